@@ -1,0 +1,116 @@
+"""What a job is trained with.
+
+These structs are the sections of `keepstep.toml`, and they are journaled with each attempt: a job that was begun
+under some settings is finished under them, whatever the file says by then. Bounds stand on the types, so that one
+place decides what is allowed, for the config file and for the journal alike.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of `keepstep.toml`: unknown keys are refused, never ignored."""
+
+
+class ModelSettings(Section, frozen=True, kw_only=True):
+    """[model] The model that training starts from."""
+
+    path: Annotated[str, Meta(min_length=1)]
+    """A directory (relative paths start at the home) or a hub id."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """How frozen weights are held in memory. What is trained is float32 in every case."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run. Leave it off."""
+
+
+class LoraSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="lora"):
+    """[method] kind = "lora": small trained matrices beside frozen weights."""
+
+    r: Positive = 16
+    alpha: Annotated[float, Meta(gt=0.0)] = 32.0
+    dropout: Share = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class FullSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="full"):
+    """[method] kind = "full": every weight is trained."""
+
+
+MethodSettings = LoraSettings | FullSettings
+
+
+class DataSettings(Section, frozen=True, kw_only=True):
+    """[data] How rows are read."""
+
+    format: Literal["auto", "messages", "prompt_completion", "instruction", "text"] = "auto"
+    prompt: str | None = None
+    """Field mapping: the name of the field that holds the question (then `completion` is needed too)."""
+    completion: str | None = None
+    max_length: Annotated[int, Meta(ge=8)] = 1024
+    """Tokens of one example; longer ones are cut at the end, counted and reported."""
+
+
+class TrainingSettings(Section, frozen=True, kw_only=True):
+    """[training] The optimizer and its schedule. One step learns batch_size × gradient_accumulation examples."""
+
+    batch_size: Positive = 4
+    gradient_accumulation: Positive = 4
+    epochs: Positive = 1
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 2e-4
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Meta(ge=0)] = 0
+    weight_decay: Share = 0.0
+    max_grad_norm: NonNegative = 1.0
+    """Gradients are clipped to this norm; 0 turns clipping off."""
+    seed: Annotated[int, Meta(ge=0, lt=2**62)] = 42
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the arithmetic runs in (bf16: autocast); the trained weights stay float32."""
+    optimizer: Literal["carry", "reset"] = "carry"
+    """Whether AdamW's moments go on from one file to the next, or begin anew with each."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """CPU threads; 0: one for each core. Part of exactness: another count gives other rounding."""
+
+
+class CheckpointSettings(Section, frozen=True, kw_only=True):
+    """[checkpoints] How much work a crash may cost, and how many checkpoints are kept."""
+
+    every_steps: Annotated[int, Meta(ge=0)] = 50
+    """A checkpoint each N steps; 0: not by steps."""
+    every_seconds: NonNegative = 600.0
+    """A checkpoint when the last one is older than this; 0: not by time."""
+    keep: Annotated[int, Meta(ge=1)] = 3
+    """The newest N stay on disk."""
+
+
+class JobSettings(Section, frozen=True, kw_only=True):
+    """Everything that decides what a job does to the weights, and how often it is saved."""
+
+    model: ModelSettings
+    method: MethodSettings = LoraSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+
+
+class Plan(Section, frozen=True, kw_only=True):
+    """What preparation found: the size of a job, and the fingerprints its batches follow from."""
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    truncated_rows: int
+    epochs: int
+    steps_per_epoch: int
+    steps_total: int
+    tokenizer_sha256: str
+    """Over the tokenizer's own serialised form and the chat template."""
+    batches_sha256: str
+    """Over everything the order and content of batches follow from: data, tokenizer, seed, epochs, geometry."""

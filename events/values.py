@@ -1,0 +1,48 @@
+"""Small vocabulary that every event shares: ids, and numbers that survive JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+JobId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""A job is known by the SHA-256 of its data file, in lower-case hexadecimal."""
+
+CheckpointId = Annotated[str, Meta(pattern=r"^step-\d{8,}-attempt-\d{4,}$")]
+"""Names the directory below `checkpoints/`: the step it holds and the attempt that wrote it."""
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+
+Number = float | NonFinite
+"""JSON has no NaN and no infinity, and a loss may be either: those three are written as words."""
+
+_CHECKPOINT_ID = re.compile(r"step-(\d{8,})-attempt-(\d{4,})")
+
+
+def checkpoint_id(global_step: int, attempt: int) -> str:
+    """The name of the checkpoint that `attempt` writes at `global_step`; no two attempts share a name."""
+    return f"step-{global_step:08d}-attempt-{attempt:04d}"
+
+
+def is_checkpoint_id(name: str) -> bool:
+    """Whether a directory of this name was written by keepstep (anything else there is not ours to touch)."""
+    return _CHECKPOINT_ID.fullmatch(name) is not None
+
+
+def number(value: float) -> Number:
+    """The form in which `value` is journaled.
+
+    >>> number(0.5), number(float("nan")), number(float("-inf"))
+    (0.5, 'NaN', '-Infinity')
+    """
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,156 @@
+"""What the daemon and its worker say to each other: orders one way, facts the other.
+
+JSON objects, one a line, over a Unix socket. The worker decides nothing: it is told which attempt it works on, and
+every fact carries that number, so that a late word of an earlier attempt is known for what it is and dropped.
+
+    daemon                                  worker
+                                    ◀──     hello
+    prepare (attempt, data, settings) ──▶
+                                    ◀──     prepared (plan)   or  rejected (problem, line)
+    train (from checkpoint, step)     ──▶
+                                    ◀──     loaded            or  checkpoint_bad
+                                    ◀──     step, step, …
+                                    ◀──     checkpoint_written
+    committed                         ──▶   (only now may the next checkpoint be written)
+    yield                             ──▶   (at the next step boundary: checkpoint, then)
+                                    ◀──     yielded
+    shutdown                          ──▶
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from events.kinds import CheckpointReason, Failure
+from events.settings import JobSettings, Plan
+from events.values import CheckpointId, JobId, Number
+
+Phase = Literal["load", "prepare", "step", "checkpoint"]
+
+
+class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fact"):
+    """Something the worker did or found, during `attempt`."""
+
+    attempt: int
+
+
+class Hello(Fact, frozen=True, kw_only=True, tag="hello"):
+    """The worker is up; `attempt` is 0, for it has none yet."""
+
+    pid: int
+
+
+class Heartbeat(Fact, frozen=True, kw_only=True, tag="heartbeat"):
+    """Proof of progress, not of life: sent by the code that does the work, at most once a second. Never journaled."""
+
+    phase: Phase
+    done: int
+    total: int
+
+
+class Prepared(Fact, frozen=True, kw_only=True, tag="prepared"):
+    """Every row is tokenised and planned."""
+
+    plan: Plan
+
+
+class Rejected(Fact, frozen=True, kw_only=True, tag="rejected"):
+    """The file cannot be learned from; fields as in `job_rejected`."""
+
+    problem: str
+    line: int | None
+    message: str
+
+
+class Loaded(Fact, frozen=True, kw_only=True, tag="loaded"):
+    """Weights and optimizer stand where the order said."""
+
+    environment: dict[str, str]
+
+
+class Step(Fact, frozen=True, kw_only=True, tag="step"):
+    """One optimizer step was done; fields as in `step_reached`."""
+
+    global_step: int
+    step: int
+    epoch: int
+    loss: Number
+    grad_norm: Number
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+class CheckpointWritten(Fact, frozen=True, kw_only=True, tag="checkpoint_written"):
+    """A complete directory stands under its final name; it counts once the daemon has journaled it."""
+
+    checkpoint: CheckpointId
+    global_step: int
+    step: int
+    parent: CheckpointId | None
+    size_bytes: int
+    manifest_sha256: str
+    reason: CheckpointReason
+
+
+class CheckpointBad(Fact, frozen=True, kw_only=True, tag="checkpoint_bad"):
+    """The checkpoint that training should go on from is not what its manifest says."""
+
+    checkpoint: CheckpointId
+    problem: str
+
+
+class Yielded(Fact, frozen=True, kw_only=True, tag="yielded"):
+    """The worker stands at a step boundary; every step it reported is committed."""
+
+
+class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
+    """The attempt ended in an error. `message` is for a person; `trace` is for the log."""
+
+    failure: Failure
+    message: str
+    trace: str
+
+
+AnyFact = Hello | Heartbeat | Prepared | Rejected | Loaded | Step | CheckpointWritten | CheckpointBad | Yielded | Failed
+
+
+class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="order"):
+    """What the worker is to do next, for `attempt`."""
+
+    attempt: int
+
+
+class Prepare(Order, frozen=True, kw_only=True, tag="prepare"):
+    """Read, check and tokenise the data file of a job, and plan its batches."""
+
+    job: JobId
+    settings: JobSettings
+
+
+class Train(Order, frozen=True, kw_only=True, tag="train"):
+    """Load what `checkpoint` holds (None: the base as it is) and train from `step` (0: the beginning) to the end."""
+
+    global_step: int
+    step: int
+    checkpoint: CheckpointId | None
+    carry_optimizer: bool
+
+
+class Yield(Order, frozen=True, kw_only=True, tag="yield"):
+    """Stop at the next step boundary, with everything committed."""
+
+
+class Committed(Order, frozen=True, kw_only=True, tag="committed"):
+    """The checkpoint is journaled: it is now the parent of what follows."""
+
+    checkpoint: CheckpointId
+
+
+class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
+    """Leave."""
+
+
+AnyOrder = Prepare | Train | Yield | Committed | Shutdown
