@@ -1,0 +1,351 @@
+"""The journal of one process: open it, read what is there, append."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Generic
+
+from journal import lock
+from journal.durable import REAL, Storage, fsync_directory, opened, temporary_path
+from journal.errors import (
+    JournalDamaged,
+    JournalExists,
+    JournalMissing,
+    JournalPoisoned,
+    NoSpace,
+    PositionLost,
+    StorageFailed,
+)
+from journal.format import START, Position, Witness, frame, seed_of
+from journal.reader import R, Replay
+from journal.segments import (
+    KEPT,
+    Chain,
+    begin_segment,
+    keep_aside,
+    load_chain,
+    reading,
+    stands_at,
+    sweep,
+)
+from journal.verdicts import Facts, Finding, Verdict, judge
+from journal.writer import FULL, Writer, writing
+
+SEGMENT_BYTES = 64 << 20  # some 180,000 records: few files over years, and a rotation hashes one in well under a second
+RESERVE_BYTES = 1 << 20  # far more than the few records that say why nothing goes on
+EAGER_RECORDS = (
+    16_384  # about 10 MB decoded; a start from a snapshot has far fewer, and memory newly touched costs time
+)
+LOCK_NAME = "lock"
+RESERVE_NAME = "reserve"
+
+
+class Journal(Generic[R]):
+    """One process's hold on the journal in a directory.
+
+    Lifecycle: `create` once in the life of a home. Then `open`; `read` everything that it found; and for each
+    decision a `transaction`, which first delivers what other processes appended meanwhile. `close` at the end.
+    A `Journal` whose write or fsync failed is poisoned: every further transaction raises JournalPoisoned, and only a
+    new process, by opening the journal anew, finds out what is on disk.
+
+    For one thread. Several processes (and several `Journal`s) may have the same directory open.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        decode: Callable[[bytes], R],
+        storage: Storage = REAL,
+        segment_bytes: int = SEGMENT_BYTES,
+        lock_timeout_s: float = lock.TIMEOUT_S,
+    ) -> None:
+        """Use `Journal.open`."""
+        self.directory = directory
+        self.id = ""
+        self.verdict = Verdict.CLEAN
+        """CLEAN, or TORN once an unfinished tail had to be put aside, on opening or in a later transaction."""
+        self.position = START
+        self._decode, self._storage, self._segment_bytes = decode, storage, segment_bytes
+        with reading(directory / LOCK_NAME):
+            self._lock = lock.AppendLock(directory / LOCK_NAME, lock_timeout_s)
+        self._writer: Writer | None = None
+        self._poison: StorageFailed | None = None
+        self._unread: list[list[R]] = []
+        self._finding_out: Iterator[list[R]] = iter(())
+        self._is_read = False
+
+    @staticmethod
+    def create(directory: Path, *, at: str, first: Sequence[bytes], storage: Storage = REAL) -> None:
+        """Makes a journal whose first transaction is `first`: there whole, and on disk, when this returns.
+
+        Raises JournalExists, StorageFailed.
+        """
+        import shutil  # only whoever makes a journal pays for the compression libraries that it loads
+
+        if storage.exists(directory):
+            raise JournalExists(directory)
+        for debris in directory.parent.glob(f".{directory.name}.*.tmp"):
+            shutil.rmtree(debris, ignore_errors=True)
+        building = temporary_path(directory)
+        journal_id = os.urandom(16).hex()
+        lines, _ = frame(first, at=at, first_seq=1, durable=0, prev=START.crc, seed=seed_of(journal_id))
+        records = b"".join(line + b"\n" for line in lines)
+        try:
+            storage.mkdir(building)
+            storage.mkdir(building / KEPT)
+            with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT):
+                pass
+            begin_segment(storage, building, journal_id, 1, START, first_seq=1, records=records)
+            storage.rename(building, directory)
+            fsync_directory(directory.parent, storage=storage)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise JournalExists(directory) from error
+            raise (NoSpace if error.errno in FULL else StorageFailed)(directory, error) from error
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        decode: Callable[[bytes], R],
+        after: Position | None = None,
+        witnesses: Sequence[Witness] = (),
+        storage: Storage = REAL,
+        segment_bytes: int = SEGMENT_BYTES,
+        lock_timeout_s: float = lock.TIMEOUT_S,
+    ) -> Journal[R]:
+        """Opens, verifies and, where the table of verdicts says so, recovers the journal.
+
+        With `after` (of a snapshot), only what follows is read; of older segments, headers and sizes are checked.
+        Up to EAGER_RECORDS records are read and judged before this returns; what is beyond that, `read` does.
+
+        Raises JournalDamaged, JournalMissing, JournalReadFailed, FormatUnknown, StorageFailed, LockBusy; PositionLost
+        if a repair gave the records of `after` up; and whatever `decode` raises for a whole record.
+        """
+        if not directory.is_dir():
+            raise JournalMissing(directory)
+        self = cls(
+            directory, decode=decode, storage=storage, segment_bytes=segment_bytes, lock_timeout_s=lock_timeout_s
+        )
+        try:
+            self._begin(after or START, witnesses)
+            held = 0
+            for batch in self._finding_out:
+                self._unread.append(batch)
+                held += len(batch)
+                if held >= EAGER_RECORDS:
+                    break
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def read(self) -> Iterator[list[R]]:
+        """Each batch of records that opening found behind `after`, once, in order; only whole transactions."""
+        while self._unread:
+            yield self._unread.pop(0)
+        yield from self._finding_out
+        self._is_read = True
+
+    def transaction(self) -> Transaction[R]:
+        """`with journal.transaction() as tx:` holds the append lock, so that nothing happens between seeing
+        (`tx.others`) and appending (`tx.append`).
+
+        Entering raises JournalPoisoned, LockBusy, JournalDamaged, JournalReadFailed, StorageFailed.
+        """
+        return Transaction(self)
+
+    def _enter(self, others: list[R]) -> None:
+        self._check_poison()
+        if not self._is_read:
+            for batch in self.read():
+                others += batch
+        self._lock.__enter__()
+        try:
+            others += self._catch_up()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+
+    def _append(self, events: Sequence[bytes], at: str) -> list[R]:
+        self._check_poison()
+        writer = self._writer
+        assert writer is not None, "a transaction begins with catching up"
+        lines, crc = writer.frame(events, at)
+        records = [self._decode(line) for line in lines]
+        if records[0].seq != writer.next_seq or records[-1].crc != crc:
+            raise ValueError("the decoder reads back something else than was framed")
+        writer.append(lines, crc)
+        self.position = writer.position
+        return records
+
+    def _check_poison(self) -> None:
+        trouble = self._poison or (self._writer.trouble if self._writer is not None else None)
+        if trouble is not None:
+            raise JournalPoisoned(self.directory, trouble.error) from trouble
+
+    @property
+    def segment(self) -> int:
+        """The number of the segment that `position` is in."""
+        return self.position.segment
+
+    def release_reserve(self) -> None:
+        """Gives the reserved blocks back to the file system, so that a few more records fit on a full disk."""
+        with self._storing(), contextlib.suppress(FileNotFoundError):
+            self._storage.unlink(self.directory / RESERVE_NAME)
+
+    def close(self) -> None:
+        """Lets go of the files. Nothing is pending: what was appended is on disk."""
+        if self._writer is not None:
+            self._writer.close()
+        self._lock.close()
+        self._poison = self._poison or StorageFailed(self.directory, None, "This journal was closed.")
+
+    # Opening
+
+    def _begin(self, after: Position, witnesses: Sequence[Witness]) -> None:
+        with self._lock:
+            chain = load_chain(self._storage, self.directory)
+            with self._storing():
+                sweep(self._storage, self.directory, chain)
+                self._make_reserve()
+                self._sync(chain, after)
+        if chain.segments:
+            self.id = chain.id
+            self._check_before(chain, after, witnesses)
+        self._finding_out = self._find_out(Replay(self._storage, chain, after, self._decode, witnesses), witnesses)
+
+    def _find_out(self, replay: Replay[R], witnesses: Sequence[Witness]) -> Iterator[list[R]]:
+        """Reads up to what was there, and then, under the lock, judges and settles the tail."""
+        for batch in replay.batches():
+            self.position = replay.position
+            yield batch
+        self.position = replay.position
+        with self._lock:
+            others = self._catch_up(witnesses)
+        if others:
+            yield others
+
+    def _sync(self, chain: Chain, after: Position) -> None:
+        """What recovery reads is what a power cut would leave, not what the cache still shows.
+
+        The last segment only: a segment is on disk before the next one is begun.
+        """
+        if chain.segments:
+            last = chain.segments[-1]
+            with opened(self._storage, last.path, os.O_RDONLY) as fd:
+                self._storage.fsync(fd)
+                self._storage.drop_cache(fd, after.offset if after.segment == last.number else 0)
+        fsync_directory(self.directory, storage=self._storage)
+
+    def _check_before(self, chain: Chain, after: Position, witnesses: Sequence[Witness]) -> None:
+        """What can be told about everything up to `after` without reading it."""
+        if chain.gave_up(after.seq):
+            raise PositionLost(after.seq, after.crc)
+        for segment, successor in zip(chain.segments, chain.segments[1:], strict=False):
+            if segment.number < after.segment and segment.size < segment.end:
+                case = judge(Facts(True, True, rest=False, covered=False, promised=True, witnessed=False))
+                last = successor.start.seq
+                raise JournalDamaged(Finding(case, segment.path, segment.size, segment.header.first_seq, last))
+        if not stands_at(self._storage, chain, after):
+            here = next((s for s in chain.segments if s.number == after.segment), chain.segments[-1])
+            case = judge(Facts(True, True, rest=False, covered=False, promised=False, witnessed=True))
+            denied = (Witness("the position to read on from", after.seq, after.crc), *witnesses)
+            raise JournalDamaged(
+                Finding(case, here.path, min(after.offset, here.size), after.seq, max(w.seq for w in denied), denied)
+            )
+
+    def _make_reserve(self) -> None:
+        with (
+            contextlib.suppress(OSError),  # no room now: then it is made at a later start
+            opened(self._storage, self.directory / RESERVE_NAME, os.O_RDWR | os.O_CREAT) as fd,
+        ):
+            if self._storage.size(fd) < RESERVE_BYTES:
+                self._storage.allocate(fd, RESERVE_BYTES)
+
+    def _catch_up(self, witnesses: Sequence[Witness] = ()) -> list[R]:
+        """What other processes appended since `position`; afterwards `position` is the durable end of the journal.
+
+        Under the lock only. Changes nothing of this object unless it succeeds, so that no record is passed over.
+        """
+        if self._writer is not None and self._writer.is_at_end():
+            return []
+        storage = self._storage
+        chain = load_chain(storage, self.directory, since=self.position.segment)
+        with self._storing():
+            self._sync(chain, self.position)  # who wrote it may have died before its own fdatasync
+        if chain.segments:
+            self._check_before(chain, self.position, ())
+        replay = Replay(storage, chain, self.position, self._decode, witnesses)
+        others = [record for batch in replay.batches() for record in batch]
+        last, end = chain.segments[-1], replay.position
+        next_seq = max(end.seq + 1, last.header.first_seq)
+        has_records = end.offset > last.header_length
+        if replay.finding is not None and replay.finding.verdict is Verdict.TORN:
+            with self._storing():
+                keep_aside(storage, last.path, end.offset)
+                end = begin_segment(storage, self.directory, self.id, end.segment + 1, end, first_seq=next_seq)
+            has_records = False
+            self.verdict = Verdict.TORN
+        with self._storing():
+            writer = Writer(storage, self.directory, self.id, end, next_seq, has_records, self._segment_bytes)
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = writer
+        self.position = end
+        return others
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """A failed write poisons, unless the disk is merely full."""
+        try:
+            with writing(self.directory):
+                yield
+        except StorageFailed as failure:
+            if not isinstance(failure, NoSpace):
+                self._poison = failure
+            raise
+
+
+class Transaction(Generic[R]):
+    """One turn at the journal; see `Journal.transaction`."""
+
+    __slots__ = ("_appended", "_journal", "others")
+
+    def __init__(self, journal: Journal[R]) -> None:
+        self._journal = journal
+        self._appended = False
+        self.others: list[R] = []
+        """What was not yet delivered: records that other processes appended, and what `read` was not asked for."""
+
+    def __enter__(self) -> Transaction[R]:
+        self._journal._enter(self.others)
+        return self
+
+    def append(self, events: Sequence[bytes], *, at: str) -> list[R]:
+        """Appends `events` as one transaction, in one write; it is on disk when this returns its records.
+
+        Each event is the JSON of an object, without line feeds; `at` is the time in UTC, as RFC 3339 with a `Z`.
+
+        Raises ValueError or what `decode` raises if it would not read back (nothing is written then), NoSpace if the
+        disk is full (nothing is kept then, and the journal stays usable), StorageFailed (and the journal is poisoned).
+        """
+        if self._appended:
+            raise RuntimeError("a transaction appends once: decide first, then append everything together")
+        if not events:
+            return []
+        self._appended = True
+        return self._journal._append(events, at)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal._lock.__exit__(kind, error, trace)
