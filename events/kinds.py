@@ -304,6 +304,15 @@ class StorageExhausted(Event, frozen=True, kw_only=True, tag="storage_exhausted"
     message: str
 
 
+class JournalRepaired(Event, frozen=True, kw_only=True, tag="journal_repaired"):
+    """A person gave records up that were damaged: everything from `first_seq` to `last_seq`."""
+
+    v: Literal[1] = 1
+    first_seq: int
+    last_seq: int
+    problem: str
+
+
 AnyEvent = (
     HomeCreated
     | DaemonStarted
@@ -334,6 +343,7 @@ AnyEvent = (
     | JobSkipRequested
     | JobSkipped
     | StorageExhausted
+    | JournalRepaired
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(AnyEvent)

@@ -131,10 +131,15 @@ class Prepare(Order, frozen=True, kw_only=True, tag="prepare"):
 
 
 class Train(Order, frozen=True, kw_only=True, tag="train"):
-    """Load what `checkpoint` holds (None: the base as it is) and train from `step` (0: the beginning) to the end."""
+    """Load what `checkpoint` holds (None: the base as it is) and train on from `step` (0: the beginning).
+
+    `until` is the step of this job to end at: the plan's last one, or an earlier one where a stretch is run again.
+    The checkpoint's own cursor may belong to another job: `step` says where in this one to go on.
+    """
 
     global_step: int
     step: int
+    until: int
     checkpoint: CheckpointId | None
     carry_optimizer: bool
 

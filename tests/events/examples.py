@@ -1,0 +1,165 @@
+"""One example of every event kind, fact and order, and some with the odd values that a field may have."""
+
+from __future__ import annotations
+
+from events import kinds, worker
+from events.kinds import AnyEvent
+from events.settings import (
+    CheckpointSettings,
+    DataSettings,
+    FullSettings,
+    JobSettings,
+    LoraSettings,
+    ModelSettings,
+    Plan,
+    TrainingSettings,
+)
+
+JOB = "ab" * 32
+CHECKPOINT = "step-00000012-attempt-0003"
+PARENT = "step-00000010-attempt-0002"
+
+PLAN = Plan(
+    rows=48,
+    tokens=4800,
+    trained_tokens=2400,
+    truncated_rows=1,
+    epochs=2,
+    steps_per_epoch=6,
+    steps_total=12,
+    tokenizer_sha256="cd" * 32,
+    batches_sha256="ef" * 32,
+)
+
+LORA = JobSettings(model=ModelSettings(path="models/tiny"), method=LoraSettings(target_modules=("q_proj", "v_proj")))
+FULL = JobSettings(
+    model=ModelSettings(path="org/name", dtype="bfloat16"),
+    method=FullSettings(),
+    data=DataSettings(format="auto", prompt="question", completion="answer", max_length=512),
+    training=TrainingSettings(learning_rate=1e-5, schedule="linear", precision="bf16", optimizer="reset"),
+    checkpoints=CheckpointSettings(every_steps=0, every_seconds=30.0, keep=1),
+)
+
+EVENTS: tuple[AnyEvent, ...] = (
+    kinds.HomeCreated(home_id="0123abcd", keepstep="0.1.0"),
+    kinds.DaemonStarted(pid=4711, process_started_at=1.8e9, boot_id="b-1", host="nächte", keepstep="0.1.0"),
+    kinds.DaemonStopped(reason="asked to stop"),
+    kinds.DaemonHeld(reason="the model cannot be loaded", advice="mend [model]"),
+    kinds.PauseRequested(),
+    kinds.Resumed(),
+    kinds.StopRequested(),
+    kinds.FileEnqueued(job=JOB, name='a "b" \\ ünï 🦶.jsonl', size_bytes=2**40, priority="high"),
+    kinds.FileDuplicate(job=JOB, name="again.jsonl"),
+    kinds.AttemptStarted(job=JOB, attempt=1, settings=LORA),
+    kinds.AttemptStarted(job=JOB, attempt=2, settings=FULL),
+    kinds.JobPrepared(job=JOB, attempt=3, plan=PLAN),
+    kinds.JobRejected(job=JOB, attempt=3, name="a.jsonl", problem="broken_json", line=7, message="line 7: no JSON"),
+    kinds.JobRejected(job=JOB, attempt=3, name="a.jsonl", problem="empty", line=None, message="nothing in it"),
+    kinds.RejectedFileMoved(job=JOB, path="rejected/a.jsonl"),
+    kinds.TrainingStarted(
+        job=JOB, attempt=3, global_step=10, step=4, checkpoint=PARENT, environment={"torch": "2.13.0"}, changed=()
+    ),
+    kinds.TrainingStarted(
+        job=JOB, attempt=3, global_step=0, step=0, checkpoint=None, environment={}, changed=("threads: 2 → 4",)
+    ),
+    kinds.StepReached(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        epoch=1,
+        loss=0.1 + 0.2,
+        grad_norm=5e-324,
+        learning_rate=2e-4,
+        tokens=400,
+        seconds=0.25,
+    ),
+    kinds.StepReached(
+        job=JOB,
+        attempt=3,
+        global_step=13,
+        step=7,
+        epoch=2,
+        loss="NaN",
+        grad_norm="-Infinity",
+        learning_rate=0.0,
+        tokens=0,
+        seconds=0.0,
+    ),
+    kinds.DivergenceDetected(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        loss=1.0,
+        grad_norm="Infinity",
+        expected_loss=1.0000000000000002,
+        expected_grad_norm=2.5,
+    ),
+    kinds.CheckpointCommitted(
+        checkpoint=CHECKPOINT,
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        parent=PARENT,
+        size_bytes=123_456,
+        manifest_sha256="12" * 32,
+        reason="steps",
+    ),
+    kinds.CheckpointPruned(checkpoint=PARENT),
+    kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=PARENT),
+    kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
+    kinds.PartialSwept(path="checkpoints/.staging-x", size_bytes=0),
+    kinds.JobTrained(job=JOB, attempt=3, global_step=12, checkpoint=CHECKPOINT),
+    kinds.AttemptInterrupted(job=JOB, attempt=3, reason="the daemon (pid 4711) was gone"),
+    kinds.AttemptYielded(job=JOB, attempt=3),
+    kinds.AttemptFailed(job=JOB, attempt=3, failure="out_of_memory", message="no memory", retry_at=1.8e9 + 2),
+    kinds.AttemptFailed(job=JOB, attempt=3, failure="model", message="no such model", retry_at=None),
+    kinds.JobFailed(job=JOB, message="given up after 5 attempts"),
+    kinds.JobRetried(job=JOB),
+    kinds.JobSkipRequested(job=JOB),
+    kinds.JobSkipped(job=JOB),
+    kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl"),
+    kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"),
+)
+
+FACTS: tuple[worker.AnyFact, ...] = (
+    worker.Hello(attempt=0, pid=4712),
+    worker.Heartbeat(attempt=3, phase="prepare", done=1, total=48),
+    worker.Prepared(attempt=3, plan=PLAN),
+    worker.Rejected(attempt=3, problem="binary", line=None, message="no text"),
+    worker.Loaded(attempt=3, environment={"device": "cpu"}),
+    worker.Step(
+        attempt=3,
+        global_step=12,
+        step=6,
+        epoch=1,
+        loss="NaN",
+        grad_norm=0.5,
+        learning_rate=2e-4,
+        tokens=400,
+        seconds=0.25,
+    ),
+    worker.CheckpointWritten(
+        attempt=3,
+        checkpoint=CHECKPOINT,
+        global_step=12,
+        step=6,
+        parent=None,
+        size_bytes=1,
+        manifest_sha256="12" * 32,
+        reason="end",
+    ),
+    worker.CheckpointBad(attempt=3, checkpoint=CHECKPOINT, problem="a flipped bit"),
+    worker.Yielded(attempt=3),
+    worker.Failed(attempt=3, failure="code", message="division by zero", trace="Traceback …"),
+)
+
+ORDERS: tuple[worker.AnyOrder, ...] = (
+    worker.Prepare(attempt=3, job=JOB, settings=FULL),
+    worker.Train(attempt=3, global_step=10, step=4, until=12, checkpoint=PARENT, carry_optimizer=True),
+    worker.Yield(attempt=3),
+    worker.Committed(attempt=3, checkpoint=CHECKPOINT),
+    worker.Shutdown(attempt=0),
+)
