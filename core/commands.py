@@ -1,0 +1,146 @@
+"""What a person or the daemon wants. `decide` turns each into events, or refuses it with a reason.
+
+What a worker reports (`events.worker`) is decided on in the same way.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from events.kinds import Failure
+from events.settings import JobSettings
+from events.values import Priority
+from events.worker import AnyFact
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """Something wanted; facts that only the outside knows come along as fields."""
+
+
+class CreateHome(Command, frozen=True, kw_only=True):
+    """Begin a journal."""
+
+    home_id: str
+    keepstep: str
+
+
+class StartDaemon(Command, frozen=True, kw_only=True):
+    """Take the home. Whoever sends this holds the daemon lock: an attempt that still runs lost its daemon."""
+
+    pid: int
+    process_started_at: float
+    boot_id: str
+    host: str
+    keepstep: str
+
+
+class LeaveHome(Command, frozen=True, kw_only=True):
+    """The daemon is done."""
+
+    reason: str
+
+
+class AddFile(Command, frozen=True, kw_only=True):
+    """A complete file arrived and stands in keepstep's hands; `known`: its bytes had been accepted before."""
+
+    job: str
+    name: str
+    size_bytes: int
+    priority: Priority
+    known: bool
+
+
+class Pause(Command, frozen=True, kw_only=True):
+    """Stop working at the next step boundary, until `Resume`."""
+
+
+class Resume(Command, frozen=True, kw_only=True):
+    """Work again."""
+
+
+class Stop(Command, frozen=True, kw_only=True):
+    """Commit and leave; `alive`: a daemon process really runs."""
+
+    alive: bool
+
+
+class Skip(Command, frozen=True, kw_only=True):
+    """Pass a job over; None: the current one."""
+
+    job: str | None = None
+
+
+class Retry(Command, frozen=True, kw_only=True):
+    """Bring a failed job back."""
+
+    job: str
+
+
+class StartAttempt(Command, frozen=True, kw_only=True):
+    """Give a job to a worker, under the settings that the config file holds now."""
+
+    job: str
+    settings: JobSettings
+
+
+class LoseWorker(Command, frozen=True, kw_only=True):
+    """The worker of this attempt is gone, or had to be killed."""
+
+    attempt: int
+    failure: Failure
+    message: str
+
+
+class HoldWork(Command, frozen=True, kw_only=True):
+    """Something needs a person before work can go on."""
+
+    reason: str
+    advice: str
+
+
+class CondemnCheckpoint(Command, frozen=True, kw_only=True):
+    """A committed checkpoint was found to be bad while no attempt ran."""
+
+    checkpoint: str
+    problem: str
+
+
+class RecordSwept(Command, frozen=True, kw_only=True):
+    """Debris was removed."""
+
+    path: str
+    size_bytes: int
+
+
+class RecordRejectedMoved(Command, frozen=True, kw_only=True):
+    """A rejected file now stands in `rejected/`."""
+
+    job: str
+    path: str
+
+
+class RecordStorageExhausted(Command, frozen=True, kw_only=True):
+    """The disk is full."""
+
+    message: str
+
+
+AnyCommand = (
+    CreateHome
+    | StartDaemon
+    | LeaveHome
+    | AddFile
+    | Pause
+    | Resume
+    | Stop
+    | Skip
+    | Retry
+    | StartAttempt
+    | LoseWorker
+    | HoldWork
+    | CondemnCheckpoint
+    | RecordSwept
+    | RecordRejectedMoved
+    | RecordStorageExhausted
+    | AnyFact
+)

@@ -1,0 +1,183 @@
+"""Commands in, events out.
+
+Each function says what may happen now and what happens then; a refusal carries the reason for the person who asked.
+What a worker reports is decided on in the same way, in `reports.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from core import commands, policies
+from core.commands import AnyCommand
+from core.errors import IllegalEvent, Refused
+from core.evolve import evolve
+from core.job import RUNNING
+from core.reports import REPORTS, impossible, refuse_unless_at_rest
+from core.state import State
+from events import kinds, worker
+from events.kinds import AnyEvent
+
+Events = Sequence[AnyEvent]
+
+
+def decide(state: State, command: AnyCommand, now: float) -> Events:
+    """The events that `command` leads to; none if it has nothing to say. `now`: Unix time, seconds.
+
+    Raises Refused with the reason. What a worker says that cannot be is no event: its attempt has failed.
+    """
+    if not isinstance(command, worker.Fact):
+        return _DECISIONS[type(command)](state, command, now)
+    try:
+        events = _DECISIONS[type(command)](state, command, now)
+        after = state
+        for event in events:
+            after = evolve(after, event)
+    except IllegalEvent as error:
+        return impossible(state, command, error, now)
+    return events
+
+
+# -- people ---------------------------------------------------------------------------------------------------------
+
+
+def _create_home(state: State, command: commands.CreateHome, _now: float) -> Events:
+    if state.home_id:
+        raise Refused("this home has a journal already")
+    return [kinds.HomeCreated(home_id=command.home_id, keepstep=command.keepstep)]
+
+
+def _add_file(state: State, command: commands.AddFile, _now: float) -> Events:
+    in_hand = state.job(command.job) is not None or state.rejections.get(command.job) is not None
+    if command.known or in_hand:
+        return [kinds.FileDuplicate(job=command.job, name=command.name)]
+    return [
+        kinds.FileEnqueued(job=command.job, name=command.name, size_bytes=command.size_bytes, priority=command.priority)
+    ]
+
+
+def _pause(state: State, _command: commands.Pause, _now: float) -> Events:
+    if state.daemon.status in {"paused", "pausing", "off_paused", "stopping_paused"}:
+        raise Refused("keepstep is paused already; `keepstep resume` goes on")
+    return [kinds.PauseRequested()]
+
+
+def _resume(state: State, _command: commands.Resume, _now: float) -> Events:
+    if state.daemon.status not in {"paused", "pausing", "off_paused", "stopping_paused"}:
+        raise Refused("keepstep is not paused")
+    return [kinds.Resumed()]
+
+
+def _stop(state: State, command: commands.Stop, _now: float) -> Events:
+    if state.daemon.status in {"off", "off_paused"} or not command.alive:
+        raise Refused("no daemon runs in this home, so there is nothing to stop")
+    if state.daemon.status in {"stopping", "stopping_paused"}:
+        raise Refused("the daemon is stopping already")
+    return [kinds.StopRequested()]
+
+
+def _skip(state: State, command: commands.Skip, _now: float) -> Events:
+    job = state.current if command.job is None else state.job(command.job)
+    if job is None:
+        raise Refused("no job is in hand" if command.job is None else f"no job {command.job[:12]} waits or runs")
+    if job.skip_requested:
+        raise Refused(f"{job.name} is being skipped already")
+    if job.until is not None:
+        raise Refused(f"{job.name} is run again to restore committed steps; it cannot be skipped")
+    if job.status == "failed":
+        raise Refused(f"{job.name} has failed; there is nothing to skip")
+    if job.status in RUNNING:
+        return [kinds.JobSkipRequested(job=job.id)]
+    if job is not state.current and state.queue.get(job.id) is None:
+        raise Refused(f"{job.name} waits behind steps that are run again; skip it once they are done")
+    return [kinds.JobSkipped(job=job.id)]
+
+
+def _retry(state: State, command: commands.Retry, _now: float) -> Events:
+    if state.failed.get(command.job) is None:
+        raise Refused(f"job {command.job[:12]} has not failed")
+    return [kinds.JobRetried(job=command.job)]
+
+
+# -- the daemon -----------------------------------------------------------------------------------------------------
+
+
+def _start_daemon(state: State, command: commands.StartDaemon, _now: float) -> Events:
+    events: list[AnyEvent] = []
+    if state.attempt is not None and state.current is not None:
+        reason = f"the daemon (pid {state.daemon.pid}) was gone"
+        events.append(kinds.AttemptInterrupted(job=state.current.id, attempt=state.attempt, reason=reason))
+        if state.current.skip_requested:
+            events.append(kinds.JobSkipped(job=state.current.id))
+    events.append(
+        kinds.DaemonStarted(
+            pid=command.pid,
+            process_started_at=command.process_started_at,
+            boot_id=command.boot_id,
+            host=command.host,
+            keepstep=command.keepstep,
+        )
+    )
+    return events
+
+
+def _leave_home(state: State, command: commands.LeaveHome, _now: float) -> Events:
+    refuse_unless_at_rest(state)
+    return [kinds.DaemonStopped(reason=command.reason)]
+
+
+def _start_attempt(state: State, command: commands.StartAttempt, _now: float) -> Events:
+    job = state.current or state.queue.front()
+    if job is None or job.id != command.job or state.attempt is not None or state.daemon.status != "idle":
+        raise Refused(f"job {command.job[:12]} is not the next one")
+    settings = job.settings if job.begun and job.settings is not None else command.settings
+    conflict = policies.meaning_conflict(state.meaning, settings)
+    if conflict is not None:
+        return [
+            kinds.DaemonHeld(
+                reason=f"keepstep.toml does not fit what has been learned: {conflict}",
+                advice="set the old value again and run `keepstep resume`, or begin another home for the new one",
+            )
+        ]
+    return [kinds.AttemptStarted(job=job.id, attempt=state.attempts + 1, settings=settings)]
+
+
+def _hold_work(state: State, command: commands.HoldWork, _now: float) -> Events:
+    refuse_unless_at_rest(state)
+    if state.hold is not None and state.hold.reason == command.reason:
+        return []
+    return [kinds.DaemonHeld(reason=command.reason, advice=command.advice)]
+
+
+def _record_swept(_state: State, command: commands.RecordSwept, _now: float) -> Events:
+    return [kinds.PartialSwept(path=command.path, size_bytes=command.size_bytes)]
+
+
+def _record_rejected_moved(state: State, command: commands.RecordRejectedMoved, _now: float) -> Events:
+    if state.rejections.get(command.job) is None:
+        return []
+    return [kinds.RejectedFileMoved(job=command.job, path=command.path)]
+
+
+def _record_storage_exhausted(_state: State, command: commands.RecordStorageExhausted, _now: float) -> Events:
+    return [kinds.StorageExhausted(message=command.message)]
+
+
+_DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
+    commands.CreateHome: _create_home,
+    commands.StartDaemon: _start_daemon,
+    commands.LeaveHome: _leave_home,
+    commands.AddFile: _add_file,
+    commands.Pause: _pause,
+    commands.Resume: _resume,
+    commands.Stop: _stop,
+    commands.Skip: _skip,
+    commands.Retry: _retry,
+    commands.StartAttempt: _start_attempt,
+    commands.HoldWork: _hold_work,
+    commands.RecordSwept: _record_swept,
+    commands.RecordRejectedMoved: _record_rejected_moved,
+    commands.RecordStorageExhausted: _record_storage_exhausted,
+    **REPORTS,
+}

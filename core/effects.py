@@ -1,0 +1,116 @@
+"""State in, effects out: what the world still owes.
+
+This is how a restart resumes: there is no list of things to do anywhere but here, worked out anew from the state.
+So every effect may be asked for more than once, and carrying it out twice is the same as once. The order written on
+the type holds for all of them: the intent is journaled before the effect, its outcome after it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from core import policies
+from core.job import RUNNING
+from core.state import Rejection, State
+from events.settings import JobSettings
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """Something to be done in the world."""
+
+
+class BeginAttempt(Effect, frozen=True, kw_only=True):
+    """Journal `attempt_started` for this job under the settings of now. What follows is `PrepareData`."""
+
+    job: str
+
+
+class PrepareData(Effect, frozen=True, kw_only=True):
+    """Have a worker (a new one, if none is up) read, check and plan the job's data."""
+
+    attempt: int
+    job: str
+    settings: JobSettings
+
+
+class TrainJob(Effect, frozen=True, kw_only=True):
+    """Have the worker train from the head on."""
+
+    attempt: int
+    checkpoint: str | None
+    global_step: int
+    step: int
+    until: int
+    carry_optimizer: bool
+
+
+class AskYield(Effect, frozen=True, kw_only=True):
+    """Have the worker commit and stop at the next step boundary."""
+
+    attempt: int
+
+
+class MoveRejected(Effect, frozen=True, kw_only=True):
+    """Put a rejected file into `rejected/` beside its report; then `RecordRejectedMoved`."""
+
+    job: str
+    rejection: Rejection
+
+
+class WaitUntil(Effect, frozen=True, kw_only=True):
+    """Nothing to do before this time (Unix, seconds)."""
+
+    at: float
+
+
+class Leave(Effect, frozen=True, kw_only=True):
+    """Nothing runs and the daemon was asked to stop: journal `daemon_stopped` and end."""
+
+
+AnyEffect = BeginAttempt | PrepareData | TrainJob | AskYield | MoveRejected | WaitUntil | Leave
+
+
+def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
+    """Everything that is owed at `now` (Unix time, seconds)."""
+    moves = tuple(MoveRejected(job=job, rejection=rejection) for job, rejection in state.rejections.items())
+    if state.attempt is not None:
+        return (*moves, *_for_the_attempt(state))
+    if state.daemon.status in {"stopping", "stopping_paused"}:
+        return (*moves, Leave())
+    if state.daemon.status == "idle":
+        return (*moves, *_next_attempt(state, now))
+    return moves
+
+
+def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
+    job, attempt = state.current, state.attempt
+    assert job is not None  # an attempt is always at the current job, which was started with settings
+    assert attempt is not None
+    assert job.settings is not None
+    if state.daemon.status != "working" or job.skip_requested:
+        return (AskYield(attempt=attempt),)
+    if job.status == "preparing":
+        return (PrepareData(attempt=attempt, job=job.id, settings=job.settings),)
+    if job.status == "ready":
+        assert job.goal is not None  # it is planned
+        head = state.head
+        return (
+            TrainJob(
+                attempt=attempt,
+                checkpoint=head.id if head else None,
+                global_step=state.global_step,
+                step=job.committed_step,
+                until=job.goal,
+                carry_optimizer=job.settings.training.optimizer == "carry" or job.committed_step > 0,
+            ),
+        )
+    return ()
+
+
+def _next_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
+    job = state.current or state.queue.front()
+    if job is None or job.status in RUNNING:
+        return ()
+    if job.retry_at is not None and not policies.is_due(job.retry_at, now):
+        return (WaitUntil(at=job.retry_at),)
+    return (BeginAttempt(job=job.id),)

@@ -1,0 +1,24 @@
+"""What the machine can object to, named by whose fault it is."""
+
+from __future__ import annotations
+
+
+class CoreError(Exception):
+    """Base of everything that `core` raises."""
+
+
+class Refused(CoreError):
+    """A command that cannot be carried out now. The message is the reason, for the person who gave it."""
+
+
+class IllegalEvent(CoreError):
+    """The journal holds an event that cannot follow what came before it: a bug, or a journal that was tampered with.
+
+    Data: `kind` of the event, `status` it met.
+    """
+
+    def __init__(self, kind: str, status: str, reason: str = "") -> None:
+        self.kind = kind
+        self.status = status
+        detail = f": {reason}" if reason else ""
+        super().__init__(f"{kind} cannot happen while {status}{detail}")

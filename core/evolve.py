@@ -1,0 +1,375 @@
+"""Events in, state out.
+
+`evolve` is total over legal events and raises on illegal ones before anything is built, so the state it was given
+stays what it was. Each event kind has one function below; the status changes themselves stand in `transitions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from core.errors import IllegalEvent
+from core.job import Job
+from core.state import Checkpoint, Counts, Hold, Meaning, Reached, Rejection, State
+from core.stretches import lengthened, run_again
+from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
+from events import kinds
+from events.codec import kind_of
+from events.kinds import AnyEvent, Event
+
+
+def evolve(state: State, event: AnyEvent) -> State:
+    """The state after `event`. Raises IllegalEvent, leaving `state` as it was."""
+    return _HANDLERS[type(event)](state, event)
+
+
+def _illegal(event: Event, status: str, reason: str = "") -> IllegalEvent:
+    return IllegalEvent(kind_of(event), status, reason)
+
+
+# -- the daemon ---------------------------------------------------------------------------------------------------
+
+
+def _daemon(state: State, event: Event, kind: str | None = None) -> State:
+    """`state` with the daemon moved on by its table."""
+    status = DAEMON[state.daemon.status].get(kind or kind_of(event))
+    if status is None:
+        raise _illegal(event, state.daemon.status)
+    return replace(state, daemon=replace(state.daemon, status=status))
+
+
+def _home_created(state: State, event: kinds.HomeCreated) -> State:
+    if state.home_id:
+        raise _illegal(event, "a home", "the journal has its first record already")
+    return replace(state, home_id=event.home_id)
+
+
+def _daemon_started(state: State, event: kinds.DaemonStarted) -> State:
+    if state.attempt is not None:
+        raise _illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
+    moved = _daemon(state, event)
+    return replace(
+        moved,
+        daemon=replace(
+            moved.daemon,
+            pid=event.pid,
+            process_started_at=event.process_started_at,
+            boot_id=event.boot_id,
+            host=event.host,
+        ),
+    )
+
+
+def _daemon_stopped(state: State, event: kinds.DaemonStopped) -> State:
+    if state.attempt is not None:
+        raise _illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
+    return _daemon(state, event)
+
+
+def _daemon_held(state: State, event: kinds.DaemonHeld) -> State:
+    return replace(_daemon(state, event), hold=Hold(event.reason, event.advice))
+
+
+def _resumed(state: State, event: kinds.Resumed) -> State:
+    return replace(_daemon(state, event), hold=None)
+
+
+# -- jobs: in, and out ----------------------------------------------------------------------------------------------
+
+
+def _file_enqueued(state: State, event: kinds.FileEnqueued) -> State:
+    if state.job(event.job) is not None:
+        raise _illegal(event, "queued", f"job {event.job[:12]} is in hand already")
+    if state.rejections.get(event.job) is not None:
+        raise _illegal(event, "rejected", f"the file of {event.job[:12]} still has to be moved to rejected/")
+    job = Job(id=event.job, name=event.name, size_bytes=event.size_bytes, priority=event.priority)
+    return replace(state, queue=state.queue.push(job))
+
+
+def _file_duplicate(state: State, _event: kinds.FileDuplicate) -> State:
+    return replace(state, counts=replace(state.counts, duplicates=state.counts.duplicates + 1))
+
+
+def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
+    counts = replace(state.counts, skipped=state.counts.skipped + 1)
+    current = state.current
+    if current is not None and current.id == event.job:  # it may wait in the queue too, if a part of it is run again
+        return _finished(state, event, counts if current.until is None else state.counts)
+    if state.queue.get(event.job) is not None:
+        return replace(state, queue=state.queue.remove(event.job), counts=counts)
+    raise _illegal(event, "settled", f"job {event.job[:12]} neither waits nor is in hand")
+
+
+def _job_rejected(state: State, event: kinds.JobRejected) -> State:
+    moved = _finished(state, event, replace(state.counts, rejected=state.counts.rejected + 1))
+    rejection = Rejection(event.name, event.problem, event.line, event.message)
+    return replace(moved, rejections=moved.rejections.insert(event.job, rejection))
+
+
+def _rejected_file_moved(state: State, event: kinds.RejectedFileMoved) -> State:
+    if state.rejections.get(event.job) is None:
+        raise _illegal(event, "settled", f"no rejection of {event.job[:12]} is open")
+    return replace(state, rejections=state.rejections.remove(event.job))
+
+
+def _job_trained(state: State, event: kinds.JobTrained) -> State:
+    job = _running(state, event)
+    head = state.head
+    if head is None or head.id != event.checkpoint or job.goal != job.committed_step:
+        raise _illegal(event, job.status, "its last step is not committed")
+    again = job.until is not None  # counted when it was trained the first time
+    return _finished(state, event, replace(state.counts, trained=state.counts.trained + (not again)))
+
+
+def _job_failed(state: State, event: kinds.JobFailed) -> State:
+    job = _current(state, event)
+    status = JOB[job.status].get("job_failed")
+    if status is None:
+        raise _illegal(event, job.status)
+    return replace(
+        state,
+        begun=state.begun[1:],
+        failed=state.failed.insert(job.id, replace(job, status=status, retry_at=None, skip_requested=False)),
+        trail=state.trail.until(state.global_step),
+    )
+
+
+def _job_retried(state: State, event: kinds.JobRetried) -> State:
+    job = state.failed.get(event.job)
+    if job is None:
+        raise _illegal(event, "not failed", f"job {event.job[:12]}")
+    again = replace(job, status=JOB[job.status]["job_retried"], failures=0)
+    return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
+
+
+def _finished(state: State, event: Event, counts: Counts) -> State:
+    """The current job leaves; if it was running, so does its attempt."""
+    job = _current(state, event)
+    status = JOB[job.status].get(kind_of(event))
+    if status is None:
+        raise _illegal(event, job.status)
+    if state.attempt is not None:
+        state = _daemon(state, event, "attempt_ended")
+    return replace(
+        state,
+        attempt=None,
+        reached=Reached(),
+        begun=state.begun[1:],
+        counts=counts,
+        # Behind a stretch that was run again, what followed it the first time is run again as well.
+        trail=state.trail.until(state.global_step) if job.until is None else state.trail,
+    )
+
+
+# -- the current job, and its attempt -------------------------------------------------------------------------------
+
+
+def _current(state: State, event: Any) -> Job:
+    """The job in hand, which the event must be about; where it names an attempt, it must be the running one."""
+    job = state.current
+    if job is None or job.id != event.job:
+        raise _illegal(event, job.status if job else "idle", f"job {event.job[:12]} is not the current one")
+    attempt = getattr(event, "attempt", state.attempt)
+    if attempt != state.attempt:
+        raise _illegal(event, job.status, f"attempt {attempt} is not the running one ({state.attempt})")
+    return job
+
+
+def _running(state: State, event: Any) -> Job:
+    """The current job, moved on by its table. The attempt must be the one that runs."""
+    if event.attempt != state.attempt:
+        raise _illegal(event, "idle", f"attempt {event.attempt} is not the running one ({state.attempt})")
+    job = _current(state, event)
+    status = JOB[job.status].get(kind_of(event))
+    if status is None:
+        raise _illegal(event, job.status)
+    return replace(job, status=status)
+
+
+def _with_current(state: State, job: Job, **changes: Any) -> State:
+    return replace(state, begun=(job, *state.begun[1:]), **changes)
+
+
+def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
+    job = state.current or state.queue.front()
+    if job is None or job.id != event.job:
+        raise _illegal(event, "idle", f"job {event.job[:12]} is not the next one")
+    if event.attempt != state.attempts + 1:
+        raise _illegal(event, job.status, f"attempt {event.attempt} does not follow attempt {state.attempts}")
+    status = JOB[job.status].get("attempt_started")
+    if status is None:
+        raise _illegal(event, job.status)
+    working = _daemon(state, event)
+    same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
+    job = replace(job, status=status, settings=event.settings, retry_at=None)
+    return replace(
+        working,
+        begun=(job, *state.begun[1:]),
+        queue=state.queue if state.begun else state.queue.remove(job.id),
+        attempt=event.attempt,
+        attempts=event.attempt,
+        reached=Reached(state.global_step, job.committed_step),
+        trail=state.trail if same else state.trail.until(state.global_step),
+    )
+
+
+def _job_prepared(state: State, event: kinds.JobPrepared) -> State:
+    job = _running(state, event)
+    trail = state.trail if job.plan == event.plan else state.trail.until(state.global_step)
+    return _with_current(state, replace(job, plan=event.plan), trail=trail)
+
+
+def _training_started(state: State, event: kinds.TrainingStarted) -> State:
+    job = _running(state, event)
+    if (event.global_step, event.step) != (state.global_step, job.committed_step):
+        raise _illegal(event, job.status, f"step {event.global_step} is not the head ({state.global_step})")
+    return _with_current(state, job, environment=event.environment)
+
+
+def _step_reached(state: State, event: kinds.StepReached) -> State:
+    # Written out, without the helpers: a journal is mostly steps, and replay is as fast as this function.
+    reached = state.reached
+    if event.attempt != state.attempt or not state.begun or state.begun[0].status != "training":
+        raise _illegal(event, state.daemon.status, f"attempt {event.attempt} is not training")
+    if event.job != state.begun[0].id:
+        raise _illegal(event, "training", f"job {event.job[:12]} is not the current one")
+    global_step = event.global_step
+    if global_step != reached.global_step + 1 or event.step != reached.step + 1:
+        raise _illegal(event, "training", f"step {global_step} does not follow step {reached.global_step}")
+    trail = state.trail
+    if global_step - trail.base > trail.length:
+        trail = trail.extended((event.loss, event.grad_norm))
+    return replace(state, reached=Reached(global_step, event.step), trail=trail)
+
+
+def _divergence_detected(state: State, event: kinds.DivergenceDetected) -> State:
+    job = _running(state, event)
+    if state.trail.at(event.global_step) is None:
+        raise _illegal(event, job.status, f"step {event.global_step} has not been reached before")
+    return replace(state, trail=state.trail.replaced(event.global_step, (event.loss, event.grad_norm)))
+
+
+def _attempt_ended(state: State, event: kinds.AttemptInterrupted | kinds.AttemptYielded) -> State:
+    job = _running(state, event)
+    return _with_current(_daemon(state, event, "attempt_ended"), job, attempt=None, reached=Reached())
+
+
+def _attempt_failed(state: State, event: kinds.AttemptFailed) -> State:
+    ended = _attempt_ended(state, event)  # type: ignore[arg-type]  # the three attempt_* events share these fields
+    job = ended.begun[0]
+    # A bad checkpoint is no fault of the job's, nor is what waits for a person.
+    failures = job.failures + (event.failure != "checkpoint" and event.retry_at is not None)
+    return _with_current(ended, replace(job, failures=failures, retry_at=event.retry_at))
+
+
+def _job_skip_requested(state: State, event: kinds.JobSkipRequested) -> State:
+    job = _current(state, event)
+    if "job_skip_requested" not in JOB[job.status]:
+        raise _illegal(event, job.status)
+    return _with_current(state, replace(job, skip_requested=True))
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> State:
+    job = _running(state, event)
+    head_id = state.head.id if state.head else None
+    if event.parent != head_id:
+        raise _illegal(event, job.status, f"its parent is {event.parent}, the head is {head_id}")
+    if not state.global_step < event.global_step <= state.reached.global_step:
+        raise _illegal(event, job.status, f"step {event.global_step} is not among the steps reached since the head")
+    if event.step - job.committed_step != event.global_step - state.global_step:
+        raise _illegal(event, job.status, f"step {event.step} of the job is not step {event.global_step}")
+    committed = replace(job, committed_step=event.step, failures=0)
+    assert job.settings is not None  # every started attempt carries them
+    return _with_current(
+        state,
+        committed,
+        checkpoints=(*state.checkpoints, _checkpoint(event)),
+        stretches=lengthened(state, committed, event),
+        meaning=Meaning(job.settings.model, job.settings.method),
+    )
+
+
+def _checkpoint(event: kinds.CheckpointCommitted) -> Checkpoint:
+    return Checkpoint(
+        id=event.checkpoint,
+        job=event.job,
+        attempt=event.attempt,
+        global_step=event.global_step,
+        step=event.step,
+        parent=event.parent,
+        size_bytes=event.size_bytes,
+        manifest_sha256=event.manifest_sha256,
+    )
+
+
+def _checkpoint_pruned(state: State, event: kinds.CheckpointPruned) -> State:
+    kept = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != event.checkpoint)
+    if len(kept) == len(state.checkpoints) or state.checkpoints[-1].id == event.checkpoint:
+        raise _illegal(event, "pruning", f"{event.checkpoint} is not a checkpoint behind the head")
+    oldest = kept[0].global_step
+    return replace(
+        state,
+        checkpoints=kept,
+        stretches=tuple(stretch for stretch in state.stretches if stretch.global_to > oldest),
+        trail=state.trail.between(oldest, state.trail.base + state.trail.length),
+    )
+
+
+def _checkpoint_quarantined(state: State, event: kinds.CheckpointQuarantined) -> State:
+    head = state.head
+    if head is None or head.id != event.checkpoint or state.attempt is not None:
+        raise _illegal(event, state.daemon.status, f"{event.checkpoint} is not a head at rest")
+    kept = state.checkpoints[:-1]
+    if event.head != (kept[-1].id if kept else None):
+        raise _illegal(event, state.daemon.status, f"{event.head} is not the newest ancestor")
+    if not kept and head.parent is not None:
+        raise _illegal(event, state.daemon.status, f"{head.parent} is pruned: its steps cannot be run again")
+    fallen = replace(state, checkpoints=kept, quarantined=(*state.quarantined, event.checkpoint))
+    return run_again(fallen, kept[-1].global_step if kept else 0)
+
+
+def _unchanged(state: State, _event: Event) -> State:
+    return state
+
+
+_HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
+    kinds.HomeCreated: _home_created,
+    kinds.DaemonStarted: _daemon_started,
+    kinds.DaemonStopped: _daemon_stopped,
+    kinds.DaemonHeld: _daemon_held,
+    kinds.PauseRequested: _daemon,
+    kinds.Resumed: _resumed,
+    kinds.StopRequested: _daemon,
+    kinds.FileEnqueued: _file_enqueued,
+    kinds.FileDuplicate: _file_duplicate,
+    kinds.AttemptStarted: _attempt_started,
+    kinds.JobPrepared: _job_prepared,
+    kinds.JobRejected: _job_rejected,
+    kinds.RejectedFileMoved: _rejected_file_moved,
+    kinds.TrainingStarted: _training_started,
+    kinds.StepReached: _step_reached,
+    kinds.DivergenceDetected: _divergence_detected,
+    kinds.CheckpointCommitted: _checkpoint_committed,
+    kinds.CheckpointPruned: _checkpoint_pruned,
+    kinds.CheckpointQuarantined: _checkpoint_quarantined,
+    kinds.PartialSwept: _unchanged,
+    kinds.JobTrained: _job_trained,
+    kinds.AttemptInterrupted: _attempt_ended,
+    kinds.AttemptYielded: _attempt_ended,
+    kinds.AttemptFailed: _attempt_failed,
+    kinds.JobFailed: _job_failed,
+    kinds.JobRetried: _job_retried,
+    kinds.JobSkipRequested: _job_skip_requested,
+    kinds.JobSkipped: _job_skipped,
+    kinds.StorageExhausted: _unchanged,
+    kinds.JournalRepaired: _unchanged,
+}
+
+assert all(issubclass(kind, Event) for kind in _HANDLERS)
+assert set(ENDS_ATTEMPT) <= {kind_of(kind) for kind in _HANDLERS}

@@ -1,0 +1,48 @@
+"""One job, as the machine knows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from events.settings import JobSettings, Plan
+from events.values import Priority
+
+JobStatus = Literal["queued", "preparing", "ready", "training", "trained", "rejected", "failed", "skipped"]
+
+RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
+"""A worker is at it."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """An accepted data file, and how far it has been learned."""
+
+    id: str
+    name: str
+    size_bytes: int
+    priority: Priority
+    status: JobStatus = "queued"
+    settings: JobSettings | None = None
+    """As of its last attempt; fixed from the first committed step on."""
+    plan: Plan | None = None
+    committed_step: int = 0
+    """Steps of this job that a checkpoint holds; the next attempt goes on behind them."""
+    until: int | None = None
+    """Where to end before the plan does: a stretch that is run again after a checkpoint was lost."""
+    failures: int = 0
+    """Attempts that failed since the last commit."""
+    retry_at: float | None = None
+    skip_requested: bool = False
+
+    @property
+    def goal(self) -> int | None:
+        """The step of this job at which it is done; None before it is planned."""
+        if self.until is not None:
+            return self.until
+        return self.plan.steps_total if self.plan else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether weights depend on this job's settings already."""
+        return self.committed_step > 0 or self.until is not None

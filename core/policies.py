@@ -1,0 +1,83 @@
+"""What keepstep does by itself, one function a policy. Change a rule here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.state import Checkpoint, Meaning
+from events.kinds import Failure
+from events.settings import JobSettings
+
+ATTEMPTS_WITHOUT_PROGRESS = 5
+"""A job that fails this often without one more committed step is given up: with the waits below, a passing trouble
+(a busy GPU, a full memory) has half a minute to pass, and a night is not spent on one bad file."""
+
+FIRST_WAIT_S = 2.0
+LONGEST_WAIT_S = 60.0
+
+PERSON_NEEDED: frozenset[Failure] = frozenset({"model", "storage", "checkpoint", "plan"})
+"""Failures that are not the job's fault and will not pass by themselves: the job waits, and so does the queue.
+("checkpoint": it is whole and does not fit; one that is damaged is set aside without a person.)"""
+
+
+def retry_wait_s(failures: int) -> float | None:
+    """How long to wait after the n-th failure in a row without progress; None: give the job up.
+
+    >>> [retry_wait_s(n) for n in (1, 2, 3, 4, 5)]
+    [2.0, 4.0, 8.0, 16.0, None]
+    """
+    if failures >= ATTEMPTS_WITHOUT_PROGRESS:
+        return None
+    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1)))
+
+
+def is_due(retry_at: float | None, now: float) -> bool:
+    """Whether a job that was to wait has waited. Longer than the longest wait means that the clock was set back."""
+    return retry_at is None or not 0.0 < retry_at - now <= LONGEST_WAIT_S
+
+
+def checkpoints_to_prune(checkpoints: Sequence[Checkpoint], keep: int) -> Sequence[Checkpoint]:
+    """Which checkpoints retention gives up, oldest first: all but the newest `keep`, and never the head."""
+    return checkpoints[: max(0, len(checkpoints) - max(1, keep))]
+
+
+def meaning_conflict(learned: Meaning | None, wanted: JobSettings) -> str | None:
+    """Why what has been learned cannot go on under the wanted settings; None if it can.
+
+    Weights mean something only together with the model they were trained on and the method that shaped them.
+    """
+    if learned is None:
+        return None
+    differences = [
+        f"{name} is {_shown(now)}, what was learned so far has {_shown(then)}"
+        for section, ours, theirs in (("model", learned.model, wanted.model), ("method", learned.method, wanted.method))
+        for name, then, now in _fields(section, ours, theirs)
+        if then != now and name != "model.trust_remote_code"
+    ]
+    return "; ".join(differences) or None
+
+
+def environment_changes(before: dict[str, str], now: dict[str, str]) -> tuple[str, ...]:
+    """What is not as it was when weights were last trained, in words; nothing before the first training."""
+    if not before:
+        return ()
+    return tuple(
+        f"{name}: {before.get(name, 'none')} → {now.get(name, 'none')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    )
+
+
+def _fields(section: str, ours: object, theirs: object) -> list[tuple[str, object, object]]:
+    if type(ours) is not type(theirs):
+        return [(f"{section}.kind", _kind(ours), _kind(theirs))]
+    names = getattr(ours, "__struct_fields__", ())
+    return [(f"{section}.{name}", getattr(ours, name), getattr(theirs, name)) for name in names]
+
+
+def _kind(settings: object) -> str:
+    return str(getattr(settings, "__struct_config__").tag)  # noqa: B009  # msgspec adds it; mypy does not see it
+
+
+def _shown(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)

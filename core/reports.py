@@ -1,0 +1,269 @@
+"""What a worker reports, and what is found out about it: facts in, events out. A part of `decide`.
+
+A fact of any attempt but the running one changes nothing. How an attempt that failed goes on is decided here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from core import commands, policies
+from core.errors import IllegalEvent, Refused
+from core.evolve import evolve
+from core.job import Job
+from core.state import State
+from events import kinds, worker
+from events.kinds import AnyEvent
+
+Events = Sequence[AnyEvent]
+
+
+def _running(state: State, fact: Any) -> Job | None:
+    """The job that the fact is about; None if it comes from another attempt than the running one."""
+    return state.current if fact.attempt == state.attempt else None
+
+
+def _nothing(_state: State, _fact: object, _now: float) -> Events:
+    return []
+
+
+def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    if job.begun and job.plan is not None and job.plan != fact.plan:
+        changed = ", ".join(
+            name for name in fact.plan.__struct_fields__ if getattr(job.plan, name) != getattr(fact.plan, name)
+        )
+        message = (
+            f"{job.name} is learned up to step {job.committed_step}, but its plan is not the same any more "
+            f"({changed}): the tokenizer or the data is not what it was"
+        )
+        return _failed(job, fact.attempt, "plan", message, now)
+    return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=fact.plan)]
+
+
+def _rejected(state: State, fact: worker.Rejected, now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    if job.begun:
+        message = f"{job.name} was readable and is not any more: {fact.message}"
+        return _failed(job, fact.attempt, "plan", message, now)
+    return [
+        kinds.JobRejected(
+            job=job.id,
+            attempt=fact.attempt,
+            name=job.name,
+            problem=fact.problem,
+            line=fact.line,
+            message=fact.message,
+        )
+    ]
+
+
+def _loaded(state: State, fact: worker.Loaded, _now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    head = state.head
+    return [
+        kinds.TrainingStarted(
+            job=job.id,
+            attempt=fact.attempt,
+            global_step=state.global_step,
+            step=job.committed_step,
+            checkpoint=head.id if head else None,
+            environment=fact.environment,
+            changed=policies.environment_changes(state.environment, fact.environment),
+        )
+    ]
+
+
+def _step(state: State, fact: worker.Step, _now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    reached = kinds.StepReached(
+        job=job.id,
+        attempt=fact.attempt,
+        global_step=fact.global_step,
+        step=fact.step,
+        epoch=fact.epoch,
+        loss=fact.loss,
+        grad_norm=fact.grad_norm,
+        learning_rate=fact.learning_rate,
+        tokens=fact.tokens,
+        seconds=fact.seconds,
+    )
+    expected = state.trail.at(fact.global_step)
+    if expected is None or expected == (fact.loss, fact.grad_norm):
+        return [reached]
+    diverged = kinds.DivergenceDetected(
+        job=job.id,
+        attempt=fact.attempt,
+        global_step=fact.global_step,
+        step=fact.step,
+        loss=fact.loss,
+        grad_norm=fact.grad_norm,
+        expected_loss=expected[0],
+        expected_grad_norm=expected[1],
+    )
+    return [reached, diverged]
+
+
+def _checkpoint_written(state: State, fact: worker.CheckpointWritten, _now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    events: list[AnyEvent] = [
+        kinds.CheckpointCommitted(
+            checkpoint=fact.checkpoint,
+            job=job.id,
+            attempt=fact.attempt,
+            global_step=fact.global_step,
+            step=fact.step,
+            parent=fact.parent,
+            size_bytes=fact.size_bytes,
+            manifest_sha256=fact.manifest_sha256,
+            reason=fact.reason,
+        )
+    ]
+    after = evolve(state, events[0])
+    if fact.step == job.goal:
+        whole = job.plan is not None and fact.step == job.plan.steps_total
+        events.append(
+            kinds.JobTrained(job=job.id, attempt=fact.attempt, global_step=fact.global_step, checkpoint=fact.checkpoint)
+            if whole
+            else kinds.JobSkipped(job=job.id)
+        )
+    keep = job.settings.checkpoints.keep if job.settings else 1
+    events.extend(
+        kinds.CheckpointPruned(checkpoint=checkpoint.id)
+        for checkpoint in policies.checkpoints_to_prune(after.checkpoints, keep)
+    )
+    return events
+
+
+def _checkpoint_bad(state: State, fact: worker.CheckpointBad, now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    if state.head is None or fact.checkpoint != state.head.id:
+        message = f"the worker was to load {state.head.id if state.head else 'the base'}, not {fact.checkpoint}"
+        return _failed(job, fact.attempt, "code", message, now)
+    failed = kinds.AttemptFailed(
+        job=job.id, attempt=fact.attempt, failure="checkpoint", message=fact.problem, retry_at=now
+    )
+    return [failed, *_condemned(state, fact.checkpoint, fact.problem)]
+
+
+def refuse_unless_at_rest(state: State) -> None:
+    """Raises Refused unless a daemon is on and no attempt runs."""
+    if state.attempt is not None:
+        raise Refused(f"attempt {state.attempt} still runs")
+    if state.daemon.status in {"off", "off_paused"}:
+        raise Refused("no daemon runs in this home")
+
+
+def _condemn_checkpoint(state: State, command: commands.CondemnCheckpoint, _now: float) -> Events:
+    refuse_unless_at_rest(state)
+    if state.head is None or state.head.id != command.checkpoint:
+        raise Refused(f"{command.checkpoint} is not a head at rest")
+    return _condemned(state, command.checkpoint, command.problem)
+
+
+def _condemned(state: State, checkpoint: str, problem: str) -> Events:
+    """The head goes to quarantine and its newest ancestor takes over, if steps can still be run again from there."""
+    ancestors = state.checkpoints[:-1]
+    if not ancestors and state.checkpoints[0].parent is not None:
+        return [
+            kinds.DaemonHeld(
+                reason=f"{checkpoint} is damaged ({problem}), and no older checkpoint is left to go back to",
+                advice="put back an undamaged copy of its directory from a backup, then `keepstep resume`",
+            )
+        ]
+    head = ancestors[-1].id if ancestors else None
+    return [kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem, head=head)]
+
+
+def _yielded(state: State, fact: worker.Yielded, _now: float) -> Events:
+    job = _running(state, fact)
+    if job is None:
+        return []
+    yielded = kinds.AttemptYielded(job=job.id, attempt=fact.attempt)
+    return [yielded, kinds.JobSkipped(job=job.id)] if job.skip_requested else [yielded]
+
+
+def _failed_fact(state: State, fact: worker.Failed, now: float) -> Events:
+    job = _running(state, fact)
+    return [] if job is None else _failed(job, fact.attempt, fact.failure, fact.message, now)
+
+
+def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float) -> Events:
+    """The running worker said what cannot be: whatever else it would say, its attempt has failed."""
+    job = _running(state, fact)
+    assert job is not None  # the facts of other attempts lead to no events
+    return _failed(job, fact.attempt, "code", f"the worker reported what cannot be: {error}", now)
+
+
+def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Events:
+    job = _running(state, command)
+    return [] if job is None else _failed(job, command.attempt, command.failure, command.message, now)
+
+
+_ADVICE: Mapping[kinds.Failure, str] = {
+    "model": "mend [model] in keepstep.toml, then `keepstep resume`",
+    "storage": "make room or mend the disk, then `keepstep resume`",
+    "checkpoint": "put the model back that was trained so far, then `keepstep resume`",
+    "plan": "put the old tokenizer back, or `keepstep skip` the job; then `keepstep resume`",
+}
+
+
+def _failed(job: Job, attempt: int, failure: kinds.Failure, message: str, now: float) -> Events:
+    """An attempt ended by itself: try again later, give the job up, or wait for a person."""
+    if job.skip_requested:  # whatever it died of, nobody wants it tried again
+        wait: float | None = None
+        then: list[AnyEvent] = [kinds.JobSkipped(job=job.id)]
+    elif failure in policies.PERSON_NEEDED:
+        wait = None
+        then = [kinds.DaemonHeld(reason=message, advice=_ADVICE[failure])]
+    else:
+        wait = policies.retry_wait_s(job.failures + 1)
+        given_up = f"given up after {job.failures + 1} attempts without progress; the last: {message}"
+        then = [] if wait is not None else [_give_up(job, given_up)]
+    return [
+        kinds.AttemptFailed(
+            job=job.id,
+            attempt=attempt,
+            failure=failure,
+            message=message,
+            retry_at=None if wait is None else now + wait,
+        ),
+        *then,
+    ]
+
+
+def _give_up(job: Job, message: str) -> AnyEvent:
+    """The end of a job that makes no progress; but never of committed steps that others were built on."""
+    if job.until is None:
+        return kinds.JobFailed(job=job.id, message=message)
+    reason = f"committed steps of {job.name} are lost and cannot be run again: {message}"
+    return kinds.DaemonHeld(reason=reason, advice="mend what stops it, then `keepstep resume`")
+
+
+REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
+    commands.LoseWorker: _lose_worker,
+    commands.CondemnCheckpoint: _condemn_checkpoint,
+    worker.Hello: _nothing,
+    worker.Heartbeat: _nothing,
+    worker.Prepared: _prepared,
+    worker.Rejected: _rejected,
+    worker.Loaded: _loaded,
+    worker.Step: _step,
+    worker.CheckpointWritten: _checkpoint_written,
+    worker.CheckpointBad: _checkpoint_bad,
+    worker.Yielded: _yielded,
+    worker.Failed: _failed_fact,
+}

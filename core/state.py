@@ -1,0 +1,185 @@
+"""The whole present, as frozen values.
+
+What is finished leaves: trained, rejected and skipped jobs are counted, not kept, and checkpoints are those that
+retention still holds. So a state is as large as what is in hand, however long the history.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from core.job import Job
+from core.maps import Map
+from core.queue import Queue
+from events.settings import MethodSettings, ModelSettings
+from events.values import Number
+
+DaemonStatus = Literal["off", "off_paused", "idle", "working", "pausing", "paused", "stopping", "stopping_paused"]
+
+
+class Daemon(Struct, frozen=True):
+    """The process that owns the home; pid and start time together name it."""
+
+    status: DaemonStatus = "off"
+    pid: int = 0
+    process_started_at: float = 0.0
+    boot_id: str = ""
+    host: str = ""
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """A committed checkpoint that is still on disk."""
+
+    id: str
+    job: str
+    attempt: int
+    global_step: int
+    step: int
+    parent: str | None
+    size_bytes: int
+    manifest_sha256: str
+
+
+class Reached(Struct, frozen=True, gc=False):
+    """How far the running attempt is; uncommitted."""
+
+    global_step: int = 0
+    step: int = 0
+
+
+class Stretch(Struct, frozen=True, kw_only=True):
+    """Committed steps of one job in one go: what must be run again if the checkpoints behind it are lost."""
+
+    job: Job
+    step_from: int
+    step_to: int
+    global_from: int
+    global_to: int
+
+
+class Meaning(Struct, frozen=True):
+    """What the numbers in a checkpoint mean: under another base or another method they mean nothing."""
+
+    model: ModelSettings
+    method: MethodSettings
+
+
+class Trail(Struct, frozen=True, gc=False):
+    """Loss and gradient norm of each step since the oldest checkpoint, to hold against a step that is run again.
+
+    Grown states share one list and each sees its own prefix of it, so that a step costs the same however long the
+    trail is and an older state stays what it was.
+    """
+
+    base: int = 0
+    """The global step before the first entry."""
+    length: int = 0
+    bits: list[tuple[Number, Number]] = []
+
+    def at(self, global_step: int) -> tuple[Number, Number] | None:
+        """What this step gave when it was first reached."""
+        index = global_step - self.base - 1
+        return self.bits[index] if 0 <= index < self.length else None
+
+    def extended(self, bits: tuple[Number, Number]) -> Trail:
+        """The trail with the next step's bits."""
+        shared, length = self.bits, self.length
+        if len(shared) != length:
+            if shared[length] == bits:  # an event is evolved more than once: to look ahead, then for good
+                return Trail(self.base, length + 1, shared)
+            shared = shared[:length]
+        shared.append(bits)
+        return Trail(self.base, length + 1, shared)
+
+    def replaced(self, global_step: int, bits: tuple[Number, Number]) -> Trail:
+        """The trail with other bits at a step that it holds."""
+        own = self.bits[: self.length]
+        own[global_step - self.base - 1] = bits
+        return Trail(self.base, self.length, own)
+
+    def until(self, last: int) -> Trail:
+        """The part up to and including global step `last`."""
+        return self.between(self.base, last)
+
+    def between(self, first: int, last: int) -> Trail:
+        """The part after global step `first`, up to and including `last`."""
+        first = max(first, self.base)
+        own = self.bits[first - self.base : max(0, min(self.length, last - self.base))]
+        return Trail(first, len(own), own)
+
+
+class Counts(Struct, frozen=True):
+    """What has left the state."""
+
+    trained: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+
+
+class Rejection(Struct, frozen=True):
+    """A rejected file that still has to be moved to `rejected/`."""
+
+    name: str
+    problem: str
+    line: int | None
+    message: str
+
+
+class Hold(Struct, frozen=True):
+    """Why keepstep stopped by itself, and what a person can do."""
+
+    reason: str
+    advice: str
+
+
+class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values refer to older values only
+    """Everything that the journal says about now."""
+
+    home_id: str = ""
+    daemon: Daemon = Daemon()
+    queue: Queue = Queue()
+    begun: tuple[Job, ...] = ()
+    """Jobs taken from the queue and not finished; the first is the current one. More than one only while stretches
+    are run again."""
+    attempt: int | None = None
+    """The attempt that runs now."""
+    attempts: int = 0
+    """The number of the last attempt."""
+    reached: Reached = Reached()
+    trail: Trail = Trail()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """The present branch, oldest first. What was abandoned is not in it and cannot be picked up again."""
+    stretches: tuple[Stretch, ...] = ()
+    """What was learned since the oldest checkpoint (since the beginning, until one is pruned)."""
+    meaning: Meaning | None = None
+    environment: dict[str, str] = {}
+    failed: Map[Job] = Map()
+    rejections: Map[Rejection] = Map()
+    quarantined: tuple[str, ...] = ()
+    hold: Hold | None = None
+    counts: Counts = Counts()
+
+    @property
+    def head(self) -> Checkpoint | None:
+        """What the next step starts from; None: the base itself."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def global_step(self) -> int:
+        """The committed step."""
+        return self.checkpoints[-1].global_step if self.checkpoints else 0
+
+    @property
+    def current(self) -> Job | None:
+        """The job in hand."""
+        return self.begun[0] if self.begun else None
+
+    def job(self, job_id: str) -> Job | None:
+        """A job that is still in hand, waiting or failed."""
+        for job in self.begun:
+            if job.id == job_id:
+                return job
+        return self.queue.get(job_id) or self.failed.get(job_id)

@@ -1,0 +1,53 @@
+"""Which steps must be run again if checkpoints are lost, and by which job, in which order."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from core.job import Job
+from core.state import State, Stretch
+from events.kinds import CheckpointCommitted
+
+
+def lengthened(state: State, job: Job, event: CheckpointCommitted) -> tuple[Stretch, ...]:
+    """The stretches of `state` with the steps that `event` commits: one more, or the last one longer."""
+    earlier, global_from = state.stretches, state.global_step
+    step_from = event.step - (event.global_step - global_from)
+    if earlier and earlier[-1].job.id == job.id and earlier[-1].step_to == step_from:
+        step_from, global_from = earlier[-1].step_from, earlier[-1].global_from
+        earlier = earlier[:-1]
+    stretch = Stretch(
+        job=job, step_from=step_from, step_to=event.step, global_from=global_from, global_to=event.global_step
+    )
+    return (*earlier, stretch)
+
+
+def run_again(state: State, global_step: int) -> State:
+    """`state` with every stretch that was learned after `global_step` in hand once more, oldest first.
+
+    Each comes back as a job of its own that ends where the stretch did, under the settings and the plan it had then,
+    ahead of the jobs in hand. Those keep their place: whatever becomes of them later, what was committed is restored
+    first. Only a stretch that is being run again already just goes back to an earlier step.
+    """
+    kept, again = [], []
+    for stretch in state.stretches:
+        if stretch.global_from < global_step:
+            at = min(stretch.global_to, global_step)
+            kept.append(replace(stretch, global_to=at, step_to=stretch.step_from + at - stretch.global_from))
+        if stretch.global_to > global_step:
+            resume_at = stretch.step_from + max(0, global_step - stretch.global_from)
+            again.append(
+                replace(
+                    stretch.job,
+                    status="queued",
+                    committed_step=resume_at,
+                    until=stretch.step_to,
+                    failures=0,
+                    skip_requested=False,
+                )
+            )
+    begun = state.begun
+    current = begun[0] if begun and begun[0].until is not None else None
+    if current is not None and again and (again[-1].id, again[-1].until) == (current.id, current.committed_step):
+        begun = (replace(current, committed_step=again.pop().committed_step), *begun[1:])
+    return replace(state, stretches=tuple(kept), begun=(*again, *begun))

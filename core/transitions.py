@@ -1,0 +1,115 @@
+"""The state machine, as data.
+
+Two machines share the journal. A **job** goes its way from the queue to trained (or rejected, failed, skipped). The
+**daemon** works, pauses and stops. Three rules hold them together:
+
+1. What is not in a table is illegal: `evolve` raises and the state stays as it was.
+2. At most one attempt runs. It begins with `attempt_started`; each kind in `ENDS_ATTEMPT`, said of the running job,
+   ends it, and for the daemon that is one event: `attempt_ended`.
+3. However an attempt ends before its job does, the job is `queued` again with its committed steps kept, ahead of
+   all others: what is begun is finished first.
+
+A pause outlives the process: a paused daemon that stops is `off_paused`, and the next one starts `paused`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from core.job import JobStatus
+from core.state import DaemonStatus
+
+Kind = str
+
+ENDS_ATTEMPT: frozenset[Kind] = frozenset(
+    {"attempt_interrupted", "attempt_yielded", "attempt_failed", "job_rejected", "job_trained", "job_skipped"}
+)
+
+JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
+    "queued": {
+        "attempt_started": "preparing",
+        "job_skipped": "skipped",
+        "job_failed": "failed",
+    },
+    "preparing": {
+        "job_prepared": "ready",
+        "job_rejected": "rejected",
+        "job_skip_requested": "preparing",
+        "attempt_interrupted": "queued",
+        "attempt_yielded": "queued",
+        "attempt_failed": "queued",
+    },
+    "ready": {
+        "training_started": "training",
+        "job_skip_requested": "ready",
+        "attempt_interrupted": "queued",
+        "attempt_yielded": "queued",
+        "attempt_failed": "queued",
+    },
+    "training": {
+        "step_reached": "training",
+        "divergence_detected": "training",
+        "checkpoint_committed": "training",
+        "job_skip_requested": "training",
+        "job_trained": "trained",
+        "job_skipped": "skipped",
+        "attempt_interrupted": "queued",
+        "attempt_yielded": "queued",
+        "attempt_failed": "queued",
+    },
+    "failed": {"job_retried": "queued"},
+    "trained": {},
+    "rejected": {},
+    "skipped": {},
+}
+
+DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
+    "off": {
+        "daemon_started": "idle",
+        "pause_requested": "off_paused",
+    },
+    "off_paused": {
+        "daemon_started": "paused",
+        "resumed": "off",
+    },
+    "idle": {
+        "daemon_started": "idle",
+        "attempt_started": "working",
+        "pause_requested": "paused",
+        "daemon_held": "paused",
+        "stop_requested": "stopping",
+        "daemon_stopped": "off",
+    },
+    "working": {
+        "attempt_ended": "idle",
+        "pause_requested": "pausing",
+        "stop_requested": "stopping",
+    },
+    "pausing": {
+        "attempt_ended": "paused",
+        "resumed": "working",
+        "stop_requested": "stopping_paused",
+    },
+    "paused": {
+        "daemon_started": "paused",
+        "resumed": "idle",
+        "daemon_held": "paused",
+        "stop_requested": "stopping_paused",
+        "daemon_stopped": "off_paused",
+    },
+    "stopping": {
+        "attempt_ended": "stopping",
+        "daemon_started": "idle",
+        "pause_requested": "stopping_paused",
+        "daemon_held": "stopping_paused",
+        "daemon_stopped": "off",
+    },
+    "stopping_paused": {
+        "attempt_ended": "stopping_paused",
+        "daemon_started": "paused",
+        "resumed": "stopping",
+        "daemon_held": "stopping_paused",
+        "daemon_stopped": "off_paused",
+    },
+}
+"""`daemon_started` while one is on means that the earlier one was killed: its attempt was interrupted just before."""

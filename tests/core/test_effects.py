@@ -1,0 +1,166 @@
+"""State in, effects out: in each situation, what is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from core import commands, effects
+from core.effects import next_effects
+from events import kinds
+from tests.core.world import START, World, job_id, settings
+
+
+def world(*files: int) -> World:
+    """A running daemon with these files."""
+    made = World()
+    made.start()
+    for steps in files:
+        made.add(steps)
+    return made
+
+
+def after(event: type[kinds.Event], *asked: commands.Command) -> Callable[[], World]:
+    """One job of four steps that has come so far, and then something is asked."""
+
+    def situation() -> World:
+        made = world(4)
+        made.run_until(event)  # type: ignore[arg-type]
+        for command in asked:
+            made.execute(command)  # type: ignore[arg-type]
+        return made
+
+    return situation
+
+
+JOB = job_id(1)
+TRAIN = effects.TrainJob(attempt=1, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
+YIELD = effects.AskYield(attempt=1)
+PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), commands.Skip(), commands.Resume()
+
+
+@pytest.mark.parametrize(
+    ("situation", "owed"),
+    [
+        (lambda: World(), ()),
+        (lambda: world(), ()),
+        (lambda: world(4), (effects.BeginAttempt(job=JOB),)),
+        (after(kinds.AttemptStarted), (effects.PrepareData(attempt=1, job=JOB, settings=settings()),)),
+        (after(kinds.JobPrepared), (TRAIN,)),
+        (after(kinds.TrainingStarted), ()),
+        (after(kinds.StepReached), ()),
+        (after(kinds.AttemptStarted, PAUSE), (YIELD,)),
+        (after(kinds.JobPrepared, PAUSE), (YIELD,)),
+        (after(kinds.StepReached, PAUSE), (YIELD,)),
+        (after(kinds.StepReached, STOP), (YIELD,)),
+        (after(kinds.StepReached, SKIP), (YIELD,)),
+        (after(kinds.StepReached, PAUSE, STOP), (YIELD,)),
+        (after(kinds.JobPrepared, PAUSE, RESUME), (TRAIN,)),
+        (after(kinds.JobTrained, PAUSE), ()),
+        (after(kinds.JobTrained, STOP), (effects.Leave(),)),
+        (after(kinds.JobTrained, PAUSE, STOP), (effects.Leave(),)),
+    ],
+)
+def test_what_is_owed_follows_from_the_state_alone(
+    situation: Callable[[], World], owed: tuple[effects.AnyEffect, ...]
+) -> None:
+    """Asked once or again, the answer is the same."""
+    state = situation().state
+    assert next_effects(state, START) == owed
+    assert next_effects(state, START) == owed
+
+
+def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
+    """From the head's weights, at its own next step."""
+    made = world(6)
+    made.run_until(kinds.CheckpointCommitted)
+    made.start()
+    made.run_until(kinds.JobPrepared)
+    (effect,) = made.owed()
+    assert isinstance(effect, effects.TrainJob)
+    head = made.state.head
+    assert head is not None
+    assert (effect.checkpoint, effect.global_step, effect.step, effect.until) == (head.id, 2, 2, 6)
+
+
+@pytest.mark.parametrize(("optimizer", "step", "carry"), [("carry", 0, True), ("reset", 0, False), ("reset", 2, True)])
+def test_the_optimizer_begins_anew_only_where_the_job_does(optimizer: str, step: int, carry: bool) -> None:
+    """`reset` means with each file, not with each attempt."""
+    from msgspec.structs import replace
+
+    made = world()
+    training = replace(settings().training, optimizer=optimizer)  # type: ignore[arg-type]
+    made.config = replace(settings(), training=training)
+    made.add(6)
+    made.run_until(kinds.JobPrepared)
+    if step:
+        made.run_until(kinds.CheckpointCommitted)
+        made.start()
+        made.run_until(kinds.JobPrepared)
+    (effect,) = made.owed()
+    assert isinstance(effect, effects.TrainJob)
+    assert (effect.step, effect.carry_optimizer) == (step, carry)
+
+
+def test_a_failed_attempt_waits_and_nothing_overtakes_it() -> None:
+    """What is begun is finished first, whatever priority comes in."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.lose_worker()
+    made.add(1, "high")
+    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + 2),)
+    assert next_effects(made.state, START + 2) == (effects.BeginAttempt(job=JOB),)
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_years() -> None:
+    """A time further ahead than any wait is no time that is still to come."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.lose_worker()
+    assert next_effects(made.state, START - 1_000_000) == (effects.BeginAttempt(job=JOB),)
+
+
+def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
+    """Before the next job, before leaving, and while paused."""
+    made = world(0, 4)
+    made.run_until(kinds.JobRejected)
+    move, begin = made.owed()
+    assert isinstance(move, effects.MoveRejected)
+    assert begin == effects.BeginAttempt(job=job_id(2))
+    made.execute(PAUSE)
+    assert made.owed() == (move,)
+    made.execute(STOP)
+    assert made.owed() == (move, effects.Leave())
+
+
+def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> None:
+    """The worker was asked already and yields; the job is in hand and comes back at once."""
+    made = world(6)
+    made.run_until(kinds.StepReached)
+    made.execute(PAUSE)
+    made.turn()
+    made.execute(RESUME)
+    made.run()
+    made.check_timeline()
+    assert made.ends == {JOB: ["JobTrained"]}
+
+
+def test_a_worker_that_was_asked_to_yield_gets_no_more_orders() -> None:
+    """Paused and resumed around the plan: training is owed, and the worker has `Yield` in its hands already.
+
+    It answers that and then waits for the next attempt; a `Train` behind it would be for an attempt that has ended.
+    """
+    made = world(4)
+    made.turn()
+    made.turn()
+    assert made.worker is not None
+    made.worker.act()
+    made.execute(PAUSE)
+    made.turn()
+    made.hear()
+    made.execute(RESUME)
+    assert made.owed() == (TRAIN,)
+    made.run()
+    made.check_timeline()
+    assert made.ends == {JOB: ["JobTrained"]}

@@ -1,0 +1,289 @@
+"""Events in, state out: what the tables do not show. Every refusal leaves the state as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from core import commands
+from core.errors import IllegalEvent
+from core.evolve import evolve
+from core.state import State
+from events import kinds
+from events.kinds import EVENT_TYPES, AnyEvent
+from tests.core.world import World, job_id, plan, seen, settings
+
+
+def training(*, steps_total: int = 6, reached: int = 3) -> World:
+    """A world whose first job has reached some steps and committed the first two."""
+    world = World()
+    world.start()
+    world.add(steps_total)
+    world.run_until(kinds.StepReached, reached)
+    return world
+
+
+def last(world: World, kind: type[AnyEvent]) -> Any:
+    """The last event of a kind."""
+    return next(event for event in reversed(world.journal) if isinstance(event, kind))
+
+
+def refuses(state: State, event: AnyEvent, reason: str) -> None:
+    """`event` is illegal for that reason, and `state` is what it was."""
+    before = seen(state)
+    with pytest.raises(IllegalEvent, match=reason):
+        evolve(state, event)
+    assert seen(state) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"attempt": 9}, "attempt 9 is not training"),
+        ({"job": job_id(9)}, "not the current one"),
+        ({"global_step": 9}, "does not follow"),
+        ({"step": 9}, "does not follow"),
+    ],
+)
+def test_a_step_follows_the_one_before_it(change: dict[str, Any], reason: str) -> None:
+    """In the running attempt, of the current job, counted without gaps in both ways."""
+    world = training()
+    step = last(world, kinds.StepReached)
+    fitting = replace(step, global_step=step.global_step + 1, step=step.step + 1)
+    evolve(world.state, fitting)
+    refuses(world.state, replace(fitting, **change), reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"parent": None}, "its parent is None"),
+        ({"global_step": 2, "step": 2}, "not among the steps reached"),
+        ({"global_step": 9, "step": 9}, "not among the steps reached"),
+        ({"step": 2}, "is not step 3"),
+        ({"job": job_id(9)}, "not the current one"),
+        ({"attempt": 9}, "not the running one"),
+    ],
+)
+def test_a_commit_follows_the_head(change: dict[str, Any], reason: str) -> None:
+    """Its parent is the head, its steps were reached since, and both counts agree."""
+    world = training()
+    commit = last(world, kinds.CheckpointCommitted)
+    fitting = replace(commit, checkpoint="step-00000003-attempt-0001", global_step=3, step=3, parent=commit.checkpoint)
+    assert evolve(world.state, fitting).global_step == 3
+    refuses(world.state, replace(fitting, **change), reason)
+
+
+def test_an_illegal_event_behind_a_legal_one_leaves_the_older_state_whole() -> None:
+    """States share the list of the trail; looking ahead and failing shows in none of the older ones."""
+    world = training()
+    state, step = world.state, last(world, kinds.StepReached)
+    before = seen(state)
+    ahead = evolve(state, replace(step, global_step=4, step=4, loss=0.125))
+    with pytest.raises(IllegalEvent):
+        evolve(ahead, replace(step, global_step=9, step=9))
+    assert seen(state) == before
+    again = evolve(state, replace(step, global_step=4, step=4, loss=0.25))
+    assert again.trail.at(4) == (0.25, step.grad_norm)
+    assert ahead.trail.at(4) == (0.125, step.grad_norm)
+
+
+def test_only_the_newest_checkpoint_is_quarantined_and_only_at_rest() -> None:
+    """And its newest ancestor takes over, no other."""
+    world = training(reached=5)
+    first, second = world.state.checkpoints
+    fits = kinds.CheckpointQuarantined(checkpoint=second.id, problem="rot", head=first.id)
+    refuses(world.state, fits, "not a head at rest")
+    world.start()
+    refuses(world.state, replace(fits, checkpoint=first.id), "not a head at rest")
+    refuses(world.state, replace(fits, head=None), "not the newest ancestor")
+    assert evolve(world.state, fits).global_step == 2
+
+
+def test_nothing_falls_back_behind_what_was_pruned() -> None:
+    """The steps before the oldest kept checkpoint cannot be run again, so the last one is never given up."""
+    world = World()
+    world.config = settings(keep=1)
+    world.start()
+    world.add(6)
+    world.run()
+    (only,) = world.state.checkpoints
+    event = kinds.CheckpointQuarantined(checkpoint=only.id, problem="rot", head=None)
+    refuses(world.state, event, "cannot be run again")
+
+
+def test_the_head_and_what_is_not_there_are_not_pruned() -> None:
+    """Retention gives up what is behind the head."""
+    world = training(reached=5)
+    first, second = world.state.checkpoints
+    refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id), "behind the head")
+    after = evolve(world.state, kinds.CheckpointPruned(checkpoint=first.id))
+    refuses(after, kinds.CheckpointPruned(checkpoint=first.id), "behind the head")
+
+
+def test_attempts_are_numbered_without_gaps() -> None:
+    """Over the whole life of the home."""
+    world = World()
+    world.start()
+    job = world.add(2)
+    refuses(world.state, kinds.AttemptStarted(job=job, attempt=2, settings=settings()), "does not follow")
+    refuses(world.state, kinds.AttemptStarted(job=job_id(9), attempt=1, settings=settings()), "not the next one")
+
+
+def test_a_job_is_trained_when_its_last_step_is_committed() -> None:
+    """Not before, and only with the head as its checkpoint."""
+    world = training()
+    head = world.state.head
+    assert head is not None
+    event = kinds.JobTrained(job=job_id(1), attempt=1, global_step=2, checkpoint=head.id)
+    refuses(world.state, event, "its last step is not committed")
+
+
+def test_a_home_is_created_once() -> None:
+    """The first record says so, and no other."""
+    refuses(World().state, kinds.HomeCreated(home_id="other", keepstep="0"), "first record")
+
+
+def test_a_daemon_neither_comes_nor_goes_while_an_attempt_runs() -> None:
+    """Its end is journaled first."""
+    world = training()
+    start = last(world, kinds.DaemonStarted)
+    refuses(world.state, start, "has not been ended")
+    refuses(world.state, kinds.DaemonStopped(reason="r"), "has not been ended")
+
+
+def test_a_file_is_in_hand_once() -> None:
+    """Waiting, begun or failed: its bytes are not accepted again; nor while a rejection of them is open."""
+    world = World()
+    world.start()
+    job = world.add(0)
+    again = last(world, kinds.FileEnqueued)
+    refuses(world.state, again, "in hand already")
+    world.run_until(kinds.JobRejected)
+    refuses(world.state, again, "still has to be moved")
+    world.run()
+    assert evolve(world.state, again).queue.get(job) is not None
+
+
+def test_a_rejection_is_settled_once() -> None:
+    """The outcome needs an intent."""
+    event = kinds.RejectedFileMoved(job=job_id(1), path="rejected/x")
+    refuses(World().state, event, "no rejection")
+
+
+def test_what_waits_for_a_person_counts_as_no_failure_of_the_job() -> None:
+    """Five full disks do not make a bad file."""
+    world = World()
+    world.start()
+    job = world.add(2)
+    for _ in range(6):
+        world.turn()
+        world.fails("storage")
+        world.execute(commands.Resume())
+    current = world.state.current
+    assert current is not None
+    assert (current.id, current.failures) == (job, 0)
+
+
+def test_a_commit_clears_the_failures() -> None:
+    """Only failures without progress give a job up."""
+    world = World()
+    world.config = settings(every_steps=1)
+    world.start()
+    world.add(9)
+    for _ in range(7):
+        world.run_until(kinds.CheckpointCommitted)
+        world.lose_worker()
+    assert not len(world.state.failed)
+
+
+def test_uncommitted_steps_under_other_settings_are_no_divergence() -> None:
+    """Before the first commit the config may change; what was reached under the old one is forgotten."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run_until(kinds.StepReached)
+    world.start()
+    world.config = settings(seed=2)
+    world.run()
+    assert not any(isinstance(event, kinds.DivergenceDetected) for event in world.journal)
+
+
+def test_uncommitted_steps_of_another_plan_are_no_divergence() -> None:
+    """The same for a tokenizer that changed before anything was committed."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run_until(kinds.StepReached)
+    world.start()
+    world.turn()
+    state = world.state
+    assert state.trail.at(1) is not None
+    assert state.attempt is not None
+    prepared = kinds.JobPrepared(job=job_id(1), attempt=state.attempt, plan=plan(9))
+    assert evolve(state, prepared).trail.at(1) is None
+
+
+def test_what_follows_a_stretch_run_again_is_still_held_against_its_first_run() -> None:
+    """Losing two jobs' checkpoints compares the steps of both."""
+    world = World()
+    world.config = settings(keep=9)
+    world.start()
+    world.add(2)
+    world.add(2)
+    world.run()
+    for _ in range(2):
+        assert world.state.head is not None
+        world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.run_until(kinds.JobTrained)
+    assert [world.state.trail.at(step) is not None for step in (1, 2, 3, 4)] == [True] * 4
+
+
+def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None:
+    """A retried job waits in the queue while its lost steps come back: they end, and it still waits."""
+    world = World()
+    world.config = settings(keep=9)
+    world.start()
+    job = world.add(4)
+    world.run_until(kinds.CheckpointCommitted)
+    for _ in range(5):
+        world.lose_worker()
+        world.now += 100
+        world.turn()
+    assert world.state.head is not None
+    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.Retry(job=job))
+    world.run_until(kinds.JobSkipped)
+    assert not world.state.begun
+    assert world.state.queue.get(job) is not None
+    assert world.state.counts.skipped == 0
+
+
+def test_events_that_say_nothing_about_the_present_change_nothing() -> None:
+    """They are there for people."""
+    state = World().state
+    for event in (
+        kinds.PartialSwept(path="x", size_bytes=1),
+        kinds.StorageExhausted(message="full"),
+        kinds.JournalRepaired(first_seq=1, last_seq=2, problem="rot"),
+    ):
+        assert evolve(state, event) is state
+
+
+def test_a_step_costs_the_same_however_many_jobs_wait() -> None:
+    """A new state shares the queue, the checkpoints and the trail's list with the old one."""
+    world = training()
+    step = last(world, kinds.StepReached)
+    after = evolve(world.state, replace(step, global_step=4, step=4))
+    assert after.queue is world.state.queue
+    assert after.checkpoints is world.state.checkpoints
+    assert after.trail.bits is world.state.trail.bits
+
+
+def test_every_kind_is_folded() -> None:
+    """`evolve` knows each event type, and nothing else."""
+    from core.evolve import _HANDLERS
+
+    assert set(_HANDLERS) == set(EVENT_TYPES)

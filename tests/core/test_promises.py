@@ -1,0 +1,275 @@
+"""The machine's promises, under whatever may happen: commands, kills, bad disks and late words in any order."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+
+from core import commands
+from core.commands import AnyCommand
+from core.decide import decide
+from core.errors import IllegalEvent
+from core.evolve import evolve
+from core.job import RUNNING
+from events import kinds
+from events.codec import Record, decode, encode
+from projections.fold import fold
+from projections.progress import Folded
+from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
+from tests.core.world import World, seen
+from tests.core.world import settings as job_settings
+
+FAILURES = ["model", "out_of_memory", "storage", "checkpoint", "plan", "hang", "killed", "code"]
+
+ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry"]
+
+
+class Life(RuleBasedStateMachine):
+    """A home over months, in a few steps. Whatever was, `teardown` ends the trouble and holds the promises up."""
+
+    @initialize(
+        keep=st.integers(1, 3), every=st.integers(1, 3), files=st.lists(st.integers(1, 7), min_size=1, max_size=4)
+    )
+    def begin(self, keep: int, every: int, files: list[int]) -> None:
+        self.world = World()
+        self.keep, self.every = keep, every
+        self.model, self.seed = "tiny", 1
+        self._configure()
+        self.world.start()
+        for steps in files:
+            self.world.add(steps)
+
+    def _configure(self) -> None:
+        self.world.config = job_settings(model=self.model, seed=self.seed, keep=self.keep, every_steps=self.every)
+
+    # -- work
+
+    @rule(steps=st.integers(0, 6), priority=st.sampled_from(["high", "normal", "low"]))
+    def add(self, steps: int, priority: str) -> None:
+        self.world.add(steps, priority)
+
+    @rule(count=st.integers(1, 60))
+    def go_on(self, count: int) -> None:
+        """Somebody sees to it that the daemon is up and works."""
+        if not self.world.alive:
+            self.world.start()
+        self.world.refused(commands.Resume())
+        for _, _ in zip(range(count), self.world.steady(), strict=False):
+            pass
+
+    @rule(count=st.integers(1, 20))
+    def work(self, count: int) -> None:
+        """Daemon and worker go on under whatever was asked of them."""
+        for _, _ in zip(range(count), self.world.steady(), strict=False):
+            pass
+
+    @rule(which=st.sampled_from(["turn", "act", "act", "hear", "hear"]))
+    def small(self, which: str) -> None:
+        """One of the two does one thing, and the other is slow."""
+        if which == "turn":
+            self.world.turn()
+        elif which == "hear":
+            self.world.hear()
+        elif self.world.worker is not None:
+            self.world.worker.act()
+
+    # -- people
+
+    @rule(
+        which=st.sampled_from(["pause", "resume", "stop", "skip", "skip", "skip any", "retry"]), any_job=st.integers(0)
+    )
+    def ask(self, which: str, any_job: int) -> None:
+        jobs = sorted(self.world.steps)
+        job = jobs[any_job % len(jobs)]
+        wanted: dict[str, AnyCommand] = {
+            "pause": commands.Pause(),
+            "resume": commands.Resume(),
+            "stop": commands.Stop(alive=self.world.alive),
+            "skip": commands.Skip(),
+            "skip any": commands.Skip(job=job),
+            "retry": commands.Retry(job=next((job for job, _ in self.world.state.failed.items()), job)),
+        }
+        self.world.refused(wanted[which])
+
+    @rule(model=st.sampled_from(["tiny", "tiny", "other"]), seed=st.integers(1, 2), keep=st.integers(1, 3))
+    def configure(self, model: str, seed: int, keep: int) -> None:
+        self.model, self.seed, self.keep = model, seed, keep
+        self._configure()
+
+    # -- trouble
+
+    @rule(start_again=st.booleans())
+    def crash(self, start_again: bool) -> None:
+        """Daemon and worker are killed."""
+        self.world.end_worker()
+        self.world.alive = False
+        if start_again:
+            self.world.start()
+
+    @precondition(lambda self: self.world.state.attempt is not None and self.world.alive)
+    @rule(failure=st.sampled_from(FAILURES), reported=st.booleans(), times=st.integers(1, 6))
+    def fail(self, failure: kinds.Failure, reported: bool, times: int) -> None:
+        """An attempt fails, and perhaps those after it."""
+        for _ in range(times):
+            if self.world.state.attempt is None:
+                return
+            if reported:
+                self.world.fails(failure)
+            else:
+                self.world.lose_worker(failure)
+            self.world.turn()
+            self.world.turn()
+
+    @precondition(lambda self: self.world.state.checkpoints)
+    @rule(count=st.integers(1, 3), reload=st.booleans())
+    def spoil(self, count: int, reload: bool) -> None:
+        """The newest checkpoints rot; it is noticed when one is loaded."""
+        self.world.spoiled.update(checkpoint.id for checkpoint in self.world.state.checkpoints[-count:])
+        if reload:
+            self.world.start()
+
+    @precondition(lambda self: self.world.state.head is not None)
+    @rule()
+    def condemn(self) -> None:
+        head = self.world.state.head
+        assert head is not None
+        self.world.refused(commands.CondemnCheckpoint(checkpoint=head.id, problem="found while it lay"))
+
+    @rule(leave=st.booleans())
+    def by_itself(self, leave: bool) -> None:
+        """The daemon leaves, or finds that it needs a person."""
+        if not leave:
+            self.world.refused(commands.HoldWork(reason="the config is broken", advice="mend it"))
+        elif self.world.refused(commands.LeaveHome(reason="nothing is left to do")) is None:
+            self.world.end_worker()
+            self.world.alive = False
+
+    # -- words that should not be
+
+    @precondition(lambda self: self.world.facts)
+    @rule(which=st.integers(0), current=st.booleans())
+    def stray_word(self, which: int, current: bool) -> None:
+        """Anything ever said is said again: too late, it changes nothing; by the running worker, nothing illegal."""
+        state, facts = self.world.state, self.world.facts
+        fact = facts[which % len(facts)]
+        if fact.attempt != state.attempt:
+            assert list(decide(state, fact, self.world.now)) == []
+        if current and state.attempt is not None:
+            self.world.execute(replace(fact, attempt=state.attempt))
+            self.world.lose_worker("code")
+
+    @rule(which=st.integers(0))
+    def stray_event(self, which: int) -> None:
+        """Any event of the past, once more: it is taken or refused, and the state before it stays as it was."""
+        state, journal = self.world.state, self.world.journal
+        before = encoded(state)
+        with suppress(IllegalEvent):
+            evolve(state, journal[which % len(journal)])
+        assert encoded(state) == before
+
+    # -- what always holds
+
+    @invariant()
+    def one_attempt_at_the_current_job(self) -> None:
+        """An attempt runs exactly while the current job is being worked at, and no other job ever is."""
+        state = self.world.state
+        running = [job for job in state.begun if job.status in RUNNING]
+        assert running == ([state.current] if state.attempt is not None else [])
+        assert all(job.status == "queued" for job in state.queue)
+        assert all(job.status == "failed" for job in state.failed.values())
+
+    @invariant()
+    def every_file_is_somewhere_once(self) -> None:
+        """An accepted file waits, is in hand, has failed, or has ended, and is in one of these places only."""
+        state = self.world.state
+        for job in self.world.steps:
+            ended = [end for end in self.world.ends.get(job, []) if end != "JobFailed"]
+            in_hand = sum(each.id == job and each.until is None for each in state.begun)
+            places = [state.queue.get(job) is not None, in_hand, state.failed.get(job) is not None, len(ended)]
+            assert sum(places) == 1, (job, places)
+
+    @invariant()
+    def no_step_run_again_differs(self) -> None:
+        """The simulated worker is exact, so no divergence is ever journaled."""
+        assert not any(isinstance(event, kinds.DivergenceDetected) for event in self.world.journal)
+
+    def teardown(self) -> None:
+        """Whatever was, once trouble is over everything is learned, and the journal folds to the same again."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.spoiled.clear()
+        self.model = "tiny"
+        meaning = world.state.meaning
+        if meaning is not None:
+            self.model = meaning.model.path
+        self._configure()
+        world.start()
+        world.refused(commands.Resume())
+        for job in sorted(job for job, _ in world.state.failed.items()):
+            world.execute(commands.Retry(job=job))
+        world.run()
+        state = world.state
+        assert state.daemon.status == "idle", (state.daemon.status, state.hold)
+        assert not state.begun
+        assert not len(state.queue)
+        assert not len(state.failed)
+        assert not len(state.rejections)
+        assert not world.lost
+        world.check_timeline()
+        self._same_again()
+
+    def _same_again(self) -> None:
+        events = self.world.journal
+        records = [
+            Record(seq=seq, at=f"t{seq}", durable=0, prev="", event=decode(encode(event)), crc="")
+            for seq, event in enumerate(events, 1)
+        ]
+        whole = Folded()
+        middle = len(records) // 2
+        halves = Folded()
+        for record in records:
+            whole = fold(whole, record)
+            if record.seq <= middle:
+                halves = fold(halves, record)
+        assert seen(whole.state) == seen(self.world.state)
+        halves = reread(halves)
+        for record in records[middle:]:
+            halves = fold(halves, record)
+        assert replace(halves, state=seen(halves.state)) == replace(whole, state=seen(whole.state))
+
+
+def encoded(state: Any) -> bytes:
+    """A state in bytes, to see any change in it, deep inside as well."""
+    from projections import snapshot
+
+    return snapshot._encoder.encode(seen(state))
+
+
+def reread(folded: Folded) -> Folded:
+    """A fold through the disk."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "snapshot.json"
+        write_snapshot(path, Snapshot(1, "crc", 1, 0, reducer_version(), folded))
+        snapshot = read_snapshot(path)
+    assert snapshot is not None
+    assert replace(snapshot.folded, state=seen(snapshot.folded.state)) == replace(folded, state=seen(folded.state))
+    return snapshot.folded
+
+
+Life.TestCase.settings = settings(
+    max_examples=250,
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+TestLife = Life.TestCase

@@ -1,0 +1,218 @@
+"""Every cell of both tables: what is listed moves as it says, what is not is refused and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+
+from core import commands
+from core.errors import IllegalEvent
+from core.evolve import evolve
+from core.state import State
+from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
+from events import kinds, worker
+from events.codec import kind_of
+from events.kinds import EVENT_TYPES, AnyEvent
+from tests.core.world import World, job_id, plan, seen, settings
+
+THE_JOB = job_id(1)
+
+JOB_KINDS = sorted({kind for row in JOB.values() for kind in row})
+DAEMON_KINDS = sorted({kind for row in DAEMON.values() for kind in row})
+
+
+def event(kind: str, state: State) -> AnyEvent:
+    """The event of this kind about the job, as fitting as it can be in `state`."""
+    attempt = state.attempt if state.attempt is not None else max(1, state.attempts)
+    about = {"job": THE_JOB, "attempt": attempt}
+    head = state.head.id if state.head else None
+    at = {"global_step": state.reached.global_step, "step": state.reached.step}
+    numbers: dict[str, Any] = {"loss": 1.0, "grad_norm": 1.0}
+    some = "step-00000001-attempt-0001"
+    events: dict[str, Callable[[], AnyEvent]] = {
+        "attempt_started": lambda: kinds.AttemptStarted(job=THE_JOB, attempt=state.attempts + 1, settings=settings()),
+        "job_prepared": lambda: kinds.JobPrepared(**about, plan=plan(2)),
+        "job_rejected": lambda: kinds.JobRejected(**about, name="f", problem="empty", line=None, message="m"),
+        "training_started": lambda: kinds.TrainingStarted(
+            **about, global_step=state.global_step, step=0, checkpoint=head, environment={}, changed=()
+        ),
+        "step_reached": lambda: kinds.StepReached(
+            **about,
+            **numbers,
+            global_step=at["global_step"] + 1,
+            step=at["step"] + 1,
+            epoch=1,
+            learning_rate=0.1,
+            tokens=1,
+            seconds=1.0,
+        ),
+        "divergence_detected": lambda: kinds.DivergenceDetected(
+            **about, **at, **numbers, expected_loss=2.0, expected_grad_norm=2.0
+        ),
+        "checkpoint_committed": lambda: kinds.CheckpointCommitted(
+            checkpoint="step-00000009-attempt-0001",
+            **about,
+            **at,
+            parent=head,
+            size_bytes=1,
+            manifest_sha256="",
+            reason="steps",
+        ),
+        "job_trained": lambda: kinds.JobTrained(**about, global_step=state.global_step, checkpoint=head or some),
+        "job_skip_requested": lambda: kinds.JobSkipRequested(job=THE_JOB),
+        "job_skipped": lambda: kinds.JobSkipped(job=THE_JOB),
+        "job_failed": lambda: kinds.JobFailed(job=THE_JOB, message="m"),
+        "job_retried": lambda: kinds.JobRetried(job=THE_JOB),
+        "attempt_interrupted": lambda: kinds.AttemptInterrupted(**about, reason="r"),
+        "attempt_yielded": lambda: kinds.AttemptYielded(**about),
+        "attempt_ended": lambda: kinds.AttemptYielded(**about),
+        "attempt_failed": lambda: kinds.AttemptFailed(**about, failure="code", message="m", retry_at=1.0),
+        "daemon_started": lambda: kinds.DaemonStarted(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""),
+        "daemon_stopped": lambda: kinds.DaemonStopped(reason="r"),
+        "daemon_held": lambda: kinds.DaemonHeld(reason="r", advice="a"),
+        "pause_requested": kinds.PauseRequested,
+        "resumed": kinds.Resumed,
+        "stop_requested": kinds.StopRequested,
+    }
+    return events[kind]()
+
+
+def job_world(status: str, kind: str = "") -> World:
+    """A world whose only job has this status; `training` is where the event of that kind finds it."""
+    world = World()
+    world.config = settings(every_steps=9)
+    world.start()
+    world.add(0 if status == "rejected" else 2)
+    match status:
+        case "queued" if kind == "job_failed":  # only a job in hand is given up
+            world.turn()
+            world.start()
+        case "preparing":
+            world.turn()
+        case "ready":
+            world.run_until(kinds.JobPrepared)
+        case "training" if kind == "job_trained":
+            world.run_until(kinds.StepReached, 2)
+            world.happens(event("checkpoint_committed", world.state))
+        case "training":
+            world.run_until(kinds.StepReached)
+        case "failed":
+            for _ in range(5):
+                world.now += 100
+                world.turn()
+                world.lose_worker()
+        case "trained" | "rejected":
+            world.run()
+        case "skipped":
+            world.execute(commands.Skip(job=THE_JOB))
+    return world
+
+
+def job_status(state: State) -> str:
+    """Where the job is now."""
+    job = state.job(THE_JOB)
+    if job is not None:
+        return job.status
+    counts = state.counts
+    (ended,) = [name for name in ("trained", "rejected", "skipped") if getattr(counts, name)]
+    return ended
+
+
+def daemon_world(status: str, kind: str = "") -> World:
+    """A world whose daemon has this status and one job waits, or is at work where the event needs that."""
+    world = World()
+    at_work = status in {"working", "pausing"} or (kind == "attempt_ended" and status.startswith("stopping"))
+    if not status.startswith("off"):
+        world.start()
+    world.add(2)
+    if at_work:
+        world.turn()
+    if status in {"off_paused", "pausing", "paused", "stopping_paused"}:
+        world.execute(commands.Pause())
+    if status.startswith("stopping"):
+        world.execute(commands.Stop(alive=True))
+    return world
+
+
+@pytest.mark.parametrize(("status", "kind"), list(product(JOB, JOB_KINDS)))
+def test_a_job_moves_as_the_table_says_and_not_otherwise(status: str, kind: str) -> None:
+    """The walk over (status × kind) of the job table."""
+    world = job_world(status, kind)
+    state = world.state
+    assert job_status(state) == status
+    expected = JOB[status].get(kind)  # type: ignore[call-overload]
+    if expected is None:
+        before = seen(state)
+        with pytest.raises(IllegalEvent) as caught:
+            evolve(state, event(kind, state))
+        assert caught.value.kind == kind
+        assert seen(state) == before
+        assert state == world.state
+    else:
+        assert job_status(evolve(state, event(kind, state))) == expected
+
+
+@pytest.mark.parametrize(("status", "kind"), list(product(DAEMON, DAEMON_KINDS)))
+def test_the_daemon_moves_as_the_table_says_and_not_otherwise(status: str, kind: str) -> None:
+    """The walk over (status × kind) of the daemon table."""
+    state = daemon_world(status, kind).state
+    assert state.daemon.status == status
+    expected = DAEMON[status].get(kind)  # type: ignore[call-overload]
+    if expected is None:
+        before = seen(state)
+        with pytest.raises(IllegalEvent):
+            evolve(state, event(kind, state))
+        assert seen(state) == before
+    else:
+        assert evolve(state, event(kind, state)).daemon.status == expected
+
+
+@pytest.mark.parametrize("kind", sorted(ENDS_ATTEMPT))
+def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
+    """Each kind that ends an attempt leaves none running, and the daemon idle."""
+    status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[index]
+    state = job_world(status, kind).state
+    assert state.attempt is not None
+    after = evolve(state, event(kind, state))
+    assert after.attempt is None
+    assert after.daemon.status == "idle"
+
+
+def test_the_tables_name_only_kinds_that_exist() -> None:
+    """`attempt_ended` alone is the daemon's own word, for each of `ENDS_ATTEMPT`."""
+    known = {kind_of(kind) for kind in EVENT_TYPES}
+    assert set(JOB_KINDS) <= known
+    assert set(DAEMON_KINDS) - {"attempt_ended"} <= known
+    assert known >= ENDS_ATTEMPT
+
+
+def test_every_status_is_reached_and_every_row_is_there() -> None:
+    """No status is written down and never entered, none is entered and not written down."""
+    for table, first in ((JOB, "queued"), (DAEMON, "off")):
+        entered = {first, *(status for row in table.values() for status in row.values())}
+        assert entered == set(table)
+
+
+def test_a_pause_outlives_the_process() -> None:
+    """A paused daemon that stops, or is killed, starts paused."""
+    world = World()
+    world.start()
+    world.execute(commands.Pause())
+    world.start()
+    assert world.state.daemon.status == "paused"
+    world.execute(commands.Stop(alive=True))
+    world.turn()
+    assert world.state.daemon.status == "off_paused"
+    world.start()
+    assert world.state.daemon.status == "paused"
+
+
+def test_a_worker_word_is_no_event() -> None:
+    """The tables are about what is journaled; a heartbeat leads to nothing."""
+    world = job_world("training")
+    assert world.state.attempt is not None
+    beat = worker.Heartbeat(attempt=world.state.attempt, phase="step", done=1, total=2)
+    assert world.execute(beat) == []

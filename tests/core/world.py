@@ -1,0 +1,426 @@
+"""A world around the machine: a daemon that carries out effects and a worker that reports facts, without a process.
+
+The daemon does what `cli/daemon.py` does with effects, the worker what `gpu/worker.py` does with orders, one small
+action at a time, so that a test may stop, kill or contradict them anywhere. Every event passes `World.happens`, which
+keeps the books that the machine's promises are held against.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace
+
+from core import commands, effects
+from core.commands import AnyCommand
+from core.decide import decide
+from core.effects import next_effects
+from core.errors import Refused
+from core.evolve import evolve
+from core.state import State
+from events import kinds, worker
+from events.codec import decode, encode
+from events.kinds import AnyEvent
+from events.settings import CheckpointSettings, JobSettings, ModelSettings, Plan, TrainingSettings
+from events.values import checkpoint_id
+
+START = 1_800_000_000.0
+"""Some time in Unix seconds; nothing depends on which."""
+
+
+def settings(*, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2) -> JobSettings:
+    """The settings of a small job."""
+    return JobSettings(
+        model=ModelSettings(path=model),
+        training=TrainingSettings(seed=seed),
+        checkpoints=CheckpointSettings(every_steps=every_steps, keep=keep),
+    )
+
+
+def plan(steps_total: int, *, seed: int = 1) -> Plan:
+    """The plan of a job of one epoch."""
+    return Plan(
+        rows=steps_total * 4,
+        tokens=steps_total * 100,
+        trained_tokens=steps_total * 60,
+        truncated_rows=0,
+        epochs=1,
+        steps_per_epoch=steps_total,
+        steps_total=steps_total,
+        tokenizer_sha256="aa" * 32,
+        batches_sha256=f"{seed:064x}",
+    )
+
+
+def job_id(number: int) -> str:
+    """The id of the n-th file."""
+    return f"{number:064x}"
+
+
+def bits(job: str, step: int, seed: int) -> tuple[float, float]:
+    """Loss and gradient norm of a step: the same whenever it is run under the same seed."""
+    return 1.0 / (step + int(job, 16) * 100 + seed / 7), float(step + seed)
+
+
+@dataclass
+class Training:
+    """What a simulated worker has in hand."""
+
+    order: worker.Train
+    job: str
+    settings: JobSettings
+    global_step: int
+    step: int
+    saved_step: int
+    parent: str | None
+    awaited: str | None = None
+    """The checkpoint that is written and not yet committed."""
+
+
+@dataclass
+class Worker:
+    """Carries out orders, one small action a call, and puts facts into its outbox."""
+
+    world: World
+    orders: deque[worker.AnyOrder] = field(default_factory=deque)
+    sent: set[tuple[type, int]] = field(default_factory=set)
+    outbox: deque[worker.AnyFact] = field(default_factory=deque)
+    prepared: worker.Prepare | None = None
+    training: Training | None = None
+
+    def told(self, order: worker.AnyOrder) -> None:
+        """An order arrives. A commit is seen at once, whatever the hands do."""
+        self.sent.add((type(order), order.attempt))
+        if isinstance(order, worker.Committed):
+            if self.training is not None and self.training.awaited == order.checkpoint:
+                self.training.awaited = None
+                self.training.parent = order.checkpoint
+            return
+        self.orders.append(order)
+
+    def act(self) -> bool:
+        """Do one thing; False if there is nothing to do."""
+        if self.training is not None:
+            return self._train(self.training)
+        if not self.orders:
+            return False
+        order = self.orders.popleft()
+        match order:
+            case worker.Prepare():
+                self._prepare(order)
+            case worker.Train():
+                self._load(order)
+            case worker.Yield():
+                self.outbox.append(worker.Yielded(attempt=order.attempt))
+        return True
+
+    def _yield_asked(self) -> bool:
+        return any(isinstance(order, worker.Yield) for order in self.orders)
+
+    def _prepare(self, order: worker.Prepare) -> None:
+        if self._yield_asked():
+            return
+        steps_total = self.world.steps[order.job]
+        if steps_total == 0:
+            self.outbox.append(
+                worker.Rejected(attempt=order.attempt, problem="broken_json", line=1, message="line 1 is no JSON")
+            )
+            return
+        self.prepared = order
+        made = plan(steps_total, seed=order.settings.training.seed)
+        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=made))
+
+    def _load(self, order: worker.Train) -> None:
+        assert self.prepared is not None
+        assert self.prepared.attempt == order.attempt, "told to train before it was prepared"
+        if order.checkpoint in self.world.spoiled:
+            bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem="a flipped bit")
+            self.outbox.append(bad)
+            return
+        self.training = Training(
+            order,
+            self.prepared.job,
+            self.prepared.settings,
+            order.global_step,
+            order.step,
+            order.step,
+            order.checkpoint,
+        )
+        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+
+    def _train(self, at: Training) -> bool:
+        if at.awaited is not None:
+            return False
+        if at.step < at.order.until and not self._yield_asked():
+            if at.step - at.saved_step >= at.settings.checkpoints.every_steps:
+                self._save(at, "steps")
+                return True
+            at.step += 1
+            at.global_step += 1
+            loss, norm = bits(at.job, at.step, at.settings.training.seed)
+            self.outbox.append(
+                worker.Step(
+                    attempt=at.order.attempt,
+                    global_step=at.global_step,
+                    step=at.step,
+                    epoch=1,
+                    loss=loss,
+                    grad_norm=norm,
+                    learning_rate=1e-4,
+                    tokens=100,
+                    seconds=0.5,
+                )
+            )
+            return True
+        if at.step > at.saved_step:
+            self._save(at, "end" if at.step == at.order.until else "yield")
+            return True
+        self.training = None
+        return True
+
+    def _save(self, at: Training, reason: kinds.CheckpointReason) -> None:
+        at.saved_step = at.step
+        at.awaited = checkpoint_id(at.global_step, at.order.attempt)
+        self.outbox.append(
+            worker.CheckpointWritten(
+                attempt=at.order.attempt,
+                checkpoint=at.awaited,
+                global_step=at.global_step,
+                step=at.step,
+                parent=at.parent,
+                size_bytes=1000,
+                manifest_sha256="bb" * 32,
+                reason=reason,
+            )
+        )
+
+
+class World:
+    """State, journal, daemon and worker; and the books."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.now = START
+        self.journal: list[AnyEvent] = []
+        self.config = settings()
+        self.steps: dict[str, int] = {}
+        """How many steps each file has; 0: it cannot be learned from."""
+        self.spoiled: set[str] = set()
+        self.worker: Worker | None = None
+        self.facts: list[worker.AnyFact] = []
+        """Everything that workers ever said, heard or not."""
+        self.alive = False
+        self.timeline: list[tuple[str, int]] = []
+        """(job, step) of each committed global step."""
+        self.lost: list[tuple[str, int]] = []
+        """What quarantine took from the timeline and has to come back, in this order."""
+        self.reached: list[tuple[str, int]] = []
+        self.ends: dict[str, list[str]] = {}
+        self.execute(commands.CreateHome(home_id="home", keepstep="0"))
+
+    # -- the daemon's side ------------------------------------------------------------------------------------------
+
+    def execute(self, command: AnyCommand) -> list[AnyEvent]:
+        """Decide and journal. Raises Refused."""
+        events = list(decide(self.state, command, self.now))
+        for event in events:
+            self.happens(event)
+        for event in events:
+            if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
+                self.worker.told(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+            elif isinstance(event, kinds.AttemptFailed):
+                self.end_worker()
+        return events
+
+    def refused(self, command: AnyCommand) -> str | None:
+        """Try a command; the reason if it is refused."""
+        try:
+            self.execute(command)
+        except Refused as refusal:
+            return str(refusal)
+        return None
+
+    def start(self) -> list[AnyEvent]:
+        """A daemon starts, whatever became of the one before."""
+        self.end_worker()
+        self.alive = True
+        return self.execute(
+            commands.StartDaemon(pid=7, process_started_at=self.now, boot_id="boot", host="here", keepstep="0")
+        )
+
+    def add(self, steps: int, priority: str = "normal") -> str:
+        """A file of so many steps arrives."""
+        job = job_id(len(self.steps) + 1)
+        self.steps[job] = steps
+        name = f"file-{len(self.steps)}.jsonl"
+        self.execute(
+            commands.AddFile(job=job, name=name, size_bytes=100 * (steps + 1), priority=priority, known=False)  # type: ignore[arg-type]
+        )
+        return job
+
+    def owed(self) -> tuple[effects.AnyEffect, ...]:
+        """What the machine asks for now."""
+        return next_effects(self.state, self.now)
+
+    def turn(self) -> bool:
+        """Carry out what is owed; whether anything was done. Waiting makes time pass."""
+        if not self.alive:
+            return False
+        before = len(self.journal), self._orders_given(), self.now
+        for effect in self.owed():
+            self._carry_out(effect)
+        return (len(self.journal), self._orders_given(), self.now) != before
+
+    def _orders_given(self) -> int:
+        return len(self.worker.sent) if self.worker else 0
+
+    def _carry_out(self, effect: effects.AnyEffect) -> None:
+        match effect:
+            case effects.BeginAttempt():
+                self.execute(commands.StartAttempt(job=effect.job, settings=self.config))
+            case effects.PrepareData():
+                self._order(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
+            case effects.TrainJob():
+                self._order(
+                    worker.Train(
+                        attempt=effect.attempt,
+                        global_step=effect.global_step,
+                        step=effect.step,
+                        until=effect.until,
+                        checkpoint=effect.checkpoint,
+                        carry_optimizer=effect.carry_optimizer,
+                    )
+                )
+            case effects.AskYield():
+                if self.worker is None:
+                    self.execute(worker.Yielded(attempt=effect.attempt))
+                else:
+                    self._order(worker.Yield(attempt=effect.attempt))
+            case effects.MoveRejected():
+                self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
+            case effects.WaitUntil():
+                self.now = effect.at
+            case effects.Leave():
+                self.execute(commands.LeaveHome(reason="asked to stop"))
+                self.end_worker()
+                self.alive = False
+
+    def _order(self, order: worker.AnyOrder) -> None:
+        if self.worker is None:
+            self.worker = Worker(self)
+        yielding = (worker.Yield, order.attempt) in self.worker.sent  # it will answer that, and nothing else
+        if (type(order), order.attempt) not in self.worker.sent and not yielding:
+            self.worker.told(order)
+
+    def hear(self) -> list[AnyEvent] | None:
+        """Take one fact from the worker; None if it said nothing."""
+        if self.worker is None or not self.worker.outbox:
+            return None
+        fact = self.worker.outbox.popleft()
+        self.facts.append(fact)
+        return self.execute(fact)
+
+    def end_worker(self) -> None:
+        """Kill the worker; what it said and nobody heard is too late now."""
+        if self.worker is not None:
+            self.facts.extend(self.worker.outbox)
+            self.worker = None
+
+    def lose_worker(self, failure: kinds.Failure = "killed") -> list[AnyEvent]:
+        """The worker dies, and the daemon notices."""
+        attempt = self.state.attempt
+        self.end_worker()
+        if attempt is None:
+            return []
+        return self.execute(commands.LoseWorker(attempt=attempt, failure=failure, message=f"a failure: {failure}"))
+
+    def fails(self, failure: kinds.Failure) -> list[AnyEvent]:
+        """The worker reports that the attempt failed."""
+        assert self.state.attempt is not None
+        return self.execute(
+            worker.Failed(attempt=self.state.attempt, failure=failure, message=f"a failure: {failure}", trace="")
+        )
+
+    def steady(self) -> Iterator[None]:
+        """Let daemon and worker work; yields after each thing done, ends when nothing more happens."""
+        quiet = 0
+        while quiet < 3:  # all three in a row had nothing to do
+            for action in (self._act, self._hear, self.turn):
+                quiet = 0 if action() else quiet + 1
+                if not quiet:
+                    yield
+
+    def _act(self) -> bool:
+        return self.worker is not None and self.worker.act()
+
+    def _hear(self) -> bool:
+        return self.hear() is not None
+
+    def run(self, *, limit: int = 5_000) -> None:
+        """Let daemon and worker work until nothing more happens."""
+        for count, _ in enumerate(self.steady()):
+            assert count < limit, f"no end in sight: {self.owed()}"
+
+    def run_until(self, event: type[AnyEvent], count: int = 1) -> None:
+        """Work until so many more events of this type have happened."""
+        seen = len(self.journal)
+        for _ in self.steady():
+            if sum(isinstance(each, event) for each in self.journal[seen:]) >= count:
+                return
+        raise AssertionError(f"{event.__name__} never happened")
+
+    # -- the books --------------------------------------------------------------------------------------------------
+
+    def happens(self, event: AnyEvent) -> None:
+        """One event: it must be legal, it must survive the disk, and the books must agree with the state."""
+        assert decode(encode(event)) == event
+        before, self.state = self.state, evolve(self.state, event)
+        self.journal.append(event)
+        self._keep_books(before, event)
+
+    def _keep_books(self, before: State, event: AnyEvent) -> None:
+        match event:
+            case kinds.AttemptStarted():
+                self.reached = []
+            case kinds.StepReached():
+                self.reached.append((event.job, event.step))
+            case kinds.CheckpointCommitted():
+                count = event.global_step - before.global_step
+                fresh, self.reached = self.reached[:count], self.reached[count:]
+                owed, self.lost = self.lost[:count], self.lost[count:]
+                assert fresh[: len(owed)] == owed, "committed steps that were lost did not come back as they were"
+                self.timeline.extend(fresh)
+            case kinds.CheckpointQuarantined():
+                at = self.state.global_step
+                self.timeline, lost = self.timeline[:at], self.timeline[at:]
+                self.lost = lost + self.lost
+            case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed():
+                job = before.job(event.job)
+                assert job is not None
+                if job.until is None:
+                    self.ends.setdefault(event.job, []).append(type(event).__name__)
+            case kinds.JobRetried():
+                assert self.ends[event.job].pop() == "JobFailed"
+        assert len(self.timeline) == self.state.global_step
+        if not isinstance(event, kinds.CheckpointQuarantined):
+            assert self.state.global_step >= before.global_step
+
+    def check_timeline(self) -> None:
+        """Each job's committed steps are 1, 2, 3, …, once each; all of them for a job that is trained."""
+        steps: dict[str, list[int]] = {}
+        for job, step in self.timeline:
+            steps.setdefault(job, []).append(step)
+        for found in steps.values():
+            assert found == list(range(1, len(found) + 1))
+        for job, ends in self.ends.items():
+            if ends == ["JobTrained"] and not self.lost:
+                assert len(steps.get(job, [])) == self.steps[job]
+
+
+def seen(state: State) -> Any:
+    """A state without what it shares with later ones: only its own part of the trail."""
+    trail = state.trail
+    return replace(state, trail=trail.between(trail.base, trail.base + trail.length))

@@ -1,0 +1,132 @@
+"""A world that writes down what happens, as a transcript.
+
+> Pause                           a command, or `>>` a fact of the worker
+    pause_requested               the events that it leads to
+! paused already; …               or the reason why it was refused
+  => AskYield attempt=1           an effect that is carried out
+-- words                          what the test does to the world
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from core import effects
+from core.commands import AnyCommand
+from core.decide import decide
+from core.errors import Refused
+from events import worker
+from events.codec import kind_of
+from events.kinds import AnyEvent, Event
+from events.settings import JobSettings, Plan
+from tests.core.world import START, World
+
+UNSAID = {
+    "v",
+    "tokens",
+    "seconds",
+    "learning_rate",
+    "epoch",
+    "grad_norm",
+    "expected_grad_norm",
+    "size_bytes",
+    "manifest_sha256",
+    "environment",
+    "trace",
+    "host",
+    "boot_id",
+    "keepstep",
+    "home_id",
+    "process_started_at",
+    "pid",
+}
+"""Fields that no scenario is about."""
+
+
+class Playbook(World):
+    """A world with a transcript."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        super().__init__()
+
+    @property
+    def transcript(self) -> str:
+        """Everything so far."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+    def note(self, words: str) -> None:
+        """What happens to the world from outside."""
+        self.lines.append(f"-- {words}")
+
+    def execute(self, command: AnyCommand) -> list[AnyEvent]:
+        """As in the world, written down."""
+        sign = ">>" if isinstance(command, worker.Fact) else ">"
+        self.lines.append(f"{sign} {_shown(command)}")
+        try:
+            decide(self.state, command, self.now)
+        except Refused as refusal:
+            self.lines.append(f"! {refusal}")
+            raise
+        return super().execute(command)
+
+    def happens(self, event: AnyEvent) -> None:
+        """As in the world, written down."""
+        self.lines.append(f"    {_shown(event)}")
+        super().happens(event)
+
+    def _carry_out(self, effect: effects.AnyEffect) -> None:
+        order = (_ORDER_OF.get(type(effect)), getattr(effect, "attempt", None))
+        if self.worker is None or order not in self.worker.sent:  # asked for every turn, carried out once
+            self.lines.append(f"  => {_shown(effect)}")
+        super()._carry_out(effect)
+
+    def end(self) -> None:
+        """What is left, at the end of a transcript."""
+        state = self.state
+        counts = ", ".join(f"{name} {count}" for name, count in msgspec.structs.asdict(state.counts).items() if count)
+        hold = f"; held: {state.hold.reason} -> {state.hold.advice}" if state.hold else ""
+        self.lines.append(
+            f"== {state.daemon.status}, committed step {state.global_step}; {counts or 'no job ended'}{hold}"
+        )
+
+
+_ORDER_OF: dict[type, type] = {
+    effects.PrepareData: worker.Prepare,
+    effects.TrainJob: worker.Train,
+    effects.AskYield: worker.Yield,
+}
+
+
+def _shown(struct: Struct) -> str:
+    name = kind_of(struct) if isinstance(struct, Event) else type(struct).__name__
+    fields = (
+        f"{field}={_value(field, getattr(struct, field))}" for field in struct.__struct_fields__ if field not in UNSAID
+    )
+    return " ".join((name, *fields))
+
+
+def _value(field: str, value: Any) -> str:
+    match value:
+        case JobSettings():
+            return f"({value.model.path}, seed {value.training.seed})"
+        case Plan():
+            return f"({value.steps_total} steps)"
+        case str() if field == "job":
+            return f"#{int(value, 16)}"
+        case float() if field in {"loss", "expected_loss"}:
+            return f"{value:.6f}"
+        case float():
+            return f"start+{value - START:g}s"
+        case str() if " " in value:
+            return repr(value)
+        case Struct():
+            return f"({_shown(value)})"
+        case Sequence() if not isinstance(value, str):
+            return "[" + "; ".join(str(each) for each in value) + "]"
+        case _:
+            return str(value)

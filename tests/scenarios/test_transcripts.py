@@ -1,0 +1,390 @@
+"""Whole stories, word for word: commands and facts in, events and effects out.
+
+Each scenario tells one story; its transcript stands beside this file under the same name. When the machine changes,
+`pytest tests/scenarios --update-golden` rewrites them: read the diff before it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import commands
+from events import kinds, worker
+from tests.core.world import plan, settings
+from tests.scenarios.playbook import Playbook
+
+Story = Callable[[Playbook], None]
+
+STORIES: dict[str, Story] = {}
+
+
+def story(tell: Story) -> Story:
+    """Register a scenario under its function's name."""
+    STORIES[tell.__name__] = tell
+    return tell
+
+
+@story
+def two_files(book: Playbook) -> None:
+    """Two files are learned one after another; the daemon is stopped when nothing is left."""
+    book.start()
+    book.add(3)
+    book.add(1, "high")
+    book.run()
+    book.execute(commands.Stop(alive=True))
+    book.run()
+
+
+@story
+def killed_while_training(book: Playbook) -> None:
+    """Daemon and worker are killed behind a commit; the steps since then are run again, and give the same bits."""
+    book.start()
+    book.add(5)
+    book.run_until(kinds.StepReached, 4)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def killed_before_the_first_commit(book: Playbook) -> None:
+    """Nothing was committed, so the next attempt starts from the base, under the settings of now."""
+    book.start()
+    book.add(2)
+    book.run_until(kinds.StepReached)
+    book.note("kill -9, daemon and worker; the config gets another seed")
+    book.config = settings(seed=2)
+    book.start()
+    book.run()
+
+
+@story
+def a_step_run_again_diverges(book: Playbook) -> None:
+    """Another machine, other bits: the journal says so, and work goes on."""
+    book.start()
+    book.add(3)
+    book.run_until(kinds.StepReached)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run_until(kinds.TrainingStarted)
+    assert book.worker is not None
+    book.worker.act()
+    (step,) = book.worker.outbox
+    assert isinstance(step, worker.Step)
+    book.worker.outbox[0] = type(step)(
+        **{name: getattr(step, name) for name in step.__struct_fields__ if name != "loss"}, loss="NaN"
+    )
+    book.run()
+
+
+@story
+def paused_and_resumed(book: Playbook) -> None:
+    """In the middle of training: what was reached is committed first, and training goes on from there."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.StepReached)
+    book.execute(commands.Pause())
+    book.run()
+    book.refused(commands.Pause())
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def paused_while_preparing(book: Playbook) -> None:
+    """The worker has nothing to commit and yields at once."""
+    book.start()
+    book.add(2)
+    book.run_until(kinds.AttemptStarted)
+    book.turn()
+    book.execute(commands.Pause())
+    book.run()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def paused_before_a_worker_is_up(book: Playbook) -> None:
+    """Nobody has to be waited for."""
+    book.start()
+    book.add(2)
+    book.run_until(kinds.AttemptStarted)
+    book.execute(commands.Pause())
+    book.run()
+
+
+@story
+def paused_when_ready(book: Playbook) -> None:
+    """The plan is kept, the training not begun."""
+    book.start()
+    book.add(2)
+    book.run_until(kinds.JobPrepared)
+    book.execute(commands.Pause())
+    book.run()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def paused_and_resumed_before_it_yields(book: Playbook) -> None:
+    """The worker was asked already: its attempt ends, and the next one begins at once."""
+    book.start()
+    book.add(3)
+    book.run_until(kinds.StepReached)
+    book.execute(commands.Pause())
+    book.turn()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def paused_while_idle_and_stopped(book: Playbook) -> None:
+    """The pause outlives the daemon; a file that comes meanwhile waits."""
+    book.start()
+    book.execute(commands.Pause())
+    book.execute(commands.Stop(alive=True))
+    book.run()
+    book.add(1)
+    book.start()
+    book.run()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def stopped_while_training(book: Playbook) -> None:
+    """What was reached is committed, and the next daemon goes on."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.StepReached, 3)
+    book.execute(commands.Stop(alive=True))
+    book.refused(commands.Stop(alive=True))
+    book.run()
+    book.start()
+    book.run()
+
+
+@story
+def stopped_while_preparing(book: Playbook) -> None:
+    """The job is queued again, ahead of all others."""
+    book.start()
+    book.add(2)
+    book.run_until(kinds.AttemptStarted)
+    book.turn()
+    book.execute(commands.Stop(alive=True))
+    book.run()
+    book.start()
+    book.run()
+
+
+@story
+def skipped_while_training(book: Playbook) -> None:
+    """What it has learned stays learned; the next job goes on from there."""
+    book.start()
+    book.add(6)
+    book.add(1)
+    book.run_until(kinds.StepReached, 3)
+    book.execute(commands.Skip())
+    book.refused(commands.Skip())
+    book.run()
+
+
+@story
+def skipped_while_preparing(book: Playbook) -> None:
+    """It ends as soon as the worker looks up."""
+    book.start()
+    book.add(6)
+    book.run_until(kinds.AttemptStarted)
+    book.turn()
+    book.execute(commands.Skip())
+    book.run()
+
+
+@story
+def skipped_while_waiting(book: Playbook) -> None:
+    """A job in the queue leaves it; so does a begun one while the daemon is off."""
+    book.start()
+    book.add(9)
+    second = book.add(3)
+    book.execute(commands.Skip(job=second))
+    book.run_until(kinds.CheckpointCommitted)
+    book.execute(commands.Stop(alive=True))
+    book.run()
+    book.execute(commands.Skip())
+
+
+@story
+def skipped_and_killed(book: Playbook) -> None:
+    """The wish outlives the daemon that heard it."""
+    book.start()
+    book.add(6)
+    book.run_until(kinds.StepReached)
+    book.execute(commands.Skip())
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def a_file_is_rejected(book: Playbook) -> None:
+    """It is moved, with its report, and the next file is learned."""
+    book.start()
+    book.add(0)
+    book.add(1)
+    book.run()
+
+
+@story
+def killed_before_a_rejected_file_was_moved(book: Playbook) -> None:
+    """The intent is in the journal, so the next daemon carries it out."""
+    book.start()
+    book.add(0)
+    book.run_until(kinds.JobRejected)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def tried_until_it_fails_and_retried(book: Playbook) -> None:
+    """Five deaths without progress give the job up; a person brings it back."""
+    book.start()
+    job = book.add(2)
+    for _ in range(5):
+        book.run_until(kinds.TrainingStarted)
+        book.note("the worker dies")
+        book.lose_worker()
+    book.run()
+    book.execute(commands.Retry(job=job))
+    book.run()
+
+
+@story
+def a_worker_hangs(book: Playbook) -> None:
+    """It is ended, the job waits a little, and goes on from the last commit; late words are dropped."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.CheckpointCommitted)
+    assert book.worker is not None
+    book.worker.act()
+    book.note("no word for too long")
+    book.lose_worker("hang")
+    book.note("what it had said arrives late")
+    book.execute(book.facts[-1])
+    book.run()
+
+
+@story
+def a_checkpoint_is_bad(book: Playbook) -> None:
+    """The ancestor takes over; the lost steps are run again first, and then the job goes on."""
+    book.start()
+    book.add(6)
+    book.run_until(kinds.CheckpointCommitted, 2)
+    book.note("kill -9, daemon and worker; the head rots")
+    assert book.state.head is not None
+    book.spoiled.add(book.state.head.id)
+    book.start()
+    book.run()
+
+
+@story
+def checkpoints_of_two_files_are_bad(book: Playbook) -> None:
+    """Both come back, in the order in which they were learned, before the third goes on."""
+    book.config = settings(keep=9)
+    book.start()
+    book.add(2)
+    book.add(2)
+    book.run()
+    book.note("two checkpoints rot")
+    book.spoiled.update(checkpoint.id for checkpoint in book.state.checkpoints)
+    book.add(1)
+    book.start()
+    book.run()
+
+
+@story
+def the_only_checkpoint_is_bad(book: Playbook) -> None:
+    """There is no way back, so a person is asked; an undamaged copy puts it right."""
+    book.config = settings(keep=1)
+    book.start()
+    book.add(4)
+    book.run()
+    book.note("it rots")
+    assert book.state.head is not None
+    book.spoiled.add(book.state.head.id)
+    book.add(1)
+    book.start()
+    book.run()
+    book.note("a copy is put back")
+    book.spoiled.clear()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def the_config_no_longer_fits(book: Playbook) -> None:
+    """Another base for what was learned on this one: work is held until the old value is back."""
+    book.start()
+    book.add(1)
+    book.run()
+    book.config = settings(model="other")
+    book.add(1)
+    book.run()
+    book.config = settings()
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def the_model_cannot_be_loaded(book: Playbook) -> None:
+    """Held with the reason; `resume` tries again."""
+    book.start()
+    book.add(1)
+    book.run_until(kinds.JobPrepared)
+    book.fails("model")
+    book.run()
+    book.note("it is put right")
+    book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def the_plan_changes_under_a_begun_job(book: Playbook) -> None:
+    """The tokenizer was replaced: the committed steps no longer belong to these batches."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.CheckpointCommitted)
+    book.start()
+    book.run_until(kinds.AttemptStarted)
+    assert book.state.attempt is not None
+    book.execute(worker.Prepared(attempt=book.state.attempt, plan=plan(9)))
+    book.run()
+
+
+@story
+def a_file_comes_twice(book: Playbook) -> None:
+    """The same bytes are learned once."""
+    book.start()
+    job = book.add(1)
+    book.execute(commands.AddFile(job=job, name="copy.jsonl", size_bytes=200, priority="high", known=False))
+    book.run()
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+def test_a_story_goes_as_it_was_written_down(name: str, golden: Callable[[Path, str], None]) -> None:
+    """Event for event, effect for effect; and every committed step is in it once."""
+    tell = STORIES[name]
+    book = Playbook()
+    tell(book)
+    book.end()
+    if "diverges" not in name:
+        book.check_timeline()
+    golden(Path(__file__).parent / f"{name}.txt", f"{tell.__doc__}\n\n{book.transcript}")
+
+
+def test_every_transcript_has_its_story() -> None:
+    """None is left over from a story that is no longer told."""
+    assert {path.stem for path in Path(__file__).parent.glob("*.txt")} == set(STORIES)
