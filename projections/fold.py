@@ -1,0 +1,88 @@
+"""The one fold that everything shown is made from: the machine's state, and beside it what only people look at."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from core.evolve import evolve
+from core.state import State
+from events import kinds
+from events.codec import Record, kind_of
+from events.kinds import AnyEvent
+from projections.progress import Folded, Pace, Progress, Trouble
+
+ERRORS_SHOWN = 5
+"""As many as fit on a screen beside the rest; the journal has them all."""
+
+SMOOTHING = 0.1
+"""Weight of the newest step in the smoothed speed: about the last twenty steps decide what is shown."""
+
+
+def fold(folded: Folded, record: Record) -> Folded:
+    """The fold with one more record. Raises core.errors.IllegalEvent."""
+    event = record.event
+    before, progress = folded.state, folded.progress
+    state = evolve(before, event)
+    if type(event) is kinds.StepReached:
+        return Folded(state, _with_step(progress, event))
+    progress = _with_bytes(progress, before, event)
+    if state.daemon.status != before.daemon.status:
+        progress = replace(progress, doing_since=record.at)
+    message = _trouble(event)
+    if message is not None:
+        trouble = Trouble(record.seq, record.at, kind_of(event), message)
+        progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
+    if isinstance(event, kinds.AttemptStarted):
+        progress = replace(progress, last_step=None, pace=None)
+    return Folded(state, progress)
+
+
+def _with_step(progress: Progress, event: kinds.StepReached) -> Progress:
+    pace = progress.pace
+    seconds, tokens = event.seconds, event.tokens
+    if pace is not None:
+        seconds = pace.seconds_per_step + SMOOTHING * (seconds - pace.seconds_per_step)
+        tokens = pace.tokens_per_step + SMOOTHING * (tokens - pace.tokens_per_step)  # type: ignore[assignment]
+    return replace(progress, last_step=event, pace=Pace(seconds, tokens))
+
+
+def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
+    if isinstance(event, kinds.FileEnqueued):
+        return _with_more_bytes(progress, before, event.size_bytes)
+    if isinstance(event, kinds.JobTrained | kinds.JobSkipped | kinds.JobRejected | kinds.JobFailed):
+        job = before.job(event.job)
+        size = job.size_bytes if job is not None and job.until is None else 0
+        return replace(progress, bytes_done=progress.bytes_done + size)
+    if isinstance(event, kinds.JobRetried):
+        job = before.job(event.job)
+        return _with_more_bytes(progress, before, job.size_bytes if job is not None else 0)
+    return progress
+
+
+def _with_more_bytes(progress: Progress, before: State, size_bytes: int) -> Progress:
+    if not before.begun and not len(before.queue):
+        return replace(progress, bytes_total=size_bytes, bytes_done=0)
+    return replace(progress, bytes_total=progress.bytes_total + size_bytes)
+
+
+def _trouble(event: AnyEvent) -> str | None:
+    """What went wrong, in words; None if nothing did."""
+    match event:
+        case kinds.JobRejected(name=name, message=message):
+            return f"{name} was rejected: {message}"
+        case kinds.AttemptFailed(message=message) | kinds.JobFailed(message=message):
+            return message
+        case kinds.DaemonHeld(reason=reason):
+            return reason
+        case kinds.StorageExhausted(message=message):
+            return message
+        case kinds.JournalRepaired(first_seq=first, last_seq=last, problem=problem):
+            return f"records {first} to {last} were given up: {problem}"
+        case kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem):
+            return f"{checkpoint} was set aside: {problem}"
+        case kinds.DivergenceDetected(global_step=step, loss=loss, expected_loss=expected):
+            return f"step {step} run again gave loss {loss}, before it was {expected}"
+        case kinds.AttemptInterrupted(reason=reason):
+            return f"attempt {event.attempt} was interrupted: {reason}"
+        case _:
+            return None

@@ -1,0 +1,209 @@
+"""The status file: what keepstep does now, for people and for scripts.
+
+It carries the (seq, crc) of the last record it has seen, and the identity and heartbeat of the daemon that wrote
+it, so that a reader can tell a living word from a dead one.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from core.job import Job
+from core.state import Counts, Hold, State
+from events.values import Number
+from journal import durable
+from projections.progress import Folded, Progress, Trouble
+
+QUEUE_SHOWN = 20
+"""The status stays small however long the queue; `keepstep queue` lists it whole."""
+
+
+class DaemonView(Struct, frozen=True, kw_only=True):
+    """Who wrote this, and when it was last heard of."""
+
+    status: str
+    since: str
+    pid: int
+    process_started_at: float
+    boot_id: str
+    host: str
+    heartbeat_at: float
+    """Unix time, seconds. Older than a few beats, or another process behind the pid: nothing runs."""
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """The job in hand."""
+
+    id: str
+    name: str
+    status: str
+    attempt: int | None
+    step: int
+    steps_total: int | None
+    progress: float
+    """0 to 1, of this file."""
+    epoch: int | None
+    loss: Number | None
+    learning_rate: float | None
+    tokens_per_s: float | None
+    eta_s: float | None
+    """Until this file is learned."""
+    retry_at: float | None
+
+
+class WaitingView(Struct, frozen=True, kw_only=True):
+    """A job that waits."""
+
+    id: str
+    name: str
+    priority: str
+    size_bytes: int
+
+
+class QueueView(Struct, frozen=True, kw_only=True):
+    """What waits: how many, and the next ones."""
+
+    waiting: int
+    next: tuple[WaitingView, ...]
+    progress: float
+    """0 to 1, of all files since the queue was last empty, by their length."""
+    eta_s: float | None
+
+
+class CheckpointView(Struct, frozen=True, kw_only=True):
+    """The last commit."""
+
+    id: str
+    global_step: int
+    size_bytes: int
+
+
+class FailedView(Struct, frozen=True, kw_only=True):
+    """A job that was given up and can be retried."""
+
+    id: str
+    name: str
+
+
+class StatusView(Struct, frozen=True, kw_only=True):
+    """The whole status file."""
+
+    seq: int
+    crc: str
+    daemon: DaemonView
+    global_step: int
+    """Committed."""
+    job: JobView | None
+    queue: QueueView
+    checkpoint: CheckpointView | None
+    hold: Hold | None
+    failed: tuple[FailedView, ...]
+    counts: Counts
+    troubles: tuple[Trouble, ...]
+
+
+def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> StatusView:
+    """What the status file says. Pure; costs the same however long the queue and the history."""
+    state, progress = folded.state, folded.progress
+    job = _job_view(state, progress)
+    done, eta_s = _queue_progress(state, progress, job)
+    daemon, head = state.daemon, state.head
+    return StatusView(
+        seq=seq,
+        crc=crc,
+        daemon=DaemonView(
+            status=daemon.status,
+            since=progress.doing_since,
+            pid=daemon.pid,
+            process_started_at=daemon.process_started_at,
+            boot_id=daemon.boot_id,
+            host=daemon.host,
+            heartbeat_at=heartbeat_at,
+        ),
+        global_step=state.global_step,
+        job=job,
+        queue=QueueView(
+            waiting=len(state.queue),
+            next=tuple(_waiting_view(waiting) for waiting in islice(state.queue, QUEUE_SHOWN)),
+            progress=done,
+            eta_s=eta_s,
+        ),
+        checkpoint=(
+            CheckpointView(id=head.id, global_step=head.global_step, size_bytes=head.size_bytes) if head else None
+        ),
+        hold=state.hold,
+        failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
+        counts=state.counts,
+        troubles=progress.troubles,
+    )
+
+
+def _waiting_view(job: Job) -> WaitingView:
+    return WaitingView(id=job.id, name=job.name, priority=job.priority, size_bytes=job.size_bytes)
+
+
+def _job_view(state: State, progress: Progress) -> JobView | None:
+    job = state.current
+    if job is None:
+        return None
+    step = state.reached.step if state.attempt is not None else job.committed_step
+    last, pace = progress.last_step, progress.pace
+    left = job.goal - step if job.goal is not None else None
+    return JobView(
+        id=job.id,
+        name=job.name,
+        status=job.status,
+        attempt=state.attempt,
+        step=step,
+        steps_total=job.goal,
+        progress=step / job.goal if job.goal else 0.0,
+        epoch=last.epoch if last else None,
+        loss=last.loss if last else None,
+        learning_rate=last.learning_rate if last else None,
+        tokens_per_s=pace.tokens_per_step / pace.seconds_per_step if pace and pace.seconds_per_step > 0 else None,
+        eta_s=left * pace.seconds_per_step if pace and left is not None else None,
+        retry_at=job.retry_at,
+    )
+
+
+def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tuple[float, float | None]:
+    """The share of the whole queue that is done, and the seconds that the rest will take."""
+    current = state.current
+    of_current = job.progress * current.size_bytes if job and current and current.until is None else 0.0
+    done_bytes = min(progress.bytes_total, progress.bytes_done + of_current)
+    done = done_bytes / progress.bytes_total if progress.bytes_total else 1.0
+    if job is None or job.eta_s is None or current is None or not current.plan or not current.size_bytes:
+        return done, None
+    pace = progress.pace
+    assert pace is not None  # there is no eta without it
+    seconds_per_byte = pace.seconds_per_step * current.plan.steps_total / current.size_bytes
+    # A stretch that is run again belongs to a file that was counted as done, or that waits behind it.
+    of_this_file = current.size_bytes if current.until is None else 0
+    waiting_bytes = max(0.0, progress.bytes_total - progress.bytes_done - of_this_file)
+    return done, job.eta_s + waiting_bytes * seconds_per_byte
+
+
+def write_status(path: Path, view: StatusView) -> None:
+    """Replace the status file. Readers see the old one or the new one, whole."""
+    durable.write_atomically(path, msgspec.json.format(msgspec.json.encode(view), indent=2), sync=False)
+
+
+def read_status(path: Path) -> StatusView | None:
+    """The status file; None if it is missing or is not one."""
+    try:
+        return _decoder.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+_decoder: msgspec.json.Decoder[StatusView] = msgspec.json.Decoder(StatusView)
+
+
+def plain(view: Any) -> Any:
+    """A view as dicts and lists, for `--json` and for merging with what only the reader knows."""
+    return msgspec.to_builtins(view)

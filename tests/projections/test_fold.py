@@ -1,0 +1,178 @@
+"""What people ask and the machine does not need: troubles, speed, bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import commands
+from core.errors import IllegalEvent
+from events import kinds
+from events.codec import Record
+from events.kinds import AnyEvent
+from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
+from projections.progress import Folded
+from tests.core.world import World, seen
+from tests.events.examples import CHECKPOINT, JOB
+from tests.projections.story import folded, records
+
+
+def world(*files: int) -> World:
+    """A running home with these files."""
+    made = World()
+    made.start()
+    for steps in files:
+        made.add(steps)
+    return made
+
+
+def test_the_fold_carries_the_machines_state() -> None:
+    """It is the same state that `evolve` makes."""
+    made = world(3, 0, 2)
+    made.run()
+    assert seen(folded(made).state) == seen(made.state)
+
+
+def test_an_illegal_event_is_not_folded() -> None:
+    """It raises, as in the core."""
+    record = Record(seq=1, at="t1", durable=0, prev="", event=kinds.Resumed(), crc="")
+    with pytest.raises(IllegalEvent):
+        fold(Folded(), record)
+
+
+TROUBLES: list[tuple[AnyEvent, str]] = [
+    (
+        kinds.JobRejected(job=JOB, attempt=1, name="a.jsonl", problem="empty", line=None, message="nothing in it"),
+        "a.jsonl was rejected: nothing in it",
+    ),
+    (kinds.AttemptFailed(job=JOB, attempt=1, failure="code", message="it broke", retry_at=1.0), "it broke"),
+    (kinds.DaemonHeld(reason="the config is broken", advice="mend it"), "the config is broken"),
+    (kinds.StorageExhausted(message="the disk is full"), "the disk is full"),
+    (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were given up: rot"),
+    (kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None), f"{CHECKPOINT} was set aside: rot"),
+    (
+        kinds.AttemptInterrupted(job=JOB, attempt=4, reason="the daemon was gone"),
+        "attempt 4 was interrupted: the daemon was gone",
+    ),
+    (kinds.Resumed(), ""),
+    (kinds.JobSkipped(job=JOB), ""),
+]
+
+
+@pytest.mark.parametrize(("event", "words"), TROUBLES, ids=lambda value: type(value).__name__)
+def test_what_goes_wrong_is_said_in_words(event: AnyEvent, words: str) -> None:
+    """And what people asked for is no trouble."""
+    from projections.fold import _trouble
+
+    assert (_trouble(event) or "") == words
+
+
+def test_only_the_last_troubles_are_kept() -> None:
+    """As many as fit on a screen, oldest first, each with its place in the journal."""
+    made = world()
+    for number in range(ERRORS_SHOWN + 2):
+        made.execute(commands.RecordStorageExhausted(message=f"full {number}"))
+    troubles = folded(made).progress.troubles
+    assert [trouble.message for trouble in troubles] == [f"full {number}" for number in range(2, ERRORS_SHOWN + 2)]
+    last = records(made)[-1]
+    assert (troubles[-1].seq, troubles[-1].at, troubles[-1].kind) == (last.seq, last.at, "storage_exhausted")
+
+
+def test_the_time_of_the_present_status_is_kept() -> None:
+    """When the daemon began to do what it does now."""
+    made = world(2)
+    made.run_until(kinds.StepReached)
+    started = next(record for record in records(made) if isinstance(record.event, kinds.AttemptStarted))
+    assert folded(made).progress.doing_since == started.at
+
+
+def step(seconds: float, tokens: int, number: int) -> AnyEvent:
+    """A step of this speed."""
+    return kinds.StepReached(
+        job=f"{1:064x}",
+        attempt=1,
+        global_step=number,
+        step=number,
+        epoch=1,
+        loss=1.0,
+        grad_norm=1.0,
+        learning_rate=0.1,
+        tokens=tokens,
+        seconds=seconds,
+    )
+
+
+def test_the_speed_follows_the_steps_smoothly() -> None:
+    """The first step sets it, each later one moves it by a tenth of the difference."""
+    made = world(5)
+    made.run_until(kinds.TrainingStarted)
+    for event in (step(1.0, 100, 1), step(2.0, 200, 2)):
+        made.happens(event)
+    pace = folded(made).progress.pace
+    assert pace is not None
+    assert pace.seconds_per_step == pytest.approx(1.0 + SMOOTHING)
+    assert pace.tokens_per_step == pytest.approx(100 + SMOOTHING * 100)
+
+
+def test_a_new_attempt_measures_anew() -> None:
+    """Its speed may be another, and nothing was reached yet."""
+    made = world(5)
+    made.run_until(kinds.StepReached)
+    made.start()
+    made.run_until(kinds.AttemptStarted)
+    progress = folded(made).progress
+    assert (progress.pace, progress.last_step) == (None, None)
+
+
+def test_bytes_count_from_when_the_queue_was_last_empty() -> None:
+    """Finished files stay in the sum until everything is done; then a new count begins."""
+    made = world(1, 2)
+    sizes = [200, 300]
+    assert folded(made).progress.bytes_total == sum(sizes)
+    made.run_until(kinds.JobTrained)
+    assert folded(made).progress.bytes_done == sizes[0]
+    made.run()
+    assert folded(made).progress.bytes_done == sum(sizes)
+    made.add(3)
+    assert (folded(made).progress.bytes_total, folded(made).progress.bytes_done) == (400, 0)
+
+
+@pytest.mark.parametrize("end", ["trained", "rejected", "skipped", "failed"])
+def test_a_file_is_done_however_it_ends(end: str) -> None:
+    """What nobody waits for any more is not waited for."""
+    made = world(0 if end == "rejected" else 2)
+    if end == "skipped":
+        made.execute(commands.Skip(job=f"{1:064x}"))
+    if end == "failed":
+        for _ in range(5):
+            made.now += 100
+            made.turn()
+            made.lose_worker()
+    made.run()
+    progress = folded(made).progress
+    assert progress.bytes_done == progress.bytes_total > 0
+
+
+def test_a_retried_file_counts_again() -> None:
+    """Alone, it begins a new count; beside others, it is added to theirs."""
+    for others in (0, 1):
+        made = world(2)
+        for _ in range(5):
+            made.now += 100
+            made.turn()
+            made.lose_worker()
+        for _ in range(others):
+            made.add(1)
+        made.execute(commands.Retry(job=f"{1:064x}"))
+        progress = folded(made).progress
+        assert (progress.bytes_total, progress.bytes_done) == (300 + 200 * others, 0)
+
+
+def test_steps_that_are_run_again_add_no_bytes() -> None:
+    """Their file was counted when it was done the first time."""
+    made = world(4)
+    made.run()
+    assert made.state.head is not None
+    made.execute(commands.CondemnCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    made.run()
+    progress = folded(made).progress
+    assert progress.bytes_done == progress.bytes_total == 500
