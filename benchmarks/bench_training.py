@@ -1,0 +1,251 @@
+"""How fast training is, journal and asynchronous checkpoints included, beside a bare PyTorch loop.
+
+    python benchmarks/bench_training.py
+
+Both train LoRA on the same model (made on the fly, some million parameters) over the same batches. keepstep's side is
+the worker's own loop, with another process at the other end of its socket that journals every step and every
+checkpoint with fdatasync, as the daemon does. The bare side is what one would write by hand: model, loss, backward,
+clip, AdamW, and nothing else: no determinism, no seeding, no checkpoints. They take turns every few steps within one
+run, because a shared machine's speed drifts by more than the difference; what is compared is the median over turns of
+the ratios. Each of keepstep's turns has one checkpoint in it, far more than a real run writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from events import codec, kinds, worker
+from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
+from gpu import link
+from journal import Journal
+from tests.fakes.tiny_model import make_tiny_model
+
+AT = "2026-11-22T03:00:00.123456Z"
+TURNS = 13
+STEPS_PER_TURN = 6
+"""A checkpoint is written each so many steps, and half-way between two of them the turn passes: the write is over by
+then, and falls into nobody else's time."""
+
+ROWS = 96
+THREADS = 1
+"""With more, whatever else runs on the machine stalls every barrier, and the noise is larger than the difference."""
+
+Row = tuple[str, float, str, float]
+"""What, how many, of what unit, and as a share of the fastest way there is."""
+
+
+def daemon_end(connection: socket.socket, directory: str) -> None:
+    """Journal what the worker says, and acknowledge checkpoints once they are journaled."""
+    Journal.create(Path(directory) / "journal", at=AT, first=[codec.encode(kinds.PauseRequested())])
+    journal = Journal.open(Path(directory) / "journal", decode=codec.decode_record)
+    reader, sender = link.fact_reader(), link.Sender(connection)
+    while data := connection.recv(65536):
+        for fact in reader.feed(data):
+            if not isinstance(fact, worker.Step | worker.CheckpointWritten):
+                continue
+            fields = {name: getattr(fact, name) for name in fact.__struct_fields__}
+            kind = kinds.StepReached if isinstance(fact, worker.Step) else kinds.CheckpointCommitted
+            with journal.transaction() as transaction:
+                transaction.append([codec.encode(kind(job="3b" * 32, **fields))], at=AT)
+            if isinstance(fact, worker.CheckpointWritten):
+                sender.send(worker.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
+
+
+class Desk:
+    """The worker's side of the socket, without the habit of ending the process with it. `after_step` is called by the
+    training loop with each step that it reports, and holds it up as long as it takes."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.after_step: Callable[[worker.Step], None] = lambda _: None
+        self._connection = connection
+        self._sender = link.Sender(connection)
+        self._committed: str | None = None
+        self._commit = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def tell(self, fact: worker.AnyFact) -> None:
+        self._sender.send(fact)
+        if isinstance(fact, worker.Step):
+            self.after_step(fact)
+
+    def yield_asked(self) -> bool:
+        return False
+
+    def is_committed(self, checkpoint: str) -> bool:
+        return self._committed == checkpoint
+
+    def wait_committed(self, checkpoint: str) -> None:
+        with self._commit:
+            self._commit.wait_for(lambda: self.is_committed(checkpoint))
+
+    def _read(self) -> None:
+        reader = link.order_reader()
+        while data := self._connection.recv(65536):
+            for order in reader.feed(data):
+                if isinstance(order, worker.Committed):
+                    with self._commit:
+                        self._committed = order.checkpoint
+                        self._commit.notify_all()
+
+
+def make_home(home: Path) -> tuple[str, JobSettings]:
+    """A model and a data file; returns the job and what it is trained with."""
+    make_tiny_model(
+        home / "model",
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+    )
+    texts = (f"{number}: " + "All that is said is said by someone. " * (2 + number % 3) for number in range(ROWS))
+    data = "".join(json.dumps({"prompt": "Go on.", "completion": text}) + "\n" for text in texts).encode()
+    job = hashlib.sha256(data).hexdigest()
+    (home / "data").mkdir()
+    (home / "data" / f"{job}.jsonl").write_bytes(data)
+    return job, JobSettings(
+        model=ModelSettings(path="model"),
+        method=LoraSettings(r=16),
+        training=TrainingSettings(batch_size=2, gradient_accumulation=2, epochs=100, threads=THREADS),
+        checkpoints=CheckpointSettings(every_steps=STEPS_PER_TURN),
+    )
+
+
+def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], None]:
+    """The loop that one would write by hand; it trains the steps that it is given, over the same batches."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from gpu.batches import Batches
+    from gpu.model import load_tokenizer
+    from gpu.rows import read_rows
+    from gpu.tokens import Encoder, tokenizer_sha256
+
+    tokenizer = load_tokenizer(settings.model, home)
+    encoder = Encoder(tokenizer, settings.data.max_length)
+    rows = [encoder.encode(row) for row in read_rows(home / "data" / f"{job}.jsonl", settings.data)]
+    batches = Batches.planned(job, tokenizer_sha256(tokenizer), len(rows), settings)
+    base = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
+    method, training = settings.method, settings.training
+    assert isinstance(method, LoraSettings)
+    model = get_peft_model(
+        base, LoraConfig(task_type="CAUSAL_LM", r=method.r, lora_alpha=method.alpha, target_modules="all-linear")
+    )
+    model.train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
+
+    def collate(numbers: tuple[int, ...]) -> dict[str, Any]:
+        chosen = [rows[number] for number in numbers]
+        width = max(len(row.ids) for row in chosen)
+        ids = [row.ids + [0] * (width - len(row.ids)) for row in chosen]
+        mask = [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in chosen]
+        labels = [
+            [token if learned else -100 for token, learned in zip(row.ids, row.learned, strict=True)]
+            + [-100] * (width - len(row.ids))
+            for row in chosen
+        ]
+        return {
+            "input_ids": torch.tensor(ids),
+            "attention_mask": torch.tensor(mask),
+            "labels": torch.tensor(labels),
+        }
+
+    def train(steps: range) -> None:
+        torch.use_deterministic_algorithms(False)
+        for step in steps:
+            micro_batches = batches.step(step).micro_batches
+            items = sum(sum(rows[number].learned[1:]) for numbers in micro_batches for number in numbers)
+            loss = 0.0
+            for numbers in micro_batches:
+                micro_loss = model(**collate(numbers), num_items_in_batch=items).loss
+                micro_loss.backward()
+                loss += micro_loss.item()
+            torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm).item()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        torch.use_deterministic_algorithms(True)
+
+    return train
+
+
+def take_turns(desk: Desk, bare: Callable[[range], None]) -> dict[str, list[float]]:
+    """Have the bare loop train each stretch that keepstep has just trained; tokens/s of both come in as it runs."""
+    speeds: dict[str, list[float]] = {"keepstep": [], "bare PyTorch loop": []}
+    began, tokens = 0.0, 0
+
+    def after_step(step: worker.Step) -> None:
+        nonlocal began, tokens
+        tokens += step.tokens
+        if step.step % STEPS_PER_TURN != STEPS_PER_TURN // 2:
+            return
+        passed = time.perf_counter()
+        bare(range(max(1, step.step - STEPS_PER_TURN + 1), step.step + 1))
+        ended = time.perf_counter()
+        if step.step > 2 * STEPS_PER_TURN:  # the first turns warm up
+            speeds["keepstep"].append(tokens / (passed - began))
+            speeds["bare PyTorch loop"].append(tokens / (ended - passed))
+        began, tokens = time.perf_counter(), 0
+
+    desk.after_step = after_step
+    return speeds
+
+
+def main() -> list[Row]:
+    """Run, print the table, and return its rows."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as directory:
+        ours, theirs = socket.socketpair()
+        # Forked before torch is there: what torch starts does not survive a fork.
+        daemon = multiprocessing.get_context("fork").Process(target=daemon_end, args=(theirs, directory), daemon=True)
+        daemon.start()
+        theirs.close()
+        from gpu.worker import ENVIRONMENT
+
+        os.environ.update(ENVIRONMENT)
+        import torch
+
+        torch.set_num_threads(THREADS)
+        home = Path(directory)
+        job, settings = make_home(home)
+        from gpu.warm import Warm
+
+        desk = Desk(ours)
+        speeds = take_turns(desk, bare_loop(home, job, settings))
+        warm = Warm(home, desk)
+        warm.prepare(worker.Prepare(attempt=1, job=job, settings=settings))
+        steps = (TURNS + 2) * STEPS_PER_TURN
+        warm.train(worker.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
+        ours.shutdown(socket.SHUT_RDWR)
+        daemon.join()
+    rows = [
+        (
+            f"train: {name}",
+            statistics.median(speeds[name]),
+            "tokens/s",
+            statistics.median(a / b for a, b in zip(speeds[name], speeds["bare PyTorch loop"], strict=True)),
+        )
+        for name in speeds
+    ]
+    for name, count, unit, share in rows:
+        print(f"{name:<36} {count:>12,.0f} {unit:<10} {share:>5.2f}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

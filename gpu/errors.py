@@ -1,0 +1,85 @@
+"""What can go wrong in the worker, named by whose fault it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from events.values import CheckpointId
+
+
+class WorkerError(Exception):
+    """Base of everything that `gpu` raises by itself."""
+
+
+class RowRejected(WorkerError):
+    """The data file cannot be learned from.
+
+    Data: `problem`, a name that scripts can match; `line`, from 1, or None where the file as a whole is the problem.
+    """
+
+    def __init__(self, problem: str, line: int | None, message: str) -> None:
+        self.problem = problem
+        self.line = line
+        self.message = message
+        super().__init__(message)
+
+
+class DataChanged(WorkerError):
+    """The data file of a job is missing, or no longer has the bytes that the job is named for."""
+
+
+class ModelUnusable(WorkerError):
+    """The model, or its tokenizer, cannot be loaded, or cannot be trained in the way that the settings ask for."""
+
+
+class CheckpointBroken(WorkerError):
+    """A checkpoint is not what its manifest says. Data: `checkpoint`, `problem`."""
+
+    def __init__(self, checkpoint: CheckpointId, problem: str) -> None:
+        self.checkpoint = checkpoint
+        self.problem = problem
+        super().__init__(f"{checkpoint}: {problem}")
+
+
+class CheckpointForeign(WorkerError):
+    """A checkpoint is whole, but belongs to a model of another shape than the settings describe."""
+
+
+class StorageFailed(WorkerError):
+    """A checkpoint could not be written. Data: `path`."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path = path
+        super().__init__(
+            f"cannot write {path}: {error.strerror or error}. Nothing committed is lost; "
+            "make room or repair the disk, and the job goes on from its last checkpoint."
+        )
+
+
+class YieldAsked(WorkerError):
+    """The daemon wants the worker to stop; raised where stopping costs nothing."""
+
+
+class LinkGarbage(WorkerError):
+    """The other end of the socket sent what is no message. Data: `line`, the first bytes of it."""
+
+    def __init__(self, line: bytes, reason: str) -> None:
+        self.line = line[:80]
+        super().__init__(f"not a message: {self.line!r} ({reason}). The other end is broken or of another version.")
+
+
+class TrainingDiverged(WorkerError):
+    """The numbers ran away. Stopping keeps the last committed weights good. Data: `global_step`."""
+
+    def __init__(self, global_step: int, what: str) -> None:
+        self.global_step = global_step
+        super().__init__(
+            f"training diverged at step {global_step}: {what}. Everything committed before is good. "
+            "Lower [training] learning_rate, or look for odd rows in the file."
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out. Torch has an error of its own for a GPU's memory only; on a CPU it is a
+    RuntimeError that names the allocator."""
+    return type(error).__name__ in {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,191 @@
+"""The model that is trained: the base, and what of it (or beside it) learns."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
+from gpu.collate import Inputs
+from gpu.errors import ModelUnusable, is_out_of_memory
+from gpu.exact import seed_generators
+
+
+@dataclass
+class TrainedModel:
+    """A model ready to train, and the names under which its trained parameters go to disk."""
+
+    model: Any
+    device: torch.device
+    parameters: dict[str, torch.nn.Parameter]
+    """All that learns, float32, in the model's order."""
+    configs: dict[str, bytes]
+    """The small files that make a checkpoint loadable by others, beside weights and tokenizer."""
+    weights_file: str
+
+    takes_columns: bool = False
+    """Whether the model can be asked for the logits of some positions only."""
+
+    def logits(self, inputs: Inputs) -> torch.Tensor:
+        """What the model predicts at `inputs.columns`: (rows, columns, vocabulary)."""
+        ids, mask = inputs.input_ids, inputs.attention_mask
+        if self.takes_columns:
+            return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=inputs.columns).logits
+        return self.model(input_ids=ids, attention_mask=mask).logits[:, inputs.columns]
+
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each trained parameter, as manifests list them."""
+        return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
+
+
+def model_location(path: str, home: Path) -> str:
+    """Where the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id."""
+    directory = home / Path(path).expanduser()
+    if directory.exists():
+        return str(directory.resolve())
+    if path.startswith(("/", ".", "~")):
+        raise ModelUnusable(
+            f"there is no model at {directory}. Correct [model] path in keepstep.toml, or put the model there."
+        )
+    return path
+
+
+def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
+    """The tokenizer of the model. Raises ModelUnusable."""
+    location = model_location(settings.path, home)
+    with _explained(f"the tokenizer of {settings.path}"):
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+    if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
+        raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
+    return tokenizer
+
+
+def build(settings: JobSettings, home: Path, device: torch.device) -> TrainedModel:
+    """Load the base and make it ready to train by the method of the settings.
+
+    The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
+    """
+    location = model_location(settings.model.path, home)
+    full = isinstance(settings.method, FullSettings)
+    with _explained(f"the model {settings.model.path}"):
+        base, found = AutoModelForCausalLM.from_pretrained(
+            location,
+            output_loading_info=True,
+            dtype=torch.float32 if full else getattr(torch, settings.model.dtype),
+            trust_remote_code=settings.model.trust_remote_code,
+            use_safetensors=True,  # nothing is ever unpickled
+        )
+    for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
+        # Transformers would fill the gap with random numbers and a warning.
+        raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
+    base.config.use_cache = False
+    if isinstance(settings.method, LoraSettings):
+        trained = _with_lora(base, settings.method, settings.training.seed, location)
+    else:
+        trained = _whole(base)
+    for name, parameter in trained.parameters.items():
+        if parameter.dtype != torch.float32:
+            raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
+    trained.takes_columns = "logits_to_keep" in inspect.signature(base.forward).parameters
+    trained.device = device
+    trained.model.to(device)
+    trained.model.train()
+    return trained
+
+
+def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> TrainedModel:
+    targets = method.target_modules
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=method.r,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+    seed_generators("lora", seed)
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:
+        raise ModelUnusable(
+            f"LoRA cannot be put on this model: {error} Correct [method] target_modules in keepstep.toml."
+        ) from error
+    parameters = {
+        name.replace(".default.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    return TrainedModel(
+        model=model,
+        device=torch.device("cpu"),
+        parameters=parameters,
+        configs={"adapter_config.json": _adapter_config(model, location)},
+        weights_file="adapter_model.safetensors",
+    )
+
+
+def _adapter_config(model: Any, location: str) -> bytes:
+    """As peft writes it, but with every set in order, so that the same settings give the same bytes."""
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, "base_model_name_or_path": location}
+    ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    return json.dumps(ordered, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _whole(base: Any) -> TrainedModel:
+    base.requires_grad_(True)
+    # Tied weights are one parameter under several names; it is listed, trained and saved once, under the first.
+    parameters = dict(base.named_parameters())
+    if base._weight_conversions:  # what from_pretrained had to do to the tensors on disk; empty for most models
+        raise ModelUnusable(
+            f"{type(base).__name__} is held in memory in another layout than on disk, and full training cannot save "
+            'that yet. Use [method] kind = "lora".'
+        )
+    base.config.dtype = "float32"
+    base.config.architectures = [type(base).__name__]
+    configs = {"config.json": base.config.to_json_string(use_diff=True).encode()}
+    if base.can_generate():
+        configs["generation_config.json"] = base.generation_config.to_json_string(use_diff=True).encode()
+    return TrainedModel(
+        model=base,
+        device=torch.device("cpu"),
+        parameters=parameters,
+        configs=configs,
+        weights_file="model.safetensors",
+    )
+
+
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    ImportError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+)
+"""What transformers, tokenizers and safetensors raise over files that are missing, broken or of another kind."""
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Whatever a library says about a model that it cannot load, as one named error."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelUnusable(
+            f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "
+            "config.json, *.safetensors and a tokenizer, or a hub id that can be reached."
+        ) from error

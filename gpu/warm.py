@@ -1,0 +1,163 @@
+"""What the worker keeps between orders: tokenizer, model, optimizer, and where exactly they stand.
+
+Importing torch and loading a model costs many seconds, so nothing is loaded that is already there. Going on from
+memory gives the same bits as going on from the checkpoint: what is in memory is what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from events.settings import JobSettings, MethodSettings, ModelSettings
+from events.values import CheckpointId, JobId
+from events.worker import Loaded, Prepare, Prepared, Train
+from gpu import checkpoint
+from gpu.desk import Desk, Pulse
+from gpu.errors import CheckpointBroken
+from gpu.exact import be_exact, environment
+from gpu.manifest import read_manifest
+from gpu.model import TrainedModel, build, load_tokenizer
+from gpu.prepare import PreparedJob, prepare
+from gpu.saver import Saver
+from gpu.tokens import tokenizer_sha256
+from gpu.train import Training
+
+
+@dataclass
+class _Tokenizer:
+    settings: ModelSettings
+    tokenizer: Any
+    sha256: str
+    files: Mapping[str, bytes]
+
+
+@dataclass
+class _Model:
+    settings: tuple[ModelSettings, MethodSettings, int]
+    trained: TrainedModel
+    optimizer: torch.optim.AdamW
+    fresh: bool
+    """Nothing was learned yet: it is as it was built."""
+    stands_at: CheckpointId | None
+
+
+class Warm:
+    """Carries out orders, one at a time, on one home."""
+
+    def __init__(self, home: Path, desk: Desk) -> None:
+        self._home = home
+        self._desk = desk
+        self._tokenizer: _Tokenizer | None = None
+        self._model: _Model | None = None
+        self._prepared: tuple[int, PreparedJob] | None = None
+
+    def prepare(self, order: Prepare) -> None:
+        """Raises RowRejected, DataChanged, ModelUnusable, YieldAsked."""
+        pulse = Pulse(self._desk, order.attempt)
+        pulse.beat("load", 0, 1, force=True)
+        self._prepared = None
+        tokenizer = self._tokenizer_for(order.settings.model)
+        pulse.beat("load", 1, 1, force=True)
+        path = self._home / "data" / f"{order.job}.jsonl"
+        prepared = prepare(path, order.job, order.settings, tokenizer.tokenizer, tokenizer.sha256, self._desk, pulse)
+        self._prepared = (order.attempt, prepared)
+        self._desk.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
+
+    def train(self, order: Train) -> None:
+        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged."""
+        if self._prepared is None or self._prepared[0] != order.attempt:
+            raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
+        prepared = self._prepared[1]
+        pulse = Pulse(self._desk, order.attempt)
+        device = be_exact(prepared.settings.training.threads)
+        pulse.beat("load", 0, 1, force=True)
+        model = self._model_for(order, prepared.settings, device, pulse)
+        history = self._history(order, prepared.job)
+        pulse.beat("load", 1, 1, force=True)
+        training = Training(
+            attempt=order.attempt,
+            prepared=prepared,
+            trained=model.trained,
+            optimizer=model.optimizer,
+            tokenizer_files=self._tokenizer_for(prepared.settings.model).files,
+            environment=environment(device),
+            global_step=order.global_step,
+            step=order.step,
+            until=order.until,
+            saved_step=order.step,
+            stands_at=model.stands_at,
+            history=history,
+        )
+        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))
+        saver = Saver(self._home / "checkpoints", prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
+        model.fresh, model.stands_at = False, None
+        training.run(self._desk, saver, pulse)
+        model.stands_at = training.stands_at
+
+    def forget(self) -> None:
+        """After a failure, whatever is in memory is not to be trusted."""
+        self._model = self._prepared = None
+
+    def _tokenizer_for(self, settings: ModelSettings) -> _Tokenizer:
+        if self._tokenizer is None or self._tokenizer.settings != settings:
+            tokenizer = load_tokenizer(settings, self._home)
+            sha256 = tokenizer_sha256(tokenizer)
+            with tempfile.TemporaryDirectory() as directory:
+                tokenizer.save_pretrained(directory)
+                files = {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.is_file()}
+            self._tokenizer = _Tokenizer(settings, tokenizer, sha256, files)
+        return self._tokenizer
+
+    def _model_for(self, order: Train, settings: JobSettings, device: torch.device, pulse: Pulse) -> _Model:
+        """The model, standing where the order says."""
+        model = self._built(settings, device, fresh=order.checkpoint is None)
+        if order.checkpoint is not None and model.stands_at != order.checkpoint:
+            model.fresh, model.stands_at = False, None
+            done = 0
+
+            def watch(chunk: bytes) -> None:
+                nonlocal done
+                done += len(chunk)
+                pulse.beat("load", done, done)
+
+            directory = self._home / "checkpoints" / order.checkpoint
+            manifest = checkpoint.load(directory, model.trained, model.optimizer, watch)
+            if manifest.cursor.global_step != order.global_step:
+                raise ValueError(f"{order.checkpoint} stands at {manifest.cursor}, the order says {order}")
+            model.stands_at = order.checkpoint
+        if order.step == 0 and not order.carry_optimizer:
+            checkpoint.reset_moments(model.trained, model.optimizer)
+        return model
+
+    def _built(self, settings: JobSettings, device: torch.device, *, fresh: bool) -> _Model:
+        """A model of these settings: the one in memory if it will do, else a new one."""
+        # The seed decides only what LoRA begins with, but the next job of the same settings may need just that.
+        key = (settings.model, settings.method, settings.training.seed)
+        model = self._model
+        if model is None or model.settings[:2] != key[:2] or (fresh and not (model.fresh and model.settings == key)):
+            self._model = model = None  # two models may not fit
+            trained = build(settings, self._home, device)
+            optimizer = torch.optim.AdamW(trained.parameters.values())
+            checkpoint.reset_moments(trained, optimizer)
+            self._model = model = _Model(key, trained, optimizer, fresh=True, stands_at=None)
+        return model
+
+    def _history(self, order: Train, job: JobId) -> list[dict[str, Any]]:
+        """What this job has logged so far. A log is one job's: behind a checkpoint of another, a new one begins."""
+        if order.step == 0 or order.checkpoint is None:
+            return []
+        directory = self._home / "checkpoints" / order.checkpoint
+        if read_manifest(directory).cursor.job != job:
+            return []
+        path = directory / checkpoint.STATE_FILE
+        try:
+            return list(json.loads(path.read_bytes())["log_history"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointBroken(order.checkpoint, f"{path.name} cannot be read: {error}") from error

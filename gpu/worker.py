@@ -1,0 +1,142 @@
+"""The worker process: `python -P -m gpu.worker --home HOME --socket PATH`.
+
+It carries out the daemon's orders and reports facts; it decides nothing and never appends to the journal. It ends
+when the daemon ends. Every failure is reported by the name of whose fault it was; after one that may have left memory
+in disorder the process ends too, and the daemon starts another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from events.kinds import Failure
+from events.worker import CheckpointBad, Failed, Hello, Prepare, Rejected, Train, Yielded
+from gpu.desk import SocketDesk, leave
+from gpu.errors import (
+    CheckpointBroken,
+    CheckpointForeign,
+    DataChanged,
+    ModelUnusable,
+    RowRejected,
+    StorageFailed,
+    TrainingDiverged,
+    YieldAsked,
+    is_out_of_memory,
+)
+from gpu.link import connect
+
+if TYPE_CHECKING:
+    from gpu.warm import Warm
+
+ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, cuBLAS refuses to be deterministic
+    "MKL_DYNAMIC": "FALSE",  # MKL would use fewer threads when it sees fit, and another count rounds otherwise
+    "OMP_DYNAMIC": "FALSE",  # the same for OpenMP
+    # How long a thread of GNU OpenMP spins for the others before it sleeps. The default is milliseconds: beside any
+    # other busy process, every thread then burns the time that the one it waits for would need. Ten microseconds
+    # cost nothing when the machine is idle.
+    "GOMP_SPINCOUNT": "3000",
+    "TOKENIZERS_PARALLELISM": "false",  # its thread pool and a fork do not mix, and it would fight over our cores
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # the output is a log file
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+"""Set before torch is imported, which reads some of it only then."""
+
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>."""
+
+
+def main() -> None:
+    """Serve one daemon until it is gone."""
+    parser = argparse.ArgumentParser(prog="gpu.worker", description="The worker of a keepstep daemon.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    arguments = parser.parse_args()
+    _die_with_parent()
+    # Ctrl-C on a terminal goes to every process of the group; what it means is the daemon's to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    os.environ.update(ENVIRONMENT)
+    home = arguments.home.resolve()
+    try:
+        desk = SocketDesk(connect(arguments.socket))
+    except OSError as error:
+        sys.exit(f"there is no daemon at {arguments.socket}: {error}")
+    desk.tell(Hello(attempt=0, pid=os.getpid()))
+    serve(home, desk)
+
+
+def serve(home: Path, desk: SocketDesk) -> None:
+    """Carry out orders for ever."""
+    from gpu.warm import Warm  # torch: some seconds, during which the daemon's end is already being watched
+
+    warm = Warm(home, desk)
+    while True:
+        order = desk.next_order()
+        if isinstance(order, Prepare | Train):
+            carry_out(order, warm, desk)
+        else:
+            desk.tell(Yielded(attempt=order.attempt))
+
+
+def carry_out(order: Prepare | Train, warm: Warm, desk: SocketDesk) -> None:
+    """Do what `order` says, and report what came of it."""
+    try:
+        warm.prepare(order) if isinstance(order, Prepare) else warm.train(order)
+    except YieldAsked:
+        pass  # the order to yield is answered in its turn
+    except RowRejected as error:
+        desk.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
+    except CheckpointBroken as error:
+        desk.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
+    except Exception as error:
+        failure, orderly = whose_fault(error)
+        logging.exception("attempt %d failed: %s", order.attempt, failure)
+        message = str(error) or type(error).__name__
+        desk.tell(
+            Failed(attempt=order.attempt, failure=failure, message=message, trace="".join(traceback.format_exc()))
+        )
+        if not orderly:
+            leave(1)
+        warm.forget()
+
+
+def whose_fault(error: Exception) -> tuple[Failure, bool]:
+    """The name of the failure, and whether this process can be trusted to go on."""
+    match error:
+        case ModelUnusable():
+            return "model", True
+        case CheckpointForeign():
+            return "checkpoint", True
+        case DataChanged() | StorageFailed():
+            return "storage", True
+        case TrainingDiverged():
+            return "code", True
+    if is_out_of_memory(error):
+        return "out_of_memory", False
+    return ("storage", False) if isinstance(error, OSError) else ("code", False)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel kills this process when its parent ends; elsewhere the closed socket must do."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the daemon ended while the worker started")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""One tiny model for all tests of the worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may wait for a network
+
+from tests.fakes.tiny_model import make_tiny_model
+from tests.gpu.helpers import Home
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def home(tmp_path: Path, model_directory: Path) -> Home:
+    (tmp_path / "model").symlink_to(model_directory)
+    return Home(tmp_path)

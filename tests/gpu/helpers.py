@@ -1,0 +1,126 @@
+"""The worker's other end, in this process: it writes down what is said and commits at once."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from events.settings import (
+    CheckpointSettings,
+    DataSettings,
+    FullSettings,
+    JobSettings,
+    LoraSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+from events.worker import AnyFact, CheckpointWritten, Prepare, Prepared, Step, Train
+
+LORA = LoraSettings(r=4, dropout=0.1)
+FULL = FullSettings()
+
+
+class FakeDesk:
+    """A daemon's end that commits what is reported, and asks to yield after a number of steps."""
+
+    def __init__(self, yield_after: int | None = None, commits: bool = True) -> None:
+        self.facts: list[AnyFact] = []
+        self.yield_after = yield_after
+        self.committed = threading.Event()
+        self._last: str | None = None
+        if commits:
+            self.committed.set()
+
+    def tell(self, fact: AnyFact) -> None:
+        self.facts.append(fact)
+        if isinstance(fact, CheckpointWritten):
+            self._last = fact.checkpoint
+
+    def yield_asked(self) -> bool:
+        return self.yield_after is not None and len(self.of(Step)) >= self.yield_after
+
+    def is_committed(self, checkpoint: str) -> bool:
+        return self.committed.is_set() and self._last == checkpoint
+
+    def wait_committed(self, checkpoint: str) -> None:
+        assert self.committed.wait(30)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+
+def settings(
+    method: Any = LORA, *, data: DataSettings | None = None, every_steps: int = 0, **training: Any
+) -> JobSettings:
+    """Quick ones: two epochs, accumulation 2, one thread."""
+    defaults = {"batch_size": 2, "gradient_accumulation": 2, "epochs": 2, "learning_rate": 0.01, "threads": 1}
+    return JobSettings(
+        model=ModelSettings(path="model"),
+        method=method,
+        data=data or DataSettings(),
+        training=TrainingSettings(**{**defaults, **training}),
+        checkpoints=CheckpointSettings(every_steps=every_steps, every_seconds=0),
+    )
+
+
+@dataclass
+class Home:
+    """A home directory with a model in it."""
+
+    path: Path
+    desk: FakeDesk = field(default_factory=FakeDesk)
+    attempts: int = 0
+
+    def add(self, data: bytes) -> str:
+        job = hashlib.sha256(data).hexdigest()
+        (self.path / "data").mkdir(exist_ok=True)
+        (self.path / "data" / f"{job}.jsonl").write_bytes(data)
+        return job
+
+    def cold(self, **desk: Any) -> Any:
+        """A worker that has nothing in memory."""
+        from gpu.warm import Warm
+
+        self.desk = FakeDesk(**desk)
+        return Warm(self.path, self.desk)
+
+    def learn(
+        self,
+        warm: Any,
+        job: str,
+        how: JobSettings,
+        *,
+        step: int = 0,
+        global_step: int | None = None,
+        until: int | None = None,
+        checkpoint: str | None = None,
+        carry: bool = True,
+    ) -> str:
+        """One attempt at `job`; returns the last checkpoint."""
+        self.attempts += 1
+        warm.prepare(Prepare(attempt=self.attempts, job=job, settings=how))
+        plan = self.desk.of(Prepared)[-1].plan
+        warm.train(
+            Train(
+                attempt=self.attempts,
+                global_step=step if global_step is None else global_step,
+                step=step,
+                until=plan.steps_total if until is None else until,
+                checkpoint=checkpoint,
+                carry_optimizer=carry,
+            )
+        )
+        return str(self.desk.of(CheckpointWritten)[-1].checkpoint)
+
+    def directory(self, checkpoint: str) -> Path:
+        return self.path / "checkpoints" / checkpoint
+
+    def bits(self, checkpoint: str) -> dict[str, str]:
+        """The SHA-256 of all that was learned."""
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.directory(checkpoint).glob("*.safetensors"))
+        }

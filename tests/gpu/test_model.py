@@ -1,0 +1,94 @@
+"""Building the model that is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from events.settings import LoraSettings
+from gpu.collate import Inputs
+from gpu.errors import ModelUnusable
+from gpu.model import build, model_location
+from tests.fakes.tiny_model import make_tiny_model
+from tests.gpu.helpers import FULL, LORA, Home, settings
+
+CPU = torch.device("cpu")
+
+
+def test_the_seed_decides_what_lora_begins_with_and_nothing_else_does(home: Home) -> None:
+    def begins(seed: int) -> list[torch.Tensor]:
+        torch.rand(3)
+        return list(build(settings(LORA, seed=seed), home.path, CPU).parameters.values())
+
+    one, same, other = begins(1), begins(1), begins(2)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_is_trained_is_float32_whatever_the_base_is(home: Home) -> None:
+    for method in (LORA, FULL):
+        how = settings(method)
+        how = msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, dtype="bfloat16"))
+        trained = build(how, home.path, CPU)
+        assert {parameter.dtype for parameter in trained.parameters.values()} == {torch.float32}
+
+
+def test_logits_of_some_positions_are_those_of_all(home: Home) -> None:
+    trained = build(settings(FULL), home.path, CPU)
+    assert trained.takes_columns
+    ids = torch.arange(6, 26).reshape(2, 10)
+    inputs = Inputs(ids, torch.ones_like(ids), torch.tensor([2, 5, 9]), ids)
+    some = trained.logits(inputs)
+    trained.takes_columns = False
+    torch.testing.assert_close(some, trained.logits(inputs))
+
+
+def test_a_relative_path_starts_at_the_home_and_a_hub_id_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    assert model_location("here", tmp_path) == str(tmp_path / "here")
+    assert model_location(str(tmp_path / "here"), Path("/")) == str(tmp_path / "here")
+    assert model_location("owner/name", tmp_path) == "owner/name"
+    for path in ("./nowhere", "/nowhere", "~/nowhere-at-all"):
+        with pytest.raises(ModelUnusable):
+            model_location(path, tmp_path)
+
+
+def test_target_modules_that_the_model_has_not_are_refused(home: Home) -> None:
+    with pytest.raises(ModelUnusable, match="target_modules"):
+        build(settings(LoraSettings(target_modules=("no_such_layer",))), home.path, CPU)
+
+
+def test_chosen_target_modules_are_the_only_ones(home: Home) -> None:
+    trained = build(settings(LoraSettings(r=2, target_modules=("q_proj", "v_proj"))), home.path, CPU)
+    assert {name.split(".")[-3] for name in trained.parameters} == {"q_proj", "v_proj"}
+
+
+def damaged(path: Path, change: Any) -> Home:
+    file = make_tiny_model(path / "model") / "model.safetensors"
+    change(file)
+    return Home(path)
+
+
+def lose_a_tensor(file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lose_a_tensor, "model.layers.1.mlp.up_proj.weight is missing"),
+        (lambda file: file.write_bytes(b"not weights"), "cannot be loaded"),
+        (Path.unlink, "cannot be loaded"),
+    ],
+)
+def test_a_model_with_a_gap_is_refused_not_filled_with_random_numbers(tmp_path: Path, change: Any, says: str) -> None:
+    home = damaged(tmp_path, change)
+    with pytest.raises(ModelUnusable, match=says):
+        build(settings(LORA), home.path, CPU)

@@ -1,0 +1,41 @@
+"""When checkpoints are due, and what becomes of one that cannot be written."""
+
+from __future__ import annotations
+
+import pytest
+
+from events.settings import CheckpointSettings
+from events.worker import CheckpointWritten, Step
+from gpu.desk import Pulse
+from gpu.errors import StorageFailed
+from gpu.saver import Saver
+from tests.fakes.tiny_model import make_rows
+from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+
+
+def saver(home: Home, **cadence: float) -> Saver:
+    desk = FakeDesk()
+    return Saver(home.path, CheckpointSettings(**cadence), desk, Pulse(desk, 1), None)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_is_due_after_so_many_steps(home: Home) -> None:
+    by_steps = saver(home, every_steps=3, every_seconds=0)
+    assert [by_steps.due(steps) for steps in (1, 2, 3, 4)] == [None, None, "steps", "steps"]
+
+
+def test_a_checkpoint_is_due_after_so_long(home: Home) -> None:
+    assert saver(home, every_steps=0, every_seconds=1e-9).due(1) == "time"
+    assert saver(home, every_steps=0, every_seconds=1e9).due(1) is None
+
+
+def test_nothing_is_due_where_the_cadence_is_off(home: Home) -> None:
+    assert saver(home, every_steps=0, every_seconds=0).due(10**9) is None
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_attempt(home: Home) -> None:
+    """At the next step boundary, not at the end of the job."""
+    (home.path / "checkpoints").write_bytes(b"a file where the directory should be")
+    with pytest.raises(StorageFailed):
+        home.learn(home.cold(), home.add(make_rows(10)), settings(LORA, every_steps=1, epochs=100))
+    assert len(home.desk.of(Step)) < 20
+    assert not home.desk.of(CheckpointWritten)
