@@ -1,0 +1,151 @@
+"""The command line. Each command is a few lines here and the work of another module; imports are made where they are
+used, so that `keepstep status` loads what it shows and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from cli.errors import UserError
+from cli.journal import HomeOption, JsonOption
+from cli.journal import app as journal_app
+
+app = typer.Typer(
+    help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # people get sentences; a bug keeps its plain traceback
+)
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
+    model: Annotated[str, typer.Option("--model", help="A directory or a hub id.")] = "",
+    method: Annotated[str, typer.Option("--method", help='"lora" or "full".')] = "lora",
+) -> None:
+    """Make a home: a commented keepstep.toml, an inbox, a journal."""
+    from cli.init import create_home
+
+    if not model:
+        raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
+    home = create_home(directory, model=model, method=method)
+    typer.echo(f"made {home.root}")
+    typer.echo(f"  settings  {home.config}")
+    typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
+
+
+@app.command()
+def run(
+    home: HomeOption = None,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is left to do.")] = False,
+) -> None:
+    """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
+    from cli.daemon import Daemon
+    from cli.home import find_home
+
+    raise typer.Exit(Daemon(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)).run())
+
+
+@app.command()
+def add(
+    files: Annotated[list[Path], typer.Argument(help="Files to learn from; they are copied.")],
+    priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    home: HomeOption = None,
+) -> None:
+    """Put copies of files into the queue."""
+    from cli.control import add_files
+
+    add_files(home, files, priority)
+
+
+@app.command()
+def queue(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show what waits, in order."""
+    from cli.show import show_queue
+
+    show_queue(home, json=json)
+
+
+@app.command()
+def status(
+    home: HomeOption = None,
+    json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it; Ctrl-C ends.")] = False,
+) -> None:
+    """Show what keepstep does now."""
+    from cli.status import show_status, watch_status
+
+    if watch:
+        watch_status(home)
+    else:
+        show_status(home, json=json)
+
+
+@app.command()
+def pause(home: HomeOption = None) -> None:
+    """Commit at the next step and stop working, until `resume`; across restarts too."""
+    from cli.control import pause
+
+    pause(home)
+
+
+@app.command()
+def resume(home: HomeOption = None) -> None:
+    """Go on after a pause, or after keepstep stopped working to wait for you."""
+    from cli.control import resume
+
+    resume(home)
+
+
+@app.command()
+def skip(
+    job: Annotated[Optional[str], typer.Argument(help="Name or first digits of the id; else the current job.")] = None,  # noqa: UP045
+    home: HomeOption = None,
+) -> None:
+    """Pass a job over. What it has learned and committed stays learned."""
+    from cli.control import skip
+
+    skip(home, job)
+
+
+@app.command()
+def stop(home: HomeOption = None) -> None:
+    """Have the daemon commit at the next step and leave."""
+    from cli.control import stop
+
+    stop(home)
+
+
+@app.command()
+def retry(
+    job: Annotated[str, typer.Argument(help="Name or first digits of the id of a failed job.")],
+    home: HomeOption = None,
+) -> None:
+    """Bring a failed job back."""
+    from cli.control import retry
+
+    retry(home, job)
+
+
+@app.command()
+def checkpoints(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the committed checkpoints; the last one is the head."""
+    from cli.show import show_checkpoints
+
+    show_checkpoints(home, json=json)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the demo's home is made.")] = Path("demo-home"),
+) -> None:
+    """Teach a real small chat model what keepstep is, before your eyes."""
+    from cli.demo import run_demo
+
+    run_demo(directory)
+
+
+app.add_typer(journal_app, name="journal")

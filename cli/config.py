@@ -1,0 +1,215 @@
+"""keepstep.toml: written once with comments, read strictly.
+
+What is allowed stands on the types in `events.settings`; this module turns what is not into a sentence that names
+the key, the value and what would do.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cli.errors import UserError
+from events.settings import (
+    CheckpointSettings,
+    DataSettings,
+    FullSettings,
+    JobSettings,
+    LoraSettings,
+    ModelSettings,
+    Section,
+    TrainingSettings,
+)
+
+
+class WorkerSettings(Section, frozen=True, kw_only=True):
+    """[worker] What the daemon does about its worker; it changes nothing that is learned."""
+
+    silence_s: float = 1800.0
+    """A worker that proves no progress for so long is killed and tried again (loading a large model takes minutes)."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    job: JobSettings
+    worker: WorkerSettings = WorkerSettings()
+
+
+METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "full": FullSettings}
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the file. Raises UserError naming the key, the value and what is allowed."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", "mend the file at that place") from error
+    return parse_config(document, path)
+
+
+def parse_config(document: dict[str, Any], path: Path) -> Config:
+    """`document` as a Config; `path` is for messages."""
+    method = document.get("method", {})
+    kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
+    if kind not in METHODS:
+        raise _wrong(path, "method.kind", kind, _listed(METHODS))
+    sections: dict[str, type[Section]] = {
+        "model": ModelSettings,
+        "method": METHODS[kind],
+        "data": DataSettings,
+        "training": TrainingSettings,
+        "checkpoints": CheckpointSettings,
+        "worker": WorkerSettings,
+    }
+    for name in document:
+        if name not in sections:
+            raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
+    made = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
+    config = Config(
+        worker=made.pop("worker"),  # type: ignore[arg-type]  # each section has the type that its name stands for
+        job=JobSettings(**made),  # type: ignore[arg-type]
+    )
+    _check_together(path, config.job)
+    return config
+
+
+def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section:
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: {name} must be a table", f"write [{name}] on a line of its own, keys below it")
+    values = {key: value for key, value in values.items() if (name, key) != ("method", "kind")}
+    hints = get_type_hints(kind, include_extras=True)
+    for key, value in values.items():
+        if key not in kind.__struct_fields__:
+            raise UserError(f"{path}: unknown key {name}.{key}", f"known keys in [{name}]: {_listed(_fields(kind))}")
+        try:
+            values[key] = msgspec.convert(value, hints[key], str_keys=True)
+        except msgspec.ValidationError as error:
+            raise _wrong(path, f"{name}.{key}", value, _allowed(hints[key])) from error
+    missing = [key for key in kind.__struct_fields__ if key not in values and _required(kind, key)]
+    if missing:
+        raise UserError(f"{path}: {name}.{missing[0]} is missing", f"[{name}] needs it: {_allowed(hints[missing[0]])}")
+    return kind(**values)
+
+
+def _check_together(path: Path, job: JobSettings) -> None:
+    """What no single value shows."""
+    if (job.data.prompt is None) != (job.data.completion is None):
+        raise UserError(
+            f"{path}: data.prompt and data.completion belong together, and only one of them is set",
+            'set both, for example prompt = "question" and completion = "answer", or neither',
+        )
+    if not job.checkpoints.every_steps and not job.checkpoints.every_seconds:
+        raise UserError(
+            f"{path}: checkpoints.every_steps and checkpoints.every_seconds are both 0",
+            "a crash would cost the whole job; set at least one of them",
+        )
+
+
+def _fields(kind: type[Section]) -> list[str]:
+    return [*(["kind"] if kind in METHODS.values() else []), *kind.__struct_fields__]
+
+
+def _required(kind: type[Section], key: str) -> bool:
+    field = next(field for field in msgspec.structs.fields(kind) if field.name == key)
+    return field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+
+
+def _wrong(path: Path, key: str, value: object, allowed: str) -> UserError:
+    return UserError(f"{path}: {key} = {_toml(value)} is not allowed", f"allowed: {allowed}")
+
+
+def _allowed(hint: Any) -> str:
+    """What a type allows, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _listed(_toml(argument) for argument in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_allowed(argument) for argument in arguments if argument is not type(None))
+    if origin is tuple:
+        return f"a list, each item {_allowed(arguments[0])}"
+    if hasattr(hint, "__metadata__"):
+        bounds = [_bound(meta) for meta in hint.__metadata__ if isinstance(meta, Meta)]
+        return " ".join([_allowed(hint.__origin__), *filter(None, bounds)])
+    return _WORDS.get(hint, str(hint))
+
+
+_WORDS: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
+
+
+def _bound(meta: Meta) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [f"{word} {getattr(meta, name)}" for name, word in words.items() if getattr(meta, name) is not None]
+    if meta.min_length:
+        parts.append("that is not empty")
+    return " and ".join(parts)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+_COMMENTS: dict[str, str] = {
+    "model.path": "a directory (relative paths start here) or a hub id; what training starts from",
+    "model.dtype": 'how frozen weights are held: "float32" or "bfloat16". What is trained is float32 in every case',
+    "model.trust_remote_code": "whether code that comes with a model may run; leave it off",
+    "method.kind": '"lora": small trained matrices beside frozen weights; "full": every weight is trained',
+    "method.r": "rank of the matrices",
+    "method.alpha": "their product is scaled by alpha / r",
+    "method.dropout": "0.0 to below 1.0",
+    "method.target_modules": '"all-linear", or a list such as ["q_proj", "v_proj"]',
+    "data.format": '"auto", "messages", "prompt_completion", "instruction" or "text"',
+    "data.max_length": "tokens; longer examples are cut at the end, counted and reported",
+    "training.batch_size": "examples at once; one step learns batch_size × gradient_accumulation of them",
+    "training.epochs": "how often each file is read",
+    "training.schedule": '"constant", "linear" or "cosine", over each file',
+    "training.warmup_steps": "steps in which the learning rate rises from 0",
+    "training.max_grad_norm": "gradients are clipped to this norm; 0 turns clipping off",
+    "training.precision": '"fp32" or "bf16" arithmetic; trained weights stay float32',
+    "training.optimizer": '"carry": AdamW\'s moments go on from file to file; "reset": each file begins anew',
+    "training.threads": "CPU threads; 0: one for each core. Another count rounds differently",
+    "checkpoints.every_steps": "a checkpoint each N steps; 0: not by steps",
+    "checkpoints.every_seconds": "a checkpoint when the last one is older; 0: not by time",
+    "checkpoints.keep": "the newest N stay on disk",
+    "worker.silence_s": "a worker that proves no progress for so long is killed and tried again",
+}
+
+
+def config_text(config: Config) -> str:
+    """A commented keepstep.toml that reads back as `config`."""
+    import tomlkit  # here, not above: only `init` writes, and every other command would pay for the import
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("keepstep: what is learned, from which model, and how."))
+    document.add(tomlkit.comment("A file that was begun is finished under the settings that it was begun with;"))
+    document.add(tomlkit.comment("a change here holds from the next file on."))
+    sections = {**msgspec.to_builtins(config.job), "worker": msgspec.to_builtins(config.worker)}
+    for name, values in sections.items():
+        table = tomlkit.table()
+        for key, value in values.items():
+            if value is None:
+                continue
+            item = tomlkit.item(value)
+            if comment := _COMMENTS.get(f"{name}.{key}"):
+                item.comment(comment)
+            table.add(key, item)
+        if name == "data" and config.job.data.prompt is None:
+            table.add(tomlkit.comment('prompt = "question"      # field names, for rows of any other shape'))
+            table.add(tomlkit.comment('completion = "answer"'))
+        document.add(tomlkit.nl())
+        document.add(name, table)
+    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))

@@ -1,0 +1,100 @@
+"""Commands that change something: each appends its event under the lock and says what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import typer
+
+from cli.errors import UserError
+from cli.home import Home, find_home
+from cli.identity import daemon_is_alive
+from cli.ledger import Ledger
+from core import commands
+from core.commands import AnyCommand
+from core.state import State
+from events import kinds
+from events.kinds import AnyEvent
+from events.values import PRIORITIES
+
+
+def add_files(home_option: Path | None, files: Sequence[Path], priority: str) -> None:
+    """`keepstep add`: every file is looked at before the first is taken."""
+    from cli.arrivals import finish_arrivals, is_duplicate, take_copy
+
+    home = find_home(home_option)
+    lane = next((name for name in PRIORITIES if name == priority), None)
+    if lane is None:
+        raise UserError(f"unknown priority {priority!r}", f"choose one of {', '.join(PRIORITIES)}")
+    for path in files:
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "does not exist"
+            raise UserError(f"{path} {what}; nothing was added")
+    with closing(Ledger.open(home)) as ledger:
+        finish_arrivals(ledger)
+        for path in files:
+            events = take_copy(ledger, path, lane)
+            if is_duplicate(events):
+                typer.echo(f"{path.name} was accepted before and is not learned again")
+            else:
+                typer.echo(f"{path.name} is in the queue, {len(ledger.state.queue)} waiting")
+    if not daemon_is_alive(home.daemon_lock):
+        typer.echo("no daemon runs; `keepstep run` starts one")
+
+
+def pause(home_option: Path | None) -> None:
+    """`keepstep pause`."""
+    home, _ = _execute(home_option, commands.Pause())
+    typer.echo("pausing at the next step" if daemon_is_alive(home.daemon_lock) else "paused; the next daemon starts so")
+
+
+def resume(home_option: Path | None) -> None:
+    """`keepstep resume`."""
+    home, _ = _execute(home_option, commands.Resume())
+    typer.echo("going on" if daemon_is_alive(home.daemon_lock) else "no longer paused; `keepstep run` goes on")
+
+
+def stop(home_option: Path | None) -> None:
+    """`keepstep stop`."""
+    home = find_home(home_option)
+    _execute(home_option, commands.Stop(alive=daemon_is_alive(home.daemon_lock)))
+    typer.echo("stopping after a commit at the next step")
+
+
+def skip(home_option: Path | None, job: str | None) -> None:
+    """`keepstep skip`."""
+    with closing(Ledger.open(find_home(home_option))) as ledger:
+        events = ledger.execute(commands.Skip(job=None if job is None else job_id(ledger.state, job)))
+    running = any(isinstance(event, kinds.JobSkipRequested) for event in events)
+    typer.echo("skipped at the next step; what it has learned is committed" if running else "skipped")
+
+
+def retry(home_option: Path | None, job: str) -> None:
+    """`keepstep retry`."""
+    with closing(Ledger.open(find_home(home_option))) as ledger:
+        ledger.execute(commands.Retry(job=job_id(ledger.state, job)))
+    typer.echo("back in the queue")
+
+
+def job_id(state: State, text: str) -> str:
+    """The id of the job that a person means by its name or the first digits of its id.
+
+    Raises UserError if none or more than one fits.
+    """
+    jobs = [*state.begun, *state.queue, *state.failed.values()]
+    fitting: set[str] = {job.id for job in jobs if job.name == text} or {
+        job.id for job in jobs if job.id.startswith(text)
+    }
+    if len(fitting) == 1:
+        return fitting.pop()
+    if not fitting:
+        raise UserError(f"no job in hand is called {text!r} or has an id that begins so", "see `keepstep queue`")
+    raise UserError(f"{len(fitting)} jobs are called {text!r}", "use the first digits of the id: `keepstep queue`")
+
+
+def _execute(home_option: Path | None, command: AnyCommand) -> tuple[Home, Sequence[AnyEvent]]:
+    home = find_home(home_option)
+    with closing(Ledger.open(home)) as ledger:
+        return home, ledger.execute(command)

@@ -1,0 +1,391 @@
+"""The daemon: one loop that waits, hears, decides, and does what is owed.
+
+    wait      for the worker, the inbox, a signal, another process's append, or the next time that something is due
+    hear      turn each into a command, journal what follows
+    do        carry out `next_effects` of the state: what a restart resumes with is what every turn goes on with
+
+It holds no state of its own that matters: all of it is in the journal, or is asked of the world anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.arrivals import finish_arrivals, put_in_rejected, take_from_inbox
+from cli.config import load_config
+from cli.errors import REFUSED, STORAGE_FAILED, UserError
+from cli.home import Home
+from cli.identity import DaemonLock, this_process
+from cli.inbox import POLL_EVERY_S, Inbox
+from cli.ledger import Ledger, timestamp
+from cli.narrate import Narrator
+from cli.signals import taken_over
+from cli.sweep import discard, sweep, sweep_run
+from cli.version import VERSION
+from cli.worker_process import CONNECT_S, WorkerProcess
+from core import commands, effects
+from core.commands import AnyCommand
+from core.effects import next_effects
+from core.errors import Refused
+from events import kinds, worker
+from gpu.crashpoints import reached
+from gpu.errors import CheckpointBroken, LinkGarbage
+from gpu.manifest import MANIFEST, read_manifest
+from journal.errors import NoSpace
+
+CATCH_UP_EVERY_S = 0.2
+"""How soon the daemon notices what a command appended."""
+
+HEARTBEAT_EVERY_S = 2.0
+"""How often the status file is written while nothing happens, so that a reader can tell a living word from a dead."""
+
+AT_ONCE = 130
+"""Exit code after a second signal, as shells give it for an interrupt."""
+
+
+class Daemon:
+    """One run of the daemon over a home. `run` returns the exit code."""
+
+    def __init__(
+        self, home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker"
+    ) -> None:
+        self._home = home
+        self._until_idle = until_idle
+        self._worker_module = worker_module
+        self._write = write
+        self._narrator = Narrator(write)
+        self._lock = DaemonLock(home.daemon_lock)
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._inbox = Inbox(home, self._wake)
+        self._worker: WorkerProcess | None = None
+        self._signals = 0
+        self._done = False
+        self._next_beat = 0.0
+        self._next_poll = 0.0
+
+    def run(self) -> int:
+        """Work until told to stop (or, `until_idle`, until nothing is left to do).
+
+        Raises UserError, journal.errors.JournalError, OSError.
+        """
+        for directory in self._home.directories():
+            directory.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        try:
+            self._config = load_config(self._home.config)
+            self._ledger = Ledger.open(self._home)
+            try:
+                return self._run()
+            finally:
+                self._end_worker()
+                self._ledger.close()
+        finally:
+            self._lock.release()
+
+    def _run(self) -> int:
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self)
+        try:
+            with taken_over(self._wake_out.fileno(), self._on_signal):
+                self._recover()
+                self._inbox.start()
+                while not self._done:
+                    self._turn()
+                self._ledger.save_snapshot()
+        except NoSpace as error:
+            return self._disk_full(error)
+        finally:
+            self._inbox.stop()
+        hold = self._ledger.state.hold
+        if hold is not None and self._until_idle:
+            raise UserError(hold.reason, hold.advice, REFUSED)
+        return 0
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """No special path: say that a daemon is here, finish what was half done, and go on with what is owed."""
+        me = this_process()
+        self._narrator.look(self._ledger.state)
+        self._ledger.heartbeat_at = time.time()
+        self._execute(
+            commands.StartDaemon(
+                pid=me.pid,
+                process_started_at=me.process_started_at,
+                boot_id=me.boot_id,
+                host=me.host,
+                keepstep=VERSION,
+            )
+        )
+        reached("daemon_started")
+        sweep_run(self._home)
+        sweep(self._ledger)
+        finish_arrivals(self._ledger)
+        state = self._ledger.state
+        if state.daemon.status == "paused":
+            why = f": {state.hold.reason}\n          → {state.hold.advice}" if state.hold else ""
+            self._write(f"keepstep is paused{why}; `keepstep resume` goes on")
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._signals >= 2:
+            if self._worker is not None:
+                self._worker.kill()
+            os._exit(AT_ONCE)  # as safe as kill -9, and meant to be as quick
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            self._wake_out.send(b"\0")
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for event in self._ledger.catch_up():
+            self._after(event)
+        if self._signals and self._ledger.state.daemon.status not in {"stopping", "stopping_paused"}:
+            self._execute(commands.Stop(alive=True))
+        self._look_into_inbox()
+        self._check_worker()
+        wait_s = self._do_what_is_owed()
+        if self._until_idle and not self._done and self._nothing_left():
+            self._leave("nothing is left to do")
+        if not self._done:
+            self._beat()
+            self._hear(wait_s)
+
+    def _hear(self, wait_s: float) -> None:
+        for key, _ in self._selector.select(max(0.0, wait_s)):
+            if key.data is self:
+                with contextlib.suppress(BlockingIOError):
+                    while self._wake_in.recv(4096):
+                        pass
+            else:
+                self._hear_worker(key.data)
+
+    def _beat(self) -> None:
+        now = time.time()
+        if abs(now - self._ledger.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
+            self._ledger.heartbeat_at = now
+            with self._ledger.exclusive():
+                self._ledger.show()
+
+    def _execute(self, command: AnyCommand) -> None:
+        for event in self._ledger.execute(command):
+            self._after(event)
+
+    def _after(self, event: kinds.AnyEvent) -> None:
+        """What follows from an event at once, whoever journaled it."""
+        self._narrator.tell(event, self._ledger.state)
+        if isinstance(event, kinds.CheckpointCommitted):
+            reached("checkpoint_journaled")
+            if self._worker is not None:
+                self._worker.send(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+        elif isinstance(event, kinds.CheckpointPruned):
+            discard(self._home, event.checkpoint)  # this one alone: the worker may be putting the next in its place
+        elif isinstance(event, kinds.AttemptFailed):
+            self._end_worker()  # whatever state it is in, the next attempt begins with a clean one
+            sweep(self._ledger)
+
+    def _nothing_left(self) -> bool:
+        state = self._ledger.state
+        if state.daemon.status == "paused":
+            return True
+        idle = state.daemon.status == "idle" and not state.begun and not len(state.queue) and not len(state.rejections)
+        return idle and not self._inbox.has_unsettled()
+
+    # -- the inbox --------------------------------------------------------------------------------------------------
+
+    def _look_into_inbox(self) -> None:
+        now = time.monotonic()
+        if now < self._next_poll and not self._inbox.was_heard():
+            return
+        self._next_poll = now + POLL_EVERY_S
+        for path, priority in self._inbox.complete(now):
+            try:
+                events = take_from_inbox(self._ledger, path, priority)
+            except FileNotFoundError:
+                continue  # taken back before it was accepted
+            except PermissionError as error:
+                self._write(f"{path.name} cannot be taken from the inbox: {error.strerror}")
+                continue
+            for event in events:
+                self._narrator.tell(event, self._ledger.state)
+
+    # -- the worker -------------------------------------------------------------------------------------------------
+
+    def _hear_worker(self, process: WorkerProcess) -> None:
+        if process is not self._worker:
+            return
+        try:
+            facts = process.receive(self._selector)
+        except EOFError:
+            self._lose_worker("killed", f"{process.exit_reason()}; see logs/worker.log")
+            return
+        except LinkGarbage as error:
+            self._lose_worker("code", str(error))
+            return
+        for fact in facts:
+            if isinstance(fact, worker.CheckpointWritten) and not self._is_whole(fact):
+                continue
+            if isinstance(fact, worker.Failed):
+                self._log(fact)
+            self._execute(fact)
+
+    def _is_whole(self, fact: worker.CheckpointWritten) -> bool:
+        """Whether the directory is what the worker says, names and sizes; every byte is checked before it is used."""
+        reached("checkpoint_reported")
+        problem = _problem(self._home.checkpoints / fact.checkpoint, fact.manifest_sha256)
+        if problem is not None:
+            self._lose_worker("storage", f"{fact.checkpoint} was reported and is not there whole: {problem}")
+        return problem is None
+
+    def _check_worker(self) -> None:
+        """End a worker that is silent for too long, or that died before it could say anything."""
+        process, attempt = self._worker, self._ledger.state.attempt
+        if process is None:
+            return
+        if process.has_ended():
+            self._hear_worker(process)  # what it said last is still in the socket
+            if process is self._worker and not process.connected:
+                self._lose_worker("killed", f"{process.exit_reason()} before it was up; see logs/worker.log")
+            return
+        silence_s = time.monotonic() - process.last_heard
+        limit_s = self._config.worker.silence_s if process.connected else CONNECT_S
+        if attempt is not None and silence_s > limit_s:
+            self._lose_worker("hang", f"the worker made no progress for {silence_s:.0f} s and was ended")
+
+    def _lose_worker(self, failure: kinds.Failure, message: str) -> None:
+        attempt = self._ledger.state.attempt
+        self._end_worker()
+        if attempt is not None:
+            self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message))
+        else:
+            self._write(f"{message}; nothing was running")
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            process, self._worker = self._worker, None
+            process.unregister(self._selector)
+            process.kill()
+            process.close()
+
+    def _order(self, order: worker.AnyOrder) -> None:
+        """Give the order once, to the worker that is up, or to a new one."""
+        if self._worker is None:
+            self._worker = WorkerProcess(self._home, self._worker_module)
+            self._worker.register(self._selector)
+        sent = self._worker.sent
+        # an attempt that was asked to yield gets nothing more: it would begin again behind its own end
+        if (type(order), order.attempt) not in sent and (worker.Yield, order.attempt) not in sent:
+            self._worker.send(order)
+
+    def _log(self, fact: worker.Failed) -> None:
+        with (self._home.logs / "worker.log").open("a", encoding="utf-8") as log:
+            log.write(f"{timestamp()} attempt {fact.attempt} failed: {fact.message}\n{fact.trace}\n")
+
+    # -- effects ----------------------------------------------------------------------------------------------------
+
+    def _do_what_is_owed(self) -> float:
+        """Carry out every effect; how long to wait then, in seconds."""
+        wait_s = CATCH_UP_EVERY_S
+        for effect in next_effects(self._ledger.state, time.time()):
+            match effect:
+                case effects.BeginAttempt():
+                    wait_s = self._begin_attempt(effect)
+                case effects.PrepareData():
+                    self._prepare(effect)
+                case effects.TrainJob():
+                    self._order(
+                        worker.Train(
+                            attempt=effect.attempt,
+                            global_step=effect.global_step,
+                            step=effect.step,
+                            until=effect.until,
+                            checkpoint=effect.checkpoint,
+                            carry_optimizer=effect.carry_optimizer,
+                        )
+                    )
+                case effects.AskYield():
+                    if self._worker is None:  # asked before the attempt had a worker: there is nothing to wait for
+                        self._execute(worker.Yielded(attempt=effect.attempt))
+                    else:
+                        self._order(worker.Yield(attempt=effect.attempt))
+                case effects.MoveRejected():
+                    self._move_rejected(effect)
+                    wait_s = 0.0
+                case effects.WaitUntil():
+                    wait_s = min(wait_s, max(0.0, effect.at - time.time()))
+                case effects.Leave():
+                    self._leave("asked to stop")
+        return wait_s
+
+    def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
+        """Journal the attempt, under the config as the file has it now."""
+        try:
+            self._config = load_config(self._home.config)
+        except UserError as error:
+            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
+            return CATCH_UP_EVERY_S
+        job = self._ledger.state.current
+        if job is not None and job.begun and job.settings != self._config.job:
+            self._write(f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with")
+        with contextlib.suppress(Refused):  # somebody else's append came first; the next turn sees it
+            self._execute(commands.StartAttempt(job=effect.job, settings=self._config.job))
+        return 0.0
+
+    def _prepare(self, effect: effects.PrepareData) -> None:
+        if not self._home.data_file(effect.job).exists():
+            finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
+        self._order(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
+
+    def _move_rejected(self, effect: effects.MoveRejected) -> None:
+        rejection = effect.rejection
+        report: dict[str, object] = {
+            "problem": rejection.problem,
+            "line": rejection.line,
+            "message": rejection.message,
+            "job": effect.job,
+            "at": timestamp(),
+        }
+        target = put_in_rejected(self._home, self._home.data_file(effect.job), rejection.name, report)
+        self._execute(commands.RecordRejectedMoved(job=effect.job, path=self._home.relative(target)))
+
+    def _leave(self, reason: str) -> None:
+        if self._worker is not None:
+            self._worker.send(worker.Shutdown(attempt=0))
+        self._execute(commands.LeaveHome(reason=reason))
+        self._done = True
+
+    def _disk_full(self, error: NoSpace) -> int:
+        """Say so in the journal, from its reserve; nothing half-done is left, and the next start goes on."""
+        self._end_worker()
+        message = f"the disk is full: {error.path}"
+        self._ledger.journal.release_reserve()
+        with contextlib.suppress(NoSpace):  # not even that fits: then the message is on stderr alone
+            self._ledger.execute(commands.RecordStorageExhausted(message=message))
+        raise UserError(message, "make room; `keepstep run` then goes on from the last commit", STORAGE_FAILED)
+
+
+def _problem(directory: Path, manifest_sha256: str) -> str | None:
+    """Why the checkpoint in `directory` is not the one reported; None if it is."""
+    try:
+        manifest = read_manifest(directory)
+        if hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
+            return f"{MANIFEST} is not the one that was reported"
+        for name, entry in manifest.files.items():
+            if (directory / name).stat().st_size != entry.size_bytes:
+                return f"{name} does not have the size of the manifest"
+    except CheckpointBroken as error:
+        return error.problem
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    return None

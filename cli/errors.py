@@ -1,0 +1,86 @@
+"""How the shell ends, and what it says then.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | refused or failed, the reason on stderr |
+| 2 | the command line itself was wrong |
+| 3 | the journal is damaged |
+| 4 | storage failed: an I/O error, or no space |
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from core.errors import IllegalEvent, Refused
+from events.errors import EventError
+from journal.errors import JournalDamaged, JournalError, JournalReadFailed, StorageFailed
+
+REFUSED = 1
+DAMAGED = 3
+STORAGE_FAILED = 4
+
+STORAGE_ERRNOS = {errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+
+
+class UserError(Exception):
+    """Something that the person at the keyboard can mend. Data: what happened, and what to do."""
+
+    def __init__(self, reason: str, advice: str = "", exit_code: int = REFUSED) -> None:
+        self.reason = reason
+        self.advice = advice
+        self.exit_code = exit_code
+        super().__init__(reason)
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code for an error that people can meet; None for a bug, which keeps its traceback."""
+    match error:
+        case UserError():
+            return error.exit_code
+        case Refused():
+            return REFUSED
+        case JournalDamaged() | EventError() | IllegalEvent():
+            return DAMAGED
+        case StorageFailed() | JournalReadFailed():
+            return STORAGE_FAILED
+        case JournalError():
+            return REFUSED
+        case OSError() if error.errno in STORAGE_ERRNOS:
+            return STORAGE_FAILED
+        case OSError() if error.filename is not None:
+            return REFUSED
+        case _:
+            return None
+
+
+def explain(error: BaseException) -> str:
+    """What happened and what to do, as one text."""
+    if isinstance(error, UserError) and error.advice:
+        return f"{error.reason}\n  → {error.advice}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def fail(error: BaseException, code: int) -> NoReturn:
+    """End the process with a reason on stderr."""
+    sys.stderr.write(f"keepstep: {explain(error)}\n")
+    raise SystemExit(code) from error
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors that people can meet become a sentence and an exit code; bugs pass through."""
+    try:
+        yield
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        fail(error, code)

@@ -1,0 +1,71 @@
+"""The home: the directory that one daemon owns, and what stands where in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cli.errors import UserError
+
+CONFIG = "keepstep.toml"
+
+
+class Home:
+    """Paths of a home. Nothing is created by asking for one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / CONFIG
+        self.inbox = root / "inbox"
+        self.journal = root / "journal"
+        self.data = root / "data"
+        self.rejected = root / "rejected"
+        self.checkpoints = root / "checkpoints"
+        self.quarantine = root / "quarantine"
+        self.models = root / "models"
+        self.logs = root / "logs"
+        self.run = root / "run"
+        self.status = root / "status" / "status.json"
+        self.snapshot = root / "status" / "snapshot.json"
+        self.daemon_lock = root / "run" / "daemon.lock"
+
+    def directories(self) -> list[Path]:
+        """Every directory of a home that keepstep makes."""
+        return [
+            self.inbox,
+            self.inbox / "high",
+            self.inbox / "low",
+            self.data,
+            self.rejected,
+            self.checkpoints,
+            self.quarantine,
+            self.status.parent,
+            self.logs,
+            self.run,
+        ]
+
+    def data_file(self, job: str) -> Path:
+        """Where the bytes of a job are kept."""
+        return self.data / f"{job}.jsonl"
+
+    def relative(self, path: Path) -> str:
+        """`path` as it is written in the journal."""
+        return path.relative_to(self.root).as_posix()
+
+
+def find_home(given: Path | None) -> Home:
+    """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository."""
+    named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)
+    if named is not None:
+        root = named.expanduser().absolute()
+        if not (root / CONFIG).is_file():
+            raise UserError(f"{root} is not a keepstep home: it has no {CONFIG}", "make one with `keepstep init`")
+        return Home(root)
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        if (directory / CONFIG).is_file():
+            return Home(directory)
+    raise UserError(
+        f"no keepstep home here: neither {here} nor any directory above it has a {CONFIG}",
+        "go to your home, name it with --home or KEEPSTEP_HOME, or make one with `keepstep init`",
+    )

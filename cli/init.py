@@ -1,0 +1,58 @@
+"""Making a home."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from cli.config import METHODS, Config, config_text
+from cli.errors import UserError
+from cli.home import Home
+from cli.ledger import Ledger
+from cli.version import VERSION
+from core.commands import CreateHome
+from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
+from journal import durable
+
+
+def create_home(directory: Path, *, model: str, method: str = "lora", config: Config | None = None) -> Home:
+    """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
+
+    Raises UserError if there is one already, OSError.
+    """
+    home = Home(directory.expanduser().absolute())
+    if home.config.exists():
+        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
+    if config is None:
+        config = Config(
+            job=JobSettings(
+                model=ModelSettings(path=_from_anywhere(model)),
+                method=LoraSettings() if method == "lora" else FullSettings(),
+                training=_training(method),
+            )
+        )
+    home.root.mkdir(parents=True, exist_ok=True)
+    for path in home.directories():
+        path.mkdir(parents=True, exist_ok=True)
+    if not home.journal.exists():  # an init that was killed had come so far
+        Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
+    durable.write_atomically(home.config, config_text(config).encode(), sync=True)
+    return home
+
+
+def _from_anywhere(model: str) -> str:
+    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if model.startswith(("/", ".", "~")):
+        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
+    return model
+
+
+def _training(method: str) -> TrainingSettings:
+    if method == "lora":
+        return TrainingSettings()
+    return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model

@@ -1,0 +1,163 @@
+"""The journal and what is folded from it, as one process holds them.
+
+Every change goes one way: take the lock, fold what others wrote, decide on that, append, fold, show. So a command is
+durable when it returns, whether or not a daemon runs, and the views are never ahead of the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from cli.errors import UserError
+from cli.home import Home
+from cli.reading import position_of, witnesses
+from core.commands import AnyCommand, CreateHome
+from core.decide import decide
+from core.errors import IllegalEvent
+from core.state import State
+from events.codec import Record, decode_record, encode
+from events.kinds import AnyEvent
+from journal import Journal, Transaction
+from journal.errors import JournalMissing, PositionLost
+from projections.fold import fold
+from projections.progress import Folded
+from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
+from projections.status import read_status, status_view, write_status
+
+SNAPSHOT_EVERY = 2_000
+"""Records. A start replays at most this many, some milliseconds; a snapshot of a usual state costs one."""
+
+
+class Ledger:
+    """Open with `Ledger.open`; change with `execute`; close to leave a fresh snapshot behind."""
+
+    def __init__(self, home: Home, journal: Journal[Record], folded: Folded, snapshot_seq: int) -> None:
+        self.home = home
+        self.journal = journal
+        self.folded = folded
+        self.heartbeat_at = 0.0
+        """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
+        self._snapshot_seq = snapshot_seq
+        self._transaction: Transaction[Record] | None = None
+
+    @classmethod
+    def create(cls, home: Home, command: CreateHome) -> None:
+        """Begin the journal of a new home."""
+        events = decide(State(), command, time.time())
+        Journal.create(home.journal, at=timestamp(), first=[encode(event) for event in events])
+
+    @classmethod
+    def open(cls, home: Home, *, from_first_record: bool = False) -> Ledger:
+        """Recover the journal and fold it: from the snapshot, or (`from_first_record`) from the beginning.
+
+        Raises journal.errors.JournalError, events.errors.UnknownEvent, core.errors.IllegalEvent.
+        """
+        snapshot = None if from_first_record else read_snapshot(home.snapshot)
+        try:
+            return cls._open_after(home, snapshot)
+        except (PositionLost, IllegalEvent):
+            if snapshot is None:
+                raise
+            return cls._open_after(home, None)  # the snapshot is a cache; what it led to proves nothing
+
+    @classmethod
+    def _open_after(cls, home: Home, snapshot: Snapshot | None) -> Ledger:
+        after = position_of(snapshot)
+        try:
+            journal = Journal.open(home.journal, decode=decode_record, after=after, witnesses=witnesses(home))
+        except JournalMissing as error:
+            raise UserError(
+                f"{home.root} has a config and no journal", "if it never ran, remove keepstep.toml and `keepstep init`"
+            ) from error
+        folded = snapshot.folded if snapshot else Folded()
+        try:
+            for batch in journal.read():
+                for record in batch:
+                    folded = fold(folded, record)
+        except BaseException:
+            journal.close()
+            raise
+        return cls(home, journal, folded, snapshot.seq if snapshot else 0)
+
+    @property
+    def state(self) -> State:
+        """The present, as far as this process has seen it."""
+        return self.folded.state
+
+    def execute(self, command: AnyCommand) -> Sequence[AnyEvent]:
+        """Decide on `command` and journal what follows; durable when this returns.
+
+        Raises core.errors.Refused with the reason; journal.errors.StorageFailed.
+        """
+        with self.exclusive() as transaction:
+            events = decide(self.state, command, time.time())
+            if events:
+                folded = self.folded
+                for event in events:  # in full, before a byte is written: nothing illegal is ever journaled
+                    folded = fold(folded, _unwritten(event))
+                self._apply(transaction.append([encode(event) for event in events], at=timestamp()))
+            return events
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Transaction[Record]]:
+        """Hold the append lock, with everything that others wrote folded in. `execute` inside shares it."""
+        if self._transaction is not None:
+            yield self._transaction
+            return
+        with self.journal.transaction() as transaction:
+            self._transaction = transaction
+            try:
+                self._apply(transaction.others)
+                yield transaction
+            finally:
+                self._transaction = None
+
+    def catch_up(self) -> Sequence[AnyEvent]:
+        """Fold what other processes wrote since; their events."""
+        with self.exclusive() as transaction:
+            return [record.event for record in transaction.others]
+
+    def show(self) -> None:
+        """Write the status file anew. Inside `exclusive`, so that an older view never replaces a newer one."""
+        position = self.journal.position
+        heartbeat_at = self.heartbeat_at
+        if not heartbeat_at and (shown := read_status(self.home.status)):
+            heartbeat_at = shown.daemon.heartbeat_at
+        write_status(
+            self.home.status,
+            status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at),
+        )
+
+    def save_snapshot(self) -> None:
+        """Leave the fold on disk, for the next start."""
+        at = self.journal.position
+        write_snapshot(
+            self.home.snapshot,
+            Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded),
+        )
+        self._snapshot_seq = at.seq
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self.journal.close()
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        for record in records:
+            self.folded = fold(self.folded, record)
+        self.show()
+        if self.journal.position.seq - self._snapshot_seq >= SNAPSHOT_EVERY:
+            self.save_snapshot()
+
+
+def timestamp() -> str:
+    """Now, as the journal writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _unwritten(event: AnyEvent) -> Record:
+    return Record(seq=0, at="", durable=0, prev="", event=event, crc="")

@@ -1,0 +1,22 @@
+"""The entry point `keepstep`."""
+
+from __future__ import annotations
+
+import sys
+
+from cli.errors import told
+from cli.quick import plain_status
+
+
+def main() -> None:
+    """Run the command that the process was started with."""
+    with told():
+        plain = plain_status(sys.argv[1:])
+        if plain is not None:
+            from cli.status import show_status
+
+            show_status(plain.home, json=plain.json)
+            return
+        from cli.app import app
+
+        app()

@@ -1,0 +1,104 @@
+"""Events as lines for a person who watches `keepstep run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from core.job import Job
+from core.state import State
+from events import kinds
+from events.kinds import AnyEvent
+
+STEP_LINE_EVERY_S = 2.0
+"""Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
+
+
+INDENT = " " * len("00:00:00  ")
+
+
+class Narrator:
+    """Says what happens, one line an event, and only as many steps as can be read."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._job: Job | None = None
+        self._last_step_line = 0.0
+
+    def look(self, state: State) -> None:
+        """Remember which job is in hand, before events about it come."""
+        self._job = state.current
+
+    def tell(self, event: AnyEvent, state: State) -> None:
+        """Say it, if there is something to say. `state`: after the event; what has just left it is remembered."""
+        self._job = state.current or self._job
+        line = self._line(event)
+        if line is not None:
+            self._write(f"{time.strftime('%H:%M:%S')}  {line.replace(chr(10), chr(10) + INDENT)}")
+
+    def _line(self, event: AnyEvent) -> str | None:
+        match event:
+            case kinds.FileEnqueued():
+                return f"{event.name} is in the queue"
+            case kinds.FileDuplicate():
+                return f"{event.name} was accepted before and is not learned again; see rejected/"
+            case kinds.AttemptStarted():
+                return f"{self._name(event.job)}: attempt {event.attempt}; reading and loading"
+            case kinds.JobPrepared(plan=plan):
+                cut = f", {plan.truncated_rows} cut to length" if plan.truncated_rows else ""
+                return (
+                    f"{self._name(event.job)}: {plan.rows} rows{cut}, {plan.tokens} tokens "
+                    f"({plan.trained_tokens} of them learned), {plan.epochs} × {plan.steps_per_epoch} steps"
+                )
+            case kinds.TrainingStarted():
+                changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""
+                start = f"step {event.step}" if event.step else "the beginning"
+                return f"{self._name(event.job)}: training from {start}{changed}"
+            case kinds.StepReached():
+                return self._step_line(event)
+            case kinds.DivergenceDetected():
+                return f"step {event.global_step} run again is not what it was: {event.expected_loss} → {event.loss}"
+            case kinds.CheckpointCommitted():
+                return f"committed {event.checkpoint} ({event.size_bytes / 1e6:.1f} MB)"
+            case kinds.JobTrained():
+                return f"{self._name(event.job)}: learned"
+            case kinds.JobRejected():
+                return f"{event.name}: rejected. {event.message}"
+            case kinds.AttemptInterrupted():
+                return f"attempt {event.attempt} was interrupted: {event.reason}; going on from the last commit"
+            case kinds.AttemptFailed():
+                return f"attempt {event.attempt} failed ({event.failure}): {event.message}"
+            case kinds.JobFailed():
+                return f"{self._name(event.job)}: {event.message}"
+            case kinds.JobSkipped():
+                again = self._job is not None and self._job.id == event.job and self._job.until is not None
+                return f"{self._name(event.job)}: {'restored' if again else 'skipped'}"
+            case kinds.DaemonHeld():
+                return f"waiting for you: {event.reason}\n→ {event.advice}"
+            case kinds.CheckpointQuarantined():
+                return f"{event.checkpoint} is damaged and set aside ({event.problem}); going on from {event.head}"
+            case kinds.PartialSwept():
+                return f"swept {event.path}"
+            case kinds.PauseRequested():
+                return "pausing at the next step"
+            case kinds.Resumed():
+                return "going on"
+            case kinds.StopRequested():
+                return "stopping after a commit"
+            case kinds.StorageExhausted():
+                return event.message
+            case _:
+                return None
+
+    def _step_line(self, event: kinds.StepReached) -> str | None:
+        now = time.monotonic()
+        total = self._job.goal if self._job is not None else None
+        if now - self._last_step_line < STEP_LINE_EVERY_S and event.step != total:
+            return None
+        self._last_step_line = now
+        loss = f"{event.loss:.4f}" if isinstance(event.loss, float | int) else event.loss
+        rate = event.tokens / event.seconds if event.seconds > 0 else 0.0
+        return f"step {event.step}/{total or '?'}  loss {loss}  lr {event.learning_rate:.2e}  {rate:.0f} tokens/s"
+
+    def _name(self, job: str) -> str:
+        return self._job.name if self._job is not None and self._job.id == job else job[:12]

@@ -1,0 +1,20 @@
+"""SIGTERM and SIGINT, taken over for the time of a block."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def taken_over(wakeup_fd: int, on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` for each, and write to `wakeup_fd` so that whoever waits there wakes. Given back behind it."""
+    before = {number: signal.signal(number, lambda *_: on_signal()) for number in (signal.SIGTERM, signal.SIGINT)}
+    fd_before = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

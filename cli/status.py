@@ -1,0 +1,149 @@
+"""`keepstep status`: what the journal says, held against what is alive."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cli.home import Home, find_home
+from cli.identity import daemon_is_alive
+from cli.terminal import Row, ago, bar, duration, local, number, print_json, print_report, report
+from journal import last_position
+from projections.status import StatusView, plain, read_status
+
+REFRESH_S = 1.0
+
+
+def show_status(home_option: Path | None, *, json: bool) -> None:
+    """`keepstep status`."""
+    home = find_home(home_option)
+    view, alive = current(home)
+    if json:
+        print_json({**plain(view), "alive": alive, "health": health(view, alive=alive)})
+    else:
+        print_report(status_rows(view, alive=alive))
+
+
+def watch_status(home_option: Path | None) -> None:
+    """`keepstep status --watch`."""
+    from rich.live import Live
+
+    home = find_home(home_option)
+    with Live(auto_refresh=False) as live:
+        try:
+            while True:
+                view, alive = current(home)
+                live.update(report(status_rows(view, alive=alive)), refresh=True)
+                time.sleep(REFRESH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def current(home: Home) -> tuple[StatusView, bool]:
+    """What the journal says now, and whether a daemon is alive to do it. Raises journal.errors.JournalError."""
+    view = _shown(home)
+    if view is None:
+        from cli.reading import read_view  # folding needs the machine, which the usual case can do without
+
+        view = read_view(home)
+    alive = daemon_is_alive(home.daemon_lock)
+    if not alive and view.job is not None and view.job.attempt is not None:
+        view = replace(view, job=replace(view.job, status="interrupted", attempt=None))  # nothing trains now
+    return view, alive
+
+
+def _shown(home: Home) -> StatusView | None:
+    """The status file, if the journal's last record is the one that it has seen."""
+    shown = read_status(home.status)
+    if shown is None:
+        return None
+    last = last_position(home.journal)
+    return shown if (last.seq, last.crc) == (shown.seq, shown.crc) else None
+
+
+def health(view: StatusView, *, alive: bool) -> str:
+    """One line: what keepstep does, or why it does nothing and what would change that."""
+    daemon, job = view.daemon, view.job
+    if not alive:
+        return _health_without_daemon(view)
+    if view.hold is not None:
+        return f"waiting for you: {view.hold.reason}"
+    if daemon.status == "paused":
+        return "paused; `keepstep resume` goes on"
+    if job is None:
+        return "waiting for files" if daemon.status == "idle" else daemon.status
+    doing = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
+    if doing is not None:
+        return f"{doing}: {job.name} commits at its next step"
+    if job.status == "training":
+        return f"training {job.name}"
+    if job.retry_at is not None:
+        return f"{job.name} failed and is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
+    return f"preparing {job.name}"
+
+
+def _health_without_daemon(view: StatusView) -> str:
+    if view.daemon.status not in {"off", "off_paused"}:
+        since = f", last heard of {ago(view.daemon.heartbeat_at)}" if view.daemon.heartbeat_at else ""
+        return (
+            f"not running: the daemon (pid {view.daemon.pid}) is gone{since}; "
+            f"`keepstep run` goes on from step {view.global_step}"
+        )
+    if view.hold is not None:
+        return f"not running, and waiting for you: {view.hold.reason}"
+    if view.daemon.status == "off_paused":
+        return "not running, and paused; `keepstep resume`, then `keepstep run`"
+    return "not running; `keepstep run` starts it"
+
+
+def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
+    """What `keepstep status` says, line by line."""
+    rows: list[Row] = []
+
+    def row(name: str, text: str, style: str = "") -> None:
+        rows.append(Row(name, text, style))
+
+    row("keepstep", health(view, alive=alive), "bold" if alive and view.hold is None else "bold yellow")
+    if view.hold is not None:
+        row("", f"→ {view.hold.advice}", "yellow")
+    if view.job is not None:
+        job = view.job
+        if job.steps_total:
+            row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
+        if job.loss is not None:
+            row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
+    if view.job is not None or view.queue.waiting:
+        row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
+    row("queue", _queue_line(view))
+    if view.checkpoint is not None:
+        row("committed", f"step {view.global_step}  ({view.checkpoint.id}, {view.checkpoint.size_bytes / 1e6:.1f} MB)")
+    else:
+        row("committed", "nothing yet")
+    counts = view.counts
+    row(
+        "done",
+        f"{counts.trained} learned, {counts.rejected} rejected, {counts.skipped} skipped, {len(view.failed)} failed",
+    )
+    for failed in view.failed:
+        row("failed", f"{failed.name}; `keepstep retry {failed.id[:12]}` brings it back")
+    for trouble in view.troubles:
+        row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
+    return rows
+
+
+def _queue_line(view: StatusView) -> str:
+    if not view.queue.waiting:
+        return "empty"
+    names = ", ".join(job.name for job in view.queue.next[:3])
+    more = view.queue.waiting - 3
+    return f"{view.queue.waiting} waiting: {names}" + (f" and {more} more" if more > 0 else "")
+
+
+def _eta(eta_s: float | None, alive: bool) -> str:
+    return f", {duration(eta_s)} to go" if alive and eta_s is not None else ""
+
+
+def _rate(tokens_per_s: float | None, alive: bool) -> str:
+    return f"   {tokens_per_s:.0f} tokens/s" if alive and tokens_per_s is not None else ""

@@ -1,0 +1,107 @@
+"""How things look on a terminal; into a pipe or a file they go plainly, and without loading rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Row(NamedTuple):
+    """A line of a report: what it is about, what there is to say, and how loudly (a rich style)."""
+
+    name: str
+    text: str
+    style: str = ""
+
+
+def print_report(rows: Sequence[Row]) -> None:
+    """Names in one column, texts in the other."""
+    if sys.stdout.isatty():
+        _print(report(rows))
+    else:
+        _print_plainly([[row.name, row.text] for row in rows])
+
+
+def report(rows: Sequence[Row]) -> RenderableType:
+    """The same, as rich draws it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(row.name, Text(row.text, row.style))
+    return table
+
+
+def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with a head."""
+    if not sys.stdout.isatty():
+        _print_plainly([columns, *rows])
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, header_style="dim", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _print(table)
+
+
+def print_json(what: Any) -> None:
+    """For scripts."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(what), indent=2).decode())
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
+
+
+def _print_plainly(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def bar(share: float) -> str:
+    """Twenty blocks and a percentage."""
+    full = round(20 * max(0.0, min(1.0, share)))
+    return "█" * full + "░" * (20 - full) + f" {100 * share:3.0f} %"
+
+
+def number(value: object) -> str:
+    """A journaled number: NaN is shown as NaN."""
+    return f"{value:.4f}" if isinstance(value, float | int) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A time that people can use."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def ago(at: float) -> str:
+    """How long `at` (Unix time) is past."""
+    return f"{duration(max(0.0, time.time() - at))} ago"
+
+
+def local(at: str) -> str:
+    """A journal's time on the wall clock of the reader."""
+    from datetime import UTC, datetime
+
+    return datetime.fromisoformat(at).replace(tzinfo=UTC).astimezone().strftime("%m-%d %H:%M:%S")

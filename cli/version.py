@@ -1,0 +1,5 @@
+"""Which keepstep this is."""
+
+from importlib.metadata import version
+
+VERSION = version("keepstep")

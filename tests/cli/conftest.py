@@ -1,0 +1,66 @@
+"""Homes without a model: what is learned in them is learned by the fake worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.config import Config, WorkerSettings
+from cli.daemon import Daemon
+from cli.home import Home
+from cli.init import create_home
+from events.kinds import AnyEvent
+from events.settings import CheckpointSettings, JobSettings, ModelSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A new home; three steps to a checkpoint, half a second of silence is too long."""
+    config = Config(
+        job=JobSettings(
+            model=ModelSettings(path="nowhere"),
+            checkpoints=CheckpointSettings(every_steps=3, every_seconds=0.0, keep=2),
+        ),
+        worker=WorkerSettings(silence_s=1.0),
+    )
+    return create_home(tmp_path / "home", model="nowhere", config=config)
+
+
+@pytest.fixture
+def drop(home: Home) -> Callable[..., Path]:
+    """`drop("name", "ok ok die")` puts a complete file into the inbox."""
+
+    def into_inbox(name: str, steps: str, lane: str = "") -> Path:
+        path = home.inbox / lane / name
+        path.write_text("\n".join(steps.split()) + "\n", encoding="utf-8")
+        os.utime(path, (1.0, 1.0))
+        return path
+
+    return into_inbox
+
+
+@pytest.fixture
+def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Runs the daemon in this process, with the fake worker, until idle; what it said."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def until_idle(*, until_idle: bool = True) -> list[str]:
+        said: list[str] = []
+        Daemon(home, until_idle=until_idle, write=said.append, worker_module="tests.fakes.worker").run()
+        return said
+
+    return until_idle
+
+
+@pytest.fixture
+def events(home: Home) -> Callable[[], list[AnyEvent]]:
+    """Everything that the home's journal says."""
+    from events.codec import decode_record
+    from journal import START, follow
+
+    return lambda: [record.event for record in follow(home.journal, decode_record, START)[0]]

@@ -1,0 +1,217 @@
+"""The commands as people type them: what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.home import Home
+from cli.identity import DaemonLock
+from cli.quick import plain_status
+
+COMMAND = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
+
+
+def keepstep(*arguments: str, home: Home | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200"}
+    environment.pop("KEEPSTEP_HOME", None)
+    if home is not None:
+        environment["KEEPSTEP_HOME"] = str(home.root)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+
+
+def test_a_new_home_says_what_to_do_next(tmp_path: Path) -> None:
+    """And is not made twice."""
+    made = keepstep("init", str(tmp_path / "h"), "--model", "m")
+    assert made.returncode == 0
+    assert "keepstep run" in made.stdout
+    assert (tmp_path / "h" / "keepstep.toml").exists()
+    again = keepstep("init", str(tmp_path / "h"), "--model", "m")
+    assert again.returncode == 1
+    assert "is a home already" in again.stderr
+
+
+def test_a_model_directory_is_named_from_where_the_person_stands(tmp_path: Path) -> None:
+    """A relative path would mean something else in the home; one that is not there is said at once."""
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert keepstep("init", "h", "--model", "models/mine", cwd=tmp_path).returncode == 0
+    assert f'path = "{tmp_path}/models/mine"' in (tmp_path / "h" / "keepstep.toml").read_text(encoding="utf-8")
+    assert keepstep("init", "i", "--model", "hub/id", cwd=tmp_path).returncode == 0
+    missing = keepstep("init", "j", "--model", "./nope", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "no model directory" in missing.stderr
+    assert not (tmp_path / "j").exists()
+
+
+def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
+    """As git finds its repository; outside, the message says how to get one."""
+    assert keepstep("queue", cwd=home.inbox / "high").stdout == "nothing waits\n"
+    outside = keepstep("queue", cwd=tmp_path)
+    assert outside.returncode == 1
+    assert "keepstep init" in outside.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stop"], "no daemon runs"),
+        (["resume"], "not paused"),
+        (["skip"], "no job is in hand"),
+        (["skip", "nope"], "no job in hand is called"),
+        (["retry", "nope"], "no job in hand is called"),
+        (["add", "nope.jsonl"], "does not exist; nothing was added"),
+        (["journal", "show", "99"], "no record fits"),
+        (["journal", "repair"], "not damaged"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason(arguments: list[str], message: str, home: Home) -> None:
+    """Exit code 1, one sentence on stderr, no traceback, nothing on stdout."""
+    done = keepstep(*arguments, home=home)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["status", "--nonsense"], ["add"], ["journal", "tail", "-n", "x"]])
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], home: Home) -> None:
+    """Usage is not refusal."""
+    assert keepstep(*arguments, home=home).returncode == 2
+
+
+def test_commands_are_durable_without_a_daemon(home: Home, tmp_path: Path) -> None:
+    """What returned 0 is in the journal, and in the status file."""
+    (tmp_path / "a.jsonl").write_text("ok\n", encoding="utf-8")
+    assert keepstep("add", str(tmp_path / "a.jsonl"), "--priority", "high", home=home).returncode == 0
+    assert keepstep("pause", home=home).returncode == 0
+    kinds = [
+        json.loads(line)["event"]["kind"]
+        for line in keepstep("journal", "tail", "--json", home=home).stdout.splitlines()
+    ]
+    assert kinds == ["home_created", "file_enqueued", "pause_requested"]
+    status = json.loads(home.status.read_bytes())
+    assert status["seq"] == 3
+    assert status["queue"]["next"][0]["name"] == "a.jsonl"
+    listed = json.loads(keepstep("queue", "--json", home=home).stdout)
+    assert [(job["name"], job["priority"]) for job in listed] == [("a.jsonl", "high")]
+
+
+def test_status_tells_a_living_daemon_from_a_dead_one(
+    home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
+    """A journal that ends in the middle of training, and nobody who holds the lock: nothing trains."""
+    from cli.ledger import Ledger
+    from core import commands
+
+    drop("a.jsonl", "ok")
+    run()
+    ledger = Ledger.open(home)
+    ledger.execute(commands.StartDaemon(pid=os.getpid(), process_started_at=1.0, boot_id="", host="", keepstep=""))
+    ledger.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="normal", known=False))
+    settings = ledger.state.stretches[-1].job.settings
+    assert settings is not None
+    ledger.execute(commands.StartAttempt(job="e" * 64, settings=settings))
+    ledger.close()
+    dead = json.loads(keepstep("status", "--json", home=home).stdout)
+    assert dead["alive"] is False
+    assert dead["job"]["status"] == "interrupted"
+    assert "not running" in dead["health"]
+    assert "training" not in keepstep("status", home=home).stdout
+    lock = DaemonLock(home.daemon_lock)
+    lock.take()
+    assert json.loads(keepstep("status", "--json", home=home).stdout)["health"] == "preparing b.jsonl"
+    lock.release()
+
+
+def test_the_quick_status_and_the_parsed_one_agree(home: Home) -> None:
+    """Two readers of the same options."""
+    quick = keepstep("status", "--json", home=home).stdout
+    from typer.testing import CliRunner
+
+    from cli.app import app
+
+    parsed = CliRunner().invoke(app, ["status", "--json", "--home", str(home.root)])
+    assert parsed.output == quick
+    assert plain_status(["status", "--home", "x", "--json"]) == (Path("x"), True)
+    assert plain_status(["status", "--home=x"]) == (Path("x"), False)
+    for other in (["status", "--help"], ["status", "--watch"], ["status", "--home"], ["status", "x"], ["queue"], []):
+        assert plain_status(other) is None
+
+
+def test_replay_rebuilds_every_view_from_the_first_record(
+    home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
+    """Views that were deleted or spoiled come back as they were."""
+    drop("a.jsonl", "ok ok")
+    run()
+    status = json.loads(home.status.read_bytes())
+    home.status.write_bytes(b"spoiled")
+    home.snapshot.unlink()
+    done = keepstep("journal", "replay", home=home)
+    assert done.returncode == 0
+    assert "verdict   clean" in done.stdout
+    again = json.loads(home.status.read_bytes())
+    status["daemon"]["heartbeat_at"] = again["daemon"]["heartbeat_at"] = 0
+    assert again == status
+
+
+def test_a_damaged_journal_is_refused_with_3_and_repaired_only_on_request(
+    home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
+    """One flipped byte: every command refuses and says where; repair keeps the bytes and goes on."""
+    drop("a.jsonl", "ok ok ok ok")
+    run()
+    segment = home.journal / "00000001.jsonl"
+    data = bytearray(segment.read_bytes())
+    at = data.index(b"step_reached") + 2
+    data[at] ^= 1
+    segment.write_bytes(data)
+    home.snapshot.unlink()
+    for command in (
+        ["pause"],
+        ["run", "--until-idle"],
+        ["journal", "verify"],
+        ["journal", "replay"],
+        ["journal", "repair"],
+    ):
+        done = keepstep(*command, home=home)
+        assert done.returncode == 3, command
+        assert "00000001.jsonl" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert segment.read_bytes() == bytes(data)
+    repaired = keepstep("journal", "repair", "--accept-loss", home=home)
+    assert repaired.returncode == 0, repaired.stderr
+    assert "given up" in repaired.stdout
+    assert segment.read_bytes() == bytes(data)
+    assert keepstep("journal", "verify", home=home).returncode == 0
+    run()
+
+
+def test_the_journal_command_stands_alone(home: Home) -> None:
+    """`journal verify` is `keepstep journal verify`."""
+    alone = subprocess.run(
+        [sys.executable, "-P", "-c", "from cli.journal import main; main()", "verify", "--home", str(home.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.stdout == keepstep("journal", "verify", home=home).stdout
+    assert alone.returncode == 0
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """And what is in the README exists."""
+    from typer.main import get_command
+
+    from cli.app import app
+    from cli.journal import app as journal_app
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    names = {*get_command(app).commands, *get_command(journal_app).commands}  # type: ignore[attr-defined]
+    assert [name for name in sorted(names) if name not in readme] == []

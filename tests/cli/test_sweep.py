@@ -1,0 +1,56 @@
+"""Debris goes; what is named, what is just being put in place, and what is somebody else's stays."""
+
+from __future__ import annotations
+
+from cli.home import Home
+from cli.ledger import Ledger
+from cli.sweep import CONDEMNED, discard, sweep, sweep_run
+
+
+def make(home: Home, *names: str) -> None:
+    for name in names:
+        (home.checkpoints / name).mkdir()
+        (home.checkpoints / name / "file").write_text("x", encoding="utf-8")
+
+
+def names(home: Home) -> set[str]:
+    return {path.name for path in home.checkpoints.iterdir()}
+
+
+def test_pruning_takes_the_one_that_was_given_up_and_no_other(home: Home) -> None:
+    """The worker may have put the next checkpoint in its place, and its word of it may still be on the way."""
+    make(home, "step-00000003-attempt-0001", "step-00000009-attempt-0001")
+    discard(home, "step-00000003-attempt-0001")
+    assert names(home) == {"step-00000009-attempt-0001"}
+
+
+def test_pruning_twice_is_the_same_as_once(home: Home) -> None:
+    """A restart may ask for it again."""
+    make(home, "step-00000003-attempt-0001")
+    for _ in range(2):
+        discard(home, "step-00000003-attempt-0001")
+    assert names(home) == set()
+
+
+def test_a_start_sweeps_what_no_record_names(home: Home) -> None:
+    """Unfinished, unnamed, half deleted: gone. Strangers stay."""
+    make(
+        home,
+        "step-00000009-attempt-0001",
+        ".staging-step-00000010-attempt-0001",
+        CONDEMNED + "step-00000001-attempt-0001",
+        "notes",
+        ".hidden",
+    )
+    ledger = Ledger.open(home)
+    sweep(ledger)
+    ledger.close()
+    assert names(home) == {"notes", ".hidden"}
+
+
+def test_sockets_of_dead_workers_go(home: Home) -> None:
+    """Only those: the lock beside them stays."""
+    (home.run / "worker-0123.sock").touch()
+    home.daemon_lock.touch()
+    sweep_run(home)
+    assert [path.name for path in home.run.iterdir()] == ["daemon.lock"]

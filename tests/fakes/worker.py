@@ -1,0 +1,227 @@
+"""A worker without torch: it speaks the protocol, learns nothing, and misbehaves on request.
+
+Each line of the data file is one step, and what is in it is done there:
+
+    ok          a step
+    die         the process ends, killed
+    die-once    the same, the first time only (a file beside the data remembers)
+    silent      nothing more is said
+    garbage     bytes that are no message
+    fail        an error of its own
+    wait        a step that takes until the daemon asks to yield
+    model       (first line) the model cannot be loaded
+    reject      (any line) the file is rejected, by that line's number
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+from events.settings import Plan
+from events.values import checkpoint_id
+from events.worker import (
+    AnyFact,
+    CheckpointWritten,
+    Committed,
+    Failed,
+    Hello,
+    Loaded,
+    Prepare,
+    Prepared,
+    Rejected,
+    Shutdown,
+    Step,
+    Train,
+    Yield,
+    Yielded,
+)
+from gpu import link
+from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe
+
+
+class FakeWorker:
+    """One connection to a daemon."""
+
+    def __init__(self, home: Path, connection: socket.socket) -> None:
+        self.home = home
+        self.connection = connection
+        self.orders: queue.SimpleQueue[Prepare | Train | Yield] = queue.SimpleQueue()
+        self.yield_asked = threading.Event()
+        self.committed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.job: Prepare | None = None
+        self.lines: list[str] = []
+
+    def tell(self, fact: AnyFact) -> None:
+        self.connection.sendall(link.encode(fact))
+
+    def listen(self) -> None:
+        reader = link.order_reader()
+        while data := self.connection.recv(65536):
+            while orders := reader.feed(data):
+                data = b""
+                for order in orders:
+                    self.take(order)
+        os._exit(0)
+
+    def take(self, order: object) -> None:
+        match order:
+            case Shutdown():
+                os._exit(0)
+            case Committed():
+                self.committed.put(order.checkpoint)
+            case Yield():
+                self.yield_asked.set()
+                self.orders.put(order)
+            case Prepare() | Train():
+                self.orders.put(order)
+
+    def serve(self) -> None:
+        threading.Thread(target=self.listen, daemon=True).start()
+        self.tell(Hello(attempt=0, pid=os.getpid()))
+        while True:
+            order = self.orders.get()
+            if isinstance(order, Prepare):
+                self.prepare(order)
+            elif isinstance(order, Train):
+                self.train(order)
+            else:
+                self.yield_asked.clear()
+                self.tell(Yielded(attempt=order.attempt))
+
+    def prepare(self, order: Prepare) -> None:
+        self.job = order
+        self.lines = (self.home / "data" / f"{order.job}.jsonl").read_text(encoding="utf-8").split()
+        if "reject" in self.lines:
+            line = self.lines.index("reject") + 1
+            self.tell(Rejected(attempt=order.attempt, problem="broken_json", line=line, message=f"line {line} is bad"))
+            return
+        steps = len(self.lines)
+        fingerprint = hashlib.sha256(order.job.encode()).hexdigest()
+        self.tell(
+            Prepared(
+                attempt=order.attempt,
+                plan=Plan(
+                    rows=steps,
+                    tokens=steps,
+                    trained_tokens=steps,
+                    truncated_rows=0,
+                    epochs=1,
+                    steps_per_epoch=steps,
+                    steps_total=steps,
+                    tokenizer_sha256="",
+                    batches_sha256=fingerprint,
+                ),
+            )
+        )
+
+    def train(self, order: Train) -> None:
+        assert self.job is not None
+        if self.lines[0] == "model":
+            self.tell(Failed(attempt=order.attempt, failure="model", message="there is no such model", trace=""))
+            return
+        self.tell(Loaded(attempt=order.attempt, environment={"device": "fake"}))
+        every = self.job.settings.checkpoints.every_steps
+        step, global_step, parent, saved = order.step, order.global_step, order.checkpoint, order.step
+        while step < order.until and not self.yield_asked.is_set():
+            if not self.behave(self.lines[step], order.attempt):
+                return
+            step, global_step = step + 1, global_step + 1
+            loss = int.from_bytes(hashlib.sha256(f"{self.job.job} {step}".encode()).digest()[:4], "big") / 2**32
+            self.tell(
+                Step(
+                    attempt=order.attempt,
+                    global_step=global_step,
+                    step=step,
+                    epoch=1,
+                    loss=loss,
+                    grad_norm=1.0,
+                    learning_rate=1e-4,
+                    tokens=1,
+                    seconds=0.01,
+                )
+            )
+            if step == order.until or (every and step - saved >= every):
+                parent, saved = self.save(order, step, global_step, parent), step
+        if step > saved:
+            self.save(order, step, global_step, parent)
+
+    def behave(self, line: str, attempt: int) -> bool:
+        """Whether there is a step after all."""
+        memory = self.home / "run" / "died-once"
+        match line:
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "die-once" if not memory.exists():
+                memory.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "silent":
+                time.sleep(3600)
+            case "garbage":
+                self.connection.sendall(b"\x00not a message\n")
+                time.sleep(3600)
+            case "fail":
+                self.tell(Failed(attempt=attempt, failure="code", message="it broke", trace="Traceback: here"))
+                return False
+            case "wait":
+                self.yield_asked.wait()
+        return True
+
+    def save(self, order: Train, step: int, global_step: int, parent: str | None) -> str:
+        assert self.job is not None
+        name = checkpoint_id(global_step, order.attempt)
+        directory = self.home / "checkpoints" / name
+        directory.mkdir()
+        (directory / "weights").write_text(f"{self.job.job} {step}", encoding="utf-8")
+        manifest = Manifest(
+            checkpoint=name,
+            cursor=Cursor(job=self.job.job, global_step=global_step, step=step, steps_total=len(self.lines), epoch=1),
+            lineage=Lineage(
+                attempt=order.attempt,
+                parent=parent,
+                data_sha256=self.job.job,
+                batches_sha256="",
+                tokenizer_sha256="",
+                settings=self.job.settings,
+            ),
+            parameters=(),
+            optimizer="none",
+            environment={},
+            files={"weights": describe(directory / "weights")},
+        ).encode()
+        (directory / MANIFEST).write_bytes(manifest)
+        self.tell(
+            CheckpointWritten(
+                attempt=order.attempt,
+                checkpoint=name,
+                global_step=global_step,
+                step=step,
+                parent=parent,
+                size_bytes=len(manifest),
+                manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+                reason="end" if step == order.until else "yield" if self.yield_asked.is_set() else "steps",
+            )
+        )
+        assert self.committed.get() == name
+        return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--socket", type=Path)
+    arguments = parser.parse_args()
+    with contextlib.suppress(BrokenPipeError, ConnectionError):
+        FakeWorker(arguments.home, link.connect(arguments.socket)).serve()
+
+
+if __name__ == "__main__":
+    main()
