@@ -1,0 +1,244 @@
+"""The rules between the folders, and the style that matters: layering, purity, weight, a test for each module."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import runpy
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("events", "journal", "core", "projections", "gpu", "cli")
+MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).glob("*.py"))
+HEAVY = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers")
+
+LONGEST_MODULE = 400
+"""Lines. When a module outgrows this, it is two."""
+
+IMPURE = {
+    "asyncio",
+    "datetime",
+    "fcntl",
+    "glob",
+    "io",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "select",
+    "shutil",
+    "signal",
+    "socket",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+    "uuid",
+}
+"""What would let a clock, chance, a thread or a file into the core."""
+
+IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+
+WITHOUT_LOGIC = {
+    "events/errors.py": "error types",
+    "journal/errors.py": "error types",
+    "core/errors.py": "error types",
+    "core/commands.py": "values; decided on in tests/core/test_decide.py",
+    "core/job.py": "values; moved by tests/core/test_transitions.py",
+    "projections/progress.py": "values; folded in tests/projections/test_fold.py",
+    "gpu/errors.py": "error types",
+    "cli/errors.py": "error types and exit codes",
+    "cli/version.py": "one number",
+}
+"""Modules that have nothing of their own to test, and why."""
+
+TESTED_ELSEWHERE = {
+    "journal/lock.py": "tests/journal/test_log.py",
+    "journal/segments.py": "tests/journal/test_log.py",
+    "journal/survey.py": "tests/journal/test_damage.py",
+    "journal/writer.py": "tests/journal/test_log.py",
+    "gpu/answer.py": "tests/cli/test_demo.py",
+    "gpu/manifest.py": "tests/gpu/test_checkpoint.py",
+    "gpu/unpack.py": "tests/cli/test_demo.py",
+    "gpu/warm.py": "tests/gpu/test_worker.py",
+    "cli/app.py": "tests/cli/test_commands.py",
+    "cli/control.py": "tests/cli/test_commands.py",
+    "cli/home.py": "tests/cli/test_commands.py",
+    "cli/identity.py": "tests/cli/test_daemon.py",
+    "cli/init.py": "tests/cli/test_commands.py",
+    "cli/journal.py": "tests/cli/test_commands.py",
+    "cli/ledger.py": "tests/cli/test_daemon.py",
+    "cli/main.py": "tests/cli/test_commands.py",
+    "cli/narrate.py": "tests/cli/test_daemon.py",
+    "cli/quick.py": "tests/cli/test_commands.py",
+    "cli/reading.py": "tests/cli/test_daemon.py",
+    "cli/repair.py": "tests/cli/test_commands.py",
+    "cli/show.py": "tests/cli/test_commands.py",
+    "cli/status.py": "tests/cli/test_commands.py",
+    "cli/terminal.py": "tests/cli/test_commands.py",
+    "cli/worker_process.py": "tests/cli/test_daemon.py",
+}
+"""Modules that are tested through what uses them, and where: their test is a whole command or a whole life."""
+
+
+def tree(module: Path) -> ast.Module:
+    """The syntax of one of our modules."""
+    return ast.parse((ROOT / module).read_text(encoding="utf-8"), str(module))
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The dotted names that a module imports, wherever in it."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def calls(module: Path) -> Iterator[str]:
+    """What a module calls, as it is written: `open`, `torch.load`."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """The heavy libraries that a fresh Python has loaded after `code`."""
+    report = f"{code}\nimport sys\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])"
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", report, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("LOADED")]
+    return set(line.split()[1:])
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_our_names_are_ours(package: str) -> None:
+    """Each name leads to our folder, and no other installed distribution would put something else there."""
+    module = importlib.import_module(package)
+    assert Path(str(module.__file__)).resolve() == ROOT / package / "__init__.py"
+    owners = {name for name in importlib.metadata.packages_distributions().get(package, []) if name != "keepstep"}
+    assert not owners
+
+
+def test_the_wheel_holds_the_six_folders_and_no_tests() -> None:
+    """An application: an explicit list, nothing found by looking around."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert sorted(wheel["packages"]) == sorted(PACKAGES)
+    assert set(wheel) == {"packages"}
+    assert not [path for package in PACKAGES for path in (ROOT / package).rglob("test*")]
+
+
+def test_no_module_stands_outside_the_flat_folders() -> None:
+    """One level: what lives in a folder is seen at once."""
+    nested = [path for package in PACKAGES for path in (ROOT / package).glob("*/*.py")]
+    assert not nested
+
+
+# -- layers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_import_contracts_hold() -> None:
+    """Who may know whom, as pyproject.toml has it."""
+    command = Path(sys.executable).with_name("lint-imports")
+    ran = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] == "core"], ids=str)
+def test_the_core_is_pure(module: Path) -> None:
+    """No clock, no chance, no file, no thread: they come in as arguments."""
+    assert not {name.partition(".")[0] for name in imports(module)} & IMPURE
+    assert not set(calls(module)) & IMPURE_CALLS
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_nothing_is_ever_unpickled(module: Path) -> None:
+    """A checkpoint from somewhere must not be able to run code."""
+    assert not {name.partition(".")[0] for name in imports(module)} & {"pickle", "cPickle", "dill", "shelve", "joblib"}
+    assert not [call for call in calls(module) if call in {"torch.load", "torch.save", "numpy.load", "np.load"}]
+
+
+def test_only_the_worker_knows_torch() -> None:
+    """At any depth of a module: an import inside a function counts too."""
+    knowing = {module for module in MODULES for name in imports(module) if name.partition(".")[0] in HEAVY}
+    assert {module.parts[0] for module in knowing} == {"gpu"}
+
+
+# -- weight ---------------------------------------------------------------------------------------------------------
+
+
+def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
+    """It is asked often, and has to be there at once."""
+    home = tmp_path / "home"
+    init = f"from pathlib import Path\nfrom cli.init import create_home\ncreate_home(Path({str(home)!r}), model='tiny')"
+    assert loaded_by(init) == set()
+    asked = "import sys\nsys.argv = ['keepstep', *sys.argv[1:]]\nfrom cli.main import main\nmain()"
+    assert loaded_by(asked, "status", "--home", str(home)) == set()
+    assert loaded_by(asked, "status", "--json", "--home", str(home)) == set()
+
+
+def test_the_shell_loads_nothing_heavy() -> None:
+    """The daemon itself too: torch lives and dies with the worker."""
+    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.show, cli.status") == set()
+
+
+# -- style ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_says_its_purpose(module: Path) -> None:
+    """In its docstring, in a line or a few."""
+    assert ast.get_docstring(tree(module))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_is_one_thing(module: Path) -> None:
+    """And so not too long."""
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.name.startswith("__")], ids=str)
+def test_a_module_has_a_test_that_mirrors_it(module: Path) -> None:
+    """`core/queue.py` → `tests/core/test_queue.py`; or it is in one of the two lists above, with the reason."""
+    mirrors = list((ROOT / "tests" / module.parent).glob(f"test_{module.stem}*.py"))
+    name = module.as_posix()
+    listed = (name in WITHOUT_LOGIC) + (name in TESTED_ELSEWHERE)
+    assert listed <= 1
+    assert mirrors or listed, f"{name} has no tests/{module.parent}/test_{module.stem}.py and is in no list"
+
+
+def test_the_lists_of_exceptions_are_true() -> None:
+    """They name modules and tests that exist."""
+    for name in [*WITHOUT_LOGIC, *TESTED_ELSEWHERE, *TESTED_ELSEWHERE.values()]:
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
+    """Nothing is tested in a corner."""
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= {".", *PACKAGES, "crash", "scenarios"}
+
+
+def test_the_diagrams_are_what_the_tables_say() -> None:
+    """`python docs/make_state_diagrams.py` was run after the last change of `core/transitions.py`."""
+    script = runpy.run_path(str(ROOT / "docs" / "make_state_diagrams.py"))
+    text = (ROOT / "docs" / "state-machine.md").read_text(encoding="utf-8")
+    assert script["page"](text) == text
+    for name, picture in script["drawn"]().items():
+        assert f"<!-- drawn: {name} -->\n{picture}\n<!-- /drawn -->" in text
