@@ -1,0 +1,87 @@
+"""`keepstep status` beside `python -c "import typer"`: whole processes, in turn, into a pipe and on a terminal.
+
+With a short journal, with a long one (the tail behind the snapshot is what counts), and with many jobs in the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from cli.home import Home
+from cli.init import create_home
+from cli.ledger import Ledger
+from core import commands
+
+ROUNDS = 15
+STATUS = [sys.executable, "-c", "from cli.main import main; main()", "status"]
+TYPER = [sys.executable, "-c", "import typer"]
+
+Row = tuple[str, float, str, float]
+
+
+def piped(command: list[str], home: Home) -> float:
+    """Seconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
+    return time.perf_counter() - began
+
+
+def on_a_terminal(command: list[str], home: Home) -> float:
+    """The same with a terminal at the other end, so that rich draws."""
+    ours, theirs = pty.openpty()
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=theirs, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
+    seconds = time.perf_counter() - began
+    os.close(theirs)
+    os.close(ours)
+    return seconds
+
+
+def with_jobs(home: Home, count: int) -> None:
+    """Put `count` jobs into the queue; their files are not looked at."""
+    with closing(Ledger.open(home)) as ledger:
+        for number in range(count):
+            ledger.execute(
+                commands.AddFile(
+                    job=f"{number:064x}", name=f"file-{number}.jsonl", size_bytes=1, priority="normal", known=False
+                )
+            )
+        ledger.save_snapshot()
+
+
+def measure(name: str, home: Home, way: Callable[[list[str], Home], float]) -> Row:
+    """Median milliseconds, and the median of the ratios pair by pair."""
+    pairs = [(way(STATUS, home), piped(TYPER, home)) for _ in range(ROUNDS)][1:]
+    return (
+        f"status, {name}",
+        statistics.median(ours for ours, _ in pairs) * 1000,
+        "ms",
+        statistics.median(ours / theirs for ours, theirs in pairs),
+    )
+
+
+def main() -> list[Row]:
+    """Rows of (name, figure, unit, ratio to `import typer`)."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as directory:
+        for jobs in (0, 1_000, 10_000):
+            home = create_home(Path(directory) / str(jobs), model="none")
+            with_jobs(home, jobs)
+            rows.append(measure(f"{jobs} jobs waiting, into a pipe", home, piped))
+            rows.append(measure(f"{jobs} jobs waiting, on a terminal", home, on_a_terminal))
+    for name, count, unit, share in rows:
+        print(f"{name:<44} {count:>8.0f} {unit:<8} {share:>5.2f} of `import typer`")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
