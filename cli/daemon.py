@@ -66,6 +66,8 @@ class Daemon:
         self._wake_in, self._wake_out = socket.socketpair()
         self._inbox = Inbox(home, self._wake)
         self._worker: WorkerProcess | None = None
+        self._refused: set[Path] = set()
+        """Files that may not be read, said once."""
         self._signals = 0
         self._done = False
         self._next_beat = 0.0
@@ -215,7 +217,9 @@ class Daemon:
             except FileNotFoundError:
                 continue  # taken back before it was accepted
             except PermissionError as error:
-                self._write(f"{path.name} cannot be taken from the inbox: {error.strerror}")
+                if path not in self._refused:
+                    self._refused.add(path)
+                    self._write(f"{path.name} cannot be taken from the inbox: {error.strerror}")
                 continue
             for event in events:
                 self._narrator.tell(event, self._ledger.state)
@@ -234,6 +238,8 @@ class Daemon:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
+            if process is not self._worker:
+                return  # ended over an earlier word; what it said behind that counts no more
             if isinstance(fact, worker.CheckpointWritten) and not self._is_whole(fact):
                 continue
             if isinstance(fact, worker.Failed):
@@ -243,6 +249,8 @@ class Daemon:
     def _is_whole(self, fact: worker.CheckpointWritten) -> bool:
         """Whether the directory is what the worker says, names and sizes; every byte is checked before it is used."""
         reached("checkpoint_reported")
+        if fact.attempt != self._ledger.state.attempt:
+            return True  # of an attempt that has ended: nothing comes of it anyway
         problem = _problem(self._home.checkpoints / fact.checkpoint, fact.manifest_sha256)
         if problem is not None:
             self._lose_worker("storage", f"{fact.checkpoint} was reported and is not there whole: {problem}")

@@ -101,7 +101,11 @@ class Inbox:
 
 def _regular_files(directory: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
     """Files that may be taken, with size and time of change: no links, no directories, nothing unfinished."""
-    for name in sorted(os.listdir(directory)):  # noqa: PTH208  # names are all that is asked for
+    try:
+        names = os.listdir(directory)  # noqa: PTH208  # names are all that is asked for
+    except FileNotFoundError:
+        return  # removed by hand; if it comes back, the poll finds it
+    for name in sorted(names):
         if is_ignored(name):
             continue
         path = directory / name

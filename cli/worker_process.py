@@ -133,11 +133,15 @@ class WorkerProcess:
         self._path.unlink(missing_ok=True)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:  # nobody came: asked once more because the process has ended
+            return
         self.unregister(selector)
         self._connection = connection
         self.last_heard = time.monotonic()
         self.register(selector)
-        for order in self._pending:
-            self._connection.sendall(link.encode(order))
+        with contextlib.suppress(OSError):  # as in `send`
+            for order in self._pending:
+                self._connection.sendall(link.encode(order))
         self._pending.clear()

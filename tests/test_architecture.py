@@ -84,6 +84,7 @@ TESTED_ELSEWHERE = {
     "cli/reading.py": "tests/cli/test_daemon.py",
     "cli/repair.py": "tests/cli/test_commands.py",
     "cli/show.py": "tests/cli/test_commands.py",
+    "cli/signals.py": "tests/cli/test_daemon.py",
     "cli/status.py": "tests/cli/test_commands.py",
     "cli/terminal.py": "tests/cli/test_commands.py",
     "cli/worker_process.py": "tests/cli/test_daemon.py",

@@ -49,9 +49,9 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]
     """Runs the daemon in this process, with the fake worker, until idle; what it said."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def until_idle(*, until_idle: bool = True) -> list[str]:
+    def until_idle(*, until_idle: bool = True, worker_module: str = "tests.fakes.worker") -> list[str]:
         said: list[str] = []
-        Daemon(home, until_idle=until_idle, write=said.append, worker_module="tests.fakes.worker").run()
+        Daemon(home, until_idle=until_idle, write=said.append, worker_module=worker_module).run()
         return said
 
     return until_idle

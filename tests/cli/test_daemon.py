@@ -100,6 +100,21 @@ def test_a_silent_worker_is_ended_and_reported_as_hung(home: Home, drop: Drop, r
     assert state_of(home).counts == state_of(home).counts.__class__(trained=1, skipped=1)
 
 
+def test_a_worker_that_dies_before_it_is_up_is_one_failed_attempt(
+    home: Home, drop: Drop, run: Run, events: Events
+) -> None:
+    """A broken installation: said with the exit code and the log, not with a traceback of the daemon."""
+    drop("a.jsonl", "ok")
+    skipper = when(
+        lambda: any(isinstance(event, kinds.AttemptFailed) for event in events()),
+        lambda: _execute(home, commands.Skip()),
+    )
+    run(worker_module="tests.fakes.there_is_no_such_module")
+    skipper.join()
+    failed = next(event for event in events() if isinstance(event, kinds.AttemptFailed))
+    assert "exit code 1 before it was up" in failed.message
+
+
 def test_garbage_from_the_worker_ends_it(home: Home, drop: Drop, run: Run, events: Events) -> None:
     """What is no message is never guessed at."""
     drop("a.jsonl", "ok garbage")
