@@ -9,79 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from journal.storage import REAL, Storage
 
 COPY_CHUNK_BYTES = 1 << 20  # large enough that system calls do not matter, small enough for any machine
 
 
-class Storage:
-    """The file-system port. It exists so that tests can inject faults: fail, shorten, or stop at any single call.
-
-    Every call that the journal's promise hangs on goes through here, and nothing else does; that is why the surface is
-    this small, and why no method does more than one thing. All methods raise OSError.
-    """
-
-    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
-        return os.open(path, flags | os.O_CLOEXEC, mode)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
-
-    def read(self, fd: int, length: int, offset: int) -> bytes:
-        """At most `length` bytes; fewer only at the end of the file."""
-        return os.pread(fd, length, offset)
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        """How many bytes were taken: possibly not all."""
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def fdatasync(self, fd: int) -> None:
-        os.fdatasync(fd)
-
-    def truncate(self, fd: int, length: int) -> None:
-        os.ftruncate(fd, length)
-
-    def allocate(self, fd: int, length: int) -> None:
-        """Gives the file real blocks up to `length`."""
-        os.posix_fallocate(fd, 0, length)
-
-    def size(self, fd: int) -> int:
-        return os.fstat(fd).st_size
-
-    def drop_cache(self, fd: int, offset: int = 0) -> None:
-        """Makes the next read ask the disk: after a failed fsync, cached pages may show what the disk never got.
-
-        What follows `offset` is wanted soon, so the disk is asked for it at once.
-        """
-        os.posix_fadvise(fd, offset, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(fd, offset, 0, os.POSIX_FADV_WILLNEED)
-
-    def exists(self, path: Path | str) -> bool:
-        return os.access(path, os.F_OK)
-
-    def names(self, directory: Path) -> list[str]:
-        return os.listdir(directory)  # noqa: PTH208 - names are all that is asked for
-
-    def mkdir(self, path: Path, mode: int = 0o700) -> None:
-        os.mkdir(path, mode)  # noqa: PTH102 - the port speaks the system's own calls
-
-    def rename(self, source: Path, target: Path) -> None:
-        os.rename(source, target)  # noqa: PTH104
-
-    def unlink(self, path: Path) -> None:
-        os.unlink(path)  # noqa: PTH108
-
-
-REAL = Storage()
-
-
-def temporary_path(path: Path) -> Path:
+def temporary_path(path: Path, *, storage: Storage = REAL) -> Path:
     """A fresh name beside `path`, for what is still being written."""
-    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    return path.with_name(f".{path.name}.{storage.random_name()}.tmp")
 
 
 def is_temporary(name: str) -> bool:
@@ -91,12 +30,29 @@ def is_temporary(name: str) -> bool:
 
 @contextlib.contextmanager
 def opened(storage: Storage, path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
-    """A file descriptor for the time of a block."""
+    """A file descriptor for the time of a block. What fails with it fails under the name of the file."""
     fd = storage.open(path, flags, mode)
     try:
         yield fd
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
     finally:
         storage.close(fd)
+
+
+def chunks(storage: Storage, fd: int, size: int = COPY_CHUNK_BYTES) -> Iterator[bytes]:
+    """The content of an open file, piece by piece."""
+    offset = 0
+    while chunk := storage.read(fd, size, offset):
+        yield chunk
+        offset += len(chunk)
+
+
+def read_file(path: Path, *, storage: Storage = REAL) -> bytes:
+    """The whole content of a file."""
+    with opened(storage, path, os.O_RDONLY) as fd:
+        return b"".join(chunks(storage, fd))
 
 
 def write_all(storage: Storage, fd: int, data: bytes) -> None:
@@ -120,15 +76,51 @@ def fsync_directory(path: Path, *, storage: Storage = REAL) -> None:
         storage.fsync(fd)
 
 
+def is_directory(path: Path, *, storage: Storage = REAL) -> bool:
+    """Whether there is a directory of this name, and not a link to one."""
+    try:
+        return stat.S_ISDIR(storage.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def fsync_tree(path: Path, *, storage: Storage = REAL) -> None:
     """Every file and directory at and below `path` is on disk, the deepest first. Does not follow symbolic links."""
-    if not path.is_dir():
+    mode = storage.stat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return
+    if not stat.S_ISDIR(mode):
         fsync_file(path, storage=storage)
         return
-    for entry in sorted(path.iterdir()):
-        if not entry.is_symlink():
-            fsync_tree(entry, storage=storage)
+    for name in sorted(storage.names(path)):
+        fsync_tree(path / name, storage=storage)
     fsync_directory(path, storage=storage)
+
+
+def make_directory(path: Path, *, storage: Storage = REAL) -> None:
+    """The directory is there, and its name is on disk, with everything above it that had to be made.
+
+    Synced also if it was there: who made it may have been killed before that.
+    """
+    if not storage.exists(path.parent):
+        make_directory(path.parent, storage=storage)
+    with contextlib.suppress(FileExistsError):
+        storage.mkdir(path)
+    fsync_directory(path.parent, storage=storage)
+
+
+def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
+    """Deletes a file, or a directory with all that is in it; how many bytes the files had. Follows no link.
+
+    Not durable, and it need not be where what comes back after a power cut is deleted again.
+    """
+    found = storage.stat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        storage.unlink(path)
+        return found.st_size
+    size_bytes = sum(remove_tree(path / name, storage=storage) for name in sorted(storage.names(path)))
+    storage.rmdir(path)
+    return size_bytes
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, storage: Storage = REAL) -> None:
@@ -137,7 +129,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, 
     With `sync` it is on disk, name and all, when this returns. Without, a reader still never sees half of it, but a
     power cut may bring the old file back, or leave an empty one: for views that can be made again.
     """
-    temporary = temporary_path(path)
+    temporary = temporary_path(path, storage=storage)
     try:
         with opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as fd:
             write_all(storage, fd, data)
@@ -154,16 +146,14 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, 
 
 def copy_durably(source: Path, target: Path, *, mode: int = 0o644, storage: Storage = REAL) -> None:
     """Copies a file's content to `target`, whole or not at all, and on disk when this returns."""
-    temporary = temporary_path(target)
+    temporary = temporary_path(target, storage=storage)
     try:
         with (
             opened(storage, source, os.O_RDONLY) as reading,
             opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as writing,
         ):
-            offset = 0
-            while chunk := storage.read(reading, COPY_CHUNK_BYTES, offset):
+            for chunk in chunks(storage, reading):
                 write_all(storage, writing, chunk)
-                offset += len(chunk)
             storage.fsync(writing)
         storage.rename(temporary, target)
     except OSError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 
 from journal.errors import LockBusy
+from journal.storage import Storage
 
 TIMEOUT_S = 30.0  # a transaction takes well under a millisecond; who waits this long waits for something broken
 _FIRST_PAUSE_S = 0.000_5  # a transaction is mostly one fdatasync, so the lock is often free again by then
@@ -21,15 +21,14 @@ class AppendLock:
     The kernel drops it when the holder dies, however it dies. Close-on-exec, so that no child process keeps it.
     """
 
-    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, storage: Storage, path: Path, timeout_s: float = TIMEOUT_S) -> None:
         self.path = path
+        self._storage = storage
         self.timeout_s = timeout_s
-        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = storage.open(path, os.O_RDONLY | os.O_CREAT)
 
     def __enter__(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._storage.try_lock(self._fd):
             self._wait()
 
     def _wait(self) -> None:
@@ -38,17 +37,14 @@ class AppendLock:
         while time.monotonic() < deadline:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            return
+            if self._storage.try_lock(self._fd):
+                return
         raise LockBusy(self.path, self.timeout_s)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._storage.unlock(self._fd)
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._storage.close(self._fd)

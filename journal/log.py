@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Generic
 
 from journal import lock
-from journal.durable import REAL, Storage, fsync_directory, opened, temporary_path
+from journal.durable import fsync_directory, is_temporary, opened, remove_tree, temporary_path
 from journal.errors import (
     JournalDamaged,
     JournalExists,
@@ -29,10 +29,12 @@ from journal.segments import (
     begin_segment,
     keep_aside,
     load_chain,
+    new_id,
     reading,
     stands_at,
     sweep,
 )
+from journal.storage import REAL, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 from journal.writer import FULL, Writer, writing
 
@@ -41,6 +43,8 @@ RESERVE_BYTES = 1 << 20  # far more than the few records that say why nothing go
 EAGER_RECORDS = (
     16_384  # about 10 MB decoded; a start from a snapshot has far fewer, and memory newly touched costs time
 )
+NO_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""File systems that cannot set blocks aside have no reserve, and are not waited for to have one."""
 LOCK_NAME = "lock"
 RESERVE_NAME = "reserve"
 
@@ -71,9 +75,11 @@ class Journal(Generic[R]):
         self.verdict = Verdict.CLEAN
         """CLEAN, or TORN once an unfinished tail had to be put aside, on opening or in a later transaction."""
         self.position = START
+        self.reserve_is_spent = False
+        """Whether an append of this process found the disk full and was written from the reserve."""
         self._decode, self._storage, self._segment_bytes = decode, storage, segment_bytes
         with reading(directory / LOCK_NAME):
-            self._lock = lock.AppendLock(directory / LOCK_NAME, lock_timeout_s)
+            self._lock = lock.AppendLock(storage, directory / LOCK_NAME, lock_timeout_s)
         self._writer: Writer | None = None
         self._poison: StorageFailed | None = None
         self._unread: list[list[R]] = []
@@ -86,26 +92,26 @@ class Journal(Generic[R]):
 
         Raises JournalExists, StorageFailed.
         """
-        import shutil  # only whoever makes a journal pays for the compression libraries that it loads
-
         if storage.exists(directory):
             raise JournalExists(directory)
-        for debris in directory.parent.glob(f".{directory.name}.*.tmp"):
-            shutil.rmtree(debris, ignore_errors=True)
-        building = temporary_path(directory)
-        journal_id = os.urandom(16).hex()
+        building = temporary_path(directory, storage=storage)
+        journal_id = new_id(storage)
         lines, _ = frame(first, at=at, first_seq=1, durable=0, prev=START.crc, seed=seed_of(journal_id))
         records = b"".join(line + b"\n" for line in lines)
         try:
-            storage.mkdir(building)
-            storage.mkdir(building / KEPT)
+            for name in storage.names(directory.parent):
+                if name.startswith(f".{directory.name}.") and is_temporary(name):
+                    remove_tree(directory.parent / name, storage=storage)
+            storage.mkdir(building, 0o700)
+            storage.mkdir(building / KEPT, 0o700)
             with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT):
                 pass
             begin_segment(storage, building, journal_id, 1, START, first_seq=1, records=records)
             storage.rename(building, directory)
             fsync_directory(directory.parent, storage=storage)
         except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(building, storage=storage)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise JournalExists(directory) from error
             raise (NoSpace if error.errno in FULL else StorageFailed)(directory, error) from error
@@ -130,7 +136,7 @@ class Journal(Generic[R]):
         Raises JournalDamaged, JournalMissing, JournalReadFailed, FormatUnknown, StorageFailed, LockBusy; PositionLost
         if a repair gave the records of `after` up; and whatever `decode` raises for a whole record.
         """
-        if not directory.is_dir():
+        if not storage.exists(directory):
             raise JournalMissing(directory)
         self = cls(
             directory, decode=decode, storage=storage, segment_bytes=segment_bytes, lock_timeout_s=lock_timeout_s
@@ -183,7 +189,11 @@ class Journal(Generic[R]):
         records = [self._decode(line) for line in lines]
         if records[0].seq != writer.next_seq or records[-1].crc != crc:
             raise ValueError("the decoder reads back something else than was framed")
-        writer.append(lines, crc)
+        try:
+            writer.append(lines, crc)
+        except NoSpace:
+            self._spend_reserve()
+            writer.append(lines, crc)
         self.position = writer.position
         return records
 
@@ -197,10 +207,17 @@ class Journal(Generic[R]):
         """The number of the segment that `position` is in."""
         return self.position.segment
 
-    def release_reserve(self) -> None:
+    def _spend_reserve(self) -> None:
         """Gives the reserved blocks back to the file system, so that a few more records fit on a full disk."""
+        self.reserve_is_spent = True
         with self._storing(), contextlib.suppress(FileNotFoundError):
             self._storage.unlink(self.directory / RESERVE_NAME)
+
+    def restore_reserve(self) -> bool:
+        """Whether there is a reserve again: there was room for it."""
+        with self._lock:
+            self.reserve_is_spent = not self._make_reserve()
+        return not self.reserve_is_spent
 
     def close(self) -> None:
         """Lets go of the files. Nothing is pending: what was appended is on disk."""
@@ -263,13 +280,14 @@ class Journal(Generic[R]):
                 Finding(case, here.path, min(after.offset, here.size), after.seq, max(w.seq for w in denied), denied)
             )
 
-    def _make_reserve(self) -> None:
-        with (
-            contextlib.suppress(OSError),  # no room now: then it is made at a later start
-            opened(self._storage, self.directory / RESERVE_NAME, os.O_RDWR | os.O_CREAT) as fd,
-        ):
-            if self._storage.size(fd) < RESERVE_BYTES:
-                self._storage.allocate(fd, RESERVE_BYTES)
+    def _make_reserve(self) -> bool:
+        try:
+            with opened(self._storage, self.directory / RESERVE_NAME, os.O_RDWR | os.O_CREAT) as fd:
+                if self._storage.size(fd) < RESERVE_BYTES:
+                    self._storage.allocate(fd, RESERVE_BYTES)
+        except OSError as error:
+            return error.errno in NO_RESERVE
+        return True
 
     def _catch_up(self, witnesses: Sequence[Witness] = ()) -> list[R]:
         """What other processes appended since `position`; afterwards `position` is the durable end of the journal.

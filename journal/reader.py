@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 from zlib import crc32
 
-from journal.durable import REAL, Storage, opened
+from journal.durable import opened
 from journal.errors import JournalDamaged, PositionLost
 from journal.format import (
     START,
@@ -23,6 +23,7 @@ from journal.format import (
     segment_name,
 )
 from journal.segments import Chain, Segment, load_chain, reading, segment_numbers, stands_at
+from journal.storage import REAL, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 
 R = TypeVar("R", bound=Decoded)
@@ -131,7 +132,7 @@ class Replay(Generic[R]):
         witnesses: Sequence[Witness] = (),
     ) -> None:
         self._storage, self._chain, self._decode = storage, chain, decode
-        self._witnesses = [w for w in witnesses if w.seq > position.seq and not chain.gave_up(w.seq)]
+        self._witnesses = [w for w in witnesses if w.seq > position.seq]
         self._contradicted: list[Witness] = [w for w in witnesses if w.seq == position.seq and w.crc != position.crc]
         self.position = position
         self.finding: Finding | None = None

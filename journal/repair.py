@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from journal import lock
-from journal.durable import REAL, Storage
 from journal.errors import JournalDamaged, JournalReadFailed
 from journal.format import Witness, frame, seed_of, segment_name
 from journal.log import LOCK_NAME
-from journal.segments import begin_segment, keep_aside, load_chain, reading, segment_numbers, sweep
+from journal.segments import begin_segment, keep_aside, load_chain, new_id, reading, segment_numbers, sweep
+from journal.storage import REAL, Storage
 from journal.survey import Survey, survey
 from journal.verdicts import Verdict
 from journal.writer import writing
@@ -44,7 +43,7 @@ def repair(
     anything up), JournalMissing, StorageFailed, LockBusy.
     """
     with reading(directory / LOCK_NAME):
-        append_lock = lock.AppendLock(directory / LOCK_NAME, lock_timeout_s)
+        append_lock = lock.AppendLock(storage, directory / LOCK_NAME, lock_timeout_s)
     try:
         with append_lock:
             found = survey(directory, witnesses, storage=storage)
@@ -64,7 +63,7 @@ def _give_up(storage: Storage, directory: Path, found: Survey, event: bytes, at:
     end = found.position
     if end.segment:
         keep_aside(storage, directory / segment_name(end.segment), end.offset)
-    journal_id = found.id or os.urandom(16).hex()
+    journal_id = found.id or new_id(storage)
     first_seq = found.finding.last_seq + 1
     lines, _ = frame([event], at=at, first_seq=first_seq, durable=end.seq, prev=end.crc, seed=seed_of(journal_id))
     number = max([0, *segment_numbers(storage, directory)]) + 1

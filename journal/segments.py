@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from journal.durable import COPY_CHUNK_BYTES, Storage, is_temporary, opened, write_atomically
+from journal.durable import COPY_CHUNK_BYTES, is_temporary, opened, write_atomically
 from journal.errors import FormatUnknown, JournalMissing, JournalReadFailed
 from journal.format import (
     NO_CRC,
@@ -29,6 +29,7 @@ from journal.format import (
     segment_name,
     segment_number,
 )
+from journal.storage import Storage
 
 KEPT = "torn"
 """The directory, inside the journal's, of bytes that no longer count. Nothing in it is ever read or deleted here."""
@@ -75,6 +76,11 @@ class Chain(NamedTuple):
     def gave_up(self, seq: int) -> bool:
         """Whether a repair gave this record up. Its number is never used again."""
         return any(segment.start.seq < seq < segment.header.first_seq for segment in self.segments)
+
+
+def new_id(storage: Storage) -> str:
+    """An id for a new journal."""
+    return "".join(storage.random_name() for _ in range(4))
 
 
 @contextmanager
@@ -206,7 +212,7 @@ def keep_aside(storage: Storage, segment: Path, offset: int) -> Path | None:
 
 def make_kept_directory(storage: Storage, directory: Path) -> None:
     if not storage.exists(directory / KEPT):
-        storage.mkdir(directory / KEPT)
+        storage.mkdir(directory / KEPT, 0o700)
         with opened(storage, directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
             storage.fsync(fd)
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from journal.durable import REAL, Storage, opened
+from journal.durable import opened
 from journal.errors import JournalDamaged, JournalReadFailed
 from journal.format import START, Position, Witness, find_records, read_line, segment_name
 from journal.reader import Replay
 from journal.segments import Chain, Segment, digest, load_chain, read_header, reading, segment_numbers
+from journal.storage import REAL, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 
 

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from journal.durable import Storage, write_all
+from journal.durable import write_all
 from journal.errors import JournalReadFailed, NoSpace, StorageFailed
 from journal.format import Position, frame, seed_of, segment_name
 from journal.segments import begin_segment
+from journal.storage import Storage
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """No room for us, and the disk is well."""
@@ -52,12 +53,12 @@ class Writer:
         self._attach(position)
 
     def _attach(self, position: Position) -> None:
+        path = self._directory / segment_name(position.segment)
+        fd = self._storage.open(path, os.O_RDWR | os.O_APPEND)  # if that fails, everything here is as it was
         self.close()
-        self.position = position
-        self._path = self._directory / segment_name(position.segment)
+        self._fd, self._path, self.position = fd, path, position
         self._next_path = os.fspath(self._directory / segment_name(position.segment + 1))
         self._interrupted = StorageFailed(self._path, None)
-        self._fd = self._storage.open(self._path, os.O_RDWR | os.O_APPEND)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from journal import Journal, Line, read_line
-from journal.durable import Storage
+from journal.storage import Storage
 
 AT = "2026-11-22T03:00:00.123456Z"
 
@@ -90,6 +90,38 @@ class Unsynced(Storage):
     def fdatasync(self, fd: int) -> None: ...
     def allocate(self, fd: int, length: int) -> None: ...
     def drop_cache(self, fd: int, offset: int = 0) -> None: ...
+
+
+class Guarded(Unsynced):
+    """Notes every change that is made while nobody holds the append lock."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.unguarded: list[str] = []
+
+    def try_lock(self, fd: int, *, shared: bool = False) -> bool:
+        self.held = super().try_lock(fd, shared=shared)
+        return self.held
+
+    def unlock(self, fd: int) -> None:
+        super().unlock(fd)
+        self.held = False
+
+    def _note(self, name: str) -> None:
+        if not self.held:
+            self.unguarded.append(name)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        self._note("write")
+        return super().write(fd, data)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._note("rename")
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._note("unlink")
+        super().unlink(path)
 
 
 def create(directory: Path) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from journal import JournalDamaged, Position, Verdict, Witness, read_line, survey
-from tests.journal.helpers import append, create, events, open_journal, restore, snapshot
+from journal import JournalDamaged, Position, Verdict, Witness, format, read_line, survey
+from tests.journal.helpers import AT, append, create, event, events, open_journal, restore, snapshot
 
 PATTERNS = (0x01, 0x20, 0x80, 0xFF)
 """One bit; the case bit (it keeps hexadecimal digits and letters valid); not ASCII; all bits."""
@@ -177,3 +177,98 @@ def test_with_a_position_only_what_follows_is_read(layout: Layout, tmp_path: Pat
     found = events(tmp_path, after=Position(seq, crc, segment, end))
     assert found == [b'{"kind":"counted","n":%d}' % n for n in range(seq, seq + 3)]
     assert survey(tmp_path).verdict is Verdict.DAMAGED
+
+
+def header_of(data: bytes) -> format.Header:
+    """The header that a segment begins with."""
+    header = format.decode_header(data.partition(b"\n")[0])
+    assert header is not None
+    return header
+
+
+@pytest.mark.parametrize("change", [{"first_seq": 3}, {"prev": "00000001"}])
+def test_a_record_that_does_not_follow_the_one_before_it_is_not_believed(home: Path, change: dict[str, Any]) -> None:
+    """Though its own CRC holds: it may be an old one that the disk has put back."""
+    path = home / "00000001.jsonl"
+    seed = format.seed_of(header_of(path.read_bytes()).journal)
+    last = read_line(path.read_bytes().splitlines()[-1])
+    fitting = {"first_seq": 2, "prev": last.crc, "durable": 1, "at": AT, "seed": seed}
+    for fields, found in ((fitting, 2), ({**fitting, **change}, 1)):
+        restore(home.parent / str(found), snapshot(home))
+        lines, _ = format.frame([event(1)], **fields)
+        with (home.parent / str(found) / path.name).open("ab") as file:
+            file.write(lines[0] + b"\n")
+        surveyed = survey(home.parent / str(found))
+        assert surveyed.records == found
+        assert surveyed.verdict is (Verdict.CLEAN if found == 2 else Verdict.TORN)
+
+
+@pytest.mark.parametrize("seq", [1, 2, 5])
+def test_a_witness_of_any_record_is_heard(layout: Layout, tmp_path: Path, seq: int) -> None:
+    """Not of the last one alone: what it saw is in the middle of the journal by now."""
+    restore(tmp_path, layout.files)
+    lines = [line for data in layout.files.values() for line in data.splitlines() if b'{"seq":' in line[:8]]
+    seen = read_line(lines[seq - 1])
+    assert len(events(tmp_path, witnesses=[Witness("view", seq, seen.crc)])) == len(lines)
+    with pytest.raises(JournalDamaged, match=f"view remembers record {seq} with crc 00000001"):
+        open_journal(tmp_path, witnesses=[Witness("view", seq, "00000001")])
+
+
+def test_a_witness_that_contradicts_the_snapshot_is_heard(layout: Layout, tmp_path: Path) -> None:
+    """Both speak of the last record, and nothing is read behind it."""
+    restore(tmp_path, layout.files)
+    at = layout.position
+    assert events(tmp_path, after=at, witnesses=[Witness("view", at.seq, at.crc)]) == []
+    with pytest.raises(JournalDamaged, match="view remembers"):
+        open_journal(tmp_path, after=at, witnesses=[Witness("view", at.seq, "00000001")])
+
+
+def test_an_older_segment_that_is_too_short_is_damage_though_it_is_not_read(layout: Layout, tmp_path: Path) -> None:
+    """Its size is known without reading it."""
+    first = layout.files["00000001.jsonl"]
+    restore(tmp_path, {**layout.files, "00000001.jsonl": first[:-1]})
+    with pytest.raises(JournalDamaged, match="the next segment states what was there"):
+        open_journal(tmp_path, after=layout.position)
+
+
+def test_a_segment_under_another_number_is_damage(layout: Layout, tmp_path: Path) -> None:
+    """A copy that somebody put back in the wrong place."""
+    first = layout.files["00000001.jsonl"]
+    restore(tmp_path, {**layout.files, "00000002.jsonl": first})
+    assert survey(tmp_path).finding.case.name == "headless"
+    assert survey(tmp_path).finding.path == tmp_path / "00000002.jsonl"
+
+
+def test_a_segment_of_another_journal_is_damage_though_it_is_not_read(layout: Layout, tmp_path: Path) -> None:
+    """It is long enough and has the right number, but it is not what the next one continues."""
+    other = create(tmp_path / "other")
+    append(open_journal(other), *range(1, 40))
+    home = tmp_path / "journal"
+    restore(home, {**layout.files, "00000001.jsonl": (other / "00000001.jsonl").read_bytes()})
+    with pytest.raises(JournalDamaged):
+        open_journal(home, after=layout.position)
+
+
+def test_a_change_that_keeps_every_crc_is_seen_by_the_survey(layout: Layout, tmp_path: Path) -> None:
+    """The next segment states the SHA-256: a header that was written anew is not the one that was there."""
+    line, _, records = layout.files["00000001.jsonl"].partition(b"\n")
+    header = header_of(line)
+    created = header.created.replace(header.created[:4], "1999")
+    forged = format.encode_header(header._replace(created=created)) + records
+    assert len(forged) == len(layout.files["00000001.jsonl"])
+    restore(tmp_path, {**layout.files, "00000001.jsonl": forged})
+    surveyed = survey(tmp_path)
+    assert surveyed.verdict is Verdict.DAMAGED
+    assert surveyed.finding.path == tmp_path / "00000001.jsonl"
+
+
+def test_an_acknowledged_tail_that_vanishes_under_a_running_process_is_damage(home: Path) -> None:
+    """Whoever cut it off: the next transaction does not append behind a hole."""
+    journal = open_journal(home)
+    path = home / "00000001.jsonl"
+    before = path.read_bytes()
+    append(journal, 1)
+    path.write_bytes(before)
+    with pytest.raises(JournalDamaged):
+        append(journal, 2)
+    assert path.read_bytes() == before

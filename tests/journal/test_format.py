@@ -68,6 +68,16 @@ def test_a_header_reads_back_and_a_changed_one_does_not() -> None:
         assert format.decode_header(changed) is None, changed
 
 
+def test_only_a_record_with_its_own_crc_proves_anything() -> None:
+    """A header is no record, and a record with one changed byte is none: neither in its place nor among rubbish."""
+    header = format.encode_header(format.Header("0123456789abcdef" * 2, 1, 1, AT, None))[:-1]
+    [line], _ = format.frame([b"{}"], at=AT, first_seq=7, durable=6, prev=format.NO_CRC, seed=SEED)
+    changed = line.replace(b'"durable":6', b'"durable":9')
+    assert [format.is_whole(each, SEED) for each in (line, header, changed)] == [True, False, False]
+    rubbish = b"\0" + changed + b"\n" + line + b"\n"
+    assert [record.durable for _, record in format.find_records(rubbish, SEED)] == [6]
+
+
 def test_each_record_names_the_crc_of_the_one_before_across_segments(home: Path) -> None:
     """The chain has no seam at a rotation."""
     journal = open_journal(home, segment_bytes=900)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +28,7 @@ from journal import (
 from tests.journal.helpers import (
     AT,
     Faulty,
+    Guarded,
     Killed,
     Unsynced,
     append,
@@ -215,6 +219,38 @@ def test_a_failed_decode_before_the_write_writes_nothing(home: Path) -> None:
     append(journal, 1)
 
 
+@pytest.mark.parametrize("change", [{"seq": 7}, {"crc": "00000000"}])
+def test_what_would_read_back_as_another_record_is_not_written(home: Path, change: dict[str, Any]) -> None:
+    """Neither its number nor its bytes may be other than what was framed."""
+    changes: dict[str, Any] = {}
+    journal = Journal.open(home, decode=lambda line: read_line(line)._replace(**changes), storage=Unsynced())
+    before = snapshot(home)
+    changes.update(change)
+    with pytest.raises(ValueError, match="something else"):
+        append(journal, 1)
+    assert snapshot(home) == before
+
+
+def test_a_reserve_that_cannot_be_given_back_poisons(home: Path) -> None:
+    """The disk is not only full: nothing more is written, also when there is room again."""
+    storage = Faulty()
+    journal = open_journal(home, storage=storage)
+
+    def fail(code: int) -> Callable[..., int]:
+        def raising(*_: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+        return raising
+
+    storage.write, storage.unlink = fail(errno.ENOSPC), fail(errno.EIO)  # type: ignore[assignment,method-assign]
+    with pytest.raises(StorageFailed):
+        append(journal, 1)
+    del storage.write, storage.unlink
+    with pytest.raises(JournalPoisoned):
+        append(journal, 2)
+    assert events(home) == [event(0)]
+
+
 @pytest.mark.parametrize("fault", ["EIO", "EROFS"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_failed_write_or_fsync_poisons(home: Path, fault: str, call: int) -> None:
@@ -231,6 +267,21 @@ def test_a_failed_write_or_fsync_poisons(home: Path, fault: str, call: int) -> N
     assert events(home) in ([event(0)], [event(0), event(1)])
 
 
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_failed_rotation_poisons(home: Path, call: int) -> None:
+    """At its write, its fsync, its rename and the fsync of the directory: whether there is a new segment is unknown."""
+    storage = Faulty()
+    journal = open_journal(home, storage=storage, segment_bytes=500)
+    append(journal, 1)
+    storage.calls, storage.at, storage.fault = 0, call, "EIO"
+    with pytest.raises(StorageFailed):
+        append(journal, 2)
+    storage.at = 0
+    with pytest.raises(JournalPoisoned):
+        append(journal, 3)
+    assert events(home) == [event(0), event(1)]
+
+
 def test_an_interrupted_append_poisons(home: Path) -> None:
     """A signal handler that raises in the middle of a write is as bad as a failed write."""
     storage = Faulty()
@@ -242,18 +293,57 @@ def test_an_interrupted_append_poisons(home: Path) -> None:
         append(journal, 2)
 
 
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_full_disk_takes_the_append_back_and_the_journal_stays_usable(home: Path, call: int) -> None:
-    """From the write or from the fdatasync: back to the durable end."""
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_full_disk_takes_the_append_back_and_the_journal_stays_usable(home: Path, call: str) -> None:
+    """From the write or from the fdatasync, and the reserve did not help: back to the durable end."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     storage = Faulty()
     journal = open_journal(home, storage=storage)
     before = (home / "00000001.jsonl").read_bytes()
-    storage.calls, storage.at, storage.fault = 0, call, "ENOSPC"
+    setattr(storage, call, full)
     with pytest.raises(NoSpace):
         append(journal, 1)
     assert (home / "00000001.jsonl").read_bytes() == before
+    delattr(storage, call)
     append(journal, 2)
     assert events(home) == [event(0), event(2)]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_append_that_finds_the_disk_full_is_written_from_the_reserve(home: Path, call: int) -> None:
+    """So that what has to be said about a full disk can be said; the caller is told that the reserve is gone."""
+    storage = Faulty()
+    journal = open_journal(home, storage=storage)
+    storage.calls, storage.at, storage.fault = 0, call, "ENOSPC"
+    append(journal, 1)
+    assert journal.reserve_is_spent
+    assert not (home / "reserve").exists()
+    assert events(home) == [event(0), event(1)]
+    assert journal.restore_reserve()
+    assert not journal.reserve_is_spent
+    assert (home / "reserve").exists()
+
+
+def test_a_new_segment_that_cannot_be_opened_leaves_the_old_one_open(home: Path) -> None:
+    """The rotation is begun again by the next append; nothing is ever written to a descriptor that is closed."""
+    storage = Unsynced()
+    journal = open_journal(home, storage=storage, segment_bytes=300)
+    append(journal, 1)
+
+    def full(path: Path, flags: int, mode: int = 0o600) -> int:
+        if path.name == "00000003.jsonl" and flags & os.O_APPEND:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Unsynced.open(storage, path, flags, mode)
+
+    storage.open = full  # type: ignore[method-assign]
+    with pytest.raises(NoSpace):
+        append(journal, 2)
+    del storage.open
+    append(journal, 3)
+    assert events(home) == [event(0), event(1), event(3)]
 
 
 def test_a_full_disk_that_cannot_be_cut_back_poisons(home: Path) -> None:
@@ -278,16 +368,16 @@ def test_a_short_write_is_continued(home: Path) -> None:
 
 
 def test_the_reserve_is_real_and_comes_back(tmp_path: Path) -> None:
-    """Blocks, not a hole; given back on request, made again at the next start."""
+    """Blocks, not a hole; made again when there is room, and at the next start."""
     home = tmp_path / "journal"
     Journal.create(home, at=AT, first=[event(0)])
     reserve = home / "reserve"
     journal = Journal.open(home, decode=read_line)
     assert reserve.stat().st_blocks * 512 >= 1 << 20
-    journal.release_reserve()
-    journal.release_reserve()
-    assert not reserve.exists()
-    append(journal, 1)
+    reserve.unlink()
+    assert journal.restore_reserve()
+    assert reserve.stat().st_blocks * 512 >= 1 << 20
+    reserve.unlink()
     Journal.open(home, decode=read_line).close()
     assert reserve.exists()
 
@@ -315,6 +405,19 @@ def test_a_busy_lock_times_out_with_advice(home: Path) -> None:
     with one.transaction(), pytest.raises(LockBusy, match="fuser"):
         append(two, 1)
     append(two, 1)
+
+
+def test_nothing_is_changed_without_the_lock(home: Path) -> None:
+    """Neither debris swept nor a torn tail put aside on opening; nor an append."""
+    (home / ".debris.tmp").write_bytes(b"x")
+    with (home / "00000001.jsonl").open("ab") as file:
+        file.write(b"half")
+    storage = Guarded()
+    journal = open_journal(home, storage=storage)
+    assert journal.segment == 2
+    assert not (home / ".debris.tmp").exists()
+    append(journal, 1)
+    assert storage.unguarded == []
 
 
 def test_the_lock_does_not_outlive_its_holder_in_a_child(home: Path) -> None:

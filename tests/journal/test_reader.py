@@ -50,6 +50,18 @@ def test_following_from_a_record_that_was_taken_back_says_so(home: Path) -> None
         follow(home, read_line, journal.position._replace(offset=100_000))
 
 
+def test_following_from_the_start_of_another_segment_says_so(home: Path) -> None:
+    """A position right behind a header has no record of its own before it in the file: the header speaks for it."""
+    with (home / "00000001.jsonl").open("ab") as file:
+        file.write(b"half")
+    start = open_journal(home).position
+    assert start.segment == 2
+    assert follow(home, read_line, start) == ([], start)
+    for change in ({"crc": "00000001"}, {"seq": 9}):
+        with pytest.raises(PositionLost):
+            follow(home, read_line, start._replace(**change))
+
+
 def test_the_last_position_looks_past_an_unfinished_tail(home: Path) -> None:
     """Only whole transactions count."""
     journal = open_journal(home)

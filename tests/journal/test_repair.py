@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from journal import JournalDamaged, PositionLost, Survey, Verdict, Witness, repair, survey
-from tests.journal.helpers import AT, Faulty, Killed, append, create, events, open_journal, records, snapshot
+from tests.journal.helpers import AT, Faulty, Guarded, Killed, append, create, events, open_journal, records, snapshot
 
 
 def given_up(facts: Survey) -> bytes:
@@ -71,6 +71,16 @@ def test_damaged_headers_and_missing_segments_can_be_given_up(tmp_path: Path, se
     assert survey(home).verdict is Verdict.CLEAN
 
 
+def test_segments_that_were_given_up_are_moved_out_of_the_way(tmp_path: Path) -> None:
+    """What lies in the journal's directory counts, and what does not count lies in `torn/`."""
+    home = damaged(tmp_path / "journal")
+    before = {path.name for path in home.glob("*.jsonl")}
+    repair(home, accept_loss=True, make_event=given_up, at=AT)
+    counted = {segment.path.name for segment in survey(home).segments}
+    assert {path.name for path in home.glob("*.jsonl")} == counted
+    assert {path.name for path in (home / "torn").glob("*.jsonl")} == before - counted != set()
+
+
 def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
     """A view that remembers a lost record does not stop the repaired journal; a fold up to there cannot go on."""
     home = create(tmp_path / "journal")
@@ -88,6 +98,13 @@ def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
     assert len(events(home, witnesses=[witness])) == 3
     with pytest.raises(PositionLost):
         open_journal(home, after=lost)
+
+
+def test_a_repair_holds_the_lock(tmp_path: Path) -> None:
+    """A daemon that appends meanwhile would be cut off with what is given up."""
+    storage = Guarded()
+    repair(damaged(tmp_path / "journal"), accept_loss=True, make_event=given_up, at=AT, storage=storage)
+    assert storage.unguarded == []
 
 
 @pytest.mark.parametrize("segment", [1, 2])
