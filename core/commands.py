@@ -99,7 +99,7 @@ class HoldWork(Command, frozen=True, kw_only=True):
 
 
 class CondemnCheckpoint(Command, frozen=True, kw_only=True):
-    """A committed checkpoint was found to be bad while no attempt ran."""
+    """A committed checkpoint, the head or one behind it, was found to be bad while no attempt ran."""
 
     checkpoint: str
     problem: str
@@ -119,10 +119,16 @@ class RecordRejectedMoved(Command, frozen=True, kw_only=True):
     path: str
 
 
-class RecordStorageExhausted(Command, frozen=True, kw_only=True):
-    """The disk is full."""
+class RunOutOfSpace(Command, frozen=True, kw_only=True):
+    """The disk is full. Whatever runs ends, and nothing is begun until there is room."""
 
     message: str
+
+
+class FindRoom(Command, frozen=True, kw_only=True):
+    """So much is free on the disk; work goes on if it is enough."""
+
+    free_bytes: int
 
 
 AnyCommand = (
@@ -141,6 +147,7 @@ AnyCommand = (
     | CondemnCheckpoint
     | RecordSwept
     | RecordRejectedMoved
-    | RecordStorageExhausted
+    | RunOutOfSpace
+    | FindRoom
     | AnyFact
 )

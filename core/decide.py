@@ -129,8 +129,10 @@ def _leave_home(state: State, command: commands.LeaveHome, _now: float) -> Event
 
 def _start_attempt(state: State, command: commands.StartAttempt, _now: float) -> Events:
     job = state.current or state.queue.front()
-    if job is None or job.id != command.job or state.attempt is not None or state.daemon.status != "idle":
+    if job is None or job.id != command.job or state.daemon.status != "idle":
         raise Refused(f"job {command.job[:12]} is not the next one")
+    if state.full is not None:
+        raise Refused(f"nothing is begun without room on the disk: {state.full.message}")
     settings = job.settings if job.begun and job.settings is not None else command.settings
     conflict = policies.meaning_conflict(state.meaning, settings)
     if conflict is not None:
@@ -160,10 +162,6 @@ def _record_rejected_moved(state: State, command: commands.RecordRejectedMoved, 
     return [kinds.RejectedFileMoved(job=command.job, path=command.path)]
 
 
-def _record_storage_exhausted(_state: State, command: commands.RecordStorageExhausted, _now: float) -> Events:
-    return [kinds.StorageExhausted(message=command.message)]
-
-
 _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.CreateHome: _create_home,
     commands.StartDaemon: _start_daemon,
@@ -178,6 +176,5 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.HoldWork: _hold_work,
     commands.RecordSwept: _record_swept,
     commands.RecordRejectedMoved: _record_rejected_moved,
-    commands.RecordStorageExhausted: _record_storage_exhausted,
     **REPORTS,
 }

@@ -57,6 +57,12 @@ class MoveRejected(Effect, frozen=True, kw_only=True):
     rejection: Rejection
 
 
+class AwaitRoom(Effect, frozen=True, kw_only=True):
+    """The disk is full: begin nothing, look from time to time how much is free, and say so with `FindRoom`."""
+
+    wanted_bytes: int
+
+
 class WaitUntil(Effect, frozen=True, kw_only=True):
     """Nothing to do before this time (Unix, seconds)."""
 
@@ -67,19 +73,25 @@ class Leave(Effect, frozen=True, kw_only=True):
     """Nothing runs and the daemon was asked to stop: journal `daemon_stopped` and end."""
 
 
-AnyEffect = BeginAttempt | PrepareData | TrainJob | AskYield | MoveRejected | WaitUntil | Leave
+AnyEffect = BeginAttempt | PrepareData | TrainJob | AskYield | MoveRejected | AwaitRoom | WaitUntil | Leave
 
 
 def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     """Everything that is owed at `now` (Unix time, seconds)."""
-    moves = tuple(MoveRejected(job=job, rejection=rejection) for job, rejection in state.rejections.items())
+    moves = () if state.full is not None else _moves(state)  # a move writes a report, which needs room
     if state.attempt is not None:
         return (*moves, *_for_the_attempt(state))
     if state.daemon.status in {"stopping", "stopping_paused"}:
         return (*moves, Leave())
+    if state.full is not None:
+        return (AwaitRoom(wanted_bytes=state.full.wanted_bytes),)
     if state.daemon.status == "idle":
         return (*moves, *_next_attempt(state, now))
     return moves
+
+
+def _moves(state: State) -> tuple[AnyEffect, ...]:
+    return tuple(MoveRejected(job=job, rejection=rejection) for job, rejection in state.rejections.items())
 
 
 def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:

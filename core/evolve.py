@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from core.errors import IllegalEvent
 from core.job import Job
-from core.state import Checkpoint, Counts, Hold, Meaning, Reached, Rejection, State
-from core.stretches import lengthened, run_again
+from core.state import Checkpoint, Counts, Full, Hold, Meaning, Reached, Rejection, State
+from core.stretches import forgotten, lengthened, run_again
 from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
 from events import kinds
 from events.codec import kind_of
@@ -75,6 +75,16 @@ def _daemon_held(state: State, event: kinds.DaemonHeld) -> State:
 
 def _resumed(state: State, event: kinds.Resumed) -> State:
     return replace(_daemon(state, event), hold=None)
+
+
+def _storage_exhausted(state: State, event: kinds.StorageExhausted) -> State:
+    return replace(state, full=Full(event.message, event.wanted_bytes))
+
+
+def _storage_freed(state: State, event: kinds.StorageFreed) -> State:
+    if state.full is None:
+        raise _illegal(event, state.daemon.status, "the disk was not full")
+    return replace(state, full=None)
 
 
 # -- jobs: in, and out ----------------------------------------------------------------------------------------------
@@ -180,8 +190,6 @@ def _current(state: State, event: Any) -> Job:
 
 def _running(state: State, event: Any) -> Job:
     """The current job, moved on by its table. The attempt must be the one that runs."""
-    if event.attempt != state.attempt:
-        raise _illegal(event, "idle", f"attempt {event.attempt} is not the running one ({state.attempt})")
     job = _current(state, event)
     status = JOB[job.status].get(kind_of(event))
     if status is None:
@@ -212,6 +220,8 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
         attempt=event.attempt,
         attempts=event.attempt,
         reached=Reached(state.global_step, job.committed_step),
+        repaired=False,  # whatever nothing named was set aside before this
+        full=None,  # an earlier keepstep went on without saying that there was room
         trail=state.trail if same else state.trail.until(state.global_step),
     )
 
@@ -309,29 +319,33 @@ def _checkpoint(event: kinds.CheckpointCommitted) -> Checkpoint:
 
 
 def _checkpoint_pruned(state: State, event: kinds.CheckpointPruned) -> State:
-    kept = tuple(checkpoint for checkpoint in state.checkpoints if checkpoint.id != event.checkpoint)
+    kept = _without(state, event.checkpoint)
     if len(kept) == len(state.checkpoints) or state.checkpoints[-1].id == event.checkpoint:
         raise _illegal(event, "pruning", f"{event.checkpoint} is not a checkpoint behind the head")
-    oldest = kept[0].global_step
-    return replace(
-        state,
-        checkpoints=kept,
-        stretches=tuple(stretch for stretch in state.stretches if stretch.global_to > oldest),
-        trail=state.trail.between(oldest, state.trail.base + state.trail.length),
-    )
+    pruned = replace(state, checkpoints=kept)
+    return forgotten(pruned) if state.checkpoints[0].id == event.checkpoint else pruned
+
+
+def _without(state: State, checkpoint: str) -> tuple[Checkpoint, ...]:
+    return tuple(each for each in state.checkpoints if each.id != checkpoint)
 
 
 def _checkpoint_quarantined(state: State, event: kinds.CheckpointQuarantined) -> State:
-    head = state.head
-    if head is None or head.id != event.checkpoint or state.attempt is not None:
-        raise _illegal(event, state.daemon.status, f"{event.checkpoint} is not a head at rest")
-    kept = state.checkpoints[:-1]
+    kept = _without(state, event.checkpoint)
+    if len(kept) == len(state.checkpoints) or state.attempt is not None:
+        raise _illegal(event, state.daemon.status, f"{event.checkpoint} is not a checkpoint of this branch at rest")
     if event.head != (kept[-1].id if kept else None):
-        raise _illegal(event, state.daemon.status, f"{event.head} is not the newest ancestor")
-    if not kept and head.parent is not None:
-        raise _illegal(event, state.daemon.status, f"{head.parent} is pruned: its steps cannot be run again")
-    fallen = replace(state, checkpoints=kept, quarantined=(*state.quarantined, event.checkpoint))
-    return run_again(fallen, kept[-1].global_step if kept else 0)
+        raise _illegal(event, state.daemon.status, f"{event.head} is not the newest of those that are left")
+    if not kept and state.past_from > 0:
+        raise _illegal(event, state.daemon.status, f"the steps up to {state.past_from} cannot be run again")
+    left = replace(state, checkpoints=kept, quarantined=(*state.quarantined, event.checkpoint))
+    if state.past_from > 0 and state.checkpoints[0].id == event.checkpoint:
+        left = forgotten(left)  # before anything was pruned, the base itself lies behind the oldest
+    return run_again(left, left.global_step)  # behind an ancestor nothing: the head stays
+
+
+def _journal_repaired(state: State, _event: kinds.JournalRepaired) -> State:
+    return replace(state, repaired=True)
 
 
 def _unchanged(state: State, _event: Event) -> State:
@@ -367,8 +381,9 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.JobRetried: _job_retried,
     kinds.JobSkipRequested: _job_skip_requested,
     kinds.JobSkipped: _job_skipped,
-    kinds.StorageExhausted: _unchanged,
-    kinds.JournalRepaired: _unchanged,
+    kinds.StorageExhausted: _storage_exhausted,
+    kinds.StorageFreed: _storage_freed,
+    kinds.JournalRepaired: _journal_repaired,
 }
 
 assert all(issubclass(kind, Event) for kind in _HANDLERS)

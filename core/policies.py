@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.state import Checkpoint, Meaning
+from core.state import Checkpoint, Meaning, State
 from events.kinds import Failure
 from events.settings import JobSettings
 
@@ -15,9 +15,18 @@ ATTEMPTS_WITHOUT_PROGRESS = 5
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0
 
-PERSON_NEEDED: frozenset[Failure] = frozenset({"model", "storage", "checkpoint", "plan"})
+PERSON_NEEDED: frozenset[Failure] = frozenset({"model", "storage", "data", "checkpoint", "plan"})
 """Failures that are not the job's fault and will not pass by themselves: the job waits, and so does the queue.
-("checkpoint": it is whole and does not fit; one that is damaged is set aside without a person.)"""
+("checkpoint": it is whole and does not fit; one that is damaged is set aside without a person. "disk_full" is not
+among them: it passes when there is room, and the daemon sees that by itself.)"""
+
+CHECKPOINTS_OF_ROOM = 2
+"""The next checkpoint, and once more as much: it is written beside the ones that are kept before retention gives one
+up, and it may be larger than those before it (another optimizer, other settings)."""
+
+MARGIN_BYTES = 8 * 2**20
+"""For everything but checkpoints: the journal between two of them and its reserve, a snapshot and a status file beside
+the ones that they replace. Together far below this; and a disk with less room would be full again at once."""
 
 
 def retry_wait_s(failures: int) -> float | None:
@@ -39,6 +48,15 @@ def is_due(retry_at: float | None, now: float) -> bool:
 def checkpoints_to_prune(checkpoints: Sequence[Checkpoint], keep: int) -> Sequence[Checkpoint]:
     """Which checkpoints retention gives up, oldest first: all but the newest `keep`, and never the head."""
     return checkpoints[: max(0, len(checkpoints) - max(1, keep))]
+
+
+def room_wanted(state: State) -> int:
+    """How many bytes must be free before work goes on after the disk was full.
+
+    The next checkpoint is judged by those that are kept; before the first one nothing is known of its size.
+    """
+    largest = max((checkpoint.size_bytes for checkpoint in state.checkpoints), default=0)
+    return CHECKPOINTS_OF_ROOM * largest + MARGIN_BYTES
 
 
 def meaning_conflict(learned: Meaning | None, wanted: JobSettings) -> str | None:

@@ -40,7 +40,7 @@ def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
             f"{job.name} is learned up to step {job.committed_step}, but its plan is not the same any more "
             f"({changed}): the tokenizer or the data is not what it was"
         )
-        return _failed(job, fact.attempt, "plan", message, now)
+        return _failed(state, job, fact.attempt, "plan", message, now)
     return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=fact.plan)]
 
 
@@ -50,7 +50,7 @@ def _rejected(state: State, fact: worker.Rejected, now: float) -> Events:
         return []
     if job.begun:
         message = f"{job.name} was readable and is not any more: {fact.message}"
-        return _failed(job, fact.attempt, "plan", message, now)
+        return _failed(state, job, fact.attempt, "plan", message, now)
     return [
         kinds.JobRejected(
             job=job.id,
@@ -152,7 +152,7 @@ def _checkpoint_bad(state: State, fact: worker.CheckpointBad, now: float) -> Eve
         return []
     if state.head is None or fact.checkpoint != state.head.id:
         message = f"the worker was to load {state.head.id if state.head else 'the base'}, not {fact.checkpoint}"
-        return _failed(job, fact.attempt, "code", message, now)
+        return _failed(state, job, fact.attempt, "code", message, now)
     failed = kinds.AttemptFailed(
         job=job.id, attempt=fact.attempt, failure="checkpoint", message=fact.problem, retry_at=now
     )
@@ -169,23 +169,22 @@ def refuse_unless_at_rest(state: State) -> None:
 
 def _condemn_checkpoint(state: State, command: commands.CondemnCheckpoint, _now: float) -> Events:
     refuse_unless_at_rest(state)
-    if state.head is None or state.head.id != command.checkpoint:
-        raise Refused(f"{command.checkpoint} is not a head at rest")
+    if all(command.checkpoint != checkpoint.id for checkpoint in state.checkpoints):
+        raise Refused(f"{command.checkpoint} is not a checkpoint that the present branch stands on")
     return _condemned(state, command.checkpoint, command.problem)
 
 
 def _condemned(state: State, checkpoint: str, problem: str) -> Events:
-    """The head goes to quarantine and its newest ancestor takes over, if steps can still be run again from there."""
-    ancestors = state.checkpoints[:-1]
-    if not ancestors and state.checkpoints[0].parent is not None:
-        return [
-            kinds.DaemonHeld(
-                reason=f"{checkpoint} is damaged ({problem}), and no older checkpoint is left to go back to",
-                advice="put back an undamaged copy of its directory from a backup, then `keepstep resume`",
-            )
-        ]
-    head = ancestors[-1].id if ancestors else None
-    return [kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem, head=head)]
+    """A checkpoint goes to quarantine. In the place of the head its newest ancestor takes over, or the base itself, if
+    steps can still be run again from there."""
+    left = [each.id for each in state.checkpoints if each.id != checkpoint]
+    if not left and state.past_from > 0:
+        reason = f"{checkpoint} is damaged ({problem}), and no older checkpoint is left to go back to"
+        if state.hold is not None and state.hold.reason == reason:
+            return []
+        advice = "put back an undamaged copy of its directory from a backup, then `keepstep resume`"
+        return [kinds.DaemonHeld(reason=reason, advice=advice)]
+    return [kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem, head=left[-1] if left else None)]
 
 
 def _yielded(state: State, fact: worker.Yielded, _now: float) -> Events:
@@ -198,36 +197,57 @@ def _yielded(state: State, fact: worker.Yielded, _now: float) -> Events:
 
 def _failed_fact(state: State, fact: worker.Failed, now: float) -> Events:
     job = _running(state, fact)
-    return [] if job is None else _failed(job, fact.attempt, fact.failure, fact.message, now)
+    return [] if job is None else _failed(state, job, fact.attempt, fact.failure, fact.message, now)
 
 
 def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float) -> Events:
     """The running worker said what cannot be: whatever else it would say, its attempt has failed."""
     job = _running(state, fact)
     assert job is not None  # the facts of other attempts lead to no events
-    return _failed(job, fact.attempt, "code", f"the worker reported what cannot be: {error}", now)
+    return _failed(state, job, fact.attempt, "code", f"the worker reported what cannot be: {error}", now)
 
 
 def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Events:
     job = _running(state, command)
-    return [] if job is None else _failed(job, command.attempt, command.failure, command.message, now)
+    return [] if job is None else _failed(state, job, command.attempt, command.failure, command.message, now)
 
 
 _ADVICE: Mapping[kinds.Failure, str] = {
     "model": "mend [model] in keepstep.toml, then `keepstep resume`",
-    "storage": "make room or mend the disk, then `keepstep resume`",
+    "storage": "mend the disk, then `keepstep resume` and `keepstep run`",
+    "data": "bring the file back as it was, or `keepstep skip` the job; then `keepstep resume`",
     "checkpoint": "put the model back that was trained so far, then `keepstep resume`",
     "plan": "put the old tokenizer back, or `keepstep skip` the job; then `keepstep resume`",
 }
 
 
-def _failed(job: Job, attempt: int, failure: kinds.Failure, message: str, now: float) -> Events:
-    """An attempt ended by itself: try again later, give the job up, or wait for a person."""
+def _run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+    if state.attempt is None or state.current is None:
+        return _out_of_space(state, command.message)
+    return _failed(state, state.current, state.attempt, "disk_full", command.message, now)
+
+
+def _out_of_space(state: State, message: str) -> list[AnyEvent]:
+    if state.full is not None:
+        return []
+    return [kinds.StorageExhausted(message=message, wanted_bytes=policies.room_wanted(state))]
+
+
+def _find_room(state: State, command: commands.FindRoom, _now: float) -> Events:
+    if state.full is None or command.free_bytes < state.full.wanted_bytes:
+        return []
+    return [kinds.StorageFreed(free_bytes=command.free_bytes)]
+
+
+def _failed(state: State, job: Job, attempt: int, failure: kinds.Failure, message: str, now: float) -> Events:
+    """An attempt ended by itself: try again later, give the job up, or wait for a person, or for room on the disk."""
+    then: list[AnyEvent]
+    wait: float | None = None
     if job.skip_requested:  # whatever it died of, nobody wants it tried again
-        wait: float | None = None
-        then: list[AnyEvent] = [kinds.JobSkipped(job=job.id)]
+        then = [kinds.JobSkipped(job=job.id)]
+    elif failure == "disk_full":
+        then = []
     elif failure in policies.PERSON_NEEDED:
-        wait = None
         then = [kinds.DaemonHeld(reason=message, advice=_ADVICE[failure])]
     else:
         wait = policies.retry_wait_s(job.failures + 1)
@@ -242,6 +262,7 @@ def _failed(job: Job, attempt: int, failure: kinds.Failure, message: str, now: f
             retry_at=None if wait is None else now + wait,
         ),
         *then,
+        *(_out_of_space(state, message) if failure == "disk_full" else ()),
     ]
 
 
@@ -256,6 +277,8 @@ def _give_up(job: Job, message: str) -> AnyEvent:
 REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.LoseWorker: _lose_worker,
     commands.CondemnCheckpoint: _condemn_checkpoint,
+    commands.RunOutOfSpace: _run_out_of_space,
+    commands.FindRoom: _find_room,
     worker.Hello: _nothing,
     worker.Heartbeat: _nothing,
     worker.Prepared: _prepared,

@@ -67,7 +67,7 @@ class Meaning(Struct, frozen=True):
 
 
 class Trail(Struct, frozen=True, gc=False):
-    """Loss and gradient norm of each step since the oldest checkpoint, to hold against a step that is run again.
+    """Loss and gradient norm of each step that can be run again, to hold against what it gives then.
 
     Grown states share one list and each sees its own prefix of it, so that a step costs the same however long the
     trail is and an older state stays what it was.
@@ -135,6 +135,13 @@ class Hold(Struct, frozen=True):
     advice: str
 
 
+class Full(Struct, frozen=True):
+    """The disk is full: what was said when it was noticed, and how much must be free before work goes on."""
+
+    message: str
+    wanted_bytes: int
+
+
 class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values refer to older values only
     """Everything that the journal says about now."""
 
@@ -153,13 +160,17 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     checkpoints: tuple[Checkpoint, ...] = ()
     """The present branch, oldest first. What was abandoned is not in it and cannot be picked up again."""
     stretches: tuple[Stretch, ...] = ()
-    """What was learned since the oldest checkpoint (since the beginning, until one is pruned)."""
+    """What was learned behind `past_from`."""
     meaning: Meaning | None = None
     environment: dict[str, str] = {}
     failed: Map[Job] = Map()
     rejections: Map[Rejection] = Map()
     quarantined: tuple[str, ...] = ()
     hold: Hold | None = None
+    repaired: bool = False
+    """Records were given up, and no attempt was begun since: what nothing names may be what they named."""
+    full: Full | None = None
+    """No attempt is begun and no file is moved meanwhile. It has no part in pausing and stopping."""
     counts: Counts = Counts()
 
     @property
@@ -171,6 +182,12 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     def global_step(self) -> int:
         """The committed step."""
         return self.checkpoints[-1].global_step if self.checkpoints else 0
+
+    @property
+    def past_from(self) -> int:
+        """The global step behind which every step can be run again: 0, the base itself, until the oldest checkpoint is
+        given up after it; then the oldest one's. Stretches and trail reach back to it."""
+        return self.trail.base
 
     @property
     def current(self) -> Job | None:

@@ -1,4 +1,4 @@
-"""Which steps must be run again if checkpoints are lost, and by which job, in which order."""
+"""Which steps must be run again if checkpoints are lost, by which job, in which order; and which never will be."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def lengthened(state: State, job: Job, event: CheckpointCommitted) -> tuple[Stre
     return (*earlier, stretch)
 
 
+def forgotten(state: State) -> State:
+    """`state` without what lies behind its oldest checkpoint: nothing goes back further than that one any more."""
+    oldest = state.checkpoints[0].global_step
+    return replace(
+        state,
+        stretches=tuple(stretch for stretch in state.stretches if stretch.global_to > oldest),
+        trail=state.trail.between(oldest, state.trail.base + state.trail.length),
+    )
+
+
 def run_again(state: State, global_step: int) -> State:
     """`state` with every stretch that was learned after `global_step` in hand once more, oldest first.
 
@@ -31,7 +41,7 @@ def run_again(state: State, global_step: int) -> State:
     """
     kept, again = [], []
     for stretch in state.stretches:
-        if stretch.global_from < global_step:
+        if max(stretch.global_from, state.past_from) < global_step:  # what cannot be run again is not remembered
             at = min(stretch.global_to, global_step)
             kept.append(replace(stretch, global_to=at, step_to=stretch.step_from + at - stretch.global_from))
         if stretch.global_to > global_step:

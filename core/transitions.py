@@ -10,6 +10,9 @@ Two machines share the journal. A **job** goes its way from the queue to trained
    all others: what is begun is finished first.
 
 A pause outlives the process: a paused daemon that stops is `off_paused`, and the next one starts `paused`.
+
+A full disk is no status of either. `storage_exhausted` and `storage_freed` may come in any; between the two no attempt
+is begun, and that is all (`State.full`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,15 @@ from events.kinds import EVENT_TYPES, AnyEvent, Event
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
-"""(kind, version) → a pure function from that version's dict to the next version's. Empty while every kind is at 1."""
+
+def _storage_exhausted_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 did not say how much room was wanted: any will do."""
+    return {**fields, "wanted_bytes": 0}
+
+
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {("storage_exhausted", 1): _storage_exhausted_v1}
+"""(kind, version) → a pure function from that version's dict to the next version's. A kind that is not in it has been
+at version 1 from the beginning."""
 
 
 class Record(Struct, frozen=True, gc=False):

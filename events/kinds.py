@@ -17,8 +17,14 @@ from msgspec import Struct
 from events.settings import JobSettings, Plan
 from events.values import CheckpointId, JobId, Number, Priority
 
-Failure = Literal["model", "out_of_memory", "storage", "checkpoint", "plan", "hang", "killed", "code"]
-"""Why an attempt ended by itself: whose fault it was decides what happens next."""
+Failure = Literal[
+    "model", "out_of_memory", "disk_full", "storage", "data", "checkpoint", "plan", "hang", "killed", "code"
+]
+"""Why an attempt ended by itself: whose fault it was decides what happens next.
+
+`disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
+or has changed (earlier keepsteps called that `storage` too).
+"""
 
 CheckpointReason = Literal["steps", "time", "end", "yield"]
 
@@ -265,7 +271,7 @@ class AttemptFailed(Event, frozen=True, kw_only=True, tag="attempt_failed"):
     failure: Failure
     message: str
     retry_at: float | None
-    """Unix time, seconds: not before then. None: nothing will be tried again without a person."""
+    """Unix time, seconds: not before then. None: time alone does not help; what follows says what is waited for."""
 
 
 class JobFailed(Event, frozen=True, kw_only=True, tag="job_failed"):
@@ -298,10 +304,19 @@ class JobSkipped(Event, frozen=True, kw_only=True, tag="job_skipped"):
 
 
 class StorageExhausted(Event, frozen=True, kw_only=True, tag="storage_exhausted"):
-    """The disk was full; written from the journal's reserve."""
+    """The disk is full: nothing is begun until there is room. Written from the journal's reserve."""
+
+    v: Literal[2] = 2
+    message: str
+    wanted_bytes: int
+    """That must be free before work goes on."""
+
+
+class StorageFreed(Event, frozen=True, kw_only=True, tag="storage_freed"):
+    """There is room on the disk again; work goes on by itself."""
 
     v: Literal[1] = 1
-    message: str
+    free_bytes: int
 
 
 class JournalRepaired(Event, frozen=True, kw_only=True, tag="journal_repaired"):
@@ -343,6 +358,7 @@ AnyEvent = (
     | JobSkipRequested
     | JobSkipped
     | StorageExhausted
+    | StorageFreed
     | JournalRepaired
 )
 

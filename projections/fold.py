@@ -39,10 +39,10 @@ def fold(folded: Folded, record: Record) -> Folded:
 
 def _with_step(progress: Progress, event: kinds.StepReached) -> Progress:
     pace = progress.pace
-    seconds, tokens = event.seconds, event.tokens
+    seconds, tokens = event.seconds, float(event.tokens)
     if pace is not None:
         seconds = pace.seconds_per_step + SMOOTHING * (seconds - pace.seconds_per_step)
-        tokens = pace.tokens_per_step + SMOOTHING * (tokens - pace.tokens_per_step)  # type: ignore[assignment]
+        tokens = pace.tokens_per_step + SMOOTHING * (tokens - pace.tokens_per_step)
     return replace(progress, last_step=event, pace=Pace(seconds, tokens))
 
 
@@ -70,6 +70,8 @@ def _trouble(event: AnyEvent) -> str | None:
     match event:
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
+        case kinds.AttemptFailed(failure="disk_full"):
+            return None  # `storage_exhausted` comes with it and says the same
         case kinds.AttemptFailed(message=message) | kinds.JobFailed(message=message):
             return message
         case kinds.DaemonHeld(reason=reason):

@@ -19,7 +19,9 @@ import events
 import projections
 from core.maps import Map
 from journal import durable
+from journal.storage import REAL, Storage
 from projections.progress import Folded
+from projections.seal import is_sealed, sealed
 
 
 class Snapshot(Struct, frozen=True):
@@ -43,18 +45,19 @@ def reducer_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -> None:
     """Replace the snapshot at `path`. Not synced: a lost one costs a longer replay, no more."""
-    durable.write_atomically(path, _encoder.encode(snapshot), sync=False)
+    durable.write_atomically(path, sealed(_encoder.encode(snapshot)), sync=False, storage=storage)
 
 
-def read_snapshot(path: Path) -> Snapshot | None:
+def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
     """The snapshot at `path`, if it is there, whole, and folded by this very code."""
     try:
-        snapshot = _decoder.decode(path.read_bytes())
+        data = durable.read_file(path, storage=storage)
+        snapshot = _decoder.decode(data) if is_sealed(data) else None
     except (OSError, msgspec.MsgspecError):
-        return None  # a cache: gone or spoiled is the same as never written
-    return snapshot if snapshot.reducer == reducer_version() else None
+        return None  # a cache: gone, spoiled or of another shape is the same as never written
+    return snapshot if snapshot is not None and snapshot.reducer == reducer_version() else None
 
 
 def _encode(value: Any) -> Any:

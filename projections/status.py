@@ -14,10 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from core.job import Job
-from core.state import Counts, Hold, State
+from core.state import Counts, Full, Hold, State
 from events.values import Number
 from journal import durable
+from journal.storage import REAL, Storage
 from projections.progress import Folded, Progress, Trouble
+from projections.seal import is_sealed, sealed
 
 QUEUE_SHOWN = 20
 """The status stays small however long the queue; `keepstep queue` lists it whole."""
@@ -102,6 +104,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     queue: QueueView
     checkpoint: CheckpointView | None
     hold: Hold | None
+    full: Full | None
     failed: tuple[FailedView, ...]
     counts: Counts
     troubles: tuple[Trouble, ...]
@@ -137,6 +140,7 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
             CheckpointView(id=head.id, global_step=head.global_step, size_bytes=head.size_bytes) if head else None
         ),
         hold=state.hold,
+        full=state.full,
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,
@@ -188,15 +192,17 @@ def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tu
     return done, job.eta_s + waiting_bytes * seconds_per_byte
 
 
-def write_status(path: Path, view: StatusView) -> None:
+def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:
     """Replace the status file. Readers see the old one or the new one, whole."""
-    durable.write_atomically(path, msgspec.json.format(msgspec.json.encode(view), indent=2), sync=False)
+    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    durable.write_atomically(path, data, sync=False, storage=storage)
 
 
-def read_status(path: Path) -> StatusView | None:
+def read_status(path: Path, *, storage: Storage = REAL) -> StatusView | None:
     """The status file; None if it is missing or is not one."""
     try:
-        return _decoder.decode(path.read_bytes())
+        data = durable.read_file(path, storage=storage)
+        return _decoder.decode(data) if is_sealed(data) else None
     except (OSError, msgspec.MsgspecError):
         return None
 

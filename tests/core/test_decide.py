@@ -12,8 +12,10 @@ from core import commands
 from core.commands import AnyCommand
 from core.decide import _DECISIONS, decide
 from core.errors import Refused
+from core.policies import room_wanted
+from core.state import Full
 from events import kinds
-from tests.core.world import START, World, job_id, settings
+from tests.core.world import ROOMY, START, World, job_id, settings
 
 START_DAEMON = commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep="")
 HOLD = commands.HoldWork(reason="the config is broken", advice="mend it")
@@ -72,6 +74,13 @@ def failed() -> World:
     return world
 
 
+def full() -> World:
+    """A job waits for room on the disk."""
+    world = waiting()
+    world.runs_out()
+    return world
+
+
 def skipping() -> World:
     """The running job is to end at the next step."""
     world = training()
@@ -109,7 +118,8 @@ def running_again() -> World:
         (training, HOLD, "attempt 1 still runs"),
         (training, CONDEMN, "attempt 1 still runs"),
         (off, CONDEMN, "no daemon runs"),
-        (idle, CONDEMN, "is not a head at rest"),
+        (idle, CONDEMN, "is not a checkpoint that the present branch stands on"),
+        (full, commands.StartAttempt(job=job_id(1), settings=settings()), "without room on the disk: the disk is full"),
         (idle, commands.StartAttempt(job=job_id(1), settings=settings()), "is not the next one"),
         (waiting, commands.StartAttempt(job=job_id(2), settings=settings()), "is not the next one"),
         (training, commands.StartAttempt(job=job_id(1), settings=settings()), "is not the next one"),
@@ -125,6 +135,14 @@ def test_a_refusal_says_why(situation: Callable[[], World], command: AnyCommand,
     assert reason in str(caught.value)
     assert world.state is state
     assert len(world.journal) == length
+
+
+def test_only_a_checkpoint_of_ours_is_condemned() -> None:
+    """Whatever else lies in `checkpoints/` is debris, and no reason to give anything up."""
+    world = training()
+    world.start()
+    assert "is not a" in str(world.refused(replace(CONDEMN, checkpoint="step-00000009-attempt-0009")))
+    assert world.refused(CONDEMN) is None
 
 
 def test_a_job_behind_steps_that_are_run_again_is_skipped_later() -> None:
@@ -159,7 +177,7 @@ def test_every_command_is_decided_on() -> None:
     assert set(_DECISIONS) >= {kind for kind in get_args(commands.AnyCommand) if isinstance(kind, type)}
 
 
-@pytest.mark.parametrize("situation", [off, idle, waiting, training, paused, stopping, failed, skipping])
+@pytest.mark.parametrize("situation", [off, idle, waiting, training, paused, stopping, failed, skipping, full])
 def test_a_daemon_can_always_start(situation: Callable[[], World]) -> None:
     """However the one before ended; an attempt that lost its daemon is interrupted first."""
     world = situation()
@@ -222,8 +240,47 @@ def test_a_rejection_that_is_settled_is_not_settled_again() -> None:
     assert idle().execute(commands.RecordRejectedMoved(job=job_id(1), path="x")) == []
 
 
-def test_debris_and_full_disks_are_recorded() -> None:
-    """Both are facts, whatever the state."""
+def test_debris_is_recorded() -> None:
+    """It is a fact, whatever the state."""
     assert off().execute(commands.RecordSwept(path="x", size_bytes=1)) == [kinds.PartialSwept(path="x", size_bytes=1)]
-    full = off().execute(commands.RecordStorageExhausted(message="full"))
-    assert full == [kinds.StorageExhausted(message="full")]
+
+
+@pytest.mark.parametrize("situation", [off, idle, waiting, paused, running_again])
+def test_a_full_disk_is_journaled_once(situation: Callable[[], World]) -> None:
+    """With a daemon or without one; with the room that is wanted. Nobody is asked, and nothing else changes."""
+    world = situation()
+    before, wanted = world.state, room_wanted(world.state)
+    assert world.runs_out() == [kinds.StorageExhausted(message="the disk is full", wanted_bytes=wanted)]
+    assert world.runs_out() == []
+    assert world.state == replace(before, full=Full("the disk is full", wanted))
+
+
+@pytest.mark.parametrize("situation", [off, idle, full, paused])
+def test_room_is_found_when_it_is_enough(situation: Callable[[], World]) -> None:
+    """And only on a disk that was full."""
+    world = situation()
+    assert world.execute(commands.FindRoom(free_bytes=ROOMY)) == (
+        [kinds.StorageFreed(free_bytes=ROOMY)] if situation is full else []
+    )
+    assert world.state.full is None
+
+
+def test_a_byte_too_little_is_no_room() -> None:
+    """As much as was said when it was full, whatever would be wanted now."""
+    world = full()
+    assert world.state.full is not None
+    wanted = world.state.full.wanted_bytes
+    assert world.execute(commands.FindRoom(free_bytes=wanted - 1)) == []
+    assert world.execute(commands.FindRoom(free_bytes=wanted)) == [kinds.StorageFreed(free_bytes=wanted)]
+
+
+def test_a_full_disk_outlives_the_daemon() -> None:
+    """The next one waits on, and finds room itself."""
+    world = full()
+    world.start()
+    assert world.state.full is not None
+    world.run()
+    assert world.ends == {}
+    world.free_bytes = ROOMY
+    world.run()
+    assert world.ends == {job_id(1): ["JobTrained"], job_id(2): ["JobTrained"]}

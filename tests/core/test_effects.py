@@ -8,8 +8,9 @@ import pytest
 
 from core import commands, effects
 from core.effects import next_effects
+from core.policies import MARGIN_BYTES
 from events import kinds
-from tests.core.world import START, World, job_id, settings
+from tests.core.world import ROOMY, START, World, job_id, settings
 
 
 def world(*files: int) -> World:
@@ -34,7 +35,22 @@ def after(event: type[kinds.Event], *asked: commands.Command) -> Callable[[], Wo
     return situation
 
 
+def full(*asked: commands.Command) -> Callable[[], World]:
+    """A file waits on a full disk, and a rejected one has not been moved; then something is asked."""
+
+    def situation() -> World:
+        made = world(0, 4)
+        made.run_until(kinds.JobRejected)
+        made.runs_out()
+        for command in asked:
+            made.execute(command)  # type: ignore[arg-type]
+        return made
+
+    return situation
+
+
 JOB = job_id(1)
+AWAIT = effects.AwaitRoom(wanted_bytes=MARGIN_BYTES)
 TRAIN = effects.TrainJob(attempt=1, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
 YIELD = effects.AskYield(attempt=1)
 PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), commands.Skip(), commands.Resume()
@@ -60,6 +76,11 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
         (after(kinds.JobTrained, PAUSE), ()),
         (after(kinds.JobTrained, STOP), (effects.Leave(),)),
         (after(kinds.JobTrained, PAUSE, STOP), (effects.Leave(),)),
+        (full(), (AWAIT,)),
+        (full(PAUSE), (AWAIT,)),
+        (full(STOP), (effects.Leave(),)),
+        (full(PAUSE, STOP), (effects.Leave(),)),
+        (full(PAUSE, RESUME), (AWAIT,)),
     ],
 )
 def test_what_is_owed_follows_from_the_state_alone(
@@ -132,6 +153,48 @@ def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
     assert made.owed() == (move,)
     made.execute(STOP)
     assert made.owed() == (move, effects.Leave())
+
+
+def test_what_was_put_off_for_want_of_room_is_owed_again_when_there_is_some() -> None:
+    """The report of the rejected file first, and then the next job."""
+    made = full()()
+    made.execute(commands.FindRoom(free_bytes=ROOMY))
+    move, begin = made.owed()
+    assert isinstance(move, effects.MoveRejected)
+    assert begin == effects.BeginAttempt(job=job_id(2))
+
+
+def test_finding_room_does_not_unpause() -> None:
+    """Only a person's `resume` does; and without room, that alone begins nothing."""
+    made = full(PAUSE)()
+    made.free_bytes = ROOMY
+    made.run()
+    assert made.state.full is None
+    assert made.state.daemon.status == "paused"
+    assert made.state.attempt is None
+
+
+def test_room_comes_before_a_wait() -> None:
+    """A failed job that was to wait is not begun meanwhile, however late it gets."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.lose_worker()
+    made.runs_out()
+    assert next_effects(made.state, START + 1000) == (AWAIT,)
+    made.execute(commands.FindRoom(free_bytes=ROOMY))
+    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + 2),)
+
+
+def test_an_attempt_that_an_earlier_keepstep_left_on_a_full_disk_is_ended_as_ever() -> None:
+    """It journaled a full disk without ending the attempt; files are not moved meanwhile."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.happens(kinds.StorageExhausted(message="full", wanted_bytes=0))
+    assert made.owed() == ()
+    made.execute(STOP)
+    assert made.owed() == (YIELD,)
+    assert [type(event) for event in made.runs_out()] == [kinds.AttemptFailed]
+    assert made.owed() == (effects.Leave(),)
 
 
 def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> None:

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.state import State
+from core.state import Full, State
 from events import kinds
 from events.kinds import EVENT_TYPES, AnyEvent
-from tests.core.world import World, job_id, plan, seen, settings
+from tests.core.simulated_worker import plan
+from tests.core.world import World, job_id, seen, settings
 
 
 def training(*, steps_total: int = 6, reached: int = 3) -> World:
@@ -90,16 +91,23 @@ def test_an_illegal_event_behind_a_legal_one_leaves_the_older_state_whole() -> N
     assert ahead.trail.at(4) == (0.125, step.grad_norm)
 
 
-def test_only_the_newest_checkpoint_is_quarantined_and_only_at_rest() -> None:
-    """And its newest ancestor takes over, no other."""
+def test_a_checkpoint_of_the_branch_is_quarantined_and_only_at_rest() -> None:
+    """And the newest of those that are left is the head, no other."""
     world = training(reached=5)
     first, second = world.state.checkpoints
-    fits = kinds.CheckpointQuarantined(checkpoint=second.id, problem="rot", head=first.id)
-    refuses(world.state, fits, "not a head at rest")
+    head = kinds.CheckpointQuarantined(checkpoint=second.id, problem="rot", head=first.id)
+    ancestor = kinds.CheckpointQuarantined(checkpoint=first.id, problem="rot", head=second.id)
+    refuses(world.state, head, "not a checkpoint of this branch at rest")
+    refuses(world.state, ancestor, "not a checkpoint of this branch at rest")
     world.start()
-    refuses(world.state, replace(fits, checkpoint=first.id), "not a head at rest")
-    refuses(world.state, replace(fits, head=None), "not the newest ancestor")
-    assert evolve(world.state, fits).global_step == 2
+    refuses(world.state, replace(head, checkpoint="step-00000009-attempt-0009"), "not a checkpoint of this branch")
+    refuses(world.state, replace(head, head=None), "not the newest")
+    refuses(world.state, replace(ancestor, head=first.id), "not the newest")
+    refuses(world.state, replace(ancestor, head=None), "not the newest")
+    assert evolve(world.state, head).global_step == 2
+    after = evolve(world.state, ancestor)
+    refuses(after, ancestor, "not a checkpoint of this branch")
+    assert after == replace(world.state, checkpoints=(second,), quarantined=(first.id,))
 
 
 def test_nothing_falls_back_behind_what_was_pruned() -> None:
@@ -141,6 +149,47 @@ def test_a_job_is_trained_when_its_last_step_is_committed() -> None:
     refuses(world.state, event, "its last step is not committed")
 
 
+def before_last(world: World, kind: type[AnyEvent]) -> tuple[State, Any]:
+    """The last event of a kind, and the state that it came to."""
+    at = max(index for index, event in enumerate(world.journal) if isinstance(event, kind))
+    state = State()
+    for event in world.journal[:at]:
+        state = evolve(state, event)
+    return state, world.journal[at]
+
+
+def test_a_job_is_trained_into_the_head_and_no_other_checkpoint() -> None:
+    """What is published later is what its record names."""
+    world = training()
+    world.run()
+    state, trained = before_last(world, kinds.JobTrained)
+    older = state.checkpoints[-2].id
+    refuses(state, replace(trained, checkpoint=older), "its last step is not committed")
+    assert evolve(state, trained).current is None
+
+
+@pytest.mark.parametrize("change", [{"global_step": 1}, {"step": 1}, {"global_step": 3, "step": 3}])
+def test_training_starts_at_the_head(change: dict[str, Any]) -> None:
+    """Neither before what is committed nor behind it."""
+    world = training()
+    world.start()
+    world.run_until(kinds.TrainingStarted)
+    state, started = before_last(world, kinds.TrainingStarted)
+    assert (started.global_step, started.step) == (2, 2)
+    refuses(state, replace(started, **change), "is not the head")
+
+
+def test_a_rejection_by_another_attempt_is_illegal() -> None:
+    """As is every outcome that names an attempt: the one that runs alone may speak of the job."""
+    world = World()
+    world.start()
+    world.add(0)
+    world.run_until(kinds.JobRejected)
+    state, rejected = before_last(world, kinds.JobRejected)
+    refuses(state, replace(rejected, attempt=rejected.attempt + 1), "not the running one")
+    assert evolve(state, rejected).attempt is None
+
+
 def test_a_home_is_created_once() -> None:
     """The first record says so, and no other."""
     refuses(World().state, kinds.HomeCreated(home_id="other", keepstep="0"), "first record")
@@ -174,7 +223,7 @@ def test_a_rejection_is_settled_once() -> None:
 
 
 def test_what_waits_for_a_person_counts_as_no_failure_of_the_job() -> None:
-    """Five full disks do not make a bad file."""
+    """Five broken disks do not make a bad file."""
     world = World()
     world.start()
     job = world.add(2)
@@ -261,15 +310,45 @@ def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None
     assert world.state.counts.skipped == 0
 
 
+def test_a_full_disk_is_known_until_there_is_room() -> None:
+    """Whatever else goes on; the second word of it is the one that counts."""
+    state = training().state
+    full = evolve(state, kinds.StorageExhausted(message="full", wanted_bytes=7))
+    assert full == replace(state, full=Full("full", 7))
+    again = evolve(full, kinds.StorageExhausted(message="fuller", wanted_bytes=9))
+    assert again.full == Full("fuller", 9)
+    freed = kinds.StorageFreed(free_bytes=9)
+    assert evolve(again, freed) == state
+    refuses(state, freed, "was not full")
+
+
+def test_an_attempt_on_a_full_disk_is_an_earlier_keepsteps_and_means_that_there_was_room() -> None:
+    """Its journals hold no `storage_freed`; they fold all the same."""
+    world = World()
+    world.start()
+    job = world.add(2)
+    full = evolve(world.state, kinds.StorageExhausted(message="full", wanted_bytes=0))
+    begun = evolve(full, kinds.AttemptStarted(job=job, attempt=1, settings=settings()))
+    assert begun.full is None
+    assert begun.attempt == 1
+
+
 def test_events_that_say_nothing_about_the_present_change_nothing() -> None:
     """They are there for people."""
     state = World().state
-    for event in (
-        kinds.PartialSwept(path="x", size_bytes=1),
-        kinds.StorageExhausted(message="full"),
-        kinds.JournalRepaired(first_seq=1, last_seq=2, problem="rot"),
-    ):
-        assert evolve(state, event) is state
+    assert evolve(state, kinds.PartialSwept(path="x", size_bytes=1)) is state
+
+
+def test_a_repair_is_remembered_until_an_attempt_begins() -> None:
+    """What no record names is set aside until then, for the lost records may have named it."""
+    world = World()
+    world.start()
+    world.add(2)
+    repaired = evolve(world.state, kinds.JournalRepaired(first_seq=1, last_seq=2, problem="rot"))
+    assert repaired.repaired
+    job = repaired.queue.front()
+    assert job is not None
+    assert not evolve(repaired, kinds.AttemptStarted(job=job.id, attempt=1, settings=settings())).repaired
 
 
 def test_a_step_costs_the_same_however_many_jobs_wait() -> None:

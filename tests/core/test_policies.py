@@ -7,13 +7,15 @@ from msgspec.structs import replace
 
 from core.policies import (
     LONGEST_WAIT_S,
+    MARGIN_BYTES,
     checkpoints_to_prune,
     environment_changes,
     is_due,
     meaning_conflict,
     retry_wait_s,
+    room_wanted,
 )
-from core.state import Checkpoint, Meaning
+from core.state import Checkpoint, Meaning, State
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
 
 
@@ -60,6 +62,16 @@ def test_a_wait_ends_even_if_the_clock_was_set_back(retry_at: float | None, due:
 def test_the_newest_stay_and_the_head_always(steps: list[int], keep: int, pruned: list[int]) -> None:
     """Oldest first; whatever `keep` says, the newest is never given up."""
     assert [each.global_step for each in checkpoints_to_prune([checkpoint(step) for step in steps], keep)] == pruned
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [((), MARGIN_BYTES), ((10,), MARGIN_BYTES + 20), ((10, 70, 30), MARGIN_BYTES + 140)],
+)
+def test_room_is_wanted_for_twice_the_largest_checkpoint_that_is_kept(sizes: tuple[int, ...], wanted: int) -> None:
+    """And a margin for all the rest; before the first commit, for that alone."""
+    kept = tuple(replace(checkpoint(step), size_bytes=size) for step, size in enumerate(sizes, 1))
+    assert room_wanted(State(checkpoints=kept)) == wanted
 
 
 TINY = JobSettings(model=ModelSettings(path="tiny"), method=LoraSettings(r=8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,15 +18,17 @@ from core.decide import decide
 from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.job import RUNNING
+from core.policies import MARGIN_BYTES
 from events import kinds
 from events.codec import Record, decode, encode
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
-from tests.core.world import World, seen
+from tests.core.simulated_worker import CHECKPOINT_BYTES
+from tests.core.world import ROOMY, World, seen
 from tests.core.world import settings as job_settings
 
-FAILURES = ["model", "out_of_memory", "storage", "checkpoint", "plan", "hang", "killed", "code"]
+FAILURES = get_args(kinds.Failure)
 
 ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry"]
 
@@ -135,12 +137,30 @@ class Life(RuleBasedStateMachine):
         if reload:
             self.world.start()
 
-    @precondition(lambda self: self.world.state.head is not None)
-    @rule()
-    def condemn(self) -> None:
-        head = self.world.state.head
-        assert head is not None
-        self.world.refused(commands.CondemnCheckpoint(checkpoint=head.id, problem="found while it lay"))
+    @precondition(lambda self: self.world.state.checkpoints)
+    @rule(which=st.lists(st.integers(0), min_size=1, max_size=3), reload=st.booleans())
+    def condemn(self, which: list[int], reload: bool) -> None:
+        """Some checkpoints are found to be bad, in any order; a daemon that starts looks at all of them."""
+        if reload:
+            self.world.start()
+        ids = [checkpoint.id for checkpoint in self.world.state.checkpoints]
+        for number in which:
+            bad = ids[-1 - number % len(ids)]  # the head most often: that is what most depends on
+            self.world.refused(commands.CondemnCheckpoint(checkpoint=bad, problem="found while it lay"))
+
+    @rule(free_bytes=st.sampled_from([0, MARGIN_BYTES, MARGIN_BYTES + 2 * CHECKPOINT_BYTES, ROOMY]))
+    def run_out_of_space(self, free_bytes: int) -> None:
+        """Somebody's write finds no room, perhaps for a moment only; whatever ran has ended without a failure."""
+        before = [(job.id, job.failures) for job in self.world.state.begun]
+        self.world.runs_out(free_bytes)
+        assert self.world.state.full is not None
+        after = [(job.id, job.failures) for job in self.world.state.begun]
+        assert after in (before, before[1:])  # the one that was to be skipped is gone
+
+    @rule(free_bytes=st.sampled_from([0, MARGIN_BYTES, ROOMY]))
+    def other_room(self, free_bytes: int) -> None:
+        """Somebody else frees room on the disk, or takes it."""
+        self.world.free_bytes = free_bytes
 
     @rule(leave=st.booleans())
     def by_itself(self, leave: bool) -> None:
@@ -196,6 +216,27 @@ class Life(RuleBasedStateMachine):
             assert sum(places) == 1, (job, places)
 
     @invariant()
+    def nothing_runs_on_a_full_disk(self) -> None:
+        """And nothing but room is waited for then, unless the daemon is to leave."""
+        state = self.world.state
+        if state.full is not None:
+            assert state.attempt is None
+            assert len(self.world.owed()) == 1
+
+    @invariant()
+    def what_can_be_lost_can_be_run_again(self) -> None:
+        """Stretches and trail reach from the head back to the oldest checkpoint, or to the base, without a gap."""
+        state = self.world.state
+        first = state.past_from
+        assert first == 0 or first == state.checkpoints[0].global_step
+        assert state.trail.base + state.trail.length >= state.global_step
+        at = first
+        for number, stretch in enumerate(state.stretches):
+            assert stretch.global_from == at or (number == 0 and stretch.global_from < at)
+            at = stretch.global_to
+        assert at == state.global_step
+
+    @invariant()
     def no_step_run_again_differs(self) -> None:
         """The simulated worker is exact, so no divergence is ever journaled."""
         assert not any(isinstance(event, kinds.DivergenceDetected) for event in self.world.journal)
@@ -206,6 +247,7 @@ class Life(RuleBasedStateMachine):
             return
         world = self.world
         world.spoiled.clear()
+        world.free_bytes = ROOMY
         self.model = "tiny"
         meaning = world.state.meaning
         if meaning is not None:
@@ -218,6 +260,7 @@ class Life(RuleBasedStateMachine):
         world.run()
         state = world.state
         assert state.daemon.status == "idle", (state.daemon.status, state.hold)
+        assert state.full is None
         assert not state.begun
         assert not len(state.queue)
         assert not len(state.failed)

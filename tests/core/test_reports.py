@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
 from core import commands
 from core.decide import decide
+from core.policies import MARGIN_BYTES
 from events import kinds, worker
 from events.kinds import Failure
 from events.worker import AnyFact
-from tests.core.world import START, World, job_id, plan, settings
+from tests.core.simulated_worker import CHECKPOINT_BYTES, plan
+from tests.core.world import ROOMY, START, World, job_id, settings
 from tests.events.examples import FACTS
 
 
@@ -79,6 +83,17 @@ def test_a_worker_that_reports_what_cannot_be_has_failed(fact: AnyFact) -> None:
     assert world.ends == {job_id(1): ["JobTrained"]}
 
 
+def test_a_worker_condemns_no_checkpoint_but_the_one_it_was_to_load() -> None:
+    """An older one may well be whole: the worker is at fault."""
+    world = at_work()
+    world.run_until(kinds.CheckpointCommitted)
+    older, head = world.state.checkpoints
+    (event,) = world.execute(worker.CheckpointBad(attempt=1, checkpoint=older.id, problem="rot"))
+    assert isinstance(event, kinds.AttemptFailed)
+    assert event.message == f"the worker was to load {head.id}, not {older.id}"
+    assert world.state.checkpoints == (older, head)
+
+
 FAILS: list[tuple[Failure, list[str]]] = [
     ("killed", ["AttemptFailed"]),
     ("hang", ["AttemptFailed"]),
@@ -86,6 +101,7 @@ FAILS: list[tuple[Failure, list[str]]] = [
     ("out_of_memory", ["AttemptFailed"]),
     ("model", ["AttemptFailed", "DaemonHeld"]),
     ("storage", ["AttemptFailed", "DaemonHeld"]),
+    ("data", ["AttemptFailed", "DaemonHeld"]),
     ("plan", ["AttemptFailed", "DaemonHeld"]),
     ("checkpoint", ["AttemptFailed", "DaemonHeld"]),
 ]
@@ -112,6 +128,61 @@ def test_a_job_that_was_to_be_skipped_is_skipped_whatever_it_dies_of(failure: Fa
     world.execute(commands.Skip())
     assert tags(world.fails(failure)) == ["AttemptFailed", "JobSkipped"]
     assert world.state.daemon.status == "idle"
+
+
+NOTICED: dict[str, Callable[[World], list[kinds.AnyEvent]]] = {
+    "by the worker": lambda world: world.fails("disk_full"),
+    "by its end": lambda world: world.lose_worker("disk_full"),
+    "by the daemon": lambda world: world.runs_out(free_bytes=ROOMY),
+}
+
+
+@pytest.mark.parametrize("way", NOTICED)
+def test_a_full_disk_ends_the_attempt_and_waits_for_room(way: str) -> None:
+    """Whoever noticed it. It is nobody's fault, so it may happen as often as it likes."""
+    world = at_work()
+    for _ in range(7):
+        events = NOTICED[way](world)
+        assert tags(events) == ["AttemptFailed", "StorageExhausted"]
+        failed, full = events
+        assert isinstance(failed, kinds.AttemptFailed)
+        assert isinstance(full, kinds.StorageExhausted)
+        assert (failed.failure, failed.retry_at, failed.message) == ("disk_full", None, full.message)
+        assert full.wanted_bytes == MARGIN_BYTES + 2 * CHECKPOINT_BYTES
+        current = world.state.current
+        assert current is not None
+        assert (current.failures, world.state.hold) == (0, None)
+        world.run_until(kinds.TrainingStarted)
+    world.run()
+    world.check_timeline()
+    assert world.ends == {job_id(1): ["JobTrained"]}
+
+
+@pytest.mark.parametrize("way", NOTICED)
+def test_a_job_that_was_to_be_skipped_is_skipped_on_a_full_disk_too(way: str) -> None:
+    """And the disk is full all the same."""
+    world = at_work()
+    world.execute(commands.Skip())
+    assert tags(NOTICED[way](world)) == ["AttemptFailed", "JobSkipped", "StorageExhausted"]
+    assert world.state.daemon.status == "idle"
+    assert world.state.full is not None
+
+
+def test_steps_that_are_run_again_wait_for_room_like_all_others() -> None:
+    """They come back as they were, and no person is asked."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run()
+    assert world.state.head is not None
+    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    for _ in range(6):
+        world.run_until(kinds.TrainingStarted)
+        world.fails("disk_full")
+    assert world.state.hold is None
+    world.run()
+    assert not world.lost
+    world.check_timeline()
 
 
 def test_the_fifth_failure_in_a_row_gives_the_job_up() -> None:
@@ -231,6 +302,22 @@ def test_the_last_checkpoint_is_held_and_not_given_up() -> None:
     world.execute(commands.Resume())
     world.run()
     world.check_timeline()
+
+
+def test_the_last_checkpoint_is_held_once() -> None:
+    """Each start finds it damaged again; while work is held for that, there is nothing new to say."""
+    world = World()
+    world.config = settings(keep=1)
+    world.start()
+    world.add(4)
+    world.run()
+    assert world.state.head is not None
+    condemn = commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot")
+    assert tags(world.execute(condemn)) == ["DaemonHeld"]
+    world.start()
+    assert world.execute(condemn) == []
+    world.execute(commands.Resume())
+    assert tags(world.execute(condemn)) == ["DaemonHeld"]
 
 
 def test_what_changed_in_the_environment_is_said_when_training_starts() -> None:

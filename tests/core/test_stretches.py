@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
+import pytest
+from msgspec.structs import replace
+
 from core import commands
 from core.state import State
 from events import kinds
-from tests.core.world import World, job_id, settings
+from tests.core.world import World, job_id, seen, settings
 
 
 def world(*files: int, every_steps: int = 2, keep: int = 9) -> World:
@@ -35,6 +41,22 @@ def test_commits_of_one_job_make_one_stretch() -> None:
     lived = world(4, 2)
     lived.run()
     assert [(each.global_from, each.global_to) for each in lived.state.stretches] == [(0, 4), (4, 6)]
+
+
+def test_a_retried_job_does_not_lengthen_the_stretch_of_another() -> None:
+    """Though it goes on at the very step at which the other one ended."""
+    lived = world(6, 2)
+    lived.run_until(kinds.CheckpointCommitted)
+    for _ in range(5):
+        lived.lose_worker()
+        lived.now += 100
+        lived.turn()
+    assert lived.state.failed.get(job_id(1)) is not None
+    lived.run()
+    lived.execute(commands.Retry(job=job_id(1)))
+    lived.run()
+    told = [(each.job.name, each.step_from, each.step_to) for each in lived.state.stretches]
+    assert told == [("file-1.jsonl", 0, 2), ("file-2.jsonl", 0, 2), ("file-1.jsonl", 2, 6)]
 
 
 def test_a_finished_job_comes_back_for_its_lost_steps() -> None:
@@ -119,3 +141,112 @@ def test_a_failed_job_comes_back_for_the_steps_it_had_committed() -> None:
     assert not lived.lost
     lived.check_timeline()
     assert lived.ends == {job: ["JobTrained"], job_id(2): ["JobTrained"]}
+
+
+def condemned(checkpoints: Sequence[int], bad: Sequence[int], *, pruned: bool) -> World:
+    """Two files of eight and six steps, checkpoints two steps apart at first; some are then found to be bad, in that
+    order (0: the oldest). `pruned`: what lies behind the oldest is not there any more."""
+    lived = world(8, 6, keep=len(checkpoints) if pruned else 9)
+    lived.run()
+    assert [each.global_step for each in lived.state.checkpoints] == list(checkpoints)
+    ids = [each.id for each in lived.state.checkpoints]
+    for each in bad:
+        lived.execute(commands.CondemnCheckpoint(checkpoint=ids[each], problem="rot"))
+    return lived
+
+
+ALL = (2, 4, 6, 8, 10, 12, 14)
+KEPT = (8, 10, 12, 14)
+
+
+@pytest.mark.parametrize("bad", [bad for count in range(1, 8) for bad in combinations(range(7), count)])
+def test_bad_checkpoints_end_in_the_same_state_whichever_is_found_first(bad: tuple[int, ...]) -> None:
+    """Newest first, oldest first, or from the middle: the newest good one is the head, or the base; all steps behind
+    it come back as they were."""
+    mixed = (*bad[len(bad) // 2 :], *bad[: len(bad) // 2])
+    lives = [condemned(ALL, order, pruned=False) for order in (bad, bad[::-1], mixed)]
+    left = tuple(step for at, step in enumerate(ALL) if at not in bad)
+    states = [seen(replace(lived.state, quarantined=())) for lived in lives]
+    assert all(state == states[0] for state in states)
+    for lived in lives:
+        state = lived.state
+        assert tuple(each.global_step for each in state.checkpoints) == left
+        assert state.past_from == 0
+        lived.run()
+        assert not lived.lost
+        lived.check_timeline()
+        assert lived.state.global_step == 14
+
+
+@pytest.mark.parametrize("bad", [bad for count in range(1, 4) for bad in combinations(range(4), count)])
+def test_behind_a_pruned_past_the_same_as_long_as_one_is_left(bad: tuple[int, ...]) -> None:
+    """Nothing goes back behind the oldest good one, so no more than that is remembered."""
+    lives = [condemned(KEPT, order, pruned=True) for order in (bad, bad[::-1])]
+    left = tuple(step for at, step in enumerate(KEPT) if at not in bad)
+    states = [seen(replace(lived.state, quarantined=())) for lived in lives]
+    assert all(state == states[0] for state in states)
+    for lived in lives:
+        state = lived.state
+        assert tuple(each.global_step for each in state.checkpoints) == left
+        assert state.past_from == left[0]
+        assert state.hold is None
+        lived.run()
+        assert not lived.lost
+        lived.check_timeline()
+        assert lived.state.global_step == 14
+
+
+@pytest.mark.parametrize(("order", "last"), [((0, 1, 2, 3), 14), ((3, 2, 1, 0), 8), ((1, 3, 0, 2), 12)])
+def test_the_last_one_behind_a_pruned_past_is_held_whichever_it_is(order: tuple[int, ...], last: int) -> None:
+    """All are bad: a person can put back a copy of the one that was found last, and then everything comes back."""
+    lived = condemned(KEPT, order, pruned=True)
+    assert [each.global_step for each in lived.state.checkpoints] == [last]
+    assert lived.state.hold is not None
+    lived.execute(commands.Resume())
+    lived.run()
+    assert not lived.lost
+    lived.check_timeline()
+    assert lived.state.global_step == 14
+
+
+def test_a_bad_ancestor_leaves_head_and_jobs_as_they_are() -> None:
+    """Nothing is run again for it, neither now nor by the job in hand."""
+    lived = world(6)
+    lived.run_until(kinds.CheckpointCommitted, 2)
+    lived.start()
+    before = lived.state
+    first, second = before.checkpoints
+    lived.execute(commands.CondemnCheckpoint(checkpoint=first.id, problem="rot"))
+    assert lived.state == replace(before, checkpoints=(second,), quarantined=(first.id,))
+    lived.run()
+    assert sum(isinstance(event, kinds.StepReached) for event in lived.journal) == 6
+
+
+def test_the_base_is_behind_the_oldest_until_something_is_pruned() -> None:
+    """Two bad ones, the oldest among them, and retention goes on as ever: only then is the base out of reach."""
+    lived = world(8, keep=3)
+    lived.run_until(kinds.CheckpointCommitted, 3)
+    lived.start()
+    lived.execute(commands.CondemnCheckpoint(checkpoint=lived.state.checkpoints[0].id, problem="rot"))
+    assert lived.state.past_from == 0
+    lived.run()
+    assert [each.global_step for each in lived.state.checkpoints] == [4, 6, 8]
+    assert lived.state.past_from == 0
+    lived.add(1)
+    lived.run()
+    assert [each.global_step for each in lived.state.checkpoints] == [6, 8, 9]
+    assert lived.state.past_from == 6
+
+
+def test_pruning_one_that_is_not_the_oldest_forgets_nothing() -> None:
+    """What was learned before it can still be run again from the one behind it."""
+    lived = world(6)
+    lived.run()
+    lived.happens(kinds.CheckpointPruned(checkpoint=lived.state.checkpoints[1].id))
+    assert lived.state.past_from == 0
+    for _ in range(2):
+        condemn(lived)
+    assert not lived.state.checkpoints
+    lived.run()
+    assert not lived.lost
+    lived.check_timeline()

@@ -16,7 +16,8 @@ from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
 from events import kinds, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
-from tests.core.world import World, job_id, plan, seen, settings
+from tests.core.simulated_worker import plan
+from tests.core.world import World, job_id, seen, settings
 
 THE_JOB = job_id(1)
 

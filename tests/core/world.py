@@ -1,15 +1,13 @@
 """A world around the machine: a daemon that carries out effects and a worker that reports facts, without a process.
 
-The daemon does what `cli/daemon.py` does with effects, the worker what `gpu/worker.py` does with orders, one small
-action at a time, so that a test may stop, kill or contradict them anywhere. Every event passes `World.happens`, which
-keeps the books that the machine's promises are held against.
+The daemon does what `cli/daemon.py` does with effects, the worker (`simulated_worker.py`) what `gpu/worker.py` does
+with orders, one small action at a time, so that a test may stop, kill or contradict them anywhere. Every event passes
+`World.happens`, which keeps the books that the machine's promises are held against.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,11 +22,14 @@ from core.state import State
 from events import kinds, worker
 from events.codec import decode, encode
 from events.kinds import AnyEvent
-from events.settings import CheckpointSettings, JobSettings, ModelSettings, Plan, TrainingSettings
-from events.values import checkpoint_id
+from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
+from tests.core.simulated_worker import Worker
 
 START = 1_800_000_000.0
 """Some time in Unix seconds; nothing depends on which."""
+
+ROOMY = 2**40
+"""A disk with more room than anybody wants."""
 
 
 def settings(*, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2) -> JobSettings:
@@ -40,162 +41,9 @@ def settings(*, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: 
     )
 
 
-def plan(steps_total: int, *, seed: int = 1) -> Plan:
-    """The plan of a job of one epoch."""
-    return Plan(
-        rows=steps_total * 4,
-        tokens=steps_total * 100,
-        trained_tokens=steps_total * 60,
-        truncated_rows=0,
-        epochs=1,
-        steps_per_epoch=steps_total,
-        steps_total=steps_total,
-        tokenizer_sha256="aa" * 32,
-        batches_sha256=f"{seed:064x}",
-    )
-
-
 def job_id(number: int) -> str:
     """The id of the n-th file."""
     return f"{number:064x}"
-
-
-def bits(job: str, step: int, seed: int) -> tuple[float, float]:
-    """Loss and gradient norm of a step: the same whenever it is run under the same seed."""
-    return 1.0 / (step + int(job, 16) * 100 + seed / 7), float(step + seed)
-
-
-@dataclass
-class Training:
-    """What a simulated worker has in hand."""
-
-    order: worker.Train
-    job: str
-    settings: JobSettings
-    global_step: int
-    step: int
-    saved_step: int
-    parent: str | None
-    awaited: str | None = None
-    """The checkpoint that is written and not yet committed."""
-
-
-@dataclass
-class Worker:
-    """Carries out orders, one small action a call, and puts facts into its outbox."""
-
-    world: World
-    orders: deque[worker.AnyOrder] = field(default_factory=deque)
-    sent: set[tuple[type, int]] = field(default_factory=set)
-    outbox: deque[worker.AnyFact] = field(default_factory=deque)
-    prepared: worker.Prepare | None = None
-    training: Training | None = None
-
-    def told(self, order: worker.AnyOrder) -> None:
-        """An order arrives. A commit is seen at once, whatever the hands do."""
-        self.sent.add((type(order), order.attempt))
-        if isinstance(order, worker.Committed):
-            if self.training is not None and self.training.awaited == order.checkpoint:
-                self.training.awaited = None
-                self.training.parent = order.checkpoint
-            return
-        self.orders.append(order)
-
-    def act(self) -> bool:
-        """Do one thing; False if there is nothing to do."""
-        if self.training is not None:
-            return self._train(self.training)
-        if not self.orders:
-            return False
-        order = self.orders.popleft()
-        match order:
-            case worker.Prepare():
-                self._prepare(order)
-            case worker.Train():
-                self._load(order)
-            case worker.Yield():
-                self.outbox.append(worker.Yielded(attempt=order.attempt))
-        return True
-
-    def _yield_asked(self) -> bool:
-        return any(isinstance(order, worker.Yield) for order in self.orders)
-
-    def _prepare(self, order: worker.Prepare) -> None:
-        if self._yield_asked():
-            return
-        steps_total = self.world.steps[order.job]
-        if steps_total == 0:
-            self.outbox.append(
-                worker.Rejected(attempt=order.attempt, problem="broken_json", line=1, message="line 1 is no JSON")
-            )
-            return
-        self.prepared = order
-        made = plan(steps_total, seed=order.settings.training.seed)
-        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=made))
-
-    def _load(self, order: worker.Train) -> None:
-        assert self.prepared is not None
-        assert self.prepared.attempt == order.attempt, "told to train before it was prepared"
-        if order.checkpoint in self.world.spoiled:
-            bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem="a flipped bit")
-            self.outbox.append(bad)
-            return
-        self.training = Training(
-            order,
-            self.prepared.job,
-            self.prepared.settings,
-            order.global_step,
-            order.step,
-            order.step,
-            order.checkpoint,
-        )
-        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
-
-    def _train(self, at: Training) -> bool:
-        if at.awaited is not None:
-            return False
-        if at.step < at.order.until and not self._yield_asked():
-            if at.step - at.saved_step >= at.settings.checkpoints.every_steps:
-                self._save(at, "steps")
-                return True
-            at.step += 1
-            at.global_step += 1
-            loss, norm = bits(at.job, at.step, at.settings.training.seed)
-            self.outbox.append(
-                worker.Step(
-                    attempt=at.order.attempt,
-                    global_step=at.global_step,
-                    step=at.step,
-                    epoch=1,
-                    loss=loss,
-                    grad_norm=norm,
-                    learning_rate=1e-4,
-                    tokens=100,
-                    seconds=0.5,
-                )
-            )
-            return True
-        if at.step > at.saved_step:
-            self._save(at, "end" if at.step == at.order.until else "yield")
-            return True
-        self.training = None
-        return True
-
-    def _save(self, at: Training, reason: kinds.CheckpointReason) -> None:
-        at.saved_step = at.step
-        at.awaited = checkpoint_id(at.global_step, at.order.attempt)
-        self.outbox.append(
-            worker.CheckpointWritten(
-                attempt=at.order.attempt,
-                checkpoint=at.awaited,
-                global_step=at.global_step,
-                step=at.step,
-                parent=at.parent,
-                size_bytes=1000,
-                manifest_sha256="bb" * 32,
-                reason=reason,
-            )
-        )
 
 
 class World:
@@ -213,6 +61,7 @@ class World:
         self.facts: list[worker.AnyFact] = []
         """Everything that workers ever said, heard or not."""
         self.alive = False
+        self.free_bytes = ROOMY
         self.timeline: list[tuple[str, int]] = []
         """(job, step) of each committed global step."""
         self.lost: list[tuple[str, int]] = []
@@ -301,6 +150,8 @@ class World:
                     self._order(worker.Yield(attempt=effect.attempt))
             case effects.MoveRejected():
                 self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
+            case effects.AwaitRoom():
+                self.execute(commands.FindRoom(free_bytes=self.free_bytes))
             case effects.WaitUntil():
                 self.now = effect.at
             case effects.Leave():
@@ -344,6 +195,11 @@ class World:
             worker.Failed(attempt=self.state.attempt, failure=failure, message=f"a failure: {failure}", trace="")
         )
 
+    def runs_out(self, free_bytes: int = 0) -> list[AnyEvent]:
+        """The daemon itself finds the disk full."""
+        self.free_bytes = free_bytes
+        return self.execute(commands.RunOutOfSpace(message="the disk is full"))
+
     def steady(self) -> Iterator[None]:
         """Let daemon and worker work; yields after each thing done, ends when nothing more happens."""
         quiet = 0
@@ -384,6 +240,7 @@ class World:
     def _keep_books(self, before: State, event: AnyEvent) -> None:
         match event:
             case kinds.AttemptStarted():
+                assert before.full is None, "an attempt was begun on a full disk"
                 self.reached = []
             case kinds.StepReached():
                 self.reached.append((event.job, event.step))
@@ -394,6 +251,9 @@ class World:
                 assert fresh[: len(owed)] == owed, "committed steps that were lost did not come back as they were"
                 self.timeline.extend(fresh)
             case kinds.CheckpointQuarantined():
+                head = before.head
+                assert head is not None
+                assert (self.state.head == head) == (event.checkpoint != head.id)
                 at = self.state.global_step
                 self.timeline, lost = self.timeline[:at], self.timeline[at:]
                 self.lost = lost + self.lost
@@ -404,6 +264,10 @@ class World:
                     self.ends.setdefault(event.job, []).append(type(event).__name__)
             case kinds.JobRetried():
                 assert self.ends[event.job].pop() == "JobFailed"
+            case kinds.StorageFreed():
+                assert before.full is not None
+                assert event.free_bytes >= before.full.wanted_bytes
+                assert replace(before, full=None) == self.state
         assert len(self.timeline) == self.state.global_step
         if not isinstance(event, kinds.CheckpointQuarantined):
             assert self.state.global_step >= before.global_step

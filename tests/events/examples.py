@@ -120,7 +120,10 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.JobRetried(job=JOB),
     kinds.JobSkipRequested(job=JOB),
     kinds.JobSkipped(job=JOB),
-    kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl"),
+    kinds.AttemptFailed(job=JOB, attempt=3, failure="disk_full", message="the disk is full", retry_at=None),
+    kinds.AttemptFailed(job=JOB, attempt=3, failure="data", message="the file has changed", retry_at=None),
+    kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl", wanted_bytes=2**33),
+    kinds.StorageFreed(free_bytes=2**34),
     kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"),
 )
 

@@ -146,6 +146,14 @@ def test_present_shapes_do_not_pass_through_an_upcaster() -> None:
     assert decode(encode(kinds.JobSkipped(job=JOB))) == kinds.JobSkipped(job=JOB)
 
 
+def test_a_full_disk_of_version_1_wanted_any_room() -> None:
+    """The first shape did not say how much; the bytes are as they were written then."""
+    (old,) = [line for line in GOLDEN.read_bytes().splitlines() if b'"storage_exhausted","v":1' in line]
+    lifted = kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl", wanted_bytes=0)
+    assert decode(old) == lifted
+    assert decode_record(as_line(old)).event == lifted
+
+
 def test_upcasters_lead_to_the_present_version_without_a_gap() -> None:
     """Each one known lifts a kind that exists, from a version below its present one, by one."""
     present = {kind_of(kind): current_version(kind) for kind in EVENT_TYPES}

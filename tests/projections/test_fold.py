@@ -46,7 +46,9 @@ TROUBLES: list[tuple[AnyEvent, str]] = [
     ),
     (kinds.AttemptFailed(job=JOB, attempt=1, failure="code", message="it broke", retry_at=1.0), "it broke"),
     (kinds.DaemonHeld(reason="the config is broken", advice="mend it"), "the config is broken"),
-    (kinds.StorageExhausted(message="the disk is full"), "the disk is full"),
+    (kinds.StorageExhausted(message="the disk is full", wanted_bytes=1), "the disk is full"),
+    (kinds.StorageFreed(free_bytes=1), ""),
+    (kinds.AttemptFailed(job=JOB, attempt=1, failure="disk_full", message="the disk is full", retry_at=None), ""),
     (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were given up: rot"),
     (kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None), f"{CHECKPOINT} was set aside: rot"),
     (
@@ -70,11 +72,20 @@ def test_only_the_last_troubles_are_kept() -> None:
     """As many as fit on a screen, oldest first, each with its place in the journal."""
     made = world()
     for number in range(ERRORS_SHOWN + 2):
-        made.execute(commands.RecordStorageExhausted(message=f"full {number}"))
+        made.execute(commands.RunOutOfSpace(message=f"full {number}"))
+        made.turn()
     troubles = folded(made).progress.troubles
     assert [trouble.message for trouble in troubles] == [f"full {number}" for number in range(2, ERRORS_SHOWN + 2)]
-    last = records(made)[-1]
+    last = records(made)[-2]  # the last of all says that there is room again
     assert (troubles[-1].seq, troubles[-1].at, troubles[-1].kind) == (last.seq, last.at, "storage_exhausted")
+
+
+def test_a_full_disk_is_one_trouble() -> None:
+    """The attempt that it ended is none beside it."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.fails("disk_full")
+    assert [trouble.kind for trouble in folded(made).progress.troubles] == ["storage_exhausted"]
 
 
 def test_the_time_of_the_present_status_is_kept() -> None:

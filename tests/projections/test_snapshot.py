@@ -40,6 +40,7 @@ def eventful() -> World:
     assert world.state.head is not None
     world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
+    world.runs_out()
     return world
 
 
@@ -63,6 +64,7 @@ def test_a_snapshot_reads_back_as_it_was_taken(tmp_path: Path) -> None:
     assert state.trail.length
     assert state.quarantined
     assert state.hold
+    assert state.full
     path = tmp_path / "snapshot.json"
     write_snapshot(path, taken(whole))
     back = read_snapshot(path)

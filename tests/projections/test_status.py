@@ -59,6 +59,14 @@ def held() -> World:
     return made
 
 
+def full() -> World:
+    """No room for the next checkpoint."""
+    made = world(4)
+    made.run_until(kinds.StepReached, 3)
+    made.fails("disk_full")
+    return made
+
+
 def given_up() -> World:
     """A job failed for good while another waits to be tried again."""
     made = world(2, 2)
@@ -81,7 +89,7 @@ def running_again() -> World:
     return made
 
 
-SITUATIONS = [nothing, training, done, held, given_up, running_again]
+SITUATIONS = [nothing, training, done, held, full, given_up, running_again]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)

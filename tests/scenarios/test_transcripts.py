@@ -13,7 +13,8 @@ import pytest
 
 from core import commands
 from events import kinds, worker
-from tests.core.world import plan, settings
+from tests.core.simulated_worker import plan
+from tests.core.world import settings
 from tests.scenarios.playbook import Playbook
 
 Story = Callable[[Playbook], None]
@@ -321,6 +322,67 @@ def the_only_checkpoint_is_bad(book: Playbook) -> None:
     book.note("a copy is put back")
     book.spoiled.clear()
     book.execute(commands.Resume())
+    book.run()
+
+
+@story
+def an_ancestor_is_bad(book: Playbook) -> None:
+    """The head is good, so training goes on from it; when it rots as well, the one behind the bad one takes over."""
+    book.config = settings(keep=9)
+    book.start()
+    book.add(7)
+    book.run_until(kinds.CheckpointCommitted, 3)
+    book.note("kill -9, daemon and worker; the second of three checkpoints rots")
+    bad, head = book.state.checkpoints[1:]
+    book.start()
+    book.execute(commands.CondemnCheckpoint(checkpoint=bad.id, problem="a flipped bit"))
+    book.run_until(kinds.TrainingStarted)
+    book.note("kill -9, daemon and worker; the head rots")
+    book.start()
+    book.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    book.refused(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    book.run()
+
+
+@story
+def the_disk_is_full(book: Playbook) -> None:
+    """Nothing is begun, by this daemon or the next, until there is room enough; then work goes on by itself."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.StepReached, 3)
+    book.note("another program fills the disk")
+    book.free_bytes = 4096
+    book.fails("disk_full")
+    book.turn()
+    book.note("kill -9, the daemon")
+    book.start()
+    book.turn()
+    book.note("some room, and then enough")
+    book.free_bytes = 2**20
+    book.turn()
+    book.free_bytes = 2**30
+    book.run()
+
+
+@story
+def the_disk_is_full_while_paused(book: Playbook) -> None:
+    """Room does not unpause, `resume` makes no room; a rejected file is moved once its report can be written."""
+    book.start()
+    book.add(0)
+    book.add(1)
+    book.run_until(kinds.JobRejected)
+    book.execute(commands.Pause())
+    book.runs_out()
+    book.turn()
+    book.free_bytes = 2**30
+    book.run()
+    book.runs_out()
+    book.execute(commands.Resume())
+    book.turn()
+    book.execute(commands.Stop(alive=True))
+    book.run()
+    book.free_bytes = 2**30
+    book.start()
     book.run()
 
 

@@ -1,0 +1,170 @@
+"""A worker without a process: orders in, facts out, as `gpu/worker.py` does it, one small action at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from events import kinds, worker
+from events.settings import JobSettings, Plan
+from events.values import checkpoint_id
+
+if TYPE_CHECKING:
+    from tests.core.world import World
+
+CHECKPOINT_BYTES = 1000
+"""What each checkpoint takes on the disk."""
+
+
+def plan(steps_total: int, *, seed: int = 1) -> Plan:
+    """The plan of a job of one epoch."""
+    return Plan(
+        rows=steps_total * 4,
+        tokens=steps_total * 100,
+        trained_tokens=steps_total * 60,
+        truncated_rows=0,
+        epochs=1,
+        steps_per_epoch=steps_total,
+        steps_total=steps_total,
+        tokenizer_sha256="aa" * 32,
+        batches_sha256=f"{seed:064x}",
+    )
+
+
+def bits(job: str, step: int, seed: int) -> tuple[float, float]:
+    """Loss and gradient norm of a step: the same whenever it is run under the same seed."""
+    return 1.0 / (step + int(job, 16) * 100 + seed / 7), float(step + seed)
+
+
+@dataclass
+class Training:
+    """What a simulated worker has in hand."""
+
+    order: worker.Train
+    job: str
+    settings: JobSettings
+    global_step: int
+    step: int
+    saved_step: int
+    parent: str | None
+    awaited: str | None = None
+    """The checkpoint that is written and not yet committed."""
+
+
+@dataclass
+class Worker:
+    """Carries out orders, one small action a call, and puts facts into its outbox."""
+
+    world: World
+    orders: deque[worker.AnyOrder] = field(default_factory=deque)
+    sent: set[tuple[type, int]] = field(default_factory=set)
+    outbox: deque[worker.AnyFact] = field(default_factory=deque)
+    prepared: worker.Prepare | None = None
+    training: Training | None = None
+
+    def told(self, order: worker.AnyOrder) -> None:
+        """An order arrives. A commit is seen at once, whatever the hands do."""
+        self.sent.add((type(order), order.attempt))
+        if isinstance(order, worker.Committed):
+            if self.training is not None and self.training.awaited == order.checkpoint:
+                self.training.awaited = None
+                self.training.parent = order.checkpoint
+            return
+        self.orders.append(order)
+
+    def act(self) -> bool:
+        """Do one thing; False if there is nothing to do."""
+        if self.training is not None:
+            return self._train(self.training)
+        if not self.orders:
+            return False
+        order = self.orders.popleft()
+        match order:
+            case worker.Prepare():
+                self._prepare(order)
+            case worker.Train():
+                self._load(order)
+            case worker.Yield():
+                self.outbox.append(worker.Yielded(attempt=order.attempt))
+        return True
+
+    def _yield_asked(self) -> bool:
+        return any(isinstance(order, worker.Yield) for order in self.orders)
+
+    def _prepare(self, order: worker.Prepare) -> None:
+        if self._yield_asked():
+            return
+        steps_total = self.world.steps[order.job]
+        if steps_total == 0:
+            self.outbox.append(
+                worker.Rejected(attempt=order.attempt, problem="broken_json", line=1, message="line 1 is no JSON")
+            )
+            return
+        self.prepared = order
+        made = plan(steps_total, seed=order.settings.training.seed)
+        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=made))
+
+    def _load(self, order: worker.Train) -> None:
+        assert self.prepared is not None
+        assert self.prepared.attempt == order.attempt, "told to train before it was prepared"
+        if order.checkpoint in self.world.spoiled:
+            bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem="a flipped bit")
+            self.outbox.append(bad)
+            return
+        self.training = Training(
+            order,
+            self.prepared.job,
+            self.prepared.settings,
+            order.global_step,
+            order.step,
+            order.step,
+            order.checkpoint,
+        )
+        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+
+    def _train(self, at: Training) -> bool:
+        if at.awaited is not None:
+            return False
+        if at.step < at.order.until and not self._yield_asked():
+            if at.step - at.saved_step >= at.settings.checkpoints.every_steps:
+                self._save(at, "steps")
+                return True
+            at.step += 1
+            at.global_step += 1
+            loss, norm = bits(at.job, at.step, at.settings.training.seed)
+            self.outbox.append(
+                worker.Step(
+                    attempt=at.order.attempt,
+                    global_step=at.global_step,
+                    step=at.step,
+                    epoch=1,
+                    loss=loss,
+                    grad_norm=norm,
+                    learning_rate=1e-4,
+                    tokens=100,
+                    seconds=0.5,
+                )
+            )
+            return True
+        if at.step > at.saved_step:
+            self._save(at, "end" if at.step == at.order.until else "yield")
+            return True
+        self.training = None
+        return True
+
+    def _save(self, at: Training, reason: kinds.CheckpointReason) -> None:
+        at.saved_step = at.step
+        at.awaited = checkpoint_id(at.global_step, at.order.attempt)
+        self.outbox.append(
+            worker.CheckpointWritten(
+                attempt=at.order.attempt,
+                checkpoint=at.awaited,
+                global_step=at.global_step,
+                step=at.step,
+                parent=at.parent,
+                size_bytes=CHECKPOINT_BYTES,
+                manifest_sha256="bb" * 32,
+                reason=reason,
+            )
+        )
