@@ -1,15 +1,12 @@
-"""A checkpoint, written by the commit protocol and read back strictly.
+"""A checkpoint: what is copied out of the training, handed to the commit protocol (`commit.py`), and read back.
 
-The order is the protocol: every file is written and synced under a staging name, the manifest last; then the
-directory gets its final name, and that is synced too. Only after that is it reported, and it counts only once the
-daemon has journaled it. A crash at any point leaves debris that nothing names, never half a checkpoint that something
-believes. Reading believes nothing either: every byte is checked, and every tensor must be the one that is expected.
+Reading believes nothing: every byte is checked, and every tensor must be the one that is expected.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +18,13 @@ from safetensors.torch import load_file, save_file
 from events.kinds import CheckpointReason
 from events.values import CheckpointId
 from events.worker import CheckpointWritten
-from gpu.crashpoints import reached
-from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
-from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe, verify
+from gpu.commit import Content, commit
+from gpu.errors import CheckpointBroken, CheckpointForeign, TrainingDiverged
+from gpu.fit import OPTIMIZER, Ground, differences
+from gpu.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify
 from gpu.model import TrainedModel
-from journal.durable import fsync_directory, fsync_file, rename_durably
 
-OPTIMIZER = "torch.optim.AdamW"
-OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "trainer_state.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -78,36 +72,8 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
     for name, tensor in (*snapshot.weights.items(), *snapshot.optimizer.items()):
         if not torch.isfinite(tensor).all():
             raise TrainingDiverged(snapshot.cursor.global_step, f"{name} holds what is not a number")
-    final = checkpoints / snapshot.checkpoint
-    staging = checkpoints / f".staging-{snapshot.checkpoint}"
-    try:
-        checkpoints.mkdir(exist_ok=True)
-        if staging.exists():
-            shutil.rmtree(staging)
-        staging.mkdir()
-        size_bytes, manifest_sha256 = _fill(staging, snapshot, beat)
-        reached("staging_fsynced")
-        rename_durably(staging, final)
-    except SafetensorError as error:
-        raise StorageFailed(staging, OSError(str(error))) from error
-    except OSError as error:
-        raise StorageFailed(staging, error) from error
-    reached("renamed")
-    return CheckpointWritten(
-        attempt=snapshot.lineage.attempt,
-        checkpoint=snapshot.checkpoint,
-        global_step=snapshot.cursor.global_step,
-        step=snapshot.cursor.step,
-        parent=snapshot.lineage.parent,
-        size_bytes=size_bytes,
-        manifest_sha256=manifest_sha256,
-        reason=snapshot.reason,
-    )
-
-
-def _fill(staging: Path, snapshot: Snapshot, beat: Callable[[int, int], None]) -> tuple[int, str]:
-    """Everything into the staging directory, synced. Returns its size in bytes and the manifest's SHA-256."""
     tensors = {snapshot.weights_file: snapshot.weights, OPTIMIZER_FILE: snapshot.optimizer}
+    contents: dict[str, Content] = {**snapshot.files, **{name: _saved(group) for name, group in tensors.items()}}
     total = sum(map(len, snapshot.files.values())) + sum(
         tensor.nbytes for group in tensors.values() for tensor in group.values()
     )
@@ -118,15 +84,6 @@ def _fill(staging: Path, snapshot: Snapshot, beat: Callable[[int, int], None]) -
         done += len(chunk)
         beat(done, total)
 
-    entries = {}
-    for name in sorted({*tensors, *snapshot.files}):
-        if name in tensors:
-            save_file(dict(tensors[name]), staging / name, metadata={"format": "pt"})
-        else:
-            (staging / name).write_bytes(snapshot.files[name])
-        fsync_file(staging / name)
-        entries[name] = describe(staging / name, watch)
-        reached("file_written")
     manifest = Manifest(
         checkpoint=snapshot.checkpoint,
         cursor=snapshot.cursor,
@@ -134,39 +91,57 @@ def _fill(staging: Path, snapshot: Snapshot, beat: Callable[[int, int], None]) -
         parameters=tuple((name, tuple(tensor.shape)) for name, tensor in snapshot.weights.items()),
         optimizer=OPTIMIZER,
         environment=snapshot.environment,
-        files=entries,
-    ).encode()
-    reached("before_manifest")
-    (staging / MANIFEST).write_bytes(manifest)
-    reached("staging_written")
-    fsync_file(staging / MANIFEST)
-    fsync_directory(staging)
-    return sum(entry.size_bytes for entry in entries.values()) + len(manifest), hashlib.sha256(manifest).hexdigest()
+        files={},
+    )
+    committed = commit(checkpoints, manifest, contents, watch)
+    return CheckpointWritten(
+        attempt=snapshot.lineage.attempt,
+        checkpoint=snapshot.checkpoint,
+        global_step=snapshot.cursor.global_step,
+        step=snapshot.cursor.step,
+        parent=snapshot.lineage.parent,
+        size_bytes=committed.size_bytes,
+        manifest_sha256=committed.manifest_sha256,
+        reason=snapshot.reason,
+    )
+
+
+def _saved(tensors: Tensors) -> Callable[[Path], None]:
+    """What writes `tensors` to a file."""
+
+    def save(path: Path) -> None:
+        try:
+            save_file(dict(tensors), path, metadata={"format": "pt"})
+            path.chmod(0o644)  # safetensors keeps its files to their owner, unlike all others of the directory
+        except SafetensorError as error:
+            raise _as_os_error(error) from error
+
+    return save
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """The system's error inside `error`, which has it as text only: `… No space left on device (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def load(
     directory: Path,
     trained: TrainedModel,
     optimizer: torch.optim.AdamW | None,
+    ground: Ground,
     watch: Callable[[bytes], None] = lambda _: None,
 ) -> Manifest:
     """Put what the checkpoint in `directory` holds into the model and, if given, into the optimizer.
 
-    Raises CheckpointBroken when it is not what it says it is; CheckpointForeign when it is whole, but of a model of
-    another shape.
+    Raises CheckpointBroken when it is not what it says it is; CheckpointForeign when it is whole, but does not belong
+    on this `ground`.
     """
     manifest = verify(directory, watch)
-    if manifest.parameters != trained.shapes:
-        raise CheckpointForeign(_foreign(manifest, trained))
-    if manifest.optimizer != OPTIMIZER:
-        raise CheckpointForeign(f"{manifest.checkpoint} was trained with {manifest.optimizer}, not with {OPTIMIZER}.")
-    shapes = dict(trained.shapes)
-    weights = _read(directory, trained.weights_file, shapes)
-    state = _read(
-        directory,
-        OPTIMIZER_FILE,
-        {f"{name}.{moment}": shape for name, shape in shapes.items() for moment in MOMENTS} | {"step": (len(shapes),)},
-    )
+    if found := differences(manifest, ground):
+        raise CheckpointForeign(manifest.checkpoint, found)
+    weights = _read(directory, trained.weights_file)
+    state = _read(directory, OPTIMIZER_FILE)
     with torch.no_grad():
         for (name, parameter), step in zip(trained.parameters.items(), state["step"], strict=True):
             parameter.copy_(weights[name])
@@ -178,35 +153,16 @@ def load(
     return manifest
 
 
-def _read(directory: Path, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
-    """The tensors of a file: these names, these shapes, float32, finite, and nothing else."""
+def _read(directory: Path, name: str) -> Tensors:
+    """The tensors of a verified file: that they are those which are expected is known, that they are numbers is not."""
     try:
         tensors: Tensors = load_file(directory / name)
     except (SafetensorError, OSError) as error:
         raise CheckpointBroken(directory.name, f"{name} cannot be read: {error}") from error
-    for missing in sorted(shapes.keys() - tensors.keys()):
-        raise CheckpointBroken(directory.name, f"{name} lacks the tensor {missing}")
-    for extra in sorted(tensors.keys() - shapes.keys()):
-        raise CheckpointBroken(directory.name, f"{name} holds a tensor that is not trained: {extra}")
-    for tensor_name, shape in shapes.items():
-        tensor = tensors[tensor_name]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointBroken(directory.name, f"{name}: {tensor_name} is {tuple(tensor.shape)}, not {shape}")
-        if tensor.dtype != torch.float32:
-            raise CheckpointBroken(directory.name, f"{name}: {tensor_name} is {tensor.dtype}, not float32")
+    for tensor_name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointBroken(directory.name, f"{name}: {tensor_name} holds what is not a number")
     return tensors
-
-
-def _foreign(manifest: Manifest, trained: TrainedModel) -> str:
-    theirs, ours = set(manifest.parameters), set(trained.shapes)
-    example = next(iter(sorted(theirs ^ ours)), None)
-    what = f"it differs at {example[0]} {example[1]}" if example else "the parameters are in another order"
-    return (
-        f"{manifest.checkpoint} was trained with other [model] or [method] settings ({what}). "
-        "Set them back in keepstep.toml, or begin anew in a home of its own."
-    )
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,60 @@ import os
 import signal
 from collections import Counter
 
+WORKER = {
+    "prepare_asked": "an order to prepare is taken up, nothing of it done",
+    "row_prepared": "a row is tokenised; once for each",
+    "prepared": "the plan is made, and nobody told",
+    "prepared_reported": "the plan is told",
+    "loading": "an order to train is taken up, the model not touched yet",
+    "loaded": "weights and optimizer stand where the order said, and nobody told",
+    "loaded_reported": "that is told, no step done",
+    "step": "a step is done, and nobody told; once for each",
+    "file_written": "a file of a checkpoint is written and synced; once for each",
+    "before_manifest": "all of them are, the manifest is not begun",
+    "staging_written": "the manifest is written and synced too, its directory is not",
+    "staging_fsynced": "the directory is synced, under its staging name",
+    "renamed": "it has its final name, and that is synced",
+    "before_report": "a checkpoint is whole, and nobody told",
+    "reported": "that is told, and not journaled as far as the worker knows",
+    "yield_seen": "the work in hand saw that it is to stop, and has stopped",
+    "yield_saved": "everything that it reported is committed, and nobody told that it stands",
+    "yielded": "that is told",
+}
+"""Every point in the worker, in the order of a job's life, and what is true there."""
+
+DAEMON = {
+    "arrival_moved": "a file left the inbox and is in keepstep's hands, not journaled",
+    "arrival_copied": "a copy of a file is in keepstep's hands, not journaled (`keepstep add`)",
+    "arrival_journaled": "`file_enqueued` is journaled, the file has not its final name",
+    "arrival_named": "the file has its final name",
+    "report_written": "the report of a rejected file is written, the file not moved",
+    "rejected_moved": "the file stands beside its report, and that is not journaled",
+    "yield_asked": "a pause, a skip or a stop is journaled, and the worker told to yield",
+    "worker_ended": "the worker of a failed attempt is gone, its debris not swept",
+    "checkpoint_reported": "a checkpoint was reported, and is not journaled",
+    "pruned": "a checkpoint that is given up is renamed, not deleted",
+}
+"""Points in the daemon and the commands. Besides these there is one behind every event, `journaled_` and its kind: in
+the process that journals it, before anything follows from it, and in a daemon that finds it written by another."""
+
+POINTS = WORKER | DAEMON
+
 _calls: Counter[str] = Counter()
 
 
 def reached(point: str) -> None:
-    """Die here if the environment says so."""
+    """Die here if the environment says so. `point` is one of POINTS."""
+    assert point in POINTS, f"{point} is in no table of gpu/crashpoints.py"
+    _die_if_wanted(point)
+
+
+def journaled(kind: str) -> None:
+    """Die here, behind an event of this kind, if the environment says so. Called by the ledger alone."""
+    _die_if_wanted(f"journaled_{kind}")
+
+
+def _die_if_wanted(point: str) -> None:
     wanted = os.environ.get("KEEPSTEP_CRASH_AT")
     if not wanted:
         return

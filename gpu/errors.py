@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 from events.values import CheckpointId
@@ -42,14 +44,26 @@ class CheckpointBroken(WorkerError):
 
 
 class CheckpointForeign(WorkerError):
-    """A checkpoint is whole, but belongs to a model of another shape than the settings describe."""
+    """A checkpoint is whole, but belongs to another model, tokenizer or method than those that the settings name.
+
+    Data: `checkpoint`, `differences`.
+    """
+
+    def __init__(self, checkpoint: CheckpointId, differences: Sequence[str]) -> None:
+        self.checkpoint = checkpoint
+        self.differences = tuple(differences)
+        super().__init__(
+            f"checkpoint {checkpoint} is whole, but it does not fit: {'; '.join(differences)}. "
+            "Set keepstep.toml and the model back to what they were, or begin anew in a home of its own."
+        )
 
 
 class StorageFailed(WorkerError):
-    """A checkpoint could not be written. Data: `path`."""
+    """A checkpoint could not be written. Data: `path`, `errno` (None where the system gave no number)."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.path = path
+        self.errno = error.errno
         super().__init__(
             f"cannot write {path}: {error.strerror or error}. Nothing committed is lost; "
             "make room or repair the disk, and the job goes on from its last checkpoint."
@@ -83,3 +97,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out. Torch has an error of its own for a GPU's memory only; on a CPU it is a
     RuntimeError that names the allocator."""
     return type(error).__name__ in {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether `error` says, or was raised because, there is no room on the disk, or no more of it for this user."""
+    while error is not None:
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

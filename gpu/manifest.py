@@ -2,11 +2,14 @@
 
 `manifest.json` is written last, so a directory without one was never finished. It names every other file with its
 size and SHA-256; a directory that holds less, more or other bytes than that is not the checkpoint it claims to be.
+And its parameters are exactly what the file of weights holds, their moments exactly what the optimizer's holds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -16,9 +19,18 @@ from msgspec import Struct
 
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId
+from gpu import tensors
 from gpu.errors import CheckpointBroken
+from journal.durable import chunks, opened, read_file
+from journal.storage import REAL, Storage
 
 MANIFEST = "manifest.json"
+
+WEIGHTS_FILES = ("adapter_model.safetensors", "model.safetensors")
+"""What peft and transformers look for: a checkpoint holds one of them, and in it exactly the trained parameters."""
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Hashed at a time: large enough to be quick, small enough to report progress."""
@@ -29,6 +41,10 @@ class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     size_bytes: int
     sha256: str
+
+
+Parameters = tuple[tuple[str, tuple[int, ...]], ...]
+"""What is trained, in the model's order: names as in the weights file, and shapes."""
 
 
 class Cursor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +65,8 @@ class Lineage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_sha256: str
     batches_sha256: str
     tokenizer_sha256: str
+    base_sha256: str = ""
+    """Of the base model's config and weights; "" in checkpoints of before it was written down."""
     settings: JobSettings
 
 
@@ -59,8 +77,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint: CheckpointId
     cursor: Cursor
     lineage: Lineage
-    parameters: tuple[tuple[str, tuple[int, ...]], ...]
-    """What is trained, in the model's order: names as in the weights file, and shapes."""
+    parameters: Parameters
     optimizer: str
     environment: dict[str, str]
     files: dict[str, FileEntry]
@@ -69,54 +86,126 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The bytes of `manifest.json`."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
+    def shapes_by_file(self) -> dict[str, tensors.Shapes]:
+        """What each file that holds tensors must hold, by names and shapes; nothing where nothing is trained."""
+        if not self.parameters:
+            return {}
+        weights = [name for name in WEIGHTS_FILES if name in self.files] or [WEIGHTS_FILES[0]]
+        shapes = dict(self.parameters)
+        moments = {f"{name}.{moment}": shape for name, shape in self.parameters for moment in MOMENTS}
+        return {**dict.fromkeys(weights, shapes), OPTIMIZER_FILE: {**moments, "step": (len(shapes),)}}
+
 
 _decoder = msgspec.json.Decoder(Manifest)
 
 
-def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None) -> FileEntry:
+def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
     """Size and SHA-256 of the file at `path`; `watch` sees each chunk. Raises OSError."""
     digest = hashlib.sha256()
     size_bytes = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+    with opened(storage, path, os.O_RDONLY) as fd:
+        for chunk in chunks(storage, fd, CHUNK_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)
             watch(chunk)
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, *, storage: Storage = REAL) -> Manifest:
     """The manifest of the checkpoint in `directory`, its files not looked at yet. Raises CheckpointBroken."""
+    return _read(directory, None, storage)
+
+
+def verify(directory: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> Manifest:
+    """The manifest of the checkpoint in `directory`, every byte that it names checked. Raises CheckpointBroken."""
+    manifest = _read(directory, None, storage)
+    _check_files(directory, manifest, storage)
+    _check_bytes(directory, manifest, watch, storage)
+    return manifest
+
+
+def problem_of(
+    directory: Path,
+    manifest_sha256: str,
+    *,
+    every_byte: bool,
+    watch: Callable[[bytes], None] = lambda _: None,
+    storage: Storage = REAL,
+) -> str | None:
+    """Why the checkpoint in `directory` is not the one that was committed with this manifest; None if it is.
+
+    Names and sizes are looked at in every case; with `every_byte` the SHA-256 of each file too, and what the tensors
+    are. `watch` then sees each chunk.
+    """
+    try:
+        manifest = _read(directory, manifest_sha256, storage)
+        _check_files(directory, manifest, storage)
+        if every_byte:
+            _check_bytes(directory, manifest, watch, storage)
+    except CheckpointBroken as error:
+        return error.problem
+    return None
+
+
+def _read(directory: Path, manifest_sha256: str | None, storage: Storage) -> Manifest:
     name = directory.name
     try:
-        manifest = _decoder.decode((directory / MANIFEST).read_bytes())
+        data = read_file(directory / MANIFEST, storage=storage)
     except FileNotFoundError as error:
-        raise CheckpointBroken(name, f"{MANIFEST} is missing") from error
+        missing = MANIFEST if storage.exists(directory) else "its directory"
+        raise CheckpointBroken(name, f"{missing} is missing") from error
     except OSError as error:
-        raise CheckpointBroken(name, f"{MANIFEST} cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise _unreadable(name, MANIFEST, error) from error
+    try:
+        manifest = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise CheckpointBroken(name, f"{MANIFEST} is damaged: {error}") from error
     if manifest.checkpoint != name:
         raise CheckpointBroken(name, f"{MANIFEST} is that of {manifest.checkpoint}")
+    if manifest_sha256 is not None and hashlib.sha256(data).hexdigest() != manifest_sha256:
+        raise CheckpointBroken(name, f"{MANIFEST} is not the one that was committed: it has another SHA-256")
     return manifest
 
 
-def verify(directory: Path, watch: Callable[[bytes], None] = lambda _: None) -> Manifest:
-    """The manifest of the checkpoint in `directory`, every byte that it names checked. Raises CheckpointBroken."""
-    manifest = read_manifest(directory)
-    for extra in sorted({path.name for path in directory.iterdir()} - manifest.files.keys() - {MANIFEST}):
-        raise CheckpointBroken(directory.name, f"{extra} is not in the manifest")
-    for name, expected in manifest.files.items():
+def _check_files(directory: Path, manifest: Manifest, storage: Storage) -> None:
+    """The directory holds what the manifest names, in the sizes that it says, and nothing else."""
+    name = directory.name
+    try:
+        there = set(storage.names(directory)) - {MANIFEST}
+    except OSError as error:
+        raise _unreadable(name, "its directory", error) from error
+    for missing in sorted((manifest.files.keys() | manifest.shapes_by_file().keys()) - there):
+        raise CheckpointBroken(name, f"{missing} is missing")
+    for extra in sorted(there - manifest.files.keys()):
+        raise CheckpointBroken(name, f"{extra} is not in the manifest")
+    for file, expected in manifest.files.items():
         try:
-            found = describe(directory / name, watch)
-        except FileNotFoundError as error:
-            raise CheckpointBroken(directory.name, f"{name} is missing") from error
+            found = storage.stat(directory / file)
         except OSError as error:
-            raise CheckpointBroken(directory.name, f"{name} cannot be read: {error.strerror}") from error
-        if found.size_bytes != expected.size_bytes:
-            raise CheckpointBroken(
-                directory.name, f"{name} has {found.size_bytes} bytes, the manifest says {expected.size_bytes}"
-            )
-        if found.sha256 != expected.sha256:
-            raise CheckpointBroken(directory.name, f"{name} does not have the SHA-256 of the manifest")
-    return manifest
+            raise _unreadable(name, file, error) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointBroken(name, f"{file} is not a file")
+        if found.st_size != expected.size_bytes:
+            raise CheckpointBroken(name, f"{file} has {found.st_size} bytes, the manifest says {expected.size_bytes}")
+
+
+def _check_bytes(directory: Path, manifest: Manifest, watch: Callable[[bytes], None], storage: Storage) -> None:
+    """The bytes of each file are those of the manifest, and the tensors in them are those that it lists."""
+    name, shapes = directory.name, manifest.shapes_by_file()
+    for file, expected in manifest.files.items():
+        problem = None
+        try:
+            if describe(directory / file, watch, storage=storage) != expected:
+                problem = f"{file} does not have the SHA-256 of the manifest"
+            elif file in shapes:
+                problem = tensors.problem_of(directory / file, shapes[file], storage=storage)
+        except OSError as error:
+            raise _unreadable(name, file, error) from error
+        if problem is not None:
+            raise CheckpointBroken(name, problem)
+
+
+def _unreadable(checkpoint: CheckpointId, what: str, error: OSError) -> CheckpointBroken:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointBroken(checkpoint, f"{what} is missing")
+    return CheckpointBroken(checkpoint, f"{what} cannot be read: {error.strerror or error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
+from gpu.base import CONFIG, base_sha256
 from gpu.collate import Inputs
-from gpu.errors import ModelUnusable, is_out_of_memory
+from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.exact import seed_generators
+from gpu.manifest import Parameters
 
 
 @dataclass
@@ -32,7 +35,8 @@ class TrainedModel:
     configs: dict[str, bytes]
     """The small files that make a checkpoint loadable by others, beside weights and tokenizer."""
     weights_file: str
-
+    base_sha256: str = ""
+    """What it was built from."""
     takes_columns: bool = False
     """Whether the model can be asked for the logits of some positions only."""
 
@@ -44,7 +48,7 @@ class TrainedModel:
         return self.model(input_ids=ids, attention_mask=mask).logits[:, inputs.columns]
 
     @property
-    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    def shapes(self) -> Parameters:
         """Name and shape of each trained parameter, as manifests list them."""
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
 
@@ -71,8 +75,10 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     return tokenizer
 
 
-def build(settings: JobSettings, home: Path, device: torch.device) -> TrainedModel:
-    """Load the base and make it ready to train by the method of the settings.
+def build(
+    settings: JobSettings, home: Path, device: torch.device, watch: Callable[[bytes], None] = lambda _: None
+) -> TrainedModel:
+    """Load the base and make it ready to train by the method of the settings. `watch` sees what is hashed of it.
 
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
@@ -86,6 +92,7 @@ def build(settings: JobSettings, home: Path, device: torch.device) -> TrainedMod
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
+        sha256 = base_sha256(Path(cached_file(location, CONFIG)).parent, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
@@ -97,6 +104,7 @@ def build(settings: JobSettings, home: Path, device: torch.device) -> TrainedMod
     for name, parameter in trained.parameters.items():
         if parameter.dtype != torch.float32:
             raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
+    trained.base_sha256 = sha256
     trained.takes_columns = "logits_to_keep" in inspect.signature(base.forward).parameters
     trained.device = device
     trained.model.to(device)
@@ -183,7 +191,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except _LIBRARY_ERRORS as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_disk_full(error):  # a hub's model is stored before it is loaded
             raise
         raise ModelUnusable(
             f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "

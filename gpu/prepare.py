@@ -9,6 +9,7 @@ from typing import Any
 from events.settings import JobSettings, Plan
 from events.values import JobId
 from gpu.batches import Batches
+from gpu.crashpoints import reached
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, YieldAsked
 from gpu.manifest import describe
@@ -38,6 +39,7 @@ def prepare(
     encoder, tokens = Encoder(tokenizer, settings.data.max_length), Tokens()
     for row in read_rows(path, settings.data):
         tokens.append(encoder.encode(row))
+        reached("row_prepared")
         _pause(desk)
         pulse.beat("prepare", len(tokens), lines)
     batches = Batches.planned(job, tokenizer_sha256, len(tokens), settings)
@@ -81,4 +83,5 @@ def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:
 
 def _pause(desk: Desk) -> None:
     if desk.yield_asked():
+        reached("yield_seen")
         raise YieldAsked("preparation can begin again at any time")

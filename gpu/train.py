@@ -73,6 +73,9 @@ class Training:
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):
                 saver.begin(self._snapshot(reason, batch.epoch, saver.parent))
 
+        if self.step < self.until:
+            reached("yield_seen")
+
         # The end, or a pause: nothing that was reported stays uncommitted.
         saver.finish()
         if self.step > self.saved_step:
@@ -170,6 +173,7 @@ class Training:
                 data_sha256=prepared.job,
                 batches_sha256=prepared.plan.batches_sha256,
                 tokenizer_sha256=prepared.plan.tokenizer_sha256,
+                base_sha256=self.trained.base_sha256,
                 settings=prepared.settings,
             ),
             environment=self.environment,

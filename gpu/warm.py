@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from events.settings import JobSettings, MethodSettings, ModelSettings
 from events.values import CheckpointId, JobId
 from events.worker import Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
+from gpu.crashpoints import reached
 from gpu.desk import Desk, Pulse
 from gpu.errors import CheckpointBroken
 from gpu.exact import be_exact, environment
-from gpu.manifest import read_manifest
+from gpu.fit import Ground
+from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build, load_tokenizer
 from gpu.prepare import PreparedJob, prepare
 from gpu.saver import Saver
@@ -60,6 +63,7 @@ class Warm:
 
     def prepare(self, order: Prepare) -> None:
         """Raises RowRejected, DataChanged, ModelUnusable, YieldAsked."""
+        reached("prepare_asked")
         pulse = Pulse(self._desk, order.attempt)
         pulse.beat("load", 0, 1, force=True)
         self._prepared = None
@@ -68,17 +72,20 @@ class Warm:
         path = self._home / "data" / f"{order.job}.jsonl"
         prepared = prepare(path, order.job, order.settings, tokenizer.tokenizer, tokenizer.sha256, self._desk, pulse)
         self._prepared = (order.attempt, prepared)
+        reached("prepared")
         self._desk.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
+        reached("prepared_reported")
 
     def train(self, order: Train) -> None:
         """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged."""
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
+        reached("loading")
         prepared = self._prepared[1]
         pulse = Pulse(self._desk, order.attempt)
         device = be_exact(prepared.settings.training.threads)
         pulse.beat("load", 0, 1, force=True)
-        model = self._model_for(order, prepared.settings, device, pulse)
+        model = self._model_for(order, prepared, device, pulse)
         history = self._history(order, prepared.job)
         pulse.beat("load", 1, 1, force=True)
         training = Training(
@@ -95,7 +102,9 @@ class Warm:
             stands_at=model.stands_at,
             history=history,
         )
+        reached("loaded")
         self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))
+        reached("loaded_reported")
         saver = Saver(self._home / "checkpoints", prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
         model.fresh, model.stands_at = False, None
         training.run(self._desk, saver, pulse)
@@ -115,20 +124,21 @@ class Warm:
             self._tokenizer = _Tokenizer(settings, tokenizer, sha256, files)
         return self._tokenizer
 
-    def _model_for(self, order: Train, settings: JobSettings, device: torch.device, pulse: Pulse) -> _Model:
+    def _model_for(self, order: Train, prepared: PreparedJob, device: torch.device, pulse: Pulse) -> _Model:
         """The model, standing where the order says."""
-        model = self._built(settings, device, fresh=order.checkpoint is None)
+        done = 0
+
+        def watch(chunk: bytes) -> None:
+            nonlocal done
+            done += len(chunk)
+            pulse.beat("load", done, done)
+
+        model = self._built(prepared.settings, device, watch, fresh=order.checkpoint is None)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
             model.fresh, model.stands_at = False, None
-            done = 0
-
-            def watch(chunk: bytes) -> None:
-                nonlocal done
-                done += len(chunk)
-                pulse.beat("load", done, done)
-
             directory = self._home / "checkpoints" / order.checkpoint
-            manifest = checkpoint.load(directory, model.trained, model.optimizer, watch)
+            ground = self._ground(read_manifest(directory), order, prepared, model.trained)
+            manifest = checkpoint.load(directory, model.trained, model.optimizer, ground, watch)
             if manifest.cursor.global_step != order.global_step:
                 raise ValueError(f"{order.checkpoint} stands at {manifest.cursor}, the order says {order}")
             model.stands_at = order.checkpoint
@@ -136,14 +146,41 @@ class Warm:
             checkpoint.reset_moments(model.trained, model.optimizer)
         return model
 
-    def _built(self, settings: JobSettings, device: torch.device, *, fresh: bool) -> _Model:
+    def _ground(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> Ground:
+        """What the checkpoint of this manifest has to belong to."""
+        tokenizer = prepared.plan.tokenizer_sha256
+        if manifest.lineage.tokenizer_sha256 != tokenizer == self._kept_tokenizer_sha256(manifest):
+            tokenizer = manifest.lineage.tokenizer_sha256
+        cursor = manifest.cursor
+        goes_on = order.step > 0 and (cursor.job, cursor.step) == (prepared.job, order.step)
+        return Ground(
+            settings=prepared.settings,
+            parameters=trained.shapes,
+            base_sha256=trained.base_sha256,
+            tokenizer_sha256=tokenizer,
+            batches_sha256=prepared.plan.batches_sha256 if goes_on else None,
+        )
+
+    def _kept_tokenizer_sha256(self, manifest: Manifest) -> str | None:
+        """The fingerprint of the tokenizer that lies in a checkpoint, as the library of today writes it down.
+
+        Another version of it may do that in other words than the one that the manifest's fingerprint is from.
+        """
+        try:
+            return tokenizer_sha256(AutoTokenizer.from_pretrained(self._home / "checkpoints" / manifest.checkpoint))
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
+            return None
+
+    def _built(
+        self, settings: JobSettings, device: torch.device, watch: Callable[[bytes], None], *, fresh: bool
+    ) -> _Model:
         """A model of these settings: the one in memory if it will do, else a new one."""
         # The seed decides only what LoRA begins with, but the next job of the same settings may need just that.
         key = (settings.model, settings.method, settings.training.seed)
         model = self._model
         if model is None or model.settings[:2] != key[:2] or (fresh and not (model.fresh and model.settings == key)):
             self._model = model = None  # two models may not fit
-            trained = build(settings, self._home, device)
+            trained = build(settings, self._home, device, watch)
             optimizer = torch.optim.AdamW(trained.parameters.values())
             checkpoint.reset_moments(trained, optimizer)
             self._model = model = _Model(key, trained, optimizer, fresh=True, stands_at=None)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from events.kinds import Failure
 from events.worker import CheckpointBad, Failed, Hello, Prepare, Rejected, Train, Yielded
+from gpu.crashpoints import reached
 from gpu.desk import SocketDesk, leave
 from gpu.errors import (
     CheckpointBroken,
@@ -30,6 +31,7 @@ from gpu.errors import (
     StorageFailed,
     TrainingDiverged,
     YieldAsked,
+    is_disk_full,
     is_out_of_memory,
 )
 from gpu.link import connect
@@ -88,7 +90,9 @@ def serve(home: Path, desk: SocketDesk) -> None:
         if isinstance(order, Prepare | Train):
             carry_out(order, warm, desk)
         else:
+            reached("yield_saved")
             desk.tell(Yielded(attempt=order.attempt))
+            reached("yielded")
 
 
 def carry_out(order: Prepare | Train, warm: Warm, desk: SocketDesk) -> None:
@@ -115,12 +119,16 @@ def carry_out(order: Prepare | Train, warm: Warm, desk: SocketDesk) -> None:
 
 def whose_fault(error: Exception) -> tuple[Failure, bool]:
     """The name of the failure, and whether this process can be trusted to go on."""
+    if is_disk_full(error):
+        return "disk_full", True
     match error:
         case ModelUnusable():
             return "model", True
         case CheckpointForeign():
             return "checkpoint", True
-        case DataChanged() | StorageFailed():
+        case DataChanged():
+            return "data", True
+        case StorageFailed():
             return "storage", True
         case TrainingDiverged():
             return "code", True

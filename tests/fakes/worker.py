@@ -8,7 +8,10 @@ Each line of the data file is one step, and what is in it is done there:
     silent      nothing more is said
     garbage     bytes that are no message
     fail        an error of its own
+    phantom     a checkpoint here is reported and is not there
+    broken      the disk does not take what is written
     wait        a step that takes until the daemon asks to yield
+    wait-once   the same, the first time only
     model       (first line) the model cannot be loaded
     reject      (any line) the file is rejected, by that line's number
 """
@@ -20,6 +23,7 @@ import contextlib
 import hashlib
 import os
 import queue
+import shutil
 import signal
 import socket
 import threading
@@ -45,7 +49,9 @@ from events.worker import (
     Yielded,
 )
 from gpu import link
-from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe
+from gpu.commit import commit
+from gpu.crashpoints import reached
+from gpu.manifest import Cursor, Lineage, Manifest
 
 
 class FakeWorker:
@@ -65,11 +71,12 @@ class FakeWorker:
 
     def listen(self) -> None:
         reader = link.order_reader()
-        while data := self.connection.recv(65536):
-            while orders := reader.feed(data):
-                data = b""
-                for order in orders:
-                    self.take(order)
+        with contextlib.suppress(OSError):  # a daemon that was killed resets the connection
+            while data := self.connection.recv(65536):
+                while orders := reader.feed(data):
+                    data = b""
+                    for order in orders:
+                        self.take(order)
         os._exit(0)
 
     def take(self, order: object) -> None:
@@ -95,9 +102,12 @@ class FakeWorker:
                 self.train(order)
             else:
                 self.yield_asked.clear()
+                reached("yield_saved")
                 self.tell(Yielded(attempt=order.attempt))
+                reached("yielded")
 
     def prepare(self, order: Prepare) -> None:
+        reached("prepare_asked")
         self.job = order
         self.lines = (self.home / "data" / f"{order.job}.jsonl").read_text(encoding="utf-8").split()
         if "reject" in self.lines:
@@ -105,6 +115,9 @@ class FakeWorker:
             self.tell(Rejected(attempt=order.attempt, problem="broken_json", line=line, message=f"line {line} is bad"))
             return
         steps = len(self.lines)
+        for _ in self.lines:
+            reached("row_prepared")
+        reached("prepared")
         fingerprint = hashlib.sha256(order.job.encode()).hexdigest()
         self.tell(
             Prepared(
@@ -122,19 +135,24 @@ class FakeWorker:
                 ),
             )
         )
+        reached("prepared_reported")
 
     def train(self, order: Train) -> None:
         assert self.job is not None
         if self.lines[0] == "model":
             self.tell(Failed(attempt=order.attempt, failure="model", message="there is no such model", trace=""))
             return
+        reached("loading")
+        reached("loaded")
         self.tell(Loaded(attempt=order.attempt, environment={"device": "fake"}))
+        reached("loaded_reported")
         every = self.job.settings.checkpoints.every_steps
         step, global_step, parent, saved = order.step, order.global_step, order.checkpoint, order.step
         while step < order.until and not self.yield_asked.is_set():
             if not self.behave(self.lines[step], order.attempt):
                 return
             step, global_step = step + 1, global_step + 1
+            reached("step")
             loss = int.from_bytes(hashlib.sha256(f"{self.job.job} {step}".encode()).digest()[:4], "big") / 2**32
             self.tell(
                 Step(
@@ -151,12 +169,14 @@ class FakeWorker:
             )
             if step == order.until or (every and step - saved >= every):
                 parent, saved = self.save(order, step, global_step, parent), step
+        if step < order.until:
+            reached("yield_seen")
         if step > saved:
             self.save(order, step, global_step, parent)
 
     def behave(self, line: str, attempt: int) -> bool:
         """Whether there is a step after all."""
-        memory = self.home / "run" / "died-once"
+        memory = self.home / "run" / line
         match line:
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -171,16 +191,19 @@ class FakeWorker:
             case "fail":
                 self.tell(Failed(attempt=attempt, failure="code", message="it broke", trace="Traceback: here"))
                 return False
+            case "broken":
+                self.tell(Failed(attempt=attempt, failure="storage", message="cannot write: I/O error", trace=""))
+                return False
             case "wait":
+                self.yield_asked.wait()
+            case "wait-once" if not memory.exists():
+                memory.touch()
                 self.yield_asked.wait()
         return True
 
     def save(self, order: Train, step: int, global_step: int, parent: str | None) -> str:
         assert self.job is not None
         name = checkpoint_id(global_step, order.attempt)
-        directory = self.home / "checkpoints" / name
-        directory.mkdir()
-        (directory / "weights").write_text(f"{self.job.job} {step}", encoding="utf-8")
         manifest = Manifest(
             checkpoint=name,
             cursor=Cursor(job=self.job.job, global_step=global_step, step=step, steps_total=len(self.lines), epoch=1),
@@ -195,9 +218,13 @@ class FakeWorker:
             parameters=(),
             optimizer="none",
             environment={},
-            files={"weights": describe(directory / "weights")},
-        ).encode()
-        (directory / MANIFEST).write_bytes(manifest)
+            files={},
+        )
+        weights = f"{self.job.job} {step}".encode()
+        committed = commit(self.home / "checkpoints", manifest, {"weights": weights})
+        if self.lines[step - 1] == "phantom":
+            shutil.rmtree(self.home / "checkpoints" / name)
+        reached("before_report")
         self.tell(
             CheckpointWritten(
                 attempt=order.attempt,
@@ -205,11 +232,12 @@ class FakeWorker:
                 global_step=global_step,
                 step=step,
                 parent=parent,
-                size_bytes=len(manifest),
-                manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+                size_bytes=committed.size_bytes,
+                manifest_sha256=committed.manifest_sha256,
                 reason="end" if step == order.until else "yield" if self.yield_asked.is_set() else "steps",
             )
         )
+        reached("reported")
         assert self.committed.get() == name
         return name
 

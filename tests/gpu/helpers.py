@@ -1,9 +1,13 @@
-"""The worker's other end, in this process: it writes down what is said and commits at once."""
+"""The worker's other end, in this process: it writes down what is said and commits at once. And small checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import struct
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,45 @@ from events.settings import (
     TrainingSettings,
 )
 from events.worker import AnyFact, CheckpointWritten, Prepare, Prepared, Step, Train
+from gpu.manifest import Cursor, Lineage, Manifest
 
 LORA = LoraSettings(r=4, dropout=0.1)
 FULL = FullSettings()
+
+
+NAME = "step-00000003-attempt-0001"
+
+CONTENTS = {"weights": b"w" * 1000, "config.json": b"{}"}
+
+
+def manifest(name: str = NAME) -> Manifest:
+    return Manifest(
+        checkpoint=name,
+        cursor=Cursor(job="0" * 64, global_step=3, step=3, steps_total=3, epoch=1),
+        lineage=Lineage(
+            attempt=1,
+            parent=None,
+            data_sha256="",
+            batches_sha256="",
+            tokenizer_sha256="",
+            settings=JobSettings(model=ModelSettings(path="model")),
+        ),
+        parameters=(),
+        optimizer="none",
+        environment={},
+        files={},
+    )
+
+
+def safetensors(shapes: Mapping[str, tuple[int, ...]], fill: float = 0.0) -> bytes:
+    """A file that is `fill` all through, made without torch."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + struct.pack("<f", fill) * (end // 4)
 
 
 class FakeDesk:

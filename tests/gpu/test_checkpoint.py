@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_callback import TrainerState
@@ -21,6 +23,7 @@ from events.settings import LoraSettings
 from events.worker import CheckpointWritten
 from gpu import checkpoint
 from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
+from gpu.fit import Ground
 from gpu.manifest import MANIFEST, FileEntry, read_manifest, verify
 from gpu.model import build
 from tests.fakes.tiny_model import make_rows, make_tiny_model
@@ -35,12 +38,21 @@ def learned(home: Home, how: Any) -> Path:
     return home.directory(home.learn(home.cold(), home.add(ROWS), how))
 
 
+def ground(how: Any, directory: Path, trained: Any) -> Ground:
+    """What the checkpoint belongs to, if `how` and `trained` are right."""
+    try:
+        tokenizer_sha256 = read_manifest(directory).lineage.tokenizer_sha256
+    except CheckpointBroken:
+        tokenizer_sha256 = ""
+    return Ground(how, trained.shapes, trained.base_sha256, tokenizer_sha256)
+
+
 def loaded(home: Home, how: Any, directory: Path) -> tuple[Any, Any]:
     """A new model and optimizer, standing at the checkpoint."""
     trained = build(how, home.path, CPU)
     optimizer = torch.optim.AdamW(trained.parameters.values())
     checkpoint.reset_moments(trained, optimizer)
-    checkpoint.load(directory, trained, optimizer)
+    checkpoint.load(directory, trained, optimizer, ground(how, directory, trained))
     return trained, optimizer
 
 
@@ -91,6 +103,12 @@ def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
         "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
     ]
     assert not list(directory.parent.glob(".staging-*"))
+
+
+def test_every_file_can_be_read_by_all_who_may_read_the_home(home: Home) -> None:
+    """safetensors would keep its own to their owner."""
+    directory = learned(home, settings(LORA))
+    assert {path.stat().st_mode & 0o444 for path in directory.iterdir()} == {0o444}
 
 
 def test_loading_gives_back_weights_and_moments_bit_for_bit(home: Home) -> None:
@@ -154,7 +172,7 @@ def take_another(directory: Path) -> None:
         (break_manifest, "manifest.json is damaged"),
         (add_a_file, "pytorch_model.bin is not in the manifest"),
         (take_another, "manifest.json is that of step-00000004-attempt-0009"),
-        (shutil.rmtree, "manifest.json is missing"),
+        (shutil.rmtree, "its directory is missing"),
     ],
 )
 def test_damage_on_disk_is_named(home: Home, damage: Callable[[Path], None], says: str) -> None:
@@ -175,7 +193,7 @@ A = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
         (lambda tensors: tensors.pop(A), f"lacks the tensor {A}"),
         (lambda tensors: tensors.update(more=torch.zeros(1)), "not trained: more"),
         (lambda tensors: tensors.update({A: tensors[A].T.contiguous()}), "(64, 4), not (4, 64)"),
-        (lambda tensors: tensors.update({A: tensors[A].bfloat16()}), "bfloat16, not float32"),
+        (lambda tensors: tensors.update({A: tensors[A].bfloat16()}), "BF16, not F32"),
         (lambda tensors: tensors[A].fill_(float("nan")), "not a number"),
     ],
 )
@@ -201,8 +219,8 @@ def test_tensors_that_the_model_does_not_expect_are_named(
 def test_a_whole_checkpoint_of_another_shape_is_foreign_not_broken(home: Home) -> None:
     """It must not be thrown away because a person changed the settings."""
     directory = learned(home, settings(LORA))
-    with pytest.raises(CheckpointForeign, match="other \\[model\\] or \\[method\\] settings"):
-        loaded(home, settings(LoraSettings(r=8)), directory)
+    with pytest.raises(CheckpointForeign, match=f"{directory.name} .*: it has r=4, the settings say r=8"):
+        loaded(home, settings(LoraSettings(r=8, dropout=0.1)), directory)
 
 
 def snapshot_of(home: Home, how: Any) -> checkpoint.Snapshot:
@@ -247,6 +265,21 @@ def test_a_disk_that_cannot_be_written_is_storage_s_fault(home: Home, tmp_path: 
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageFailed):
         checkpoint.write(tmp_path / "file", snapshot, lambda done, total: None)
+
+
+def test_no_room_for_the_weights_is_told_from_a_broken_disk(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safetensors has the system's error in its text only."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    snapshot = snapshot_of(home, settings(LORA))
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageFailed, match="No space left on device") as failed:
+        checkpoint.write(tmp_path / "here", snapshot, lambda done, total: None)
+    assert failed.value.errno == errno.ENOSPC
 
 
 def test_weights_that_are_not_numbers_are_never_written(home: Home, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -125,7 +126,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
     one.send(Prepare(attempt=4, job="0" * 64, settings=how))
     failed = next(facts)
     assert isinstance(failed, Failed)
-    assert (failed.failure, "cannot be read" in failed.message) == ("storage", True)
+    assert (failed.failure, "cannot be read" in failed.message) == ("data", True)
 
     # A damaged checkpoint; the attempt may go on from another.
     weights = home.directory(last) / "adapter_model.safetensors"
@@ -208,13 +209,23 @@ def test_a_worker_without_a_daemon_says_so_and_ends(tmp_path: Path) -> None:
     assert "there is no daemon at" in ended.stderr
 
 
+def wrapped(error: OSError) -> Exception:
+    """As a library does it."""
+    outer = RuntimeError("it did not work")
+    outer.__cause__ = error
+    return outer
+
+
 @pytest.mark.parametrize(
     ("error", "failure", "orderly"),
     [
         (ModelUnusable("no model"), "model", True),
-        (CheckpointForeign("another shape"), "checkpoint", True),
-        (DataChanged("other bytes"), "storage", True),
-        (StorageFailed(Path("there"), OSError(28, "No space left on device")), "storage", True),
+        (CheckpointForeign("step", ["r"]), "checkpoint", True),
+        (DataChanged("other bytes"), "data", True),
+        (StorageFailed(Path("there"), OSError(errno.EIO, "Input/output error")), "storage", True),
+        (StorageFailed(Path("there"), OSError(errno.ENOSPC, "No space left on device")), "disk_full", True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full", True),
+        (wrapped(OSError(errno.ENOSPC, "No space left on device")), "disk_full", True),
         (OSError(5, "Input/output error"), "storage", False),
         (MemoryError(), "out_of_memory", False),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory", False),
@@ -228,7 +239,8 @@ def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failu
 
 def test_what_the_daemon_imports_does_not_load_torch() -> None:
     program = (
-        "import sys, gpu, gpu.link, gpu.manifest, gpu.crashpoints, gpu.errors, gpu.batches, gpu.schedule, gpu.desk, "
-        "gpu.worker; sys.exit(bool({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
+        "import sys, gpu, gpu.link, gpu.manifest, gpu.tensors, gpu.commit, gpu.crashpoints, gpu.errors, gpu.batches, "
+        "gpu.schedule, gpu.desk, gpu.worker; "
+        "sys.exit(bool({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

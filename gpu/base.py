@@ -1,0 +1,52 @@
+"""What the base model is, byte by byte: what was learned belongs to these weights and to no others.
+
+The SHA-256 is that of the lines that `sha256sum config.json model.safetensors` prints (whichever files the model has,
+in the order of their names), so that anybody can check it without keepstep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gpu.manifest import describe
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+
+_known: dict[tuple[Path, int, int], str] = {}
+"""SHA-256 of each file by (path, size, time of its last change): a warm worker reads a base once."""
+
+
+def base_sha256(directory: Path, watch: Callable[[bytes], None] = lambda _: None) -> str:
+    """The SHA-256 of the model in `directory`; `watch` sees each chunk that has to be read. Raises OSError."""
+    lines = [f"{_file_sha256(directory / name, watch)}  {name}\n" for name in base_files(directory)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def base_files(directory: Path) -> list[str]:
+    """The config and the weights that transformers would load; not whatever else was put beside them."""
+    if (directory / WEIGHTS).exists():
+        weights = {WEIGHTS}
+    elif (directory / INDEX).exists():
+        index = msgspec.json.decode((directory / INDEX).read_bytes(), type=_Index)
+        weights = {INDEX, *index.weight_map.values()}
+    else:
+        weights = {path.name for path in directory.glob("*.safetensors")}
+    return sorted({CONFIG, *weights} if (directory / CONFIG).exists() else weights)
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+def _file_sha256(path: Path, watch: Callable[[bytes], None]) -> str:
+    found = path.stat()
+    key = (path.resolve(), found.st_size, found.st_mtime_ns)
+    if key not in _known:
+        _known[key] = describe(path, watch).sha256
+    return _known[key]

@@ -1,0 +1,103 @@
+"""How a checkpoint gets onto the disk: the order of this file is the protocol.
+
+Every file is written and synced under a staging name, the manifest last; the directory is synced, gets its final name,
+and that is synced too. Only after that is it reported, and it counts only once the daemon has journaled it. A crash at
+any point leaves debris that nothing names, never half a checkpoint that something believes.
+
+No torch, and no way to the disk but the port: so that every place in it can be made to fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from gpu.crashpoints import reached
+from gpu.errors import StorageFailed
+from gpu.manifest import MANIFEST, FileEntry, Manifest, describe
+from journal.durable import (
+    fsync_directory,
+    fsync_file,
+    make_directory,
+    opened,
+    remove_tree,
+    rename_durably,
+    write_all,
+)
+from journal.storage import REAL, Storage
+
+STAGING = ".staging-"
+"""What a directory is called before it is whole: STAGING and the checkpoint's id."""
+
+Content = bytes | Callable[[Path], None]
+"""What a file is to hold, or what writes it at a path (safetensors insists on that) and raises OSError."""
+
+
+class Committed(NamedTuple):
+    """A directory that stands under its final name."""
+
+    size_bytes: int
+    """Of all its files, the manifest's own included."""
+    manifest_sha256: str
+
+
+def commit(
+    checkpoints: Path,
+    manifest: Manifest,
+    contents: Mapping[str, Content],
+    watch: Callable[[bytes], None] = lambda _: None,
+    *,
+    storage: Storage = REAL,
+) -> Committed:
+    """Put a directory with `contents` and the manifest (its `files` filled in here) below `checkpoints`.
+
+    `watch` sees every chunk once it is on disk. Raises StorageFailed; what stands under the final name, if anything,
+    is then whole, but nobody was told of it.
+    """
+    final = checkpoints / manifest.checkpoint
+    staging = checkpoints / f"{STAGING}{manifest.checkpoint}"
+    try:
+        if not storage.exists(checkpoints):
+            make_directory(checkpoints, storage=storage)
+        if storage.exists(final):
+            # Either the journal names it, and then it must not be touched, or it is debris, and then the daemon sweeps
+            # it when this attempt has failed. Whoever writes cannot know which; the next attempt uses another name.
+            raise FileExistsError(errno.EEXIST, f"{final.name} stands there already")
+        if storage.exists(staging):
+            remove_tree(staging, storage=storage)  # of a writer that was killed
+        storage.mkdir(staging)
+        files = {}
+        for name, content in sorted(contents.items()):
+            files[name] = _put(staging / name, content, watch, storage)
+            reached("file_written")
+        data = msgspec.structs.replace(manifest, files=files).encode()
+        reached("before_manifest")
+        _put(staging / MANIFEST, data, watch, storage)
+        reached("staging_written")
+        fsync_directory(staging, storage=storage)
+        reached("staging_fsynced")
+        rename_durably(staging, final, storage=storage)
+    except OSError as error:
+        raise StorageFailed(staging, error) from error
+    reached("renamed")
+    size_bytes = sum(entry.size_bytes for entry in files.values()) + len(data)
+    return Committed(size_bytes, hashlib.sha256(data).hexdigest())
+
+
+def _put(path: Path, content: Content, watch: Callable[[bytes], None], storage: Storage) -> FileEntry:
+    """Write and sync one file; what the manifest says of it."""
+    if callable(content):
+        content(path)
+        fsync_file(path, storage=storage)
+        return describe(path, watch, storage=storage)
+    with opened(storage, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) as fd:
+        write_all(storage, fd, content)
+        storage.fsync(fd)
+    watch(content)
+    return FileEntry(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
