@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from cli.checkpoints import app as checkpoints_app
 from cli.errors import UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
@@ -131,14 +132,6 @@ def retry(
 
 
 @app.command()
-def checkpoints(home: HomeOption = None, json: JsonOption = False) -> None:
-    """List the committed checkpoints; the last one is the head."""
-    from cli.show import show_checkpoints
-
-    show_checkpoints(home, json=json)
-
-
-@app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where the demo's home is made.")] = Path("demo-home"),
 ) -> None:
@@ -148,4 +141,5 @@ def demo(
     run_demo(directory)
 
 
+app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")

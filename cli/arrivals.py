@@ -12,10 +12,8 @@ is how an earlier file with the same bytes is known, however long ago that was.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,31 +21,29 @@ from typing import get_args
 
 import msgspec
 
+from cli.clock import timestamp
 from cli.home import Home
-from cli.ledger import Ledger, timestamp
+from cli.ledger import Ledger
 from core.commands import AddFile
 from events.kinds import AnyEvent, FileDuplicate
 from events.values import Priority
 from gpu.crashpoints import reached
 from journal import durable
-
-PARTIAL = ".partial"
-"""What a copy is called until it is whole. A name that begins with a dot is never a file of the user's here."""
+from journal.storage import REAL, Storage
 
 
 def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
     """Make a job of a complete file in the inbox. Raises OSError, journal.errors.StorageFailed."""
+    storage = ledger.home.storage
     with _new_directory(ledger.home, priority) as directory:
-        durable.fsync_file(path)
         try:
-            durable.rename_durably(path, directory / path.name)
+            durable.rename_durably(path, directory / path.name, storage=storage)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             # the inbox is on another file system: a copy, whole and synced, before the original goes
-            durable.copy_durably(path, directory / PARTIAL)
-            durable.rename_durably(directory / PARTIAL, directory / path.name)
-            path.unlink()
+            durable.copy_durably(path, directory / safe_name(path.name), storage=storage)
+            storage.unlink(path)
         reached("arrival_moved")
         return _finish(ledger, directory)
 
@@ -55,43 +51,52 @@ def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[
 def take_copy(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
     """Make a job of a copy of `path`, which stays where it is. Raises OSError, journal.errors.StorageFailed."""
     with _new_directory(ledger.home, priority) as directory:
-        durable.copy_durably(path, directory / PARTIAL)
-        durable.rename_durably(directory / PARTIAL, directory / safe_name(path.name))
+        storage = ledger.home.storage
+        durable.copy_durably(path, directory / safe_name(path.name), storage=storage)
         reached("arrival_copied")
         return _finish(ledger, directory)
 
 
 def finish_arrivals(ledger: Ledger) -> None:
     """Take on what an earlier process had in its hands when it died. Raises as `take_copy`."""
-    with suppress(FileNotFoundError):
-        for directory in sorted(path for path in _arriving(ledger.home).iterdir() if path.is_dir()):
-            with _held(directory) as ours:
-                if ours:
-                    _finish(ledger, directory)
+    storage, arriving = ledger.home.storage, _arriving(ledger.home)
+    if not storage.exists(arriving):
+        return
+    for name in sorted(storage.names(arriving)):
+        with suppress(FileNotFoundError), _held(storage, arriving / name) as ours:
+            if ours:
+                _finish(ledger, arriving / name)
 
 
 def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
     """From the arriving directory to the end. Once more, from wherever it was left, is the same."""
-    for debris in directory.glob(".*"):  # a copy that was not finished; its source is where it was
-        debris.unlink()
-    file = next(directory.iterdir(), None)
+    home, storage = ledger.home, ledger.home.storage
+    names = sorted(storage.names(directory))
+    for name in names:
+        if durable.is_temporary(name):  # a copy that was not finished; its source is where it was
+            storage.unlink(directory / name)
+    file = next((directory / name for name in names if not durable.is_temporary(name)), None)
     if file is None:
+        # Moved on by a process that may have died before it could sync that; this directory is removed next, and must
+        # not be gone from disk while the file is still in it there.
+        for there in (home.data, home.rejected):
+            durable.fsync_directory(there, storage=storage)
         return ()
-    home, job = ledger.home, _settled_sha256(file)
+    job = _settled_sha256(file, storage)
     target = home.data_file(job)
     with ledger.exclusive():
-        known = target.exists()
+        known = storage.exists(target)
         journaled = not known and ledger.state.job(job) is not None
         events: Sequence[AnyEvent] = ()
         if not journaled:
-            name, size_bytes = shown_name(file), file.stat().st_size
+            name, size_bytes = shown_name(file), storage.stat(file).st_size
             priority = _priority(directory)
             events = ledger.execute(AddFile(job=job, name=name, size_bytes=size_bytes, priority=priority, known=known))
         reached("arrival_journaled")
         if known:
             _return(home, file, job)
         else:
-            durable.rename_durably(file, target)
+            durable.rename_durably(file, target, storage=storage)
         reached("arrival_named")
     return events
 
@@ -101,29 +106,37 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
 
     A file of that name may lie there from an earlier night: nothing is overwritten.
     """
-    target = home.rejected / safe_name(name)
-    if source.exists():
-        taken = 1
-        while target.exists():
-            taken += 1
-            target = home.rejected / f"{taken}-{safe_name(name)}"
-        text = msgspec.json.format(msgspec.json.encode({"file": name, **report}), indent=2)
-        durable.write_atomically(target.with_name(f"{target.name}.report.json"), text + b"\n", sync=True)
-        reached("report_written")
-        durable.rename_durably(source, target)
+    storage, target, before = home.storage, home.rejected / safe_name(name), home.rejected / safe_name(name)
+    taken = 1
+    while storage.exists(target):
+        taken, before = taken + 1, target
+        target = home.rejected / f"{taken}-{safe_name(name)}"
+    if not storage.exists(source):  # moved by a process that may have died before it could sync that
+        for directory in (home.rejected, source.parent):
+            durable.fsync_directory(directory, storage=storage)
+        return before
+    text = msgspec.json.format(msgspec.json.encode({"file": name, **report}), indent=2)
+    report_path = target.with_name(f"{target.name}.report.json")
+    durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
+    reached("report_written")
+    durable.rename_durably(source, target, storage=storage)
+    reached("rejected_moved")
     return target
 
 
 def _return(home: Home, file: Path, job: str) -> None:
     message = "a file with the very same bytes was accepted before, so this one is not learned again"
     report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
-    put_in_rejected(home, file, file.name, {**report, "at": timestamp()})
+    put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
     """The SHA-256 of a file, in hexadecimal; its job's id."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with durable.opened(storage, path, os.O_RDONLY) as fd:
+        for chunk in durable.chunks(storage, fd):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def shown_name(path: Path) -> str:
@@ -144,12 +157,19 @@ def is_duplicate(events: Sequence[AnyEvent]) -> bool:
     return any(isinstance(event, FileDuplicate) for event in events)
 
 
-def _settled_sha256(path: Path) -> str:
-    """The hash of a file that did not change while it was read: its writer may still have it open."""
+def _settled_sha256(path: Path, storage: Storage) -> str:
+    """The hash of a file as it is on disk, and that did not change while it was read.
+
+    Its writer may still have it open. And an fsync of it may have failed before, its writer's or ours: after that the
+    cache shows what the disk never got.
+    """
     while True:
-        before = path.stat()
-        digest = file_sha256(path)
-        after = path.stat()
+        before = storage.stat(path)
+        with durable.opened(storage, path, os.O_RDONLY) as fd:
+            storage.fsync(fd)
+            storage.drop_cache(fd)
+        digest = file_sha256(path, storage=storage)
+        after = storage.stat(path)
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             return digest
 
@@ -161,30 +181,25 @@ def _arriving(home: Home) -> Path:
 @contextmanager
 def _new_directory(home: Home, priority: Priority) -> Iterator[Path]:
     """A directory for one arrival, held while the block runs and removed behind it if it is empty then."""
-    arriving = _arriving(home)
-    arriving.mkdir(exist_ok=True)
-    directory = arriving / f"{priority}-{secrets.token_hex(8)}"
-    directory.mkdir()
-    durable.fsync_directory(arriving)
-    with _held(directory):
+    arriving, storage = _arriving(home), home.storage
+    durable.make_directory(arriving, storage=storage)
+    directory = arriving / f"{priority}-{storage.random_name()}{storage.random_name()}"
+    storage.mkdir(directory)
+    durable.fsync_directory(arriving, storage=storage)
+    with _held(storage, directory):
         yield directory
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[bool]:
+def _held(storage: Storage, directory: Path) -> Iterator[bool]:
     """Whether this process holds the arrival in `directory`; if another living one does, it is at work there."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with durable.opened(storage, directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        if not storage.try_lock(fd):
             yield False
             return
         yield True
         with suppress(OSError):  # not empty: what is in it will be taken on at the next start
-            directory.rmdir()
-    finally:
-        os.close(fd)
+            storage.rmdir(directory)
 
 
 def _priority(directory: Path) -> Priority:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,6 +27,8 @@ from events.settings import (
     Section,
     TrainingSettings,
 )
+from journal.durable import read_file
+from journal.storage import REAL, Storage
 
 
 class WorkerSettings(Section, frozen=True, kw_only=True):
@@ -45,10 +48,10 @@ class Config(Struct, frozen=True, kw_only=True):
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "full": FullSettings}
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, storage: Storage = REAL) -> Config:
     """Read and check the file. Raises UserError naming the key, the value and what is allowed."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_file(path, storage=storage).decode())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -86,7 +89,7 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
     if not isinstance(values, dict):
         raise UserError(f"{path}: {name} must be a table", f"write [{name}] on a line of its own, keys below it")
     values = {key: value for key, value in values.items() if (name, key) != ("method", "kind")}
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     for key, value in values.items():
         if key not in kind.__struct_fields__:
             raise UserError(f"{path}: unknown key {name}.{key}", f"known keys in [{name}]: {_listed(_fields(kind))}")
@@ -98,6 +101,11 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
     if missing:
         raise UserError(f"{path}: {name}.{missing[0]} is missing", f"[{name}] needs it: {_allowed(hints[missing[0]])}")
     return kind(**values)
+
+
+@cache
+def _hints(kind: type[Section]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def _check_together(path: Path, job: JobSettings) -> None:

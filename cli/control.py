@@ -40,26 +40,26 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str) ->
                 typer.echo(f"{path.name} was accepted before and is not learned again")
             else:
                 typer.echo(f"{path.name} is in the queue, {len(ledger.state.queue)} waiting")
-    if not daemon_is_alive(home.daemon_lock):
+    if not daemon_is_alive(home):
         typer.echo("no daemon runs; `keepstep run` starts one")
 
 
 def pause(home_option: Path | None) -> None:
     """`keepstep pause`."""
     home, _ = _execute(home_option, commands.Pause())
-    typer.echo("pausing at the next step" if daemon_is_alive(home.daemon_lock) else "paused; the next daemon starts so")
+    typer.echo("pausing at the next step" if daemon_is_alive(home) else "paused; the next daemon starts so")
 
 
 def resume(home_option: Path | None) -> None:
     """`keepstep resume`."""
     home, _ = _execute(home_option, commands.Resume())
-    typer.echo("going on" if daemon_is_alive(home.daemon_lock) else "no longer paused; `keepstep run` goes on")
+    typer.echo("going on" if daemon_is_alive(home) else "no longer paused; `keepstep run` goes on")
 
 
 def stop(home_option: Path | None) -> None:
     """`keepstep stop`."""
     home = find_home(home_option)
-    _execute(home_option, commands.Stop(alive=daemon_is_alive(home.daemon_lock)))
+    _execute(home_option, commands.Stop(alive=daemon_is_alive(home)))
     typer.echo("stopping after a commit at the next step")
 
 

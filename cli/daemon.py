@@ -10,34 +10,32 @@ It holds no state of its own that matters: all of it is in the journal, or is as
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import selectors
-import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cli.arrivals import finish_arrivals, put_in_rejected, take_from_inbox
+from cli.clock import timestamp
 from cli.config import load_config
-from cli.errors import REFUSED, STORAGE_FAILED, UserError
+from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
-from cli.identity import DaemonLock, this_process
+from cli.identity import DaemonLock
 from cli.inbox import POLL_EVERY_S, Inbox
-from cli.ledger import Ledger, timestamp
+from cli.ledger import Ledger
 from cli.narrate import Narrator
-from cli.signals import taken_over
-from cli.sweep import discard, sweep, sweep_run
+from cli.room import Room, what_is_full
+from cli.surroundings import Machine, Surroundings, Worker
+from cli.sweep import condemn_damaged, discard, sweep, sweep_temporaries
 from cli.version import VERSION
-from cli.worker_process import CONNECT_S, WorkerProcess
+from cli.worker_process import CONNECT_S, log_failure
 from core import commands, effects
 from core.commands import AnyCommand
 from core.effects import next_effects
 from core.errors import Refused
 from events import kinds, worker
 from gpu.crashpoints import reached
-from gpu.errors import CheckpointBroken, LinkGarbage
-from gpu.manifest import MANIFEST, read_manifest
+from gpu.errors import LinkGarbage
+from gpu.manifest import problem_of
+from journal.durable import make_directory
 from journal.errors import NoSpace
 
 CATCH_UP_EVERY_S = 0.2
@@ -54,24 +52,29 @@ class Daemon:
     """One run of the daemon over a home. `run` returns the exit code."""
 
     def __init__(
-        self, home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker"
+        self, home: Home, *, until_idle: bool, write: Callable[[str], None], surroundings: Surroundings | None = None
     ) -> None:
         self._home = home
+        self._storage, self._clock = home.storage, home.clock
         self._until_idle = until_idle
-        self._worker_module = worker_module
-        self._write = write
-        self._narrator = Narrator(write)
-        self._lock = DaemonLock(home.daemon_lock)
-        self._selector = selectors.DefaultSelector()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._inbox = Inbox(home, self._wake)
-        self._worker: WorkerProcess | None = None
+        self._output = write
+        self._narrator = Narrator(self._write)
+        self._lock = DaemonLock(home)
+        self._surroundings = surroundings or Machine(home)
+        self._inbox = Inbox(home)
+        self._room = Room(home)
+        self._worker: Worker | None = None
         self._refused: set[Path] = set()
         """Files that may not be read, said once."""
         self._signals = 0
+        self._recovered = False
         self._done = False
-        self._next_beat = 0.0
+        self._full: str | None = None
+        """What did not fit on the disk, as long as not even that could be journaled."""
+        self._broken: str | None = None
+        """What the disk did not take or give, though it is not full."""
         self._next_poll = 0.0
+        """When the inbox is looked at again; 0: it has not been, since there is room."""
 
     def run(self) -> int:
         """Work until told to stop (or, `until_idle`, until nothing is left to do).
@@ -79,10 +82,10 @@ class Daemon:
         Raises UserError, journal.errors.JournalError, OSError.
         """
         for directory in self._home.directories():
-            directory.mkdir(parents=True, exist_ok=True)
-        self._lock.take()
+            make_directory(directory, storage=self._storage)
+        self._lock.take(self._surroundings.identity())
         try:
-            self._config = load_config(self._home.config)
+            self._config = load_config(self._home.config, storage=self._storage)
             self._ledger = Ledger.open(self._home)
             try:
                 return self._run()
@@ -93,20 +96,14 @@ class Daemon:
             self._lock.release()
 
     def _run(self) -> int:
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._selector.register(self._wake_in, selectors.EVENT_READ, self)
-        try:
-            with taken_over(self._wake_out.fileno(), self._on_signal):
-                self._recover()
-                self._inbox.start()
-                while not self._done:
-                    self._turn()
+        with self._surroundings.entered(self._inbox, self._on_signal):
+            while not self._done:
+                self._turn()
+            with self._ledger.exclusive():
                 self._ledger.save_snapshot()
-        except NoSpace as error:
-            return self._disk_full(error)
-        finally:
-            self._inbox.stop()
+        if self._broken is not None:
+            advice = "look at the disk (kernel log, mount options); then `keepstep resume` and `keepstep run`"
+            raise UserError(self._broken, advice, STORAGE_FAILED)
         hold = self._ledger.state.hold
         if hold is not None and self._until_idle:
             raise UserError(hold.reason, hold.advice, REFUSED)
@@ -116,9 +113,9 @@ class Daemon:
 
     def _recover(self) -> None:
         """No special path: say that a daemon is here, finish what was half done, and go on with what is owed."""
-        me = this_process()
+        me = self._surroundings.identity()
         self._narrator.look(self._ledger.state)
-        self._ledger.heartbeat_at = time.time()
+        self._ledger.heartbeat_at = self._clock.now()
         self._execute(
             commands.StartDaemon(
                 pid=me.pid,
@@ -128,53 +125,74 @@ class Daemon:
                 keepstep=VERSION,
             )
         )
-        reached("daemon_started")
-        sweep_run(self._home)
+        with self._ledger.exclusive():
+            sweep_temporaries(self._home)
+        for event in condemn_damaged(self._ledger):
+            self._after(event)
         sweep(self._ledger)
         finish_arrivals(self._ledger)
+        self._recovered = True
         state = self._ledger.state
         if state.daemon.status == "paused":
             why = f": {state.hold.reason}\n          → {state.hold.advice}" if state.hold else ""
             self._write(f"keepstep is paused{why}; `keepstep resume` goes on")
 
+    def _write(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a log on the full disk, a closed pipe: the journal has it all
+            self._output(line)
+
     def _on_signal(self) -> None:
         self._signals += 1
-        if self._signals >= 2:
-            if self._worker is not None:
-                self._worker.kill()
-            os._exit(AT_ONCE)  # as safe as kill -9, and meant to be as quick
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is awake already
-            self._wake_out.send(b"\0")
+        if self._signals >= 2:  # as safe as kill -9, and meant to be as quick; the worker ends with its daemon
+            self._surroundings.leave_at_once(AT_ONCE)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        """One round. A disk without room ends no daemon: it says so, and goes on when there is some."""
+        try:
+            if self._full is not None:
+                self._execute(commands.RunOutOfSpace(message=self._full))
+                self._full = None
+                sweep(self._ledger)
+            if not self._recovered:
+                self._recover()
+            self._work()
+        except (NoSpace, OSError) as error:
+            if not is_full(error):
+                raise
+            self._end_worker()
+            if self._full is None:
+                self._full = what_is_full(error)
+                return
+            # Not even that could be journaled.
+            if self._signals:
+                raise UserError(self._full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
+            self._surroundings.wait(self._room.wait_s)
+
+    def _work(self) -> None:
         for event in self._ledger.catch_up():
             self._after(event)
+        if self._broken is not None:
+            self._leave("storage failed")
+            return
         if self._signals and self._ledger.state.daemon.status not in {"stopping", "stopping_paused"}:
             self._execute(commands.Stop(alive=True))
-        self._look_into_inbox()
+        if self._ledger.journal.reserve_is_spent and self._ledger.state.full is None:
+            self._execute(commands.RunOutOfSpace(message="the disk is full; the journal is written from its reserve"))
+        if self._ledger.state.full is None:
+            self._look_into_inbox()
         self._check_worker()
         wait_s = self._do_what_is_owed()
         if self._until_idle and not self._done and self._nothing_left():
             self._leave("nothing is left to do")
         if not self._done:
             self._beat()
-            self._hear(wait_s)
-
-    def _hear(self, wait_s: float) -> None:
-        for key, _ in self._selector.select(max(0.0, wait_s)):
-            if key.data is self:
-                with contextlib.suppress(BlockingIOError):
-                    while self._wake_in.recv(4096):
-                        pass
-            else:
-                self._hear_worker(key.data)
+            for process in self._surroundings.wait(wait_s):
+                self._hear_worker(process)
 
     def _beat(self) -> None:
-        now = time.time()
+        now = self._clock.now()
         if abs(now - self._ledger.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
             self._ledger.heartbeat_at = now
             with self._ledger.exclusive():
@@ -188,26 +206,28 @@ class Daemon:
         """What follows from an event at once, whoever journaled it."""
         self._narrator.tell(event, self._ledger.state)
         if isinstance(event, kinds.CheckpointCommitted):
-            reached("checkpoint_journaled")
+            self._room.proved()
             if self._worker is not None:
                 self._worker.send(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
         elif isinstance(event, kinds.CheckpointPruned):
             discard(self._home, event.checkpoint)  # this one alone: the worker may be putting the next in its place
         elif isinstance(event, kinds.AttemptFailed):
             self._end_worker()  # whatever state it is in, the next attempt begins with a clean one
+            reached("worker_ended")
+            if event.failure == "storage":
+                self._broken = event.message
             sweep(self._ledger)
 
     def _nothing_left(self) -> bool:
         state = self._ledger.state
-        if state.daemon.status == "paused":
-            return True
+        waits = state.full is not None or not self._next_poll or self._inbox.has_unsettled()
         idle = state.daemon.status == "idle" and not state.begun and not len(state.queue) and not len(state.rejections)
-        return idle and not self._inbox.has_unsettled()
+        return state.daemon.status == "paused" or (idle and not waits)
 
     # -- the inbox --------------------------------------------------------------------------------------------------
 
     def _look_into_inbox(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._next_poll and not self._inbox.was_heard():
             return
         self._next_poll = now + POLL_EVERY_S
@@ -226,11 +246,9 @@ class Daemon:
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
-    def _hear_worker(self, process: WorkerProcess) -> None:
-        if process is not self._worker:
-            return
+    def _hear_worker(self, process: Worker) -> None:
         try:
-            facts = process.receive(self._selector)
+            facts = process.receive()
         except EOFError:
             self._lose_worker("killed", f"{process.exit_reason()}; see logs/worker.log")
             return
@@ -238,12 +256,10 @@ class Daemon:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
-            if process is not self._worker:
-                return  # ended over an earlier word; what it said behind that counts no more
             if isinstance(fact, worker.CheckpointWritten) and not self._is_whole(fact):
                 continue
             if isinstance(fact, worker.Failed):
-                self._log(fact)
+                log_failure(self._home, fact)
             self._execute(fact)
 
     def _is_whole(self, fact: worker.CheckpointWritten) -> bool:
@@ -251,7 +267,8 @@ class Daemon:
         reached("checkpoint_reported")
         if fact.attempt != self._ledger.state.attempt:
             return True  # of an attempt that has ended: nothing comes of it anyway
-        problem = _problem(self._home.checkpoints / fact.checkpoint, fact.manifest_sha256)
+        directory = self._home.checkpoints / fact.checkpoint
+        problem = problem_of(directory, fact.manifest_sha256, every_byte=False, storage=self._storage)
         if problem is not None:
             self._lose_worker("storage", f"{fact.checkpoint} was reported and is not there whole: {problem}")
         return problem is None
@@ -263,10 +280,10 @@ class Daemon:
             return
         if process.has_ended():
             self._hear_worker(process)  # what it said last is still in the socket
-            if process is self._worker and not process.connected:
+            if not process.connected:
                 self._lose_worker("killed", f"{process.exit_reason()} before it was up; see logs/worker.log")
             return
-        silence_s = time.monotonic() - process.last_heard
+        silence_s = self._clock.monotonic() - process.last_heard
         limit_s = self._config.worker.silence_s if process.connected else CONNECT_S
         if attempt is not None and silence_s > limit_s:
             self._lose_worker("hang", f"the worker made no progress for {silence_s:.0f} s and was ended")
@@ -282,30 +299,23 @@ class Daemon:
     def _end_worker(self) -> None:
         if self._worker is not None:
             process, self._worker = self._worker, None
-            process.unregister(self._selector)
-            process.kill()
-            process.close()
+            process.end()
 
     def _order(self, order: worker.AnyOrder) -> None:
         """Give the order once, to the worker that is up, or to a new one."""
         if self._worker is None:
-            self._worker = WorkerProcess(self._home, self._worker_module)
-            self._worker.register(self._selector)
+            self._worker = self._surroundings.start_worker()
         sent = self._worker.sent
         # an attempt that was asked to yield gets nothing more: it would begin again behind its own end
         if (type(order), order.attempt) not in sent and (worker.Yield, order.attempt) not in sent:
             self._worker.send(order)
-
-    def _log(self, fact: worker.Failed) -> None:
-        with (self._home.logs / "worker.log").open("a", encoding="utf-8") as log:
-            log.write(f"{timestamp()} attempt {fact.attempt} failed: {fact.message}\n{fact.trace}\n")
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
     def _do_what_is_owed(self) -> float:
         """Carry out every effect; how long to wait then, in seconds."""
         wait_s = CATCH_UP_EVERY_S
-        for effect in next_effects(self._ledger.state, time.time()):
+        for effect in next_effects(self._ledger.state, self._clock.now()):
             match effect:
                 case effects.BeginAttempt():
                     wait_s = self._begin_attempt(effect)
@@ -327,11 +337,14 @@ class Daemon:
                         self._execute(worker.Yielded(attempt=effect.attempt))
                     else:
                         self._order(worker.Yield(attempt=effect.attempt))
+                        reached("yield_asked")
                 case effects.MoveRejected():
                     self._move_rejected(effect)
                     wait_s = 0.0
                 case effects.WaitUntil():
-                    wait_s = min(wait_s, max(0.0, effect.at - time.time()))
+                    wait_s = min(wait_s, max(0.0, effect.at - self._clock.now()))
+                case effects.AwaitRoom():
+                    self._look_for_room(effect)
                 case effects.Leave():
                     self._leave("asked to stop")
         return wait_s
@@ -339,7 +352,7 @@ class Daemon:
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now."""
         try:
-            self._config = load_config(self._home.config)
+            self._config = load_config(self._home.config, storage=self._storage)
         except UserError as error:
             self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
             return CATCH_UP_EVERY_S
@@ -351,7 +364,7 @@ class Daemon:
         return 0.0
 
     def _prepare(self, effect: effects.PrepareData) -> None:
-        if not self._home.data_file(effect.job).exists():
+        if not self._storage.exists(self._home.data_file(effect.job)):
             finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
         self._order(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
 
@@ -362,38 +375,20 @@ class Daemon:
             "line": rejection.line,
             "message": rejection.message,
             "job": effect.job,
-            "at": timestamp(),
+            "at": timestamp(self._clock.now()),
         }
         target = put_in_rejected(self._home, self._home.data_file(effect.job), rejection.name, report)
         self._execute(commands.RecordRejectedMoved(job=effect.job, path=self._home.relative(target)))
+
+    def _look_for_room(self, effect: effects.AwaitRoom) -> None:
+        free_bytes = self._room.found(effect.wanted_bytes)
+        if free_bytes is not None and self._ledger.journal.restore_reserve():
+            self._execute(commands.FindRoom(free_bytes=free_bytes))
+            self._room.trusted_again()
+            self._next_poll = 0.0
 
     def _leave(self, reason: str) -> None:
         if self._worker is not None:
             self._worker.send(worker.Shutdown(attempt=0))
         self._execute(commands.LeaveHome(reason=reason))
         self._done = True
-
-    def _disk_full(self, error: NoSpace) -> int:
-        """Say so in the journal, from its reserve; nothing half-done is left, and the next start goes on."""
-        self._end_worker()
-        message = f"the disk is full: {error.path}"
-        self._ledger.journal.release_reserve()
-        with contextlib.suppress(NoSpace):  # not even that fits: then the message is on stderr alone
-            self._ledger.execute(commands.RecordStorageExhausted(message=message))
-        raise UserError(message, "make room; `keepstep run` then goes on from the last commit", STORAGE_FAILED)
-
-
-def _problem(directory: Path, manifest_sha256: str) -> str | None:
-    """Why the checkpoint in `directory` is not the one reported; None if it is."""
-    try:
-        manifest = read_manifest(directory)
-        if hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest() != manifest_sha256:
-            return f"{MANIFEST} is not the one that was reported"
-        for name, entry in manifest.files.items():
-            if (directory / name).stat().st_size != entry.size_bytes:
-                return f"{name} does not have the size of the manifest"
-    except CheckpointBroken as error:
-        return error.problem
-    except FileNotFoundError as error:
-        return f"{error.filename} is missing"
-    return None

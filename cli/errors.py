@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
-from journal.errors import JournalDamaged, JournalError, JournalReadFailed, StorageFailed
+from journal.errors import JournalDamaged, JournalError, JournalReadFailed, NoSpace, StorageFailed
+from journal.writer import FULL
 
 REFUSED = 1
 DAMAGED = 3
@@ -57,6 +58,11 @@ def exit_code_of(error: BaseException) -> int | None:
             return REFUSED
         case _:
             return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether all that is wrong is that the disk has no room."""
+    return isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in FULL)
 
 
 def explain(error: BaseException) -> str:

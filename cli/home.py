@@ -1,11 +1,13 @@
-"""The home: the directory that one daemon owns, and what stands where in it."""
+"""The home: the directory that one daemon owns, what stands where in it, and the disk and the clock it has."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from cli.clock import REAL_CLOCK, Clock
 from cli.errors import UserError
+from journal.storage import REAL, Storage
 
 CONFIG = "keepstep.toml"
 
@@ -13,8 +15,10 @@ CONFIG = "keepstep.toml"
 class Home:
     """Paths of a home. Nothing is created by asking for one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, storage: Storage = REAL, clock: Clock = REAL_CLOCK) -> None:
         self.root = root
+        self.storage = storage
+        self.clock = clock
         self.config = root / CONFIG
         self.inbox = root / "inbox"
         self.journal = root / "journal"

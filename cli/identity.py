@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from cli.errors import UserError
+from cli.home import Home
+from journal.durable import make_directory, opened, read_file, write_all
 
 START_TRIES = 20
 TRY_EVERY_S = 0.05
@@ -51,23 +53,25 @@ class DaemonLock:
     (an `Identity`) is for messages only.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._fd: int | None = None
 
-    def take(self) -> None:
-        """Take the lock. Raises UserError naming the daemon that holds it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def take(self, me: Identity) -> None:
+        """Take the lock. Raises UserError naming the daemon that holds it, OSError."""
+        storage, path = self._home.storage, self._home.daemon_lock
+        make_directory(path.parent, storage=storage)
+        fd = storage.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         for _ in range(START_TRIES):
-            if _try_lock(fd, fcntl.LOCK_EX):
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, msgspec.json.encode(this_process()) + b"\n", 0)
+            if storage.try_lock(fd):
                 self._fd = fd
+                with suppress(OSError):  # a full disk, say: the name is for messages only
+                    storage.truncate(fd, 0)
+                    write_all(storage, fd, msgspec.json.encode(me) + b"\n")
                 return
             time.sleep(TRY_EVERY_S)
-        os.close(fd)
-        holder = lock_holder(self._path)
+        storage.close(fd)
+        holder = lock_holder(self._home)
         who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
         raise UserError(
             f"a daemon already runs in this home: {who}",
@@ -77,33 +81,22 @@ class DaemonLock:
     def release(self) -> None:
         """Let go."""
         if self._fd is not None:
-            os.close(self._fd)
+            self._home.storage.close(self._fd)
             self._fd = None
 
 
-def daemon_is_alive(path: Path) -> bool:
-    """Whether a daemon holds the lock at `path` now."""
+def daemon_is_alive(home: Home) -> bool:
+    """Whether a daemon holds the lock of the home now."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with opened(home.storage, home.daemon_lock, os.O_RDONLY) as fd:
+            return not home.storage.try_lock(fd, shared=True)
     except FileNotFoundError:
         return False
-    try:
-        return not _try_lock(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)
 
 
-def lock_holder(path: Path) -> Identity | None:
+def lock_holder(home: Home) -> Identity | None:
     """Who wrote the lock file last; None if it says nothing."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(read_file(home.daemon_lock, storage=home.storage), type=Identity)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
         return None
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,24 +1,21 @@
 """The inbox: which files in it are complete.
 
-A file is complete when its writer closed it, or when it has not changed for a while. watchdog says at once when
-something happens; a poll every few seconds is the safety net, for what it misses (network file systems, an overflow)
-and for what was there before the daemon.
+A file is complete when its writer closed it, or when it has not changed for a while. `cli/surroundings.py` hears at
+once when something happens; a poll every few seconds is the safety net, for what that misses (network file systems, an
+overflow) and for what was there before the daemon.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
 
 from cli.home import Home
 from events.values import Priority
+from journal.durable import make_directory
+from journal.storage import Storage
 
 POLL_EVERY_S = 2.0
 SETTLED_S = 3.0
@@ -33,9 +30,10 @@ def is_ignored(name: str) -> bool:
 
 
 class Inbox:
-    """Watches the inbox of a home. `wake` is called, from another thread, whenever something happened in it."""
+    """The inbox of a home, and what is known about the files in it."""
 
-    def __init__(self, home: Home, wake: Callable[[], None]) -> None:
+    def __init__(self, home: Home) -> None:
+        self._storage, self._clock = home.storage, home.clock
         self._lanes: dict[Path, Priority] = {
             home.inbox / "high": "high",
             home.inbox: "normal",
@@ -44,29 +42,17 @@ class Inbox:
         self._closed: set[Path] = set()
         self._lock = threading.Lock()
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}
-        self._wake = wake
-        self._observer = Observer()
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def directories(self) -> list[Path]:
+        """What there is to watch; each is made if it is missing."""
         for directory in self._lanes:
-            directory.mkdir(exist_ok=True)
-        handler = _Handler(self)
-        for directory in self._lanes:
-            self._observer.schedule(handler, str(directory))
-        self._observer.daemon = True
-        self._observer.start()
-
-    def stop(self) -> None:
-        """End watching."""
-        self._observer.stop()
-        self._observer.join(timeout=1.0)
+            make_directory(directory, storage=self._storage)
+        return list(self._lanes)
 
     def heard(self, path: Path) -> None:
-        """A writer closed `path`, or moved it here."""
+        """A writer closed `path`, or moved it here. From any thread."""
         with self._lock:
             self._closed.add(path)
-        self._wake()
 
     def was_heard(self) -> bool:
         """Whether something happened since `complete` was last asked."""
@@ -82,10 +68,10 @@ class Inbox:
             closed, self._closed = self._closed, set()
         seen: dict[Path, tuple[tuple[int, int], float]] = {}
         for directory, priority in self._lanes.items():
-            for path, shape in _regular_files(directory):
+            for path, shape in _regular_files(directory, self._storage):
                 before = self._seen.get(path)
                 if before is None:
-                    since = now - max(0.0, time.time() - shape[1] / 1e9)
+                    since = now - max(0.0, self._clock.now() - shape[1] / 1e9)
                 else:
                     since = before[1] if before[0] == shape else now
                 if path in closed or now - since >= SETTLED_S:
@@ -99,10 +85,10 @@ class Inbox:
         return bool(self._seen)
 
 
-def _regular_files(directory: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+def _regular_files(directory: Path, storage: Storage) -> Iterator[tuple[Path, tuple[int, int]]]:
     """Files that may be taken, with size and time of change: no links, no directories, nothing unfinished."""
     try:
-        names = os.listdir(directory)  # noqa: PTH208  # names are all that is asked for
+        names = storage.names(directory)
     except FileNotFoundError:
         return  # removed by hand; if it comes back, the poll finds it
     for name in sorted(names):
@@ -110,19 +96,8 @@ def _regular_files(directory: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
             continue
         path = directory / name
         try:
-            found = path.lstat()
+            found = storage.stat(path)
         except FileNotFoundError:
             continue  # gone between the listing and now; whoever took it back may have it
         if stat.S_ISREG(found.st_mode):
             yield path, (found.st_size, found.st_mtime_ns)
-
-
-class _Handler(FileSystemEventHandler):
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if isinstance(event, FileClosedEvent):
-            self._inbox.heard(Path(os.fsdecode(event.src_path)))
-        elif isinstance(event, FileMovedEvent):
-            self._inbox.heard(Path(os.fsdecode(event.dest_path)))

@@ -33,13 +33,20 @@ def create_home(directory: Path, *, model: str, method: str = "lora", config: Co
                 training=_training(method),
             )
         )
-    home.root.mkdir(parents=True, exist_ok=True)
-    for path in home.directories():
-        path.mkdir(parents=True, exist_ok=True)
-    if not home.journal.exists():  # an init that was killed had come so far
-        Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
-    durable.write_atomically(home.config, config_text(config).encode(), sync=True)
+    lay_out(home, config_text(config).encode())
     return home
+
+
+def lay_out(home: Home, config: bytes) -> None:
+    """Make what a home consists of; once more, from wherever it was left, is the same. Raises OSError."""
+    for path in home.directories():
+        durable.make_directory(path, storage=home.storage)
+    if not home.storage.exists(home.journal):  # an init that was killed had come so far
+        Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
+    for name in home.storage.names(home.root):
+        if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
+            home.storage.unlink(home.root / name)
+    durable.write_atomically(home.config, config, sync=True, storage=home.storage)
 
 
 def _from_anywhere(model: str) -> str:

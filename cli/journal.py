@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import msgspec
 import typer
 
-from cli.errors import DAMAGED, UserError, told
+from cli.errors import DAMAGED, STORAGE_FAILED, UserError, told
 from cli.home import Home, find_home
 
 if TYPE_CHECKING:
-    from journal import Line
+    from journal import Finding, Line
 
 app = typer.Typer(
     name="journal",
@@ -32,6 +32,7 @@ HomeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 TAIL_EVERY_S = 0.2
+LOST_SHOWN = 8
 
 
 @app.command()
@@ -51,7 +52,7 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
             ledger.save_snapshot()
         position, verdict = ledger.journal.position, ledger.journal.verdict
         view = status_view(ledger.folded, seq=position.seq, crc=position.crc, heartbeat_at=0.0)
-    what = health(view, alive=daemon_is_alive(found.daemon_lock))
+    what = health(view, alive=daemon_is_alive(found))
     if json:
         report = {
             "records": position.seq,
@@ -80,7 +81,7 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
     from journal import Verdict, survey
 
     found = find_home(home)
-    result = survey(found.journal, witnesses(found))
+    result = survey(found.journal, witnesses(found), storage=found.storage)
     finding, remembered = result.finding, witnesses(found)
     if json:
         report = {
@@ -100,10 +101,12 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
     else:
         typer.echo(f"records   {result.records} in {len(result.segments)} segments, the last is {result.position.seq}")
         typer.echo(f"verdict   {result.verdict.value}: {finding}")
+        if result.verdict is Verdict.DAMAGED:
+            typer.echo(f"lost      {_what_is_lost(found, result.id, finding)}")
         for witness in remembered:
             typer.echo(f"witness   {witness.name} remembers record {witness.seq} (crc {witness.crc})")
-    if result.verdict is Verdict.DAMAGED:
-        raise typer.Exit(DAMAGED)
+    if result.verdict in {Verdict.DAMAGED, Verdict.UNREADABLE}:
+        raise typer.Exit(DAMAGED if result.verdict is Verdict.DAMAGED else STORAGE_FAILED)
 
 
 @app.command()
@@ -173,6 +176,22 @@ def repair(
     repair_journal(find_home(home), accept_loss=accept_loss)
 
 
+def _what_is_lost(home: Home, journal_id: str, finding: Finding) -> str:
+    """Which of the lost records can still be read, for a person who has to decide whether to give them up."""
+    from journal import lines
+    from journal.format import is_whole, seed_of
+
+    seed = seed_of(journal_id)
+    whole = (line.record for line in lines(home.journal) if line.record and is_whole(line.data, seed))
+    readable = [(record.seq, _event(record).get("kind")) for record in whole if record.seq >= finding.seq]
+    count = finding.last_seq - finding.seq + 1
+    if not readable:
+        return f"{count} records, and none of them can be read"
+    shown = ", ".join(f"{seq} {kind}" for seq, kind in readable[:LOST_SHOWN])
+    more = f", and {len(readable) - LOST_SHOWN} more" if len(readable) > LOST_SHOWN else ""
+    return f"{count} records; these can be read, but what they follow from cannot: {shown}{more}"
+
+
 def _records(home: Home) -> Iterator[Line]:
     from journal import lines
 
@@ -180,7 +199,10 @@ def _records(home: Home) -> Iterator[Line]:
 
 
 def _event(record: Line) -> dict[str, Any]:
-    event: dict[str, Any] = msgspec.json.decode(record.event)
+    try:
+        event: dict[str, Any] = msgspec.json.decode(record.event)
+    except (msgspec.MsgspecError, UnicodeError):
+        return {"kind": "(unreadable)", "bytes": record.event.decode(errors="backslashreplace")}
     return event
 
 

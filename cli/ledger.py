@@ -6,11 +6,10 @@ durable when it returns, whether or not a daemon runs, and the views are never a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
+from cli.clock import timestamp
 from cli.errors import UserError
 from cli.home import Home
 from cli.reading import position_of, witnesses
@@ -18,10 +17,12 @@ from core.commands import AnyCommand, CreateHome
 from core.decide import decide
 from core.errors import IllegalEvent
 from core.state import State
-from events.codec import Record, decode_record, encode
+from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from gpu.crashpoints import journaled
 from journal import Journal, Transaction
 from journal.errors import JournalMissing, PositionLost
+from journal.writer import FULL
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
@@ -42,12 +43,15 @@ class Ledger:
         """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
         self._snapshot_seq = snapshot_seq
         self._transaction: Transaction[Record] | None = None
+        self._unheard: list[AnyEvent] = []
+        """What others wrote, folded in already and not yet told by `catch_up`."""
 
     @classmethod
     def create(cls, home: Home, command: CreateHome) -> None:
         """Begin the journal of a new home."""
-        events = decide(State(), command, time.time())
-        Journal.create(home.journal, at=timestamp(), first=[encode(event) for event in events])
+        now = home.clock.now()
+        first = [encode(event) for event in decide(State(), command, now)]
+        Journal.create(home.journal, at=timestamp(now), first=first, storage=home.storage)
 
     @classmethod
     def open(cls, home: Home, *, from_first_record: bool = False) -> Ledger:
@@ -55,7 +59,7 @@ class Ledger:
 
         Raises journal.errors.JournalError, events.errors.UnknownEvent, core.errors.IllegalEvent.
         """
-        snapshot = None if from_first_record else read_snapshot(home.snapshot)
+        snapshot = None if from_first_record else read_snapshot(home.snapshot, storage=home.storage)
         try:
             return cls._open_after(home, snapshot)
         except (PositionLost, IllegalEvent):
@@ -67,7 +71,9 @@ class Ledger:
     def _open_after(cls, home: Home, snapshot: Snapshot | None) -> Ledger:
         after = position_of(snapshot)
         try:
-            journal = Journal.open(home.journal, decode=decode_record, after=after, witnesses=witnesses(home))
+            journal = Journal.open(
+                home.journal, decode=decode_record, after=after, witnesses=witnesses(home), storage=home.storage
+            )
         except JournalMissing as error:
             raise UserError(
                 f"{home.root} has a config and no journal", "if it never ran, remove keepstep.toml and `keepstep init`"
@@ -93,12 +99,15 @@ class Ledger:
         Raises core.errors.Refused with the reason; journal.errors.StorageFailed.
         """
         with self.exclusive() as transaction:
-            events = decide(self.state, command, time.time())
+            now = self.home.clock.now()
+            events = decide(self.state, command, now)
             if events:
                 folded = self.folded
                 for event in events:  # in full, before a byte is written: nothing illegal is ever journaled
                     folded = fold(folded, _unwritten(event))
-                self._apply(transaction.append([encode(event) for event in events], at=timestamp()))
+                self._apply(transaction.append([encode(event) for event in events], at=timestamp(now)))
+                for event in events:
+                    journaled(kind_of(event))
             return events
 
     @contextmanager
@@ -111,33 +120,35 @@ class Ledger:
             self._transaction = transaction
             try:
                 self._apply(transaction.others)
+                self._unheard += [record.event for record in transaction.others]
                 yield transaction
             finally:
                 self._transaction = None
 
     def catch_up(self) -> Sequence[AnyEvent]:
-        """Fold what other processes wrote since; their events."""
-        with self.exclusive() as transaction:
-            return [record.event for record in transaction.others]
+        """Fold what other processes wrote; their events since the last call, whatever else folded them in."""
+        with self.exclusive():
+            events, self._unheard = self._unheard, []
+        for event in events:
+            journaled(kind_of(event))
+        return events
 
     def show(self) -> None:
         """Write the status file anew. Inside `exclusive`, so that an older view never replaces a newer one."""
         position = self.journal.position
         heartbeat_at = self.heartbeat_at
-        if not heartbeat_at and (shown := read_status(self.home.status)):
+        if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
-        write_status(
-            self.home.status,
-            status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at),
-        )
+        view = status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at)
+        with _without_room():
+            write_status(self.home.status, view, storage=self.home.storage)
 
     def save_snapshot(self) -> None:
         """Leave the fold on disk, for the next start."""
         at = self.journal.position
-        write_snapshot(
-            self.home.snapshot,
-            Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded),
-        )
+        snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
+        with _without_room():
+            write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
         self._snapshot_seq = at.seq
 
     def close(self) -> None:
@@ -154,9 +165,14 @@ class Ledger:
             self.save_snapshot()
 
 
-def timestamp() -> str:
-    """Now, as the journal writes it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+@contextmanager
+def _without_room() -> Iterator[None]:
+    """A view that does not fit on a full disk is not written: who reads the old one sees that it is behind."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def _unwritten(event: AnyEvent) -> Record:

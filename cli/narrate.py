@@ -66,6 +66,8 @@ class Narrator:
                 return f"{event.name}: rejected. {event.message}"
             case kinds.AttemptInterrupted():
                 return f"attempt {event.attempt} was interrupted: {event.reason}; going on from the last commit"
+            case kinds.AttemptFailed(failure="disk_full"):
+                return f"attempt {event.attempt} ended for want of room"
             case kinds.AttemptFailed():
                 return f"attempt {event.attempt} failed ({event.failure}): {event.message}"
             case kinds.JobFailed():
@@ -76,7 +78,8 @@ class Narrator:
             case kinds.DaemonHeld():
                 return f"waiting for you: {event.reason}\n→ {event.advice}"
             case kinds.CheckpointQuarantined():
-                return f"{event.checkpoint} is damaged and set aside ({event.problem}); going on from {event.head}"
+                head = event.head or "the beginning"
+                return f"{event.checkpoint} is damaged and set aside ({event.problem}); going on from {head}"
             case kinds.PartialSwept():
                 return f"swept {event.path}"
             case kinds.PauseRequested():
@@ -86,7 +89,10 @@ class Narrator:
             case kinds.StopRequested():
                 return "stopping after a commit"
             case kinds.StorageExhausted():
-                return event.message
+                wanted = f"{event.wanted_bytes / 1e6:.1f} MB"
+                return f"waiting for room on the disk: {event.message}\n→ make room: {wanted} must be free"
+            case kinds.StorageFreed():
+                return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
             case _:
                 return None
 

@@ -20,7 +20,7 @@ def read_only(home: Home) -> tuple[Folded, Position]:
 
     Raises journal.errors.JournalError.
     """
-    snapshot = read_snapshot(home.snapshot)
+    snapshot = read_snapshot(home.snapshot, storage=home.storage)
     try:
         return _follow(home, snapshot)
     except (PositionLost, IllegalEvent):
@@ -32,13 +32,13 @@ def read_only(home: Home) -> tuple[Folded, Position]:
 def read_view(home: Home) -> StatusView:
     """The status as the journal has it, when the status file is behind. Raises journal.errors.JournalError."""
     folded, position = read_only(home)
-    shown = read_status(home.status)
+    shown = read_status(home.status, storage=home.storage)
     beat = shown.daemon.heartbeat_at if shown else 0.0
     return status_view(folded, seq=position.seq, crc=position.crc, heartbeat_at=beat)
 
 
 def _follow(home: Home, snapshot: Snapshot | None) -> tuple[Folded, Position]:
-    records, position = follow(home.journal, decode_record, position_of(snapshot) or START)
+    records, position = follow(home.journal, decode_record, position_of(snapshot) or START, storage=home.storage)
     folded = snapshot.folded if snapshot else Folded()
     for record in records:
         folded = fold(folded, record)
@@ -48,9 +48,9 @@ def _follow(home: Home, snapshot: Snapshot | None) -> tuple[Folded, Position]:
 def witnesses(home: Home) -> list[Witness]:
     """Everybody outside the journal who remembers a record of it."""
     found = []
-    if status := read_status(home.status):
+    if status := read_status(home.status, storage=home.storage):
         found.append(Witness("status/status.json", status.seq, status.crc))
-    if snapshot := read_snapshot(home.snapshot):
+    if snapshot := read_snapshot(home.snapshot, storage=home.storage):
         found.append(Witness("status/snapshot.json", snapshot.seq, snapshot.crc))
     return found
 

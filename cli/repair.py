@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 
 import typer
 
+from cli.clock import timestamp
 from cli.errors import UserError
 from cli.home import Home
-from cli.identity import DaemonLock
-from cli.ledger import Ledger, timestamp
+from cli.identity import DaemonLock, this_process
+from cli.ledger import Ledger
 from cli.reading import witnesses
+from cli.sweep import sweep
 from events.codec import encode
 from events.kinds import JournalRepaired
-from events.values import is_checkpoint_id
-from journal import Survey, Verdict, durable, repair
+from journal import Survey, Verdict, repair
 
 
 def repair_journal(home: Home, *, accept_loss: bool) -> None:
@@ -23,22 +24,24 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
     Checkpoints that nothing names any more are set aside, not deleted: they may hold what the lost records meant.
     Raises journal.errors.JournalError, UserError while a daemon runs.
     """
-    lock = DaemonLock(home.daemon_lock)
-    lock.take()
+    lock = DaemonLock(home)
+    lock.take(this_process())
     try:
         facts = repair(
             home.journal,
             accept_loss=accept_loss,
             make_event=_given_up,
-            at=timestamp(),
+            at=timestamp(home.clock.now()),
             witnesses=witnesses(home),
+            storage=home.storage,
         )
         if facts.verdict is not Verdict.DAMAGED:
             raise UserError(f"the journal is not damaged ({facts.verdict.value}); nothing was changed")
-        home.status.unlink(missing_ok=True)  # both remember what was given up
-        home.snapshot.unlink(missing_ok=True)
+        for view in (home.status, home.snapshot):  # both remember what was given up
+            with suppress(FileNotFoundError):
+                home.storage.unlink(view)
         with closing(Ledger.open(home, from_first_record=True)) as ledger:
-            set_aside = _set_aside_unnamed(ledger)
+            set_aside = sweep(ledger)  # if this is killed, the next start does the same
             ledger.show()
             ledger.save_snapshot()
             step = ledger.state.global_step
@@ -56,14 +59,3 @@ def _given_up(facts: Survey) -> bytes:
     return encode(
         JournalRepaired(first_seq=finding.seq, last_seq=finding.last_seq, problem=f"{finding.case.name}: {finding}")
     )
-
-
-def _set_aside_unnamed(ledger: Ledger) -> list[str]:
-    home = ledger.home
-    named = {checkpoint.id for checkpoint in ledger.state.checkpoints}
-    unnamed = sorted(
-        path for path in home.checkpoints.iterdir() if is_checkpoint_id(path.name) and path.name not in named
-    )
-    for path in unnamed:
-        durable.rename_durably(path, home.quarantine / path.name)
-    return [path.name for path in unnamed]

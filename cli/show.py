@@ -8,7 +8,6 @@ from typing import Any
 from cli.home import find_home
 from cli.reading import read_only
 from cli.terminal import print_json, print_listing
-from projections.status import plain
 
 
 def show_queue(home_option: Path | None, *, json: bool) -> None:
@@ -36,28 +35,3 @@ def show_queue(home_option: Path | None, *, json: bool) -> None:
 
 def _queue_row(row: dict[str, Any]) -> list[str]:
     return [row["id"][:12], row["name"], row["status"], row["priority"], f"{row['size_bytes'] / 1e3:.1f} kB"]
-
-
-def show_checkpoints(home_option: Path | None, *, json: bool) -> None:
-    """`keepstep checkpoints`."""
-    home = find_home(home_option)
-    folded, _ = read_only(home)
-    rows = [
-        {**plain(checkpoint), "path": str(home.checkpoints / checkpoint.id)} for checkpoint in folded.state.checkpoints
-    ]
-    if json:
-        print_json(rows)
-    elif not rows:
-        print("nothing is committed yet")
-    else:
-        shown = [
-            [
-                str(row["global_step"]),
-                row["job"][:12],
-                str(row["step"]),
-                f"{row['size_bytes'] / 1e6:.1f} MB",
-                row["path"],
-            ]
-            for row in rows
-        ]
-        print_listing(["step", "job", "its step", "size", "directory"], shown)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from cli.home import Home, find_home
 from cli.identity import daemon_is_alive
 from cli.terminal import Row, ago, bar, duration, local, number, print_json, print_report, report
+from core.state import Full
 from journal import last_position
 from projections.status import StatusView, plain, read_status
 
@@ -48,7 +49,7 @@ def current(home: Home) -> tuple[StatusView, bool]:
         from cli.reading import read_view  # folding needs the machine, which the usual case can do without
 
         view = read_view(home)
-    alive = daemon_is_alive(home.daemon_lock)
+    alive = daemon_is_alive(home)
     if not alive and view.job is not None and view.job.attempt is not None:
         view = replace(view, job=replace(view.job, status="interrupted", attempt=None))  # nothing trains now
     return view, alive
@@ -56,10 +57,10 @@ def current(home: Home) -> tuple[StatusView, bool]:
 
 def _shown(home: Home) -> StatusView | None:
     """The status file, if the journal's last record is the one that it has seen."""
-    shown = read_status(home.status)
+    shown = read_status(home.status, storage=home.storage)
     if shown is None:
         return None
-    last = last_position(home.journal)
+    last = last_position(home.journal, storage=home.storage)
     return shown if (last.seq, last.crc) == (shown.seq, shown.crc) else None
 
 
@@ -70,6 +71,9 @@ def health(view: StatusView, *, alive: bool) -> str:
         return _health_without_daemon(view)
     if view.hold is not None:
         return f"waiting for you: {view.hold.reason}"
+    if view.full is not None:
+        paused = "paused, and " if daemon.status == "paused" else ""
+        return f"{paused}waiting for room on the disk: {view.full.message}"
     if daemon.status == "paused":
         return "paused; `keepstep resume` goes on"
     if job is None:
@@ -93,6 +97,8 @@ def _health_without_daemon(view: StatusView) -> str:
         )
     if view.hold is not None:
         return f"not running, and waiting for you: {view.hold.reason}"
+    if view.full is not None:
+        return f"not running, and waiting for room on the disk: {view.full.message}"
     if view.daemon.status == "off_paused":
         return "not running, and paused; `keepstep resume`, then `keepstep run`"
     return "not running; `keepstep run` starts it"
@@ -105,9 +111,12 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     def row(name: str, text: str, style: str = "") -> None:
         rows.append(Row(name, text, style))
 
-    row("keepstep", health(view, alive=alive), "bold" if alive and view.hold is None else "bold yellow")
+    well = alive and view.hold is None and view.full is None
+    row("keepstep", health(view, alive=alive), "bold" if well else "bold yellow")
     if view.hold is not None:
         row("", f"→ {view.hold.advice}", "yellow")
+    if view.full is not None:
+        row("", f"→ {_room_advice(view.full, view.daemon.status, alive=alive)}", "yellow")
     if view.job is not None:
         job = view.job
         if job.steps_total:
@@ -131,6 +140,14 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     for trouble in view.troubles:
         row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
     return rows
+
+
+def _room_advice(full: Full, status: str, *, alive: bool) -> str:
+    paused = "`keepstep resume`" if status in {"off_paused", "paused", "pausing", "stopping_paused"} else ""
+    run = "" if alive else "`keepstep run`"
+    commands = " and ".join(filter(None, (paused, run)))
+    then = f"then {commands}" if commands else "training goes on by itself"
+    return f"make room: {full.wanted_bytes / 1e6:.1f} MB must be free; {then}"
 
 
 def _queue_line(view: StatusView) -> str:

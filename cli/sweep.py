@@ -5,73 +5,116 @@ Only names that keepstep itself gives are touched; whatever else lies in its dir
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.ledger import Ledger
-from core.commands import RecordSwept
+from core.commands import CondemnCheckpoint, RecordSwept
+from events.kinds import AnyEvent
 from events.values import is_checkpoint_id
 from gpu.crashpoints import reached
+from gpu.manifest import problem_of
 from journal import durable
+from journal.storage import Storage
 
 STAGING = ".staging-"
 CONDEMNED = ".condemned-"
 """What is being deleted is renamed first, so that half of a checkpoint never goes by its name."""
 
+EVERY_BYTE_AT_START_BYTES = 8 << 30
+"""Checkpoints that are no larger together are read whole at a start, in well under a minute. Of larger ones, names and
+sizes are checked then; every byte of a checkpoint is always checked before it is used."""
 
-def sweep(ledger: Ledger) -> None:
-    """Remove what is unfinished or unnamed in `checkpoints/`, and set quarantined ones aside.
 
-    Only while no worker runs: what one has just put in place is unnamed until its word of it is journaled.
+def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
+    """Journal of every checkpoint that is not what was committed that it is set aside; what was journaled.
+
+    The oldest first: then no checkpoint that is left has to be fallen back from to one that is gone. Raises UserError
+    if all of them are missing at once: then it is a disk that is missing, and nothing is to be given up for that.
     """
-    home, state = ledger.home, ledger.state
+    home, checkpoints = ledger.home, ledger.state.checkpoints
+    if len(checkpoints) > 1 and not any(home.storage.exists(home.checkpoints / each.id) for each in checkpoints):
+        raise UserError(
+            f"none of the {len(checkpoints)} committed checkpoints is in {home.checkpoints}; nothing was changed",
+            "bring them back (is their disk mounted?). If they are gone for good, say so with an empty directory "
+            f"{checkpoints[-1].id} in there: keepstep then goes on from what is left",
+            STORAGE_FAILED,
+        )
+    every_byte = sum(checkpoint.size_bytes for checkpoint in checkpoints) <= EVERY_BYTE_AT_START_BYTES
+    for checkpoint in checkpoints:
+        problem = problem_of(
+            home.checkpoints / checkpoint.id,
+            checkpoint.manifest_sha256,
+            every_byte=every_byte,
+            storage=home.storage,
+        )
+        if problem is not None:
+            yield from ledger.execute(CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem))
+
+
+def sweep(ledger: Ledger) -> list[str]:
+    """Remove what is unfinished or unnamed in `checkpoints/`, and set quarantined ones aside; which were set aside.
+
+    Behind a repair unnamed ones are set aside too: they may hold what the lost records meant. Only while no worker
+    runs: what one has just put in place is unnamed until its word of it is journaled.
+    """
+    set_aside = []
+    home, storage, state = ledger.home, ledger.home.storage, ledger.state
     named = {checkpoint.id for checkpoint in state.checkpoints}
-    for path in _directories(home.checkpoints):
+    for path in _directories(home.checkpoints, storage):
         name = path.name
-        if name in state.quarantined:
-            durable.rename_durably(path, _free(home.quarantine / name))
-        elif is_checkpoint_id(name) and name not in named:
+        unnamed = is_checkpoint_id(name) and name not in named
+        if name in state.quarantined or (unnamed and state.repaired):
+            durable.rename_durably(path, _free(home.quarantine / name, storage), storage=storage)
+            set_aside.append(name)
+        elif unnamed:
             discard(home, name)
         elif name.startswith(CONDEMNED):
-            _remove(path)
+            durable.remove_tree(path, storage=storage)
         elif name.startswith(STAGING):
-            size_bytes = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-            _remove(path)
+            size_bytes = durable.remove_tree(path, storage=storage)
             ledger.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
+    return set_aside
 
 
 def discard(home: Home, checkpoint: str) -> None:
     """Delete a checkpoint that the journal has given up. Gone already is the same as deleted."""
     condemned = home.checkpoints / (CONDEMNED + checkpoint)
     with suppress(FileNotFoundError):
-        durable.rename_durably(home.checkpoints / checkpoint, condemned)
+        durable.rename_durably(home.checkpoints / checkpoint, condemned, storage=home.storage)
     reached("pruned")
     with suppress(FileNotFoundError):
-        _remove(condemned)
+        durable.remove_tree(condemned, storage=home.storage)
 
 
-def sweep_run(home: Home) -> None:
-    """Remove the sockets of workers that are gone. Only for the daemon, before it starts a worker."""
-    for path in home.run.glob("worker-*.sock"):
-        path.unlink(missing_ok=True)
+def sweep_temporaries(home: Home) -> None:
+    """Remove views and reports that were not finished, and the sockets of workers that are gone.
+
+    Only for the daemon, before it starts a worker. A command that writes the status just now does so under the append
+    lock, which whoever calls this must hold.
+    """
+    for directory in (home.status.parent, home.rejected):
+        for name in home.storage.names(directory):
+            if durable.is_temporary(name):
+                home.storage.unlink(directory / name)
+    for name in home.storage.names(home.run):
+        if name.startswith("worker-") and name.endswith(".sock"):
+            home.storage.unlink(home.run / name)
 
 
-def _remove(path: Path) -> None:
-    shutil.rmtree(path)
-    durable.fsync_directory(path.parent)
+def _directories(parent: Path, storage: Storage) -> Iterator[Path]:
+    for name in sorted(storage.names(parent)):
+        if durable.is_directory(parent / name, storage=storage):
+            yield parent / name
 
 
-def _directories(parent: Path) -> Iterator[Path]:
-    yield from sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
-
-
-def _free(path: Path) -> Path:
+def _free(path: Path, storage: Storage) -> Path:
     """`path`, or the next name beside it that is not taken."""
     free, count = path, 1
-    while free.exists():
+    while storage.exists(free):
         count += 1
         free = path.with_name(f"{path.name}.{count}")
     return free

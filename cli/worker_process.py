@@ -16,9 +16,11 @@ import subprocess
 import sys
 import time
 
+from cli.clock import timestamp
 from cli.home import Home
-from events.worker import AnyFact, AnyOrder
+from events.worker import AnyFact, AnyOrder, Failed
 from gpu import link
+from journal.durable import opened, write_all
 
 CONNECT_S = 120.0
 """From start to hello. Importing torch takes seconds; from a cold disk on a busy machine, more."""
@@ -28,9 +30,10 @@ RECEIVE_BYTES = 1 << 20
 
 
 class WorkerProcess:
-    """One worker. `fileno` is ready to read when it has something to say; `receive` then gives it."""
+    """One worker. `selector` wakes, with this as its data, when it has something to say; `receive` then gives it."""
 
-    def __init__(self, home: Home, module: str = "gpu.worker") -> None:
+    def __init__(self, home: Home, selector: selectors.BaseSelector, module: str = "gpu.worker") -> None:
+        self._selector = selector
         self._path = home.run / f"worker-{secrets.token_hex(4)}.sock"
         self._listener = link.listen(self._path)
         self._listener.setblocking(False)
@@ -52,6 +55,7 @@ class WorkerProcess:
             )
         finally:
             os.close(log)
+        selector.register(self._listener, selectors.EVENT_READ, self)
 
     @property
     def pid(self) -> int:
@@ -63,24 +67,13 @@ class WorkerProcess:
         """Whether it has come up."""
         return self._connection is not None
 
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Have `selector` wake when there is something to receive."""
-        selector.register(self._connection or self._listener, selectors.EVENT_READ, self)
-
-    def unregister(self, selector: selectors.BaseSelector) -> None:
-        """Undo `register`."""
-        for end in (self._listener, self._connection):
-            if end is not None:
-                with contextlib.suppress(KeyError, ValueError):
-                    selector.unregister(end)
-
-    def receive(self, selector: selectors.BaseSelector) -> list[AnyFact]:
+    def receive(self) -> list[AnyFact]:
         """What the worker said.
 
         Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense.
         """
         if self._connection is None:
-            self._accept(selector)
+            self._accept()
             return []
         try:
             data = self._connection.recv(RECEIVE_BYTES)
@@ -110,7 +103,7 @@ class WorkerProcess:
         try:
             code = self._process.wait(timeout=KILL_WAIT_S)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._process.kill()
             code = self._process.wait()
         if code < 0:
             return f"the worker was killed by {signal.Signals(-code).name}"
@@ -120,28 +113,39 @@ class WorkerProcess:
         """Whether the process is gone, connected or not."""
         return self._process.poll() is not None
 
-    def kill(self) -> None:
-        """End it now, and wait until it is gone: nothing of it may write after this."""
+    def end(self) -> None:
+        """Kill it, and wait until it is gone: nothing of it may write after this. Then let go of the socket."""
+        self._unregister()
         self._process.kill()
         self._process.wait()
-
-    def close(self) -> None:
-        """Let go of the socket; the process, if it lives, ends by itself."""
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
         self._path.unlink(missing_ok=True)
 
-    def _accept(self, selector: selectors.BaseSelector) -> None:
+    def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:  # nobody came: asked once more because the process has ended
             return
-        self.unregister(selector)
+        self._unregister()
         self._connection = connection
         self.last_heard = time.monotonic()
-        self.register(selector)
+        self._selector.register(connection, selectors.EVENT_READ, self)
         with contextlib.suppress(OSError):  # as in `send`
             for order in self._pending:
                 self._connection.sendall(link.encode(order))
         self._pending.clear()
+
+    def _unregister(self) -> None:
+        for end in (self._listener, self._connection):
+            if end is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(end)
+
+
+def log_failure(home: Home, fact: Failed) -> None:
+    """Add what a worker said of its failure, the traceback too, to what it printed. Raises OSError."""
+    text = f"{timestamp(home.clock.now())} attempt {fact.attempt} failed: {fact.message}\n{fact.trace}\n"
+    with opened(home.storage, home.logs / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) as log:
+        write_all(home.storage, log, text.encode())

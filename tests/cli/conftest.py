@@ -12,6 +12,7 @@ from cli.config import Config, WorkerSettings
 from cli.daemon import Daemon
 from cli.home import Home
 from cli.init import create_home
+from cli.surroundings import Machine
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 
@@ -51,7 +52,8 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]
 
     def until_idle(*, until_idle: bool = True, worker_module: str = "tests.fakes.worker") -> list[str]:
         said: list[str] = []
-        Daemon(home, until_idle=until_idle, write=said.append, worker_module=worker_module).run()
+        surroundings = Machine(home, worker_module)
+        Daemon(home, until_idle=until_idle, write=said.append, surroundings=surroundings).run()
         return said
 
     return until_idle

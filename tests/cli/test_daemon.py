@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
+from cli import daemon as daemon_module
 from cli.daemon import Daemon
 from cli.errors import UserError
 from cli.home import Home
-from cli.identity import DaemonLock
+from cli.identity import DaemonLock, this_process
 from cli.ledger import Ledger
 from cli.reading import read_only
 from core import commands
@@ -228,8 +229,8 @@ def test_retention_keeps_the_newest(home: Home, drop: Drop, run: Run) -> None:
 
 def test_a_second_daemon_is_refused_by_name(home: Home, run: Run) -> None:
     """The lock is the kernel's; the message names who holds it."""
-    lock = DaemonLock(home.daemon_lock)
-    lock.take()
+    lock = DaemonLock(home)
+    lock.take(this_process())
     with pytest.raises(UserError, match=f"pid {os.getpid()}"):
         run()
     lock.release()
@@ -290,13 +291,13 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
     assert state_of(home).counts.trained == 2
 
 
-def test_a_full_disk_is_said_with_its_own_exit_code(
+def test_a_full_disk_is_waited_out(
     home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
-    """ENOSPC on an append: journaled from the reserve, exit code 4, and the next run goes on."""
+    """ENOSPC on an append: the daemon lives, says so from the reserve, and goes on by itself when there is room."""
     import errno
 
-    from journal.durable import Storage
+    from journal.storage import Storage
 
     drop("a.jsonl", "ok ok ok ok")
     real, full = Storage.write, {"armed": True}
@@ -308,12 +309,89 @@ def test_a_full_disk_is_said_with_its_own_exit_code(
         return real(self, fd, data)
 
     monkeypatch.setattr(Storage, "write", write)
-    with pytest.raises(UserError) as told:
+    run()
+    said = [kind_of(event) for event in events()]
+    assert said.index("storage_exhausted") < said.index("storage_freed") < said.index("job_trained")
+    assert state_of(home).full is None
+    assert (home.journal / "reserve").exists()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_checkpoint_is_set_aside_at_the_next_start(
+    which: int, home: Home, drop: Drop, run: Run, events: Events
+) -> None:
+    """The head or one behind it; its bytes are kept, and the steps that it held alone are run again."""
+    drop("a.jsonl", "ok " * 5)
+    run()
+    bad = state_of(home).checkpoints[which]
+    (home.checkpoints / bad.id / "weights").write_text("rot", encoding="utf-8")
+    run()
+    assert state_of(home).global_step == 5
+    assert (home.quarantine / bad.id / "weights").read_text(encoding="utf-8") == "rot"
+    assert not (home.checkpoints / bad.id).exists()
+    (said,) = [event for event in events() if isinstance(event, kinds.CheckpointQuarantined)]
+    assert "weights" in said.problem
+    assert state_of(home).counts.trained == 1
+
+
+def test_checkpoints_that_are_all_missing_are_a_disk_that_is_missing(home: Home, drop: Drop, run: Run) -> None:
+    """Nothing is given up for a mount that was forgotten; a person can say that they are really gone."""
+    drop("a.jsonl", "ok " * 5)
+    run()
+    head = state_of(home).head
+    assert head is not None
+    home.checkpoints.rename(home.root / "elsewhere")
+    home.checkpoints.mkdir()
+    with pytest.raises(UserError, match="none of the 2 committed checkpoints") as told:
         run()
     assert told.value.exit_code == 4
-    assert isinstance(events()[-1], kinds.StorageExhausted)
+    assert state_of(home).head == head
+    (home.checkpoints / head.id).mkdir()
+    drop("b.jsonl", "ok")
     run()
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).counts.trained == 2
+    assert state_of(home).global_step == 6
+
+
+def test_a_disk_that_fails_ends_the_daemon_with_its_own_exit_code(
+    home: Home, drop: Drop, run: Run, events: Events
+) -> None:
+    """Exit code 4 and the reason; the journal says so too, and nothing begins until a person has looked."""
+    drop("a.jsonl", "ok ok ok broken")
+    with pytest.raises(UserError, match="I/O error") as told:
+        run(until_idle=False)
+    assert told.value.exit_code == 4
+    assert [kind_of(event) for event in events()[-3:]] == ["attempt_failed", "daemon_held", "daemon_stopped"]
+    assert state_of(home).global_step == 3
+
+
+def test_a_checkpoint_that_is_reported_and_not_there_is_not_committed(
+    home: Home, drop: Drop, run: Run, events: Events
+) -> None:
+    """The disk has lost what it took, or the worker lies: neither is gone on with."""
+    drop("a.jsonl", "ok ok phantom ok")
+    with pytest.raises(UserError, match="reported and is not there whole: its directory is missing") as told:
+        run(until_idle=False)
+    assert told.value.exit_code == 4
+    assert not any(isinstance(event, kinds.CheckpointCommitted) for event in events())
+
+
+def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
+    home: Home, drop: Drop, run: Run, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is on its way out: the next one begins it."""
+    drop("a.jsonl", "ok ok ok broken")
+    sweeping = daemon_module.sweep
+
+    def sweep_and_resume(ledger: Ledger) -> None:
+        sweeping(ledger)
+        if ledger.state.hold is not None:
+            ledger.execute(commands.Resume())
+
+    monkeypatch.setattr(daemon_module, "sweep", sweep_and_resume)
+    with pytest.raises(UserError, match="I/O error"):
+        run(until_idle=False)
+    assert sum(isinstance(event, kinds.AttemptStarted) for event in events()) == 1
 
 
 def _execute(home: Home, command: AnyCommand) -> None:

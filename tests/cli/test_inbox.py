@@ -18,7 +18,7 @@ def taken(inbox: Inbox, now: float) -> list[str]:
 
 def test_a_file_that_is_written_is_not_taken_until_it_has_settled(home: Home) -> None:
     """It counts from its last change."""
-    inbox = Inbox(home, lambda: None)
+    inbox = Inbox(home)
     path = home.inbox / "a.jsonl"
     path.write_text("half", encoding="utf-8")
     now = time.monotonic()
@@ -30,21 +30,13 @@ def test_a_file_that_is_written_is_not_taken_until_it_has_settled(home: Home) ->
 
 
 def test_a_file_whose_writer_closed_it_is_taken_at_once(home: Home) -> None:
-    """watchdog says so; nobody waits for a poll."""
-    woken: list[bool] = []
-    inbox = Inbox(home, lambda: woken.append(True))
-    inbox.start()
-    try:
-        with (home.inbox / "a.jsonl").open("w", encoding="utf-8") as file:
-            file.write("whole")
-        deadline = time.monotonic() + 10
-        while not inbox.was_heard():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert woken
-        assert taken(inbox, time.monotonic()) == ["a.jsonl"]
-    finally:
-        inbox.stop()
+    """Somebody heard it close; nobody waits for it to settle."""
+    inbox = Inbox(home)
+    path = home.inbox / "a.jsonl"
+    path.write_text("whole", encoding="utf-8")
+    inbox.heard(path)
+    assert inbox.was_heard()
+    assert taken(inbox, time.monotonic()) == ["a.jsonl"]
 
 
 def test_a_file_that_was_there_long_before_need_not_wait(home: Home) -> None:
@@ -52,7 +44,7 @@ def test_a_file_that_was_there_long_before_need_not_wait(home: Home) -> None:
     path = home.inbox / "a.jsonl"
     path.write_text("x", encoding="utf-8")
     os.utime(path, (1.0, 1.0))
-    assert taken(Inbox(home, lambda: None), time.monotonic()) == ["a.jsonl"]
+    assert taken(Inbox(home), time.monotonic()) == ["a.jsonl"]
 
 
 def test_a_clock_that_was_set_back_only_makes_a_file_wait(home: Home) -> None:
@@ -60,7 +52,7 @@ def test_a_clock_that_was_set_back_only_makes_a_file_wait(home: Home) -> None:
     path = home.inbox / "a.jsonl"
     path.write_text("x", encoding="utf-8")
     os.utime(path, (time.time() + 86400,) * 2)
-    inbox, now = Inbox(home, lambda: None), time.monotonic()
+    inbox, now = Inbox(home), time.monotonic()
     assert taken(inbox, now) == []
     assert taken(inbox, now + SETTLED_S) == ["a.jsonl"]
 
@@ -71,7 +63,7 @@ def test_lanes_are_read_in_order(home: Home) -> None:
         path = home.inbox / lane / f"{lane or 'normal'}.jsonl"
         path.write_text("x", encoding="utf-8")
         os.utime(path, (1.0, 1.0))
-    found = [(path.name, priority) for path, priority in Inbox(home, lambda: None).complete(time.monotonic())]
+    found = [(path.name, priority) for path, priority in Inbox(home).complete(time.monotonic())]
     assert found == [("high.jsonl", "high"), ("normal.jsonl", "normal"), ("low.jsonl", "low")]
 
 
@@ -80,7 +72,7 @@ def test_links_and_directories_are_not_taken(home: Home, tmp_path: Path) -> None
     (tmp_path / "outside.jsonl").write_text("x", encoding="utf-8")
     (home.inbox / "link.jsonl").symlink_to(tmp_path / "outside.jsonl")
     (home.inbox / "directory.jsonl").mkdir()
-    inbox, now = Inbox(home, lambda: None), time.monotonic()
+    inbox, now = Inbox(home), time.monotonic()
     assert taken(inbox, now) == []
     assert taken(inbox, now + 10 * SETTLED_S) == []
 

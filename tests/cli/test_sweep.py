@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from cli.home import Home
 from cli.ledger import Ledger
-from cli.sweep import CONDEMNED, discard, sweep, sweep_run
+from cli.sweep import CONDEMNED, discard, sweep, sweep_temporaries
+from events.codec import encode
+from events.kinds import JournalRepaired
 
 
 def make(home: Home, *names: str) -> None:
@@ -52,5 +54,20 @@ def test_sockets_of_dead_workers_go(home: Home) -> None:
     """Only those: the lock beside them stays."""
     (home.run / "worker-0123.sock").touch()
     home.daemon_lock.touch()
-    sweep_run(home)
+    sweep_temporaries(home)
     assert [path.name for path in home.run.iterdir()] == ["daemon.lock"]
+
+
+def test_behind_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
+    """The records that named it may be those that were given up; also if the repair itself was killed just then."""
+    make(home, "step-00000009-attempt-0001")
+    ledger = Ledger.open(home)
+    with ledger.exclusive() as transaction:
+        repaired = JournalRepaired(first_seq=2, last_seq=3, problem="rot")
+        transaction.append([encode(repaired)], at="2026-11-22T03:00:00Z")
+    ledger.close()
+    ledger = Ledger.open(home)
+    assert sweep(ledger) == ["step-00000009-attempt-0001"]
+    ledger.close()
+    assert names(home) == set()
+    assert (home.quarantine / "step-00000009-attempt-0001" / "file").exists()

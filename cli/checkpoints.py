@@ -1,0 +1,163 @@
+"""`keepstep checkpoints` lists what is committed; `keepstep checkpoints verify` proves it. Neither changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from cli.errors import REFUSED, UserError
+from cli.home import Home, find_home
+from cli.journal import HomeOption, JsonOption
+
+if TYPE_CHECKING:
+    from core.state import Checkpoint, State
+
+app = typer.Typer(name="checkpoints", invoke_without_command=True)
+
+
+class Found(NamedTuple):
+    """What verifying one checkpoint came to; good where there is no problem."""
+
+    checkpoint: Checkpoint
+    problem: str | None
+
+
+@app.callback()
+def listing(context: typer.Context, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the committed checkpoints; the last one is the head. `verify` checks them."""
+    if context.invoked_subcommand is None:
+        show_checkpoints(find_home(home), json=json)
+    else:
+        context.obj = (home, json)  # `checkpoints --json verify` means the same as `checkpoints verify --json`
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    home: HomeOption = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Load every tensor too; all of it must be numbers.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Check every byte of every committed checkpoint, and change nothing."""
+    outer_home, outer_json = context.obj
+    if not verify_checkpoints(find_home(home or outer_home), deep=deep, json=json or outer_json):
+        raise typer.Exit(REFUSED)
+
+
+def show_checkpoints(home: Home, *, json: bool) -> None:
+    """`keepstep checkpoints`."""
+    from cli.terminal import print_json, print_listing
+    from projections.status import plain
+
+    rows: list[dict[str, Any]] = [
+        {**plain(checkpoint), "path": str(home.checkpoints / checkpoint.id)} for checkpoint in _state(home).checkpoints
+    ]
+    if json:
+        print_json(rows)
+    elif not rows:
+        print("nothing is committed yet")
+    else:
+        shown = [
+            [
+                str(row["global_step"]),
+                row["job"][:12],
+                str(row["step"]),
+                f"{row['size_bytes'] / 1e6:.1f} MB",
+                row["path"],
+            ]
+            for row in rows
+        ]
+        print_listing(["step", "job", "its step", "size", "directory"], shown)
+
+
+def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
+    """`keepstep checkpoints verify`: whether all are good."""
+    from cli.terminal import print_json
+
+    found = []
+    for each in proved(home, deep=deep):
+        found.append(each)
+        if not json:
+            print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next may take a while
+    then = what_follows(found)
+    if json:
+        rows = [
+            {
+                "id": checkpoint.id,
+                "global_step": checkpoint.global_step,
+                "path": str(home.checkpoints / checkpoint.id),
+                "good": problem is None,
+                "problem": problem,
+            }
+            for checkpoint, problem in found
+        ]
+        print_json({"good": then is None, "checkpoints": rows, "then": then})
+    elif not found:
+        print("nothing is committed yet")
+    elif then is not None:
+        print(f"  → {then}")
+    return then is None
+
+
+def proved(home: Home, *, deep: bool) -> Iterator[Found]:
+    """Every committed checkpoint, the oldest first, and what is wrong with it."""
+    from gpu.manifest import problem_of
+
+    for checkpoint in _state(home).checkpoints:
+        directory = home.checkpoints / checkpoint.id
+        problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True)
+        if problem is None and deep:
+            problem = _examined(directory)
+        # A daemon that runs may have given it up while it was read: the journal says so before the directory goes.
+        if problem is None or checkpoint.id in {each.id for each in _state(home).checkpoints}:
+            yield Found(checkpoint, problem)
+
+
+def what_follows(found: Sequence[Found]) -> str | None:
+    """What the daemon will do about what is bad (`core/reports.py`, `_condemned`); None if nothing is."""
+    bad = [checkpoint.id for checkpoint, problem in found if problem is not None]
+    if not bad:
+        return None
+    head = found[-1].checkpoint
+    good = next((checkpoint for checkpoint, problem in reversed(found) if problem is None), None)
+    if good == head:
+        return (
+            f"nothing is lost: {head.id}, which the next step starts from, is good, "
+            f"and {', '.join(bad)} would be needed only if that one fell"
+        )
+    if good is None and found[0].checkpoint.parent is not None:
+        return (
+            "no good checkpoint is left to go back to, and the daemon will wait for you: "
+            f"put back an undamaged copy of {head.id} from a backup, then `keepstep resume`"
+        )
+    steps_from, origin = (good.global_step, good.id) if good is not None else (0, "the base model")
+    fallen = [checkpoint.id for checkpoint, _ in found if good is None or checkpoint.global_step > good.global_step]
+    return (
+        f"at its next start the daemon sets {', '.join(fallen)} aside in quarantine/ and runs the steps "
+        f"{steps_from + 1} to {head.global_step} again from {origin}, to the same bits"
+    )
+
+
+def _state(home: Home) -> State:
+    from cli.reading import read_only
+
+    return read_only(home)[0].state
+
+
+def _examined(directory: Path) -> str | None:
+    """What `gpu.examine` says, in a process that may load torch."""
+    import subprocess
+    import sys
+
+    import msgspec
+
+    # -P: the home has a directory named `journal`, and Python must not import from where it stands
+    command = [sys.executable, "-P", "-m", "gpu.examine", str(directory)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        reason = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
+        raise UserError(f"{directory.name} cannot be examined: {reason[0]}", "leave --deep out, or mend torch")
+    return msgspec.json.decode(ended.stdout, type=str | None)

@@ -1,0 +1,44 @@
+"""Waiting for room on a full disk: what it was that did not fit, and when to look again."""
+
+from __future__ import annotations
+
+from cli.home import Home
+from journal.errors import NoSpace
+
+FIRST_WAIT_S = 2.0
+LONGEST_WAIT_S = 60.0
+"""How often to look. Twice as long each time that the disk was full at once again, for what a disk says of its room is
+not all: quotas and thin volumes refuse with gigabytes shown as free."""
+
+
+class Room:
+    """The room that a home's disk has, looked at in due time."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._next_look = 0.0
+        self.wait_s = FIRST_WAIT_S
+        """How long to wait before the next look."""
+
+    def found(self, wanted_bytes: int) -> int | None:
+        """How many bytes are free, if they are enough; None if not, or if it is not time to look yet."""
+        now = self._home.clock.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + self.wait_s
+        free_bytes = self._home.storage.free_bytes(self._home.root)
+        return free_bytes if free_bytes >= wanted_bytes else None
+
+    def trusted_again(self) -> None:
+        """Work goes on, on what the disk said: if it is full again, look less often."""
+        self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+
+    def proved(self) -> None:
+        """A checkpoint was written: the disk has what it says."""
+        self.wait_s = FIRST_WAIT_S
+
+
+def what_is_full(error: NoSpace | OSError) -> str:
+    """In words."""
+    path = error.path if isinstance(error, NoSpace) else error.filename
+    return f"the disk is full: {path or 'a file of this home'} could not be written"

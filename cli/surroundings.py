@@ -1,0 +1,143 @@
+"""What the daemon has around it: signals, the inbox as it is watched, workers, and one place to wait for all of them.
+
+A port: a test can put a world of its own here, in which workers, people and files act by a script, and time passes as
+it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from cli.home import Home
+from cli.identity import Identity, this_process
+from cli.inbox import Inbox
+from cli.signals import taken_over
+from cli.worker_process import WorkerProcess
+from events.worker import AnyFact, AnyOrder
+
+
+class Worker(Protocol):
+    """A worker, as the daemon holds it."""
+
+    sent: set[tuple[type, int]]
+    """Which orders it has had, by kind and attempt: effects are asked for again and again."""
+    last_heard: float
+    """When it last said something, or was last asked for something. Monotonic seconds."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has come up."""
+
+    def send(self, order: AnyOrder) -> None:
+        """Give an order. One to a worker that is not up yet waits; one to a dead worker is lost."""
+
+    def receive(self) -> list[AnyFact]:
+        """What it said. Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense."""
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone, connected or not."""
+
+    def exit_reason(self) -> str:
+        """How it ended, in words; it has ended, or is about to."""
+
+    def end(self) -> None:
+        """Kill it, and return when it is gone: nothing of it may write after this."""
+
+
+class Surroundings(Protocol):
+    """The port."""
+
+    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Signals lead to `on_signal`, and files that are complete to `inbox.heard`, for the time of a block."""
+
+    def wait(self, seconds: float) -> list[Worker]:
+        """Return when something happens, at the latest after `seconds`; the workers that have something to say."""
+
+    def start_worker(self) -> Worker:
+        """A new worker, coming up."""
+
+    def identity(self) -> Identity:
+        """Who this process is."""
+
+    def leave_at_once(self, code: int) -> None:
+        """End this process without another word."""
+
+
+class Machine:
+    """The real one."""
+
+    def __init__(self, home: Home, worker_module: str = "gpu.worker") -> None:
+        self._home = home
+        self._worker_module = worker_module
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+
+    @contextlib.contextmanager
+    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> Iterator[None]:
+        observer = Observer()
+        handler = _Handler(inbox, self._wake)
+        for directory in inbox.directories():
+            observer.schedule(handler, str(directory))
+        observer.daemon = True
+        with taken_over(self._wake_out.fileno(), on_signal):
+            observer.start()
+            try:
+                yield
+            finally:
+                # What the kernel still says while watching ends would be printed as an error, and is none.
+                logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+                observer.stop()
+                observer.join(timeout=1.0)
+
+    def wait(self, seconds: float) -> list[Worker]:
+        ready: list[Worker] = []
+        for key, _ in self._selector.select(max(0.0, seconds)):
+            if key.data is not None:
+                ready.append(key.data)
+                continue
+            with contextlib.suppress(BlockingIOError):
+                while self._wake_in.recv(4096):
+                    pass
+        return ready
+
+    def start_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._home, self._selector, self._worker_module)
+
+    def identity(self) -> Identity:
+        return this_process()
+
+    def leave_at_once(self, code: int) -> None:
+        os._exit(code)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            self._wake_out.send(b"\0")
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, inbox: Inbox, wake: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, FileClosedEvent):
+            path = event.src_path
+        elif isinstance(event, FileMovedEvent):
+            path = event.dest_path
+        else:
+            return
+        self._inbox.heard(Path(os.fsdecode(path)))
+        self._wake()

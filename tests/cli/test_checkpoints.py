@@ -1,0 +1,162 @@
+"""`keepstep checkpoints`: what is committed, and whether it is still what was committed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+import cli.checkpoints
+from cli.app import app
+from cli.checkpoints import Found, what_follows
+from cli.home import Home
+from cli.reading import read_only
+from core.state import Checkpoint
+from gpu.commit import commit
+from tests.gpu.helpers import NAME, manifest, safetensors
+
+Run = Callable[..., list[str]]
+
+
+def keepstep(home: Home, *arguments: str) -> tuple[int, str]:
+    """Exit code and output."""
+    ended = CliRunner().invoke(app, [*arguments, "--home", str(home.root)])
+    return ended.exit_code, ended.output
+
+
+@pytest.fixture
+def committed(home: Home, drop: Callable[..., Path], run: Run) -> tuple[Checkpoint, ...]:
+    """Two that were kept, of seven steps of the fake worker; the first is pruned."""
+    drop("a.jsonl", "ok ok ok ok ok ok ok")
+    run()
+    return read_only(home)[0].state.checkpoints
+
+
+def spoil(home: Home, checkpoint: Checkpoint) -> None:
+    path = home.checkpoints / checkpoint.id / "weights"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
+def test_without_a_word_more_it_lists(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    code, said = keepstep(home, "checkpoints")
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines()] == ["step", "6", "7"]
+    listed = json.loads(keepstep(home, "checkpoints", "--json")[1])
+    assert [each["id"] for each in listed] == [each.id for each in committed]
+
+
+def test_a_home_without_checkpoints_says_so_and_is_good(home: Home) -> None:
+    assert keepstep(home, "checkpoints") == (0, "nothing is committed yet\n")
+    assert keepstep(home, "checkpoints", "verify") == (0, "nothing is committed yet\n")
+
+
+def test_good_ones_are_said_to_be_good(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    code, said = keepstep(home, "checkpoints", "verify", "--deep")
+    assert (code, said.splitlines()) == (0, [f"{each.id}  good" for each in committed])
+    code, said = keepstep(home, "checkpoints", "--json", "verify")
+    report = json.loads(said)
+    assert (code, report["good"], report["then"]) == (0, True, None)
+    assert [each["id"] for each in report["checkpoints"]] == [each.id for each in committed]
+
+
+def test_a_bad_head_is_named_with_what_the_daemon_will_do(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    """And nothing is changed by looking."""
+    older, head = committed
+    spoil(home, head)
+    before = home.journal.stat().st_mtime_ns, sorted(home.root.rglob("*"))
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert code == 1
+    assert said.splitlines() == [
+        f"{older.id}  good",
+        f"{head.id}  weights does not have the SHA-256 of the manifest",
+        f"  → at its next start the daemon sets {head.id} aside in quarantine/ and runs the steps 7 to 7 again from "
+        f"{older.id}, to the same bits",
+    ]
+    assert (home.journal.stat().st_mtime_ns, sorted(home.root.rglob("*"))) == before
+    code, said = keepstep(home, "checkpoints", "verify", "--json")
+    assert code == 1
+    assert [each["problem"] is None for each in json.loads(said)["checkpoints"]] == [True, False]
+
+
+def test_one_that_is_gone_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    shutil.rmtree(home.checkpoints / committed[0].id)
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert code == 1
+    assert f"{committed[0].id}  its directory is missing" in said
+    assert "nothing is lost" in said
+
+
+def test_one_that_was_pruned_while_it_was_read_is_no_error(
+    home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, head = committed
+    state = read_only(home)[0].state
+    states = [state, msgspec.structs.replace(state, checkpoints=(head,))]
+    monkeypatch.setattr(cli.checkpoints, "_state", lambda _: states.pop(0))
+    shutil.rmtree(home.checkpoints / older.id)
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert (code, said) == (0, f"{head.id}  good\n")
+
+
+def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that were not numbers already when they were written."""
+    trained = msgspec.structs.replace(manifest(), parameters=(("a", (2,)),))
+    moments = {"a.exp_avg": (2,), "a.exp_avg_sq": (2,), "step": (1,)}
+    files = {
+        "model.safetensors": safetensors({"a": (2,)}, float("nan")),
+        "optimizer.safetensors": safetensors(moments),
+    }
+    done = commit(home.checkpoints, trained, files)
+    one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
+    state = msgspec.structs.replace(read_only(home)[0].state, checkpoints=(one,))
+    monkeypatch.setattr(cli.checkpoints, "_state", lambda _: state)
+    assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
+    code, said = keepstep(home, "checkpoints", "verify", "--deep")
+    assert code == 1
+    assert said.startswith(f"{NAME}  model.safetensors: a holds what is not a number\n")
+
+
+def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
+    fields: dict[str, Any] = {
+        "id": f"c{step}",
+        "job": "0" * 64,
+        "attempt": 1,
+        "global_step": step,
+        "step": step,
+        "parent": parent,
+        "size_bytes": 1,
+        "manifest_sha256": "",
+    }
+    return Checkpoint(**{**fields, **other})
+
+
+@pytest.mark.parametrize(
+    ("oldest_has_a_parent", "good", "says"),
+    [
+        (True, [True, True, True], None),
+        (True, [False, True, True], "nothing is lost: c3, which the next step starts from, is good, and c1 would"),
+        (True, [True, True, False], "sets c3 aside in quarantine/ and runs the steps 3 to 3 again from c2"),
+        (True, [True, False, False], "sets c2, c3 aside in quarantine/ and runs the steps 2 to 3 again from c1"),
+        (True, [False, True, False], "sets c3 aside in quarantine/ and runs the steps 3 to 3 again from c2"),
+        (
+            False,
+            [False] * 3,
+            "sets c1, c2, c3 aside in quarantine/ and runs the steps 1 to 3 again from the base model",
+        ),
+        (True, [False] * 3, "no good checkpoint is left to go back to, and the daemon will wait for you"),
+    ],
+)
+def test_what_follows_is_what_the_machine_does(oldest_has_a_parent: bool, good: list[bool], says: str | None) -> None:
+    parents = ["c0" if oldest_has_a_parent else None, "c1", "c2"]
+    found = [
+        Found(checkpoint(step, parent), None if fine else "bad")
+        for step, parent, fine in zip((1, 2, 3), parents, good, strict=True)
+    ]
+    then = what_follows(found)
+    assert then is None if says is None else says in str(then)

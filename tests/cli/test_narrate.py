@@ -1,0 +1,46 @@
+"""What `keepstep run` says while it works, where a wrong word would lead a person astray."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.narrate import INDENT, Narrator
+from core.state import State
+from events import kinds
+from events.kinds import AnyEvent
+from tests.events.examples import CHECKPOINT, JOB, PARENT
+
+
+def told(event: AnyEvent) -> str:
+    """The lines about an event, without the time."""
+    lines: list[str] = []
+    Narrator(lines.append).tell(event, State())
+    return "\n".join(line[len(INDENT) :] for line in "\n".join(lines).split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (
+            kinds.AttemptFailed(job=JOB, attempt=3, failure="disk_full", message="the disk is full", retry_at=None),
+            "attempt 3 ended for want of room",
+        ),
+        (
+            kinds.StorageExhausted(message="the disk is full", wanted_bytes=8_400_000),
+            "waiting for room on the disk: the disk is full\n→ make room: 8.4 MB must be free",
+        ),
+        (kinds.StorageFreed(free_bytes=2_000_000_000), "there is room on the disk again (2000.0 MB)"),
+        (
+            kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=PARENT),
+            f"{CHECKPOINT} is damaged and set aside (a flipped bit); going on from {PARENT}",
+        ),
+        (
+            kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
+            f"{CHECKPOINT} is damaged and set aside (a flipped bit); going on from the beginning",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_event_is_said_in_words(event: AnyEvent, words: str) -> None:
+    """What happened, and what comes of it."""
+    assert told(event) == words

@@ -1,0 +1,117 @@
+"""What `keepstep status` says in one line, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from cli.status import health, status_rows
+from core import commands
+from events import kinds
+from projections.status import StatusView, status_view
+from tests.core.world import World
+from tests.projections.story import folded
+
+
+def view(world: World) -> StatusView:
+    """What the status file says."""
+    shown = status_view(folded(world), seq=len(world.journal), crc="", heartbeat_at=0.0)
+    return replace(shown, troubles=tuple(replace(trouble, at="2026-11-22T03:00:00") for trouble in shown.troubles))
+
+
+def full() -> World:
+    """An attempt ended for want of room."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run_until(kinds.StepReached)
+    world.runs_out()
+    return world
+
+
+def paused() -> World:
+    """The same, and work is paused."""
+    world = full()
+    world.execute(commands.Pause())
+    return world
+
+
+def held() -> World:
+    """The same, and a person is needed as well."""
+    world = full()
+    world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
+    return world
+
+
+def stopped(situation: Callable[[], World]) -> Callable[[], World]:
+    """The daemon has left in good order."""
+
+    def left() -> World:
+        world = situation()
+        world.execute(commands.LeaveHome(reason="asked to stop"))
+        return world
+
+    return left
+
+
+ROOM = "→ make room: 8.4 MB must be free; "
+
+
+@pytest.mark.parametrize(
+    ("situation", "alive", "line", "advice"),
+    [
+        (full, True, "waiting for room on the disk: the disk is full", [f"{ROOM}training goes on by itself"]),
+        (
+            paused,
+            True,
+            "paused, and waiting for room on the disk: the disk is full",
+            [f"{ROOM}then `keepstep resume`"],
+        ),
+        (
+            held,
+            True,
+            "waiting for you: the config is broken",
+            ["→ mend it", f"{ROOM}then `keepstep resume`"],
+        ),
+        (
+            stopped(full),
+            False,
+            "not running, and waiting for room on the disk: the disk is full",
+            [f"{ROOM}then `keepstep run`"],
+        ),
+        (
+            stopped(paused),
+            False,
+            "not running, and waiting for room on the disk: the disk is full",
+            [f"{ROOM}then `keepstep resume` and `keepstep run`"],
+        ),
+        (
+            full,
+            False,
+            "not running: the daemon (pid 7) is gone; `keepstep run` goes on from step 0",
+            [f"{ROOM}then `keepstep run`"],
+        ),
+    ],
+)
+def test_a_full_disk_is_said_with_what_makes_work_go_on(
+    situation: Callable[[], World], alive: bool, line: str, advice: list[str]
+) -> None:
+    """With a living daemon that is room alone; otherwise room, and a command."""
+    shown = view(situation())
+    assert health(shown, alive=alive) == line
+    first, *rest = status_rows(shown, alive=alive)
+    assert (first.text, first.style) == (line, "bold yellow")
+    assert [row.text for row in rest[: len(advice)]] == advice
+
+
+def test_with_room_again_nothing_of_it_is_left_but_the_trouble() -> None:
+    """The last line says that it was so."""
+    world = full()
+    world.execute(commands.FindRoom(free_bytes=2**30))
+    shown = view(world)
+    assert health(shown, alive=True) == "preparing file-1.jsonl"
+    rows = status_rows(shown, alive=True)
+    assert not [row for row in rows if row.text.startswith("→")]
+    assert rows[-1].text == "the disk is full"

@@ -1,0 +1,42 @@
+"""What the daemon has around it, on the real machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from cli.home import Home
+from cli.inbox import Inbox
+from cli.surroundings import Machine
+
+
+def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
+    """watchdog says so, from its own thread; the daemon need not poll for it."""
+    machine, inbox = Machine(home), Inbox(home)
+    with machine.entered(inbox, lambda: None):
+        (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
+        began = time.monotonic()
+        while not inbox.was_heard():
+            assert time.monotonic() - began < 10
+            assert machine.wait(5.0) == []
+    assert [path.name for path, _ in inbox.complete(time.monotonic())] == ["a.jsonl"]
+
+
+def test_a_signal_ends_the_wait(home: Home) -> None:
+    """Ctrl-C need not wait for the next turn."""
+    machine, signals = Machine(home), list[bool]()
+    with machine.entered(Inbox(home), lambda: signals.append(True)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        began = time.monotonic()
+        machine.wait(30.0)
+    assert signals == [True]
+    assert time.monotonic() - began < 20
+
+
+def test_what_fails_in_the_block_is_what_is_raised(home: Home) -> None:
+    """Ending the watch does not stand in front of the error that ended it."""
+    with pytest.raises(ValueError, match="the real one"), Machine(home).entered(Inbox(home), lambda: None):
+        raise ValueError("the real one")
