@@ -1,0 +1,269 @@
+"""What must hold, whatever happened: kept beside the simulation, and held against what is found on its disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cli.home import Home
+from cli.reading import witnesses
+from core.evolve import evolve
+from core.state import State
+from events import kinds, worker
+from events.codec import Record, decode_record, encode
+from events.kinds import AnyEvent
+from gpu.manifest import problem_of
+from journal import START, Journal, Transaction, Verdict, follow, survey
+from journal.durable import is_temporary, read_file
+from journal.errors import NoSpace
+from journal.segments import KEPT
+from projections.fold import fold
+from projections.progress import Folded
+from projections.snapshot import read_snapshot
+from projections.status import read_status, status_view
+from tests.simulation.disk import Killed, PowerCut
+from tests.simulation.worker import UNTRAINED, trained
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+def must(holds: bool, promise: str, *seen: Any) -> None:
+    if not holds:
+        raise Broken(promise + "".join(f"\n    {each}" for each in seen))
+
+
+class Rotted(Exception):
+    """A bit flipped in the journal, and reading it whole shows that: the story ends here."""
+
+
+class Books:
+    """What was acknowledged, what may or may not have been kept, and which excuses there are."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.acknowledged: dict[int, bytes] = {}
+        """seq → the event, as it was when an append returned."""
+        self.doubtful: list[tuple[bytes, ...]] = []
+        """Transactions whose append was interrupted: each is there whole, or not at all."""
+        self.rotten: set[str] = set()
+        """Paths in which a bit flipped."""
+        self.facts: list[worker.AnyFact] = []
+        self.running_attempt: int | None = None
+        self.excuses: set[str] = set()
+        self.counts: dict[str, int] = {}
+
+    def struck(self, kind: str) -> None:
+        self.excuses.add(kind)
+        self.count(kind)
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    @contextmanager
+    def open(self, *, segment_bytes: int) -> Iterator[None]:
+        """For the time of a block, every append of anybody is written down here before and behind; the journal begins
+        a new segment after so many bytes."""
+        original, books = Transaction.append, self
+        defaults = Journal.open.__func__.__kwdefaults__  # type: ignore[attr-defined]
+        usual = defaults["segment_bytes"]
+        defaults["segment_bytes"] = segment_bytes
+
+        def append(transaction: Transaction[Record], events: Sequence[bytes], *, at: str) -> list[Record]:
+            try:
+                records = original(transaction, events, at=at)
+            except NoSpace:
+                raise  # taken back, it says: then nothing of it may be there
+            except (OSError, Exception, Killed, PowerCut):
+                books.doubtful.append(tuple(bytes(event) for event in events))
+                raise
+            for record in records:
+                books.acknowledged[record.seq] = encode(record.event)
+                if isinstance(record.event, kinds.AttemptStarted):
+                    books.running_attempt = record.event.attempt
+            return records
+
+        Transaction.append = append  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Transaction.append = original  # type: ignore[method-assign]
+            defaults["segment_bytes"] = usual
+
+    # -- after each crash
+
+    def check(self) -> tuple[State, list[Record]]:
+        """Everything that must hold now, after whatever crash. Returns what the journal says."""
+        home = self.world.home(self.world.inspector())
+        if self._is_rotten(str(home.journal)):
+            whole = survey(home.journal, witnesses(home), storage=home.storage).verdict is Verdict.CLEAN
+            # in its very last transaction, with no witness left, rot cannot be told from an append that was cut off
+            if not whole or home.storage.names(home.journal / KEPT):
+                raise Rotted
+        records, _ = follow(home.journal, decode_record, START, storage=home.storage)
+        self._check_journal(records)
+        state, timeline = self._check_events([record.event for record in records])
+        self._check_checkpoints(home, state, timeline)
+        self._check_files(home, [record.event for record in records])
+        return state, records
+
+    def _check_journal(self, records: list[Record]) -> None:
+        found = {record.seq: encode(record.event) for record in records}
+        must(list(found) == list(range(1, len(found) + 1)), "records are numbered without a gap", list(found))
+        for seq, event in self.acknowledged.items():
+            must(found.get(seq) == event, f"acknowledged record {seq} is there as it was", event, found.get(seq))
+        transaction: list[Record] = []
+        doubtful = list(self.doubtful)
+        for record in records:
+            transaction.append(record)
+            if record.more:
+                continue
+            if transaction[0].seq not in self.acknowledged and transaction[0].seq > 1:
+                events = tuple(encode(each.event) for each in transaction)
+                must(events in doubtful, "what was never acknowledged is there whole, once", events, doubtful)
+                doubtful.remove(events)
+            transaction = []
+        must(not transaction, "no half of a transaction is believed")
+
+    def _check_events(self, events: list[AnyEvent]) -> tuple[State, list[tuple[str, int]]]:
+        """Every event is legal; each file is accepted and ended once; the timeline has each step once, in order."""
+        state = State()
+        timeline: list[tuple[str, int]] = []
+        reached: list[tuple[str, int]] = []
+        accepted: set[str] = set()
+        ended: dict[str, str] = {}
+        for event in events:
+            before, state = state, evolve(state, event)
+            match event:
+                case kinds.FileEnqueued():
+                    must(event.job not in accepted, "a file is accepted once", event)
+                    accepted.add(event.job)
+                case kinds.RejectedFileMoved():  # it is its owner's again, who may bring it back
+                    accepted.discard(event.job)
+                    ended.pop(event.job, None)
+                case kinds.AttemptStarted():
+                    reached = []
+                case kinds.StepReached():
+                    reached.append((event.job, event.step))
+                case kinds.CheckpointCommitted():
+                    count = event.global_step - before.global_step
+                    timeline += reached[:count]
+                    reached = reached[count:]
+                case kinds.CheckpointQuarantined():
+                    timeline = timeline[: state.global_step]
+                case kinds.DivergenceDetected():
+                    raise Broken(f"a step that is run again gives the same bits: {event}")
+                case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected():
+                    job = before.job(event.job)
+                    if job is not None and job.until is None:
+                        must(event.job not in ended, "a job ends once", event, ended.get(event.job))
+                        ended[event.job] = type(event).__name__
+            must(len(timeline) == state.global_step, "the committed step is the length of the timeline", event)
+        self.ended = ended
+        steps: dict[str, list[int]] = {}
+        for job, step in timeline:
+            steps.setdefault(job, []).append(step)
+        for job, found in steps.items():
+            must(found == list(range(1, len(found) + 1)), f"each step of {job[:8]} is learned once, in order", found)
+        return state, timeline
+
+    def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
+        """No committed checkpoint is lost, and each holds exactly what was learned up to it."""
+        weights, after = UNTRAINED, {}
+        for global_step, (job, step) in enumerate(timeline, 1):
+            weights = after[global_step] = trained(weights, job, step)
+        for checkpoint in state.checkpoints:
+            directory = home.checkpoints / checkpoint.id
+            if self._is_rotten(str(directory)):
+                continue
+            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+            must(problem is None, f"committed {checkpoint.id} is there whole", problem)
+            held = read_file(directory / "weights", storage=home.storage).decode()
+            must(held == after[checkpoint.global_step], f"{checkpoint.id} holds what was learned up to it")
+
+    def _check_files(self, home: Home, events: list[AnyEvent]) -> None:
+        """The bytes of every accepted file are in keepstep's hands: under their hash, on the way there, or rejected."""
+        storage = home.storage
+        arriving = home.data / ".arriving"
+        places = [home.data_file(event.job) for event in events if isinstance(event, kinds.FileEnqueued)]
+        elsewhere: set[str] = set()
+        if any(not storage.exists(path) for path in places):
+            found = [home.rejected / name for name in storage.names(home.rejected)]
+            if storage.exists(arriving):
+                for name in storage.names(arriving):
+                    found += [arriving / name / file for file in storage.names(arriving / name)]
+            elsewhere = {hashlib.sha256(read_file(path, storage=storage)).hexdigest() for path in found}
+        for path in places:
+            if self._is_rotten(str(path)):
+                continue
+            if storage.exists(path):
+                digest = hashlib.sha256(read_file(path, storage=storage)).hexdigest()
+                must(digest == path.stem, f"{path.name} holds what it is named for")
+            elif not self._is_rotten(str(arriving)):
+                must(path.stem in elsewhere, f"accepted {path.stem[:8]} is not lost")
+
+    def _is_rotten(self, path: str) -> bool:
+        return any(rotten.startswith(path) for rotten in self.rotten)
+
+    # -- when trouble is over
+
+    def check_end(self) -> None:
+        """All accepted files are learned, nothing is left lying, and the views say what the journal says."""
+        state, records = self.check()
+        home = self.world.home(self.world.inspector())
+        must(state.attempt is None, "nothing runs any more")
+        must(not state.begun, "nothing is half learned", state.begun)
+        must(not len(state.queue), "nothing waits", list(state.queue))
+        for record in records:
+            if isinstance(record.event, kinds.FileEnqueued):
+                rejected = home.storage.exists(home.rejected) and not home.storage.exists(
+                    home.data_file(record.event.job)
+                )
+                must(record.event.job in self.ended or rejected, "every accepted file came to an end", record.event)
+        for job, end in self.ended.items():
+            if end == "JobTrained" and not self._is_rotten(str(home.data_file(job))):
+                lines = len(read_file(home.data_file(job), storage=home.storage).split())
+                _, timeline = self._check_events([record.event for record in records])
+                learned = [step for name, step in timeline if name == job]
+                must(learned == list(range(1, lines + 1)), f"every row of {job[:8]} is learned once", learned, lines)
+        self._check_debris(home, state)
+        self._check_views(home, records)
+
+    def _check_debris(self, home: Home, state: State) -> None:
+        storage = home.storage
+        named = {checkpoint.id for checkpoint in state.checkpoints}
+        must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
+        arriving = home.data / ".arriving"
+        must(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")
+        for directory in (home.root, home.status.parent, home.rejected, home.journal, home.data, home.quarantine):
+            left = [name for name in storage.names(directory) if is_temporary(name)]
+            must(not left, f"no unfinished file is left in {directory}", left)
+        for lane in (home.inbox, home.inbox / "high", home.inbox / "low"):
+            left = [name for name in storage.names(lane) if name.endswith(".jsonl")]
+            must(not left, f"no file is left in {lane}", left)
+        must(set(storage.names(home.run)) <= {"daemon.lock"}, "no socket is left", storage.names(home.run))
+
+    def _check_views(self, home: Home, records: list[Record]) -> None:
+        folded, at_snapshot = Folded(), Folded()
+        snapshot = read_snapshot(home.snapshot, storage=home.storage)
+        for record in records:
+            folded = fold(folded, record)
+            if snapshot is not None and record.seq == snapshot.seq:
+                at_snapshot = folded
+        shown = read_status(home.status, storage=home.storage)
+        must(shown is not None, "there is a status")
+        assert shown is not None
+        beat = shown.daemon.heartbeat_at
+        fresh = status_view(folded, seq=records[-1].seq, crc=records[-1].crc, heartbeat_at=beat)
+        must(shown == fresh, "the status is what a fresh replay makes of the journal", shown, fresh)
+        must(snapshot is not None, "there is a snapshot")
+        assert snapshot is not None
+        for name in ("daemon", "begun", "attempts", "checkpoints", "stretches", "counts", "quarantined", "hold"):
+            kept, made = getattr(snapshot.folded.state, name), getattr(at_snapshot.state, name)
+            must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)

@@ -1,0 +1,123 @@
+"""One small history, and every call in it that touches the disk failing in turn.
+
+    python -m tests.simulation.every_call
+
+Three files (one of them cannot be learned from, one is the first again), three commits, pruning, a rotation of the
+journal. The n-th call of the daemon or of its worker fails, for every n, in every way; once or for ever. The same once
+more in a daemon that has to recover first, from a power cut in the middle of an append.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.simulation.disk import PowerCut
+from tests.simulation.lives import calm, judge
+from tests.simulation.world import ROOT, Fault, World
+
+KINDS = ("EIO", "ENOSPC", "short", "kill", "power cut")
+
+
+class Case(NamedTuple):
+    """One way to fail."""
+
+    victim: str
+    kind: str
+    for_ever: bool
+    recovering: bool
+    call: int
+
+    def __str__(self) -> str:
+        when = " in recovery" if self.recovering else ""
+        return f"{self.kind}{' for ever' if self.for_ever else ''} at call {self.call} of the {self.victim}{when}"
+
+
+def begin(world: World, *, recovering: bool) -> None:
+    """The home at the start of the history; `recovering`: behind a power cut that left much to recover."""
+    world.hostile = False
+    world.every, world.keep = 1, 1
+    world.lay_out()
+    user = world.disk.process("user")
+    for name, data in (("a", b"1\n2\n3\n"), ("b", b"4\nbad\n"), ("c", b"1\n2\n3\n")):
+        world.write(user, ROOT / "inbox" / f"{name}.jsonl", data)
+    world.clock.passed += 100.0
+    if recovering:
+        world.cut_at = world.calls + 420  # in the middle of training
+        assert isinstance(world.run_daemon(), PowerCut)
+        world.cut_at = None
+        world.cut_power()
+
+
+def reached(case: Case) -> bool:
+    """Play one case; whether there was such a call at all. Raises Broken, or what should never be raised."""
+    world = World(7)
+    with world.books.open(segment_bytes=3_000):
+        begin(world, recovering=case.recovering)
+        fault = Fault("kill" if case.kind == "power cut" else case.kind, case.call, for_ever=case.for_ever)
+        if case.victim == "daemon":
+            world.faults[0] = fault
+        else:
+            world.worker_fault = lambda: fault
+        error = world.run_daemon()
+        world.faults.clear()
+        if case.kind == "power cut" and fault.struck:
+            world.cut_power()
+        judge(world, error)
+        world.books.check()
+        calm(world, Counter())
+    return fault.struck > 0 or (case.kind == "short" and fault.seen >= case.call)
+
+
+def columns(kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
+    """Every way, at call 0."""
+    for recovering in (False, True):
+        for victim in ("daemon", "worker"):
+            for kind in kinds:
+                for for_ever in (False, True) if kind in {"EIO", "ENOSPC"} else (False,):
+                    yield Case(victim, kind, for_ever, recovering, 0)
+
+
+def play(column: Case, first: int, stride: int) -> tuple[Case, int, list[str]]:
+    """Every `stride`-th call of a column, from the first to the last there is: how many, and what went wrong."""
+    call, played, problems = first, 0, []
+    while True:
+        case = column._replace(call=call)
+        try:
+            if not reached(case):
+                return column, played, problems
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
+            problems.append(f"{case}: {type(error).__name__}: {error}".partition("\n")[0])
+            if len(problems) > 3:
+                return column, played, problems
+        played += 1
+        call += stride
+
+
+def main() -> None:
+    """For `make simulate`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stride", type=int, default=1, help="only every so-manieth call")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    arguments = parser.parse_args()
+    began, total, failed = time.monotonic(), 0, 0
+    with multiprocessing.Pool(arguments.jobs) as pool:
+        waiting = [pool.apply_async(play, (column, 1, arguments.stride)) for column in columns()]
+        for result in waiting:
+            column, played, problems = result.get()
+            total, failed = total + played, failed + len(problems)
+            for problem in problems:
+                print(problem, flush=True)
+            print(f"{str(column).replace(' 0 ', ' n '):60} {played:6} calls", flush=True)
+    print(f"{total} faults in {time.monotonic() - began:.0f} s, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""One seed, one home, several lives of its daemon; whatever happened to them, what `books.py` promises must hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.errors import STORAGE_FAILED, UserError, exit_code_of
+from core import commands
+from core.errors import Refused
+from journal.durable import write_atomically
+from journal.errors import JournalDamaged
+from tests.simulation.books import Broken, Rotted, must
+from tests.simulation.disk import File, Killed, PowerCut
+from tests.simulation.world import ROOT, Fault, World
+
+CALM_LIVES = 12
+"""Enough for every file: each life goes on until nothing is left, and only a person's word can be needed between."""
+
+
+class Life(NamedTuple):
+    """What one seed came to."""
+
+    counts: Counter[str]
+    """What happened, by name."""
+
+
+def live(seed: int, note: Callable[[str], None] = lambda _: None) -> Life:
+    """Play the seed. Raises Broken, or whatever the product should not have raised."""
+    world = World(seed, note=note)
+    counts: Counter[str] = Counter()
+    with world.books.open(segment_bytes=world.random.choice([2_000, 10_000, 64 << 20])):
+        _make_home(world, counts)
+        if _trouble(world, counts):
+            calm(world, counts)
+    counts.update(world.books.counts)
+    return Life(counts)
+
+
+def _make_home(world: World, counts: Counter[str]) -> None:
+    """`init`, sometimes killed; again, it is whole."""
+    while True:
+        if world.random.random() < 0.15:
+            world.cut_at = world.calls + world.random.randint(1, 60)
+        try:
+            world.lay_out()
+        except PowerCut:
+            counts["power cut"] += 1
+            world.cut_power()
+            world.books.doubtful.clear()
+            continue
+        world.cut_at = None
+        if world.random.random() < 0.2:
+            world.cut_power()  # what init said it made, it made
+        break
+    drops = world.disk.process("user")
+    for _ in range(world.random.randint(1, 3)):
+        world.drop(drops)
+
+
+def _trouble(world: World, counts: Counter[str]) -> bool:
+    """Some lives under fire; False if the journal was rightly found damaged, which ends the story."""
+    random, books = world.random, world.books
+    for number in range(random.randint(1, 4)):
+        books.excuses.clear()
+        _arm(world)
+        world.note(f"life {number + 1}")
+        error = world.run_daemon()
+        world.note(f"  it ended: {error!r}")
+        was_full = world.full_at is not None and world.full_at <= world.calls
+        world.cut_at = world.full_at = None
+        world.disk.capacity = None
+        world.faults.clear()
+        if isinstance(error, PowerCut):
+            counts["power cut"] += 1
+            world.cut_power()
+        elif isinstance(error, Killed):
+            counts["kill"] += 1
+        elif isinstance(error, JournalDamaged) and _journal_is_rotten(world):
+            counts["damage refused"] += 1
+            return False
+        else:
+            judge(world, error, was_full=was_full)
+        if random.random() < 0.15:
+            counts["power cut"] += 1
+            world.note("  the power goes while nothing runs")
+            world.cut_power()
+        try:
+            books.check()
+        except Rotted:
+            counts["damage refused"] += 1
+            return False
+        if random.random() < 0.12:
+            _rot(world, counts)
+    return True
+
+
+def _arm(world: World) -> None:
+    """Choose what is to happen in the next life."""
+    random = world.random
+    moment = int(2 ** random.uniform(2, 10))
+    what = random.choice(["cut", "cut", "cut", "kill", "kill", "daemon", "daemon", "worker", "full", "nothing"])
+    only = random.choice(["", "", "fsync", "fsync", "write", "rename", "read", "unlink", "create"])
+    if only:
+        moment = max(1, moment // 8)
+    kind, for_ever = random.choice(["EIO", "EIO", "ENOSPC", "short"]), random.random() < 0.3
+    if what == "cut":
+        world.cut_at = world.calls + moment
+    elif what == "kill":
+        world.faults[0] = Fault("kill", moment)
+    elif what == "daemon":
+        world.faults[0] = Fault(kind, moment, for_ever=for_ever and kind == "EIO", only=only)
+    elif what == "full":
+        world.full_at = world.calls + moment
+    if what == "worker" or random.random() < 0.3:
+        struck: list[Fault] = []
+
+        def fault() -> Fault | None:
+            if len(struck) >= 2:  # a worker that always dies is another story than a disk that does
+                return None
+            how = random.choice(["kill", "kill", "EIO", "ENOSPC", "short"])
+            struck.append(Fault(how, random.randint(1, 60), only=random.choice(["", "", "fsync", "write", "rename"])))
+            return struck[-1]
+
+        world.worker_fault = fault
+    else:
+        world.worker_fault = lambda: None
+    world.note(f"armed: {what} {world.cut_at} {world.full_at} {world.faults.get(0)}")
+
+
+def judge(world: World, error: BaseException | None, *, was_full: bool = False) -> None:
+    """Raise what a daemon must not end with, after what was done to it."""
+    if error is None or isinstance(error, Killed | PowerCut):
+        return
+    excuses = world.books.excuses
+    if exit_code_of(error) == STORAGE_FAILED and (was_full or excuses & {"EIO", "ENOSPC"}):
+        return
+    if isinstance(error, UserError) and error.exit_code != STORAGE_FAILED:  # it waits for a person
+        return
+    if isinstance(error, OSError) and "EIO" in excuses and exit_code_of(error) is not None:
+        return
+    raise error
+
+
+def _journal_is_rotten(world: World) -> bool:
+    return any(path.startswith(str(ROOT / "journal")) for path in world.books.rotten)
+
+
+def _rot(world: World, counts: Counter[str]) -> None:
+    """A bit flips in something that lies there."""
+    inspector = world.inspector()
+    paths = []
+    for top in ("journal", "checkpoints", "status", "data"):
+        below = [ROOT / top]
+        while below:
+            path = below.pop()
+            node = world.disk.find(str(path))
+            if isinstance(node, File):
+                if node.data and (top == "status" or not node.dirty) and path.name not in {"reserve", "lock"}:
+                    paths.append(path)
+            else:
+                below += [path / name for name in sorted(inspector.names(path))]
+    if paths:
+        path = world.random.choice(paths)
+        world.note(f"  rot in {path}")
+        counts["bit rot"] += 1
+        world.books.rotten.add(str(path))
+        world.copies.setdefault(str(path), world.read(path))
+        world.disk.rot(path)
+
+
+def calm(world: World, counts: Counter[str]) -> None:
+    """No more trouble: what is accepted is learned, with no more help than a person's word."""
+    world.hostile = False
+    world.worker_fault = lambda: None
+    world.books.excuses.clear()
+    for _ in range(CALM_LIVES):
+        world.note("a calm life")
+        error = world.run_daemon()
+        world.note(f"  it ended: {error!r}")
+        try:
+            judge(world, error)
+            state, _ = world.books.check()
+        except (JournalDamaged, Rotted):
+            # found at once, or, where a snapshot stands behind the place, by whoever reads the journal whole
+            if not _journal_is_rotten(world):
+                raise
+            counts["damage refused"] += 1
+            return
+        counts["quarantined"] += len(state.quarantined)
+        if _mend(world):
+            continue
+        world.books.check_end()
+        counts["learned"] += state.global_step
+        return
+    raise Broken("the daemon does not come to an end by itself")
+
+
+def _mend(world: World) -> bool:
+    """What a person does about a home that waits; False if there is nothing to do."""
+    asked = False
+    process = world.disk.process("person")
+    with world.ledger(process) as ledger:
+        hold = ledger.state.hold
+        for path in sorted(world.books.rotten):  # told which file is not what it was, a person puts a copy back
+            if hold is not None and Path(path).parts[3] in hold.reason and process.exists(Path(path).parent):
+                write_atomically(Path(path), world.copies[path], sync=True, storage=process)
+                world.books.rotten.discard(path)
+        for data in world.contents:
+            path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
+            if hold is not None and path.name in hold.reason and not process.exists(path):
+                write_atomically(path, data, sync=True, storage=process)
+        for job, _ in list(ledger.state.failed.items()):
+            ledger.execute(commands.Retry(job=job))
+            asked = True
+        with suppress(Refused):
+            ledger.execute(commands.Resume())
+            asked = True
+        must(ledger.state.hold is None, "resuming ends a hold")
+    return asked

@@ -1,0 +1,45 @@
+"""Thousands of lives of the real daemon in a hostile world, each from one seed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+
+from tests.simulation.__main__ import play
+from tests.simulation.every_call import columns
+from tests.simulation.every_call import play as play_column
+from tests.simulation.lives import live
+
+SEEDS = int(os.environ.get("SEEDS", "2000"))
+STRIDE = 29
+"""Of the calls that fail in turn, one in so many here; each of them in `make simulate`."""
+
+
+@pytest.mark.timeout(900)
+def test_whatever_happens_nothing_committed_is_lost() -> None:
+    """Power cuts, kills, failing and full disks, rot, wild clocks, dying workers, people at the keyboard."""
+    with multiprocessing.Pool() as pool:
+        problems = [
+            f"seed {seed}: {problem}" for seed, _, problem in pool.imap_unordered(play, range(SEEDS)) if problem
+        ]
+    assert not problems, "\n".join(problems[:5])
+
+
+@pytest.mark.timeout(900)
+def test_every_call_may_fail() -> None:
+    """EIO, ENOSPC, a short write, a kill, a power cut; once and for ever; in recovery too."""
+    with multiprocessing.Pool() as pool:
+        played = pool.starmap(play_column, [(column, 1 + number, STRIDE) for number, column in enumerate(columns())])
+    assert sum(count for _, count, _ in played) > 100
+    assert not [problem for _, _, problems in played for problem in problems]
+
+
+def test_a_seed_is_always_the_same_life() -> None:
+    """Or no failure could be looked at twice."""
+    told: list[list[str]] = [[], []]
+    for lines in told:
+        live(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))  # type: ignore[misc]
+    assert told[0] == told[1]
+    assert len(told[0]) > 10

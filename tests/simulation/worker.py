@@ -1,0 +1,270 @@
+"""A worker that learns nothing and forgets nothing: its weights are a hash over everything they were trained on.
+
+It speaks the real protocol, reads its data and writes its checkpoints through the simulated disk, by the real commit
+protocol, one small action a call; and it may die, fall silent, or speak nonsense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cli.home import Home
+from events import worker
+from events.settings import Plan
+from events.values import checkpoint_id
+from gpu.commit import commit
+from gpu.errors import CheckpointBroken, LinkGarbage, StorageFailed
+from gpu.manifest import Cursor, Lineage, Manifest, verify
+from gpu.worker import whose_fault
+from journal.durable import read_file
+from tests.simulation.disk import Killed, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+UNTRAINED = hashlib.sha256(b"the base").hexdigest()
+
+
+def trained(weights: str, job: str, step: int) -> str:
+    """The weights after one more step."""
+    return hashlib.sha256(f"{weights} {job} {step}".encode()).hexdigest()
+
+
+class SimulatedWorker:
+    """`cli.surroundings.Worker`, in this process."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self.world = world
+        self.process = process
+        self.home = Home(world.root, storage=process, clock=world.clock)
+        self.sent: set[tuple[type, int]] = set()
+        self.last_heard = world.clock.monotonic()
+        self.connected = False
+        self.outbox: deque[worker.AnyFact | bytes] = deque()
+        self.orders: deque[worker.AnyOrder] = deque()
+        self.mood = "well"
+        self._prepared: worker.Prepare | None = None
+        self._training: worker.Train | None = None
+        self._parent: str | None = None
+        self._awaited: str | None = None
+        self._weights = UNTRAINED
+        self._step = self._global_step = self._saved = 0
+
+    # -- the daemon's side
+
+    def send(self, order: worker.AnyOrder) -> None:
+        self.sent.add((type(order), order.attempt))
+        self.last_heard = self.world.clock.monotonic()
+        if isinstance(order, worker.Committed):
+            if self._awaited == order.checkpoint:
+                self._awaited, self._parent = None, order.checkpoint
+        else:
+            self.orders.append(order)
+
+    def receive(self) -> list[worker.AnyFact]:
+        if not self.connected and not self.process.dead:
+            self.connected = True
+            self.last_heard = self.world.clock.monotonic()
+            return []
+        facts: list[worker.AnyFact] = []
+        while self.outbox:
+            fact = self.outbox.popleft()
+            if isinstance(fact, bytes):
+                if facts:
+                    self.outbox.appendleft(fact)
+                    break
+                raise LinkGarbage(fact, "simulated")
+            facts.append(fact)
+            self.world.books.facts.append(fact)
+            if self.world.random.random() < 0.5:
+                break
+        if not facts and self.process.dead:
+            raise EOFError
+        self.last_heard = self.world.clock.monotonic()
+        return facts
+
+    def has_ended(self) -> bool:
+        return self.process.dead
+
+    def exit_reason(self) -> str:
+        return "the worker was killed by SIGKILL"
+
+    def end(self) -> None:
+        self.process.die()
+
+    def has_news(self) -> bool:
+        return not self.connected or bool(self.outbox) or self.process.dead
+
+    # -- its own
+
+    def act(self) -> bool:
+        """One small thing; False if there is nothing to do. A worker that is killed in it is simply dead."""
+        if self.process.dead or not self.connected or self.mood == "silent":
+            return False
+        try:
+            return self._act()
+        except Killed:
+            self.process.die()
+            return True
+
+    def _act(self) -> bool:
+        if self._training is not None:
+            return self._train(self._training)
+        if not self.orders:
+            return False
+        order = self.orders.popleft()
+        try:
+            if isinstance(order, worker.Prepare):
+                self._prepare(order)
+            elif isinstance(order, worker.Train):
+                self._load(order)
+            elif isinstance(order, worker.Yield):
+                self.outbox.append(worker.Yielded(attempt=order.attempt))
+            elif isinstance(order, worker.Shutdown):
+                self.process.die()
+        except OSError as error:
+            self._fail(order.attempt, error)
+        return True
+
+    def _fail(self, attempt: int, error: Exception) -> None:
+        failure, _ = whose_fault(error)
+        self.outbox.append(worker.Failed(attempt=attempt, failure=failure, message=str(error), trace=""))
+        self._training = self._prepared = None
+
+    def _yield_asked(self) -> bool:
+        return any(isinstance(order, worker.Yield) for order in self.orders)
+
+    def _prepare(self, order: worker.Prepare) -> None:
+        if self._yield_asked():
+            return
+        path = self.home.data_file(order.job)
+        try:
+            data = read_file(path, storage=self.process)
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != order.job:
+            message = f"the data file {path} has changed"
+            self.outbox.append(worker.Failed(attempt=order.attempt, failure="data", message=message, trace=""))
+            return
+        lines = data.split()
+        if b"bad" in lines:
+            at = lines.index(b"bad") + 1
+            message = f"line {at} is no JSON"
+            self.outbox.append(worker.Rejected(attempt=order.attempt, problem="broken_json", line=at, message=message))
+            return
+        if not lines:
+            self.outbox.append(
+                worker.Rejected(attempt=order.attempt, problem="no_rows", line=None, message="there is no row in it")
+            )
+            return
+        self._prepared = order
+        plan = Plan(
+            rows=len(lines),
+            tokens=len(lines),
+            trained_tokens=len(lines),
+            truncated_rows=0,
+            epochs=1,
+            steps_per_epoch=len(lines),
+            steps_total=len(lines),
+            tokenizer_sha256="",
+            batches_sha256=order.job,
+        )
+        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=plan))
+
+    def _load(self, order: worker.Train) -> None:
+        assert self._prepared is not None, "told to train before it was prepared"
+        assert self._prepared.attempt == order.attempt, "told to train what another attempt prepared"
+        self._weights = UNTRAINED
+        if order.checkpoint is not None:
+            directory = self.home.checkpoints / order.checkpoint
+            try:
+                manifest = verify(directory, storage=self.process)
+            except CheckpointBroken as error:
+                bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem=error.problem)
+                self.outbox.append(bad)
+                return
+            assert manifest.cursor.global_step == order.global_step, "the head does not stand where the order says"
+            self._weights = read_file(directory / "weights", storage=self.process).decode()
+        self._training, self._parent, self._awaited = order, order.checkpoint, None
+        self._step = self._saved = order.step
+        self._global_step = order.global_step
+        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+
+    def _train(self, order: worker.Train) -> bool:
+        if self._awaited is not None:
+            return False
+        assert self._prepared is not None
+        if self._step < order.until and not self._yield_asked():
+            every = self._prepared.settings.checkpoints.every_steps
+            if self._step - self._saved >= every:
+                self._save(order, "steps")
+                return True
+            self._step += 1
+            self._global_step += 1
+            self._weights = trained(self._weights, self._prepared.job, self._step)
+            self.outbox.append(
+                worker.Step(
+                    attempt=order.attempt,
+                    global_step=self._global_step,
+                    step=self._step,
+                    epoch=1,
+                    loss=int(self._weights[:8], 16) / 2**32,
+                    grad_norm=1.0,
+                    learning_rate=1e-4,
+                    tokens=1,
+                    seconds=0.01,
+                )
+            )
+            return True
+        if self._step > self._saved:
+            self._save(order, "end" if self._step == order.until else "yield")
+            return True
+        self._training = None
+        return True
+
+    def _save(self, order: worker.Train, reason: worker.CheckpointReason) -> None:
+        assert self._prepared is not None
+        name = checkpoint_id(self._global_step, order.attempt)
+        manifest = Manifest(
+            checkpoint=name,
+            cursor=Cursor(
+                job=self._prepared.job,
+                global_step=self._global_step,
+                step=self._step,
+                steps_total=order.until,
+                epoch=1,
+            ),
+            lineage=Lineage(
+                attempt=order.attempt,
+                parent=self._parent,
+                data_sha256=self._prepared.job,
+                batches_sha256="",
+                tokenizer_sha256="",
+                settings=self._prepared.settings,
+            ),
+            parameters=(),
+            optimizer="none",
+            environment={},
+            files={},
+        )
+        contents = {"weights": self._weights.encode(), "state": b"s" * 700}
+        try:
+            committed = commit(self.home.checkpoints, manifest, contents, storage=self.process)
+        except StorageFailed as error:
+            self._fail(order.attempt, error)
+            return
+        self._saved, self._awaited = self._step, name
+        self.outbox.append(
+            worker.CheckpointWritten(
+                attempt=order.attempt,
+                checkpoint=name,
+                global_step=self._global_step,
+                step=self._step,
+                parent=self._parent,
+                size_bytes=committed.size_bytes,
+                manifest_sha256=committed.manifest_sha256,
+                reason=reason,
+            )
+        )
