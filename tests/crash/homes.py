@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.config import Config
@@ -23,6 +24,7 @@ from events.settings import (
     ModelSettings,
     TrainingSettings,
 )
+from gpu.manifest import MANIFEST
 from tests.fakes.tiny_model import make_tiny_model
 
 KEEPSTEP = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
@@ -69,10 +71,15 @@ def _write_rows(path: Path, first: int, count: int) -> None:
 
 
 def start_daemon(home: Home, **environment: str) -> subprocess.Popen[bytes]:
-    """`keepstep run --until-idle`, its output kept in the home's logs."""
+    """`keepstep run --until-idle`."""
+    return start_process(home, [*KEEPSTEP, "run", "--until-idle", "--home", str(home.root)], **environment)
+
+
+def start_process(home: Home, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+    """A daemon or a command, its output kept in the home's logs."""
     with (home.logs / "run.log").open("ab") as log:
         return subprocess.Popen(
-            [*KEEPSTEP, "run", "--until-idle", "--home", str(home.root)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -92,13 +99,14 @@ def state_of(home: Home) -> State:
 
 
 def learned(home: Home) -> dict[str, str]:
-    """SHA-256 of everything that training produced: the weights and the optimizer's state at the head."""
+    """SHA-256 of everything that training produced: every file of the head, weights, optimizer's state, log and all.
+
+    Without the manifest, which names the attempt, and of these it took more where something happened.
+    """
     head = state_of(home).head
     assert head is not None
-    directory = home.checkpoints / head.id
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("*.safetensors"))
-    }
+    files = sorted(path for path in (home.checkpoints / head.id).iterdir() if path.name != MANIFEST)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def log_of(home: Home) -> str:

@@ -2,159 +2,270 @@
 
     python -m tests.crash.torture --kills 500 --seed 1
 
-Each round starts the daemon, waits until the journal has grown by some records (so that kills fall into the work and
-not only into the seconds that importing torch takes) or for a random time, and then kills the daemon, the worker, or
-both. What is checked at the end is in `check`.
+Two kinds of kill take turns. A **named** one is left to the process itself, at a point of `points.py` and at its n-th
+time there. A **random** one comes from outside, in a phase that is chosen (a start, the seconds in which a worker
+loads, training, a pause) and at a random moment of it, and hits the daemon, the worker or both. A worker that died
+alone is followed by its daemon soon after, or the daemon lives on and takes the next kill.
+
+Files come all the time, by any lane. What must hold at the end is in `checks.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
-import psutil
-
-from cli.home import Home
 from events import kinds
-from events.codec import Record, decode_record
-from journal import START, JournalError, follow
-from tests.crash.homes import learned, log_of, make_home, run_to_the_end, start_daemon, state_of
+from gpu.crashpoints import WORKER
+from journal import JournalError
+from tests.crash.checks import assert_same, calm_twin, check, check_given, records_of
+from tests.crash.homes import log_of
+from tests.crash.life import Life
+from tests.crash.points import ALL, added_again, pausing_early, returning
 
-WORKER_GONE_S = 5.0
-ROUND_S = 120.0
+__all__ = ["Torture", "calm_twin", "check", "main", "records_of"]
 
+FILES_AHEAD = 4
+"""So many are to be learned at least when a daemon starts: more than it comes to learn before it is killed."""
 
-def torture(home: Home, *, kills: int, seed: int) -> Counter[str]:
-    """Kill `kills` times, then let the daemon finish; how often each was hit. The same seed makes the same choices.
+DEATHS_IN_A_ROW_MAX = 2
+"""Of workers, without a commit between: at five, a job is given up, and rightly; and each is waited for twice as long
+as the one before."""
 
-    A home that finishes early gets no more kills than it could take: the files are small, and what has been learned
-    stays learned, so `kills` beyond that need more files, which are added as long as kills are left.
-    """
-    choose = random.Random(seed)
-    hit: Counter[str] = Counter()
-    more = 0
-    while hit.total() < kills:
-        process = start_daemon(home)
-        if process.poll() is None and _kill_once(home, process, choose, hit):
-            continue
-        code = process.wait(timeout=ROUND_S)
-        assert code == 0, f"the daemon ended with {code}\n{log_of(home)}"
-        more += 1
-        _add_file(home, more)
-    code = run_to_the_end(home)
-    assert code == 0, f"the last run ended with {code}\n{log_of(home)}"
-    return hit
+NAMED_SHARE = 0.4
+TRIES = 8
+"""A point may be missed when a command comes between two files."""
+
+PROGRESS_EVERY = 25
+LONG_S = 45.0
+"""For one kill: worth a line."""
+MOMENT_S = 60.0
+"""The longest wait for a moment that was chosen; then whatever is there is killed."""
 
 
-def _kill_once(home: Home, process: subprocess.Popen[bytes], choose: random.Random, hit: Counter[str]) -> bool:
-    """Wait for the moment, and kill; False if the daemon was done before."""
-    victim = choose.choice(["daemon", "worker", "both"])
-    by_records = choose.random() < 0.8
-    records, seconds = choose.randint(1, 24), choose.uniform(0.0, 8.0)
-    jitter_s = choose.uniform(0.0, 0.03)
-    began, first = time.monotonic(), _last_seq(home)
-    while process.poll() is None and time.monotonic() - began < ROUND_S:
-        if _last_seq(home) - first >= records if by_records else time.monotonic() - began >= seconds:
-            break
-        time.sleep(0.002)
-    time.sleep(jitter_s)
-    if process.poll() is not None:
-        return False
-    workers = [child.pid for child in psutil.Process(process.pid).children()]
-    if victim in {"worker", "both"}:
-        for pid in workers:
-            _kill(pid)
-    if victim in {"daemon", "both"} or not workers:
-        _kill(process.pid)
-        process.wait()
-        _wait_until_gone(workers)
-    else:
-        _wait_for_news(home, process)
-        _kill(process.pid)  # the daemon saw its worker die and wrote so; now it goes as well
-        process.wait()
-    hit[victim] += 1
-    return True
+class Torture:
+    """A life under kills. The same seed makes the same choices; what they hit is a matter of microseconds."""
+
+    def __init__(self, life: Life, *, loud: bool = False) -> None:
+        self.life, self.choose = life, life.choose
+        self.named: Counter[str] = Counter()
+        self.random: Counter[str] = Counter()
+        self.phases: Counter[str] = Counter()
+        self.behind_a_step = 0
+        self.missed: list[str] = []
+        self._loud = loud
+        self._began = time.monotonic()
+        self._said = 0
+
+    @property
+    def kills(self) -> int:
+        """So far."""
+        return self.named.total() + self.random.total()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    def run(self, kills: int, named: Sequence[str]) -> None:
+        """Kill `kills` times: at each point of `named`, else at random. Then let the life come to its end."""
+        if {returning, added_again} & {each for name in named for each in ALL[name].situations}:
+            self.life.more()
+            self.life.to_the_end()  # only what was learned can come again
+        todo = list(named)
+        self.choose.shuffle(todo)
+        while (left := kills - self.kills) > 0 or todo:
+            began, name = time.monotonic(), "at random"
+            if self.choose.random() < len(todo) / max(left, 1):
+                name = todo.pop()
+                self._at_point(name)
+            else:
+                self._at_random()
+            if self._loud and time.monotonic() - began > LONG_S:
+                print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+            if self._loud and self.kills >= self._said + PROGRESS_EVERY:
+                self._said = self.kills - self.kills % PROGRESS_EVERY
+                print(f"{self.kills} kills, {self.behind_a_step} behind a step, {self.seconds:.0f} s", flush=True)
+        self._clear()
+        self.life.to_the_end()
+        self.life.waited.unlink(missing_ok=True)
+
+    # -- named points -----------------------------------------------------------------------------------------------
+
+    def _at_point(self, name: str) -> None:
+        """Be killed there, at any time that it is passed."""
+        point = ALL[name]
+        most = point.most
+        situations = [each for each in point.situations if not (self.life.fake and each is pausing_early)]
+        for attempt in range(TRIES):
+            self._clear()
+            self._spare_the_job()
+            self._feed()
+            situation = self.choose.choice(situations)
+            count = self.choose.randint(1, most)
+            died = self.life.word(f"{name}-{self.kills}-{attempt}")
+            environment = {"KEEPSTEP_CRASH_AT": f"{name}:{count}", "KEEPSTEP_CRASH_ONCE": str(died)}
+            situation(self.life, **environment)
+            if self.life.process is not None:
+                self.life.until(died.exists, MOMENT_S)
+            if died.exists():
+                self.named[name] += 1
+                self._count("named")
+                self._after_a_point(name)
+                return
+            most = max(1, most // 2)  # perhaps it is not passed so often
+        self.missed.append(name)
+
+    def _after_a_point(self, name: str) -> None:
+        if self.life.process is None:
+            return
+        if name in WORKER:
+            self._follow()
+        else:
+            self.life.ended()
+
+    # -- random moments ---------------------------------------------------------------------------------------------
+
+    def _at_random(self) -> None:
+        """One kill from outside; of a daemon that lives, or of a new one."""
+        life = self.life
+        spared = self._deaths_in_a_row() >= DEATHS_IN_A_ROW_MAX
+        if life.process is None or not life.runs() or life.paused:
+            self._clear()
+            self._feed()
+            life.start()
+            phase = self.choose.choices(["start", "loading", "training", "pause"], [1, 2, 6, 1])[0]
+        else:
+            phase = self.choose.choices(["loading", "training"], [1, 3])[0]
+        self._await(phase)
+        if not life.runs():  # it found nothing left to do
+            self._clear()
+            return
+        victim = "daemon" if spared or phase == "start" else self.choose.choice(["daemon", "worker", "both"])
+        self._count(phase)
+        if victim == "daemon" or not life.kill_worker():
+            self.random["daemon"] += 1
+            life.kill_daemon()
+        elif victim == "both":
+            self.random["both"] += 1
+            life.kill_daemon()
+        else:
+            self.random["worker"] += 1
+            self._follow()
+
+    def _await(self, phase: str) -> None:
+        """The phase, and a moment of it."""
+        life, choose = self.life, self.choose
+        begun = sum(isinstance(event, kinds.AttemptStarted) for event in life.since_start())
+        steps = sum(isinstance(event, kinds.StepReached) for event in life.since_start())
+        if phase == "start":
+            life.until(life.happened(kinds.DaemonStarted), MOMENT_S)
+            time.sleep(choose.uniform(0.0, 0.3))
+        elif phase == "loading":
+            life.until(life.happened(kinds.AttemptStarted, begun if life.state.attempt else begun + 1), MOMENT_S)
+            time.sleep(choose.uniform(0.0, 4.0))
+        else:
+            life.until(life.happened(kinds.StepReached, steps + choose.randint(1, 24)), MOMENT_S)
+            time.sleep(choose.uniform(0.0, 0.03))
+            if phase == "pause":
+                word = life.spawn("pause")
+                time.sleep(choose.uniform(0.1, 0.8))
+                life.commands.append(word)
+
+    def _follow(self) -> None:
+        """A worker died: soon its daemon does too, or it goes on."""
+        if self.choose.random() < 0.5:
+            time.sleep(self.choose.uniform(0.0, 0.3))
+            if self.life.runs():
+                self._count("a worker died")
+                self.random["daemon"] += 1
+                self.life.kill_daemon()
+
+    # -- between kills ----------------------------------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        """No daemon, no command, no pause."""
+        life = self.life
+        if life.process is not None:
+            if life.runs():
+                self._count("between")
+                self.random["daemon"] += 1
+                life.daemon.kill()
+                code = life.ended()
+            else:
+                code = life.ended()
+            assert code in {0, -9}, f"the daemon ended with {code}\n{log_of(life.home)}"
+        life.finish_commands()
+        if life.fake:
+            life.waited.touch()
+        if life.paused:
+            assert life.command("resume") == 0, log_of(life.home)
+
+    def _spare_the_job(self) -> None:
+        """Before a worker dies once more: let some steps be committed, if too many died already."""
+        if self._deaths_in_a_row() >= DEATHS_IN_A_ROW_MAX:
+            self._feed()
+            self.life.start()
+            assert self.life.until(self.life.happened(kinds.CheckpointCommitted)), log_of(self.life.home)
+            self._clear()
+
+    def _deaths_in_a_row(self) -> int:
+        deaths = 0
+        for event in reversed(self.life.look()):
+            if isinstance(event, kinds.CheckpointCommitted):
+                break
+            deaths += isinstance(event, kinds.AttemptFailed)
+        return deaths
+
+    def _feed(self) -> None:
+        """More to learn, if little is left."""
+        life = self.life
+        events = life.look()
+        # what was given by a command that was killed may have come or not
+        left = len(life.given) - len(
+            life.given.keys() & {event.job for event in events if isinstance(event, kinds.JobTrained)}
+        )
+        for _ in range(max(0, FILES_AHEAD - left)):
+            life.more()
+
+    def _count(self, phase: str) -> None:
+        self.phases[phase] += 1
+        for event in reversed(self.life.look()):
+            if isinstance(event, kinds.StepReached):
+                self.behind_a_step += 1
+                return
+            if isinstance(event, kinds.AttemptStarted | kinds.DaemonStarted | kinds.JobTrained):
+                return
+
+    # -- what happened ----------------------------------------------------------------------------------------------
+
+    def table(self) -> str:
+        """For a person."""
+        width = max(map(len, ALL))
+        lines = [f"{name:{width}}  {self.named[name]}" for name in ALL if self.named[name]]
+        spread = ", ".join(f"{name} {count}" for name, count in sorted(self.phases.items()))
+        lines += [
+            f"random: daemon {self.random['daemon']}, worker {self.random['worker']}, both {self.random['both']}",
+            f"phases: {spread}",
+            f"behind the first step of an attempt: {self.behind_a_step} of {self.kills}",
+            f"{self.seconds:.0f} s, {60 * self.kills / self.seconds:.1f} kills a minute",
+        ]
+        return "\n".join(lines + [f"NOT HIT: {name}" for name in self.missed])
 
 
-def _wait_for_news(home: Home, process: subprocess.Popen[bytes]) -> None:
-    seen, began = _last_seq(home), time.monotonic()
-    while process.poll() is None and _last_seq(home) == seen and time.monotonic() - began < WORKER_GONE_S:
-        time.sleep(0.01)
-
-
-def _wait_until_gone(pids: list[int]) -> None:
-    """A worker must not outlive its daemon."""
-    deadline = time.monotonic() + WORKER_GONE_S
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"a worker outlived its daemon: {pids}"
-        time.sleep(0.01)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _last_seq(home: Home) -> int:
-    """How many lines the journal has: near enough to records to choose a moment by."""
-    return sum(path.read_bytes().count(b"\n") for path in home.journal.glob("*.jsonl"))
-
-
-def _add_file(home: Home, number: int) -> None:
-    rows = "".join(f'{{"prompt": "Round {number}, {n}?", "completion": "{n * number}"}}\n' for n in range(40))
-    path = home.inbox / f"more-{number}.jsonl"
-    path.write_text(rows, encoding="utf-8")
-    os.utime(path, (1.0, 1.0))
-
-
-def records_of(home: Home) -> list[Record]:
-    """Every record of the journal."""
-    return follow(home.journal, decode_record, START)[0]
-
-
-def check(home: Home) -> None:
-    """What must hold after any number of kills, once the daemon has come to its end.
-
-    Every step of every job is in the committed timeline exactly once and in order; steps that were run again gave
-    the same bits; nothing waits, nothing failed; no debris.
-    """
-    state, records = state_of(home), records_of(home)
-    committed: dict[int, tuple[str, int]] = {}
-    reached: dict[int, tuple[str, int]] = {}
-    goals: dict[str, int] = {}
-    for record in records:
-        event = record.event
-        assert not isinstance(event, kinds.DivergenceDetected), f"not the same bits: {event}"
-        if isinstance(event, kinds.JobPrepared):
-            goals[event.job] = event.plan.steps_total
-        elif isinstance(event, kinds.StepReached):
-            reached[event.global_step] = (event.job, event.step)
-        elif isinstance(event, kinds.CheckpointCommitted):
-            for step in range(event.global_step, 0, -1):
-                if step in committed:
-                    break
-                committed[step] = reached[step]
-    for job, goal in goals.items():
-        steps = [step for _, (name, step) in sorted(committed.items()) if name == job]
-        assert steps == list(range(1, goal + 1)), f"job {job[:12]} was learned as {steps}, to be 1..{goal}"
-    assert state.counts.trained == len(goals)
-    assert not state.begun
-    assert not len(state.queue)
-    assert not len(state.failed)
-    named = {checkpoint.id for checkpoint in state.checkpoints}
-    assert {path.name for path in home.checkpoints.iterdir()} == named
-    assert not list(home.inbox.glob("*.jsonl"))
-    assert not list((home.data / ".arriving").iterdir())
-    assert {path.stem for path in home.data.glob("*.jsonl")} == set(goals)
+def named_for(kills: int, choose: Random) -> list[str]:
+    """Which points `kills` leave time for: every one, as often as may be, or else some of them."""
+    share = int(kills * NAMED_SHARE)
+    if kills < 2 * len(ALL):
+        return choose.sample(list(ALL), min(share, len(ALL)))
+    return list(ALL) * max(1, share // len(ALL))
 
 
 def main() -> None:
@@ -162,37 +273,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill the real daemon while it trains, and compare the weights.")
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--points", nargs="*", help="only these, and nothing at random")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="keepstep-torture-") as directory:
-        home = make_home(Path(directory) / "tortured")
-        began = time.monotonic()
-        print(f"seed {arguments.seed}: {arguments.kills} kills", flush=True)
-        hit = torture(home, kills=arguments.kills, seed=arguments.seed)
-        check(home)
-        print(
-            f"survived {dict(hit)} in {time.monotonic() - began:.0f} s; now the same files without a kill", flush=True
-        )
-        calm = make_calm_twin(home, Path(directory) / "calm")
-        same = learned(calm) == learned(home)
-        print("weights and optimizer state are " + ("bit for bit the same" if same else "DIFFERENT"))
-        if not same:
-            print(f"again with: python -m tests.crash.torture --kills {arguments.kills} --seed {arguments.seed}")
-            sys.exit(1)
+    directory = Path(tempfile.mkdtemp(prefix="keepstep-torture-"))
+    try:
+        _torture(directory, arguments)
+    except BaseException:
+        print(f"everything is as it was left, in {directory}", flush=True)
+        raise
+    shutil.rmtree(directory)
 
 
-def make_calm_twin(home: Home, root: Path) -> Home:
-    """A home that learns the same files in the same order, and is left alone."""
-    job = next(record.event.settings for record in records_of(home) if isinstance(record.event, kinds.AttemptStarted))
-    calm = make_home(root, method=job.method, precision=job.training.precision)
-    names = [record.event.name for record in records_of(home) if isinstance(record.event, kinds.FileEnqueued)]
-    for path in calm.inbox.glob("*.jsonl"):
-        if path.name not in names:
-            path.unlink()
-    assert run_to_the_end(calm) == 0, log_of(calm)
-    for number in range(1, len(names) - 1):
-        _add_file(calm, number)
-        assert run_to_the_end(calm) == 0, log_of(calm)
-    return calm
+def _torture(directory: Path, arguments: argparse.Namespace) -> None:
+    choose = Random(arguments.seed)
+    life = Life.real(directory / "tortured", choose)
+    print(f"seed {arguments.seed}: {arguments.kills} kills", flush=True)
+    torture = Torture(life, loud=True)
+    if arguments.points is not None:
+        torture.run(0, arguments.points or list(ALL))
+    else:
+        torture.run(arguments.kills, named_for(arguments.kills, choose))
+    print(torture.table(), flush=True)
+    check(life.home)
+    check_given(life)
+    trained = [record.event for record in records_of(life.home) if isinstance(record.event, kinds.JobTrained)]
+    print(f"{len(trained)} files, {trained[-1].global_step} steps; now the same files without a kill", flush=True)
+    assert_same(life.home, calm_twin(life, directory / "calm"))
+    print("bit for bit the same: every step, the weights, the optimizer's state, the log")
+    if torture.missed:
+        sys.exit(f"not hit: {', '.join(torture.missed)}")
 
 
 if __name__ == "__main__":

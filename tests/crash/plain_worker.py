@@ -1,0 +1,164 @@
+"""A worker without torch that keeps every promise of the real one: `python -m tests.crash.plain_worker`.
+
+What it learns is a chain of hashes: after each step, a hash of the state before and of the step. So its weights prove,
+as the real ones do, that every step was made once, in order, from the state that was committed. Checkpoints are
+written by the commit protocol and read back strictly, and failures are named by the real worker's own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from events.kinds import CheckpointReason
+from events.settings import Plan
+from events.values import checkpoint_id
+from events.worker import CheckpointWritten, Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
+from gpu.desk import SocketDesk
+from gpu.errors import StorageFailed
+from gpu.link import connect
+from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe, verify
+from gpu.worker import carry_out
+from journal.durable import fsync_directory, fsync_file, rename_durably
+
+if TYPE_CHECKING:
+    from gpu.warm import Warm
+
+WEIGHTS = "weights.safetensors"
+WEIGHTS_BYTES = 128 << 10
+STEP_S = 0.03
+
+
+class PlainWarm:
+    """What `gpu.warm.Warm` is to the real worker."""
+
+    def __init__(self, home: Path, desk: SocketDesk) -> None:
+        self._home, self._desk = home, desk
+        self._job: Prepare | None = None
+        self._steps = 0
+
+    def prepare(self, order: Prepare) -> None:
+        self._steps = len((self._home / "data" / f"{order.job}.jsonl").read_bytes().splitlines())
+        self._job = order
+        plan = Plan(
+            rows=self._steps,
+            tokens=self._steps,
+            trained_tokens=self._steps,
+            truncated_rows=0,
+            epochs=1,
+            steps_per_epoch=self._steps,
+            steps_total=self._steps,
+            tokenizer_sha256="",
+            batches_sha256=order.job,
+        )
+        self._desk.tell(Prepared(attempt=order.attempt, plan=plan))
+
+    def train(self, order: Train) -> None:
+        assert self._job is not None
+        state = b""
+        if order.checkpoint is not None:
+            directory = self._home / "checkpoints" / order.checkpoint
+            verify(directory)
+            state = (directory / WEIGHTS).read_bytes()[:32]
+        self._desk.tell(Loaded(attempt=order.attempt, environment={"device": "plain"}))
+        every, saved, parent = self._job.settings.checkpoints.every_steps, order.step, order.checkpoint
+        for step in range(order.step + 1, order.until + 1):
+            global_step = order.global_step + step - order.step
+            time.sleep(STEP_S)
+            state = hashlib.sha256(state + f"{self._job.job} {step}".encode()).digest()
+            self._desk.tell(
+                Step(
+                    attempt=order.attempt,
+                    global_step=global_step,
+                    step=step,
+                    epoch=1,
+                    loss=int.from_bytes(state[:4], "big") / 2**32,
+                    grad_norm=1.0,
+                    learning_rate=1e-4,
+                    tokens=1,
+                    seconds=STEP_S,
+                )
+            )
+            ends = step == order.until or self._desk.yield_asked()
+            if ends or step - saved >= every:
+                reason: CheckpointReason = "end" if step == order.until else "yield" if ends else "steps"
+                parent, saved = self._save(order, state, step, global_step, parent, reason), step
+            if ends:
+                return
+
+    def forget(self) -> None:
+        self._job = None
+
+    def _save(
+        self, order: Train, state: bytes, step: int, global_step: int, parent: str | None, reason: CheckpointReason
+    ) -> str:
+        assert self._job is not None
+        name = checkpoint_id(global_step, order.attempt)
+        final = self._home / "checkpoints" / name
+        staging = final.with_name(f".staging-{name}")
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            (staging / WEIGHTS).write_bytes(state * (WEIGHTS_BYTES // len(state)))
+            fsync_file(staging / WEIGHTS)
+            manifest = Manifest(
+                checkpoint=name,
+                cursor=Cursor(job=self._job.job, global_step=global_step, step=step, steps_total=self._steps, epoch=1),
+                lineage=Lineage(
+                    attempt=order.attempt,
+                    parent=parent,
+                    data_sha256=self._job.job,
+                    batches_sha256="",
+                    tokenizer_sha256="",
+                    settings=self._job.settings,
+                ),
+                parameters=(),
+                optimizer="none",
+                environment={},
+                files={WEIGHTS: describe(staging / WEIGHTS)},
+            ).encode()
+            (staging / MANIFEST).write_bytes(manifest)
+            fsync_file(staging / MANIFEST)
+            fsync_directory(staging)
+            rename_durably(staging, final)
+        except OSError as error:
+            raise StorageFailed(staging, error) from error
+        self._desk.tell(
+            CheckpointWritten(
+                attempt=order.attempt,
+                checkpoint=name,
+                global_step=global_step,
+                step=step,
+                parent=parent,
+                size_bytes=WEIGHTS_BYTES + len(manifest),
+                manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+                reason=reason,
+            )
+        )
+        self._desk.wait_committed(name)
+        return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--socket", type=Path)
+    arguments, _ = parser.parse_known_args()
+    desk = SocketDesk(connect(arguments.socket))
+    desk.tell(Hello(attempt=0, pid=os.getpid()))
+    warm = PlainWarm(arguments.home, desk)
+    while True:
+        order = desk.next_order()
+        if isinstance(order, Prepare | Train):
+            carry_out(order, cast("Warm", warm), desk)
+        else:
+            desk.tell(Yielded(attempt=order.attempt))
+
+
+if __name__ == "__main__":
+    main()
