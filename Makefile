@@ -5,16 +5,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 KILLS ?= 500
+SEEDS ?= 100000
+FIRST ?= 1
 SEED ?= 1
+JOBS ?= 2
 
-.PHONY: help setup demo test test-long check format bench torture clean
+.PHONY: help setup demo test test-long check format bench simulate images torture mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new, before your eyes"
 	@echo "make test     set up, and run the tests"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, beside a peer or a physical limit"
+	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
+	@echo "make images   every crash image of the real file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
+	@echo "make mutants  take away each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keepstep needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
@@ -60,8 +66,19 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
+# The seeds, and then each single call of a small history failing in turn.
+simulate: $(VENV)/.installed
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+	$(BIN)/python -m tests.simulation.every_call
+
+images: $(VENV)/.installed
+	$(BIN)/python -m tests.crash.images --seed $(SEED)
+
 torture: $(VENV)/.installed
 	$(BIN)/python -m tests.crash.torture --kills $(KILLS) --seed $(SEED)
+
+mutants: $(VENV)/.installed
+	$(BIN)/python -m tests.mutants.run --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) demo-home

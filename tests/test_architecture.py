@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import re
 import runpy
 import subprocess
 import sys
@@ -68,10 +69,10 @@ TESTED_ELSEWHERE = {
     "journal/survey.py": "tests/journal/test_damage.py",
     "journal/writer.py": "tests/journal/test_log.py",
     "gpu/answer.py": "tests/cli/test_demo.py",
-    "gpu/manifest.py": "tests/gpu/test_checkpoint.py",
     "gpu/unpack.py": "tests/cli/test_demo.py",
-    "gpu/warm.py": "tests/gpu/test_worker.py",
     "cli/app.py": "tests/cli/test_commands.py",
+    "cli/clock.py": "tests/simulation/test_lives.py",
+    "cli/room.py": "tests/simulation/test_lives.py",
     "cli/control.py": "tests/cli/test_commands.py",
     "cli/home.py": "tests/cli/test_commands.py",
     "cli/identity.py": "tests/cli/test_daemon.py",
@@ -233,7 +234,24 @@ def test_the_lists_of_exceptions_are_true() -> None:
 def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= {".", *PACKAGES, "crash", "scenarios"}
+    assert folders <= {".", *PACKAGES, "crash", "scenarios", "simulation", "mutants"}
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    """`file.py::test_name`, the file once for several: a proof that is named can be run."""
+    here = {
+        (path.relative_to(ROOT / "tests").as_posix(), node.name)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    text = (ROOT / "docs" / "crash-safety.md").read_text(encoding="utf-8")
+    file, named = "", set()
+    for mention in re.finditer(r"`([\w/]+\.py)?::(test_\w+)", text):
+        file = mention[1] or file
+        named.add((file, mention[2]))
+    assert len(named) > 50
+    assert named <= here
 
 
 def test_the_diagrams_are_what_the_tables_say() -> None:

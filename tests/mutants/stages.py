@@ -1,0 +1,98 @@
+"""Which tests are asked about a mutant, and in which order: the cheapest and most telling first.
+
+The tests that mirror the mutated module come before everything; then those of its folder; then the simulated disk,
+which alone can see a missing sync; then what is built on the folder. The first that fails kills the mutant.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+SEEDS_FEW = 200
+SEEDS_MANY = 2_000
+"""Lives of a home on the simulated disk. Most of what can be seen is seen in the first few hundred."""
+
+
+class Stage(NamedTuple):
+    """One command. Exit code 0: it saw nothing wrong."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """Behind `python`."""
+    timeout_s: float
+
+
+PYTEST = (
+    *("-m", "pytest", "-x", "-rfE", "--no-header", "--tb=no", "--color=no", "-m", "not long"),
+    *(
+        "-p",
+        "no:cacheprovider",
+        "--timeout=100",
+        "--hypothesis-profile=ci",
+    ),  # ci: always the same examples
+)
+
+
+def tests(*targets: str, timeout_s: float) -> Stage:
+    return Stage(" ".join(targets), (*PYTEST, *targets), timeout_s)
+
+
+def simulation(seeds: int, timeout_s: float) -> Stage:
+    arguments = ("-m", "tests.simulation", "--seeds", str(seeds), "--failures", "1", "--jobs", "1")
+    return Stage(f"simulation of {seeds} seeds", arguments, timeout_s)
+
+
+JOURNAL = tests("tests/journal", timeout_s=180)
+CORE = tests("tests/core", "tests/scenarios", timeout_s=120)
+VIEWS = tests("tests/events", "tests/projections", timeout_s=120)
+SHELL = tests("tests/cli", "--ignore=tests/cli/test_demo.py", timeout_s=300)
+WORKER = tests("tests/gpu", timeout_s=300)
+DEMO = tests("tests/cli/test_demo.py", timeout_s=300)
+EVERY = Stage(
+    "every call failing", ("-m", "tests.simulation.every_call", "--stride", "5", "--jobs", "1"), timeout_s=400
+)
+FEW, MANY = simulation(SEEDS_FEW, timeout_s=300), simulation(SEEDS_MANY, timeout_s=1800)
+
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "events": (VIEWS, CORE, SHELL),
+    "journal": (JOURNAL, FEW, EVERY, SHELL, MANY),
+    "core": (CORE, VIEWS, FEW, SHELL, MANY),
+    "projections": (VIEWS, FEW, SHELL),
+    "gpu": (FEW, WORKER, EVERY, SHELL),
+    "gpu/unpack.py": (DEMO,),
+    "cli": (FEW, SHELL, EVERY, MANY),
+    "cli/demo.py": (DEMO,),
+}
+"""By folder, or by file where that is listed."""
+
+ALSO_TESTED_BY = {
+    "journal/lock.py": ("tests/journal/test_log.py",),
+    "journal/segments.py": ("tests/journal/test_log.py",),
+    "journal/writer.py": ("tests/journal/test_log.py",),
+    "journal/survey.py": ("tests/journal/test_damage.py",),
+    "gpu/manifest.py": ("tests/gpu/test_checkpoint.py",),
+    "gpu/commit.py": ("tests/gpu/test_checkpoint.py",),
+    "cli/daemon.py": ("tests/cli/test_daemon.py",),
+    "cli/ledger.py": ("tests/cli/test_daemon.py",),
+}
+"""What mirrors a module under another name."""
+
+
+def stages_for(root: Path, path: str, *, quick: bool = False) -> list[Stage]:
+    """What is asked about a mutant of the module at `path`, as far as it is there below `root`; `quick`: by the tests
+    of its own folder alone."""
+    module = PurePosixPath(path)
+    mirrors = sorted(
+        found.relative_to(root).as_posix() for found in (root / "tests" / module.parent).glob(f"test_{module.stem}*.py")
+    )
+    mirrors += [name for name in ALSO_TESTED_BY.get(path, ()) if (root / name).exists() and name not in mirrors]
+    first = [tests(*mirrors, timeout_s=180)] if mirrors else []
+    rest = (STAGES.get(path) or STAGES[module.parts[0]])[: 1 if quick else None]
+    simulated = (root / "tests" / "simulation" / "__main__.py").exists()
+    return [stage for stage in dict.fromkeys([*first, *rest]) if simulated or "tests.simulation" not in stage.arguments]
+
+
+def command(stage: Stage) -> list[str]:
+    return [sys.executable, *stage.arguments]
