@@ -27,7 +27,7 @@ import msgspec
 from events import codec
 from events.kinds import StepReached
 from journal import Journal, lines
-from journal.durable import Storage
+from journal.storage import Storage
 
 AT = "2026-11-22T03:00:00.123456Z"
 ROUNDS = 15
