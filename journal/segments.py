@@ -211,10 +211,9 @@ def keep_aside(storage: Storage, segment: Path, offset: int) -> Path | None:
 
 
 def make_kept_directory(storage: Storage, directory: Path) -> None:
+    """Its name is synced with whatever makes the bytes in it count no more: the next segment, in the same directory."""
     if not storage.exists(directory / KEPT):
         storage.mkdir(directory / KEPT, 0o700)
-        with opened(storage, directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
-            storage.fsync(fd)
 
 
 def sweep(storage: Storage, directory: Path, chain: Chain) -> None:

@@ -382,6 +382,13 @@ def test_the_reserve_is_real_and_comes_back(tmp_path: Path) -> None:
     assert reserve.exists()
 
 
+def test_the_reserve_is_made_again_under_the_lock(home: Path) -> None:
+    """Or another process could spend it while it is made."""
+    first, second = open_journal(home), open_journal(home, lock_timeout_s=0.01)
+    with first.transaction(), pytest.raises(LockBusy):
+        second.restore_reserve()
+
+
 def test_a_second_append_in_a_transaction_is_refused(home: Path) -> None:
     """One decision, one write."""
     with open_journal(home).transaction() as transaction:
