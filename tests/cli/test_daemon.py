@@ -198,6 +198,25 @@ def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monk
     assert given == [replace(train, attempt=2)]
 
 
+def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:
+    """What an attempt that has ended wrote may be swept by now; that is no sign of a failing disk."""
+    daemon = Daemon(home, until_idle=True, write=print)
+    daemon._ledger = Ledger.open(home)
+    late = worker.CheckpointWritten(
+        attempt=7,
+        checkpoint="step-00000003-attempt-0007",
+        global_step=3,
+        step=3,
+        parent=None,
+        size_bytes=1,
+        manifest_sha256="",
+        reason="steps",
+    )
+    assert daemon._is_whole(late)
+    assert daemon._broken is None
+    daemon._ledger.close()
+
+
 def test_a_skipped_job_keeps_what_it_has_committed(home: Home, drop: Drop, run: Run) -> None:
     """The running job ends at its next step; the next one begins from there."""
     drop("a.jsonl", "ok wait ok ok")
