@@ -67,7 +67,7 @@ class Daemon:
         self._refused: set[Path] = set()
         """Files that may not be read, said once."""
         self._signals = 0
-        self._recovered = False
+        self._started = self._recovered = False
         self._done = False
         self._full: str | None = None
         """What did not fit on the disk, as long as not even that could be journaled."""
@@ -113,18 +113,20 @@ class Daemon:
 
     def _recover(self) -> None:
         """No special path: say that a daemon is here, finish what was half done, and go on with what is owed."""
-        me = self._surroundings.identity()
-        self._narrator.look(self._ledger.state)
-        self._ledger.heartbeat_at = self._clock.now()
-        self._execute(
-            commands.StartDaemon(
-                pid=me.pid,
-                process_started_at=me.process_started_at,
-                boot_id=me.boot_id,
-                host=me.host,
-                keepstep=VERSION,
+        if not self._started:
+            me = self._surroundings.identity()
+            self._narrator.look(self._ledger.state)
+            self._ledger.heartbeat_at = self._clock.now()
+            self._execute(
+                commands.StartDaemon(
+                    pid=me.pid,
+                    process_started_at=me.process_started_at,
+                    boot_id=me.boot_id,
+                    host=me.host,
+                    keepstep=VERSION,
+                )
             )
-        )
+            self._started = True  # a full disk may have the rest begun again
         with self._ledger.exclusive():
             sweep_temporaries(self._home)
         for event in condemn_damaged(self._ledger):
@@ -151,10 +153,7 @@ class Daemon:
     def _turn(self) -> None:
         """One round. A disk without room ends no daemon: it says so, and goes on when there is some."""
         try:
-            if self._full is not None:
-                self._execute(commands.RunOutOfSpace(message=self._full))
-                self._full = None
-                sweep(self._ledger)
+            self._say_what_is_full()
             if not self._recovered:
                 self._recover()
             self._work()
@@ -162,13 +161,18 @@ class Daemon:
             if not is_full(error):
                 raise
             self._end_worker()
-            if self._full is None:
-                self._full = what_is_full(error)
-                return
-            # Not even that could be journaled.
+            self._full = self._full or what_is_full(error)
             if self._signals:
                 raise UserError(self._full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
+            with contextlib.suppress(NoSpace):  # not even that fits: the next turn tries again
+                self._say_what_is_full()
             self._surroundings.wait(self._room.wait_s)
+
+    def _say_what_is_full(self) -> None:
+        if self._full is not None:
+            self._execute(commands.RunOutOfSpace(message=self._full))
+            self._full = None
+            sweep(self._ledger)
 
     def _work(self) -> None:
         for event in self._ledger.catch_up():

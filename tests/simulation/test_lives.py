@@ -7,10 +7,12 @@ import os
 
 import pytest
 
+from events import kinds
 from tests.simulation.__main__ import play
 from tests.simulation.every_call import columns
 from tests.simulation.every_call import play as play_column
 from tests.simulation.lives import live
+from tests.simulation.world import ROOT, Fault, World
 
 SEEDS = int(os.environ.get("SEEDS", "2000"))
 STRIDE = 29
@@ -43,3 +45,22 @@ def test_a_seed_is_always_the_same_life() -> None:
         live(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))  # type: ignore[misc]
     assert told[0] == told[1]
     assert len(told[0]) > 10
+
+
+def test_a_full_disk_in_recovery_is_waited_out_in_peace() -> None:
+    """The daemon says once that it is here, once that the disk is full, and then waits; it does not run in circles."""
+    world = World(5)
+    world.hostile = False
+    world.lay_out()
+    left = world.disk.process("an earlier daemon")
+    for path in (ROOT / "data" / ".arriving", ROOT / "data" / ".arriving" / "normal-0123456789abcdef"):
+        left.mkdir(path)
+    world.write(left, path / "a.jsonl", b"1\n2\n")
+    world.faults[0] = Fault("ENOSPC", 1, for_ever=True, only="rename")
+    with world.books.open(segment_bytes=64 << 20):
+        assert world.run_daemon() is None
+        world.books.check_end()
+        said = [type(record.event) for record in world.books.check()[1]]
+    assert said.count(kinds.DaemonStarted) == 1
+    assert said.count(kinds.StorageExhausted) < 20
+    assert kinds.JobTrained in said

@@ -40,6 +40,8 @@ CONFIG = b'[model]\npath = "tiny"\n[checkpoints]\nevery_steps = %d\nkeep = %d\n[
 PATIENCE = 300
 TURNS = 6_000
 """Of one daemon; more means that it runs in circles."""
+CALLS = 500_000
+"""Of one seed, which has a few thousand; for circles without a turn."""
 
 
 class SimulatedClock(Clock):
@@ -130,6 +132,7 @@ class World:
 
     def _before_call(self, process: Process, name: str, path: str) -> None:
         self.calls += 1
+        assert self.calls < CALLS, "no end in sight"
         if self.calls == self.cut_at:
             self.note(f"  the power goes at {name} {path} of {process.name}")
             raise PowerCut
