@@ -96,7 +96,7 @@ def _put(path: Path, content: Content, watch: Callable[[bytes], None], storage: 
         content(path)
         fsync_file(path, storage=storage)
         return describe(path, watch, storage=storage)
-    with opened(storage, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) as fd:
+    with opened(storage, path, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
         write_all(storage, fd, content)
         storage.fsync(fd)
     watch(content)

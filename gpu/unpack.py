@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.worker import ENVIRONMENT
-from journal.durable import fsync_directory, fsync_tree, rename_durably
+from journal.durable import fsync_tree, rename_durably
 
 STAGING = ".staging-"
 
@@ -74,7 +74,6 @@ def _staging(target: Path) -> Iterator[Path]:
                 shutil.rmtree(leftover)
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     staging.chmod(0o755)  # mkdtemp is for secrets; a model is none
-    fsync_directory(target.parent)
     with _held(staging):
         try:
             yield staging

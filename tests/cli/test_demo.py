@@ -328,3 +328,30 @@ def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot be asked" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_an_unpacked_model_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power cut could leave a model of empty files that is never touched again."""
+    from gpu import unpack
+
+    order: list[str] = []
+    monkeypatch.setattr(unpack, "_convert", lambda source, directory: (directory / "config.json").write_text("{}"))
+    monkeypatch.setattr(unpack, "fsync_tree", lambda path: order.append("sync"))
+    monkeypatch.setattr(unpack, "rename_durably", lambda source, target: order.append("rename"))
+    unpack.unpack(tmp_path / "any.gguf", tmp_path / "model")
+    assert order == ["sync", "rename"]
+
+
+def test_two_that_unpack_at_once_leave_each_others_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second finds the first's directory held, and does not take it for debris."""
+    from gpu import unpack
+
+    def convert(source: Path, directory: Path) -> None:
+        (directory / "config.json").write_text("{}", encoding="utf-8")
+        if source.name == "first.gguf":
+            unpack.unpack(tmp_path / "second.gguf", tmp_path / "model")
+        assert (directory / "config.json").exists()
+
+    monkeypatch.setattr(unpack, "_convert", convert)
+    unpack.unpack(tmp_path / "first.gguf", tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

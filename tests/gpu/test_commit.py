@@ -114,3 +114,25 @@ def test_progress_is_told_in_bytes_on_disk(tmp_path: Path) -> None:
     seen: list[bytes] = []
     done = commit(tmp_path, manifest(), {**CONTENTS, "w": lambda path: path.write_bytes(b"x" * 50)}, seen.append)  # type: ignore[dict-item,return-value]
     assert sum(map(len, seen)) == done.size_bytes
+
+
+class Synced(Storage):
+    """Remembers what was synced."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def fsync(self, fd: int) -> None:
+        self.names.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        super().fsync(fd)
+
+
+def test_a_file_that_a_library_writes_is_synced_too(tmp_path: Path) -> None:
+    """safetensors opens, writes and closes its own."""
+    disk = Synced()
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"z")
+
+    commit(tmp_path, manifest(), {**CONTENTS, "z": write}, storage=disk)
+    assert "z" in disk.names

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from events.settings import LoraSettings
+from gpu import model as model_module
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.model import build, model_location
@@ -91,4 +92,19 @@ def lose_a_tensor(file: Path) -> None:
 def test_a_model_with_a_gap_is_refused_not_filled_with_random_numbers(tmp_path: Path, change: Any, says: str) -> None:
     home = damaged(tmp_path, change)
     with pytest.raises(ModelUnusable, match=says):
+        build(settings(LORA), home.path, CPU)
+
+
+def test_nothing_is_trained_in_less_than_float32(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small steps would be rounded away; whatever a library thinks best, it is refused."""
+    real = model_module._with_lora
+
+    def halved(*arguments: Any) -> Any:
+        trained = real(*arguments)
+        name, parameter = next(iter(trained.parameters.items()))
+        trained.parameters[name] = torch.nn.Parameter(parameter.detach().to(torch.bfloat16))
+        return trained
+
+    monkeypatch.setattr(model_module, "_with_lora", halved)
+    with pytest.raises(ModelUnusable, match=r"would be trained in torch\.bfloat16"):
         build(settings(LORA), home.path, CPU)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from events.settings import LoraSettings
-from events.worker import Heartbeat, Prepared, Step
+from events.worker import Heartbeat, Prepare, Prepared, Step, Train
 from gpu.crashpoints import WORKER
 from gpu.errors import CheckpointForeign
 from gpu.manifest import MANIFEST, read_manifest
@@ -138,3 +138,13 @@ def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_tabl
     assert sorted(first) == sorted(set(table) - {"yield_saved", "yielded"})
     seen_early = [point for point in first if point != "yield_seen"]  # seen before the last save, told behind it
     assert seen_early == [point for point in table if point in seen_early]
+
+
+def test_training_what_another_attempt_prepared_is_refused(home: Home) -> None:
+    """An order that was given out of turn: the tokens in memory may be another file's."""
+    warm = home.cold()
+    job = home.add(FIRST)
+    warm.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
+    order = Train(attempt=2, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
+    with pytest.raises(ValueError, match="before it was prepared"):
+        warm.train(order)
