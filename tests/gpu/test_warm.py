@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,23 @@ def test_training_what_another_attempt_prepared_is_refused(home: Home) -> None:
     order = Train(attempt=2, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
     with pytest.raises(ValueError, match="before it was prepared"):
         warm.train(order)
+
+
+def test_a_part_of_a_job_can_be_run_again_behind_another_jobs_checkpoint(home: Home) -> None:
+    """Its batches are no business of that checkpoint's, and the log of it is another job's."""
+    first, second = home.add(FIRST), home.add(SECOND)
+    checkpoint = home.learn(home.cold(), first, settings(LORA))
+    stands_at = read_manifest(home.path / "checkpoints" / checkpoint).cursor.global_step
+    again = home.learn(
+        home.cold(), second, settings(LORA), step=1, global_step=stands_at, until=2, checkpoint=checkpoint
+    )
+    state = json.loads((home.path / "checkpoints" / again / "trainer_state.json").read_bytes())
+    assert [entry["step"] for entry in state["log_history"]] == [stands_at + 1]
+
+
+def test_a_checkpoint_that_stands_elsewhere_than_the_order_says_is_not_gone_on_from(home: Home) -> None:
+    """Daemon and worker would count differently from there on."""
+    job = home.add(FIRST)
+    checkpoint = home.learn(home.cold(), job, settings(LORA), until=2)
+    with pytest.raises(ValueError, match="the order says"):
+        home.learn(home.cold(), job, settings(LORA), step=2, global_step=7, checkpoint=checkpoint)
