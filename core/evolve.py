@@ -339,7 +339,7 @@ def _checkpoint_quarantined(state: State, event: kinds.CheckpointQuarantined) ->
     if not kept and state.past_from > 0:
         raise _illegal(event, state.daemon.status, f"the steps up to {state.past_from} cannot be run again")
     left = replace(state, checkpoints=kept, quarantined=(*state.quarantined, event.checkpoint))
-    if state.past_from > 0 and state.checkpoints[0].id == event.checkpoint:
+    if state.past_from > 0:
         left = forgotten(left)  # before anything was pruned, the base itself lies behind the oldest
     return run_again(left, left.global_step)  # behind an ancestor nothing: the head stays
 
