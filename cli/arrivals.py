@@ -65,6 +65,8 @@ def finish_arrivals(ledger: Ledger) -> None:
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), _held(storage, arriving / name) as ours:
             if ours:
+                for there in (arriving, arriving / name):  # its process may have died before it could sync these
+                    durable.fsync_directory(there, storage=storage)
                 _finish(ledger, arriving / name)
 
 

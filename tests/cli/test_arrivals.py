@@ -412,6 +412,35 @@ def test_a_file_on_its_way_survives_whatever_the_power_cut_takes() -> None:
         assert len(ledger.state.queue) == 1
 
 
+def test_what_a_dead_process_moved_is_on_disk_before_it_is_accepted() -> None:
+    """Killed between the rename out of the inbox and its sync; accepted by the next, and then the power goes."""
+    for seed in range(20):
+        disk = disk_of(seed)
+        home, ledger = opened_on(disk)
+        path = home.inbox / "a.jsonl"
+        write(home, path, b"row\n")
+
+        def die() -> None:
+            raise Dead
+
+        meanwhile(disk, "fsync", "/.arriving/normal-", die)
+        with pytest.raises(Dead):
+            take_from_inbox(ledger, path, "normal")
+        home.storage.die()  # type: ignore[attr-defined]
+        home, ledger = opened_on(disk)
+
+        def cut() -> None:
+            raise PowerCut
+
+        meanwhile(disk, "rename", "/home/data/", cut)
+        with pytest.raises(PowerCut):
+            finish_arrivals(ledger)
+        disk.cut_power()
+        left = disk.process("afterwards")
+        (there,) = left.names(home.data / ".arriving")
+        assert left.names(home.data / ".arriving" / there) == ["a.jsonl"]
+
+
 def test_the_report_of_a_rejected_file_is_on_disk_with_it() -> None:
     """Whole, not a name without content."""
     for seed in range(20):
