@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from cli.errors import UserError
 from cli.home import Home
+from cli.identity import DaemonLock, this_process
 from cli.ledger import Ledger
+from cli.repair import repair_journal
+from cli.status import current
 from cli.sweep import CONDEMNED, discard, sweep, sweep_temporaries
+from core.commands import Pause, Resume
 from events.codec import encode
 from events.kinds import JournalRepaired
 
@@ -71,3 +78,23 @@ def test_behind_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
     ledger.close()
     assert names(home) == set()
     assert (home.quarantine / "step-00000009-attempt-0001" / "file").exists()
+
+
+def test_a_repair_is_refused_while_a_daemon_runs(home: Home) -> None:
+    """It would fold and sweep under the daemon's feet."""
+    lock = DaemonLock(home)
+    lock.take(this_process())
+    with pytest.raises(UserError, match="already runs"):
+        repair_journal(home, accept_loss=True)
+    lock.release()
+
+
+def test_a_status_that_is_behind_is_not_believed(home: Home) -> None:
+    """Somebody appended, and what was shown of it is gone: the journal is asked."""
+    ledger = Ledger.open(home)
+    ledger.execute(Pause())
+    behind = home.status.read_bytes()
+    ledger.execute(Resume())
+    ledger.close()
+    home.status.write_bytes(behind)
+    assert current(home)[0].daemon.status == "off"
