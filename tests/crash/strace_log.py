@@ -29,6 +29,7 @@ _FILE = re.compile(rf"(?:\b\d+|AT_FDCWD)<({_HEX})>(\(deleted\))?")
 _LINE = re.compile(r"(\d+)\s+(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))", re.DOTALL)
 _RESULT = re.compile(rf"\)\s+= (-?\d+|\?)(?:<({_HEX})>)?[^)]*(?:\([^)]*\))?$")
 _UNFINISHED = " <unfinished ...>"
+_DETACHED = " <detached ...>"  # killed so early that not even a question mark was left
 
 
 class Call(NamedTuple):
@@ -53,6 +54,10 @@ class NotReplayable(Exception):
     """A call in the recording has an effect that cannot be told from its arguments."""
 
 
+class KilledInside(NotReplayable):
+    """A process was killed within a call that changes a file: whether it came to pass is not in the recording."""
+
+
 def why_not() -> str:
     """Why nothing can be recorded on this machine; empty if it can."""
     if shutil.which("strace") is None:
@@ -70,7 +75,7 @@ def command(log: Path) -> list[str]:
 
 
 def read_log(log: Path, root: Path) -> list[Call]:
-    """The calls on files below `root`. Raises NotReplayable."""
+    """The calls on files below `root`. Raises NotReplayable, and KilledInside of it if another try may do."""
     with log.open(encoding="utf-8") as lines:
         return _read(lines, os.fspath(root) + "/")
 
@@ -88,6 +93,8 @@ def _read(lines: Iterable[str], root: str) -> list[Call]:
         if resumed:
             name, start, began = begun.pop(pid)
             arguments = start + rest
+        elif arguments.endswith(_DETACHED):
+            arguments = f"{arguments.removesuffix(_DETACHED)}) = ?"
         elif arguments.endswith(_UNFINISHED):
             start = arguments.removesuffix(_UNFINISHED)
             count = start.rpartition(", ")[2]
@@ -107,6 +114,8 @@ def _read(lines: Iterable[str], root: str) -> list[Call]:
             positions[call.path] = at + len(call.data)
         if call.kind != "open":
             calls.append(call)
+    for name, start, _ in begun.values():
+        _refuse_if_it_changes(name, start, root)
     return calls
 
 
@@ -116,6 +125,8 @@ def _call(name: str, text: str, root: str, began: int) -> Call | None:
     result = _RESULT.search(text)
     if result is None:
         raise NotReplayable(f"{name}({text[:300]}")
+    if result[1] == "?":
+        _refuse_if_it_changes(name, text[: result.start()], root)
     if result[1].startswith("-") or result[1] == "?":
         return None
     arguments = text[: result.start()]
@@ -163,6 +174,17 @@ def _call(name: str, text: str, root: str, began: int) -> Call | None:
     raise NotReplayable(f"{name} of {path}")
 
 
+def _refuse_if_it_changes(name: str, arguments: str, root: str) -> None:
+    """Raises KilledInside if the call, had it come to its end, would have changed a file below `root`."""
+    if name in _CHANGES_NOTHING or (
+        name.startswith("open") and "O_CREAT" not in arguments and "O_TRUNC" not in arguments
+    ):
+        return
+    for path in _paths(name, arguments, None):
+        if path.startswith(root):
+            raise KilledInside(f"{name} of {path.removeprefix(root)}")
+
+
 def _paths(name: str, arguments: str, opened: str | None) -> Iterator[str]:
     """The files that a call is about, as absolute paths."""
     if opened is not None and name in {"open", "openat", "creat"}:
@@ -187,6 +209,9 @@ _NAMED = {
     "open", "openat", "openat2", "creat", "truncate", "rename", "renameat", "renameat2", "unlink", "unlinkat", "link",
     "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "rmdir",
 }  # fmt: skip
+
+
+_CHANGES_NOTHING = {"said", "fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "mmap"}
 
 
 def _strings(arguments: str) -> Sequence[bytes]:

@@ -183,6 +183,31 @@ def test_real_checkpoints_without_their_syncs_are_found_out(real: Recording, kin
     assert "step-0" in said(report)
 
 
+def _line(call: str) -> str:
+    """A line of a log, its strings as strace is asked to write them."""
+    return re.sub(r"«(.*?)»", lambda found: "".join(f"\\x{byte:02x}" for byte in found[1].encode()), f"7 {call}\n")
+
+
+RENAME = _line('rename("«/h/a»", "«/h/b»"').rstrip("\n")
+
+
+@pytest.mark.parametrize("cut", [[f"{RENAME} <unfinished ...>"], [f"{RENAME} <detached ...>"], [f"{RENAME}) = ?"]])
+def test_a_recording_whose_kill_fell_within_a_change_is_not_believed(tmp_path: Path, cut: list[str]) -> None:
+    """The rename may have come to pass or not; what follows would be replayed on the wrong disk."""
+    log = tmp_path / "log"
+    log.write_text("\n".join(cut) + "\n")
+    with pytest.raises(strace_log.KilledInside, match="rename of a"):
+        strace_log.read_log(log, Path("/h"))
+    assert strace_log.read_log(log, Path("/elsewhere")) == []
+
+
+def test_a_recording_whose_kill_fell_within_a_sync_is_believed(tmp_path: Path) -> None:
+    """Whether it came to pass changes only what may be lost, and taking it for not done promises less."""
+    log = tmp_path / "log"
+    log.write_text(_line('rename("«/h/a»", "«/h/b»") = 0') + _line("fsync(3<«/h/b»> <detached ...>"))
+    assert [call.kind for call in strace_log.read_log(log, Path("/h"))] == ["rename"]
+
+
 def test_a_write_is_torn_at_its_sectors() -> None:
     """Old, new, zeros, each sector alone; nothing twice."""
     old, new = b"a" * 600, b"a" * 600 + b"b" * 600
