@@ -12,10 +12,10 @@ is how an earlier file with the same bytes is known, however long ago that was.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +28,7 @@ from core.commands import AddFile
 from events.kinds import AnyEvent, FileDuplicate
 from events.values import Priority
 from gpu.crashpoints import reached
+from gpu.manifest import describe
 from journal import durable
 from journal.storage import REAL, Storage
 
@@ -108,11 +109,10 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
 
     A file of that name may lie there from an earlier night: nothing is overwritten.
     """
-    storage, target, before = home.storage, home.rejected / safe_name(name), home.rejected / safe_name(name)
-    taken = 1
+    storage, names = home.storage, _names_in_rejected(home, safe_name(name))
+    before = target = next(names)
     while storage.exists(target):
-        taken, before = taken + 1, target
-        target = home.rejected / f"{taken}-{safe_name(name)}"
+        before, target = target, next(names)
     if not storage.exists(source):  # moved by a process that may have died before it could sync that
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
@@ -126,6 +126,12 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
     return target
 
 
+def _names_in_rejected(home: Home, name: str) -> Iterator[Path]:
+    yield home.rejected / name
+    for taken in count(2):
+        yield home.rejected / f"{taken}-{name}"
+
+
 def _return(home: Home, file: Path, job: str) -> None:
     message = "a file with the very same bytes was accepted before, so this one is not learned again"
     report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
@@ -134,11 +140,7 @@ def _return(home: Home, file: Path, job: str) -> None:
 
 def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
     """The SHA-256 of a file, in hexadecimal; its job's id."""
-    digest = hashlib.sha256()
-    with durable.opened(storage, path, os.O_RDONLY) as fd:
-        for chunk in durable.chunks(storage, fd):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return describe(path, storage=storage).sha256
 
 
 def shown_name(path: Path) -> str:

@@ -82,7 +82,7 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
         found.append(each)
         if not json:
             print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next may take a while
-    then = what_follows(found)
+    then = what_follows(_state(home), found)
     if json:
         rows = [
             {
@@ -108,7 +108,7 @@ def proved(home: Home, *, deep: bool) -> Iterator[Found]:
 
     for checkpoint in _state(home).checkpoints:
         directory = home.checkpoints / checkpoint.id
-        problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True)
+        problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
         if problem is None and deep:
             problem = _examined(directory)
         # A daemon that runs may have given it up while it was read: the journal says so before the directory goes.
@@ -116,29 +116,33 @@ def proved(home: Home, *, deep: bool) -> Iterator[Found]:
             yield Found(checkpoint, problem)
 
 
-def what_follows(found: Sequence[Found]) -> str | None:
-    """What the daemon will do about what is bad (`core/reports.py`, `_condemned`); None if nothing is."""
-    bad = [checkpoint.id for checkpoint, problem in found if problem is not None]
-    if not bad:
+def what_follows(state: State, found: Sequence[Found]) -> str | None:
+    """What a daemon that starts now does about what is bad, as the machine decides it; None if nothing is."""
+    from core.commands import AnyCommand, CondemnCheckpoint, StartDaemon
+    from core.decide import decide
+    from core.evolve import evolve
+
+    head = state.head
+    bad = [CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem) for checkpoint, problem in found if problem]
+    if head is None or not bad:
         return None
-    head = found[-1].checkpoint
-    good = next((checkpoint for checkpoint, problem in reversed(found) if problem is None), None)
-    if good == head:
-        return (
-            f"nothing is lost: {head.id}, which the next step starts from, is good, "
-            f"and {', '.join(bad)} would be needed only if that one fell"
-        )
-    if good is None and found[0].checkpoint.parent is not None:
+    start = StartDaemon(pid=0, process_started_at=0.0, boot_id="", host="", keepstep="")
+    orders: list[AnyCommand] = [start, *bad]
+    for command in orders:
+        for event in decide(state, command, 0.0):
+            state = evolve(state, event)
+    names = [each.checkpoint for each in bad]
+    if any(left.id in names for left in state.checkpoints):
         return (
             "no good checkpoint is left to go back to, and the daemon will wait for you: "
             f"put back an undamaged copy of {head.id} from a backup, then `keepstep resume`"
         )
-    steps_from, origin = (good.global_step, good.id) if good is not None else (0, "the base model")
-    fallen = [checkpoint.id for checkpoint, _ in found if good is None or checkpoint.global_step > good.global_step]
-    return (
-        f"at its next start the daemon sets {', '.join(fallen)} aside in quarantine/ and runs the steps "
-        f"{steps_from + 1} to {head.global_step} again from {origin}, to the same bits"
-    )
+    aside = f"at its next start the daemon sets {', '.join(names)} aside in quarantine/"
+    if state.head == head:
+        return f"{aside}; nothing is lost: {head.id}, which the next step starts from, is good"
+    origin = state.head.id if state.head is not None else "the base model"
+    again = f"runs the steps {state.global_step + 1} to {head.global_step} again from {origin}"
+    return f"{aside} and {again}, to the same bits"
 
 
 def _state(home: Home) -> State:

@@ -161,12 +161,12 @@ class Daemon:
             if not is_full(error):
                 raise
             self._end_worker()
-            self._full = self._full or what_is_full(error)
+            full = self._full or what_is_full(error)
             if self._signals:
-                raise UserError(self._full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
-            with contextlib.suppress(NoSpace):  # not even that fits: the next turn tries again
-                self._say_what_is_full()
-            self._surroundings.wait(self._room.wait_s)
+                raise UserError(full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
+            if self._full is not None or self._ledger.state.full is not None:  # said, or not even that fits
+                self._surroundings.wait(self._room.wait_s)
+            self._full = full
 
     def _say_what_is_full(self) -> None:
         if self._full is not None:

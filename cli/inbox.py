@@ -14,7 +14,6 @@ from pathlib import Path
 
 from cli.home import Home
 from events.values import Priority
-from journal.durable import make_directory
 from journal.storage import Storage
 
 POLL_EVERY_S = 2.0
@@ -44,9 +43,7 @@ class Inbox:
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}
 
     def directories(self) -> list[Path]:
-        """What there is to watch; each is made if it is missing."""
-        for directory in self._lanes:
-            make_directory(directory, storage=self._storage)
+        """What there is to watch."""
         return list(self._lanes)
 
     def heard(self, path: Path) -> None:

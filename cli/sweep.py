@@ -15,12 +15,12 @@ from cli.ledger import Ledger
 from core.commands import CondemnCheckpoint, RecordSwept
 from events.kinds import AnyEvent
 from events.values import is_checkpoint_id
+from gpu.commit import STAGING
 from gpu.crashpoints import reached
 from gpu.manifest import problem_of
 from journal import durable
 from journal.storage import Storage
 
-STAGING = ".staging-"
 CONDEMNED = ".condemned-"
 """What is being deleted is renamed first, so that half of a checkpoint never goes by its name."""
 

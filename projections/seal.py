@@ -7,7 +7,16 @@ start, or as a witness of how far the journal had been: so it must be able to te
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
+
+import msgspec
+
+from journal import durable
+from journal.storage import Storage
+
+View = TypeVar("View")
 
 _END = re.compile(rb',\s*"check": ?"([0-9a-f]{8})"\s*\}\s*\Z')
 
@@ -22,3 +31,12 @@ def is_sealed(data: bytes) -> bool:
     """Whether this is, byte for byte, what `sealed` made."""
     end = _END.search(data)
     return end is not None and end[1] == b"%08x" % crc32(data[: end.start()])
+
+
+def read_sealed(path: Path, decoder: msgspec.json.Decoder[View], storage: Storage) -> View | None:
+    """What was written there. Gone, spoiled or of another shape is the same as never written: None."""
+    try:
+        data = durable.read_file(path, storage=storage)
+        return decoder.decode(data) if is_sealed(data) else None
+    except (OSError, msgspec.MsgspecError):
+        return None

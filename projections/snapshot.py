@@ -21,7 +21,7 @@ from core.maps import Map
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.progress import Folded
-from projections.seal import is_sealed, sealed
+from projections.seal import read_sealed, sealed
 
 
 class Snapshot(Struct, frozen=True):
@@ -52,11 +52,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -
 
 def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
     """The snapshot at `path`, if it is there, whole, and folded by this very code."""
-    try:
-        data = durable.read_file(path, storage=storage)
-        snapshot = _decoder.decode(data) if is_sealed(data) else None
-    except (OSError, msgspec.MsgspecError):
-        return None  # a cache: gone, spoiled or of another shape is the same as never written
+    snapshot = read_sealed(path, _decoder, storage)
     return snapshot if snapshot is not None and snapshot.reducer == reducer_version() else None
 
 

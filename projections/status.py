@@ -19,7 +19,7 @@ from events.values import Number
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.progress import Folded, Progress, Trouble
-from projections.seal import is_sealed, sealed
+from projections.seal import read_sealed, sealed
 
 QUEUE_SHOWN = 20
 """The status stays small however long the queue; `keepstep queue` lists it whole."""
@@ -200,11 +200,7 @@ def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> No
 
 def read_status(path: Path, *, storage: Storage = REAL) -> StatusView | None:
     """The status file; None if it is missing or is not one."""
-    try:
-        data = durable.read_file(path, storage=storage)
-        return _decoder.decode(data) if is_sealed(data) else None
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_sealed(path, _decoder, storage)
 
 
 _decoder: msgspec.json.Decoder[StatusView] = msgspec.json.Decoder(StatusView)

@@ -19,6 +19,7 @@ from cli.home import Home
 from cli.reading import read_only
 from core.state import Checkpoint
 from gpu.commit import commit
+from tests.core.test_stretches import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -97,7 +98,7 @@ def test_one_that_was_pruned_while_it_was_read_is_no_error(
 ) -> None:
     older, head = committed
     state = read_only(home)[0].state
-    states = [state, msgspec.structs.replace(state, checkpoints=(head,))]
+    states = [state, *[msgspec.structs.replace(state, checkpoints=(head,))] * 2]
     monkeypatch.setattr(cli.checkpoints, "_state", lambda _: states.pop(0))
     shutil.rmtree(home.checkpoints / older.id)
     code, said = keepstep(home, "checkpoints", "verify")
@@ -137,26 +138,21 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
 
 
 @pytest.mark.parametrize(
-    ("oldest_has_a_parent", "good", "says"),
+    ("pruned", "bad", "says"),
     [
-        (True, [True, True, True], None),
-        (True, [False, True, True], "nothing is lost: c3, which the next step starts from, is good, and c1 would"),
-        (True, [True, True, False], "sets c3 aside in quarantine/ and runs the steps 3 to 3 again from c2"),
-        (True, [True, False, False], "sets c2, c3 aside in quarantine/ and runs the steps 2 to 3 again from c1"),
-        (True, [False, True, False], "sets c3 aside in quarantine/ and runs the steps 3 to 3 again from c2"),
-        (
-            False,
-            [False] * 3,
-            "sets c1, c2, c3 aside in quarantine/ and runs the steps 1 to 3 again from the base model",
-        ),
-        (True, [False] * 3, "no good checkpoint is left to go back to, and the daemon will wait for you"),
+        (True, [], None),
+        (True, [8], "sets 8 aside in quarantine/; nothing is lost: 14, which the next step starts from, is good"),
+        (True, [14], "sets 14 aside in quarantine/ and runs the steps 13 to 14 again from 12, to the same bits"),
+        (True, [10, 12, 14], "sets 10, 12, 14 aside in quarantine/ and runs the steps 9 to 14 again from 8,"),
+        (True, [8, 12, 14], "sets 8, 12, 14 aside in quarantine/ and runs the steps 11 to 14 again from 10,"),
+        (False, [2, 4, 6, 8, 10, 12, 14], "aside in quarantine/ and runs the steps 1 to 14 again from the base model,"),
+        (True, [8, 10, 12, 14], "no good checkpoint is left to go back to, and the daemon will wait for you: put back"),
     ],
 )
-def test_what_follows_is_what_the_machine_does(oldest_has_a_parent: bool, good: list[bool], says: str | None) -> None:
-    parents = ["c0" if oldest_has_a_parent else None, "c1", "c2"]
-    found = [
-        Found(checkpoint(step, parent), None if fine else "bad")
-        for step, parent, fine in zip((1, 2, 3), parents, good, strict=True)
-    ]
-    then = what_follows(found)
+def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
+    state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
+    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
+    then = what_follows(state, found)
+    for each in state.checkpoints:
+        then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)

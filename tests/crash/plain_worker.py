@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,12 +18,11 @@ from events.kinds import CheckpointReason
 from events.settings import Plan
 from events.values import checkpoint_id
 from events.worker import CheckpointWritten, Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
+from gpu.commit import commit
 from gpu.desk import SocketDesk
-from gpu.errors import StorageFailed
 from gpu.link import connect
-from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe, verify
+from gpu.manifest import Cursor, Lineage, Manifest, verify
 from gpu.worker import carry_out
-from journal.durable import fsync_directory, fsync_file, rename_durably
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -99,35 +97,23 @@ class PlainWarm:
     ) -> str:
         assert self._job is not None
         name = checkpoint_id(global_step, order.attempt)
-        final = self._home / "checkpoints" / name
-        staging = final.with_name(f".staging-{name}")
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            (staging / WEIGHTS).write_bytes(state * (WEIGHTS_BYTES // len(state)))
-            fsync_file(staging / WEIGHTS)
-            manifest = Manifest(
-                checkpoint=name,
-                cursor=Cursor(job=self._job.job, global_step=global_step, step=step, steps_total=self._steps, epoch=1),
-                lineage=Lineage(
-                    attempt=order.attempt,
-                    parent=parent,
-                    data_sha256=self._job.job,
-                    batches_sha256="",
-                    tokenizer_sha256="",
-                    settings=self._job.settings,
-                ),
-                parameters=(),
-                optimizer="none",
-                environment={},
-                files={WEIGHTS: describe(staging / WEIGHTS)},
-            ).encode()
-            (staging / MANIFEST).write_bytes(manifest)
-            fsync_file(staging / MANIFEST)
-            fsync_directory(staging)
-            rename_durably(staging, final)
-        except OSError as error:
-            raise StorageFailed(staging, error) from error
+        manifest = Manifest(
+            checkpoint=name,
+            cursor=Cursor(job=self._job.job, global_step=global_step, step=step, steps_total=self._steps, epoch=1),
+            lineage=Lineage(
+                attempt=order.attempt,
+                parent=parent,
+                data_sha256=self._job.job,
+                batches_sha256="",
+                tokenizer_sha256="",
+                settings=self._job.settings,
+            ),
+            parameters=(),
+            optimizer="none",
+            environment={},
+            files={},
+        )
+        done = commit(self._home / "checkpoints", manifest, {WEIGHTS: state * (WEIGHTS_BYTES // len(state))})
         self._desk.tell(
             CheckpointWritten(
                 attempt=order.attempt,
@@ -135,8 +121,8 @@ class PlainWarm:
                 global_step=global_step,
                 step=step,
                 parent=parent,
-                size_bytes=WEIGHTS_BYTES + len(manifest),
-                manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+                size_bytes=done.size_bytes,
+                manifest_sha256=done.manifest_sha256,
                 reason=reason,
             )
         )
