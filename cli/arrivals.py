@@ -66,7 +66,9 @@ def finish_arrivals(ledger: Ledger) -> None:
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), _held(storage, arriving / name) as ours:
             if ours:
-                for there in (arriving, arriving / name):  # its process may have died before it could sync these
+                # Its process may have died before it could sync these. A file that it moved on is at its new place on
+                # disk with that, before this directory, which it was moved out of, can be gone.
+                for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
                 _finish(ledger, arriving / name)
 
@@ -79,11 +81,7 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
         if durable.is_temporary(name):  # a copy that was not finished; its source is where it was
             storage.unlink(directory / name)
     file = next((directory / name for name in names if not durable.is_temporary(name)), None)
-    if file is None:
-        # Moved on by a process that may have died before it could sync that; this directory is removed next, and must
-        # not be gone from disk while the file is still in it there.
-        for there in (home.data, home.rejected):
-            durable.fsync_directory(there, storage=storage)
+    if file is None:  # moved on by a process that died behind that
         return ()
     job = _settled_sha256(file, storage)
     target = home.data_file(job)
