@@ -24,7 +24,7 @@ import msgspec
 from cli.clock import timestamp
 from cli.home import Home
 from cli.ledger import Ledger
-from core.commands import AddFile
+from core.commands import AddFile, Skip
 from events.kinds import AnyEvent, FileDuplicate
 from events.values import Priority
 from gpu.crashpoints import reached
@@ -100,6 +100,16 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
             durable.rename_durably(file, target, storage=storage)
         reached("arrival_named")
     return events
+
+
+def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:
+    """Pass a job over; None: the current one. Raises core.errors.Refused, and as `take_copy`.
+
+    Its file may still be on its way. A job that is skipped is known no more but by its file in `data/`, so that is put
+    there first: else it would be accepted again by whoever takes the file on.
+    """
+    finish_arrivals(ledger)
+    return ledger.execute(Skip(job=job))
 
 
 def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, object]) -> Path:

@@ -65,8 +65,10 @@ def stop(home_option: Path | None) -> None:
 
 def skip(home_option: Path | None, job: str | None) -> None:
     """`keepstep skip`."""
+    from cli.arrivals import skip_job
+
     with closing(Ledger.open(find_home(home_option))) as ledger:
-        events = ledger.execute(commands.Skip(job=None if job is None else job_id(ledger.state, job)))
+        events = skip_job(ledger, None if job is None else job_id(ledger.state, job))
     running = any(isinstance(event, kinds.JobSkipRequested) for event in events)
     typer.echo("skipped at the next step; what it has learned is committed" if running else "skipped")
 

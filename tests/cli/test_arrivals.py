@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -19,6 +20,7 @@ from cli.arrivals import (
     is_duplicate,
     put_in_rejected,
     safe_name,
+    skip_job,
     take_copy,
     take_from_inbox,
 )
@@ -88,6 +90,25 @@ def test_killed_anywhere_the_file_is_taken_on_once(
     assert home.data_file(job).exists()
     assert not list((home.data / ".arriving").iterdir())
     again.close()
+
+
+def test_a_skipped_file_that_was_on_its_way_is_not_accepted_again(
+    home: Home, drop: Callable[..., Path], die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died between journaling it and naming it; skipped there and then it must not become unknown."""
+    path = drop("a.jsonl", "ok")
+    job = file_sha256(path)
+    dying = Ledger.open(home)
+    die_at("arrival_journaled")
+    with pytest.raises(Killed):
+        take_from_inbox(dying, path, "normal")
+    dying.close()
+    monkeypatch.undo()
+    with closing(Ledger.open(home)) as again:
+        skip_job(again, job)
+        finish_arrivals(again)
+        assert not len(again.state.queue)
+        assert home.data_file(job).exists()
 
 
 def test_a_copy_leaves_the_original_where_it_is(home: Home, ledger: Ledger, tmp_path: Path) -> None:

@@ -168,8 +168,10 @@ def _rot(world: World, counts: Counter[str]) -> None:
         path = world.random.choice(paths)
         world.note(f"  rot in {path}")
         counts["bit rot"] += 1
-        world.books.rotten.add(str(path))
-        world.copies.setdefault(str(path), world.read(path))
+        for name in paths:  # a power cut within a rename may have left one file under two names
+            if world.disk.find(str(name)) is world.disk.find(str(path)):
+                world.books.rotten.add(str(name))
+                world.copies.setdefault(str(name), world.read(name))
         world.disk.rot(path)
 
 
@@ -210,7 +212,7 @@ def _mend(world: World) -> bool:
             if hold is not None and Path(path).parts[3] in hold.reason and process.exists(Path(path).parent):
                 write_atomically(Path(path), world.copies[path], sync=True, storage=process)
                 world.books.rotten.discard(path)
-        for data in world.contents:
+        for data in (*world.contents, *world.copies.values()):  # it may have been half a file when it was accepted
             path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
             if hold is not None and path.name in hold.reason and not process.exists(path):
                 write_atomically(path, data, sync=True, storage=process)

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cli.arrivals import finish_arrivals, take_copy
+from cli.arrivals import finish_arrivals, skip_job, take_copy
 from cli.clock import Clock
 from cli.daemon import Daemon
 from cli.errors import exit_code_of
@@ -266,13 +266,15 @@ class World:
             with self.ledger(process) as ledger:
                 finish_arrivals(ledger)
                 take_copy(ledger, path, "high")
+        elif what == "skip":
+            with self.ledger(process) as ledger:
+                skip_job(ledger, None)
         else:
             with self.ledger(process) as ledger:
                 failed = next((job for job, _ in ledger.state.failed.items()), "none")
                 wanted: dict[str, AnyCommand] = {
                     "pause": commands.Pause(),
                     "resume": commands.Resume(),
-                    "skip": commands.Skip(),
                     "retry": commands.Retry(job=failed),
                     "stop": commands.Stop(alive=self.daemon is not None and not self.daemon.dead),
                 }
