@@ -1,10 +1,13 @@
-"""`keepstep checkpoints` lists what is committed; `keepstep checkpoints verify` proves it. Neither changes anything."""
+"""`keepstep checkpoints` lists what is committed, `verify` proves it, `export` makes an ordinary model of it.
+
+None of them changes anything in the home.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -45,6 +48,23 @@ def verify(
     outer_home, outer_json = context.obj
     if not verify_checkpoints(find_home(home or outer_home), deep=deep, json=json or outer_json):
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    to: Annotated[Path, typer.Option("--to", help="The model's new directory, outside the home.")],
+    checkpoint: Annotated[Optional[str], typer.Argument(help="Its name, or its step; else the head.")] = None,  # noqa: UP045
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--dtype", help="float32, bfloat16 or float16; else as the base has it."),
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Merge what was learned into an ordinary model, for plain transformers."""
+    outer_home, outer_json = context.obj
+    export_checkpoint(find_home(home or outer_home), checkpoint, to, dtype, json=json or outer_json)
 
 
 def show_checkpoints(home: Home, *, json: bool) -> None:
@@ -145,6 +165,53 @@ def what_follows(state: State, found: Sequence[Found]) -> str | None:
     return f"{aside} and {again}, to the same bits"
 
 
+def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | None, *, json: bool) -> None:
+    """`keepstep checkpoints export`. Raises UserError."""
+    import msgspec
+
+    from cli.terminal import print_json
+    from gpu.exchange import DTYPES, Exported, Order, Refusal
+
+    kind = next((name for name in DTYPES if name == dtype), None)
+    if dtype is not None and kind is None:
+        raise UserError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
+    target = to.expanduser().absolute()
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
+    if target.resolve().is_relative_to(home.root.resolve()):
+        raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
+    checkpoint = _wanted(_state(home), wanted)
+    if not json:
+        print(
+            f"merging {checkpoint.id}, then loading it to compare; this takes as long as its model is large", flush=True
+        )
+    order = Order(home=str(home.root), checkpoint=str(home.checkpoints / checkpoint.id), target=str(target), dtype=kind)
+    said = _process("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
+    answer = msgspec.json.decode(said, type=Exported | Refusal)
+    if isinstance(answer, Refusal):
+        raise UserError(f"{checkpoint.id} was not exported: {answer.problem}", "nothing was changed")
+    if json:
+        print_json(msgspec.to_builtins(answer))
+        return
+    print(f"{answer.target}  ({answer.size_bytes / 1e6:.1f} MB, {', '.join(answer.dtypes)})")
+    if answer.applied is not None:
+        print(f"  {answer.applied:.1%} of what was learned is in its weights", end="")
+        print("" if answer.applied > 0.9 else "; the rest is too fine for them: `--dtype float32` keeps it all")
+    print(f"  its logits are off by {answer.difference:.2%} from those of base and checkpoint", end="")
+    print(f" (rounding explains {answer.tolerance:.1%} at most)")
+
+
+def _wanted(state: State, wanted: str | None) -> Checkpoint:
+    if not state.checkpoints:
+        raise UserError("nothing is committed yet")
+    if wanted is None:
+        return state.checkpoints[-1]
+    for checkpoint in state.checkpoints:
+        if wanted in {checkpoint.id, str(checkpoint.global_step)}:
+            return checkpoint
+    raise UserError(f"there is no checkpoint {wanted}", "`keepstep checkpoints` lists those that are kept")
+
+
 def _state(home: Home) -> State:
     from cli.reading import read_only
 
@@ -152,16 +219,22 @@ def _state(home: Home) -> State:
 
 
 def _examined(directory: Path) -> str | None:
-    """What `gpu.examine` says, in a process that may load torch."""
+    """What `gpu.examine` says."""
+    import msgspec
+
+    said = _process("gpu.examine", str(directory), otherwise="leave --deep out, or mend torch")
+    return msgspec.json.decode(said, type=str | None)
+
+
+def _process(module: str, argument: str, *, otherwise: str) -> str:
+    """What a module says that loads torch, in a process that may. Raises UserError with the advice `otherwise`."""
     import subprocess
     import sys
 
-    import msgspec
-
     # -P: the home has a directory named `journal`, and Python must not import from where it stands
-    command = [sys.executable, "-P", "-m", "gpu.examine", str(directory)]
+    command = [sys.executable, "-P", "-m", module, argument]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         reason = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-        raise UserError(f"{directory.name} cannot be examined: {reason[0]}", "leave --deep out, or mend torch")
-    return msgspec.json.decode(ended.stdout, type=str | None)
+        raise UserError(f"`{module}` ended without an answer: {reason[0]}", otherwise)
+    return ended.stdout

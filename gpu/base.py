@@ -30,14 +30,19 @@ def base_sha256(directory: Path, watch: Callable[[bytes], None] = lambda _: None
 
 def base_files(directory: Path) -> list[str]:
     """The config and the weights that transformers would load; not whatever else was put beside them."""
+    index = {INDEX} if not (directory / WEIGHTS).exists() and (directory / INDEX).exists() else set()
+    config = {CONFIG} if (directory / CONFIG).exists() else set()
+    return sorted({*weights_files(directory), *index, *config})
+
+
+def weights_files(directory: Path) -> list[str]:
+    """The files of weights that transformers would load."""
     if (directory / WEIGHTS).exists():
-        weights = {WEIGHTS}
-    elif (directory / INDEX).exists():
+        return [WEIGHTS]
+    if (directory / INDEX).exists():
         index = msgspec.json.decode((directory / INDEX).read_bytes(), type=_Index)
-        weights = {INDEX, *index.weight_map.values()}
-    else:
-        weights = {path.name for path in directory.glob("*.safetensors")}
-    return sorted({CONFIG, *weights} if (directory / CONFIG).exists() else weights)
+        return sorted(set(index.weight_map.values()))
+    return sorted(path.name for path in directory.glob("*.safetensors"))
 
 
 class _Index(msgspec.Struct):

@@ -60,11 +60,30 @@ def commit(
     `watch` sees every chunk once it is on disk. Raises StorageFailed; what stands under the final name, if anything,
     is then whole, but nobody was told of it.
     """
-    final = checkpoints / manifest.checkpoint
-    staging = checkpoints / f"{STAGING}{manifest.checkpoint}"
+
+    def seal(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
+        return MANIFEST, msgspec.structs.replace(manifest, files=dict(files)).encode()
+
+    return publish(checkpoints / manifest.checkpoint, contents, seal, watch, storage=storage)
+
+
+def publish(
+    final: Path,
+    contents: Mapping[str, Content],
+    seal: Callable[[Mapping[str, FileEntry]], tuple[str, bytes]],
+    watch: Callable[[bytes], None] = lambda _: None,
+    prove: Callable[[Path], None] = lambda _: None,
+    *,
+    storage: Storage = REAL,
+) -> Committed:
+    """Put a directory with `contents` at `final`, and with them, written last, the file that `seal` makes of them.
+
+    What is whole and not yet named is shown to `prove`, which raises what it finds wrong. Raises as `commit`.
+    """
+    staging = final.with_name(f"{STAGING}{final.name}")
     try:
-        if not storage.exists(checkpoints):
-            make_directory(checkpoints, storage=storage)
+        if not storage.exists(final.parent):
+            make_directory(final.parent, storage=storage)
         if storage.exists(final):
             # Either the journal names it, and then it must not be touched, or it is debris, and then the daemon sweeps
             # it when this attempt has failed. Whoever writes cannot know which; the next attempt uses another name.
@@ -76,12 +95,13 @@ def commit(
         for name, content in sorted(contents.items()):
             files[name] = _put(staging / name, content, watch, storage)
             reached("file_written")
-        data = msgspec.structs.replace(manifest, files=files).encode()
+        name, data = seal(files)
         reached("before_manifest")
-        _put(staging / MANIFEST, data, watch, storage)
+        _put(staging / name, data, watch, storage)
         reached("staging_written")
         fsync_directory(staging, storage=storage)
         reached("staging_fsynced")
+        prove(staging)
         rename_durably(staging, final, storage=storage)
     except OSError as error:
         raise StorageFailed(staging, error) from error

@@ -58,6 +58,10 @@ class CheckpointForeign(WorkerError):
         )
 
 
+class MergeRefused(WorkerError):
+    """What was learned cannot be put into these weights, or not without harm."""
+
+
 class StorageFailed(WorkerError):
     """A checkpoint could not be written. Data: `path`, `errno` (None where the system gave no number)."""
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import cli.checkpoints
 from cli.app import app
 from cli.checkpoints import Found, what_follows
+from cli.errors import UserError
 from cli.home import Home
 from cli.reading import read_only
 from core.state import Checkpoint
@@ -156,3 +157,68 @@ def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], say
     for each in state.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
+
+
+# -- export ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Home:
+    """A home where two files were really learned, two checkpoints each."""
+    from cli.init import create_home
+    from tests.fakes.tiny_model import make_rows, make_tiny_model
+
+    make_tiny_model(tmp_path / "model")
+    home = create_home(tmp_path / "home", model=str(tmp_path / "model"), method="lora")
+    config = home.config.read_text(encoding="utf-8")
+    home.config.write_text(config.replace("every_steps = 50", "every_steps = 1"), encoding="utf-8")
+    (home.inbox / "a.jsonl").write_bytes(make_rows(32))
+    ended = CliRunner().invoke(app, ["run", "--until-idle", "--home", str(home.root)])
+    assert ended.exit_code == 0, ended.output
+    return home
+
+
+def test_a_checkpoint_becomes_an_ordinary_model(learned: Home, tmp_path: Path) -> None:
+    """The head, or any that is kept, by its name or its step; from the command line, with processes of their own."""
+    from transformers import AutoModelForCausalLM
+
+    code, said = keepstep(learned, "checkpoints", "export", "--to", str(tmp_path / "out"), "--dtype", "bfloat16")
+    assert code == 0, said
+    assert f"{tmp_path / 'out'}  (" in said
+    assert "of what was learned is in its weights" in said
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype.itemsize == 2
+    code, said = keepstep(learned, "checkpoints", "export", "1", "--to", str(tmp_path / "first"), "--json")
+    told = json.loads(said)
+    assert code == 0
+    assert told["dtypes"] == ["F32"]
+    assert told["difference"] <= told["tolerance"]
+    sealed = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
+    assert sealed["checkpoint"]["cursor"]["global_step"] == 1
+
+
+def refusal(home: Home, *arguments: str) -> str:
+    """The reason that `export` gives a person for not doing it."""
+    ended = CliRunner().invoke(app, ["checkpoints", "export", *arguments, "--home", str(home.root)])
+    assert isinstance(ended.exception, UserError)
+    return ended.exception.reason
+
+
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(learned: Home, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for arguments, says in (
+        (["--to", str(tmp_path / "there")], "stands there already; nothing was written"),
+        (["--to", str(learned.root / "checkpoints" / "mine")], "is in the home"),
+        (["--to", str(tmp_path / "out"), "--dtype", "int4"], "unknown dtype 'int4'"),
+        (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
+    ):
+        assert says in refusal(learned, *arguments)
+    head = read_only(learned)[0].state.head
+    assert head is not None
+    (learned.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
+    said = refusal(learned, "--to", str(tmp_path / "out"))
+    assert f"{head.id} was not exported: {head.id}: adapter_config.json has 2 bytes" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_export_is_said(home: Home, tmp_path: Path) -> None:
+    assert "nothing is committed yet" in refusal(home, "--to", str(tmp_path / "out"))

@@ -1,0 +1,272 @@
+"""What was learned, put into the weights: added up in float32 and rounded once.
+
+Merging a small delta into bfloat16 weights in place, night after night, loses most of it: what is less than half the
+distance between two neighbouring numbers is rounded away each time. So nothing is ever merged into weights that were
+rounded before. The truth is the base as it was at first plus the float32 sum of every delta since (`full`: the float32
+master weights themselves), and it is rounded once, on its way to the file.
+
+Files are read and written a few rows at a time: all this needs in memory is one block of them, and what was learned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+import torch
+from safetensors.torch import load_file
+
+from gpu.errors import MergeRefused
+from gpu.tensors import ITEM_BYTES, Tensor, read_header
+from journal.durable import opened, write_all
+from journal.storage import REAL
+
+BLOCK_ITEMS = 4 * 2**20
+"""Numbers in hand at a time: 16 MiB in float32. More is no faster, as the disk is slower than the arithmetic."""
+
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+@dataclass
+class Tally:
+    """How much of what was learned the stored weights really moved. Sums over all weights that learned."""
+
+    learned: float = 0.0
+    """Σ delta²"""
+    moved: float = 0.0
+    """Σ moved · delta, `moved` being what is stored now less what it was at first."""
+
+    def add(self, base: torch.Tensor, delta: torch.Tensor, stored: torch.Tensor) -> None:
+        """Count one block: its weights at first, what was learned, and what is stored of the two."""
+        delta = delta.double()
+        self.learned += float((delta * delta).sum())
+        self.moved += float(((stored.double() - base.double()) * delta).sum())
+
+    @property
+    def applied(self) -> float | None:
+        """The applied fraction: the projection of what moved onto what was learned. None if nothing was learned."""
+        return self.moved / self.learned if self.learned else None
+
+
+class Rows(NamedTuple):
+    """A block of a tensor: its rows from `first` up to but without `end`."""
+
+    first: int
+    end: int
+
+
+class Sum(NamedTuple):
+    """A block of a weight that learned; all float32 but `base`."""
+
+    truth: torch.Tensor
+    base: torch.Tensor
+    """As it is stored at first."""
+    delta: torch.Tensor
+
+
+class Learned(Protocol):
+    """Where the truth about a weight comes from."""
+
+    def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
+        """What a weight's rows are; None where it did not learn. `found`: what the file that is gone through has."""
+
+
+class _Pair(NamedTuple):
+    into: torch.Tensor
+    """A, (r, in)."""
+    out_of: torch.Tensor
+    """B, (out, r)."""
+    scale: float
+
+
+@dataclass
+class Adapters:
+    """LoRA adapters, the oldest first: each learned beside weights that held all those before it."""
+
+    directories: Sequence[Path]
+    _pairs: list[dict[str, _Pair]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._pairs = [_read_adapter(directory) for directory in self.directories]
+
+    @property
+    def weights(self) -> set[str]:
+        """The base's weights that learned."""
+        return {name for pairs in self._pairs for name in pairs}
+
+    def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
+        """base + Σ scale · B A, in float32: https://arxiv.org/abs/2106.09685, section 4.1. Raises MergeRefused."""
+        pairs = [pairs[name] for pairs in self._pairs if name in pairs]
+        if not pairs:
+            return None
+        delta = torch.zeros(found.shape)
+        for pair in pairs:
+            learned = (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
+            if learned.shape != found.shape:
+                raise MergeRefused(f"{name}: what was learned is {_size(learned)}, the weight {_size(found)}")
+            delta += learned
+        return Sum(found.float() + delta, found, delta)
+
+
+def _read_adapter(directory: Path) -> dict[str, _Pair]:
+    config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    for key in ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
+        if config.get(key):
+            raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged yet")
+    rank = float(config["r"])
+    scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
+    tensors = load_file(directory / "adapter_model.safetensors")
+    pairs = {}
+    for name in sorted(tensors):
+        module, a, _ = name.partition(".lora_A.weight")
+        if a:
+            other = tensors.get(f"{module}.lora_B.weight")
+            if other is None or other.shape[1] != tensors[name].shape[0]:
+                raise MergeRefused(f"{directory.name}: {name} has no counterpart that fits it")
+            weight = f"{module.removeprefix('base_model.model.')}.weight"
+            pairs[weight] = _Pair(tensors[name].float(), other.float(), scale)
+        elif not name.endswith(".lora_B.weight"):
+            raise MergeRefused(f"{directory.name} learned {name}, which cannot be merged yet")
+    return pairs
+
+
+@dataclass
+class Masters:
+    """Weights that were trained whole, in float32: the file that is gone through is the truth itself."""
+
+    base: Mapping[str, WeightsFile]
+    """Where each weight was at first."""
+
+    def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
+        """The master weight. Raises MergeRefused."""
+        if name not in self.base:
+            raise MergeRefused(f"the base has no weight {name}, which was trained")
+        base = self.base[name].rows(name, rows)
+        if base.shape != found.shape:
+            raise MergeRefused(f"{name} was trained as {_size(found)}, the base has it as {_size(base)}")
+        return Sum(found, base, found - base.float())
+
+
+class WeightsFile:
+    """A safetensors file, read by blocks of rows. Raises OSError, ValueError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors = read_header(path)
+        ends = [tensor.data_offsets[1] for tensor in self.tensors.values()]
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._begin = os.fstat(self._fd).st_size - max(ends, default=0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def in_order(self) -> list[tuple[str, Tensor]]:
+        """The tensors as they follow each other in the file."""
+        return sorted(self.tensors.items(), key=lambda item: item[1].data_offsets)
+
+    def rows(self, name: str, rows: Rows) -> torch.Tensor:
+        """Some rows of a tensor, as they are stored; a tensor without dimensions is one row."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in DTYPES:
+            raise MergeRefused(f"{self.path.name}: {name} is stored as {tensor.dtype}, which is no number to add to")
+        count, width = _table(tensor)
+        assert 0 <= rows.first <= rows.end <= count
+        at = self._begin + tensor.data_offsets[0] + rows.first * width * ITEM_BYTES[tensor.dtype]
+        wanted = (rows.end - rows.first) * width * ITEM_BYTES[tensor.dtype]
+        buffer = bytearray(wanted)
+        view, done = memoryview(buffer), 0
+        while done < wanted:
+            got = os.preadv(self._fd, [view[done:]], at + done)
+            if not got:
+                raise OSError(f"{self.path} ends before {name} does")
+            done += got
+        shape = (rows.end - rows.first, *tensor.shape[1:]) if tensor.shape else ()
+        return torch.frombuffer(buffer, dtype=DTYPES[tensor.dtype]).reshape(shape) if wanted else torch.empty(shape)
+
+
+def write_merged(
+    file: WeightsFile,
+    target: Path,
+    learned: Learned,
+    stored_as: Callable[[str], str],
+    tally: Tally,
+    beat: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write one file of weights anew, with what was learned in it, its tensors in the order of the old one.
+
+    `stored_as` says what a tensor is rounded to ("F32", "BF16", "F16"); others than floating-point numbers stay what
+    they are. `beat` is told the bytes of each block. Raises MergeRefused where what comes out is not finite; OSError.
+    """
+    kinds = {name: stored_as(name) if tensor.dtype in FLOATS else tensor.dtype for name, tensor in file.tensors.items()}
+    with opened(REAL, target, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+        write_all(REAL, fd, _header(file, kinds))
+        for name, tensor in file.in_order():
+            for rows in _blocks(tensor):
+                found = file.rows(name, rows)
+                sum_ = learned.sum(name, rows, found)
+                block = (found if sum_ is None else sum_.truth).to(DTYPES[kinds[name]])
+                if block.is_floating_point() and not torch.isfinite(block).all():
+                    raise MergeRefused(f"{name} cannot be stored as {kinds[name]}: it holds what is not a number there")
+                if sum_ is not None:
+                    tally.add(sum_.base, sum_.delta, block)
+                data = block.reshape(-1).view(torch.uint8).numpy().tobytes()
+                write_all(REAL, fd, data)
+                beat(len(data))
+
+
+def refuse_without_place(files: Sequence[WeightsFile], adapters: Adapters) -> None:
+    """Raises MergeRefused if something learned belongs to no weight of the model's files."""
+    there = {name for file in files for name in file.tensors}
+    for name in sorted(adapters.weights - there):
+        raise MergeRefused(
+            f"the base has no weight {name} of its own (it is tied to another, or held in another layout), so what was "
+            "learned there cannot be merged"
+        )
+
+
+def _header(file: WeightsFile, kinds: Mapping[str, str]) -> bytes:
+    """https://github.com/huggingface/safetensors#format: eight bytes of length, JSON, padded to whole words."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in file.in_order():
+        begin, end = end, end + math.prod(tensor.shape) * ITEM_BYTES[kinds[name]]
+        entries[name] = {"dtype": kinds[name], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _table(tensor: Tensor) -> tuple[int, int]:
+    """Rows, and numbers in one."""
+    return (tensor.shape[0] if tensor.shape else 1), math.prod(tensor.shape[1:])
+
+
+def _blocks(tensor: Tensor) -> Iterator[Rows]:
+    count, width = _table(tensor)
+    step = max(1, BLOCK_ITEMS // max(1, width))
+    for first in range(0, count, step):
+        yield Rows(first, min(count, first + step))
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return " × ".join(map(str, tensor.shape))

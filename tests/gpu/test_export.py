@@ -1,0 +1,165 @@
+"""A checkpoint as a model of its own: ordinary, whole, and one that answers as base and checkpoint did."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from events.settings import JobSettings, ModelSettings
+from gpu import export as exporting
+from gpu.commit import STAGING
+from gpu.errors import CheckpointBroken, MergeRefused, WorkerError
+from gpu.exchange import Dtype, Exported, Order, Refusal
+from gpu.export import SEAL, difference, export
+from tests.fakes.tiny_model import make_rows, make_tiny_model
+from tests.gpu.helpers import FULL, LORA, Home, settings
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
+    """A home that has learned, and its checkpoint."""
+    return learned(tmp_path_factory.mktemp(request.param), {"lora": LORA, "full": FULL}[request.param])
+
+
+def learned(path: Path, method: Any, **how: Any) -> tuple[Home, str]:
+    home = Home(path)
+    if not (path / "model").exists():
+        make_tiny_model(path / "model")
+    home.learn(home.cold(), home.add(make_rows(6)), settings(method, **how))
+    (checkpoint,) = [directory.name for directory in (path / "checkpoints").iterdir()]
+    return home, checkpoint
+
+
+def order(home: Home, checkpoint: str, target: Path, dtype: Dtype | None = None) -> Order:
+    directory = home.path / "checkpoints" / checkpoint
+    return Order(home=str(home.path), checkpoint=str(directory), target=str(target), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
+def test_plain_transformers_loads_it_and_it_answers_as_base_and_checkpoint_did(
+    trained: tuple[Home, str], tmp_path: Path, dtype: Dtype | None
+) -> None:
+    exported = export(order(*trained, tmp_path / "out", dtype))
+    assert exported.difference <= exported.tolerance / 4
+    assert exported.applied == pytest.approx(1.0, abs=0.02)
+    model, found = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(found[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.dtype == getattr(torch, dtype or "float32")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(trained[0].path / "model").chat_template
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    told = json.loads((tmp_path / "out" / SEAL).read_text(encoding="utf-8"))
+    for name, entry in told["files"].items():
+        assert sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == entry["sha256"]
+    assert told["files"].keys() == {path.name for path in (tmp_path / "out").iterdir()} - {SEAL}
+
+
+def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Home, str], tmp_path: Path) -> None:
+    """Else a merge that forgot everything would pass too."""
+    home, checkpoint = trained
+    export(order(home, checkpoint, tmp_path / "out"))
+    base = home.path / "model"
+    assert difference(tmp_path / "out", base, None, base) > exporting.TOLERANCE["BF16"]
+
+
+def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "whole")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "model", max_shard_size="30KB")
+    AutoTokenizer.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "model")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+    exported = export(order(*learned(tmp_path, LORA), tmp_path / "out"))
+    assert exported.difference <= exported.tolerance / 4
+    names = [{path.name for path in (tmp_path / place).glob("model*")} for place in ("model", "out")]
+    assert names[0] == names[1]
+
+
+def test_a_merge_that_is_wrong_gets_no_name(
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exporting.write_merged
+
+    def wrong(file: Any, target: Path, learned: Any, stored_as: Any, tally: Any) -> None:
+        write(file, target, learned, stored_as, tally)
+        save_file({name: tensor * 1.5 for name, tensor in load_file(target).items()}, target, {"format": "pt"})
+
+    monkeypatch.setattr(exporting, "write_merged", wrong)
+    with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
+        export(order(*trained, tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merge_that_lacks_a_weight_gets_no_name(
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exporting.write_merged
+
+    def lacking(file: Any, target: Path, learned: Any, stored_as: Any, tally: Any) -> None:
+        write(file, target, learned, stored_as, tally)
+        tensors = load_file(target)
+        tensors.pop("model.norm.weight")
+        save_file(tensors, target, {"format": "pt"})
+
+    monkeypatch.setattr(exporting, "write_merged", lacking)
+    with pytest.raises(MergeRefused, match=r"model\.norm\.weight is among its missing keys"):
+        export(order(*trained, tmp_path / "out"))
+
+
+def test_a_writer_that_was_killed_is_in_nobodys_way(trained: tuple[Home, str], tmp_path: Path) -> None:
+    left = tmp_path / f"{STAGING}out"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    export(order(*trained, tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_path: Path) -> None:
+    home, checkpoint = learned(tmp_path, LORA)
+    target = tmp_path / "out"
+    config = tmp_path / "model" / "config.json"
+    before = config.read_bytes()
+    config.write_bytes(before + b" ")
+    with pytest.raises(MergeRefused, match="the base model at model is not the one"):
+        export(order(home, checkpoint, target))
+    config.write_bytes(msgspec.json.encode({**msgspec.json.decode(before), "quantization_config": {"bits": 4}}))
+    directory = home.path / "checkpoints" / checkpoint
+    manifest = exporting.verify(directory)
+    with pytest.raises(MergeRefused, match="nothing is merged into rounded weights"):
+        exporting._small_files(tmp_path / "model", directory, manifest, "F32", sharded=False)
+    weights = directory / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointBroken, match="does not have the SHA-256 of the manifest"):
+        export(order(home, checkpoint, target))
+    assert not target.exists()
+
+
+def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.environ", {})
+    answer: Any = msgspec.json.Decoder(Exported | Refusal)
+    for wanted, says in (
+        (order(*trained, tmp_path / "out"), Exported),
+        (order(*trained, tmp_path / "out"), Refusal),
+        (order(trained[0], "nothing", tmp_path / "other"), Refusal),
+    ):
+        monkeypatch.setattr("sys.argv", ["gpu.export", msgspec.json.encode(wanted).decode()])
+        exporting.main()
+        assert isinstance(answer.decode(capsys.readouterr().out), says)
+
+
+def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    make_tiny_model(tmp_path / "model")
+    how = JobSettings(model=ModelSettings(path="model"))
+    assert exporting.base_directory(how.model.path, home.path) == tmp_path / "model"
+    with pytest.raises(WorkerError, match="there is no model at"):
+        exporting.base_directory("./nowhere", home.path)

@@ -1,0 +1,174 @@
+"""What was learned, in the weights: the numbers, the file, and how little memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpu import merge
+from gpu.errors import MergeRefused
+from gpu.merge import Adapters, Masters, Tally, WeightsFile, refuse_without_place, write_merged
+
+R, ALPHA = 2, 8.0
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    tensors = {
+        "layer.weight": torch.randn(6, 4) * 0.02,
+        "norm.weight": torch.ones(4),
+        "half.weight": torch.randn(3, 5).to(torch.bfloat16),
+        "count": torch.tensor(7),
+        "nothing": torch.empty(0, 4),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def adapter(directory: Path, *modules: str, seed: int = 1, size: float = 0.1, **config: object) -> Path:
+    import json
+
+    generator = torch.Generator().manual_seed(seed)
+    directory.mkdir()
+    settings = {"r": R, "lora_alpha": ALPHA, "use_rslora": False, "use_dora": False, **config}
+    (directory / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    shapes = {"layer": (6, 4), "half": (3, 5)}
+    tensors = {}
+    for module in modules:
+        out, into = shapes.get(module, (6, 4))
+        name = f"base_model.model.{module}"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(R, into, generator=generator) * size
+        tensors[f"{name}.lora_B.weight"] = torch.randn(out, R, generator=generator) * size
+    save_file(tensors, directory / "adapter_model.safetensors")
+    return directory
+
+
+def delta_of(directory: Path, module: str) -> torch.Tensor:
+    tensors = load_file(directory / "adapter_model.safetensors")
+    name = f"base_model.model.{module}"
+    return tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] * (ALPHA / R)
+
+
+def written(
+    source: Path, learned: merge.Learned, stored_as: Callable[[str], str] | None = None
+) -> tuple[dict[str, torch.Tensor], Tally]:
+    tally, target = Tally(), source.with_name("merged.safetensors")
+    target.unlink(missing_ok=True)
+    with closing(WeightsFile(source)) as file:
+        write_merged(file, target, learned, stored_as or (lambda name: file.tensors[name].dtype), tally)
+    return load_file(target), tally
+
+
+@pytest.mark.parametrize("block", [1, 5, 2**20])
+def test_a_weight_is_the_base_and_what_every_adapter_learned(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Whatever fits into one block of rows."""
+    monkeypatch.setattr(merge, "BLOCK_ITEMS", block)
+    both = [adapter(tmp_path / "one", "layer"), adapter(tmp_path / "two", "layer", "half", seed=2)]
+    merged, tally = written(base, Adapters(both))
+    before = load_file(base)
+    assert list(merged) == list(before)
+    torch.testing.assert_close(
+        merged["layer.weight"], before["layer.weight"] + delta_of(both[0], "layer") + delta_of(both[1], "layer")
+    )
+    expected = (before["half.weight"].float() + delta_of(both[1], "half")).to(torch.bfloat16)
+    torch.testing.assert_close(merged["half.weight"], expected)
+    for untouched in ("norm.weight", "count", "nothing"):
+        assert torch.equal(merged[untouched], before[untouched])
+        assert merged[untouched].dtype == before[untouched].dtype
+    assert tally.applied == pytest.approx(1.0, abs=0.05)
+
+
+def test_everything_but_counts_is_rounded_to_what_is_asked_for(base: Path, tmp_path: Path) -> None:
+    merged, _ = written(base, Adapters([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
+    assert {name: tensor.dtype for name, tensor in merged.items() if name != "count"} == dict.fromkeys(
+        ("half.weight", "layer.weight", "norm.weight", "nothing"), torch.float16
+    )
+    assert merged["count"].dtype == torch.int64
+
+
+def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path, tmp_path: Path) -> None:
+    """Each far below what bfloat16 can hold beside such weights; added up before they are rounded they are not."""
+    nights = [adapter(tmp_path / f"{night}", "layer", seed=3, size=0.001) for night in range(100)]
+    _, once = written(base, Adapters(nights), lambda _: "BF16")
+    _, first = written(base, Adapters(nights[:1]), lambda _: "BF16")
+    assert once.applied == pytest.approx(1.0, abs=0.06)
+    before = load_file(base)["layer.weight"].to(torch.bfloat16)
+    in_place = before
+    for night in nights:
+        in_place = (in_place.float() + delta_of(night, "layer")).to(torch.bfloat16)
+    learned = sum(delta_of(night, "layer") for night in nights)
+    kept = ((in_place.float() - before.float()) * learned).sum() / (learned * learned).sum()
+    assert float(kept) < 0.5
+    assert first.learned < once.learned
+
+
+def test_rslora_has_its_own_scale(base: Path, tmp_path: Path) -> None:
+    directory = adapter(tmp_path / "one", "layer", use_rslora=True)
+    merged, _ = written(base, Adapters([directory]))
+    learned = delta_of(directory, "layer") * R / R**0.5
+    torch.testing.assert_close(merged["layer.weight"], load_file(base)["layer.weight"] + learned)
+
+
+def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tmp_path: Path) -> None:
+    """Rounded to what is asked for, and held against what they were at first."""
+    masters = {
+        name: tensor.float() + 0.5
+        for name, tensor in load_file(base).items()
+        if name in {"layer.weight", "norm.weight"}
+    }
+    (tmp_path / "trained").mkdir()
+    save_file(masters, tmp_path / "trained" / "model.safetensors")
+    with closing(WeightsFile(base)) as at_first:
+        learned = Masters(dict.fromkeys(at_first.tensors, at_first))
+        merged, tally = written(tmp_path / "trained" / "model.safetensors", learned, lambda _: "BF16")
+        assert {name: tensor.dtype for name, tensor in merged.items()} == dict.fromkeys(masters, torch.bfloat16)
+        assert torch.equal(merged["layer.weight"], masters["layer.weight"].to(torch.bfloat16))
+        assert tally.applied == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"fan_in_fan_out": True}, {"modules_to_save": ["head"]}])
+def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: dict[str, object]) -> None:
+    with pytest.raises(MergeRefused, match=next(iter(config))):
+        Adapters([adapter(tmp_path / "one", "layer", **config)])
+
+
+def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
+    learned = Adapters([adapter(tmp_path / "one", "lm_head")])
+    with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no weight lm_head\.weight of its own"):
+        refuse_without_place([file], learned)
+
+
+def test_what_has_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(MergeRefused, match="what was learned is 4 × 4, the weight 4"):
+        written(base, Adapters([adapter(tmp_path / "one", "norm")]))
+
+
+def test_numbers_that_the_target_cannot_hold_are_refused(base: Path, tmp_path: Path) -> None:
+    """70,000 is no number in float16."""
+    save_file({"layer.weight": torch.full((6, 4), 7e4)}, base)
+    with pytest.raises(MergeRefused, match=r"layer\.weight cannot be stored as F16"):
+        written(base, Adapters([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
+
+
+def test_only_a_block_is_in_memory(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block that is read has at most as many numbers as one may have, or is one row."""
+    monkeypatch.setattr(merge, "BLOCK_ITEMS", 8)
+    seen = []
+    read = WeightsFile.rows
+
+    def watched(self: WeightsFile, name: str, rows: merge.Rows) -> torch.Tensor:
+        seen.append((name, found := read(self, name, rows))[1].numel())
+        return found
+
+    monkeypatch.setattr(WeightsFile, "rows", watched)
+    written(base, Adapters([adapter(tmp_path / "one", "layer")]))
+    assert max(seen) <= 8
+    assert sum(seen) == sum(tensor.numel() for tensor in load_file(base).values())
