@@ -201,7 +201,7 @@ def _read_answers(home: Home) -> Answers:
 
 
 def _write_answers(home: Home, answers: Answers) -> None:
-    durable.write_atomically(_answers_path(home), msgspec.json.encode(answers), sync=True)
+    durable.write_atomically(_answers_path(home), msgspec.json.encode(answers), sync=False)  # see `_read_answers`
 
 
 def _run(home: Home, module: str, *arguments: str) -> str:

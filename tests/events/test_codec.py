@@ -100,6 +100,13 @@ def test_a_lone_surrogate_is_refused() -> None:
         encode(kinds.FileDuplicate(job=JOB, name="\udcff.jsonl"))
 
 
+def test_what_would_read_back_as_something_else_is_refused() -> None:
+    """A list where a tuple belongs is written without complaint, and is not what comes back."""
+    started = next(event for event in EVENTS if isinstance(event, kinds.TrainingStarted))
+    with pytest.raises(UnwritableEvent, match="would read back as something else"):
+        encode(msgspec.structs.replace(started, changed=["torch: 2.8 → 2.9"]))
+
+
 def test_an_id_of_the_wrong_form_is_refused() -> None:
     """The bounds of a type hold for what is written as well."""
     with pytest.raises(UnwritableEvent):
