@@ -182,9 +182,7 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
         raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
     checkpoint = _wanted(_state(home), wanted)
     if not json:
-        print(
-            f"merging {checkpoint.id}, then loading it to compare; this takes as long as its model is large", flush=True
-        )
+        print(f"merging {checkpoint.id}; then base and checkpoint are asked, and it must answer as they do", flush=True)
     order = Order(home=str(home.root), checkpoint=str(home.checkpoints / checkpoint.id), target=str(target), dtype=kind)
     said = _process("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)

@@ -24,7 +24,7 @@ from gpu.commit import STAGING, Content, publish
 from gpu.errors import MergeRefused, WorkerError
 from gpu.exchange import DTYPES, Exported, Order, Refusal
 from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, FileEntry, Manifest, verify
-from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, refuse_without_place, write_merged
+from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
 from gpu.model import model_location
 from gpu.worker import ENVIRONMENT
 
@@ -77,7 +77,7 @@ def export(order: Order) -> Exported:
             learned, files = Masters(at_first), [opened(checkpoint / WEIGHTS_FILES[1])]
         else:
             learned = Adapters([checkpoint])
-            refuse_without_place(files, learned)
+        learned.refuse_misfit(files)
 
         def stored_as(name: str) -> str:
             return DTYPES[order.dtype] if order.dtype else at_first[name].tensors[name].dtype

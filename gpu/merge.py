@@ -27,8 +27,9 @@ from gpu.tensors import ITEM_BYTES, Tensor, read_header
 from journal.durable import opened, write_all
 from journal.storage import REAL
 
-BLOCK_ITEMS = 4 * 2**20
-"""Numbers in hand at a time: 16 MiB in float32. More is no faster, as the disk is slower than the arithmetic."""
+BLOCK_ITEMS = 2**20
+"""Numbers in hand at a time: 4 MiB in float32, and about ten such blocks at once. More is no faster: the disk is slower
+than the arithmetic."""
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
@@ -57,9 +58,8 @@ class Tally:
 
     def add(self, base: torch.Tensor, delta: torch.Tensor, stored: torch.Tensor) -> None:
         """Count one block: its weights at first, what was learned, and what is stored of the two."""
-        delta = delta.double()
-        self.learned += float((delta * delta).sum())
-        self.moved += float(((stored.double() - base.double()) * delta).sum())
+        self.learned += float((delta * delta).sum(dtype=torch.float64))
+        self.moved += float(((stored.float() - base.float()) * delta).sum(dtype=torch.float64))
 
     @property
     def applied(self) -> float | None:
@@ -86,6 +86,9 @@ class Sum(NamedTuple):
 class Learned(Protocol):
     """Where the truth about a weight comes from."""
 
+    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+        """Raises MergeRefused if what was learned does not fit the files that are to be gone through."""
+
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
         """What a weight's rows are; None where it did not learn. `found`: what the file that is gone through has."""
 
@@ -108,22 +111,28 @@ class Adapters:
     def __post_init__(self) -> None:
         self._pairs = [_read_adapter(directory) for directory in self.directories]
 
-    @property
-    def weights(self) -> set[str]:
-        """The base's weights that learned."""
-        return {name for pairs in self._pairs for name in pairs}
+    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+        """Raises MergeRefused if something learned belongs to no weight of the files, or to one of another shape."""
+        there = {name: tensor.shape for file in files for name, tensor in file.tensors.items()}
+        for pairs in self._pairs:
+            for name, pair in sorted(pairs.items()):
+                if name not in there:
+                    raise MergeRefused(
+                        f"the base has no weight {name} of its own (it is tied to another, or held in another layout), "
+                        "so what was learned there cannot be merged"
+                    )
+                learned = (pair.out_of.shape[0], pair.into.shape[1])
+                if learned != there[name]:
+                    raise MergeRefused(f"{name}: what was learned is {_size(learned)}, the weight {_size(there[name])}")
 
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
-        """base + Σ scale · B A, in float32: https://arxiv.org/abs/2106.09685, section 4.1. Raises MergeRefused."""
+        """base + Σ scale · B A, in float32: https://arxiv.org/abs/2106.09685, section 4.1."""
         pairs = [pairs[name] for pairs in self._pairs if name in pairs]
         if not pairs:
             return None
         delta = torch.zeros(found.shape)
         for pair in pairs:
-            learned = (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
-            if learned.shape != found.shape:
-                raise MergeRefused(f"{name}: what was learned is {_size(learned)}, the weight {_size(found)}")
-            delta += learned
+            delta += (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
         return Sum(found.float() + delta, found, delta)
 
 
@@ -156,13 +165,21 @@ class Masters:
     base: Mapping[str, WeightsFile]
     """Where each weight was at first."""
 
+    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+        """Raises MergeRefused if something was trained that the base does not have, or has in another shape."""
+        for file in files:
+            for name, tensor in file.tensors.items():
+                if name not in self.base:
+                    raise MergeRefused(f"the base has no weight {name}, which was trained")
+                shape = self.base[name].tensors[name].shape
+                if tensor.shape != shape:
+                    raise MergeRefused(
+                        f"{name} was trained as {_size(tensor.shape)}, the base has it as {_size(shape)}"
+                    )
+
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
-        """The master weight. Raises MergeRefused."""
-        if name not in self.base:
-            raise MergeRefused(f"the base has no weight {name}, which was trained")
+        """The master weight."""
         base = self.base[name].rows(name, rows)
-        if base.shape != found.shape:
-            raise MergeRefused(f"{name} was trained as {_size(found)}, the base has it as {_size(base)}")
         return Sum(found, base, found - base.float())
 
 
@@ -234,16 +251,6 @@ def write_merged(
                 beat(len(data))
 
 
-def refuse_without_place(files: Sequence[WeightsFile], adapters: Adapters) -> None:
-    """Raises MergeRefused if something learned belongs to no weight of the model's files."""
-    there = {name for file in files for name in file.tensors}
-    for name in sorted(adapters.weights - there):
-        raise MergeRefused(
-            f"the base has no weight {name} of its own (it is tied to another, or held in another layout), so what was "
-            "learned there cannot be merged"
-        )
-
-
 def _header(file: WeightsFile, kinds: Mapping[str, str]) -> bytes:
     """https://github.com/huggingface/safetensors#format: eight bytes of length, JSON, padded to whole words."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -268,5 +275,5 @@ def _blocks(tensor: Tensor) -> Iterator[Rows]:
         yield Rows(first, min(count, first + step))
 
 
-def _size(tensor: torch.Tensor) -> str:
-    return " × ".join(map(str, tensor.shape))
+def _size(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from gpu import merge
 from gpu.errors import MergeRefused
-from gpu.merge import Adapters, Masters, Tally, WeightsFile, refuse_without_place, write_merged
+from gpu.merge import Adapters, Masters, Tally, WeightsFile, write_merged
 
 R, ALPHA = 2, 8.0
 
@@ -61,6 +61,7 @@ def written(
     tally, target = Tally(), source.with_name("merged.safetensors")
     target.unlink(missing_ok=True)
     with closing(WeightsFile(source)) as file:
+        learned.refuse_misfit([file])
         write_merged(file, target, learned, stored_as or (lambda name: file.tensors[name].dtype), tally)
     return load_file(target), tally
 
@@ -143,11 +144,11 @@ def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: di
 def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
     learned = Adapters([adapter(tmp_path / "one", "lm_head")])
     with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no weight lm_head\.weight of its own"):
-        refuse_without_place([file], learned)
+        learned.refuse_misfit([file])
 
 
 def test_what_has_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(MergeRefused, match="what was learned is 4 × 4, the weight 4"):
+    with pytest.raises(MergeRefused, match="what was learned is 6 × 4, the weight 4"):
         written(base, Adapters([adapter(tmp_path / "one", "norm")]))
 
 
@@ -172,3 +173,36 @@ def test_only_a_block_is_in_memory(base: Path, tmp_path: Path, monkeypatch: pyte
     written(base, Adapters([adapter(tmp_path / "one", "layer")]))
     assert max(seen) <= 8
     assert sum(seen) == sum(tensor.numel() for tensor in load_file(base).values())
+
+
+def test_halves_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    directory = adapter(tmp_path / "one", "layer")
+    tensors = load_file(directory / "adapter_model.safetensors")
+    tensors["base_model.model.layer.lora_B.weight"] = torch.zeros(6, R + 1)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    with pytest.raises(MergeRefused, match="has no counterpart that fits it"):
+        Adapters([directory])
+    del tensors["base_model.model.layer.lora_B.weight"]
+    save_file(tensors, directory / "adapter_model.safetensors")
+    with pytest.raises(MergeRefused, match="has no counterpart that fits it"):
+        Adapters([directory])
+
+
+def test_masters_of_another_shape_or_of_nothing_are_refused(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "trained").mkdir()
+    with closing(WeightsFile(base)) as at_first:
+        for masters, says in (
+            ({"layer.weight": torch.zeros(3, 4)}, "was trained as 3 × 4, the base has it as 6 × 4"),
+            ({"layer.weight": torch.zeros(6, 1)}, "was trained as 6 × 1, the base has it as 6 × 4"),
+            ({"other.weight": torch.zeros(6, 4)}, "the base has no weight other"),
+        ):
+            save_file(masters, tmp_path / "trained" / "model.safetensors")
+            with pytest.raises(MergeRefused, match=says):
+                written(tmp_path / "trained" / "model.safetensors", Masters(dict.fromkeys(at_first.tensors, at_first)))
+
+
+def test_numbers_that_only_hardware_knows_are_refused(base: Path, tmp_path: Path) -> None:
+    """Eight-bit floats come with scales of their own, which nothing here knows."""
+    save_file({"layer.weight": torch.zeros(6, 4).to(torch.float8_e4m3fn)}, base)
+    with pytest.raises(MergeRefused, match="is stored as F8_E4M3, which is no number to add to"):
+        written(base, Adapters([adapter(tmp_path / "one", "layer")]))

@@ -1,0 +1,154 @@
+"""Merging: what is left of many small deltas in bfloat16 weights, and the memory that it takes beside peft's merge.
+
+A hundred nights, each a LoRA delta far below what bfloat16 can hold beside the weights. `kept` is the projection of
+what the stored weights moved onto what was learned: once as keepstep does it (base + float32 sum, rounded once), once
+as merging in place does it (rounded each night). The memory is the high-water mark of a process above what it has once
+its libraries are loaded, for the same adapter on the same model.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+NIGHTS = 100
+WEIGHTS_STD, DELTA_STD = 0.02, 1e-4
+"""Of the weights, and of the delta of all nights together."""
+RANK = 8
+SIZE = 1024
+
+
+def main() -> None:
+    """Print both."""
+    with tempfile.TemporaryDirectory() as directory:
+        once, single, in_place = kept(Path(directory))
+    print(f"{NIGHTS} nights in bfloat16, delta {DELTA_STD:g} beside weights {WEIGHTS_STD:g}, share of it that is kept")
+    print(f"  keepstep {once:.3f}   in place, night after night {in_place:.3f}   ratio {once / in_place:.0f}")
+    print(f"  keepstep {once:.3f}   one float32 merge of all of them {single:.3f}   ratio {once / single:.3f}")
+    with tempfile.TemporaryDirectory() as directory:
+        model, adapter, largest_mb = _large(Path(directory))
+        ours, theirs = _memory_mb("ours", model, adapter), _memory_mb("theirs", model, adapter)
+    print(f"memory to merge a model of {_SIZE_MB:.0f} MB, its largest tensor {largest_mb:.0f} MB in float32")
+    print(f"  keepstep {ours:.0f} MB   peft merge_and_unload {theirs:.0f} MB   ratio {ours / theirs:.3f}")
+
+
+def kept(directory: Path) -> tuple[float, float, float]:
+    """What is left of all nights' delta: as keepstep merges, as one merge of all would, and merged in place."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from gpu.merge import Adapters, Tally, WeightsFile, write_merged
+
+    torch.manual_seed(0)
+    before = (torch.randn(SIZE, SIZE) * WEIGHTS_STD).to(torch.bfloat16)
+    save_file({"w.weight": before}, directory / "model.safetensors")
+    nights = [_adapter(directory / f"{night}", SIZE, DELTA_STD / NIGHTS) for night in range(NIGHTS)]
+    target = directory / "merged.safetensors"
+    with closing(WeightsFile(directory / "model.safetensors")) as file:
+        write_merged(file, target, Adapters(nights), lambda _: "BF16", Tally())
+    learned, in_place = torch.zeros(SIZE, SIZE), before
+    for night in nights:
+        tensors = load_file(night / "adapter_model.safetensors")
+        a, b = (tensors[f"base_model.model.w.lora_{half}.weight"] for half in "AB")
+        learned += b @ a
+        in_place = (in_place.float() + b @ a).to(torch.bfloat16)
+
+    def share(after: torch.Tensor) -> float:
+        return float(((after.double() - before.double()) * learned).sum() / (learned * learned).sum())
+
+    return share(load_file(target)["w.weight"]), share((before.float() + learned).to(torch.bfloat16)), share(in_place)
+
+
+def _adapter(directory: Path, size: int, std: float) -> Path:
+    """Every night learns in the same direction: B A has `std`, and the sum of all is `NIGHTS` times that."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(1)
+    directory.mkdir()
+    half = (std / RANK**0.5) ** 0.5
+    tensors = {
+        f"base_model.model.w.lora_{name}.weight": torch.randn(shape, generator=generator) * half
+        for name, shape in (("A", (RANK, size)), ("B", (size, RANK)))
+    }
+    save_file(tensors, directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": RANK}), encoding="utf-8")
+    return directory
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+_SIZE_MB = 0.0
+
+
+def _large(directory: Path) -> tuple[Path, Path, float]:
+    """A model large enough to tell, in bfloat16; an adapter on all its layers; MB of its largest tensor in float32."""
+    global _SIZE_MB
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=16_000,
+        hidden_size=2048,
+        intermediate_size=5504,
+        num_hidden_layers=6,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        tie_word_embeddings=True,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    model: Any = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(directory / "model")
+    _SIZE_MB = (directory / "model" / "model.safetensors").stat().st_size / 1e6
+    largest_mb = max(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
+    get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear", init_lora_weights=False)).save_pretrained(
+        directory / "adapter"
+    )
+    return directory / "model", directory / "adapter", largest_mb
+
+
+_OURS = """
+from contextlib import closing
+from gpu.merge import Adapters, Tally, WeightsFile, write_merged
+def merge(model, adapter, out):
+    with closing(WeightsFile(model / "model.safetensors")) as file:
+        write_merged(file, out / "model.safetensors", Adapters([adapter]), lambda name: "BF16", Tally())
+"""
+_THEIRS = """
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+def merge(model, adapter, out):
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)
+"""
+_MEASURED = """
+import sys, tempfile, torch
+from pathlib import Path
+def high_water_kb():  # not ru_maxrss: that one is inherited from whoever forked
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+torch.zeros(8, 8) @ torch.zeros(8, 8)
+before = high_water_kb()
+with tempfile.TemporaryDirectory() as out:
+    merge(Path(sys.argv[1]), Path(sys.argv[2]), Path(out))
+print((high_water_kb() - before) / 1e3)
+"""
+
+
+def _memory_mb(whose: str, model: Path, adapter: Path) -> float:
+    script = (_OURS if whose == "ours" else _THEIRS) + _MEASURED
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(model), str(adapter)], capture_output=True, text=True, check=True
+    )
+    return float(ended.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    main()
