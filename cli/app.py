@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from cli.checkpoints import app as checkpoints_app
-from cli.errors import UserError
+from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
 
@@ -129,6 +129,29 @@ def retry(
     from cli.control import retry
 
     retry(home, job)
+
+
+@app.command()
+def lineage(
+    checkpoint: Annotated[Optional[str], typer.Argument(help="A checkpoint's name, or a step; else the head.")] = None,  # noqa: UP045
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file and setting it was made from.")] = False,
+    contains: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--contains", metavar="FILE:LINE", help="Say whether this row was learned, and when."),
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what went into the weights: files, rows, attempts, config, libraries, base."""
+    from cli.home import find_home
+    from cli.lineage import show_lineage, show_whether_it_contains
+
+    if contains is not None:
+        good = show_whether_it_contains(find_home(home), checkpoint, contains, json=json)
+    else:
+        good = show_lineage(find_home(home), checkpoint, json=json, verify=verify)
+    if not good:
+        raise typer.Exit(REFUSED)
 
 
 @app.command()

@@ -66,3 +66,17 @@ def events(home: Home) -> Callable[[], list[AnyEvent]]:
     from journal import START, follow
 
     return lambda: [record.event for record in follow(home.journal, decode_record, START)[0]]
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Home:
+    """A home where a file of 32 rows was really learned, in two steps, a checkpoint each."""
+    from tests.fakes.tiny_model import make_rows, make_tiny_model
+
+    make_tiny_model(tmp_path / "model")
+    home = create_home(tmp_path / "home", model=str(tmp_path / "model"), method="lora")
+    config = home.config.read_text(encoding="utf-8")
+    home.config.write_text(config.replace("every_steps = 50", "every_steps = 1"), encoding="utf-8")
+    (home.inbox / "a.jsonl").write_bytes(make_rows(32))
+    assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
+    return home

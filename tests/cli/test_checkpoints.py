@@ -162,22 +162,6 @@ def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], say
 # -- export ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def learned(tmp_path: Path) -> Home:
-    """A home where two files were really learned, two checkpoints each."""
-    from cli.init import create_home
-    from tests.fakes.tiny_model import make_rows, make_tiny_model
-
-    make_tiny_model(tmp_path / "model")
-    home = create_home(tmp_path / "home", model=str(tmp_path / "model"), method="lora")
-    config = home.config.read_text(encoding="utf-8")
-    home.config.write_text(config.replace("every_steps = 50", "every_steps = 1"), encoding="utf-8")
-    (home.inbox / "a.jsonl").write_bytes(make_rows(32))
-    ended = CliRunner().invoke(app, ["run", "--until-idle", "--home", str(home.root)])
-    assert ended.exit_code == 0, ended.output
-    return home
-
-
 def test_a_checkpoint_becomes_an_ordinary_model(learned: Home, tmp_path: Path) -> None:
     """The head, or any that is kept, by its name or its step; from the command line, with processes of their own."""
     from transformers import AutoModelForCausalLM

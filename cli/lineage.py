@@ -1,0 +1,243 @@
+"""`keepstep lineage`: what went into the weights, whether it is still there, and whether a row is among it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cli.errors import UserError
+from cli.home import Home
+from projections.lineage import Part, Timeline
+
+if TYPE_CHECKING:
+    from core.state import State
+    from gpu.manifest import Manifest
+
+SHOWN_CHARACTERS = 12
+"""Of a hash: enough to tell files apart, and to find one."""
+
+
+class Wanted(NamedTuple):
+    """The weights that are asked about."""
+
+    state: State
+    parts: Sequence[Part]
+    global_step: int
+    checkpoint: str | None
+    """The checkpoint that holds them, if it is still there."""
+
+
+class Check(NamedTuple):
+    """One thing that the weights were made from, looked at again."""
+
+    what: str
+    problem: str | None
+
+
+def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) -> bool:
+    """`keepstep lineage`: whether, if it was to be verified, everything is as it was. Raises UserError."""
+    import msgspec
+
+    from cli.terminal import print_json, print_listing
+
+    found = _read(home, wanted)
+    manifest = _manifest(home, found)
+    checks = list(_checked(home, found, manifest)) if verify else []
+    good = not any(check.problem for check in checks)
+    if json:
+        told: dict[str, Any] = {
+            "global_step": found.global_step,
+            "checkpoint": found.checkpoint,
+            "base_sha256": manifest.lineage.base_sha256 if manifest is not None else None,
+            "parts": [msgspec.to_builtins(part) for part in found.parts],
+        }
+        if verify:
+            told |= {"good": good, "checks": [check._asdict() for check in checks]}
+        print_json(told)
+        return good
+    first = found.parts[0].settings
+    print(f"step {found.global_step}" + (f", {found.checkpoint}" if found.checkpoint else ", no checkpoint of its own"))
+    sha256 = f", SHA-256 {manifest.lineage.base_sha256}" if manifest is not None else ""
+    print(f"base      {first.model.path}{sha256}")
+    method = msgspec.to_builtins(found.parts[-1].settings.method)
+    print(f"method    {', '.join(f'{name} {value}' for name, value in method.items())}")
+    for environment in _distinct(part.environment for part in found.parts):
+        print(f"with      {', '.join(f'{name} {value}' for name, value in sorted(environment.items()))}")
+    print_listing(["steps", "file", "rows", "its steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
+    for what, problem in checks:
+        print(f"{'good' if problem is None else 'CHANGED':9} {what}{f': {problem}' if problem else ''}")
+    return good
+
+
+def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:
+    """`keepstep lineage --contains FILE:LINE`: whether the row is in the weights. Raises UserError."""
+    from cli.terminal import print_json
+
+    found = _read(home, wanted)
+    name, _, number = place.rpartition(":")
+    if not name or not number.isdecimal() or int(number) < 1:
+        raise UserError(f"{place!r} is no FILE:LINE", "for example `--contains notes.jsonl:3`")
+    parts = _parts_of(found.parts, name)
+    steps = [step for part in parts for step in _steps_with(home, part, int(number))]
+    if json:
+        print_json({"contains": bool(steps), "job": parts[0].job if parts else None, "global_steps": steps})
+    elif steps:
+        print(f"yes: learned at step {', '.join(map(str, steps))}")
+    elif not parts:
+        print(f"no: nothing of {name} is in these weights")
+    else:
+        print(f"no: line {number} of {name} was not learned up to step {found.global_step}")
+    return bool(steps)
+
+
+def _read(home: Home, wanted: str | None) -> Wanted:
+    """The whole journal, from its first record. Raises UserError if it knows no such step or checkpoint."""
+    from core.evolve import evolve
+    from core.state import State
+    from events.codec import decode_record
+    from journal import START, follow
+
+    records, _ = follow(home.journal, decode_record, START, storage=home.storage)
+    state, timeline = State(), Timeline()
+    for record in records:
+        timeline.see(state, record.event)
+        state = evolve(state, record.event)
+    if state.head is None:
+        raise UserError("nothing is committed yet")
+    kept = {checkpoint.global_step: checkpoint.id for checkpoint in state.checkpoints}
+    by_name = {checkpoint: global_step for global_step, checkpoint in timeline.commits}
+    asked = str(state.global_step) if wanted is None else str(by_name.get(wanted, wanted))
+    if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
+        raise UserError(
+            f"the journal knows no committed {wanted}", f"name a checkpoint, or a step up to {state.global_step}"
+        )
+    return Wanted(state, timeline.until(int(asked)), int(asked), kept.get(int(asked)))
+
+
+def _manifest(home: Home, found: Wanted) -> Manifest | None:
+    from gpu.errors import CheckpointBroken
+    from gpu.manifest import read_manifest
+
+    try:
+        return read_manifest(home.checkpoints / found.checkpoint, storage=home.storage) if found.checkpoint else None
+    except CheckpointBroken:
+        return None  # `--verify` says what is wrong with it
+
+
+def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
+    """Every file and every setting that the weights depend on, held against what the journal says."""
+    from cli.arrivals import file_sha256
+    from gpu.base import base_sha256
+    from gpu.manifest import problem_of
+
+    for job in dict.fromkeys(part.job for part in found.parts):
+        path = home.data_file(job)
+        try:
+            problem = None if file_sha256(path, storage=home.storage) == job else "its bytes are not those of its name"
+        except OSError as error:
+            problem = f"it cannot be read: {error.strerror}"
+        yield Check(f"data {home.relative(path)}", problem)
+    for part in found.parts:
+        if _plan_of(part).sha256 != part.plan.batches_sha256:
+            yield Check(f"plan of {part.name}", "this keepstep orders its rows otherwise than the one that learned it")
+    for checkpoint in found.state.checkpoints:
+        if checkpoint.id == found.checkpoint:
+            directory = home.checkpoints / checkpoint.id
+            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+            yield Check(f"checkpoint {checkpoint.id}", problem)
+    if manifest is None:
+        return
+    last = found.parts[-1]
+    if manifest.lineage.settings != last.settings:
+        yield Check("settings", "those in the checkpoint's manifest are not those in the journal")
+    what, base = f"base {last.settings.model.path}", _base_directory(home, last.settings.model.path)
+    if base is None:
+        yield Check(what, "it is neither a directory nor in the cache of the hub")
+    elif manifest.lineage.base_sha256:
+        same = base_sha256(base) == manifest.lineage.base_sha256
+        yield Check(what, None if same else "its config or its weights are not what they were")
+
+
+def _base_directory(home: Home, path: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    directory = home.root / Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    config = try_to_load_from_cache(path, "config.json") if path.count("/") <= 1 else None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
+    """Those of the file that a person means: by its name, the first digits of its SHA-256, or a path to its bytes."""
+    from cli.arrivals import file_sha256
+
+    path = Path(name).expanduser()
+    job = file_sha256(path) if path.is_file() else None
+    fitting = [part for part in parts if part.job == job or (job is None and name == part.name)]
+    fitting = fitting or [part for part in parts if len(name) >= 6 and part.job.startswith(name)]
+    if len({part.job for part in fitting}) > 1:
+        raise UserError(
+            f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
+        )
+    return fitting
+
+
+def _steps_with(home: Home, part: Part, line: int) -> list[int]:
+    """The global steps at which the row on `line` was learned. Raises UserError if there is no row."""
+    from gpu.errors import RowRejected
+    from gpu.rows import read_rows
+
+    path = home.data_file(part.job)
+    try:
+        lines = [row.line for row in read_rows(path, part.settings.data)]
+    except (OSError, RowRejected) as error:
+        raise UserError(
+            f"{home.relative(path)} cannot be read: {error}", "put it back: its name is its SHA-256"
+        ) from error
+    if line not in lines:
+        raise UserError(
+            f"{part.name} has no row on line {line}", f"its rows are on the lines {lines[0]} to {lines[-1]}"
+        )
+    row, plan = lines.index(line), _plan_of(part)
+    if plan.sha256 != part.plan.batches_sha256:
+        raise UserError(
+            f"this keepstep orders the rows of {part.name} otherwise than the one that learned it",
+            f"ask keepstep {part.keepstep}",
+        )
+    steps = [
+        (epoch - 1) * plan.steps_per_epoch + plan.order(epoch).index(row) // plan.rows_per_step + 1
+        for epoch in range(1, plan.epochs + 1)
+    ]
+    return [part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to]
+
+
+def _plan_of(part: Part) -> Any:
+    from gpu.batches import Batches
+
+    return Batches.planned(part.job, part.plan.tokenizer_sha256, part.plan.rows, part.settings)
+
+
+def _row(part: Part) -> list[str]:
+    per_epoch = part.plan.steps_per_epoch
+    epochs = f"{part.step_from // per_epoch + 1}" + (
+        f"-{last}" if (last := -(-part.step_to // per_epoch)) > part.step_from // per_epoch + 1 else ""
+    )
+    return [
+        f"{part.global_from + 1}-{part.global_to}",
+        part.name,
+        str(part.plan.rows),
+        f"{part.step_from + 1}-{part.step_to} of {part.plan.steps_total}",
+        f"{epochs} of {part.plan.epochs}",
+        ", ".join(map(str, part.attempts)),
+        part.job[:SHOWN_CHARACTERS],
+    ]
+
+
+def _distinct(environments: Iterator[dict[str, str]]) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    for environment in environments:
+        if environment not in found:
+            found.append(environment)
+    return found

@@ -1,0 +1,108 @@
+"""What went into the weights: the committed timeline, as parts of files that were learned one after the other.
+
+A fold over the whole journal, made when somebody asks: the state forgets what is finished, this does not. Steps that
+were lost with a checkpoint and run again stand here as they were run the last time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from core.state import State
+from events import kinds
+from events.kinds import AnyEvent
+from events.settings import JobSettings, Plan
+from events.values import CheckpointId, JobId
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Steps of one job, learned in one go under one config with the same libraries on the same device."""
+
+    job: JobId
+    """SHA-256 of the data file."""
+    name: str
+    size_bytes: int
+    settings: JobSettings
+    plan: Plan
+    step_from: int
+    """Steps of the job: behind `step_from`, up to `step_to`."""
+    step_to: int
+    global_from: int
+    global_to: int
+    attempts: tuple[int, ...]
+    keepstep: str
+    """The version of keepstep that ran."""
+    environment: dict[str, str]
+
+    def until(self, global_step: int) -> Part:
+        """The part that lies before or at `global_step`."""
+        end = min(self.global_to, global_step)
+        return replace(self, global_to=end, step_to=self.step_from + end - self.global_from)
+
+
+@dataclass
+class Timeline:
+    """The parts behind the head, the oldest first, and the checkpoints that were ever committed on this branch."""
+
+    parts: list[Part] = field(default_factory=list)
+    commits: list[tuple[int, CheckpointId]] = field(default_factory=list)
+    """(global step, checkpoint), pruned ones too."""
+    keepstep: str = ""
+
+    def see(self, before: State, event: AnyEvent) -> None:
+        """Follow one event; `before` is the state that it was decided on."""
+        if isinstance(event, kinds.DaemonStarted):
+            self.keepstep = event.keepstep
+        elif isinstance(event, kinds.CheckpointCommitted):
+            self._forget_behind(before.global_step)
+            self._add(before, event)
+
+    def until(self, global_step: int) -> list[Part]:
+        """The parts that went into the weights as they stood after `global_step`."""
+        return [part.until(global_step) for part in self.parts if part.global_from < global_step]
+
+    def _forget_behind(self, global_step: int) -> None:
+        """Without what was set aside since: it is run again."""
+        while self.parts and self.parts[-1].global_from >= global_step:
+            self.parts.pop()
+        if self.parts:
+            self.parts[-1] = self.parts[-1].until(global_step)
+        while self.commits and self.commits[-1][0] > global_step:
+            self.commits.pop()
+
+    def _add(self, before: State, event: kinds.CheckpointCommitted) -> None:
+        job = before.current
+        assert job is not None  # it committed
+        assert job.settings is not None
+        assert job.plan is not None
+        steps = event.global_step - before.global_step
+        part = Part(
+            job=job.id,
+            name=job.name,
+            size_bytes=job.size_bytes,
+            settings=job.settings,
+            plan=job.plan,
+            step_from=event.step - steps,
+            step_to=event.step,
+            global_from=before.global_step,
+            global_to=event.global_step,
+            attempts=(event.attempt,),
+            keepstep=self.keepstep,
+            environment=before.environment,
+        )
+        last = self.parts[-1] if self.parts else None
+        if last is not None and _goes_on(last, part):
+            attempts = last.attempts if last.attempts[-1] == event.attempt else (*last.attempts, event.attempt)
+            self.parts[-1] = replace(last, step_to=part.step_to, global_to=part.global_to, attempts=attempts)
+        else:
+            self.parts.append(part)
+        self.commits.append((event.global_step, event.checkpoint))
+
+
+def _goes_on(last: Part, part: Part) -> bool:
+    return last.step_to == part.step_from and all(
+        getattr(last, name) == getattr(part, name) for name in ("job", "settings", "plan", "keepstep", "environment")
+    )

@@ -1,0 +1,136 @@
+"""`keepstep lineage`: what went into the weights, whether it is still there, and whether a row is among it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from cli.errors import UserError
+from cli.home import Home
+from tests.fakes.tiny_model import make_rows
+
+
+def lineage(home: Home, *arguments: str) -> tuple[int, str]:
+    """Exit code and output; a UserError is raised."""
+    ended = CliRunner().invoke(app, ["lineage", *arguments, "--home", str(home.root)])
+    if isinstance(ended.exception, UserError):
+        raise ended.exception
+    return ended.exit_code, ended.output
+
+
+def told(home: Home, *arguments: str) -> Any:
+    return json.loads(lineage(home, *arguments, "--json")[1])
+
+
+def spoil(path: Path) -> None:
+    """One byte is another."""
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_it_names_what_the_weights_were_made_from(learned: Home, tmp_path: Path) -> None:
+    code, said = lineage(learned)
+    assert code == 0
+    assert said.startswith("step 2, step-00000002-attempt-0001\n")
+    assert f"base      {tmp_path / 'model'}, SHA-256 " in said
+    assert "kind lora, r 16" in said
+    assert "torch" in said
+    whole = told(learned)
+    (part,) = whole["parts"]
+    assert (part["name"], part["step_to"], part["plan"]["rows"], part["attempts"]) == ("a.jsonl", 2, 32, [1])
+    assert told(learned, "1")["parts"][0]["global_to"] == 1
+    assert told(learned, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
+
+
+def test_every_row_is_found_at_the_steps_that_learned_it(learned: Home) -> None:
+    """Each row once an epoch, and each step has as many as the batch is large."""
+    at: Counter[int] = Counter()
+    for line in range(1, 33):
+        found = told(learned, "--contains", f"a.jsonl:{line}")
+        assert found["contains"]
+        (step,) = found["global_steps"]
+        at[step] += 1
+    assert at == {1: 16, 2: 16}
+    (job,) = {part["job"] for part in told(learned)["parts"]}
+    first = next(line for line in range(1, 33) if told(learned, "--contains", f"a.jsonl:{line}")["global_steps"] == [2])
+    code, said = lineage(learned, "1", "--contains", f"{job[:8]}:{first}")
+    assert (code, said) == (1, f"no: line {first} of {job[:8]} was not learned up to step 1\n")
+    assert lineage(learned, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
+
+
+def test_a_file_is_known_by_its_bytes_wherever_it_lies(learned: Home, tmp_path: Path) -> None:
+    (tmp_path / "copy").write_bytes(make_rows(32))
+    (tmp_path / "other").write_bytes(make_rows(31))
+    assert lineage(learned, "--contains", f"{tmp_path / 'copy'}:1")[0] == 0
+    code, said = lineage(learned, "--contains", f"{tmp_path / 'other'}:1")
+    assert (code, said) == (1, f"no: nothing of {tmp_path / 'other'} is in these weights\n")
+
+
+def test_all_is_good_until_one_byte_is_another(learned: Home, tmp_path: Path) -> None:
+    """And then it is named: the data, the weights, a manifest, the base."""
+    code, said = lineage(learned, "--verify")
+    assert code == 0
+    assert [line.split()[:2] for line in said.splitlines()[-3:]] == [
+        ["good", "data"],
+        ["good", "checkpoint"],
+        ["good", "base"],
+    ]
+    (data,) = learned.data.glob("*.jsonl")
+    head = learned.checkpoints / "step-00000002-attempt-0001"
+    for path, names in (
+        (data, f"CHANGED   data data/{data.name}: its bytes are not those of its name"),
+        (head / "adapter_model.safetensors", f"CHANGED   checkpoint {head.name}: adapter_model.safetensors does not"),
+        (head / "manifest.json", f"CHANGED   checkpoint {head.name}: manifest.json"),
+        (tmp_path / "model" / "model.safetensors", "its config or its weights are not what they were"),
+    ):
+        before = path.read_bytes()
+        spoil(path)
+        code, said = lineage(learned, "--verify")
+        assert code == 1
+        assert names in said
+        path.write_bytes(before)
+    assert told(learned, "--verify")["good"]
+    data.unlink()
+    report = told(learned, "--verify")
+    assert not report["good"]
+    assert [check["what"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
+
+
+def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if manifest and its committed hash had both been forged."""
+    head = learned.checkpoints / "step-00000002-attempt-0001" / "manifest.json"
+    head.write_bytes(head.read_bytes().replace(b'"seed": 42', b'"seed": 43'))
+    monkeypatch.setattr("gpu.manifest.problem_of", lambda *_, **__: None)
+    code, said = lineage(learned, "--verify")
+    assert code == 1
+    assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["99"], "the journal knows no committed 99"),
+        (["nonsense"], "the journal knows no committed nonsense"),
+        (["0"], "the journal knows no committed 0"),
+        (["--contains", "a.jsonl"], "'a.jsonl' is no FILE:LINE"),
+        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is no FILE:LINE"),
+        (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
+    ],
+)
+def test_what_nobody_knows_is_said(learned: Home, arguments: list[str], says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        lineage(learned, *arguments)
+    assert refused.value.reason == says
+
+
+def test_a_home_that_learned_nothing_says_so(home: Home) -> None:
+    with pytest.raises(UserError, match="nothing is committed yet"):
+        lineage(home)

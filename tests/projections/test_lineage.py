@@ -1,0 +1,121 @@
+"""What went into the weights, told from the journal, whatever happened on the way."""
+
+from __future__ import annotations
+
+from random import Random
+
+from core import commands
+from core.evolve import evolve
+from core.state import State
+from events import kinds
+from projections.lineage import Timeline
+from tests.core.world import World, job_id, settings
+
+
+def told(world: World) -> Timeline:
+    """The fold over all that was journaled."""
+    state, timeline = State(), Timeline()
+    for event in world.journal:
+        timeline.see(state, event)
+        state = evolve(state, event)
+    return timeline
+
+
+def steps(world: World, global_step: int) -> list[tuple[str, int]]:
+    """(job, step) of each global step, as the parts have it."""
+    found = []
+    for part in told(world).until(global_step):
+        assert part.global_to - part.global_from == part.step_to - part.step_from
+        assert part.global_from == len(found)
+        found += [(part.job, step) for step in range(part.step_from + 1, part.step_to + 1)]
+    return found
+
+
+def condemn(world: World) -> None:
+    head = world.state.head
+    assert head is not None
+    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="rot"))
+
+
+def home_with(*files: int) -> World:
+    world = World()
+    world.config = settings(every_steps=2, keep=3)
+    world.start()
+    for count in files:
+        world.add(count)
+    return world
+
+
+def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
+    world = home_with(5, 3)
+    world.run()
+    first, second = told(world).until(8)
+    assert (first.job, first.name, first.step_from, first.step_to, first.global_to) == (
+        job_id(1),
+        "file-1.jsonl",
+        0,
+        5,
+        5,
+    )
+    assert (second.job, second.global_from, second.global_to, second.attempts) == (job_id(2), 5, 8, (2,))
+    assert first.settings == world.config
+    assert first.plan.steps_total == 5
+    assert (first.size_bytes, first.keepstep) == (600, "0")
+
+
+def test_as_of_an_earlier_step_it_ends_there() -> None:
+    world = home_with(5, 3)
+    world.run()
+    assert [(part.step_to, part.global_to) for part in told(world).until(6)] == [(5, 5), (1, 6)]
+    assert [(part.step_to, part.global_to) for part in told(world).until(2)] == [(2, 2)]
+    assert told(world).until(0) == []
+
+
+def test_an_attempt_that_died_is_named_for_what_it_committed_and_for_nothing_else() -> None:
+    world = home_with(6)
+    world.run_until(kinds.CheckpointCommitted)
+    world.start()  # the daemon was killed
+    world.run()
+    (part,) = told(world).until(6)
+    assert part.attempts == (1, 2)
+
+
+def test_steps_that_were_run_again_are_told_as_of_the_last_time() -> None:
+    world = home_with(6)
+    world.run()
+    condemn(world)
+    world.run()
+    assert steps(world, 6) == [(job_id(1), step) for step in range(1, 7)]
+    assert [part.attempts for part in told(world).until(6)] == [(1, 2)]
+    assert [step for step, _ in told(world).commits] == [2, 4, 6]
+
+
+def test_other_settings_begin_another_part() -> None:
+    world = home_with(2)
+    world.run()
+    world.config = settings(every_steps=2, keep=3, seed=9)
+    world.add(2)
+    world.run()
+    assert [part.settings.training.seed for part in told(world).until(4)] == [1, 9]
+
+
+def test_it_agrees_with_the_books_in_every_life() -> None:
+    """Workers lost, daemons killed, checkpoints condemned, at random."""
+    condemned = 0
+    for seed in range(100):
+        random = Random(seed)
+        world = home_with(*(random.randint(1, 6) for _ in range(4)))
+        for _ in range(12):
+            for _ in zip(range(random.randint(1, 60)), world.steady(), strict=False):
+                pass
+            what = random.choice(["lose", "kill", "condemn"])
+            if what == "lose":
+                world.lose_worker()
+                continue
+            world.start()
+            if what == "condemn" and world.state.head is not None:
+                order = commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot")
+                condemned += world.refused(order) is None
+            assert steps(world, world.state.global_step) == world.timeline
+        assert steps(world, world.state.global_step) == world.timeline
+    assert condemned > 100
