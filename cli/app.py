@@ -139,6 +139,9 @@ def lineage(
         Optional[str],  # noqa: UP045
         typer.Option("--contains", metavar="FILE:LINE", help="Say whether this row was learned, and when."),
     ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Train the last steps again, and compare every bit. Takes as long.")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -146,12 +149,31 @@ def lineage(
     from cli.home import find_home
     from cli.lineage import show_lineage, show_whether_it_contains
 
-    if contains is not None:
+    if prove:
+        from cli.rerun import prove as prove_lineage
+
+        good = prove_lineage(find_home(home), checkpoint, json=json)
+    elif contains is not None:
         good = show_whether_it_contains(find_home(home), checkpoint, contains, json=json)
     else:
         good = show_lineage(find_home(home), checkpoint, json=json, verify=verify)
     if not good:
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+def checkout(
+    to: Annotated[Path, typer.Option("--to", help="Their new directory, outside the home.")],
+    step: Annotated[Optional[int], typer.Option("--step", help="A committed step.")] = None,  # noqa: UP045
+    seq: Annotated[Optional[int], typer.Option("--seq", help="A record of the journal.")] = None,  # noqa: UP045
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring back the exact weights as they stood after a step, whether a checkpoint of it is kept or not."""
+    from cli.home import find_home
+    from cli.rerun import check_out
+
+    check_out(find_home(home), step=step, seq=seq, to=to, json=json)
 
 
 @app.command()

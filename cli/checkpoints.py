@@ -14,6 +14,7 @@ import typer
 from cli.errors import REFUSED, UserError
 from cli.home import Home, find_home
 from cli.journal import HomeOption, JsonOption
+from cli.outside import ask, new_directory
 
 if TYPE_CHECKING:
     from core.state import Checkpoint, State
@@ -175,16 +176,12 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     kind = next((name for name in DTYPES if name == dtype), None)
     if dtype is not None and kind is None:
         raise UserError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
-    target = to.expanduser().absolute()
-    if target.exists() or target.is_symlink():
-        raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
-    if target.resolve().is_relative_to(home.root.resolve()):
-        raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
+    target = new_directory(home, to)
     checkpoint = _wanted(_state(home), wanted)
     if not json:
         print(f"merging {checkpoint.id}; then base and checkpoint are asked, and it must answer as they do", flush=True)
     order = Order(home=str(home.root), checkpoint=str(home.checkpoints / checkpoint.id), target=str(target), dtype=kind)
-    said = _process("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
+    said = ask("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
         raise UserError(f"{checkpoint.id} was not exported: {answer.problem}", "nothing was changed")
@@ -220,19 +217,5 @@ def _examined(directory: Path) -> str | None:
     """What `gpu.examine` says."""
     import msgspec
 
-    said = _process("gpu.examine", str(directory), otherwise="leave --deep out, or mend torch")
+    said = ask("gpu.examine", str(directory), otherwise="leave --deep out, or mend torch")
     return msgspec.json.decode(said, type=str | None)
-
-
-def _process(module: str, argument: str, *, otherwise: str) -> str:
-    """What a module says that loads torch, in a process that may. Raises UserError with the advice `otherwise`."""
-    import subprocess
-    import sys
-
-    # -P: the home has a directory named `journal`, and Python must not import from where it stands
-    command = [sys.executable, "-P", "-m", module, argument]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        reason = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-        raise UserError(f"`{module}` ended without an answer: {reason[0]}", otherwise)
-    return ended.stdout

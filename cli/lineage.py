@@ -11,7 +11,7 @@ from cli.home import Home
 from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
-    from core.state import State
+    from core.state import Checkpoint, State
     from gpu.manifest import Manifest
 
 SHOWN_CHARACTERS = 12
@@ -24,8 +24,14 @@ class Wanted(NamedTuple):
     state: State
     parts: Sequence[Part]
     global_step: int
-    checkpoint: str | None
-    """The checkpoint that holds them, if it is still there."""
+    kept: Sequence[Checkpoint]
+    """The checkpoints on the way there that are still there, the oldest first."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The checkpoint that holds them, if it is still there."""
+        held = [each.id for each in self.kept if each.global_step == self.global_step]
+        return held[-1] if held else None
 
 
 class Check(NamedTuple):
@@ -41,7 +47,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
 
     from cli.terminal import print_json, print_listing
 
-    found = _read(home, wanted)
+    found = read_lineage(home, wanted)
     manifest = _manifest(home, found)
     checks = list(_checked(home, found, manifest)) if verify else []
     good = not any(check.problem for check in checks)
@@ -74,7 +80,7 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
     """`keepstep lineage --contains FILE:LINE`: whether the row is in the weights. Raises UserError."""
     from cli.terminal import print_json
 
-    found = _read(home, wanted)
+    found = read_lineage(home, wanted)
     name, _, number = place.rpartition(":")
     if not name or not number.isdecimal() or int(number) < 1:
         raise UserError(f"{place!r} is no FILE:LINE", "for example `--contains notes.jsonl:3`")
@@ -91,28 +97,35 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
     return bool(steps)
 
 
-def _read(home: Home, wanted: str | None) -> Wanted:
-    """The whole journal, from its first record. Raises UserError if it knows no such step or checkpoint."""
+def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
+    """What went into the weights after a step or in a checkpoint (None: the newest), as the journal has it up to record
+    `seq` (None: its end). Raises UserError if it knows no such thing."""
     from core.evolve import evolve
     from core.state import State
     from events.codec import decode_record
     from journal import START, follow
 
     records, _ = follow(home.journal, decode_record, START, storage=home.storage)
+    if seq is not None and not 1 <= seq <= len(records):
+        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {len(records)}")
     state, timeline = State(), Timeline()
-    for record in records:
+    for record in records[:seq]:
         timeline.see(state, record.event)
         state = evolve(state, record.event)
     if state.head is None:
-        raise UserError("nothing is committed yet")
-    kept = {checkpoint.global_step: checkpoint.id for checkpoint in state.checkpoints}
+        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
+    latest = state
+    for record in records[len(records) if seq is None else seq :]:
+        latest = evolve(latest, record.event)
+    there = {checkpoint.id for checkpoint in latest.checkpoints}
     by_name = {checkpoint: global_step for global_step, checkpoint in timeline.commits}
     asked = str(state.global_step) if wanted is None else str(by_name.get(wanted, wanted))
     if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
         raise UserError(
             f"the journal knows no committed {wanted}", f"name a checkpoint, or a step up to {state.global_step}"
         )
-    return Wanted(state, timeline.until(int(asked)), int(asked), kept.get(int(asked)))
+    kept = [each for each in state.checkpoints if each.id in there and each.global_step <= int(asked)]
+    return Wanted(state, timeline.until(int(asked)), int(asked), kept)
 
 
 def _manifest(home: Home, found: Wanted) -> Manifest | None:

@@ -58,6 +58,10 @@ class CheckpointForeign(WorkerError):
         )
 
 
+class PlanChanged(WorkerError):
+    """What was learned would not be learned in the same order again."""
+
+
 class MergeRefused(WorkerError):
     """What was learned cannot be put into these weights, or not without harm."""
 

@@ -1,4 +1,4 @@
-"""What is asked of `gpu.export`, and what it answers. No torch: the shell speaks it too."""
+"""What is asked of `gpu.export` and `gpu.rerun`, and what they answer. No torch: the shell speaks it too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
+
+from events.settings import JobSettings
+from events.values import CheckpointId, JobId, Number
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -41,3 +44,42 @@ class Refusal(Struct, frozen=True, kw_only=True, tag="refused"):
     """Why there is none."""
 
     problem: str
+
+
+class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Steps of one job that are to be run once more."""
+
+    job: JobId
+    attempt: int
+    """The number that their checkpoint is named with: that of the attempt that ran them."""
+    settings: JobSettings
+    batches_sha256: str
+    """Of the plan that they followed."""
+    global_step: int
+    """The one before the first of them."""
+    step: int
+    """The same, counted within the job."""
+    until: int
+    carry_optimizer: bool
+
+
+class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run stretches one after the other, in a place of their own."""
+
+    home: str
+    """Where data and model are."""
+    scratch: str
+    """Where checkpoints are written; the one to start from lies there too."""
+    checkpoint: CheckpointId | None
+    """None: the base."""
+    stretches: tuple[Stretch, ...]
+
+
+class Reran(Struct, frozen=True, kw_only=True, tag="reran"):
+    """What came of it."""
+
+    checkpoint: CheckpointId
+    """The last one, below `scratch`."""
+    bits: tuple[tuple[int, Number, Number], ...]
+    """(global step, loss, gradient norm) of each step."""
+    environment: dict[str, str]

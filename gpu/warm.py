@@ -54,8 +54,10 @@ class _Model:
 class Warm:
     """Carries out orders, one at a time, on one home."""
 
-    def __init__(self, home: Path, desk: Desk) -> None:
+    def __init__(self, home: Path, desk: Desk, checkpoints: Path | None = None) -> None:
+        """`checkpoints`: where they are read from and written to; by default the home's own place for them."""
         self._home = home
+        self._checkpoints = checkpoints or home / "checkpoints"
         self._desk = desk
         self._tokenizer: _Tokenizer | None = None
         self._model: _Model | None = None
@@ -105,7 +107,7 @@ class Warm:
         reached("loaded")
         self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))
         reached("loaded_reported")
-        saver = Saver(self._home / "checkpoints", prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
+        saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
         model.fresh, model.stands_at = False, None
         training.run(self._desk, saver, pulse)
         model.stands_at = training.stands_at
@@ -136,7 +138,7 @@ class Warm:
         model = self._built(prepared.settings, device, watch, fresh=order.checkpoint is None)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
             model.fresh, model.stands_at = False, None
-            directory = self._home / "checkpoints" / order.checkpoint
+            directory = self._checkpoints / order.checkpoint
             ground = self._ground(read_manifest(directory), order, prepared, model.trained)
             manifest = checkpoint.load(directory, model.trained, model.optimizer, ground, watch)
             if manifest.cursor.global_step != order.global_step:
@@ -167,7 +169,7 @@ class Warm:
         Another version of it may do that in other words than the one that the manifest's fingerprint is from.
         """
         try:
-            return tokenizer_sha256(AutoTokenizer.from_pretrained(self._home / "checkpoints" / manifest.checkpoint))
+            return tokenizer_sha256(AutoTokenizer.from_pretrained(self._checkpoints / manifest.checkpoint))
         except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
             return None
 
@@ -190,7 +192,7 @@ class Warm:
         """What this job has logged so far. A log is one job's: behind a checkpoint of another, a new one begins."""
         if order.step == 0 or order.checkpoint is None:
             return []
-        directory = self._home / "checkpoints" / order.checkpoint
+        directory = self._checkpoints / order.checkpoint
         if read_manifest(directory).cursor.job != job:
             return []
         path = directory / checkpoint.STATE_FILE

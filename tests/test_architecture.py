@@ -58,7 +58,7 @@ WITHOUT_LOGIC = {
     "core/job.py": "values; moved by tests/core/test_transitions.py",
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
-    "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py",
+    "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py and tests/gpu/test_rerun.py",
     "cli/errors.py": "error types and exit codes",
     "cli/version.py": "one number",
 }
@@ -73,6 +73,7 @@ TESTED_ELSEWHERE = {
     "gpu/unpack.py": "tests/cli/test_demo.py",
     "cli/app.py": "tests/cli/test_commands.py",
     "cli/clock.py": "tests/simulation/test_lives.py",
+    "cli/outside.py": "tests/cli/test_rerun.py",
     "cli/room.py": "tests/simulation/test_lives.py",
     "cli/control.py": "tests/cli/test_commands.py",
     "cli/home.py": "tests/cli/test_commands.py",

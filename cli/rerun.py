@@ -1,0 +1,178 @@
+"""`keepstep checkout` and `keepstep lineage --prove`: steps that were learned, learned once more, to the same bits.
+
+Both read the home and leave it as it is. They start from the nearest checkpoint that is kept, or from the base.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.errors import UserError
+from cli.home import Home
+from cli.lineage import Wanted, read_lineage
+from cli.outside import ask, new_directory
+
+if TYPE_CHECKING:
+    from core.state import Checkpoint
+    from gpu.exchange import Reran, Stretch
+    from projections.lineage import Part
+
+
+def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: bool) -> None:
+    """`keepstep checkout`: the weights as they stood after a step, in a directory of their own. Raises UserError."""
+    from cli.terminal import print_json
+    from gpu.commit import STAGING
+    from journal import durable
+
+    if (step is None) == (seq is None):
+        raise UserError("what is wanted is not clear", "name either --step N or --seq S")
+    target = new_directory(home, to)
+    found = read_lineage(home, None if step is None else str(step), seq=seq)
+    start = _nearest(found, found.global_step)
+    with _scratch(target.with_name(f"{STAGING}{target.name}")) as scratch:
+        if start is not None and start.global_step == found.global_step:
+            whole, ran = _copied(home, start, scratch), None
+        else:
+            if not json:
+                print(_intention(found, start), flush=True)
+            ran = _run_again(home, found, start, scratch)
+            whole = scratch / ran.checkpoint
+        durable.rename_durably(whole, target)
+    if json:
+        steps = len(ran.bits) if ran else 0
+        origin = start.id if start else None
+        print_json({"global_step": found.global_step, "path": str(target), "from": origin, "steps_run": steps})
+        return
+    print(f"{target}  (step {found.global_step})")
+    for change in _changes(found.parts, ran):
+        print(f"  not as it was, so its bits may be others: {change}")
+
+
+def prove(home: Home, wanted: str | None, *, json: bool) -> bool:
+    """`keepstep lineage --prove`: whether the last steps, run once more, give the same bits. Raises UserError."""
+    from cli.arrivals import file_sha256
+    from cli.terminal import print_json
+
+    found = read_lineage(home, wanted)
+    if found.checkpoint is None:
+        raise UserError(f"step {found.global_step} has no checkpoint to compare with", "name one that is kept")
+    start = _nearest(found, found.global_step - 1)
+    if not json:
+        print(_intention(found, start), flush=True)
+    problem = None
+    with tempfile.TemporaryDirectory(prefix="keepstep-") as directory:
+        ran = _run_again(home, found, start, Path(directory))
+        for global_step, loss, grad_norm in ran.bits:
+            before = found.state.trail.at(global_step)
+            if before not in {None, (loss, grad_norm)}:
+                problem = problem or f"step {global_step} gave loss {loss}, when it was learned {before[0]}"
+        for path in sorted((Path(directory) / ran.checkpoint).glob("*.safetensors")):
+            committed = home.checkpoints / found.checkpoint / path.name
+            if not committed.exists() or file_sha256(path) != file_sha256(committed):
+                problem = problem or f"{path.name} came out otherwise than it stands in {found.checkpoint}"
+    changes = _changes(found.parts, ran)
+    if json:
+        steps = [step for step, _, _ in ran.bits]
+        print_json({"proved": problem is None, "problem": problem, "steps": steps, "changed": changes})
+    elif problem is None:
+        print(f"proved: the same losses, weights and optimizer state as in {found.checkpoint}, bit for bit")
+    else:
+        print(f"NOT PROVED: {problem}")
+        for change in changes:
+            print(f"  not as it was: {change}")
+    return problem is None
+
+
+def _nearest(found: Wanted, global_step: int) -> Checkpoint | None:
+    """The newest checkpoint up to that step that is kept and lies on the way to the wanted weights; None: the base."""
+    on_the_way = [each for each in found.kept if each.global_step <= global_step]
+    return on_the_way[-1] if on_the_way else None
+
+
+def _intention(found: Wanted, start: Checkpoint | None) -> str:
+    first = (start.global_step if start else 0) + 1
+    return f"running the steps {first} to {found.global_step} again, from {start.id if start else 'the base'}"
+
+
+def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Path) -> Reran:
+    """Run everything behind `start`. Raises UserError."""
+    import msgspec
+
+    from gpu.exchange import Refusal, Reran, Rerun
+
+    if start is not None:
+        (scratch / start.id).symlink_to(home.checkpoints / start.id)
+    order = Rerun(
+        home=str(home.root),
+        scratch=str(scratch),
+        checkpoint=start.id if start else None,
+        stretches=tuple(stretches(found.parts, start.global_step if start else 0)),
+    )
+    said = ask("gpu.rerun", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
+    answer = msgspec.json.decode(said, type=Reran | Refusal)
+    if isinstance(answer, Refusal):
+        raise UserError(
+            f"the steps could not be run again: {answer.problem}", "`keepstep lineage --verify` looks closer"
+        )
+    return answer
+
+
+def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
+    """The steps of `parts` behind a global step, as orders."""
+    from gpu.exchange import Stretch
+
+    for part in parts:
+        if part.global_to <= behind:
+            continue
+        global_step = max(part.global_from, behind)
+        step = part.step_from + global_step - part.global_from
+        yield Stretch(
+            job=part.job,
+            attempt=part.attempts[-1],
+            settings=part.settings,
+            batches_sha256=part.plan.batches_sha256,
+            global_step=global_step,
+            step=step,
+            until=part.step_to,
+            carry_optimizer=part.settings.training.optimizer == "carry" or step > 0,
+        )
+
+
+def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
+    """A checkpoint that is there already, every byte checked. Raises UserError."""
+    from gpu.manifest import problem_of
+    from journal import durable
+
+    source, target = home.checkpoints / checkpoint.id, scratch / checkpoint.id
+    problem = problem_of(source, checkpoint.manifest_sha256, every_byte=True)
+    if problem is not None:
+        raise UserError(f"{checkpoint.id}: {problem}", "a daemon that starts sets it aside; then try again")
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        durable.copy_durably(path, target / path.name)
+    return target
+
+
+def _changes(parts: Sequence[Part], ran: Reran | None) -> list[str]:
+    from core.policies import environment_changes
+
+    return list(environment_changes(parts[-1].environment, ran.environment)) if ran is not None else []
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A directory beside the target, so that what is made in it needs only a new name; gone in the end."""
+    shutil.rmtree(path, ignore_errors=True)  # of one that was killed
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written to: {error.strerror}", "choose another place") from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
