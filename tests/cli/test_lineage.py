@@ -114,6 +114,16 @@ def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypa
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
 
 
+def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could name a step, and it would be the wrong one."""
+    monkeypatch.setattr("gpu.batches.Batches._inputs", lambda self: f"another rule {self.seed}")
+    code, said = lineage(learned, "--verify")
+    assert code == 1
+    assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said
+    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl otherwise"):
+        lineage(learned, "--contains", "a.jsonl:1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

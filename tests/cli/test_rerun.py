@@ -198,3 +198,39 @@ def test_a_leftover_of_one_that_was_killed_is_in_nobodys_way(
     (tmp_path / ".staging-out" / "half").mkdir(parents=True)
     assert keepstep(lived[0], "checkout", "--step", "10", "--to", str(tmp_path / "out"))[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though weights and moments agree: as if the journal told of another life."""
+    home, _ = lived
+    found = read_lineage(home, None)
+    step = found.kept[0].global_step + 1
+    told = found.state.trail.at(step)
+    assert told is not None
+    trail = found.state.trail.replaced(step, (9.5, told[1]))
+    other = found._replace(state=msgspec.structs.replace(found.state, trail=trail))
+    monkeypatch.setattr("cli.rerun.read_lineage", lambda *_: other)
+    code, said = keepstep(home, "lineage", "--prove")
+    assert code == 1
+    assert said.splitlines()[1] == f"NOT PROVED: step {step} gave loss {told[0]}, when it was learned 9.5"
+
+
+def test_a_damaged_checkpoint_is_not_handed_out(lived: Lived, tmp_path: Path) -> None:
+    home, _ = lived
+    head = home.checkpoints / str(read_lineage(home, None).checkpoint) / "optimizer.safetensors"
+    before = head.read_bytes()
+    head.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        with pytest.raises(UserError, match=r"optimizer\.safetensors does not have the SHA-256 of the manifest"):
+            keepstep(home, "checkout", "--step", "10", "--to", str(tmp_path / "out"))
+    finally:
+        head.write_bytes(before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_was_pruned_since_is_not_started_from(lived: Lived) -> None:
+    """As of an early record there was one; what is kept is judged by the journal's end."""
+    home, _ = lived
+    lines = [json.loads(line) for path in sorted(home.journal.glob("0*.jsonl")) for line in path.open()]
+    first = next(line["seq"] for line in lines if line.get("event", {}).get("kind") == "checkpoint_committed")
+    assert read_lineage(home, None, seq=first).kept == []
