@@ -103,20 +103,20 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> W
     from core.evolve import evolve
     from core.state import State
     from events.codec import decode_record
-    from journal import START, follow
+    from journal import history
 
-    records, _ = follow(home.journal, decode_record, START, storage=home.storage)
-    if seq is not None and not 1 <= seq <= len(records):
-        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {len(records)}")
-    state, timeline = State(), Timeline()
-    for record in records[:seq]:
-        timeline.see(state, record.event)
-        state = evolve(state, record.event)
+    latest, then, timeline, last = State(), None, Timeline(), 0
+    for record in history(home.journal, decode_record, storage=home.storage):
+        if then is None:
+            timeline.see(latest, record.event)
+        latest, last = evolve(latest, record.event), record.seq
+        if record.seq == seq:
+            then = latest
+    if seq is not None and then is None:
+        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last}")
+    state = latest if then is None else then
     if state.head is None:
         raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
-    latest = state
-    for record in records[len(records) if seq is None else seq :]:
-        latest = evolve(latest, record.event)
     there = {checkpoint.id for checkpoint in latest.checkpoints}
     by_name = {checkpoint: global_step for global_step, checkpoint in timeline.commits}
     asked = str(state.global_step) if wanted is None else str(by_name.get(wanted, wanted))

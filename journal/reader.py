@@ -215,6 +215,12 @@ def follow(
     return records, replay.position
 
 
+def history(directory: Path, decode: Callable[[bytes], R], *, storage: Storage = REAL) -> Iterator[R]:
+    """Every record, one at a time, however many there are. Otherwise as `follow` from the start, and raises as that."""
+    for batch in Replay(storage, load_chain(storage, directory), START, decode).batches():
+        yield from batch
+
+
 def last_position(directory: Path, *, storage: Storage = REAL) -> Position:
     """The position behind the last whole transaction, read from the end; checks no more than that record's own CRC.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from journal import START, PositionLost, Verdict, follow, last_position, lines, read_line, survey
+from journal import START, PositionLost, Verdict, follow, history, last_position, lines, read_line, survey
 from tests.journal.helpers import append, event, open_journal, snapshot
 
 
@@ -23,6 +23,9 @@ def test_following_gives_what_is_new_across_segments(home: Path) -> None:
     assert [record.event for record in seen + news] == [event(n) for n in range(20)]
     assert position == journal.position == last_position(home)
     assert follow(home, read_line, position) == ([], position)
+    told = history(home, read_line)
+    assert next(told).event == event(0)  # one at a time: the second is read when it is wanted
+    assert [record.event for record in told] == [event(n) for n in range(1, 20)]
 
 
 def test_following_does_not_see_half_a_transaction_and_repairs_nothing(home: Path) -> None:
