@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,15 +69,21 @@ def events(home: Home) -> Callable[[], list[AnyEvent]]:
     return lambda: [record.event for record in follow(home.journal, decode_record, START)[0]]
 
 
-@pytest.fixture
-def learned(tmp_path: Path) -> Home:
-    """A home where a file of 32 rows was really learned, in two steps, a checkpoint each."""
+@pytest.fixture(scope="session")
+def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.fakes.tiny_model import make_rows, make_tiny_model
 
-    make_tiny_model(tmp_path / "model")
-    home = create_home(tmp_path / "home", model=str(tmp_path / "model"), method="lora")
+    home = create_home(tmp_path_factory.mktemp("learned") / "home", model="model", method="lora")
+    make_tiny_model(home.root / "model")
     config = home.config.read_text(encoding="utf-8")
     home.config.write_text(config.replace("every_steps = 50", "every_steps = 1"), encoding="utf-8")
     (home.inbox / "a.jsonl").write_bytes(make_rows(32))
     assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
-    return home
+    return home.root
+
+
+@pytest.fixture
+def learned(learned_once: Path, tmp_path: Path) -> Home:
+    """A home of one's own where a file of 32 rows was really learned, in two steps, a checkpoint each."""
+    shutil.copytree(learned_once, tmp_path / "home")
+    return Home(tmp_path / "home")
