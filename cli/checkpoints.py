@@ -14,7 +14,7 @@ import typer
 from cli.errors import REFUSED, UserError
 from cli.home import Home, find_home
 from cli.journal import HomeOption, JsonOption
-from cli.outside import ask, new_directory
+from cli.outside import ask, new_directory, refused
 
 if TYPE_CHECKING:
     from core.state import Checkpoint, State
@@ -184,7 +184,7 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     said = ask("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
-        raise UserError(f"{checkpoint.id} was not exported: {answer.problem}", "nothing was changed")
+        raise refused(f"{checkpoint.id} was not exported", answer, "nothing was changed")
     if json:
         print_json(msgspec.to_builtins(answer))
         return

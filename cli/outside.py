@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cli.errors import UserError
+from cli.errors import REFUSED, STORAGE_FAILED, UserError
 from cli.home import Home
+
+if TYPE_CHECKING:
+    from gpu.exchange import Refusal
 
 
 def new_directory(home: Home, to: Path) -> Path:
@@ -38,3 +42,9 @@ def ask(module: str, argument: str, *, otherwise: str) -> str:
         reason = (ended.stderr or "").strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
         raise UserError(f"`{module}` ended without an answer: {reason[0]}", otherwise)
     return ended.stdout
+
+
+def refused(what: str, answer: Refusal, otherwise: str) -> UserError:
+    """A refusal, as it is told to a person."""
+    advice = "make room there, or choose another place" if answer.storage else otherwise
+    return UserError(f"{what}: {answer.problem}", advice, STORAGE_FAILED if answer.storage else REFUSED)

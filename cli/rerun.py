@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cli.errors import UserError
 from cli.home import Home
 from cli.lineage import Wanted, read_lineage
-from cli.outside import ask, new_directory
+from cli.outside import ask, new_directory, refused
 
 if TYPE_CHECKING:
     from core.state import Checkpoint
@@ -116,9 +116,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     said = ask("gpu.rerun", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
     if isinstance(answer, Refusal):
-        raise UserError(
-            f"the steps could not be run again: {answer.problem}", "`keepstep lineage --verify` looks closer"
-        )
+        raise refused("the steps could not be run again", answer, "`keepstep lineage --verify` looks closer")
     return answer
 
 

@@ -44,6 +44,8 @@ class Refusal(Struct, frozen=True, kw_only=True, tag="refused"):
     """Why there is none."""
 
     problem: str
+    storage: bool = False
+    """Whether it is the disk's fault that was to be written to."""
 
 
 class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from gpu.base import CONFIG, INDEX, base_sha256, weights_files
 from gpu.commit import STAGING, Content, publish
-from gpu.errors import MergeRefused, WorkerError
+from gpu.errors import MergeRefused, StorageFailed, WorkerError
 from gpu.exchange import DTYPES, Exported, Order, Refusal
 from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, FileEntry, Manifest, verify
 from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
@@ -215,7 +215,7 @@ def main() -> None:
     try:
         answer = export(order)
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
-        answer = Refusal(problem=" ".join(str(error).split()))
+        answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from events.values import CheckpointId, Number
 from events.worker import AnyFact, CheckpointWritten, Loaded, Prepare, Prepared, Step, Train
-from gpu.errors import PlanChanged, WorkerError
+from gpu.errors import PlanChanged, StorageFailed, WorkerError
 from gpu.exchange import Refusal, Reran, Rerun, Stretch
 from gpu.worker import ENVIRONMENT
 
@@ -111,7 +111,7 @@ def main() -> None:
     try:
         answer = rerun(order, _say)
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
-        answer = Refusal(problem=" ".join(str(error).split()))
+        answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
 
 

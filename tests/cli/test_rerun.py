@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.config import Config
 from cli.daemon import Daemon
-from cli.errors import UserError
+from cli.errors import REFUSED, STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.init import create_home
 from cli.lineage import read_lineage
+from cli.outside import refused
 from cli.rerun import stretches
 from events.settings import CheckpointSettings, FullSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
+from gpu.exchange import Refusal
 from projections.lineage import Part
 from tests.fakes.tiny_model import make_rows, make_tiny_model
 from tests.gpu import helpers as worker
@@ -234,3 +236,9 @@ def test_a_checkpoint_that_was_pruned_since_is_not_started_from(lived: Lived) ->
     lines = [json.loads(line) for path in sorted(home.journal.glob("0*.jsonl")) for line in path.open()]
     first = next(line["seq"] for line in lines if line.get("event", {}).get("kind") == "checkpoint_committed")
     assert read_lineage(home, None, seq=first).kept == []
+
+
+def test_a_disk_that_fails_where_it_is_written_to_has_its_own_exit_code() -> None:
+    assert refused("no", Refusal(problem="full", storage=True), "look").exit_code == STORAGE_FAILED
+    told = refused("no", Refusal(problem="odd"), "look")
+    assert (told.reason, told.advice, told.exit_code) == ("no: odd", "look", REFUSED)

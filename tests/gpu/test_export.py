@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,20 @@ def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
     assert exporting.base_directory(how.model.path, home.path) == tmp_path / "model"
     with pytest.raises(WorkerError, match="there is no model at"):
         exporting.base_directory("./nowhere", home.path)
+
+
+def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "write_merged", full)
+    monkeypatch.setattr("os.environ", {})
+    wanted = msgspec.json.encode(order(*trained, tmp_path / "out")).decode()
+    monkeypatch.setattr("sys.argv", ["gpu.export", wanted])
+    exporting.main()
+    answer = msgspec.json.decode(capsys.readouterr().out, type=Refusal)
+    assert answer.storage
+    assert "No space left on device" in answer.problem
+    assert not list(tmp_path.iterdir())
