@@ -76,6 +76,7 @@ ALSO_TESTED_BY = {
     "gpu/commit.py": ("tests/gpu/test_checkpoint.py",),
     "cli/daemon.py": ("tests/cli/test_daemon.py",),
     "cli/ledger.py": ("tests/cli/test_daemon.py",),
+    "cli/lineage.py": ("tests/cli/test_rerun.py",),
 }
 """What mirrors a module under another name."""
 
