@@ -1,6 +1,6 @@
 """`keepstep checkpoints` lists what is committed, `verify` proves it, `export` makes an ordinary model of it.
 
-None of them changes anything in the home.
+None of them changes anything in the home; `prune` does, and gives up the older ones.
 """
 
 from __future__ import annotations
@@ -66,6 +66,16 @@ def export(
     """Merge what was learned into an ordinary model, for plain transformers."""
     outer_home, outer_json = context.obj
     export_checkpoint(find_home(home or outer_home), checkpoint, to, dtype, json=json or outer_json)
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="The newest N stay; the head is one of them.")],
+    home: HomeOption = None,
+) -> None:
+    """Give up older checkpoints for the room they take; first those that stay are checked, every byte."""
+    prune_checkpoints(find_home(home or context.obj[0]), keep)
 
 
 def show_checkpoints(home: Home, *, json: bool) -> None:
@@ -194,6 +204,35 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
         print("" if answer.applied > 0.9 else "; the rest is too fine for them: `--dtype float32` keeps it all")
     print(f"  its logits are off by {answer.difference:.2%} from those of base and checkpoint", end="")
     print(f" (rounding explains {answer.tolerance:.1%} at most)")
+
+
+def prune_checkpoints(home: Home, keep: int) -> None:
+    """`keepstep checkpoints prune`. Raises UserError while an older one may be needed, core.errors.Refused."""
+    from contextlib import closing
+
+    from cli.identity import daemon_is_alive
+    from cli.ledger import Ledger
+    from cli.sweep import discard
+    from core import policies
+    from core.commands import PruneCheckpoints
+    from events.kinds import CheckpointPruned
+
+    before = {checkpoint.id: checkpoint for checkpoint in _state(home).checkpoints}
+    given_up = {each.id for each in policies.checkpoints_to_prune([*before.values()], keep)}
+    for checkpoint, problem in proved(home, deep=False):
+        if problem is not None and checkpoint.id not in given_up:
+            raise UserError(
+                f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",
+                "the older ones are what a daemon that starts goes back to: `keepstep run` first",
+            )
+    with closing(Ledger.open(home)) as ledger:
+        events = ledger.execute(PruneCheckpoints(keep=keep))
+    for event in events:
+        assert isinstance(event, CheckpointPruned)
+        if not daemon_is_alive(home):  # one that runs deletes it itself
+            discard(home, event.checkpoint)
+        size_bytes = before[event.checkpoint].size_bytes if event.checkpoint in before else 0
+        print(f"{event.checkpoint} is given up ({size_bytes / 1e6:.1f} MB)")
 
 
 def _wanted(state: State, wanted: str | None) -> Checkpoint:

@@ -105,6 +105,12 @@ class CondemnCheckpoint(Command, frozen=True, kw_only=True):
     problem: str
 
 
+class PruneCheckpoints(Command, frozen=True, kw_only=True):
+    """A person gives up all committed checkpoints but the newest `keep`."""
+
+    keep: int
+
+
 class RecordSwept(Command, frozen=True, kw_only=True):
     """Debris was removed."""
 
@@ -145,6 +151,7 @@ AnyCommand = (
     | LoseWorker
     | HoldWork
     | CondemnCheckpoint
+    | PruneCheckpoints
     | RecordSwept
     | RecordRejectedMoved
     | RunOutOfSpace

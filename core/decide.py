@@ -100,6 +100,13 @@ def _retry(state: State, command: commands.Retry, _now: float) -> Events:
     return [kinds.JobRetried(job=command.job)]
 
 
+def _prune_checkpoints(state: State, command: commands.PruneCheckpoints, _now: float) -> Events:
+    given_up = policies.checkpoints_to_prune(state.checkpoints, command.keep)
+    if not given_up:
+        raise Refused(f"there is nothing to prune: {len(state.checkpoints)} checkpoints are kept, the head among them")
+    return [kinds.CheckpointPruned(checkpoint=checkpoint.id) for checkpoint in given_up]
+
+
 # -- the daemon -----------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +179,7 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.Stop: _stop,
     commands.Skip: _skip,
     commands.Retry: _retry,
+    commands.PruneCheckpoints: _prune_checkpoints,
     commands.StartAttempt: _start_attempt,
     commands.HoldWork: _hold_work,
     commands.RecordSwept: _record_swept,

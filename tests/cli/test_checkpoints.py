@@ -18,6 +18,7 @@ from cli.checkpoints import Found, what_follows
 from cli.errors import UserError
 from cli.home import Home
 from cli.reading import read_only
+from core.errors import Refused
 from core.state import Checkpoint
 from gpu.commit import commit
 from tests.core.test_stretches import ALL, KEPT, condemned
@@ -157,6 +158,45 @@ def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], say
     for each in state.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
+
+
+# -- prune ----------------------------------------------------------------------------------------------------------
+
+
+def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple[Checkpoint, ...], run: Run) -> None:
+    older, head = committed
+    code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
+    assert (code, said) == (0, f"{older.id} is given up ({older.size_bytes / 1e6:.1f} MB)\n")
+    assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
+    assert read_only(home)[0].state.checkpoints == (head,)
+    ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
+    assert isinstance(ended.exception, Refused)
+    assert keepstep(home, "checkpoints", "prune", "--keep", "0")[0] == 2
+    run()  # and a daemon finds nothing amiss
+    assert read_only(home)[0].state.head == head
+
+
+def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    older, head = committed
+    spoil(home, head)
+    ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
+    assert isinstance(ended.exception, UserError)
+    assert ended.exception.reason.startswith(f"{head.id} would stay, and it is bad: weights does not have the SHA-256")
+    assert {path.name for path in home.checkpoints.iterdir()} == {older.id, head.id}
+
+
+def test_one_that_is_bad_may_be_given_up(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    spoil(home, committed[0])
+    assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
+
+
+def test_a_daemon_that_runs_deletes_what_is_given_up_itself(
+    home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that delete one directory would meet in it."""
+    monkeypatch.setattr("cli.identity.daemon_is_alive", lambda _: True)
+    assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
+    assert {path.name for path in home.checkpoints.iterdir()} == {each.id for each in committed}
 
 
 # -- export ---------------------------------------------------------------------------------------------------------

@@ -112,6 +112,8 @@ def running_again() -> World:
         (failed, commands.Skip(job=job_id(1)), "file-1.jsonl has failed; there is nothing to skip"),
         (running_again, commands.Skip(), "run again to restore committed steps; it cannot be skipped"),
         (waiting, commands.Retry(job=job_id(1)), "has not failed"),
+        (idle, commands.PruneCheckpoints(keep=1), "nothing to prune: 0 checkpoints are kept"),
+        (training, commands.PruneCheckpoints(keep=1), "nothing to prune: 1 checkpoints are kept"),
         (off, commands.LeaveHome(reason="r"), "no daemon runs"),
         (training, commands.LeaveHome(reason="r"), "attempt 1 still runs"),
         (off, HOLD, "no daemon runs"),
@@ -143,6 +145,17 @@ def test_only_a_checkpoint_of_ours_is_condemned() -> None:
     world.start()
     assert "is not a" in str(world.refused(replace(CONDEMN, checkpoint="step-00000009-attempt-0009")))
     assert world.refused(CONDEMN) is None
+
+
+def test_a_person_may_give_up_all_but_the_head() -> None:
+    """At any time, also while the next is being learned; never the head."""
+    world = waiting()
+    world.run_until(kinds.CheckpointCommitted, 2)
+    head = world.state.head
+    world.execute(commands.PruneCheckpoints(keep=0))
+    assert world.state.checkpoints == (head,)
+    world.run()
+    world.check_timeline()
 
 
 def test_a_job_behind_steps_that_are_run_again_is_skipped_later() -> None:

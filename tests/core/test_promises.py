@@ -30,7 +30,7 @@ from tests.core.world import settings as job_settings
 
 FAILURES = get_args(kinds.Failure)
 
-ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry"]
+ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]
 
 
 class Life(RuleBasedStateMachine):
@@ -85,7 +85,8 @@ class Life(RuleBasedStateMachine):
     # -- people
 
     @rule(
-        which=st.sampled_from(["pause", "resume", "stop", "skip", "skip", "skip any", "retry"]), any_job=st.integers(0)
+        which=st.sampled_from(["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]),
+        any_job=st.integers(0),
     )
     def ask(self, which: str, any_job: int) -> None:
         jobs = sorted(self.world.steps)
@@ -97,6 +98,7 @@ class Life(RuleBasedStateMachine):
             "skip": commands.Skip(),
             "skip any": commands.Skip(job=job),
             "retry": commands.Retry(job=next((job for job, _ in self.world.state.failed.items()), job)),
+            "prune": commands.PruneCheckpoints(keep=1 + any_job % 2),
         }
         self.world.refused(wanted[which])
 

@@ -237,7 +237,7 @@ class World:
             self.faults[process.number] = Fault(kind, self.random.randint(1, 60))
         try:
             what = self.random.choice(
-                ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish"]
+                ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
             )
             self.note(f"  somebody: {what}")
             self.people(process, what)
@@ -276,6 +276,7 @@ class World:
                     "pause": commands.Pause(),
                     "resume": commands.Resume(),
                     "retry": commands.Retry(job=failed),
+                    "prune": commands.PruneCheckpoints(keep=1),
                     "stop": commands.Stop(alive=self.daemon is not None and not self.daemon.dead),
                 }
                 ledger.execute(wanted[what])
