@@ -7,12 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
 from cli.errors import UserError
 from cli.home import Home
+from cli.lineage import read_lineage
 from tests.fakes.tiny_model import make_rows
 
 
@@ -139,6 +141,13 @@ def test_what_nobody_knows_is_said(learned: Home, arguments: list[str], says: st
     with pytest.raises(UserError) as refused:
         lineage(learned, *arguments)
     assert refused.value.reason == says
+
+
+def test_a_step_between_two_checkpoints_has_none_of_its_own(learned: Home) -> None:
+    found = read_lineage(learned, None)
+    earlier = msgspec.structs.replace(found.kept[-1], global_step=found.global_step - 1)
+    assert found.checkpoint == found.kept[-1].id
+    assert found._replace(kept=[earlier]).checkpoint is None
 
 
 def test_a_home_that_learned_nothing_says_so(home: Home) -> None:
