@@ -43,13 +43,13 @@ def bits(directory: Path) -> dict[str, str]:
 
 
 def made(path: Path, keep: int, **how: object) -> Home:
-    """A home whose jobs are learned with dropout, accumulation and a checkpoint at each step."""
+    """A home whose jobs are learned with dropout and accumulation; checkpoints at every fourth step and at the end."""
     training = TrainingSettings(batch_size=2, gradient_accumulation=2, epochs=2, threads=1, learning_rate=0.01)
     settings = JobSettings(
         model=ModelSettings(path="model"),
         method=LoraSettings(r=4, dropout=0.1),
         training=training,
-        checkpoints=CheckpointSettings(every_steps=1, every_seconds=0, keep=keep),
+        checkpoints=CheckpointSettings(every_steps=4, every_seconds=0, keep=keep),
     )
     home = create_home(path, model="model", config=Config(job=msgspec.structs.replace(settings, **how)))
     make_tiny_model(path / "model")
@@ -93,6 +93,7 @@ def test_any_committed_step_comes_back_bit_for_bit(lived: Lived, tmp_path: Path)
     home, truth = lived
     assert sorted(truth) == list(range(1, 11))
     kept = [0, *(each.global_step for each in read_lineage(home, None).kept)]
+    assert kept == [0, 6, 10]
     before = sorted(path for path in home.root.rglob("*"))
     wanted = {1, 5, 6, 7, 9, *kept[1:]}
     for step in sorted(wanted):
