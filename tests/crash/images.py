@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from cli.home import Home
 from events.codec import Record, decode_record
+from events.kinds import AttemptInterrupted
 from journal import START, follow
 from tests.crash import strace_log
 from tests.crash.contents import Tree
@@ -105,9 +106,13 @@ def record(directory: Path, worker: str) -> Recording:
         missed = played.stderr[-2000:]
         if played.returncode == 0:
             try:
-                return read_recording(base, worker)
+                recording = read_recording(base, worker)
             except strace_log.KilledInside as error:
                 missed = f"killed inside of {error}"
+            else:
+                if any(isinstance(record.event, AttemptInterrupted) for record in recording.records):
+                    return recording
+                missed = "killed between two attempts"
     raise RuntimeError(f"the scenario did not come to its end in {TRIES} tries: {missed}")
 
 
