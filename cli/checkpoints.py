@@ -217,22 +217,21 @@ def prune_checkpoints(home: Home, keep: int) -> None:
     from core.commands import PruneCheckpoints
     from events.kinds import CheckpointPruned
 
-    before = {checkpoint.id: checkpoint for checkpoint in _state(home).checkpoints}
-    given_up = {each.id for each in policies.checkpoints_to_prune([*before.values()], keep)}
+    given_up = {each.id for each in policies.checkpoints_to_prune(_state(home).checkpoints, keep)}
     for checkpoint, problem in proved(home, deep=False):
         if problem is not None and checkpoint.id not in given_up:
             raise UserError(
                 f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",
                 "the older ones are what a daemon that starts goes back to: `keepstep run` first",
             )
-    with closing(Ledger.open(home)) as ledger:
+    with closing(Ledger.open(home)) as ledger, ledger.exclusive():
+        size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in ledger.state.checkpoints}
         events = ledger.execute(PruneCheckpoints(keep=keep))
     for event in events:
         assert isinstance(event, CheckpointPruned)
         if not daemon_is_alive(home):  # one that runs deletes it itself
             discard(home, event.checkpoint)
-        size_bytes = before[event.checkpoint].size_bytes if event.checkpoint in before else 0
-        print(f"{event.checkpoint} is given up ({size_bytes / 1e6:.1f} MB)")
+        print(f"{event.checkpoint} is given up ({size_bytes[event.checkpoint] / 1e6:.1f} MB)")
 
 
 def _wanted(state: State, wanted: str | None) -> Checkpoint:
