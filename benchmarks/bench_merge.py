@@ -31,9 +31,9 @@ def main() -> None:
     print(f"  keepstep {once:.3f}   in place, night after night {in_place:.3f}   ratio {once / in_place:.0f}")
     print(f"  keepstep {once:.3f}   one float32 merge of all of them {single:.3f}   ratio {once / single:.3f}")
     with tempfile.TemporaryDirectory() as directory:
-        model, adapter, largest_mb = _large(Path(directory))
+        model, adapter, size_mb, largest_mb = _large(Path(directory))
         ours, theirs = _memory_mb("ours", model, adapter), _memory_mb("theirs", model, adapter)
-    print(f"memory to merge a model of {_SIZE_MB:.0f} MB, its largest tensor {largest_mb:.0f} MB in float32")
+    print(f"memory to merge a model of {size_mb:.0f} MB, its largest tensor {largest_mb:.0f} MB in float32")
     print(f"  keepstep {ours:.0f} MB   peft merge_and_unload {theirs:.0f} MB   ratio {ours / theirs:.3f}")
 
 
@@ -83,12 +83,10 @@ def _adapter(directory: Path, size: int, std: float) -> Path:
 
 # -- memory ---------------------------------------------------------------------------------------------------------
 
-_SIZE_MB = 0.0
 
-
-def _large(directory: Path) -> tuple[Path, Path, float]:
-    """A model large enough to tell, in bfloat16; an adapter on all its layers; MB of its largest tensor in float32."""
-    global _SIZE_MB
+def _large(directory: Path) -> tuple[Path, Path, float, float]:
+    """A model large enough to tell, in bfloat16; an adapter on all its layers; MB of the one, and of its largest tensor
+    in float32."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -106,12 +104,12 @@ def _large(directory: Path) -> tuple[Path, Path, float]:
     model: Any = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(directory / "model")
-    _SIZE_MB = (directory / "model" / "model.safetensors").stat().st_size / 1e6
+    size_mb = (directory / "model" / "model.safetensors").stat().st_size / 1e6
     largest_mb = max(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
     get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear", init_lora_weights=False)).save_pretrained(
         directory / "adapter"
     )
-    return directory / "model", directory / "adapter", largest_mb
+    return directory / "model", directory / "adapter", size_mb, largest_mb
 
 
 _OURS = """

@@ -4,7 +4,7 @@ used, so that `keepstep status` loads what it shows and nothing else."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -103,7 +103,7 @@ def resume(home: HomeOption = None) -> None:
 
 @app.command()
 def skip(
-    job: Annotated[Optional[str], typer.Argument(help="Name or first digits of the id; else the current job.")] = None,  # noqa: UP045
+    job: Annotated[str | None, typer.Argument(help="Name or first digits of the id; else the current job.")] = None,
     home: HomeOption = None,
 ) -> None:
     """Pass a job over. What it has learned and committed stays learned."""
@@ -133,10 +133,10 @@ def retry(
 
 @app.command()
 def lineage(
-    checkpoint: Annotated[Optional[str], typer.Argument(help="A checkpoint's name, or a step; else the head.")] = None,  # noqa: UP045
+    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint's name, or a step; else the head.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file and setting it was made from.")] = False,
     contains: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--contains", metavar="FILE:LINE", help="Say whether this row was learned, and when."),
     ] = None,
     prove: Annotated[
@@ -164,8 +164,8 @@ def lineage(
 @app.command()
 def checkout(
     to: Annotated[Path, typer.Option("--to", help="Their new directory, outside the home.")],
-    step: Annotated[Optional[int], typer.Option("--step", help="A committed step.")] = None,  # noqa: UP045
-    seq: Annotated[Optional[int], typer.Option("--seq", help="A record of the journal.")] = None,  # noqa: UP045
+    step: Annotated[int | None, typer.Option("--step", help="A committed step.")] = None,
+    seq: Annotated[int | None, typer.Option("--seq", help="A record of the journal.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -5,16 +5,15 @@ None of them changes anything in the home; `prune` does, and gives up the older 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from cli.errors import REFUSED, UserError
-from cli.home import Home, find_home
+from cli.home import Home, find_home, new_directory
 from cli.journal import HomeOption, JsonOption
-from cli.outside import ask, new_directory, refused
 
 if TYPE_CHECKING:
     from core.state import Checkpoint, State
@@ -55,9 +54,9 @@ def verify(
 def export(
     context: typer.Context,
     to: Annotated[Path, typer.Option("--to", help="The model's new directory, outside the home.")],
-    checkpoint: Annotated[Optional[str], typer.Argument(help="Its name, or its step; else the head.")] = None,  # noqa: UP045
+    checkpoint: Annotated[str | None, typer.Argument(help="Its name, or its step; else the head.")] = None,
     dtype: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--dtype", help="float32, bfloat16 or float16; else as the base has it."),
     ] = None,
     home: HomeOption = None,
@@ -133,11 +132,13 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
     return then is None
 
 
-def proved(home: Home, *, deep: bool) -> Iterator[Found]:
-    """Every committed checkpoint, the oldest first, and what is wrong with it."""
+def proved(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Found]:
+    """Every committed checkpoint `but` these, the oldest first, and what is wrong with it."""
     from gpu.manifest import problem_of
 
     for checkpoint in _state(home).checkpoints:
+        if checkpoint.id in but:
+            continue
         directory = home.checkpoints / checkpoint.id
         problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
         if problem is None and deep:
@@ -180,6 +181,7 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     """`keepstep checkpoints export`. Raises UserError."""
     import msgspec
 
+    from cli.modules import ask, refused
     from cli.terminal import print_json
     from gpu.exchange import DTYPES, Exported, Order, Refusal
 
@@ -213,20 +215,22 @@ def prune_checkpoints(home: Home, keep: int) -> None:
     from cli.identity import daemon_is_alive
     from cli.ledger import Ledger
     from cli.sweep import discard
-    from core import policies
     from core.commands import PruneCheckpoints
+    from core.decide import decide
     from events.kinds import CheckpointPruned
 
-    given_up = {each.id for each in policies.checkpoints_to_prune(_state(home).checkpoints, keep)}
-    for checkpoint, problem in proved(home, deep=False):
-        if problem is not None and checkpoint.id not in given_up:
+    order = PruneCheckpoints(keep=keep)
+    would = decide(_state(home), order, 0.0)  # refused before anything large is read
+    given_up = {event.checkpoint for event in would if isinstance(event, CheckpointPruned)}
+    for checkpoint, problem in proved(home, deep=False, but=given_up):
+        if problem is not None:
             raise UserError(
                 f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",
                 "the older ones are what a daemon that starts goes back to: `keepstep run` first",
             )
     with closing(Ledger.open(home)) as ledger, ledger.exclusive():
         size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in ledger.state.checkpoints}
-        events = ledger.execute(PruneCheckpoints(keep=keep))
+        events = ledger.execute(order)
     for event in events:
         assert isinstance(event, CheckpointPruned)
         if not daemon_is_alive(home):  # one that runs deletes it itself
@@ -254,6 +258,8 @@ def _state(home: Home) -> State:
 def _examined(directory: Path) -> str | None:
     """What `gpu.examine` says."""
     import msgspec
+
+    from cli.modules import ask
 
     said = ask("gpu.examine", str(directory), otherwise="leave --deep out, or mend torch")
     return msgspec.json.decode(said, type=str | None)

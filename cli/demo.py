@@ -19,7 +19,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.init import create_home
 from cli.ledger import Ledger
+from cli.modules import command, how_it_ended
 from cli.reading import read_only
 from cli.terminal import duration
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
@@ -208,17 +208,12 @@ def _run(home: Home, module: str, *arguments: str) -> str:
     """Run a module of ours in a process of its own; what it printed. Raises UserError with its last words."""
     log = home.logs / "demo.log"
     with log.open("ab") as errors:
-        # -P: the home has a directory named `journal`, and Python must not import from where it stands
-        command = [sys.executable, "-P", "-m", module, *arguments]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
+        called = command(module, *arguments)
+        done = subprocess.run(called, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode == 0:
         return done.stdout.decode()
-    if done.returncode < 0:
-        reason = f"it was killed by {signal.Signals(-done.returncode).name}"
-        advice = f"was there too little memory? It takes about 3 GB. See {log}"
-    else:
-        reason = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"])[-1]
-        advice = f"see {log}"
+    reason = how_it_ended(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+    advice = f"was there too little memory? It takes about 3 GB. See {log}" if done.returncode < 0 else f"see {log}"
     raise UserError(f"{module} failed: {reason}", f"{advice}; then run the demo again")
 
 

@@ -57,6 +57,16 @@ class Home:
         return path.relative_to(self.root).as_posix()
 
 
+def new_directory(home: Home, to: Path) -> Path:
+    """The directory that a person names for something new outside the home. Raises UserError if it cannot be that."""
+    target = to.expanduser().absolute()
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
+    if target.resolve().is_relative_to(home.root.resolve()):
+        raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
+    return target
+
+
 def find_home(given: Path | None) -> Home:
     """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository."""
     named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)

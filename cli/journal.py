@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 HomeOption = Annotated[
-    Optional[Path],  # noqa: UP045  # typer evaluates this at run time and shows it in the help
+    Path | None,
     typer.Option("--home", help="The home; without it KEEPSTEP_HOME, or the one that this directory is in."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
@@ -143,9 +143,9 @@ def with_following(home: Home, *, json: bool) -> None:
 
 @app.command()
 def show(
-    seq: Annotated[Optional[int], typer.Argument(help="The number of one record.")] = None,  # noqa: UP045
-    kind: Annotated[Optional[str], typer.Option("--kind", help="Records of this kind.")] = None,  # noqa: UP045
-    job: Annotated[Optional[str], typer.Option("--job", help="Records of the job whose id begins so.")] = None,  # noqa: UP045
+    seq: Annotated[int | None, typer.Argument(help="The number of one record.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Records of this kind.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Records of the job whose id begins so.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -12,6 +12,7 @@ from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
     from core.state import Checkpoint, State
+    from gpu.batches import Batches
     from gpu.manifest import Manifest
 
 SHOWN_CHARACTERS = 12
@@ -28,10 +29,14 @@ class Wanted(NamedTuple):
     """The checkpoints on the way there that are still there, the oldest first."""
 
     @property
-    def checkpoint(self) -> str | None:
+    def held(self) -> Checkpoint | None:
         """The checkpoint that holds them, if it is still there."""
-        held = [each.id for each in self.kept if each.global_step == self.global_step]
-        return held[-1] if held else None
+        return next((each for each in self.kept if each.global_step == self.global_step), None)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Its name."""
+        return self.held.id if self.held is not None else None
 
 
 class Check(NamedTuple):
@@ -141,7 +146,8 @@ def _manifest(home: Home, found: Wanted) -> Manifest | None:
 def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
     """Every file and every setting that the weights depend on, held against what the journal says."""
     from cli.arrivals import file_sha256
-    from gpu.base import base_sha256
+    from gpu.base import base_directory, base_sha256
+    from gpu.errors import ModelUnusable
     from gpu.manifest import problem_of
 
     for job in dict.fromkeys(part.job for part in found.parts):
@@ -154,32 +160,23 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
     for part in found.parts:
         if _plan_of(part).sha256 != part.plan.batches_sha256:
             yield Check(f"plan of {part.name}", "this keepstep orders its rows otherwise than the one that learned it")
-    for checkpoint in found.state.checkpoints:
-        if checkpoint.id == found.checkpoint:
-            directory = home.checkpoints / checkpoint.id
-            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
-            yield Check(f"checkpoint {checkpoint.id}", problem)
+    if (held := found.held) is not None:
+        problem = problem_of(home.checkpoints / held.id, held.manifest_sha256, every_byte=True, storage=home.storage)
+        yield Check(f"checkpoint {held.id}", problem)
     if manifest is None:
         return
     last = found.parts[-1]
     if manifest.lineage.settings != last.settings:
         yield Check("settings", "those in the checkpoint's manifest are not those in the journal")
-    what, base = f"base {last.settings.model.path}", _base_directory(home, last.settings.model.path)
-    if base is None:
-        yield Check(what, "it is neither a directory nor in the cache of the hub")
-    elif manifest.lineage.base_sha256:
+    what = f"base {last.settings.model.path}"
+    try:
+        base = base_directory(last.settings.model.path, home.root, fetch=False)
+    except (ModelUnusable, OSError) as error:
+        yield Check(what, str(error))
+        return
+    if manifest.lineage.base_sha256:
         same = base_sha256(base) == manifest.lineage.base_sha256
         yield Check(what, None if same else "its config or its weights are not what they were")
-
-
-def _base_directory(home: Home, path: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    directory = home.root / Path(path).expanduser()
-    if directory.is_dir():
-        return directory
-    config = try_to_load_from_cache(path, "config.json") if path.count("/") <= 1 else None
-    return Path(config).parent if isinstance(config, str) else None
 
 
 def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
@@ -226,7 +223,7 @@ def _steps_with(home: Home, part: Part, line: int) -> list[int]:
     return [part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to]
 
 
-def _plan_of(part: Part) -> Any:
+def _plan_of(part: Part) -> Batches:
     from gpu.batches import Batches
 
     return Batches.planned(part.job, part.plan.tokenizer_sha256, part.plan.rows, part.settings)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.errors import UserError
-from cli.home import Home
+from cli.home import Home, new_directory
 from cli.lineage import Wanted, read_lineage
-from cli.outside import ask, new_directory, refused
+from cli.modules import ask, refused
 
 if TYPE_CHECKING:
     from core.state import Checkpoint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: bool) -> None:
     """`keepstep checkout`: the weights as they stood after a step, in a directory of their own. Raises UserError."""
     from cli.terminal import print_json
-    from gpu.commit import STAGING
+    from gpu.commit import staging_of
     from journal import durable
 
     if (step is None) == (seq is None):
@@ -34,7 +34,7 @@ def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: 
     target = new_directory(home, to)
     found = read_lineage(home, None if step is None else str(step), seq=seq)
     start = _nearest(found, found.global_step)
-    with _scratch(target.with_name(f"{STAGING}{target.name}")) as scratch:
+    with _scratch(staging_of(target)) as scratch:
         if start is not None and start.global_step == found.global_step:
             whole, ran = _copied(home, start, scratch), None
         else:
@@ -122,6 +122,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
 
 def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
     """The steps of `parts` behind a global step, as orders."""
+    from core.policies import carries_optimizer
     from gpu.exchange import Stretch
 
     for part in parts:
@@ -137,7 +138,7 @@ def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
             global_step=global_step,
             step=step,
             until=part.step_to,
-            carry_optimizer=part.settings.training.optimizer == "carry" or step > 0,
+            carry_optimizer=carries_optimizer(part.settings, step),
         )
 
 

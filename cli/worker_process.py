@@ -13,11 +13,11 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 from cli.clock import timestamp
 from cli.home import Home
+from cli.modules import command
 from events.worker import AnyFact, AnyOrder, Failed
 from gpu import link
 from journal.durable import opened, write_all
@@ -46,8 +46,7 @@ class WorkerProcess:
         log = os.open(home.logs / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             self._process = subprocess.Popen(
-                # -P: the home has a directory named `journal`, and Python must not import from where it stands
-                [sys.executable, "-P", "-m", module, "--home", str(home.root), "--socket", str(self._path)],
+                command(module, "--home", str(home.root), "--socket", str(self._path)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

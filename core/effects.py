@@ -113,7 +113,7 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
                 global_step=state.global_step,
                 step=job.committed_step,
                 until=job.goal,
-                carry_optimizer=job.settings.training.optimizer == "carry" or job.committed_step > 0,
+                carry_optimizer=policies.carries_optimizer(job.settings, job.committed_step),
             ),
         )
     return ()

@@ -40,6 +40,12 @@ def retry_wait_s(failures: int) -> float | None:
     return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1)))
 
 
+def carries_optimizer(settings: JobSettings, step: int) -> bool:
+    """Whether AdamW's moments are taken along when a job goes on behind its `step`: always, unless it begins there and
+    was told to begin anew."""
+    return settings.training.optimizer == "carry" or step > 0
+
+
 def is_due(retry_at: float | None, now: float) -> bool:
     """Whether a job that was to wait has waited. Longer than the longest wait means that the clock was set back."""
     return retry_at is None or not 0.0 < retry_at - now <= LONGEST_WAIT_S

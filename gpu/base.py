@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gpu.errors import ModelUnusable
 from gpu.manifest import describe
 
 WEIGHTS = "model.safetensors"
@@ -26,6 +27,28 @@ def base_sha256(directory: Path, watch: Callable[[bytes], None] = lambda _: None
     """The SHA-256 of the model in `directory`; `watch` sees each chunk that has to be read. Raises OSError."""
     lines = [f"{_file_sha256(directory / name, watch)}  {name}\n" for name in base_files(directory)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def model_location(path: str, home: Path) -> str:
+    """Where the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id."""
+    directory = home / Path(path).expanduser()
+    if directory.exists():
+        return str(directory.resolve())
+    if path.startswith(("/", ".", "~")):
+        raise ModelUnusable(
+            f"there is no model at {directory}. Correct [model] path in keepstep.toml, or put the model there."
+        )
+    return path
+
+
+def base_directory(path: str, home: Path, *, fetch: bool = True) -> Path:
+    """The directory with the files of the model named `path`; for a hub id that of its cache, filled only if `fetch`.
+
+    Raises ModelUnusable, OSError.
+    """
+    from transformers.utils import cached_file  # most commands never ask
+
+    return Path(cached_file(model_location(path, home), CONFIG, local_files_only=not fetch)).parent
 
 
 def base_files(directory: Path) -> list[str]:

@@ -35,6 +35,12 @@ from journal.storage import REAL, Storage
 STAGING = ".staging-"
 """What a directory is called before it is whole: STAGING and the checkpoint's id."""
 
+
+def staging_of(final: Path) -> Path:
+    """Where it stands until it is whole: beside its final place."""
+    return final.with_name(f"{STAGING}{final.name}")
+
+
 Content = bytes | Callable[[Path], None]
 """What a file is to hold, or what writes it at a path (safetensors insists on that) and raises OSError."""
 
@@ -80,7 +86,7 @@ def publish(
 
     What is whole and not yet named is shown to `prove`, which raises what it finds wrong. Raises as `commit`.
     """
-    staging = final.with_name(f"{STAGING}{final.name}")
+    staging = staging_of(final)
     try:
         if not storage.exists(final.parent):
             make_directory(final.parent, storage=storage)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId, Number
+from gpu.errors import StorageFailed, WorkerError
+
+Asked = TypeVar("Asked")
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -85,3 +90,12 @@ class Reran(Struct, frozen=True, kw_only=True, tag="reran"):
     bits: tuple[tuple[int, Number, Number], ...]
     """(global step, loss, gradient norm) of each step."""
     environment: dict[str, str]
+
+
+def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
+    """Do `work` for the order on the command line, and print what came of it, or a `Refusal`, as one line of JSON."""
+    try:
+        answer = work(msgspec.json.decode(sys.argv[1], type=kind))
+    except (WorkerError, OSError, ValueError, RuntimeError) as error:
+        answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -106,7 +106,7 @@ class Adapters:
     """LoRA adapters, the oldest first: each learned beside weights that held all those before it."""
 
     directories: Sequence[Path]
-    _pairs: list[dict[str, _Pair]] = field(default_factory=list)
+    _pairs: list[dict[str, _Pair]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._pairs = [_read_adapter(directory) for directory in self.directories]
@@ -210,13 +210,9 @@ class WeightsFile:
         assert 0 <= rows.first <= rows.end <= count
         at = self._begin + tensor.data_offsets[0] + rows.first * width * ITEM_BYTES[tensor.dtype]
         wanted = (rows.end - rows.first) * width * ITEM_BYTES[tensor.dtype]
-        buffer = bytearray(wanted)
-        view, done = memoryview(buffer), 0
-        while done < wanted:
-            got = os.preadv(self._fd, [view[done:]], at + done)
-            if not got:
-                raise OSError(f"{self.path} ends before {name} does")
-            done += got
+        buffer = bytearray(REAL.read(self._fd, wanted, at))  # torch wants memory of its own, to write to
+        if len(buffer) < wanted:
+            raise OSError(f"{self.path} ends before {name} does")
         shape = (rows.end - rows.first, *tensor.shape[1:]) if tensor.shape else ()
         return torch.frombuffer(buffer, dtype=DTYPES[tensor.dtype]).reshape(shape) if wanted else torch.empty(shape)
 
@@ -227,12 +223,11 @@ def write_merged(
     learned: Learned,
     stored_as: Callable[[str], str],
     tally: Tally,
-    beat: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write one file of weights anew, with what was learned in it, its tensors in the order of the old one.
 
     `stored_as` says what a tensor is rounded to ("F32", "BF16", "F16"); others than floating-point numbers stay what
-    they are. `beat` is told the bytes of each block. Raises MergeRefused where what comes out is not finite; OSError.
+    they are. Raises MergeRefused where what comes out is not finite; OSError.
     """
     kinds = {name: stored_as(name) if tensor.dtype in FLOATS else tensor.dtype for name, tensor in file.tensors.items()}
     with opened(REAL, target, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
@@ -246,9 +241,7 @@ def write_merged(
                     raise MergeRefused(f"{name} cannot be stored as {kinds[name]}: it holds what is not a number there")
                 if sum_ is not None:
                     tally.add(sum_.base, sum_.delta, block)
-                data = block.reshape(-1).view(torch.uint8).numpy().tobytes()
-                write_all(REAL, fd, data)
-                beat(len(data))
+                write_all(REAL, fd, block.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _header(file: WeightsFile, kinds: Mapping[str, str]) -> bytes:

@@ -14,10 +14,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
 
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
-from gpu.base import CONFIG, base_sha256
+from gpu.base import base_directory, base_sha256, model_location
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.exact import seed_generators
@@ -53,18 +52,6 @@ class TrainedModel:
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
 
 
-def model_location(path: str, home: Path) -> str:
-    """Where the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id."""
-    directory = home / Path(path).expanduser()
-    if directory.exists():
-        return str(directory.resolve())
-    if path.startswith(("/", ".", "~")):
-        raise ModelUnusable(
-            f"there is no model at {directory}. Correct [model] path in keepstep.toml, or put the model there."
-        )
-    return path
-
-
 def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     """The tokenizer of the model. Raises ModelUnusable."""
     location = model_location(settings.path, home)
@@ -92,7 +79,7 @@ def build(
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
-        sha256 = base_sha256(Path(cached_file(location, CONFIG)).parent, watch)
+        sha256 = base_sha256(base_directory(settings.model.path, home), watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")

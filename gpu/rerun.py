@@ -7,20 +7,16 @@ error how far it is, if that is a terminal.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from events.values import CheckpointId, Number
 from events.worker import AnyFact, CheckpointWritten, Loaded, Prepare, Prepared, Step, Train
-from gpu.errors import PlanChanged, StorageFailed, WorkerError
-from gpu.exchange import Refusal, Reran, Rerun, Stretch
-from gpu.worker import ENVIRONMENT
+from gpu.errors import PlanChanged
+from gpu.exchange import Reran, Rerun, Stretch, reply
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -105,14 +101,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Carry out the order on the command line."""
-    order = msgspec.json.decode(sys.argv[1], type=Rerun)
-    os.environ.update(ENVIRONMENT)
-    answer: Reran | Refusal
-    try:
-        answer = rerun(order, _say)
-    except (WorkerError, OSError, ValueError, RuntimeError) as error:
-        answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    reply(Rerun, lambda order: rerun(order, _say))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ TESTED_ELSEWHERE = {
     "gpu/unpack.py": "tests/cli/test_demo.py",
     "cli/app.py": "tests/cli/test_commands.py",
     "cli/clock.py": "tests/simulation/test_lives.py",
-    "cli/outside.py": "tests/cli/test_rerun.py",
+    "cli/modules.py": "tests/cli/test_rerun.py",
     "cli/room.py": "tests/simulation/test_lives.py",
     "cli/control.py": "tests/cli/test_commands.py",
     "cli/home.py": "tests/cli/test_commands.py",

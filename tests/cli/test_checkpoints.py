@@ -17,6 +17,7 @@ from cli.app import app
 from cli.checkpoints import Found, what_follows
 from cli.errors import UserError
 from cli.home import Home
+from cli.ledger import Ledger
 from cli.reading import read_only
 from core.errors import Refused
 from core.state import Checkpoint
@@ -188,6 +189,27 @@ def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed:
 def test_one_that_is_bad_may_be_given_up(home: Home, committed: tuple[Checkpoint, ...]) -> None:
     spoil(home, committed[0])
     assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
+
+
+def test_what_was_committed_meanwhile_is_known(
+    home: Home, committed: tuple[Checkpoint, ...], drop: Callable[..., Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the journal and taking its lock, a daemon learned another file."""
+    real_open = Ledger.open
+
+    def open_too_early(home: Home) -> Ledger:
+        early = real_open(home)
+        monkeypatch.setattr(Ledger, "open", real_open)
+        drop("b.jsonl", "ok ok ok ok ok")
+        run()
+        return early
+
+    monkeypatch.setattr(Ledger, "open", open_too_early)
+    code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
+    (head,) = read_only(home)[0].state.checkpoints
+    assert code == 0
+    assert head.global_step > committed[-1].global_step
+    assert "is given up (" in said
 
 
 def test_a_daemon_that_runs_deletes_what_is_given_up_itself(

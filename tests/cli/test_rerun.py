@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from cli.errors import REFUSED, STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.init import create_home
 from cli.lineage import read_lineage
-from cli.outside import refused
+from cli.modules import refused
 from cli.rerun import stretches
 from events.settings import CheckpointSettings, FullSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.exchange import Refusal
@@ -40,6 +42,24 @@ def keepstep(home: Home, *arguments: str) -> tuple[int, str]:
 def bits(directory: Path) -> dict[str, str]:
     """The SHA-256 of all that was learned."""
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("*.safetensors"))}
+
+
+@contextmanager
+def changed(path: Path, data: bytes) -> Iterator[None]:
+    """A file that is another for a while."""
+    before = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def flipped(path: Path) -> bytes:
+    """Its bytes, the last of them another."""
+    data = path.read_bytes()
+    return data[:-1] + bytes([data[-1] ^ 1])
 
 
 def made(path: Path, keep: int, **how: object) -> Home:
@@ -140,12 +160,8 @@ def test_weights_that_are_not_what_was_learned_are_not_proved(lived: Lived) -> N
     """Even when the manifest was made to fit them."""
     home, _ = lived
     head = home.checkpoints / str(read_lineage(home, None).checkpoint) / "adapter_model.safetensors"
-    before = head.read_bytes()
-    head.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    try:
+    with changed(head, flipped(head)):
         code, said = keepstep(home, "lineage", "--prove", "--json")
-    finally:
-        head.write_bytes(before)
     told = json.loads(said)
     assert code == 1
     assert not told["proved"]
@@ -157,14 +173,11 @@ def test_data_that_changed_is_named_and_nothing_is_left(lived: Lived, tmp_path: 
     home, _ = lived
     (first, *_) = read_lineage(home, None).parts
     path = home.data_file(first.job)
-    before = path.read_bytes()
-    path.chmod(0o644)
-    path.write_bytes(before.replace(b"?", b"!", 1))
-    try:
-        with pytest.raises(UserError, match=f"{path.name} has changed since it was accepted"):
-            keepstep(home, "checkout", "--step", "2", "--to", str(tmp_path / "out"))
-    finally:
-        path.write_bytes(before)
+    with (
+        changed(path, path.read_bytes().replace(b"?", b"!", 1)),
+        pytest.raises(UserError, match=f"{path.name} has changed since it was accepted"),
+    ):
+        keepstep(home, "checkout", "--step", "2", "--to", str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -221,13 +234,11 @@ def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.M
 def test_a_damaged_checkpoint_is_not_handed_out(lived: Lived, tmp_path: Path) -> None:
     home, _ = lived
     head = home.checkpoints / str(read_lineage(home, None).checkpoint) / "optimizer.safetensors"
-    before = head.read_bytes()
-    head.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    try:
-        with pytest.raises(UserError, match=r"optimizer\.safetensors does not have the SHA-256 of the manifest"):
-            keepstep(home, "checkout", "--step", "10", "--to", str(tmp_path / "out"))
-    finally:
-        head.write_bytes(before)
+    with (
+        changed(head, flipped(head)),
+        pytest.raises(UserError, match=r"optimizer\.safetensors does not have the SHA-256 of the manifest"),
+    ):
+        keepstep(home, "checkout", "--step", "10", "--to", str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import JobSettings, ModelSettings
 from gpu import export as exporting
+from gpu.base import base_directory
 from gpu.commit import STAGING
 from gpu.errors import CheckpointBroken, MergeRefused, WorkerError
 from gpu.exchange import Dtype, Exported, Order, Refusal
-from gpu.export import SEAL, difference, export
+from gpu.export import SEAL, Reference, difference, export
 from tests.fakes.tiny_model import make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 
@@ -69,7 +71,7 @@ def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Ho
     home, checkpoint = trained
     export(order(home, checkpoint, tmp_path / "out"))
     base = home.path / "model"
-    assert difference(tmp_path / "out", base, None, base) > exporting.TOLERANCE["BF16"]
+    assert difference(tmp_path / "out", Reference(base)) > exporting.TOLERANCE["BF16"]
 
 
 def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
@@ -84,16 +86,27 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
     assert names[0] == names[1]
 
 
+def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change what is merged before anybody looks at it."""
+    write = exporting.write_merged
+
+    def wrong(file: Any, target: Path, **how: Any) -> None:
+        write(file, target, **how)
+        tensors = load_file(target)
+        change(tensors)
+        save_file(tensors, target, {"format": "pt"})
+
+    monkeypatch.setattr(exporting, "write_merged", wrong)
+
+
 def test_a_merge_that_is_wrong_gets_no_name(
     trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = exporting.write_merged
+    def louder(tensors: dict[str, torch.Tensor]) -> None:
+        for tensor in tensors.values():
+            tensor.mul_(1.5)
 
-    def wrong(file: Any, target: Path, learned: Any, stored_as: Any, tally: Any) -> None:
-        write(file, target, learned, stored_as, tally)
-        save_file({name: tensor * 1.5 for name, tensor in load_file(target).items()}, target, {"format": "pt"})
-
-    monkeypatch.setattr(exporting, "write_merged", wrong)
+    merge_wrongly(monkeypatch, louder)
     with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
         export(order(*trained, tmp_path / "out"))
     assert not list(tmp_path.iterdir())
@@ -102,15 +115,7 @@ def test_a_merge_that_is_wrong_gets_no_name(
 def test_a_merge_that_lacks_a_weight_gets_no_name(
     trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = exporting.write_merged
-
-    def lacking(file: Any, target: Path, learned: Any, stored_as: Any, tally: Any) -> None:
-        write(file, target, learned, stored_as, tally)
-        tensors = load_file(target)
-        tensors.pop("model.norm.weight")
-        save_file(tensors, target, {"format": "pt"})
-
-    monkeypatch.setattr(exporting, "write_merged", lacking)
+    merge_wrongly(monkeypatch, lambda tensors: tensors.__delitem__("model.norm.weight"))
     with pytest.raises(MergeRefused, match=r"model\.norm\.weight is among its missing keys"):
         export(order(*trained, tmp_path / "out"))
 
@@ -135,7 +140,7 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
     directory = home.path / "checkpoints" / checkpoint
     manifest = exporting.verify(directory)
     with pytest.raises(MergeRefused, match="nothing is merged into rounded weights"):
-        exporting._small_files(tmp_path / "model", directory, manifest, "F32", sharded=False)
+        exporting._small_files(tmp_path / "model", directory, manifest, "F32")
     weights = directory / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointBroken, match="does not have the SHA-256 of the manifest"):
@@ -146,7 +151,6 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
 def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
     trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("os.environ", {})
     answer: Any = msgspec.json.Decoder(Exported | Refusal)
     for wanted, says in (
         (order(*trained, tmp_path / "out"), Exported),
@@ -162,19 +166,18 @@ def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
     home = Home(tmp_path)
     make_tiny_model(tmp_path / "model")
     how = JobSettings(model=ModelSettings(path="model"))
-    assert exporting.base_directory(how.model.path, home.path) == tmp_path / "model"
+    assert base_directory(how.model.path, home.path) == tmp_path / "model"
     with pytest.raises(WorkerError, match="there is no model at"):
-        exporting.base_directory("./nowhere", home.path)
+        base_directory("./nowhere", home.path)
 
 
 def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
     trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(exporting, "write_merged", full)
-    monkeypatch.setattr("os.environ", {})
     wanted = msgspec.json.encode(order(*trained, tmp_path / "out")).decode()
     monkeypatch.setattr("sys.argv", ["gpu.export", wanted])
     exporting.main()

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from events.settings import LoraSettings
 from gpu import model as model_module
+from gpu.base import model_location
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
-from gpu.model import build, model_location
+from gpu.model import build
 from tests.fakes.tiny_model import make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 

@@ -81,7 +81,6 @@ def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
     learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home, job, _ = learned
-    monkeypatch.setattr("os.environ", {})
     for wanted, says in ((order(home, job), Reran), (order(home, "0" * 64), Refusal)):
         monkeypatch.setattr("sys.argv", ["gpu.rerun", msgspec.json.encode(wanted).decode()])
         running.main()

@@ -29,6 +29,8 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 SYNCS = {"fsync", "fdatasync", "fsync_file", "fsync_directory", "fsync_tree", "drop_cache"}
 RENAMES = {"rename", "rename_durably"}
+STAGED = {"temporary_path", "with_name", "staging_of"}
+"""What makes the name under which something stands until it is whole."""
 
 CHECKSUM = re.compile(
     r"\w*(crc|sha256|digest|prev|trailer|manifest|size_bytes|st_size|valid_length|grad_norm|reducer)\w*"
@@ -213,7 +215,7 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
             if isinstance(other, ast.Assign)
             and ast.unparse(other.targets[0]) == origin.id
             and source.before(other, node)
-            and (isinstance(other.value, ast.BinOp) or name_of(other.value) in {"temporary_path", "with_name"})
+            and (isinstance(other.value, ast.BinOp) or name_of(other.value) in STAGED)
         ][-1:]
     else:  # the same expression, where it is written before it is renamed
         same = [other for other in inner if ast.dump(other) == ast.dump(origin) and other is not origin]
