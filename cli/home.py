@@ -62,7 +62,8 @@ def new_directory(home: Home, to: Path) -> Path:
     target = to.expanduser().absolute()
     if target.exists() or target.is_symlink():
         raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
-    if target.resolve().is_relative_to(home.root.resolve()):
+    target = target.resolve()  # shown as it is, without the `..` that it was named by
+    if target.is_relative_to(home.root.resolve()):
         raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
     return target
 

@@ -96,7 +96,8 @@ def _nearest(found: Wanted, global_step: int) -> Checkpoint | None:
 
 def _intention(found: Wanted, start: Checkpoint | None) -> str:
     first = (start.global_step if start else 0) + 1
-    return f"running the steps {first} to {found.global_step} again, from {start.id if start else 'the base'}"
+    steps = f"steps {first} to {found.global_step}" if first < found.global_step else f"step {first}"
+    return f"running the {steps} again, from {start.id if start else 'the base'}"
 
 
 def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Path) -> Reran:
