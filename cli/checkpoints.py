@@ -16,7 +16,8 @@ from cli.home import Home, find_home, new_directory
 from cli.journal import HomeOption, JsonOption
 
 if TYPE_CHECKING:
-    from core.state import Checkpoint, State
+    from core.state import State
+    from core.versions import Checkpoint
 
 app = typer.Typer(name="checkpoints", invoke_without_command=True)
 

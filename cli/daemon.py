@@ -32,6 +32,7 @@ from core.commands import AnyCommand
 from core.effects import next_effects
 from core.errors import Refused
 from events import kinds, worker
+from events.values import Failure
 from gpu.crashpoints import reached
 from gpu.errors import LinkGarbage
 from gpu.manifest import problem_of
@@ -292,7 +293,7 @@ class Daemon:
         if attempt is not None and silence_s > limit_s:
             self._lose_worker("hang", f"the worker made no progress for {silence_s:.0f} s and was ended")
 
-    def _lose_worker(self, failure: kinds.Failure, message: str) -> None:
+    def _lose_worker(self, failure: Failure, message: str) -> None:
         attempt = self._ledger.state.attempt
         self._end_worker()
         if attempt is not None:
@@ -332,6 +333,7 @@ class Daemon:
                             global_step=effect.global_step,
                             step=effect.step,
                             until=effect.until,
+                            base=effect.base,
                             checkpoint=effect.checkpoint,
                             carry_optimizer=effect.carry_optimizer,
                         )

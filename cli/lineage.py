@@ -11,7 +11,8 @@ from cli.home import Home
 from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
-    from core.state import Checkpoint, State
+    from core.state import State
+    from core.versions import Checkpoint
     from gpu.batches import Batches
     from gpu.manifest import Manifest
 

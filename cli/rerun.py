@@ -18,7 +18,7 @@ from cli.lineage import Wanted, read_lineage
 from cli.modules import ask, refused
 
 if TYPE_CHECKING:
-    from core.state import Checkpoint
+    from core.versions import Checkpoint
     from gpu.exchange import Reran, Stretch
     from projections.lineage import Part
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from events.kinds import Failure
-from events.settings import JobSettings
-from events.values import Priority
+from core.versions import Left
+from events.settings import JobSettings, RetentionSettings
+from events.values import Failure, Priority
 from events.worker import AnyFact
 
 
@@ -111,6 +111,67 @@ class PruneCheckpoints(Command, frozen=True, kw_only=True):
     keep: int
 
 
+class RequestConsolidation(Command, frozen=True, kw_only=True):
+    """Make a version of what was learned, when nothing trains; `night`: the date of the schedule that asks."""
+
+    description: str
+    after_current: bool = False
+    night: str | None = None
+
+
+class CancelConsolidation(Command, frozen=True, kw_only=True):
+    """It is not wanted any more."""
+
+
+class StartConsolidation(Command, frozen=True, kw_only=True):
+    """Give what was learned to a worker to merge."""
+
+
+class MoveHead(Command, frozen=True, kw_only=True):
+    """Go on from a version, from a checkpoint that was left behind, from what a backup holds, or (all None) from the
+    origin."""
+
+    version: str | None = None
+    checkpoint: str | None = None
+    backup: str | None = None
+
+
+class RollBack(Command, frozen=True, kw_only=True):
+    """Go back behind what was learned last."""
+
+
+class RecordRestored(Command, frozen=True, kw_only=True):
+    """The head was brought back from its backup."""
+
+
+class DeleteVersion(Command, frozen=True, kw_only=True):
+    """A person gives up a version, or a checkpoint that was left behind."""
+
+    version: str
+
+
+class RecordBackup(Command, frozen=True, kw_only=True):
+    """A backup was made and read back."""
+
+    backup: str
+    reason: str
+    held: Left
+    size_bytes: int
+    manifest_sha256: str
+
+
+class DeleteBackups(Command, frozen=True, kw_only=True):
+    """A person gives up backups of more than so many days."""
+
+    older_than_days: float
+
+
+class Retain(Command, frozen=True, kw_only=True):
+    """Give up what the config does not want to keep."""
+
+    retention: RetentionSettings
+
+
 class RecordSwept(Command, frozen=True, kw_only=True):
     """Debris was removed."""
 
@@ -152,6 +213,16 @@ AnyCommand = (
     | HoldWork
     | CondemnCheckpoint
     | PruneCheckpoints
+    | RequestConsolidation
+    | CancelConsolidation
+    | StartConsolidation
+    | MoveHead
+    | RollBack
+    | RecordRestored
+    | DeleteVersion
+    | RecordBackup
+    | DeleteBackups
+    | Retain
     | RecordSwept
     | RecordRejectedMoved
     | RunOutOfSpace

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core import commands, policies
+from core import commands, consolidate, policies
 from core.commands import AnyCommand
+from core.consolidate import WISHES
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
 from core.job import RUNNING
+from core.keep import KEEPING
 from core.reports import REPORTS, impossible, refuse_unless_at_rest
 from core.state import State
 from events import kinds, worker
@@ -27,14 +29,19 @@ def decide(state: State, command: AnyCommand, now: float) -> Events:
 
     Raises Refused with the reason. What a worker says that cannot be is no event: its attempt has failed.
     """
+    deciding = _DECISIONS[type(command)]
+    if state.consolidation is not None and getattr(command, "attempt", state.attempt) == state.attempt:
+        deciding = consolidate.WHILE_CONSOLIDATING.get(type(command), deciding)
     if not isinstance(command, worker.Fact):
-        return _DECISIONS[type(command)](state, command, now)
+        return deciding(state, command, now)
     try:
-        events = _DECISIONS[type(command)](state, command, now)
+        events = deciding(state, command, now)
         after = state
         for event in events:
             after = evolve(after, event)
     except IllegalEvent as error:
+        if state.consolidation is not None:
+            return consolidate.impossible(state, error, now)
         return impossible(state, command, error, now)
     return events
 
@@ -104,7 +111,7 @@ def _prune_checkpoints(state: State, command: commands.PruneCheckpoints, _now: f
     given_up = policies.checkpoints_to_prune(state.checkpoints, command.keep)
     if not given_up:
         raise Refused(f"there is nothing to prune: {len(state.checkpoints)} checkpoints are kept, the head among them")
-    return [kinds.CheckpointPruned(checkpoint=checkpoint.id) for checkpoint in given_up]
+    return [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in given_up]
 
 
 # -- the daemon -----------------------------------------------------------------------------------------------------
@@ -112,7 +119,9 @@ def _prune_checkpoints(state: State, command: commands.PruneCheckpoints, _now: f
 
 def _start_daemon(state: State, command: commands.StartDaemon, _now: float) -> Events:
     events: list[AnyEvent] = []
-    if state.attempt is not None and state.current is not None:
+    if state.consolidation is not None:
+        events.extend(consolidate.interrupted(state))
+    elif state.attempt is not None and state.current is not None:
         reason = f"the daemon (pid {state.daemon.pid}) was gone"
         events.append(kinds.AttemptInterrupted(job=state.current.id, attempt=state.attempt, reason=reason))
         if state.current.skip_requested:
@@ -141,7 +150,7 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
     if state.full is not None:
         raise Refused(f"nothing is begun without room on the disk: {state.full.message}")
     settings = job.settings if job.begun and job.settings is not None else command.settings
-    conflict = policies.meaning_conflict(state.meaning, settings)
+    conflict = policies.meaning_conflict(state.meaning, settings, learning=state.head is not None)
     if conflict is not None:
         return [
             kinds.DaemonHeld(
@@ -185,4 +194,6 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RecordSwept: _record_swept,
     commands.RecordRejectedMoved: _record_rejected_moved,
     **REPORTS,
+    **WISHES,
+    **KEEPING,
 }

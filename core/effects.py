@@ -37,11 +37,34 @@ class TrainJob(Effect, frozen=True, kw_only=True):
     """Have the worker train from the head on."""
 
     attempt: int
+    base: str | None
     checkpoint: str | None
     global_step: int
     step: int
     until: int
     carry_optimizer: bool
+
+
+class BeginConsolidation(Effect, frozen=True, kw_only=True):
+    """Journal `consolidation_started`. What follows is `Consolidate`."""
+
+
+class Consolidate(Effect, frozen=True, kw_only=True):
+    """Have the worker make a version of what was learned."""
+
+    attempt: int
+    version: str
+    parent: str | None
+    checkpoint: str
+    backup: str
+    description: str
+
+
+class BringBack(Effect, frozen=True, kw_only=True):
+    """Copy the head from its backup into its place, if it is not there; then `RecordRestored`."""
+
+    backup: str
+    checkpoint: str
 
 
 class AskYield(Effect, frozen=True, kw_only=True):
@@ -73,12 +96,26 @@ class Leave(Effect, frozen=True, kw_only=True):
     """Nothing runs and the daemon was asked to stop: journal `daemon_stopped` and end."""
 
 
-AnyEffect = BeginAttempt | PrepareData | TrainJob | AskYield | MoveRejected | AwaitRoom | WaitUntil | Leave
+AnyEffect = (
+    BeginAttempt
+    | PrepareData
+    | TrainJob
+    | BeginConsolidation
+    | Consolidate
+    | BringBack
+    | AskYield
+    | MoveRejected
+    | AwaitRoom
+    | WaitUntil
+    | Leave
+)
 
 
 def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     """Everything that is owed at `now` (Unix time, seconds)."""
     moves = () if state.full is not None else _moves(state)  # a move writes a report, which needs room
+    if state.consolidation is not None:
+        return (*moves, _for_the_consolidation(state))
     if state.attempt is not None:
         return (*moves, *_for_the_attempt(state))
     if state.daemon.status in {"stopping", "stopping_paused"}:
@@ -86,7 +123,7 @@ def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     if state.full is not None:
         return (AwaitRoom(wanted_bytes=state.full.wanted_bytes),)
     if state.daemon.status == "idle":
-        return (*moves, *_next_attempt(state, now))
+        return (*moves, *_next(state, now))
     return moves
 
 
@@ -109,6 +146,7 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
         return (
             TrainJob(
                 attempt=attempt,
+                base=state.base,
                 checkpoint=head.id if head else None,
                 global_step=state.global_step,
                 step=job.committed_step,
@@ -117,6 +155,36 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
             ),
         )
     return ()
+
+
+def _for_the_consolidation(state: State) -> AnyEffect:
+    running, attempt, wish = state.consolidation, state.attempt, state.wish
+    assert running is not None
+    assert attempt is not None
+    assert wish is not None
+    if state.daemon.status != "working":
+        return AskYield(attempt=attempt)
+    return Consolidate(
+        attempt=attempt,
+        version=running.version,
+        parent=running.parent,
+        checkpoint=running.checkpoint,
+        backup=running.backup,
+        description=wish.description,
+    )
+
+
+def _next(state: State, now: float) -> tuple[AnyEffect, ...]:
+    """What is begun when nothing runs: what is in hand first, then what was asked for ahead of the queue."""
+    if state.fetch is not None and state.head is not None:
+        return (BringBack(backup=state.fetch, checkpoint=state.head.id),)
+    if state.wish is None or state.begun:
+        return _next_attempt(state, now)
+    waits_for_files = len(state.queue) > 0 and not state.wish.after_current
+    if not waits_for_files and policies.is_due(state.wish.retry_at, now):
+        return (BeginConsolidation(),)
+    again = () if state.wish.retry_at is None or waits_for_files else (WaitUntil(at=state.wish.retry_at),)
+    return (*_next_attempt(state, now), *again)
 
 
 def _next_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:

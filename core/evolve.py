@@ -11,14 +11,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from core.errors import IllegalEvent
+from core.heads import HEADS
 from core.job import Job
-from core.state import Checkpoint, Counts, Full, Hold, Meaning, Reached, Rejection, State
+from core.moves import daemon_moved, illegal
+from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
-from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
+from core.transitions import ENDS_ATTEMPT, JOB
+from core.versions import Checkpoint, Meaning
 from events import kinds
 from events.codec import kind_of
-from events.kinds import AnyEvent, Event
+from events.event import Event
+from events.kinds import AnyEvent
 
 
 def evolve(state: State, event: AnyEvent) -> State:
@@ -26,31 +29,19 @@ def evolve(state: State, event: AnyEvent) -> State:
     return _HANDLERS[type(event)](state, event)
 
 
-def _illegal(event: Event, status: str, reason: str = "") -> IllegalEvent:
-    return IllegalEvent(kind_of(event), status, reason)
-
-
 # -- the daemon ---------------------------------------------------------------------------------------------------
-
-
-def _daemon(state: State, event: Event, kind: str | None = None) -> State:
-    """`state` with the daemon moved on by its table."""
-    status = DAEMON[state.daemon.status].get(kind or kind_of(event))
-    if status is None:
-        raise _illegal(event, state.daemon.status)
-    return replace(state, daemon=replace(state.daemon, status=status))
 
 
 def _home_created(state: State, event: kinds.HomeCreated) -> State:
     if state.home_id:
-        raise _illegal(event, "a home", "the journal has its first record already")
+        raise illegal(event, "a home", "the journal has its first record already")
     return replace(state, home_id=event.home_id)
 
 
 def _daemon_started(state: State, event: kinds.DaemonStarted) -> State:
     if state.attempt is not None:
-        raise _illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
-    moved = _daemon(state, event)
+        raise illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
+    moved = daemon_moved(state, event)
     return replace(
         moved,
         daemon=replace(
@@ -65,16 +56,16 @@ def _daemon_started(state: State, event: kinds.DaemonStarted) -> State:
 
 def _daemon_stopped(state: State, event: kinds.DaemonStopped) -> State:
     if state.attempt is not None:
-        raise _illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
-    return _daemon(state, event)
+        raise illegal(event, state.daemon.status, f"attempt {state.attempt} has not been ended")
+    return daemon_moved(state, event)
 
 
 def _daemon_held(state: State, event: kinds.DaemonHeld) -> State:
-    return replace(_daemon(state, event), hold=Hold(event.reason, event.advice))
+    return replace(daemon_moved(state, event), hold=Hold(event.reason, event.advice))
 
 
 def _resumed(state: State, event: kinds.Resumed) -> State:
-    return replace(_daemon(state, event), hold=None)
+    return replace(daemon_moved(state, event), hold=None)
 
 
 def _storage_exhausted(state: State, event: kinds.StorageExhausted) -> State:
@@ -83,7 +74,7 @@ def _storage_exhausted(state: State, event: kinds.StorageExhausted) -> State:
 
 def _storage_freed(state: State, event: kinds.StorageFreed) -> State:
     if state.full is None:
-        raise _illegal(event, state.daemon.status, "the disk was not full")
+        raise illegal(event, state.daemon.status, "the disk was not full")
     return replace(state, full=None)
 
 
@@ -92,9 +83,9 @@ def _storage_freed(state: State, event: kinds.StorageFreed) -> State:
 
 def _file_enqueued(state: State, event: kinds.FileEnqueued) -> State:
     if state.job(event.job) is not None:
-        raise _illegal(event, "queued", f"job {event.job[:12]} is in hand already")
+        raise illegal(event, "queued", f"job {event.job[:12]} is in hand already")
     if state.rejections.get(event.job) is not None:
-        raise _illegal(event, "rejected", f"the file of {event.job[:12]} still has to be moved to rejected/")
+        raise illegal(event, "rejected", f"the file of {event.job[:12]} still has to be moved to rejected/")
     job = Job(id=event.job, name=event.name, size_bytes=event.size_bytes, priority=event.priority)
     return replace(state, queue=state.queue.push(job))
 
@@ -110,7 +101,7 @@ def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
         return _finished(state, event, counts if current.until is None else state.counts)
     if state.queue.get(event.job) is not None:
         return replace(state, queue=state.queue.remove(event.job), counts=counts)
-    raise _illegal(event, "settled", f"job {event.job[:12]} neither waits nor is in hand")
+    raise illegal(event, "settled", f"job {event.job[:12]} neither waits nor is in hand")
 
 
 def _job_rejected(state: State, event: kinds.JobRejected) -> State:
@@ -121,7 +112,7 @@ def _job_rejected(state: State, event: kinds.JobRejected) -> State:
 
 def _rejected_file_moved(state: State, event: kinds.RejectedFileMoved) -> State:
     if state.rejections.get(event.job) is None:
-        raise _illegal(event, "settled", f"no rejection of {event.job[:12]} is open")
+        raise illegal(event, "settled", f"no rejection of {event.job[:12]} is open")
     return replace(state, rejections=state.rejections.remove(event.job))
 
 
@@ -129,7 +120,7 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
     job = _running(state, event)
     head = state.head
     if head is None or head.id != event.checkpoint or job.goal != job.committed_step:
-        raise _illegal(event, job.status, "its last step is not committed")
+        raise illegal(event, job.status, "its last step is not committed")
     again = job.until is not None  # counted when it was trained the first time
     return _finished(state, event, replace(state.counts, trained=state.counts.trained + (not again)))
 
@@ -138,7 +129,7 @@ def _job_failed(state: State, event: kinds.JobFailed) -> State:
     job = _current(state, event)
     status = JOB[job.status].get("job_failed")
     if status is None:
-        raise _illegal(event, job.status)
+        raise illegal(event, job.status)
     return replace(
         state,
         begun=state.begun[1:],
@@ -150,7 +141,7 @@ def _job_failed(state: State, event: kinds.JobFailed) -> State:
 def _job_retried(state: State, event: kinds.JobRetried) -> State:
     job = state.failed.get(event.job)
     if job is None:
-        raise _illegal(event, "not failed", f"job {event.job[:12]}")
+        raise illegal(event, "not failed", f"job {event.job[:12]}")
     again = replace(job, status=JOB[job.status]["job_retried"], failures=0)
     return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
 
@@ -160,9 +151,9 @@ def _finished(state: State, event: Event, counts: Counts) -> State:
     job = _current(state, event)
     status = JOB[job.status].get(kind_of(event))
     if status is None:
-        raise _illegal(event, job.status)
+        raise illegal(event, job.status)
     if state.attempt is not None:
-        state = _daemon(state, event, "attempt_ended")
+        state = daemon_moved(state, event, "attempt_ended")
     return replace(
         state,
         attempt=None,
@@ -181,10 +172,10 @@ def _current(state: State, event: Any) -> Job:
     """The job in hand, which the event must be about; where it names an attempt, it must be the running one."""
     job = state.current
     if job is None or job.id != event.job:
-        raise _illegal(event, job.status if job else "idle", f"job {event.job[:12]} is not the current one")
+        raise illegal(event, job.status if job else "idle", f"job {event.job[:12]} is not the current one")
     attempt = getattr(event, "attempt", state.attempt)
     if attempt != state.attempt:
-        raise _illegal(event, job.status, f"attempt {attempt} is not the running one ({state.attempt})")
+        raise illegal(event, job.status, f"attempt {attempt} is not the running one ({state.attempt})")
     return job
 
 
@@ -193,7 +184,7 @@ def _running(state: State, event: Any) -> Job:
     job = _current(state, event)
     status = JOB[job.status].get(kind_of(event))
     if status is None:
-        raise _illegal(event, job.status)
+        raise illegal(event, job.status)
     return replace(job, status=status)
 
 
@@ -204,13 +195,13 @@ def _with_current(state: State, job: Job, **changes: Any) -> State:
 def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
     job = state.current or state.queue.front()
     if job is None or job.id != event.job:
-        raise _illegal(event, "idle", f"job {event.job[:12]} is not the next one")
+        raise illegal(event, "idle", f"job {event.job[:12]} is not the next one")
     if event.attempt != state.attempts + 1:
-        raise _illegal(event, job.status, f"attempt {event.attempt} does not follow attempt {state.attempts}")
+        raise illegal(event, job.status, f"attempt {event.attempt} does not follow attempt {state.attempts}")
     status = JOB[job.status].get("attempt_started")
     if status is None:
-        raise _illegal(event, job.status)
-    working = _daemon(state, event)
+        raise illegal(event, job.status)
+    working = daemon_moved(state, event)
     same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
     job = replace(job, status=status, settings=event.settings, retry_at=None)
     return replace(
@@ -235,7 +226,7 @@ def _job_prepared(state: State, event: kinds.JobPrepared) -> State:
 def _training_started(state: State, event: kinds.TrainingStarted) -> State:
     job = _running(state, event)
     if (event.global_step, event.step) != (state.global_step, job.committed_step):
-        raise _illegal(event, job.status, f"step {event.global_step} is not the head ({state.global_step})")
+        raise illegal(event, job.status, f"step {event.global_step} is not the head ({state.global_step})")
     return _with_current(state, job, environment=event.environment)
 
 
@@ -243,12 +234,12 @@ def _step_reached(state: State, event: kinds.StepReached) -> State:
     # Written out, without the helpers: a journal is mostly steps, and replay is as fast as this function.
     reached = state.reached
     if event.attempt != state.attempt or not state.begun or state.begun[0].status != "training":
-        raise _illegal(event, state.daemon.status, f"attempt {event.attempt} is not training")
+        raise illegal(event, state.daemon.status, f"attempt {event.attempt} is not training")
     if event.job != state.begun[0].id:
-        raise _illegal(event, "training", f"job {event.job[:12]} is not the current one")
+        raise illegal(event, "training", f"job {event.job[:12]} is not the current one")
     global_step = event.global_step
     if global_step != reached.global_step + 1 or event.step != reached.step + 1:
-        raise _illegal(event, "training", f"step {global_step} does not follow step {reached.global_step}")
+        raise illegal(event, "training", f"step {global_step} does not follow step {reached.global_step}")
     trail = state.trail
     if global_step - trail.base > trail.length:
         trail = trail.extended((event.loss, event.grad_norm))
@@ -258,13 +249,13 @@ def _step_reached(state: State, event: kinds.StepReached) -> State:
 def _divergence_detected(state: State, event: kinds.DivergenceDetected) -> State:
     job = _running(state, event)
     if state.trail.at(event.global_step) is None:
-        raise _illegal(event, job.status, f"step {event.global_step} has not been reached before")
+        raise illegal(event, job.status, f"step {event.global_step} has not been reached before")
     return replace(state, trail=state.trail.replaced(event.global_step, (event.loss, event.grad_norm)))
 
 
 def _attempt_ended(state: State, event: kinds.AttemptInterrupted | kinds.AttemptYielded) -> State:
     job = _running(state, event)
-    return _with_current(_daemon(state, event, "attempt_ended"), job, attempt=None, reached=Reached())
+    return _with_current(daemon_moved(state, event, "attempt_ended"), job, attempt=None, reached=Reached())
 
 
 def _attempt_failed(state: State, event: kinds.AttemptFailed) -> State:
@@ -278,7 +269,7 @@ def _attempt_failed(state: State, event: kinds.AttemptFailed) -> State:
 def _job_skip_requested(state: State, event: kinds.JobSkipRequested) -> State:
     job = _current(state, event)
     if "job_skip_requested" not in JOB[job.status]:
-        raise _illegal(event, job.status)
+        raise illegal(event, job.status)
     return _with_current(state, replace(job, skip_requested=True))
 
 
@@ -289,11 +280,11 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
     job = _running(state, event)
     head_id = state.head.id if state.head else None
     if event.parent != head_id:
-        raise _illegal(event, job.status, f"its parent is {event.parent}, the head is {head_id}")
+        raise illegal(event, job.status, f"its parent is {event.parent}, the head is {head_id}")
     if not state.global_step < event.global_step <= state.reached.global_step:
-        raise _illegal(event, job.status, f"step {event.global_step} is not among the steps reached since the head")
+        raise illegal(event, job.status, f"step {event.global_step} is not among the steps reached since the head")
     if event.step - job.committed_step != event.global_step - state.global_step:
-        raise _illegal(event, job.status, f"step {event.step} of the job is not step {event.global_step}")
+        raise illegal(event, job.status, f"step {event.step} of the job is not step {event.global_step}")
     committed = replace(job, committed_step=event.step, failures=0)
     assert job.settings is not None  # every started attempt carries them
     return _with_current(
@@ -319,9 +310,12 @@ def _checkpoint(event: kinds.CheckpointCommitted) -> Checkpoint:
 
 
 def _checkpoint_pruned(state: State, event: kinds.CheckpointPruned) -> State:
+    left = tuple(each for each in state.left if each.checkpoint.id != event.checkpoint)
+    if len(left) < len(state.left):
+        return replace(state, left=left)
     kept = _without(state, event.checkpoint)
     if len(kept) == len(state.checkpoints) or state.checkpoints[-1].id == event.checkpoint:
-        raise _illegal(event, "pruning", f"{event.checkpoint} is not a checkpoint behind the head")
+        raise illegal(event, "pruning", f"{event.checkpoint} is not a checkpoint behind the head")
     pruned = replace(state, checkpoints=kept)
     return forgotten(pruned) if state.checkpoints[0].id == event.checkpoint else pruned
 
@@ -333,13 +327,13 @@ def _without(state: State, checkpoint: str) -> tuple[Checkpoint, ...]:
 def _checkpoint_quarantined(state: State, event: kinds.CheckpointQuarantined) -> State:
     kept = _without(state, event.checkpoint)
     if len(kept) == len(state.checkpoints) or state.attempt is not None:
-        raise _illegal(event, state.daemon.status, f"{event.checkpoint} is not a checkpoint of this branch at rest")
+        raise illegal(event, state.daemon.status, f"{event.checkpoint} is not a checkpoint of this branch at rest")
     if event.head != (kept[-1].id if kept else None):
-        raise _illegal(event, state.daemon.status, f"{event.head} is not the newest of those that are left")
-    if not kept and state.past_from > 0:
-        raise _illegal(event, state.daemon.status, f"the steps up to {state.past_from} cannot be run again")
+        raise illegal(event, state.daemon.status, f"{event.head} is not the newest of those that are left")
+    if not kept and state.past_from > state.base_step:
+        raise illegal(event, state.daemon.status, f"the steps up to {state.past_from} cannot be run again")
     left = replace(state, checkpoints=kept, quarantined=(*state.quarantined, event.checkpoint))
-    if state.past_from > 0:
+    if state.past_from > state.base_step:
         left = forgotten(left)  # before anything was pruned, the base itself lies behind the oldest
     return run_again(left, left.global_step)  # behind an ancestor nothing: the head stays
 
@@ -357,9 +351,9 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.DaemonStarted: _daemon_started,
     kinds.DaemonStopped: _daemon_stopped,
     kinds.DaemonHeld: _daemon_held,
-    kinds.PauseRequested: _daemon,
+    kinds.PauseRequested: daemon_moved,
     kinds.Resumed: _resumed,
-    kinds.StopRequested: _daemon,
+    kinds.StopRequested: daemon_moved,
     kinds.FileEnqueued: _file_enqueued,
     kinds.FileDuplicate: _file_duplicate,
     kinds.AttemptStarted: _attempt_started,
@@ -384,6 +378,7 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.StorageExhausted: _storage_exhausted,
     kinds.StorageFreed: _storage_freed,
     kinds.JournalRepaired: _journal_repaired,
+    **HEADS,
 }
 
 assert all(issubclass(kind, Event) for kind in _HANDLERS)

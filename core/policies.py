@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.state import Checkpoint, Meaning, State
-from events.kinds import Failure
+from core.state import State
+from core.versions import Backup, Checkpoint, Meaning, Version
 from events.settings import JobSettings
+from events.values import Failure
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """A job that fails this often without one more committed step is given up: with the waits below, a passing trouble
@@ -23,6 +24,8 @@ among them: it passes when there is room, and the daemon sees that by itself.)""
 CHECKPOINTS_OF_ROOM = 2
 """The next checkpoint, and once more as much: it is written beside the ones that are kept before retention gives one
 up, and it may be larger than those before it (another optimizer, other settings)."""
+
+DAY_S = 86_400.0
 
 MARGIN_BYTES = 8 * 2**20
 """For everything but checkpoints: the journal between two of them and its reserve, a snapshot and a status file beside
@@ -65,13 +68,48 @@ def room_wanted(state: State) -> int:
     return CHECKPOINTS_OF_ROOM * largest + MARGIN_BYTES
 
 
-def meaning_conflict(learned: Meaning | None, wanted: JobSettings) -> str | None:
+def why_version_stays(state: State, version: Version) -> str | None:
+    """Why this version cannot be given up; None if it can."""
+    if version.id == state.base:
+        return "the head stands on it; `keepstep versions restore` another one first"
+    for each in state.versions:
+        if each.parent == version.id:
+            return f"{each.id} is built on it; delete that one first, if you must"
+    for left in state.left:
+        if left.base == version.id:
+            return (
+                f"{left.checkpoint.id} was learned beside it and is in no version; delete that one first, if you must"
+            )
+    return None
+
+
+def versions_to_delete(state: State, keep: int) -> Sequence[Version]:
+    """Which versions retention gives up, the oldest first: all but the newest `keep` (0: none), and never what the
+    head, or something that was left behind, was learned beside. What was learned for a version that goes stays in those
+    that were built on it: each holds all that it was made of."""
+    if keep == 0:
+        return ()
+    needed = {state.base, *(left.base for left in state.left)}
+    return [version for version in state.versions[: max(0, len(state.versions) - keep)] if version.id not in needed]
+
+
+def backups_to_delete(state: State, *, keep: int, days: float, now: float) -> Sequence[Backup]:
+    """Which backups go, the oldest first: those of more than `days`, but the newest `keep`, at least one, stay."""
+    old = now - days * DAY_S
+    older = state.backups[: max(0, len(state.backups) - max(1, keep))]
+    return [backup for backup in older if backup.made_at <= old and backup.id != state.fetch]
+
+
+def meaning_conflict(learned: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> str | None:
     """Why what has been learned cannot go on under the wanted settings; None if it can.
 
-    Weights mean something only together with the model they were trained on and the method that shaped them.
+    Weights mean something only together with the model they were trained on and the method that shaped them. Behind a
+    version, when nothing is being learned beside it yet, a method of the same kind may take another shape.
     """
     if learned is None:
         return None
+    if not learning and type(learned.method) is type(wanted.method):
+        learned = Meaning(learned.model, wanted.method)
     differences = [
         f"{name} is {_shown(now)}, what was learned so far has {_shown(then)}"
         for section, ours, theirs in (("model", learned.model, wanted.model), ("method", learned.method, wanted.method))

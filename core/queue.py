@@ -68,6 +68,10 @@ class Queue(Struct, frozen=True):
             places = places.insert(lane.back, replace(places[lane.back], behind=job.id))
         return self._with_lane(job.priority, Lane(lane.front or job.id, job.id), places)
 
+    def replaced(self, job: Job) -> Queue:
+        """The queue with `job` in the place of the one of its id. Raises KeyError if that does not wait."""
+        return Queue(self.lanes, self.places.insert(job.id, replace(self.places[job.id], job=job)))
+
     def remove(self, job_id: str) -> Queue:
         """The queue without that job. Raises KeyError if it does not wait."""
         place = self.places[job_id]

@@ -15,6 +15,7 @@ from core.job import Job
 from core.state import State
 from events import kinds, worker
 from events.kinds import AnyEvent
+from events.values import Failure
 
 Events = Sequence[AnyEvent]
 
@@ -140,7 +141,7 @@ def _checkpoint_written(state: State, fact: worker.CheckpointWritten, _now: floa
         )
     keep = job.settings.checkpoints.keep if job.settings else 1
     events.extend(
-        kinds.CheckpointPruned(checkpoint=checkpoint.id)
+        kinds.CheckpointPruned(checkpoint=checkpoint.id, size_bytes=checkpoint.size_bytes)
         for checkpoint in policies.checkpoints_to_prune(after.checkpoints, keep)
     )
     return events
@@ -156,7 +157,7 @@ def _checkpoint_bad(state: State, fact: worker.CheckpointBad, now: float) -> Eve
     failed = kinds.AttemptFailed(
         job=job.id, attempt=fact.attempt, failure="checkpoint", message=fact.problem, retry_at=now
     )
-    return [failed, *_condemned(state, fact.checkpoint, fact.problem)]
+    return [failed, *condemned(state, fact.checkpoint, fact.problem)]
 
 
 def refuse_unless_at_rest(state: State) -> None:
@@ -171,14 +172,14 @@ def _condemn_checkpoint(state: State, command: commands.CondemnCheckpoint, _now:
     refuse_unless_at_rest(state)
     if all(command.checkpoint != checkpoint.id for checkpoint in state.checkpoints):
         raise Refused(f"{command.checkpoint} is not a checkpoint that the present branch stands on")
-    return _condemned(state, command.checkpoint, command.problem)
+    return condemned(state, command.checkpoint, command.problem)
 
 
-def _condemned(state: State, checkpoint: str, problem: str) -> Events:
+def condemned(state: State, checkpoint: str, problem: str) -> Events:
     """A checkpoint goes to quarantine. In the place of the head its newest ancestor takes over, or the base itself, if
     steps can still be run again from there."""
     left = [each.id for each in state.checkpoints if each.id != checkpoint]
-    if not left and state.past_from > 0:
+    if not left and state.past_from > state.base_step:
         reason = f"{checkpoint} is damaged ({problem}), and no older checkpoint is left to go back to"
         if state.hold is not None and state.hold.reason == reason:
             return []
@@ -212,7 +213,7 @@ def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Even
     return [] if job is None else _failed(state, job, command.attempt, command.failure, command.message, now)
 
 
-_ADVICE: Mapping[kinds.Failure, str] = {
+_ADVICE: Mapping[Failure, str] = {
     "model": "mend [model] in keepstep.toml, then `keepstep resume`",
     "storage": "mend the disk, then `keepstep resume` and `keepstep run`",
     "data": "bring the file back as it was, or `keepstep skip` the job; then `keepstep resume`",
@@ -223,11 +224,11 @@ _ADVICE: Mapping[kinds.Failure, str] = {
 
 def _run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
     if state.attempt is None or state.current is None:
-        return _out_of_space(state, command.message)
+        return out_of_space(state, command.message)
     return _failed(state, state.current, state.attempt, "disk_full", command.message, now)
 
 
-def _out_of_space(state: State, message: str) -> list[AnyEvent]:
+def out_of_space(state: State, message: str) -> list[AnyEvent]:
     if state.full is not None:
         return []
     return [kinds.StorageExhausted(message=message, wanted_bytes=policies.room_wanted(state))]
@@ -239,7 +240,7 @@ def _find_room(state: State, command: commands.FindRoom, _now: float) -> Events:
     return [kinds.StorageFreed(free_bytes=command.free_bytes)]
 
 
-def _failed(state: State, job: Job, attempt: int, failure: kinds.Failure, message: str, now: float) -> Events:
+def _failed(state: State, job: Job, attempt: int, failure: Failure, message: str, now: float) -> Events:
     """An attempt ended by itself: try again later, give the job up, or wait for a person, or for room on the disk."""
     then: list[AnyEvent]
     wait: float | None = None
@@ -262,7 +263,7 @@ def _failed(state: State, job: Job, attempt: int, failure: kinds.Failure, messag
             retry_at=None if wait is None else now + wait,
         ),
         *then,
-        *(_out_of_space(state, message) if failure == "disk_full" else ()),
+        *(out_of_space(state, message) if failure == "disk_full" else ()),
     ]
 
 
@@ -279,6 +280,10 @@ REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.CondemnCheckpoint: _condemn_checkpoint,
     commands.RunOutOfSpace: _run_out_of_space,
     commands.FindRoom: _find_room,
+    worker.BackedUp: _nothing,  # of a consolidation that is over; those of the running one: `consolidate.py`
+    worker.Merged: _nothing,
+    worker.Verified: _nothing,
+    worker.VersionWritten: _nothing,
     worker.Hello: _nothing,
     worker.Heartbeat: _nothing,
     worker.Prepared: _prepared,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from core.job import Job
 from core.maps import Map
 from core.queue import Queue
-from events.settings import MethodSettings, ModelSettings
+from core.versions import Backup, Checkpoint, Consolidation, Left, Meaning, Version, Wish
 from events.values import Number
 
 DaemonStatus = Literal["off", "off_paused", "idle", "working", "pausing", "paused", "stopping", "stopping_paused"]
@@ -27,19 +27,6 @@ class Daemon(Struct, frozen=True):
     process_started_at: float = 0.0
     boot_id: str = ""
     host: str = ""
-
-
-class Checkpoint(Struct, frozen=True, kw_only=True):
-    """A committed checkpoint that is still on disk."""
-
-    id: str
-    job: str
-    attempt: int
-    global_step: int
-    step: int
-    parent: str | None
-    size_bytes: int
-    manifest_sha256: str
 
 
 class Reached(Struct, frozen=True, gc=False):
@@ -57,13 +44,6 @@ class Stretch(Struct, frozen=True, kw_only=True):
     step_to: int
     global_from: int
     global_to: int
-
-
-class Meaning(Struct, frozen=True):
-    """What the numbers in a checkpoint mean: under another base or another method they mean nothing."""
-
-    model: ModelSettings
-    method: MethodSettings
 
 
 class Trail(Struct, frozen=True, gc=False):
@@ -157,8 +137,12 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """The number of the last attempt."""
     reached: Reached = Reached()
     trail: Trail = Trail()
+    base: str | None = None
+    """The version that is trained beside; None: the origin."""
+    base_step: int = 0
+    """The global step that the base stands at."""
     checkpoints: tuple[Checkpoint, ...] = ()
-    """The present branch, oldest first. What was abandoned is not in it and cannot be picked up again."""
+    """What was learned beside the base, on the present branch, oldest first."""
     stretches: tuple[Stretch, ...] = ()
     """What was learned behind `past_from`."""
     meaning: Meaning | None = None
@@ -166,6 +150,21 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     failed: Map[Job] = Map()
     rejections: Map[Rejection] = Map()
     quarantined: tuple[str, ...] = ()
+    versions: tuple[Version, ...] = ()
+    """Every one that stands in `versions/`, in the order in which they were made."""
+    versions_made: int = 0
+    left: tuple[Left, ...] = ()
+    """What was learned and left behind when the head was moved; it can be gone back to."""
+    backups: tuple[Backup, ...] = ()
+    backups_made: int = 0
+    wish: Wish | None = None
+    """A consolidation that is wanted."""
+    night: str = ""
+    """The date of the last schedule that asked for one."""
+    consolidation: Consolidation | None = None
+    """The one that runs now, in the place of a job."""
+    fetch: str | None = None
+    """The backup that the head has to be brought back from before anything goes on."""
     hold: Hold | None = None
     repaired: bool = False
     """Records were given up, and no attempt was begun since: what nothing names may be what they named."""
@@ -175,24 +174,32 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
 
     @property
     def head(self) -> Checkpoint | None:
-        """What the next step starts from; None: the base itself."""
+        """What the next step starts from, beside the base; None: the base itself."""
         return self.checkpoints[-1] if self.checkpoints else None
 
     @property
     def global_step(self) -> int:
         """The committed step."""
-        return self.checkpoints[-1].global_step if self.checkpoints else 0
+        return self.checkpoints[-1].global_step if self.checkpoints else self.base_step
 
     @property
     def past_from(self) -> int:
-        """The global step behind which every step can be run again: 0, the base itself, until the oldest checkpoint is
-        given up after it; then the oldest one's. Stretches and trail reach back to it."""
+        """The global step behind which every step can be run again: the base's own, until the oldest checkpoint behind
+        it is given up; then the oldest one's. Stretches and trail reach back to it."""
         return self.trail.base
 
     @property
     def current(self) -> Job | None:
         """The job in hand."""
         return self.begun[0] if self.begun else None
+
+    def version(self, version_id: str | None) -> Version | None:
+        """The version of this name, if it still stands."""
+        return next((version for version in self.versions if version.id == version_id), None)
+
+    def backup(self, backup_id: str | None) -> Backup | None:
+        """The backup of this name, if it still stands."""
+        return next((backup for backup in self.backups if backup.id == backup_id), None)
 
     def job(self, job_id: str) -> Job | None:
         """A job that is still in hand, waiting or failed."""

@@ -1,11 +1,12 @@
 """The state machine, as data.
 
-Two machines share the journal. A **job** goes its way from the queue to trained (or rejected, failed, skipped). The
-**daemon** works, pauses and stops. Three rules hold them together:
+Three machines share the journal. A **job** goes its way from the queue to trained (or rejected, failed, skipped). A
+**consolidation** goes its way to a version. The **daemon** works, pauses and stops. Three rules hold them together:
 
 1. What is not in a table is illegal: `evolve` raises and the state stays as it was.
-2. At most one attempt runs. It begins with `attempt_started`; each kind in `ENDS_ATTEMPT`, said of the running job,
-   ends it, and for the daemon that is one event: `attempt_ended`.
+2. At most one attempt runs, at a job or at a consolidation. It begins with `attempt_started` or
+   `consolidation_started`; each kind in `ENDS_ATTEMPT`, said of what runs, ends it, and for the daemon that is one
+   event: `attempt_ended`. So nothing is ever merged under a running training.
 3. However an attempt ends before its job does, the job is `queued` again with its committed steps kept, ahead of
    all others: what is begun is finished first.
 
@@ -21,11 +22,21 @@ from collections.abc import Mapping
 
 from core.job import JobStatus
 from core.state import DaemonStatus
+from core.versions import ConsolidationStatus
 
 Kind = str
 
 ENDS_ATTEMPT: frozenset[Kind] = frozenset(
-    {"attempt_interrupted", "attempt_yielded", "attempt_failed", "job_rejected", "job_trained", "job_skipped"}
+    {
+        "attempt_interrupted",
+        "attempt_yielded",
+        "attempt_failed",
+        "job_rejected",
+        "job_trained",
+        "job_skipped",
+        "consolidation_finished",
+        "consolidation_aborted",
+    }
 )
 
 JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
@@ -66,6 +77,29 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
     "skipped": {},
 }
 
+CONSOLIDATION: Mapping[ConsolidationStatus, Mapping[Kind, ConsolidationStatus]] = {
+    "started": {
+        "consolidation_backed_up": "backed_up",
+        "consolidation_aborted": "aborted",
+    },
+    "backed_up": {
+        "consolidation_merged": "merged",
+        "consolidation_aborted": "aborted",
+    },
+    "merged": {
+        "consolidation_verified": "verified",
+        "consolidation_aborted": "aborted",
+    },
+    "verified": {
+        "version_published": "published",
+        "consolidation_aborted": "aborted",
+    },
+    "published": {"consolidation_finished": "finished"},
+    "finished": {},
+    "aborted": {},
+}
+"""`version_published` and `consolidation_finished` are one transaction: nothing stays `published`."""
+
 DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
     "off": {
         "daemon_started": "idle",
@@ -78,6 +112,7 @@ DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
     "idle": {
         "daemon_started": "idle",
         "attempt_started": "working",
+        "consolidation_started": "working",
         "pause_requested": "paused",
         "daemon_held": "paused",
         "stop_requested": "stopping",

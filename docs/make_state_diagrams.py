@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
+from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 
 PAGE = Path(__file__).parent / "state-machine.md"
 
@@ -47,6 +47,7 @@ def drawn() -> Mapping[str, str]:
     """Everything that is drawn, by the name in its marker."""
     return {
         "job": f"{diagram(JOB, 'queued')}\n\n{cells(JOB)}",
+        "consolidation": f"{diagram(CONSOLIDATION, 'started')}\n\n{cells(CONSOLIDATION)}",
         "daemon": f"{diagram(DAEMON, 'off')}\n\n{cells(DAEMON)}",
         "ends": ", ".join(f"`{kind}`" for kind in sorted(ENDS_ATTEMPT)),
     }

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from events.errors import UnknownEvent, UnwritableEvent
-from events.kinds import EVENT_TYPES, AnyEvent, Event
+from events.event import Event
+from events.kinds import EVENT_TYPES, AnyEvent
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -24,7 +25,15 @@ def _storage_exhausted_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "wanted_bytes": 0}
 
 
-UPCASTERS: Mapping[tuple[str, int], Upcaster] = {("storage_exhausted", 1): _storage_exhausted_v1}
+def _checkpoint_pruned_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 did not say how much came free; `checkpoint_committed` has it."""
+    return {**fields, "size_bytes": 0}
+
+
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
+    ("storage_exhausted", 1): _storage_exhausted_v1,
+    ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
+}
 """(kind, version) → a pure function from that version's dict to the next version's. A kind that is not in it has been
 at version 1 from the beginning."""
 

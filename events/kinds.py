@@ -12,27 +12,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from msgspec import Struct
-
+from events import versions
+from events.event import Event
 from events.settings import JobSettings, Plan
-from events.values import CheckpointId, JobId, Number, Priority
-
-Failure = Literal[
-    "model", "out_of_memory", "disk_full", "storage", "data", "checkpoint", "plan", "hang", "killed", "code"
-]
-"""Why an attempt ended by itself: whose fault it was decides what happens next.
-
-`disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
-or has changed (earlier keepsteps called that `storage` too).
-"""
+from events.values import CheckpointId, Failure, JobId, Number, Priority
 
 CheckpointReason = Literal["steps", "time", "end", "yield"]
-
-
-class Event(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", gc=False
-):  # gc=False: events hold no cycles, and a replay makes millions of them
-    """A fact. Immutable; encoded with its kind and its version."""
 
 
 class HomeCreated(Event, frozen=True, kw_only=True, tag="home_created"):
@@ -213,8 +198,10 @@ class CheckpointCommitted(Event, frozen=True, kw_only=True, tag="checkpoint_comm
 class CheckpointPruned(Event, frozen=True, kw_only=True, tag="checkpoint_pruned"):
     """Retention gave this checkpoint up. Journaled first, deleted after: a crash between leaves debris, never a gap."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     checkpoint: CheckpointId
+    size_bytes: int
+    """That come free."""
 
 
 class CheckpointQuarantined(Event, frozen=True, kw_only=True, tag="checkpoint_quarantined"):
@@ -360,6 +347,20 @@ AnyEvent = (
     | StorageExhausted
     | StorageFreed
     | JournalRepaired
+    | versions.ConsolidationRequested
+    | versions.ConsolidationDropped
+    | versions.ConsolidationStarted
+    | versions.ConsolidationBackedUp
+    | versions.ConsolidationMerged
+    | versions.ConsolidationVerified
+    | versions.VersionPublished
+    | versions.ConsolidationFinished
+    | versions.ConsolidationAborted
+    | versions.HeadMoved
+    | versions.CheckpointRestored
+    | versions.VersionDeleted
+    | versions.BackupCreated
+    | versions.BackupDeleted
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(AnyEvent)

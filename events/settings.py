@@ -90,6 +90,30 @@ class CheckpointSettings(Section, frozen=True, kw_only=True):
     """The newest N stay on disk."""
 
 
+class ConsolidationSettings(Section, frozen=True, kw_only=True):
+    """[consolidation] When what was learned becomes a version by itself, and what that needs."""
+
+    schedule: Annotated[str, Meta(pattern="^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    """Every day at this time ("03:00"), as soon as nothing trains; "": only when asked."""
+    timezone: str = "UTC"
+    """Of the schedule: "UTC", "Europe/Berlin", …"""
+    missed: Literal["run", "skip"] = "run"
+    """What becomes of a night on which no daemon ran."""
+    space_factor: Annotated[float, Meta(ge=1.0)] = 3.0
+    """How many times the size of the model must be free on the disk before it begins."""
+
+
+class RetentionSettings(Section, frozen=True, kw_only=True):
+    """[retention] How much of the past stays on disk. What the head stands on always does."""
+
+    versions: Annotated[int, Meta(ge=0)] = 0
+    """The newest N; 0: all."""
+    backups: Annotated[int, Meta(ge=1)] = 5
+    """The newest N stay, however old."""
+    days: NonNegative = 30.0
+    """Other backups go when they are older; 0: at once."""
+
+
 class JobSettings(Section, frozen=True, kw_only=True):
     """Everything that decides what a job does to the weights, and how often it is saved."""
 

@@ -14,14 +14,40 @@ JobId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 CheckpointId = Annotated[str, Meta(pattern=r"^step-\d{8,}-attempt-\d{4,}$")]
 """Names the directory below `checkpoints/`: the step it holds and the attempt that wrote it."""
 
+VersionId = Annotated[str, Meta(pattern=r"^v\d{3,}$")]
+"""Names the directory below `versions/`. Numbers are never given twice."""
+
+BackupId = Annotated[str, Meta(pattern=r"^((manual|emergency)-\d{4,}|before-v\d{3,}-attempt-\d{4,})$")]
+"""Names the directory below `backups/`, and says what kind of backup it is."""
+
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+Failure = Literal[
+    "model",
+    "out_of_memory",
+    "disk_full",
+    "storage",
+    "data",
+    "checkpoint",
+    "plan",
+    "hang",
+    "killed",
+    "code",
+    "preflight",
+]
+"""Why an attempt ended by itself: whose fault it was decides what happens next.
+
+`disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
+or has changed (earlier keepsteps called that `storage` too). `preflight`: there is too little room or memory to begin.
+"""
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 
 Number = float | NonFinite
 """JSON has no NaN and no infinity, and a loss may be either: those three are written as words."""
 
+_BACKUP_ID = re.compile(r"(manual|emergency)-\d{4,}|before-v\d{3,}-attempt-\d{4,}")
 _CHECKPOINT_ID = re.compile(r"step-(\d{8,})-attempt-(\d{4,})")
 
 
@@ -33,6 +59,26 @@ def checkpoint_id(global_step: int, attempt: int) -> str:
 def is_checkpoint_id(name: str) -> bool:
     """Whether a directory of this name was written by keepstep (anything else there is not ours to touch)."""
     return _CHECKPOINT_ID.fullmatch(name) is not None
+
+
+def version_id(number: int) -> str:
+    """The name of the n-th version, from 1."""
+    return f"v{number:03d}"
+
+
+def is_version_id(name: str) -> bool:
+    """Whether a directory of this name below `versions/` is keepstep's."""
+    return re.fullmatch(r"v\d{3,}", name) is not None
+
+
+def backup_before(version: str, attempt: int) -> str:
+    """The name of the backup that is made before `version`, by this attempt at it."""
+    return f"before-{version}-attempt-{attempt:04d}"
+
+
+def is_backup_id(name: str) -> bool:
+    """Whether a directory of this name below `backups/` is keepstep's."""
+    return _BACKUP_ID.fullmatch(name) is not None
 
 
 def number(value: float) -> Number:

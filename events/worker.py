@@ -12,7 +12,9 @@ every fact carries that number, so that a late word of an earlier attempt is kno
                                     ◀──     step, step, …
                                     ◀──     checkpoint_written
     committed                         ──▶   (only now may the next checkpoint be written)
-    yield                             ──▶   (at the next step boundary: checkpoint, then)
+    consolidate (head → version)      ──▶
+                                    ◀──     backed_up, merged, verified, version_written
+    yield                             ──▶   (at the next step boundary: checkpoint, then; of a consolidation: at once)
                                     ◀──     yielded
     shutdown                          ──▶
 """
@@ -23,11 +25,22 @@ from typing import Literal
 
 from msgspec import Struct
 
-from events.kinds import CheckpointReason, Failure
+from events.kinds import CheckpointReason
 from events.settings import JobSettings, Plan
-from events.values import CheckpointId, JobId, Number
+from events.values import BackupId, CheckpointId, Failure, JobId, Number, VersionId
 
-Phase = Literal["load", "prepare", "step", "checkpoint"]
+Phase = Literal["load", "prepare", "step", "checkpoint", "consolidate"]
+
+
+class LearnedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data file, or steps of one, that went into weights."""
+
+    name: str
+    sha256: JobId
+    rows: int
+    epochs: int
+    steps: tuple[int, int]
+    """Global steps: the first and the last."""
 
 
 class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fact"):
@@ -102,6 +115,35 @@ class CheckpointBad(Fact, frozen=True, kw_only=True, tag="checkpoint_bad"):
     problem: str
 
 
+class BackedUp(Fact, frozen=True, kw_only=True, tag="backed_up"):
+    """A copy of the head stands in `backups/`, and was read back."""
+
+    size_bytes: int
+    manifest_sha256: str
+
+
+class Merged(Fact, frozen=True, kw_only=True, tag="merged"):
+    """The weights of the version are written; fields as in `consolidation_merged`."""
+
+    applied: float | None
+    in_place: float | None
+
+
+class Verified(Fact, frozen=True, kw_only=True, tag="verified"):
+    """They answer as what they were made of; fields as in `consolidation_verified`."""
+
+    difference: float
+    tolerance: float
+
+
+class VersionWritten(Fact, frozen=True, kw_only=True, tag="version_written"):
+    """A complete directory stands under the version's name; it counts once the daemon has journaled it."""
+
+    version: VersionId
+    size_bytes: int
+    manifest_sha256: str
+
+
 class Yielded(Fact, frozen=True, kw_only=True, tag="yielded"):
     """The worker stands at a step boundary; every step it reported is committed."""
 
@@ -114,7 +156,22 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     trace: str
 
 
-AnyFact = Hello | Heartbeat | Prepared | Rejected | Loaded | Step | CheckpointWritten | CheckpointBad | Yielded | Failed
+AnyFact = (
+    Hello
+    | Heartbeat
+    | Prepared
+    | Rejected
+    | Loaded
+    | Step
+    | CheckpointWritten
+    | CheckpointBad
+    | BackedUp
+    | Merged
+    | Verified
+    | VersionWritten
+    | Yielded
+    | Failed
+)
 
 
 class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="order"):
@@ -130,8 +187,24 @@ class Prepare(Order, frozen=True, kw_only=True, tag="prepare"):
     settings: JobSettings
 
 
+class Consolidate(Order, frozen=True, kw_only=True, tag="consolidate"):
+    """Back the head up, and make a version of the origin and all that was learned since."""
+
+    version: VersionId
+    parent: VersionId | None
+    """What the head was trained beside; None: the origin."""
+    checkpoint: CheckpointId
+    backup: BackupId
+    description: str
+    files: tuple[LearnedFile, ...]
+    """Every file that went into it, the oldest first."""
+    space_factor: float
+    """How many times the size of the model must be free before it begins."""
+
+
 class Train(Order, frozen=True, kw_only=True, tag="train"):
-    """Load what `checkpoint` holds (None: the base as it is) and train on from `step` (0: the beginning).
+    """Load the base (a version; None: the origin) and what `checkpoint` holds (None: nothing was learned beside it
+    yet), and train on from `step` (0: the beginning).
 
     `until` is the step of this job to end at: the plan's last one, or an earlier one where a stretch is run again.
     The checkpoint's own cursor may belong to another job: `step` says where in this one to go on.
@@ -140,6 +213,7 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     global_step: int
     step: int
     until: int
+    base: VersionId | None
     checkpoint: CheckpointId | None
     carry_optimizer: bool
 
@@ -158,4 +232,4 @@ class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
     """Leave."""
 
 
-AnyOrder = Prepare | Train | Yield | Committed | Shutdown
+AnyOrder = Prepare | Train | Consolidate | Yield | Committed | Shutdown

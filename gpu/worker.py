@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from events.kinds import Failure
+from events.values import Failure
 from events.worker import CheckpointBad, Failed, Hello, Prepare, Rejected, Train, Yielded
 from gpu.crashpoints import reached
 from gpu.desk import SocketDesk, leave

@@ -20,7 +20,7 @@ from cli.home import Home
 from cli.ledger import Ledger
 from cli.reading import read_only
 from core.errors import Refused
-from core.state import Checkpoint
+from core.versions import Checkpoint
 from gpu.commit import commit
 from tests.core.test_stretches import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors

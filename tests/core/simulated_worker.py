@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_BYTES = 1000
 """What each checkpoint takes on the disk."""
+
+VERSION_BYTES = 9000
+"""What each version takes."""
 
 
 def plan(steps_total: int, *, seed: int = 1) -> Plan:
@@ -62,6 +66,7 @@ class Worker:
     outbox: deque[worker.AnyFact] = field(default_factory=deque)
     prepared: worker.Prepare | None = None
     training: Training | None = None
+    merging: Iterator[worker.AnyFact] | None = None
 
     def told(self, order: worker.AnyOrder) -> None:
         """An order arrives. A commit is seen at once, whatever the hands do."""
@@ -77,6 +82,13 @@ class Worker:
         """Do one thing; False if there is nothing to do."""
         if self.training is not None:
             return self._train(self.training)
+        if self.merging is not None:
+            fact = None if self._yield_asked() else next(self.merging, None)
+            if fact is None:
+                self.merging = None
+            else:
+                self.outbox.append(fact)
+            return True
         if not self.orders:
             return False
         order = self.orders.popleft()
@@ -85,6 +97,8 @@ class Worker:
                 self._prepare(order)
             case worker.Train():
                 self._load(order)
+            case worker.Consolidate():
+                self.merging = self._consolidation(order)
             case worker.Yield():
                 self.outbox.append(worker.Yielded(attempt=order.attempt))
         return True
@@ -122,6 +136,18 @@ class Worker:
             order.checkpoint,
         )
         self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+
+    def _consolidation(self, order: worker.Consolidate) -> Iterator[worker.AnyFact]:
+        attempt = order.attempt
+        if order.checkpoint in self.world.spoiled:
+            yield worker.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem="a flipped bit")
+            return
+        yield worker.BackedUp(attempt=attempt, size_bytes=CHECKPOINT_BYTES, manifest_sha256="cc" * 32)
+        yield worker.Merged(attempt=attempt, applied=0.99, in_place=0.02)
+        yield worker.Verified(attempt=attempt, difference=0.001, tolerance=0.1)
+        yield worker.VersionWritten(
+            attempt=attempt, version=order.version, size_bytes=VERSION_BYTES, manifest_sha256="dd" * 32
+        )
 
     def _train(self, at: Training) -> bool:
         if at.awaited is not None:

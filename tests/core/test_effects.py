@@ -10,6 +10,7 @@ from core import commands, effects
 from core.effects import next_effects
 from core.policies import MARGIN_BYTES
 from events import kinds
+from events.event import Event
 from tests.core.world import ROOMY, START, World, job_id, settings
 
 
@@ -22,7 +23,7 @@ def world(*files: int) -> World:
     return made
 
 
-def after(event: type[kinds.Event], *asked: commands.Command) -> Callable[[], World]:
+def after(event: type[Event], *asked: commands.Command) -> Callable[[], World]:
     """One job of four steps that has come so far, and then something is asked."""
 
     def situation() -> World:
@@ -51,7 +52,7 @@ def full(*asked: commands.Command) -> Callable[[], World]:
 
 JOB = job_id(1)
 AWAIT = effects.AwaitRoom(wanted_bytes=MARGIN_BYTES)
-TRAIN = effects.TrainJob(attempt=1, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
+TRAIN = effects.TrainJob(attempt=1, base=None, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
 YIELD = effects.AskYield(attempt=1)
 PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), commands.Skip(), commands.Resume()
 

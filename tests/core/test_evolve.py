@@ -126,9 +126,9 @@ def test_the_head_and_what_is_not_there_are_not_pruned() -> None:
     """Retention gives up what is behind the head."""
     world = training(reached=5)
     first, second = world.state.checkpoints
-    refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id), "behind the head")
-    after = evolve(world.state, kinds.CheckpointPruned(checkpoint=first.id))
-    refuses(after, kinds.CheckpointPruned(checkpoint=first.id), "behind the head")
+    refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id, size_bytes=1), "behind the head")
+    after = evolve(world.state, kinds.CheckpointPruned(checkpoint=first.id, size_bytes=1))
+    refuses(after, kinds.CheckpointPruned(checkpoint=first.id, size_bytes=1), "behind the head")
 
 
 def test_attempts_are_numbered_without_gaps() -> None:

@@ -15,7 +15,8 @@ from core.policies import (
     retry_wait_s,
     room_wanted,
 )
-from core.state import Checkpoint, Meaning, State
+from core.state import State
+from core.versions import Checkpoint, Meaning
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
 
 

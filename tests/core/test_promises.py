@@ -19,8 +19,11 @@ from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.job import RUNNING
 from core.policies import MARGIN_BYTES
+from core.versions import Left
 from events import kinds
 from events.codec import Record, decode, encode
+from events.settings import RetentionSettings
+from events.values import Failure
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
@@ -28,9 +31,10 @@ from tests.core.simulated_worker import CHECKPOINT_BYTES
 from tests.core.world import ROOMY, World, seen
 from tests.core.world import settings as job_settings
 
-FAILURES = get_args(kinds.Failure)
+FAILURES = get_args(Failure)
 
 ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]
+ASKED += ["consolidate", "consolidate", "drop", "rollback", "restore", "go back", "bring back", "back up", "delete"]
 
 
 class Life(RuleBasedStateMachine):
@@ -85,11 +89,11 @@ class Life(RuleBasedStateMachine):
     # -- people
 
     @rule(
-        which=st.sampled_from(["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]),
+        which=st.sampled_from(ASKED),
         any_job=st.integers(0),
     )
     def ask(self, which: str, any_job: int) -> None:
-        jobs = sorted(self.world.steps)
+        state, jobs = self.world.state, sorted(self.world.steps)
         job = jobs[any_job % len(jobs)]
         wanted: dict[str, AnyCommand] = {
             "pause": commands.Pause(),
@@ -99,8 +103,36 @@ class Life(RuleBasedStateMachine):
             "skip any": commands.Skip(job=job),
             "retry": commands.Retry(job=next((job for job, _ in self.world.state.failed.items()), job)),
             "prune": commands.PruneCheckpoints(keep=1 + any_job % 2),
+            "consolidate": commands.RequestConsolidation(description="", after_current=any_job % 2 == 0),
+            "drop": commands.CancelConsolidation(),
+            "rollback": commands.RollBack(),
+            "restore": commands.MoveHead(version=_any(any_job, [each.id for each in state.versions])),
+            "go back": commands.MoveHead(checkpoint=_any(any_job, [each.checkpoint.id for each in state.left])),
+            "bring back": commands.MoveHead(backup=_any(any_job, [each.id for each in state.backups])),
+            "delete": commands.DeleteVersion(version=_any(any_job, [each.id for each in state.versions]) or "v999"),
         }
+        if which == "back up":
+            self._back_up()
+            return
         self.world.refused(wanted[which])
+
+    def _back_up(self) -> None:
+        state = self.world.state
+        if state.head is None or state.meaning is None:
+            return
+        held = Left(base=state.base, checkpoint=state.head, meaning=state.meaning)
+        number = state.backups_made + 1
+        self.world.execute(
+            commands.RecordBackup(
+                backup=f"manual-{number:04d}", reason="", held=held, size_bytes=1, manifest_sha256="ee" * 32
+            )
+        )
+
+    @rule(days=st.sampled_from([0.0, 1.0]), keep=st.integers(0, 2))
+    def retain(self, days: float, keep: int) -> None:
+        """Retention, by some config."""
+        retention = RetentionSettings(versions=keep, backups=1, days=days)
+        self.world.refused(commands.Retain(retention=retention))
 
     @rule(model=st.sampled_from(["tiny", "tiny", "other"]), seed=st.integers(1, 2), keep=st.integers(1, 3))
     def configure(self, model: str, seed: int, keep: int) -> None:
@@ -119,7 +151,7 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.state.attempt is not None and self.world.alive)
     @rule(failure=st.sampled_from(FAILURES), reported=st.booleans(), times=st.integers(1, 6))
-    def fail(self, failure: kinds.Failure, reported: bool, times: int) -> None:
+    def fail(self, failure: Failure, reported: bool, times: int) -> None:
         """An attempt fails, and perhaps those after it."""
         for _ in range(times):
             if self.world.state.attempt is None:
@@ -203,7 +235,9 @@ class Life(RuleBasedStateMachine):
         """An attempt runs exactly while the current job is being worked at, and no other job ever is."""
         state = self.world.state
         running = [job for job in state.begun if job.status in RUNNING]
-        assert running == ([state.current] if state.attempt is not None else [])
+        at_a_job = state.attempt is not None and state.consolidation is None
+        assert running == ([state.current] if at_a_job else [])
+        assert state.consolidation is None or (state.attempt is not None and not state.begun)
         assert all(job.status == "queued" for job in state.queue)
         assert all(job.status == "failed" for job in state.failed.values())
 
@@ -230,13 +264,22 @@ class Life(RuleBasedStateMachine):
         """Stretches and trail reach from the head back to the oldest checkpoint, or to the base, without a gap."""
         state = self.world.state
         first = state.past_from
-        assert first == 0 or first == state.checkpoints[0].global_step
+        assert first == state.base_step or first == state.checkpoints[0].global_step
         assert state.trail.base + state.trail.length >= state.global_step
         at = first
         for number, stretch in enumerate(state.stretches):
             assert stretch.global_from == at or (number == 0 and stretch.global_from < at)
             at = stretch.global_to
         assert at == state.global_step
+
+    @invariant()
+    def the_head_stands_on_what_is_there(self) -> None:
+        """The base, and the base of everything that was left behind, are versions that stand, or the origin."""
+        state = self.world.state
+        there = {None, *(each.id for each in state.versions)}
+        assert state.base in there
+        assert {left.base for left in state.left} <= there
+        assert not {left.checkpoint.id for left in state.left} & {each.id for each in state.checkpoints}
 
     @invariant()
     def no_step_run_again_differs(self) -> None:
@@ -289,6 +332,10 @@ class Life(RuleBasedStateMachine):
         for record in records[middle:]:
             halves = fold(halves, record)
         assert replace(halves, state=seen(halves.state)) == replace(whole, state=seen(whole.state))
+
+
+def _any(number: int, names: list[str]) -> str | None:
+    return names[-1 - number % len(names)] if names else None
 
 
 def encoded(state: Any) -> bytes:

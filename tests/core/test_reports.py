@@ -11,14 +11,15 @@ from core import commands
 from core.decide import decide
 from core.policies import MARGIN_BYTES
 from events import kinds, worker
-from events.kinds import Failure
+from events.event import Event
+from events.values import Failure
 from events.worker import AnyFact
 from tests.core.simulated_worker import CHECKPOINT_BYTES, plan
 from tests.core.world import ROOMY, START, World, job_id, settings
 from tests.events.examples import FACTS
 
 
-def at_work(until: type[kinds.Event] = kinds.CheckpointCommitted, *, steps: int = 6) -> World:
+def at_work(until: type[Event] = kinds.CheckpointCommitted, *, steps: int = 6) -> World:
     """A world whose job has come so far."""
     world = World()
     world.start()

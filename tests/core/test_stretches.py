@@ -242,7 +242,7 @@ def test_pruning_one_that_is_not_the_oldest_forgets_nothing() -> None:
     """What was learned before it can still be run again from the one behind it."""
     lived = world(6)
     lived.run()
-    lived.happens(kinds.CheckpointPruned(checkpoint=lived.state.checkpoints[1].id))
+    lived.happens(kinds.CheckpointPruned(checkpoint=lived.state.checkpoints[1].id, size_bytes=1))
     assert lived.state.past_from == 0
     for _ in range(2):
         condemn(lived)

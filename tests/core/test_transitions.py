@@ -12,15 +12,17 @@ from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.state import State
-from core.transitions import DAEMON, ENDS_ATTEMPT, JOB
-from events import kinds, worker
+from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
+from events import kinds, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
 from tests.core.world import World, job_id, seen, settings
 
 THE_JOB = job_id(1)
+BACKUP = "before-v001-attempt-0002"
 
+CONSOLIDATION_KINDS = sorted({kind for row in CONSOLIDATION.values() for kind in row})
 JOB_KINDS = sorted({kind for row in JOB.values() for kind in row})
 DAEMON_KINDS = sorted({kind for row in DAEMON.values() for kind in row})
 
@@ -77,6 +79,21 @@ def event(kind: str, state: State) -> AnyEvent:
         "pause_requested": kinds.PauseRequested,
         "resumed": kinds.Resumed,
         "stop_requested": kinds.StopRequested,
+        "consolidation_started": lambda: versions.ConsolidationStarted(
+            attempt=state.attempts + 1, version="v001", parent=None, checkpoint=head or some, backup=BACKUP
+        ),
+        "consolidation_backed_up": lambda: versions.ConsolidationBackedUp(attempt=attempt),
+        "consolidation_merged": lambda: versions.ConsolidationMerged(attempt=attempt, applied=1.0, in_place=0.5),
+        "consolidation_verified": lambda: versions.ConsolidationVerified(
+            attempt=attempt, difference=0.0, tolerance=0.1
+        ),
+        "version_published": lambda: versions.VersionPublished(
+            attempt=attempt, version="v001", size_bytes=1, manifest_sha256="", made_at=1.0
+        ),
+        "consolidation_finished": lambda: versions.ConsolidationFinished(attempt=attempt, version="v001"),
+        "consolidation_aborted": lambda: versions.ConsolidationAborted(
+            attempt=attempt, failure=None, message="m", retry_at=None
+        ),
     }
     return events[kind]()
 
@@ -112,6 +129,34 @@ def job_world(status: str, kind: str = "") -> World:
     return world
 
 
+def consolidation_world(status: str) -> World:
+    """A world whose consolidation has this status."""
+    world = World()
+    world.start()
+    world.add(2)
+    world.execute(commands.RequestConsolidation(description=""))
+    if status == "started":
+        world.run_until(versions.ConsolidationStarted)
+    elif status in {"finished", "aborted"}:
+        world.run_until(versions.ConsolidationVerified)
+        ends = ["version_published", "consolidation_finished"] if status == "finished" else ["consolidation_aborted"]
+        for kind in ends:
+            world.happens(event(kind, world.state))
+    elif status == "published":
+        world.run_until(versions.ConsolidationVerified)
+        world.happens(event("version_published", world.state))
+    else:
+        world.run_until(getattr(versions, f"Consolidation{status.title().replace('_', '')}"))
+    return world
+
+
+def consolidation_status(state: State) -> str:
+    """Where the consolidation is now."""
+    if state.consolidation is not None:
+        return state.consolidation.status
+    return "finished" if state.wish is None else "aborted"
+
+
 def job_status(state: State) -> str:
     """Where the job is now."""
     job = state.job(THE_JOB)
@@ -131,6 +176,10 @@ def daemon_world(status: str, kind: str = "") -> World:
     world.add(2)
     if at_work:
         world.turn()
+    if kind == "consolidation_started":
+        world.happens(versions.ConsolidationRequested(description="", after_current=True, night=None))
+        if status in {"idle", "paused", "stopping", "stopping_paused"}:
+            world.run_until(kinds.JobTrained)
     if status in {"off_paused", "pausing", "paused", "stopping_paused"}:
         world.execute(commands.Pause())
     if status.startswith("stopping"):
@@ -171,11 +220,30 @@ def test_the_daemon_moves_as_the_table_says_and_not_otherwise(status: str, kind:
         assert evolve(state, event(kind, state)).daemon.status == expected
 
 
+@pytest.mark.parametrize(("status", "kind"), list(product(CONSOLIDATION, CONSOLIDATION_KINDS)))
+def test_a_consolidation_moves_as_the_table_says_and_not_otherwise(status: str, kind: str) -> None:
+    """The walk over (status × kind) of the consolidation table."""
+    state = consolidation_world(status).state
+    assert consolidation_status(state) == status
+    expected = CONSOLIDATION[status].get(kind)  # type: ignore[call-overload]
+    if expected is None:
+        before = seen(state)
+        with pytest.raises(IllegalEvent):
+            evolve(state, event(kind, state))
+        assert seen(state) == before
+    else:
+        assert consolidation_status(evolve(state, event(kind, state))) == expected
+
+
 @pytest.mark.parametrize("kind", sorted(ENDS_ATTEMPT))
 def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
     """Each kind that ends an attempt leaves none running, and the daemon idle."""
-    status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[index]
-    state = job_world(status, kind).state
+    if kind in CONSOLIDATION_KINDS:
+        status = next(status for status in CONSOLIDATION if kind in CONSOLIDATION[status])
+        state = consolidation_world(status).state
+    else:
+        status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[index]
+        state = job_world(status, kind).state
     assert state.attempt is not None
     after = evolve(state, event(kind, state))
     assert after.attempt is None
@@ -186,13 +254,14 @@ def test_the_tables_name_only_kinds_that_exist() -> None:
     """`attempt_ended` alone is the daemon's own word, for each of `ENDS_ATTEMPT`."""
     known = {kind_of(kind) for kind in EVENT_TYPES}
     assert set(JOB_KINDS) <= known
+    assert set(CONSOLIDATION_KINDS) <= known
     assert set(DAEMON_KINDS) - {"attempt_ended"} <= known
     assert known >= ENDS_ATTEMPT
 
 
 def test_every_status_is_reached_and_every_row_is_there() -> None:
     """No status is written down and never entered, none is entered and not written down."""
-    for table, first in ((JOB, "queued"), (DAEMON, "off")):
+    for table, first in ((JOB, "queued"), (CONSOLIDATION, "started"), (DAEMON, "off")):
         entered = {first, *(status for row in table.values() for status in row.values())}
         assert entered == set(table)
 

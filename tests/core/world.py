@@ -19,10 +19,11 @@ from core.effects import next_effects
 from core.errors import Refused
 from core.evolve import evolve
 from core.state import State
-from events import kinds, worker
+from events import kinds, versions, worker
 from events.codec import decode, encode
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
+from events.values import Failure
 from tests.core.simulated_worker import Worker
 
 START = 1_800_000_000.0
@@ -64,6 +65,9 @@ class World:
         self.free_bytes = ROOMY
         self.timeline: list[tuple[str, int]] = []
         """(job, step) of each committed global step."""
+        self.stood: dict[str, tuple[tuple[str, int], ...]] = {}
+        """The timeline behind each checkpoint and version."""
+        self.moved = False
         self.lost: list[tuple[str, int]] = []
         """What quarantine took from the timeline and has to come back, in this order."""
         self.reached: list[tuple[str, int]] = []
@@ -80,7 +84,9 @@ class World:
         for event in events:
             if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
                 self.worker.told(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-            elif isinstance(event, kinds.AttemptFailed):
+            elif isinstance(event, kinds.AttemptFailed) or (
+                isinstance(event, versions.ConsolidationAborted) and event.failure is not None
+            ):
                 self.end_worker()
         return events
 
@@ -139,10 +145,29 @@ class World:
                         global_step=effect.global_step,
                         step=effect.step,
                         until=effect.until,
+                        base=effect.base,
                         checkpoint=effect.checkpoint,
                         carry_optimizer=effect.carry_optimizer,
                     )
                 )
+            case effects.BeginConsolidation():
+                self.execute(commands.StartConsolidation())
+            case effects.Consolidate():
+                self._order(
+                    worker.Consolidate(
+                        attempt=effect.attempt,
+                        version=effect.version,
+                        parent=effect.parent,
+                        checkpoint=effect.checkpoint,
+                        backup=effect.backup,
+                        description=effect.description,
+                        files=(),
+                        space_factor=3.0,
+                    )
+                )
+            case effects.BringBack():
+                self.spoiled.discard(effect.checkpoint)
+                self.execute(commands.RecordRestored())
             case effects.AskYield():
                 if self.worker is None:
                     self.execute(worker.Yielded(attempt=effect.attempt))
@@ -180,7 +205,7 @@ class World:
             self.facts.extend(self.worker.outbox)
             self.worker = None
 
-    def lose_worker(self, failure: kinds.Failure = "killed") -> list[AnyEvent]:
+    def lose_worker(self, failure: Failure = "killed") -> list[AnyEvent]:
         """The worker dies, and the daemon notices."""
         attempt = self.state.attempt
         self.end_worker()
@@ -188,7 +213,7 @@ class World:
             return []
         return self.execute(commands.LoseWorker(attempt=attempt, failure=failure, message=f"a failure: {failure}"))
 
-    def fails(self, failure: kinds.Failure) -> list[AnyEvent]:
+    def fails(self, failure: Failure) -> list[AnyEvent]:
         """The worker reports that the attempt failed."""
         assert self.state.attempt is not None
         return self.execute(
@@ -250,6 +275,12 @@ class World:
                 owed, self.lost = self.lost[:count], self.lost[count:]
                 assert fresh[: len(owed)] == owed, "committed steps that were lost did not come back as they were"
                 self.timeline.extend(fresh)
+                self.stood[event.checkpoint] = tuple(self.timeline)
+            case versions.VersionPublished():
+                self.stood[event.version] = tuple(self.timeline)
+            case versions.HeadMoved():
+                self.timeline = list(self.stood.get(event.checkpoint or event.version or "", ()))
+                self.moved = True
             case kinds.CheckpointQuarantined():
                 head = before.head
                 assert head is not None
@@ -269,11 +300,16 @@ class World:
                 assert event.free_bytes >= before.full.wanted_bytes
                 assert replace(before, full=None) == self.state
         assert len(self.timeline) == self.state.global_step
-        if not isinstance(event, kinds.CheckpointQuarantined):
+        if not isinstance(event, kinds.CheckpointQuarantined | versions.HeadMoved):
             assert self.state.global_step >= before.global_step
 
     def check_timeline(self) -> None:
-        """Each job's committed steps are 1, 2, 3, …, once each; all of them for a job that is trained."""
+        """Each job's committed steps are 1, 2, 3, …, once each; all of them for a job that is trained.
+
+        Once the head was moved by a person, what they left behind is not in it, and may be learned again.
+        """
+        if self.moved:
+            return
         steps: dict[str, list[int]] = {}
         for job, step in self.timeline:
             steps.setdefault(job, []).append(step)

@@ -25,6 +25,7 @@ from cli.init import create_home
 from core.state import State
 from events import kinds
 from events.codec import decode_record
+from events.event import Event
 from events.settings import CheckpointSettings, JobSettings, MethodSettings, ModelSettings
 from events.values import PRIORITIES, Priority
 from journal import START, follow
@@ -267,7 +268,7 @@ class Life:
             time.sleep(LOOK_EVERY_S)
         return True
 
-    def happened(self, kind: type[kinds.Event], times: int = 1) -> Callable[[], bool]:
+    def happened(self, kind: type[Event], times: int = 1) -> Callable[[], bool]:
         """A condition: since the daemon was started there was such an event, so often."""
         return lambda: sum(isinstance(event, kind) for event in self.since_start()) >= times
 

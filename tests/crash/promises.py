@@ -24,6 +24,7 @@ from core.state import State
 from events import kinds
 from events.codec import Record
 from events.errors import EventError
+from events.event import Event
 from gpu.errors import CheckpointBroken
 from gpu.manifest import MANIFEST, verify
 from journal import JournalError, Verdict
@@ -45,7 +46,7 @@ def _any(event: Any, line: re.Match[str]) -> bool:
     return True
 
 
-PROMISES: tuple[tuple[str, type[kinds.Event], Fits], ...] = (
+PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     # of the user
     (r"^made$", kinds.HomeCreated, _any),
     # of commands

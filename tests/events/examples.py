@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import kinds, worker
+from events import kinds, versions, worker
 from events.kinds import AnyEvent
 from events.settings import (
     CheckpointSettings,
@@ -17,6 +17,7 @@ from events.settings import (
 
 JOB = "ab" * 32
 CHECKPOINT = "step-00000012-attempt-0003"
+BACKUP = "before-v002-attempt-0004"
 PARENT = "step-00000010-attempt-0002"
 
 PLAN = Plan(
@@ -107,7 +108,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         manifest_sha256="12" * 32,
         reason="steps",
     ),
-    kinds.CheckpointPruned(checkpoint=PARENT),
+    kinds.CheckpointPruned(checkpoint=PARENT, size_bytes=123_456),
     kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=PARENT),
     kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
     kinds.PartialSwept(path="checkpoints/.staging-x", size_bytes=0),
@@ -125,6 +126,41 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl", wanted_bytes=2**33),
     kinds.StorageFreed(free_bytes=2**34),
     kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"),
+    versions.ConsolidationRequested(description="die Nacht", after_current=True, night="2026-11-24"),
+    versions.ConsolidationRequested(description="", after_current=False, night=None),
+    versions.ConsolidationDropped(message="nothing was learned"),
+    versions.ConsolidationStarted(attempt=4, version="v002", parent="v001", checkpoint=CHECKPOINT, backup=BACKUP),
+    versions.ConsolidationStarted(attempt=4, version="v001", parent=None, checkpoint=CHECKPOINT, backup=BACKUP),
+    versions.ConsolidationBackedUp(attempt=4),
+    versions.ConsolidationMerged(attempt=4, applied=0.9987, in_place=0.025),
+    versions.ConsolidationMerged(attempt=4, applied=None, in_place=None),
+    versions.ConsolidationVerified(attempt=4, difference=0.0029, tolerance=0.1),
+    versions.VersionPublished(
+        attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32, made_at=1.8e9 + 0.5
+    ),
+    versions.ConsolidationFinished(attempt=4, version="v002"),
+    versions.ConsolidationAborted(attempt=4, failure=None, message="the daemon was gone", retry_at=None),
+    versions.ConsolidationAborted(attempt=4, failure="preflight", message="too little room", retry_at=1.8e9),
+    versions.HeadMoved(version="v001", checkpoint=None, backup=None),
+    versions.HeadMoved(version=None, checkpoint=CHECKPOINT, backup="manual-0001"),
+    versions.CheckpointRestored(checkpoint=CHECKPOINT),
+    versions.VersionDeleted(version="v001", size_bytes=2**28, by="person"),
+    versions.BackupCreated(
+        backup="manual-0001",
+        reason="before I try this",
+        version="v001",
+        checkpoint=CHECKPOINT,
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        checkpoint_bytes=123_456,
+        checkpoint_sha256="12" * 32,
+        size_bytes=123_789,
+        manifest_sha256="56" * 32,
+        made_at=1.8e9,
+    ),
+    versions.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
 )
 
 FACTS: tuple[worker.AnyFact, ...] = (
@@ -155,13 +191,27 @@ FACTS: tuple[worker.AnyFact, ...] = (
         reason="end",
     ),
     worker.CheckpointBad(attempt=3, checkpoint=CHECKPOINT, problem="a flipped bit"),
+    worker.BackedUp(attempt=4, size_bytes=123_789, manifest_sha256="56" * 32),
+    worker.Merged(attempt=4, applied=0.9987, in_place=None),
+    worker.Verified(attempt=4, difference=0.0029, tolerance=0.1),
+    worker.VersionWritten(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32),
     worker.Yielded(attempt=3),
     worker.Failed(attempt=3, failure="code", message="division by zero", trace="Traceback …"),
 )
 
 ORDERS: tuple[worker.AnyOrder, ...] = (
     worker.Prepare(attempt=3, job=JOB, settings=FULL),
-    worker.Train(attempt=3, global_step=10, step=4, until=12, checkpoint=PARENT, carry_optimizer=True),
+    worker.Train(attempt=3, global_step=10, step=4, until=12, base="v001", checkpoint=PARENT, carry_optimizer=True),
+    worker.Consolidate(
+        attempt=4,
+        version="v002",
+        parent="v001",
+        checkpoint=CHECKPOINT,
+        backup=BACKUP,
+        description="die Nacht",
+        files=(worker.LearnedFile(name="a.jsonl", sha256=JOB, rows=48, epochs=2, steps=(1, 12)),),
+        space_factor=3.0,
+    ),
     worker.Yield(attempt=3),
     worker.Committed(attempt=3, checkpoint=CHECKPOINT),
     worker.Shutdown(attempt=0),

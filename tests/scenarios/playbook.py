@@ -21,7 +21,8 @@ from core.decide import decide
 from core.errors import Refused
 from events import worker
 from events.codec import kind_of
-from events.kinds import AnyEvent, Event
+from events.event import Event
+from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
 from tests.core.world import START, World
 

@@ -1,0 +1,135 @@
+"""What is kept and what the next step starts from: commands in, events out. A part of `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from core import commands, policies
+from core.errors import Refused
+from core.state import State
+from events import kinds, versions
+from events.kinds import AnyEvent
+
+Events = Sequence[AnyEvent]
+
+
+def _move_head(state: State, command: commands.MoveHead, _now: float) -> Events:
+    """To a version, the origin, a checkpoint that was left behind, or what a backup holds."""
+    if state.attempt is not None:
+        raise Refused("something runs; `keepstep pause` first, or wait")
+    if state.begun:
+        raise Refused(
+            f"{state.begun[0].name} is learned in part: let it end, or `keepstep skip` it, and then try again"
+        )
+    backup = state.backup(command.backup)
+    if command.backup is not None and backup is None:
+        raise Refused(f"there is no backup {command.backup}")
+    base, checkpoint = command.version, command.checkpoint
+    if backup is not None:
+        base, checkpoint = backup.held.base, backup.held.checkpoint.id
+    elif checkpoint is not None:
+        held = next((each for each in state.left if each.checkpoint.id == checkpoint), None)
+        if held is None:
+            raise Refused(f"{checkpoint} is no checkpoint that was left behind: `keepstep versions list --all`")
+        base = held.base
+    if base is not None and state.version(base) is None:
+        raise Refused(f"there is no version {base}" + (", which that was trained beside" if checkpoint else ""))
+    if (base, checkpoint) == (state.base, state.head.id if state.head is not None else None):
+        raise Refused("the head stands there already")
+    in_place = checkpoint is not None and checkpoint in {each.checkpoint.id for each in state.left}
+    moved = versions.HeadMoved(
+        version=base, checkpoint=checkpoint, backup=command.backup if backup is not None and not in_place else None
+    )
+    dropped = [versions.ConsolidationDropped(message="the head was moved")] if state.wish is not None else []
+    # Of what is left behind, its newest is enough to go back to it.
+    older = [each for each in state.checkpoints[:-1] if each.id != checkpoint]
+    pruned = [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in older]
+    return [*dropped, moved, *pruned]
+
+
+def _roll_back(state: State, _command: commands.RollBack, now: float) -> Events:
+    """Behind what was learned since the version that the head stands on; if that is nothing, to the one before it."""
+    target = state.base
+    if state.head is None:
+        version = state.version(state.base)
+        if version is None:
+            raise Refused("the head is the origin: there is nothing to roll back")
+        target = version.parent
+    return _move_head(state, commands.MoveHead(version=target), now)
+
+
+def _record_restored(state: State, command: commands.RecordRestored, _now: float) -> Events:
+    if state.fetch is None or state.head is None:
+        return []
+    del command
+    return [versions.CheckpointRestored(checkpoint=state.head.id)]
+
+
+def _delete_version(state: State, command: commands.DeleteVersion, _now: float) -> Events:
+    for left in state.left:
+        if left.checkpoint.id == command.version:
+            return [kinds.CheckpointPruned(checkpoint=left.checkpoint.id, size_bytes=left.checkpoint.size_bytes)]
+    version = state.version(command.version)
+    if version is None:
+        raise Refused(f"there is no version {command.version}: `keepstep versions list --all`")
+    reason = policies.why_version_stays(state, version)
+    if reason is not None:
+        raise Refused(f"{version.id} stays: {reason}")
+    return [versions.VersionDeleted(version=version.id, size_bytes=version.size_bytes, by="person")]
+
+
+def _record_backup(_state: State, command: commands.RecordBackup, now: float) -> Events:
+    held = command.held
+    return [
+        versions.BackupCreated(
+            backup=command.backup,
+            reason=command.reason,
+            version=held.base,
+            checkpoint=held.checkpoint.id,
+            job=held.checkpoint.job,
+            attempt=held.checkpoint.attempt,
+            global_step=held.checkpoint.global_step,
+            step=held.checkpoint.step,
+            checkpoint_bytes=held.checkpoint.size_bytes,
+            checkpoint_sha256=held.checkpoint.manifest_sha256,
+            size_bytes=command.size_bytes,
+            manifest_sha256=command.manifest_sha256,
+            made_at=now,
+        )
+    ]
+
+
+def _delete_backups(state: State, command: commands.DeleteBackups, now: float) -> Events:
+    given_up = policies.backups_to_delete(state, keep=1, days=command.older_than_days, now=now)
+    if not given_up:
+        raise Refused(f"no backup is older than {command.older_than_days:g} days and could go (the newest one stays)")
+    return [versions.BackupDeleted(backup=each.id, size_bytes=each.size_bytes, by="person") for each in given_up]
+
+
+def _retain(state: State, command: commands.Retain, now: float) -> Events:
+    """What retention gives up, by the config."""
+    if state.consolidation is not None:
+        return []
+    wanted = command.retention
+    return [
+        *(
+            versions.VersionDeleted(version=each.id, size_bytes=each.size_bytes, by="retention")
+            for each in policies.versions_to_delete(state, wanted.versions)
+        ),
+        *(
+            versions.BackupDeleted(backup=each.id, size_bytes=each.size_bytes, by="retention")
+            for each in policies.backups_to_delete(state, keep=wanted.backups, days=wanted.days, now=now)
+        ),
+    ]
+
+
+KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
+    commands.MoveHead: _move_head,
+    commands.RollBack: _roll_back,
+    commands.RecordRestored: _record_restored,
+    commands.DeleteVersion: _delete_version,
+    commands.RecordBackup: _record_backup,
+    commands.DeleteBackups: _delete_backups,
+    commands.Retain: _retain,
+}
