@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cli.backup import app as backup_app
 from cli.checkpoints import app as checkpoints_app
 from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
+from cli.versions import app as versions_app
 
 app = typer.Typer(
     help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
@@ -132,8 +134,28 @@ def retry(
 
 
 @app.command()
+def consolidate(
+    description: Annotated[str, typer.Option("--description", "-d", help="What is in it, in your words.")] = "",
+    after_current: Annotated[
+        bool, typer.Option("--after-current", help="Behind the file in hand, ahead of those that wait.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="It is not wanted any more.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Make a version of what was learned, as soon as nothing trains."""
+    from cli.control import cancel_consolidation, request_consolidation
+
+    if cancel:
+        cancel_consolidation(home)
+    else:
+        request_consolidation(home, description, after_current=after_current)
+
+
+@app.command()
 def lineage(
-    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint's name, or a step; else the head.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A version, a checkpoint's name, or a step; else the head.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file and setting it was made from.")] = False,
     contains: Annotated[
         str | None,
@@ -187,4 +209,6 @@ def demo(
 
 
 app.add_typer(checkpoints_app, name="checkpoints")
+app.add_typer(versions_app, name="versions")
+app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -31,6 +31,19 @@ from gpu.crashpoints import reached
 from gpu.manifest import describe
 from journal import durable
 from journal.storage import REAL, Storage
+
+
+def take_all(
+    ledger: Ledger, files: Iterable[tuple[Path, Priority]], refuse: Callable[[Path, str], None]
+) -> Iterator[AnyEvent]:
+    """Make jobs of complete files in the inbox; `refuse` hears of those that may not be read. Raises as below."""
+    for path, priority in files:
+        try:
+            yield from take_from_inbox(ledger, path, priority)
+        except FileNotFoundError:
+            continue  # taken back before it was accepted
+        except PermissionError as error:
+            refuse(path, error.strerror or str(error))
 
 
 def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:

@@ -180,6 +180,15 @@ def what_follows(state: State, found: Sequence[Found]) -> str | None:
 
 def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | None, *, json: bool) -> None:
     """`keepstep checkpoints export`. Raises UserError."""
+    state = _state(home)
+    checkpoint = _wanted(state, wanted)
+    exported(home, checkpoint.id, home.checkpoints / checkpoint.id, state.base, to, dtype, json=json)
+
+
+def exported(
+    home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: str | None, *, json: bool
+) -> None:
+    """Make an ordinary model of a version, or of a checkpoint that was trained beside one. Raises UserError."""
     import msgspec
 
     from cli.modules import ask, refused
@@ -190,14 +199,20 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     if dtype is not None and kind is None:
         raise UserError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
     target = new_directory(home, to)
-    checkpoint = _wanted(_state(home), wanted)
     if not json:
-        print(f"merging {checkpoint.id}; then base and checkpoint are asked, and it must answer as they do", flush=True)
-    order = Order(home=str(home.root), checkpoint=str(home.checkpoints / checkpoint.id), target=str(target), dtype=kind)
+        what = "base and checkpoint are" if checkpoint is not None else f"{version} is"
+        print(f"merging {name}; then {what} asked, and it must answer in the same way", flush=True)
+    order = Order(
+        home=str(home.root),
+        checkpoint=str(checkpoint) if checkpoint is not None else None,
+        version=version,
+        target=str(target),
+        dtype=kind,
+    )
     said = ask("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
-        raise refused(f"{checkpoint.id} was not exported", answer, "nothing was changed")
+        raise refused(f"{name} was not exported", answer, "nothing was changed")
     if json:
         print_json(msgspec.to_builtins(answer))
         return
@@ -205,7 +220,7 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     if answer.applied is not None:
         print(f"  {answer.applied:.1%} of what was learned is in its weights", end="")
         print("" if answer.applied > 0.9 else "; the rest is too fine for them: `--dtype float32` keeps it all")
-    print(f"  its logits are off by {answer.difference:.2%} from those of base and checkpoint", end="")
+    print(f"  its logits are off by {answer.difference:.2%} from theirs", end="")
     print(f" (rounding explains {answer.tolerance:.1%} at most)")
 
 
@@ -235,7 +250,7 @@ def prune_checkpoints(home: Home, keep: int) -> None:
     for event in events:
         assert isinstance(event, CheckpointPruned)
         if not daemon_is_alive(home):  # one that runs deletes it itself
-            discard(home, event.checkpoint)
+            discard(home, home.checkpoints / event.checkpoint)
         print(f"{event.checkpoint} is given up ({size_bytes[event.checkpoint] / 1e6:.1f} MB)")
 
 

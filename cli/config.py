@@ -19,11 +19,13 @@ from msgspec import Meta, Struct
 from cli.errors import UserError
 from events.settings import (
     CheckpointSettings,
+    ConsolidationSettings,
     DataSettings,
     FullSettings,
     JobSettings,
     LoraSettings,
     ModelSettings,
+    RetentionSettings,
     Section,
     TrainingSettings,
 )
@@ -42,6 +44,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole file."""
 
     job: JobSettings
+    consolidation: ConsolidationSettings = ConsolidationSettings()
+    retention: RetentionSettings = RetentionSettings()
     worker: WorkerSettings = WorkerSettings()
 
 
@@ -71,6 +75,8 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "data": DataSettings,
         "training": TrainingSettings,
         "checkpoints": CheckpointSettings,
+        "consolidation": ConsolidationSettings,
+        "retention": RetentionSettings,
         "worker": WorkerSettings,
     }
     for name in document:
@@ -78,7 +84,10 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
     made = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
     config = Config(
-        worker=made.pop("worker"),  # type: ignore[arg-type]  # each section has the type that its name stands for
+        # each section has the type that its name stands for
+        consolidation=made.pop("consolidation"),  # type: ignore[arg-type]
+        retention=made.pop("retention"),  # type: ignore[arg-type]
+        worker=made.pop("worker"),  # type: ignore[arg-type]
         job=JobSettings(**made),  # type: ignore[arg-type]
     )
     _check_together(path, config.job)
@@ -193,6 +202,13 @@ _COMMENTS: dict[str, str] = {
     "checkpoints.every_steps": "a checkpoint each N steps; 0: not by steps",
     "checkpoints.every_seconds": "a checkpoint when the last one is older; 0: not by time",
     "checkpoints.keep": "the newest N stay on disk",
+    "consolidation.schedule": '"03:00": what was learned becomes a version then, every day; "": only when asked',
+    "consolidation.timezone": 'of the schedule: "UTC", "Europe/Berlin", …',
+    "consolidation.missed": '"run": a night on which no daemon ran is made up for; "skip": it is not',
+    "consolidation.space_factor": "how many times the size of the model must be free on the disk",
+    "retention.versions": "the newest N stay; 0: all",
+    "retention.backups": "the newest N stay, however old",
+    "retention.days": "other backups go when they are older",
     "worker.silence_s": "a worker that proves no progress for so long is killed and tried again",
 }
 
@@ -205,7 +221,8 @@ def config_text(config: Config) -> str:
     document.add(tomlkit.comment("keepstep: what is learned, from which model, and how."))
     document.add(tomlkit.comment("A file that was begun is finished under the settings that it was begun with;"))
     document.add(tomlkit.comment("a change here holds from the next file on."))
-    sections = {**msgspec.to_builtins(config.job), "worker": msgspec.to_builtins(config.worker)}
+    others = {name: msgspec.to_builtins(getattr(config, name)) for name in ("consolidation", "retention", "worker")}
+    sections = {**msgspec.to_builtins(config.job), **others}
     for name, values in sections.items():
         table = tomlkit.table()
         for key, value in values.items():

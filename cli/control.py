@@ -80,6 +80,22 @@ def retry(home_option: Path | None, job: str) -> None:
     typer.echo("back in the queue")
 
 
+def request_consolidation(home_option: Path | None, description: str, *, after_current: bool) -> None:
+    """`keepstep consolidate`."""
+    wanted = commands.RequestConsolidation(description=description, after_current=after_current)
+    home, _ = _execute(home_option, wanted)
+    if not daemon_is_alive(home):
+        typer.echo("asked for; no daemon runs: `keepstep run` does it")
+    else:
+        typer.echo(f"asked for; it begins {'behind the file in hand' if after_current else 'when no file waits'}")
+
+
+def cancel_consolidation(home_option: Path | None) -> None:
+    """`keepstep consolidate --cancel`."""
+    _execute(home_option, commands.CancelConsolidation())
+    typer.echo("it is not asked for any more")
+
+
 def job_id(state: State, text: str) -> str:
     """The id of the job that a person means by its name or the first digits of its id.
 

@@ -13,29 +13,30 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.arrivals import finish_arrivals, put_in_rejected, take_from_inbox
+from cli.arrivals import finish_arrivals, put_in_rejected, take_all
+from cli.backups import bring_back
 from cli.clock import timestamp
-from cli.config import load_config
+from cli.config import Config, load_config
 from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
 from cli.identity import DaemonLock
 from cli.inbox import POLL_EVERY_S, Inbox
 from cli.ledger import Ledger
 from cli.narrate import Narrator
+from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.surroundings import Machine, Surroundings, Worker
-from cli.sweep import condemn_damaged, discard, sweep, sweep_temporaries
+from cli.sweep import condemn_damaged, directory_given_up, discard, sweep, sweep_temporaries
 from cli.version import VERSION
 from cli.worker_process import CONNECT_S, log_failure
 from core import commands, effects
 from core.commands import AnyCommand
 from core.effects import next_effects
 from core.errors import Refused
-from events import kinds, worker
+from events import kinds, versions, worker
 from events.values import Failure
 from gpu.crashpoints import reached
 from gpu.errors import LinkGarbage
-from gpu.manifest import problem_of
 from journal.durable import make_directory
 from journal.errors import NoSpace
 
@@ -214,9 +215,13 @@ class Daemon:
             self._room.proved()
             if self._worker is not None:
                 self._worker.send(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-        elif isinstance(event, kinds.CheckpointPruned):
-            discard(self._home, event.checkpoint)  # this one alone: the worker may be putting the next in its place
-        elif isinstance(event, kinds.AttemptFailed):
+        elif (given_up := directory_given_up(self._home, event)) is not None:
+            discard(self._home, given_up)  # this one alone: the worker may be putting the next in its place
+        elif isinstance(event, versions.ConsolidationFinished):
+            self._execute(commands.Retain(retention=self._config.retention))
+        elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
+            sweep(self._ledger)
+        elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
             self._end_worker()  # whatever state it is in, the next attempt begins with a clean one
             reached("worker_ended")
             if event.failure == "storage":
@@ -226,8 +231,14 @@ class Daemon:
     def _nothing_left(self) -> bool:
         state = self._ledger.state
         waits = state.full is not None or not self._next_poll or self._inbox.has_unsettled()
-        idle = state.daemon.status == "idle" and not state.begun and not len(state.queue) and not len(state.rejections)
-        return state.daemon.status == "paused" or (idle and not waits)
+        owed = (
+            state.begun
+            or len(state.queue)
+            or len(state.rejections)
+            or state.wish is not None
+            or state.fetch is not None
+        )
+        return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed and not waits)
 
     # -- the inbox --------------------------------------------------------------------------------------------------
 
@@ -236,18 +247,13 @@ class Daemon:
         if now < self._next_poll and not self._inbox.was_heard():
             return
         self._next_poll = now + POLL_EVERY_S
-        for path, priority in self._inbox.complete(now):
-            try:
-                events = take_from_inbox(self._ledger, path, priority)
-            except FileNotFoundError:
-                continue  # taken back before it was accepted
-            except PermissionError as error:
-                if path not in self._refused:
-                    self._refused.add(path)
-                    self._write(f"{path.name} cannot be taken from the inbox: {error.strerror}")
-                continue
-            for event in events:
-                self._narrator.tell(event, self._ledger.state)
+        for event in take_all(self._ledger, self._inbox.complete(now), self._refuse):
+            self._narrator.tell(event, self._ledger.state)
+
+    def _refuse(self, path: Path, reason: str) -> None:
+        if path not in self._refused:
+            self._refused.add(path)
+            self._write(f"{path.name} cannot be taken from the inbox: {reason}")
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
@@ -261,22 +267,12 @@ class Daemon:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
-            if isinstance(fact, worker.CheckpointWritten) and not self._is_whole(fact):
+            if isinstance(fact, Written) and (problem := problem_of(fact, self._ledger.state, self._home)):
+                self._lose_worker("storage", problem)
                 continue
             if isinstance(fact, worker.Failed):
                 log_failure(self._home, fact)
             self._execute(fact)
-
-    def _is_whole(self, fact: worker.CheckpointWritten) -> bool:
-        """Whether the directory is what the worker says, names and sizes; every byte is checked before it is used."""
-        reached("checkpoint_reported")
-        if fact.attempt != self._ledger.state.attempt:
-            return True  # of an attempt that has ended: nothing comes of it anyway
-        directory = self._home.checkpoints / fact.checkpoint
-        problem = problem_of(directory, fact.manifest_sha256, every_byte=False, storage=self._storage)
-        if problem is not None:
-            self._lose_worker("storage", f"{fact.checkpoint} was reported and is not there whole: {problem}")
-        return problem is None
 
     def _check_worker(self) -> None:
         """End a worker that is silent for too long, or that died before it could say anything."""
@@ -310,10 +306,13 @@ class Daemon:
         """Give the order once, to the worker that is up, or to a new one."""
         if self._worker is None:
             self._worker = self._surroundings.start_worker()
-        sent = self._worker.sent
-        # an attempt that was asked to yield gets nothing more: it would begin again behind its own end
-        if (type(order), order.attempt) not in sent and (worker.Yield, order.attempt) not in sent:
+        if not self._has_had(type(order), order.attempt):
             self._worker.send(order)
+
+    def _has_had(self, order: type[worker.Order], attempt: int) -> bool:
+        """Whether the worker was given this order; or is to yield, and then it would begin again behind its own end."""
+        sent = self._worker.sent if self._worker is not None else set()
+        return (order, attempt) in sent or (worker.Yield, attempt) in sent
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -327,17 +326,16 @@ class Daemon:
                 case effects.PrepareData():
                     self._prepare(effect)
                 case effects.TrainJob():
-                    self._order(
-                        worker.Train(
-                            attempt=effect.attempt,
-                            global_step=effect.global_step,
-                            step=effect.step,
-                            until=effect.until,
-                            base=effect.base,
-                            checkpoint=effect.checkpoint,
-                            carry_optimizer=effect.carry_optimizer,
-                        )
-                    )
+                    self._order(to_train(effect))
+                case effects.BeginConsolidation():
+                    wait_s = self._begin_consolidation()
+                case effects.Consolidate():
+                    if not self._has_had(worker.Consolidate, effect.attempt):
+                        space_factor = self._config.consolidation.space_factor
+                        self._order(to_consolidate(effect, self._home, space_factor))
+                case effects.BringBack():
+                    bring_back(self._ledger, effect)
+                    wait_s = 0.0
                 case effects.AskYield():
                     if self._worker is None:  # asked before the attempt had a worker: there is nothing to wait for
                         self._execute(worker.Yielded(attempt=effect.attempt))
@@ -357,16 +355,32 @@ class Daemon:
 
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now."""
-        try:
-            self._config = load_config(self._home.config, storage=self._storage)
-        except UserError as error:
-            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
+        config = self._read_config()
+        if config is None:
             return CATCH_UP_EVERY_S
+        self._config = config
         job = self._ledger.state.current
         if job is not None and job.begun and job.settings != self._config.job:
             self._write(f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with")
         with contextlib.suppress(Refused):  # somebody else's append came first; the next turn sees it
             self._execute(commands.StartAttempt(job=effect.job, settings=self._config.job))
+        return 0.0
+
+    def _read_config(self) -> Config | None:
+        """The config as the file has it now; None if it cannot be used: then a person is waited for."""
+        try:
+            return load_config(self._home.config, storage=self._storage)
+        except UserError as error:
+            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
+            return None
+
+    def _begin_consolidation(self) -> float:
+        config = self._read_config()
+        if config is None:
+            return CATCH_UP_EVERY_S
+        self._config = config
+        with contextlib.suppress(Refused):  # as above
+            self._execute(commands.StartConsolidation())
         return 0.0
 
     def _prepare(self, effect: effects.PrepareData) -> None:

@@ -26,11 +26,14 @@ class Home:
         self.rejected = root / "rejected"
         self.checkpoints = root / "checkpoints"
         self.quarantine = root / "quarantine"
+        self.versions = root / "versions"
+        self.backups = root / "backups"
         self.models = root / "models"
         self.logs = root / "logs"
         self.run = root / "run"
         self.status = root / "status" / "status.json"
         self.snapshot = root / "status" / "snapshot.json"
+        self.backup_lock = root / "run" / "backup.lock"
         self.daemon_lock = root / "run" / "daemon.lock"
 
     def directories(self) -> list[Path]:
@@ -43,6 +46,8 @@ class Home:
             self.rejected,
             self.checkpoints,
             self.quarantine,
+            self.versions,
+            self.backups,
             self.status.parent,
             self.logs,
             self.run,

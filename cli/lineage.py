@@ -12,7 +12,8 @@ from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
     from core.state import State
-    from core.versions import Checkpoint
+    from core.versions import Checkpoint, Version
+    from events.worker import LearnedFile
     from gpu.batches import Batches
     from gpu.manifest import Manifest
 
@@ -27,7 +28,9 @@ class Wanted(NamedTuple):
     parts: Sequence[Part]
     global_step: int
     kept: Sequence[Checkpoint]
-    """The checkpoints on the way there that are still there, the oldest first."""
+    """The checkpoints on the way there, beside the same base, that are still there, the oldest first."""
+    version: Version | None
+    """The version that they are, if they are one."""
 
     @property
     def held(self) -> Checkpoint | None:
@@ -61,6 +64,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
         told: dict[str, Any] = {
             "global_step": found.global_step,
             "checkpoint": found.checkpoint,
+            "version": found.version.id if found.version is not None else None,
             "base_sha256": manifest.lineage.base_sha256 if manifest is not None else None,
             "parts": [msgspec.to_builtins(part) for part in found.parts],
         }
@@ -69,9 +73,10 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
         print_json(told)
         return good
     first = found.parts[0].settings
-    print(f"step {found.global_step}" + (f", {found.checkpoint}" if found.checkpoint else ", no checkpoint of its own"))
+    name = found.version.id if found.version is not None else found.checkpoint
+    print(f"step {found.global_step}" + (f", {name}" if name else ", no checkpoint of its own"))
     sha256 = f", SHA-256 {manifest.lineage.base_sha256}" if manifest is not None else ""
-    print(f"base      {first.model.path}{sha256}")
+    print(f"base      {found.parts[-1].base or first.model.path}{sha256}")
     method = msgspec.to_builtins(found.parts[-1].settings.method)
     print(f"method    {', '.join(f'{name} {value}' for name, value in method.items())}")
     for environment in _distinct(part.environment for part in found.parts):
@@ -104,14 +109,70 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
 
 
 def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
-    """What went into the weights after a step or in a checkpoint (None: the newest), as the journal has it up to record
-    `seq` (None: its end). Raises UserError if it knows no such thing."""
+    """What went into a version, a checkpoint, or the weights after a step (None: the head), as the journal has it up to
+    record `seq` (None: its end). Raises UserError if it knows no such thing."""
+    latest, state, timeline = _folded(home, seq)
+    if wanted is None and state.head is None:
+        wanted = state.base
+    if wanted is None and state.head is None:
+        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
+    if wanted in timeline.published:
+        branch, version = timeline.published[wanted], latest.version(wanted)
+        return Wanted(latest, branch.parts, branch.parts[-1].global_to, (), version)
+    there = {checkpoint.id for checkpoint in latest.checkpoints}
+    by_name = timeline.branch_of(wanted) if wanted is not None else None
+    if by_name is not None:
+        branch, global_step = by_name, by_name.parts[-1].global_to
+        there |= {left.checkpoint.id for left in latest.left}
+    else:
+        asked = str(state.global_step) if wanted is None else wanted
+        if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
+            raise UserError(
+                f"the journal knows no committed {wanted}",
+                f"name a version, a checkpoint, or a step up to {state.global_step}",
+            )
+        branch, global_step = timeline.until(int(asked)), int(asked)
+    left = [each.checkpoint for each in latest.left]
+    beside = branch.parts[-1].base
+    mine = {name for _, name in branch.commits}
+    kept = [
+        each
+        for each in (*left, *state.checkpoints)
+        if each.id in there & mine and _begins(branch.parts, beside) < each.global_step <= global_step
+    ]
+    return Wanted(latest, branch.parts, global_step, kept, None)
+
+
+def _begins(parts: Sequence[Part], base: str | None) -> int:
+    """The global step that a base stands at: the one before the first part that was trained beside it."""
+    return next(part.global_from for part in parts if part.base == base)
+
+
+def learned_files(home: Home) -> tuple[LearnedFile, ...]:
+    """Every file, or steps of one, that went into the weights of the head. Reads the whole journal."""
+    from events.worker import LearnedFile
+
+    _, state, timeline = _folded(home, None)
+    return tuple(
+        LearnedFile(
+            name=part.name,
+            sha256=part.job,
+            rows=part.plan.rows,
+            epochs=part.plan.epochs,
+            steps=(part.global_from + 1, part.global_to),
+        )
+        for part in timeline.until(state.global_step).parts
+    )
+
+
+def _folded(home: Home, seq: int | None) -> tuple[State, State, Timeline]:
+    """The state now, and state and timeline as they stood at record `seq` (None: its end). Raises UserError."""
     from core.evolve import evolve
-    from core.state import State
+    from core.state import State as Empty
     from events.codec import decode_record
     from journal import history
 
-    latest, then, timeline, last = State(), None, Timeline(), 0
+    latest, then, timeline, last = Empty(), None, Timeline(), 0
     for record in history(home.journal, decode_record, storage=home.storage):
         if then is None:
             timeline.see(latest, record.event)
@@ -120,33 +181,26 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> W
             then = latest
     if seq is not None and then is None:
         raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last}")
-    state = latest if then is None else then
-    if state.head is None:
-        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
-    there = {checkpoint.id for checkpoint in latest.checkpoints}
-    by_name = {checkpoint: global_step for global_step, checkpoint in timeline.commits}
-    asked = str(state.global_step) if wanted is None else str(by_name.get(wanted, wanted))
-    if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
-        raise UserError(
-            f"the journal knows no committed {wanted}", f"name a checkpoint, or a step up to {state.global_step}"
-        )
-    kept = [each for each in state.checkpoints if each.id in there and each.global_step <= int(asked)]
-    return Wanted(state, timeline.until(int(asked)), int(asked), kept)
+    return latest, latest if then is None else then, timeline
 
 
 def _manifest(home: Home, found: Wanted) -> Manifest | None:
     from gpu.errors import CheckpointBroken
     from gpu.manifest import read_manifest
+    from gpu.sealed import read_sealed
 
     try:
+        if found.version is not None:
+            return read_sealed(home.versions / found.version.id, storage=home.storage).checkpoint
         return read_manifest(home.checkpoints / found.checkpoint, storage=home.storage) if found.checkpoint else None
-    except CheckpointBroken:
+    except (CheckpointBroken, OSError, ValueError):
         return None  # `--verify` says what is wrong with it
 
 
 def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
     """Every file and every setting that the weights depend on, held against what the journal says."""
     from cli.arrivals import file_sha256
+    from gpu import sealed
     from gpu.base import base_directory, base_sha256
     from gpu.errors import ModelUnusable
     from gpu.manifest import problem_of
@@ -164,15 +218,23 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
     if (held := found.held) is not None:
         problem = problem_of(home.checkpoints / held.id, held.manifest_sha256, every_byte=True, storage=home.storage)
         yield Check(f"checkpoint {held.id}", problem)
+    if (version := found.version) is not None:
+        problem = sealed.problem_of(
+            home.versions / version.id, version.manifest_sha256, every_byte=True, storage=home.storage
+        )
+        yield Check(f"version {version.id}", problem)
     if manifest is None:
         return
     last = found.parts[-1]
     if manifest.lineage.settings != last.settings:
         yield Check("settings", "those in the checkpoint's manifest are not those in the journal")
-    what = f"base {last.settings.model.path}"
+    what = f"base {last.base or last.settings.model.path}"
     try:
-        base = base_directory(last.settings.model.path, home.root, fetch=False)
-    except (ModelUnusable, OSError) as error:
+        if last.base is not None:
+            base = sealed.trained_beside(home.root, last.base)
+        else:
+            base = base_directory(last.settings.model.path, home.root, fetch=False)
+    except (ModelUnusable, OSError, ValueError) as error:
         yield Check(what, str(error))
         return
     if manifest.lineage.base_sha256:

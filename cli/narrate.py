@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cli import narrate_versions
 from core.job import Job
 from core.state import State
 from events import kinds
@@ -94,7 +95,7 @@ class Narrator:
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
             case _:
-                return None
+                return narrate_versions.line_of(event)
 
     def _step_line(self, event: kinds.StepReached) -> str | None:
         now = time.monotonic()

@@ -95,17 +95,24 @@ def _nearest(found: Wanted, global_step: int) -> Checkpoint | None:
 
 
 def _intention(found: Wanted, start: Checkpoint | None) -> str:
-    first = (start.global_step if start else 0) + 1
+    begin = min(part.global_from for part in found.parts if part.base == found.parts[-1].base)
+    first = (start.global_step if start else begin) + 1
     steps = f"steps {first} to {found.global_step}" if first < found.global_step else f"step {first}"
-    return f"running the {steps} again, from {start.id if start else 'the base'}"
+    return f"running the {steps} again, from {start.id if start else found.parts[-1].base or 'the base'}"
 
 
 def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Path) -> Reran:
-    """Run everything behind `start`. Raises UserError."""
+    """Run everything behind `start`, or behind the base. Raises UserError."""
     import msgspec
 
     from gpu.exchange import Refusal, Reran, Rerun
 
+    base = found.parts[-1].base
+    if base is not None and found.state.version(base) is None:
+        raise UserError(
+            f"step {found.global_step} was trained beside {base}, which was given up",
+            "name a step behind a version that is kept: `keepstep versions list`",
+        )
     if start is not None:
         (scratch / start.id).symlink_to(home.checkpoints / start.id)
     order = Rerun(
@@ -122,12 +129,13 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
 
 
 def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
-    """The steps of `parts` behind a global step, as orders."""
+    """The steps of `parts` behind a global step, and behind the base that the last of them was trained beside, as
+    orders."""
     from core.policies import carries_optimizer
     from gpu.exchange import Stretch
 
     for part in parts:
-        if part.global_to <= behind:
+        if part.global_to <= behind or part.base != parts[-1].base:
             continue
         global_step = max(part.global_from, behind)
         step = part.step_from + global_step - part.global_from
@@ -135,6 +143,7 @@ def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
             job=part.job,
             attempt=part.attempts[-1],
             settings=part.settings,
+            base=part.base,
             batches_sha256=part.plan.batches_sha256,
             global_step=global_step,
             step=step,

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cli.home import Home, find_home
 from cli.identity import daemon_is_alive
-from cli.terminal import Row, ago, bar, duration, local, number, print_json, print_report, report
+from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
 from journal import last_position
 from projections.status import StatusView, plain, read_status
@@ -76,6 +76,8 @@ def health(view: StatusView, *, alive: bool) -> str:
         return f"{paused}waiting for room on the disk: {view.full.message}"
     if daemon.status == "paused":
         return "paused; `keepstep resume` goes on"
+    if view.consolidation is not None and view.consolidation.version is not None:
+        return f"consolidating into {view.consolidation.version} ({view.consolidation.status.replace('_', ' ')})"
     if job is None:
         return "waiting for files" if daemon.status == "idle" else daemon.status
     doing = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
@@ -126,10 +128,14 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
+    if view.consolidation is not None and view.consolidation.version is None:
+        row("wanted", f"a consolidation{_after(view)}")
+    if view.version is not None:
+        row("version", f"{view.version.id}  (step {view.version.global_step}, {local_time(view.version.made_at)})")
     if view.checkpoint is not None:
         row("committed", f"step {view.global_step}  ({view.checkpoint.id}, {view.checkpoint.size_bytes / 1e6:.1f} MB)")
     else:
-        row("committed", "nothing yet")
+        row("committed", f"nothing since {view.version.id}" if view.version is not None else "nothing yet")
     counts = view.counts
     row(
         "done",
@@ -140,6 +146,13 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     for trouble in view.troubles:
         row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
     return rows
+
+
+def _after(view: StatusView) -> str:
+    retry_at = view.consolidation.retry_at if view.consolidation is not None else None
+    if retry_at is not None:
+        return f", tried again in {duration(max(0.0, retry_at - time.time()))}"
+    return ", when nothing trains"
 
 
 def _room_advice(full: Full, status: str, *, alive: bool) -> str:

@@ -5,16 +5,18 @@ Only names that keepstep itself gives are touched; whatever else lies in its dir
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cli.backups import is_being_made
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.ledger import Ledger
 from core.commands import CondemnCheckpoint, RecordSwept
+from events import kinds, versions
 from events.kinds import AnyEvent
-from events.values import is_checkpoint_id
+from events.values import is_backup_id, is_checkpoint_id, is_version_id
 from gpu.commit import STAGING
 from gpu.crashpoints import reached
 from gpu.manifest import problem_of
@@ -36,6 +38,8 @@ def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
     if all of them are missing at once: then it is a disk that is missing, and nothing is to be given up for that.
     """
     home, checkpoints = ledger.home, ledger.state.checkpoints
+    if ledger.state.fetch is not None:
+        return  # it is brought back first
     if len(checkpoints) > 1 and not any(home.storage.exists(home.checkpoints / each.id) for each in checkpoints):
         raise UserError(
             f"none of the {len(checkpoints)} committed checkpoints is in {home.checkpoints}; nothing was changed",
@@ -56,22 +60,37 @@ def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
 
 
 def sweep(ledger: Ledger) -> list[str]:
-    """Remove what is unfinished or unnamed in `checkpoints/`, and set quarantined ones aside; which were set aside.
+    """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and set quarantined
+    checkpoints aside; what was set aside.
 
     Behind a repair unnamed ones are set aside too: they may hold what the lost records meant. Only while no worker
     runs: what one has just put in place is unnamed until its word of it is journaled.
     """
     set_aside = []
+    home, state = ledger.home, ledger.state
+    checkpoints = {*(each.id for each in state.checkpoints), *(left.checkpoint.id for left in state.left)}
+    places: list[tuple[Path, Callable[[str], bool], set[str]]] = [
+        (home.checkpoints, is_checkpoint_id, checkpoints),
+        (home.versions, is_version_id, {version.id for version in state.versions}),
+    ]
+    if not is_being_made(home):
+        places.append((home.backups, is_backup_id, {backup.id for backup in state.backups}))
+    for place, is_ours, named in places:
+        set_aside += _swept(ledger, place, is_ours, named)
+    return set_aside
+
+
+def _swept(ledger: Ledger, place: Path, is_ours: Callable[[str], bool], named: Collection[str]) -> list[str]:
     home, storage, state = ledger.home, ledger.home.storage, ledger.state
-    named = {checkpoint.id for checkpoint in state.checkpoints}
-    for path in _directories(home.checkpoints, storage):
+    set_aside = []
+    for path in _directories(place, storage):
         name = path.name
-        unnamed = is_checkpoint_id(name) and name not in named
-        if name in state.quarantined or (unnamed and state.repaired):
+        unnamed = is_ours(name) and name not in named
+        if (name in state.quarantined and place == home.checkpoints) or (unnamed and state.repaired):
             durable.rename_durably(path, _free(home.quarantine / name, storage), storage=storage)
             set_aside.append(name)
         elif unnamed:
-            discard(home, name)
+            discard(home, path)
         elif name.startswith(CONDEMNED):
             durable.remove_tree(path, storage=storage)
         elif name.startswith(STAGING):
@@ -80,11 +99,23 @@ def sweep(ledger: Ledger) -> list[str]:
     return set_aside
 
 
-def discard(home: Home, checkpoint: str) -> None:
-    """Delete a checkpoint that the journal has given up. Gone already is the same as deleted."""
-    condemned = home.checkpoints / (CONDEMNED + checkpoint)
+def directory_given_up(home: Home, event: AnyEvent) -> Path | None:
+    """What is to be deleted after this event."""
+    match event:
+        case kinds.CheckpointPruned():
+            return home.checkpoints / event.checkpoint
+        case versions.VersionDeleted():
+            return home.versions / event.version
+        case versions.BackupDeleted():
+            return home.backups / event.backup
+    return None
+
+
+def discard(home: Home, directory: Path) -> None:
+    """Delete what the journal has given up. Gone already is the same as deleted."""
+    condemned = directory.with_name(CONDEMNED + directory.name)
     with suppress(FileNotFoundError):
-        durable.rename_durably(home.checkpoints / checkpoint, condemned, storage=home.storage)
+        durable.rename_durably(directory, condemned, storage=home.storage)
     reached("pruned")
     with suppress(FileNotFoundError):
         durable.remove_tree(condemned, storage=home.storage)

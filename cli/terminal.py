@@ -100,6 +100,11 @@ def ago(at: float) -> str:
     return f"{duration(max(0.0, time.time() - at))} ago"
 
 
+def local_time(at: float) -> str:
+    """A time (Unix) on the wall clock of the reader."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
 def local(at: str) -> str:
     """A journal's time on the wall clock of the reader."""
     from datetime import UTC, datetime

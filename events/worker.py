@@ -213,7 +213,7 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     global_step: int
     step: int
     until: int
-    base: VersionId | None
+    base: VersionId | None = None
     checkpoint: CheckpointId | None
     carry_optimizer: bool
 

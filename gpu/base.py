@@ -7,7 +7,7 @@ in the order of their names), so that anybody can check it without keepstep.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,12 @@ _known: dict[tuple[Path, int, int], str] = {}
 
 def base_sha256(directory: Path, watch: Callable[[bytes], None] = lambda _: None) -> str:
     """The SHA-256 of the model in `directory`; `watch` sees each chunk that has to be read. Raises OSError."""
-    lines = [f"{_file_sha256(directory / name, watch)}  {name}\n" for name in base_files(directory)]
+    return combined({name: _file_sha256(directory / name, watch) for name in base_files(directory)})
+
+
+def combined(files: Mapping[str, str]) -> str:
+    """One SHA-256 for the files of a model, from that of each."""
+    lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

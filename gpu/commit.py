@@ -82,7 +82,8 @@ def publish(
     *,
     storage: Storage = REAL,
 ) -> Committed:
-    """Put a directory with `contents` at `final`, and with them, written last, the file that `seal` makes of them.
+    """Put a directory with `contents` (their names may have directories in them) at `final`, and with them, written
+    last, the file that `seal` makes of them.
 
     What is whole and not yet named is shown to `prove`, which raises what it finds wrong. Raises as `commit`.
     """
@@ -97,6 +98,9 @@ def publish(
         if storage.exists(staging):
             remove_tree(staging, storage=storage)  # of a writer that was killed
         storage.mkdir(staging)
+        below = sorted({str(parent) for name in contents for parent in Path(name).parents} - {"."})
+        for directory in below:
+            storage.mkdir(staging / directory)
         files = {}
         for name, content in sorted(contents.items()):
             files[name] = _put(staging / name, content, watch, storage)
@@ -105,7 +109,8 @@ def publish(
         reached("before_manifest")
         _put(staging / name, data, watch, storage)
         reached("staging_written")
-        fsync_directory(staging, storage=storage)
+        for directory in (*reversed(below), "."):
+            fsync_directory(staging / directory, storage=storage)
         reached("staging_fsynced")
         prove(staging)
         rename_durably(staging, final, storage=storage)

@@ -12,7 +12,7 @@ from socket import socket
 from typing import NoReturn, Protocol
 
 from events.values import CheckpointId
-from events.worker import AnyFact, AnyOrder, Committed, Heartbeat, Phase, Prepare, Shutdown, Train, Yield
+from events.worker import AnyFact, AnyOrder, Committed, Consolidate, Heartbeat, Phase, Prepare, Shutdown, Train, Yield
 from gpu.errors import LinkGarbage
 from gpu.link import Sender, order_reader
 
@@ -67,13 +67,13 @@ class SocketDesk:
     def __init__(self, connection: socket) -> None:
         self._connection = connection
         self._sender = Sender(connection)
-        self._orders: queue.SimpleQueue[Prepare | Train | Yield] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
         self._yield = threading.Event()
         self._committed: CheckpointId | None = None
         self._commit = threading.Condition()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
-    def next_order(self) -> Prepare | Train | Yield:
+    def next_order(self) -> Prepare | Train | Consolidate | Yield:
         """Wait for something to do."""
         order = self._orders.get()
         if isinstance(order, Yield):

@@ -66,6 +66,10 @@ class MergeRefused(WorkerError):
     """What was learned cannot be put into these weights, or not without harm."""
 
 
+class PreflightFailed(WorkerError):
+    """There is too little room or memory to begin."""
+
+
 class StorageFailed(WorkerError):
     """A checkpoint could not be written. Data: `path`, `errno` (None where the system gave no number)."""
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from events.settings import JobSettings
-from events.values import CheckpointId, JobId, Number
+from events.values import CheckpointId, JobId, Number, VersionId
 from gpu.errors import StorageFailed, WorkerError
 
 Asked = TypeVar("Asked")
@@ -25,8 +25,10 @@ class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is wanted."""
 
     home: str
-    checkpoint: str
-    """Its directory."""
+    checkpoint: str | None
+    """Its directory; None: the version itself is wanted."""
+    version: VersionId | None = None
+    """What the checkpoint was trained beside; None: the origin."""
     target: str
     dtype: Dtype | None
     """None: each weight as the base has it."""
@@ -60,6 +62,8 @@ class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempt: int
     """The number that their checkpoint is named with: that of the attempt that ran them."""
     settings: JobSettings
+    base: VersionId | None = None
+    """What they were trained beside; None: the origin."""
     batches_sha256: str
     """Of the plan that they followed."""
     global_step: int

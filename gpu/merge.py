@@ -54,17 +54,27 @@ class Tally:
     learned: float = 0.0
     """Σ delta²"""
     moved: float = 0.0
-    """Σ moved · delta, `moved` being what is stored now less what it was at first."""
+    """Σ moved · delta, `moved` being what is stored now less what was stored before."""
+    moved_in_place: float = 0.0
+    """The same, if the delta had been added to what was stored before, and the sum rounded."""
 
-    def add(self, base: torch.Tensor, delta: torch.Tensor, stored: torch.Tensor) -> None:
-        """Count one block: its weights at first, what was learned, and what is stored of the two."""
+    def add(self, sum_: Sum, stored: torch.Tensor) -> None:
+        """Count one block, and what is stored of it now."""
+        before, delta = sum_.before.float(), sum_.delta
+        in_place = (before + delta).to(stored.dtype).float()
         self.learned += float((delta * delta).sum(dtype=torch.float64))
-        self.moved += float(((stored.float() - base.float()) * delta).sum(dtype=torch.float64))
+        self.moved += float(((stored.float() - before) * delta).sum(dtype=torch.float64))
+        self.moved_in_place += float(((in_place - before) * delta).sum(dtype=torch.float64))
 
     @property
     def applied(self) -> float | None:
         """The applied fraction: the projection of what moved onto what was learned. None if nothing was learned."""
         return self.moved / self.learned if self.learned else None
+
+    @property
+    def in_place(self) -> float | None:
+        """What it would be if the delta were added to the rounded weights themselves."""
+        return self.moved_in_place / self.learned if self.learned else None
 
 
 class Rows(NamedTuple):
@@ -75,12 +85,13 @@ class Rows(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A block of a weight that learned; all float32 but `base`."""
+    """A block of a weight that learned; all float32 but `before`."""
 
     truth: torch.Tensor
-    base: torch.Tensor
-    """As it is stored at first."""
+    before: torch.Tensor
+    """As it was stored when the last of what was learned was learned beside it."""
     delta: torch.Tensor
+    """That last part alone."""
 
 
 class Learned(Protocol):
@@ -88,6 +99,9 @@ class Learned(Protocol):
 
     def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if what was learned does not fit the files that are to be gone through."""
+
+    def learns(self, name: str) -> bool:
+        """Whether a weight is another than it was at first."""
 
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
         """What a weight's rows are; None where it did not learn. `found`: what the file that is gone through has."""
@@ -125,15 +139,26 @@ class Adapters:
                 if learned != there[name]:
                     raise MergeRefused(f"{name}: what was learned is {_size(learned)}, the weight {_size(there[name])}")
 
+    def learns(self, name: str) -> bool:
+        """Whether any of them learned this weight."""
+        return any(name in pairs for pairs in self._pairs)
+
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
         """base + Σ scale · B A, in float32: https://arxiv.org/abs/2106.09685, section 4.1."""
-        pairs = [pairs[name] for pairs in self._pairs if name in pairs]
-        if not pairs:
+        if not self.learns(name):
             return None
-        delta = torch.zeros(found.shape)
-        for pair in pairs:
-            delta += (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
-        return Sum(found.float() + delta, found, delta)
+        learned, delta = torch.zeros(found.shape), torch.zeros(found.shape)
+        before = found
+        for pairs in self._pairs:
+            before = (found.float() + learned).to(found.dtype)  # as the version was stored that this one learned beside
+            pair = pairs.get(name)
+            delta = torch.zeros(found.shape) if pair is None else _product(pair, rows)
+            learned += delta
+        return Sum(found.float() + learned, before, delta)
+
+
+def _product(pair: _Pair, rows: Rows) -> torch.Tensor:
+    return (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
 
 
 def _read_adapter(directory: Path) -> dict[str, _Pair]:
@@ -164,6 +189,8 @@ class Masters:
 
     base: Mapping[str, WeightsFile]
     """Where each weight was at first."""
+    earlier: Mapping[str, WeightsFile] | None = None
+    """What they were when the last version was made; None: there is none, and it is `base`."""
 
     def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if something was trained that the base does not have, or has in another shape."""
@@ -177,10 +204,17 @@ class Masters:
                         f"{name} was trained as {_size(tensor.shape)}, the base has it as {_size(shape)}"
                     )
 
+    def learns(self, name: str) -> bool:
+        """All were trained."""
+        return name in self.base
+
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
         """The master weight."""
         base = self.base[name].rows(name, rows)
-        return Sum(found, base, found - base.float())
+        if self.earlier is None:
+            return Sum(found, base, found - base.float())
+        earlier = self.earlier[name].rows(name, rows)
+        return Sum(found, earlier.to(base.dtype), found - earlier)
 
 
 class WeightsFile:
@@ -223,11 +257,12 @@ def write_merged(
     learned: Learned,
     stored_as: Callable[[str], str],
     tally: Tally,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Write one file of weights anew, with what was learned in it, its tensors in the order of the old one.
 
     `stored_as` says what a tensor is rounded to ("F32", "BF16", "F16"); others than floating-point numbers stay what
-    they are. Raises MergeRefused where what comes out is not finite; OSError.
+    they are. `beat` is called once for each block. Raises MergeRefused where what comes out is not finite; OSError.
     """
     kinds = {name: stored_as(name) if tensor.dtype in FLOATS else tensor.dtype for name, tensor in file.tensors.items()}
     with opened(REAL, target, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
@@ -240,8 +275,9 @@ def write_merged(
                 if block.is_floating_point() and not torch.isfinite(block).all():
                     raise MergeRefused(f"{name} cannot be stored as {kinds[name]}: it holds what is not a number there")
                 if sum_ is not None:
-                    tally.add(sum_.base, sum_.delta, block)
+                    tally.add(sum_, block)
                 write_all(REAL, fd, block.reshape(-1).view(torch.uint8).numpy().tobytes())
+                beat()
 
 
 def _header(file: WeightsFile, kinds: Mapping[str, str]) -> bytes:

@@ -16,11 +16,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
+from events.values import VersionId
 from gpu.base import base_directory, base_sha256, model_location
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.exact import seed_generators
 from gpu.manifest import Parameters
+from gpu.sealed import problem_of_base, trained_beside, version_directory
 
 
 @dataclass
@@ -63,15 +65,22 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
 
 
 def build(
-    settings: JobSettings, home: Path, device: torch.device, watch: Callable[[bytes], None] = lambda _: None
+    settings: JobSettings,
+    home: Path,
+    device: torch.device,
+    watch: Callable[[bytes], None] = lambda _: None,
+    *,
+    version: VersionId | None = None,
 ) -> TrainedModel:
-    """Load the base and make it ready to train by the method of the settings. `watch` sees what is hashed of it.
+    """Load the base (a version; None: the origin) and make it ready to train by the method of the settings.
+
+    `watch` sees what is hashed of it.
 
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
-    location = model_location(settings.model.path, home)
+    location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
     full = isinstance(settings.method, FullSettings)
-    with _explained(f"the model {settings.model.path}"):
+    with _explained(f"the model {version or settings.model.path}"):
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -79,7 +88,7 @@ def build(
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
-        sha256 = base_sha256(base_directory(settings.model.path, home), watch)
+        sha256 = base_sha256(Path(location) if version else base_directory(settings.model.path, home), watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
@@ -97,6 +106,21 @@ def build(
     trained.model.to(device)
     trained.model.train()
     return trained
+
+
+def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:
+    """Where what is trained beside a version is. Raises ModelUnusable if it is not what was published."""
+    try:
+        beside = trained_beside(home, version)
+        problem = problem_of_base(version_directory(home, version), beside, watch)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise ModelUnusable(
+            f"versions/{version} is not what was published: {problem}. Put it back as it was; or go on from another "
+            "one (`keepstep versions rollback`), or from the backup that was made before it (`keepstep backup list`)."
+        )
+    return str(beside)
 
 
 def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> TrainedModel:

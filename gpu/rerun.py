@@ -85,6 +85,7 @@ def _run(warm: Warm, desk: Recorder, stretch: Stretch, checkpoint: CheckpointId 
     warm.train(
         Train(
             attempt=stretch.attempt,
+            base=stretch.base,
             checkpoint=checkpoint,
             global_step=stretch.global_step,
             step=stretch.step,

@@ -17,9 +17,10 @@ import torch
 from transformers import AutoTokenizer
 
 from events.settings import JobSettings, MethodSettings, ModelSettings
-from events.values import CheckpointId, JobId
-from events.worker import Loaded, Prepare, Prepared, Train
+from events.values import CheckpointId, JobId, VersionId
+from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
+from gpu.consolidate import consolidate
 from gpu.crashpoints import reached
 from gpu.desk import Desk, Pulse
 from gpu.errors import CheckpointBroken
@@ -43,7 +44,7 @@ class _Tokenizer:
 
 @dataclass
 class _Model:
-    settings: tuple[ModelSettings, MethodSettings, int]
+    settings: tuple[ModelSettings, MethodSettings, VersionId | None, int]
     trained: TrainedModel
     optimizer: torch.optim.AdamW
     fresh: bool
@@ -112,6 +113,11 @@ class Warm:
         training.run(self._desk, saver, pulse)
         model.stands_at = training.stands_at
 
+    def consolidate(self, order: Consolidate) -> None:
+        """Make a version of what was learned. Raises as `gpu.consolidate.consolidate`."""
+        self.forget()  # the memory is needed, and what comes next is built on the version
+        consolidate(self._home, order, self._desk)
+
     def forget(self) -> None:
         """After a failure, whatever is in memory is not to be trusted."""
         self._model = self._prepared = None
@@ -135,7 +141,7 @@ class Warm:
             done += len(chunk)
             pulse.beat("load", done, done)
 
-        model = self._built(prepared.settings, device, watch, fresh=order.checkpoint is None)
+        model = self._built(prepared.settings, order.base, device, watch, fresh=order.checkpoint is None)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
             model.fresh, model.stands_at = False, None
             directory = self._checkpoints / order.checkpoint
@@ -174,15 +180,21 @@ class Warm:
             return None
 
     def _built(
-        self, settings: JobSettings, device: torch.device, watch: Callable[[bytes], None], *, fresh: bool
+        self,
+        settings: JobSettings,
+        base: VersionId | None,
+        device: torch.device,
+        watch: Callable[[bytes], None],
+        *,
+        fresh: bool,
     ) -> _Model:
-        """A model of these settings: the one in memory if it will do, else a new one."""
+        """A model of these settings beside this base: the one in memory if it will do, else a new one."""
         # The seed decides only what LoRA begins with, but the next job of the same settings may need just that.
-        key = (settings.model, settings.method, settings.training.seed)
+        key = (settings.model, settings.method, base, settings.training.seed)
         model = self._model
-        if model is None or model.settings[:2] != key[:2] or (fresh and not (model.fresh and model.settings == key)):
+        if model is None or model.settings[:3] != key[:3] or (fresh and not (model.fresh and model.settings == key)):
             self._model = model = None  # two models may not fit
-            trained = build(settings, self._home, device, watch)
+            trained = build(settings, self._home, device, watch, version=base)
             optimizer = torch.optim.AdamW(trained.parameters.values())
             checkpoint.reset_moments(trained, optimizer)
             self._model = model = _Model(key, trained, optimizer, fresh=True, stands_at=None)

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.values import Failure
-from events.worker import CheckpointBad, Failed, Hello, Prepare, Rejected, Train, Yielded
+from events.worker import CheckpointBad, Consolidate, Failed, Hello, Prepare, Rejected, Train, Yielded
 from gpu.crashpoints import reached
 from gpu.desk import SocketDesk, leave
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
     DataChanged,
+    MergeRefused,
     ModelUnusable,
+    PreflightFailed,
     RowRejected,
     StorageFailed,
     TrainingDiverged,
@@ -87,7 +89,7 @@ def serve(home: Path, desk: SocketDesk) -> None:
     warm = Warm(home, desk)
     while True:
         order = desk.next_order()
-        if isinstance(order, Prepare | Train):
+        if isinstance(order, Prepare | Train | Consolidate):
             carry_out(order, warm, desk)
         else:
             reached("yield_saved")
@@ -95,10 +97,16 @@ def serve(home: Path, desk: SocketDesk) -> None:
             reached("yielded")
 
 
-def carry_out(order: Prepare | Train, warm: Warm, desk: SocketDesk) -> None:
+def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk) -> None:
     """Do what `order` says, and report what came of it."""
     try:
-        warm.prepare(order) if isinstance(order, Prepare) else warm.train(order)
+        match order:
+            case Prepare():
+                warm.prepare(order)
+            case Train():
+                warm.train(order)
+            case Consolidate():
+                warm.consolidate(order)
     except YieldAsked:
         pass  # the order to yield is answered in its turn
     except RowRejected as error:
@@ -122,8 +130,10 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
     if is_disk_full(error):
         return "disk_full", True
     match error:
-        case ModelUnusable():
+        case ModelUnusable() | MergeRefused():
             return "model", True
+        case PreflightFailed():
+            return "preflight", True
         case CheckpointForeign():
             return "checkpoint", True
         case DataChanged():

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from core.evolve import evolve
 from core.state import State
-from events import kinds
+from events import kinds, versions
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
 from projections.progress import Folded, Pace, Progress, Trouble
@@ -86,5 +86,9 @@ def _trouble(event: AnyEvent) -> str | None:
             return f"step {step} run again gave loss {loss}, before it was {expected}"
         case kinds.AttemptInterrupted(reason=reason):
             return f"attempt {event.attempt} was interrupted: {reason}"
+        case versions.ConsolidationDropped(message=message):
+            return f"no consolidation: {message}"
+        case versions.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
+            return f"the consolidation failed: {message}"
         case _:
             return None

@@ -12,10 +12,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from core.state import State
-from events import kinds
+from events import kinds, versions
 from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
-from events.values import CheckpointId, JobId
+from events.values import CheckpointId, JobId, VersionId
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -30,6 +30,8 @@ class Part(Struct, frozen=True, kw_only=True):
     step_from: int
     """Steps of the job: behind `step_from`, up to `step_to`."""
     step_to: int
+    base: VersionId | None
+    """What was trained beside; None: the origin."""
     global_from: int
     global_to: int
     attempts: tuple[int, ...]
@@ -44,12 +46,26 @@ class Part(Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class Timeline:
-    """The parts behind the head, the oldest first, and the checkpoints that were ever committed on this branch."""
+class Branch:
+    """What went into some weights: the parts, the oldest first, and the checkpoints that were committed on the way."""
 
     parts: list[Part] = field(default_factory=list)
     commits: list[tuple[int, CheckpointId]] = field(default_factory=list)
     """(global step, checkpoint), pruned ones too."""
+
+    def until(self, global_step: int) -> Branch:
+        """What went into the weights as they stood after `global_step`."""
+        parts = [part.until(global_step) for part in self.parts if part.global_from < global_step]
+        return Branch(parts, [commit for commit in self.commits if commit[0] <= global_step])
+
+
+@dataclass
+class Timeline(Branch):
+    """The branch of the head, and those that were left."""
+
+    left: list[Branch] = field(default_factory=list)
+    published: dict[VersionId, Branch] = field(default_factory=dict)
+    """The branch of each version, those that were given up too."""
     keepstep: str = ""
 
     def see(self, before: State, event: AnyEvent) -> None:
@@ -59,10 +75,26 @@ class Timeline:
         elif isinstance(event, kinds.CheckpointCommitted):
             self._forget_behind(before.global_step)
             self._add(before, event)
+        elif isinstance(event, versions.VersionPublished):
+            self._forget_behind(before.global_step)
+            self.published[event.version] = self.until(before.global_step)
+        elif isinstance(event, versions.HeadMoved):
+            self._move(before, event)
 
-    def until(self, global_step: int) -> list[Part]:
-        """The parts that went into the weights as they stood after `global_step`."""
-        return [part.until(global_step) for part in self.parts if part.global_from < global_step]
+    def branch_of(self, checkpoint: CheckpointId) -> Branch | None:
+        """The branch up to a checkpoint, wherever that was committed."""
+        for branch in (self, *reversed(self.left)):
+            for global_step, name in branch.commits:
+                if name == checkpoint:
+                    return branch.until(global_step)
+        return None
+
+    def _move(self, before: State, event: versions.HeadMoved) -> None:
+        self.left.append(self.until(before.global_step))
+        target = self.published.get(event.version, Branch()) if event.version is not None else Branch()
+        if event.checkpoint is not None:
+            target = self.branch_of(event.checkpoint) or target
+        self.parts, self.commits = list(target.parts), list(target.commits)
 
     def _forget_behind(self, global_step: int) -> None:
         """Without what was set aside since: it is run again."""
@@ -87,6 +119,7 @@ class Timeline:
             plan=job.plan,
             step_from=event.step - steps,
             step_to=event.step,
+            base=before.base,
             global_from=before.global_step,
             global_to=event.global_step,
             attempts=(event.attempt,),
@@ -104,5 +137,6 @@ class Timeline:
 
 def _goes_on(last: Part, part: Part) -> bool:
     return last.step_to == part.step_from and all(
-        getattr(last, name) == getattr(part, name) for name in ("job", "settings", "plan", "keepstep", "environment")
+        getattr(last, name) == getattr(part, name)
+        for name in ("job", "settings", "plan", "base", "keepstep", "environment")
     )

@@ -77,6 +77,26 @@ class QueueView(Struct, frozen=True, kw_only=True):
     eta_s: float | None
 
 
+class ConsolidationView(Struct, frozen=True, kw_only=True):
+    """A version that is being made, or waits to be."""
+
+    status: str
+    """wanted, or how far it is."""
+    version: str | None
+    description: str
+    retry_at: float | None
+
+
+class VersionView(Struct, frozen=True, kw_only=True):
+    """What is trained beside."""
+
+    id: str
+    global_step: int
+    made_at: float
+    """Unix time, seconds."""
+    description: str
+
+
 class CheckpointView(Struct, frozen=True, kw_only=True):
     """The last commit."""
 
@@ -102,7 +122,11 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """Committed."""
     job: JobView | None
     queue: QueueView
+    version: VersionView | None
+    """None: the origin."""
     checkpoint: CheckpointView | None
+    """What was learned beside it; None: nothing yet."""
+    consolidation: ConsolidationView | None
     hold: Hold | None
     full: Full | None
     failed: tuple[FailedView, ...]
@@ -136,6 +160,8 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
             progress=done,
             eta_s=eta_s,
         ),
+        version=_version_view(state),
+        consolidation=_consolidation_view(state),
         checkpoint=(
             CheckpointView(id=head.id, global_step=head.global_step, size_bytes=head.size_bytes) if head else None
         ),
@@ -144,6 +170,25 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,
+    )
+
+
+def _version_view(state: State) -> VersionView | None:
+    base = state.version(state.base)
+    if base is None:
+        return None
+    return VersionView(id=base.id, global_step=base.global_step, made_at=base.made_at, description=base.description)
+
+
+def _consolidation_view(state: State) -> ConsolidationView | None:
+    wish, running = state.wish, state.consolidation
+    if wish is None:
+        return None
+    return ConsolidationView(
+        status=running.status if running is not None else "wanted",
+        version=running.version if running is not None else None,
+        description=wish.description,
+        retry_at=wish.retry_at,
     )
 
 

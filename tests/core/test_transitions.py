@@ -13,6 +13,7 @@ from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
+from core.versions import Left
 from events import kinds, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
@@ -137,6 +138,11 @@ def consolidation_world(status: str) -> World:
     world.execute(commands.RequestConsolidation(description=""))
     if status == "started":
         world.run_until(versions.ConsolidationStarted)
+        state = world.state
+        assert state.head is not None
+        assert state.meaning is not None
+        held = Left(base=None, checkpoint=state.head, meaning=state.meaning)
+        world.execute(commands.RecordBackup(backup=BACKUP, reason="", held=held, size_bytes=1, manifest_sha256=""))
     elif status in {"finished", "aborted"}:
         world.run_until(versions.ConsolidationVerified)
         ends = ["version_published", "consolidation_finished"] if status == "finished" else ["consolidation_aborted"]
@@ -177,7 +183,7 @@ def daemon_world(status: str, kind: str = "") -> World:
     if at_work:
         world.turn()
     if kind == "consolidation_started":
-        world.happens(versions.ConsolidationRequested(description="", after_current=True, night=None))
+        world.happens(versions.ConsolidationRequested(description="", after_current=False, night=None))
         if status in {"idle", "paused", "stopping", "stopping_paused"}:
             world.run_until(kinds.JobTrained)
     if status in {"off_paused", "pausing", "paused", "stopping_paused"}:

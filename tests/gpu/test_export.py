@@ -18,11 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import JobSettings, ModelSettings
 from gpu import export as exporting
+from gpu import ordinary as merging
+from gpu.answers import TOLERANCE, Reference, difference
 from gpu.base import base_directory
 from gpu.commit import STAGING
 from gpu.errors import CheckpointBroken, MergeRefused, WorkerError
 from gpu.exchange import Dtype, Exported, Order, Refusal
-from gpu.export import SEAL, Reference, difference, export
+from gpu.export import export
+from gpu.sealed import SEAL
 from tests.fakes.tiny_model import make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 
@@ -71,7 +74,7 @@ def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Ho
     home, checkpoint = trained
     export(order(home, checkpoint, tmp_path / "out"))
     base = home.path / "model"
-    assert difference(tmp_path / "out", Reference(base)) > exporting.TOLERANCE["BF16"]
+    assert difference(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
 
 
 def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
 
 def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change what is merged before anybody looks at it."""
-    write = exporting.write_merged
+    write = merging.write_merged
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)
@@ -96,7 +99,7 @@ def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, t
         change(tensors)
         save_file(tensors, target, {"format": "pt"})
 
-    monkeypatch.setattr(exporting, "write_merged", wrong)
+    monkeypatch.setattr(merging, "write_merged", wrong)
 
 
 def test_a_merge_that_is_wrong_gets_no_name(
@@ -138,9 +141,17 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         export(order(home, checkpoint, target))
     config.write_bytes(msgspec.json.encode({**msgspec.json.decode(before), "quantization_config": {"bits": 4}}))
     directory = home.path / "checkpoints" / checkpoint
-    manifest = exporting.verify(directory)
+    sources = merging.Sources(
+        origin=tmp_path / "model",
+        origin_sha256="",
+        parent=None,
+        learned=(directory,),
+        small=directory,
+        manifest=merging.verify(directory),
+        reference=Reference(tmp_path / "model"),
+    )
     with pytest.raises(MergeRefused, match="nothing is merged into rounded weights"):
-        exporting._small_files(tmp_path / "model", directory, manifest, "F32")
+        merging._small_files(sources, "F32")
     weights = directory / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointBroken, match="does not have the SHA-256 of the manifest"):

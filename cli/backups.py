@@ -1,0 +1,105 @@
+"""Backups as the home has them: made by a person, brought back into their place, looked at, given up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cli.errors import UserError
+from cli.home import Home
+from cli.ledger import Ledger
+from core.commands import HoldWork, RecordBackup, RecordRestored
+from core.effects import BringBack
+from core.state import State
+from core.versions import Left
+from gpu import backup as copies
+from gpu.errors import CheckpointBroken
+from gpu.manifest import problem_of
+from journal import durable
+
+
+@contextmanager
+def making_one(home: Home) -> Iterator[None]:
+    """Hold the lock of whoever writes into `backups/`, so that a daemon does not sweep what has no name yet.
+
+    Raises UserError if somebody else holds it.
+    """
+    fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not home.storage.try_lock(fd):
+            raise UserError("another backup is being made", "try again when it is done")
+        yield
+    finally:
+        home.storage.close(fd)
+
+
+def is_being_made(home: Home) -> bool:
+    """Whether a command writes into `backups/` now."""
+    try:
+        with durable.opened(home.storage, home.backup_lock, os.O_RDONLY) as fd:
+            return not home.storage.try_lock(fd, shared=True)
+    except FileNotFoundError:
+        return False
+
+
+def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
+    """Copy the head, read the copy back, journal it; its name. Raises UserError, gpu.errors.StorageFailed."""
+    home = ledger.home
+    durable.make_directory(home.backups, storage=home.storage)
+    durable.make_directory(home.run, storage=home.storage)
+    with making_one(home):
+        state = ledger.state
+        held = _held(state)
+        name = f"{kind}-{state.backups_made + 1:04d}"
+        if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled
+            durable.remove_tree(home.backups / name, storage=home.storage)
+        seal = copies.Backup(
+            backup=name,
+            reason=reason,
+            version=held.base,
+            checkpoint=held.checkpoint.id,
+            checkpoint_sha256=held.checkpoint.manifest_sha256,
+            files={},
+        )
+        try:
+            made = copies.back_up(home.backups, seal, home.checkpoints / held.checkpoint.id, storage=home.storage)
+        except CheckpointBroken as error:
+            raise UserError(
+                f"no backup was made: {error}", "`keepstep checkpoints verify` says which are good; then try again"
+            ) from error
+        ledger.execute(
+            RecordBackup(
+                backup=name, reason=reason, held=held, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256
+            )
+        )
+    return name
+
+
+def _held(state: State) -> Left:
+    if state.head is None or state.meaning is None:
+        base = f"since {state.base}, which stands in versions/" if state.base else "yet"
+        raise UserError(f"nothing was learned {base}", "there is nothing to back up")
+    return Left(base=state.base, checkpoint=state.head, meaning=state.meaning)
+
+
+def bring_back(ledger: Ledger, effect: BringBack) -> None:
+    """Put the head into its place again, if it is not there whole. Raises gpu.errors.StorageFailed."""
+    home, head = ledger.home, ledger.state.head
+    assert head is not None  # it is to be brought back
+    place = home.checkpoints / effect.checkpoint
+    if problem_of(place, head.manifest_sha256, every_byte=True, storage=home.storage) is not None:
+        try:
+            if home.storage.exists(place):
+                durable.remove_tree(place, storage=home.storage)
+            copies.bring_back(home.backups / effect.backup, place, storage=home.storage)
+        except (CheckpointBroken, FileNotFoundError) as error:
+            ledger.execute(
+                HoldWork(
+                    reason=f"the backup {effect.backup} cannot be brought back: {error}",
+                    advice="put it back as it was, or go on from another one (`keepstep backup list`, "
+                    "`keepstep versions list --all`); then `keepstep resume`",
+                )
+            )
+            return
+    ledger.execute(RecordRestored())

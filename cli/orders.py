@@ -1,0 +1,76 @@
+"""What the machine wants done, as orders to a worker; and whether what a worker reports is there."""
+
+from __future__ import annotations
+
+from cli.home import Home
+from cli.lineage import learned_files
+from core import effects
+from core.state import State
+from events import worker
+from gpu import backup, manifest, sealed
+from gpu.crashpoints import reached
+
+Written = worker.CheckpointWritten | worker.BackedUp | worker.VersionWritten
+"""Facts that name a directory which counts once they are journaled."""
+
+
+def to_train(effect: effects.TrainJob) -> worker.Train:
+    """Train from the head on."""
+    return worker.Train(
+        attempt=effect.attempt,
+        global_step=effect.global_step,
+        step=effect.step,
+        until=effect.until,
+        base=effect.base,
+        checkpoint=effect.checkpoint,
+        carry_optimizer=effect.carry_optimizer,
+    )
+
+
+def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float) -> worker.Consolidate:
+    """Make a version. Reads the whole journal for what went into it: once a night, when nothing trains."""
+    return worker.Consolidate(
+        attempt=effect.attempt,
+        version=effect.version,
+        parent=effect.parent,
+        checkpoint=effect.checkpoint,
+        backup=effect.backup,
+        description=effect.description,
+        files=learned_files(home),
+        space_factor=space_factor,
+    )
+
+
+def problem_of(fact: Written, state: State, home: Home) -> str | None:
+    """Why what was reported is not there, by names and sizes; None if it is."""
+    reached("checkpoint_reported")
+    if fact.attempt != state.attempt:
+        return None  # of an attempt that has ended: nothing comes of it anyway
+    match fact:
+        case worker.CheckpointWritten():
+            name, problem = (
+                fact.checkpoint,
+                manifest.problem_of(
+                    home.checkpoints / fact.checkpoint, fact.manifest_sha256, every_byte=False, storage=home.storage
+                ),
+            )
+        case worker.VersionWritten():
+            name, problem = (
+                fact.version,
+                sealed.problem_of(
+                    home.versions / fact.version, fact.manifest_sha256, every_byte=False, storage=home.storage
+                ),
+            )
+        case worker.BackedUp():
+            if state.consolidation is None:
+                return None
+            name, problem = (
+                state.consolidation.backup,
+                backup.problem_of(
+                    home.backups / state.consolidation.backup,
+                    fact.manifest_sha256,
+                    every_byte=False,
+                    storage=home.storage,
+                ),
+            )
+    return f"{name} was reported and is not there whole: {problem}" if problem is not None else None
