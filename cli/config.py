@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -90,7 +91,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         worker=made.pop("worker"),  # type: ignore[arg-type]
         job=JobSettings(**made),  # type: ignore[arg-type]
     )
-    _check_together(path, config.job)
+    _check_together(path, config.job, config.consolidation)
     return config
 
 
@@ -117,8 +118,10 @@ def _hints(kind: type[Section]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def _check_together(path: Path, job: JobSettings) -> None:
+def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSettings) -> None:
     """What no single value shows."""
+    if consolidation.schedule:
+        zone_of(consolidation)
     if (job.data.prompt is None) != (job.data.completion is None):
         raise UserError(
             f"{path}: data.prompt and data.completion belong together, and only one of them is set",
@@ -129,6 +132,22 @@ def _check_together(path: Path, job: JobSettings) -> None:
             f"{path}: checkpoints.every_steps and checkpoints.every_seconds are both 0",
             "a crash would cost the whole job; set at least one of them",
         )
+
+
+def zone_of(settings: ConsolidationSettings) -> tzinfo:
+    """The time zone of the schedule. Raises UserError."""
+    if settings.timezone.upper() == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(settings.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UserError(
+            f"consolidation.timezone = {settings.timezone!r} is no time zone that this system knows",
+            'write "UTC", or a name such as "Europe/Berlin" (a system without a list of them has one after '
+            "`pip install tzdata`)",
+        ) from error
 
 
 def _fields(kind: type[Section]) -> list[str]:

@@ -17,18 +17,20 @@ from cli.arrivals import finish_arrivals, put_in_rejected, take_all
 from cli.backups import bring_back
 from cli.clock import timestamp
 from cli.config import Config, load_config
+from cli.crew import Crew
 from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
 from cli.identity import DaemonLock
 from cli.inbox import POLL_EVERY_S, Inbox
 from cli.ledger import Ledger
 from cli.narrate import Narrator
+from cli.nightly import ask_for_the_night
 from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.surroundings import Machine, Surroundings, Worker
 from cli.sweep import condemn_damaged, directory_given_up, discard, sweep, sweep_temporaries
 from cli.version import VERSION
-from cli.worker_process import CONNECT_S, log_failure
+from cli.worker_process import log_failure
 from core import commands, effects
 from core.commands import AnyCommand
 from core.effects import next_effects
@@ -63,9 +65,9 @@ class Daemon:
         self._narrator = Narrator(self._write)
         self._lock = DaemonLock(home)
         self._surroundings = surroundings or Machine(home)
+        self._crew = Crew(self._surroundings)
         self._inbox = Inbox(home)
         self._room = Room(home)
-        self._worker: Worker | None = None
         self._refused: set[Path] = set()
         """Files that may not be read, said once."""
         self._signals = 0
@@ -92,7 +94,7 @@ class Daemon:
             try:
                 return self._run()
             finally:
-                self._end_worker()
+                self._crew.end()
                 self._ledger.close()
         finally:
             self._lock.release()
@@ -162,7 +164,7 @@ class Daemon:
         except (NoSpace, OSError) as error:
             if not is_full(error):
                 raise
-            self._end_worker()
+            self._crew.end()
             full = self._full or what_is_full(error)
             if self._signals:
                 raise UserError(full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
@@ -188,6 +190,9 @@ class Daemon:
             self._execute(commands.RunOutOfSpace(message="the disk is full; the journal is written from its reserve"))
         if self._ledger.state.full is None:
             self._look_into_inbox()
+        if self._ledger.state.daemon.status in {"idle", "working"}:
+            for event in ask_for_the_night(self._ledger, self._config.consolidation):
+                self._after(event)
         self._check_worker()
         wait_s = self._do_what_is_owed()
         if self._until_idle and not self._done and self._nothing_left():
@@ -213,8 +218,7 @@ class Daemon:
         self._narrator.tell(event, self._ledger.state)
         if isinstance(event, kinds.CheckpointCommitted):
             self._room.proved()
-            if self._worker is not None:
-                self._worker.send(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+            self._crew.tell(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
         elif (given_up := directory_given_up(self._home, event)) is not None:
             discard(self._home, given_up)  # this one alone: the worker may be putting the next in its place
         elif isinstance(event, versions.ConsolidationFinished):
@@ -222,7 +226,7 @@ class Daemon:
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
             sweep(self._ledger)
         elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
-            self._end_worker()  # whatever state it is in, the next attempt begins with a clean one
+            self._crew.end()  # whatever state it is in, the next attempt begins with a clean one
             reached("worker_ended")
             if event.failure == "storage":
                 self._broken = event.message
@@ -276,7 +280,7 @@ class Daemon:
 
     def _check_worker(self) -> None:
         """End a worker that is silent for too long, or that died before it could say anything."""
-        process, attempt = self._worker, self._ledger.state.attempt
+        process, attempt = self._crew.worker, self._ledger.state.attempt
         if process is None:
             return
         if process.has_ended():
@@ -284,35 +288,17 @@ class Daemon:
             if not process.connected:
                 self._lose_worker("killed", f"{process.exit_reason()} before it was up; see logs/worker.log")
             return
-        silence_s = self._clock.monotonic() - process.last_heard
-        limit_s = self._config.worker.silence_s if process.connected else CONNECT_S
-        if attempt is not None and silence_s > limit_s:
+        silence_s = self._crew.silent_for(self._clock.monotonic(), self._config.worker.silence_s)
+        if attempt is not None and silence_s is not None:
             self._lose_worker("hang", f"the worker made no progress for {silence_s:.0f} s and was ended")
 
     def _lose_worker(self, failure: Failure, message: str) -> None:
         attempt = self._ledger.state.attempt
-        self._end_worker()
+        self._crew.end()
         if attempt is not None:
             self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message))
         else:
             self._write(f"{message}; nothing was running")
-
-    def _end_worker(self) -> None:
-        if self._worker is not None:
-            process, self._worker = self._worker, None
-            process.end()
-
-    def _order(self, order: worker.AnyOrder) -> None:
-        """Give the order once, to the worker that is up, or to a new one."""
-        if self._worker is None:
-            self._worker = self._surroundings.start_worker()
-        if not self._has_had(type(order), order.attempt):
-            self._worker.send(order)
-
-    def _has_had(self, order: type[worker.Order], attempt: int) -> bool:
-        """Whether the worker was given this order; or is to yield, and then it would begin again behind its own end."""
-        sent = self._worker.sent if self._worker is not None else set()
-        return (order, attempt) in sent or (worker.Yield, attempt) in sent
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -326,21 +312,21 @@ class Daemon:
                 case effects.PrepareData():
                     self._prepare(effect)
                 case effects.TrainJob():
-                    self._order(to_train(effect))
+                    self._crew.give(to_train(effect))
                 case effects.BeginConsolidation():
                     wait_s = self._begin_consolidation()
                 case effects.Consolidate():
-                    if not self._has_had(worker.Consolidate, effect.attempt):
+                    if not self._crew.has_had(worker.Consolidate, effect.attempt):
                         space_factor = self._config.consolidation.space_factor
-                        self._order(to_consolidate(effect, self._home, space_factor))
+                        self._crew.give(to_consolidate(effect, self._home, space_factor))
                 case effects.BringBack():
                     bring_back(self._ledger, effect)
                     wait_s = 0.0
                 case effects.AskYield():
-                    if self._worker is None:  # asked before the attempt had a worker: there is nothing to wait for
+                    if self._crew.worker is None:  # asked before the attempt had a worker: there is nothing to wait for
                         self._execute(worker.Yielded(attempt=effect.attempt))
                     else:
-                        self._order(worker.Yield(attempt=effect.attempt))
+                        self._crew.give(worker.Yield(attempt=effect.attempt))
                         reached("yield_asked")
                 case effects.MoveRejected():
                     self._move_rejected(effect)
@@ -386,7 +372,7 @@ class Daemon:
     def _prepare(self, effect: effects.PrepareData) -> None:
         if not self._storage.exists(self._home.data_file(effect.job)):
             finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
-        self._order(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
+        self._crew.give(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
 
     def _move_rejected(self, effect: effects.MoveRejected) -> None:
         rejection = effect.rejection
@@ -408,7 +394,6 @@ class Daemon:
             self._next_poll = 0.0
 
     def _leave(self, reason: str) -> None:
-        if self._worker is not None:
-            self._worker.send(worker.Shutdown(attempt=0))
+        self._crew.tell(worker.Shutdown(attempt=0))
         self._execute(commands.LeaveHome(reason=reason))
         self._done = True

@@ -44,6 +44,7 @@ def _daemon_started(state: State, event: kinds.DaemonStarted) -> State:
     moved = daemon_moved(state, event)
     return replace(
         moved,
+        first_started_at=state.first_started_at or event.process_started_at,
         daemon=replace(
             moved.daemon,
             pid=event.pid,

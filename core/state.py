@@ -127,6 +127,8 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
 
     home_id: str = ""
     daemon: Daemon = Daemon()
+    first_started_at: float = 0.0
+    """When the first daemon of this home was started. Unix time, seconds."""
     queue: Queue = Queue()
     begun: tuple[Job, ...] = ()
     """Jobs taken from the queue and not finished; the first is the current one. More than one only while stretches
