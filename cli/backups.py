@@ -14,6 +14,7 @@ from core.effects import BringBack
 from core.state import State
 from core.versions import Left
 from gpu import backup as copies
+from gpu.crashpoints import reached
 from gpu.errors import CheckpointBroken
 from gpu.manifest import problem_of
 from journal import durable
@@ -102,4 +103,5 @@ def bring_back(ledger: Ledger, effect: BringBack) -> None:
                 )
             )
             return
+    reached("brought_back")
     ledger.execute(RecordRestored())

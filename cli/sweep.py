@@ -5,7 +5,7 @@ Only names that keepstep itself gives are touched; whatever else lies in its dir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from cli.backups import is_being_made
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.ledger import Ledger
-from core.commands import CondemnCheckpoint, RecordSwept
+from core.commands import CondemnCheckpoint, HoldWork, RecordSwept
 from events import kinds, versions
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
+from gpu import sealed
 from gpu.commit import STAGING
 from gpu.crashpoints import reached
 from gpu.manifest import problem_of
@@ -57,6 +58,24 @@ def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
         )
         if problem is not None:
             yield from ledger.execute(CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem))
+    yield from _hold_beside_a_damaged_base(ledger)
+
+
+def _hold_beside_a_damaged_base(ledger: Ledger) -> Sequence[AnyEvent]:
+    """Nothing is learned beside a version that is not what was published; by names and sizes, as at every start."""
+    home, version = ledger.home, ledger.state.version(ledger.state.base)
+    if version is None:
+        return ()
+    problem = sealed.problem_of(
+        home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage
+    )
+    if problem is None:
+        return ()
+    advice = (
+        f"put versions/{version.id} back as it was; or go on from another one (`keepstep versions rollback`), or from "
+        "the backup that was made before it (`keepstep backup list`); then `keepstep resume`"
+    )
+    return ledger.execute(HoldWork(reason=f"{version.id} is not what was published: {problem}", advice=advice))
 
 
 def sweep(ledger: Ledger) -> list[str]:

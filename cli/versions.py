@@ -5,6 +5,7 @@ Going back never overwrites anything: it moves the head, and the way forward aga
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from cli.journal import HomeOption, JsonOption
 if TYPE_CHECKING:
     from core.state import State
     from core.versions import Version
+    from events.kinds import AnyEvent
     from projections.lineage import Part
 
 app = typer.Typer(name="versions", no_args_is_help=True)
@@ -226,12 +228,13 @@ def move_head(home: Home, command: Any) -> None:
     from cli.identity import daemon_is_alive
     from cli.ledger import Ledger
     from cli.sweep import directory_given_up, discard
+    from core.decide import decide
     from core.effects import BringBack
     from events.versions import HeadMoved
 
     with closing(Ledger.open(home)) as ledger:
         before = ledger.state
-        _refuse_what_is_not_there(home, before, command)
+        _refuse_what_is_not_there(home, before, decide(before, command, home.clock.now()))
         events = ledger.execute(command)
         alive = daemon_is_alive(home)
         for event in events:
@@ -248,11 +251,12 @@ def move_head(home: Home, command: Any) -> None:
         print(f"left behind: {left}; `keepstep versions restore {left}` goes back to it")
 
 
-def _refuse_what_is_not_there(home: Home, state: State, command: Any) -> None:
+def _refuse_what_is_not_there(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
     """A version that the head is to move to must be what was published, by names and sizes. Raises UserError."""
+    from events.versions import HeadMoved
     from gpu.sealed import problem_of
 
-    version = state.version(getattr(command, "version", None))
+    version = next((state.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
     if version is None:
         return
     problem = problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)

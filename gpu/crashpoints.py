@@ -27,17 +27,22 @@ WORKER = {
     "renamed": "it has its final name, and that is synced",
     "before_report": "a checkpoint is whole, and nobody told",
     "reported": "that is told, and not journaled as far as the worker knows",
+    "yield_seen": "the work in hand saw that it is to stop, and has stopped",
+    "yield_saved": "everything that it reported is committed, and nobody told that it stands",
+    "yielded": "that is told",
+}
+"""Every point in the worker, in the order of a job's life, and what is true there."""
+
+CONSOLIDATION = {
     "consolidating": "an order to consolidate is taken up, nothing of it done",
     "backed_up": "a copy of the head stands in backups/, and nobody told",
     "merged": "the version is written under its staging name, and nobody told",
     "verified": "it answers as it must, and nobody told",
     "before_version_report": "it has its final name, and nobody told",
     "version_reported": "that is told, and not journaled as far as the worker knows",
-    "yield_seen": "the work in hand saw that it is to stop, and has stopped",
-    "yield_saved": "everything that it reported is committed, and nobody told that it stands",
-    "yielded": "that is told",
 }
-"""Every point in the worker, in the order of a job's life, and what is true there."""
+"""The same of a consolidation. Between them it comes by those that every commit has, from `file_written` to `renamed`:
+once in `backups/`, once in `versions/`."""
 
 DAEMON = {
     "arrival_moved": "a file left the inbox and is in keepstep's hands, not journaled",
@@ -49,12 +54,13 @@ DAEMON = {
     "yield_asked": "a pause, a skip or a stop is journaled, and the worker told to yield",
     "worker_ended": "the worker of a failed attempt is gone, its debris not swept",
     "checkpoint_reported": "a checkpoint was reported, and is not journaled",
-    "pruned": "a checkpoint that is given up is renamed, not deleted",
+    "brought_back": "the head is back in its place, and that is not journaled",
+    "pruned": "what is given up is renamed, not deleted",
 }
 """Points in the daemon and the commands. Besides these there is one behind every event, `journaled_` and its kind: in
 the process that journals it, before anything follows from it, and in a daemon that finds it written by another."""
 
-POINTS = WORKER | DAEMON
+POINTS = WORKER | CONSOLIDATION | DAEMON
 
 _calls: Counter[str] = Counter()
 

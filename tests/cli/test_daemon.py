@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,12 +16,14 @@ import pytest
 from msgspec.structs import replace
 
 from cli import daemon as daemon_module
-from cli.daemon import Daemon
+from cli.crew import Crew
 from cli.errors import UserError
 from cli.home import Home
 from cli.identity import DaemonLock, this_process
 from cli.ledger import Ledger
+from cli.orders import problem_of
 from cli.reading import read_only
+from cli.surroundings import Machine
 from core import commands
 from core.commands import AnyCommand
 from core.state import State
@@ -187,21 +190,18 @@ def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> Non
 
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
-    daemon = Daemon(home, until_idle=True, write=print)
-    given: list[object] = []
+    crew, given = Crew(Machine(home)), list[object]()
     worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
-    monkeypatch.setattr(daemon, "_worker", worker_process)
+    monkeypatch.setattr(crew, "worker", worker_process)
     train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
-    daemon._order(train)
+    crew.give(train)
     assert given == []
-    daemon._order(replace(train, attempt=2))
+    crew.give(replace(train, attempt=2))
     assert given == [replace(train, attempt=2)]
 
 
 def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:
     """What an attempt that has ended wrote may be swept by now; that is no sign of a failing disk."""
-    daemon = Daemon(home, until_idle=True, write=print)
-    daemon._ledger = Ledger.open(home)
     late = worker.CheckpointWritten(
         attempt=7,
         checkpoint="step-00000003-attempt-0007",
@@ -212,9 +212,8 @@ def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Hom
         manifest_sha256="",
         reason="steps",
     )
-    assert daemon._is_whole(late)
-    assert daemon._broken is None
-    daemon._ledger.close()
+    with closing(Ledger.open(home)) as ledger:
+        assert problem_of(late, ledger.state, home) is None
 
 
 def test_a_skipped_job_keeps_what_it_has_committed(home: Home, drop: Drop, run: Run) -> None:

@@ -29,7 +29,7 @@ def names(home: Home) -> set[str]:
 def test_pruning_takes_the_one_that_was_given_up_and_no_other(home: Home) -> None:
     """The worker may have put the next checkpoint in its place, and its word of it may still be on the way."""
     make(home, "step-00000003-attempt-0001", "step-00000009-attempt-0001")
-    discard(home, "step-00000003-attempt-0001")
+    discard(home, home.checkpoints / "step-00000003-attempt-0001")
     assert names(home) == {"step-00000009-attempt-0001"}
 
 
@@ -37,7 +37,7 @@ def test_pruning_twice_is_the_same_as_once(home: Home) -> None:
     """A restart may ask for it again."""
     make(home, "step-00000003-attempt-0001")
     for _ in range(2):
-        discard(home, "step-00000003-attempt-0001")
+        discard(home, home.checkpoints / "step-00000003-attempt-0001")
     assert names(home) == set()
 
 

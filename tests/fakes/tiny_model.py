@@ -72,10 +72,10 @@ def make_tiny_model(directory: Path, *, template: str | None = PLAIN_TEMPLATE, s
     return directory
 
 
-def make_rows(count: int) -> bytes:
-    """A data file of `count` questions and answers, of different lengths."""
+def make_rows(count: int, start: int = 0) -> bytes:
+    """A data file of `count` questions and answers, of different lengths, numbered from `start`."""
     rows = (
         {"prompt": f"What is {number} and {number * 7 % 13}?", "completion": "It is not much. " * (1 + number % 3)}
-        for number in range(count)
+        for number in range(start, start + count)
     )
     return "".join(json.dumps(row) + "\n" for row in rows).encode()

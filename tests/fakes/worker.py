@@ -30,28 +30,37 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
+
 from events.settings import Plan
 from events.values import checkpoint_id
 from events.worker import (
     AnyFact,
+    BackedUp,
     CheckpointWritten,
     Committed,
+    Consolidate,
     Failed,
     Hello,
     Loaded,
+    Merged,
     Prepare,
     Prepared,
     Rejected,
     Shutdown,
     Step,
     Train,
+    Verified,
+    VersionWritten,
     Yield,
     Yielded,
 )
 from gpu import link
-from gpu.commit import commit
+from gpu.backup import Backup, back_up
+from gpu.commit import commit, publish
 from gpu.crashpoints import reached
-from gpu.manifest import Cursor, Lineage, Manifest
+from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, read_manifest
+from gpu.sealed import SEAL, Sealed
 
 
 class FakeWorker:
@@ -60,7 +69,7 @@ class FakeWorker:
     def __init__(self, home: Path, connection: socket.socket) -> None:
         self.home = home
         self.connection = connection
-        self.orders: queue.SimpleQueue[Prepare | Train | Yield] = queue.SimpleQueue()
+        self.orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
         self.yield_asked = threading.Event()
         self.committed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.job: Prepare | None = None
@@ -88,7 +97,7 @@ class FakeWorker:
             case Yield():
                 self.yield_asked.set()
                 self.orders.put(order)
-            case Prepare() | Train():
+            case Prepare() | Train() | Consolidate():
                 self.orders.put(order)
 
     def serve(self) -> None:
@@ -100,6 +109,8 @@ class FakeWorker:
                 self.prepare(order)
             elif isinstance(order, Train):
                 self.train(order)
+            elif isinstance(order, Consolidate):
+                self.consolidate(order)
             else:
                 self.yield_asked.clear()
                 reached("yield_saved")
@@ -173,6 +184,53 @@ class FakeWorker:
             reached("yield_seen")
         if step > saved:
             self.save(order, step, global_step, parent)
+
+    def consolidate(self, order: Consolidate) -> None:
+        """As `gpu.consolidate`, but that the weights are what was learned, one line more for each checkpoint."""
+        reached("consolidating")
+        checkpoint = self.home / "checkpoints" / order.checkpoint
+        manifest = read_manifest(checkpoint)
+        sha256 = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+        backup = Backup(
+            backup=order.backup,
+            reason=f"before {order.version}",
+            version=order.parent,
+            checkpoint=order.checkpoint,
+            checkpoint_sha256=sha256,
+            files={},
+        )
+        made = back_up(self.home / "backups", backup, checkpoint)
+        reached("backed_up")
+        attempt = order.attempt
+        self.tell(BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256))
+        if self.yield_asked.is_set():
+            return
+        versions = self.home / "versions"
+        before = (versions / order.parent / "model").read_bytes() if order.parent else b""
+        sealed = Sealed(version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={})
+
+        def prove(_: Path) -> None:
+            reached("merged")
+            self.tell(Merged(attempt=attempt, applied=1.0, in_place=0.5))
+            reached("verified")
+            self.tell(Verified(attempt=attempt, difference=0.0, tolerance=0.1))
+
+        written = publish(
+            versions / order.version,
+            {"model": before + (checkpoint / "weights").read_bytes() + b"\n"},
+            lambda files: (SEAL, msgspec.structs.replace(sealed, files=dict(files)).encode()),
+            prove=prove,
+        )
+        reached("before_version_report")
+        self.tell(
+            VersionWritten(
+                attempt=attempt,
+                version=order.version,
+                size_bytes=written.size_bytes,
+                manifest_sha256=written.manifest_sha256,
+            )
+        )
+        reached("version_reported")
 
     def behave(self, line: str, attempt: int) -> bool:
         """Whether there is a step after all."""

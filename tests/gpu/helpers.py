@@ -136,6 +136,7 @@ class Home:
         step: int = 0,
         global_step: int | None = None,
         until: int | None = None,
+        base: str | None = None,
         checkpoint: str | None = None,
         carry: bool = True,
     ) -> str:
@@ -149,6 +150,7 @@ class Home:
                 global_step=step if global_step is None else global_step,
                 step=step,
                 until=plan.steps_total if until is None else until,
+                base=base,
                 checkpoint=checkpoint,
                 carry_optimizer=carry,
             )

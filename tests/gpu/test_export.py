@@ -188,7 +188,7 @@ def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(exporting, "write_merged", full)
+    monkeypatch.setattr(merging, "write_merged", full)
     wanted = msgspec.json.encode(order(*trained, tmp_path / "out")).decode()
     monkeypatch.setattr("sys.argv", ["gpu.export", wanted])
     exporting.main()

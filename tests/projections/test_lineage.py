@@ -24,7 +24,7 @@ def told(world: World) -> Timeline:
 def steps(world: World, global_step: int) -> list[tuple[str, int]]:
     """(job, step) of each global step, as the parts have it."""
     found = []
-    for part in told(world).until(global_step):
+    for part in told(world).until(global_step).parts:
         assert part.global_to - part.global_from == part.step_to - part.step_from
         assert part.global_from == len(found)
         found += [(part.job, step) for step in range(part.step_from + 1, part.step_to + 1)]
@@ -49,7 +49,7 @@ def home_with(*files: int) -> World:
 def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
     world = home_with(5, 3)
     world.run()
-    first, second = told(world).until(8)
+    first, second = told(world).until(8).parts
     assert (first.job, first.name, first.step_from, first.step_to, first.global_to) == (
         job_id(1),
         "file-1.jsonl",
@@ -66,9 +66,9 @@ def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
 def test_as_of_an_earlier_step_it_ends_there() -> None:
     world = home_with(5, 3)
     world.run()
-    assert [(part.step_to, part.global_to) for part in told(world).until(6)] == [(5, 5), (1, 6)]
-    assert [(part.step_to, part.global_to) for part in told(world).until(2)] == [(2, 2)]
-    assert told(world).until(0) == []
+    assert [(part.step_to, part.global_to) for part in told(world).until(6).parts] == [(5, 5), (1, 6)]
+    assert [(part.step_to, part.global_to) for part in told(world).until(2).parts] == [(2, 2)]
+    assert told(world).until(0).parts == []
 
 
 def test_an_attempt_that_died_is_named_for_what_it_committed_and_for_nothing_else() -> None:
@@ -76,7 +76,7 @@ def test_an_attempt_that_died_is_named_for_what_it_committed_and_for_nothing_els
     world.run_until(kinds.CheckpointCommitted)
     world.start()  # the daemon was killed
     world.run()
-    (part,) = told(world).until(6)
+    (part,) = told(world).until(6).parts
     assert part.attempts == (1, 2)
 
 
@@ -86,7 +86,7 @@ def test_steps_that_were_run_again_are_told_as_of_the_last_time() -> None:
     condemn(world)
     world.run()
     assert steps(world, 6) == [(job_id(1), step) for step in range(1, 7)]
-    assert [part.attempts for part in told(world).until(6)] == [(1, 2)]
+    assert [part.attempts for part in told(world).until(6).parts] == [(1, 2)]
     assert [step for step, _ in told(world).commits] == [2, 4, 6]
 
 
@@ -96,7 +96,7 @@ def test_other_settings_begin_another_part() -> None:
     world.config = settings(every_steps=2, keep=3, seed=9)
     world.add(2)
     world.run()
-    assert [part.settings.training.seed for part in told(world).until(4)] == [1, 9]
+    assert [part.settings.training.seed for part in told(world).until(4).parts] == [1, 9]
 
 
 def test_it_agrees_with_the_books_in_every_life() -> None:

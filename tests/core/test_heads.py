@@ -1,0 +1,187 @@
+"""Where the head goes: by a consolidation, by a person; and that the way back stays open."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import commands
+from core.errors import IllegalEvent
+from core.evolve import evolve
+from core.versions import Checkpoint
+from events import versions
+from events.kinds import AnyEvent
+from tests.core.world import World, settings
+
+
+def lived(*steps: int) -> World:
+    """A world in which each file is learned and consolidated."""
+    world = World()
+    world.start()
+    for count in steps:
+        world.add(count)
+        world.execute(commands.RequestConsolidation(description=f"{count} steps"))
+        world.run()
+    return world
+
+
+def learned(world: World, steps: int) -> Checkpoint:
+    world.add(steps)
+    world.run()
+    assert world.state.head is not None
+    return world.state.head
+
+
+def test_a_consolidation_moves_the_head_and_learning_begins_anew_beside_the_version() -> None:
+    world = lived(4)
+    state = world.state
+    assert (state.base, state.head, state.global_step) == ("v001", None, 4)
+    assert state.left == ()
+    assert state.stretches == ()
+    assert [version.description for version in state.versions] == ["4 steps"]
+    head = learned(world, 2)
+    assert (head.global_step, head.parent) == (6, None)
+
+
+def test_each_version_is_built_on_the_one_before() -> None:
+    state = lived(2, 3, 4).state
+    assert [(each.id, each.parent, each.global_step) for each in state.versions] == [
+        ("v001", None, 2),
+        ("v002", "v001", 5),
+        ("v003", "v002", 9),
+    ]
+    assert [each.held.base for each in state.backups] == [None, "v001", "v002"]
+
+
+def test_what_is_left_behind_can_be_gone_back_to() -> None:
+    world = lived(2)
+    head = learned(world, 3)
+    world.execute(commands.RollBack())
+    assert (world.state.base, world.state.head, world.state.global_step) == ("v001", None, 2)
+    assert [left.checkpoint.id for left in world.state.left] == [head.id]
+    other = learned(world, 2)
+    assert other.global_step == 4
+    world.execute(commands.MoveHead(checkpoint=head.id))
+    assert world.state.head == head
+    assert [left.checkpoint.id for left in world.state.left] == [other.id]
+    assert learned(world, 1).parent == head.id
+
+
+def test_rolled_back_again_and_again_it_ends_at_the_origin() -> None:
+    world = lived(2, 2)
+    world.execute(commands.RollBack())
+    assert world.state.base == "v001"
+    world.execute(commands.RollBack())
+    assert (world.state.base, world.state.global_step, world.state.meaning) == (None, 0, None)
+    assert "nothing to roll back" in str(world.refused(commands.RollBack()))
+    world.execute(commands.MoveHead(version="v002"))
+    assert world.state.global_step == 4
+    assert world.state.meaning is not None
+
+
+def test_a_version_behind_a_rollback_has_a_number_of_its_own() -> None:
+    world = lived(2, 2)
+    world.execute(commands.MoveHead(version="v001"))
+    learned(world, 1)
+    world.execute(commands.RequestConsolidation(description="another way"))
+    world.run()
+    assert [(each.id, each.parent) for each in world.state.versions][-1] == ("v003", "v001")
+
+
+def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
+    """Its committed steps are not in the head any more."""
+    world = lived(2)
+    job = world.add(6)
+    world.config = settings(every_steps=2)
+    for _ in world.steady():
+        if world.state.head is not None:
+            break
+    for _ in range(5):
+        world.lose_worker("code")
+        world.now += 100
+        world.turn()
+    failed = world.state.failed.get(job)
+    assert failed is not None
+    assert failed.committed_step == 2
+    world.execute(commands.RollBack())
+    failed = world.state.failed.get(job)
+    assert failed is not None
+    assert failed.committed_step == 0
+    world.execute(commands.Retry(job=job))
+    world.run()
+    assert world.state.global_step == 8
+
+
+def test_one_that_waits_after_a_retry_does_too() -> None:
+    world = lived(2)
+    job = world.add(6)
+    for _ in world.steady():
+        if world.state.head is not None:
+            break
+    for _ in range(5):
+        world.lose_worker("code")
+        world.now += 100
+        world.turn()
+    world.execute(commands.Retry(job=job))
+    waiting = world.state.queue.get(job)
+    assert waiting is not None
+    assert waiting.committed_step == 2
+    world.execute(commands.RollBack())
+    waiting = world.state.queue.get(job)
+    assert waiting is not None
+    assert waiting.committed_step == 0
+
+
+def test_the_head_is_not_moved_under_a_job_that_is_in_hand() -> None:
+    world = lived(2)
+    world.add(4)
+    world.turn()
+    assert "something runs" in str(world.refused(commands.RollBack()))
+    world.start()
+    assert "is learned in part" in str(world.refused(commands.RollBack()))
+
+
+def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
+    world = lived(2)
+    (backup,) = world.state.backups
+    world.execute(commands.MoveHead(backup=backup.id))
+    assert (world.state.fetch, world.state.base) == (backup.id, None)
+    assert world.state.head is not None
+    world.add(1)
+    assert [type(effect).__name__ for effect in world.owed()] == ["BringBack"]
+    world.run()
+    assert world.state.fetch is None
+    assert world.state.global_step == 3
+
+
+def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> None:
+    world = lived(2)
+    head = learned(world, 2)
+    world.start()
+    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    assert (world.state.head, world.state.base, world.state.global_step) == (None, "v001", 2)
+    world.run()
+    assert world.state.global_step == 4
+    assert not world.lost
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        versions.HeadMoved(version="v009", checkpoint=None, backup=None),
+        versions.HeadMoved(version=None, checkpoint="step-00000009-attempt-0009", backup=None),
+        versions.VersionDeleted(version="v002", size_bytes=1, by="person"),
+        versions.VersionDeleted(version="v009", size_bytes=1, by="person"),
+        versions.BackupDeleted(backup="manual-0009", size_bytes=1, by="person"),
+        versions.CheckpointRestored(checkpoint="step-00000009-attempt-0009"),
+        versions.ConsolidationDropped(message="m"),
+        versions.ConsolidationMerged(attempt=9, applied=None, in_place=None),
+        versions.ConsolidationStarted(
+            attempt=9, version="v003", parent="v002", checkpoint="step-00000009-attempt-0009", backup="manual-0001"
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(event: AnyEvent) -> None:
+    state = lived(2, 2).state
+    with pytest.raises(IllegalEvent):
+        evolve(state, event)
+    assert state.base == "v002"

@@ -1,0 +1,118 @@
+"""What may be given up, what stays whatever anybody says, and what retention does by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import commands, policies
+from core.decide import decide
+from core.versions import Left
+from events import versions
+from events.settings import RetentionSettings
+from tests.core.test_heads import learned, lived
+from tests.core.world import START, World
+
+DAY = policies.DAY_S
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("v003", "the head stands on it"), ("v002", "v003 is built on it"), ("v009", "there is no version v009")],
+)
+def test_a_version_that_is_needed_is_not_deleted(version: str, reason: str) -> None:
+    assert reason in str(lived(1, 1, 1).refused(commands.DeleteVersion(version=version)))
+
+
+def test_one_that_something_left_behind_needs_is_not_deleted_before_that() -> None:
+    world = lived(1, 1)
+    head = learned(world, 1)
+    world.execute(commands.MoveHead(version="v001"))
+    assert f"{head.id} was learned beside it" in str(world.refused(commands.DeleteVersion(version="v002")))
+    world.execute(commands.DeleteVersion(version=head.id))
+    world.execute(commands.DeleteVersion(version="v002"))
+    assert [version.id for version in world.state.versions] == ["v001"]
+    assert world.state.left == ()
+
+
+def test_retention_keeps_the_newest_versions_and_what_is_stood_on() -> None:
+    world = lived(1, 1, 1, 1)
+    world.execute(commands.Retain(retention=RetentionSettings(versions=2, backups=9)))
+    assert [version.id for version in world.state.versions] == ["v003", "v004"]
+    world = lived(1, 1, 1, 1)
+    world.execute(commands.MoveHead(version="v001"))
+    world.execute(commands.Retain(retention=RetentionSettings(versions=1, backups=9)))
+    assert [version.id for version in world.state.versions] == ["v001", "v004"]
+
+
+def test_by_default_no_version_goes() -> None:
+    world = lived(1, 1, 1)
+    assert world.execute(commands.Retain(retention=RetentionSettings())) == []
+
+
+def backed_up(days: list[float]) -> World:
+    """A world with backups of these ages, in days."""
+    world = lived()
+    learned(world, 1)
+    state = world.state
+    assert state.head is not None
+    assert state.meaning is not None
+    for number, age in enumerate(days, 1):
+        world.now = START - age * DAY
+        held = Left(base=None, checkpoint=state.head, meaning=state.meaning)
+        world.execute(
+            commands.RecordBackup(
+                backup=f"manual-{number:04d}", reason="", held=held, size_bytes=7, manifest_sha256="ab" * 32
+            )
+        )
+    world.now = START
+    return world
+
+
+def left(world: World) -> list[str]:
+    return [backup.id[-1] for backup in world.state.backups]
+
+
+def test_of_backups_the_newest_stay_and_the_young() -> None:
+    world = backed_up([50, 40, 20, 10, 1])
+    world.execute(commands.Retain(retention=RetentionSettings(backups=2, days=30)))
+    assert left(world) == ["3", "4", "5"]
+    world = backed_up([50, 40])
+    assert world.execute(commands.Retain(retention=RetentionSettings(backups=2, days=30))) == []
+
+
+def test_a_person_may_give_up_all_backups_but_the_newest() -> None:
+    world = backed_up([50, 40, 20])
+    assert "no backup is older than 60 days" in str(world.refused(commands.DeleteBackups(older_than_days=60)))
+    would = decide(world.state, commands.DeleteBackups(older_than_days=30), world.now)
+    assert would == [
+        versions.BackupDeleted(backup=f"manual-000{number}", size_bytes=7, by="person") for number in (1, 2)
+    ]
+    world.execute(commands.DeleteBackups(older_than_days=0))
+    assert left(world) == ["3"]
+
+
+def test_a_backup_that_the_head_is_brought_back_from_stays() -> None:
+    world = backed_up([50, 1])
+    learned(world, 1)
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    assert world.state.fetch == "manual-0001"
+    assert world.refused(commands.DeleteBackups(older_than_days=0)) is not None
+
+
+def test_moving_the_head_to_where_it_stands_or_to_nothing_is_refused() -> None:
+    world = lived(1, 1)
+    for command, reason in (
+        (commands.MoveHead(version="v002"), "stands there already"),
+        (commands.MoveHead(version="v007"), "there is no version v007"),
+        (commands.MoveHead(checkpoint="step-00000001-attempt-0001"), "no checkpoint that was left behind"),
+        (commands.MoveHead(backup="manual-0001"), "there is no backup manual-0001"),
+    ):
+        assert reason in str(world.refused(command))
+
+
+def test_a_head_that_is_moved_takes_the_wish_for_a_consolidation_with_it() -> None:
+    world = lived(1)
+    learned(world, 1)
+    world.execute(commands.RequestConsolidation(description=""))
+    world.execute(commands.RollBack())
+    assert world.state.wish is None

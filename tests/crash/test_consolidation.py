@@ -1,0 +1,276 @@
+"""Killed at any point of a consolidation, a restore, a backup or a deletion: the old state is whole, or the new one is.
+
+With a worker that learns nothing, so that every point can be tried; then with the real one, at the points that tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from cli.home import Home
+from core.state import State
+from events.codec import kind_of
+from gpu import backup, sealed
+from gpu.crashpoints import CONSOLIDATION
+from gpu.manifest import problem_of
+from tests.crash.checks import check, records_of
+from tests.crash.homes import log_of
+from tests.crash.life import Life
+
+SEED = 7
+OF_A_COMMIT = ["file_written", "before_manifest", "staging_written", "staging_fsynced", "renamed"]
+COMING = [
+    *CONSOLIDATION,
+    *(f"{name}:{count}" for name in OF_A_COMMIT for count in (1, 2)),
+    "checkpoint_reported:1",
+    "checkpoint_reported:2",
+    "pruned",
+    *(
+        f"journaled_{name}"
+        for name in (
+            "consolidation_started",
+            "backup_created",
+            "consolidation_backed_up",
+            "consolidation_merged",
+            "consolidation_verified",
+            "version_published",
+            "consolidation_finished",
+            "checkpoint_pruned",
+        )
+    ),
+]
+"""Everything that a consolidation comes by; of what comes twice, the backup's and the version's."""
+
+TELLING = ["merged", "journaled_consolidation_verified"]
+TELLING_OF_ALL = ["renamed:1", "renamed:2", "journaled_consolidation_started", "journaled_version_published", "pruned"]
+
+
+def learned(life: Life) -> Life:
+    life.more()
+    life.to_the_end()
+    return life
+
+
+def consolidated(life: Life) -> Life:
+    assert life.command("consolidate", "--description", "a night") == 0
+    life.to_the_end()
+    return life
+
+
+def killed(life: Life, point: str) -> bool:
+    """A daemon that does what is owed dies there; whether it came to it."""
+    died = life.word(f"died-{point}")
+    life.start(KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.ended(120.0)
+    return died.exists()
+
+
+def command_killed(life: Life, point: str, *words: str) -> bool:
+    died = life.word(f"died-{point}")
+    life.command(*words, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    return died.exists()
+
+
+def everything_is_there(home: Home) -> State:
+    """What the state names is on disk, every byte of it; nothing else is."""
+    state = check(home)
+    named = {version.id: version.manifest_sha256 for version in state.versions}
+    assert {path.name for path in home.versions.iterdir()} == named.keys()
+    for name, sha256 in named.items():
+        assert sealed.problem_of(home.versions / name, sha256, every_byte=True) is None
+    copies = {each.id: each.manifest_sha256 for each in state.backups}
+    assert {path.name for path in home.backups.iterdir()} == copies.keys()
+    for name, sha256 in copies.items():
+        assert backup.problem_of(home.backups / name, sha256, every_byte=True) is None
+    for each in (*state.checkpoints, *(left.checkpoint for left in state.left)):
+        assert problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=True) is None
+    assert state.wish is None
+    assert state.fetch is None
+    return state
+
+
+def weights(home: Home, version: str) -> dict[str, str]:
+    """SHA-256 of all that a version holds but for what names attempts."""
+    directory = home.versions / version
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        path.name if "learned" in path.parts else path.relative_to(directory).as_posix(): _sha256(path)
+        for path in files
+        if path.name not in {sealed.SEAL, "README.md", "adapter_config.json"}  # which name attempts, and the home
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lived_through(life: Life, calm: Life, points: list[str]) -> None:
+    """Learn and consolidate, killed at one point after the other; then all that came of it, beside a calm life."""
+    for point in points:
+        learned(life)
+        assert life.command("consolidate") == 0
+        assert killed(life, point), f"{point} was never reached\n{log_of(life.home)}"
+        life.to_the_end()
+        consolidated(learned(calm))
+    state, wanted = everything_is_there(life.home), everything_is_there(calm.home)
+    assert [version.id for version in state.versions] == [version.id for version in wanted.versions]
+    assert len(state.versions) == len(points)
+    assert state.base == state.versions[-1].id
+    assert state.head is None
+    for made, calmly in zip(state.versions, wanted.versions, strict=True):
+        assert weights(life.home, made.id) == weights(calm.home, calmly.id)
+        assert (made.parent, made.applied, made.difference) == (calmly.parent, calmly.applied, calmly.difference)
+
+
+def test_a_consolidation_that_is_killed_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    """At the points that tell most; each time the same version comes of it."""
+    lived_through(
+        Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), TELLING_OF_ALL
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    """At every point that it comes by."""
+    lived_through(Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), COMING)
+
+
+@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
+def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, tmp_path: Path) -> None:
+    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    if point.endswith("requested"):
+        assert command_killed(life, point, "consolidate")
+        life.to_the_end()
+        assert everything_is_there(life.home).base == "v001"
+    else:
+        assert life.command("consolidate") == 0
+        assert command_killed(life, point, "consolidate", "--cancel")
+        life.to_the_end()
+        assert everything_is_there(life.home).base is None
+
+
+def two_versions(life: Life) -> Life:
+    return learned(consolidated(learned(consolidated(learned(life)))))
+
+
+MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
+    "restore a version": (("versions", "restore", "v001"), lambda state: state.base == "v001" and state.head is None),
+    "roll back": (("versions", "rollback"), lambda state: state.base == "v002" and state.head is None),
+    "restore the origin": (("versions", "restore", "origin"), lambda state: state.base is None and state.head is None),
+}
+
+
+@pytest.mark.parametrize(
+    ("move", "point"),
+    [
+        ("restore the origin", "journaled_head_moved"),
+        *(
+            pytest.param(move, point, marks=pytest.mark.long)
+            for move in MOVES
+            for point in ("journaled_head_moved", "journaled_checkpoint_pruned", "pruned")
+        ),
+    ],
+)
+def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -> None:
+    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+    before = life.state
+    words, there = MOVES[move]
+    assert command_killed(life, point, *words)
+    life.to_the_end()
+    state = everything_is_there(life.home)
+    assert there(state)
+    assert before.head is not None
+    assert life.command("versions", "restore", before.head.id) == 0
+    life.to_the_end()
+    again = everything_is_there(life.home)
+    assert again.head is not None
+    assert (again.head.id, again.base) == (before.head.id, before.base)
+
+
+@pytest.mark.parametrize(
+    ("by", "point"),
+    [
+        ("command", "renamed"),
+        ("daemon", "staging_written"),
+        *(
+            pytest.param(by, point, marks=pytest.mark.long)
+            for by in ("command", "daemon")
+            for point in ("journaled_head_moved", *OF_A_COMMIT, "brought_back", "journaled_checkpoint_restored")
+        ),
+    ],
+)
+def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, tmp_path: Path) -> None:
+    life = consolidated(learned(Life.faked(tmp_path / "home", Random(SEED))))
+    (made,) = life.state.backups
+    if by == "command":
+        assert command_killed(life, point, "backup", "restore", made.id)
+    else:
+        assert command_killed(life, "journaled_head_moved", "backup", "restore", made.id)
+        came = killed(life, point)
+        assert came == ((point != "journaled_head_moved" and point != "before_manifest") or came)
+    life.to_the_end()
+    state = everything_is_there(life.home)
+    assert state.head is not None
+    assert state.head.id == made.held.checkpoint.id
+    consolidated(life)
+    assert everything_is_there(life.home).base == "v002"
+    assert weights(life.home, "v001") == weights(life.home, "v002")
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["renamed", *(pytest.param(point, marks=pytest.mark.long) for point in (*OF_A_COMMIT, "journaled_backup_created"))],
+)
+def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_path: Path) -> None:
+    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    assert command_killed(life, point, "backup", "create", "--reason", "to be sure")
+    life.to_the_end()
+    state = everything_is_there(life.home)
+    assert len(state.backups) == (point == "journaled_backup_created")
+    assert life.command("backup", "create") == 0
+    assert len(everything_is_there(life.home).backups) == len(state.backups) + 1
+
+
+@pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
+def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
+    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    for _ in range(2):
+        assert life.command("backup", "create") == 0
+    assert command_killed(life, point, "backup", "cleanup", "--retention-days", "0", "--execute")
+    life.to_the_end()
+    assert [each.id for each in everything_is_there(life.home).backups] == ["manual-0002"]
+
+
+@pytest.mark.parametrize("point", ["journaled_version_deleted", "pruned"])
+def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
+    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+    assert life.command("versions", "restore", "v001") == 0
+    head = life.state.left[-1].checkpoint.id
+    assert life.command("versions", "delete", head, "--confirm") == 0
+    assert command_killed(life, point, "versions", "delete", "v002", "--confirm")
+    life.to_the_end()
+    assert [each.id for each in everything_is_there(life.home).versions] == ["v001"]
+
+
+def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -> None:
+    """`keepstep pause` in the middle: it ends at once, and `resume` makes the version."""
+    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    assert life.command("pause") == 0
+    assert life.command("consolidate") == 0
+    assert life.command("resume") == 0
+    consolidated_kinds = [kind_of(record.event) for record in records_of(life.home)]
+    assert "consolidation_started" not in consolidated_kinds
+    life.to_the_end()
+    assert everything_is_there(life.home).base == "v001"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("points", [["renamed:2"], pytest.param(TELLING, marks=pytest.mark.long)])
+def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
+    lived_through(Life.real(tmp_path / "home", Random(SEED)), Life.real(tmp_path / "calm", Random(SEED)), points)
