@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from core.state import State
 from core.versions import Left
 from gpu import backup as copies
 from gpu.crashpoints import reached
-from gpu.errors import CheckpointBroken
+from gpu.errors import CheckpointBroken, StorageFailed
 from gpu.manifest import problem_of
 from journal import durable
 
@@ -85,7 +86,7 @@ def _held(state: State) -> Left:
 
 
 def bring_back(ledger: Ledger, effect: BringBack) -> None:
-    """Put the head into its place again, if it is not there whole. Raises gpu.errors.StorageFailed."""
+    """Put the head into its place again, if it is not there whole. Raises OSError."""
     home, head = ledger.home, ledger.state.head
     assert head is not None  # it is to be brought back
     place = home.checkpoints / effect.checkpoint
@@ -94,6 +95,9 @@ def bring_back(ledger: Ledger, effect: BringBack) -> None:
             if home.storage.exists(place):
                 durable.remove_tree(place, storage=home.storage)
             copies.bring_back(home.backups / effect.backup, place, storage=home.storage)
+        except StorageFailed as error:
+            # to the daemon it is a disk that is full, or fails, as any other
+            raise OSError(error.errno or errno.EIO, str(error), str(place)) from error
         except (CheckpointBroken, FileNotFoundError) as error:
             ledger.execute(
                 HoldWork(

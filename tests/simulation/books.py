@@ -11,9 +11,10 @@ from cli.home import Home
 from cli.reading import witnesses
 from core.evolve import evolve
 from core.state import State
-from events import kinds, worker
-from events.codec import Record, decode_record, encode
+from events import kinds, versions, worker
+from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from gpu import backup, sealed
 from gpu.manifest import problem_of
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
@@ -28,6 +29,20 @@ from tests.simulation.worker import UNTRAINED, trained
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "stretches", "counts", "quarantined", "hold")
+KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "wish", "consolidation", "fetch")
+
+
+COUNTED = (
+    versions.ConsolidationAborted,
+    versions.VersionPublished,
+    versions.HeadMoved,
+    versions.CheckpointRestored,
+    versions.VersionDeleted,
+    versions.BackupCreated,
+)
 
 
 class Broken(AssertionError):
@@ -85,7 +100,9 @@ class Books:
                 raise
             for record in records:
                 books.acknowledged[record.seq] = encode(record.event)
-                if isinstance(record.event, kinds.AttemptStarted):
+                if isinstance(record.event, COUNTED):
+                    books.count(kind_of(record.event))
+                if isinstance(record.event, kinds.AttemptStarted | versions.ConsolidationStarted):
                     books.running_attempt = record.event.attempt
             return records
 
@@ -136,6 +153,8 @@ class Books:
         state = State()
         timeline: list[tuple[str, int]] = []
         reached: list[tuple[str, int]] = []
+        stood: dict[str, list[tuple[str, int]]] = {}
+        self.moved = False
         accepted: set[str] = set()
         ended: dict[str, str] = {}
         for event in events:
@@ -155,6 +174,12 @@ class Books:
                     count = event.global_step - before.global_step
                     timeline += reached[:count]
                     reached = reached[count:]
+                    stood[event.checkpoint] = list(timeline)
+                case versions.VersionPublished():
+                    stood[event.version] = list(timeline)
+                case versions.HeadMoved():
+                    timeline = list(stood.get(event.checkpoint or event.version or "", ()))
+                    self.moved = True
                 case kinds.CheckpointQuarantined():
                     timeline = timeline[: state.global_step]
                 case kinds.DivergenceDetected():
@@ -169,23 +194,44 @@ class Books:
         steps: dict[str, list[int]] = {}
         for job, step in timeline:
             steps.setdefault(job, []).append(step)
-        for job, found in steps.items():
+        self.stood = stood
+        for job, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
             must(found == list(range(1, len(found) + 1)), f"each step of {job[:8]} is learned once, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
-        """No committed checkpoint is lost, and each holds exactly what was learned up to it."""
-        weights, after = UNTRAINED, {}
-        for global_step, (job, step) in enumerate(timeline, 1):
-            weights = after[global_step] = trained(weights, job, step)
-        for checkpoint in state.checkpoints:
+        """No committed checkpoint, no version and no backup is lost; each holds exactly what was learned up to it."""
+        fetched = state.head.id if state.fetch is not None and state.head is not None else None
+        must(timeline[: state.base_step] == self.stood.get(state.base or "", []), "the head stands on its version")
+        for checkpoint in (*state.checkpoints, *(left.checkpoint for left in state.left)):
+            if checkpoint.id == fetched:
+                continue
             directory = home.checkpoints / checkpoint.id
             if self._is_rotten(str(directory)):
                 continue
             problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
             must(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
-            must(held == after[checkpoint.global_step], f"{checkpoint.id} holds what was learned up to it")
+            must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
+        for version in state.versions:
+            directory = home.versions / version.id
+            if self._is_rotten(str(directory)):
+                continue
+            problem = sealed.problem_of(directory, version.manifest_sha256, every_byte=True, storage=home.storage)
+            must(problem is None, f"published {version.id} is there whole", problem)
+            held = read_file(directory / "weights", storage=home.storage).decode()
+            must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
+        for copy in state.backups:
+            directory = home.backups / copy.id
+            if not self._is_rotten(str(directory)):
+                problem = backup.problem_of(directory, copy.manifest_sha256, every_byte=True, storage=home.storage)
+                must(problem is None, f"{copy.id} is there whole", problem)
+
+    def _weights_of(self, name: str) -> str:
+        weights = UNTRAINED
+        for job, step in self.stood[name]:
+            weights = trained(weights, job, step)
+        return weights
 
     def _check_files(self, home: Home, events: list[AnyEvent]) -> None:
         """The bytes of every accepted file are in keepstep's hands: under their hash, on the way there, or rejected."""
@@ -220,6 +266,8 @@ class Books:
         must(state.attempt is None, "nothing runs any more")
         must(not state.begun, "nothing is half learned", state.begun)
         must(not len(state.queue), "nothing waits", list(state.queue))
+        must(state.wish is None, "no consolidation is wanted", state.wish)
+        must(state.fetch is None, "the head is in its place", state.fetch)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
                 rejected = home.storage.exists(home.rejected) and not home.storage.exists(
@@ -227,7 +275,7 @@ class Books:
                 )
                 must(record.event.job in self.ended or rejected, "every accepted file came to an end", record.event)
         for job, end in self.ended.items():
-            if end == "JobTrained" and not self._is_rotten(str(home.data_file(job))):
+            if end == "JobTrained" and not self.moved and not self._is_rotten(str(home.data_file(job))):
                 lines = len(read_file(home.data_file(job), storage=home.storage).split())
                 _, timeline = self._check_events([record.event for record in records])
                 learned = [step for name, step in timeline if name == job]
@@ -237,8 +285,12 @@ class Books:
 
     def _check_debris(self, home: Home, state: State) -> None:
         storage = home.storage
-        named = {checkpoint.id for checkpoint in state.checkpoints}
+        named = {checkpoint.id for checkpoint in state.checkpoints} | {left.checkpoint.id for left in state.left}
         must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
+        named = {version.id for version in state.versions}
+        must(set(storage.names(home.versions)) == named, "only named versions are left", named)
+        named = {each.id for each in state.backups}
+        must(set(storage.names(home.backups)) == named, "only named backups are left", named)
         arriving = home.data / ".arriving"
         must(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")
         for directory in (home.root, home.status.parent, home.rejected, home.journal, home.data, home.quarantine):
@@ -247,7 +299,9 @@ class Books:
         for lane in (home.inbox, home.inbox / "high", home.inbox / "low"):
             left = [name for name in storage.names(lane) if name.endswith(".jsonl")]
             must(not left, f"no file is left in {lane}", left)
-        must(set(storage.names(home.run)) <= {"daemon.lock"}, "no socket is left", storage.names(home.run))
+        must(
+            set(storage.names(home.run)) <= {"daemon.lock", "backup.lock"}, "no socket is left", storage.names(home.run)
+        )
 
     def _check_views(self, home: Home, records: list[Record]) -> None:
         folded, at_snapshot = Folded(), Folded()
@@ -264,6 +318,6 @@ class Books:
         must(shown == fresh, "the status is what a fresh replay makes of the journal", shown, fresh)
         must(snapshot is not None, "there is a snapshot")
         assert snapshot is not None
-        for name in ("daemon", "begun", "attempts", "checkpoints", "stretches", "counts", "quarantined", "hold"):
+        for name in KEPT_IN_SNAPSHOTS:
             kept, made = getattr(snapshot.folded.state, name), getattr(at_snapshot.state, name)
             must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)

@@ -85,6 +85,8 @@ def _trouble(world: World, counts: Counter[str]) -> bool:
             return False
         else:
             judge(world, error, was_full=was_full)
+        for _ in range(3 if world.keen else 0):
+            world.people_act()  # while no daemon runs
         if random.random() < 0.15:
             counts["power cut"] += 1
             world.note("  the power goes while nothing runs")
@@ -154,7 +156,7 @@ def _rot(world: World, counts: Counter[str]) -> None:
     """A bit flips in something that lies there."""
     inspector = world.inspector()
     paths = []
-    for top in ("journal", "checkpoints", "status", "data"):
+    for top in ("journal", "checkpoints", "status", "data", "versions", "backups"):
         below = [ROOT / top]
         while below:
             path = below.pop()

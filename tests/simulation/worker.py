@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from cli.home import Home
 from events import worker
 from events.settings import Plan
 from events.values import checkpoint_id
-from gpu.commit import commit
+from gpu.backup import Backup, back_up
+from gpu.commit import commit, publish
 from gpu.errors import CheckpointBroken, LinkGarbage, StorageFailed
-from gpu.manifest import Cursor, Lineage, Manifest, verify
+from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe, verify
+from gpu.sealed import SEAL, Sealed, read_sealed
 from gpu.worker import whose_fault
 from journal.durable import read_file
 from tests.simulation.disk import Killed, Process
@@ -47,6 +52,7 @@ class SimulatedWorker:
         self.mood = "well"
         self._prepared: worker.Prepare | None = None
         self._training: worker.Train | None = None
+        self._merging: Iterator[worker.AnyFact] | None = None
         self._parent: str | None = None
         self._awaited: str | None = None
         self._weights = UNTRAINED
@@ -112,6 +118,13 @@ class SimulatedWorker:
     def _act(self) -> bool:
         if self._training is not None:
             return self._train(self._training)
+        if self._merging is not None:
+            fact = None if self._yield_asked() else next(self._merging, None)
+            if fact is None:
+                self._merging = None
+            else:
+                self.outbox.append(fact)
+            return True
         if not self.orders:
             return False
         order = self.orders.popleft()
@@ -120,6 +133,8 @@ class SimulatedWorker:
                 self._prepare(order)
             elif isinstance(order, worker.Train):
                 self._load(order)
+            elif isinstance(order, worker.Consolidate):
+                self._merging = self._consolidation(order)
             elif isinstance(order, worker.Yield):
                 self.outbox.append(worker.Yielded(attempt=order.attempt))
             elif isinstance(order, worker.Shutdown):
@@ -131,7 +146,7 @@ class SimulatedWorker:
     def _fail(self, attempt: int, error: Exception) -> None:
         failure, _ = whose_fault(error)
         self.outbox.append(worker.Failed(attempt=attempt, failure=failure, message=str(error), trace=""))
-        self._training = self._prepared = None
+        self._training = self._prepared = self._merging = None
 
     def _yield_asked(self) -> bool:
         return any(isinstance(order, worker.Yield) for order in self.orders)
@@ -177,6 +192,13 @@ class SimulatedWorker:
         assert self._prepared is not None, "told to train before it was prepared"
         assert self._prepared.attempt == order.attempt, "told to train what another attempt prepared"
         self._weights = UNTRAINED
+        if order.base is not None:
+            problem = self._problem_of_base(order.base)
+            if problem is not None:
+                message = f"{order.base} is not what was published: {problem}"
+                self.outbox.append(worker.Failed(attempt=order.attempt, failure="model", message=message, trace=""))
+                return
+            self._weights = read_file(self.home.versions / order.base / "weights", storage=self.process).decode()
         if order.checkpoint is not None:
             directory = self.home.checkpoints / order.checkpoint
             try:
@@ -191,6 +213,53 @@ class SimulatedWorker:
         self._step = self._saved = order.step
         self._global_step = order.global_step
         self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+
+    def _problem_of_base(self, base: str) -> str | None:
+        """As `gpu.sealed.problem_of_base`, without the files of a real model."""
+        directory = self.home.versions / base
+        try:
+            sealed = read_sealed(directory, storage=self.process)
+        except (OSError, ValueError) as error:
+            return str(error)
+        found = describe(directory / "weights", storage=self.process)
+        return None if found == sealed.files.get("weights") else "its weights have another SHA-256"
+
+    def _consolidation(self, order: worker.Consolidate) -> Iterator[worker.AnyFact]:
+        """As `gpu.consolidate`: the same protocol, and weights that are those of the checkpoint."""
+        attempt, checkpoint = order.attempt, self.home.checkpoints / order.checkpoint
+        try:
+            manifest = verify(checkpoint, storage=self.process)
+            sha256 = describe(checkpoint / MANIFEST, storage=self.process).sha256
+            backup = Backup(
+                backup=order.backup,
+                reason=f"before {order.version}",
+                version=order.parent,
+                checkpoint=order.checkpoint,
+                checkpoint_sha256=sha256,
+                files={},
+            )
+            made = back_up(self.home.backups, backup, checkpoint, storage=self.process)
+            yield worker.BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256)
+            yield worker.Merged(attempt=attempt, applied=1.0, in_place=0.5)
+            weights = read_file(checkpoint / "weights", storage=self.process)
+            sealed = Sealed(version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={})
+            yield worker.Verified(attempt=attempt, difference=0.0, tolerance=0.1)
+            written = publish(
+                self.home.versions / order.version,
+                {"weights": weights, f"learned/{order.checkpoint}/weights": weights},
+                lambda files: (SEAL, replace(sealed, files=dict(files)).encode()),
+                storage=self.process,
+            )
+            yield worker.VersionWritten(
+                attempt=attempt,
+                version=order.version,
+                size_bytes=written.size_bytes,
+                manifest_sha256=written.manifest_sha256,
+            )
+        except CheckpointBroken as error:
+            yield worker.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem=error.problem)
+        except (StorageFailed, OSError) as error:
+            self._fail(attempt, error)
 
     def _train(self, order: worker.Train) -> bool:
         if self._awaited is not None:

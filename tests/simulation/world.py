@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +18,16 @@ from random import Random
 from typing import Any
 
 from cli.arrivals import finish_arrivals, skip_job, take_copy
+from cli.backup import clean_up, create_backup, restore_backup
 from cli.clock import Clock
 from cli.daemon import Daemon
-from cli.errors import exit_code_of
+from cli.errors import REFUSED, UserError, exit_code_of
 from cli.home import Home
 from cli.identity import Identity
 from cli.inbox import Inbox
 from cli.init import lay_out
 from cli.ledger import Ledger
+from cli.versions import delete_version, move_head
 from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
@@ -35,6 +38,11 @@ from tests.simulation.disk import Disk, Killed, PowerCut, Process, Shortened
 from tests.simulation.worker import SimulatedWorker
 
 ROOT = Path("/home")
+OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
+SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
+SELDOM += ["bring back", "clean up", "delete"]
+"""What people do."""
+
 START = 1_800_000_000.0
 CONFIG = b'[model]\npath = "tiny"\n[checkpoints]\nevery_steps = %d\nkeep = %d\n[worker]\nsilence_s = 60.0\n'
 PATIENCE = 300
@@ -117,6 +125,8 @@ class World:
         self.contents: list[bytes] = []
         self.copies: dict[str, bytes] = {}
         """Of files in which a bit flipped, as they were: what a backup would hold."""
+        self.keen = self.random.random() < 0.3
+        """Whether its people care for versions and backups more than for files."""
         self._people_busy = False
         self._said: list[worker.AnyFact] = []
         root = self.disk.process("the system")
@@ -158,7 +168,7 @@ class World:
             and self.hostile
             and self.random.random() < 0.01
         ):
-            self._people_act()
+            self.people_act()
 
     # -- the surroundings of the daemon
 
@@ -194,8 +204,8 @@ class World:
             if self.worker is not None:
                 worked |= self.worker.act()
         if self.hostile:
-            if random.random() < 0.06:
-                self._people_act()
+            if random.random() < (0.2 if self.keen else 0.06):
+                self.people_act()
             if random.random() < 0.01:
                 self.clock.shift += random.choice([-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0, 86_400.0])
             if self.worker is not None and random.random() < 0.012:
@@ -225,7 +235,7 @@ class World:
 
     # -- people
 
-    def _people_act(self) -> None:
+    def people_act(self) -> None:
         """Somebody does something; with a process of their own, which may die of it."""
         if self._people_busy:
             return
@@ -236,15 +246,16 @@ class World:
             kind = self.random.choice(["kill", "kill", "EIO", "short"])
             self.faults[process.number] = Fault(kind, self.random.randint(1, 60))
         try:
-            what = self.random.choice(
-                ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
-            )
+            what = self.random.choice(SELDOM if self.random.random() < (0.7 if self.keen else 0.2) else OFTEN)
             self.note(f"  somebody: {what}")
             self.people(process, what)
         except Killed:
             process.die()
         except Refused:
             pass
+        except UserError as error:
+            if error.exit_code != REFUSED and not (doomed or self.disk.capacity is not None or self.books.rotten):
+                raise
         except Exception as error:
             if exit_code_of(error) is None or not (doomed or self.disk.capacity is not None or self.books.rotten):
                 raise
@@ -266,6 +277,9 @@ class World:
             with self.ledger(process) as ledger:
                 finish_arrivals(ledger)
                 take_copy(ledger, path, "high")
+        elif what in SELDOM:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._of_versions(self.home(process), what)
         elif what == "skip":
             with self.ledger(process) as ledger:
                 skip_job(ledger, None)
@@ -280,6 +294,34 @@ class World:
                     "stop": commands.Stop(alive=self.daemon is not None and not self.daemon.dead),
                 }
                 ledger.execute(wanted[what])
+
+    def _of_versions(self, home: Home, what: str) -> None:
+        """Something about what was learned, by the very commands."""
+        with contextlib.closing(Ledger.open(home)) as ledger:
+            state = ledger.state
+            if what in {"consolidate", "cancel"}:
+                now = self.random.random() < 0.5
+                ledger.execute(
+                    commands.RequestConsolidation(description="", after_current=now)
+                    if what == "consolidate"
+                    else commands.CancelConsolidation()
+                )
+                return
+        choose = self.random.choice
+        if what == "roll back":
+            move_head(home, commands.RollBack())
+        elif what == "restore":
+            move_head(home, commands.MoveHead(version=choose([None, *(each.id for each in state.versions)])))
+        elif what == "go back" and state.left:
+            move_head(home, commands.MoveHead(checkpoint=choose(state.left).checkpoint.id))
+        elif what == "back up":
+            create_backup(home, "to be sure")
+        elif what == "bring back" and state.backups:
+            restore_backup(home, choose(state.backups).id)
+        elif what == "clean up":
+            clean_up(home, 0.0, execute=True)
+        elif what == "delete" and (names := [*(v.id for v in state.versions), *(x.checkpoint.id for x in state.left)]):
+            delete_version(home, choose(names), confirmed=True)
 
     @contextlib.contextmanager
     def ledger(self, process: Process) -> Iterator[Ledger]:
