@@ -150,6 +150,10 @@ def sweep_temporaries(home: Home) -> None:
         for name in home.storage.names(directory):
             if durable.is_temporary(name):
                 home.storage.unlink(directory / name)
+    for name in home.storage.names(home.root):
+        # of an `init` that a power cut ended, and brought back what the next one had removed
+        if durable.is_temporary(name) and name.startswith((f".{home.journal.name}.", f".{home.config.name}.")):
+            durable.remove_tree(home.root / name, storage=home.storage)
     for name in home.storage.names(home.run):
         if name.startswith("worker-") and name.endswith(".sock"):
             home.storage.unlink(home.run / name)

@@ -161,7 +161,9 @@ def _head_moved(state: State, event: versions.HeadMoved) -> State:
             raise illegal(event, state.daemon.status, f"{event.checkpoint} was not trained beside {event.version}")
     base_step = version.global_step if version is not None else 0
     left = tuple(each for each in state.left if held is None or each.checkpoint.id != held.checkpoint.id)
-    behind = [each for each in _of_the_branch(state) if held is None or each.checkpoint.id != held.checkpoint.id]
+    # What was to be brought back and is not in its place yet stays in its backup alone.
+    branch = _of_the_branch(state) if state.fetch is None else ()
+    behind = [each for each in branch if held is None or each.checkpoint.id != held.checkpoint.id]
     meaning = held.meaning if held is not None else version.meaning if version is not None else None
     moved = replace(
         state,
@@ -219,7 +221,7 @@ def _meaning(state: State) -> Meaning:
 
 
 def _version_deleted(state: State, event: versions.VersionDeleted) -> State:
-    if state.version(event.version) is None or event.version == state.base or state.consolidation is not None:
+    if state.version(event.version) is None or event.version == state.base:
         raise illegal(event, state.daemon.status, f"{event.version} is not a version that can be given up")
     return replace(state, versions=tuple(each for each in state.versions if each.id != event.version))
 

@@ -109,8 +109,6 @@ def _delete_backups(state: State, command: commands.DeleteBackups, now: float) -
 
 def _retain(state: State, command: commands.Retain, now: float) -> Events:
     """What retention gives up, by the config."""
-    if state.consolidation is not None:
-        return []
     wanted = command.retention
     return [
         *(

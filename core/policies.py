@@ -54,9 +54,21 @@ def is_due(retry_at: float | None, now: float) -> bool:
     return retry_at is None or not 0.0 < retry_at - now <= LONGEST_WAIT_S
 
 
-def checkpoints_to_prune(checkpoints: Sequence[Checkpoint], keep: int) -> Sequence[Checkpoint]:
-    """Which checkpoints retention gives up, oldest first: all but the newest `keep`, and never the head."""
-    return checkpoints[: max(0, len(checkpoints) - max(1, keep))]
+def checkpoints_to_prune(
+    checkpoints: Sequence[Checkpoint], keep: int, every_steps: int = 0, begin: int = 0
+) -> Sequence[Checkpoint]:
+    """Which checkpoints retention gives up, oldest first: all but the newest `keep`, and never the head.
+
+    With `every_steps`, the first one at or behind each multiple of it stays too. `begin` is the global step that the
+    branch begins at. (One that a quarantine made the first of its multiple was kept already, or is young.)
+    """
+    milestones, last = set(), begin
+    for checkpoint in checkpoints:
+        if every_steps and checkpoint.global_step // every_steps > last // every_steps:
+            milestones.add(checkpoint.id)
+        last = checkpoint.global_step
+    older = checkpoints[: max(0, len(checkpoints) - max(1, keep))]
+    return [checkpoint for checkpoint in older if checkpoint.id not in milestones]
 
 
 def room_wanted(state: State) -> int:

@@ -139,10 +139,13 @@ def _checkpoint_written(state: State, fact: worker.CheckpointWritten, _now: floa
             if whole
             else kinds.JobSkipped(job=job.id)
         )
-    keep = job.settings.checkpoints.keep if job.settings else 1
+    assert job.settings is not None  # every started attempt carries them
+    cadence = job.settings.checkpoints
     events.extend(
         kinds.CheckpointPruned(checkpoint=checkpoint.id, size_bytes=checkpoint.size_bytes)
-        for checkpoint in policies.checkpoints_to_prune(after.checkpoints, keep)
+        for checkpoint in policies.checkpoints_to_prune(
+            after.checkpoints, cadence.keep, cadence.keep_every_steps, after.base_step
+        )
     )
     return events
 

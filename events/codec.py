@@ -30,7 +30,13 @@ def _checkpoint_pruned_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "size_bytes": 0}
 
 
+def _attempt_started_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew no `use_rslora`, `use_dora` and `keep_every_steps`: what they are now by default, it did."""
+    return fields
+
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
+    ("attempt_started", 1): _attempt_started_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
 }

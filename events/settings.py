@@ -38,6 +38,10 @@ class LoraSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="lo
     alpha: Annotated[float, Meta(gt=0.0)] = 32.0
     dropout: Share = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
+    use_rslora: bool = False
+    """Scale by alpha / √r, not by alpha / r: https://arxiv.org/abs/2312.03732."""
+    use_dora: bool = False
+    """Train the length of each row by itself: https://arxiv.org/abs/2402.09353."""
 
 
 class FullSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="full"):
@@ -88,6 +92,8 @@ class CheckpointSettings(Section, frozen=True, kw_only=True):
     """A checkpoint when the last one is older than this; 0: not by time."""
     keep: Annotated[int, Meta(ge=1)] = 3
     """The newest N stay on disk."""
+    keep_every_steps: Annotated[int, Meta(ge=0)] = 0
+    """And the first one at or behind each M steps, as long as its branch is the head's; 0: none."""
 
 
 class ConsolidationSettings(Section, frozen=True, kw_only=True):

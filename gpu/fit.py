@@ -74,6 +74,8 @@ def _named(method: MethodSettings) -> dict[str, object]:
         "kind": "lora",
         "r": method.r,
         "alpha": method.alpha,
+        "use_rslora": method.use_rslora,
+        "use_dora": method.use_dora,
         "target_modules": targets if isinstance(targets, str) else ",".join(sorted(targets)),
     }
 

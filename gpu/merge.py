@@ -113,6 +113,8 @@ class _Pair(NamedTuple):
     out_of: torch.Tensor
     """B, (out, r)."""
     scale: float
+    magnitude: torch.Tensor | None
+    """DoRA: the length of each row, (out)."""
 
 
 @dataclass
@@ -152,18 +154,25 @@ class Adapters:
         for pairs in self._pairs:
             before = (found.float() + learned).to(found.dtype)  # as the version was stored that this one learned beside
             pair = pairs.get(name)
-            delta = torch.zeros(found.shape) if pair is None else _product(pair, rows)
+            delta = torch.zeros(found.shape) if pair is None else _delta(pair, rows, before)
             learned += delta
         return Sum(found.float() + learned, before, delta)
 
 
-def _product(pair: _Pair, rows: Rows) -> torch.Tensor:
-    return (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
+def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
+    """What rows of a weight have become, less what they were `before`."""
+    product = (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
+    if pair.magnitude is None:
+        return product
+    # m (W + s B A) / ‖W + s B A‖, row by row: https://arxiv.org/abs/2402.09353, equation 5, in peft's layout
+    turned = before.float() + product
+    lengths = torch.linalg.norm(turned, dim=1)
+    return turned * (pair.magnitude[rows.first : rows.end] / lengths)[:, None] - before.float()
 
 
 def _read_adapter(directory: Path) -> dict[str, _Pair]:
     config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
-    for key in ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
+    for key in ("fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
         if config.get(key):
             raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged yet")
     rank = float(config["r"])
@@ -177,8 +186,11 @@ def _read_adapter(directory: Path) -> dict[str, _Pair]:
             if other is None or other.shape[1] != tensors[name].shape[0]:
                 raise MergeRefused(f"{directory.name}: {name} has no counterpart that fits it")
             weight = f"{module.removeprefix('base_model.model.')}.weight"
-            pairs[weight] = _Pair(tensors[name].float(), other.float(), scale)
-        elif not name.endswith(".lora_B.weight"):
+            magnitude = tensors.get(f"{module}.lora_magnitude_vector")
+            if bool(config.get("use_dora")) != (magnitude is not None):
+                raise MergeRefused(f"{directory.name}: {module} and its config do not agree on DoRA")
+            pairs[weight] = _Pair(tensors[name].float(), other.float(), scale, magnitude)
+        elif not name.endswith((".lora_B.weight", ".lora_magnitude_vector")):
             raise MergeRefused(f"{directory.name} learned {name}, which cannot be merged yet")
     return pairs
 

@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
 from events.values import VersionId
-from gpu.base import base_directory, base_sha256, model_location
+from gpu.base import base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.exact import seed_generators
 from gpu.manifest import Parameters
 from gpu.sealed import problem_of_base, trained_beside, version_directory
+from gpu.tensors import read_header
 
 
 @dataclass
@@ -88,13 +89,15 @@ def build(
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
-        sha256 = base_sha256(Path(location) if version else base_directory(settings.model.path, home), watch)
+        directory = Path(location) if version else base_directory(settings.model.path, home)
+        sha256 = base_sha256(directory, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, LoraSettings):
         trained = _with_lora(base, settings.method, settings.training.seed, location)
+        _refuse_what_cannot_be_merged(trained, directory)
     else:
         trained = _whole(base)
     for name, parameter in trained.parameters.items():
@@ -131,6 +134,8 @@ def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> Tra
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
     )
     seed_generators("lora", seed)
     try:
@@ -140,9 +145,7 @@ def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> Tra
             f"LoRA cannot be put on this model: {error} Correct [method] target_modules in keepstep.toml."
         ) from error
     parameters = {
-        name.replace(".default.", "."): parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        _name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     return TrainedModel(
         model=model,
@@ -151,6 +154,28 @@ def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> Tra
         configs={"adapter_config.json": _adapter_config(model, location)},
         weights_file="adapter_model.safetensors",
     )
+
+
+def _name_on_disk(name: str) -> str:
+    """What peft calls a trained parameter in its files: of one that is a module for each adapter, the adapter's name is
+    left out; DoRA's vector has no `.weight` either."""
+    return name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector").replace(".default.", ".")
+
+
+def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:
+    """Raises ModelUnusable where LoRA would learn beside a weight that the files of the base do not have as it is in
+    memory: tied to another, fused, or turned. Now, and not when weeks of it are to become a version."""
+    there: dict[str, tuple[int, ...]] = {}
+    for name in weights_files(base):
+        there.update({tensor: entry.shape for tensor, entry in read_header(base / name).items()})
+    for name, shape in trained.shapes:
+        module, is_out_of, _ = name.partition(".lora_B.weight")
+        weight = f"{module.removeprefix('base_model.model.')}.weight"
+        if is_out_of and (weight not in there or there[weight][0] != shape[0]):
+            raise ModelUnusable(
+                f"what is learned beside {weight} could never be merged: the base has no such weight of its own (it is "
+                "tied to another, or held in another layout). Leave it out of [method] target_modules."
+            )
 
 
 def _adapter_config(model: Any, location: str) -> bytes:

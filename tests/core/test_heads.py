@@ -153,6 +153,19 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     assert world.state.global_step == 3
 
 
+def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
+    """It stands in its backup, and nowhere else."""
+    world = lived(2)
+    (backup,) = world.state.backups
+    world.execute(commands.MoveHead(backup=backup.id))
+    world.execute(commands.MoveHead(version="v001"))
+    assert world.state.left == ()
+    assert world.state.fetch is None
+    world.execute(commands.MoveHead(backup=backup.id))
+    world.run()
+    assert world.state.head is not None
+
+
 def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> None:
     world = lived(2)
     head = learned(world, 2)

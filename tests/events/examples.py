@@ -32,13 +32,15 @@ PLAN = Plan(
     batches_sha256="ef" * 32,
 )
 
-LORA = JobSettings(model=ModelSettings(path="models/tiny"), method=LoraSettings(target_modules=("q_proj", "v_proj")))
+LORA = JobSettings(
+    model=ModelSettings(path="models/tiny"), method=LoraSettings(target_modules=("q_proj", "v_proj"), use_dora=True)
+)
 FULL = JobSettings(
     model=ModelSettings(path="org/name", dtype="bfloat16"),
     method=FullSettings(),
     data=DataSettings(format="auto", prompt="question", completion="answer", max_length=512),
     training=TrainingSettings(learning_rate=1e-5, schedule="linear", precision="bf16", optimizer="reset"),
-    checkpoints=CheckpointSettings(every_steps=0, every_seconds=30.0, keep=1),
+    checkpoints=CheckpointSettings(every_steps=0, every_seconds=30.0, keep=1, keep_every_steps=100),
 )
 
 EVENTS: tuple[AnyEvent, ...] = (

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from events.settings import LoraSettings
 from events.values import backup_before, version_id
 from events.worker import BackedUp, Consolidate, LearnedFile, Merged, Verified, VersionWritten
 from gpu import backup, consolidate, sealed
@@ -24,6 +25,7 @@ from tests.fakes.tiny_model import make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
 
 CPU = torch.device("cpu")
+DORA = LoraSettings(r=4, use_dora=True, use_rslora=True)
 
 
 class Night(NamedTuple):
@@ -86,10 +88,10 @@ class Nights:
         return load_file(self.path / "versions" / version / "model.safetensors")
 
 
-@pytest.fixture(params=["lora", "full"])
+@pytest.fixture(params=["lora", "dora", "full"])
 def nights(request: pytest.FixtureRequest, tmp_path: Path) -> Nights:
     make_tiny_model(tmp_path / "model")
-    return Nights(tmp_path, {"lora": LORA, "full": FULL}[request.param])
+    return Nights(tmp_path, {"lora": LORA, "dora": DORA, "full": FULL}[request.param])
 
 
 def test_a_version_is_complete_and_ordinary_and_answers_as_base_and_adapter_do(nights: Nights) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from gpu import merge
 from gpu.errors import MergeRefused
 from gpu.merge import Adapters, Masters, Tally, WeightsFile, write_merged
+from tests.fakes.tiny_model import make_tiny_model
 
 R, ALPHA = 2, 8.0
 
@@ -142,6 +146,30 @@ def test_rslora_has_its_own_scale(base: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(merged["layer.weight"], load_file(base)["layer.weight"] + learned)
 
 
+def test_a_vector_of_dora_without_dora_and_the_other_way_round_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MergeRefused, match="do not agree on DoRA"):
+        Adapters([adapter(tmp_path / "one", "layer", use_dora=True)])
+
+
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"use_rslora": True}, {"use_dora": True, "use_rslora": True}])
+def test_it_is_what_peft_itself_would_merge(tmp_path: Path, config: dict[str, bool]) -> None:
+    """Into the same weights, to within the rounding of float32."""
+    torch.manual_seed(0)
+    make_tiny_model(tmp_path / "model")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **config))
+    for name, parameter in tuned.named_parameters():
+        if "magnitude" in name:
+            parameter.data *= 1.1
+    tuned.save_pretrained(tmp_path / "adapter")
+    theirs = tuned.merge_and_unload().state_dict()
+    merged, _ = written(tmp_path / "model" / "model.safetensors", Adapters([tmp_path / "adapter"]))
+    learned = [name for name in merged if name.endswith("_proj.weight")]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(merged[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
 def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tmp_path: Path) -> None:
     """Rounded to what is asked for, and held against what they were at first."""
     masters = {
@@ -159,7 +187,7 @@ def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tm
         assert tally.applied == pytest.approx(1.0, abs=0.01)
 
 
-@pytest.mark.parametrize("config", [{"use_dora": True}, {"fan_in_fan_out": True}, {"modules_to_save": ["head"]}])
+@pytest.mark.parametrize("config", [{"fan_in_fan_out": True}, {"modules_to_save": ["head"]}])
 def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(MergeRefused, match=next(iter(config))):
         Adapters([adapter(tmp_path / "one", "layer", **config)])
