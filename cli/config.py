@@ -22,6 +22,7 @@ from events.settings import (
     CheckpointSettings,
     ConsolidationSettings,
     DataSettings,
+    DiskSettings,
     FullSettings,
     JobSettings,
     LoraSettings,
@@ -47,8 +48,12 @@ class Config(Struct, frozen=True, kw_only=True):
     job: JobSettings
     consolidation: ConsolidationSettings = ConsolidationSettings()
     retention: RetentionSettings = RetentionSettings()
+    disk: DiskSettings = DiskSettings()
     worker: WorkerSettings = WorkerSettings()
 
+
+OTHERS = ("consolidation", "retention", "disk", "worker")
+"""Sections that change nothing that is learned."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "full": FullSettings}
 
@@ -78,6 +83,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "checkpoints": CheckpointSettings,
         "consolidation": ConsolidationSettings,
         "retention": RetentionSettings,
+        "disk": DiskSettings,
         "worker": WorkerSettings,
     }
     for name in document:
@@ -88,6 +94,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         # each section has the type that its name stands for
         consolidation=made.pop("consolidation"),  # type: ignore[arg-type]
         retention=made.pop("retention"),  # type: ignore[arg-type]
+        disk=made.pop("disk"),  # type: ignore[arg-type]
         worker=made.pop("worker"),  # type: ignore[arg-type]
         job=JobSettings(**made),  # type: ignore[arg-type]
     )
@@ -231,6 +238,8 @@ _COMMENTS: dict[str, str] = {
     "retention.versions": "the newest N stay; 0: all",
     "retention.backups": "the newest N stay, however old",
     "retention.days": "other backups go when they are older",
+    "disk.soft_gb": "with less free, older checkpoints and backups go at once; 0: off",
+    "disk.hard_gb": "with less free, nothing is begun that might not fit, until there is room again; 0: off",
     "worker.silence_s": "a worker that proves no progress for so long is killed and tried again",
 }
 
@@ -243,7 +252,7 @@ def config_text(config: Config) -> str:
     document.add(tomlkit.comment("keepstep: what is learned, from which model, and how."))
     document.add(tomlkit.comment("A file that was begun is finished under the settings that it was begun with;"))
     document.add(tomlkit.comment("a change here holds from the next file on."))
-    others = {name: msgspec.to_builtins(getattr(config, name)) for name in ("consolidation", "retention", "worker")}
+    others = {name: msgspec.to_builtins(getattr(config, name)) for name in OTHERS}
     sections = {**msgspec.to_builtins(config.job), **others}
     for name, values in sections.items():
         table = tomlkit.table()

@@ -24,7 +24,7 @@ from cli.identity import DaemonLock
 from cli.inbox import POLL_EVERY_S, Inbox
 from cli.ledger import Ledger
 from cli.narrate import Narrator
-from cli.nightly import ask_for_the_night
+from cli.nightly import by_the_clock
 from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.surroundings import Machine, Surroundings, Worker
@@ -190,9 +190,8 @@ class Daemon:
             self._execute(commands.RunOutOfSpace(message="the disk is full; the journal is written from its reserve"))
         if self._ledger.state.full is None:
             self._look_into_inbox()
-        if self._ledger.state.daemon.status in {"idle", "working"}:
-            for event in ask_for_the_night(self._ledger, self._config.consolidation):
-                self._after(event)
+        for event in by_the_clock(self._ledger, self._config, self._room):
+            self._after(event)
         self._check_worker()
         wait_s = self._do_what_is_owed()
         if self._until_idle and not self._done and self._nothing_left():

@@ -92,6 +92,10 @@ class Narrator:
             case kinds.StorageExhausted():
                 wanted = f"{event.wanted_bytes / 1e6:.1f} MB"
                 return f"waiting for room on the disk: {event.message}\n→ make room: {wanted} must be free"
+            case kinds.StorageLow():
+                return f"room on the disk is low ({event.free_bytes / 1e9:.2f} GB): what can be given up goes"
+            case kinds.StorageRecovered():
+                return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
             case _:

@@ -1,12 +1,13 @@
-"""The schedule of the config, held against the clock: asks for a consolidation when a night is due."""
+"""What the daemon looks at from time to time: whether a night is due, and how much room the disk has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from cli.config import zone_of
+from cli.config import Config, zone_of
 from cli.ledger import Ledger
-from core.commands import RequestConsolidation
+from cli.room import Room
+from core.commands import MeasureRoom, RequestConsolidation
 from core.schedule import night_due
 from events.kinds import AnyEvent
 from events.settings import ConsolidationSettings
@@ -22,3 +23,12 @@ def ask_for_the_night(ledger: Ledger, settings: ConsolidationSettings) -> Sequen
     return ledger.execute(
         RequestConsolidation(description=f"what was learned up to {night}", after_current=True, night=night)
     )
+
+
+def by_the_clock(ledger: Ledger, config: Config, room: Room) -> Iterator[AnyEvent]:
+    """What the schedule and the limits of the config ask for now; what was journaled. Raises UserError, OSError."""
+    if ledger.state.daemon.status in {"idle", "working"}:
+        yield from ask_for_the_night(ledger, config.consolidation)
+    limits = config.disk
+    if (limits.soft_gb or limits.hard_gb) and (free_bytes := room.measured()) is not None:
+        yield from ledger.execute(MeasureRoom(free_bytes=free_bytes, disk=limits, retention=config.retention))

@@ -10,13 +10,16 @@ LONGEST_WAIT_S = 60.0
 """How often to look. Twice as long each time that the disk was full at once again, for what a disk says of its room is
 not all: quotas and thin volumes refuse with gigabytes shown as free."""
 
+MEASURE_EVERY_S = 5.0
+"""How often the limits of the config are held against the disk."""
+
 
 class Room:
     """The room that a home's disk has, looked at in due time."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._next_look = 0.0
+        self._next_look = self._next_measure = 0.0
         self.wait_s = FIRST_WAIT_S
         """How long to wait before the next look."""
 
@@ -28,6 +31,14 @@ class Room:
         self._next_look = now + self.wait_s
         free_bytes = self._home.storage.free_bytes(self._home.root)
         return free_bytes if free_bytes >= wanted_bytes else None
+
+    def measured(self) -> int | None:
+        """How many bytes are free; None if it is not time to look yet."""
+        now = self._home.clock.monotonic()
+        if now < self._next_measure:
+            return None
+        self._next_measure = now + MEASURE_EVERY_S
+        return self._home.storage.free_bytes(self._home.root)
 
     def trusted_again(self) -> None:
         """Work goes on, on what the disk said: if it is full again, look less often."""

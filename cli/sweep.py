@@ -14,6 +14,7 @@ from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
 from cli.ledger import Ledger
 from core.commands import CondemnCheckpoint, HoldWork, RecordSwept
+from core.errors import Refused
 from events import kinds, versions
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
@@ -57,7 +58,8 @@ def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
             storage=home.storage,
         )
         if problem is not None:
-            yield from ledger.execute(CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem))
+            with suppress(Refused):  # somebody gave it up, or moved the head away from it, meanwhile
+                yield from ledger.execute(CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem))
     yield from _hold_beside_a_damaged_base(ledger)
 
 

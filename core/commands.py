@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from core.versions import Left
-from events.settings import JobSettings, RetentionSettings
+from events.settings import DiskSettings, JobSettings, RetentionSettings
 from events.values import Failure, Priority
 from events.worker import AnyFact
 
@@ -186,10 +186,20 @@ class RecordRejectedMoved(Command, frozen=True, kw_only=True):
     path: str
 
 
+class MeasureRoom(Command, frozen=True, kw_only=True):
+    """So much is free on the disk; act by the limits of the config."""
+
+    free_bytes: int
+    disk: DiskSettings
+    retention: RetentionSettings
+
+
 class RunOutOfSpace(Command, frozen=True, kw_only=True):
     """The disk is full. Whatever runs ends, and nothing is begun until there is room."""
 
     message: str
+    wanted_bytes: int = 0
+    """That must be free before work goes on; the machine may want more."""
 
 
 class FindRoom(Command, frozen=True, kw_only=True):
@@ -225,6 +235,7 @@ AnyCommand = (
     | Retain
     | RecordSwept
     | RecordRejectedMoved
+    | MeasureRoom
     | RunOutOfSpace
     | FindRoom
     | AnyFact

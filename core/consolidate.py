@@ -12,6 +12,7 @@ from typing import Any
 from core import commands, policies
 from core.errors import Refused
 from core.reports import condemned, out_of_space, refuse_unless_at_rest
+from core.reports import run_out_of_space as of_a_job
 from core.state import State
 from events import kinds, versions, worker
 from events.kinds import AnyEvent
@@ -135,17 +136,22 @@ def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Even
 
 
 def _run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
-    return _failed(state, "disk_full", command.message, now)
+    return _failed(state, "disk_full", command.message, now, command.wanted_bytes)
 
 
-def _failed(state: State, failure: Failure, message: str, now: float) -> Events:
+def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+    """The same, whatever runs."""
+    return (_run_out_of_space if state.consolidation is not None else of_a_job)(state, command, now)
+
+
+def _failed(state: State, failure: Failure, message: str, now: float, wanted_bytes: int = 0) -> Events:
     """This attempt is over: try again later, or not."""
     assert state.attempt is not None
     assert state.wish is not None
     wait: float | None = None
     then: list[AnyEvent] = []
     if failure == "disk_full":
-        then = list(out_of_space(state, message))
+        then = list(out_of_space(state, message, wanted_bytes))
     else:
         wait = None if failure in GIVEN_UP_AT_ONCE else policies.retry_wait_s(state.wish.failures + 1)
         if wait is None:

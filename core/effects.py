@@ -115,7 +115,7 @@ def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     """Everything that is owed at `now` (Unix time, seconds)."""
     moves = () if state.full is not None else _moves(state)  # a move writes a report, which needs room
     if state.consolidation is not None:
-        return (*moves, _for_the_consolidation(state))
+        return (*moves, *_for_the_consolidation(state))
     if state.attempt is not None:
         return (*moves, *_for_the_attempt(state))
     if state.daemon.status in {"stopping", "stopping_paused"}:
@@ -157,20 +157,24 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
     return ()
 
 
-def _for_the_consolidation(state: State) -> AnyEffect:
+def _for_the_consolidation(state: State) -> tuple[AnyEffect, ...]:
     running, attempt, wish = state.consolidation, state.attempt, state.wish
     assert running is not None
     assert attempt is not None
     assert wish is not None
     if state.daemon.status != "working":
-        return AskYield(attempt=attempt)
-    return Consolidate(
-        attempt=attempt,
-        version=running.version,
-        parent=running.parent,
-        checkpoint=running.checkpoint,
-        backup=running.backup,
-        description=wish.description,
+        return (AskYield(attempt=attempt),)
+    if running.status != "started":  # then the worker is at it
+        return ()
+    return (
+        Consolidate(
+            attempt=attempt,
+            version=running.version,
+            parent=running.parent,
+            checkpoint=running.checkpoint,
+            backup=running.backup,
+            description=wish.description,
+        ),
     )
 
 

@@ -79,6 +79,18 @@ def _storage_freed(state: State, event: kinds.StorageFreed) -> State:
     return replace(state, full=None)
 
 
+def _storage_low(state: State, event: kinds.StorageLow) -> State:
+    if state.low:
+        raise illegal(event, state.daemon.status, "that is known already")
+    return replace(state, low=True)
+
+
+def _storage_recovered(state: State, event: kinds.StorageRecovered) -> State:
+    if not state.low:
+        raise illegal(event, state.daemon.status, "there was no want of room")
+    return replace(state, low=False)
+
+
 # -- jobs: in, and out ----------------------------------------------------------------------------------------------
 
 
@@ -378,6 +390,8 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.JobSkipped: _job_skipped,
     kinds.StorageExhausted: _storage_exhausted,
     kinds.StorageFreed: _storage_freed,
+    kinds.StorageLow: _storage_low,
+    kinds.StorageRecovered: _storage_recovered,
     kinds.JournalRepaired: _journal_repaired,
     **HEADS,
 }

@@ -6,12 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core import commands, policies
+from core.consolidate import run_out_of_space
 from core.errors import Refused
 from core.state import State
 from events import kinds, versions
 from events.kinds import AnyEvent
+from events.settings import RetentionSettings
 
 Events = Sequence[AnyEvent]
+
+GB = 1_000_000_000
+
+RECOVERED = 1.1
+"""Times the limit: a disk that hovers about it is not journaled with every file that somebody writes."""
 
 
 def _move_head(state: State, command: commands.MoveHead, _now: float) -> Events:
@@ -122,6 +129,28 @@ def _retain(state: State, command: commands.Retain, now: float) -> Events:
     ]
 
 
+def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Events:
+    """Below the soft limit, give up what may be given up; below the hard one, end what runs and wait for room."""
+    free, soft, hard = command.free_bytes, command.disk.soft_gb * GB, command.disk.hard_gb * GB
+    events: list[AnyEvent] = []
+    if free < soft and not state.low:
+        events.append(kinds.StorageLow(free_bytes=free, wanted_bytes=int(soft)))
+    if free >= soft * RECOVERED and state.low:
+        events.append(kinds.StorageRecovered(free_bytes=free))
+    if free < soft:
+        events += [
+            kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes)
+            for each in policies.checkpoints_to_prune(state.checkpoints, 1)
+        ]
+        tight = RetentionSettings(versions=command.retention.versions, backups=1, days=0.0)
+        events += _retain(state, commands.Retain(retention=tight), now)
+    if free < hard and state.full is None:
+        message = f"{free / GB:.2f} GB are free on the disk, and hard_gb in [disk] wants {command.disk.hard_gb:g} left"
+        out = commands.RunOutOfSpace(message=message, wanted_bytes=int(hard * RECOVERED))
+        events += run_out_of_space(state, out, now)
+    return events
+
+
 KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.MoveHead: _move_head,
     commands.RollBack: _roll_back,
@@ -130,4 +159,5 @@ KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RecordBackup: _record_backup,
     commands.DeleteBackups: _delete_backups,
     commands.Retain: _retain,
+    commands.MeasureRoom: _measure_room,
 }

@@ -225,16 +225,18 @@ _ADVICE: Mapping[Failure, str] = {
 }
 
 
-def _run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+    """An attempt at a job ends, and room is waited for."""
     if state.attempt is None or state.current is None:
-        return out_of_space(state, command.message)
-    return _failed(state, state.current, state.attempt, "disk_full", command.message, now)
+        return out_of_space(state, command.message, command.wanted_bytes)
+    return _failed(state, state.current, state.attempt, "disk_full", command.message, now, command.wanted_bytes)
 
 
-def out_of_space(state: State, message: str) -> list[AnyEvent]:
+def out_of_space(state: State, message: str, wanted_bytes: int = 0) -> list[AnyEvent]:
+    """Room is waited for: as much as the next checkpoint may take, or what is wanted beyond that."""
     if state.full is not None:
         return []
-    return [kinds.StorageExhausted(message=message, wanted_bytes=policies.room_wanted(state))]
+    return [kinds.StorageExhausted(message=message, wanted_bytes=max(wanted_bytes, policies.room_wanted(state)))]
 
 
 def _find_room(state: State, command: commands.FindRoom, _now: float) -> Events:
@@ -243,7 +245,9 @@ def _find_room(state: State, command: commands.FindRoom, _now: float) -> Events:
     return [kinds.StorageFreed(free_bytes=command.free_bytes)]
 
 
-def _failed(state: State, job: Job, attempt: int, failure: Failure, message: str, now: float) -> Events:
+def _failed(
+    state: State, job: Job, attempt: int, failure: Failure, message: str, now: float, wanted_bytes: int = 0
+) -> Events:
     """An attempt ended by itself: try again later, give the job up, or wait for a person, or for room on the disk."""
     then: list[AnyEvent]
     wait: float | None = None
@@ -266,7 +270,7 @@ def _failed(state: State, job: Job, attempt: int, failure: Failure, message: str
             retry_at=None if wait is None else now + wait,
         ),
         *then,
-        *(out_of_space(state, message) if failure == "disk_full" else ()),
+        *(out_of_space(state, message, wanted_bytes) if failure == "disk_full" else ()),
     ]
 
 
@@ -281,7 +285,7 @@ def _give_up(job: Job, message: str) -> AnyEvent:
 REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.LoseWorker: _lose_worker,
     commands.CondemnCheckpoint: _condemn_checkpoint,
-    commands.RunOutOfSpace: _run_out_of_space,
+    commands.RunOutOfSpace: run_out_of_space,
     commands.FindRoom: _find_room,
     worker.BackedUp: _nothing,  # of a consolidation that is over; those of the running one: `consolidate.py`
     worker.Merged: _nothing,

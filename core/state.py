@@ -170,6 +170,8 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     hold: Hold | None = None
     repaired: bool = False
     """Records were given up, and no attempt was begun since: what nothing names may be what they named."""
+    low: bool = False
+    """Less is free on the disk than the config wants left alone."""
     full: Full | None = None
     """No attempt is begun and no file is moved meanwhile. It has no part in pausing and stopping."""
     counts: Counts = Counts()

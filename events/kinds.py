@@ -306,6 +306,21 @@ class StorageFreed(Event, frozen=True, kw_only=True, tag="storage_freed"):
     free_bytes: int
 
 
+class StorageLow(Event, frozen=True, kw_only=True, tag="storage_low"):
+    """Less is free than the config wants left alone: what retention may give up goes at once."""
+
+    v: Literal[1] = 1
+    free_bytes: int
+    wanted_bytes: int
+
+
+class StorageRecovered(Event, frozen=True, kw_only=True, tag="storage_recovered"):
+    """As much is free again as the config wants left alone."""
+
+    v: Literal[1] = 1
+    free_bytes: int
+
+
 class JournalRepaired(Event, frozen=True, kw_only=True, tag="journal_repaired"):
     """A person gave records up that were damaged: everything from `first_seq` to `last_seq`."""
 
@@ -346,6 +361,8 @@ AnyEvent = (
     | JobSkipped
     | StorageExhausted
     | StorageFreed
+    | StorageLow
+    | StorageRecovered
     | JournalRepaired
     | versions.ConsolidationRequested
     | versions.ConsolidationDropped

@@ -120,6 +120,15 @@ class RetentionSettings(Section, frozen=True, kw_only=True):
     """Other backups go when they are older; 0: at once."""
 
 
+class DiskSettings(Section, frozen=True, kw_only=True):
+    """[disk] How much room is left alone. A disk that is full in earnest is waited out in any case."""
+
+    soft_gb: NonNegative = 0.0
+    """With less free (10⁹ bytes), what retention may give up goes at once: older checkpoints and backups; 0: off."""
+    hard_gb: NonNegative = 0.0
+    """With less free, nothing is begun or written that might not fit, until there is room again; 0: off."""
+
+
 class JobSettings(Section, frozen=True, kw_only=True):
     """Everything that decides what a job does to the weights, and how often it is saved."""
 

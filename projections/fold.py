@@ -78,6 +78,8 @@ def _trouble(event: AnyEvent) -> str | None:
             return reason
         case kinds.StorageExhausted(message=message):
             return message
+        case kinds.StorageLow(free_bytes=free, wanted_bytes=wanted):
+            return f"{free / 1e9:.2f} GB are free on the disk, and {wanted / 1e9:.2f} GB are to be left alone"
         case kinds.JournalRepaired(first_seq=first, last_seq=last, problem=problem):
             return f"records {first} to {last} were given up: {problem}"
         case kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem):

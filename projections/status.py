@@ -129,6 +129,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     consolidation: ConsolidationView | None
     hold: Hold | None
     full: Full | None
+    low: bool
+    """Less is free on the disk than the config wants left alone."""
     failed: tuple[FailedView, ...]
     counts: Counts
     troubles: tuple[Trouble, ...]
@@ -167,6 +169,7 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
         ),
         hold=state.hold,
         full=state.full,
+        low=state.low,
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from cli.reading import read_only
 from cli.surroundings import Machine
 from core.errors import Refused
 from core.state import State
+from journal.storage import Storage
 from tests.cli.test_checkpoints import keepstep
 
 Run = Callable[..., list[str]]
@@ -199,6 +201,40 @@ def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run)
     made = state(home).versions
     assert [(version.id, version.description) for version in made] == [("v001", "what was learned up to 2027-06-01")]
     assert state(home).head is not None  # what came after it is for the next night
+
+
+class Small(Storage):
+    """A disk on which so much is free."""
+
+    free = 3 * 10**9
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free
+
+
+def test_the_limits_of_the_config_are_held_against_the_disk(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the soft one older checkpoints go; below the hard one nothing is begun, and it is said."""
+    text = home.config.read_text(encoding="utf-8").replace("soft_gb = 0.0", "soft_gb = 4.0")
+    home.config.write_text(text, encoding="utf-8")
+    drop("a.jsonl", "ok ok ok ok ok ok ok")
+    run()
+    assert len(state(home).checkpoints) == 2
+    home.storage = Small()
+    said = "\n".join(run())
+    assert "room on the disk is low (3.00 GB)" in said
+    assert len(state(home).checkpoints) == 1
+    assert state(home).low
+    assert "are free on the disk" in keepstep(home, "status")[1]
+    home.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 3.5"), encoding="utf-8")
+    drop("b.jsonl", "ok ok b")
+    monkeypatch.setattr("cli.room.MEASURE_EVERY_S", 0.05)
+    monkeypatch.setattr("cli.room.FIRST_WAIT_S", 0.05)
+    threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
+    said = "\n".join(run())
+    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert state(home).global_step == 10
 
 
 @pytest.mark.parametrize("key", ['schedule = "25:00"', 'schedule = "03:00"\ntimezone = "Middle/Earth"'])

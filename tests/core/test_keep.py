@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from core import commands, policies
 from core.decide import decide
 from core.versions import Left
-from events import versions
-from events.settings import RetentionSettings
+from events import kinds, versions
+from events.codec import kind_of
+from events.settings import CheckpointSettings, DiskSettings, RetentionSettings
 from tests.core.test_heads import learned, lived
 from tests.core.world import START, World
 
@@ -116,3 +118,68 @@ def test_a_head_that_is_moved_takes_the_wish_for_a_consolidation_with_it() -> No
     world.execute(commands.RequestConsolidation(description=""))
     world.execute(commands.RollBack())
     assert world.state.wish is None
+
+
+GB = 10**9
+
+
+def measured(world: World, free_gb: float, *, soft: float = 0.0, hard: float = 0.0) -> list[str]:
+    disk = DiskSettings(soft_gb=soft, hard_gb=hard)
+    order = commands.MeasureRoom(free_bytes=int(free_gb * GB), disk=disk, retention=RetentionSettings())
+    return [kind_of(event) for event in world.execute(order)]
+
+
+def test_below_the_soft_limit_what_may_go_goes_at_once_and_it_is_said_once() -> None:
+    world = lived(1)
+    learned(world, 5)
+    assert len(world.state.checkpoints) == 2
+    assert measured(world, 3, soft=4) == ["storage_low", "checkpoint_pruned"]
+    assert world.state.low
+    assert measured(world, 3, soft=4) == []
+    assert measured(world, 4.1, soft=4) == []  # it hovers
+    assert measured(world, 5, soft=4) == ["storage_recovered"]
+    assert not world.state.low
+
+
+def test_what_is_learned_meanwhile_is_given_up_too() -> None:
+    world = backed_up([3, 2, 1])
+    assert measured(world, 3, soft=4) == ["storage_low", "backup_deleted", "backup_deleted"]
+    learned(world, 6)
+    assert measured(world, 3, soft=4) == ["checkpoint_pruned"]
+
+
+def test_below_the_hard_limit_work_ends_and_waits_for_room() -> None:
+    world = lived()
+    world.add(6)
+    world.run_until(kinds.CheckpointCommitted)
+    assert measured(world, 1, hard=2) == ["attempt_failed", "storage_exhausted"]
+    assert world.state.full is not None
+    assert world.state.full.wanted_bytes >= 2.2 * GB
+    assert "hard_gb" in world.state.full.message
+    world.free_bytes = 2 * GB
+    world.turn()
+    assert world.state.full is not None
+    world.free_bytes = 3 * GB
+    world.run()
+    assert world.state.global_step == 6
+    assert not world.lost
+
+
+def test_a_consolidation_ends_below_the_hard_limit_too_and_is_made_when_there_is_room() -> None:
+    world = lived()
+    learned(world, 1)
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run_until(versions.ConsolidationStarted)
+    assert measured(world, 1, hard=2) == ["consolidation_aborted", "storage_exhausted"]
+    world.free_bytes = 3 * GB
+    world.run()
+    assert world.state.base == "v001"
+
+
+def test_a_checkpoint_behind_each_multiple_of_some_steps_stays() -> None:
+    world = lived()
+    world.config = replace(
+        world.config, checkpoints=CheckpointSettings(every_steps=2, every_seconds=0, keep=1, keep_every_steps=5)
+    )
+    learned(world, 17)
+    assert [checkpoint.global_step for checkpoint in world.state.checkpoints] == [6, 10, 16, 17]

@@ -208,6 +208,8 @@ ELSEWHERE: Mapping[str, str] = {
     "divergence_detected": "must never be",
     "storage_exhausted": "the disk is full: test_real_disks.py",
     "storage_freed": "the same",
+    "storage_low": "the config has limits: test_keep.py",
+    "storage_recovered": "the same",
     "journal_repaired": "by a person, no daemon runs",
     **dict.fromkeys((kind_of(kind) for kind in VERSIONS), "of consolidations: test_consolidation.py"),
 }

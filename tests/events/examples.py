@@ -127,6 +127,8 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.AttemptFailed(job=JOB, attempt=3, failure="data", message="the file has changed", retry_at=None),
     kinds.StorageExhausted(message="the disk is full: journal/00000001.jsonl", wanted_bytes=2**33),
     kinds.StorageFreed(free_bytes=2**34),
+    kinds.StorageLow(free_bytes=10**9, wanted_bytes=2 * 10**9),
+    kinds.StorageRecovered(free_bytes=3 * 10**9),
     kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"),
     versions.ConsolidationRequested(description="die Nacht", after_current=True, night="2026-11-24"),
     versions.ConsolidationRequested(description="", after_current=False, night=None),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.crashpoints import DAEMON, POINTS, WORKER, reached
+from gpu.crashpoints import CONSOLIDATION, DAEMON, POINTS, WORKER, reached
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_the_process_is_killed_at_the_nth_time(setting: str, lines: int) -> None
 
 
 def test_every_point_is_in_the_tables_and_every_line_of_them_is_a_point() -> None:
-    assert called("gpu") == set(WORKER)
+    assert called("gpu") == {*WORKER, *CONSOLIDATION}
     assert called("cli", "journal", "projections") == set(DAEMON)
 
 
@@ -49,4 +49,4 @@ def test_a_point_that_nobody_can_ask_for_is_a_mistake() -> None:
 
 def test_a_point_is_in_one_process() -> None:
     """So that a test knows who will die."""
-    assert len(POINTS) == len(WORKER) + len(DAEMON)
+    assert len(POINTS) == len(WORKER) + len(CONSOLIDATION) + len(DAEMON)

@@ -44,6 +44,13 @@ UNSAID = {
     "home_id",
     "process_started_at",
     "pid",
+    "applied",
+    "in_place",
+    "difference",
+    "tolerance",
+    "made_at",
+    "checkpoint_bytes",
+    "checkpoint_sha256",
 }
 """Fields that no scenario is about."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from core import commands
-from events import kinds, worker
+from events import kinds, versions, worker
 from tests.core.simulated_worker import plan
 from tests.core.world import settings
 from tests.scenarios.playbook import Playbook
@@ -215,6 +215,75 @@ def skipped_while_waiting(book: Playbook) -> None:
     book.execute(commands.Stop(alive=True))
     book.run()
     book.execute(commands.Skip())
+
+
+@story
+def two_nights(book: Playbook) -> None:
+    """What was learned becomes a version, and what is learned beside that the next one."""
+    book.start()
+    for _ in range(2):
+        book.add(2)
+        book.run()
+        book.execute(commands.RequestConsolidation(description="a night"))
+        book.run()
+
+
+@story
+def killed_while_consolidating(book: Playbook) -> None:
+    """The old state is whole, the wish stands, and it begins again under another number."""
+    book.start()
+    book.add(2)
+    book.run()
+    book.execute(commands.RequestConsolidation(description=""))
+    book.run_until(versions.ConsolidationMerged)
+    book.start()
+    book.run()
+
+
+@story
+def rolled_back_and_gone_forward_again(book: Playbook) -> None:
+    """What is left behind stays, and can be gone back to."""
+    book.start()
+    book.add(2)
+    book.run()
+    book.execute(commands.RequestConsolidation(description=""))
+    book.run()
+    book.add(2)
+    book.run()
+    head = book.state.head
+    assert head is not None
+    book.execute(commands.RollBack())
+    book.execute(commands.MoveHead(checkpoint=head.id))
+    book.add(1)
+    book.run()
+
+
+@story
+def brought_back_from_a_backup(book: Playbook) -> None:
+    """The head of before a consolidation, out of the backup that was made before it."""
+    book.start()
+    book.add(2)
+    book.run()
+    book.execute(commands.RequestConsolidation(description=""))
+    book.run()
+    (backup,) = book.state.backups
+    book.execute(commands.MoveHead(backup=backup.id))
+    book.add(1)
+    book.run()
+
+
+@story
+def a_consolidation_makes_way_for_a_pause(book: Playbook) -> None:
+    """It ends at once, and is made when work goes on."""
+    book.start()
+    book.add(2)
+    book.run()
+    book.execute(commands.RequestConsolidation(description=""))
+    book.run_until(versions.ConsolidationBackedUp)
+    book.execute(commands.Pause())
+    book.run()
+    book.execute(commands.Resume())
+    book.run()
 
 
 @story
