@@ -76,6 +76,7 @@ def finish_arrivals(ledger: Ledger) -> None:
     storage, arriving = ledger.home.storage, _arriving(ledger.home)
     if not storage.exists(arriving):
         return
+    durable.fsync_directory(ledger.home.data, storage=storage)  # where a name was given and its sync failed
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), _held(storage, arriving / name) as ours:
             if ours:

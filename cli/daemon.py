@@ -388,6 +388,7 @@ class Daemon:
     def _look_for_room(self, effect: effects.AwaitRoom) -> None:
         free_bytes = self._room.found(effect.wanted_bytes)
         if free_bytes is not None and self._ledger.journal.restore_reserve():
+            finish_arrivals(self._ledger)
             self._execute(commands.FindRoom(free_bytes=free_bytes))
             self._room.trusted_again()
             self._next_poll = 0.0

@@ -274,3 +274,30 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -
 @pytest.mark.parametrize("points", [["renamed:2"], pytest.param(TELLING, marks=pytest.mark.long)])
 def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
     lived_through(Life.real(tmp_path / "home", Random(SEED)), Life.real(tmp_path / "calm", Random(SEED)), points)
+
+
+@pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
+def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
+    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    assert len(life.state.checkpoints) > 1
+    assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
+    life.to_the_end()
+    assert len(everything_is_there(life.home).checkpoints) == 1
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "point", ["renamed", *(pytest.param(name, marks=pytest.mark.long) for name in OF_A_COMMIT if name != "renamed")]
+)
+def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path: Path) -> None:
+    """Beside the home, a model that is whole, or what the next export of that name takes away."""
+    life = consolidated(learned(Life.real(tmp_path / "home", Random(SEED))))
+    before = {path: _sha256(path) for path in life.home.versions.rglob("*") if path.is_file()}
+    target = tmp_path / "out" / "model"
+    assert command_killed(life, point, "versions", "export", "v001", "--to", str(target))
+    assert {path: _sha256(path) for path in life.home.versions.rglob("*") if path.is_file()} == before
+    assert target.exists() == (point == "renamed")
+    if not target.exists():
+        assert life.command("versions", "export", "v001", "--to", str(target)) == 0
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert everything_is_there(life.home).base == "v001"
