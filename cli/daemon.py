@@ -13,6 +13,8 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from cli.arrivals import finish_arrivals, put_in_rejected, take_all
 from cli.backups import bring_back
 from cli.clock import timestamp
@@ -27,8 +29,9 @@ from cli.narrate import Narrator
 from cli.nightly import by_the_clock
 from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
+from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
-from cli.sweep import condemn_damaged, directory_given_up, discard, sweep, sweep_temporaries
+from cli.sweep import condemn_damaged, directory_given_up, sweep, sweep_temporaries
 from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
@@ -67,7 +70,7 @@ class Daemon:
         self._surroundings = surroundings or Machine(home)
         self._crew = Crew(self._surroundings)
         self._inbox = Inbox(home)
-        self._room = Room(home)
+        self._room, self._rubbish = Room(home), Rubbish(home, self._write)
         self._refused: set[Path] = set()
         """Files that may not be read, said once."""
         self._signals = 0
@@ -121,15 +124,7 @@ class Daemon:
             me = self._surroundings.identity()
             self._narrator.look(self._ledger.state)
             self._ledger.heartbeat_at = self._clock.now()
-            self._execute(
-                commands.StartDaemon(
-                    pid=me.pid,
-                    process_started_at=me.process_started_at,
-                    boot_id=me.boot_id,
-                    host=me.host,
-                    keepstep=VERSION,
-                )
-            )
+            self._execute(commands.StartDaemon(**asdict(me), keepstep=VERSION))
             self._started = True  # a full disk may have the rest begun again
         with self._ledger.exclusive():
             sweep_temporaries(self._home)
@@ -192,6 +187,7 @@ class Daemon:
             self._look_into_inbox()
         for event in by_the_clock(self._ledger, self._config, self._room):
             self._after(event)
+        self._rubbish.try_again()
         self._check_worker()
         wait_s = self._do_what_is_owed()
         if self._until_idle and not self._done and self._nothing_left():
@@ -219,7 +215,7 @@ class Daemon:
             self._room.proved()
             self._crew.tell(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
         elif (given_up := directory_given_up(self._home, event)) is not None:
-            discard(self._home, given_up)  # this one alone: the worker may be putting the next in its place
+            self._rubbish.discard(given_up)  # this one alone: the worker may be putting the next in its place
         elif isinstance(event, versions.ConsolidationFinished):
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:

@@ -273,7 +273,15 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("points", [["renamed:2"], pytest.param(TELLING, marks=pytest.mark.long)])
 def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
-    lived_through(Life.real(tmp_path / "home", Random(SEED)), Life.real(tmp_path / "calm", Random(SEED)), points)
+    life = Life.real(tmp_path / "home", Random(SEED))
+    lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
+    assert life.command("lineage", "v001", "--verify") == 0
+    steps_before = life.state.global_step
+    learned(life)
+    assert life.command("lineage", "--prove") == 0  # beside the version, from the last checkpoint that is kept
+    target = tmp_path / "then"
+    assert life.command("checkout", "--step", str(steps_before + 1), "--to", str(target)) == 0
+    assert (target / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
