@@ -159,7 +159,9 @@ def lineage(
     verify: Annotated[bool, typer.Option("--verify", help="Check every file and setting it was made from.")] = False,
     contains: Annotated[
         str | None,
-        typer.Option("--contains", metavar="FILE:LINE", help="Say whether this row was learned, and when."),
+        typer.Option(
+            "--contains", metavar="FILE:LINE", help="Say whether this row (or that of a SHA-256) was learned, and when."
+        ),
     ] = None,
     prove: Annotated[
         bool, typer.Option("--prove", help="Train the last steps again, and compare every bit. Takes as long.")

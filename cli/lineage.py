@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,24 +90,37 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
 
 
 def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:
-    """`keepstep lineage --contains FILE:LINE`: whether the row is in the weights. Raises UserError."""
+    """`keepstep lineage --contains FILE:LINE`, or a row's SHA-256: whether it is in the weights. Raises UserError."""
     from cli.terminal import print_json
 
     found = read_lineage(home, wanted)
-    name, _, number = place.rpartition(":")
-    if not name or not number.isdecimal() or int(number) < 1:
-        raise UserError(f"{place!r} is no FILE:LINE", "for example `--contains notes.jsonl:3`")
-    parts = _parts_of(found.parts, name)
-    steps = [step for part in parts for step in _steps_with(home, part, int(number))]
-    if json:
-        print_json({"contains": bool(steps), "job": parts[0].job if parts else None, "global_steps": steps})
-    elif steps:
-        print(f"yes: learned at step {', '.join(map(str, steps))}")
-    elif not parts:
-        print(f"no: nothing of {name} is in these weights")
+    if re.fullmatch(r"[0-9a-f]{64}", place):
+        places = list(_places_of(home, found.parts, place))
+        no = "no: no row with these bytes is in these weights"
     else:
-        print(f"no: line {number} of {name} was not learned up to step {found.global_step}")
+        name, _, number = place.rpartition(":")
+        if not name or not number.isdecimal() or int(number) < 1:
+            raise UserError(
+                f"{place!r} is neither FILE:LINE nor the SHA-256 of a row", "for example `--contains notes.jsonl:3`"
+            )
+        places = [(part, int(number)) for part in _parts_of(found.parts, name)]
+        no = f"no: line {number} of {name} was not learned up to step {found.global_step}"
+        no = no if places else f"no: nothing of {name} is in these weights"
+    steps = sorted({step for part, line in places for step in _steps_with(home, part, line)})
+    if json:
+        print_json({"contains": bool(steps), "job": places[0][0].job if places else None, "global_steps": steps})
+    else:
+        print(f"yes: learned at step {', '.join(map(str, steps))}" if steps else no)
     return bool(steps)
+
+
+def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
+    """Where rows with these bytes (a line, without what ends it) stand in the files that were learned."""
+    for part in parts:
+        with home.data_file(part.job).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if hashlib.sha256(line.rstrip(b"\r\n")).hexdigest() == sha256:
+                    yield part, number
 
 
 def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:

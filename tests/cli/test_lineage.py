@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -63,6 +64,9 @@ def test_every_row_is_found_at_the_steps_that_learned_it(learned: Home) -> None:
     assert at == {1: 16, 2: 16}
     (job,) = {part["job"] for part in told(learned)["parts"]}
     first = next(line for line in range(1, 33) if told(learned, "--contains", f"a.jsonl:{line}")["global_steps"] == [2])
+    row = learned.data_file(job).read_bytes().splitlines()[first - 1]
+    assert 2 in told(learned, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
+    assert not told(learned, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
     code, said = lineage(learned, "1", "--contains", f"{job[:8]}:{first}")
     assert (code, said) == (1, f"no: line {first} of {job[:8]} was not learned up to step 1\n")
     assert lineage(learned, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
@@ -132,8 +136,8 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, m
         (["99"], "the journal knows no committed 99"),
         (["nonsense"], "the journal knows no committed nonsense"),
         (["0"], "the journal knows no committed 0"),
-        (["--contains", "a.jsonl"], "'a.jsonl' is no FILE:LINE"),
-        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is no FILE:LINE"),
+        (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE"),
+        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE"),
         (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
     ],
 )
