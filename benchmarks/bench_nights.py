@@ -56,13 +56,10 @@ def _nights(place: Path) -> None:
         single += float(((at_once.double() - at_first) * total).sum())
         in_place += float(((night_after_night.double() - at_first) * total).sum())
         learned += float((total * total).sum())
-    print(
-        f"{NIGHTS} consolidations of a tiny model in bfloat16, {seconds:.0f} s, training included; share that is kept"
-    )
-    print(
-        f"  v{NIGHTS:03d} {moved / learned:.3f}   one float32 merge of all {single / learned:.3f}   ratio {moved / single:.4f}"
-    )
-    print(f"  v{NIGHTS:03d} {moved / learned:.3f}   in place, night after night {in_place / learned:.3f}")
+    kept, once, in_place = moved / learned, single / learned, in_place / learned
+    print(f"{NIGHTS} consolidations of a tiny model in bfloat16, {seconds:.0f} s with training; share that is kept")
+    print(f"  v{NIGHTS:03d} {kept:.3f}   one float32 merge of all {once:.3f}   ratio {kept / once:.4f}")
+    print(f"  v{NIGHTS:03d} {kept:.3f}   in place, night after night {in_place:.3f}   ratio {kept / in_place:.0f}")
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, m
         (["99"], "the journal knows no committed 99"),
         (["nonsense"], "the journal knows no committed nonsense"),
         (["0"], "the journal knows no committed 0"),
-        (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE"),
-        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE"),
+        (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE nor the SHA-256 of a row"),
+        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
     ],
 )
