@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.versions import Checkpoint
+from core.versions import Checkpoint, Left
 from events import versions
 from events.kinds import AnyEvent
 from tests.core.world import World, settings
@@ -198,3 +201,79 @@ def test_what_cannot_be_is_refused_and_changes_nothing(event: AnyEvent) -> None:
     with pytest.raises(IllegalEvent):
         evolve(state, event)
     assert state.base == "v002"
+
+
+def consolidating() -> World:
+    """A world in the middle of one."""
+    world = lived(2)
+    learned(world, 2)
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run_until(versions.ConsolidationStarted)
+    return world
+
+
+def test_nothing_moves_the_head_or_begins_another_while_one_runs() -> None:
+    world = consolidating()
+    refuse(world, versions.HeadMoved(version=None, checkpoint=None, backup=None))
+    assert "something runs" in str(world.refused(commands.RollBack()))
+    started = next(event for event in reversed(world.journal) if isinstance(event, versions.ConsolidationStarted))
+    refuse(world, replace(started, attempt=world.state.attempts + 1))
+    refuse(world, versions.ConsolidationMerged(attempt=world.state.attempts + 1, applied=None, in_place=None))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempt": 99},
+        {"checkpoint": "step-00000099-attempt-0099"},
+        {"parent": None},
+        {"version": "v009"},
+    ],
+)
+def test_one_begins_as_it_must_or_not_at_all(wrong: dict[str, Any]) -> None:
+    world = lived(2)
+    head = learned(world, 2)
+    world.execute(commands.RequestConsolidation(description=""))
+    right = versions.ConsolidationStarted(
+        attempt=world.state.attempts + 1,
+        version="v002",
+        parent="v001",
+        checkpoint=head.id,
+        backup="before-v002-attempt-0004",
+    )
+    assert evolve(world.state, right).consolidation is not None
+    refuse(world, replace(right, **wrong))
+
+
+def refuse(world: World, event: AnyEvent) -> None:
+    with pytest.raises(IllegalEvent):
+        evolve(world.state, event)
+
+
+def test_of_several_that_were_left_behind_the_one_that_is_named_is_gone_back_to() -> None:
+    world = lived(2)
+    heads = []
+    for _ in range(3):
+        heads.append(learned(world, 1).id)
+        world.execute(commands.RollBack())
+    assert [left.checkpoint.id for left in world.state.left] == heads
+    world.execute(commands.MoveHead(checkpoint=heads[1]))
+    assert world.state.head is not None
+    assert world.state.head.id == heads[1]
+    assert [left.checkpoint.id for left in world.state.left] == [heads[0], heads[2]]
+
+
+def test_a_backup_of_what_the_branch_still_has_does_not_leave_it_behind() -> None:
+    """What the head is moved to is the head, and nothing else besides."""
+    world = lived()
+    first = learned(world, 2)
+    meaning = world.state.meaning
+    assert meaning is not None
+    held = Left(base=None, checkpoint=first, meaning=meaning)
+    world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
+    second = learned(world, 1)
+    assert [each.id for each in world.state.checkpoints] == [first.id, second.id]
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    assert [each.id for each in world.state.checkpoints] == [first.id]
+    assert [left.checkpoint.id for left in world.state.left] == [second.id]
+    refuse(world, versions.HeadMoved(version=None, checkpoint=second.id, backup="manual-0001"))

@@ -4,7 +4,8 @@
 
 Three files (one of them cannot be learned from, one is the first again), three commits, pruning, a rotation of the
 journal. The n-th call of the daemon or of its worker fails, for every n, in every way; once or for ever. The same once
-more in a daemon that has to recover first, from a power cut in the middle of an append.
+more in a daemon that has to recover first, from a power cut in the middle of an append; and in one that makes a version
+of what was learned, brings the head of before back from its backup, and makes the next.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from core import commands
+from core.commands import AnyCommand
 from tests.simulation.disk import PowerCut
 from tests.simulation.lives import calm, judge
 from tests.simulation.world import ROOT, Fault, World
+
+SCENES = {
+    "anew": "",
+    "recovering": " in recovery",
+    "consolidating": " of a consolidation",
+    "restoring": " of a restore",
+}
 
 KINDS = ("EIO", "ENOSPC", "short", "kill", "power cut")
 
@@ -31,16 +41,16 @@ class Case(NamedTuple):
     victim: str
     kind: str
     for_ever: bool
-    recovering: bool
+    scene: str
     call: int
 
     def __str__(self) -> str:
-        when = " in recovery" if self.recovering else ""
+        when = SCENES[self.scene]
         return f"{self.kind}{' for ever' if self.for_ever else ''} at call {self.call} of the {self.victim}{when}"
 
 
-def begin(world: World, *, recovering: bool) -> None:
-    """The home at the start of the history; `recovering`: behind a power cut that left much to recover."""
+def begin(world: World, scene: str) -> None:
+    """The home at the start of the history; "recovering": behind a power cut that left much to recover."""
     world.hostile = False
     world.every, world.keep = 1, 1
     world.lay_out()
@@ -48,18 +58,34 @@ def begin(world: World, *, recovering: bool) -> None:
     for name, data in (("a", b"1\n2\n3\n"), ("b", b"4\nbad\n"), ("c", b"1\n2\n3\n")):
         world.write(user, ROOT / "inbox" / f"{name}.jsonl", data)
     world.clock.passed += 100.0
-    if recovering:
-        world.cut_at = world.calls + 420  # in the middle of training
+    if scene in {"consolidating", "restoring"}:
+        assert world.run_daemon() is None
+        _ask(world, commands.RequestConsolidation(description=""))
+    if scene == "restoring":
+        assert world.run_daemon() is None
+        with world.ledger(world.inspector()) as ledger:
+            (backup,) = ledger.state.backups
+        _ask(world, commands.MoveHead(backup=backup.id), commands.RequestConsolidation(description=""))
+    if scene == "recovering":
+        world.cut_at = world.calls + 300  # in the middle of training
         assert isinstance(world.run_daemon(), PowerCut)
         world.cut_at = None
         world.cut_power()
+
+
+def _ask(world: World, *wanted: AnyCommand) -> None:
+    process = world.disk.process("person")
+    with world.ledger(process) as ledger:
+        for command in wanted:
+            ledger.execute(command)
+    process.die()
 
 
 def reached(case: Case) -> bool:
     """Play one case; whether there was such a call at all. Raises Broken, or what should never be raised."""
     world = World(7)
     with world.books.open(segment_bytes=3_000):
-        begin(world, recovering=case.recovering)
+        begin(world, case.scene)
         fault = Fault("kill" if case.kind == "power cut" else case.kind, case.call, for_ever=case.for_ever)
         if case.victim == "daemon":
             world.faults[0] = fault
@@ -77,11 +103,11 @@ def reached(case: Case) -> bool:
 
 def columns(kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
     """Every way, at call 0."""
-    for recovering in (False, True):
+    for scene in SCENES:
         for victim in ("daemon", "worker"):
             for kind in kinds:
                 for for_ever in (False, True) if kind in {"EIO", "ENOSPC"} else (False,):
-                    yield Case(victim, kind, for_ever, recovering, 0)
+                    yield Case(victim, kind, for_ever, scene, 0)
 
 
 def play(column: Case, first: int, stride: int) -> tuple[Case, int, list[str]]:
