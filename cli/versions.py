@@ -277,6 +277,8 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     from core.commands import DeleteVersion
     from core.decide import decide
 
+    if name == ORIGIN:
+        raise UserError("the origin stays: every version is made of it", "keepstep deletes only what it made itself")
     order = DeleteVersion(version=name)
     (would,) = decide(_state(home), order, 0.0)
     if not confirmed:

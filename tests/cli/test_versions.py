@@ -140,6 +140,7 @@ def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
     night("b")
     assert "the head stands on it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
     assert "v002 is built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
+    assert "the origin stays" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
     keepstep(home, "versions", "rollback")
     unsure = _refused(home, "versions", "delete", "v002")
     assert isinstance(unsure, UserError)
