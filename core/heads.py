@@ -34,8 +34,8 @@ def _dropped(state: State, event: versions.ConsolidationDropped) -> State:
 
 
 def _started(state: State, event: versions.ConsolidationStarted) -> State:
-    if state.wish is None or state.attempt is not None or state.begun:
-        raise illegal(event, state.daemon.status, "it is not wanted, or something else is in hand")
+    if state.wish is None or state.begun:  # that nothing else runs, the daemon's table says
+        raise illegal(event, state.daemon.status, "it is not wanted, or a job is in hand")
     if event.attempt != state.attempts + 1:
         raise illegal(event, "wanted", f"attempt {event.attempt} does not follow attempt {state.attempts}")
     head = state.head

@@ -149,6 +149,7 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     world.execute(commands.MoveHead(backup=backup.id))
     assert (world.state.fetch, world.state.base) == (backup.id, None)
     assert world.state.head is not None
+    refuse(world, versions.CheckpointRestored(checkpoint="step-00000009-attempt-0009"))
     world.add(1)
     assert [type(effect).__name__ for effect in world.owed()] == ["BringBack"]
     world.run()
@@ -218,7 +219,9 @@ def test_nothing_moves_the_head_or_begins_another_while_one_runs() -> None:
     assert "something runs" in str(world.refused(commands.RollBack()))
     started = next(event for event in reversed(world.journal) if isinstance(event, versions.ConsolidationStarted))
     refuse(world, replace(started, attempt=world.state.attempts + 1))
-    refuse(world, versions.ConsolidationMerged(attempt=world.state.attempts + 1, applied=None, in_place=None))
+    aborted = versions.ConsolidationAborted(attempt=world.state.attempts, failure=None, message="m", retry_at=None)
+    assert evolve(world.state, aborted).attempt is None
+    refuse(world, replace(aborted, attempt=world.state.attempts + 1))
 
 
 @pytest.mark.parametrize(

@@ -183,3 +183,26 @@ def test_a_checkpoint_behind_each_multiple_of_some_steps_stays() -> None:
     )
     learned(world, 17)
     assert [checkpoint.global_step for checkpoint in world.state.checkpoints] == [6, 10, 16, 17]
+
+
+def test_what_was_left_behind_is_gone_back_to_beside_what_it_was_learned_beside() -> None:
+    world = lived()
+    first = learned(world, 1)
+    world.execute(commands.MoveHead())
+    learned(world, 1)
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run()
+    second = learned(world, 1)
+    world.execute(commands.RollBack())
+    assert [(each.checkpoint.id, each.base) for each in world.state.left] == [(first.id, None), (second.id, "v001")]
+    world.execute(commands.MoveHead(checkpoint=second.id))
+    assert (world.state.base, world.state.head) == ("v001", second)
+
+
+def test_what_a_backup_holds_and_was_left_behind_need_not_be_brought_back() -> None:
+    world = backed_up([1])
+    head = world.state.head
+    world.execute(commands.MoveHead())
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    assert world.state.head == head
+    assert world.state.fetch is None
