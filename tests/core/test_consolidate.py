@@ -200,3 +200,16 @@ def test_words_of_a_consolidation_that_is_over_change_nothing() -> None:
         assert world.execute(fact) == []
     assert world.state is before
     assert isinstance(before, State)
+
+
+def test_a_checkpoint_that_is_not_the_head_is_not_set_aside_for_a_workers_word() -> None:
+    world = waiting()
+    world.run_until(versions.ConsolidationStarted)
+    head = world.state.head
+    word = worker.CheckpointBad(
+        attempt=world.state.attempt or 0, checkpoint="step-00000009-attempt-0009", problem="a flipped bit"
+    )
+    world.execute(word)
+    aborted = next(event for event in reversed(world.journal) if isinstance(event, versions.ConsolidationAborted))
+    assert aborted.failure == "code"
+    assert world.state.head == head
