@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cli.errors import UserError
@@ -19,6 +19,9 @@ from gpu.crashpoints import reached
 from gpu.errors import CheckpointBroken, StorageFailed
 from gpu.manifest import problem_of
 from journal import durable
+
+SPARE = 3
+"""Times the size of a checkpoint: after its copy there is still room for the next one, and for the one after it."""
 
 
 @contextmanager
@@ -76,6 +79,25 @@ def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
             )
         )
     return name
+
+
+def back_up_in_emergency(ledger: Ledger, say: Callable[[str], None]) -> None:
+    """Behind a quarantine, copy what is left: a disk that spoils one checkpoint may spoil the next.
+
+    Never in the way of anything: if it cannot be made, that is said.
+    """
+    home, head = ledger.home, ledger.state.head
+    if head is None:
+        return
+    try:
+        if home.storage.free_bytes(home.root) < SPARE * head.size_bytes:
+            say(f"no backup of {head.id} was made: it would leave too little room")
+            return
+        name = make_backup(ledger, kind="emergency", reason="another checkpoint was found to be bad")
+    except (UserError, StorageFailed) as error:
+        say(f"no backup of {head.id} was made: {error}")
+        return
+    say(f"backed up {head.id} as {name}, for another checkpoint was bad")
 
 
 def _held(state: State) -> Left:

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec.structs import asdict
 
 from cli.arrivals import finish_arrivals, put_in_rejected, take_all
-from cli.backups import bring_back
+from cli.backups import back_up_in_emergency, bring_back
 from cli.clock import timestamp
 from cli.config import Config, load_config
 from cli.crew import Crew
@@ -128,8 +128,11 @@ class Daemon:
             self._started = True  # a full disk may have the rest begun again
         with self._ledger.exclusive():
             sweep_temporaries(self._home)
-        for event in condemn_damaged(self._ledger):
+        condemned = list(condemn_damaged(self._ledger))
+        for event in condemned:
             self._after(event)
+        if any(isinstance(event, kinds.CheckpointQuarantined) for event in condemned):
+            back_up_in_emergency(self._ledger, self._write)
         sweep(self._ledger)
         finish_arrivals(self._ledger)
         self._recovered = True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
 from events.values import VersionId
-from gpu.base import base_directory, base_sha256, model_location, weights_files
+from gpu.base import CONFIG, base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.exact import seed_generators
@@ -82,6 +83,8 @@ def build(
     location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
     full = isinstance(settings.method, FullSettings)
     with _explained(f"the model {version or settings.model.path}"):
+        directory = Path(location) if version else base_directory(settings.model.path, home)
+        _refuse_quantised(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -89,7 +92,6 @@ def build(
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
-        directory = Path(location) if version else base_directory(settings.model.path, home)
         sha256 = base_sha256(directory, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
@@ -160,6 +162,15 @@ def _name_on_disk(name: str) -> str:
     """What peft calls a trained parameter in its files: of one that is a module for each adapter, the adapter's name is
     left out; DoRA's vector has no `.weight` either."""
     return name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector").replace(".default.", ".")
+
+
+def _refuse_quantised(base: Path) -> None:
+    """Raises ModelUnusable: nothing that is learned beside rounded weights could be merged into them."""
+    if msgspec.json.decode((base / CONFIG).read_bytes()).get("quantization_config"):
+        raise ModelUnusable(
+            f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. Use "
+            "its 16-bit or 32-bit original in [model] path."
+        )
 
 
 def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:

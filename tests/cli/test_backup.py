@@ -112,3 +112,14 @@ def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(learned: Home) 
 def test_names_of_backups_that_are_not_there_are_refused(learned: Home) -> None:
     for words in (("verify", "manual-0009"), ("restore", "manual-0009")):
         assert "there is no backup manual-0009" in str(_refused(learned, "backup", *words))
+
+
+def test_behind_a_quarantine_what_is_left_is_backed_up(learned: Home, run: Run) -> None:
+    """A disk that spoils one checkpoint may spoil the next."""
+    first, head = state(learned).checkpoints
+    spoil(learned, head)
+    said = "\n".join(run())
+    assert f"backed up {first.id} as emergency-0001" in said
+    (backup,) = state(learned).backups
+    assert (backup.id, backup.held.checkpoint.id) == ("emergency-0001", first.id)
+    assert len([line for line in run() if "emergency" in line]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpu import model as model_module
 from gpu.base import model_location
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
-from gpu.model import build
+from gpu.model import _refuse_quantised, build
 from tests.fakes.tiny_model import make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 
@@ -109,3 +110,25 @@ def test_nothing_is_trained_in_less_than_float32(home: Home, monkeypatch: pytest
     monkeypatch.setattr(model_module, "_with_lora", halved)
     with pytest.raises(ModelUnusable, match=r"would be trained in torch\.bfloat16"):
         build(settings(LORA), home.path, CPU)
+
+
+def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_learned(tmp_path: Path) -> None:
+    """Not weeks later, when what was learned is to become a version."""
+    make_tiny_model(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    told = json.loads(config.read_text(encoding="utf-8"))
+    with pytest.raises(ModelUnusable, match="is quantised on disk"):
+        _refuse_quantised_of(tmp_path / "model", {**told, "quantization_config": {"bits": 4}})
+    _refuse_quantised_of(tmp_path / "model", told)
+
+
+def _refuse_quantised_of(base: Path, config: dict[str, Any]) -> None:
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    _refuse_quantised(base)
+
+
+def test_lora_beside_a_weight_that_is_tied_to_another_is_refused(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model", tie_word_embeddings=True)
+    how = settings(LoraSettings(r=2, target_modules=("lm_head",)))
+    with pytest.raises(ModelUnusable, match=r"beside lm_head\.weight could never be merged"):
+        build(how, tmp_path, CPU)
