@@ -168,8 +168,8 @@ def _refuse_quantised(base: Path) -> None:
     """Raises ModelUnusable: nothing that is learned beside rounded weights could be merged into them."""
     if msgspec.json.decode((base / CONFIG).read_bytes()).get("quantization_config"):
         raise ModelUnusable(
-            f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. Use "
-            "its 16-bit or 32-bit original in [model] path."
+            f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. "
+            "Use its 16-bit or 32-bit original in [model] path."
         )
 
 
