@@ -131,10 +131,10 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from gpu.batches import Batches
+    from gpu.data.batches import Batches
+    from gpu.data.rows import read_rows
+    from gpu.data.tokens import Encoder, tokenizer_sha256
     from gpu.model import load_tokenizer
-    from gpu.rows import read_rows
-    from gpu.tokens import Encoder, tokenizer_sha256
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data.max_length)

@@ -27,6 +27,7 @@ from events.settings import (
     JobSettings,
     LoraSettings,
     ModelSettings,
+    QloraSettings,
     RetentionSettings,
     Section,
     TrainingSettings,
@@ -55,7 +56,7 @@ class Config(Struct, frozen=True, kw_only=True):
 OTHERS = ("consolidation", "retention", "disk", "worker")
 """Sections that change nothing that is learned."""
 
-METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "full": FullSettings}
+METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
 
 
 def load_config(path: Path, *, storage: Storage = REAL) -> Config:
@@ -210,13 +211,17 @@ _COMMENTS: dict[str, str] = {
     "model.path": "a directory (relative paths start here) or a hub id; what training starts from",
     "model.dtype": 'how frozen weights are held: "float32" or "bfloat16". What is trained is float32 in every case',
     "model.trust_remote_code": "whether code that comes with a model may run; leave it off",
-    "method.kind": '"lora": small trained matrices beside frozen weights; "full": every weight is trained',
+    "method.kind": '"lora": small trained matrices beside frozen weights; "qlora": beside 4 bits; "full": all learns',
     "method.r": "rank of the matrices",
     "method.alpha": "their product is scaled by alpha / r",
     "method.dropout": "0.0 to below 1.0",
     "method.target_modules": '"all-linear", or a list such as ["q_proj", "v_proj"]',
-    "data.format": '"auto", "messages", "prompt_completion", "instruction" or "text"',
-    "data.max_length": "tokens; longer examples are cut at the end, counted and reported",
+    "data.format": '"auto", "messages", "prompt_completion", "instruction", "sharegpt", "text", "tokens", "plain_text"',
+    "data.max_length": "tokens of one example",
+    "data.long": 'what becomes of a longer one: "refuse" (the file), "drop" (the row), "truncate", "split"',
+    "data.bad_rows": '"refuse": one bad row refuses its file; "skip": it is left out, and written beside the report',
+    "data.bad_rows_max": "with skip: a file with a larger share of bad rows is refused all the same",
+    "data.packing": "put short examples into one sequence, each seeing only itself",
     "training.batch_size": "examples at once; one step learns batch_size × gradient_accumulation of them",
     "training.epochs": "how often each file is read",
     "training.schedule": '"constant", "linear" or "cosine", over each file',
@@ -231,6 +236,8 @@ _COMMENTS: dict[str, str] = {
     "checkpoints.keep_every_steps": "and the first one at or behind each M steps; 0: none",
     "method.use_rslora": "scale by alpha / √r instead",
     "method.use_dora": "train the length of each row by itself, too",
+    "method.quant_type": '"nf4" or "fp4": what the 4 bits mean',
+    "method.double_quant": "round the scales of the blocks of 4-bit weights, too",
     "consolidation.schedule": '"03:00": what was learned becomes a version then, every day; "": only when asked',
     "consolidation.timezone": 'of the schedule: "UTC", "Europe/Berlin", …',
     "consolidation.missed": '"run": a night on which no daemon ran is made up for; "skip": it is not',

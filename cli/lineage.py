@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from core.state import State
     from core.versions import Checkpoint, Version
     from events.worker import LearnedFile
-    from gpu.batches import Batches
+    from gpu.data.batches import Batches
     from gpu.manifest import Manifest
 
 SHOWN_CHARACTERS = 12
@@ -274,8 +274,8 @@ def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
 
 def _steps_with(home: Home, part: Part, line: int) -> list[int]:
     """The global steps at which the row on `line` was learned. Raises UserError if there is no row."""
+    from gpu.data.rows import read_rows
     from gpu.errors import RowRejected
-    from gpu.rows import read_rows
 
     path = home.data_file(part.job)
     try:
@@ -302,7 +302,7 @@ def _steps_with(home: Home, part: Part, line: int) -> list[int]:
 
 
 def _plan_of(part: Part) -> Batches:
-    from gpu.batches import Batches
+    from gpu.data.batches import Batches
 
     return Batches.planned(part.job, part.plan.tokenizer_sha256, part.plan.rows, part.settings)
 

@@ -35,8 +35,15 @@ def _attempt_started_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _attempt_started_v2(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew nothing of `qlora`, and of [data] neither `long` nor `bad_rows` nor `packing`: as they are now by
+    default, it did."""
+    return fields
+
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 1): _attempt_started_v1,
+    ("attempt_started", 2): _attempt_started_v2,
     ("storage_exhausted", 1): _storage_exhausted_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
 }

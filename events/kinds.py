@@ -94,7 +94,7 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker was given a job. Attempts are numbered over the whole life of the home."""
 
-    v: Literal[2] = 2
+    v: Literal[3] = 3
     job: JobId
     attempt: int
     settings: JobSettings

@@ -31,8 +31,8 @@ class ModelSettings(Section, frozen=True, kw_only=True):
     """Whether code that comes with a model may run. Leave it off."""
 
 
-class LoraSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="lora"):
-    """[method] kind = "lora": small trained matrices beside frozen weights."""
+class AdapterSettings(Section, frozen=True, kw_only=True):
+    """What `lora` and `qlora` have in common: small trained matrices beside frozen weights."""
 
     r: Positive = 16
     alpha: Annotated[float, Meta(gt=0.0)] = 32.0
@@ -40,26 +40,51 @@ class LoraSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="lo
     target_modules: str | tuple[str, ...] = "all-linear"
     use_rslora: bool = False
     """Scale by alpha / √r, not by alpha / r: https://arxiv.org/abs/2312.03732."""
+
+
+class LoraSettings(AdapterSettings, frozen=True, kw_only=True, tag_field="kind", tag="lora"):
+    """[method] kind = "lora": the frozen weights are what they are on disk."""
+
     use_dora: bool = False
     """Train the length of each row by itself: https://arxiv.org/abs/2402.09353."""
+
+
+class QloraSettings(AdapterSettings, frozen=True, kw_only=True, tag_field="kind", tag="qlora"):
+    """[method] kind = "qlora": the frozen weights are held in 4 bits while training, https://arxiv.org/abs/2305.14314.
+    On disk they stay what they were, and what is learned is merged into those."""
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+    """Round the scales of the blocks too."""
 
 
 class FullSettings(Section, frozen=True, kw_only=True, tag_field="kind", tag="full"):
     """[method] kind = "full": every weight is trained."""
 
 
-MethodSettings = LoraSettings | FullSettings
+MethodSettings = LoraSettings | QloraSettings | FullSettings
 
 
 class DataSettings(Section, frozen=True, kw_only=True):
-    """[data] How rows are read."""
+    """[data] How rows are read, and what becomes of those that cannot be learned from."""
 
-    format: Literal["auto", "messages", "prompt_completion", "instruction", "text"] = "auto"
+    format: Literal[
+        "auto", "messages", "prompt_completion", "instruction", "sharegpt", "text", "tokens", "plain_text"
+    ] = "auto"
     prompt: str | None = None
     """Field mapping: the name of the field that holds the question (then `completion` is needed too)."""
     completion: str | None = None
     max_length: Annotated[int, Meta(ge=8)] = 1024
-    """Tokens of one example; longer ones are cut at the end, counted and reported."""
+    """Tokens of one example."""
+    long: Literal["refuse", "drop", "truncate", "split"] = "truncate"
+    """What becomes of a longer one: the file is refused, the row is left out, it is cut at the end, or it is cut into
+    several. Counted and reported in every case."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """Whether a row that cannot be learned from refuses its file, or is left out and written beside the report."""
+    bad_rows_max: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+    """With `skip`: a file with a larger share of them is refused all the same."""
+    packing: bool = False
+    """Whether short examples are put into one sequence of `max_length`, each seeing only itself."""
 
 
 class TrainingSettings(Section, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from gpu.tokens import Tokens
+from gpu.data.tokens import Tokens
 
 IGNORED = -100
 """What `cross_entropy` leaves out."""

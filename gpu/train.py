@@ -19,16 +19,16 @@ from torch.nn.functional import cross_entropy
 from events.kinds import CheckpointReason
 from events.values import CheckpointId, checkpoint_id, number
 from events.worker import Step
-from gpu.batches import Batch
 from gpu.checkpoint import STATE_FILE, Snapshot, copied
 from gpu.collate import collate
 from gpu.crashpoints import reached
+from gpu.data.batches import Batch
+from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
 from gpu.errors import TrainingDiverged
 from gpu.exact import seed_generators
 from gpu.manifest import Cursor, Lineage
 from gpu.model import TrainedModel
-from gpu.prepare import PreparedJob
 from gpu.saver import Saver
 from gpu.schedule import learning_rate
 

@@ -22,15 +22,15 @@ from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
 from gpu.consolidate import consolidate
 from gpu.crashpoints import reached
+from gpu.data.prepare import PreparedJob, prepare
+from gpu.data.tokens import tokenizer_sha256
 from gpu.desk import Desk, Pulse
 from gpu.errors import CheckpointBroken
 from gpu.exact import be_exact, environment
 from gpu.fit import Ground
 from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build, load_tokenizer
-from gpu.prepare import PreparedJob, prepare
 from gpu.saver import Saver
-from gpu.tokens import tokenizer_sha256
 from gpu.train import Training
 
 

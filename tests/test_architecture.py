@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("events", "journal", "core", "projections", "gpu", "cli")
-MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).glob("*.py"))
+MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HEAVY = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers")
 
 LONGEST_MODULE = 400
@@ -63,6 +63,7 @@ WITHOUT_LOGIC = {
     "core/job.py": "values; moved by tests/core/test_transitions.py",
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
+    "gpu/data/example.py": "values; made in tests/gpu/data/test_rows.py",
     "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py and tests/gpu/test_rerun.py",
     "cli/errors.py": "error types and exit codes",
     "cli/version.py": "one number",
@@ -163,10 +164,12 @@ def test_the_wheel_holds_the_six_folders_and_no_tests() -> None:
     assert not [path for package in PACKAGES for path in (ROOT / package).rglob("test*")]
 
 
-def test_no_module_stands_outside_the_flat_folders() -> None:
-    """One level: what lives in a folder is seen at once."""
-    nested = [path for package in PACKAGES for path in (ROOT / package).glob("*/*.py")]
-    assert not nested
+def test_no_module_stands_outside_the_known_folders() -> None:
+    """One level, and one room within `gpu/`: what lives in a folder is seen at once."""
+    nested = {
+        path.parent.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+    }
+    assert nested == {*PACKAGES, "gpu/data"}
 
 
 # -- layers ---------------------------------------------------------------------------------------------------------
@@ -198,6 +201,12 @@ def test_only_the_worker_knows_torch() -> None:
     """At any depth of a module: an import inside a function counts too."""
     knowing = {module for module in MODULES for name in imports(module) if name.partition(".")[0] in HEAVY}
     assert {module.parts[0] for module in knowing} == {"gpu"}
+
+
+def test_data_is_read_without_torch() -> None:
+    """A file is checked and planned before any GPU time, in processes that are there in no time."""
+    names = {name for module in MODULES if module.parts[:2] == ("gpu", "data") for name in imports(module)}
+    assert not {name.partition(".")[0] for name in names} & {"torch", "transformers", "peft"}
 
 
 # -- weight ---------------------------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ def test_the_lists_of_exceptions_are_true() -> None:
 def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= {".", *PACKAGES, "crash", "scenarios", "simulation", "mutants"}
+    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "scenarios", "simulation", "mutants"}
 
 
 def test_every_test_that_the_docs_name_is_there() -> None:

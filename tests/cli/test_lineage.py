@@ -122,7 +122,7 @@ def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypa
 
 def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could name a step, and it would be the wrong one."""
-    monkeypatch.setattr("gpu.batches.Batches._inputs", lambda self: f"another rule {self.seed}")
+    monkeypatch.setattr("gpu.data.batches.Batches._inputs", lambda self: f"another rule {self.seed}")
     code, said = lineage(learned, "--verify")
     assert code == 1
     assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said

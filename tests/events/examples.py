@@ -12,6 +12,7 @@ from events.settings import (
     LoraSettings,
     ModelSettings,
     Plan,
+    QloraSettings,
     TrainingSettings,
 )
 
@@ -55,6 +56,9 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.FileDuplicate(job=JOB, name="again.jsonl"),
     kinds.AttemptStarted(job=JOB, attempt=1, settings=LORA),
     kinds.AttemptStarted(job=JOB, attempt=2, settings=FULL),
+    kinds.AttemptStarted(
+        job=JOB, attempt=3, settings=JobSettings(model=ModelSettings(path="models/tiny"), method=QloraSettings())
+    ),
     kinds.JobPrepared(job=JOB, attempt=3, plan=PLAN),
     kinds.JobRejected(job=JOB, attempt=3, name="a.jsonl", problem="broken_json", line=7, message="line 7: no JSON"),
     kinds.JobRejected(job=JOB, attempt=3, name="a.jsonl", problem="empty", line=None, message="nothing in it"),

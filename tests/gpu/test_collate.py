@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gpu.collate import collate
-from gpu.tokens import Encoded, Tokens
+from gpu.data.tokens import Encoded, Tokens
 
 CPU = torch.device("cpu")
 

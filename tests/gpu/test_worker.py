@@ -241,8 +241,8 @@ def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failu
 
 def test_what_the_daemon_imports_does_not_load_torch() -> None:
     program = (
-        "import sys, gpu, gpu.link, gpu.manifest, gpu.tensors, gpu.commit, gpu.crashpoints, gpu.errors, gpu.batches, "
-        "gpu.schedule, gpu.desk, gpu.worker; "
+        "import sys, gpu, gpu.link, gpu.manifest, gpu.tensors, gpu.commit, gpu.crashpoints, gpu.errors, "
+        "gpu.data.batches, gpu.schedule, gpu.desk, gpu.worker; "
         "sys.exit(bool({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

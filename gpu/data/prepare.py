@@ -8,13 +8,13 @@ from typing import Any
 
 from events.settings import JobSettings, Plan
 from events.values import JobId
-from gpu.batches import Batches
 from gpu.crashpoints import reached
+from gpu.data.batches import Batches
+from gpu.data.rows import read_rows
+from gpu.data.tokens import Encoder, Tokens
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, YieldAsked
 from gpu.manifest import describe
-from gpu.rows import read_rows
-from gpu.tokens import Encoder, Tokens
 
 
 @dataclass(frozen=True)

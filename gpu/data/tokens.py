@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from gpu.data.rows import Conversation, Pair, Row, Text, reject
 from gpu.errors import RowRejected
-from gpu.rows import Conversation, Pair, Row, Text, reject
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 

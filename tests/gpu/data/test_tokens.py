@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from gpu.data.rows import Conversation, Pair, Row, Text
+from gpu.data.tokens import Encoded, Encoder, Tokens, tokenizer_sha256
 from gpu.errors import RowRejected
-from gpu.rows import Conversation, Pair, Row, Text
-from gpu.tokens import Encoded, Encoder, Tokens, tokenizer_sha256
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
 DIALOGUE = Conversation(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpu.batches import Batches
+from gpu.data.batches import Batches
 
 PLAN = Batches(
     data_sha256="a",

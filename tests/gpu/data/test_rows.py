@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
+from gpu.data.rows import Conversation, Pair, Row, Text, read_rows
 from gpu.errors import RowRejected
-from gpu.rows import Conversation, Pair, Row, Text, read_rows
 
 GOOD = b'{"prompt": "p", "completion": "c"}\n'
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
