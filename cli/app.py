@@ -27,7 +27,7 @@ app = typer.Typer(
 def init(
     directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
     model: Annotated[str, typer.Option("--model", help="A directory or a hub id.")] = "",
-    method: Annotated[str, typer.Option("--method", help='"lora" or "full".')] = "lora",
+    method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal."""
     from cli.init import create_home

@@ -133,13 +133,14 @@ class Daemon:
             self._after(event)
         if any(isinstance(event, kinds.CheckpointQuarantined) for event in condemned):
             back_up_in_emergency(self._ledger, self._write)
-        sweep(self._ledger)
+        sweep(self._ledger, self._rubbish.discard)
         finish_arrivals(self._ledger)
         self._recovered = True
         state = self._ledger.state
         if state.daemon.status == "paused":
-            why = f": {state.hold.reason}\n          → {state.hold.advice}" if state.hold else ""
-            self._write(f"keepstep is paused{why}; `keepstep resume` goes on")
+            hold = state.hold
+            how = f": {hold.reason}\n          → {hold.advice}" if hold else "; `keepstep resume` goes on"
+            self._write(f"keepstep is paused{how}")
 
     def _write(self, line: str) -> None:
         with contextlib.suppress(OSError):  # a log on the full disk, a closed pipe: the journal has it all
@@ -174,7 +175,7 @@ class Daemon:
         if self._full is not None:
             self._execute(commands.RunOutOfSpace(message=self._full))
             self._full = None
-            sweep(self._ledger)
+            sweep(self._ledger, self._rubbish.discard)
 
     def _work(self) -> None:
         for event in self._ledger.catch_up():
@@ -222,13 +223,13 @@ class Daemon:
         elif isinstance(event, versions.ConsolidationFinished):
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
-            sweep(self._ledger)
+            sweep(self._ledger, self._rubbish.discard)
         elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
             self._crew.end()  # whatever state it is in, the next attempt begins with a clean one
             reached("worker_ended")
             if event.failure == "storage":
                 self._broken = event.message
-            sweep(self._ledger)
+            sweep(self._ledger, self._rubbish.discard)
 
     def _nothing_left(self) -> bool:
         state = self._ledger.state

@@ -11,7 +11,7 @@ from cli.home import Home
 from cli.ledger import Ledger
 from cli.version import VERSION
 from core.commands import CreateHome
-from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
+from events.settings import JobSettings, ModelSettings, TrainingSettings
 from journal import durable
 
 
@@ -29,7 +29,7 @@ def create_home(directory: Path, *, model: str, method: str = "lora", config: Co
         config = Config(
             job=JobSettings(
                 model=ModelSettings(path=_from_anywhere(model)),
-                method=LoraSettings() if method == "lora" else FullSettings(),
+                method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
                 training=_training(method),
             )
         )
@@ -60,6 +60,6 @@ def _from_anywhere(model: str) -> str:
 
 
 def _training(method: str) -> TrainingSettings:
-    if method == "lora":
-        return TrainingSettings()
-    return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model
+    if method == "full":
+        return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model
+    return TrainingSettings()

@@ -21,10 +21,13 @@ class Rubbish:
         self.left: dict[Path, float] = {}
         """When each is tried again; monotonic seconds."""
 
-    def discard(self, directory: Path) -> None:
-        """Delete it; if that fails, say so, and keep it in mind. Raises OSError only if the disk is full."""
+    def discard(self, directory: Path) -> int | None:
+        """Delete it, and say how many bytes that were; if it fails, say so, and keep it in mind.
+
+        Raises OSError only if the disk is full.
+        """
         try:
-            discard(self._home, directory)
+            size_bytes = discard(self._home, directory)
         except OSError as error:
             if is_full(error):
                 raise
@@ -32,8 +35,9 @@ class Rubbish:
                 reason = error.strerror or str(error)
                 self._write(f"{self._home.relative(directory)} cannot be deleted yet ({reason}); it is tried again")
             self.left[directory] = self._home.clock.monotonic() + AGAIN_AFTER_S
-        else:
-            self.left.pop(directory, None)
+            return None
+        self.left.pop(directory, None)
+        return size_bytes
 
     def try_again(self) -> None:
         """Delete what is due."""

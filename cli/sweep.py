@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from cli.backups import is_being_made
@@ -80,13 +81,15 @@ def _hold_beside_a_damaged_base(ledger: Ledger) -> Sequence[AnyEvent]:
     return ledger.execute(HoldWork(reason=f"{version.id} is not what was published: {problem}", advice=advice))
 
 
-def sweep(ledger: Ledger) -> list[str]:
+def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) -> list[str]:
     """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and set quarantined
     checkpoints aside; what was set aside.
 
     Behind a repair unnamed ones are set aside too: they may hold what the lost records meant. Only while no worker
-    runs: what one has just put in place is unnamed until its word of it is journaled.
+    runs: what one has just put in place is unnamed until its word of it is journaled. `delete`: what deletes, and says
+    how many bytes that were, or None if it could not.
     """
+    delete = delete or partial(discard, ledger.home)
     set_aside = []
     home, state = ledger.home, ledger.state
     checkpoints = {*(each.id for each in state.checkpoints), *(left.checkpoint.id for left in state.left)}
@@ -97,11 +100,17 @@ def sweep(ledger: Ledger) -> list[str]:
     if not is_being_made(home):
         places.append((home.backups, is_backup_id, {backup.id for backup in state.backups}))
     for place, is_ours, named in places:
-        set_aside += _swept(ledger, place, is_ours, named)
+        set_aside += _swept(ledger, place, is_ours, named, delete)
     return set_aside
 
 
-def _swept(ledger: Ledger, place: Path, is_ours: Callable[[str], bool], named: Collection[str]) -> list[str]:
+def _swept(
+    ledger: Ledger,
+    place: Path,
+    is_ours: Callable[[str], bool],
+    named: Collection[str],
+    delete: Callable[[Path], int | None],
+) -> list[str]:
     home, storage, state = ledger.home, ledger.home.storage, ledger.state
     set_aside = []
     for path in _directories(place, storage):
@@ -110,12 +119,9 @@ def _swept(ledger: Ledger, place: Path, is_ours: Callable[[str], bool], named: C
         if (name in state.quarantined and place == home.checkpoints) or (unnamed and state.repaired):
             durable.rename_durably(path, _free(home.quarantine / name, storage), storage=storage)
             set_aside.append(name)
-        elif unnamed:
-            discard(home, path)
-        elif name.startswith(CONDEMNED):
-            durable.remove_tree(path, storage=storage)
-        elif name.startswith(STAGING):
-            size_bytes = durable.remove_tree(path, storage=storage)
+        elif unnamed or name.startswith(CONDEMNED):
+            delete(path)
+        elif name.startswith(STAGING) and (size_bytes := delete(path)) is not None:
             ledger.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
     return set_aside
 
@@ -132,14 +138,20 @@ def directory_given_up(home: Home, event: AnyEvent) -> Path | None:
     return None
 
 
-def discard(home: Home, directory: Path) -> None:
-    """Delete what the journal has given up. Gone already is the same as deleted."""
-    condemned = directory.with_name(CONDEMNED + directory.name)
+def discard(home: Home, directory: Path) -> int:
+    """Delete what no record names (any more); how many bytes that were. Gone already is the same as deleted.
+
+    Raises OSError.
+    """
+    condemned = directory
+    if not directory.name.startswith((CONDEMNED, STAGING)):  # else its name says already that it is nothing
+        condemned = directory.with_name(CONDEMNED + directory.name)
+        with suppress(FileNotFoundError):
+            durable.rename_durably(directory, condemned, storage=home.storage)
+        reached("pruned")
     with suppress(FileNotFoundError):
-        durable.rename_durably(directory, condemned, storage=home.storage)
-    reached("pruned")
-    with suppress(FileNotFoundError):
-        durable.remove_tree(condemned, storage=home.storage)
+        return durable.remove_tree(condemned, storage=home.storage)
+    return 0
 
 
 def sweep_temporaries(home: Home) -> None:

@@ -130,7 +130,7 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
             version.parent or ORIGIN,
             local_time(version.made_at),
             f"{version.size_bytes / 1e6:.1f} MB",
-            version.description,
+            _said(home, version),
         ]
         for version in shown
     ]
@@ -140,6 +140,18 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
         for size in [f"{each.checkpoint.size_bytes / 1e6:.1f} MB"]
     ]
     print_listing(["version", "step", "beside", "made", "size", ""], rows)
+
+
+def _said(home: Home, version: Version) -> str:
+    problem = problem_of_version(home, version)
+    return version.description if problem is None else f"DAMAGED: {problem}"
+
+
+def problem_of_version(home: Home, version: Version) -> str | None:
+    """Why what stands under its name is not what was published, by seal, names and sizes; None if it is."""
+    from gpu.sealed import problem_of
+
+    return problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)
 
 
 def show_version(home: Home, name: str, *, json: bool) -> None:
@@ -160,6 +172,8 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     print(f"made      {local_time(version.made_at)}, of {version.checkpoint} beside {version.parent or 'the origin'}")
     said = of_what_was_learned(version.applied, version.in_place).removeprefix(": ")
     print(f"exact     {said or 'nothing was learned'}")
+    if (problem := problem_of_version(home, version)) is not None:
+        print(f"DAMAGED   {problem}")
     print(f"answers   its logits are off by {version.difference:.2%} from those of base and checkpoint")
     show_lineage(home, version.id, json=False, verify=False)
 
@@ -254,12 +268,11 @@ def move_head(home: Home, command: Any) -> None:
 def _refuse_what_is_not_there(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
     """A version that the head is to move to must be what was published, by names and sizes. Raises UserError."""
     from events.versions import HeadMoved
-    from gpu.sealed import problem_of
 
     version = next((state.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
     if version is None:
         return
-    problem = problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)
+    problem = problem_of_version(home, version)
     if problem is not None:
         raise UserError(
             f"{version.id} is not what was published: {problem}; the head stays where it is",
@@ -298,6 +311,11 @@ def export_version(home: Home, name: str, to: Path, dtype: str | None, *, json: 
     from cli.checkpoints import exported
 
     version = _version(_state(home), name)
+    problem = problem_of_version(home, version)
+    if problem is not None:
+        raise UserError(
+            f"{version.id} is not what was published: {problem}; nothing was exported", "put it back as it was"
+        )
     exported(home, version.id, None, version.id, to, dtype, json=json)
 
 

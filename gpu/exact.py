@@ -50,9 +50,9 @@ def seed_generators(*parts: object) -> None:
     np.random.seed(seed & 0xFFFFFFFF)
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """What decides the bits of a step, besides data, settings and weights."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+def environment(device: torch.device, libraries: tuple[str, ...] = ()) -> dict[str, str]:
+    """What decides the bits of a step, besides data, settings and weights. `libraries`: more than every model needs."""
+    versions = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *libraries)}
     return {
         "python": platform.python_version(),
         **versions,

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from events.settings import JobSettings, LoraSettings, MethodSettings
+from msgspec import to_builtins
+
+from events.settings import FullSettings, JobSettings, MethodSettings
 from gpu.manifest import Manifest, Parameters
 
 OPTIMIZER = "torch.optim.AdamW"
@@ -67,15 +69,11 @@ def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
 
 def _named(method: MethodSettings) -> dict[str, object]:
     """The settings that decide what the trained parameters are and mean."""
-    if not isinstance(method, LoraSettings):
+    if isinstance(method, FullSettings):
         return {"kind": "full"}
     targets = method.target_modules
     return {
-        "kind": "lora",
-        "r": method.r,
-        "alpha": method.alpha,
-        "use_rslora": method.use_rslora,
-        "use_dora": method.use_dora,
+        **{name: value for name, value in to_builtins(method).items() if name != "dropout"},
         "target_modules": targets if isinstance(targets, str) else ",".join(sorted(targets)),
     }
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from events.settings import FullSettings, JobSettings, LoraSettings, ModelSettings
+from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, ModelSettings, QloraSettings
 from events.values import VersionId
 from gpu.base import CONFIG, base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
@@ -25,6 +26,9 @@ from gpu.exact import seed_generators
 from gpu.manifest import Parameters
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
+
+BITSANDBYTES = "bitsandbytes"
+"""The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
 
 
 @dataclass
@@ -40,6 +44,8 @@ class TrainedModel:
     weights_file: str
     base_sha256: str = ""
     """What it was built from."""
+    libraries: tuple[str, ...] = ()
+    """What else decides its bits, besides those of every model."""
     takes_columns: bool = False
     """Whether the model can be asked for the logits of some positions only."""
 
@@ -81,14 +87,13 @@ def build(
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
     location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
-    full = isinstance(settings.method, FullSettings)
     with _explained(f"the model {version or settings.model.path}"):
         directory = Path(location) if version else base_directory(settings.model.path, home)
         _refuse_quantised(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
-            dtype=torch.float32 if full else getattr(torch, settings.model.dtype),
+            **_held_as(settings, device),
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
@@ -97,7 +102,7 @@ def build(
         # Transformers would fill the gap with random numbers and a warning.
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
-    if isinstance(settings.method, LoraSettings):
+    if isinstance(settings.method, AdapterSettings):
         trained = _with_lora(base, settings.method, settings.training.seed, location)
         _refuse_what_cannot_be_merged(trained, directory)
     else:
@@ -106,6 +111,8 @@ def build(
         if parameter.dtype != torch.float32:
             raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
     trained.base_sha256 = sha256
+    if isinstance(settings.method, QloraSettings):
+        trained.libraries = (BITSANDBYTES,)
     trained.takes_columns = "logits_to_keep" in inspect.signature(base.forward).parameters
     trained.device = device
     trained.model.to(device)
@@ -128,7 +135,29 @@ def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) 
     return str(beside)
 
 
-def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> TrainedModel:
+def _held_as(settings: JobSettings, device: torch.device) -> dict[str, Any]:
+    """In which form the weights are in memory, as `from_pretrained` is told. Raises ModelUnusable."""
+    if isinstance(settings.method, FullSettings):
+        return {"dtype": torch.float32}
+    dtype = getattr(torch, settings.model.dtype)
+    if not isinstance(settings.method, QloraSettings):
+        return {"dtype": dtype}
+    if find_spec(BITSANDBYTES) is None:
+        raise ModelUnusable(
+            f'{BITSANDBYTES} is not installed, and [method] kind = "qlora" holds the weights in its 4-bit numbers. '
+            "`pip install 'keepstep[qlora]'`, or set kind = \"lora\"."
+        )
+    rounded = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.method.quant_type,
+        bnb_4bit_use_double_quant=settings.method.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    # At once on its device: a model that needs four bits a weight may not fit elsewhere in more.
+    return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}
+
+
+def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str) -> TrainedModel:
     targets = method.target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -137,7 +166,7 @@ def _with_lora(base: Any, method: LoraSettings, seed: int, location: str) -> Tra
         lora_dropout=method.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=method.use_rslora,
-        use_dora=method.use_dora,
+        use_dora=isinstance(method, LoraSettings) and method.use_dora,
     )
     seed_generators("lora", seed)
     try:

@@ -107,6 +107,8 @@ def _convert(source: Path, directory: Path) -> None:
         dtype=torch.float32,
     )
     model.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors keeps its files to their owner, unlike all others of the directory
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(directory)
 
 

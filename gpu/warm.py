@@ -97,7 +97,7 @@ class Warm:
             trained=model.trained,
             optimizer=model.optimizer,
             tokenizer_files=self._tokenizer_for(prepared.settings.model).files,
-            environment=environment(device),
+            environment=environment(device, model.trained.libraries),
             global_step=order.global_step,
             step=order.step,
             until=order.until,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.home import Home
+from cli.ledger import Ledger
 from cli.rubbish import AGAIN_AFTER_S, Rubbish
+from cli.sweep import sweep
 from journal.storage import Storage
 
 
@@ -53,6 +56,22 @@ def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
     rubbish.try_again()
     assert not list(stubborn.versions.iterdir())
     assert not rubbish.left
+
+
+def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
+    """What a killed consolidation left, and what was half deleted before: both are tried again later."""
+    for name in (".staging-v001", ".condemned-v002"):
+        (stubborn.versions / name).mkdir()
+        (stubborn.versions / name / "weights").write_text("w", encoding="utf-8")
+    said: list[str] = []
+    rubbish = Rubbish(stubborn, said.append)
+    with closing(Ledger.open(stubborn)) as ledger:
+        sweep(ledger, rubbish.discard)
+    assert len(said) == len(rubbish.left) == 3
+    stubborn.storage.code = 0  # type: ignore[attr-defined]
+    stubborn.clock.at = AGAIN_AFTER_S  # type: ignore[attr-defined]
+    rubbish.try_again()
+    assert not list(stubborn.versions.iterdir())
 
 
 def test_a_full_disk_is_the_daemons_to_wait_out(stubborn: Home) -> None:

@@ -19,6 +19,7 @@ from cli.home import Home
 from cli.ledger import Ledger
 from cli.reading import read_only
 from cli.surroundings import Machine
+from cli.versions import export_version
 from core.errors import Refused
 from core.state import State
 from journal.storage import Storage
@@ -251,3 +252,21 @@ def test_utc_needs_no_list_of_zones() -> None:
     from events.settings import ConsolidationSettings
 
     assert zone_of(ConsolidationSettings(timezone="utc")) is UTC
+
+
+def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_not_exported(
+    home: Home, night: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    """It stays in the list: it can be put back as it was."""
+    night("a")
+    seal = home.versions / "v001" / "keepstep.json"
+    whole = seal.read_bytes()
+    seal.write_bytes(whole + b" ")
+    assert "DAMAGED: keepstep.json is not the one that was published" in keepstep(home, "versions", "list")[1]
+    assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
+    with pytest.raises(UserError, match="nothing was exported"):
+        export_version(home, "v001", tmp_path / "out", None, json=False)
+    seal.write_bytes(whole)
+    assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
+    shutil.rmtree(home.versions / "v001")
+    assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]

@@ -19,12 +19,14 @@ from events.settings import (
     JobSettings,
     LoraSettings,
     ModelSettings,
+    QloraSettings,
     TrainingSettings,
 )
 from events.worker import AnyFact, CheckpointWritten, Prepare, Prepared, Step, Train
 from gpu.manifest import Cursor, Lineage, Manifest
 
 LORA = LoraSettings(r=4, dropout=0.1)
+QLORA = QloraSettings(r=4, dropout=0.1)
 FULL = FullSettings()
 
 

@@ -22,7 +22,7 @@ from gpu.commit import STAGING
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldAsked
 from gpu.model import build
 from tests.fakes.tiny_model import make_rows, make_tiny_model
-from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
 
 CPU = torch.device("cpu")
 DORA = LoraSettings(r=4, use_dora=True, use_rslora=True)
@@ -88,10 +88,10 @@ class Nights:
         return load_file(self.path / "versions" / version / "model.safetensors")
 
 
-@pytest.fixture(params=["lora", "dora", "full"])
+@pytest.fixture(params=["lora", "dora", "qlora", "full"])
 def nights(request: pytest.FixtureRequest, tmp_path: Path) -> Nights:
     make_tiny_model(tmp_path / "model")
-    return Nights(tmp_path, {"lora": LORA, "dora": DORA, "full": FULL}[request.param])
+    return Nights(tmp_path, {"lora": LORA, "dora": DORA, "qlora": QLORA, "full": FULL}[request.param])
 
 
 def test_a_version_is_complete_and_ordinary_and_answers_as_base_and_adapter_do(nights: Nights) -> None:
@@ -147,6 +147,22 @@ def test_a_version_is_rounded_once_however_many_nights_went_into_it(tmp_path: Pa
     for name in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"):
         delta = sum(of_adapter(directory, name) for directory in adapters)
         assert torch.equal(made[name], (origin[name].float() + delta).to(torch.bfloat16))
+
+
+def test_what_was_learned_beside_four_bits_is_merged_into_the_weights_that_they_were_made_of(tmp_path: Path) -> None:
+    """Whose SHA-256 is what version and checkpoint name as their origin."""
+    nights = Nights(tmp_path, QLORA)
+    model = make_tiny_model(tmp_path / "model")
+    for _ in range(2):
+        nights.night()
+    name = "model.layers.0.mlp.up_proj.weight"
+    rounded = build(nights.settings, tmp_path, CPU).model.get_submodule(f"base_model.model.{name[:-7]}").base_layer
+    assert rounded.weight.dtype == torch.uint8
+    told = sealed.read_sealed(tmp_path / "versions" / "v002")
+    assert told.origin_sha256 == base_sha256(model)
+    learned = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in told.learned)
+    made, origin = nights.weights("v002")[name], load_file(model / "model.safetensors")[name]
+    assert torch.equal(made, origin + learned)
 
 
 def of_adapter(directory: Path, weight: str) -> torch.Tensor:

@@ -27,13 +27,13 @@ from gpu.exchange import Dtype, Exported, Order, Refusal
 from gpu.export import export
 from gpu.sealed import SEAL
 from tests.fakes.tiny_model import make_rows, make_tiny_model
-from tests.gpu.helpers import FULL, LORA, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 
 
-@pytest.fixture(scope="module", params=["lora", "full"])
+@pytest.fixture(scope="module", params=["lora", "qlora", "full"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
     """A home that has learned, and its checkpoint."""
-    return learned(tmp_path_factory.mktemp(request.param), {"lora": LORA, "full": FULL}[request.param])
+    return learned(tmp_path_factory.mktemp(request.param), {"lora": LORA, "qlora": QLORA, "full": FULL}[request.param])
 
 
 def learned(path: Path, method: Any, **how: Any) -> tuple[Home, str]:

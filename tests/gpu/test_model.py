@@ -16,9 +16,10 @@ from gpu import model as model_module
 from gpu.base import model_location
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
+from gpu.exact import environment
 from gpu.model import _refuse_quantised, build
 from tests.fakes.tiny_model import make_tiny_model
-from tests.gpu.helpers import FULL, LORA, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,7 @@ def test_the_seed_decides_what_lora_begins_with_and_nothing_else_does(home: Home
 
 
 def test_what_is_trained_is_float32_whatever_the_base_is(home: Home) -> None:
-    for method in (LORA, FULL):
+    for method in (LORA, QLORA, FULL):
         how = settings(method)
         how = msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, dtype="bfloat16"))
         trained = build(how, home.path, CPU)
@@ -125,6 +126,19 @@ def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_learned(
 def _refuse_quantised_of(base: Path, config: dict[str, Any]) -> None:
     (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
     _refuse_quantised(base)
+
+
+def test_qlora_says_what_is_to_be_installed_for_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "find_spec", lambda _: None)
+    with pytest.raises(ModelUnusable, match=r"pip install 'keepstep\[qlora\]'"):
+        build(settings(QLORA), home.path, CPU)
+
+
+def test_the_library_of_four_bits_is_among_what_decides_the_bits(home: Home) -> None:
+    """So that a resume under another one says so."""
+    assert build(settings(QLORA), home.path, CPU).libraries == ("bitsandbytes",)
+    assert build(settings(LORA), home.path, CPU).libraries == ()
+    assert "bitsandbytes" in environment(CPU, ("bitsandbytes",))
 
 
 def test_lora_beside_a_weight_that_is_tied_to_another_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from events.settings import LoraSettings
 from events.worker import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from gpu.errors import CheckpointBroken, ModelUnusable, TrainingDiverged
 from tests.fakes.tiny_model import make_rows
-from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
 
 ROWS = make_rows(10)
 """Three steps an epoch, the last of them smaller."""
@@ -24,6 +24,7 @@ ROWS = make_rows(10)
 MODES = {
     "lora, dropout": settings(LORA),
     "lora, dropout, bf16": settings(LORA, precision="bf16", weight_decay=0.1),
+    "qlora, dropout": settings(QLORA),
     "full": settings(FULL, max_grad_norm=0.0),
 }
 
