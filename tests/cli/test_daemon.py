@@ -401,8 +401,8 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
     drop("a.jsonl", "ok ok ok broken")
     sweeping = daemon_module.sweep
 
-    def sweep_and_resume(ledger: Ledger, *how: Any) -> None:
-        sweeping(ledger, *how)
+    def sweep_and_resume(ledger: Ledger, *how: object) -> None:
+        sweeping(ledger, *how)  # type: ignore[arg-type]
         if ledger.state.hold is not None:
             ledger.execute(commands.Resume())
 
