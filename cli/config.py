@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from cli.errors import UserError
 from events.settings import (
     CheckpointSettings,
+    CheckSettings,
     ConsolidationSettings,
     DataSettings,
     DiskSettings,
@@ -80,6 +81,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "model": ModelSettings,
         "method": METHODS[kind],
         "data": DataSettings,
+        "checks": CheckSettings,
         "training": TrainingSettings,
         "checkpoints": CheckpointSettings,
         "consolidation": ConsolidationSettings,
@@ -221,6 +223,26 @@ _COMMENTS: dict[str, str] = {
     "data.long": 'what becomes of a longer one: "refuse" (the file), "drop" (the row), "truncate", "split"',
     "data.bad_rows": '"refuse": one bad row refuses its file; "skip": it is left out, and written beside the report',
     "data.bad_rows_max": "with skip: a file with a larger share of bad rows is refused all the same",
+    "data.replay": "rows of earlier files that are mixed into each new one, as a share of its rows",
+    "data.holdout": "rows that are never trained on, as a share; the same ones in whatever file they come",
+    "checks.too_long": 'each check: "refuse", "warn" or "off". Rows over max_length: refused above too_long_max',
+    "checks.too_long_max": "of all rows",
+    "checks.too_long_warn": "of all rows: warned of above this",
+    "checks.duplicates": "rows that were there before, word for word",
+    "checks.duplicates_max": "as a share of all rows; above it the check speaks. So for all below",
+    "checks.near_duplicates": "rows that are nearly the same as an earlier one",
+    "checks.near_duplicates_max": "as a share of all rows",
+    "checks.near_duplicates_similarity": "of their five-letter pieces: 1.0 is the same",
+    "checks.diversity": "different rows as a share of all, below diversity_min",
+    "checks.diversity_min": "of all rows",
+    "checks.contradictions": "the same prompt with another answer",
+    "checks.contradictions_max": "as a share of all rows",
+    "checks.learned_before": "rows of files that were accepted before",
+    "checks.learned_before_max": "as a share of all rows",
+    "checks.validation": "rows of the validation set, which are left out in any case",
+    "checks.validation_max": "as a share of all rows",
+    "checks.special_tokens": "text that the tokenizer takes for a special token, such as <|im_end|>",
+    "checks.unknown_keys": "keys of messages that no format knows",
     "data.packing": "put short examples into one sequence, each seeing only itself",
     "training.batch_size": "examples at once; one step learns batch_size × gradient_accumulation of them",
     "training.epochs": "how often each file is read",
@@ -273,6 +295,8 @@ def config_text(config: Config) -> str:
         if name == "data" and config.job.data.prompt is None:
             table.add(tomlkit.comment('prompt = "question"      # field names, for rows of any other shape'))
             table.add(tomlkit.comment('completion = "answer"'))
+        if name == "data" and config.job.data.validation is None:
+            table.add(tomlkit.comment('validation = "held-out.jsonl"   # rows that are never trained on'))
         document.add(tomlkit.nl())
         document.add(name, table)
     return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))

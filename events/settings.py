@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
 
 
@@ -81,10 +82,53 @@ class DataSettings(Section, frozen=True, kw_only=True):
     several. Counted and reported in every case."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """Whether a row that cannot be learned from refuses its file, or is left out and written beside the report."""
-    bad_rows_max: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+    bad_rows_max: Portion = 0.1
     """With `skip`: a file with a larger share of them is refused all the same."""
     packing: bool = False
     """Whether short examples are put into one sequence of `max_length`, each seeing only itself."""
+    validation: str | None = None
+    """A file (relative paths start at the home) whose rows are never trained on, whatever file they come in."""
+    holdout: Share = 0.0
+    """Rows that are never trained on, as a share of all: chosen by what they say, so that a row which is held out once
+    always is, whatever file it comes in."""
+    replay: Share = 0.0
+    """Rows of earlier files that are mixed into each new one, as a share of its rows, so that less is forgotten."""
+
+
+Severity = Literal["refuse", "warn", "off"]
+
+
+class CheckSettings(Section, frozen=True, kw_only=True):
+    """[checks] What is looked for in a file as a whole, before any GPU time: "refuse", "warn" or "off"."""
+
+    too_long: Severity = "refuse"
+    """Rows over max_length: refused above `too_long_max` of all rows, warned of above `too_long_warn`."""
+    too_long_max: Portion = 0.95
+    too_long_warn: Portion = 0.05
+    duplicates: Severity = "warn"
+    """Rows that were there before, word for word: above this share of all rows."""
+    duplicates_max: Portion = 0.0
+    near_duplicates: Severity = "warn"
+    """Rows that are nearly the same as an earlier one: above this share."""
+    near_duplicates_max: Portion = 0.0
+    near_duplicates_similarity: Portion = 0.85
+    """Of the sets of their five-letter pieces, by MinHash (the Jaccard index)."""
+    diversity: Severity = "refuse"
+    """Different rows as a share of all: below `diversity_min`."""
+    diversity_min: Portion = 0.5
+    contradictions: Severity = "warn"
+    """The same prompt with another answer: above this share of all rows."""
+    contradictions_max: Portion = 0.0
+    learned_before: Severity = "warn"
+    """Rows of files that were accepted before: above this share."""
+    learned_before_max: Portion = 0.0
+    validation: Severity = "warn"
+    """Rows of the validation set, which are left out in any case: above this share."""
+    validation_max: Portion = 0.0
+    special_tokens: Severity = "warn"
+    """Text that the tokenizer takes for one of its special tokens, such as <|im_end|>."""
+    unknown_keys: Severity = "warn"
+    """Keys of messages that no format knows."""
 
 
 class TrainingSettings(Section, frozen=True, kw_only=True):
@@ -160,6 +204,7 @@ class JobSettings(Section, frozen=True, kw_only=True):
     model: ModelSettings
     method: MethodSettings = LoraSettings()
     data: DataSettings = DataSettings()
+    checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
 
