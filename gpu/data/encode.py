@@ -185,6 +185,7 @@ class Encoder:
             case Tokenised():
                 if any(row.learned[1:]):
                     return None
+                return _nothing(row, "nothing to learn in this row, none of its tokens is to be learned")
             case Example():
                 answers = [message for message, learned in zip(row.messages, row.train, strict=True) if learned]
                 if any(str(answer.get("content") or "").strip() or answer.get("tool_calls") for answer in answers):

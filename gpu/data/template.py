@@ -168,10 +168,13 @@ class ChatTemplate:
     def _chosen(self, example: Example, ids: list[int], mask: list[int]) -> Masked | Problem:
         """What the template marked, without the answers that are not to be learned."""
         answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
-        if not all(example.train[index] for index in answers):
-            marked = _runs(mask)
-            if len(marked) != len(answers):
-                return _unmatched(example, len(marked), len(answers))
+        all_learned, marked = all(example.train[index] for index in answers), _runs(mask)
+        # Where a tokenizer drops the last character of a marked part, transformers marks all that follows.
+        to_the_end = bool(mask) and mask[-1] == 1
+        runs_on = to_the_end and (len(marked) < len(answers) or answers[-1:] != [len(example.messages) - 1])
+        if runs_on or not (all_learned or len(marked) == len(answers)):
+            return _unmatched(example, len(marked), len(answers))
+        if not all_learned:
             for index, (start, end) in zip(answers, marked, strict=True):
                 if not example.train[index]:
                     mask[start:end] = [0] * (end - start)
@@ -251,10 +254,10 @@ def _unmatched(example: Example, marked: int, answers: int) -> Problem:
     return Problem(
         "template_marks_unmatched",
         example.line,
-        f"the chat template marks {marked} parts as the assistant's where the row has {answers} answers, "
-        "so it cannot be told which of them are not to be learned",
+        f"{marked} stretches of tokens are marked as the assistant's by the chat template, and the row has {answers} "
+        "answers, so it cannot be told which tokens are to be learned",
         shown(example),
-        "Remove the flags of the row (`weight`, `train`), or give every answer its own {% generation %} block.",
+        "Use a chat template that has a {% generation %} block for every answer, and the role header outside of it.",
     )
 
 

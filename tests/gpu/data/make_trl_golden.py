@@ -2,7 +2,8 @@
 
 To run it again, in an environment of its own beside keepstep's (TRL is no dependency of keepstep, not even for tests):
 
-    python -m venv /tmp/trl && echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/trl/lib/python3.11/site-packages/keepstep.pth
+    python -m venv /tmp/trl
+    echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/trl/lib/python3.11/site-packages/keepstep.pth
     /tmp/trl/bin/pip install --no-deps trl==1.16.0 && /tmp/trl/bin/pip install -c constraints.txt datasets
     PYTHONPATH=. /tmp/trl/bin/python tests/gpu/data/make_trl_golden.py
 
