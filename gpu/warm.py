@@ -22,8 +22,8 @@ from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
 from gpu.consolidate import consolidate
 from gpu.crashpoints import reached
+from gpu.data.encode import tokenizer_sha256
 from gpu.data.prepare import PreparedJob, prepare
-from gpu.data.tokens import tokenizer_sha256
 from gpu.desk import Desk, Pulse
 from gpu.errors import CheckpointBroken
 from gpu.exact import be_exact, environment

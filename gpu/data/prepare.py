@@ -10,10 +10,13 @@ from events.settings import JobSettings, Plan
 from events.values import JobId
 from gpu.crashpoints import reached
 from gpu.data.batches import Batches
-from gpu.data.rows import read_rows
-from gpu.data.tokens import Encoder, Tokens
+from gpu.data.encode import Encoder
+from gpu.data.example import Example, Problem, Row, Text
+from gpu.data.rows import Conversation, Pair, read_rows
+from gpu.data.rows import Row as RowRead
+from gpu.data.tokens import Tokens
 from gpu.desk import Desk, Pulse
-from gpu.errors import DataChanged, YieldAsked
+from gpu.errors import DataChanged, RowRejected, YieldAsked
 from gpu.manifest import describe
 
 
@@ -36,9 +39,13 @@ def prepare(
     Raises RowRejected, DataChanged, and YieldAsked between two rows.
     """
     lines = _check_bytes(path, job, desk, pulse)
-    encoder, tokens = Encoder(tokenizer, settings.data.max_length), Tokens()
+    encoder, tokens = Encoder(tokenizer, settings.data), Tokens()
     for row in read_rows(path, settings.data):
-        tokens.append(encoder.encode(row))
+        encoding = encoder.encode(example_of(row))
+        if encoding.problem is not None:
+            raise _rejection(encoding.problem)
+        for piece in encoding.pieces:
+            tokens.append(piece)
         reached("row_prepared")
         _pause(desk)
         pulse.beat("prepare", len(tokens), lines)
@@ -55,6 +62,23 @@ def prepare(
         batches_sha256=batches.sha256,
     )
     return PreparedJob(job, settings, tokens, batches, plan)
+
+
+def example_of(row: RowRead) -> Row:
+    """A row as it is read, in the form that is encoded."""
+    match row:
+        case Conversation():
+            learned = tuple(message["role"] == "assistant" for message in row.messages)
+            return Example(row.line, [dict(message) for message in row.messages], learned)
+        case Pair():
+            turns = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
+            return Example(row.line, turns, (False, True), plain=True)
+        case _:
+            return Text(row.line, row.text)
+
+
+def _rejection(problem: Problem) -> RowRejected:
+    return RowRejected(problem.name, problem.line, problem.message)
 
 
 def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:

@@ -1,0 +1,197 @@
+"""Write `golden/*.json`: what TRL's SFTTrainer with assistant-only loss trains on, for templates of real models.
+
+To run it again, in an environment of its own beside keepstep's (TRL is no dependency of keepstep, not even for tests):
+
+    python -m venv /tmp/trl
+    echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/trl/lib/python3.11/site-packages/keepstep.pth
+    /tmp/trl/bin/pip install --no-deps trl==1.16.0 && /tmp/trl/bin/pip install -c constraints.txt datasets
+    PYTHONPATH=. /tmp/trl/bin/python tests/gpu/data/make_trl_golden.py
+
+Each file has the template of the model (`template`), the one that TRL trains with (`trained_template`: its own patched
+one, with `{% generation %}`), the special tokens of the tokenizer, and for each row the token ids and which of them TRL
+learns. SmolLM2's template is unknown to TRL, which then asks for one with marks; it is given SMOLLM2_MARKED.
+Commit a changed golden file only when the difference is understood.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.chat_tokenizer import make_chat_tokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n"
+    "' + message['content'] + '<|im_end|>' + '\n"
+    "'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n"
+    "' }}{% endif %}"
+)
+"""As the model has it."""
+
+SMOLLM2_MARKED = SMOLLM2.replace(
+    "' + message['content'] + '<|im_end|>' + '\n'}}",
+    "'}}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}"
+    "{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n'}}",
+)
+"""With marks around what the assistant says."""
+
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "smollm2": {"special": CHATML, "bos": "<|im_start|>", "eos": "<|im_end|>"},
+    "llama3": {
+        "special": ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        "bos": "<|begin_of_text|>",
+        "eos": "<|eot_id|>",
+    },
+    "qwen2_5": {"special": CHATML, "bos": None, "eos": "<|im_end|>"},
+    "qwen3": {"special": CHATML, "bos": None, "eos": "<|im_end|>"},
+    "gemma": {
+        "special": ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        "bos": "<bos>",
+        "eos": "<eos>",
+    },
+    "phi3": {
+        "special": ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        "bos": None,
+        "eos": "<|endoftext|>",
+    },
+}
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def _system(content: str) -> dict[str, Any]:
+    return {"role": "system", "content": content}
+
+
+def _user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str, *cities: str) -> dict[str, Any]:
+    calls = [{"type": "function", "function": {"name": "weather", "arguments": {"city": city}}} for city in cities]
+    return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
+
+
+def _tool(content: str) -> dict[str, Any]:
+    return {"role": "tool", "name": "weather", "content": content}
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "single turn": {"messages": [_user("What is the time?"), _assistant("It is late.")]},
+    "several turns": {
+        "messages": [
+            _user("one?"),
+            _assistant("1"),
+            _user("and then?"),
+            _assistant("The answer is 2.\nNot 3."),
+            _user("sure?"),
+            _assistant("Yes"),
+        ]
+    },
+    "system": {"messages": [_system("Be short."), _user("Who?"), _assistant("Me.")]},
+    "empty system": {"messages": [_system(""), _user("Who?"), _assistant("Me.")]},
+    "consecutive assistants": {"messages": [_user("Go on."), _assistant("First."), _assistant("Second.")]},
+    "the user has the last word": {"messages": [_user("Hi."), _assistant("Hello."), _user("Bye.")]},
+    "unicode": {"messages": [_user("日本語で 👩‍🔬?"), _assistant("はい 👍🏽 — naïve café\u00a0é 🇯🇵")]},
+    "spaces around": {"messages": [_user("  leading and trailing  "), _assistant("  two before, one after ")]},
+    "line breaks around": {"messages": [_user("\n\nQ\n"), _assistant("\n\nA\n\n")]},
+    "reasoning": {
+        "messages": [
+            _user("1+1?"),
+            _assistant("<think>\neasy\n</think>\n\n2"),
+            _user("2+2?"),
+            _assistant("<think>\nharder\n</think>\n\n4"),
+        ]
+    },
+    "tool call": {
+        "messages": [
+            _user("Is it warm in Rome?"),
+            _assistant("", "Rome"),
+            _tool("31 °C"),
+            _assistant("Yes, 31 °C."),
+        ],
+        "tools": [TOOL],
+    },
+    "two calls and a word": {
+        "messages": [
+            _system("You know the weather."),
+            _user("Rome or Oslo?"),
+            _assistant("I look it up.", "Rome", "Oslo"),
+            _tool("31 °C"),
+            _tool("12 °C"),
+            _assistant("Rome."),
+        ],
+        "tools": [TOOL],
+    },
+}
+
+WITH_TOOLS = ("qwen2_5", "qwen3")
+"""The templates that write tool calls; the others would leave them out."""
+
+WITHOUT = {"gemma": ("system", "empty system", "consecutive assistants")}
+"""What a template says no to."""
+
+
+def main() -> None:
+    """Write the files."""
+    import trl
+    from trl import chat_template_utils
+
+    GOLDEN.mkdir(exist_ok=True)
+    for name, tokenizer in TOKENIZERS.items():
+        original = SMOLLM2 if name == "smollm2" else getattr(chat_template_utils, f"{name}_chat_template")
+        given = SMOLLM2_MARKED if name == "smollm2" else original
+        rows, trained_template = [], ""
+        for title, row in ROWS.items():
+            if ("tools" in row and name not in WITH_TOOLS) or title in WITHOUT.get(name, ()):
+                continue
+            trained_template, ids, learned = _trained(make_chat_tokenizer(given, **tokenizer), row)
+            rows.append({"title": title, **row, "input_ids": ids, "learned": learned})
+        head = {"trl": trl.__version__, "template": original, "trained_template": trained_template, **tokenizer}
+        text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "rows": [\n'
+        text += ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) + "\n ]\n}\n"
+        (GOLDEN / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def _trained(tokenizer: Any, row: dict[str, Any]) -> tuple[str, list[int], list[int]]:
+    """The template that TRL trains with, the token ids, and the places of those that are learned."""
+    from datasets import Dataset
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = SFTTrainer(
+            model=LlamaForCausalLM(config),
+            args=SFTConfig(
+                output_dir=directory, assistant_only_loss=True, max_length=None, report_to=[], use_cpu=True, bf16=False
+            ),
+            train_dataset=Dataset.from_list([copy.deepcopy(row)]),
+            processing_class=tokenizer,
+        )
+        batch = trainer.data_collator([trainer.train_dataset[0]])
+    labels = batch["labels"][0].tolist()
+    template = trainer.chat_template or tokenizer.chat_template
+    return template, batch["input_ids"][0].tolist(), [place for place, label in enumerate(labels) if label != -100]
+
+
+if __name__ == "__main__":
+    main()

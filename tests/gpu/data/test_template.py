@@ -1,0 +1,225 @@
+"""What of a rendered conversation is the assistant's, for templates of every habit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpu.data.example import Example, Problem
+from gpu.data.template import PINNED_DATE, CannotLearn, ChatTemplate, Masked
+from tests.fakes.chat_tokenizer import make_chat_tokenizer
+from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
+
+CALL = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+
+
+def chat(*contents: str, train: tuple[bool, ...] | None = None) -> Example:
+    """Messages such as "user: one?"."""
+    turns: list[dict[str, Any]] = []
+    for content in contents:
+        role, _, said = content.partition(": ")
+        turns.append({"role": role, "content": said})
+    return Example(5, turns, train or tuple(turn["role"] == "assistant" for turn in turns))
+
+
+DIALOGUE = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2")
+
+
+def learned(template: str, example: Example) -> list[list[str]]:
+    """For each text, the parts that are learned."""
+    rendered = ChatTemplate(make_tokenizer(template)).rendered(example)
+    return [[text[start:end] for start, end in spans] for text, spans in rendered]
+
+
+def refusal(template: str, example: Example) -> Problem:
+    with pytest.raises(CannotLearn) as refused:
+        ChatTemplate(make_tokenizer(template)).rendered(example)
+    return refused.value.problem
+
+
+def masked(template: str, *examples: Example) -> list[Masked | Problem]:
+    return ChatTemplate(make_tokenizer(template)).masked(examples)
+
+
+# -- without marks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "parts"),
+    [
+        (PLAIN_TEMPLATE, ["1<|end|>", "2<|end|>"]),
+        (PLAIN_TEMPLATE.replace("|>{{ message['content'] }}", "|>{{ message['content'] | trim }}"), None),
+        (
+            "{{ bos_token }}{% if messages[0].role != 'system' %}<|system|>be kind<|end|>{% endif %}" + PLAIN_TEMPLATE,
+            None,
+        ),
+        (PLAIN_TEMPLATE.replace("<|end|>\n", "[END]\n"), ["1[END]", "2[END]"]),
+        (PLAIN_TEMPLATE.replace("<|end|>\n", "\n"), ["1\n", "2\n"]),
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
+            "<|end|>{% endif %}{% endfor %}",
+            [" 1<|end|>", " 2<|end|>"],
+        ),
+        (PLAIN_TEMPLATE.partition("{% if add")[0], ["1<|end|>", "2<|end|>"]),
+    ],
+    ids=[
+        "only appends",
+        "trims",
+        "adds a system prompt",
+        "textual end",
+        "ends with a line break",
+        "no header",
+        "no prompt",
+    ],
+)
+def test_an_answer_is_from_behind_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
+    """The last of them has no generation prompt, so that its header is found out otherwise."""
+    assert learned(template, DIALOGUE) == [parts or ["1<|end|>", "2<|end|>"]]
+
+
+def test_an_answer_that_is_not_to_be_learned_need_not_be_found() -> None:
+    row = chat("assistant: Hello.", "user: one?", "assistant: 1", train=(False, False, True))
+    assert learned(PLAIN_TEMPLATE, row) == [["1<|end|>"]]
+
+
+def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last() -> None:
+    """As a template does that drops the reasoning of all answers but the last: so the model meets them, too."""
+    thinking = (
+        "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' and loop.last %}"
+        "<think></think>{% endif %}{{ message.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer = make_tokenizer(thinking)
+    rendered = ChatTemplate(tokenizer).rendered(DIALOGUE)
+    assert [text for text, _ in rendered] == [
+        tokenizer.apply_chat_template(DIALOGUE.messages[:end], tokenize=False) for end in (2, 4)
+    ]
+    assert learned(thinking, DIALOGUE) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
+    only_the_last = Example(5, DIALOGUE.messages, (False, False, False, True))
+    assert learned(thinking, only_the_last) == [["<think></think>2<|end|>"]]
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "name", "says"),
+    [
+        (UNSTABLE_TEMPLATE, DIALOGUE, "template_not_prefix_stable", "before message 2"),
+        (
+            PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"),
+            DIALOGUE,
+            "template_not_prefix_stable",
+            "before message 2",
+        ),
+        (PLAIN_TEMPLATE, chat("assistant: 1"), "bad_messages", "speaks first"),
+        ("{{ raise_exception('no') }}", DIALOGUE, "template_refused", "the chat template says: no"),
+        ("{{ messages[7].content }}", DIALOGUE, "template_refused", "the chat template says: "),
+        ("{{ 1 // 0 }}", DIALOGUE, "template_refused", "the chat template says: "),
+    ],
+)
+def test_what_cannot_be_told_is_refused(template: str, row: Example, name: str, says: str) -> None:
+    problem = refusal(template, row)
+    assert (problem.name, problem.line) == (name, 5)
+    assert says in problem.message
+
+
+# -- with marks -------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_template_with_marks_the_mask_is_taken_as_transformers_gives_it() -> None:
+    tokenizer = make_tokenizer(MARKED_TEMPLATE)
+    template = ChatTemplate(tokenizer)
+    assert template.marks(DIALOGUE)
+    assert not ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).marks(DIALOGUE)
+    given = tokenizer.apply_chat_template(DIALOGUE.messages, return_dict=True, return_assistant_tokens_mask=True)
+    assert template.masked([DIALOGUE]) == [Masked(given["input_ids"], given["assistant_masks"])]
+
+
+def test_flags_of_messages_need_a_mark_for_each() -> None:
+    """Here two answers are one stretch of marked tokens."""
+    joined = "x{% generation %}{% for message in messages %}{{ message.content }}{% endfor %}{% endgeneration %}x"
+    (problem,) = masked(joined, Example(5, DIALOGUE.messages, (False, False, False, True)))
+    assert isinstance(problem, Problem)
+    assert (problem.name, problem.line) == ("template_marks_unmatched", 5)
+    (taken,) = masked(joined, DIALOGUE)
+    assert isinstance(taken, Masked)
+
+
+def test_a_mark_that_runs_on_to_the_end_of_the_text_is_refused() -> None:
+    """transformers does that where the tokenizer drops the last character of a marked part."""
+    from tokenizers import normalizers
+
+    tokenizer = make_tokenizer(MARKED_TEMPLATE.replace("<|end|>{% endg", "~{% endg"))
+    assert isinstance(ChatTemplate(tokenizer).masked([DIALOGUE])[0], Masked)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("~", "")
+    for row in (DIALOGUE, chat("user: one?", "assistant: 1", "user: bye")):
+        (problem,) = ChatTemplate(tokenizer).masked([row])
+        assert isinstance(problem, Problem)
+        assert problem.name == "template_marks_unmatched"
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
+def test_a_tool_call_that_the_template_leaves_out_is_not_learned_as_silence(template: str) -> None:
+    row = chat("user: Rome?", "assistant: ", "tool: warm", "assistant: Warm.")
+    row.messages[1]["tool_calls"] = CALL
+    problem = refusal(template, row) if template == PLAIN_TEMPLATE else masked(template, row)[0]
+    assert isinstance(problem, Problem)
+    assert (problem.name, problem.line) == ("template_without_tool_calls", 5)
+    writes = "{{ message['content'] }}{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}"
+    better = template.replace("{{ message['content'] }}", writes)
+    if template == PLAIN_TEMPLATE:
+        assert "weather" in learned(better, row)[0][0]
+    else:
+        assert isinstance(masked(better, row)[0], Masked)
+
+
+def test_rows_with_tools_have_the_template_that_is_for_them() -> None:
+    """A tokenizer may have several, by name."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"default": PLAIN_TEMPLATE, "tool_use": "{{ tools | length }}" + PLAIN_TEMPLATE}
+    template = ChatTemplate(tokenizer)
+    with_tools = Example(5, DIALOGUE.messages, DIALOGUE.train, TOOLS)
+    assert [template.rendered(row)[0].text[:2] for row in (DIALOGUE, with_tools)] == ["<|", "1<"]
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
+def test_a_template_that_asks_for_the_day_gets_the_same_one_every_day(template: str) -> None:
+    """And nothing else of it changes: not the white space at its beginning."""
+    asks = "  \n{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y, %A') %}{% endif %}\n"
+    tokenizer = make_tokenizer(asks + "{{ day }}" + template)
+    if template == PLAIN_TEMPLATE:
+        text = ChatTemplate(tokenizer).rendered(DIALOGUE)[0].text
+    else:
+        (found,) = ChatTemplate(tokenizer).masked([DIALOGUE])
+        assert isinstance(found, Masked)
+        text = tokenizer.decode(found.ids)
+    tokenizer.chat_template = "  \n{% if strftime_now is defined %}{% endif %}\n26 Jul 2024, Friday" + template
+    assert text == tokenizer.apply_chat_template(DIALOGUE.messages, tokenize=False)
+
+
+def test_the_pinned_date_is_a_date() -> None:
+    from datetime import UTC, datetime
+
+    day = datetime(2024, 7, 26, tzinfo=UTC)
+    assert {code: day.strftime(code) for code in PINNED_DATE} == PINNED_DATE
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3"])
+def test_real_templates_that_write_earlier_turns_otherwise_teach_each_answer_as_it_is_asked_for(name: str) -> None:
+    """Each text is the template's own, and what is not learned of it is the prompt that the model would be given."""
+    golden = json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text(encoding="utf-8"))
+    tokenizer = make_chat_tokenizer(golden["template"], golden["special"], bos=golden["bos"], eos=golden["eos"])
+    (row,) = [row for row in golden["rows"] if row["title"] == "reasoning"]
+    messages = row["messages"]
+    rendered = ChatTemplate(tokenizer).rendered(Example(1, messages, (False, True, False, True)))
+    for (text, ((start, end),)), index in zip(rendered, (1, 3), strict=True):
+        assert text == tokenizer.apply_chat_template(messages[: index + 1], tokenize=False)
+        assert text[:start] == tokenizer.apply_chat_template(
+            messages[:index], tokenize=False, add_generation_prompt=True
+        )
+        assert messages[index]["content"] in text[start:end]
