@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
-from gpu.data.examine import Examination, FileFacts, Known, Outcome
+from gpu.data.examine import NOTHING_KNOWN, Examination, FileFacts, Known, Outcome
 from gpu.data.example import Problem
 from gpu.data.quality import Identity
 from gpu.data.report import PLACES, Report
@@ -26,7 +26,7 @@ def bad(line: int) -> Outcome:
     return Outcome(line, problems=(Problem("broken_json", line, "broken JSON", "{oops", "Correct it."),), raw=b"{oops")
 
 
-def examined(*outcomes: Outcome, known: Known = Known(), aside: list[bytes] | None = None, **how: Any) -> Report:
+def examined(*outcomes: Outcome, known: Known = NOTHING_KNOWN, aside: list[bytes] | None = None, **how: Any) -> Report:
     checks = CheckSettings(**how.pop("checks", {}))
     settings = JobSettings(model=ModelSettings(path="m"), data=DataSettings(**how), checks=checks)
     examination = Examination(settings, known, (aside if aside is not None else []).append)
