@@ -10,6 +10,7 @@ import typer
 
 from cli.backup import app as backup_app
 from cli.checkpoints import app as checkpoints_app
+from cli.data import app as data_app
 from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
@@ -211,6 +212,7 @@ def demo(
 
 
 app.add_typer(checkpoints_app, name="checkpoints")
+app.add_typer(data_app, name="data")
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")

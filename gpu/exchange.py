@@ -1,4 +1,4 @@
-"""What is asked of `gpu.export` and `gpu.rerun`, and what they answer. No torch: the shell speaks it too."""
+"""What is asked of `gpu.export`, `gpu.rerun` and `gpu.check`, and what they answer. No torch: the shell speaks it too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId, Number, VersionId
+from gpu.data.report import Report
 from gpu.errors import StorageFailed, WorkerError
 
 Asked = TypeVar("Asked")
@@ -94,6 +95,20 @@ class Reran(Struct, frozen=True, kw_only=True, tag="reran"):
     bits: tuple[tuple[int, Number, Number], ...]
     """(global step, loss, gradient norm) of each step."""
     environment: dict[str, str]
+
+
+class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Look through data files, as preparation would."""
+
+    home: str
+    files: tuple[str, ...]
+    settings: JobSettings
+
+
+class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
+    """What was found, a report for each file."""
+
+    reports: tuple[Report, ...]
 
 
 def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
