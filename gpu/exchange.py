@@ -1,4 +1,4 @@
-"""What is asked of `gpu.export`, `gpu.rerun` and `gpu.check`, and what they answer. No torch: the shell speaks it too."""
+"""What is asked of `gpu.export`, `gpu.rerun`, `gpu.check`, and what they answer. No torch: the shell speaks it."""
 
 from __future__ import annotations
 
