@@ -31,6 +31,7 @@ from events.settings import (
     QloraSettings,
     RetentionSettings,
     Section,
+    Severity,
     TrainingSettings,
 )
 from journal.durable import read_file
@@ -188,7 +189,13 @@ def _allowed(hint: Any) -> str:
     return _WORDS.get(hint, str(hint))
 
 
-_WORDS: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
+_WORDS: dict[object, str] = {
+    dict[str, Severity]: 'names, each with "refuse", "warn" or "off"',
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text in quotes",
+}
 
 
 def _bound(meta: Meta) -> str:
@@ -241,8 +248,6 @@ _COMMENTS: dict[str, str] = {
     "checks.learned_before_max": "as a share of all rows",
     "checks.validation": "rows of the validation set, which are left out in any case",
     "checks.validation_max": "as a share of all rows",
-    "checks.special_tokens": "text that the tokenizer takes for a special token, such as <|im_end|>",
-    "checks.unknown_keys": "keys of messages that no format knows",
     "data.packing": "put short examples into one sequence, each seeing only itself",
     "training.batch_size": "examples at once; one step learns batch_size × gradient_accumulation of them",
     "training.epochs": "how often each file is read",
@@ -286,7 +291,7 @@ def config_text(config: Config) -> str:
     for name, values in sections.items():
         table = tomlkit.table()
         for key, value in values.items():
-            if value is None:
+            if value is None or value == {}:
                 continue
             item = tomlkit.item(value)
             if comment := _COMMENTS.get(f"{name}.{key}"):
@@ -297,6 +302,10 @@ def config_text(config: Config) -> str:
             table.add(tomlkit.comment('completion = "answer"'))
         if name == "data" and config.job.data.validation is None:
             table.add(tomlkit.comment('validation = "held-out.jsonl"   # rows that are never trained on'))
+        if name == "checks" and not config.job.checks.rows:
+            table.add(
+                tomlkit.comment('rows = { same_role_twice = "off" }   # single rows, by the names that reports have')
+            )
         document.add(tomlkit.nl())
         document.add(name, table)
     return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))

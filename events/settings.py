@@ -125,10 +125,9 @@ class CheckSettings(Section, frozen=True, kw_only=True):
     validation: Severity = "warn"
     """Rows of the validation set, which are left out in any case: above this share."""
     validation_max: Portion = 0.0
-    special_tokens: Severity = "warn"
-    """Text that the tokenizer takes for one of its special tokens, such as <|im_end|>."""
-    unknown_keys: Severity = "warn"
-    """Keys of messages that no format knows."""
+    rows: dict[str, Severity] = {}
+    """What is wrong with single rows, by name (docs/data-formats.md), where it is to weigh otherwise than by itself:
+    "refuse" makes such a row a bad one."""
 
 
 class TrainingSettings(Section, frozen=True, kw_only=True):

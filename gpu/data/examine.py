@@ -29,9 +29,6 @@ SKETCHED_ROWS = 100_000
 BUCKETS = 12
 """Of the histogram of lengths: one screen."""
 
-WARNINGS: frozenset[str] = frozenset({"special_token_in_content", "message_unrecognized_key"})
-"""Problems of rows that can be learned from all the same."""
-
 Fate = Literal["whole", "truncated", "split", "dropped"]
 
 
@@ -44,6 +41,7 @@ class Outcome(NamedTuple):
     raw: bytes = b""
     """Of a bad row: as it stands in the file."""
     warnings: tuple[Problem, ...] = ()
+    """What is to be said of a row that can be learned from all the same."""
     identity: Identity | None = None
     sketch: bytes = b""
     tokens: int = 0
@@ -181,8 +179,7 @@ class Examination:
                 Finding(name="empty_file", severity="refuse", count=0, share=0.0, message="no rows", advice=advice)
             )
         checks = self._checks
-        found += self._of_warnings("special_token_in_content", checks.special_tokens)
-        found += self._of_warnings("message_unrecognized_key", checks.unknown_keys)
+        found += self._of_warnings()
         good = len(self._lines)
         if good:
             found += self._of_length(checks)
@@ -214,12 +211,11 @@ class Examination:
             found.insert(0, self._finding("too_many_bad_rows", "refuse", self.bad_rows, what, advice))
         return found
 
-    def _of_warnings(self, name: str, severity: Severity) -> list[Finding]:
-        kind = self._warned.get(name)
-        if kind is None:
-            return []
-        message, places = kind.first.what, tuple(kind.places)
-        return self._found(name, severity, kind.rows, message, kind.first.advice, places)
+    def _of_warnings(self) -> list[Finding]:
+        return [
+            self._finding(name, "warn", kind.rows, kind.first.what, kind.first.advice, tuple(kind.places))
+            for name, kind in self._warned.items()
+        ]
 
     def _of_length(self, checks: CheckSettings) -> list[Finding]:
         over = int(np.count_nonzero(np.frombuffer(self._lengths, dtype=np.int32) > self._data.max_length))
