@@ -303,9 +303,7 @@ def config_text(config: Config) -> str:
         if name == "data" and config.job.data.validation is None:
             table.add(tomlkit.comment('validation = "held-out.jsonl"   # rows that are never trained on'))
         if name == "checks" and not config.job.checks.rows:
-            table.add(
-                tomlkit.comment('rows = { same_role_twice = "off" }   # single rows, by the names that reports have')
-            )
+            table.add(tomlkit.comment('rows = { same_role_twice = "off" }   # single rows, by name'))
         document.add(tomlkit.nl())
         document.add(name, table)
     return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))
