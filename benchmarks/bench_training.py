@@ -132,13 +132,13 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
     from transformers import AutoModelForCausalLM
 
     from gpu.data.batches import Batches
-    from gpu.data.rows import read_rows
+    from gpu.data.rows import good_rows
     from gpu.data.tokens import Encoder, tokenizer_sha256
     from gpu.model import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data.max_length)
-    rows = [encoder.encode(row) for row in read_rows(home / "data" / f"{job}.jsonl", settings.data)]
+    rows = [encoder.encode(row) for row in good_rows(home / "data" / f"{job}.jsonl", settings.data)]
     batches = Batches.planned(job, tokenizer_sha256(tokenizer), len(rows), settings)
     base = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
     method, training = settings.method, settings.training

@@ -274,12 +274,12 @@ def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
 
 def _steps_with(home: Home, part: Part, line: int) -> list[int]:
     """The global steps at which the row on `line` was learned. Raises UserError if there is no row."""
-    from gpu.data.rows import read_rows
+    from gpu.data.rows import good_rows
     from gpu.errors import RowRejected
 
     path = home.data_file(part.job)
     try:
-        lines = [row.line for row in read_rows(path, part.settings.data)]
+        lines = [row.line for row in good_rows(path, part.settings.data)]
     except (OSError, RowRejected) as error:
         raise UserError(
             f"{home.relative(path)} cannot be read: {error}", "put it back: its name is its SHA-256"

@@ -10,7 +10,7 @@ from events.settings import JobSettings, Plan
 from events.values import JobId
 from gpu.crashpoints import reached
 from gpu.data.batches import Batches
-from gpu.data.rows import read_rows
+from gpu.data.rows import good_rows
 from gpu.data.tokens import Encoder, Tokens
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, YieldAsked
@@ -37,7 +37,7 @@ def prepare(
     """
     lines = _check_bytes(path, job, desk, pulse)
     encoder, tokens = Encoder(tokenizer, settings.data.max_length), Tokens()
-    for row in read_rows(path, settings.data):
+    for row in good_rows(path, settings.data):
         tokens.append(encoder.encode(row))
         reached("row_prepared")
         _pause(desk)

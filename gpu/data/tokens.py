@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
-from gpu.data.rows import Conversation, Pair, Row, Text, reject
+from gpu.data.example import Example, Problem, Row, Text, Tokenised
 from gpu.errors import RowRejected
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -57,30 +57,33 @@ class Encoder:
             case Text():
                 ids = self._with_end(self._with_first(self._ids(row.text)))
                 return ids, [1] * len(ids)
-            case Pair() if not self._has_template:
-                prompt, completion = self._with_first(self._ids(row.prompt)), self._with_end(self._ids(row.completion))
+            case Tokenised():
+                return row.ids, [int(learned) for learned in row.learned]
+            case Example() if row.plain and not self._has_template:
+                question, answer = (message["content"] for message in row.messages)
+                prompt, completion = self._with_first(self._ids(question)), self._with_end(self._ids(answer))
                 return prompt + completion, [0] * len(prompt) + [1] * len(completion)
-            case Pair():
-                turns = [("user", row.prompt), ("assistant", row.completion)]
-                return self._encode_turns(row, [{"role": role, "content": content} for role, content in turns])
-            case Conversation() if not self._has_template:
+            case Example() if not self._has_template:
                 advice = "Use rows of prompt and completion, or text; or a model with a chat template."
                 raise reject("no_chat_template", row.line, "the tokenizer has no chat template", "messages", advice)
-            case Conversation():
+            case Example():
                 return self._encode_turns(row, row.messages)
 
-    def _encode_turns(self, row: Row, messages: list[dict[str, str]]) -> tuple[list[int], list[int]]:
-        if self._marks_generation:
+    def _encode_turns(self, row: Example, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
+        spoken = [
+            learned for message, learned in zip(messages, row.train, strict=True) if message["role"] == "assistant"
+        ]
+        if self._marks_generation and all(spoken):
             marked = self._apply(row, messages, return_assistant_tokens_mask=True)
             return list(marked["input_ids"]), list(marked["assistant_masks"])
         ids = list(self._apply(row, messages)["input_ids"])
         learned = [0] * len(ids)
         for index, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if not row.train[index]:
                 continue
             if index == 0:
                 advice = "Put a user's message before it."
-                raise reject("bad_messages", row.line, "the assistant speaks first", message["content"], advice)
+                raise reject("assistant_first", row.line, "the assistant speaks first", message["content"], advice)
             prompt = list(self._apply(row, messages[:index], add_generation_prompt=True)["input_ids"])
             turn = ids if index == len(messages) - 1 else list(self._apply(row, messages[: index + 1])["input_ids"])
             if turn[: len(prompt)] != prompt or ids[: len(turn)] != turn:
@@ -97,7 +100,9 @@ class Encoder:
                 return end
         return len(turn)
 
-    def _apply(self, row: Row, messages: list[dict[str, str]], **options: Any) -> Any:
+    def _apply(self, row: Example, messages: list[dict[str, Any]], **options: Any) -> Any:
+        if row.tools is not None:
+            options["tools"] = row.tools
         try:
             return self._tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
         except (TemplateError, TypeError, ValueError) as error:
@@ -117,12 +122,13 @@ class Encoder:
 
     def _says_nothing(self, row: Row) -> bool:
         match row:
-            case Conversation():
-                return not any(turn["content"].strip() for turn in row.messages if turn["role"] == "assistant")
-            case Pair():
-                return not row.completion.strip()
+            case Example():
+                spoken = (turn for turn, learned in zip(row.messages, row.train, strict=True) if learned)
+                return not any(turn["content"].strip() or turn.get("tool_calls") for turn in spoken)
             case Text():
                 return not row.text.strip()
+            case Tokenised():
+                return not any(row.learned)
 
     def _nothing_learned(self, row: Row, truncated: bool) -> RowRejected:
         if truncated and not self._says_nothing(row):
@@ -148,12 +154,17 @@ class Encoder:
 
 def _shown(row: Row) -> str:
     match row:
-        case Conversation():
+        case Example():
             return json.dumps(row.messages, ensure_ascii=False)
-        case Pair():
-            return row.prompt
         case Text():
             return row.text
+        case Tokenised():
+            return str(row.ids[:20])
+
+
+def reject(problem: str, line: int, what: str, seen: str, advice: str) -> RowRejected:
+    """The refusal of a row, in the words that a person reads."""
+    return RowRejected(problem, line, Problem(problem, line, what, seen, advice).message)
 
 
 class Tokens:
