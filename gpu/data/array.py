@@ -94,8 +94,9 @@ def _element(text: _Text) -> Record:
         if len(text.data) - text.at > source.LONGEST_BYTES:
             raise too_long(line)
         if not text.more():
-            what = f"the file ends within the element that begins in line {line}: it is incomplete"
-            raise Stop("truncated_file", None, what, "Copy or download it once more, then add it again.")
+            what = f"the element that begins in line {line} goes on to the end of the file"
+            advice = "The file is incomplete, or a quote or a bracket is missing there. Correct it, then add it again."
+            raise Stop("truncated_file", None, what, advice)
     if end - text.at > source.LONGEST_BYTES:
         raise too_long(line)
     return Record(line, text.pass_to(end), column)

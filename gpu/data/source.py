@@ -166,8 +166,8 @@ def _unpacked(stream: Stream) -> Iterator[bytes]:
 def _look(head: bytes, *, packed: bool) -> None:
     """Stop at what would only give one broken line after another."""
     wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
-    if wide is None and len(head) >= 4 and (head[0] == 0) != (head[1] == 0):
-        wide = "UTF-16, by its NUL bytes"
+    if wide is None and len(head) >= 4 and ((head[0] == 0) != (head[1] == 0) or (head[:3] == b"\0\0\0" and head[3])):
+        wide = "UTF-16 or UTF-32, by its NUL bytes"
     if wide is not None:
         advice = "Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`, then add the new file."
         raise Stop("wrong_encoding", None, f"the file is {wide}; keepstep reads UTF-8", advice)

@@ -31,7 +31,7 @@ _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?P<half>[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
     re.DOTALL,
 )
-_BEGUN = re.compile(r"|-|[.eE]|[eE][+-]|tr?u?|fa?l?s?|nu?l?|\\|\\?u[0-9a-fA-F]{0,3}")
+_BEGUN = re.compile(r"|-|[.eE]|[eE][+-]|tr?u?|fa?l?s?|nu?l?|\\|\\?u[0-9a-fA-F]{0,4}")
 """What may be left of a number, a word or an escape that goes on."""
 
 
