@@ -14,7 +14,7 @@ _ADVICE = "Correct the line or remove it."
 
 def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, found: Findings) -> None:
     """Tell `found` what is unusual in the order of `messages`, as they are in an Example."""
-    before = None
+    before, begun = None, False
     calls = _Calls(tools, found)
     for number, message in enumerate(messages, start=1):
         role = message["role"]
@@ -26,7 +26,7 @@ def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | No
             if before not in (None, "system"):
                 what = f"message {number} is the system's, behind others"
                 found.add("system_not_first", what, message["content"], "Many templates put it first, or refuse it.")
-        elif role == "assistant" and before in (None, "system"):
+        elif role == "assistant" and not begun:
             advice = "Put a user's message before it; or is it a row of `text`?"
             found.add("assistant_first", "the assistant speaks first", message["content"], advice)
         elif role == before and role != "tool":
@@ -34,7 +34,7 @@ def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | No
             found.add("same_role_twice", what, message["content"], "Many templates expect them to take turns.")
         if "tool_calls" in message:
             calls.made(number, message["tool_calls"])
-        before = role
+        before, begun = role, begun or role != "system"
 
 
 class _Calls:

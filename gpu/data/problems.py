@@ -125,6 +125,7 @@ def kind_of(value: Any) -> str:
         bool: "a truth value",
         int: "a number",
         float: "a number",
+        bytes: "binary data",
         type(None): "null",
     }
     return names.get(type(value), f"a {type(value).__name__}")

@@ -77,11 +77,12 @@ def _call(call: Any, where: str, found: Findings) -> dict[str, Any] | None:
     if not isinstance(name, str) or not name:
         found.add("bad_tool_call", f"a tool call of {where} names no function", call, _CALL_ADVICE)
         return None
-    if isinstance(arguments, str) and arguments.strip():
+    if isinstance(arguments, str) and not arguments.isspace() and arguments:
         arguments = _parsed(arguments, f"the arguments of the call of {name!r} in {where}", "bad_tool_call", found)
         if arguments is None:
             return None
-    arguments = arguments or {}  # a function without parameters is called with null, "" or nothing
+    if arguments is None or isinstance(arguments, str):
+        arguments = {}  # a function without parameters is called with nothing
     if not isinstance(arguments, dict):
         what = f"the arguments of the call of {name!r} in {where} must be an object, they are {kind_of(arguments)}"
         found.add("bad_tool_call", what, call, _CALL_ADVICE)

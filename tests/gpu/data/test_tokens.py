@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 
-from gpu.data.rows import Conversation, Pair, Row, Text
+from gpu.data.example import Example, Row, Text, Tokenised
 from gpu.data.tokens import Encoded, Encoder, Tokens, tokenizer_sha256
 from gpu.errors import RowRejected
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
-DIALOGUE = Conversation(
+
+def pair(line: int, prompt: str, completion: str) -> Example:
+    """As `prompt` and `completion` are read."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    return Example(line, messages, (False, True), plain=True)
+
+
+DIALOGUE = Example(
     5,
     [
         {"role": "system", "content": "be kind"},
@@ -20,6 +27,7 @@ DIALOGUE = Conversation(
         {"role": "user", "content": "two?"},
         {"role": "assistant", "content": "2"},
     ],
+    (False, False, True, False, True),
 )
 
 
@@ -41,12 +49,23 @@ def test_only_the_assistant_is_learned_in_every_turn_with_its_end(template: str)
     assert learned == "1<|end|>2<|end|>"
 
 
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
+def test_a_turn_that_is_flagged_off_is_not_learned(template: str) -> None:
+    only_last = Example(5, DIALOGUE.messages, (False, False, False, False, True))
+    assert split(make_tokenizer(template), only_last)[1] == "2<|end|>"
+
+
+def test_token_ids_are_taken_as_they_are() -> None:
+    encoded = Encoder(make_tokenizer(), 1024).encode(Tokenised(5, [7, 8, 9], [False, True, True]))
+    assert encoded == ([7, 8, 9], [0, 1, 1], False)
+
+
 def test_a_pair_is_a_user_and_an_assistant_where_there_is_a_template() -> None:
-    assert split(make_tokenizer(), Pair(1, "p", "c")) == ("<|user|>p<|end|>\n<|assistant|>c<|end|>\n", "c<|end|>")
+    assert split(make_tokenizer(), pair(1, "p", "c")) == ("<|user|>p<|end|>\n<|assistant|>c<|end|>\n", "c<|end|>")
 
 
 def test_a_pair_without_a_template_is_prompt_completion_end() -> None:
-    assert split(make_tokenizer(None), Pair(1, "p", "c")) == ("pc<|end|>", "c<|end|>")
+    assert split(make_tokenizer(None), pair(1, "p", "c")) == ("pc<|end|>", "c<|end|>")
 
 
 def test_text_is_learned_whole_and_gets_one_end() -> None:
@@ -63,7 +82,7 @@ def test_a_tokenizer_that_begins_texts_by_itself_begins_them_once() -> None:
     )
     assert split(tokenizer, Text(1, "a"))[0] == "<|begin|>a<|end|>"
     assert split(tokenizer, Text(1, "<|begin|>a"))[0] == "<|begin|>a<|end|>"
-    assert split(tokenizer, Pair(1, "p", "c"))[0] == "<|begin|>pc<|end|>"
+    assert split(tokenizer, pair(1, "p", "c"))[0] == "<|begin|>pc<|end|>"
 
 
 def test_too_long_rows_are_cut_at_the_end_and_counted() -> None:
@@ -86,11 +105,11 @@ def test_the_first_token_of_a_row_is_never_counted_as_learned() -> None:
     [
         (UNSTABLE_TEMPLATE, DIALOGUE, "template_not_prefix_stable", "before message 3"),
         (None, DIALOGUE, "no_chat_template", "no chat template"),
-        (PLAIN_TEMPLATE, Conversation(5, DIALOGUE.messages[:2]), "no_trainable_tokens", "answer is empty"),
-        (PLAIN_TEMPLATE, Pair(5, "p", " "), "no_trainable_tokens", "answer is empty"),
+        (PLAIN_TEMPLATE, Example(5, DIALOGUE.messages[:2], (False, False)), "no_trainable_tokens", "answer is empty"),
+        (PLAIN_TEMPLATE, pair(5, "p", " "), "no_trainable_tokens", "answer is empty"),
         (PLAIN_TEMPLATE, Text(5, "\n"), "no_trainable_tokens", "answer is empty"),
-        (PLAIN_TEMPLATE, Pair(5, "p" * 70, "c"), "no_trainable_tokens", "max_length = 64"),
-        (PLAIN_TEMPLATE, Conversation(5, DIALOGUE.messages[2:3]), "bad_messages", "speaks first"),
+        (PLAIN_TEMPLATE, pair(5, "p" * 70, "c"), "no_trainable_tokens", "max_length = 64"),
+        (PLAIN_TEMPLATE, Example(5, DIALOGUE.messages[2:3], (True,)), "assistant_first", "speaks first"),
         ("{{ raise_exception('no systems here') }}", DIALOGUE, "template_refused", "no systems here"),
     ],
 )
@@ -112,5 +131,5 @@ def test_the_fingerprint_follows_tokenizer_and_template() -> None:
 def test_the_fingerprint_does_not_change_with_use() -> None:
     tokenizer = make_tokenizer()
     before = tokenizer_sha256(tokenizer)
-    Encoder(tokenizer, 64).encode(Pair(1, "p", "c"))
+    Encoder(tokenizer, 64).encode(pair(1, "p", "c"))
     assert tokenizer_sha256(tokenizer) == before
