@@ -15,6 +15,13 @@ from gpu.data import source
 from gpu.data.source import Record, Stop, too_long
 
 _INSIDE = re.compile(rb'"(?:[^"\\\n]++|\\[^\n])*+(?P<end>"|\n|\\\n)?|[\[{]|(?P<close>[\]}])')
+_STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
+_SHALLOW = rb"[{\[](?:[^\"{}\[\]]++|" + _STRING + rb")*+[}\]]"
+for _ in range(4):
+    _SHALLOW = rb"[{\[](?:[^\"{}\[\]]++|" + _STRING + rb"|" + _SHALLOW + rb")*+[}\]]"
+_WHOLE = re.compile(_SHALLOW)
+"""An element of brackets within each other, five deep at most: nearly every one, and in one go."""
+
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _SCALAR_END = re.compile(rb"[,\]\n]")
 _CONTINUATION = bytes(range(0x80, 0xC0))
@@ -107,6 +114,9 @@ def _end(data: bytes, start: int) -> int | None:
     if data[start : start + 1] not in (b"{", b"[", b'"'):
         ended = _SCALAR_END.search(data, start + 1)
         return ended.start() if ended else None
+    whole = _WHOLE.match(data, start)
+    if whole is not None:
+        return whole.end()
     depth = 0
     for match in _INSIDE.finditer(data, start):
         if match.lastgroup == "close":
