@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
-from gpu.data.example import Problem
+from gpu.data.example import EXCERPT_CHARACTERS, Problem
 
 Level = Literal["file", "broken", "refuse", "warn"]
 """
@@ -86,6 +86,9 @@ PROBLEMS = {
     "special_tokens": Kind("warn", "The content has special tokens of the model written out, which end turns early."),
 }
 
+SEEN_CHARACTERS = 8 * EXCERPT_CHARACTERS + 1
+"""Of a row, kept with a problem: as many as an excerpt is made of, and one that tells that there are more."""
+
 WARNED = frozenset(name for name, kind in PROBLEMS.items() if kind.level == "warn")
 """What does not make a row bad by itself."""
 
@@ -101,7 +104,7 @@ class Findings:
 
     def add(self, name: str, what: str, seen: Any = "", advice: str = "") -> None:
         """A problem of the row; `seen` as it is in the file, or a value."""
-        self.problems.append(Problem(name, self.line, what, shown(seen), advice))
+        self.problems.append(Problem(name, self.line, what, shown(seen)[:SEEN_CHARACTERS], advice))
 
     @property
     def broken(self) -> bool:

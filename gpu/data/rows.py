@@ -17,9 +17,9 @@ from typing import Any
 
 from events.settings import DataSettings
 from gpu.data import strict
-from gpu.data.example import BadRow, Example, Problem, Row
+from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Example, Problem, Row
 from gpu.data.formats import Format, format_of, preference, read_fields, recognise
-from gpu.data.problems import PROBLEMS, WARNED, Findings, kind_of, shown
+from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of, shown
 from gpu.data.source import Record, records
 from gpu.errors import RowRejected
 
@@ -115,7 +115,7 @@ def special_tokens(row: Row, tokens: Sequence[str]) -> Problem | None:
         if match:
             advice = "A tokenizer reads it as the real one: a turn may end there. Remove it, or turn the check off."
             what = f"message {number} has the special token {match[0]} written out"
-            return Problem("special_tokens", row.line, what, said[max(0, match.start() - 30) :], advice)
+            return Problem("special_tokens", row.line, what, _around(said, match.start()), advice)
     return None
 
 
@@ -143,7 +143,7 @@ def _examine(
             if type(fields) is not dict:
                 advice = 'A row looks like {"prompt": "…", "completion": "…"}.'
                 what = f"this is {kind_of(fields)}, not a JSON object"
-                return None, (Problem("data_type", record.line, what, text, advice),), form
+                return None, (Problem("data_type", record.line, what, text[:SEEN_CHARACTERS], advice),), form
     found = Findings(record.line)
     chosen = recognise(fields, found) if form is None else format_of(form, settings)
     if chosen is None or (form is not None and _is_other(fields, chosen, found)):
@@ -202,7 +202,15 @@ def _fault(record: Record, text: str, fault: strict.Fault) -> Problem:
         advice = "Does the object go on in the next line? `jq -c . FILE` puts each on one line. Or correct the line."
     elif fault.name == "broken_json" and fault.position == 0 and record.line == 1:
         advice = 'Is it text and not JSON? Then set [data] format = "plain_text" in keepstep.toml. ' + _WHOLE
-    return Problem(name, record.line + line - 1, what, text, advice, column)
+    return Problem(name, record.line + line - 1, what, _around(text, fault.position), advice, column)
+
+
+def _around(text: str, position: int) -> str:
+    """The beginning of `text`; or, where that does not show `position`, what is around it."""
+    before = EXCERPT_CHARACTERS // 2
+    if position < before:
+        return text[:SEEN_CHARACTERS]
+    return f"…{text[position - before : position + SEEN_CHARACTERS]}"
 
 
 def _judge(record: Record, row: Row | None, problems: tuple[Problem, ...], tolerated: Container[str]) -> Row | BadRow:

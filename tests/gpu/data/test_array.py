@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.data import source
@@ -25,6 +25,7 @@ def take(data: bytes, size: int = 2**18) -> list[Record]:
     return list(elements(iter([data[at : at + size] for at in range(0, len(data), size)])))
 
 
+@settings(deadline=None, database=None)
 @given(
     values=st.lists(VALUES, max_size=6),
     indent=st.sampled_from([None, 0, 2]),

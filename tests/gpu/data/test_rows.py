@@ -104,6 +104,18 @@ def test_a_bad_row_is_told_by_name_line_and_column_and_the_rest_is_read(
     assert len(found.message.splitlines()[0]) < 240
 
 
+def test_a_message_shows_the_place_and_not_the_whole_row(take: Take) -> None:
+    (bad,) = take(b'{"prompt": "' + b"p" * 10_000 + b'", "completion": oops, "more": "' + b"m" * 10_000 + b'"}')
+    assert isinstance(bad, BadRow)
+    first = bad.problems[0].message.splitlines()[0]
+    assert "oops" in first
+    assert len(first) < 160
+    assert len(bad.problems[0].seen) < 1000
+    (bad,) = take(b'{"a": "' + b"x" * 10_000 + b'"}')
+    assert isinstance(bad, BadRow)
+    assert len(bad.problems[0].message.splitlines()[0]) < 160
+
+
 def test_all_that_is_wrong_with_a_row_is_told(take: Take) -> None:
     messages = [{"role": "wizard", "content": "c"}, {"role": "user"}, "hello", {"role": "user", "content": "", "x": 1}]
     (bad,) = take([{"messages": messages}])

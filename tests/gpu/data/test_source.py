@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.data import source
@@ -87,6 +87,7 @@ def test_an_empty_file_has_no_records(take: Take, data: bytes) -> None:
     assert take(data) == []
 
 
+@settings(deadline=None, database=None)
 @given(data=st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b" ", b"bc" * 20])).map(b"".join), size=st.integers(1, 9))
 def test_lines_are_the_same_however_they_are_read(data: bytes, size: int) -> None:
     chunks = iter([data[at : at + size] for at in range(0, len(data), size)])

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.data.strict import DEEPEST, NotStrict, loads, place
@@ -175,11 +175,13 @@ VALUES = st.recursive(
 """`st.text()` draws no surrogates."""
 
 
+@settings(deadline=None, database=None)
 @given(VALUES, st.booleans(), st.sampled_from([None, 0, 3]))
 def test_whatever_json_writes_is_read_back(value: Any, ascii_only: bool, indent: int | None) -> None:
     assert loads(json.dumps(value, ensure_ascii=ascii_only, indent=indent)) == value
 
 
+@settings(deadline=None, database=None)
 @given(st.data())
 def test_a_damaged_text_is_refused_or_agreed_upon(data: st.DataObject) -> None:
     """One character is put in, taken out or changed: never another value than json's, never another error."""
@@ -189,11 +191,13 @@ def test_a_damaged_text_is_refused_or_agreed_upon(data: st.DataObject) -> None:
     agreed_or_refused(text[:at] + put + text[at + data.draw(st.integers(0, 1)) :])
 
 
+@settings(deadline=None, database=None)
 @given(st.text(alphabet='{}[],:"\\ \n01-.eEntrufalsNÍé', max_size=30))
 def test_any_text_is_refused_or_agreed_upon(text: str) -> None:
     agreed_or_refused(text)
 
 
+@settings(deadline=None, database=None)
 @given(st.lists(st.sampled_from(["\\ud83d", "\\ude00", "\\\\", "\\n", "ud83d", "x", "\\uD800", "\\udfff"]), max_size=8))
 def test_half_characters_are_found_behind_any_escapes(pieces: list[str]) -> None:
     text = '"' + "".join(pieces) + '"'
