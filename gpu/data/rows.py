@@ -40,10 +40,10 @@ def read(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED)
             return
         empty = False
         row, problems, form_of_row = _examine(record, form, settings)
-        judged = _judge(record, row, problems, tolerated) if problems else row
+        judged = row if row is not None and not problems else _judge(record, row, problems, tolerated)
         if form is None and not isinstance(judged, BadRow):
             form = form_of_row
-        yield judged  # type: ignore[misc]  # a row without problems is there
+        yield judged
     if empty:
         advice = "Put one JSON object on each line, then add it again."
         yield Problem("empty_file", None, "The file has no rows", "", advice)

@@ -90,7 +90,7 @@ class Stream(Protocol):
     def read1(self, size: int, /) -> bytes: ...
 
 
-class Stop(Exception):  # noqa: N818, RUF100
+class Stop(Exception):
     """The file cannot be read on. Data: `problem`."""
 
     def __init__(self, name: str, line: int | None, what: str, advice: str, column: int | None = None) -> None:

@@ -47,7 +47,7 @@ class Fault(NamedTuple):
     """Whether the text might be the beginning of one that is right."""
 
 
-class NotStrict(ValueError):  # noqa: N818, RUF100
+class NotStrict(ValueError):
     """The text is refused. Data: `faults`, at least one, in the order of the text."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:

@@ -77,7 +77,7 @@ def _call(call: Any, where: str, found: Findings) -> dict[str, Any] | None:
     if not isinstance(name, str) or not name:
         found.add("bad_tool_call", f"a tool call of {where} names no function", call, _CALL_ADVICE)
         return None
-    if isinstance(arguments, str) and not arguments.isspace() and arguments:
+    if isinstance(arguments, str) and arguments.strip():
         arguments = _parsed(arguments, f"the arguments of the call of {name!r} in {where}", "bad_tool_call", found)
         if arguments is None:
             return None
