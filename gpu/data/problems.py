@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a data file before it is tokenised: the names, what they mean, how bad they are.
+"""Everything that can be wrong with a data file as it is read: the names, what they mean, how bad they are.
 
 The names are for scripts and for `[checks]`; where OpenAI's published checker of chat data has a name, it is that one.
 `docs/data-formats.md` has this table for people, and a test holds the two together.
@@ -82,8 +82,6 @@ PROBLEMS = {
     "duplicate_tool_call_id": Kind("refuse", "Two calls of one message have the same id."),
     "unknown_tool_call_id": Kind("refuse", "A tool answers a call that is not there, or was answered."),
     "unanswered_tool_call": Kind("warn", "The conversation goes on although a call has no answer."),
-    # -- found once the tokenizer is known
-    "special_tokens": Kind("warn", "The content has special tokens of the model written out, which end turns early."),
 }
 
 SEEN_CHARACTERS = 8 * EXCERPT_CHARACTERS + 1

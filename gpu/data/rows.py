@@ -9,17 +9,15 @@ guessed row by row, and a stray row of another format is told.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from events.settings import DataSettings
 from gpu.data import strict
-from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Example, Problem, Row
+from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Problem, Row
 from gpu.data.formats import Format, format_of, preference, read_fields, recognise
-from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of, shown
+from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of
 from gpu.data.source import Record, records
 from gpu.errors import RowRejected
 
@@ -97,32 +95,6 @@ def good_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             problem = row if isinstance(row, Problem) else row.problems[0]
             raise RowRejected(problem.name, problem.line, problem.message)
         yield row
-
-
-def special_tokens(row: Row, tokens: Sequence[str]) -> Problem | None:
-    """Whether the messages of a row have any of `tokens` (of the model) written out in what they say.
-
-    In `text` and in token ids they are meant: such rows are often made by a chat template.
-    """
-    pattern = _any_of(tuple(tokens))
-    if pattern is None or not isinstance(row, Example):
-        return None
-    for number, message in enumerate(row.messages, start=1):
-        said = message["content"]
-        if "tool_calls" in message:
-            said += shown(message["tool_calls"])
-        match = pattern.search(said)
-        if match:
-            advice = "A tokenizer reads it as the real one: a turn may end there. Remove it, or turn the check off."
-            what = f"message {number} has the special token {match[0]} written out"
-            return Problem("special_tokens", row.line, what, _around(said, match.start()), advice)
-    return None
-
-
-@lru_cache(maxsize=8)
-def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
-    named = sorted({token for token in tokens if token}, key=lambda token: (-len(token), token))
-    return re.compile("|".join(map(re.escape, named))) if named else None
 
 
 def _examine(

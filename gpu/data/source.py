@@ -107,9 +107,24 @@ def records(path: Path, *, plain_text: bool = False) -> Iterator[Record | Proble
             yield stopped.problem
 
 
+def container_of(path: Path, *, plain_text: bool = False) -> str:
+    """What the file at `path` is, in words: "JSON Lines", "JSON array in gzip", … Raises OSError."""
+    with path.open("rb") as file:
+        head = _head(file)
+        if head.startswith(b"PAR1"):
+            return "Parquet"
+        stream = _stream(file, head)
+        packed = "" if stream is file else " in zstd" if _is_zstd(head) else " in gzip"
+        try:
+            inside = _beginning(_unpacked(stream))
+        except Stop:
+            return f"damaged data{packed}"
+        inner = "plain text" if plain_text else "JSON array" if _is_array(inside) else "JSON Lines"
+        return inner + packed
+
+
 def _records(file: BufferedReader, path: Path, plain_text: bool) -> Iterator[Record]:
-    head = file.read(HEAD_BYTES)
-    file.seek(0)
+    head = _head(file)
     if head.startswith(b"PAR1"):
         if plain_text:
             raise _foreign("a Parquet file")
@@ -119,13 +134,29 @@ def _records(file: BufferedReader, path: Path, plain_text: bool) -> Iterator[Rec
         return
     stream = _stream(file, head)
     chunks = _chunks(stream) if stream is file else _unpacked(stream)
+    first = _beginning(chunks)
+    _look(first, packed=stream is not file)
+    yield from _splitter(first, plain_text)(chain([first.removeprefix(_BOM)], chunks))
+
+
+def _head(file: BufferedReader) -> bytes:
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _beginning(chunks: Iterator[bytes]) -> bytes:
+    """The first chunk, and more if it is very short."""
     first = b""
     for chunk in chunks:
         first += chunk
         if len(first) >= HEAD_BYTES:
             break
-    _look(first, packed=stream is not file)
-    yield from _splitter(first, plain_text)(chain([first.removeprefix(_BOM)], chunks))
+    return first
+
+
+def _is_array(head: bytes) -> bool:
+    return head.removeprefix(_BOM).lstrip().startswith(b"[")
 
 
 def _stream(file: BufferedReader, head: bytes) -> Any:
@@ -187,7 +218,7 @@ def _foreign(name: str) -> Stop:
 def _splitter(head: bytes, plain_text: bool) -> Callable[[Iterator[bytes]], Iterator[Record]]:
     if plain_text:
         return _paragraphs
-    if head.removeprefix(_BOM).lstrip().startswith(b"["):
+    if _is_array(head):
         from gpu.data.array import elements  # the two know each other; this one is read first
 
         return elements

@@ -20,8 +20,8 @@ def test_the_page_has_every_problem_with_its_level_and_meaning() -> None:
 
 
 def test_every_problem_that_the_code_names_is_in_the_table_and_the_other_way_round() -> None:
-    modules = [path for path in (ROOT / "gpu" / "data").glob("*.py") if path.name != "problems.py"]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in modules)
+    reading = ("source", "array", "parquet", "strict", "rows", "formats", "turns", "order", "tools")
+    text = "\n".join((ROOT / "gpu" / "data" / f"{name}.py").read_text(encoding="utf-8") for name in reading)
     named = set(re.findall(r'(?:add|Stop|Problem|Fault)\(\s*"(\w+)"', text))
     assert named <= {*PROBLEMS}
     assert {name for name in PROBLEMS if f'"{name}"' not in text} == set()

@@ -13,9 +13,9 @@ import pytest
 from pyarrow import parquet
 
 from events.settings import DataSettings
-from gpu.data.example import BadRow, Example, Problem, Row, Text, Tokenised
+from gpu.data.example import BadRow, Example, Problem, Row, Text
 from gpu.data.problems import WARNED
-from gpu.data.rows import examine, first_format, good_rows, parse, read, special_tokens
+from gpu.data.rows import examine, first_format, good_rows, parse, read
 from gpu.data.source import Record, records
 from gpu.errors import RowRejected
 
@@ -254,19 +254,3 @@ def test_the_first_problem_is_raised_where_none_may_be(tmp_path: Path) -> None:
     with pytest.raises(RowRejected) as refused:
         list(good_rows(file, DataSettings()))
     assert (refused.value.problem, refused.value.line) == ("empty_file", None)
-
-
-def test_special_tokens_are_found_in_whatever_a_message_says() -> None:
-    tokens = ["<|end|>", "<|end|>x", "", "[INST]"]
-    said = [*TURNS[:1], {"role": "assistant", "content": "so <|end|>x it ends"}]
-    problem = special_tokens(Example(3, said, (False, True)), tokens)
-    assert problem is not None
-    assert (problem.name, problem.line) == ("special_tokens", 3)
-    assert "message 2 has the special token <|end|>x" in problem.what
-    call = {"function": {"name": "f", "arguments": {"a": "[INST]"}}}
-    calling = [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [call]}]
-    assert special_tokens(Example(3, calling, (False, True)), tokens) is not None
-    assert special_tokens(Example(3, TURNS, (False, True)), tokens) is None
-    assert special_tokens(Example(3, said, (False, True)), []) is None
-    assert special_tokens(Text(3, "<|end|>"), tokens) is None
-    assert special_tokens(Tokenised(3, [1], [True]), tokens) is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gpu.data import source
 from gpu.data.example import Problem
-from gpu.data.source import Record, records
+from gpu.data.source import Record, container_of, records
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -80,6 +80,24 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_still_counted(t
         Record(4, b"2\r"),
         Record(6, b"3", whole=False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "name"),
+    [
+        (LINES, {}, "JSON Lines"),
+        (b" [{}]", {}, "JSON array"),
+        (gzip.compress(LINES), {}, "JSON Lines in gzip"),
+        (zstd.compress(b"[{}]"), {}, "JSON array in zstd"),
+        (gzip.compress(b"[1]"), {"plain_text": True}, "plain text in gzip"),
+        (b"PAR1", {}, "Parquet"),
+        (gzip.compress(LINES)[:12], {}, "damaged data in gzip"),
+        (b"", {}, "JSON Lines"),
+    ],
+)
+def test_a_container_has_a_name(tmp_path: Path, data: bytes, options: dict[str, bool], name: str) -> None:
+    (tmp_path / "file").write_bytes(data)
+    assert container_of(tmp_path / "file", **options) == name
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf", gzip.compress(b""), zstd.compress(b"")])
