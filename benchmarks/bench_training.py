@@ -133,13 +133,12 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
 
     from gpu.data.batches import Batches
     from gpu.data.encode import Encoder, tokenizer_sha256
-    from gpu.data.prepare import example_of
-    from gpu.data.rows import read_rows
+    from gpu.data.rows import good_rows
     from gpu.model import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data)
-    read = [example_of(row) for row in read_rows(home / "data" / f"{job}.jsonl", settings.data)]
+    read = list(good_rows(home / "data" / f"{job}.jsonl", settings.data))
     rows = [piece for encoding in encoder.encode_many(read) for piece in encoding.pieces]
     batches = Batches.planned(job, tokenizer_sha256(tokenizer), len(rows), settings)
     base = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)

@@ -115,12 +115,13 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
 
 
 def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
-    """Where rows with these bytes (a line, without what ends it) stand in the files that were learned."""
+    """Where rows with these bytes (a line without what ends it, an element of an array) stand in what was learned."""
+    from gpu.data.source import Record, records
+
     for part in parts:
-        with home.data_file(part.job).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if hashlib.sha256(line.rstrip(b"\r\n")).hexdigest() == sha256:
-                    yield part, number
+        for record in records(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
+            if isinstance(record, Record) and hashlib.sha256(record.raw.rstrip(b"\r")).hexdigest() == sha256:
+                yield part, record.line
 
 
 def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
@@ -273,13 +274,14 @@ def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
 
 
 def _steps_with(home: Home, part: Part, line: int) -> list[int]:
-    """The global steps at which the row on `line` was learned. Raises UserError if there is no row."""
-    from gpu.data.rows import read_rows
+    """The global steps at which the row on `line` was learned, or those, where an array has several on one. Raises
+    UserError if there is none."""
+    from gpu.data.rows import good_rows
     from gpu.errors import RowRejected
 
     path = home.data_file(part.job)
     try:
-        lines = [row.line for row in read_rows(path, part.settings.data)]
+        lines = [row.line for row in good_rows(path, part.settings.data)]
     except (OSError, RowRejected) as error:
         raise UserError(
             f"{home.relative(path)} cannot be read: {error}", "put it back: its name is its SHA-256"
@@ -288,15 +290,17 @@ def _steps_with(home: Home, part: Part, line: int) -> list[int]:
         raise UserError(
             f"{part.name} has no row on line {line}", f"its rows are on the lines {lines[0]} to {lines[-1]}"
         )
-    row, plan = lines.index(line), _plan_of(part)
+    plan = _plan_of(part)
     if plan.sha256 != part.plan.batches_sha256:
         raise UserError(
             f"this keepstep orders the rows of {part.name} otherwise than the one that learned it",
             f"ask keepstep {part.keepstep}",
         )
     steps = [
-        (epoch - 1) * plan.steps_per_epoch + plan.order(epoch).index(row) // plan.rows_per_step + 1
+        (epoch - 1) * plan.steps_per_epoch + place // plan.rows_per_step + 1
         for epoch in range(1, plan.epochs + 1)
+        for place, row in enumerate(plan.order(epoch))
+        if lines[row] == line
     ]
     return [part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to]
 

@@ -11,9 +11,8 @@ from events.values import JobId
 from gpu.crashpoints import reached
 from gpu.data.batches import Batches
 from gpu.data.encode import Encoder
-from gpu.data.example import Example, Problem, Row, Text
-from gpu.data.rows import Conversation, Pair, read_rows
-from gpu.data.rows import Row as RowRead
+from gpu.data.example import Problem
+from gpu.data.rows import good_rows
 from gpu.data.tokens import Tokens
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, RowRejected, YieldAsked
@@ -40,8 +39,8 @@ def prepare(
     """
     lines = _check_bytes(path, job, desk, pulse)
     encoder, tokens = Encoder(tokenizer, settings.data), Tokens()
-    for row in read_rows(path, settings.data):
-        encoding = encoder.encode(example_of(row))
+    for row in good_rows(path, settings.data):
+        encoding = encoder.encode(row)
         if encoding.problem is not None:
             raise _rejection(encoding.problem)
         for piece in encoding.pieces:
@@ -62,19 +61,6 @@ def prepare(
         batches_sha256=batches.sha256,
     )
     return PreparedJob(job, settings, tokens, batches, plan)
-
-
-def example_of(row: RowRead) -> Row:
-    """A row as it is read, in the form that is encoded."""
-    match row:
-        case Conversation():
-            learned = tuple(message["role"] == "assistant" for message in row.messages)
-            return Example(row.line, [dict(message) for message in row.messages], learned)
-        case Pair():
-            turns = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
-            return Example(row.line, turns, (False, True), plain=True)
-        case _:
-            return Text(row.line, row.text)
 
 
 def _rejection(problem: Problem) -> RowRejected:

@@ -1,211 +1,195 @@
-"""A data file, line by line, to rows that can be learned from; and what is said when a line cannot.
+"""A data file to rows that can be learned from; and of every row that cannot, all that is wrong with it.
 
-One JSON object a line, in UTF-8. Blank lines are skipped. All rows of a file have one format: that of its first row,
-or the one that the settings name. Every refusal names the line, what is wrong with it, and what to do.
+`read` is for one process. Where several share the work, one of them splits the file (`gpu.data.source.records`) and
+finds its format (`first_format`); `examine` is a pure function of a record, for the others.
+
+All rows of a file have one format: the one that the settings name, or that of its first good row. So nothing is
+guessed row by row, and a stray row of another format is told.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from events.settings import DataSettings
+from gpu.data import strict
+from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Problem, Row
+from gpu.data.formats import Format, format_of, preference, read_fields, recognise
+from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of
+from gpu.data.source import Record, records
 from gpu.errors import RowRejected
 
-EXCERPT_CHARACTERS = 80
-"""Enough to recognise a line, short enough to stay on one."""
-
-ROLES = ("system", "user", "assistant")
-
-KNOWN_FORMATS = (
-    "messages (role, content)",
-    "prompt + completion",
-    "instruction (+ input) + output",
-    "text",
-    "or name your own fields in keepstep.toml: [data] prompt = …, completion = …",
-)
+_WHOLE = "Each line must be one whole JSON object. Correct the line or remove it, then add the file again."
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """The format `messages`."""
+def read(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED) -> Iterator[Row | BadRow | Problem]:
+    """The rows of the file at `path`, good and bad, in its order.
 
-    line: int
-    messages: list[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A question and its answer: `prompt`/`completion`, `instruction`/`output`, or mapped fields."""
-
-    line: int
-    prompt: str
-    completion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The format `text`: all of it is learned."""
-
-    line: int
-    text: str
+    A Problem is one of the file as a whole; it comes last, and the file should be refused. `tolerated`: as in `parse`.
+    Raises OSError.
+    """
+    form = named_format(settings)
+    empty = True
+    for record in records(path, plain_text=settings.format == "plain_text"):
+        if isinstance(record, Problem):
+            yield record
+            return
+        empty = False
+        row, problems, form_of_row = _examine(record, form, settings)
+        judged = row if row is not None and not problems else _judge(record, row, problems, tolerated)
+        if form is None and not isinstance(judged, BadRow):
+            form = form_of_row
+        yield judged
+    if empty:
+        advice = "Put one JSON object on each line, then add it again."
+        yield Problem("empty_file", None, "The file has no rows", "", advice)
 
 
-Row = Conversation | Pair | Text
+def parse(record: Record, form: str | None, settings: DataSettings, tolerated: Container[str] = WARNED) -> Row | BadRow:
+    """The row that a record is. `form`: the format of its file; None: whichever it has.
+
+    `tolerated`: names of problems that do not make a row bad, where a row can be made at all.
+    """
+    row, problems = examine(record, form, settings)
+    return _judge(record, row, problems, tolerated)
 
 
-def read_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
-    """The rows of the file at `path`. Raises RowRejected, and OSError."""
-    chosen: str | None = None
-    with path.open("rb") as file:
-        for line, data in enumerate(file, start=1):
-            text = _text(line, data)
-            if not text.strip():
-                continue
-            fields = _object(line, text)
-            chosen = chosen or _format(line, fields, settings)
-            yield _row(line, fields, chosen, settings)
-    if chosen is None:
-        raise RowRejected(
-            "empty_file", None, "The file has no rows. Put one JSON object on each line, then add it again."
-        )
+def examine(record: Record, form: str | None, settings: DataSettings) -> tuple[Row | None, tuple[Problem, ...]]:
+    """The row that a record is, and everything to be said about it. None: no row can be made of it.
+
+    So a row with problems is one that can be learned from: whether it is, is for the caller to say, by their levels in
+    `gpu.data.problems.PROBLEMS`.
+    """
+    row, problems, _ = _examine(record, form, settings)
+    return row, problems
 
 
-def excerpt(text: str) -> str:
-    """The beginning of `text`, fit for a message."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= EXCERPT_CHARACTERS else flat[: EXCERPT_CHARACTERS - 1] + "…"
+def first_format(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED) -> str | None:
+    """The format of the file at `path`, as `read` finds it; None: there is no good row in it. Raises OSError."""
+    named = named_format(settings)
+    if named is not None:
+        return named
+    for record in records(path):
+        if isinstance(record, Record):
+            row, problems, form = _examine(record, None, settings)
+            if not isinstance(_judge(record, row, problems, tolerated), BadRow):
+                return form
+    return None
 
 
-def reject(problem: str, line: int, what: str, seen: str, advice: str) -> RowRejected:
-    """The refusal of a line, in the words that a person reads."""
-    return RowRejected(problem, line, f"Line {line}: {what}: {excerpt(seen)}\n{advice}")
-
-
-def _text(line: int, data: bytes) -> str:
-    if b"\0" in data:
-        raise _not_text(line, "it contains NUL bytes", data)
-    try:
-        # A byte order mark is what some editors begin a file with; it means nothing in UTF-8.
-        return data.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_text(line, f"byte {error.start + 1} of the line is not UTF-8", data) from error
-
-
-def _not_text(line: int, why: str, data: bytes) -> RowRejected:
-    return reject(
-        "not_text",
-        line,
-        f"this is not text, {why}",
-        repr(data[:EXCERPT_CHARACTERS])[2:-1],
-        "keepstep reads JSON Lines in UTF-8. Convert the file (compressed? UTF-16? a spreadsheet?), then add it again.",
-    )
-
-
-def _object(line: int, text: str) -> dict[str, Any]:
-    advice = "Each line must be one whole JSON object. Correct the line or remove it, then add the file again."
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        what = f"broken JSON at column {error.colno} ({error.msg})"
-        raise reject("broken_json", line, what, text, advice) from error
-    except (ValueError, RecursionError) as error:
-        raise reject("broken_json", line, f"broken JSON ({error})", text, advice) from error
-    if not isinstance(fields, dict):
-        what = f"this is {_kind(fields)}, not a JSON object"
-        raise reject("not_an_object", line, what, text, 'A row looks like {"prompt": "…", "completion": "…"}.')
-    return fields
-
-
-def _format(line: int, fields: dict[str, Any], settings: DataSettings) -> str:
+def named_format(settings: DataSettings) -> str | None:
+    """The format that the settings name; None: the file's own."""
+    if settings.format == "plain_text":
+        return "plain_text"
     if settings.prompt is not None or settings.completion is not None:
         return "prompt_completion"
-    if settings.format != "auto":
-        return settings.format
-    if "messages" in fields:
-        return "messages"
-    if {"prompt", "completion"} <= fields.keys():
-        return "prompt_completion"
-    if {"instruction", "output"} <= fields.keys():
-        return "instruction"
-    if "text" in fields:
-        return "text"
-    raise reject(
-        "unknown_format",
-        line,
-        "rows of no known format; the fields are",
-        ", ".join(map(str, fields)) or "none",
-        f"Known formats: {'; '.join(KNOWN_FORMATS)}.",
-    )
+    return None if settings.format == "auto" else settings.format
 
 
-def _row(line: int, fields: dict[str, Any], chosen: str, settings: DataSettings) -> Row:
-    if chosen == "messages":
-        return Conversation(line, _messages(line, fields))
-    if chosen == "text":
-        return Text(line, _string(line, fields, "text"))
-    if chosen == "instruction":
-        instruction = _string(line, fields, "instruction")
-        extra = _string(line, fields, "input") if fields.get("input") is not None else ""
-        prompt = f"{instruction}\n\n{extra}" if extra else instruction
-        return Pair(line, prompt, _string(line, fields, "output"))
-    prompt = _string(line, fields, settings.prompt or "prompt")
-    return Pair(line, prompt, _string(line, fields, settings.completion or "completion"))
+def good_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
+    """The rows of a file of which none may be bad. Raises RowRejected for the first that is, and OSError."""
+    for row in read(path, settings):
+        if isinstance(row, Problem | BadRow):
+            problem = row if isinstance(row, Problem) else row.problems[0]
+            raise RowRejected(problem.name, problem.line, problem.message)
+        yield row
 
 
-def _string(line: int, fields: dict[str, Any], name: str) -> str:
-    if name not in fields:
-        raise reject(
-            "missing_field",
-            line,
-            f"the field {name!r} is missing; there are",
-            ", ".join(map(str, fields)) or "none",
-            "All rows of a file need the same fields. Correct the line or remove it, then add the file again.",
-        )
-    return _checked(line, fields[name], f"the field {name!r}", "bad_field")
+def _examine(
+    record: Record, form: str | None, settings: DataSettings
+) -> tuple[Row | None, tuple[Problem, ...], str | None]:
+    fields: Any = record.fields
+    if fields is None:
+        text = _text(record)
+        if not isinstance(text, str):
+            return None, (text,), form
+        if form == "plain_text":
+            fields = {"text": text.replace("\r\n", "\n").removesuffix("\r")}
+        else:
+            try:
+                fields = strict.loads(text)
+            except strict.NotStrict as error:
+                return None, tuple(_fault(record, text, fault) for fault in error.faults), form
+            if type(fields) is not dict:
+                advice = 'A row looks like {"prompt": "…", "completion": "…"}.'
+                what = f"this is {kind_of(fields)}, not a JSON object"
+                return None, (Problem("data_type", record.line, what, text[:SEEN_CHARACTERS], advice),), form
+    found = Findings(record.line)
+    chosen = recognise(fields, found) if form is None else format_of(form, settings)
+    if chosen is None or (form is not None and _is_other(fields, chosen, found)):
+        return None, tuple(found.problems), form
+    row = read_fields(fields, chosen, found)
+    return row, tuple(found.problems) if found.problems else (), chosen.name
 
 
-def _checked(line: int, value: Any, what: str, problem: str) -> str:
-    """`value`, if it is a string of whole characters."""
-    if not isinstance(value, str):
-        shown = json.dumps(value, ensure_ascii=False)
-        raise reject(problem, line, f"{what} must be a string, it is {_kind(value)}", shown, "Correct the line.")
+def _is_other(fields: dict[str, Any], chosen: Format, found: Findings) -> bool:
+    """Whether a row is not of the format of its file, but of another: what is missing in it is not the point then."""
+    if chosen.fits(fields) and not preference(fields):
+        return False
+    aside = Findings(found.line)
+    other = recognise(fields, aside)
+    if other is not None and other.name != chosen.name:
+        what = f"a row of the format {other.name} in a file of {chosen.name}"
+        advice = "All rows of a file need one format. Put this one into a file of its own, then add both."
+        found.add("mixed_formats", what, ", ".join(fields), advice)
+    elif aside.problems and aside.problems[0].name == "preference_data":
+        found.problems += aside.problems
+    return bool(found.problems)
+
+
+def _text(record: Record) -> str | Problem:
+    """The text of a record, or why it is none."""
+    raw = record.raw
+    if b"\0" in raw:
+        at = raw.index(b"\0")
+        column = record.column + len(raw[:at].decode(errors="replace"))
+        advice = "A crash or a copy left them, or it is no text at all. Restore the file, then add it again."
+        what = f"there are NUL bytes in it, the first at byte {at + 1}"
+        return Problem("nul_bytes", record.line, what, _visible(raw), advice, column)
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        advice = "An escape such as \\ud83d must be followed by its second half. Correct the line."
-        raise reject("not_text", line, f"{what} contains half a character", ascii(value), advice) from error
-    return value
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        at = error.start
+        column = record.column + len(raw[:at].decode())
+        advice = "keepstep reads UTF-8. Convert the file (`iconv -f WINDOWS-1252 -t UTF-8`?), then add it again."
+        what = f"byte {at + 1} of it (0x{raw[at]:02x}) is not UTF-8"
+        return Problem("not_utf8", record.line, what, _visible(raw), advice, column)
 
 
-def _messages(line: int, fields: dict[str, Any]) -> list[dict[str, str]]:
-    def bad(what: str, seen: Any) -> RowRejected:
-        advice = 'Expected: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
-        return reject("bad_messages", line, what, json.dumps(seen, ensure_ascii=False), advice)
-
-    if "messages" not in fields:
-        raise bad("the field 'messages' is missing; the row is", fields)
-    turns = fields["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise bad(f"'messages' must be a list with something in it, it is {_kind(turns)}", turns)
-    messages = []
-    for place, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict):
-            raise bad(f"message {place} must be an object, it is {_kind(turn)}", turn)
-        if turn.get("role") not in ROLES:
-            raise bad(f"message {place} needs a 'role' out of {', '.join(ROLES)}", turn)
-        if turn.get("tool_calls"):
-            raise bad(f"message {place} has 'tool_calls', which cannot be learned from yet", turn)
-        content = _checked(line, turn.get("content"), f"the content of message {place}", "bad_messages")
-        messages.append({"role": str(turn["role"]), "content": content})
-    return messages
+def _visible(raw: bytes) -> str:
+    return repr(raw[:200])[2:-1]
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return names.get(type(value), "a number")
+def _fault(record: Record, text: str, fault: strict.Fault) -> Problem:
+    line, column = strict.place(text, fault.position)
+    if line == 1:
+        column += record.column - 1
+    name, what, advice = fault.name, fault.what, _WHOLE
+    if fault.cut and not record.whole:
+        name, what = "truncated_last_line", f"the last line ends in the middle: {what}"
+        advice = "The file is incomplete: copy or download it once more. Or remove the line, then add the file again."
+    elif fault.cut:
+        advice = "Does the object go on in the next line? `jq -c . FILE` puts each on one line. Or correct the line."
+    elif fault.name == "broken_json" and fault.position == 0 and record.line == 1:
+        advice = 'Is it text and not JSON? Then set [data] format = "plain_text" in keepstep.toml. ' + _WHOLE
+    return Problem(name, record.line + line - 1, what, _around(text, fault.position), advice, column)
+
+
+def _around(text: str, position: int) -> str:
+    """The beginning of `text`; or, where that does not show `position`, what is around it."""
+    before = EXCERPT_CHARACTERS // 2
+    if position < before:
+        return text[:SEEN_CHARACTERS]
+    return f"…{text[position - before : position + SEEN_CHARACTERS]}"
+
+
+def _judge(record: Record, row: Row | None, problems: tuple[Problem, ...], tolerated: Container[str]) -> Row | BadRow:
+    """`row`, if all that is wrong with it is tolerated."""
+    if row is not None and all(problem.name in tolerated for problem in problems):
+        return row
+    worst_first = sorted(
+        problems, key=lambda problem: problem.name in tolerated and PROBLEMS[problem.name].level == "warn"
+    )
+    return BadRow(record.line, record.raw, tuple(worst_first))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -31,6 +32,13 @@ def test_the_plan_is_the_same_each_time_and_another_for_other_data(home: Home) -
     other = plan(home, ROWS + b"\n")
     assert other.rows == 10
     assert other.batches_sha256 != plan(home).batches_sha256
+
+
+def test_the_plan_counts_the_same_whatever_the_file_is_packed_in(home: Home) -> None:
+    array = b"[" + b",".join(ROWS.splitlines()) + b"]"
+    plans = [plan(home, data) for data in (ROWS, gzip.compress(ROWS), array)]
+    assert len({(found.rows, found.tokens, found.trained_tokens) for found in plans}) == 1
+    assert len({found.batches_sha256 for found in plans}) == 3
 
 
 @pytest.mark.parametrize("change", ["other bytes", None])

@@ -1,0 +1,335 @@
+"""The formats: how each is recognised by the fields of a row, and how such a row becomes what is learned.
+
+FORMATS is the table; a row has the first format in it whose fields it has. Fields that a format has no use for (an id,
+a source, a score) are passed over. `docs/data-formats.md` says the same for people, with examples that are tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from events.settings import DataSettings
+from gpu.data.example import Example, Row, Text, Tokenised
+from gpu.data.order import check_order
+from gpu.data.problems import Findings, kind_of
+from gpu.data.tools import declared_tools
+from gpu.data.turns import Turns, read_turns
+
+Fields = Mapping[str, Any]
+
+IGNORED_LABEL = -100
+"""What PyTorch's cross entropy leaves out, and so what everybody writes."""
+
+_CORRECT = "Correct the line or remove it."
+_PAIR = (False, True)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One of the formats. `needs`: one of each of these groups of fields."""
+
+    name: str
+    shown: str
+    needs: tuple[tuple[str, ...], ...]
+    read: Callable[[Fields, Findings], Row | None]
+
+    def fits(self, fields: Fields) -> bool:
+        """Whether a row has what the format needs."""
+        for group in self.needs:
+            for name in group:
+                if name in fields:
+                    break
+            else:
+                return False
+        return True
+
+
+def recognise(fields: Fields, found: Findings) -> Format | None:
+    """The format that a row has by its fields; None, and a problem in `found`: it has none that can be learned."""
+    judged = preference(fields)
+    if judged:
+        what = f"this is preference data ({judged}): answers to choose between"
+        advice = (
+            "keepstep learns from good answers. Make rows of prompt and completion out of the chosen ones, "
+            "and train preferences with DPO or KTO elsewhere."
+        )
+        found.add("preference_data", what, ", ".join(fields), advice)
+        return None
+    for one in FORMATS.values():
+        if one.needs and one.fits(fields):
+            return one
+    pair = next((pair for pair in _OTHER_PAIRS if pair[0] in fields and pair[1] in fields), None)
+    known = "; ".join(one.shown for one in FORMATS.values() if one.needs)
+    advice = (
+        f'Set [data] prompt = "{pair[0]}" and completion = "{pair[1]}" in keepstep.toml.'
+        if pair
+        else f"Known formats: {known}. Or name your own fields in keepstep.toml: [data] prompt = …, completion = …"
+    )
+    found.add("unknown_format", "rows of no known format; the fields are", _names(fields), advice)
+    return None
+
+
+def format_of(name: str, settings: DataSettings) -> Format:
+    """The format called `name`, with the names of fields that the settings give."""
+    if name == "prompt_completion" and (settings.prompt is not None or settings.completion is not None):
+        return _mapped(settings.prompt or "prompt", settings.completion or "completion")
+    return FORMATS[name]
+
+
+@lru_cache(maxsize=8)
+def _mapped(prompt: str, completion: str) -> Format:
+    read = partial(_prompt_completion, names=(prompt, completion))
+    return Format("prompt_completion", f"{prompt} + {completion}", ((prompt,), (completion,)), read)
+
+
+def read_fields(fields: Fields, form: Format, found: Findings) -> Row | None:
+    """The row, and what is wrong with it in `found`. A row that can be made is returned with problems, too."""
+    row = form.read(fields, found)
+    return None if row is None or (found.problems and found.broken) else row
+
+
+def preference(fields: Fields) -> str:
+    """What says that a row is of several answers, or one that is judged; "": nothing does."""
+    if "chosen" in fields and "rejected" in fields:
+        return "chosen and rejected"
+    if "preferred_output" in fields and "non_preferred_output" in fields:
+        return "preferred_output and non_preferred_output"
+    if isinstance(fields.get("label"), bool) and "completion" in fields:
+        return "a label of true or false for each completion"
+    return "kto_tag" if "kto_tag" in fields else ""
+
+
+_OTHER_PAIRS = (
+    ("question", "answer"),
+    ("prompt", "response"),
+    ("query", "response"),
+    ("question", "response"),
+    ("input", "output"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("source", "target"),
+)
+"""Common names of a question and its answer that belong to no format; they are suggested, never taken."""
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+def _messages(fields: Fields, found: Findings) -> Row | None:
+    return _conversation(fields, "messages", found)
+
+
+def _sharegpt(fields: Fields, found: Findings) -> Row | None:
+    return _conversation(fields, "conversations" if "conversations" in fields else "conversation", found)
+
+
+def _conversation(fields: Fields, name: str, found: Findings) -> Row | None:
+    if name not in fields:
+        expected = 'Expected: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
+        found.add("missing_messages_list", f"the field {name!r} is missing; there are", _names(fields), expected)
+        return None
+    turns = read_turns(fields[name], name, found)
+    system = fields.get("system")
+    if system:
+        if isinstance(system, str):
+            turns.messages.insert(0, {"role": "system", "content": system})
+            turns.train.insert(0, False)
+        else:
+            found.add("bad_field", f"the field 'system' must be a string, it is {kind_of(system)}", system, _CORRECT)
+    return _example(turns, fields.get("tools") or fields.get("functions"), found)
+
+
+def _example(turns: Turns, tools: Any, found: Findings) -> Row | None:
+    messages, train = turns
+    made = declared_tools(tools, found) if tools else None
+    if True not in train and messages:
+        if not any(message["role"] == "assistant" for message in messages):
+            what = "there is no message of an assistant to learn"
+            found.add("example_missing_assistant_message", what, messages, "Add the answer, or remove the line.")
+        else:
+            what = "no message of this row is to be learned, by their own flags"
+            found.add("no_trainable_tokens", what, messages, "Set weight or train of one, or remove the line.")
+    if found.problems and found.broken:
+        return None
+    check_order(messages, made, found)
+    return Example(found.line, messages, tuple(train), made)
+
+
+# -- a question and its answer --------------------------------------------------------------------------------------
+
+
+def _prompt_completion(
+    fields: Fields, found: Findings, names: tuple[str, str] = ("prompt", "completion")
+) -> Row | None:
+    prompt, completion = fields.get(names[0]), fields.get(names[1])
+    if type(prompt) is str and type(completion) is str:
+        return _pair(prompt, completion, names[1], found)
+    for name in names:
+        if name not in fields:
+            _add_missing(name, fields, found)
+    if found.problems:
+        return None
+    if isinstance(prompt, list) and isinstance(completion, list):
+        before = read_turns(prompt, names[0], found)
+        after = read_turns(completion, names[1], found, first=len(prompt) + 1)
+        if not found.broken and not any(message["role"] == "assistant" for message in after.messages):
+            what = f"there is no message of an assistant in {names[1]!r} to learn"
+            found.add("example_missing_assistant_message", what, completion, "Add the answer, or remove the line.")
+        turns = Turns(before.messages + after.messages, [False] * len(before.train) + after.train)
+        return _example(turns, fields.get("tools"), found)
+    for name, value in zip(names, (prompt, completion), strict=True):
+        if not isinstance(value, str):
+            what = f"the field {name!r} must be a string as the other one is, it is {kind_of(value)}"
+            if (
+                isinstance(value, list)
+                or not isinstance(prompt, (str, list))
+                or not isinstance(completion, (str, list))
+            ):
+                what = f"the field {name!r} must be a string (or both a list of messages), it is {kind_of(value)}"
+            found.add("bad_field", what, value, _CORRECT)
+    return None
+
+
+def _pair(prompt: str, completion: str, name: str, found: Findings) -> Row | None:
+    if not completion or completion.isspace():
+        found.add("bad_field", f"the field {name!r} says nothing, so there is nothing to learn", prompt, _CORRECT)
+        return None
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    return Example(found.line, messages, _PAIR, None, True)
+
+
+def _instruction(fields: Fields, found: Findings) -> Row | None:
+    """Alpaca's, with what others added: `system` and `history` (LLaMA-Factory), `context` and `response` (Dolly)."""
+    extra_name = "input" if fields.get("input") else "context"
+    answer_name = "output" if "output" in fields or "response" not in fields else "response"
+    instruction, answer = _string("instruction", fields, found), _string(answer_name, fields, found)
+    extra = _string(extra_name, fields, found) if fields.get(extra_name) is not None else ""
+    system = _string("system", fields, found) if fields.get("system") is not None else ""
+    history = fields.get("history") or []
+    if not isinstance(history, list) or not all(map(_is_pair, history)):
+        what = "the field 'history' must be a list of pairs, each a question and its answer"
+        found.add("bad_field", what, history, 'Expected: "history": [["…", "…"], …].')
+    if found.problems:
+        return None
+    prompt = f"{instruction}\n\n{extra}" if extra else instruction
+    if not system and not history:
+        return _pair(prompt, answer, answer_name, found)
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, reply in [*history, (prompt, answer)]:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    if not answer or answer.isspace():
+        found.add("bad_field", f"the field {answer_name!r} says nothing", prompt, _CORRECT)
+        return None
+    return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), None, found)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+# -- text and tokens ------------------------------------------------------------------------------------------------
+
+
+def _text(fields: Fields, found: Findings) -> Row | None:
+    text = _string("text", fields, found)
+    if not found.problems and (not text or text.isspace()):
+        found.add("bad_field", "the field 'text' says nothing, so there is nothing to learn", "", _CORRECT)
+    return None if found.problems else Text(found.line, text)
+
+
+def _tokens(fields: Fields, found: Findings) -> Row | None:
+    if "input_ids" not in fields:
+        _add_missing("input_ids", fields, found)
+        return None
+    ids, labels, mask = fields["input_ids"], fields.get("labels"), fields.get("attention_mask")
+    if not _are_whole(ids) or min(ids) < 0:
+        what = "the field 'input_ids' must be a list of token ids, whole numbers from 0 up"
+        found.add("bad_tokens", what, ids, _CORRECT)
+        return None
+    if labels is not None and (not _are_whole(labels) or len(labels) != len(ids)):
+        what = f"the field 'labels' must have one whole number for each of the {len(ids)} token ids"
+        found.add("bad_labels", what, labels, _CORRECT)
+        return None
+    if mask is not None:
+        if not _are_whole(mask) or len(mask) != len(ids) or not _is_padding(mask):
+            what = f"the field 'attention_mask' must have {len(ids)} ones, or zeros of padding before or behind them"
+            found.add("bad_attention_mask", what, mask, _CORRECT)
+            return None
+        first, count = mask.index(1), sum(mask)
+        ids, labels = ids[first : first + count], labels and labels[first : first + count]
+    if labels is None:
+        return Tokenised(found.line, ids, [True] * len(ids))
+    wrong = next(
+        (at for at, label in enumerate(labels) if label != ids[at] and label != IGNORED_LABEL),
+        None,
+    )
+    if wrong is not None:
+        what = f"label {wrong + 1} is {labels[wrong]}, and neither its token id {ids[wrong]} nor {IGNORED_LABEL}"
+        found.add("bad_labels", what, labels, "Labels stand at their own tokens; they are not shifted by one.")
+        return None
+    learned = [label != IGNORED_LABEL for label in labels]
+    if not any(learned[1:]):  # nothing comes before the first token, so it cannot be predicted
+        found.add("no_trainable_tokens", f"all labels of this row are {IGNORED_LABEL}", labels, _CORRECT)
+        return None
+    return Tokenised(found.line, ids, learned)
+
+
+def _are_whole(value: Any) -> bool:
+    """A truth value is an int to Python, and no token."""
+    return isinstance(value, list) and bool(value) and set(map(type, value)) == {int}
+
+
+def _is_padding(mask: list[int]) -> bool:
+    if not set(mask) <= {0, 1} or 1 not in mask:
+        return False
+    first = mask.index(1)
+    return 0 not in mask[first : first + sum(mask)]
+
+
+def _plain_text(fields: Fields, found: Findings) -> Row | None:
+    return Text(found.line, fields["text"])
+
+
+# -- fields ---------------------------------------------------------------------------------------------------------
+
+
+def _string(name: str, fields: Fields, found: Findings) -> str:
+    if name not in fields:
+        _add_missing(name, fields, found)
+        return ""
+    value = fields[name]
+    if not isinstance(value, str):
+        found.add("bad_field", f"the field {name!r} must be a string, it is {kind_of(value)}", value, _CORRECT)
+        return ""
+    return value
+
+
+def _add_missing(name: str, fields: Fields, found: Findings) -> None:
+    advice = "All rows of a file need the same fields. Correct the line or remove it, then add the file again."
+    found.add("missing_field", f"the field {name!r} is missing; there are", _names(fields), advice)
+
+
+def _names(fields: Fields) -> str:
+    return ", ".join(fields) or "none"
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format("messages", "messages (role, content)", (("messages",),), _messages),
+        Format("sharegpt", "conversations (from, value)", (("conversations", "conversation"),), _sharegpt),
+        Format("prompt_completion", "prompt + completion", (("prompt",), ("completion",)), _prompt_completion),
+        Format(
+            "instruction",
+            "instruction (+ input) + output",
+            (("instruction",), ("output", "response")),
+            _instruction,
+        ),
+        Format("tokens", "input_ids (+ labels)", (("input_ids",),), _tokens),
+        Format("text", "text", (("text",),), _text),
+        Format("plain_text", "plain text, where keepstep.toml says so", (), _plain_text),
+    )
+}

@@ -1,0 +1,274 @@
+"""The bytes of a data file to the records in it, whatever it is packed in.
+
+What a file is, is seen from its first bytes and never from its name, since every accepted file is kept as
+`data/<sha256>.jsonl`:
+
+    1f 8b                    gzip; what is inside is looked at in the same way
+    28 b5 2f fd, 5? 2a 4d 18 zstd; the same
+    PAR1                     Parquet: a record is a row of it
+    [                        one JSON array: a record is an element of it
+    anything else            JSON Lines: a record is a line
+
+Or plain text, if the settings say so: then a record is a paragraph. Nothing here reads JSON, and memory is bounded by
+the longest record. What is wrong with the file as a whole is yielded as the last thing, for it cannot be read on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from gpu.data.example import Problem
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+LONGEST_BYTES = 64 * 2**20
+"""Of one record. A million token ids, or the longest book, are a tenth of it; and a small archive of one endless line
+(a bomb: gzip packs a thousand to one, zstd more) is seen through before it has cost memory."""
+
+CHUNK_BYTES = 2**18
+"""Read at once: large enough that the calls cost nothing, small enough to stay in a processor's cache."""
+
+HEAD_BYTES = 64
+"""Enough for every signature below."""
+
+_BOM = b"\xef\xbb\xbf"
+
+_WIDE = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""Byte order marks; the longer ones first, one is the beginning of another."""
+
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive, or a spreadsheet or document made of one",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"PARE": "an encrypted Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"Obj\x01": "an Avro file",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite format 3\0": "a SQLite database",
+    b"%PDF-": "a PDF document",
+    b"GGUF": "the weights of a model",
+}
+
+_REFETCH = "Copy or download it once more, then add it again."
+
+
+class Record(NamedTuple):
+    """One row, as it stands in the file."""
+
+    line: int
+    """Where it begins, from 1; of Parquet the number of the row."""
+    raw: bytes
+    """Without the line feed; b"" of Parquet."""
+    column: int = 1
+    """Where in that line it begins, in characters."""
+    whole: bool = True
+    """False of a last line without an end: more may have been meant to follow."""
+    fields: dict[str, Any] | None = None
+    """Of Parquet: the row, read already."""
+
+
+class Stream(Protocol):
+    """What bytes are taken from; a call gives some, or b"" at the end."""
+
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class Stop(Exception):
+    """The file cannot be read on. Data: `problem`."""
+
+    def __init__(self, name: str, line: int | None, what: str, advice: str, column: int | None = None) -> None:
+        self.problem = Problem(name, line, what, "", advice, column)
+        super().__init__(self.problem.message)
+
+
+def records(path: Path, *, plain_text: bool = False) -> Iterator[Record | Problem]:
+    """The records of the file at `path`; a Problem, if there is one, comes last. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            yield from _records(file, path, plain_text)
+        except Stop as stopped:
+            yield stopped.problem
+
+
+def container_of(path: Path, *, plain_text: bool = False) -> str:
+    """What the file at `path` is, in words: "JSON Lines", "JSON array in gzip", … Raises OSError."""
+    with path.open("rb") as file:
+        head = _head(file)
+        if head.startswith(b"PAR1"):
+            return "Parquet"
+        stream = _stream(file, head)
+        packed = "" if stream is file else " in zstd" if _is_zstd(head) else " in gzip"
+        try:
+            inside = _beginning(_unpacked(stream))
+        except Stop:
+            return f"damaged data{packed}"
+        inner = "plain text" if plain_text else "JSON array" if _is_array(inside) else "JSON Lines"
+        return inner + packed
+
+
+def _records(file: BufferedReader, path: Path, plain_text: bool) -> Iterator[Record]:
+    head = _head(file)
+    if head.startswith(b"PAR1"):
+        if plain_text:
+            raise _foreign("a Parquet file")
+        from gpu.data.parquet import parquet_records  # pyarrow is an extra, and slow to load
+
+        yield from parquet_records(path)
+        return
+    stream = _stream(file, head)
+    chunks = _chunks(stream) if stream is file else _unpacked(stream)
+    first = _beginning(chunks)
+    _look(first, packed=stream is not file)
+    yield from _splitter(first, plain_text)(chain([first.removeprefix(_BOM)], chunks))
+
+
+def _head(file: BufferedReader) -> bytes:
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _beginning(chunks: Iterator[bytes]) -> bytes:
+    """The first chunk, and more if it is very short."""
+    first = b""
+    for chunk in chunks:
+        first += chunk
+        if len(first) >= HEAD_BYTES:
+            break
+    return first
+
+
+def _is_array(head: bytes) -> bool:
+    return head.removeprefix(_BOM).lstrip().startswith(b"[")
+
+
+def _stream(file: BufferedReader, head: bytes) -> Any:
+    """`file` itself, or what unpacks it."""
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if _is_zstd(head):
+        return zstd.ZstdFile(file)
+    return file
+
+
+def _is_zstd(head: bytes) -> bool:
+    """Or a skippable frame, which some packers begin with."""
+    return head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50)
+
+
+def _chunks(stream: Stream) -> Iterator[bytes]:
+    while chunk := stream.read1(CHUNK_BYTES):
+        yield chunk
+
+
+def _unpacked(stream: Stream) -> Iterator[bytes]:
+    """As `_chunks`; all that came before damage has been yielded when the damage is told."""
+    length, lines = 0, 1
+    try:
+        for chunk in _chunks(stream):
+            length += len(chunk)
+            lines += chunk.count(b"\n")
+            yield chunk
+    except EOFError as error:
+        what = f"the compressed data ends in the middle, in line {lines}: the file is incomplete"
+        raise Stop("truncated_file", None, what, _REFETCH) from error
+    except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+        what = f"the compressed data is damaged behind byte {length:,}, in line {lines} ({error})"
+        raise Stop("broken_compression", None, what, _REFETCH) from error
+
+
+def _look(head: bytes, *, packed: bool) -> None:
+    """Stop at what would only give one broken line after another."""
+    wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
+    if wide is None and len(head) >= 4 and ((head[0] == 0) != (head[1] == 0) or (head[:3] == b"\0\0\0" and head[3])):
+        wide = "UTF-16 or UTF-32, by its NUL bytes"
+    if wide is not None:
+        advice = "Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`, then add the new file."
+        raise Stop("wrong_encoding", None, f"the file is {wide}; keepstep reads UTF-8", advice)
+    signatures = {**_FOREIGN, b"PAR1": "a Parquet file", b"\x1f\x8b": "compressed once more"} if packed else _FOREIGN
+    for signature, name in signatures.items():
+        if head.startswith(signature):
+            raise _foreign(f"{name} inside compressed data" if packed else name)
+    if packed and _is_zstd(head):
+        raise _foreign("compressed twice")
+
+
+def _foreign(name: str) -> Stop:
+    advice = "keepstep reads JSON Lines and JSON arrays, as they are or in gzip or zstd, and Parquet. Convert the file."
+    return Stop("unknown_container", None, f"the file is {name}", advice)
+
+
+def _splitter(head: bytes, plain_text: bool) -> Callable[[Iterator[bytes]], Iterator[Record]]:
+    if plain_text:
+        return _paragraphs
+    if _is_array(head):
+        from gpu.data.array import elements  # the two know each other; this one is read first
+
+        return elements
+    return _lines
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[Record]:
+    """Each line but the blank ones."""
+    line = 1
+    begun: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        pieces = chunk.split(b"\n")
+        begun.append(pieces[0])
+        length += len(pieces[0])
+        if length > LONGEST_BYTES:
+            raise too_long(line)
+        if len(pieces) == 1:
+            continue
+        pieces[0] = b"".join(begun)
+        rest = pieces.pop()
+        for number, raw in enumerate(pieces, start=line):
+            if raw and not raw.isspace():
+                yield Record(number, raw)
+        line += len(pieces)
+        begun, length = [rest], len(rest)
+    raw = b"".join(begun)
+    if raw and not raw.isspace():
+        yield Record(line, raw, whole=False)
+
+
+def _paragraphs(chunks: Iterator[bytes]) -> Iterator[Record]:
+    """Runs of lines with blank ones between them."""
+    first, length = 0, 0
+    paragraph: list[bytes] = []
+    for record in _lines(chunks):
+        if paragraph and record.line != first + len(paragraph):
+            yield Record(first, b"\n".join(paragraph))
+            paragraph = []
+        if not paragraph:
+            first, length = record.line, 0
+        paragraph.append(record.raw)
+        length += len(record.raw) + 1
+        if length > LONGEST_BYTES:
+            raise too_long(first)
+    if paragraph:
+        yield Record(first, b"\n".join(paragraph))
+
+
+def too_long(line: int) -> Stop:
+    """The end of reading at a record that does not end."""
+    what = f"more than {LONGEST_BYTES // 2**20} MiB without an end: no row is that long"
+    return Stop("row_too_long", line, what, "Is it JSON Lines, one row on each line? Split the row, then add it again.")
