@@ -138,11 +138,26 @@ def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSe
             f"{path}: data.prompt and data.completion belong together, and only one of them is set",
             'set both, for example prompt = "question" and completion = "answer", or neither',
         )
+    _check_rows(path, job.checks)
     if not job.checkpoints.every_steps and not job.checkpoints.every_seconds:
         raise UserError(
             f"{path}: checkpoints.every_steps and checkpoints.every_seconds are both 0",
             "a crash would cost the whole job; set at least one of them",
         )
+
+
+def _check_rows(path: Path, checks: CheckSettings) -> None:
+    if not checks.rows:
+        return
+    from gpu.data.problems import PROBLEMS
+
+    weighed = [name for name, kind in PROBLEMS.items() if kind.level in {"refuse", "warn"}]
+    for name in checks.rows:
+        if name not in weighed:
+            raise UserError(
+                f"{path}: checks.rows has {name!r}, which is no problem of a row that could be learned from",
+                f"known ones: {_listed(weighed)}",
+            )
 
 
 def zone_of(settings: ConsolidationSettings) -> tzinfo:

@@ -228,7 +228,7 @@ class Examination:
         became = {"truncate": "cut at the end", "drop": "left out", "split": "cut into pieces", "refuse": "refused"}
         message = f"{share:.1%} of the rows have more than max_length = {self._data.max_length} tokens"
         advice = f'They are {became[self._data.long]} ([data] long = "{self._data.long}"). Raise [data] max_length.'
-        return self._found("too_long", severity, over, message, advice)
+        return self._found("many_too_long", severity, over, message, advice)
 
     def _of_likeness(self, checks: CheckSettings) -> list[Finding]:
         rows, found = len(self._lines), []

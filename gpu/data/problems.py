@@ -11,12 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from gpu.data.example import EXCERPT_CHARACTERS, Problem
 
-Level = Literal["file", "broken", "refuse", "warn"]
+Level = Literal["file", "broken", "refuse", "warn", "check"]
 """
 file     the file cannot be read on, or at all: it is refused as a whole
 broken   no row can be made of it: it is a bad row, whatever the settings say
 refuse   a row can be made of it, which would teach something that is hardly meant: a bad row unless asked otherwise
 warn     a row can be made of it, and is; it is told
+check    it is of the file as a whole, and weighs what `[checks]` says
 """
 
 
@@ -82,6 +83,27 @@ PROBLEMS = {
     "duplicate_tool_call_id": Kind("refuse", "Two calls of one message have the same id."),
     "unknown_tool_call_id": Kind("refuse", "A tool answers a call that is not there, or was answered."),
     "unanswered_tool_call": Kind("warn", "The conversation goes on although a call has no answer."),
+    # -- once the tokenizer is known
+    "no_chat_template": Kind("broken", "The tokenizer has no chat template, and the row is a conversation."),
+    "template_refused": Kind("broken", "The chat template does not allow such a conversation."),
+    "template_not_prefix_stable": Kind("broken", "The template does not show where an answer begins and ends."),
+    "template_marks_unmatched": Kind("broken", "The template's marks of answers are not those of the row's answers."),
+    "template_without_tool_calls": Kind("broken", "The template drops the tool calls that were to be learned."),
+    "tokens_straddle_turns": Kind("broken", "A slow tokenizer makes one token of a prompt's end and its answer."),
+    "token_out_of_range": Kind("broken", "A token id is not in the vocabulary."),
+    "too_long": Kind("broken", 'It has more than `max_length` tokens, and `long = "refuse"`.'),
+    "special_token_in_content": Kind("warn", "A message has special tokens of the model written out in it."),
+    "end_of_turn_not_learned": Kind("warn", "With this template the model is not taught to end its turn."),
+    # -- the file as a whole
+    "too_many_bad_rows": Kind("file", "More of its rows are bad than `bad_rows_max` allows."),
+    "nothing_left": Kind("file", "All its rows are bad, too long or held out."),
+    "many_too_long": Kind("check", "Many of its rows have more than `max_length` tokens: `too_long`."),
+    "duplicate_rows": Kind("check", "Rows say the same as an earlier one: `duplicates`."),
+    "near_duplicate_rows": Kind("check", "Rows say nearly the same as an earlier one: `near_duplicates`."),
+    "low_diversity": Kind("check", "Too few of its rows are different: `diversity`."),
+    "contradicting_rows": Kind("check", "The same prompt has another answer in another row: `contradictions`."),
+    "learned_before": Kind("check", "Rows were in files that were accepted before: `learned_before`."),
+    "in_validation": Kind("check", "Rows are in the validation set, and left out: `validation`."),
 }
 
 SEEN_CHARACTERS = 8 * EXCERPT_CHARACTERS + 1

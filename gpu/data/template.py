@@ -123,7 +123,7 @@ class ChatTemplate:
         message = example.messages[index]
         if index == 0:
             what, advice = "the assistant speaks first", "Put a user's message before it."
-            raise CannotLearn(Problem("bad_messages", example.line, what, str(message.get("content", "")), advice))
+            raise CannotLearn(Problem("assistant_first", example.line, what, str(message.get("content", "")), advice))
         prompt = self._render(example, example.messages[:index], add_generation_prompt=True)
         is_last = index == len(example.messages) - 1
         text = whole if is_last else self._render(example, example.messages[: index + 1])

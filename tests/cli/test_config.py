@@ -56,6 +56,8 @@ def test_every_setting_is_written_with_a_word_of_explanation_or_none_is_needed()
         ({**MODEL, "method": {"kind": "full", "r": 8}}, "unknown key method.r", "known keys"),
         ({**MODEL, "data": {"prompt": "q"}}, "belong together", "set both"),
         ({**MODEL, "checkpoints": {"every_steps": 0, "every_seconds": 0}}, "both 0", "at least one"),
+        ({**MODEL, "checks": {"rows": {"same_role_twice": "no"}}}, "checks.rows", '"refuse", "warn" or "off"'),
+        ({**MODEL, "checks": {"rows": {"broken_json": "off"}}}, "checks.rows has 'broken_json'", "same_role_twice"),
         ({"model": 3}, "model must be a table", "[model]"),
     ],
 )

@@ -238,7 +238,7 @@ def test_one_refused_row_among_many_is_refused_alone() -> None:
         (PLAIN_TEMPLATE, chat("user: u", "assistant: a", train=(False, False)), "no_trainable_tokens", "none of its"),
         (PLAIN_TEMPLATE, Tokenised(5, [1, 262], [True, True]), "token_out_of_range", "token 2 is not in"),
         (PLAIN_TEMPLATE, Tokenised(5, [-1, 2], [True, True]), "token_out_of_range", "token 1 is not in"),
-        (PLAIN_TEMPLATE, chat("assistant: 1"), "bad_messages", "speaks first"),
+        (PLAIN_TEMPLATE, chat("assistant: 1"), "assistant_first", "speaks first"),
         ("{{ raise_exception('no systems here') }}", DIALOGUE, "template_refused", "no systems here"),
         (
             "xy{% generation %}{% endgeneration %}{{ messages[0].content }}",

@@ -101,7 +101,8 @@ def test_another_answer_to_the_same_question_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "expected"), [(0, []), (5, []), (6, [("too_long", "warn", 6)]), (96, [("too_long", "refuse", 96)])]
+    ("over", "expected"),
+    [(0, []), (5, []), (6, [("many_too_long", "warn", 6)]), (96, [("many_too_long", "refuse", 96)])],
 )
 def test_a_share_of_long_rows_is_said_and_nearly_all_of_them_refuse(over: int, expected: list[Any]) -> None:
     rows = [good(line)._replace(tokens=101 if line <= over else 10) for line in range(1, 101)]

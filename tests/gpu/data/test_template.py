@@ -113,7 +113,7 @@ def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last
             "template_not_prefix_stable",
             "before message 2",
         ),
-        (PLAIN_TEMPLATE, chat("assistant: 1"), "bad_messages", "speaks first"),
+        (PLAIN_TEMPLATE, chat("assistant: 1"), "assistant_first", "speaks first"),
         ("{{ raise_exception('no') }}", DIALOGUE, "template_refused", "the chat template says: no"),
         ("{{ messages[7].content }}", DIALOGUE, "template_refused", "the chat template says: "),
         ("{{ 1 // 0 }}", DIALOGUE, "template_refused", "the chat template says: "),
