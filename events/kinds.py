@@ -75,12 +75,14 @@ class StopRequested(Event, frozen=True, kw_only=True, tag="stop_requested"):
 class FileEnqueued(Event, frozen=True, kw_only=True, tag="file_enqueued"):
     """A data file was accepted: from here on it is a job, and its bytes are keepstep's to keep."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     job: JobId
     name: str
     """What the person called the file."""
     size_bytes: int
     priority: Priority
+    again: bool
+    """A person asked for bytes that may have been learned before to be learned once more."""
 
 
 class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
@@ -89,6 +91,40 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
     v: Literal[1] = 1
     job: JobId
     name: str
+
+
+class JobMoved(Event, frozen=True, kw_only=True, tag="job_moved"):
+    """A person gave a waiting job another place in the queue."""
+
+    v: Literal[1] = 1
+    job: JobId
+    priority: Priority
+    before: JobId | None
+    """The job that it stands directly before now, in that lane; None: at the back of it."""
+
+
+class JobHeld(Event, frozen=True, kw_only=True, tag="job_held"):
+    """A person wants a waiting job passed over, its place kept, until it is released."""
+
+    v: Literal[1] = 1
+    job: JobId
+
+
+class JobReleased(Event, frozen=True, kw_only=True, tag="job_released"):
+    """A held job waits for its turn again."""
+
+    v: Literal[1] = 1
+    job: JobId
+
+
+class JobRemoved(Event, frozen=True, kw_only=True, tag="job_removed"):
+    """A person took a job back that nothing was learned from. Its file goes to `rejected/`, and is known no more."""
+
+    v: Literal[1] = 1
+    job: JobId
+    name: str
+    keeps_data: bool
+    """Weights hold what an earlier pass learned from the file: it stays in `data/`, and `rejected/` gets nothing."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
@@ -340,6 +376,10 @@ AnyEvent = (
     | StopRequested
     | FileEnqueued
     | FileDuplicate
+    | JobMoved
+    | JobHeld
+    | JobReleased
+    | JobRemoved
     | AttemptStarted
     | JobPrepared
     | JobRejected
