@@ -100,5 +100,7 @@ class Map(Generic[Value]):
 
     def _with(self, trie: HashTrieMap[str, Value], length: int, ground: Ground[Value] | None) -> Map[Value]:
         made: Map[Value] = Map.__new__(Map)
+        if not length:
+            trie, ground = HashTrieMap(), None  # nothing is held on to for what is gone
         made._trie, made._length, made._ground = trie, length, ground
         return made
