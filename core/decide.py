@@ -18,7 +18,7 @@ from core.job import RUNNING, Job
 from core.keep import KEEPING
 from core.reports import REPORTS, impossible, refuse_unless_at_rest
 from core.state import State
-from events import kinds, worker
+from events import kinds, places, worker
 from events.kinds import AnyEvent
 
 Events = Sequence[AnyEvent]
@@ -104,21 +104,21 @@ def _move_job(state: State, command: commands.MoveJob, _now: float) -> Events:
         raise Refused(f"{job.name} has priority {priority} already")
     if priority == job.priority and before in {job.id, queue.behind(job.id)}:
         raise Refused(f"{job.name} stands there already")
-    return [kinds.JobMoved(job=job.id, priority=priority, before=before)]
+    return [places.JobMoved(job=job.id, priority=priority, before=before)]
 
 
 def _hold_job(state: State, command: commands.HoldJob, _now: float) -> Events:
     job = _waiting(state, command.job)
     if job.status == "held":
         raise Refused(f"{job.name} is held already; `keepstep queue release` lets it have its turn")
-    return [kinds.JobHeld(job=job.id)]
+    return [places.JobHeld(job=job.id)]
 
 
 def _release_job(state: State, command: commands.ReleaseJob, _now: float) -> Events:
     job = _waiting(state, command.job)
     if job.status != "held":
         raise Refused(f"{job.name} is not held")
-    return [kinds.JobReleased(job=job.id)]
+    return [places.JobReleased(job=job.id)]
 
 
 def _remove_job(state: State, command: commands.RemoveJob, _now: float) -> Events:
@@ -126,7 +126,7 @@ def _remove_job(state: State, command: commands.RemoveJob, _now: float) -> Event
     if job.begun:
         advice = "it stays" if job.status == "failed" else "`keepstep skip` ends it and keeps what it has learned"
         raise Refused(f"{job.name} has been learned in part, and weights hold that: it cannot be taken back; {advice}")
-    return [kinds.JobRemoved(job=job.id, name=job.name, keeps_data=job.learned_from)]
+    return [places.JobRemoved(job=job.id, name=job.name, keeps_data=job.learned_from)]
 
 
 def _pause(state: State, _command: commands.Pause, _now: float) -> Events:

@@ -11,7 +11,7 @@ from core.job import Job, JobStatus
 from core.moves import illegal
 from core.state import Rejection, State
 from core.transitions import JOB
-from events import kinds
+from events import kinds, places
 from events.codec import kind_of
 from events.event import Event
 
@@ -51,7 +51,7 @@ def _waiting(state: State, event: Any) -> Job:
     return job
 
 
-def _job_moved(state: State, event: kinds.JobMoved) -> State:
+def _job_moved(state: State, event: places.JobMoved) -> State:
     job = _waiting(state, event)
     if event.before is not None:
         before = state.queue.get(event.before)
@@ -60,15 +60,15 @@ def _job_moved(state: State, event: kinds.JobMoved) -> State:
     return replace(state, queue=state.queue.moved(job.id, event.priority, event.before))
 
 
-def _job_held(state: State, event: kinds.JobHeld) -> State:
+def _job_held(state: State, event: places.JobHeld) -> State:
     return replace(state, queue=state.queue.hold(_waiting(state, event).id))
 
 
-def _job_released(state: State, event: kinds.JobReleased) -> State:
+def _job_released(state: State, event: places.JobReleased) -> State:
     return replace(state, queue=state.queue.release(_waiting(state, event).id))
 
 
-def _job_removed(state: State, event: kinds.JobRemoved) -> State:
+def _job_removed(state: State, event: places.JobRemoved) -> State:
     job = state.queue.get(event.job) or state.failed.get(event.job)
     if job is None:
         raise illegal(event, "settled", f"job {event.job[:12]} neither waits nor has failed")
@@ -101,9 +101,9 @@ def _rejected_file_moved(state: State, event: kinds.RejectedFileMoved) -> State:
 WAITING: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.FileEnqueued: _file_enqueued,
     kinds.FileDuplicate: _file_duplicate,
-    kinds.JobMoved: _job_moved,
-    kinds.JobHeld: _job_held,
-    kinds.JobReleased: _job_released,
-    kinds.JobRemoved: _job_removed,
+    places.JobMoved: _job_moved,
+    places.JobHeld: _job_held,
+    places.JobReleased: _job_released,
+    places.JobRemoved: _job_removed,
     kinds.RejectedFileMoved: _rejected_file_moved,
 }

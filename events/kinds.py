@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import versions
+from events import places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.values import CheckpointId, Failure, JobId, Number, Priority
@@ -91,40 +91,6 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
     v: Literal[1] = 1
     job: JobId
     name: str
-
-
-class JobMoved(Event, frozen=True, kw_only=True, tag="job_moved"):
-    """A person gave a waiting job another place in the queue."""
-
-    v: Literal[1] = 1
-    job: JobId
-    priority: Priority
-    before: JobId | None
-    """The job that it stands directly before now, in that lane; None: at the back of it."""
-
-
-class JobHeld(Event, frozen=True, kw_only=True, tag="job_held"):
-    """A person wants a waiting job passed over, its place kept, until it is released."""
-
-    v: Literal[1] = 1
-    job: JobId
-
-
-class JobReleased(Event, frozen=True, kw_only=True, tag="job_released"):
-    """A held job waits for its turn again."""
-
-    v: Literal[1] = 1
-    job: JobId
-
-
-class JobRemoved(Event, frozen=True, kw_only=True, tag="job_removed"):
-    """A person took a job back that nothing was learned from. Its file goes to `rejected/`, and is known no more."""
-
-    v: Literal[1] = 1
-    job: JobId
-    name: str
-    keeps_data: bool
-    """Weights hold what an earlier pass learned from the file: it stays in `data/`, and `rejected/` gets nothing."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
@@ -376,10 +342,10 @@ AnyEvent = (
     | StopRequested
     | FileEnqueued
     | FileDuplicate
-    | JobMoved
-    | JobHeld
-    | JobReleased
-    | JobRemoved
+    | places.JobMoved
+    | places.JobHeld
+    | places.JobReleased
+    | places.JobRemoved
     | AttemptStarted
     | JobPrepared
     | JobRejected

@@ -15,7 +15,6 @@ from cli import arrivals
 from cli.arrivals import (
     file_sha256,
     finish_arrivals,
-    is_duplicate,
     put_in_rejected,
     safe_name,
     skip_job,
@@ -25,6 +24,7 @@ from cli.arrivals import (
 from cli.home import Home
 from cli.init import lay_out
 from cli.ledger import Ledger
+from events.kinds import FileDuplicate
 from journal.storage import Storage
 
 
@@ -142,7 +142,7 @@ def test_the_same_bytes_again_are_known_and_kept(home: Home, ledger: Ledger, dro
     """Under any name; the second file goes to rejected/ with a word about why, for it may not be ours to delete."""
     take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
     events = take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
-    assert is_duplicate(events)
+    assert [type(event) for event in events] == [FileDuplicate]
     assert len(ledger.state.queue) == 1
     assert json.loads((home.rejected / "b.jsonl.report.json").read_bytes())["problem"] == "duplicate"
     assert (home.rejected / "b.jsonl").exists()
@@ -180,7 +180,7 @@ def test_names_of_any_bytes_are_taken(home: Home, ledger: Ledger) -> None:
         path.write_text(f"ok {number}\n", encoding="utf-8")
         take_from_inbox(ledger, path, "normal")
     names = [job.name for job in ledger.state.queue]
-    assert names[:3] == ["new\nline.jsonl", '"😀".jsonl', "\\xff\\xfe.jsonl"]
+    assert names[:3] == ["new\\nline.jsonl", '"😀".jsonl', "\\xff\\xfe.jsonl"]
     assert len(names) == 4
 
 

@@ -14,7 +14,7 @@ from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 from core.versions import Left
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -68,10 +68,10 @@ def event(kind: str, state: State) -> AnyEvent:
         "job_trained": lambda: kinds.JobTrained(**about, global_step=state.global_step, checkpoint=head or some),
         "job_skip_requested": lambda: kinds.JobSkipRequested(job=THE_JOB),
         "job_skipped": lambda: kinds.JobSkipped(job=THE_JOB),
-        "job_moved": lambda: kinds.JobMoved(job=THE_JOB, priority="high", before=None),
-        "job_held": lambda: kinds.JobHeld(job=THE_JOB),
-        "job_released": lambda: kinds.JobReleased(job=THE_JOB),
-        "job_removed": lambda: kinds.JobRemoved(job=THE_JOB, name="f", keeps_data=False),
+        "job_moved": lambda: places.JobMoved(job=THE_JOB, priority="high", before=None),
+        "job_held": lambda: places.JobHeld(job=THE_JOB),
+        "job_released": lambda: places.JobReleased(job=THE_JOB),
+        "job_removed": lambda: places.JobRemoved(job=THE_JOB, name="f", keeps_data=False),
         "job_failed": lambda: kinds.JobFailed(job=THE_JOB, message="m"),
         "job_retried": lambda: kinds.JobRetried(job=THE_JOB),
         "attempt_interrupted": lambda: kinds.AttemptInterrupted(**about, reason="r"),

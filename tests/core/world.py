@@ -20,7 +20,7 @@ from core.effects import next_effects
 from core.errors import Refused
 from core.evolve import evolve
 from core.state import State
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.codec import decode, encode
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
@@ -298,12 +298,14 @@ class World:
                 at = self.state.global_step
                 self.timeline, lost = self.timeline[:at], self.timeline[at:]
                 self.lost = lost + self.lost
-            case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed() | kinds.JobRemoved():
+            case (
+                kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed() | places.JobRemoved()
+            ):
                 job = before.job(event.job)
                 assert job is not None
-                if isinstance(event, kinds.JobRemoved) and job.status == "failed":
+                if isinstance(event, places.JobRemoved) and job.status == "failed":
                     self.ends[event.job].remove("JobFailed")
-                if job.until is None or isinstance(event, kinds.JobRemoved):
+                if job.until is None or isinstance(event, places.JobRemoved):
                     self.ends.setdefault(event.job, []).append(type(event).__name__)
             case kinds.JobRetried():
                 assert self.ends[event.job].pop() == "JobFailed"
