@@ -224,7 +224,7 @@ def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_shell_loads_nothing_heavy() -> None:
     """The daemon itself too: torch lives and dies with the worker."""
-    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.show, cli.status") == set()
+    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.queue, cli.status") == set()
 
 
 # -- style ----------------------------------------------------------------------------------------------------------
