@@ -241,7 +241,7 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
         return before
-    text = msgspec.json.format(msgspec.json.encode({"file": name, **report}), indent=2)
+    text = msgspec.json.format(msgspec.json.encode({"file": _text(name), **report}), indent=2)
     report_path = target.with_name(f"{target.name}.report.json")
     durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
     reached("report_written")
@@ -275,7 +275,11 @@ def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
 def shown_name(path: Path) -> str:
     """A file's name as text that JSON can carry and that is one line anywhere: bytes that are no UTF-8, and characters
     that a terminal would act on, are written out."""
-    return printable(os.fsencode(path.name).decode("utf-8", "backslashreplace"))
+    return printable(_text(path.name))
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def safe_name(name: str) -> str:

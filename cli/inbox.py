@@ -110,7 +110,8 @@ class Inbox:
                 else:
                     seen[path] = (shape, since)
         self._seen, self._complete = seen, complete
-        self._written_since = {path: at for path, at in self._written_since.items() if path in seen or path in complete}
+        there = (seen.keys() | complete.keys()) - closed
+        self._written_since = {path: at for path, at in self._written_since.items() if path in there}
         self.not_taken.update(
             (path, STILL_WRITTEN) for path, at in self._written_since.items() if now - at >= LONG_WRITTEN_S
         )

@@ -273,7 +273,8 @@ class World:
     def _keep_books(self, before: State, event: AnyEvent) -> None:
         match event:
             case kinds.FileEnqueued():
-                assert self.ends.pop(event.job, []) == [] or event.again
+                ended = self.ends.pop(event.job, [])
+                assert event.again or set(ended) <= {"JobRejected", "JobRemoved"}
             case kinds.AttemptStarted():
                 assert before.full is None, "an attempt was begun on a full disk"
                 self.reached = []
