@@ -160,6 +160,7 @@ def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
         decide(ledger.state, add, home.clock.now())
     except Refused:
         storage.unlink(file)
+        storage.rmdir(file.parent)
         raise
     if add.known:
         storage.unlink(target)
