@@ -152,19 +152,19 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
 def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
     """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones. False.
 
-    On disk before anything is journaled: so whether these bytes are known still says whether they are journaled. Raises
-    Refused if they cannot be learned again now, and lets go of the copy then.
+    So whether bytes are known goes on saying whether they are journaled. A power cut may bring the old name back behind
+    the record: then they are in hand and known, and the copy is let go. Raises Refused if they cannot be learned again
+    now, and lets go of the copy then too.
     """
-    home, storage = ledger.home, ledger.home.storage
+    storage = ledger.home.storage
     try:
-        decide(ledger.state, add, home.clock.now())
+        decide(ledger.state, add, ledger.home.clock.now())
     except Refused:
         storage.unlink(file)
         storage.rmdir(file.parent)
         raise
     if add.known:
         storage.unlink(target)
-        durable.fsync_directory(home.data, storage=storage)
     return False
 
 
