@@ -14,6 +14,7 @@ from cli.data import app as data_app
 from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
+from cli.queue import app as queue_app
 from cli.versions import app as versions_app
 
 app = typer.Typer(
@@ -57,20 +58,13 @@ def run(
 def add(
     files: Annotated[list[Path], typer.Argument(help="Files to learn from; they are copied.")],
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    again: Annotated[bool, typer.Option("--again", help="Also bytes that were accepted before: once more.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Put copies of files into the queue."""
     from cli.control import add_files
 
-    add_files(home, files, priority)
-
-
-@app.command()
-def queue(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show what waits, in order."""
-    from cli.show import show_queue
-
-    show_queue(home, json=json)
+    add_files(home, files, priority, again=again)
 
 
 @app.command()
@@ -211,6 +205,7 @@ def demo(
     run_demo(directory)
 
 
+app.add_typer(queue_app, name="queue")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(versions_app, name="versions")

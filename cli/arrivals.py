@@ -1,8 +1,8 @@
 """How a file becomes a job, whatever happens on the way.
 
-    data/.arriving/<priority>-<nonce>/<name>   the file is in keepstep's hands (moved from the inbox, or copied)
-    file_enqueued                              journaled: it is a job
-    data/<sha256>.jsonl                        its bytes, under their own hash
+    data/.arriving/<priority>[-again]-<nonce>/<name>   the file is in keepstep's hands (moved from the inbox, or copied)
+    file_enqueued                                      journaled: it is a job
+    data/<sha256>.jsonl                                its bytes, under their own hash
 
 The last two happen under the append lock. Killed anywhere, the file stands in exactly one of these places, and
 `finish_arrivals` takes it on from there. `data/<sha256>.jsonl` exists only for what was journaled, so its existence
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,13 +25,21 @@ import msgspec
 from cli.clock import timestamp
 from cli.home import Home
 from cli.ledger import Ledger
-from core.commands import AddFile, Skip
-from events.kinds import AnyEvent, FileDuplicate
+from cli.terminal import printable
+from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
+from core.decide import decide
+from core.errors import Refused
+from core.job import Job
+from events.kinds import AnyEvent, RejectedFileMoved
+from events.places import JobRemoved
 from events.values import Priority
 from gpu.crashpoints import reached
 from gpu.manifest import describe
 from journal import durable
 from journal.storage import REAL, Storage
+
+AGAIN = "again"
+"""In the name of an arriving directory: bytes that were accepted before are to be learned once more."""
 
 
 def take_all(
@@ -50,21 +59,36 @@ def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[
     """Make a job of a complete file in the inbox. Raises OSError, journal.errors.StorageFailed."""
     storage = ledger.home.storage
     with _new_directory(ledger.home, priority) as directory:
-        try:
-            durable.rename_durably(path, directory / path.name, storage=storage)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # the inbox is on another file system: a copy, whole and synced, before the original goes
-            durable.copy_durably(path, directory / safe_name(path.name), storage=storage)
+        if not _moved(storage, path, directory / path.name):
+            durable.copy_durably(path, directory / safe_name(path.name), storage=storage)  # before the original goes
             storage.unlink(path)
         reached("arrival_moved")
         return _finish(ledger, directory)
 
 
-def take_copy(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
-    """Make a job of a copy of `path`, which stays where it is. Raises OSError, journal.errors.StorageFailed."""
-    with _new_directory(ledger.home, priority) as directory:
+def _moved(storage: Storage, path: Path, target: Path) -> bool:
+    """Move a file out of the inbox; False if it has to be copied: to another file system, or because it has another
+    name somewhere, by which it could be changed while it is learned. Raises FileNotFoundError if it is no file now."""
+    found = storage.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "it was a file, and is none any more", os.fspath(path))
+    if found.st_nlink > 1:
+        return False
+    try:
+        durable.rename_durably(path, target, storage=storage)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def take_copy(ledger: Ledger, path: Path, priority: Priority, *, again: bool = False) -> Sequence[AnyEvent]:
+    """Make a job of a copy of `path`, which stays where it is; `again`: also of bytes that were accepted before.
+
+    Raises OSError, journal.errors.StorageFailed; core.errors.Refused if bytes that are in hand are to be learned again.
+    """
+    with _new_directory(ledger.home, f"{priority}-{AGAIN}" if again else priority) as directory:
         storage = ledger.home.storage
         durable.copy_durably(path, directory / safe_name(path.name), storage=storage)
         reached("arrival_copied")
@@ -84,7 +108,8 @@ def finish_arrivals(ledger: Ledger) -> None:
                 # disk with that, before this directory, which it was moved out of, can be gone.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                _finish(ledger, arriving / name)
+                with suppress(Refused):  # to be learned again, and in hand: its source is where it was
+                    _finish(ledger, arriving / name)
 
 
 def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
@@ -97,23 +122,101 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
     file = next((directory / name for name in names if not durable.is_temporary(name)), None)
     if file is None:  # moved on by a process that died behind that
         return ()
+    if not stat.S_ISREG(storage.stat(file).st_mode):
+        _set_aside(home, directory, file)
+        return ()
     job = _settled_sha256(file, storage)
     target = home.data_file(job)
+    again = _is_again(directory)
     with ledger.exclusive():
         known = storage.exists(target)
         journaled = not known and ledger.state.job(job) is not None
         events: Sequence[AnyEvent] = ()
         if not journaled:
             name, size_bytes = shown_name(file), storage.stat(file).st_size
-            priority = _priority(directory)
-            events = ledger.execute(AddFile(job=job, name=name, size_bytes=size_bytes, priority=priority, known=known))
+            add = AddFile(
+                job=job, name=name, size_bytes=size_bytes, priority=_priority(directory), known=known, again=again
+            )
+            if again:
+                known = _forget(ledger, add, file, target)
+            events = ledger.execute(add)
         reached("arrival_journaled")
         if known:
-            _return(home, file, job)
+            _return(home, file, job, ledger.state.job(job))
         else:
             durable.rename_durably(file, target, storage=storage)
         reached("arrival_named")
     return events
+
+
+def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
+    """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones. False.
+
+    So whether bytes are known goes on saying whether they are journaled. A power cut may bring the old name back behind
+    the record: then they are in hand and known, and the copy is let go. Raises Refused if they cannot be learned again
+    now, and lets go of the copy then too.
+    """
+    storage = ledger.home.storage
+    try:
+        decide(ledger.state, add, ledger.home.clock.now())
+    except Refused:
+        storage.unlink(file)
+        storage.rmdir(file.parent)
+        raise
+    if add.known:
+        storage.unlink(target)
+    return False
+
+
+def _set_aside(home: Home, directory: Path, file: Path) -> None:
+    """What was a file when it was chosen, and a link or a directory when it was moved: nothing is read through it."""
+    target = home.rejected / f"{directory.name}-{safe_name(file.name)}"
+    message = "what lay in the inbox under this name was exchanged for something that is no file"
+    report = msgspec.json.format(
+        msgspec.json.encode({"file": shown_name(file), "problem": "no_file", "message": message})
+    )
+    durable.write_atomically(
+        target.with_name(f"{target.name}.report.json"), report + b"\n", sync=True, storage=home.storage
+    )
+    durable.rename_durably(file, target, storage=home.storage)
+
+
+def remove_job(ledger: Ledger, job: str) -> tuple[JobRemoved, Path | None]:
+    """Take a job out of the queue and put its file into `rejected/`: the event, and where the file is now.
+
+    None if it stays in `data/`, or if the disk is full: then the daemon moves it when there is room. Raises
+    core.errors.Refused, and as `take_copy`.
+    """
+    finish_arrivals(ledger)
+    (event,) = ledger.execute(RemoveJob(job=job))
+    assert isinstance(event, JobRemoved)
+    if event.keeps_data or ledger.state.full is not None:
+        return event, None
+    for moved in settle_rejection(ledger, job):
+        if isinstance(moved, RejectedFileMoved):
+            return event, ledger.home.root / moved.path
+    return event, ledger.home.rejected / safe_name(event.name)  # a daemon was quicker
+
+
+def settle_rejection(ledger: Ledger, job: str) -> Sequence[AnyEvent]:
+    """Move the file of an open rejection to `rejected/`, and journal it; nothing if another process did.
+
+    Under the append lock: a command and the daemon may both be about to. Raises OSError, journal.errors.StorageFailed.
+    """
+    home = ledger.home
+    with ledger.exclusive():
+        rejection = ledger.state.rejections.get(job)
+        if rejection is None:
+            return ()
+        report: dict[str, object] = {
+            "problem": rejection.problem,
+            "line": rejection.line,
+            "message": rejection.message,
+            "job": job,
+            "at": timestamp(home.clock.now()),
+        }
+        target = put_in_rejected(home, home.data_file(job), rejection.name, report)
+        return ledger.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
 
 
 def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:
@@ -139,7 +242,7 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
         return before
-    text = msgspec.json.format(msgspec.json.encode({"file": name, **report}), indent=2)
+    text = msgspec.json.format(msgspec.json.encode({"file": _text(name), **report}), indent=2)
     report_path = target.with_name(f"{target.name}.report.json")
     durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
     reached("report_written")
@@ -154,9 +257,14 @@ def _names_in_rejected(home: Home, name: str) -> Iterator[Path]:
         yield home.rejected / f"{taken}-{name}"
 
 
-def _return(home: Home, file: Path, job: str) -> None:
-    message = "a file with the very same bytes was accepted before, so this one is not learned again"
+def _return(home: Home, file: Path, job: str, first: Job | None) -> None:
+    message = (
+        "a file with the very same bytes was accepted before, so this one is not learned again; "
+        "`keepstep add --again` would learn it once more"
+    )
     report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
+    if first is not None:
+        report["first"] = first.name
     put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
 
 
@@ -166,8 +274,13 @@ def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
 
 
 def shown_name(path: Path) -> str:
-    """A file's name as text that JSON can carry: bytes that are no UTF-8 are written out."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    """A file's name as text that JSON can carry and that is one line anywhere: bytes that are no UTF-8, and characters
+    that a terminal would act on, are written out."""
+    return printable(_text(path.name))
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def safe_name(name: str) -> str:
@@ -176,11 +289,6 @@ def safe_name(name: str) -> str:
     while len(os.fsencode(cleaned)) > 200:
         cleaned = cleaned[1:]  # the end of a name tells files apart, and holds its suffix
     return cleaned
-
-
-def is_duplicate(events: Sequence[AnyEvent]) -> bool:
-    """Whether an arrival turned out to be an earlier file again."""
-    return any(isinstance(event, FileDuplicate) for event in events)
 
 
 def _settled_sha256(path: Path, storage: Storage) -> str:
@@ -205,11 +313,11 @@ def _arriving(home: Home) -> Path:
 
 
 @contextmanager
-def _new_directory(home: Home, priority: Priority) -> Iterator[Path]:
-    """A directory for one arrival, held while the block runs and removed behind it if it is empty then."""
+def _new_directory(home: Home, kind: str) -> Iterator[Path]:
+    """A directory for one arrival of this kind, held while the block runs and removed behind it if it is empty then."""
     arriving, storage = _arriving(home), home.storage
     durable.make_directory(arriving, storage=storage)
-    directory = arriving / f"{priority}-{storage.random_name()}{storage.random_name()}"
+    directory = arriving / f"{kind}-{storage.random_name()}{storage.random_name()}"
     storage.mkdir(directory)
     durable.fsync_directory(arriving, storage=storage)
     with _held(storage, directory):
@@ -226,6 +334,10 @@ def _held(storage: Storage, directory: Path) -> Iterator[bool]:
         yield True
         with suppress(OSError):  # not empty: what is in it will be taken on at the next start
             storage.rmdir(directory)
+
+
+def _is_again(directory: Path) -> bool:
+    return directory.name.split("-")[1:2] == [AGAIN]
 
 
 def _priority(directory: Path) -> Priority:

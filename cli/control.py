@@ -12,17 +12,18 @@ from cli.errors import UserError
 from cli.home import Home, find_home
 from cli.identity import daemon_is_alive
 from cli.ledger import Ledger
+from cli.queue import job_id
 from core import commands
 from core.commands import AnyCommand
-from core.state import State
 from events import kinds
 from events.kinds import AnyEvent
 from events.values import PRIORITIES
 
 
-def add_files(home_option: Path | None, files: Sequence[Path], priority: str) -> None:
+def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
     """`keepstep add`: every file is looked at before the first is taken."""
-    from cli.arrivals import finish_arrivals, is_duplicate, take_copy
+    from cli.arrivals import finish_arrivals, shown_name, take_copy
+    from cli.narrate import earlier
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)
@@ -35,11 +36,12 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str) ->
     with closing(Ledger.open(home)) as ledger:
         finish_arrivals(ledger)
         for path in files:
-            events = take_copy(ledger, path, lane)
-            if is_duplicate(events):
-                typer.echo(f"{path.name} was accepted before and is not learned again")
-            else:
-                typer.echo(f"{path.name} is in the queue, {len(ledger.state.queue)} waiting")
+            events = take_copy(ledger, path, lane, again=again)
+            for event in events:
+                if isinstance(event, kinds.FileDuplicate):
+                    typer.echo(f"{shown_name(path)} {earlier(event, ledger.state)}")
+                else:
+                    typer.echo(f"{shown_name(path)} is in the queue, {len(ledger.state.queue)} waiting")
     if not daemon_is_alive(home):
         typer.echo("no daemon runs; `keepstep run` starts one")
 
@@ -94,22 +96,6 @@ def cancel_consolidation(home_option: Path | None) -> None:
     """`keepstep consolidate --cancel`."""
     _execute(home_option, commands.CancelConsolidation())
     typer.echo("it is not asked for any more")
-
-
-def job_id(state: State, text: str) -> str:
-    """The id of the job that a person means by its name or the first digits of its id.
-
-    Raises UserError if none or more than one fits.
-    """
-    jobs = [*state.begun, *state.queue, *state.failed.values()]
-    fitting: set[str] = {job.id for job in jobs if job.name == text} or {
-        job.id for job in jobs if job.id.startswith(text)
-    }
-    if len(fitting) == 1:
-        return fitting.pop()
-    if not fitting:
-        raise UserError(f"no job in hand is called {text!r} or has an id that begins so", "see `keepstep queue`")
-    raise UserError(f"{len(fitting)} jobs are called {text!r}", "use the first digits of the id: `keepstep queue`")
 
 
 def _execute(home_option: Path | None, command: AnyCommand) -> tuple[Home, Sequence[AnyEvent]]:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 from msgspec.structs import asdict
 
-from cli.arrivals import finish_arrivals, put_in_rejected, take_all
+from cli.arrivals import finish_arrivals, settle_rejection
 from cli.backups import back_up_in_emergency, bring_back
-from cli.clock import timestamp
 from cli.config import Config, load_config
 from cli.crew import Crew
 from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
 from cli.identity import DaemonLock
-from cli.inbox import POLL_EVERY_S, Inbox
+from cli.inbox import Inbox
+from cli.intake import Intake
 from cli.ledger import Ledger
 from cli.narrate import Narrator
 from cli.nightly import by_the_clock
@@ -70,9 +69,8 @@ class Daemon:
         self._surroundings = surroundings or Machine(home)
         self._crew = Crew(self._surroundings)
         self._inbox = Inbox(home)
+        self._intake = Intake(home, self._inbox, self._write)
         self._room, self._rubbish = Room(home), Rubbish(home, self._write)
-        self._refused: set[Path] = set()
-        """Files that may not be read, said once."""
         self._signals = 0
         self._started = self._recovered = False
         self._done = False
@@ -80,8 +78,6 @@ class Daemon:
         """What did not fit on the disk, as long as not even that could be journaled."""
         self._broken: str | None = None
         """What the disk did not take or give, though it is not full."""
-        self._next_poll = 0.0
-        """When the inbox is looked at again; 0: it has not been, since there is room."""
 
     def run(self) -> int:
         """Work until told to stop (or, `until_idle`, until nothing is left to do).
@@ -188,13 +184,16 @@ class Daemon:
         if self._ledger.journal.reserve_is_spent and self._ledger.state.full is None:
             self._execute(commands.RunOutOfSpace(message="the disk is full; the journal is written from its reserve"))
         if self._ledger.state.full is None:
-            self._look_into_inbox()
+            for event in self._intake.take(self._ledger):
+                self._narrator.tell(event, self._ledger.state)
         for event in by_the_clock(self._ledger, self._config, self._room):
             self._after(event)
         self._rubbish.try_again()
         self._check_worker()
-        wait_s = self._do_what_is_owed()
+        wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
+        wait_s = min(wait_s, self._do_what_is_owed())
         if self._until_idle and not self._done and self._nothing_left():
+            self._say_what_is_held()
             self._leave("nothing is left to do")
         if not self._done:
             self._beat()
@@ -233,30 +232,25 @@ class Daemon:
 
     def _nothing_left(self) -> bool:
         state = self._ledger.state
-        waits = state.full is not None or not self._next_poll or self._inbox.has_unsettled()
+        comes = not self._intake.has_looked or self._intake.has_more or self._inbox.has_unsettled()
         owed = (
-            state.begun
-            or len(state.queue)
+            state.full is not None
+            or comes
+            or state.begun
+            or state.queue.front() is not None
             or len(state.rejections)
             or state.wish is not None
             or state.fetch is not None
         )
-        return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed and not waits)
+        return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed)
 
-    # -- the inbox --------------------------------------------------------------------------------------------------
-
-    def _look_into_inbox(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._next_poll and not self._inbox.was_heard():
-            return
-        self._next_poll = now + POLL_EVERY_S
-        for event in take_all(self._ledger, self._inbox.complete(now), self._refuse):
-            self._narrator.tell(event, self._ledger.state)
-
-    def _refuse(self, path: Path, reason: str) -> None:
-        if path not in self._refused:
-            self._refused.add(path)
-            self._write(f"{path.name} cannot be taken from the inbox: {reason}")
+    def _say_what_is_held(self) -> None:
+        held = self._ledger.state.queue.held
+        if held:
+            jobs = "1 job is" if held == 1 else f"{held} jobs are"
+            self._write(
+                f"{jobs} held and not learned; `keepstep queue` shows them, `keepstep queue release` lets them go"
+            )
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
@@ -328,7 +322,8 @@ class Daemon:
                         self._crew.give(worker.Yield(attempt=effect.attempt))
                         reached("yield_asked")
                 case effects.MoveRejected():
-                    self._move_rejected(effect)
+                    for event in settle_rejection(self._ledger, effect.job):
+                        self._after(event)
                     wait_s = 0.0
                 case effects.WaitUntil():
                     wait_s = min(wait_s, max(0.0, effect.at - self._clock.now()))
@@ -373,25 +368,13 @@ class Daemon:
             finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
         self._crew.give(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
 
-    def _move_rejected(self, effect: effects.MoveRejected) -> None:
-        rejection = effect.rejection
-        report: dict[str, object] = {
-            "problem": rejection.problem,
-            "line": rejection.line,
-            "message": rejection.message,
-            "job": effect.job,
-            "at": timestamp(self._clock.now()),
-        }
-        target = put_in_rejected(self._home, self._home.data_file(effect.job), rejection.name, report)
-        self._execute(commands.RecordRejectedMoved(job=effect.job, path=self._home.relative(target)))
-
     def _look_for_room(self, effect: effects.AwaitRoom) -> None:
         free_bytes = self._room.found(effect.wanted_bytes)
         if free_bytes is not None and self._ledger.journal.restore_reserve():
             finish_arrivals(self._ledger)
             self._execute(commands.FindRoom(free_bytes=free_bytes))
             self._room.trusted_again()
-            self._next_poll = 0.0
+            self._intake.look_again()
 
     def _leave(self, reason: str) -> None:
         self._crew.tell(worker.Shutdown(attempt=0))

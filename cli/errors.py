@@ -76,7 +76,10 @@ def explain(error: BaseException) -> str:
 
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
-    sys.stderr.write(f"keepstep: {explain(error)}\n")
+    from cli.terminal import printable
+
+    said = "\n".join(printable(line) for line in explain(error).split("\n"))
+    sys.stderr.write(f"keepstep: {said}\n")
     raise SystemExit(code) from error
 
 

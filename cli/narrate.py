@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from cli import narrate_versions
+from cli.terminal import printable
 from core.job import Job
 from core.state import State
-from events import kinds
+from events import kinds, places
 from events.kinds import AnyEvent
 
 STEP_LINE_EVERY_S = 2.0
@@ -33,16 +36,19 @@ class Narrator:
     def tell(self, event: AnyEvent, state: State) -> None:
         """Say it, if there is something to say. `state`: after the event; what has just left it is remembered."""
         self._job = state.current or self._job
-        line = self._line(event)
+        line = self._line(_named(event), state)
         if line is not None:
-            self._write(f"{time.strftime('%H:%M:%S')}  {line.replace(chr(10), chr(10) + INDENT)}")
+            lines = f"\n{INDENT}".join(printable(part) for part in line.split("\n"))
+            self._write(f"{time.strftime('%H:%M:%S')}  {lines}")
 
-    def _line(self, event: AnyEvent) -> str | None:
+    def _line(self, event: AnyEvent, state: State) -> str | None:
         match event:
             case kinds.FileEnqueued():
-                return f"{event.name} is in the queue"
+                return f"{event.name} is in the queue{', to be learned once more' if event.again else ''}"
             case kinds.FileDuplicate():
-                return f"{event.name} was accepted before and is not learned again; see rejected/"
+                return f"{event.name} {earlier(event, state)}; see rejected/"
+            case places.JobMoved() | places.JobHeld() | places.JobReleased() | places.JobRemoved():
+                return _order_line(event, state)
             case kinds.AttemptStarted():
                 return f"{self._name(event.job)}: attempt {event.attempt}; reading and loading"
             case kinds.JobPrepared(plan=plan):
@@ -112,4 +118,41 @@ class Narrator:
         return f"step {event.step}/{total or '?'}  loss {loss}  lr {event.learning_rate:.2e}  {rate:.0f} tokens/s"
 
     def _name(self, job: str) -> str:
-        return self._job.name if self._job is not None and self._job.id == job else job[:12]
+        return printable(self._job.name) if self._job is not None and self._job.id == job else job[:12]
+
+
+def earlier(event: kinds.FileDuplicate, state: State) -> str:
+    """What a person is told of a file whose very bytes were there before; by its name, while that is at hand."""
+    first = state.job(event.job)
+    if first is None:
+        return (
+            f"was accepted before (job {event.job[:12]}) and is not learned again; `keepstep add --again` learns it "
+            "once more"
+        )
+    return f"has the very bytes of {printable(first.name)}, which is in hand (job {event.job[:12]}); it is learned once"
+
+
+def _order_line(event: AnyEvent, state: State) -> str | None:
+    match event:
+        case places.JobMoved():
+            where = f"before {_waiting(event.before, state)}" if event.before else "to the back"
+            return f"{_waiting(event.job, state)} is moved {where}, priority {event.priority}"
+        case places.JobHeld():
+            return f"{_waiting(event.job, state)} is held; the queue passes it over"
+        case places.JobReleased():
+            return f"{_waiting(event.job, state)} waits for its turn again"
+        case places.JobRemoved():
+            return f"{event.name} is taken out of the queue{'' if event.keeps_data else '; its file goes to rejected/'}"
+        case _:
+            return None
+
+
+def _waiting(job: str, state: State) -> str:
+    found = state.queue.get(job)
+    return printable(found.name) if found is not None else job[:12]
+
+
+def _named(event: AnyEvent) -> AnyEvent:
+    """The event with the name in it on one line: a file may be called anything."""
+    name = getattr(event, "name", None)
+    return event if name is None or name.isprintable() else replace(event, name=printable(name))

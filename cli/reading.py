@@ -45,12 +45,13 @@ def _follow(home: Home, snapshot: Snapshot | None) -> tuple[Folded, Position]:
     return folded, position
 
 
-def witnesses(home: Home) -> list[Witness]:
-    """Everybody outside the journal who remembers a record of it."""
+def witnesses(home: Home, snapshot: Snapshot | None = None) -> list[Witness]:
+    """Everybody outside the journal who remembers a record of it; the snapshot is read if it was not before."""
     found = []
     if status := read_status(home.status, storage=home.storage):
         found.append(Witness("status/status.json", status.seq, status.crc))
-    if snapshot := read_snapshot(home.snapshot, storage=home.storage):
+    snapshot = snapshot or read_snapshot(home.snapshot, storage=home.storage)
+    if snapshot is not None:
         found.append(Witness("status/snapshot.json", snapshot.seq, snapshot.crc))
     return found
 

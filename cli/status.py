@@ -166,9 +166,14 @@ def _room_advice(full: Full, status: str, *, alive: bool) -> str:
 def _queue_line(view: StatusView) -> str:
     if not view.queue.waiting:
         return "empty"
-    names = ", ".join(job.name for job in view.queue.next[:3])
-    more = view.queue.waiting - 3
-    return f"{view.queue.waiting} waiting: {names}" + (f" and {more} more" if more > 0 else "")
+    queue = view.queue
+    lanes = [(name, count) for name, count in plain(queue.lanes).items() if count]
+    by_lane = f" ({', '.join(f'{count} {name}' for name, count in lanes)})" if len(lanes) > 1 else ""
+    held = f"; {queue.held} held (`keepstep queue`)" if queue.held else ""
+    names = ", ".join(job.name for job in queue.next[:3])
+    more = queue.waiting - queue.held - 3
+    first = f": {names}" + (f" and {more} more" if more > 0 else "") if names else ""
+    return f"{queue.waiting} waiting{by_lane}{first}{held}"
 
 
 def _eta(eta_s: float | None, alive: bool) -> str:

@@ -19,12 +19,29 @@ class Row(NamedTuple):
     style: str = ""
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with whatever a terminal would act on written out: names are whatever somebody called a file.
+
+    >>> printable("two\\nlines \\x1b[31m ünï 🦶")
+    'two\\\\nlines \\\\x1b[31m ünï 🦶'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == JOINER else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+JOINER = "\u200d"
+"""Holds emoji together that are made of several, and is nothing by itself."""
+
+
 def print_report(rows: Sequence[Row]) -> None:
     """Names in one column, texts in the other."""
     if sys.stdout.isatty():
         _print(report(rows))
     else:
-        _print_plainly([[row.name, row.text] for row in rows])
+        _print_plainly([[printable(row.name), printable(row.text)] for row in rows])
 
 
 def report(rows: Sequence[Row]) -> RenderableType:
@@ -36,12 +53,13 @@ def report(rows: Sequence[Row]) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(row.name, Text(row.text, row.style))
+        table.add_row(row.name, Text(printable(row.text), row.style))
     return table
 
 
 def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with a head."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly([columns, *rows])
         return

@@ -41,13 +41,47 @@ class LeaveHome(Command, frozen=True, kw_only=True):
 
 
 class AddFile(Command, frozen=True, kw_only=True):
-    """A complete file arrived and stands in keepstep's hands; `known`: its bytes had been accepted before."""
+    """A complete file arrived and stands in keepstep's hands; `known`: its bytes had been accepted before.
+
+    `again`: they are to be learned all the same.
+    """
 
     job: str
     name: str
     size_bytes: int
     priority: Priority
     known: bool
+    again: bool = False
+
+
+class MoveJob(Command, frozen=True, kw_only=True):
+    """Give a waiting job another place: the front of its lane, directly before another job, or the back.
+
+    None of `priority`: its own lane stays, or with `before` it is that job's.
+    """
+
+    job: str
+    priority: Priority | None = None
+    first: bool = False
+    before: str | None = None
+
+
+class HoldJob(Command, frozen=True, kw_only=True):
+    """Pass a waiting job over until `ReleaseJob`."""
+
+    job: str
+
+
+class ReleaseJob(Command, frozen=True, kw_only=True):
+    """Let a held job have its turn."""
+
+    job: str
+
+
+class RemoveJob(Command, frozen=True, kw_only=True):
+    """Take a job back that nothing was learned from."""
+
+    job: str
 
 
 class Pause(Command, frozen=True, kw_only=True):
@@ -213,6 +247,10 @@ AnyCommand = (
     | StartDaemon
     | LeaveHome
     | AddFile
+    | MoveJob
+    | HoldJob
+    | ReleaseJob
+    | RemoveJob
     | Pause
     | Resume
     | Stop

@@ -27,7 +27,7 @@ GIVEN_UP_AT_ONCE: frozenset[Failure] = frozenset({"preflight", "model"})
 def _request(state: State, command: commands.RequestConsolidation, _now: float) -> Events:
     if state.wish is not None:
         raise Refused(f"a consolidation is {'running' if state.consolidation else 'asked for'} already")
-    if state.head is None and not state.begun and not len(state.queue):
+    if state.head is None and not state.begun and state.queue.front() is None:
         raise Refused(f"nothing was learned since {state.base or 'the origin'}, so there is nothing to consolidate")
     return [
         versions.ConsolidationRequested(

@@ -14,11 +14,11 @@ from core.commands import AnyCommand
 from core.consolidate import WISHES
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
-from core.job import RUNNING
+from core.job import RUNNING, Job
 from core.keep import KEEPING
 from core.reports import REPORTS, impossible, refuse_unless_at_rest
 from core.state import State
-from events import kinds, worker
+from events import kinds, places, worker
 from events.kinds import AnyEvent
 
 Events = Sequence[AnyEvent]
@@ -56,12 +56,77 @@ def _create_home(state: State, command: commands.CreateHome, _now: float) -> Eve
 
 
 def _add_file(state: State, command: commands.AddFile, _now: float) -> Events:
-    in_hand = state.job(command.job) is not None or state.rejections.get(command.job) is not None
-    if command.known or in_hand:
+    earlier = state.job(command.job) or state.rejections.get(command.job)
+    if earlier is not None and command.again:
+        raise Refused(
+            f"the bytes of {command.name} are in hand already, as {earlier.name}; they can be learned again once that "
+            "has come to its end"
+        )
+    if earlier is not None or (command.known and not command.again):
         return [kinds.FileDuplicate(job=command.job, name=command.name)]
     return [
-        kinds.FileEnqueued(job=command.job, name=command.name, size_bytes=command.size_bytes, priority=command.priority)
+        kinds.FileEnqueued(
+            job=command.job,
+            name=command.name,
+            size_bytes=command.size_bytes,
+            priority=command.priority,
+            again=command.again,
+        )
     ]
+
+
+def _waiting(state: State, job_id: str) -> Job:
+    """The job in the queue, or why there is none that a person could do something about."""
+    job = state.queue.get(job_id)
+    if job is not None:
+        return job
+    elsewhere = state.job(job_id)
+    if elsewhere is None:
+        raise Refused(f"no job {job_id[:12]} waits; it has come to its end, or never was here")
+    if elsewhere.status == "failed":
+        raise Refused(f"{elsewhere.name} has failed and has no place in the queue; `keepstep retry` brings it back")
+    raise Refused(f"{elsewhere.name} is in hand, and what is begun is finished first; `keepstep skip` passes it over")
+
+
+def _move_job(state: State, command: commands.MoveJob, _now: float) -> Events:
+    job, queue = _waiting(state, command.job), state.queue
+    priority, before = command.priority or job.priority, command.before
+    if before is not None:
+        other = _waiting(state, before)
+        if other.id == job.id:
+            raise Refused(f"{job.name} cannot stand before itself")
+        if command.priority not in {None, other.priority}:
+            raise Refused(f"{other.name} has priority {other.priority}, so nothing of another stands before it")
+        priority = other.priority
+    elif command.first:
+        before = queue.lane(priority).front
+    elif priority == job.priority:
+        raise Refused(f"{job.name} has priority {priority} already")
+    if priority == job.priority and before in {job.id, queue.behind(job.id)}:
+        raise Refused(f"{job.name} stands there already")
+    return [places.JobMoved(job=job.id, priority=priority, before=before)]
+
+
+def _hold_job(state: State, command: commands.HoldJob, _now: float) -> Events:
+    job = _waiting(state, command.job)
+    if job.status == "held":
+        raise Refused(f"{job.name} is held already; `keepstep queue release` lets it have its turn")
+    return [places.JobHeld(job=job.id)]
+
+
+def _release_job(state: State, command: commands.ReleaseJob, _now: float) -> Events:
+    job = _waiting(state, command.job)
+    if job.status != "held":
+        raise Refused(f"{job.name} is not held")
+    return [places.JobReleased(job=job.id)]
+
+
+def _remove_job(state: State, command: commands.RemoveJob, _now: float) -> Events:
+    job = state.queue.get(command.job) or state.failed.get(command.job) or _waiting(state, command.job)
+    if job.begun:
+        advice = "it stays" if job.status == "failed" else "`keepstep skip` ends it and keeps what it has learned"
+        raise Refused(f"{job.name} has been learned in part, and weights hold that: it cannot be taken back; {advice}")
+    return [places.JobRemoved(job=job.id, name=job.name, keeps_data=job.learned_from)]
 
 
 def _pause(state: State, _command: commands.Pause, _now: float) -> Events:
@@ -183,6 +248,10 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.StartDaemon: _start_daemon,
     commands.LeaveHome: _leave_home,
     commands.AddFile: _add_file,
+    commands.MoveJob: _move_job,
+    commands.HoldJob: _hold_job,
+    commands.ReleaseJob: _release_job,
+    commands.RemoveJob: _remove_job,
     commands.Pause: _pause,
     commands.Resume: _resume,
     commands.Stop: _stop,

@@ -184,7 +184,7 @@ def _next(state: State, now: float) -> tuple[AnyEffect, ...]:
         return (BringBack(backup=state.fetch, checkpoint=state.head.id),)
     if state.wish is None or state.begun:
         return _next_attempt(state, now)
-    waits_for_files = len(state.queue) > 0 and not state.wish.after_current
+    waits_for_files = state.queue.front() is not None and not state.wish.after_current
     if not waits_for_files and policies.is_due(state.wish.retry_at, now):
         return (BeginConsolidation(),)
     again = () if state.wish.retry_at is None or waits_for_files else (WaitUntil(at=state.wish.retry_at),)

@@ -18,6 +18,7 @@ from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
 from core.transitions import ENDS_ATTEMPT, JOB
 from core.versions import Checkpoint, Meaning
+from core.waiting import WAITING
 from events import kinds
 from events.codec import kind_of
 from events.event import Event
@@ -91,20 +92,7 @@ def _storage_recovered(state: State, event: kinds.StorageRecovered) -> State:
     return replace(state, low=False)
 
 
-# -- jobs: in, and out ----------------------------------------------------------------------------------------------
-
-
-def _file_enqueued(state: State, event: kinds.FileEnqueued) -> State:
-    if state.job(event.job) is not None:
-        raise illegal(event, "queued", f"job {event.job[:12]} is in hand already")
-    if state.rejections.get(event.job) is not None:
-        raise illegal(event, "rejected", f"the file of {event.job[:12]} still has to be moved to rejected/")
-    job = Job(id=event.job, name=event.name, size_bytes=event.size_bytes, priority=event.priority)
-    return replace(state, queue=state.queue.push(job))
-
-
-def _file_duplicate(state: State, _event: kinds.FileDuplicate) -> State:
-    return replace(state, counts=replace(state.counts, duplicates=state.counts.duplicates + 1))
+# -- jobs: out of hand ------------------------------------------------------------------------------------------------
 
 
 def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
@@ -118,15 +106,12 @@ def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
 
 
 def _job_rejected(state: State, event: kinds.JobRejected) -> State:
+    keeps_data = _current(state, event).learned_from
     moved = _finished(state, event, replace(state.counts, rejected=state.counts.rejected + 1))
+    if keeps_data:
+        return moved
     rejection = Rejection(event.name, event.problem, event.line, event.message)
     return replace(moved, rejections=moved.rejections.insert(event.job, rejection))
-
-
-def _rejected_file_moved(state: State, event: kinds.RejectedFileMoved) -> State:
-    if state.rejections.get(event.job) is None:
-        raise illegal(event, "settled", f"no rejection of {event.job[:12]} is open")
-    return replace(state, rejections=state.rejections.remove(event.job))
 
 
 def _job_trained(state: State, event: kinds.JobTrained) -> State:
@@ -298,7 +283,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         raise illegal(event, job.status, f"step {event.global_step} is not among the steps reached since the head")
     if event.step - job.committed_step != event.global_step - state.global_step:
         raise illegal(event, job.status, f"step {event.step} of the job is not step {event.global_step}")
-    committed = replace(job, committed_step=event.step, failures=0)
+    committed = replace(job, committed_step=event.step, failures=0, learned_from=True)
     assert job.settings is not None  # every started attempt carries them
     return _with_current(
         state,
@@ -367,12 +352,9 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.PauseRequested: daemon_moved,
     kinds.Resumed: _resumed,
     kinds.StopRequested: daemon_moved,
-    kinds.FileEnqueued: _file_enqueued,
-    kinds.FileDuplicate: _file_duplicate,
     kinds.AttemptStarted: _attempt_started,
     kinds.JobPrepared: _job_prepared,
     kinds.JobRejected: _job_rejected,
-    kinds.RejectedFileMoved: _rejected_file_moved,
     kinds.TrainingStarted: _training_started,
     kinds.StepReached: _step_reached,
     kinds.DivergenceDetected: _divergence_detected,
@@ -393,6 +375,7 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.StorageLow: _storage_low,
     kinds.StorageRecovered: _storage_recovered,
     kinds.JournalRepaired: _journal_repaired,
+    **WAITING,
     **HEADS,
 }
 

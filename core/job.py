@@ -9,13 +9,15 @@ from msgspec import Struct
 from events.settings import JobSettings, Plan
 from events.values import Priority
 
-JobStatus = Literal["queued", "preparing", "ready", "training", "trained", "rejected", "failed", "skipped"]
+JobStatus = Literal[
+    "queued", "held", "preparing", "ready", "training", "trained", "rejected", "failed", "skipped", "removed"
+]
 
 RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
 """A worker is at it."""
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An accepted data file, and how far it has been learned."""
 
     id: str
@@ -34,6 +36,9 @@ class Job(Struct, frozen=True, kw_only=True):
     """Attempts that failed since the last commit."""
     retry_at: float | None = None
     skip_requested: bool = False
+    learned_from: bool = False
+    """Some weights hold what it says, or may: of this pass, of an earlier one, of a branch that was left. Its file then
+    stays in `data/` whatever becomes of the job, or their lineage could not be shown any more."""
 
     @property
     def goal(self) -> int | None:

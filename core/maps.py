@@ -3,60 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from rpds import HashTrieMap
 
 Value = TypeVar("Value")
+Held = TypeVar("Held", covariant=True)
+
+
+class Ground(Protocol[Held]):
+    """Entries that a map begins with and does not own: they are looked up one by one, where they are kept."""
+
+    def __len__(self) -> int: ...
+
+    def get(self, key: str) -> Held | None:
+        """The value at `key`; None if there is none. The same object every time."""
+
+    def items(self) -> Iterator[tuple[str, Held]]:
+        """All of them."""
+
+
+_GONE: Any = object()
+"""Stands where an entry of the ground was removed."""
 
 
 class Map(Generic[Value]):
     """rpds' hash trie under a name that can be subscripted at run time, which the snapshot's typed decoder needs.
 
-    Every operation costs the same however many entries there are, to within a logarithm to the base 32.
+    Every operation costs the same however many entries there are, to within a logarithm to the base 32. A map may lie
+    `over` a ground: it then holds what is not as it is there.
     """
 
-    __slots__ = ("_trie",)
+    __slots__ = ("_ground", "_length", "_trie")
 
     def __init__(self, entries: Mapping[str, Value] | HashTrieMap[str, Value] | None = None) -> None:
         self._trie: HashTrieMap[str, Value] = HashTrieMap(entries or {})
+        self._ground: Ground[Value] | None = None
+        self._length = len(self._trie)
+
+    @classmethod
+    def over(cls, ground: Ground[Value]) -> Map[Value]:
+        """The map of everything in `ground`."""
+        return cls()._with(HashTrieMap(), len(ground), ground)
 
     def __len__(self) -> int:
-        return len(self._trie)
+        return self._length
 
     def __getitem__(self, key: str) -> Value:
-        return self._trie[key]
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Map) and self._trie == other._trie
+        if not isinstance(other, Map):
+            return False
+        if self._ground is None and other._ground is None:
+            return bool(self._trie == other._trie)
+        return len(self) == len(other) and dict(self.items()) == dict(other.items())
 
     __hash__ = None  # type: ignore[assignment]  # values need not be hashable
 
     def __repr__(self) -> str:
-        return f"Map({dict(self._trie.items())!r})"
+        return f"Map({dict(self.items())!r})"
 
     def get(self, key: str) -> Value | None:
         """The value at `key`; None if there is none."""
-        return self._trie.get(key)
+        value = self._trie.get(key)
+        if value is None and self._ground is not None:
+            return self._ground.get(key)
+        return None if value is _GONE else value
 
     def insert(self, key: str, value: Value) -> Map[Value]:
         """The map with `value` at `key`."""
-        return self._of(self._trie.insert(key, value))
+        length = self._length + (self.get(key) is None)
+        return self._with(self._trie.insert(key, value), length, self._ground)
 
     def remove(self, key: str) -> Map[Value]:
         """The map without `key`. Raises KeyError if it is not there."""
-        return self._of(self._trie.remove(key))
+        self[key]
+        if self._ground is not None and self._ground.get(key) is not None:
+            trie = self._trie.insert(key, _GONE)
+        else:
+            trie = self._trie.remove(key)
+        return self._with(trie, self._length - 1, self._ground)
 
     def items(self) -> Iterator[tuple[str, Value]]:
         """Pairs, in no order that means anything."""
-        return iter(self._trie.items())
+        yield from ((key, value) for key, value in self._trie.items() if value is not _GONE)
+        if self._ground is not None:
+            yield from (pair for pair in self._ground.items() if pair[0] not in self._trie)
 
     def values(self) -> Iterator[Value]:
         """Values, in no order that means anything."""
-        return iter(self._trie.values())
+        return (value for _, value in self.items())
 
-    @staticmethod
-    def _of(trie: HashTrieMap[str, Value]) -> Map[Value]:
+    def _with(self, trie: HashTrieMap[str, Value], length: int, ground: Ground[Value] | None) -> Map[Value]:
         made: Map[Value] = Map.__new__(Map)
-        made._trie = trie
+        if not length:
+            trie, ground = HashTrieMap(), None  # nothing is held on to for what is gone
+        made._trie, made._length, made._ground = trie, length, ground
         return made

@@ -97,6 +97,7 @@ class Counts(Struct, frozen=True):
     rejected: int = 0
     skipped: int = 0
     duplicates: int = 0
+    removed: int = 0
 
 
 class Rejection(Struct, frozen=True):

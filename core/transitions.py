@@ -42,8 +42,17 @@ ENDS_ATTEMPT: frozenset[Kind] = frozenset(
 JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
     "queued": {
         "attempt_started": "preparing",
+        "job_moved": "queued",
+        "job_held": "held",
         "job_skipped": "skipped",
+        "job_removed": "removed",
         "job_failed": "failed",
+    },
+    "held": {
+        "job_released": "queued",
+        "job_moved": "held",
+        "job_skipped": "skipped",
+        "job_removed": "removed",
     },
     "preparing": {
         "job_prepared": "ready",
@@ -71,10 +80,14 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
         "attempt_yielded": "queued",
         "attempt_failed": "queued",
     },
-    "failed": {"job_retried": "queued"},
+    "failed": {
+        "job_retried": "queued",
+        "job_removed": "removed",
+    },
     "trained": {},
     "rejected": {},
     "skipped": {},
+    "removed": {},
 }
 
 CONSOLIDATION: Mapping[ConsolidationStatus, Mapping[Kind, ConsolidationStatus]] = {

@@ -41,9 +41,15 @@ def _attempt_started_v2(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _file_enqueued_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew of no second pass over the same bytes."""
+    return {**fields, "again": False}
+
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 1): _attempt_started_v1,
     ("attempt_started", 2): _attempt_started_v2,
+    ("file_enqueued", 1): _file_enqueued_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import versions
+from events import places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.values import CheckpointId, Failure, JobId, Number, Priority
@@ -75,12 +75,14 @@ class StopRequested(Event, frozen=True, kw_only=True, tag="stop_requested"):
 class FileEnqueued(Event, frozen=True, kw_only=True, tag="file_enqueued"):
     """A data file was accepted: from here on it is a job, and its bytes are keepstep's to keep."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     job: JobId
     name: str
     """What the person called the file."""
     size_bytes: int
     priority: Priority
+    again: bool
+    """A person asked for bytes that may have been learned before to be learned once more."""
 
 
 class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
@@ -340,6 +342,10 @@ AnyEvent = (
     | StopRequested
     | FileEnqueued
     | FileDuplicate
+    | places.JobMoved
+    | places.JobHeld
+    | places.JobReleased
+    | places.JobRemoved
     | AttemptStarted
     | JobPrepared
     | JobRejected

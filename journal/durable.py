@@ -52,7 +52,8 @@ def chunks(storage: Storage, fd: int, size: int = COPY_CHUNK_BYTES) -> Iterator[
 def read_file(path: Path, *, storage: Storage = REAL) -> bytes:
     """The whole content of a file."""
     with opened(storage, path, os.O_RDONLY) as fd:
-        return b"".join(chunks(storage, fd))
+        size = max(COPY_CHUNK_BYTES, storage.size(fd) + 1)  # in one piece, that nothing has to be put together
+        return b"".join(chunks(storage, fd, size))
 
 
 def write_all(storage: Storage, fd: int, data: bytes) -> None:

@@ -7,8 +7,10 @@ goes past it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 FEW_FILES = 64
@@ -73,6 +75,25 @@ class Storage:
     def stat(self, path: Path) -> os.stat_result:
         """Of the name itself: a symbolic link is not followed."""
         return os.lstat(path)
+
+    def is_open_for_writing(self, path: Path) -> bool:
+        """Whether some process may still write to the file. False where the system cannot tell: links, network shares,
+        files of other people."""
+        try:
+            fd = self.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # whoever reads it will be told
+            return False
+        try:
+            # A lease for reading is given only where nobody has the file open for writing. Who opens it in the instant
+            # of ours has the kernel tell us; by the signal that is ignored unless somebody asks for it.
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+        finally:
+            self.close(fd)
+        return False
 
     def names(self, directory: Path) -> list[str]:
         """In no order."""

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from core.evolve import evolve
 from core.state import State
-from events import kinds, versions
+from events import kinds, places, versions
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
 from projections.progress import Folded, Pace, Progress, Trouble
@@ -53,6 +53,10 @@ def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
         job = before.job(event.job)
         size = job.size_bytes if job is not None and job.until is None else 0
         return replace(progress, bytes_done=progress.bytes_done + size)
+    if isinstance(event, places.JobRemoved):
+        waiting = before.queue.get(event.job)  # what had failed was counted as done
+        left = progress.bytes_total - (waiting.size_bytes if waiting is not None else 0)
+        return replace(progress, bytes_total=max(progress.bytes_done, left))
     if isinstance(event, kinds.JobRetried):
         job = before.job(event.job)
         return _with_more_bytes(progress, before, job.size_bytes if job is not None else 0)

@@ -19,6 +19,8 @@ from journal.storage import Storage
 View = TypeVar("View")
 
 _END = re.compile(rb',\s*"check": ?"([0-9a-f]{8})"\s*\}\s*\Z')
+_END_BYTES = 64
+"""More than the seal takes: the megabytes before it are not searched for it."""
 
 
 def sealed(view: bytes) -> bytes:
@@ -29,8 +31,8 @@ def sealed(view: bytes) -> bytes:
 
 def is_sealed(data: bytes) -> bool:
     """Whether this is, byte for byte, what `sealed` made."""
-    end = _END.search(data)
-    return end is not None and end[1] == b"%08x" % crc32(data[: end.start()])
+    end = _END.search(data, max(0, len(data) - _END_BYTES))
+    return end is not None and end[1] == b"%08x" % crc32(memoryview(data)[: end.start()])
 
 
 def read_sealed(path: Path, decoder: msgspec.json.Decoder[View], storage: Storage) -> View | None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from core.job import Job
 from core.state import Counts, Full, Hold, State
-from events.values import Number
+from events.values import PRIORITIES, Number
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.progress import Folded, Progress, Trouble
@@ -58,6 +58,14 @@ class JobView(Struct, frozen=True, kw_only=True):
     retry_at: float | None
 
 
+class LanesView(Struct, frozen=True, kw_only=True):
+    """How many wait in each lane, held ones too."""
+
+    high: int
+    normal: int
+    low: int
+
+
 class WaitingView(Struct, frozen=True, kw_only=True):
     """A job that waits."""
 
@@ -68,9 +76,11 @@ class WaitingView(Struct, frozen=True, kw_only=True):
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
-    """What waits: how many, and the next ones."""
+    """What waits: how many, how many of them are held, and those that are taken next."""
 
     waiting: int
+    held: int
+    lanes: LanesView
     next: tuple[WaitingView, ...]
     progress: float
     """0 to 1, of all files since the queue was last empty, by their length."""
@@ -158,7 +168,9 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
         job=job,
         queue=QueueView(
             waiting=len(state.queue),
-            next=tuple(_waiting_view(waiting) for waiting in islice(state.queue, QUEUE_SHOWN)),
+            held=state.queue.held,
+            lanes=LanesView(**{name: state.queue.lane(name).length for name in PRIORITIES}),
+            next=tuple(_waiting_view(waiting) for waiting in islice(state.queue.ready(), QUEUE_SHOWN)),
             progress=done,
             eta_s=eta_s,
         ),

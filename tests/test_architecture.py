@@ -55,6 +55,7 @@ CLOCK_CALLS = {"now", "today", "utcnow"}
 WITHOUT_LOGIC = {
     "events/errors.py": "error types",
     "events/event.py": "one type",
+    "events/places.py": "values; tests/events/test_kinds.py has all kinds",
     "events/versions.py": "values; tests/events/test_kinds.py has all kinds",
     "core/versions.py": "values; moved by tests/core/test_transitions.py and tests/core/test_heads.py",
     "journal/errors.py": "error types",
@@ -103,7 +104,6 @@ TESTED_ELSEWHERE = {
     "cli/quick.py": "tests/cli/test_commands.py",
     "cli/reading.py": "tests/cli/test_daemon.py",
     "cli/repair.py": "tests/cli/test_commands.py",
-    "cli/show.py": "tests/cli/test_commands.py",
     "cli/signals.py": "tests/cli/test_daemon.py",
     "cli/status.py": "tests/cli/test_commands.py",
     "cli/terminal.py": "tests/cli/test_commands.py",
@@ -225,7 +225,7 @@ def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_shell_loads_nothing_heavy() -> None:
     """The daemon itself too: torch lives and dies with the worker."""
-    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.show, cli.status") == set()
+    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.queue, cli.status") == set()
 
 
 # -- style ----------------------------------------------------------------------------------------------------------

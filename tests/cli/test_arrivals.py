@@ -15,8 +15,8 @@ from cli import arrivals
 from cli.arrivals import (
     file_sha256,
     finish_arrivals,
-    is_duplicate,
     put_in_rejected,
+    remove_job,
     safe_name,
     skip_job,
     take_copy,
@@ -25,6 +25,8 @@ from cli.arrivals import (
 from cli.home import Home
 from cli.init import lay_out
 from cli.ledger import Ledger
+from core.errors import Refused
+from events.kinds import AnyEvent, FileDuplicate, FileEnqueued, JobTrained
 from journal.storage import Storage
 
 
@@ -142,7 +144,7 @@ def test_the_same_bytes_again_are_known_and_kept(home: Home, ledger: Ledger, dro
     """Under any name; the second file goes to rejected/ with a word about why, for it may not be ours to delete."""
     take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
     events = take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
-    assert is_duplicate(events)
+    assert [type(event) for event in events] == [FileDuplicate]
     assert len(ledger.state.queue) == 1
     assert json.loads((home.rejected / "b.jsonl.report.json").read_bytes())["problem"] == "duplicate"
     assert (home.rejected / "b.jsonl").exists()
@@ -180,7 +182,7 @@ def test_names_of_any_bytes_are_taken(home: Home, ledger: Ledger) -> None:
         path.write_text(f"ok {number}\n", encoding="utf-8")
         take_from_inbox(ledger, path, "normal")
     names = [job.name for job in ledger.state.queue]
-    assert names[:3] == ["new\nline.jsonl", '"😀".jsonl', "\\xff\\xfe.jsonl"]
+    assert names[:3] == ["new\\nline.jsonl", '"😀".jsonl', "\\xff\\xfe.jsonl"]
     assert len(names) == 4
 
 
@@ -221,3 +223,166 @@ def test_an_init_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
     lay_out(home, b"")
     assert home.config.exists()
     assert not [path for path in home.root.iterdir() if path.name.startswith(".")]
+
+
+class Forgetful(Storage):
+    """Its process dies when it has made known bytes unknown."""
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        if path.parent.name == "data":
+            raise Killed
+
+
+@pytest.fixture
+def learned_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
+    """A copy of a file of two steps that was learned before."""
+    path = tmp_path / "once-more.jsonl"
+    path.write_text("ok\nok\n", encoding="utf-8")
+    drop("a.jsonl", "ok ok")
+    run()
+    return path
+
+
+@pytest.mark.parametrize("point", ["arrival_copied", "forgotten", "arrival_journaled", "arrival_named"])
+def test_killed_anywhere_bytes_are_learned_again_once(
+    point: str,
+    home: Home,
+    learned_before: Path,
+    die_at: Callable[[str], None],
+    run: Callable[..., list[str]],
+    events: Callable[[], list[AnyEvent]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`add --again` dies, and the next daemon takes the copy on: one pass more, not two, and none is lost."""
+    job = file_sha256(learned_before)
+    with closing(Ledger.open(Home(home.root, storage=Forgetful()) if point == "forgotten" else home)) as dying:
+        if point != "forgotten":
+            die_at(point)
+        with pytest.raises(Killed):
+            take_copy(dying, learned_before, "high", again=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    run()
+    run()
+    assert home.data_file(job).read_bytes() == learned_before.read_bytes()
+    assert not list((home.data / ".arriving").iterdir())
+    passes = [event.again for event in events() if isinstance(event, FileEnqueued)]
+    assert passes == [False, True]
+    assert [type(event) for event in events()].count(JobTrained) == 2
+
+
+def test_bytes_in_hand_are_not_learned_again_now(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+    """Refused with the name that they have there; nothing is left on its way, and the job keeps its file."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("ok\n", encoding="utf-8")
+    take_copy(ledger, path, "normal")
+    with pytest.raises(Refused, match=r"in hand already, as a\.jsonl"):
+        take_copy(ledger, path, "normal", again=True)
+    assert not list((home.data / ".arriving").iterdir())
+    assert home.data_file(file_sha256(path)).exists()
+    assert len(ledger.state.queue) == 1
+
+
+def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
+    home: Home, learned_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people asked, one of them was killed: it is learned once more, and the copy is no debris."""
+    with closing(Ledger.open(home)) as dying:
+        die_at("arrival_copied")
+        with pytest.raises(Killed):
+            take_copy(dying, learned_before, "normal", again=True)
+    monkeypatch.undo()
+    with closing(Ledger.open(home)) as ledger:
+        take_copy(ledger, learned_before, "normal", again=True)
+        finish_arrivals(ledger)
+        assert len(ledger.state.queue) == 1
+    assert not list((home.data / ".arriving").iterdir())
+
+
+@pytest.mark.parametrize("point", ["report_written", "rejected_moved"])
+def test_a_job_that_was_taken_out_loses_no_file(
+    point: str,
+    home: Home,
+    drop: Callable[..., Path],
+    die_at: Callable[[str], None],
+    run: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed on the way, the next daemon finishes it: the file is in rejected/, once, and can be dropped in again."""
+    path = drop("a.jsonl", "ok")
+    job = file_sha256(path)
+    with closing(Ledger.open(home)) as dying:
+        take_from_inbox(dying, path, "normal")
+        die_at(point)
+        with pytest.raises(Killed):
+            remove_job(dying, job)
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    run()
+    assert sorted(path.name for path in home.rejected.iterdir()) == ["a.jsonl", "a.jsonl.report.json"]
+    assert not home.data_file(job).exists()
+    (home.rejected / "a.jsonl").rename(home.inbox / "a.jsonl")
+    os.utime(home.inbox / "a.jsonl", (1.0, 1.0))
+    assert any("a.jsonl: learned" in line for line in run())
+
+
+def test_a_file_that_has_another_name_is_copied(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+    """What is written under that name later does not reach what was accepted."""
+    path = drop("a.jsonl", "ok")
+    job = file_sha256(path)
+    other = home.root.parent / "mine.jsonl"
+    os.link(path, other)
+    take_from_inbox(ledger, path, "normal")
+    other.write_text("changed\n", encoding="utf-8")
+    assert not path.exists()
+    assert home.data_file(job).read_text(encoding="utf-8") == "ok\n"
+
+
+def test_a_deleted_or_changed_inbox_does_not_reach_what_was_accepted(
+    home: Home, ledger: Ledger, drop: Callable[..., Path]
+) -> None:
+    """The name is free again, and the bytes are elsewhere."""
+    path = drop("a.jsonl", "ok")
+    job = file_sha256(path)
+    take_from_inbox(ledger, path, "normal")
+    path.write_text("other\n", encoding="utf-8")
+    path.unlink()
+    assert home.data_file(job).read_text(encoding="utf-8") == "ok\n"
+
+
+def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+    """Between the look and the move anything can happen; it stays where it is."""
+    (home.inbox / "a.jsonl").symlink_to(tmp_path / "secret")
+    assert list(arrivals.take_all(ledger, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
+    assert (home.inbox / "a.jsonl").is_symlink()
+
+
+@pytest.mark.parametrize("what", ["link", "dangling", "directory"])
+def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, ledger: Ledger, tmp_path: Path) -> None:
+    """Found on its way: set aside as it is, with a word about it, and no job comes of it."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret\n", encoding="utf-8")
+    directory = home.data / ".arriving" / "normal-0123456789abcdef"
+    directory.mkdir(parents=True)
+    if what == "directory":
+        (directory / "a.jsonl").mkdir()
+    else:
+        (directory / "a.jsonl").symlink_to(secret if what == "link" else tmp_path / "nothing")
+    finish_arrivals(ledger)
+    assert not directory.exists()
+    assert not len(ledger.state.queue)
+    names = sorted(path.name for path in home.rejected.iterdir())
+    assert names == ["normal-0123456789abcdef-a.jsonl", "normal-0123456789abcdef-a.jsonl.report.json"]
+    assert secret.read_text(encoding="utf-8") == "secret\n"
+
+
+def test_a_duplicate_names_the_first_one_while_that_is_at_hand(
+    home: Home, ledger: Ledger, drop: Callable[..., Path]
+) -> None:
+    """In its report; later its id is what there is."""
+    take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
+    take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
+    report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
+    assert report["first"] == "a.jsonl"
+    assert "add --again" in report["message"]

@@ -15,7 +15,6 @@ import pytest
 from cli.arrivals import (
     file_sha256,
     finish_arrivals,
-    is_duplicate,
     put_in_rejected,
     take_copy,
     take_from_inbox,
@@ -24,6 +23,7 @@ from cli.home import Home
 from cli.init import lay_out
 from cli.ledger import Ledger
 from core.commands import Skip
+from events.kinds import FileDuplicate
 from journal.durable import fsync_directory, fsync_file, opened, read_file
 from tests.simulation.disk import Disk, PowerCut, Process
 from tests.simulation.disk import Killed as Dead
@@ -203,7 +203,7 @@ def test_two_copies_of_one_file_at_once_are_one_job(disk: Disk) -> None:
         theirs.execute(Skip(job=file_sha256(source, storage=home.storage)))
 
     meanwhile(disk, "lock", "/journal/lock", be_quicker)
-    assert is_duplicate(take_copy(ledger, source, "normal"))
+    assert any(isinstance(event, FileDuplicate) for event in take_copy(ledger, source, "normal"))
     assert not len(ledger.state.queue)
     assert home.storage.exists(home.rejected / "mine.jsonl")
 

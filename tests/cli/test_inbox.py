@@ -13,6 +13,7 @@ from cli.inbox import SETTLED_S, Inbox, is_ignored
 
 
 def taken(inbox: Inbox, now: float) -> list[str]:
+    inbox.look(now)
     return [path.name for path, _ in inbox.complete(now)]
 
 
@@ -63,7 +64,9 @@ def test_lanes_are_read_in_order(home: Home) -> None:
         path = home.inbox / lane / f"{lane or 'normal'}.jsonl"
         path.write_text("x", encoding="utf-8")
         os.utime(path, (1.0, 1.0))
-    found = [(path.name, priority) for path, priority in Inbox(home).complete(time.monotonic())]
+    inbox = Inbox(home)
+    inbox.look(time.monotonic())
+    found = [(path.name, priority) for path, priority in inbox.complete(time.monotonic())]
     assert found == [("high.jsonl", "high"), ("normal.jsonl", "normal"), ("low.jsonl", "low")]
 
 

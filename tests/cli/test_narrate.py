@@ -6,7 +6,7 @@ import pytest
 
 from cli.narrate import INDENT, Narrator
 from core.state import State
-from events import kinds
+from events import kinds, places
 from events.kinds import AnyEvent
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
@@ -38,6 +38,27 @@ def told(event: AnyEvent) -> str:
             kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
             f"{CHECKPOINT} is damaged and set aside (a flipped bit); going on from the beginning",
         ),
+        (
+            kinds.FileDuplicate(job=JOB, name="two\nlines.jsonl"),
+            "two\\nlines.jsonl was accepted before (job abababababab) and is not learned again; `keepstep add --again` "
+            "learns it once more; see rejected/",
+        ),
+        (
+            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", again=True),
+            "\\x1b[31ma.jsonl is in the queue, to be learned once more",
+        ),
+        (places.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),
+        (places.JobReleased(job=JOB), "abababababab waits for its turn again"),
+        (places.JobMoved(job=JOB, priority="low", before=None), "abababababab is moved to the back, priority low"),
+        (
+            places.JobMoved(job=JOB, priority="high", before=JOB),
+            "abababababab is moved before abababababab, priority high",
+        ),
+        (
+            places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
+            "a.jsonl is taken out of the queue; its file goes to rejected/",
+        ),
+        (places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is taken out of the queue"),
     ],
     ids=lambda value: type(value).__name__,
 )

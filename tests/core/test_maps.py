@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.maps import Map
+
+
+class Table:
+    """A ground."""
+
+    def __init__(self, entries: dict[str, int]) -> None:
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def get(self, key: str) -> int | None:
+        return self.entries.get(key)
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        return iter(self.entries.items())
 
 
 def test_a_change_leaves_the_old_map_as_it_was() -> None:
@@ -30,3 +50,28 @@ def test_a_missing_key_is_an_error_where_it_must_be_there() -> None:
         Map()["a"]
     with pytest.raises(KeyError):
         Map().remove("a")
+
+
+KEYS = st.sampled_from("abcdef")
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.dictionaries(KEYS, st.integers(1, 9)), st.lists(st.tuples(KEYS, st.integers(0, 9)), max_size=30))
+def test_a_map_over_a_ground_is_the_map_of_all(ground: dict[str, int], changes: list[tuple[str, int]]) -> None:
+    """Whatever is inserted, replaced, removed and inserted again; 0 stands for removing. The ground stays as it is."""
+    before = dict(ground)
+    lying, plain = Map.over(Table(ground)), Map(ground)
+    for key, value in changes:
+        if value:
+            lying, plain = lying.insert(key, value), plain.insert(key, value)
+        elif plain.get(key) is not None:
+            lying, plain = lying.remove(key), plain.remove(key)
+        else:
+            with pytest.raises(KeyError):
+                lying.remove(key)
+        assert lying == plain
+        assert plain == lying
+        assert len(lying) == len(plain)
+        assert lying.get(key) == plain.get(key)
+        assert sorted(lying.values()) == sorted(plain.values())
+    assert ground == before

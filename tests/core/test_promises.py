@@ -23,7 +23,7 @@ from core.versions import Left
 from events import kinds
 from events.codec import Record, decode, encode
 from events.settings import RetentionSettings
-from events.values import Failure
+from events.values import PRIORITIES, Failure
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
@@ -34,6 +34,7 @@ from tests.core.world import settings as job_settings
 FAILURES = get_args(Failure)
 
 ASKED = ["pause", "resume", "stop", "skip", "skip", "skip any", "retry", "prune"]
+ASKED += ["move", "first", "before", "hold", "hold", "release", "remove", "again", "again"]
 ASKED += ["consolidate", "consolidate", "drop", "rollback", "restore", "go back", "bring back", "back up", "delete"]
 
 
@@ -102,6 +103,12 @@ class Life(RuleBasedStateMachine):
             "skip": commands.Skip(),
             "skip any": commands.Skip(job=job),
             "retry": commands.Retry(job=next((job for job, _ in self.world.state.failed.items()), job)),
+            "move": commands.MoveJob(job=job, priority=PRIORITIES[any_job % 3]),
+            "first": commands.MoveJob(job=job, first=True),
+            "before": commands.MoveJob(job=job, before=jobs[any_job // 7 % len(jobs)]),
+            "hold": commands.HoldJob(job=job),
+            "release": commands.ReleaseJob(job=_any(any_job, [job.id for job in state.queue]) or job),
+            "remove": commands.RemoveJob(job=job),
             "prune": commands.PruneCheckpoints(keep=1 + any_job % 2),
             "consolidate": commands.RequestConsolidation(description="", after_current=any_job % 2 == 0),
             "drop": commands.CancelConsolidation(),
@@ -113,6 +120,9 @@ class Life(RuleBasedStateMachine):
         }
         if which == "back up":
             self._back_up()
+            return
+        if which == "again":
+            self.world.again(job)
             return
         self.world.refused(wanted[which])
 
@@ -238,7 +248,7 @@ class Life(RuleBasedStateMachine):
         at_a_job = state.attempt is not None and state.consolidation is None
         assert running == ([state.current] if at_a_job else [])
         assert state.consolidation is None or (state.attempt is not None and not state.begun)
-        assert all(job.status == "queued" for job in state.queue)
+        assert all(job.status in {"queued", "held"} for job in state.queue)
         assert all(job.status == "failed" for job in state.failed.values())
 
     @invariant()
@@ -250,6 +260,17 @@ class Life(RuleBasedStateMachine):
             in_hand = sum(each.id == job and each.until is None for each in state.begun)
             places = [state.queue.get(job) is not None, in_hand, state.failed.get(job) is not None, len(ended)]
             assert sum(places) == 1, (job, places)
+
+    @invariant()
+    def a_held_job_keeps_its_place_and_nothing_else_does(self) -> None:
+        """What is taken next is the first that is not held; every lane knows how many stand in it."""
+        queue = self.world.state.queue
+        jobs = list(queue)
+        assert list(queue.ready()) == [job for job in jobs if job.status == "queued"]
+        assert [lane.length for lane in queue.lanes] == [
+            sum(job.priority == each for job in jobs) for each in PRIORITIES
+        ]
+        assert queue.held == sum(job.status == "held" for job in jobs)
 
     @invariant()
     def nothing_runs_on_a_full_disk(self) -> None:
@@ -302,6 +323,8 @@ class Life(RuleBasedStateMachine):
         world.refused(commands.Resume())
         for job in sorted(job for job, _ in world.state.failed.items()):
             world.execute(commands.Retry(job=job))
+        for job in [job.id for job in world.state.queue if job.status == "held"]:
+            world.execute(commands.ReleaseJob(job=job))
         world.run()
         state = world.state
         assert state.daemon.status == "idle", (state.daemon.status, state.hold)

@@ -14,7 +14,7 @@ from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 from core.versions import Left
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -68,6 +68,10 @@ def event(kind: str, state: State) -> AnyEvent:
         "job_trained": lambda: kinds.JobTrained(**about, global_step=state.global_step, checkpoint=head or some),
         "job_skip_requested": lambda: kinds.JobSkipRequested(job=THE_JOB),
         "job_skipped": lambda: kinds.JobSkipped(job=THE_JOB),
+        "job_moved": lambda: places.JobMoved(job=THE_JOB, priority="high", before=None),
+        "job_held": lambda: places.JobHeld(job=THE_JOB),
+        "job_released": lambda: places.JobReleased(job=THE_JOB),
+        "job_removed": lambda: places.JobRemoved(job=THE_JOB, name="f", keeps_data=False),
         "job_failed": lambda: kinds.JobFailed(job=THE_JOB, message="m"),
         "job_retried": lambda: kinds.JobRetried(job=THE_JOB),
         "attempt_interrupted": lambda: kinds.AttemptInterrupted(**about, reason="r"),
@@ -109,6 +113,8 @@ def job_world(status: str, kind: str = "") -> World:
         case "queued" if kind == "job_failed":  # only a job in hand is given up
             world.turn()
             world.start()
+        case "held":
+            world.execute(commands.HoldJob(job=THE_JOB))
         case "preparing":
             world.turn()
         case "ready":
@@ -127,6 +133,8 @@ def job_world(status: str, kind: str = "") -> World:
             world.run()
         case "skipped":
             world.execute(commands.Skip(job=THE_JOB))
+        case "removed":
+            world.execute(commands.RemoveJob(job=THE_JOB))
     return world
 
 
@@ -169,7 +177,7 @@ def job_status(state: State) -> str:
     if job is not None:
         return job.status
     counts = state.counts
-    (ended,) = [name for name in ("trained", "rejected", "skipped") if getattr(counts, name)]
+    (ended,) = [name for name in ("trained", "rejected", "skipped", "removed") if getattr(counts, name)]
     return ended
 
 

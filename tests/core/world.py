@@ -8,6 +8,7 @@ with orders, one small action at a time, so that a test may stop, kill or contra
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from core.effects import next_effects
 from core.errors import Refused
 from core.evolve import evolve
 from core.state import State
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.codec import decode, encode
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
@@ -115,6 +116,13 @@ class World:
             commands.AddFile(job=job, name=name, size_bytes=100 * (steps + 1), priority=priority, known=False)  # type: ignore[arg-type]
         )
         return job
+
+    def again(self, job: str) -> str | None:
+        """Bytes that were accepted before are to be learned once more; the reason if that is refused."""
+        name = f"again-{int(job, 16)}.jsonl"
+        return self.refused(
+            commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=True, again=True)
+        )
 
     def owed(self) -> tuple[effects.AnyEffect, ...]:
         """What the machine asks for now."""
@@ -264,6 +272,9 @@ class World:
 
     def _keep_books(self, before: State, event: AnyEvent) -> None:
         match event:
+            case kinds.FileEnqueued():
+                ended = self.ends.pop(event.job, [])
+                assert event.again or set(ended) <= {"JobRejected", "JobRemoved"}
             case kinds.AttemptStarted():
                 assert before.full is None, "an attempt was begun on a full disk"
                 self.reached = []
@@ -288,10 +299,14 @@ class World:
                 at = self.state.global_step
                 self.timeline, lost = self.timeline[:at], self.timeline[at:]
                 self.lost = lost + self.lost
-            case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed():
+            case (
+                kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed() | places.JobRemoved()
+            ):
                 job = before.job(event.job)
                 assert job is not None
-                if job.until is None:
+                if isinstance(event, places.JobRemoved) and job.status == "failed":
+                    self.ends[event.job].remove("JobFailed")
+                if job.until is None or isinstance(event, places.JobRemoved):
                     self.ends.setdefault(event.job, []).append(type(event).__name__)
             case kinds.JobRetried():
                 assert self.ends[event.job].pop() == "JobFailed"
@@ -304,7 +319,7 @@ class World:
             assert self.state.global_step >= before.global_step
 
     def check_timeline(self) -> None:
-        """Each job's committed steps are 1, 2, 3, …, once each; all of them for a job that is trained.
+        """Each job's committed steps are 1, 2, 3, …, once each, in each pass; all of them for a job that is trained.
 
         Once the head was moved by a person, what they left behind is not in it, and may be learned again.
         """
@@ -313,11 +328,18 @@ class World:
         steps: dict[str, list[int]] = {}
         for job, step in self.timeline:
             steps.setdefault(job, []).append(step)
-        for found in steps.values():
-            assert found == list(range(1, len(found) + 1))
+        passes = {job: _passes(found) for job, found in steps.items()}
+        for job, found in steps.items():
+            assert found == [step for length in passes[job] for step in range(1, length + 1)]
         for job, ends in self.ends.items():
             if ends == ["JobTrained"] and not self.lost:
-                assert len(steps.get(job, [])) == self.steps[job]
+                assert passes.get(job, [0])[-1] == self.steps[job]
+
+
+def _passes(steps: list[int]) -> list[int]:
+    """How far each pass over a file came: one ends where the next begins with step 1."""
+    begins = [*(at for at, step in enumerate(steps) if step == 1), len(steps)]
+    return [end - begin for begin, end in pairwise(begins)]
 
 
 def seen(state: State) -> Any:

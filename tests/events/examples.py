@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.kinds import AnyEvent
 from events.settings import (
     CheckpointSettings,
@@ -52,7 +52,13 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.PauseRequested(),
     kinds.Resumed(),
     kinds.StopRequested(),
-    kinds.FileEnqueued(job=JOB, name='a "b" \\ ünï 🦶.jsonl', size_bytes=2**40, priority="high"),
+    kinds.FileEnqueued(job=JOB, name='a "b" \\ ünï 🦶.jsonl', size_bytes=2**40, priority="high", again=False),
+    kinds.FileEnqueued(job=JOB, name="twice.jsonl", size_bytes=1, priority="low", again=True),
+    places.JobMoved(job=JOB, priority="high", before="cd" * 32),
+    places.JobMoved(job=JOB, priority="low", before=None),
+    places.JobHeld(job=JOB),
+    places.JobReleased(job=JOB),
+    places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
     kinds.FileDuplicate(job=JOB, name="again.jsonl"),
     kinds.AttemptStarted(job=JOB, attempt=1, settings=LORA),
     kinds.AttemptStarted(job=JOB, attempt=2, settings=FULL),

@@ -49,3 +49,24 @@ def test_a_child_process_inherits_no_descriptor(tmp_path: Path) -> None:
     """Else a worker would keep a lock that its daemon has let go."""
     with opened(REAL, tmp_path / "file", os.O_RDWR | os.O_CREAT) as fd:
         assert not os.get_inheritable(fd)
+
+
+def test_a_file_that_somebody_writes_is_told_from_one_that_nobody_does(tmp_path: Path) -> None:
+    """However it was opened; readers do not count, and nobody is disturbed by being asked about."""
+    path = tmp_path / "file"
+    with path.open("w", encoding="utf-8") as writer:
+        assert REAL.is_open_for_writing(path)
+        writer.write("still works")
+    with path.open("rb"):
+        assert not REAL.is_open_for_writing(path)
+    with path.open("ab"):
+        assert REAL.is_open_for_writing(path)
+    assert path.read_text(encoding="utf-8") == "still works"
+
+
+def test_what_cannot_be_opened_is_not_said_to_be_written(tmp_path: Path) -> None:
+    """A link, a pipe that nobody writes into, nothing at all: who wants to read it is told, and nobody waits."""
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe", "nothing"):
+        assert not REAL.is_open_for_writing(tmp_path / name)

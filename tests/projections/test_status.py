@@ -13,7 +13,7 @@ from core import commands
 from events import kinds
 from projections.progress import Folded, Pace, Progress
 from projections.status import QUEUE_SHOWN, StatusView, plain, read_status, status_view, write_status
-from tests.core.world import World, settings
+from tests.core.world import World, job_id, settings
 from tests.projections.story import folded
 
 
@@ -153,6 +153,29 @@ def test_steps_that_take_no_time_have_no_speed() -> None:
     assert shown.job is not None
     assert shown.job.tokens_per_s is None
     assert Progress().pace is None
+
+
+def test_held_jobs_are_counted_and_not_among_the_next() -> None:
+    """What is taken next is shown, with how many wait in each lane."""
+    made = world()
+    for priority in ("high", "normal", "normal"):
+        made.add(1, priority)
+    made.execute(commands.HoldJob(job=job_id(2)))
+    queue = view(made).queue
+    assert (queue.waiting, queue.held) == (3, 1)
+    assert plain(queue.lanes) == {"high": 1, "normal": 2, "low": 0}
+    assert [job.name for job in queue.next] == ["file-1.jsonl", "file-3.jsonl"]
+
+
+def test_a_file_that_is_taken_out_is_no_work_any_more() -> None:
+    """What is left is all of it."""
+    made = world()
+    made.add(4)
+    made.add(2)
+    made.execute(commands.RemoveJob(job=job_id(1)))
+    assert view(made).queue.progress == 0.0
+    made.run()
+    assert view(made).queue.progress == 1.0
 
 
 def test_it_reads_back_as_it_was_written(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ UNSAID = {
 }
 """Fields that no scenario is about."""
 
+UNLESS_TRUE = {"again", "first"}
+"""Fields that are said where they are true."""
+
 
 class Playbook(World):
     """A world with a transcript."""
@@ -113,7 +116,9 @@ _ORDER_OF: dict[type, type] = {
 def _shown(struct: Struct) -> str:
     name = kind_of(struct) if isinstance(struct, Event) else type(struct).__name__
     fields = (
-        f"{field}={_value(field, getattr(struct, field))}" for field in struct.__struct_fields__ if field not in UNSAID
+        f"{field}={_value(field, getattr(struct, field))}"
+        for field in struct.__struct_fields__
+        if field not in UNSAID and not (field in UNLESS_TRUE and not getattr(struct, field))
     )
     return " ".join((name, *fields))
 
@@ -124,7 +129,7 @@ def _value(field: str, value: Any) -> str:
             return f"({value.model.path}, seed {value.training.seed})"
         case Plan():
             return f"({value.steps_total} steps)"
-        case str() if field == "job":
+        case str() if field in {"job", "before"}:
             return f"#{int(value, 16)}"
         case float() if field in {"loss", "expected_loss"}:
             return f"{value:.6f}"

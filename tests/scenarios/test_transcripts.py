@@ -14,7 +14,7 @@ import pytest
 from core import commands
 from events import kinds, versions, worker
 from tests.core.simulated_worker import plan
-from tests.core.world import settings
+from tests.core.world import job_id, settings
 from tests.scenarios.playbook import Playbook
 
 Story = Callable[[Playbook], None]
@@ -114,6 +114,63 @@ def paused_before_a_worker_is_up(book: Playbook) -> None:
     book.add(2)
     book.run_until(kinds.AttemptStarted)
     book.execute(commands.Pause())
+    book.run()
+
+
+@story
+def moved_in_the_queue(book: Playbook) -> None:
+    """To the front, before another, into another lane; the job in hand is left alone."""
+    book.start()
+    for priority in ("normal", "normal", "normal", "low"):
+        book.add(1, priority)
+    book.run_until(kinds.AttemptStarted)
+    book.execute(commands.MoveJob(job=job_id(3), first=True))
+    book.execute(commands.MoveJob(job=job_id(4), before=job_id(2)))
+    book.execute(commands.MoveJob(job=job_id(2), priority="high"))
+    book.refused(commands.MoveJob(job=job_id(1), priority="low"))
+    book.refused(commands.MoveJob(job=job_id(2), first=True))
+    book.run()
+
+
+@story
+def held_and_released(book: Playbook) -> None:
+    """It is passed over; when nothing else is left, nothing is done; released, it is learned."""
+    book.start()
+    book.add(1)
+    book.add(1)
+    book.execute(commands.HoldJob(job=job_id(1)))
+    book.refused(commands.HoldJob(job=job_id(1)))
+    book.run()
+    book.note("only the held job is left")
+    book.execute(commands.ReleaseJob(job=job_id(1)))
+    book.refused(commands.ReleaseJob(job=job_id(1)))
+    book.run()
+
+
+@story
+def removed_and_dropped_in_again(book: Playbook) -> None:
+    """Its file goes to rejected/ and is known no more; one that weights hold a part of is not taken back."""
+    book.start()
+    book.add(3)
+    book.add(1)
+    book.execute(commands.RemoveJob(job=job_id(2)))
+    book.run_until(kinds.CheckpointCommitted)
+    book.refused(commands.RemoveJob(job=job_id(1)))
+    book.execute(commands.AddFile(job=job_id(2), name="file-2.jsonl", size_bytes=200, priority="normal", known=False))
+    book.run()
+
+
+@story
+def learned_again(book: Playbook) -> None:
+    """A second pass over the same bytes, when the first has come to its end; taken back, the file stays."""
+    book.start()
+    book.add(1)
+    book.again(job_id(1))
+    book.run()
+    book.again(job_id(1))
+    book.run()
+    book.again(job_id(1))
+    book.execute(commands.RemoveJob(job=job_id(1)))
     book.run()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cli.home import Home
 from cli.reading import witnesses
 from core.evolve import evolve
 from core.state import State
-from events import kinds, versions, worker
+from events import kinds, places, versions, worker
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
 from gpu import backup, sealed
@@ -36,6 +37,10 @@ KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "wish", "consolidat
 
 
 COUNTED = (
+    places.JobMoved,
+    places.JobHeld,
+    places.JobReleased,
+    places.JobRemoved,
     versions.ConsolidationAborted,
     versions.VersionPublished,
     versions.HeadMoved,
@@ -43,6 +48,12 @@ COUNTED = (
     versions.VersionDeleted,
     versions.BackupCreated,
 )
+
+
+def passes_of(steps: list[int]) -> list[int]:
+    """How far each pass over a file came: one ends where the next begins with step 1."""
+    begins = [*(at for at, step in enumerate(steps) if step == 1), len(steps)]
+    return [end - begin for begin, end in pairwise(begins)]
 
 
 class Broken(AssertionError):
@@ -161,12 +172,20 @@ class Books:
             before, state = state, evolve(state, event)
             match event:
                 case kinds.FileEnqueued():
-                    must(event.job not in accepted, "a file is accepted once", event)
+                    must(
+                        event.again or event.job not in accepted, "a file is accepted once, or again when asked", event
+                    )
+                    must(event.job not in accepted or event.job in ended, "once is over before again begins", event)
                     accepted.add(event.job)
+                    ended.pop(event.job, None)
                 case kinds.RejectedFileMoved():  # it is its owner's again, who may bring it back
                     accepted.discard(event.job)
                     ended.pop(event.job, None)
+                case places.JobRemoved():
+                    must(event.job not in ended, "a job ends once", event, ended.get(event.job))
+                    ended[event.job] = "JobRemoved"
                 case kinds.AttemptStarted():
+                    must(before.queue.get(event.job) is not None or before.current is not None, "it was there", event)
                     reached = []
                 case kinds.StepReached():
                     reached.append((event.job, event.step))
@@ -187,6 +206,7 @@ class Books:
                 case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected():
                     job = before.job(event.job)
                     if job is not None and job.until is None:
+                        must(job.status != "held" or isinstance(event, kinds.JobSkipped), "a held job waits", event)
                         must(event.job not in ended, "a job ends once", event, ended.get(event.job))
                         ended[event.job] = type(event).__name__
             must(len(timeline) == state.global_step, "the committed step is the length of the timeline", event)
@@ -196,7 +216,9 @@ class Books:
             steps.setdefault(job, []).append(step)
         self.stood = stood
         for job, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
-            must(found == list(range(1, len(found) + 1)), f"each step of {job[:8]} is learned once, in order", found)
+            passes = passes_of(found)
+            steps_of = [step for length in passes for step in range(1, length + 1)]
+            must(found == steps_of, f"each step of {job[:8]} is learned once a pass, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
@@ -237,15 +259,15 @@ class Books:
         """The bytes of every accepted file are in keepstep's hands: under their hash, on the way there, or rejected."""
         storage = home.storage
         arriving = home.data / ".arriving"
-        places = [home.data_file(event.job) for event in events if isinstance(event, kinds.FileEnqueued)]
+        wanted = [home.data_file(event.job) for event in events if isinstance(event, kinds.FileEnqueued)]
         elsewhere: set[str] = set()
-        if any(not storage.exists(path) for path in places):
+        if any(not storage.exists(path) for path in wanted):
             found = [home.rejected / name for name in storage.names(home.rejected)]
             if storage.exists(arriving):
                 for name in storage.names(arriving):
                     found += [arriving / name / file for file in storage.names(arriving / name)]
             elsewhere = {hashlib.sha256(read_file(path, storage=storage)).hexdigest() for path in found}
-        for path in places:
+        for path in wanted:
             if self._is_rotten(str(path)):
                 continue
             if storage.exists(path):
@@ -279,7 +301,7 @@ class Books:
                 lines = len(read_file(home.data_file(job), storage=home.storage).split())
                 _, timeline = self._check_events([record.event for record in records])
                 learned = [step for name, step in timeline if name == job]
-                must(learned == list(range(1, lines + 1)), f"every row of {job[:8]} is learned once", learned, lines)
+                must(passes_of(learned)[-1] == lines, f"every row of {job[:8]} is learned once", learned, lines)
         self._check_debris(home, state)
         self._check_views(home, records)
 
@@ -297,7 +319,7 @@ class Books:
             left = [name for name in storage.names(directory) if is_temporary(name)]
             must(not left, f"no unfinished file is left in {directory}", left)
         for lane in (home.inbox, home.inbox / "high", home.inbox / "low"):
-            left = [name for name in storage.names(lane) if name.endswith(".jsonl")]
+            left = [name for name in storage.names(lane) if name.startswith(("file", "added"))]
             must(not left, f"no file is left in {lane}", left)
         must(
             set(storage.names(home.run)) <= {"daemon.lock", "backup.lock"}, "no socket is left", storage.names(home.run)

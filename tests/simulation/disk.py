@@ -418,6 +418,9 @@ class Process(Storage):
         seconds = node.mtime_ns // 10**9
         return os.stat_result((mode, 0, 0, 1, 0, 0, size, seconds, seconds, seconds), {"st_mtime_ns": node.mtime_ns})
 
+    def is_open_for_writing(self, path: Path) -> bool:
+        return False
+
     def names(self, directory: Path) -> list[str]:
         text = os.fspath(directory)
         self._call("names", text)

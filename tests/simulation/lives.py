@@ -218,6 +218,9 @@ def _mend(world: World) -> bool:
             path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
             if hold is not None and path.name in hold.reason and not process.exists(path):
                 write_atomically(path, data, sync=True, storage=process)
+        for job in [job.id for job in ledger.state.queue if job.status == "held"]:
+            ledger.execute(commands.ReleaseJob(job=job))
+            asked = True
         for job, _ in list(ledger.state.failed.items()):
             ledger.execute(commands.Retry(job=job))
             asked = True

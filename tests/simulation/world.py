@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cli.arrivals import finish_arrivals, skip_job, take_copy
+from cli.arrivals import finish_arrivals, remove_job, skip_job, take_copy
 from cli.backup import clean_up, create_backup, restore_backup
 from cli.clock import Clock
 from cli.daemon import Daemon
@@ -32,6 +32,7 @@ from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
 from events import worker
+from events.values import PRIORITIES
 from journal.durable import read_file
 from tests.simulation.books import Books, must
 from tests.simulation.disk import Disk, Killed, PowerCut, Process, Shortened
@@ -39,6 +40,7 @@ from tests.simulation.worker import SimulatedWorker
 
 ROOT = Path("/home")
 OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
+OFTEN += ["move", "move", "hold", "hold", "release", "release", "remove", "again", "again", "tangle"]
 SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
 SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
@@ -268,7 +270,7 @@ class World:
         if what == "drop":
             self.drop(process)
         elif what == "vanish":
-            names = [name for name in process.names(ROOT / "inbox") if name.endswith(".jsonl")]
+            names = [name for name in process.names(ROOT / "inbox") if name.startswith("file")]
             if names:
                 process.unlink(ROOT / "inbox" / self.random.choice(names))
         elif what == "add":
@@ -277,6 +279,18 @@ class World:
             with self.ledger(process) as ledger:
                 finish_arrivals(ledger)
                 take_copy(ledger, path, "high")
+        elif what == "again":
+            path = Path("/outside") / f"again-{self.files}-{self.calls}.jsonl"
+            self.write(process, path, self.random.choice(self.contents))
+            with self.ledger(process) as ledger:
+                finish_arrivals(ledger)
+                take_copy(ledger, path, "normal", again=True)
+        elif what == "tangle":
+            with contextlib.suppress(FileExistsError):
+                process.mkdir(ROOT / "inbox" / f"directory-{self.files}.jsonl")
+        elif what in {"move", "hold", "release", "remove"}:
+            with self.ledger(process) as ledger:
+                self._order(ledger, what)
         elif what in SELDOM:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._of_versions(self.home(process), what)
@@ -294,6 +308,23 @@ class World:
                     "stop": commands.Stop(alive=self.daemon is not None and not self.daemon.dead),
                 }
                 ledger.execute(wanted[what])
+
+    def _order(self, ledger: Ledger, what: str) -> None:
+        """Something about a job that waits, or does no more."""
+        jobs = [job.id for job in (*ledger.state.begun, *ledger.state.queue)]
+        jobs += [job for job, _ in ledger.state.failed.items()] or ["none"]
+        job, other = self.random.choice(jobs), self.random.choice([None, *jobs])
+        if what == "remove":
+            remove_job(ledger, job)
+            return
+        priority = self.random.choice(PRIORITIES) if other is None else None
+        move = commands.MoveJob(job=job, priority=priority, before=other, first=other is None and len(jobs) % 2 == 0)
+        orders: dict[str, AnyCommand] = {
+            "move": move,
+            "hold": commands.HoldJob(job=job),
+            "release": commands.ReleaseJob(job=job),
+        }
+        ledger.execute(orders[what])
 
     def _of_versions(self, home: Home, what: str) -> None:
         """Something about what was learned, by the very commands."""

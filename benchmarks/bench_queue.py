@@ -1,0 +1,158 @@
+"""What a command costs with 10, 1,000 and 100,000 jobs waiting, and behind 100,000 that are done: whole processes.
+
+And an inbox into which ten thousand files are dropped at once: what each costs, and how long the daemon is away for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+
+from cli.clock import timestamp
+from cli.home import Home
+from cli.inbox import Inbox
+from cli.init import create_home
+from cli.intake import Intake
+from cli.ledger import Ledger
+from events.codec import encode
+from events.kinds import AnyEvent, FileEnqueued, JobSkipped
+from projections.fold import fold
+
+FEW, SOME, MANY = 10, 1_000, 100_000
+ROUNDS = 9
+FILES = (100, 10_000)
+TOGETHER = 1_000
+"""Records in a transaction, so that a long history is written in seconds."""
+
+KEEPSTEP = [sys.executable, "-c", "from cli.main import main; main()"]
+
+Row = tuple[str, float, str, float]
+
+
+def job_of(number: int) -> str:
+    """The id of the n-th file: a hash, as they are."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def append(ledger: Ledger, events: Iterable[AnyEvent]) -> None:
+    """Journal and fold events, many in a transaction."""
+    batch: list[AnyEvent] = []
+    for event in (*events, None):
+        if event is not None:
+            batch.append(event)
+        if len(batch) >= TOGETHER or (event is None and batch):
+            with ledger.journal.transaction() as transaction:
+                for record in transaction.append([encode(each) for each in batch], at=timestamp(time.time())):
+                    ledger.folded = fold(ledger.folded, record)
+            batch = []
+
+
+def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
+    """A home with so many jobs that wait, and so many that came and went."""
+    home = create_home(directory, model="none")
+    with closing(Ledger.open(home)) as ledger:
+        append(
+            ledger,
+            (each for number in range(finished) for each in (_enqueued(number), JobSkipped(job=job_of(number)))),
+        )
+        append(ledger, (_enqueued(finished + number) for number in range(waiting)))
+        ledger.save_snapshot()
+        ledger.show()
+    return home
+
+
+def _enqueued(number: int) -> FileEnqueued:
+    return FileEnqueued(
+        job=job_of(number), name=f"night-{number}.jsonl", size_bytes=1_000_000, priority="normal", again=False
+    )
+
+
+def took(home: Home, *arguments: str) -> float:
+    """Milliseconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run(
+        [*KEEPSTEP, *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "KEEPSTEP_HOME": str(home.root)},
+    )
+    return (time.perf_counter() - began) * 1000
+
+
+def commands(home: Home, number: int, last: int) -> dict[str, Callable[[], float]]:
+    """What is measured, in the n-th round; `last` waits."""
+    new = home.root.parent / f"{home.root.name}-{number}.jsonl"
+    new.write_text(f"{home.root.name} {number}\n", encoding="utf-8")
+    on = number % 2 == 0
+    return {
+        "add": lambda: took(home, "add", str(new)),
+        "status": lambda: took(home, "status"),
+        "queue": lambda: took(home, "queue"),
+        "pause, resume": lambda: took(home, "pause" if on else "resume"),
+        "queue hold, release": lambda: took(home, "queue", "hold" if on else "release", job_of(last)),
+    }
+
+
+def measure_commands(directory: Path) -> list[Row]:
+    """Median milliseconds, and the median of the ratios to ten jobs, round by round."""
+    homes = {
+        f"{FEW} waiting": (made(directory / "few", waiting=FEW), FEW - 1),
+        f"{SOME:,} waiting": (made(directory / "some", waiting=SOME), SOME - 1),
+        f"{MANY:,} waiting": (made(directory / "many", waiting=MANY), MANY - 1),
+        f"{MANY:,} finished, {FEW} waiting": (made(directory / "old", waiting=FEW, finished=MANY), MANY + FEW - 1),
+    }
+    os.sync()  # what was just written is not to be waited for while it is measured
+    figures: dict[tuple[str, str], list[float]] = {}
+    for number in range(ROUNDS):
+        for name, (home, last) in homes.items():
+            for what, run in commands(home, number, last).items():
+                figures.setdefault((what, name), []).append(run())
+    rows = []
+    for (what, name), times in figures.items():
+        few = figures[what, f"{FEW} waiting"]
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(times[1:], few[1:], strict=True))
+        rows.append((f"{what}, {name}", statistics.median(times[1:]), "ms", ratio))
+    return sorted(rows)
+
+
+def measure_inbox(directory: Path) -> list[Row]:
+    """Files a second, and beside a hundred of them; the longest turn, beside the second that a person notices."""
+    rows, rate = [], {}
+    for count in FILES:
+        home = create_home(directory / f"inbox-{count}", model="none")
+        for number in range(count):
+            path = home.inbox / f"{number:06}.jsonl"
+            path.write_text(f"{number}\n", encoding="utf-8")
+            os.utime(path, (1.0, 1.0))
+        taking, turns = Intake(home, Inbox(home), lambda _: None), []
+        with closing(Ledger.open(home)) as ledger:
+            while taking.has_more or not taking.has_looked:
+                began = time.perf_counter()
+                for _ in taking.take(ledger):
+                    pass
+                turns.append(time.perf_counter() - began)
+        rate[count] = count / sum(turns)
+        rows.append((f"{count:,} files dropped at once", rate[count], "files/s", rate[count] / rate[FILES[0]]))
+        rows.append((f"{count:,} files dropped at once, longest turn", max(turns) * 1000, "ms", max(turns)))
+    return rows
+
+
+def main() -> list[Row]:
+    """Rows of (name, figure, unit, ratio to ten jobs)."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as directory:
+        rows = measure_inbox(Path(directory)) + measure_commands(Path(directory))
+    for name, count, unit, ratio in rows:
+        print(f"{name:<52} {count:>8.0f} {unit:<8} {ratio:>5.2f}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

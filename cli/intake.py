@@ -1,0 +1,64 @@
+"""The daemon's hand in the inbox: a few files a turn, so that ten thousand at once keep it from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from cli.arrivals import take_all
+from cli.home import Home
+from cli.inbox import POLL_EVERY_S, Inbox
+from cli.ledger import Ledger
+from cli.terminal import printable
+from events.kinds import AnyEvent
+
+FILES_A_TURN = 64
+SECONDS_A_TURN = 0.2
+"""Whichever ends first: a file costs some milliseconds, most of them waits for the disk, and the worker is heard, the
+status written and a signal obeyed between two turns. One large file may take longer; it is read whole for its hash."""
+
+
+class Intake:
+    """Takes what is complete, and says once of each thing that is not taken why."""
+
+    def __init__(self, home: Home, inbox: Inbox, write: Callable[[str], None]) -> None:
+        self._home, self._inbox, self._write = home, inbox, write
+        self._next_poll = 0.0
+        """When the inbox is looked at again; 0: it has not been, since there is room."""
+        self._said: set[tuple[Path, str]] = set()
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether it is known what lies in the inbox."""
+        return self._next_poll > 0.0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether complete files are left for the next turn."""
+        return self._inbox.has_complete()
+
+    def look_again(self) -> None:
+        """At the next turn: something that stood in the way is gone."""
+        self._next_poll = 0.0
+
+    def take(self, ledger: Ledger) -> Iterator[AnyEvent]:
+        """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
+        began = self._home.clock.monotonic()
+        if began >= self._next_poll or (self._inbox.was_heard() and not self.has_more):
+            self._next_poll = began + POLL_EVERY_S
+            self._inbox.look(began)
+            for path, reason in self._inbox.not_taken.items():
+                self._say(path, reason)
+        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._refuse):
+            yield event
+            if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
+                return
+
+    def _refuse(self, path: Path, reason: str) -> None:
+        self._say(path, f"cannot be taken from the inbox: {reason}")
+
+    def _say(self, path: Path, reason: str) -> None:
+        if (path, reason) not in self._said:
+            self._said.add((path, reason))
+            self._write(f"{printable(self._home.relative(path))} {reason}")
