@@ -168,13 +168,23 @@ class Plan(Section, frozen=True, kw_only=True):
     """What preparation found: the size of a job, and the fingerprints its batches follow from."""
 
     rows: int
+    """What is learned in an epoch: each piece of a row that was cut into several counts, those left out do not."""
     tokens: int
     trained_tokens: int
     truncated_rows: int
+    dropped_rows: int = 0
+    """Left out for their length."""
+    split_rows: int = 0
+    """Cut into several pieces for their length."""
+    skipped_rows: int = 0
+    """Left out because they cannot be learned from."""
     epochs: int
     steps_per_epoch: int
     steps_total: int
+    padding_share: float = 0.0
+    """Of the positions that the first epoch computes, how many hold no token."""
     tokenizer_sha256: str
     """Over the tokenizer's own serialised form and the chat template."""
     batches_sha256: str
-    """Over everything the order and content of batches follow from: data, tokenizer, seed, epochs, geometry."""
+    """Over everything the order and content of batches follow from: data, tokenizer, the rows' tokens and lengths, seed,
+    epochs, geometry."""

@@ -62,16 +62,26 @@ def read_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     chosen: str | None = None
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
-            text = _text(line, data)
-            if not text.strip():
-                continue
-            fields = _object(line, text)
-            chosen = chosen or _format(line, fields, settings)
-            yield _row(line, fields, chosen, settings)
+            chosen = chosen or recognised(line, data, settings)
+            row = parse(line, data, chosen, settings) if chosen is not None else None
+            if row is not None:
+                yield row
     if chosen is None:
         raise RowRejected(
             "empty_file", None, "The file has no rows. Put one JSON object on each line, then add it again."
         )
+
+
+def recognised(line: int, data: bytes, settings: DataSettings) -> str | None:
+    """The format of a row, which is then that of all; None if there is none on this line. Raises RowRejected."""
+    text = _text(line, data)
+    return _format(line, _object(line, text), settings) if text.strip() else None
+
+
+def parse(line: int, data: bytes, chosen: str, settings: DataSettings) -> Row | None:
+    """The row on a line; None if it is blank. Raises RowRejected."""
+    text = _text(line, data)
+    return _row(line, _object(line, text), chosen, settings) if text.strip() else None
 
 
 def excerpt(text: str) -> str:

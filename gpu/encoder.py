@@ -1,0 +1,94 @@
+"""An encoder: `python -P -m gpu.encoder`, with an `EncoderOrder` as JSON for its only argument.
+
+Chunks of a file come in on standard input, what comes of each goes out on standard output, in the same order; the first
+word is its own: the fingerprint of its tokenizer, or why it has none. It ends when its input ends, and so with whoever
+started it. It is a process because encoding holds Python's lock; it loads no torch, because it needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from events.settings import DataSettings, ModelSettings
+from gpu.data.chunk import Chunk, encode_chunk
+from gpu.data.tokens import Encoder, tokenizer_sha256
+from gpu.errors import ModelUnusable
+from gpu.tokenizer import load_tokenizer
+
+Message = TypeVar("Message")
+
+LENGTH_BYTES = 8
+
+
+class EncoderOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is encoded, and by what."""
+
+    home: str
+    model: ModelSettings
+    data: DataSettings
+    chosen: str
+    """The format of all rows."""
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """The first word of an encoder."""
+
+    tokenizer_sha256: str = ""
+    problem: str = ""
+    """Why it cannot begin."""
+
+
+def send(stream: BinaryIO, message: Struct) -> None:
+    """A message behind its length. Raises OSError."""
+    data = msgspec.msgpack.encode(message)
+    stream.write(len(data).to_bytes(LENGTH_BYTES, "little"))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO, kind: type[Message]) -> Message | None:
+    """The next message; None at the end of the stream, wherever it ends. Raises OSError, msgspec.MsgspecError."""
+    head = stream.read(LENGTH_BYTES)
+    data = stream.read(int.from_bytes(head, "little")) if len(head) == LENGTH_BYTES else b""
+    if len(head) < LENGTH_BYTES or len(data) < int.from_bytes(head, "little"):
+        return None
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+def serve(order: EncoderOrder, chunks: BinaryIO, answers: BinaryIO) -> None:
+    """Encode what comes until nothing more does."""
+    try:
+        tokenizer = load_tokenizer(order.model, Path(order.home))
+    except ModelUnusable as error:
+        send(answers, Ready(problem=str(error)))
+        return
+    send(answers, Ready(tokenizer_sha256=tokenizer_sha256(tokenizer)))
+    encoder = Encoder(tokenizer, order.data.max_length)
+    while (chunk := receive(chunks, Chunk)) is not None:
+        send(answers, encode_chunk(chunk, order.chosen, order.data, encoder))
+
+
+def main() -> None:
+    """Carry out the order on the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to understand
+    order = msgspec.json.decode(sys.argv[1], type=EncoderOrder)
+    if not order.model.trust_remote_code:  # which may need it
+        # Nothing here does, and transformers would load it: a second, and some hundred megabytes in each encoder.
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is for the log
+    try:
+        serve(order, sys.stdin.buffer, answers)
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked is gone
+
+
+if __name__ == "__main__":
+    main()
