@@ -31,7 +31,7 @@ from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
-from cli.sweep import condemn_damaged, directory_given_up, sweep, sweep_temporaries
+from cli.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
 from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
@@ -217,8 +217,9 @@ class Daemon:
         if isinstance(event, kinds.CheckpointCommitted):
             self._room.proved()
             self._crew.tell(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-        elif (given_up := directory_given_up(self._home, event)) is not None:
-            self._rubbish.discard(given_up)  # this one alone: the worker may be putting the next in its place
+        elif given_up := directories_given_up(self._home, self._ledger.state, event):
+            for directory in given_up:  # these alone: the worker may be putting the next in its place
+                self._rubbish.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:

@@ -29,6 +29,7 @@ class Home:
         self.versions = root / "versions"
         self.backups = root / "backups"
         self.models = root / "models"
+        self.tokens = root / "cache" / "tokens"
         self.logs = root / "logs"
         self.run = root / "run"
         self.status = root / "status" / "status.json"

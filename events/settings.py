@@ -186,5 +186,5 @@ class Plan(Section, frozen=True, kw_only=True):
     tokenizer_sha256: str
     """Over the tokenizer's own serialised form and the chat template."""
     batches_sha256: str
-    """Over everything the order and content of batches follow from: data, tokenizer, the rows' tokens and lengths, seed,
-    epochs, geometry."""
+    """Over everything the order and content of batches follow from: data, tokenizer, the rows' tokens and lengths,
+    seed, epochs, geometry."""

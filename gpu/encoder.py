@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -45,7 +45,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     """Why it cannot begin."""
 
 
-def send(stream: BinaryIO, message: Struct) -> None:
+def send(stream: IO[bytes], message: Struct) -> None:
     """A message behind its length. Raises OSError."""
     data = msgspec.msgpack.encode(message)
     stream.write(len(data).to_bytes(LENGTH_BYTES, "little"))
@@ -53,7 +53,7 @@ def send(stream: BinaryIO, message: Struct) -> None:
     stream.flush()
 
 
-def receive(stream: BinaryIO, kind: type[Message]) -> Message | None:
+def receive(stream: IO[bytes], kind: type[Message]) -> Message | None:
     """The next message; None at the end of the stream, wherever it ends. Raises OSError, msgspec.MsgspecError."""
     head = stream.read(LENGTH_BYTES)
     data = stream.read(int.from_bytes(head, "little")) if len(head) == LENGTH_BYTES else b""
@@ -62,7 +62,7 @@ def receive(stream: BinaryIO, kind: type[Message]) -> Message | None:
     return msgspec.msgpack.decode(data, type=kind)
 
 
-def serve(order: EncoderOrder, chunks: BinaryIO, answers: BinaryIO) -> None:
+def serve(order: EncoderOrder, chunks: IO[bytes], answers: IO[bytes]) -> None:
     """Encode what comes until nothing more does."""
     try:
         tokenizer = load_tokenizer(order.model, Path(order.home))

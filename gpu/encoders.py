@@ -7,6 +7,7 @@ that the memory is bounded whatever the size of the file.
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def preparation(
             yield encoders.encode
 
     return Preparation(tokenizer, tokenizer_sha256, cache, start if count > 1 else None)
+
+
+def core_count() -> int:
+    """The cores that this process may use: more threads than that only wait for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open(pipe: IO[bytes] | None) -> IO[bytes]:

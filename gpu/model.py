@@ -21,7 +21,6 @@ from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.exact import seed_generators
 from gpu.manifest import Parameters
-from gpu.packable import refuse_what_cannot_be_packed
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
 from gpu.tokenizer import explained
@@ -102,8 +101,6 @@ def build(
     trained.device = device
     trained.model.to(device)
     trained.model.train()
-    if settings.data.packing:
-        refuse_what_cannot_be_packed(trained)
     return trained
 
 

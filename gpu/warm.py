@@ -26,12 +26,13 @@ from gpu.data.cache import token_cache
 from gpu.data.prepare import PreparedJob, prepare
 from gpu.data.tokens import tokenizer_sha256
 from gpu.desk import Desk, Pulse
+from gpu.encoders import core_count, preparation
 from gpu.errors import CheckpointBroken
-from gpu.encoders import preparation
-from gpu.exact import be_exact, core_count, environment
+from gpu.exact import be_exact, environment
 from gpu.fit import Ground
 from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build
+from gpu.packable import refuse_what_cannot_be_packed
 from gpu.saver import Saver
 from gpu.tokenizer import load_tokenizer
 from gpu.train import Training
@@ -78,9 +79,7 @@ class Warm:
         tokenizer = self._tokenizer_for(order.settings.model)
         pulse.beat("load", 1, 1, force=True)
         path = self._home / "data" / f"{order.job}.jsonl"
-        how = preparation(
-            self._home, order.settings, tokenizer.tokenizer, tokenizer.sha256, self._cache, core_count()
-        )
+        how = preparation(self._home, order.settings, tokenizer.tokenizer, tokenizer.sha256, self._cache, core_count())
         prepared = prepare(path, order.job, order.settings, how, self._desk, pulse)
         self._prepared = (order.attempt, prepared)
         reached("prepared")
@@ -150,6 +149,8 @@ class Warm:
             pulse.beat("load", done, done)
 
         model = self._built(prepared.settings, order.base, device, watch, fresh=order.checkpoint is None)
+        if prepared.settings.data.packing:
+            refuse_what_cannot_be_packed(model.trained)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
             model.fresh, model.stands_at = False, None
             directory = self._checkpoints / order.checkpoint

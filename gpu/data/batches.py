@@ -130,7 +130,7 @@ class Batches:
             positions, tokens = (sum(column) for column in zip(*sizes, strict=True))
         else:
             positions, tokens = self._positions(), int(self.lengths.sum(dtype="int64"))
-        return (positions - tokens) / positions
+        return float((positions - tokens) / positions)
 
     def step(self, step: int) -> Batch:
         """The batch of step `step`, from 1 to `steps_total`."""
@@ -199,9 +199,7 @@ class Batches:
 
         lengths = self.lengths[rows].tolist()
         sequences = [tuple(rows[index] for index in each) for each in packed(lengths, self.max_length)]
-        return tuple(
-            tuple(sequences[at : at + self.batch_size]) for at in range(0, len(sequences), self.batch_size)
-        )
+        return tuple(tuple(sequences[at : at + self.batch_size]) for at in range(0, len(sequences), self.batch_size))
 
     def _size(self, micro_batch: MicroBatch) -> tuple[int, int]:
         """Positions that are computed for it, and tokens on them."""
@@ -215,7 +213,9 @@ class Batches:
             lengths = self.lengths[self._slice(1, first, end)]
             lengths.sort()
             whole = len(lengths) // self.batch_size * self.batch_size
-            positions += int(lengths[self.batch_size - 1 : whole : self.batch_size].sum(dtype="int64"))*self.batch_size
+            positions += (
+                int(lengths[self.batch_size - 1 : whole : self.batch_size].sum(dtype="int64")) * self.batch_size
+            )
             positions += int(lengths[-1]) * (len(lengths) - whole)
         return positions
 

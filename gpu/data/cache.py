@@ -17,7 +17,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings
 from events.values import JobId
-from gpu.commit import STAGING, publish
+from gpu.commit import STAGING, Content, publish
 from gpu.crashpoints import reached
 from gpu.data.kept import KEY_CHARACTERS, caches
 from gpu.data.store import BAD, DTYPES, Counts, Tokens, TokenWriter
@@ -56,8 +56,11 @@ class TokensManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def encode(self) -> bytes:
         """The bytes of `manifest.json`."""
-        whole = replace(self, sha256=self._own_sha256())
-        return msgspec.json.format(msgspec.json.encode(whole, order="sorted"), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
+
+    def sealed(self) -> TokensManifest:
+        """The same, whole."""
+        return replace(self, sha256=self._own_sha256())
 
     def is_whole(self) -> bool:
         """Whether it is as it was written."""
@@ -135,10 +138,16 @@ class TokenCache:
 
         def seal(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
             nonlocal whole
-            whole = replace(manifest, files=dict(files))
+            whole = replace(manifest, files=dict(files)).sealed()
             return MANIFEST, whole.encode()
 
-        contents = {name: partial(Path.rename, parts / name) for name in (*DTYPES, BAD)}
+        def moved(name: str) -> Content:
+            def to(path: Path) -> None:
+                (parts / name).rename(path)
+
+            return to
+
+        contents = {name: moved(name) for name in (*DTYPES, BAD)}
         publish(self._own / manifest.name, contents, seal, watch, passed=lambda _: None)
         return whole
 

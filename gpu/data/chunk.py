@@ -108,13 +108,14 @@ def encode_chunk(chunk: Chunk, chosen: str, settings: DataSettings, encoder: Enc
             row = parse(number, raw, chosen, settings)
             if row is None:
                 continue
-            rows += 1
             encoded = encoder.encode(row)
         except RowRejected as error:
+            rows += 1
             bad.append(BadLine(number, raw, error.problem, error.message))
             if settings.bad_rows == "refuse":
                 break
             continue
+        rows += 1
         ids.extend(encoded.ids)
         learned += bytes([0, *encoded.learned[1:]])
         lengths.append(len(encoded.ids))

@@ -17,7 +17,7 @@ _NAME = re.compile(rf"([0-9a-f]{{64}})-[0-9a-f]{{{KEY_CHARACTERS}}}")
 
 
 def caches(place: Path, *, storage: Storage = REAL) -> list[Path]:
-    """The directories in `place` that have a name which is given there, the unfinished ones included. Raises OSError."""
+    """The directories in `place` whose names are given there, the unfinished ones included. Raises OSError."""
     if not storage.exists(place):
         return []
     paths = [place / name for name in sorted(storage.names(place)) if name.startswith(STAGING) or _NAME.fullmatch(name)]

@@ -55,7 +55,13 @@ def prepare(path: Path, job: JobId, settings: JobSettings, how: Preparation, des
 
     Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldAsked between two chunks.
     """
-    lines = _check_bytes(path, job, desk, pulse)
+    lines = 1
+
+    def count(chunk: bytes) -> None:
+        nonlocal lines
+        lines += chunk.count(b"\n")
+        _pause(desk)
+        pulse.beat("prepare", 0, lines)
 
     def watch(_: bytes) -> None:
         _pause(desk)
@@ -65,6 +71,7 @@ def prepare(path: Path, job: JobId, settings: JobSettings, how: Preparation, des
         _pause(desk)
         pulse.beat("prepare", counts.rows, lines)
 
+    check_bytes(path, job, count)
     kept = encoded(path, job, settings.data, how, look, watch)
     batches = planned(kept, settings)
     return PreparedJob(job, settings, kept.tokens, batches, _plan(kept, batches))
@@ -103,9 +110,7 @@ def planned(kept: Kept, settings: JobSettings) -> Batches:
     """The plan for what was encoded."""
     manifest = kept.manifest
     lengths = kept.tokens.lengths()
-    return Batches.planned(
-        manifest.data_sha256, manifest.tokenizer_sha256, manifest.rows_sha256, lengths, settings
-    )
+    return Batches.planned(manifest.data_sha256, manifest.tokenizer_sha256, manifest.rows_sha256, lengths, settings)
 
 
 @contextmanager
@@ -135,7 +140,9 @@ def _refuse_what_is_left(counts: Counts, settings: DataSettings) -> None:
         )
     if not counts.pieces:
         raise RowRejected(
-            "no_trainable_tokens", None, f"Nothing is left to learn of {counts.rows} rows. Look at [data] in keepstep.toml."
+            "no_trainable_tokens",
+            None,
+            f"Nothing is left to learn of {counts.rows} rows. Look at [data] in keepstep.toml.",
         )
 
 
@@ -158,16 +165,8 @@ def _plan(kept: Kept, batches: Batches) -> Plan:
     )
 
 
-def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:
-    """The number of lines in the file, once its bytes are known to be those that were accepted."""
-    lines = 1
-
-    def watch(chunk: bytes) -> None:
-        nonlocal lines
-        lines += chunk.count(b"\n")
-        _pause(desk)
-        pulse.beat("prepare", 0, lines)
-
+def check_bytes(path: Path, job: JobId, watch: Callable[[bytes], None] = lambda _: None) -> None:
+    """Raises DataChanged if the file at `path` is not the one that was accepted; `watch` sees each chunk of it."""
     try:
         found = describe(path, watch)
     except OSError as error:
@@ -179,7 +178,6 @@ def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:
             f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}. "
             "Bring the original back, or add the changed file as a new one."
         )
-    return lines
 
 
 def _pause(desk: Desk) -> None:

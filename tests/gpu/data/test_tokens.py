@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpu.data.rows import Conversation, Pair, Row, Text
-from gpu.data.tokens import Encoded, Encoder, Tokens, tokenizer_sha256
+from gpu.data.tokens import Encoder, tokenizer_sha256
 from gpu.errors import RowRejected
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
@@ -66,19 +66,10 @@ def test_a_tokenizer_that_begins_texts_by_itself_begins_them_once() -> None:
     assert split(tokenizer, Pair(1, "p", "c"))[0] == "<|begin|>pc<|end|>"
 
 
-def test_too_long_rows_are_cut_at_the_end_and_counted() -> None:
-    encoder, tokens = Encoder(make_tokenizer(), 10), Tokens()
-    for text in ("short", "x" * 50):
-        tokens.append(encoder.encode(Text(1, text)))
-    assert [tokens.length(row) for row in range(len(tokens))] == [6, 10]
-    assert tokens.truncated_rows == 1
-
-
-def test_the_first_token_of_a_row_is_never_counted_as_learned() -> None:
-    tokens = Tokens()
-    tokens.append(Encoded([5, 6, 7], [1, 1, 1], False))
-    tokens.append(Encoded([5, 6], [1, 1], False))
-    assert (tokens.trained_in(0), tokens.trained_in(1), tokens.trained_tokens) == (2, 1, 3)
+def test_too_long_rows_are_cut_at_the_end_and_said_to_be() -> None:
+    encoder = Encoder(make_tokenizer(), 10)
+    rows = [encoder.encode(Text(1, text)) for text in ("short", "x" * 50)]
+    assert [(len(row.ids), row.truncated) for row in rows] == [(6, False), (10, True)]
 
 
 @pytest.mark.parametrize(
