@@ -20,13 +20,13 @@ class Inputs(NamedTuple):
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     """1 where there is a token. None if rows are packed: positions then say what may look at what."""
-    position_ids: torch.Tensor | None
-    """None, or for packed rows: from 0 in each row, and in the padding. Where they begin anew, transformers parts what
-    is before from what is behind (`masking_utils.find_packed_sequence_indices`), whatever else masks attention."""
     columns: torch.Tensor
     """The positions at which any sequence predicts a trained token; logits anywhere else would be thrown away."""
     targets: torch.Tensor
     """For each sequence and column the token to predict, or IGNORED."""
+    position_ids: torch.Tensor | None = None
+    """For packed rows: from 0 in each row, and in the padding. Where they begin anew, transformers parts what is before
+    from what is behind (`masking_utils.find_packed_sequence_indices`), whatever else masks attention."""
 
 
 def collate(tokens: Tokens, micro_batch: MicroBatch, device: torch.device, *, packing: bool = False) -> Inputs:

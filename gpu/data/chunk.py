@@ -88,11 +88,22 @@ def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
 
 
 def format_of(path: Path, settings: DataSettings) -> str:
-    """The format of all rows of the file at `path`: that of its first. Raises RowRejected, OSError."""
+    """The format of all rows of the file at `path`: that of its first, or of the first that has one where bad rows are
+    skipped. Raises RowRejected, OSError."""
+    bad: RowRejected | None = None
     for chunk in chunks_of(path, 1):
-        if (found := recognised(chunk.first, chunk.lines[0], settings)) is not None:
+        try:
+            found = recognised(chunk.first, chunk.lines[0], settings)
+        except RowRejected as error:
+            if settings.bad_rows == "refuse":
+                raise
+            bad = bad or error
+            continue
+        if found is not None:
             return found
-    raise RowRejected("empty_file", None, "The file has no rows. Put one JSON object on each line, then add it again.")
+    raise bad or RowRejected(
+        "empty_file", None, "The file has no rows. Put one JSON object on each line, then add it again."
+    )
 
 
 def encode_chunk(chunk: Chunk, chosen: str, settings: DataSettings, encoder: Encoder) -> EncodedChunk:
