@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings
 from events.values import JobId
-from gpu.commit import STAGING, Content, publish
+from gpu.commit import STAGING, Content, publish, staging_of
 from gpu.crashpoints import reached
 from gpu.data.kept import KEY_CHARACTERS, caches
 from gpu.data.store import BAD, DTYPES, Counts, Tokens, TokenWriter
@@ -128,8 +128,9 @@ class TokenCache:
             )
             whole = self._commit(parts, manifest, watch)
         finally:
-            with suppress(OSError):
-                remove_tree(parts)
+            for path in (parts, staging_of(self._own / name)):
+                with suppress(OSError):  # it is not there, or it is deleted by whoever keeps the next, or starts next
+                    remove_tree(path)
         reached("tokens_kept")
         return Kept(whole, Tokens(self._own / name))
 

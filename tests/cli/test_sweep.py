@@ -141,3 +141,8 @@ def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
         assert directories_given_up(home, ledger.state, event) == [home.tokens / other]
     assert directories_given_up(home, ledger.state, Resumed()) == []
     ledger.close()
+
+
+def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(learned: Home) -> None:
+    assert learned.tokens.exists()
+    assert not list(learned.tokens.iterdir())

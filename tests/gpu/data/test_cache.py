@@ -15,7 +15,7 @@ from events.settings import DataSettings
 from gpu.data import cache
 from gpu.data.cache import TokenCache, TokensManifest, cache_name, token_cache
 from gpu.data.store import TokenWriter
-from gpu.errors import RowRejected, StorageFailed
+from gpu.errors import RowRejected, StorageFailed, YieldAsked
 from gpu.manifest import MANIFEST
 from tests.gpu.data.test_store import chunk
 
@@ -114,6 +114,17 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(RowRejected):
         TokenCache(tmp_path).make(NAME, JOB, TOKENIZER, refuse)
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_stops_it_while_it_is_committed_leaves_nothing_either(tmp_path: Path) -> None:
+    """The daemon's order to yield is seen there too."""
+
+    def stop(_: bytes) -> None:
+        raise YieldAsked("now")
+
+    with pytest.raises(YieldAsked):
+        TokenCache(tmp_path).make(NAME, JOB, TOKENIZER, fill, stop)
     assert not list(tmp_path.iterdir())
 
 
