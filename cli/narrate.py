@@ -55,8 +55,8 @@ class Narrator:
                 said = "".join(f", {count} {what}" for count, what in counts if count)
                 return (
                     f"{self._name(event.job)}: {plan.rows} rows{said}, {plan.tokens} tokens "
-                    f"({plan.trained_tokens} of them learned), {plan.epochs} × {plan.steps_per_epoch} steps, "
-                    f"{plan.padding_share:.1%} padding"
+                    f"({plan.trained_tokens} of them learned), {plan.padding_share:.1%} padding, "
+                    f"{plan.epochs} × {plan.steps_per_epoch} steps"
                 )
             case kinds.TrainingStarted():
                 changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""
