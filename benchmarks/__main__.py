@@ -1,7 +1,15 @@
 """Every benchmark, one after the other: `make bench`. The last column is the ratio that counts; see each module."""
 
-from benchmarks import bench_journal, bench_merge, bench_nights, bench_queue, bench_status, bench_training
+from benchmarks import (
+    bench_data,
+    bench_journal,
+    bench_merge,
+    bench_nights,
+    bench_queue,
+    bench_status,
+    bench_training,
+)
 
-for module in (bench_journal, bench_status, bench_queue, bench_training, bench_merge, bench_nights):
+for module in (bench_journal, bench_status, bench_queue, bench_data, bench_training, bench_merge, bench_nights):
     print(f"\n{(module.__doc__ or '').splitlines()[0]}")
     module.main()

@@ -127,6 +127,7 @@ def make_home(home: Path) -> tuple[str, JobSettings]:
 
 def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], None]:
     """The loop that one would write by hand; it trains the steps that it is given, over the same batches."""
+    import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -134,13 +135,14 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
     from gpu.data.batches import Batches
     from gpu.data.encode import Encoder, tokenizer_sha256
     from gpu.data.rows import good_rows
-    from gpu.model import load_tokenizer
+    from gpu.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data)
     read = list(good_rows(home / "data" / f"{job}.jsonl", settings.data))
     rows = [piece for encoding in encoder.encode_many(read) for piece in encoding.pieces]
-    batches = Batches.planned(job, tokenizer_sha256(tokenizer), len(rows), settings)
+    lengths = np.array([len(row.ids) for row in rows], np.int32)
+    batches = Batches.planned(job, tokenizer_sha256(tokenizer), "", lengths, settings)
     base = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
     method, training = settings.method, settings.training
     assert isinstance(method, LoraSettings)
@@ -151,8 +153,8 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
 
-    def collate(numbers: tuple[int, ...]) -> dict[str, Any]:
-        chosen = [rows[number] for number in numbers]
+    def collate(numbers: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+        chosen = [rows[number] for (number,) in numbers]
         width = max(len(row.ids) for row in chosen)
         ids = [row.ids + [0] * (width - len(row.ids)) for row in chosen]
         mask = [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in chosen]
@@ -171,7 +173,7 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
         torch.use_deterministic_algorithms(False)
         for step in steps:
             micro_batches = batches.step(step).micro_batches
-            items = sum(sum(rows[number].learned[1:]) for numbers in micro_batches for number in numbers)
+            items = sum(sum(rows[number].learned[1:]) for numbers in micro_batches for (number,) in numbers)
             loss = 0.0
             for numbers in micro_batches:
                 micro_loss = model(**collate(numbers), num_items_in_batch=items).loss

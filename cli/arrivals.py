@@ -215,8 +215,20 @@ def settle_rejection(ledger: Ledger, job: str) -> Sequence[AnyEvent]:
             "job": job,
             "at": timestamp(home.clock.now()),
         }
+        if (found := _found_in(home, job)) is not None:
+            report["report"] = found
         target = put_in_rejected(home, home.data_file(job), rejection.name, report)
         return ledger.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
+
+
+def _found_in(home: Home, job: str) -> msgspec.Raw | None:
+    """The report of what was found in the file of a job; None if there is none."""
+    try:
+        data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
+        msgspec.json.decode(data)
+    except (OSError, msgspec.MsgspecError):
+        return None  # a view: it says more than the rejection does, and nothing needs it
+    return msgspec.Raw(data)
 
 
 def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:

@@ -303,6 +303,7 @@ def config_text(config: Config) -> str:
     document.add(tomlkit.comment("a change here holds from the next file on."))
     others = {name: msgspec.to_builtins(getattr(config, name)) for name in OTHERS}
     sections = {**msgspec.to_builtins(config.job), **others}
+    del sections["sources"]  # found out when a job is begun
     for name, values in sections.items():
         table = tomlkit.table()
         for key, value in values.items():

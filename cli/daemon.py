@@ -30,7 +30,8 @@ from cli.orders import Written, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
-from cli.sweep import condemn_damaged, directory_given_up, sweep, sweep_temporaries
+from cli.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
+from cli.validation import is_changed, with_validation_kept
 from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
@@ -38,6 +39,7 @@ from core.commands import AnyCommand
 from core.effects import next_effects
 from core.errors import Refused
 from events import kinds, versions, worker
+from events.settings import JobSettings
 from events.values import Failure
 from gpu.crashpoints import reached
 from gpu.errors import LinkGarbage
@@ -217,8 +219,9 @@ class Daemon:
         if isinstance(event, kinds.CheckpointCommitted):
             self._room.proved()
             self._crew.tell(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-        elif (given_up := directory_given_up(self._home, event)) is not None:
-            self._rubbish.discard(given_up)  # this one alone: the worker may be putting the next in its place
+        elif given_up := directories_given_up(self._home, self._ledger.state, event):
+            for directory in given_up:  # these alone: the worker may be putting the next in its place
+                self._rubbish.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
@@ -339,17 +342,28 @@ class Daemon:
         if config is None:
             return CATCH_UP_EVERY_S
         self._config = config
+        settings = self._with_validation_kept(config.job)
+        if settings is None:
+            return CATCH_UP_EVERY_S
         job = self._ledger.state.current
-        if job is not None and job.begun and job.settings != self._config.job:
+        if job is not None and job.begun and is_changed(job.settings, settings):
             self._write(f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with")
         with contextlib.suppress(Refused):  # somebody else's append came first; the next turn sees it
-            self._execute(commands.StartAttempt(job=effect.job, settings=self._config.job))
+            self._execute(commands.StartAttempt(job=effect.job, settings=settings))
         return 0.0
 
     def _read_config(self) -> Config | None:
         """The config as the file has it now; None if it cannot be used: then a person is waited for."""
         try:
             return load_config(self._home.config, storage=self._storage)
+        except UserError as error:
+            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
+            return None
+
+    def _with_validation_kept(self, settings: JobSettings) -> JobSettings | None:
+        """As `_read_config`, for the validation set that the config names."""
+        try:
+            return with_validation_kept(self._home, settings)
         except UserError as error:
             self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
             return None
@@ -366,7 +380,8 @@ class Daemon:
     def _prepare(self, effect: effects.PrepareData) -> None:
         if not self._storage.exists(self._home.data_file(effect.job)):
             finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
-        self._crew.give(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
+        order = worker.Prepare(attempt=effect.attempt, job=effect.job, name=effect.name, settings=effect.settings)
+        self._crew.give(order)
 
     def _look_for_room(self, effect: effects.AwaitRoom) -> None:
         free_bytes = self._room.found(effect.wanted_bytes)

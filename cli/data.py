@@ -48,13 +48,20 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
 
     from cli.modules import ask, refused
     from cli.terminal import print_json
+    from cli.validation import validation_file
     from gpu.exchange import Check, Checked, Refusal
 
     for path in files:
         if not path.is_file():
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     home, settings = _by(model, home_option)
-    order = Check(home=str(home.root), files=tuple(str(path.absolute()) for path in files), settings=settings)
+    validation = validation_file(home, settings)
+    order = Check(
+        home=str(home.root),
+        files=tuple(str(path.absolute()) for path in files),
+        settings=settings,
+        validation=None if validation is None else str(validation),
+    )
     said = ask("gpu.check", msgspec.json.encode(order).decode(), otherwise="mend the installation, then try again")
     answer = msgspec.json.decode(said, type=Checked | Refusal)
     if isinstance(answer, Refusal):
@@ -103,14 +110,9 @@ def show(report: Report) -> None:
         Row("verdict", report.verdict, "green" if report.verdict == "good" else "bold red"),
         Row("rows", _of_rows(report)),
     ]
-    if report.tokens is not None:
-        share = (report.trained_tokens or 0) / report.tokens if report.tokens else 0.0
-        rows.append(
-            Row(
-                "tokens",
-                f"{report.tokens:,}, {share:.0%} of them learned; the longest row has {report.longest_tokens:,}",
-            )
-        )
+    share = report.trained_tokens / report.tokens if report.tokens else 0.0
+    longest = f"the longest row has {report.longest_tokens:,}"
+    rows.append(Row("tokens", f"{report.tokens:,}, {share:.0%} of them learned; {longest}"))
     rows += [row for finding in report.findings for row in _of_finding(finding)]
     rows += _histogram(report.lengths)
     print_report(rows)

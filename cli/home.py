@@ -24,11 +24,14 @@ class Home:
         self.journal = root / "journal"
         self.data = root / "data"
         self.rejected = root / "rejected"
+        self.reports = root / "reports"
+        self.validation = root / "validation"
         self.checkpoints = root / "checkpoints"
         self.quarantine = root / "quarantine"
         self.versions = root / "versions"
         self.backups = root / "backups"
         self.models = root / "models"
+        self.tokens = root / "cache" / "tokens"
         self.logs = root / "logs"
         self.run = root / "run"
         self.status = root / "status" / "status.json"
@@ -44,6 +47,7 @@ class Home:
             self.inbox / "low",
             self.data,
             self.rejected,
+            self.reports,
             self.checkpoints,
             self.quarantine,
             self.versions,

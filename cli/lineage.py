@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.errors import UserError
 from cli.home import Home
+from cli.modules import ask, refused
 from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
     from core.state import State
     from core.versions import Checkpoint, Version
     from events.worker import LearnedFile
-    from gpu.data.batches import Batches
+    from gpu.exchange import Located
     from gpu.manifest import Manifest
 
 SHOWN_CHARACTERS = 12
@@ -106,7 +107,7 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
         places = [(part, int(number)) for part in _parts_of(found.parts, name)]
         no = f"no: line {number} of {name} was not learned up to step {found.global_step}"
         no = no if places else f"no: nothing of {name} is in these weights"
-    steps = sorted({step for part, line in places for step in _steps_with(home, part, line)})
+    steps = sorted(set(_steps_with(home, places)))
     if json:
         print_json({"contains": bool(steps), "job": places[0][0].job if places else None, "global_steps": steps})
     else:
@@ -221,16 +222,20 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
     from gpu.errors import ModelUnusable
     from gpu.manifest import problem_of
 
+    whole = set()
     for job in dict.fromkeys(part.job for part in found.parts):
         path = home.data_file(job)
         try:
             problem = None if file_sha256(path, storage=home.storage) == job else "its bytes are not those of its name"
         except OSError as error:
             problem = f"it cannot be read: {error.strerror}"
+        whole |= {job} if problem is None else set()
         yield Check(f"data {home.relative(path)}", problem)
-    for part in found.parts:
-        if _plan_of(part).sha256 != part.plan.batches_sha256:
-            yield Check(f"plan of {part.name}", "this keepstep orders its rows otherwise than the one that learned it")
+    parts = [part for part in found.parts if part.job in whole]  # else it is said already why its plan is another
+    for part, located in zip(parts, _located(home, [(part, ()) for part in parts]), strict=True):
+        if located.batches_sha256 != part.plan.batches_sha256:
+            otherwise = "this keepstep orders its rows otherwise than the one that learned it"
+            yield Check(f"plan of {part.name}", located.problem or otherwise)
     if (held := found.held) is not None:
         problem = problem_of(home.checkpoints / held.id, held.manifest_sha256, every_byte=True, storage=home.storage)
         yield Check(f"checkpoint {held.id}", problem)
@@ -273,42 +278,64 @@ def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
     return fitting
 
 
-def _steps_with(home: Home, part: Part, line: int) -> list[int]:
-    """The global steps at which the row on `line` was learned, or those, where an array has several on one. Raises
-    UserError if there is none."""
-    from gpu.data.rows import good_rows
-    from gpu.errors import RowRejected
+def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]:
+    """The global steps at which the rows on these lines were learned. Raises UserError if there is no such line, or
+    it cannot be known."""
+    by_part: dict[int, tuple[Part, list[int]]] = {}
+    for part, line in places:
+        by_part.setdefault(part.global_from, (part, []))[1].append(line)
+    asked = [(part, tuple(lines)) for part, lines in by_part.values()]
+    for part, lines in asked:
+        _refuse_what_is_not_there(home, part, lines)
+    for (part, _), located in zip(asked, _located(home, asked), strict=True):
+        if located.problem:
+            raise UserError(
+                f"the steps of {part.name} cannot be worked out: {located.problem}", "`keepstep lineage --verify`"
+            )
+        if located.batches_sha256 != part.plan.batches_sha256:
+            raise UserError(
+                f"this keepstep orders the rows of {part.name} otherwise than the one that learned it",
+                f"ask keepstep {part.keepstep}",
+            )
+        for steps in located.steps:
+            yield from (
+                part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to
+            )
 
+
+def _refuse_what_is_not_there(home: Home, part: Part, lines: Sequence[int]) -> None:
+    """Raises UserError for a line that the file does not have."""
     path = home.data_file(part.job)
     try:
-        lines = [row.line for row in good_rows(path, part.settings.data)]
-    except (OSError, RowRejected) as error:
+        with path.open("rb") as file:
+            count = sum(1 for _ in file)
+    except OSError as error:
         raise UserError(
-            f"{home.relative(path)} cannot be read: {error}", "put it back: its name is its SHA-256"
+            f"{home.relative(path)} cannot be read: {error.strerror}", "put it back: its name is its SHA-256"
         ) from error
-    if line not in lines:
-        raise UserError(
-            f"{part.name} has no row on line {line}", f"its rows are on the lines {lines[0]} to {lines[-1]}"
-        )
-    plan = _plan_of(part)
-    if plan.sha256 != part.plan.batches_sha256:
-        raise UserError(
-            f"this keepstep orders the rows of {part.name} otherwise than the one that learned it",
-            f"ask keepstep {part.keepstep}",
-        )
-    steps = [
-        (epoch - 1) * plan.steps_per_epoch + place // plan.rows_per_step + 1
-        for epoch in range(1, plan.epochs + 1)
-        for place, row in enumerate(plan.order(epoch))
-        if lines[row] == line
-    ]
-    return [part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to]
+    for line in lines:
+        if line > count:
+            raise UserError(f"{part.name} has no row on line {line}", f"it has {count} lines")
 
 
-def _plan_of(part: Part) -> Batches:
-    from gpu.data.batches import Batches
+def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Sequence[Located]:
+    """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
+    import msgspec
 
-    return Batches.planned(part.job, part.plan.tokenizer_sha256, part.plan.rows, part.settings)
+    from gpu.exchange import Learned, Locations, Refusal, Whereabouts
+
+    if not asked:
+        return ()
+    learned = tuple(
+        Learned(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
+        for part, lines in asked
+    )
+    order = Whereabouts(home=str(home.root), learned=learned)
+    said = ask("gpu.whereabouts", msgspec.json.encode(order).decode(), otherwise="mend transformers, then try again")
+    answer = msgspec.json.decode(said, type=Locations | Refusal)
+    if isinstance(answer, Refusal):
+        raise refused("the steps could not be worked out", answer, "`keepstep lineage --verify` looks closer")
+    return answer.located
 
 
 def _row(part: Part) -> list[str]:

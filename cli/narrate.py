@@ -52,10 +52,17 @@ class Narrator:
             case kinds.AttemptStarted():
                 return f"{self._name(event.job)}: attempt {event.attempt}; reading and loading"
             case kinds.JobPrepared(plan=plan):
-                cut = f", {plan.truncated_rows} cut to length" if plan.truncated_rows else ""
+                counts = (
+                    (plan.truncated_rows, "cut to length"),
+                    (plan.split_rows, "cut into several"),
+                    (plan.dropped_rows, "left out for their length"),
+                    (plan.skipped_rows, "left out because they cannot be learned from"),
+                )
+                said = "".join(f", {count} {what}" for count, what in counts if count)
                 return (
-                    f"{self._name(event.job)}: {plan.rows} rows{cut}, {plan.tokens} tokens "
-                    f"({plan.trained_tokens} of them learned), {plan.epochs} × {plan.steps_per_epoch} steps"
+                    f"{self._name(event.job)}: {plan.rows} rows{said}, {plan.tokens} tokens "
+                    f"({plan.trained_tokens} of them learned), {plan.padding_share:.1%} padding, "
+                    f"{plan.epochs} × {plan.steps_per_epoch} steps"
                 )
             case kinds.TrainingStarted():
                 changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""

@@ -16,12 +16,14 @@ from cli.home import Home
 from cli.ledger import Ledger
 from core.commands import CondemnCheckpoint, HoldWork, RecordSwept
 from core.errors import Refused
+from core.state import State
 from events import kinds, versions
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
 from gpu import sealed
 from gpu.commit import STAGING
 from gpu.crashpoints import reached
+from gpu.data.kept import caches, job_of
 from gpu.manifest import problem_of
 from journal import durable
 from journal.storage import Storage
@@ -82,8 +84,8 @@ def _hold_beside_a_damaged_base(ledger: Ledger) -> Sequence[AnyEvent]:
 
 
 def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) -> list[str]:
-    """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and set quarantined
-    checkpoints aside; what was set aside.
+    """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and tokens of no file in
+    hand, and set quarantined checkpoints aside; what was set aside.
 
     Behind a repair unnamed ones are set aside too: they may hold what the lost records meant. Only while no worker
     runs: what one has just put in place is unnamed until its word of it is journaled. `delete`: what deletes, and says
@@ -99,6 +101,8 @@ def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) ->
     ]
     if not is_being_made(home):
         places.append((home.backups, is_backup_id, {backup.id for backup in state.backups}))
+    if home.storage.exists(home.tokens):
+        _sweep_tokens(home, state, delete)
     for place, is_ours, named in places:
         set_aside += _swept(ledger, place, is_ours, named, delete)
     return set_aside
@@ -136,6 +140,30 @@ def directory_given_up(home: Home, event: AnyEvent) -> Path | None:
         case versions.BackupDeleted():
             return home.backups / event.backup
     return None
+
+
+def directories_given_up(home: Home, state: State, event: AnyEvent) -> list[Path]:
+    """The same, and what was kept of a file that is not in hand any more."""
+    if isinstance(event, kinds.JobTrained | kinds.JobRejected | kinds.JobFailed | kinds.JobSkipped):
+        return _tokens_given_up(home, state)
+    directory = directory_given_up(home, event)
+    return [] if directory is None else [directory]
+
+
+def _tokens_given_up(home: Home, state: State) -> list[Path]:
+    """What is kept of files that are not in hand any more."""
+    in_hand = {job.id for job in state.begun}
+    kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
+    return [path for path, job in kept if job is not None and job not in in_hand]
+
+
+def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]) -> None:
+    """The same, and what was not kept or not deleted to the end. No record says anything of it: it is made again."""
+    unfinished = [
+        path for path in _directories(home.tokens, home.storage) if path.name.startswith((STAGING, CONDEMNED))
+    ]
+    for path in (*_tokens_given_up(home, state), *unfinished):
+        delete(path)
 
 
 def discard(home: Home, directory: Path) -> int:

@@ -214,7 +214,9 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused(f"job {command.job[:12]} is not the next one")
     if state.full is not None:
         raise Refused(f"nothing is begun without room on the disk: {state.full.message}")
-    settings = job.settings if job.begun and job.settings is not None else command.settings
+    settings = policies.with_sources(command.settings, state.learned, job.id)
+    if job.begun and job.settings is not None:
+        settings = job.settings
     conflict = policies.meaning_conflict(state.meaning, settings, learning=state.head is not None)
     if conflict is not None:
         return [

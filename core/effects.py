@@ -30,6 +30,7 @@ class PrepareData(Effect, frozen=True, kw_only=True):
 
     attempt: int
     job: str
+    name: str
     settings: JobSettings
 
 
@@ -139,7 +140,7 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
     if state.daemon.status != "working" or job.skip_requested:
         return (AskYield(attempt=attempt),)
     if job.status == "preparing":
-        return (PrepareData(attempt=attempt, job=job.id, settings=job.settings),)
+        return (PrepareData(attempt=attempt, job=job.id, name=job.name, settings=job.settings),)
     if job.status == "ready":
         assert job.goal is not None  # it is planned
         head = state.head

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from core import policies
 from core.heads import HEADS
 from core.job import Job
 from core.moves import daemon_moved, illegal
@@ -120,7 +121,9 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
     if head is None or head.id != event.checkpoint or job.goal != job.committed_step:
         raise illegal(event, job.status, "its last step is not committed")
     again = job.until is not None  # counted when it was trained the first time
-    return _finished(state, event, replace(state.counts, trained=state.counts.trained + (not again)))
+    learned = (*(each for each in state.learned if each != job.id), job.id)[-policies.REPLAYED_FILES :]
+    finished = _finished(state, event, replace(state.counts, trained=state.counts.trained + (not again)))
+    return finished if again else replace(finished, learned=learned)
 
 
 def _job_failed(state: State, event: kinds.JobFailed) -> State:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from core.state import State
 from core.versions import Backup, Checkpoint, Meaning, Version
 from events.settings import JobSettings
@@ -41,6 +43,19 @@ def retry_wait_s(failures: int) -> float | None:
     if failures >= ATTEMPTS_WITHOUT_PROGRESS:
         return None
     return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1)))
+
+
+REPLAYED_FILES = 64
+"""Rows are mixed in from so many of the files that were learned last: two months of nights, and a state that does not
+grow with the years."""
+
+
+def with_sources(settings: JobSettings, learned: Sequence[str], job: str) -> JobSettings:
+    """The settings with the earlier files that rows are mixed in from, if any are to be."""
+    if not settings.data.replay:
+        return settings
+    earlier = tuple(each for each in learned if each != job)
+    return replace(settings, sources=replace(settings.sources, replay=earlier))
 
 
 def carries_optimizer(settings: JobSettings, step: int) -> bool:

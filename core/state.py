@@ -150,6 +150,8 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """What was learned behind `past_from`."""
     meaning: Meaning | None = None
     environment: dict[str, str] = {}
+    learned: tuple[str, ...] = ()
+    """The jobs that were trained last, the oldest first: what is mixed into new ones comes from their files."""
     failed: Map[Job] = Map()
     rejections: Map[Rejection] = Map()
     quarantined: tuple[str, ...] = ()

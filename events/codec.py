@@ -46,10 +46,17 @@ def _file_enqueued_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "again": False}
 
 
+def _job_prepared_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 left no row out and cut none into several, and did not say how much padding there is: 0 stands for
+    both."""
+    return fields
+
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 1): _attempt_started_v1,
     ("attempt_started", 2): _attempt_started_v2,
     ("file_enqueued", 1): _file_enqueued_v1,
+    ("job_prepared", 1): _job_prepared_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
 }

@@ -105,7 +105,7 @@ class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
 class JobPrepared(Event, frozen=True, kw_only=True, tag="job_prepared"):
     """Every row was read and tokenised; the batches are planned."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     job: JobId
     attempt: int
     plan: Plan

@@ -197,6 +197,15 @@ class DiskSettings(Section, frozen=True, kw_only=True):
     """With less free, nothing is begun or written that might not fit, until there is room again; 0: off."""
 
 
+class Sources(Section, frozen=True, kw_only=True):
+    """What, beside its own file, a job's rows depend on: found out when it is first begun, and fixed with the rest."""
+
+    validation_sha256: str = ""
+    """Of the validation set, which is kept in the home under that name; "": there is none."""
+    replay: tuple[str, ...] = ()
+    """The earlier files (their jobs' ids) that rows are mixed in from."""
+
+
 class JobSettings(Section, frozen=True, kw_only=True):
     """Everything that decides what a job does to the weights, and how often it is saved."""
 
@@ -206,19 +215,36 @@ class JobSettings(Section, frozen=True, kw_only=True):
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
+    sources: Sources = Sources()
 
 
 class Plan(Section, frozen=True, kw_only=True):
     """What preparation found: the size of a job, and the fingerprints its batches follow from."""
 
     rows: int
+    """What is learned in an epoch: each piece of a row that was cut into several counts, those left out do not."""
+    replayed_rows: int = 0
+    """Of them, those of earlier files that are mixed in."""
     tokens: int
     trained_tokens: int
     truncated_rows: int
+    dropped_rows: int = 0
+    """Left out for their length."""
+    split_rows: int = 0
+    """Cut into several pieces for their length."""
+    skipped_rows: int = 0
+    """Left out because they cannot be learned from."""
+    held_out_rows: int = 0
+    """Left out because they are in the validation set, or held out."""
+    warnings: tuple[str, ...] = ()
+    """What was found in the file and did not refuse it, by name; the report says more."""
     epochs: int
     steps_per_epoch: int
     steps_total: int
+    padding_share: float = 0.0
+    """Of the positions that the first epoch computes, how many hold no token."""
     tokenizer_sha256: str
     """Over the tokenizer's own serialised form and the chat template."""
     batches_sha256: str
-    """Over everything the order and content of batches follow from: data, tokenizer, seed, epochs, geometry."""
+    """Over everything the order and content of batches follow from: data, tokenizer, the rows' tokens and lengths,
+    seed, epochs, geometry."""

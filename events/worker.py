@@ -184,6 +184,8 @@ class Prepare(Order, frozen=True, kw_only=True, tag="prepare"):
     """Read, check and tokenise the data file of a job, and plan its batches."""
 
     job: JobId
+    name: str = ""
+    """What a person called it."""
     settings: JobSettings
 
 

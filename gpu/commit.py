@@ -80,14 +80,17 @@ def publish(
     watch: Callable[[bytes], None] = lambda _: None,
     prove: Callable[[Path], None] = lambda _: None,
     *,
+    passed: Callable[[str], None] | None = None,
     storage: Storage = REAL,
 ) -> Committed:
     """Put a directory with `contents` (their names may have directories in them) at `final`, and with them, written
     last, the file that `seal` makes of them.
 
-    What is whole and not yet named is shown to `prove`, which raises what it finds wrong. Raises as `commit`.
+    What is whole and not yet named is shown to `prove`, which raises what it finds wrong. `passed` hears of every point
+    on the way, in the place of `gpu.crashpoints.reached`. Raises as `commit`.
     """
     staging = staging_of(final)
+    passed = passed or reached
     try:
         if not storage.exists(final.parent):
             make_directory(final.parent, storage=storage)
@@ -104,19 +107,19 @@ def publish(
         files = {}
         for name, content in sorted(contents.items()):
             files[name] = _put(staging / name, content, watch, storage)
-            reached("file_written")
+            passed("file_written")
         name, data = seal(files)
-        reached("before_manifest")
+        passed("before_manifest")
         _put(staging / name, data, watch, storage)
-        reached("staging_written")
+        passed("staging_written")
         for directory in (*reversed(below), "."):
             fsync_directory(staging / directory, storage=storage)
-        reached("staging_fsynced")
+        passed("staging_fsynced")
         prove(staging)
         rename_durably(staging, final, storage=storage)
     except OSError as error:
         raise StorageFailed(staging, error) from error
-    reached("renamed")
+    passed("renamed")
     size_bytes = sum(entry.size_bytes for entry in files.values()) + len(data)
     return Committed(size_bytes, hashlib.sha256(data).hexdigest())
 

@@ -14,6 +14,8 @@ from collections import Counter
 WORKER = {
     "prepare_asked": "an order to prepare is taken up, nothing of it done",
     "row_prepared": "a row is tokenised; once for each",
+    "tokens_written": "all rows are tokenised and written, and not committed",
+    "tokens_kept": "they have their final name, and that is synced; nothing is planned",
     "prepared": "the plan is made, and nobody told",
     "prepared_reported": "the plan is told",
     "loading": "an order to train is taken up, the model not touched yet",

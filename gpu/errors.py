@@ -30,6 +30,10 @@ class DataChanged(WorkerError):
     """The data file of a job is missing, or no longer has the bytes that the job is named for."""
 
 
+class EncoderLost(WorkerError):
+    """A process that encodes rows ended by itself. What was encoded so far is given up."""
+
+
 class ModelUnusable(WorkerError):
     """The model, or its tokenizer, cannot be loaded, or cannot be trained in the way that the settings ask for."""
 

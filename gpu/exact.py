@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import random
 
 import numpy as np
 import torch
+
+from gpu.encoders import core_count
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
@@ -32,11 +33,6 @@ def be_exact(threads: int) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def core_count() -> int:
-    """The cores that this process may use: more threads than that only wait for each other."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seed_generators(*parts: object) -> None:

@@ -1,4 +1,5 @@
-"""What is asked of `gpu.export`, `gpu.rerun`, `gpu.check`, and what they answer. No torch: the shell speaks it."""
+"""What is asked of the modules of `gpu` that run as processes of their own, and what they answer. No torch: the shell
+speaks it too."""
 
 from __future__ import annotations
 
@@ -103,12 +104,50 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str
     files: tuple[str, ...]
     settings: JobSettings
+    validation: str | None = None
+    """Where the validation set is."""
 
 
 class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
     """What was found, a report for each file."""
 
     reports: tuple[Report, ...]
+
+
+class Learned(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that was learned, and lines of it that are asked about."""
+
+    job: JobId
+    settings: JobSettings
+    tokenizer_sha256: str
+    """Of its plan."""
+    lines: tuple[int, ...] = ()
+
+
+class Whereabouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which steps learn the rows on some lines."""
+
+    home: str
+    learned: tuple[Learned, ...]
+
+
+class Located(Struct, frozen=True, kw_only=True):
+    """Where the rows of a file are."""
+
+    batches_sha256: str = ""
+    """Of the plan as it is made today; "" if it cannot be made."""
+    problem: str = ""
+    """Why not."""
+    steps: tuple[tuple[int, ...], ...] = ()
+    """For each line the steps of the job, over all epochs, that learn something of the row there; none if the line is
+    blank, or its row was left out."""
+
+
+class Locations(Struct, frozen=True, kw_only=True, tag="located"):
+    """The answer to `Whereabouts`."""
+
+    located: tuple[Located, ...]
+    """One for each file that was asked about."""
 
 
 def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,18 +13,18 @@ from typing import Any
 import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, ModelSettings, QloraSettings
+from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.values import VersionId
 from gpu.base import CONFIG, base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
-from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
+from gpu.errors import ModelUnusable
 from gpu.exact import seed_generators
 from gpu.manifest import Parameters
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
+from gpu.tokenizer import explained
 
 BITSANDBYTES = "bitsandbytes"
 """The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
@@ -51,25 +50,17 @@ class TrainedModel:
 
     def logits(self, inputs: Inputs) -> torch.Tensor:
         """What the model predicts at `inputs.columns`: (rows, columns, vocabulary)."""
-        ids, mask = inputs.input_ids, inputs.attention_mask
+        given = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+        if inputs.position_ids is not None:
+            given["position_ids"] = inputs.position_ids
         if self.takes_columns:
-            return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=inputs.columns).logits
-        return self.model(input_ids=ids, attention_mask=mask).logits[:, inputs.columns]
+            return self.model(**given, logits_to_keep=inputs.columns).logits
+        return self.model(**given).logits[:, inputs.columns]
 
     @property
     def shapes(self) -> Parameters:
         """Name and shape of each trained parameter, as manifests list them."""
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
-
-
-def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
-    """The tokenizer of the model. Raises ModelUnusable."""
-    location = model_location(settings.path, home)
-    with _explained(f"the tokenizer of {settings.path}"):
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
-    if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
-        raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
-    return tokenizer
 
 
 def build(
@@ -87,7 +78,7 @@ def build(
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
     location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
-    with _explained(f"the model {version or settings.model.path}"):
+    with explained(f"the model {version or settings.model.path}"):
         directory = Path(location) if version else base_directory(settings.model.path, home)
         _refuse_quantised(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
@@ -246,30 +237,3 @@ def _whole(base: Any) -> TrainedModel:
         configs=configs,
         weights_file="model.safetensors",
     )
-
-
-_LIBRARY_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    ImportError,
-    RuntimeError,
-    AttributeError,
-    TypeError,
-    SafetensorError,
-)
-"""What transformers, tokenizers and safetensors raise over files that are missing, broken or of another kind."""
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Whatever a library says about a model that it cannot load, as one named error."""
-    try:
-        yield
-    except _LIBRARY_ERRORS as error:
-        if is_out_of_memory(error) or is_disk_full(error):  # a hub's model is stored before it is loaded
-            raise
-        raise ModelUnusable(
-            f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "
-            "config.json, *.safetensors and a tokenizer, or a hub id that can be reached."
-        ) from error

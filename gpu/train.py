@@ -22,7 +22,7 @@ from events.worker import Step
 from gpu.checkpoint import STATE_FILE, Snapshot, copied
 from gpu.collate import collate
 from gpu.crashpoints import reached
-from gpu.data.batches import Batch
+from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
 from gpu.errors import TrainingDiverged
@@ -89,7 +89,7 @@ class Training:
         settings, tokens = self.prepared.settings.training, self.prepared.tokens
         step, steps_total = self.step + 1, self.prepared.batches.steps_total
         rate = learning_rate(step, steps_total, settings)
-        rows = [row for micro_batch in batch.micro_batches for row in micro_batch]
+        rows = batch.rows
         trained_tokens = sum(tokens.trained_in(row) for row in rows)
         parameters = list(self.trained.parameters.values())
         self.stands_at = None
@@ -129,9 +129,10 @@ class Training:
             seconds=time.perf_counter() - began,
         )
 
-    def _micro_loss(self, rows: tuple[int, ...]) -> torch.Tensor:
+    def _micro_loss(self, micro_batch: MicroBatch) -> torch.Tensor:
         """The sum of the cross-entropies of the trained tokens of a micro-batch."""
-        inputs = collate(self.prepared.tokens, rows, self.trained.device)
+        packing = self.prepared.settings.data.packing
+        inputs = collate(self.prepared.tokens, micro_batch, self.trained.device, packing=packing)
         bf16 = self.prepared.settings.training.precision == "bf16"
         with torch.autocast(self.trained.device.type, torch.bfloat16, enabled=bf16):
             logits = self.trained.logits(inputs)

@@ -22,15 +22,19 @@ from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
 from gpu.consolidate import consolidate
 from gpu.crashpoints import reached
+from gpu.data.cache import token_cache
 from gpu.data.encode import tokenizer_sha256
 from gpu.data.prepare import PreparedJob, prepare
 from gpu.desk import Desk, Pulse
+from gpu.encoders import core_count, preparation
 from gpu.errors import CheckpointBroken
 from gpu.exact import be_exact, environment
 from gpu.fit import Ground
 from gpu.manifest import Manifest, read_manifest
-from gpu.model import TrainedModel, build, load_tokenizer
+from gpu.model import TrainedModel, build
+from gpu.packable import refuse_what_cannot_be_packed
 from gpu.saver import Saver
+from gpu.tokenizer import load_tokenizer
 from gpu.train import Training
 
 
@@ -55,17 +59,20 @@ class _Model:
 class Warm:
     """Carries out orders, one at a time, on one home."""
 
-    def __init__(self, home: Path, desk: Desk, checkpoints: Path | None = None) -> None:
-        """`checkpoints`: where they are read from and written to; by default the home's own place for them."""
+    def __init__(self, home: Path, desk: Desk, scratch: Path | None = None) -> None:
+        """`scratch`: where checkpoints are read from and written to, and tokens are kept; by default the home's own
+        places for them."""
         self._home = home
-        self._checkpoints = checkpoints or home / "checkpoints"
+        self._is_home = scratch is None
+        self._checkpoints = scratch or home / "checkpoints"
+        self._cache = token_cache(home, scratch)
         self._desk = desk
         self._tokenizer: _Tokenizer | None = None
         self._model: _Model | None = None
         self._prepared: tuple[int, PreparedJob] | None = None
 
     def prepare(self, order: Prepare) -> None:
-        """Raises RowRejected, DataChanged, ModelUnusable, YieldAsked."""
+        """Raises RowRejected, DataChanged, ModelUnusable, StorageFailed, EncoderLost, YieldAsked."""
         reached("prepare_asked")
         pulse = Pulse(self._desk, order.attempt)
         pulse.beat("load", 0, 1, force=True)
@@ -73,7 +80,16 @@ class Warm:
         tokenizer = self._tokenizer_for(order.settings.model)
         pulse.beat("load", 1, 1, force=True)
         path = self._home / "data" / f"{order.job}.jsonl"
-        prepared = prepare(path, order.job, order.settings, tokenizer.tokenizer, tokenizer.sha256, self._desk, pulse)
+        how = preparation(
+            self._home,
+            order.settings,
+            tokenizer.tokenizer,
+            tokenizer.sha256,
+            self._cache,
+            core_count(),
+            records=self._is_home,
+        )
+        prepared = prepare(path, order.job, order.name, order.settings, how, self._desk, pulse)
         self._prepared = (order.attempt, prepared)
         reached("prepared")
         self._desk.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
@@ -142,6 +158,8 @@ class Warm:
             pulse.beat("load", done, done)
 
         model = self._built(prepared.settings, order.base, device, watch, fresh=order.checkpoint is None)
+        if prepared.settings.data.packing:
+            refuse_what_cannot_be_packed(model.trained)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
             model.fresh, model.stands_at = False, None
             directory = self._checkpoints / order.checkpoint

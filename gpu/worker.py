@@ -26,6 +26,7 @@ from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
     DataChanged,
+    EncoderLost,
     MergeRefused,
     ModelUnusable,
     PreflightFailed,
@@ -138,6 +139,8 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
             return "checkpoint", True
         case DataChanged():
             return "data", True
+        case EncoderLost():
+            return "killed", True
         case StorageFailed():
             return "storage", True
         case TrainingDiverged():

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     identity: Identity | None = None
     sketch: bytes = b""
     tokens: int = 0
-    """Before anything was cut; 0 where there was no tokenizer to count them."""
+    """Before anything was cut."""
     fate: Fate = "whole"
 
 
@@ -93,7 +93,7 @@ class Examination:
     ) -> None:
         """`put_aside` gets each row that is skipped, as it stands in the file."""
         self._data, self._checks = settings.data, settings.checks
-        self._validation, self._known = known.validation, known.earlier
+        self.validation, self._known = known.validation, known.earlier
         self._put_aside = put_aside
         self._lines, self._lengths = array("q"), array("i")
         self._content, self._prompt, self._answer = array("Q"), array("Q"), array("Q")
@@ -101,6 +101,7 @@ class Examination:
         self._bad: dict[str, _Kind] = {}
         self._warned: dict[str, _Kind] = {}
         self._of_the_file: list[Problem] = []
+        self._of_all: list[Problem] = []
         self.rows = self.bad_rows = self.held_out_rows = self.in_validation = 0
         self.fates: dict[Fate, int] = {"whole": 0, "truncated": 0, "split": 0, "dropped": 0}
 
@@ -126,13 +127,17 @@ class Examination:
         self.fates[outcome.fate] += 1
         return not self._is_held_out(identity.content) and outcome.fate != "dropped"
 
+    def warn(self, problem: Problem) -> None:
+        """Something is to be said of every row."""
+        self._of_all.append(problem)
+
     def see_file(self, problem: Problem) -> None:
         """Something is wrong with the file as a whole."""
         self._of_the_file.append(problem)
 
     def _is_held_out(self, content: int) -> bool:
-        at = int(np.searchsorted(self._validation, np.uint64(content)))
-        in_validation = at < len(self._validation) and int(self._validation[at]) == content
+        at = int(np.searchsorted(self.validation, np.uint64(content)))
+        in_validation = at < len(self.validation) and int(self.validation[at]) == content
         held_out = in_validation or (self._data.holdout > 0 and quality.is_held_out(content, self._data.holdout))
         self.in_validation += in_validation
         self.held_out_rows += held_out
@@ -143,8 +148,8 @@ class Examination:
         """What each good row says, in their order."""
         return np.frombuffer(self._content, dtype=np.uint64) if self._content else np.zeros(0, np.uint64)
 
-    def report(self, file: FileFacts, *, learned_rows: int, tokens: int | None, trained_tokens: int | None) -> Report:
-        """All that was found. `tokens`, `trained_tokens`: of what is learned; None if nobody counted."""
+    def report(self, file: FileFacts, *, learned: int, tokens: int, trained_tokens: int, replayed: int = 0) -> Report:
+        """All that was found, and how much is learned."""
         findings = sorted(self._findings(), key=lambda finding: ("refuse", "skip", "warn").index(finding.severity))
         refused = any(finding.severity == "refuse" for finding in findings)
         return Report(
@@ -155,7 +160,8 @@ class Examination:
             kind=file.kind,
             rows_are=file.rows_are,
             rows=self.rows,
-            learned_rows=learned_rows,
+            learned=learned,
+            replayed=replayed,
             bad_rows=self.bad_rows,
             dropped_rows=self.fates["dropped"],
             truncated_rows=self.fates["truncated"],
@@ -164,7 +170,7 @@ class Examination:
             tokens=tokens,
             trained_tokens=trained_tokens,
             longest_tokens=max(self._lengths, default=0),
-            lengths=self._histogram() if tokens is not None else (),
+            lengths=self._histogram(),
             findings=tuple(findings),
         )
 
@@ -179,6 +185,7 @@ class Examination:
                 Finding(name="empty_file", severity="refuse", count=0, share=0.0, message="no rows", advice=advice)
             )
         checks = self._checks
+        found += [self._finding(each.name, "warn", self.rows, each.what, each.advice) for each in self._of_all]
         found += self._of_warnings()
         good = len(self._lines)
         if good:

@@ -1,7 +1,16 @@
-"""A data file to tokens and a plan."""
+"""A data file to tokens and a plan.
+
+Chunks        records of the file, whatever it is packed in
+Look          each chunk, here or by a child: rows, what is wrong with them, tokens
+Examination   every row in order: whether it is learned, and what is found in the file as a whole
+TokenWriter   the tokens of those that are, kept for the next time
+Batches       the plan
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +18,41 @@ from typing import Any
 from events.settings import JobSettings, Plan
 from events.values import JobId
 from gpu.crashpoints import reached
+from gpu.data import record
 from gpu.data.batches import Batches
+from gpu.data.cache import Kept, TokenCache, cache_name
+from gpu.data.chunk import Chunks, Look, Looked, LookThrough
 from gpu.data.encode import Encoder
-from gpu.data.example import Problem
-from gpu.data.rows import good_rows
-from gpu.data.tokens import Tokens
+from gpu.data.examine import Examination, FileFacts, Known
+from gpu.data.problems import tolerated
+from gpu.data.replay import replayed
+from gpu.data.report import Finding, Report
+from gpu.data.rows import first_format
+from gpu.data.source import container_of
+from gpu.data.store import Counter, Tokens, TokenWriter
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, RowRejected, YieldAsked
 from gpu.manifest import describe
+
+PARALLEL_FROM_BYTES = 8 << 20
+"""A smaller file is encoded by the preparing process itself, in less time than encoders need until they can begin."""
+
+StartEncoders = Callable[[str | None], AbstractContextManager[LookThrough]]
+"""Encoders for a file whose rows have the format that is named."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a file is prepared with."""
+
+    home: Path
+    tokenizer: Any
+    tokenizer_sha256: str
+    cache: TokenCache
+    encoders: StartEncoders | None = None
+    """For large files; None: there are none."""
+    records: bool = True
+    """Whether report, skipped rows and what the rows say are written down in the home."""
 
 
 @dataclass(frozen=True)
@@ -31,52 +67,182 @@ class PreparedJob:
 
 
 def prepare(
-    path: Path, job: JobId, settings: JobSettings, tokenizer: Any, tokenizer_sha256: str, desk: Desk, pulse: Pulse
+    path: Path, job: JobId, name: str, settings: JobSettings, how: Preparation, desk: Desk, pulse: Pulse
 ) -> PreparedJob:
-    """Read, check and tokenise the file at `path`.
+    """Read, check and tokenise the file at `path`, which a person called `name`, or find what came of it before.
 
-    Raises RowRejected, DataChanged, and YieldAsked between two rows.
+    Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldAsked between two chunks.
     """
-    lines = _check_bytes(path, job, desk, pulse)
-    encoder, tokens = Encoder(tokenizer, settings.data), Tokens()
-    for row in good_rows(path, settings.data):
-        encoding = encoder.encode(row)
-        if encoding.problem is not None:
-            raise _rejection(encoding.problem)
-        for piece in encoding.pieces:
-            tokens.append(piece)
-        reached("row_prepared")
-        _pause(desk)
-        pulse.beat("prepare", len(tokens), lines)
-    batches = Batches.planned(job, tokenizer_sha256, len(tokens), settings)
-    plan = Plan(
-        rows=len(tokens),
-        tokens=len(tokens.ids),
-        trained_tokens=tokens.trained_tokens,
-        truncated_rows=tokens.truncated_rows,
-        epochs=batches.epochs,
-        steps_per_epoch=batches.steps_per_epoch,
-        steps_total=batches.steps_total,
-        tokenizer_sha256=tokenizer_sha256,
-        batches_sha256=batches.sha256,
-    )
-    return PreparedJob(job, settings, tokens, batches, plan)
-
-
-def _rejection(problem: Problem) -> RowRejected:
-    return RowRejected(problem.name, problem.line, problem.message)
-
-
-def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:
-    """The number of lines in the file, once its bytes are known to be those that were accepted."""
     lines = 1
 
-    def watch(chunk: bytes) -> None:
+    def count(chunk: bytes) -> None:
         nonlocal lines
         lines += chunk.count(b"\n")
         _pause(desk)
         pulse.beat("prepare", 0, lines)
 
+    def watch(_: bytes) -> None:
+        _pause(desk)
+        pulse.beat("prepare", lines, lines)
+
+    def look(rows: int) -> None:
+        _pause(desk)
+        pulse.beat("prepare", rows, max(rows, lines))  # a file that is packed has more rows than lines
+
+    check_bytes(path, job, count)
+    kept = encoded(path, job, settings, how, name=name, look=look, watch=watch)
+    batches = planned(kept, settings)
+    return PreparedJob(job, settings, kept.tokens, batches, _plan(kept, batches))
+
+
+def encoded(
+    path: Path,
+    job: JobId,
+    settings: JobSettings,
+    how: Preparation,
+    *,
+    name: str = "",
+    look: Callable[[int], None] = lambda _: None,
+    watch: Callable[[bytes], None] = lambda _: None,
+) -> Kept:
+    """The tokens of the file at `path`, from the cache if they are there, else made; `look` hears how far that is.
+
+    Raises RowRejected, DataChanged, StorageFailed, EncoderLost, OSError, and what `look` and `watch` raise.
+    """
+    key = cache_name(job, how.tokenizer_sha256, settings)
+    if (kept := how.cache.find(key, watch)) is not None:
+        return kept
+
+    def fill(writer: TokenWriter) -> Report:
+        reports = how.home / "reports"
+        validation = record.kept_validation(how.home, settings.sources.validation_sha256)
+        known = Known(
+            validation=record.validation_rows(validation, settings.data),
+            earlier=record.earlier_rows(reports, job) if how.records else (),
+        )
+        kind = container_of(path, plain_text=settings.data.format == "plain_text")
+        file = FileFacts(name or path.name, job, path.stat().st_size, kind, None)
+        with _recorded(reports, job, how) as recorder:
+            put_aside = recorder.put_aside if recorder is not None else lambda _: None
+            examination = Examination(settings, known, put_aside)
+            report = gone_through(path, file, settings, how, examination, writer, look)
+            if recorder is not None:
+                recorder.finish(report, examination.content)
+        if report.refusal is not None:
+            raise rejection(report.refusal)
+        return report
+
+    return how.cache.make(key, job, how.tokenizer_sha256, fill, watch)
+
+
+def gone_through(
+    path: Path,
+    file: FileFacts,
+    settings: JobSettings,
+    how: Preparation,
+    examination: Examination,
+    to: Counter,
+    look: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """What is found in the file at `path`; the tokens of what is to be learned go to `to`.
+
+    Raises StorageFailed, EncoderLost, OSError, and what `look` raises.
+    """
+    form = first_format(path, settings.data, tolerated(settings.checks.rows))
+    encoder = Encoder(how.tokenizer, settings.data)
+    for warning in encoder.warnings():
+        examination.warn(warning)
+    chunks = Chunks(path, settings)
+    with _looking(path, form, encoder, settings, how) as look_through:
+        for looked in look_through(chunks):
+            to.append(looked.without(_left_out(looked, examination)))
+            look(examination.rows)
+    if chunks.problem is not None:
+        examination.see_file(chunks.problem)
+    own = to.pieces
+    for looked in replayed(how.home / "data", file.sha256, settings, own, examination.validation, encoder):
+        to.append(looked)
+    return examination.report(
+        file._replace(rows_are=form),
+        learned=own,
+        replayed=to.pieces - own,
+        tokens=to.tokens,
+        trained_tokens=to.trained_tokens,
+    )
+
+
+def _left_out(looked: Looked, examination: Examination) -> list[int]:
+    """The rows of a chunk, by their places in it, that became something and are not to be learned after all."""
+    outcomes = enumerate(looked.outcomes())
+    return [place for place, (outcome, pieces) in outcomes if not examination.see(outcome) and pieces]
+
+
+def rejection(finding: Finding) -> RowRejected:
+    """What a file is refused for, in the words that a person reads."""
+    message, line = finding.message, None
+    if finding.places:
+        first = finding.places[0]
+        line = first.line
+        column = f", column {first.column}" if first.column else ""
+        message = f"Line {line}{column}: {first.what}" + (f": {first.seen}" if first.seen else "")
+        if finding.count > 1:
+            message += f" (and {finding.count - 1:,} more rows like it)"
+    return RowRejected(finding.name, line, f"{message}\n{finding.advice}" if finding.advice else message)
+
+
+def planned(kept: Kept, settings: JobSettings) -> Batches:
+    """The plan for what was encoded."""
+    manifest = kept.manifest
+    lengths = kept.tokens.lengths()
+    return Batches.planned(manifest.data_sha256, manifest.tokenizer_sha256, manifest.rows_sha256, lengths, settings)
+
+
+@contextmanager
+def _looking(
+    path: Path, form: str | None, encoder: Encoder, settings: JobSettings, how: Preparation
+) -> Iterator[LookThrough]:
+    """Whoever reads and encodes this file."""
+    if how.encoders is not None and path.stat().st_size >= PARALLEL_FROM_BYTES:
+        with how.encoders(form) as look_through:
+            yield look_through
+        return
+    look = Look(encoder, settings, form)
+    yield lambda chunks: map(look, chunks)
+
+
+@contextmanager
+def _recorded(reports: Path, job: JobId, how: Preparation) -> Iterator[record.Writer | None]:
+    if not how.records:
+        yield None
+        return
+    with record.writing(reports, job) as writer:
+        yield writer
+
+
+def _plan(kept: Kept, batches: Batches) -> Plan:
+    report = kept.manifest.report
+    return Plan(
+        rows=report.learned + report.replayed,
+        replayed_rows=report.replayed,
+        tokens=report.tokens,
+        trained_tokens=report.trained_tokens,
+        truncated_rows=report.truncated_rows,
+        dropped_rows=report.dropped_rows,
+        split_rows=report.split_rows,
+        skipped_rows=report.bad_rows,
+        held_out_rows=report.held_out_rows,
+        warnings=tuple(finding.name for finding in report.findings),
+        epochs=batches.epochs,
+        steps_per_epoch=batches.steps_per_epoch,
+        steps_total=batches.steps_total,
+        padding_share=batches.padding_share,
+        tokenizer_sha256=kept.manifest.tokenizer_sha256,
+        batches_sha256=batches.sha256,
+    )
+
+
+def check_bytes(path: Path, job: JobId, watch: Callable[[bytes], None] = lambda _: None) -> None:
+    """Raises DataChanged if the file at `path` is not the one that was accepted; `watch` sees each chunk of it."""
     try:
         found = describe(path, watch)
     except OSError as error:
@@ -88,7 +254,6 @@ def _check_bytes(path: Path, job: JobId, desk: Desk, pulse: Pulse) -> int:
             f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}. "
             "Bring the original back, or add the changed file as a new one."
         )
-    return lines
 
 
 def _pause(desk: Desk) -> None:

@@ -7,8 +7,10 @@ The names are for scripts and for `[checks]`; where OpenAI's published checker o
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from events.settings import Severity
 from gpu.data.example import EXCERPT_CHARACTERS, Problem
 
 Level = Literal["file", "broken", "refuse", "warn", "check"]
@@ -108,6 +110,17 @@ PROBLEMS = {
 
 SEEN_CHARACTERS = 8 * EXCERPT_CHARACTERS + 1
 """Of a row, kept with a problem: as many as an excerpt is made of, and one that tells that there are more."""
+
+
+def weight_of(name: str, weighed: Mapping[str, Severity]) -> Severity:
+    """What becomes of a row for this problem: by `[checks] rows`, or else by its level."""
+    return weighed.get(name) or ("warn" if PROBLEMS[name].level == "warn" else "refuse")
+
+
+def tolerated(weighed: Mapping[str, Severity]) -> frozenset[str]:
+    """The problems that do not make a row bad."""
+    return frozenset(name for name in PROBLEMS if weight_of(name, weighed) != "refuse")
+
 
 WARNED = frozenset(name for name, kind in PROBLEMS.items() if kind.level == "warn")
 """What does not make a row bad by itself."""

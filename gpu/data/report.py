@@ -62,8 +62,10 @@ class Report(Struct, frozen=True, kw_only=True):
     """What its rows are: "messages", "prompt_completion", …; None if that could not be told."""
     rows: int
     """All that stand in the file."""
-    learned_rows: int
-    """That will be trained on."""
+    learned: int
+    """What will be trained on: a row that was split is several."""
+    replayed: int = 0
+    """And rows of earlier files that are mixed in."""
     bad_rows: int
     dropped_rows: int
     """Left out because they are too long."""
@@ -71,9 +73,9 @@ class Report(Struct, frozen=True, kw_only=True):
     split_rows: int
     held_out_rows: int
     """Left out because they are in the validation set, or held out."""
-    tokens: int | None
-    """Of the rows that are learned; None: no tokenizer was there to count them."""
-    trained_tokens: int | None
+    tokens: int
+    """Of what is learned."""
+    trained_tokens: int
     longest_tokens: int
     """Of one row, before anything was cut."""
     lengths: tuple[Bucket, ...] = ()

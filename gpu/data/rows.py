@@ -17,7 +17,7 @@ from events.settings import DataSettings
 from gpu.data import strict
 from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Problem, Row
 from gpu.data.formats import Format, format_of, preference, read_fields, recognise
-from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of
+from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of, shown
 from gpu.data.source import Record, records
 from gpu.errors import RowRejected
 
@@ -86,6 +86,13 @@ def named_format(settings: DataSettings) -> str | None:
     if settings.prompt is not None or settings.completion is not None:
         return "prompt_completion"
     return None if settings.format == "auto" else settings.format
+
+
+def as_line(record: Record) -> bytes:
+    """A record as a line of JSON Lines, to be put aside and mended."""
+    if record.fields is not None:
+        return shown(record.fields).encode()
+    return record.raw.replace(b"\r", b"").replace(b"\n", b" ")  # between tokens; within a string both are escaped
 
 
 def good_rows(path: Path, settings: DataSettings) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from cli.app import app
 from cli.errors import UserError
 from cli.home import Home
 from cli.lineage import read_lineage
+from gpu.exchange import Located, Locations, Whereabouts
 from tests.fakes.tiny_model import make_rows
 
 
@@ -120,9 +121,17 @@ def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypa
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
 
 
+def another_rule(module: str, argument: str, *, otherwise: str) -> str:
+    """What `gpu.whereabouts` would say."""
+    assert (module, bool(otherwise)) == ("gpu.whereabouts", True)
+    located = Located(batches_sha256="another", steps=((1,),))
+    order = msgspec.json.decode(argument, type=Whereabouts)
+    return msgspec.json.encode(Locations(located=(located,) * len(order.learned))).decode()
+
+
 def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could name a step, and it would be the wrong one."""
-    monkeypatch.setattr("gpu.data.batches.Batches._inputs", lambda self: f"another rule {self.seed}")
+    monkeypatch.setattr("cli.lineage.ask", another_rule)
     code, said = lineage(learned, "--verify")
     assert code == 1
     assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said

@@ -10,10 +10,11 @@ from cli.identity import DaemonLock, this_process
 from cli.ledger import Ledger
 from cli.repair import repair_journal
 from cli.status import current
-from cli.sweep import CONDEMNED, discard, sweep, sweep_temporaries
-from core.commands import Pause, Resume
+from cli.sweep import CONDEMNED, directories_given_up, discard, sweep, sweep_temporaries
+from core.commands import AddFile, Pause, Resume, StartAttempt, StartDaemon
 from events.codec import encode
-from events.kinds import JournalRepaired
+from events.kinds import JobSkipped, JobTrained, JournalRepaired, Resumed
+from events.settings import JobSettings, ModelSettings
 
 
 def make(home: Home, *names: str) -> None:
@@ -98,3 +99,50 @@ def test_a_status_that_is_behind_is_not_believed(home: Home) -> None:
     ledger.close()
     home.status.write_bytes(behind)
     assert current(home)[0].daemon.status == "off"
+
+
+JOB, OTHER = "ab" * 32, "ef" * 32
+
+
+def keep_tokens(home: Home, *names: str) -> None:
+    for name in names:
+        (home.tokens / name).mkdir(parents=True)
+        (home.tokens / name / "ids.i32").write_bytes(b"1234")
+
+
+def in_hand(home: Home) -> Ledger:
+    """JOB is begun."""
+    ledger = Ledger.open(home)
+    ledger.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    ledger.execute(AddFile(job=JOB, name="a.jsonl", size_bytes=1, priority="normal", known=False))
+    ledger.execute(StartAttempt(job=JOB, settings=JobSettings(model=ModelSettings(path="model"))))
+    return ledger
+
+
+def test_a_start_keeps_the_tokens_of_what_is_in_hand_and_no_others(home: Home) -> None:
+    """Not those of other files, and nothing that was not finished; what is somebody else's stays."""
+    mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
+    keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", CONDEMNED + other, "notes")
+    ledger = in_hand(home)
+    sweep(ledger)
+    assert {path.name for path in home.tokens.iterdir()} == {mine, "notes"}
+    ledger.close()
+
+
+def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
+    """However it ends. What a worker may be writing just now is left to the next start."""
+    mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
+    keep_tokens(home, mine, other, f".staging-{mine}.parts")
+    ledger = in_hand(home)
+    for event in (
+        JobTrained(job=OTHER, attempt=1, global_step=1, checkpoint="step-00000001-attempt-0001"),
+        JobSkipped(job=OTHER),
+    ):
+        assert directories_given_up(home, ledger.state, event) == [home.tokens / other]
+    assert directories_given_up(home, ledger.state, Resumed()) == []
+    ledger.close()
+
+
+def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(learned: Home) -> None:
+    assert learned.tokens.exists()
+    assert not list(learned.tokens.iterdir())

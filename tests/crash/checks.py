@@ -101,6 +101,7 @@ def _check_debris(home: Home) -> None:
     assert _names(home.checkpoints) == {checkpoint.id for checkpoint in state.checkpoints} | left
     assert not [path for lane in ("", "high", "low") for path in (home.inbox / lane).glob("*.jsonl")]
     assert not _names(home.data / ".arriving")
+    assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more
     assert _names(home.status.parent) <= {home.status.name, home.snapshot.name}
     assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name}
     assert state.daemon.status == "off"

@@ -151,6 +151,8 @@ YIELDS = (pausing, pausing_early)
 
 SITUATIONS: Mapping[str, tuple[Sequence[Situation], int]] = {
     "row_prepared": ((working,), 25),
+    "tokens_written": ((working,), 1),  # once for each file, whatever the number of attempts
+    "tokens_kept": ((working,), 1),
     "step": ((working,), 12),
     "file_written": ((working,), 15),
     "before_manifest": ((working,), 4),

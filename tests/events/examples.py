@@ -26,9 +26,13 @@ PLAN = Plan(
     tokens=4800,
     trained_tokens=2400,
     truncated_rows=1,
+    dropped_rows=2,
+    split_rows=3,
+    skipped_rows=4,
     epochs=2,
     steps_per_epoch=6,
     steps_total=12,
+    padding_share=0.015625,
     tokenizer_sha256="cd" * 32,
     batches_sha256="ef" * 32,
 )

@@ -15,12 +15,17 @@ from gpu.crashpoints import CONSOLIDATION, DAEMON, POINTS, WORKER, reached
 ROOT = Path(__file__).parents[2]
 
 
+CALLS = {"reached", "crashpoints.reached", "passed"}
+"""The last is what `gpu.commit.publish` tells of its points, which are those of a checkpoint unless it is told
+otherwise."""
+
+
 def called(*folders: str) -> set[str]:
     """The points that the modules of these folders reach."""
     found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).glob("*.py")):
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"reached", "crashpoints.reached"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS:
                 (name,) = node.args
                 assert isinstance(name, ast.Constant), f"{path.name}: a point has a name, not a variable"
                 found.add(str(name.value))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from events.settings import LoraSettings
+from events.settings import DataSettings, LoraSettings
 from events.worker import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from gpu.errors import CheckpointBroken, ModelUnusable, TrainingDiverged
 from tests.fakes.tiny_model import make_rows
@@ -26,6 +26,7 @@ MODES = {
     "lora, dropout, bf16": settings(LORA, precision="bf16", weight_decay=0.1),
     "qlora, dropout": settings(QLORA),
     "full": settings(FULL, max_grad_norm=0.0),
+    "lora, dropout, packing": settings(LORA, data=DataSettings(packing=True, max_length=150)),
 }
 
 
@@ -154,6 +155,19 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_step_however_it_is_split(ho
     assert apart.loss == pytest.approx(together.loss, rel=1e-5)
     assert apart.grad_norm == pytest.approx(together.grad_norm, rel=1e-4)
     assert apart.tokens == together.tokens == home.desk.of(Prepared)[0].plan.tokens
+
+
+def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
+    """One step of all rows, so that it is the same step with packing and without."""
+    plain, job, seen = LoraSettings(r=4), home.add(ROWS), []
+    for packing in (False, True):
+        how = settings(plain, data=DataSettings(packing=packing, max_length=200), batch_size=10, epochs=1)
+        home.learn(home.cold(), job, how)
+        seen.append(home.desk.of(Step)[0])
+    apart, packed = seen
+    assert packed.loss == pytest.approx(apart.loss, rel=1e-5)
+    assert packed.grad_norm == pytest.approx(apart.grad_norm, rel=1e-4)
+    assert packed.tokens == apart.tokens
 
 
 def test_it_learns(home: Home) -> None:

@@ -130,7 +130,7 @@ def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_tabl
 ) -> None:
     """In a job that is asked to yield; what answers the order to yield is `worker.serve`."""
     seen: list[str] = []
-    for module in ("commit", "data.prepare", "saver", "train", "warm"):
+    for module in ("commit", "data.cache", "data.chunk", "data.prepare", "saver", "train", "warm"):
         monkeypatch.setattr(f"gpu.{module}.reached", seen.append)
     home.learn(home.cold(yield_after=2), home.add(FIRST), settings(LORA))
     assert seen.count("row_prepared") == 10

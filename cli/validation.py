@@ -1,0 +1,48 @@
+"""The validation set that the config names: kept in the home under its own hash, so that it can be had again as it was.
+
+What it holds decides which rows are learned. So an attempt is journaled with its SHA-256, and a step that is run again
+years later leaves out what it left out the first time, whatever became of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cli.arrivals import file_sha256
+from cli.errors import UserError
+from cli.home import Home
+from events.settings import JobSettings, Sources
+from journal import durable
+
+
+def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
+    """The settings with the SHA-256 of the set that they name, which is then in the home. Raises UserError, OSError."""
+    path = validation_file(home, settings)
+    if path is None:
+        return settings
+    sha256 = file_sha256(path, storage=home.storage)
+    kept = home.validation / f"{sha256}.jsonl"
+    if not home.storage.exists(kept):
+        durable.make_directory(home.validation, storage=home.storage)
+        durable.copy_durably(path, kept, storage=home.storage)
+    return replace(settings, sources=Sources(validation_sha256=sha256))
+
+
+def validation_file(home: Home, settings: JobSettings) -> Path | None:
+    """The file that the settings name; None if they name none. Raises UserError if it is not there."""
+    if settings.data.validation is None:
+        return None
+    path = home.root / Path(settings.data.validation).expanduser()
+    if not home.storage.exists(path):
+        raise UserError(
+            f"there is no validation set at {path}",
+            "correct [data] validation in keepstep.toml, or put the file there",
+        )
+    return path
+
+
+def is_changed(before: JobSettings | None, now: JobSettings) -> bool:
+    """Whether a person changed the config; the earlier files that rows are mixed in from change by themselves."""
+    return before is None or replace(before, sources=Sources()) != replace(now, sources=Sources())

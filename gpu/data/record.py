@@ -1,0 +1,116 @@
+"""What is written down of a file that was gone through, below `reports/`, for people and for the files that come later.
+
+    <job>.json            the report
+    <job>.skipped.jsonl   the rows that were left out because they are bad, to be mended and dropped in again
+    <job>.rows            what each good row says, as sorted hashes of 8 bytes: so later files know them again
+
+All three are views: they are made again whenever the file is prepared anew, and nothing believes in them but a warning.
+So they are written whole, and not synced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from events.settings import DataSettings
+from events.values import JobId
+from gpu.data import rows
+from gpu.data.example import BadRow, Problem
+from gpu.data.quality import Hashes, identity
+from gpu.data.report import Report
+from gpu.errors import DataChanged, StorageFailed
+from journal.durable import is_temporary, make_directory, temporary_path, write_atomically
+
+REPORT, SKIPPED, ROWS = ".json", ".skipped.jsonl", ".rows"
+
+VALIDATION = "validation"
+"""Where in a home validation sets are kept, each under its SHA-256."""
+
+
+class Writer:
+    """Takes rows that are put aside, and in the end the report."""
+
+    def __init__(self, directory: Path, job: JobId) -> None:
+        self._directory, self._job = directory, job
+        self._skipped = temporary_path(self._path(SKIPPED))
+        self._file = self._skipped.open("xb")
+        self._count = 0
+
+    def put_aside(self, raw: bytes) -> None:
+        """A row that is left out. Raises OSError."""
+        self._file.write(raw + b"\n")
+        self._count += 1
+
+    def finish(self, report: Report, content: Hashes) -> None:
+        """All rows were seen. Raises OSError."""
+        self._file.close()
+        if self._count:
+            self._skipped.chmod(0o644)
+            self._skipped.replace(self._path(SKIPPED))
+        else:
+            self._path(SKIPPED).unlink(missing_ok=True)
+        write_atomically(self._path(ROWS), np.sort(content).astype("<u8").tobytes(), sync=False)
+        write_atomically(self._path(REPORT), report.encode(), sync=False)
+
+    def close(self) -> None:
+        """Let go of what was not finished."""
+        self._file.close()
+        with suppress(OSError):
+            self._skipped.unlink(missing_ok=True)
+
+    def _path(self, suffix: str) -> Path:
+        return self._directory / f"{self._job}{suffix}"
+
+
+@contextmanager
+def writing(directory: Path, job: JobId) -> Iterator[Writer]:
+    """A writer for the time of a block. Raises StorageFailed."""
+    try:
+        make_directory(directory)
+        for path in directory.iterdir():
+            if is_temporary(path.name) and path.name.startswith(f".{job}"):  # of one that was killed
+                path.unlink()
+        writer = Writer(directory, job)
+    except OSError as error:
+        raise StorageFailed(directory, error) from error
+    try:
+        yield writer
+    except OSError as error:
+        raise StorageFailed(directory, error) from error
+    finally:
+        writer.close()
+
+
+def earlier_rows(directory: Path, job: JobId | None) -> list[Hashes]:
+    """What the good rows of all other files say that were gone through before. What cannot be read is passed over: it
+    is only ever good for a warning."""
+    found: list[Hashes] = []
+    with suppress(OSError):
+        for path in sorted(directory.glob(f"*{ROWS}")):
+            if path.name != f"{job}{ROWS}":
+                with suppress(OSError, ValueError):  # of no rows, or gone
+                    found.append(np.memmap(path, "<u8", mode="r"))
+    return found
+
+
+def kept_validation(home: Path, sha256: str) -> Path | None:
+    """Where the validation set of this SHA-256 is kept; None if there is none ("")."""
+    return home / VALIDATION / f"{sha256}.jsonl" if sha256 else None
+
+
+def validation_rows(path: Path | None, settings: DataSettings) -> Hashes:
+    """What the good rows of a validation set say, sorted; none if there is no set. Raises DataChanged."""
+    if path is None:
+        return np.zeros(0, np.uint64)
+    try:
+        read = list(rows.read(path, settings))
+    except OSError as error:
+        raise DataChanged(
+            f"the validation set {path} cannot be read: {error.strerror}. Bring it back, then `keepstep resume`."
+        ) from error
+    good = [identity(row).content for row in read if not isinstance(row, BadRow | Problem)]
+    return np.sort(np.array(good, dtype=np.uint64))

@@ -1,0 +1,61 @@
+"""The tokenizer of a model. Of torch it needs nothing: processes that only encode load none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from events.settings import ModelSettings
+from gpu.base import model_location
+from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
+
+
+def keep_torch_out(settings: ModelSettings) -> None:
+    """Of this process, which is to need nothing but a tokenizer: transformers would load it, which takes a second or
+    two, and some hundred megabytes."""
+    if not settings.trust_remote_code:  # which may need it
+        sys.modules["torch"] = None  # type: ignore[assignment]
+
+
+def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
+    """The tokenizer of the model. Raises ModelUnusable."""
+    from transformers import AutoTokenizer  # a second or two
+
+    location = model_location(settings.path, home)
+    with explained(f"the tokenizer of {settings.path}"):
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+    if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
+        raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
+    return tokenizer
+
+
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    ImportError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+)
+"""What transformers, tokenizers and safetensors raise over files that are missing, broken or of another kind."""
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Whatever a library says about a model that it cannot load, as one named error."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        if is_out_of_memory(error) or is_disk_full(error):  # a hub's model is stored before it is loaded
+            raise
+        raise ModelUnusable(
+            f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "
+            "config.json, *.safetensors and a tokenizer, or a hub id that can be reached."
+        ) from error
