@@ -7,7 +7,7 @@ made-up ones of about that length), repeated. The tokenizer is a byte-level BPE 
 chat template. keepstep's side is what the worker does of it: the SHA-256 of the file, reading, the template, the mask,
 tokens and mask on disk, synced and hashed, and the plan. The other side does what TRL does to such rows with
 `Dataset.map`: the template over the prompt and over all, the mask from the difference; from JSON to its Arrow cache.
-Memory is the proportional set of all processes of a side together, ten times a second, at its highest.
+Memory is the proportional set of all processes of a side together, twice a second, at its highest.
 
 The peer is left out where the package `datasets` is not installed.
 """
@@ -154,7 +154,7 @@ def measured(side: str, home: Path, job: str) -> dict[str, Any]:
         most = 0
         while child.poll() is None:
             most = max(most, sum(_pss(psutil.Process(child.pid))))
-            time.sleep(0.1)
+            time.sleep(0.5)
         assert child.stdout is not None
         said = child.stdout.read()
     assert child.returncode == 0, said
