@@ -175,6 +175,8 @@ def discard(home: Home, directory: Path) -> int:
     if not directory.name.startswith((CONDEMNED, STAGING)):  # else its name says already that it is nothing
         condemned = directory.with_name(CONDEMNED + directory.name)
         with suppress(FileNotFoundError):
+            durable.remove_tree(condemned, storage=home.storage)  # of one that was not deleted to its end
+        with suppress(FileNotFoundError):
             durable.rename_durably(directory, condemned, storage=home.storage)
         reached("pruned")
     with suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.config import Config, config_text
+from cli.data import check_files
 from cli.errors import UserError
 from cli.home import Home
 from events.settings import DataSettings, JobSettings, ModelSettings
@@ -65,12 +66,10 @@ def test_the_settings_are_the_homes(home: Home, model: Path, tmp_path: Path) -> 
     assert "many_too_long" in told
     (home.root / "held.jsonl").unlink()
     with pytest.raises(UserError, match="there is no validation set at"):
-        keepstep(home, "data", "check", str(tmp_path / "a"))
+        check_files([tmp_path / "a"], None, home.root, json=False)
 
 
 def test_without_a_home_a_model_is_enough(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli.data import check_files
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KEEPSTEP_HOME", raising=False)
     (tmp_path / "a").write_bytes(make_rows(5))
@@ -84,4 +83,4 @@ def test_without_a_home_a_model_is_enough(model: Path, tmp_path: Path, monkeypat
 def test_a_model_that_is_not_there_is_named(home: Home, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(make_rows(1))
     with pytest.raises(UserError, match="the files could not be checked: there is no model at"):
-        keepstep(home, "data", "check", str(tmp_path / "a"), "--model", "/nowhere/at/all")
+        check_files([tmp_path / "a"], "/nowhere/at/all", home.root, json=False)

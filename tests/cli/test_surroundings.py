@@ -22,6 +22,7 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
         while not inbox.was_heard():
             assert time.monotonic() - began < 10
             assert machine.wait(5.0) == []
+    inbox.look(time.monotonic())
     assert [path.name for path, _ in inbox.complete(time.monotonic())] == ["a.jsonl"]
 
 

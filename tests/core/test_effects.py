@@ -63,7 +63,10 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
         (lambda: World(), ()),
         (lambda: world(), ()),
         (lambda: world(4), (effects.BeginAttempt(job=JOB),)),
-        (after(kinds.AttemptStarted), (effects.PrepareData(attempt=1, job=JOB, name="a.jsonl", settings=settings()),)),
+        (
+            after(kinds.AttemptStarted),
+            (effects.PrepareData(attempt=1, job=JOB, name="file-1.jsonl", settings=settings()),),
+        ),
         (after(kinds.JobPrepared), (TRAIN,)),
         (after(kinds.TrainingStarted), ()),
         (after(kinds.StepReached), ()),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from events.settings import ModelSettings
-from gpu.data.tokens import tokenizer_sha256
+from gpu.data.encode import tokenizer_sha256
 from gpu.errors import ModelUnusable
 from gpu.tokenizer import explained, load_tokenizer
 from tests.fakes.tiny_model import make_tokenizer

@@ -128,7 +128,7 @@ def test_the_reducer_version_names_the_code(tmp_path: Path, monkeypatch: pytest.
 def test_a_snapshot_does_not_grow_with_the_history(tmp_path: Path) -> None:
     """What is finished has left: ten times the files, the same size to within the digits of a few numbers."""
     sizes = []
-    for files in (100, 400):
+    for files in (80, 200):
         world = World()
         world.config = settings(keep=2)
         world.start()
