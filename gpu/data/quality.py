@@ -122,9 +122,8 @@ def nearly_the_same(sketches: Sketches, similarity: float) -> Pairs:
     width = SKETCH_NUMBERS // BANDS
     for band in range(BANDS):
         part = np.ascontiguousarray(sketches[:, band * width : (band + 1) * width])
-        _, first, group = np.unique(
-            part.view(f"V{width * part.itemsize}").ravel(), return_index=True, return_inverse=True
-        )
+        whole = part.view(f"V{width * part.itemsize}").ravel()
+        _, first, group = np.unique(whole, return_index=True, return_inverse=True)
         candidate = first[group]
         of_row = np.flatnonzero(candidate < np.arange(rows))
         alike = (sketches[of_row] == sketches[candidate[of_row]]).mean(axis=1) >= similarity
