@@ -133,7 +133,9 @@ def _of_rows(report: Report) -> str:
 
 def _of_finding(finding: Finding) -> list[Row]:
     styles = {"refuse": "red", "skip": "yellow", "warn": "yellow"}
-    count = f" ({finding.count:,} rows, {finding.share:.1%})" if finding.count else ""
+    count = (
+        f" ({finding.count:,} {'row' if finding.count == 1 else 'rows'}, {finding.share:.1%})" if finding.count else ""
+    )
     rows: list[Row] = [Row(finding.severity, f"{finding.name}: {finding.message}{count}", styles[finding.severity])]
     for place in finding.places:
         column = f", column {place.column}" if place.column else ""

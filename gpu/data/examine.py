@@ -265,11 +265,11 @@ class Examination:
         found = []
         known = np.flatnonzero(quality.known_among(self.content, self._known))
         if self._share(len(known)) > checks.learned_before_max:
-            message = f"{len(known):,} rows were in files that were accepted before"
+            message = "rows that were in files which were accepted before"
             places = self._places(known[:PLACES], "was in an earlier file")
             found += self._found("learned_before", checks.learned_before, len(known), message, "", places)
         if self._share(self.in_validation) > checks.validation_max:
-            message = f"{self.in_validation:,} rows are in the validation set, and left out"
+            message = "rows of the validation set; they are left out"
             found += self._found("in_validation", checks.validation, self.in_validation, message, "")
         return found
 
@@ -283,7 +283,7 @@ class Examination:
         )
         among = f" (of the first {SKETCHED_ROWS:,})" if name.startswith("near") and self.rows > SKETCHED_ROWS else ""
         verb, _, rest = what.partition(" ")
-        message = f"{count:,} rows{among} {verb[:-1]} {rest} an earlier one"
+        message = f"rows{among} that {verb[:-1]} {rest} an earlier one"
         return self._found(name, severity, count, message, "", places)
 
     def _found(

@@ -146,7 +146,10 @@ def _example(turns: Turns, tools: Any, found: Findings) -> Row | None:
     messages, train = turns
     made = declared_tools(tools, found) if tools else None
     if True not in train and messages:
-        if not any(message["role"] == "assistant" for message in messages):
+        roles = [message["role"] for message in messages]
+        if None in roles:
+            pass  # one that is not known, which is told already: it may have been meant to be an assistant's
+        elif "assistant" not in roles:
             what = "there is no message of an assistant to learn"
             found.add("example_missing_assistant_message", what, messages, "Add the answer, or remove the line.")
         else:

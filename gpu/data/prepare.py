@@ -186,7 +186,7 @@ def rejection(finding: Finding) -> RowRejected:
         column = f", column {first.column}" if first.column else ""
         message = f"Line {line}{column}: {first.what}" + (f": {first.seen}" if first.seen else "")
         if finding.count > 1:
-            message += f" (and {finding.count - 1:,} more rows like it)"
+            message += f" (and so in {finding.count - 1:,} more)"
     return RowRejected(finding.name, line, f"{message}\n{finding.advice}" if finding.advice else message)
 
 

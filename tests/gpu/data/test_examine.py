@@ -97,7 +97,7 @@ def test_another_answer_to_the_same_question_is_said() -> None:
     report = examined(*rows)
     assert names(report) == [("contradicting_rows", "warn", 1)]
     assert report.findings[0].places[0].what == "answers otherwise than line 1"
-    assert report.findings[0].message == "1 rows answer otherwise than an earlier one"
+    assert report.findings[0].message == "rows that answer otherwise than an earlier one"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,6 @@ def test_all_that_is_wrong_with_a_row_is_told(take: Take) -> None:
         "message_missing_key",
         "data_type",
         "missing_content",
-        "example_missing_assistant_message",
         "message_unrecognized_key",
     ]
 
