@@ -97,6 +97,7 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
     found = read_lineage(home, wanted)
     if re.fullmatch(r"[0-9a-f]{64}", place):
         places = list(_places_of(home, found.parts, place))
+        places += [again for part, line in places for again in _mixed_in(found.parts, part.job, line)]
         no = "no: no row with these bytes is in these weights"
     else:
         name, _, number = place.rpartition(":")
@@ -104,8 +105,10 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
             raise UserError(
                 f"{place!r} is neither FILE:LINE nor the SHA-256 of a row", "for example `--contains notes.jsonl:3`"
             )
-        places = [(part, int(number)) for part in _parts_of(found.parts, name)]
-        no = f"no: line {number} of {name} was not learned up to step {found.global_step}"
+        line, own = int(number), _parts_of(found.parts, name)
+        places = [(part, line) for part in own]
+        places += [again for job in {part.job for part in own} for again in _mixed_in(found.parts, job, line)]
+        no = f"no: line {line} of {name} was not learned up to step {found.global_step}"
         no = no if places else f"no: nothing of {name} is in these weights"
     steps = sorted(set(_steps_with(home, places)))
     if json:
@@ -113,6 +116,15 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
     else:
         print(f"yes: learned at step {', '.join(map(str, steps))}" if steps else no)
     return bool(steps)
+
+
+def _mixed_in(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple[Part, int]]:
+    """Where the row on a line of an earlier file may have been mixed into later ones."""
+    from gpu.data.lines import line_of
+
+    for part in parts:
+        if job in part.settings.sources.replay:
+            yield part, line_of(part.settings.sources.replay.index(job) + 1, line)
 
 
 def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
@@ -305,17 +317,21 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
 
 def _refuse_what_is_not_there(home: Home, part: Part, lines: Sequence[int]) -> None:
     """Raises UserError for a line that the file does not have."""
-    path = home.data_file(part.job)
+    from gpu.data.lines import is_own
+    from gpu.data.source import Record, records
+
+    path, wanted, last = home.data_file(part.job), {line for line in lines if is_own(line)}, 0
     try:
-        with path.open("rb") as file:
-            count = sum(1 for _ in file)
+        for record in records(path, plain_text=part.settings.data.format == "plain_text"):
+            if isinstance(record, Record):
+                wanted.discard(record.line)
+                last = record.line
     except OSError as error:
         raise UserError(
             f"{home.relative(path)} cannot be read: {error.strerror}", "put it back: its name is its SHA-256"
         ) from error
-    for line in lines:
-        if line > count:
-            raise UserError(f"{part.name} has no row on line {line}", f"it has {count} lines")
+    for line in sorted(wanted):
+        raise UserError(f"{part.name} has no row on line {line}", f"its last row is on line {last}")
 
 
 def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Sequence[Located]:

@@ -57,12 +57,16 @@ class Narrator:
                     (plan.split_rows, "cut into several"),
                     (plan.dropped_rows, "left out for their length"),
                     (plan.skipped_rows, "left out because they cannot be learned from"),
+                    (plan.held_out_rows, "held out"),
+                    (plan.replayed_rows, "of them of earlier files"),
                 )
+                found = f"\n          look at {', '.join(plan.warnings)} in reports/{event.job}.json"
+                warned = found if plan.warnings else ""
                 said = "".join(f", {count} {what}" for count, what in counts if count)
                 return (
                     f"{self._name(event.job)}: {plan.rows} rows{said}, {plan.tokens} tokens "
                     f"({plan.trained_tokens} of them learned), {plan.padding_share:.1%} padding, "
-                    f"{plan.epochs} × {plan.steps_per_epoch} steps"
+                    f"{plan.epochs} × {plan.steps_per_epoch} steps{warned}"
                 )
             case kinds.TrainingStarted():
                 changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""

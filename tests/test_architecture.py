@@ -65,6 +65,7 @@ WITHOUT_LOGIC = {
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
     "gpu/data/example.py": "values; made in tests/gpu/data/test_rows.py",
+    "gpu/data/lines.py": "numbers; mixed in tests/gpu/data/test_replay.py",
     "gpu/data/report.py": "values; made in tests/gpu/data/test_examine.py",
     "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py and tests/gpu/test_rerun.py",
     "cli/errors.py": "error types and exit codes",

@@ -22,13 +22,10 @@ from gpu.data import quality, rows
 from gpu.data.chunk import Looked
 from gpu.data.encode import Encoder
 from gpu.data.example import BadRow, Problem, Row
+from gpu.data.lines import line_of
 from gpu.data.problems import tolerated
 from gpu.data.quality import Hashes
 from gpu.errors import DataChanged
-
-SOURCE_SHIFT = 40
-"""A row of the n-th earlier file, n from 1, has n · 2⁴⁰ + its line for its line: behind all lines of the new file, and
-in order, so that it is found by it."""
 
 AT_ONCE = 256
 """Rows encoded together."""
@@ -41,11 +38,6 @@ class Choice(NamedTuple):
     source: int
     """Which of the earlier files; from 1."""
     row: Row
-
-
-def line_of(source: int, line: int) -> int:
-    """The line that a row of the n-th earlier file (from 1) is known by."""
-    return (source << SOURCE_SHIFT) + line
 
 
 def replayed(

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings, Sources
 from events.worker import Prepare, Prepared
-from gpu.data.replay import SOURCE_SHIFT, line_of
+from gpu.data.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.store import Tokens
 from gpu.errors import DataChanged
 from tests.fakes.tiny_model import make_rows
@@ -35,6 +35,7 @@ def test_a_share_of_earlier_rows_stands_behind_the_files_own(home: Home) -> None
     assert (plan.rows, plan.replayed_rows) == (50, 10)
     assert lines == sorted(lines)
     assert lines[:40] == list(range(1, 41))
+    assert [is_own(line) for line in lines] == [True] * 40 + [False] * 10
     sources = {line >> SOURCE_SHIFT for line in lines[40:]}
     assert sources == {1, 2}
     assert all(1 <= line - line_of(line >> SOURCE_SHIFT, 0) <= 30 for line in lines[40:])
