@@ -45,12 +45,17 @@ def init(
 def run(
     home: HomeOption = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is left to do.")] = False,
+    supervised: Annotated[
+        bool, typer.Option("--supervise", help="Start it again when it crashes or hangs, as a service would.")
+    ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
-    from cli.daemon import Daemon
     from cli.home import find_home
+    from cli.keepalive import run_daemon
+    from cli.supervise import supervise
 
-    raise typer.Exit(Daemon(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)).run())
+    how = supervise if supervised else run_daemon
+    raise typer.Exit(how(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)))
 
 
 @app.command()
