@@ -14,6 +14,7 @@ from cli.data import app as data_app
 from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
+from cli.service import app as service_app
 from cli.versions import app as versions_app
 
 app = typer.Typer(
@@ -121,11 +122,33 @@ def skip(
 
 
 @app.command()
-def stop(home: HomeOption = None) -> None:
-    """Have the daemon commit at the next step and leave."""
+def stop(
+    home: HomeOption = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="At once, without a commit: the steps since the last one are run again.")
+    ] = False,
+) -> None:
+    """Have the daemon commit at the next step and leave; as `touch .stop` in the home."""
     from cli.control import stop
+    from cli.halt import stop_now
 
-    stop(home)
+    (stop_now if now else stop)(home)
+
+
+@app.command()
+def doctor(
+    home: HomeOption = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every byte, load the model, and what the next step starts from.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Look for what is wrong, with a command that mends each; exit code 1 if something fails."""
+    from cli.doctor import examine
+
+    if not examine(home, fix=fix, deep=deep, json=json):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -221,3 +244,4 @@ app.add_typer(data_app, name="data")
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
+app.add_typer(service_app, name="service")
