@@ -89,6 +89,7 @@ TESTED_ELSEWHERE = {
     "cli/narrate_versions.py": "tests/cli/test_versions.py",
     "cli/nightly.py": "tests/cli/test_versions.py",
     "cli/orders.py": "tests/cli/test_daemon.py",
+    "cli/patient.py": "tests/cli/test_doctor.py",
     "cli/clock.py": "tests/simulation/test_lives.py",
     "cli/modules.py": "tests/cli/test_rerun.py",
     "cli/room.py": "tests/simulation/test_lives.py",
@@ -225,7 +226,7 @@ def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_shell_loads_nothing_heavy() -> None:
     """The daemon itself too: torch lives and dies with the worker."""
-    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.show, cli.status") == set()
+    assert loaded_by("import cli.app, cli.daemon, cli.doctor, cli.journal, cli.ledger, cli.show, cli.status") == set()
 
 
 # -- style ----------------------------------------------------------------------------------------------------------
