@@ -15,7 +15,7 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 SILENCE_S = 40.0
 """A loop that is not heard of for so long hangs. Longer than the 30 s that an append may wait for its lock; and with
-the end of what hangs (5 s) and a start (a few seconds) it works again in under a minute."""
+its end (3 s), a pause (10 s at most) and a start (a few seconds) it works again in under a minute."""
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"

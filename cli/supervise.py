@@ -42,11 +42,11 @@ FINAL = (0, AT_ONCE, REFUSED, USAGE, DAMAGED, STORAGE_FAILED)
 START_S = 120.0
 """From start to the first word: Python and its imports, from a cold disk on a busy machine."""
 
-ABORT_S = 5.0
+ABORT_S = 3.0
 """What a hung daemon gets to print where it hangs. One that is stopped cannot, and is killed then."""
 
 FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 10.0
 """Twice as long after each crash; with SILENCE_S and ABORT_S still under a minute."""
 
 CRASHES_MAX = 20
