@@ -38,13 +38,22 @@ class KeepAlive:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._next_beat = 0.0
+        self._next_beat = self._next_line = 0.0
         self._ready = False
 
     @property
     def is_due(self) -> bool:
         """Whether somebody wants to hear of the loop, and has not for a while."""
         return self._notifier.is_heard and time.monotonic() >= self._next_beat
+
+    def line_is_due(self) -> bool:
+        """The same of the line that says what it does; asked once, it is due again after a while. Apart from the beats:
+        most of those come with what is read and written."""
+        now = time.monotonic()
+        if not self._notifier.is_heard or now < self._next_line:
+            return False
+        self._next_line = now + BEAT_EVERY_S
+        return True
 
     def beat(self, *words: str) -> None:
         """The loop came by."""
@@ -134,7 +143,7 @@ class Watched(Machine):
                 return found
 
     def _come_by(self) -> None:
-        if self._keep_alive.is_due:
+        if self._keep_alive.line_is_due():
             view = read_status(self._status, storage=self._storage)
             self._keep_alive.beat(*([notify.status(health(view, alive=True))] if view else []))
         if self._stop is not None and self._storage.exists(self._stop_file):

@@ -23,6 +23,7 @@ from cli.supervise import AT_ONCE, LONGEST_PAUSE_S, Supervisor
 from core import commands
 from events import kinds
 from events.kinds import AnyEvent
+from tests.cli.test_keepalive import patient_with_workers
 
 ROOT = Path(__file__).parents[2]
 SILENCE_S = 3.0
@@ -58,6 +59,7 @@ def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def fake(home: Home, *more: str) -> list[str]:
+    patient_with_workers(home)
     return [sys.executable, "-P", "-m", "tests.fakes.daemon", str(home.root), "tests.fakes.worker", *more]
 
 
