@@ -15,6 +15,7 @@ from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
 from cli.queue import app as queue_app
+from cli.service import app as service_app
 from cli.versions import app as versions_app
 
 app = typer.Typer(
@@ -46,12 +47,17 @@ def init(
 def run(
     home: HomeOption = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is left to do.")] = False,
+    supervised: Annotated[
+        bool, typer.Option("--supervise", help="Start it again when it crashes or hangs, as a service would.")
+    ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
-    from cli.daemon import Daemon
     from cli.home import find_home
+    from cli.keepalive import run_daemon
+    from cli.supervise import supervise
 
-    raise typer.Exit(Daemon(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)).run())
+    how = supervise if supervised else run_daemon
+    raise typer.Exit(how(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)))
 
 
 @app.command()
@@ -110,11 +116,33 @@ def skip(
 
 
 @app.command()
-def stop(home: HomeOption = None) -> None:
-    """Have the daemon commit at the next step and leave."""
+def stop(
+    home: HomeOption = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="At once, without a commit: the steps since the last one are run again.")
+    ] = False,
+) -> None:
+    """Have the daemon commit at the next step and leave; as `touch .stop` in the home."""
     from cli.control import stop
+    from cli.halt import stop_now
 
-    stop(home)
+    (stop_now if now else stop)(home)
+
+
+@app.command()
+def doctor(
+    home: HomeOption = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every byte, load the model, and what the next step starts from.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Look for what is wrong, with a command that mends each; exit code 1 if something fails."""
+    from cli.doctor import examine
+
+    if not examine(home, fix=fix, deep=deep, json=json):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -211,3 +239,4 @@ app.add_typer(data_app, name="data")
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
+app.add_typer(service_app, name="service")

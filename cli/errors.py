@@ -7,12 +7,14 @@
 | 2 | the command line itself was wrong |
 | 3 | the journal is damaged |
 | 4 | storage failed: an I/O error, or no space |
+| 70 | a bug in keepstep, its traceback on stderr; whoever looks after a daemon starts it again |
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -25,6 +27,8 @@ from journal.writer import FULL
 REFUSED = 1
 DAMAGED = 3
 STORAGE_FAILED = 4
+CRASHED = 70
+"""EX_SOFTWARE of sysexits.h. Python's own would be 1, which is a refusal here."""
 
 STORAGE_ERRNOS = {errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
 
@@ -85,11 +89,12 @@ def fail(error: BaseException, code: int) -> NoReturn:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors that people can meet become a sentence and an exit code; bugs pass through."""
+    """Errors that people can meet become a sentence and an exit code; bugs a traceback and a code of their own."""
     try:
         yield
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
-            raise
+            traceback.print_exc()
+            raise SystemExit(CRASHED) from error
         fail(error, code)

@@ -38,6 +38,7 @@ class Home:
         self.snapshot = root / "status" / "snapshot.json"
         self.backup_lock = root / "run" / "backup.lock"
         self.daemon_lock = root / "run" / "daemon.lock"
+        self.stop_file = root / ".stop"
 
     def directories(self) -> list[Path]:
         """Every directory of a home that keepstep makes."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
 @contextmanager
-def taken_over(wakeup_fd: int, on_signal: Callable[[], None]) -> Iterator[None]:
+def taken_over(
+    wakeup_fd: int, on_signal: Callable[[], None], numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT)
+) -> Iterator[None]:
     """Call `on_signal` for each, and write to `wakeup_fd` so that whoever waits there wakes. Given back behind it."""
-    before = {number: signal.signal(number, lambda *_: on_signal()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: on_signal()) for number in numbers}
     fd_before = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     try:
         yield

@@ -91,6 +91,7 @@ TESTED_ELSEWHERE = {
     "cli/narrate_versions.py": "tests/cli/test_versions.py",
     "cli/nightly.py": "tests/cli/test_versions.py",
     "cli/orders.py": "tests/cli/test_daemon.py",
+    "cli/patient.py": "tests/cli/test_doctor.py",
     "cli/clock.py": "tests/simulation/test_lives.py",
     "cli/modules.py": "tests/cli/test_rerun.py",
     "cli/room.py": "tests/simulation/test_lives.py",
@@ -226,7 +227,8 @@ def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_shell_loads_nothing_heavy() -> None:
     """The daemon itself too: torch lives and dies with the worker."""
-    assert loaded_by("import cli.app, cli.daemon, cli.journal, cli.ledger, cli.queue, cli.status") == set()
+    shell = "import cli.app, cli.daemon, cli.doctor, cli.journal, cli.ledger, cli.queue, cli.status"
+    assert loaded_by(shell) == set()
 
 
 # -- style ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """By which line a piece is known: that of its row in the file.
 
-A row that was mixed in from the n-th earlier file, from 1, has n · 2⁴⁰ more: these stand behind all of the file's own, in
-order.
+A row that was mixed in from the n-th earlier file, from 1, has n · 2⁴⁰ more: these stand behind all of the file's own,
+in order.
 """
 
 from __future__ import annotations

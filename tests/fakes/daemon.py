@@ -8,23 +8,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cli.daemon import Daemon
 from cli.errors import told
 from cli.home import Home
-from cli.surroundings import Machine
+from cli.keepalive import run_daemon
 
 
 def main() -> None:
     """Run until told to stop, or until idle."""
     home = Home(Path(sys.argv[1]).absolute())
     with told():
-        daemon = Daemon(
+        code = run_daemon(
             home,
             until_idle="--until-idle" in sys.argv,
             write=lambda line: print(line, flush=True),
-            surroundings=Machine(home, sys.argv[2]),
+            worker_module=sys.argv[2],
         )
-        sys.exit(daemon.run())
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,159 @@
+"""What `keepstep doctor` looks at in the directory itself: what stands where, whose it is, and what lies about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.identity import DaemonLock, this_process
+from cli.patient import Finding, Patient, Unknown, failed, passed, warned
+from cli.sweep import sweep_temporaries
+from core.policies import meaning_conflict
+from journal import durable
+from journal.lock import AppendLock
+from journal.log import LOCK_NAME
+
+FIX_LOCK_S = 2.0
+"""A doctor waits for no append that hangs."""
+
+
+def layout(patient: Patient) -> Finding:
+    """Every directory of a home is there."""
+    home = patient.home
+    places = [*home.directories(), home.journal]
+    wrong = [path for path in places if path.exists() and not path.is_dir()]
+    if wrong:
+        return failed(f"{wrong[0]} is not a directory", "move it elsewhere, then `keepstep doctor --fix`")
+    missing = [path for path in places if not path.exists()]
+    if home.journal in missing:
+        return failed(f"there is no journal: {home.journal} is missing", "bring it back from a backup of yours")
+    if missing:
+        names = ", ".join(home.relative(path) for path in missing)
+        return warned(f"{names} missing", "`keepstep doctor --fix` makes what is missing")
+    return passed(f"{home.root} is whole")
+
+
+def make_missing(patient: Patient) -> list[str]:
+    """Make the directories that are missing; never a journal: an empty one would be a lie."""
+    made = [path for path in patient.home.directories() if not path.exists()]
+    for path in made:
+        durable.make_directory(path, storage=patient.home.storage)
+    return [f"made {patient.home.relative(path)}" for path in made]
+
+
+def permissions(patient: Patient) -> Finding:
+    """Whoever runs the daemon may write where it writes, and nobody else may."""
+    home, me = patient.home, os.geteuid()
+    places = [home.root, *home.directories(), home.journal]
+    places += [path for path in (home.config, home.daemon_lock) if path.exists()]
+    with contextlib.suppress(OSError):  # said as one of the places
+        places += sorted(home.journal.iterdir())
+    open_to_all = None
+    for path in filter(os.path.lexists, places):
+        found = path.stat()
+        wanted = os.R_OK if path == home.config else os.R_OK | os.W_OK
+        if not os.access(path, wanted | (os.X_OK if path.is_dir() else 0)):
+            owner = _name(found.st_uid)
+            return failed(
+                f"{path} may not be used by you; it belongs to {owner}",
+                f"run keepstep as {owner}, or give it to whoever does",
+            )
+        if me == 0 and found.st_uid != 0:
+            owner = _name(found.st_uid)
+            return warned(
+                f"{path} belongs to {owner}, and you are root: what root makes in there, {owner} cannot change",
+                f"run keepstep as {owner}",
+            )
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            open_to_all = open_to_all or path
+    if open_to_all is not None:
+        return warned(f"anybody may write to {open_to_all}", f"chmod o-w {shlex.quote(str(open_to_all))}")
+    return passed(f"all of it may be read and written by {_name(me)}")
+
+
+def config(patient: Patient) -> Finding:
+    """keepstep.toml can be used, and what was learned can go on under it."""
+    path = patient.home.config
+    if not path.exists():
+        mend = f"`keepstep init /tmp/new --model MODEL` writes one to copy to {shlex.quote(str(path))}"
+        return failed(f"{path} is missing", mend)
+    found = patient.config.job  # raises what is wrong with it
+    try:
+        state = patient.state
+    except Unknown:
+        return passed("keepstep.toml is sound; whether what was learned can go on under it is not known")
+    conflict = meaning_conflict(state.meaning, found, learning=state.head is not None)
+    if conflict is not None:
+        return failed(
+            f"what was learned cannot go on under keepstep.toml: {conflict}",
+            "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`",
+        )
+    job = state.current
+    if job is not None and job.begun and job.settings is not None and job.settings != found:
+        return passed(f"keepstep.toml is sound; {job.name} is finished under what it was begun with")
+    return passed("keepstep.toml is sound")
+
+
+def leftovers(patient: Patient) -> Finding:
+    """Nothing unfinished lies about, and no order to stop that nobody carries out."""
+    home = patient.home
+    if home.stop_file.exists() and not patient.alive:
+        mend = f"rm {shlex.quote(str(home.stop_file))}"
+        return warned("there is a .stop: the next daemon will leave as soon as it is up", mend)
+    found = list(_leftovers(patient))
+    if not found:
+        return passed("nothing unfinished lies about")
+    if patient.alive:
+        return passed(f"{len(found)} unfinished files; the daemon that runs may be at them")
+    names = ", ".join(home.relative(path) for path in found[:3]) + (", …" if len(found) > 3 else "")
+    says = f"{len(found)} left by processes that are gone: {names}"
+    return warned(says, "`keepstep doctor --fix`, or `keepstep run`, removes them")
+
+
+def remove_leftovers(patient: Patient) -> list[str]:
+    """What a daemon that starts would remove, under the same locks. Raises UserError if one runs, LockBusy."""
+    home = patient.home
+    before = list(_leftovers(patient))
+    if not before:
+        return []
+    lock = DaemonLock(home)
+    lock.take(this_process())
+    try:
+        append_lock = AppendLock(home.storage, home.journal / LOCK_NAME, FIX_LOCK_S)
+        try:
+            with append_lock:
+                sweep_temporaries(home)
+        finally:
+            append_lock.close()
+    finally:
+        lock.release()
+    return [f"removed {home.relative(path)}" for path in before if not os.path.lexists(path)]
+
+
+def _leftovers(patient: Patient) -> Iterator[Path]:
+    """What `sweep_temporaries` removes."""
+    home = patient.home
+    for directory in (home.status.parent, home.rejected):
+        yield from (path for path in _entries(directory) if durable.is_temporary(path.name))
+    prefixes = (f".{home.journal.name}.", f".{home.config.name}.")
+    yield from (
+        path for path in _entries(home.root) if durable.is_temporary(path.name) and path.name.startswith(prefixes)
+    )
+    if not patient.alive:
+        yield from (path for path in _entries(home.run) if path.name.startswith("worker-") and path.suffix == ".sock")
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

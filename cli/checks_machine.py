@@ -1,0 +1,135 @@
+"""What `keepstep doctor` looks at around the home: room, memory, the GPU, the libraries."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+
+from cli.checks_model import model_directory, weights_bytes
+from cli.errors import UserError
+from cli.patient import Finding, Patient, Unknown, failed, passed, size, warned
+from core.policies import room_wanted
+
+MEMORY_FULL = 85.0
+"""Per cent. Beyond it, the system begins to swap, or ends somebody."""
+
+WHO_USES_IT = "end what else uses memory: `ps aux --sort=-rss` shows it"
+
+ASK_S = 20.0
+"""For an answer of the driver's: one that hangs is found out, too."""
+
+HOT_C = 90
+"""Where cards begin to slow down by themselves."""
+
+GPU_FIELDS = "name,memory.used,memory.total,temperature.gpu"
+
+
+def disk(patient: Patient) -> Finding:
+    """Room for the next checkpoint, and for a consolidation."""
+    home = patient.home
+    free = home.storage.free_bytes(home.root)
+    try:
+        state = patient.state
+    except Unknown:
+        return passed(f"{size(free)} are free; what is wanted is not known while the journal cannot be read")
+    wanted = max(room_wanted(state), state.full.wanted_bytes if state.full is not None else 0)
+    if free < wanted:
+        return failed(
+            f"{size(free)} are free, and the next checkpoint may want {size(wanted)}",
+            "make room; `keepstep checkpoints prune --keep 1` gives up older ones",
+        )
+    factor = patient.config.consolidation.space_factor
+    weights = _weights_bytes(patient)
+    if weights is not None and free < factor * weights:
+        return warned(
+            f"{size(free)} are free, and a consolidation wants {size(factor * weights)} (space_factor)",
+            "make room before the next one; `keepstep backup cleanup --retention-days 7` lists old backups",
+        )
+    hard = patient.config.disk.hard_gb * 1e9
+    if free < hard:
+        return failed(f"{size(free)} are free, less than [disk] hard_gb", "make room; training goes on by itself then")
+    return passed(f"{size(free)} are free; the next checkpoint wants {size(wanted)} at most")
+
+
+def memory(patient: Patient) -> Finding:
+    """Enough that the model can be loaded."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    said = f"{size(found.available)} of {size(found.total)} are available"
+    weights = _weights_bytes(patient)
+    if weights is not None and found.available < weights and not patient.alive:
+        return failed(
+            f"{said}, and the model alone has {size(weights)}", "end what else uses memory: `ps aux --sort=-rss`"
+        )
+    if found.percent > MEMORY_FULL:
+        return warned(f"{said}: {found.percent:.0f} % are in use", WHO_USES_IT)
+    return passed(said)
+
+
+def _weights_bytes(patient: Patient) -> int | None:
+    """None: not known, and the check of the model says why."""
+    try:
+        found = model_directory(patient.config.job.model.path, patient.home.root)
+        return weights_bytes(found) if found is not None else None
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def gpu(_: Patient) -> Finding:
+    """What the driver says, by `nvidia-smi`; torch has its word in the rehearsal (`--deep`)."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return passed("no GPU: the CPU is used")
+    try:
+        ended = subprocess.run(
+            [program, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASK_S,
+        )
+    except subprocess.TimeoutExpired:
+        return failed(f"the driver does not answer: `nvidia-smi` took more than {ASK_S:.0f} s", "restart the machine")
+    if ended.returncode != 0:
+        said = (ended.stderr or ended.stdout).strip().splitlines() or ["it said nothing"]
+        return failed(f"`nvidia-smi` failed: {said[-1]}", "`dmesg | grep -i nvrm` says more; often a restart mends it")
+    return judge_gpus(ended.stdout)
+
+
+def judge_gpus(listing: str) -> Finding:
+    """What the lines of `nvidia-smi --query-gpu` come to."""
+    cards = [[field.strip() for field in line.split(",")] for line in listing.splitlines() if line.strip()]
+    said = []
+    for name, used, total, temperature in cards:
+        text = f"{name}: {used} of {total} MiB in use, {temperature} °C"
+        if temperature.isdecimal() and int(temperature) >= HOT_C:
+            return warned(f"{text}: it is hot, and slows down", "see to its fans and its air")
+        said.append(text)
+    return passed("; ".join(said)) if said else passed("no GPU: the CPU is used")
+
+
+def libraries(_: Patient) -> Finding:
+    """What is installed is what keepstep asks for; read from the packages, nothing is imported."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(text) for text in metadata.requires("keepstep") or []]
+    except metadata.PackageNotFoundError:
+        return warned("keepstep is not installed as a package: what it needs is not known", "`pip install -e .`")
+    wrong = []
+    for each in wanted:
+        if each.marker is not None and not each.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(each.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{each.name} is missing")
+            continue
+        if not each.specifier.contains(version, prereleases=True):
+            wrong.append(f"{each.name} is {version}, wanted {each.specifier}")
+    if wrong:
+        return failed("; ".join(wrong), f"`{sys.executable} -m pip install --upgrade keepstep`")
+    return passed(f"Python {sys.version.split()[0]}, torch {metadata.version('torch')}, and all others as wanted")

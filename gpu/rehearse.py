@@ -1,0 +1,93 @@
+"""`python -P -m gpu.rehearse`, with a `Rehearse` as JSON for its only argument: load what the next step starts from.
+
+Base, method and checkpoint by the worker's own code, strictly; then nothing is trained, and nothing is written. Prints
+a `Rehearsed` or a `Refusal` as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from events.settings import JobSettings
+from events.values import CheckpointId, VersionId
+from gpu.exchange import reply
+
+
+class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be loaded."""
+
+    home: str
+    settings: JobSettings
+    version: VersionId | None
+    """Beside which it goes on; None: the origin."""
+    checkpoint: CheckpointId | None
+    """None: nothing was learned beside it yet, and the base alone is loaded."""
+
+
+class Rehearsed(Struct, frozen=True, kw_only=True, tag="rehearsed"):
+    """It was loaded."""
+
+    global_step: int | None
+    """That the checkpoint stands at."""
+    parameters: int
+    """That are trained."""
+    environment: dict[str, str]
+    seconds: float
+
+
+def rehearse(order: Rehearse) -> Rehearsed:
+    """Raises ModelUnusable, CheckpointBroken, CheckpointForeign, OSError, RuntimeError."""
+    import torch
+
+    from gpu import checkpoint
+    from gpu.data.encode import tokenizer_sha256
+    from gpu.exact import be_exact, environment
+    from gpu.fit import Ground
+    from gpu.manifest import read_manifest
+    from gpu.model import build, load_tokenizer
+
+    began = time.monotonic()
+    home = Path(order.home)
+    device = be_exact(order.settings.training.threads)
+    fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
+    trained = build(order.settings, home, device, version=order.version)
+    global_step = None
+    if order.checkpoint is not None:
+        optimizer = torch.optim.AdamW(trained.parameters.values())
+        checkpoint.reset_moments(trained, optimizer)
+        directory = home / "checkpoints" / order.checkpoint
+        lineage = read_manifest(directory).lineage
+        if lineage.tokenizer_sha256 != fingerprint == _kept(directory):
+            fingerprint = lineage.tokenizer_sha256  # the same tokenizer, as another version of its library writes it
+        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint)
+        global_step = checkpoint.load(directory, trained, optimizer, ground).cursor.global_step
+    return Rehearsed(
+        global_step=global_step,
+        parameters=sum(parameter.numel() for parameter in trained.parameters.values()),
+        environment=environment(device, trained.libraries),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _kept(directory: Path) -> str | None:
+    """The fingerprint of the tokenizer that lies in a checkpoint, as `gpu.warm` takes it; None if it has none."""
+    from transformers import AutoTokenizer
+
+    from gpu.data.encode import tokenizer_sha256
+
+    try:
+        return tokenizer_sha256(AutoTokenizer.from_pretrained(directory))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
+        return None
+
+
+def main() -> None:
+    """Carry out the order on the command line."""
+    reply(Rehearse, rehearse)
+
+
+if __name__ == "__main__":
+    main()
