@@ -15,6 +15,7 @@ from cli.errors import REFUSED, UserError
 from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
 from cli.versions import app as versions_app
+from cli.what_happened import add_to
 
 app = typer.Typer(
     help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
@@ -216,3 +217,4 @@ app.add_typer(data_app, name="data")
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
+add_to(app)

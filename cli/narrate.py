@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from cli import narrate_versions
 from core.job import Job
-from core.state import State
-from events import kinds
+from core.state import Hold, State
+from events import kinds, versions
+from events.codec import kind_of
 from events.kinds import AnyEvent
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
 
+
+log = logging.getLogger("keepstep.daemon")
 
 INDENT = " " * len("00:00:00  ")
 
@@ -32,10 +36,21 @@ class Narrator:
 
     def tell(self, event: AnyEvent, state: State) -> None:
         """Say it, if there is something to say. `state`: after the event; what has just left it is remembered."""
-        self._job = state.current or self._job
-        line = self._line(event)
+        line = self.line(event, state)
         if line is not None:
+            extra = {"attempt": getattr(event, "attempt", state.attempt), "kind": kind_of(event)}
+            log.log(_level(event), "%s", line, extra=extra)
             self._write(f"{time.strftime('%H:%M:%S')}  {line.replace(chr(10), chr(10) + INDENT)}")
+
+    def line(self, event: AnyEvent, state: State) -> str | None:
+        """The same, without saying it; None: there is nothing to say."""
+        self._job = state.current or self._job
+        return self._line(event)
+
+    def say_that_it_is_paused(self, hold: Hold | None) -> None:
+        """At a start: nothing will be done, and why."""
+        how = f": {hold.reason}\n          → {hold.advice}" if hold else "; `keepstep resume` goes on"
+        self._write(f"keepstep is paused{how}")
 
     def _line(self, event: AnyEvent) -> str | None:
         match event:
@@ -113,3 +128,20 @@ class Narrator:
 
     def _name(self, job: str) -> str:
         return self._job.name if self._job is not None and self._job.id == job else job[:12]
+
+
+def _level(event: AnyEvent) -> int:
+    """How bad it is."""
+    match event:
+        case kinds.StepReached():
+            return logging.DEBUG
+        case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
+            return logging.ERROR
+        case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
+            return logging.WARNING
+        case kinds.StorageExhausted() | kinds.StorageLow():
+            return logging.WARNING
+        case versions.ConsolidationAborted(failure=str()):
+            return logging.ERROR
+        case _:
+            return logging.INFO
