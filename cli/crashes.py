@@ -41,7 +41,7 @@ def read_crashes(home: Home, number: int | None) -> list[Crash]:
 def lines_of(crash: Crash) -> str:
     """One crash for a person."""
     attempt = f", attempt {crash.attempt}" if crash.attempt is not None and crash.kind != "daemon_held" else ""
-    lost = f"; {crash.steps_lost} uncommitted steps are run again" if crash.steps_lost else ""
+    lost = f"; not committed: {steps(crash.steps_lost)}" if crash.steps_lost else ""
     return "\n".join(
         [
             f"{local(crash.at)}  {crash.name}  {crash.failure}: {printable(crash.what)}{attempt}",
@@ -51,6 +51,11 @@ def lines_of(crash: Crash) -> str:
             f"    see    `keepstep explain {crash.name}`{_and_the_log(crash)}",
         ]
     )
+
+
+def steps(number: int) -> str:
+    """So many, in words."""
+    return "1 step" if number == 1 else f"{number} steps"
 
 
 def _and_the_log(crash: Crash) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cli.crashes import logs_of
+from cli.crashes import logs_of, steps
 from cli.errors import UserError
 from cli.home import Home
 from cli.identity import daemon_is_alive
@@ -184,7 +184,7 @@ def _steps(parts: Sequence[Part], job: str) -> str:
 def _of_a_crash(teller: OfACrash, state: State, *, alive: bool) -> Ending:
     crash = next(crash for crash in teller.crashes.found if crash.seq == teller.seq)
     title = f"{crash.name}, {crash.failure}: {crash.meaning}"
-    lost = f"{crash.steps_lost} uncommitted steps were run again" if crash.steps_lost else "nothing was lost"
+    lost = f"{steps(crash.steps_lost)} had not been committed" if crash.steps_lost else "nothing was lost by it"
     later = teller.moments[-1]
     waits = state.job(crash.job) if crash.job is not None else None
     now = f"{lost}; what followed is above" if later.seq > crash.seq else f"{lost}; nothing followed yet"
@@ -193,9 +193,9 @@ def _of_a_crash(teller: OfACrash, state: State, *, alive: bool) -> Ending:
     elif waits is not None and waits is state.current:
         then = _next_of(state, waits, alive=alive)
     else:
-        then = "nothing" if state.hold is None else _general(state, alive=alive)
+        then = "it is over" if state.hold is None else _general(state, alive=alive)
     logs = f"; its trace: `{logs}`" if (logs := logs_of(crash)) is not None else ""
-    return Ending(title, now, f"{then}. What you can do: {crash.advice}{logs}")
+    return Ending(title, now, f"{then}. What you can do if it comes again: {crash.advice}{logs}")
 
 
 def _of_a_step(teller: OfAStep, state: State) -> Ending:

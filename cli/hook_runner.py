@@ -85,11 +85,11 @@ def run(task: Task) -> Outcome:
             process.wait(max(0.0, deadline - time.monotonic()))
     if process.poll() is None:
         problem = f"it did not end within {task.timeout_s:g} s and was ended"
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # and its children; nobody else can have this number: it is there
+        process.wait()
     elif process.returncode:
         problem = _ended(process.returncode)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it may have left running, too
-    process.wait()
     return Outcome(problem, output, time.monotonic() - began)
 
 

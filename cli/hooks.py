@@ -153,7 +153,7 @@ def wanted(settings: HookSettings) -> bool:
 def tasks_for(home: Home, settings: HookSettings, told: Summary) -> Sequence[Task]:
     """What the config wants run for this: the hook, the notification, both or neither."""
     tasks = []
-    environment, said = told.environment(), msgspec.json.encode(told)
+    environment, said = told.environment(), msgspec.json.encode(told) + b"\n"
     hook = shlex.split(getattr(settings, f"on_{told.hook}"))
     if hook:
         tasks.append(Task(f"on_{told.hook}", hook, said, environment, home.root, settings.timeout_s))

@@ -86,24 +86,25 @@ class LogFiles(logging.Handler):
             self._part += 1
         while self._fd is None:
             path = self._path()
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
             self._size = os.fstat(fd).st_size
             if self._size and self._size + more_bytes > max(1, self._most_bytes // PARTS):
                 os.close(fd)
                 self._part += 1
                 continue
             self._fd = fd
-            self._begin_after_a_whole_line(path, fd)
-            self._give_up_the_oldest()
+            self._begin_after_a_whole_line(fd)
+            with contextlib.suppress(OSError):  # one that cannot be deleted now is tried again with the next file
+                self._give_up_the_oldest()
         return self._fd
 
     def _path(self) -> Path:
         part = "" if self._part == 1 else f".{self._part}"
         return self._directory / f"{self._day.isoformat()}{part}.jsonl"
 
-    def _begin_after_a_whole_line(self, path: Path, fd: int) -> None:
+    def _begin_after_a_whole_line(self, fd: int) -> None:
         """Behind half a line, which a power cut may leave, the next one begins on its own."""
-        if self._size and path.read_bytes()[-1:] != b"\n":
+        if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
             self._append(fd, b"\n")
 
     def _give_up_the_oldest(self) -> None:

@@ -12,6 +12,7 @@ from core.state import Hold, State
 from events import kinds, versions
 from events.codec import kind_of
 from events.kinds import AnyEvent
+from events.upkeep import WatchCostMeasured
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
@@ -113,6 +114,9 @@ class Narrator:
                 return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
+            case WatchCostMeasured():
+                share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
+                return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"
             case _:
                 return narrate_versions.line_of(event)
 

@@ -90,7 +90,7 @@ class Tail:
 
 def readable(line: LogLine) -> str:
     """A line for a person: when, how bad, who, what; the trace below it."""
-    attempt = f" attempt {line.attempt}:" if line.attempt is not None else ""
+    attempt = f" attempt {line.attempt}:" if line.attempt is not None and line.source != "daemon" else ""
     loud = f" {line.level.upper()}" if LEVELS.index(line.level) > LEVELS.index("info") else ""
     first, *more = printable(line.message).split("\n")
     below = [*more, *(printable(line.trace).rstrip().split("\n") if line.trace else ())]

@@ -1,5 +1,4 @@
-"""The commands that say what happened: `crashes`, `explain`, `logs`, `hooks test`. Each is a few lines here and the work
-of another module, as in `app.py`."""
+"""The commands that say what happened: `crashes`, `explain`, `logs`, `hooks test`; a part of `app.py`."""
 
 from __future__ import annotations
 
@@ -63,7 +62,7 @@ def _hooks() -> None:
 
 
 @hooks_app.command("test")
-def test_hooks(
+def try_them(
     hook: Annotated[str | None, typer.Argument(help="One of them, such as job_failed; else all that are set.")] = None,
     home: HomeOption = None,
 ) -> None:

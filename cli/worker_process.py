@@ -151,4 +151,4 @@ class WorkerProcess:
 def log_failure(fact: Failed) -> None:
     """Log what a worker said of its failure, the traceback too."""
     extra = {"source": "worker", "attempt": fact.attempt, "trace": fact.trace}
-    logging.getLogger("keepstep.worker").error("attempt %d failed: %s", fact.attempt, fact.message, extra=extra)
+    logging.getLogger("keepstep.worker").error("failed: %s", fact.message, extra=extra)

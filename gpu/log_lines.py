@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -76,12 +76,20 @@ def decode(data: bytes) -> LogLine | None:
         return None
 
 
-def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` with what looks like a secret hidden: by its form, by the name before it, or as a value of the environment
-    whose name says so."""
-    for name, value in environment.items():
-        if len(value) >= SHORTEST_SECRET and _SECRET_NAME.search(name) and value in text:
-            text = text.replace(value, HIDDEN)
+def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The values whose names say that they are secret, the longest first: one may contain another."""
+    values = {
+        value
+        for name, value in environment.items()
+        if len(value) >= SHORTEST_SECRET and _SECRET_NAME.search(name) and "/" not in value[:1]
+    }
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def without_secrets(text: str, values: Sequence[str] = ()) -> str:
+    """`text` with what looks like a secret hidden: one of `values`, or by its form, or by the name before it."""
+    for value in values:
+        text = text.replace(value, HIDDEN)
     for secret in _SECRETS:
         text = secret.sub(_hide, text)
     return text
@@ -109,6 +117,7 @@ class JsonLines(logging.Formatter):
     def __init__(self, source: str) -> None:
         super().__init__()
         self._source = source
+        self._secrets = secret_values(os.environ)
 
     def line(self, record: logging.LogRecord) -> LogLine:
         """The record as a line."""
@@ -121,16 +130,15 @@ class JsonLines(logging.Formatter):
             at=timestamp(record.created),
             level=record.levelname.lower() if record.levelname.lower() in LEVELS else "info",
             source=str(said.get("source") or self._source),
-            message=_fit(record.getMessage()),
+            message=self._fit(record.getMessage()),
             logger=record.name,
             attempt=attempt if isinstance(attempt, int) else None,
             kind=kind if isinstance(kind, str) else None,
-            trace=_fit(trace),
+            trace=self._fit(trace),
         )
 
     def format(self, record: logging.LogRecord) -> str:
         return encode(self.line(record)).decode().rstrip("\n")
 
-
-def _fit(text: str) -> str:
-    return shortened(without_secrets(text.encode("utf-8", "replace").decode("utf-8")))
+    def _fit(self, text: str) -> str:
+        return shortened(without_secrets(text.encode("utf-8", "replace").decode("utf-8"), self._secrets))

@@ -33,7 +33,7 @@ class Crash(Struct, frozen=True, kw_only=True):
     global_step: int
     """That was committed then."""
     steps_lost: int
-    """That were reached and not committed, and are run again."""
+    """That were reached and not committed: they are run again when the job is."""
 
 
 def crash_name(seq: int) -> str:

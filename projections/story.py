@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -95,7 +96,7 @@ class Teller:
             return
         text = self.say(event, after)
         if text is not None:
-            self.add(record, self.named(text, event) + _meaning(event))
+            self.add(record, self.named(text, event) + _meaning(event) + _again(record))
 
     def add(self, record: Record, text: str) -> None:
         """One more moment."""
@@ -258,6 +259,15 @@ def _meaning(event: AnyEvent) -> str:
             return f" ({EXPLANATIONS['diverged'].meaning})"
         case _:
             return ""
+
+
+def _again(record: Record) -> str:
+    """When it is tried again, behind a failure that waiting may mend."""
+    retry_at: float | None = getattr(record.event, "retry_at", None)
+    if retry_at is None:
+        return ""
+    wait_s = retry_at - datetime.fromisoformat(record.at).timestamp()
+    return f"; to be tried again after {max(0.0, wait_s):.0f} s"
 
 
 def _number(value: object) -> str:
