@@ -77,7 +77,8 @@ def decode(data: bytes) -> LogLine | None:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The values whose names say that they are secret, the longest first: one may contain another."""
+    """The values whose names say that they are secret, the longest first: one may contain another. (A path to one is no
+    secret.)"""
     values = {
         value
         for name, value in environment.items()
