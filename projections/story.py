@@ -109,6 +109,8 @@ class Teller:
         return text.replace(job[:12], self._names[job]) if job in self._names else text
 
     def _add(self, record: Record, event: kinds.StepReached | kinds.CheckpointCommitted) -> None:
+        if self._steps.last is not None and self._steps.last.attempt != event.attempt:
+            self._steps = Steps()
         steps = self._steps
         if steps.first is not None or steps.commit is not None:
             self.moments.pop()
@@ -168,7 +170,8 @@ class OfACrash(Teller):
             return isinstance(event, begins | versions.ConsolidationStarted)
         if record.seq == self.seq:
             self._job = job or (before.current.id if before.current is not None else None)
-            return bool(self.crashes.found) and self.crashes.found[-1].seq == self.seq
+            self._over = not self.crashes.found or self.crashes.found[-1].seq != self.seq
+            return not self._over
         if self._over or isinstance(event, kinds.StepReached):
             return False
         ends = kinds.CheckpointCommitted | kinds.JobTrained | kinds.JobSkipped | kinds.JobRejected

@@ -23,6 +23,8 @@ from cli.show_logs import Filter, Tail, last_lines, readable, show_logs
 from events.settings import LogSettings
 from gpu.log_lines import LogLine
 
+ROOT = Path(__file__).parents[2]
+
 DAY = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 
 
@@ -128,11 +130,15 @@ def test_libraries_and_warnings_go_to_the_log_and_not_to_the_terminal(
     """And an error that ends the daemon has its trace there. Afterwards all is as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    with pytest.raises(ZeroDivisionError), logged(tmp_path, LogSettings()):
+
+    def work() -> None:
         logging.getLogger("some.library").warning("chatter")
         logging.getLogger("some.library").debug("too much of it")
         warnings.warn("an old habit", UserWarning, stacklevel=1)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), logged(tmp_path, LogSettings()):
+        work()
     lines = last_lines(tmp_path, Filter(), 9)
     assert lines[0].message == "chatter"
     assert "an old habit" in lines[1].message
@@ -158,7 +164,10 @@ faulthandler._sigsegv()
 """
     with logged(tmp_path, LogSettings()):
         process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2]
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).parents[2],
         )
         assert process.stdout is not None
         heard = Eavesdropper(process.stdout, "worker")  # type: ignore[arg-type]
@@ -199,7 +208,7 @@ def test_a_reported_failure_is_logged_with_its_trace(
     drop("a.jsonl", "broken")
     with pytest.raises(UserError):
         run()
-    (line,) = [line for line in last_lines(home.logs, Filter("error", source="worker"), 99)]
+    (line,) = last_lines(home.logs, Filter("error", source="worker"), 99)
     assert (line.message, line.attempt) == ("failed: cannot write: I/O error", 1)
 
 
@@ -221,7 +230,9 @@ def test_the_last_lines_are_found_across_files(tmp_path: Path) -> None:
 
 def test_the_readable_form_escapes_what_a_terminal_would_obey() -> None:
     """Lines below the first are set in."""
-    line = LogLine(at="2026-11-22T03:00:00Z", level="error", source="worker", message="\x1b[2J\nb", attempt=4, trace="T\n")
+    line = LogLine(
+        at="2026-11-22T03:00:00Z", level="error", source="worker", message="\x1b[2J\nb", attempt=4, trace="T\n"
+    )
     first, *more = readable(line).splitlines()
     assert first.endswith("worker ERROR attempt 4: \\x1b[2J")
     assert [text.strip() for text in more] == ["b", "T"]

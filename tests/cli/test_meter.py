@@ -84,7 +84,9 @@ def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:
     """As a share of training time, with what costs most."""
     ledger = Ledger.open(home)
     ledger.execute(
-        RecordWatchCost(wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0})
+        RecordWatchCost(
+            wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0}
+        )
     )
     view = status_view(ledger.folded, seq=1, crc="", heartbeat_at=0.0)
     (row,) = [row for row in status_rows(view, alive=True) if row.name == "watching"]
