@@ -166,7 +166,6 @@ def test_a_version_is_told_from_the_wish_for_it() -> None:
     assert told(consolidated(), OfAVersion(say, version="v001")) == [
         "consolidation_requested",
         "consolidation_started",
-        "backup_created",
         "consolidation_backed_up",
         "consolidation_merged",
         "consolidation_verified",
