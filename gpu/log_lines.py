@@ -131,7 +131,7 @@ class JsonLines(logging.Formatter):
             at=timestamp(record.created),
             level=record.levelname.lower() if record.levelname.lower() in LEVELS else "info",
             source=str(said.get("source") or self._source),
-            message=self._fit(record.getMessage().rstrip()),
+            message=self._fit(record.getMessage().rstrip(" \r\n")),
             logger=record.name,
             attempt=attempt if isinstance(attempt, int) else None,
             kind=kind if isinstance(kind, str) else None,
