@@ -159,7 +159,7 @@ def tasks_for(home: Home, settings: HookSettings, told: Summary) -> Sequence[Tas
         tasks.append(Task(f"on_{told.hook}", hook, said, environment, home.root, settings.timeout_s))
     if settings.notify and told.hook in settings.notify_on:
         message = {"urls": settings.notify, "template": settings.notify_template, "summary": told}
-        notify = command("cli.notify")
+        notify = command("cli.notification")
         said = msgspec.json.encode(message)
         tasks.append(Task(f"notification of {told.hook}", notify, said, {}, home.root, settings.timeout_s))
     return tasks

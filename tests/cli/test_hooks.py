@@ -226,7 +226,7 @@ def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, 
         ledger.execute(commands.Resume())
         hooks.look(ledger, settings)
     (task,) = given
-    assert list(task.command)[-2:] == ["-m", "cli.notify"]
+    assert list(task.command)[-2:] == ["-m", "cli.notification"]
     assert "secret" not in " ".join(task.command) + str(task.environment)
     assert json.loads(task.said)["urls"] == ["json://user:secret@localhost"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.modules import command
-from cli.notify import Message, text_of
+from cli.notification import Message, text_of
 
 STAND_IN = """
 class Apprise:
@@ -39,7 +39,7 @@ def notified(directory: Path, *urls: str, installed: bool = True, template: str 
     said = json.dumps({"urls": urls, "template": template, "summary": SUMMARY})
     path = f"{directory}{os.pathsep}{Path(__file__).parents[2]}"
     return subprocess.run(
-        command("cli.notify"),
+        command("cli.notification"),
         input=said,
         capture_output=True,
         text=True,
