@@ -1,4 +1,4 @@
-"""Sends a notification, as a process of its own: `python -P -m cli.notification`, its message as JSON on standard input.
+"""Sends a notification, as a process of its own: `python -P -m cli.notification`, the message as JSON on its input.
 
 apprise speaks to services all over the net, any of which may hang; here that ends with the process. So does a template
 that would run for ever. Of an address only its kind is ever printed: the rest of it is a password, mostly.
