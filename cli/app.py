@@ -17,6 +17,7 @@ from cli.journal import app as journal_app
 from cli.queue import app as queue_app
 from cli.service import app as service_app
 from cli.versions import app as versions_app
+from cli.what_happened import add_to
 
 app = typer.Typer(
     help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
@@ -240,3 +241,4 @@ app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
 app.add_typer(service_app, name="service")
+add_to(app)

@@ -17,6 +17,14 @@ class Clock:
         """Seconds since some moment; never goes back."""
         return time.monotonic()
 
+    def cpu(self) -> float:
+        """CPU seconds that this thread has used."""
+        return time.thread_time()
+
+    def process_cpu(self) -> float:
+        """CPU seconds that this process has used, all its threads."""
+        return time.process_time()
+
 
 REAL_CLOCK = Clock()
 

@@ -7,6 +7,7 @@ the key, the value and what would do.
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from datetime import UTC, tzinfo
 from functools import cache
@@ -25,9 +26,12 @@ from events.settings import (
     DataSettings,
     DiskSettings,
     FullSettings,
+    HookSettings,
     JobSettings,
+    LogSettings,
     LoraSettings,
     ModelSettings,
+    Occasion,
     QloraSettings,
     RetentionSettings,
     Section,
@@ -53,9 +57,11 @@ class Config(Struct, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
     disk: DiskSettings = DiskSettings()
     worker: WorkerSettings = WorkerSettings()
+    logs: LogSettings = LogSettings()
+    hooks: HookSettings = HookSettings()
 
 
-OTHERS = ("consolidation", "retention", "disk", "worker")
+OTHERS = ("consolidation", "retention", "disk", "worker", "logs", "hooks")
 """Sections that change nothing that is learned."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
@@ -89,6 +95,8 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "retention": RetentionSettings,
         "disk": DiskSettings,
         "worker": WorkerSettings,
+        "logs": LogSettings,
+        "hooks": HookSettings,
     }
     for name in document:
         if name not in sections:
@@ -100,9 +108,12 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         retention=made.pop("retention"),  # type: ignore[arg-type]
         disk=made.pop("disk"),  # type: ignore[arg-type]
         worker=made.pop("worker"),  # type: ignore[arg-type]
+        logs=made.pop("logs"),  # type: ignore[arg-type]
+        hooks=made.pop("hooks"),  # type: ignore[arg-type]
         job=JobSettings(**made),  # type: ignore[arg-type]
     )
     _check_together(path, config.job, config.consolidation)
+    _check_hooks(path, config.hooks)
     return config
 
 
@@ -158,6 +169,17 @@ def _check_rows(path: Path, checks: CheckSettings) -> None:
                 f"{path}: checks.rows has {name!r}, which is no problem of a row that could be learned from",
                 f"known ones: {_listed(weighed)}",
             )
+
+
+def _check_hooks(path: Path, hooks: HookSettings) -> None:
+    for occasion in get_args(Occasion):
+        try:
+            shlex.split(getattr(hooks, f"on_{occasion}"))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: hooks.on_{occasion} is no command: {error}",
+                "close its quotes; a pipe or a variable needs a shell: \"sh -c '…'\"",
+            ) from error
 
 
 def zone_of(settings: ConsolidationSettings) -> tzinfo:
@@ -289,6 +311,23 @@ _COMMENTS: dict[str, str] = {
     "retention.days": "other backups go when they are older",
     "disk.soft_gb": "with less free, older checkpoints and backups go at once; 0: off",
     "disk.hard_gb": "with less free, nothing is begun that might not fit, until there is room again; 0: off",
+    "logs.level": '"debug", "info", "warning" or "error": the least that is written to logs/',
+    "logs.days": "older files go",
+    "logs.max_mb": "of all files together; the oldest go first",
+    "hooks.on_job_finished": 'a command, run without a shell; what happened is JSON on its standard input. "": none',
+    "hooks.on_job_rejected": "the file cannot be learned from",
+    "hooks.on_job_failed": "given up; `keepstep retry` brings it back",
+    "hooks.on_attempt_failed": "and is tried again, or waits",
+    "hooks.on_held": "a person is needed",
+    "hooks.on_disk_low": "below the limits of [disk], or full",
+    "hooks.on_diverged": "a step run again did not give the same bits",
+    "hooks.on_damaged": "a checkpoint was set aside",
+    "hooks.on_recovered": "work goes on after any of these",
+    "hooks.on_version_published": "a consolidation is done",
+    "hooks.notify": '"discord://…", "mailto://…", …: needs `pip install \'keepstep[notify]\'`',
+    "hooks.notify_on": "for which of these",
+    "hooks.notify_template": "in Jinja2: {{ title }}, {{ message }}, {{ job_name }}, … as in the JSON",
+    "hooks.timeout_s": "what runs longer is ended; training never waits for it",
     "worker.silence_s": "a worker that proves no progress for so long is killed and tried again",
 }
 

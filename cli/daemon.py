@@ -10,16 +10,18 @@ It holds no state of its own that matters: all of it is in the journal, or is as
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 
 from msgspec.structs import asdict
 
 from cli.arrivals import finish_arrivals, settle_rejection
 from cli.backups import back_up_in_emergency, bring_back
-from cli.config import Config, load_config
+from cli.config import load_config
 from cli.crew import Crew
 from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
+from cli.hooks import Hooks
 from cli.identity import DaemonLock
 from cli.inbox import Inbox
 from cli.intake import Intake
@@ -49,8 +51,7 @@ from journal.errors import NoSpace
 CATCH_UP_EVERY_S = 0.2
 """How soon the daemon notices what a command appended."""
 
-HEARTBEAT_EVERY_S = 2.0
-"""How often the status file is written while nothing happens, so that a reader can tell a living word from a dead."""
+log = logging.getLogger("keepstep.daemon")
 
 AT_ONCE = 130
 """Exit code after a second signal, as shells give it for an interrupt."""
@@ -66,13 +67,14 @@ class Daemon:
         self._storage, self._clock = home.storage, home.clock
         self._until_idle = until_idle
         self._output = write
-        self._narrator = Narrator(self._write)
+        self._narrator = Narrator(self._print)
         self._lock = DaemonLock(home)
         self._surroundings = surroundings or Machine(home)
         self._crew = Crew(self._surroundings)
         self._inbox = Inbox(home)
         self._intake = Intake(home, self._inbox, self._write)
         self._room, self._rubbish = Room(home), Rubbish(home, self._write)
+        self._hooks = Hooks(home)
         self._signals = 0
         self._started = self._recovered = False
         self._done = False
@@ -101,9 +103,10 @@ class Daemon:
             self._lock.release()
 
     def _run(self) -> int:
-        with self._surroundings.entered(self._inbox, self._on_signal):
+        with self._surroundings.entered(self._inbox, self._on_signal, self._config.logs):
             while not self._done:
                 self._turn()
+            self._hooks.leave(self._ledger, self._config.hooks)
             with self._ledger.exclusive():
                 self._ledger.save_snapshot()
         if self._broken is not None:
@@ -136,11 +139,13 @@ class Daemon:
         self._recovered = True
         state = self._ledger.state
         if state.daemon.status == "paused":
-            hold = state.hold
-            how = f": {hold.reason}\n          → {hold.advice}" if hold else "; `keepstep resume` goes on"
-            self._write(f"keepstep is paused{how}")
+            self._narrator.say_that_it_is_paused(state.hold)
 
     def _write(self, line: str) -> None:
+        log.warning("%s", line)
+        self._print(line)
+
+    def _print(self, line: str) -> None:
         with contextlib.suppress(OSError):  # a log on the full disk, a closed pipe: the journal has it all
             self._output(line)
 
@@ -188,8 +193,10 @@ class Daemon:
         if self._ledger.state.full is None:
             for event in self._intake.take(self._ledger):
                 self._narrator.tell(event, self._ledger.state)
+        self._ledger.meter.lap("the inbox")
         for event in by_the_clock(self._ledger, self._config, self._room):
             self._after(event)
+        self._hooks.look(self._ledger, self._config.hooks)
         self._rubbish.try_again()
         self._check_worker()
         wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
@@ -198,16 +205,10 @@ class Daemon:
             self._say_what_is_held()
             self._leave("nothing is left to do")
         if not self._done:
-            self._beat()
+            self._ledger.beat()
             for process in self._surroundings.wait(wait_s):
                 self._hear_worker(process)
-
-    def _beat(self) -> None:
-        now = self._clock.now()
-        if abs(now - self._ledger.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
-            self._ledger.heartbeat_at = now
-            with self._ledger.exclusive():
-                self._ledger.show()
+        self._ledger.meter.lap("orders and reports")
 
     def _execute(self, command: AnyCommand) -> None:
         for event in self._ledger.execute(command):
@@ -261,7 +262,7 @@ class Daemon:
         try:
             facts = process.receive()
         except EOFError:
-            self._lose_worker("killed", f"{process.exit_reason()}; see logs/worker.log")
+            self._lose_worker("killed", f"{process.exit_reason()}; see `keepstep logs`")
             return
         except LinkGarbage as error:
             self._lose_worker("code", str(error))
@@ -271,7 +272,7 @@ class Daemon:
                 self._lose_worker("storage", problem)
                 continue
             if isinstance(fact, worker.Failed):
-                log_failure(self._home, fact)
+                log_failure(fact)
             self._execute(fact)
 
     def _check_worker(self) -> None:
@@ -282,7 +283,7 @@ class Daemon:
         if process.has_ended():
             self._hear_worker(process)  # what it said last is still in the socket
             if not process.connected:
-                self._lose_worker("killed", f"{process.exit_reason()} before it was up; see logs/worker.log")
+                self._lose_worker("killed", f"{process.exit_reason()} before it was up; see `keepstep logs`")
             return
         silence_s = self._crew.silent_for(self._clock.monotonic(), self._config.worker.silence_s)
         if attempt is not None and silence_s is not None:
@@ -338,11 +339,9 @@ class Daemon:
 
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now."""
-        config = self._read_config()
-        if config is None:
+        if not self._read_config():
             return CATCH_UP_EVERY_S
-        self._config = config
-        settings = self._with_validation_kept(config.job)
+        settings = self._with_validation_kept(self._config.job)
         if settings is None:
             return CATCH_UP_EVERY_S
         job = self._ledger.state.current
@@ -352,13 +351,14 @@ class Daemon:
             self._execute(commands.StartAttempt(job=effect.job, settings=settings))
         return 0.0
 
-    def _read_config(self) -> Config | None:
-        """The config as the file has it now; None if it cannot be used: then a person is waited for."""
+    def _read_config(self) -> bool:
+        """Take the config as the file has it now. Whether it can be used; if not, a person is waited for."""
         try:
-            return load_config(self._home.config, storage=self._storage)
+            self._config = load_config(self._home.config, storage=self._storage)
         except UserError as error:
             self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
-            return None
+            return False
+        return True
 
     def _with_validation_kept(self, settings: JobSettings) -> JobSettings | None:
         """As `_read_config`, for the validation set that the config names."""
@@ -369,10 +369,8 @@ class Daemon:
             return None
 
     def _begin_consolidation(self) -> float:
-        config = self._read_config()
-        if config is None:
+        if not self._read_config():
             return CATCH_UP_EVERY_S
-        self._config = config
         with contextlib.suppress(Refused):  # as above
             self._execute(commands.StartConsolidation())
         return 0.0

@@ -238,7 +238,7 @@ def _learn(home: Home, job: str, directory: Path) -> str:
         return head
     state = read_only(home)[0].state
     if state.failed.get(job) is not None:
-        advice = f"see {home.logs / 'worker.log'}; `keepstep retry {job[:12]}` in {directory} brings it back"
+        advice = f"`keepstep logs` says why; `keepstep retry {job[:12]}` in {directory} brings it back"
         raise UserError("the demo's data could not be learned", advice)
     if state.daemon.status == "off_paused":
         raise UserError("the demo is paused", f"`keepstep resume` in {directory}, then run the demo again")

@@ -20,6 +20,7 @@ from cli.inbox import Inbox
 from cli.notify import SILENCE_S, Notifier
 from cli.status import health
 from cli.surroundings import Machine, Worker
+from events.settings import LogSettings
 from journal.storage import Storage
 from projections.status import read_status
 
@@ -124,10 +125,10 @@ class Watched(Machine):
         self._stop: Callable[[], None] | None = None
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> Iterator[None]:
+    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         self._stop = on_signal
         try:
-            with super().entered(inbox, on_signal):
+            with super().entered(inbox, on_signal, logs):
                 yield
         finally:
             self._keep_alive.stopping()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from cli.clock import timestamp
 from cli.errors import UserError
 from cli.home import Home
+from cli.meter import Meter
 from cli.reading import position_of, witnesses
 from core.commands import AnyCommand, CreateHome
 from core.decide import decide
@@ -28,6 +29,9 @@ from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
 from projections.status import read_status, status_view, write_status
 
+HEARTBEAT_EVERY_S = 2.0
+"""How often the status file is written while nothing happens, so that a reader can tell a living word from a dead."""
+
 SNAPSHOT_EVERY = 2_000
 """Records. A start replays at most this many, some milliseconds; a snapshot of a usual state costs one."""
 
@@ -43,6 +47,8 @@ class Ledger:
         self.home = home
         self.journal = journal
         self.folded = folded
+        self.meter = Meter(home.clock)
+        """What journal and views cost; the daemon adds what else it does."""
         self.heartbeat_at = 0.0
         """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
         self._snapshot_seq = snapshot_seq
@@ -114,7 +120,9 @@ class Ledger:
                 folded = self.folded
                 for event in events:  # in full, before a byte is written: nothing illegal is ever journaled
                     folded = fold(folded, _unwritten(event))
-                self._apply(transaction.append([encode(event) for event in events], at=timestamp(now)))
+                with self.meter.part("the journal"):
+                    records = transaction.append([encode(event) for event in events], at=timestamp(now))
+                self._apply(records)
                 for event in events:
                     journaled(kind_of(event))
             return events
@@ -136,7 +144,7 @@ class Ledger:
 
     def catch_up(self) -> Sequence[AnyEvent]:
         """Fold what other processes wrote; their events since the last call, whatever else folded them in."""
-        with self.exclusive():
+        with self.meter.part("the journal"), self.exclusive():
             events, self._unheard = self._unheard, []
         for event in events:
             journaled(kind_of(event))
@@ -148,15 +156,23 @@ class Ledger:
         heartbeat_at = self.heartbeat_at
         if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
-        view = status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at)
-        with _without_room():
+        with self.meter.part("views"), _without_room():
+            view = status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at)
             write_status(self.home.status, view, storage=self.home.storage)
+
+    def beat(self) -> None:
+        """Say in the status that the daemon is alive, if it was not said lately."""
+        now = self.home.clock.now()
+        if abs(now - self.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
+            self.heartbeat_at = now
+            with self.exclusive():
+                self.show()
 
     def save_snapshot(self) -> None:
         """Leave the fold on disk, for the next start."""
         at = self.journal.position
         snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
-        with _without_room():
+        with self.meter.part("views"), _without_room():
             write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
         self._snapshot_seq = at.seq
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,13 +11,17 @@ from msgspec.structs import replace
 from cli import narrate_versions
 from cli.terminal import printable
 from core.job import Job
-from core.state import State
-from events import kinds, places
+from core.state import Hold, State
+from events import kinds, places, versions
+from events.codec import kind_of
 from events.kinds import AnyEvent
+from events.upkeep import WatchCostMeasured
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
 
+
+log = logging.getLogger("keepstep.daemon")
 
 INDENT = " " * len("00:00:00  ")
 
@@ -35,11 +40,22 @@ class Narrator:
 
     def tell(self, event: AnyEvent, state: State) -> None:
         """Say it, if there is something to say. `state`: after the event; what has just left it is remembered."""
-        self._job = state.current or self._job
-        line = self._line(_named(event), state)
+        line = self.line(event, state)
         if line is not None:
             lines = f"\n{INDENT}".join(printable(part) for part in line.split("\n"))
+            extra = {"attempt": getattr(event, "attempt", state.attempt), "kind": kind_of(event)}
+            log.log(_level(event), "%s", line, extra=extra)
             self._write(f"{time.strftime('%H:%M:%S')}  {lines}")
+
+    def line(self, event: AnyEvent, state: State) -> str | None:
+        """The same, without saying it; None: there is nothing to say."""
+        self._job = state.current or self._job
+        return self._line(_named(event), state)
+
+    def say_that_it_is_paused(self, hold: Hold | None) -> None:
+        """At a start: nothing will be done, and why."""
+        how = f": {hold.reason}\n          → {hold.advice}" if hold else "; `keepstep resume` goes on"
+        self._write(f"keepstep is paused{how}")
 
     def _line(self, event: AnyEvent, state: State) -> str | None:
         match event:
@@ -115,6 +131,9 @@ class Narrator:
                 return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
+            case WatchCostMeasured():
+                share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
+                return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"
             case _:
                 return narrate_versions.line_of(event)
 
@@ -167,3 +186,20 @@ def _named(event: AnyEvent) -> AnyEvent:
     """The event with the name in it on one line: a file may be called anything."""
     name = getattr(event, "name", None)
     return event if name is None or name.isprintable() else replace(event, name=printable(name))
+
+
+def _level(event: AnyEvent) -> int:
+    """How bad it is."""
+    match event:
+        case kinds.StepReached():
+            return logging.DEBUG
+        case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
+            return logging.ERROR
+        case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
+            return logging.WARNING
+        case kinds.StorageExhausted() | kinds.StorageLow():
+            return logging.WARNING
+        case versions.ConsolidationAborted(failure=str()):
+            return logging.ERROR
+        case _:
+            return logging.INFO

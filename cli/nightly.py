@@ -1,4 +1,4 @@
-"""What the daemon looks at from time to time: whether a night is due, and how much room the disk has."""
+"""What the daemon looks at from time to time: whether a night is due, how much room the disk has, what it costs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ def ask_for_the_night(ledger: Ledger, settings: ConsolidationSettings) -> Sequen
 
 
 def by_the_clock(ledger: Ledger, config: Config, room: Room) -> Iterator[AnyEvent]:
-    """What the schedule and the limits of the config ask for now; what was journaled. Raises UserError, OSError."""
+    """What schedule and limits of the config ask for now, and what the daemon costs; what was journaled.
+
+    Raises UserError, OSError.
+    """
     if ledger.state.daemon.status in {"idle", "working"}:
         yield from ask_for_the_night(ledger, config.consolidation)
     limits = config.disk
     if (limits.soft_gb or limits.hard_gb) and (free_bytes := room.measured()) is not None:
         yield from ledger.execute(MeasureRoom(free_bytes=free_bytes, disk=limits, retention=config.retention))
+    ledger.meter.lap("schedule and room")
+    ledger.meter.turned(training=ledger.state.attempt is not None)
+    if (cost := ledger.meter.due()) is not None:
+        yield from ledger.execute(cost)

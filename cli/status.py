@@ -12,7 +12,7 @@ from cli.identity import daemon_is_alive
 from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
 from journal import last_position
-from projections.status import StatusView, plain, read_status
+from projections.status import StatusView, WatchingView, plain, read_status
 
 REFRESH_S = 1.0
 
@@ -141,11 +141,19 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
         "done",
         f"{counts.trained} learned, {counts.rejected} rejected, {counts.skipped} skipped, {len(view.failed)} failed",
     )
+    if view.watching is not None:
+        row("watching", _watching_line(view.watching))
     for failed in view.failed:
         row("failed", f"{failed.name}; `keepstep retry {failed.id[:12]}` brings it back")
     for trouble in view.troubles:
         row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
     return rows
+
+
+def _watching_line(cost: WatchingView) -> str:
+    share = "nothing was trained" if cost.share is None else f"{cost.share:.2%} of training time"
+    most = f"; most of it is {cost.most}" if cost.most is not None else ""
+    return f"{share} ({cost.cpu_s:.1f} CPU seconds in {duration(cost.wall_s)}{most})"
 
 
 def _after(view: StatusView) -> str:

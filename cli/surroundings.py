@@ -21,8 +21,10 @@ from watchdog.observers import Observer
 from cli.home import Home
 from cli.identity import Identity, this_process
 from cli.inbox import Inbox
+from cli.logs import logged
 from cli.signals import taken_over
 from cli.worker_process import WorkerProcess
+from events.settings import LogSettings
 from events.worker import AnyFact, AnyOrder
 
 
@@ -57,8 +59,11 @@ class Worker(Protocol):
 class Surroundings(Protocol):
     """The port."""
 
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """Signals lead to `on_signal`, and files that are complete to `inbox.heard`, for the time of a block."""
+    def entered(
+        self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings
+    ) -> contextlib.AbstractContextManager[None]:
+        """Signals lead to `on_signal`, files that are complete to `inbox.heard`, and what is logged into the log, for
+        the time of a block."""
 
     def wait(self, seconds: float) -> list[Worker]:
         """Return when something happens, at the latest after `seconds`; the workers that have something to say."""
@@ -86,13 +91,13 @@ class Machine:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> Iterator[None]:
+    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         observer = Observer()
         handler = _Handler(inbox, self._wake)
         for directory in inbox.directories():
             observer.schedule(handler, str(directory))
         observer.daemon = True
-        with taken_over(self._wake_out.fileno(), on_signal):
+        with logged(self._home.logs, logs), taken_over(self._wake_out.fileno(), on_signal):
             observer.start()
             try:
                 yield

@@ -7,25 +7,29 @@ with the daemon, and the kernel kills it with its parent.
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import secrets
 import selectors
 import signal
 import socket
 import subprocess
 import time
+from typing import BinaryIO, cast
 
-from cli.clock import timestamp
 from cli.home import Home
+from cli.logs import Eavesdropper
 from cli.modules import command
 from events.worker import AnyFact, AnyOrder, Failed
 from gpu import link
-from journal.durable import opened, write_all
 
 CONNECT_S = 120.0
 """From start to hello. Importing torch takes seconds; from a cold disk on a busy machine, more."""
 
 KILL_WAIT_S = 10.0
+
+SAID_WAIT_S = 1.0
+"""For what it said last to be logged: as long as it takes, but a child of it may hold its output open."""
+
 RECEIVE_BYTES = 1 << 20
 
 
@@ -43,17 +47,15 @@ class WorkerProcess:
         self.sent: set[tuple[type, int]] = set()
         """Which orders this worker has had, by kind and attempt: effects are asked for again and again."""
         self.last_heard = time.monotonic()
-        log = os.open(home.logs / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        try:
-            self._process = subprocess.Popen(
-                command(module, "--home", str(home.root), "--socket", str(self._path)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C on the terminal is the daemon's to handle
-            )
-        finally:
-            os.close(log)
+        self._process = subprocess.Popen(
+            command(module, "--home", str(home.root), "--socket", str(self._path)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C on the terminal is the daemon's to handle
+        )
+        assert self._process.stdout is not None  # it was asked for
+        self._said = Eavesdropper(cast("BinaryIO", self._process.stdout), "worker")
         selector.register(self._listener, selectors.EVENT_READ, self)
 
     @property
@@ -90,6 +92,7 @@ class WorkerProcess:
     def send(self, order: AnyOrder) -> None:
         """Give an order; one to a worker that has not connected yet waits. A dead worker is noticed by `receive`."""
         self.sent.add((type(order), order.attempt))
+        self._said.attempt = order.attempt or self._said.attempt
         self.last_heard = time.monotonic()  # a warm worker was silent for good reason until now
         if self._connection is None:
             self._pending.append(order)
@@ -104,6 +107,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        self._said.end(SAID_WAIT_S)
         if code < 0:
             return f"the worker was killed by {signal.Signals(-code).name}"
         return f"the worker ended with exit code {code}"
@@ -117,6 +121,7 @@ class WorkerProcess:
         self._unregister()
         self._process.kill()
         self._process.wait()
+        self._said.end(SAID_WAIT_S)
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
@@ -143,8 +148,7 @@ class WorkerProcess:
                     self._selector.unregister(end)
 
 
-def log_failure(home: Home, fact: Failed) -> None:
-    """Add what a worker said of its failure, the traceback too, to what it printed. Raises OSError."""
-    text = f"{timestamp(home.clock.now())} attempt {fact.attempt} failed: {fact.message}\n{fact.trace}\n"
-    with opened(home.storage, home.logs / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) as log:
-        write_all(home.storage, log, text.encode())
+def log_failure(fact: Failed) -> None:
+    """Log what a worker said of its failure, the traceback too."""
+    extra = {"source": "worker", "attempt": fact.attempt, "trace": fact.trace}
+    logging.getLogger("keepstep.worker").error("failed: %s", fact.message, extra=extra)

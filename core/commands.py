@@ -242,6 +242,16 @@ class FindRoom(Command, frozen=True, kw_only=True):
     free_bytes: int
 
 
+class RecordWatchCost(Command, frozen=True, kw_only=True):
+    """What the daemon itself took; the fields are those of `watch_cost_measured`."""
+
+    wall_s: float
+    cpu_s: float
+    training_s: float
+    training_cpu_s: float
+    parts: dict[str, float]
+
+
 AnyCommand = (
     CreateHome
     | StartDaemon
@@ -276,5 +286,6 @@ AnyCommand = (
     | MeasureRoom
     | RunOutOfSpace
     | FindRoom
+    | RecordWatchCost
     | AnyFact
 )

@@ -18,6 +18,7 @@ from core.moves import daemon_moved, illegal
 from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
 from core.transitions import ENDS_ATTEMPT, JOB
+from core.upkeep import UPKEEP
 from core.versions import Checkpoint, Meaning
 from core.waiting import WAITING
 from events import kinds
@@ -339,14 +340,6 @@ def _checkpoint_quarantined(state: State, event: kinds.CheckpointQuarantined) ->
     return run_again(left, left.global_step)  # behind an ancestor nothing: the head stays
 
 
-def _journal_repaired(state: State, _event: kinds.JournalRepaired) -> State:
-    return replace(state, repaired=True)
-
-
-def _unchanged(state: State, _event: Event) -> State:
-    return state
-
-
 _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.HomeCreated: _home_created,
     kinds.DaemonStarted: _daemon_started,
@@ -364,7 +357,6 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.CheckpointCommitted: _checkpoint_committed,
     kinds.CheckpointPruned: _checkpoint_pruned,
     kinds.CheckpointQuarantined: _checkpoint_quarantined,
-    kinds.PartialSwept: _unchanged,
     kinds.JobTrained: _job_trained,
     kinds.AttemptInterrupted: _attempt_ended,
     kinds.AttemptYielded: _attempt_ended,
@@ -377,9 +369,9 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.StorageFreed: _storage_freed,
     kinds.StorageLow: _storage_low,
     kinds.StorageRecovered: _storage_recovered,
-    kinds.JournalRepaired: _journal_repaired,
     **WAITING,
     **HEADS,
+    **UPKEEP,
 }
 
 assert all(issubclass(kind, Event) for kind in _HANDLERS)

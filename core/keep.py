@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import asdict
+
 from core import commands, policies
 from core.consolidate import run_out_of_space
 from core.errors import Refused
@@ -12,6 +14,7 @@ from core.state import State
 from events import kinds, versions
 from events.kinds import AnyEvent
 from events.settings import RetentionSettings
+from events.upkeep import WatchCostMeasured
 
 Events = Sequence[AnyEvent]
 
@@ -151,6 +154,10 @@ def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Ev
     return events
 
 
+def _record_watch_cost(_state: State, command: commands.RecordWatchCost, _now: float) -> Events:
+    return [WatchCostMeasured(**asdict(command))]
+
+
 KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.MoveHead: _move_head,
     commands.RollBack: _roll_back,
@@ -160,4 +167,5 @@ KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.DeleteBackups: _delete_backups,
     commands.Retain: _retain,
     commands.MeasureRoom: _measure_room,
+    commands.RecordWatchCost: _record_watch_cost,
 }

@@ -11,6 +11,7 @@ from typing import Any
 from core import commands, policies
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
+from core.failures import EXPLANATIONS
 from core.job import Job
 from core.state import State
 from events import kinds, worker
@@ -216,15 +217,6 @@ def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Even
     return [] if job is None else _failed(state, job, command.attempt, command.failure, command.message, now)
 
 
-_ADVICE: Mapping[Failure, str] = {
-    "model": "mend [model] in keepstep.toml, then `keepstep resume`",
-    "storage": "mend the disk, then `keepstep resume` and `keepstep run`",
-    "data": "bring the file back as it was, or `keepstep skip` the job; then `keepstep resume`",
-    "checkpoint": "put the model back that was trained so far, then `keepstep resume`",
-    "plan": "put the old tokenizer back, or `keepstep skip` the job; then `keepstep resume`",
-}
-
-
 def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
     """An attempt at a job ends, and room is waited for."""
     if state.attempt is None or state.current is None:
@@ -256,7 +248,7 @@ def _failed(
     elif failure == "disk_full":
         then = []
     elif failure in policies.PERSON_NEEDED:
-        then = [kinds.DaemonHeld(reason=message, advice=_ADVICE[failure])]
+        then = [kinds.DaemonHeld(reason=message, advice=EXPLANATIONS[failure].advice)]
     else:
         wait = policies.retry_wait_s(job.failures + 1)
         given_up = f"given up after {job.failures + 1} attempts without progress; the last: {message}"

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from events import places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
+from events.upkeep import WatchCostMeasured
 from events.values import CheckpointId, Failure, JobId, Number, Priority
 
 CheckpointReason = Literal["steps", "time", "end", "yield"]
@@ -384,6 +385,7 @@ AnyEvent = (
     | versions.VersionDeleted
     | versions.BackupCreated
     | versions.BackupDeleted
+    | WatchCostMeasured
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(AnyEvent)

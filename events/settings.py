@@ -7,7 +7,7 @@ place decides what is allowed, for the config file and for the journal alike.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -94,6 +94,20 @@ class DataSettings(Section, frozen=True, kw_only=True):
     replay: Share = 0.0
     """Rows of earlier files that are mixed into each new one, as a share of its rows, so that less is forgotten."""
 
+
+Occasion = Literal[
+    "job_finished",
+    "job_rejected",
+    "job_failed",
+    "attempt_failed",
+    "held",
+    "disk_low",
+    "diverged",
+    "damaged",
+    "recovered",
+    "version_published",
+]
+"""What a hook can be for."""
 
 Severity = Literal["refuse", "warn", "off"]
 
@@ -195,6 +209,43 @@ class DiskSettings(Section, frozen=True, kw_only=True):
     """With less free (10⁹ bytes), what retention may give up goes at once: older checkpoints and backups; 0: off."""
     hard_gb: NonNegative = 0.0
     """With less free, nothing is begun or written that might not fit, until there is room again; 0: off."""
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """[logs] What is kept in logs/, beside the journal."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written; "debug" has every step that `keepstep run` shows."""
+    days: Annotated[int, Meta(ge=1)] = 30
+    """Older files go."""
+    max_mb: Annotated[int, Meta(ge=1)] = 100
+    """Of all files together (10⁶ bytes); the oldest go first."""
+
+
+class HookSettings(Section, frozen=True, kw_only=True):
+    """[hooks] Commands that are run, and notifications that are sent, when something has happened. "": none.
+
+    A command is split as a shell would (quotes hold words together) and run without one; what happened is JSON on its
+    standard input and in its environment (docs/when-it-fails.md).
+    """
+
+    on_job_finished: str = ""
+    on_job_rejected: str = ""
+    on_job_failed: str = ""
+    on_attempt_failed: str = ""
+    on_held: str = ""
+    on_disk_low: str = ""
+    on_diverged: str = ""
+    on_damaged: str = ""
+    on_recovered: str = ""
+    on_version_published: str = ""
+    notify: tuple[str, ...] = ()
+    """Where notifications go, as apprise writes it (`pip install 'keepstep[notify]'`): "discord://…", "mailto://…"."""
+    notify_on: tuple[Occasion, ...] = get_args(Occasion)
+    notify_template: str = "{{ message }}"
+    """The text of a notification, in Jinja2; the fields are those of the summary."""
+    timeout_s: Annotated[float, Meta(gt=0.0)] = 30.0
+    """What runs longer is ended."""
 
 
 class Sources(Section, frozen=True, kw_only=True):

@@ -147,6 +147,6 @@ def _lost(child: subprocess.Popen[bytes], at: str) -> EncoderLost:
     code = child.returncode
     how = "stopped answering" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended ({code})"
     return EncoderLost(
-        f"a process that encodes rows {how} at {at}. Its last words are in logs/worker.log; killed by signal 9, it is "
+        f"a process that encodes rows {how} at {at}. Its last words are in `keepstep logs`; killed by signal 9, it is "
         "mostly memory that ran out (kernel log). The file is prepared again from its beginning."
     )

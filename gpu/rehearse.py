@@ -47,7 +47,8 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.exact import be_exact, environment
     from gpu.fit import Ground
     from gpu.manifest import read_manifest
-    from gpu.model import build, load_tokenizer
+    from gpu.model import build
+    from gpu.tokenizer import load_tokenizer
 
     began = time.monotonic()
     home = Path(order.home)

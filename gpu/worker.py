@@ -38,6 +38,7 @@ from gpu.errors import (
     is_out_of_memory,
 )
 from gpu.link import connect
+from gpu.log_lines import JsonLines
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -72,7 +73,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    _log_to_the_daemon()
     os.environ.update(ENVIRONMENT)
     home = arguments.home.resolve()
     try:
@@ -114,9 +115,9 @@ def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk
         desk.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
     except CheckpointBroken as error:
         desk.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, the daemon is told of it, with the trace
         failure, orderly = whose_fault(error)
-        logging.exception("attempt %d failed: %s", order.attempt, failure)
+        logging.info("attempt %d ends: %s", order.attempt, failure)  # its daemon logs the trace
         message = str(error) or type(error).__name__
         desk.tell(
             Failed(attempt=order.attempt, failure=failure, message=message, trace="".join(traceback.format_exc()))
@@ -148,6 +149,14 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
     if is_out_of_memory(error):
         return "out_of_memory", False
     return ("storage", False) if isinstance(error, OSError) else ("code", False)
+
+
+def _log_to_the_daemon() -> None:
+    """What is logged here, by us or by a library, goes to standard error as lines of the log; the daemon keeps them."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines("worker"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(True)
 
 
 def _die_with_parent() -> None:

@@ -9,6 +9,7 @@ from core.state import State
 from events import kinds, places, versions
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
+from events.upkeep import WatchCostMeasured
 from projections.progress import Folded, Pace, Progress, Trouble
 
 ERRORS_SHOWN = 5
@@ -32,6 +33,8 @@ def fold(folded: Folded, record: Record) -> Folded:
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
         progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
+    if isinstance(event, WatchCostMeasured):
+        progress = replace(progress, watching=event)
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from core.state import State
 from events import kinds
+from events.upkeep import WatchCostMeasured
 
 
 class Trouble(Struct, frozen=True):
@@ -36,6 +37,8 @@ class Progress(Struct, frozen=True, gc=False):
     its work, for what waits has not been tokenised yet."""
     bytes_done: int = 0
     troubles: tuple[Trouble, ...] = ()
+    watching: WatchCostMeasured | None = None
+    """What the daemon itself took, as last measured."""
 
 
 class Folded(Struct, frozen=True, gc=False):

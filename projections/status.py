@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from core.job import Job
 from core.state import Counts, Full, Hold, State
+from events.upkeep import WatchCostMeasured
 from events.values import PRIORITIES, Number
 from journal import durable
 from journal.storage import REAL, Storage
@@ -122,6 +123,20 @@ class FailedView(Struct, frozen=True, kw_only=True):
     name: str
 
 
+class WatchingView(Struct, frozen=True, kw_only=True):
+    """What the daemon itself takes, as last measured."""
+
+    share: float | None
+    """Its CPU seconds for each second that an attempt ran; None: none did."""
+    cpu_s: float
+    """Of the whole time that was measured, `wall_s`."""
+    wall_s: float
+    most: str | None
+    """What costs most."""
+    parts: dict[str, float]
+    """CPU seconds of each."""
+
+
 class StatusView(Struct, frozen=True, kw_only=True):
     """The whole status file."""
 
@@ -144,6 +159,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     failed: tuple[FailedView, ...]
     counts: Counts
     troubles: tuple[Trouble, ...]
+    watching: WatchingView | None = None
+    """None: not measured yet."""
 
 
 def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> StatusView:
@@ -185,6 +202,19 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,
+        watching=_watching_view(progress.watching),
+    )
+
+
+def _watching_view(cost: WatchCostMeasured | None) -> WatchingView | None:
+    if cost is None:
+        return None
+    return WatchingView(
+        share=cost.training_cpu_s / cost.training_s if cost.training_s > 0 else None,
+        cpu_s=cost.cpu_s,
+        wall_s=cost.wall_s,
+        most=max(cost.parts, key=cost.parts.__getitem__, default=None),
+        parts=cost.parts,
     )
 
 

@@ -56,6 +56,7 @@ WITHOUT_LOGIC = {
     "events/errors.py": "error types",
     "events/event.py": "one type",
     "events/places.py": "values; tests/events/test_kinds.py has all kinds",
+    "events/upkeep.py": "values; tests/events/test_kinds.py has all kinds",
     "events/versions.py": "values; tests/events/test_kinds.py has all kinds",
     "core/versions.py": "values; moved by tests/core/test_transitions.py and tests/core/test_heads.py",
     "journal/errors.py": "error types",
@@ -78,6 +79,7 @@ TESTED_ELSEWHERE = {
     "journal/segments.py": "tests/journal/test_log.py",
     "journal/survey.py": "tests/journal/test_damage.py",
     "journal/writer.py": "tests/journal/test_log.py",
+    "core/upkeep.py": "tests/core/test_evolve.py",
     "core/moves.py": "tests/core/test_transitions.py",
     "gpu/answers.py": "tests/gpu/test_export.py",
     "gpu/answer.py": "tests/cli/test_demo.py",
@@ -109,6 +111,9 @@ TESTED_ELSEWHERE = {
     "cli/signals.py": "tests/cli/test_daemon.py",
     "cli/status.py": "tests/cli/test_commands.py",
     "cli/terminal.py": "tests/cli/test_commands.py",
+    "cli/show_logs.py": "tests/cli/test_logs.py",
+    "cli/try_hooks.py": "tests/cli/test_hooks.py",
+    "cli/what_happened.py": "tests/cli/test_explain.py",
     "cli/worker_process.py": "tests/cli/test_daemon.py",
 }
 """Modules that are tested through what uses them, and where: their test is a whole command or a whole life."""

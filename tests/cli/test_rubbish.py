@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.clock import Clock
 from cli.home import Home
 from cli.ledger import Ledger
 from cli.rubbish import AGAIN_AFTER_S, Rubbish
@@ -26,7 +27,7 @@ class Stubborn(Storage):
         super().unlink(path)
 
 
-class Clock:
+class Standing(Clock):
     at = 0.0
 
     def monotonic(self) -> float:
@@ -35,7 +36,7 @@ class Clock:
 
 @pytest.fixture
 def stubborn(home: Home) -> Home:
-    home.storage, home.clock = Stubborn(), Clock()  # type: ignore[assignment]
+    home.storage, home.clock = Stubborn(), Standing()
     (home.versions / "v001").mkdir(parents=True)
     (home.versions / "v001" / "weights").write_text("w", encoding="utf-8")
     return home

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.clock import Clock
 from cli.config import load_config, zone_of
 from cli.daemon import Daemon
 from cli.errors import UserError
@@ -187,14 +188,14 @@ def test_the_names_of_what_is_not_there_are_refused(home: Home, night: Callable[
 def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run) -> None:
     """The clock of a home is a port: it stands at nine in the morning here."""
 
-    class Nine:
+    class Nine(Clock):
         def now(self) -> float:
             return datetime(2027, 6, 1, 9, tzinfo=UTC).timestamp()
 
         def monotonic(self) -> float:
             return home_clock.monotonic()
 
-    home_clock, home.clock = home.clock, Nine()  # type: ignore[assignment]
+    home_clock, home.clock = home.clock, Nine()
     text = home.config.read_text(encoding="utf-8").replace('schedule = ""', 'schedule = "03:00"')
     home.config.write_text(text, encoding="utf-8")
     for name in ("a", "b"):

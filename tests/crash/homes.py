@@ -111,5 +111,5 @@ def learned(home: Home) -> dict[str, str]:
 
 def log_of(home: Home) -> str:
     """What was printed, for the message of a test that failed."""
-    parts = [home.logs / "run.log", home.logs / "worker.log"]
+    parts = [home.logs / "run.log", *sorted(home.logs.glob("*.jsonl"))]
     return "\n".join(path.read_text(encoding="utf-8", errors="replace")[-4000:] for path in parts if path.exists())

@@ -142,9 +142,9 @@ class Scene:
         for daemon in self.daemons:
             how = "alive" if daemon.alive else f"ended with {daemon.process.returncode}"
             parts.append(f"--- {daemon.log.name} ({how})\n{daemon.said[-3000:]}")
-        worker = self.home.logs / "worker.log"
         with contextlib.suppress(OSError):
-            parts.append(f"--- worker.log\n{worker.read_text(errors='replace')[-1500:]}")
+            logs = sorted(self.home.logs.glob("*.jsonl"))
+            parts += [f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs]
         with contextlib.suppress(OSError):
             shown = [
                 f"{record['seq']:>5} {json.dumps(record['event'])[:300]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import kinds, places, versions, worker
+from events import kinds, places, upkeep, versions, worker
 from events.kinds import AnyEvent
 from events.settings import (
     CheckpointSettings,
@@ -179,6 +179,13 @@ EVENTS: tuple[AnyEvent, ...] = (
         made_at=1.8e9,
     ),
     versions.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
+    upkeep.WatchCostMeasured(
+        wall_s=86_400.5,
+        cpu_s=90.25,
+        training_s=43_200.0,
+        training_cpu_s=80.0,
+        parts={"the journal": 60.0, "views": 0.5},
+    ),
 )
 
 FACTS: tuple[worker.AnyFact, ...] = (

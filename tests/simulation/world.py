@@ -32,6 +32,7 @@ from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
 from events import worker
+from events.settings import LogSettings
 from events.values import PRIORITIES
 from journal.durable import read_file
 from tests.simulation.books import Books, must
@@ -66,6 +67,12 @@ class SimulatedClock(Clock):
 
     def monotonic(self) -> float:
         return self.passed
+
+    def cpu(self) -> float:
+        return self.passed / 1000
+
+    def process_cpu(self) -> float:
+        return self.passed / 500
 
 
 class Fault:
@@ -175,7 +182,7 @@ class World:
     # -- the surroundings of the daemon
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None]) -> Iterator[None]:
+    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         inbox.directories()
         self.inbox, self.on_signal = inbox, on_signal
         try:

@@ -1,0 +1,144 @@
+"""What a hook can be for, and what it is told: events as occasions, and the summary of one. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from core.failures import EXPLANATIONS, Trouble
+from core.state import State
+from events import kinds, versions
+from events.kinds import AnyEvent
+from events.settings import Occasion
+
+TITLES: dict[Occasion, str] = {
+    "job_finished": "a file is learned",
+    "job_rejected": "a file cannot be learned from",
+    "job_failed": "a job is given up",
+    "attempt_failed": "an attempt failed",
+    "held": "waiting for you",
+    "disk_low": "the disk is full, or nearly",
+    "diverged": "a step run again is not the same",
+    "damaged": "a checkpoint is damaged",
+    "recovered": "going on again",
+    "version_published": "a new version",
+}
+"""What is said of each in a line."""
+
+LONGEST_MESSAGE = 4_000
+"""Characters: a summary has to fit into a pipe, and into an environment."""
+
+
+class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a hook gets as JSON. What does not apply is left out."""
+
+    hook: Occasion
+    title: str
+    message: str
+    seq: int
+    """Of the record: the same event never has two. 0 in a test."""
+    at: str
+    kind: str
+    home: str
+    job: str | UnsetType = UNSET
+    job_name: str | UnsetType = UNSET
+    attempt: int | UnsetType = UNSET
+    failure: str | UnsetType = UNSET
+    meaning: str | UnsetType = UNSET
+    advice: str | UnsetType = UNSET
+    checkpoint: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+    global_step: int | UnsetType = UNSET
+
+    def environment(self) -> dict[str, str]:
+        """The same as variables: KEEPSTEP_HOOK, KEEPSTEP_MESSAGE, KEEPSTEP_JOB_NAME, …"""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {
+            f"KEEPSTEP_{name.upper()}": str(value).replace("\0", "")
+            for name, value in values.items()
+            if value is not UNSET
+        }
+
+
+class Occasions:
+    """Tells which events are occasions. Remembers what is wrong now, to tell when it is over."""
+
+    def __init__(self, state: State) -> None:
+        self._held = state.hold is not None
+        job = state.current
+        self._failing = {job.id} if job is not None and job.failures else set[str]()
+
+    def see(self, event: AnyEvent) -> Occasion | None:
+        """What `event` is an occasion for; None: nothing."""
+        match event:
+            case kinds.AttemptFailed(job=job):
+                self._failing.add(job)
+                return "attempt_failed"
+            case kinds.JobTrained(job=job):
+                self._failing.discard(job)
+                return "job_finished"
+            case kinds.JobFailed(job=job) | kinds.JobSkipped(job=job) | kinds.JobRejected(job=job):
+                self._failing.discard(job)
+                return _OF.get(type(event))
+            case kinds.CheckpointCommitted(job=job) if job in self._failing:
+                self._failing.discard(job)
+                return "recovered"
+            case kinds.DaemonHeld():
+                self._held = True
+                return "held"
+            case kinds.Resumed() if self._held:
+                self._held = False
+                return "recovered"
+            case versions.ConsolidationAborted(failure=None):
+                return None
+            case _:
+                return _OF.get(type(event))
+
+
+_OF: dict[type, Occasion] = {
+    kinds.JobRejected: "job_rejected",
+    kinds.JobFailed: "job_failed",
+    versions.ConsolidationAborted: "attempt_failed",
+    kinds.StorageLow: "disk_low",
+    kinds.StorageExhausted: "disk_low",
+    kinds.StorageFreed: "recovered",
+    kinds.StorageRecovered: "recovered",
+    kinds.DivergenceDetected: "diverged",
+    kinds.CheckpointQuarantined: "damaged",
+    versions.VersionPublished: "version_published",
+}
+"""Those that need no memory."""
+
+
+def summary(  # each is a column of the record
+    occasion: Occasion, event: AnyEvent, *, seq: int, at: str, kind: str, home: str, message: str, job_name: str | None
+) -> Summary:
+    """What a hook is told of `event`."""
+    failure: Trouble | None = getattr(event, "failure", None)
+    if isinstance(event, kinds.DivergenceDetected):
+        failure = "diverged"
+    elif isinstance(event, kinds.CheckpointQuarantined):
+        failure = "damaged"
+    advice = getattr(event, "advice", None) or (EXPLANATIONS[failure].advice if failure else None)
+    fields: dict[str, Any] = {
+        "job": getattr(event, "job", None),
+        "job_name": job_name,
+        "attempt": getattr(event, "attempt", None),
+        "failure": failure,
+        "meaning": EXPLANATIONS[failure].meaning if failure else None,
+        "advice": advice,
+        "checkpoint": getattr(event, "checkpoint", None),
+        "version": getattr(event, "version", None),
+        "global_step": getattr(event, "global_step", None),
+    }
+    return Summary(
+        hook=occasion,
+        title=f"keepstep: {TITLES[occasion]}",
+        message=message[:LONGEST_MESSAGE],
+        seq=seq,
+        at=at,
+        kind=kind,
+        home=home,
+        **{name: value for name, value in fields.items() if value is not None},
+    )

@@ -1,0 +1,110 @@
+"""`keepstep logs`: the log as a person reads it, or as it is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.errors import UserError
+from cli.home import Home
+from cli.logs import log_files
+from cli.terminal import local
+from gpu import log_lines
+from gpu.log_lines import LEVELS, LogLine
+
+FOLLOW_EVERY_S = 0.2
+
+INDENT = " " * 10
+
+
+class Filter(NamedTuple):
+    """Which lines are shown."""
+
+    level: str = "debug"
+    """At least so bad."""
+    attempt: int | None = None
+    source: str | None = None
+
+    def fits(self, line: LogLine) -> bool:
+        """Whether it is."""
+        bad_enough = LEVELS.index(line.level if line.level in LEVELS else "info") >= LEVELS.index(self.level)
+        return (
+            bad_enough
+            and (self.attempt is None or line.attempt == self.attempt)
+            and (self.source is None or line.source == self.source)
+        )
+
+
+def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bool) -> None:
+    """The last lines that fit, and with `follow` what is written from then on, until Ctrl-C. Raises UserError."""
+    if wanted.level not in LEVELS:
+        raise UserError(f"unknown level {wanted.level!r}", f"choose one of {', '.join(LEVELS)}")
+    try:
+        tail = Tail(home.logs)
+        for line in last_lines(home.logs, wanted, number):
+            _show(line, json=json)
+        while follow:
+            for line in tail.news():
+                if wanted.fits(line):
+                    _show(line, json=json)
+            time.sleep(FOLLOW_EVERY_S)
+    except FileNotFoundError as error:
+        raise UserError(f"{home.logs} is not there", "the daemon makes it: `keepstep run`") from error
+    except KeyboardInterrupt:
+        return
+
+
+def last_lines(directory: Path, wanted: Filter, number: int) -> list[LogLine]:
+    """The last `number` of those that fit, the oldest first; no more files are read than it takes. Raises OSError."""
+    found: list[LogLine] = []
+    for path in reversed(log_files(directory)):
+        with path.open("rb") as file:
+            fitting = (line for data in file if (line := log_lines.decode(data)) is not None and wanted.fits(line))
+            found = [*deque(fitting, maxlen=number - len(found)), *found]
+        if len(found) >= number:
+            break
+    return found
+
+
+class Tail:
+    """What is written to the log from now on, across its files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen = {path: path.stat().st_size for path in log_files(directory)}
+
+    def news(self) -> Iterator[LogLine]:
+        """The whole lines since the last call. Raises OSError."""
+        for path in log_files(self._directory):
+            seen = self._seen.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(seen)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._seen[path] = seen + len(whole)
+            yield from filter(None, map(log_lines.decode, whole.splitlines()))
+
+
+def readable(line: LogLine) -> str:
+    """A line for a person: when, how bad, who, what; the trace below it."""
+    attempt = f" attempt {line.attempt}:" if line.attempt is not None and line.source != "daemon" else ""
+    loud = f" {line.level.upper()}" if LEVELS.index(line.level) > LEVELS.index("info") else ""
+    first, *more = printable(line.message).split("\n")
+    below = [*more, *(printable(line.trace).rstrip().split("\n") if line.trace else ())]
+    return "\n".join([f"{local(line.at)}  {line.source}{loud}{attempt} {first}", *(INDENT + text for text in below)])
+
+
+def printable(text: str) -> str:
+    """`text` with everything escaped that would move a terminal's cursor, colour it, or hide something."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else _escaped(sign) for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    return "    " if sign == "\t" else sign.encode("unicode_escape").decode()
+
+
+def _show(line: LogLine, *, json: bool) -> None:
+    print(log_lines.encode(line).decode().rstrip("\n") if json else readable(line), flush=True)

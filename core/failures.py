@@ -1,0 +1,88 @@
+"""What can go wrong, in words: what each kind of it means, and what a person can do about it.
+
+The one table of it. `keepstep crashes` and `keepstep explain` read from it, a hold takes its advice from it, and
+`docs/when-it-fails.md` shows it; a test holds the page to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from events.values import Failure
+
+Trouble = Failure | Literal["interrupted", "diverged", "damaged", "held"]
+"""Why an attempt failed; or something else that a person should know of, which is no attempt's failure."""
+
+
+class Explanation(NamedTuple):
+    """What is said to a person."""
+
+    meaning: str
+    advice: str
+
+
+EXPLANATIONS: Mapping[Trouble, Explanation] = {
+    "out_of_memory": Explanation(
+        "memory ran out, on the GPU or in the machine",
+        "lower [training] batch_size and raise gradient_accumulation by as much, or lower [data] max_length; "
+        "look whether something else needs the memory",
+    ),
+    "disk_full": Explanation(
+        "the disk had no room for what was to be written; nothing committed is lost",
+        "make room: work goes on by itself",
+    ),
+    "storage": Explanation(
+        "the disk did not take or give what it should have, though it is not full",
+        "mend the disk, then `keepstep resume` and `keepstep run`",
+    ),
+    "data": Explanation(
+        "the file of the job is gone, or its bytes are not those that were accepted",
+        "bring the file back as it was, or `keepstep skip` the job; then `keepstep resume`",
+    ),
+    "checkpoint": Explanation(
+        "a checkpoint is not what it should be: it does not fit the model and the settings, or it is damaged",
+        "put the model back that was trained so far, then `keepstep resume`",
+    ),
+    "plan": Explanation(
+        "what was begun would not be learned in the same order again: the tokenizer or the data is another one",
+        "put the old tokenizer back, or `keepstep skip` the job; then `keepstep resume`",
+    ),
+    "hang": Explanation(
+        "the worker proved no progress for too long and was ended",
+        "look at what it did last (`keepstep logs`); a slow disk or a large model needs a larger [worker] silence_s",
+    ),
+    "killed": Explanation(
+        "the worker's process ended without a word: killed by the system or a person, or crashed in native code",
+        "look at what it said last (`keepstep logs`) and at the kernel's log: `dmesg` names what was killed for memory",
+    ),
+    "code": Explanation(
+        "an error in the program, in a library, or numbers that ran away",
+        "read its trace (`keepstep logs`); if it comes again, lower [training] learning_rate or report it",
+    ),
+    "model": Explanation(
+        "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",
+        "mend [model] in keepstep.toml, then `keepstep resume`",
+    ),
+    "preflight": Explanation(
+        "there was too little room or memory to begin",
+        "make room, or lower [consolidation] space_factor; then ask for it again",
+    ),
+    "interrupted": Explanation(
+        "the daemon was gone in the middle: killed, a power cut, a crash of the machine. It counts as no failure",
+        "nothing: it went on from the last commit. If nobody did that, look at the kernel's log",
+    ),
+    "diverged": Explanation(
+        "a step that was run again did not give the same bits as the first time",
+        "look at what changed between the two (`keepstep explain` of the step): libraries, device, threads, hardware. "
+        "`keepstep lineage --prove` runs the last steps once more",
+    ),
+    "damaged": Explanation(
+        "a committed checkpoint is not what was committed: the disk changed it, or somebody did",
+        "nothing at once: its ancestor is used and the steps are run again. Look at the disk before it happens again",
+    ),
+    "held": Explanation(
+        "keepstep stopped by itself, because a person is needed",
+        "do what the message says, then `keepstep resume`",
+    ),
+}

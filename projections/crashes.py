@@ -1,0 +1,132 @@
+"""What went wrong, one entry for each time: a fold over the whole journal, made when somebody asks."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from core.failures import EXPLANATIONS, Trouble
+from core.state import State
+from events import kinds, versions
+from events.codec import Record, kind_of
+from events.kinds import AnyEvent
+
+
+class Crash(Struct, frozen=True, kw_only=True):
+    """Something that went wrong."""
+
+    name: str
+    """By which it is asked about: `crash-` and its record's number, which never changes."""
+    seq: int
+    at: str
+    kind: str
+    failure: Trouble
+    what: str
+    """What it happened to: a job's name, a version, a checkpoint, the daemon."""
+    message: str
+    meaning: str
+    advice: str
+    job: str | None
+    attempt: int | None
+    global_step: int
+    """That was committed then."""
+    steps_lost: int
+    """That were reached and not committed: they are run again when the job is."""
+
+
+def crash_name(seq: int) -> str:
+    """The name of the crash that record `seq` tells of."""
+    return f"crash-{seq}"
+
+
+@dataclass
+class Crashes:
+    """The last `number` of them, or all (None)."""
+
+    number: int | None = None
+    found: deque[Crash] = field(init=False)
+    _names: dict[str, str] = field(init=False, default_factory=dict)
+    """Of jobs; those that are finished have left the state."""
+    _last: kinds.AttemptFailed | None = field(init=False, default=None)
+    """What a hold or the end of a job, in the same transaction, follows from."""
+
+    def __post_init__(self) -> None:
+        self.found = deque(maxlen=self.number)
+
+    def see(self, before: State, record: Record) -> None:
+        """Follow one record; `before` is the state that it was decided on."""
+        event = record.event
+        if isinstance(event, kinds.FileEnqueued):
+            self._names[event.job] = event.name
+        failure = self._failure(event)
+        self._last = event if isinstance(event, kinds.AttemptFailed) else None
+        if failure is None:
+            return
+        reached = before.reached.global_step - before.global_step if before.attempt is not None else 0
+        ends = isinstance(event, kinds.AttemptFailed | kinds.AttemptInterrupted)
+        job = getattr(event, "job", None)
+        self.found.append(
+            Crash(
+                name=crash_name(record.seq),
+                seq=record.seq,
+                at=record.at,
+                kind=kind_of(event),
+                failure=failure,
+                what=self._what(before, event),
+                message=_message(event),
+                meaning=EXPLANATIONS[failure].meaning,
+                advice=getattr(event, "advice", EXPLANATIONS[failure].advice),
+                job=job,
+                attempt=getattr(event, "attempt", before.attempts or None),
+                global_step=before.global_step,
+                steps_lost=max(0, reached) if ends else 0,
+            )
+        )
+
+    def _failure(self, event: AnyEvent) -> Trouble | None:
+        match event:
+            case kinds.AttemptFailed(failure=failure):
+                return failure
+            case versions.ConsolidationAborted(failure=failure):
+                return failure
+            case kinds.JobFailed():
+                return self._last.failure if self._last is not None else "code"
+            case kinds.DaemonHeld():
+                return self._last.failure if self._last is not None else "held"
+            case kinds.AttemptInterrupted():
+                return "interrupted"
+            case kinds.DivergenceDetected():
+                return "diverged"
+            case kinds.CheckpointQuarantined():
+                return "damaged"
+            case _:
+                return None
+
+    def _what(self, before: State, event: AnyEvent) -> str:
+        match event:
+            case kinds.DaemonHeld():
+                return "the daemon"
+            case kinds.CheckpointQuarantined(checkpoint=checkpoint):
+                return checkpoint
+            case versions.ConsolidationAborted():
+                return before.consolidation.version if before.consolidation is not None else "a consolidation"
+            case _:
+                job = getattr(event, "job", "")
+                return self._names.get(job, job[:12])
+
+
+def _message(event: AnyEvent) -> str:
+    match event:
+        case kinds.DaemonHeld(reason=text) | kinds.AttemptInterrupted(reason=text):
+            return f"waiting for you: {text}" if isinstance(event, kinds.DaemonHeld) else text
+        case kinds.CheckpointQuarantined(problem=problem):
+            return f"set aside: {problem}"
+        case kinds.DivergenceDetected():
+            return (
+                f"step {event.global_step} gave loss {event.loss} and gradient norm {event.grad_norm}; "
+                f"before, they were {event.expected_loss} and {event.expected_grad_norm}"
+            )
+        case _:
+            return str(getattr(event, "message", ""))

@@ -1,0 +1,44 @@
+"""What can go wrong is explained, every kind of it, in one place that the docs show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from core import policies
+from core.failures import EXPLANATIONS, Trouble
+from events import kinds
+from events.values import Failure
+from tests.core.world import World
+
+PAGE = Path(__file__).parents[2] / "docs" / "when-it-fails.md"
+
+
+def test_every_failure_is_explained() -> None:
+    """With what it means, and with what a person can do."""
+    failures, others = get_args(Trouble)
+    assert failures == Failure
+    assert set(EXPLANATIONS) == {*get_args(failures), *get_args(others)}
+    assert all(meaning and advice for meaning, advice in EXPLANATIONS.values())
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    """Word for word; `docs/when-it-fails.md` is where people look."""
+    _, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- failures -->\n")
+    shown = rest.partition("<!-- /failures -->")[0].splitlines()[2:]
+    assert shown == [f"| `{name}` | {meaning} | {advice} |" for name, (meaning, advice) in EXPLANATIONS.items()]
+
+
+@pytest.mark.parametrize("failure", sorted(policies.PERSON_NEEDED))
+def test_a_hold_gives_the_advice_of_its_failure(failure: Failure) -> None:
+    """What the status says and what `keepstep crashes` says is the same."""
+    world = World()
+    world.start()
+    world.add(2)
+    world.run_until(kinds.JobPrepared)
+    world.fails(failure)
+    held = next(event for event in world.journal if isinstance(event, kinds.DaemonHeld))
+    assert held.advice == EXPLANATIONS[failure].advice
+    assert "`keepstep resume`" in held.advice
