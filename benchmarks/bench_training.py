@@ -134,12 +134,12 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
 
     from gpu.data.batches import Batches
     from gpu.data.encode import Encoder, tokenizer_sha256
-    from gpu.data.rows import good_rows
+    from gpu.data.rows import read as read_rows
     from gpu.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data)
-    read = list(good_rows(home / "data" / f"{job}.jsonl", settings.data))
+    read = list(read_rows(home / "data" / f"{job}.jsonl", settings.data))  # all of them are good
     rows = [piece for encoding in encoder.encode_many(read) for piece in encoding.pieces]
     lengths = np.array([len(row.ids) for row in rows], np.int32)
     batches = Batches.planned(job, tokenizer_sha256(tokenizer), "", lengths, settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cli import terminal
 from cli.errors import UserError
 from cli.home import Home
 from cli.logs import log_files
@@ -99,11 +100,7 @@ def readable(line: LogLine) -> str:
 
 def printable(text: str) -> str:
     """`text` with everything escaped that would move a terminal's cursor, colour it, or hide something."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else _escaped(sign) for sign in text)
-
-
-def _escaped(sign: str) -> str:
-    return "    " if sign == "\t" else sign.encode("unicode_escape").decode()
+    return "\n".join(terminal.printable(line) for line in text.replace("\t", "    ").split("\n"))
 
 
 def _show(line: LogLine, *, json: bool) -> None:

@@ -19,7 +19,6 @@ from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Problem, Row
 from gpu.data.formats import Format, format_of, preference, read_fields, recognise
 from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of, shown
 from gpu.data.source import Record, records
-from gpu.errors import RowRejected
 
 _WHOLE = "Each line must be one whole JSON object. Correct the line or remove it, then add the file again."
 
@@ -27,7 +26,8 @@ _WHOLE = "Each line must be one whole JSON object. Correct the line or remove it
 def read(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED) -> Iterator[Row | BadRow | Problem]:
     """The rows of the file at `path`, good and bad, in its order.
 
-    A Problem is one of the file as a whole; it comes last, and the file should be refused. `tolerated`: as in `parse`.
+    A Problem is one of the file as a whole; it comes last, and the file should be refused. `tolerated`: names of problems
+    that do not make a row bad, where a row can be made at all.
     Raises OSError.
     """
     form = named_format(settings)
@@ -45,15 +45,6 @@ def read(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED)
     if empty:
         advice = "Put one JSON object on each line, then add it again."
         yield Problem("empty_file", None, "The file has no rows", "", advice)
-
-
-def parse(record: Record, form: str | None, settings: DataSettings, tolerated: Container[str] = WARNED) -> Row | BadRow:
-    """The row that a record is. `form`: the format of its file; None: whichever it has.
-
-    `tolerated`: names of problems that do not make a row bad, where a row can be made at all.
-    """
-    row, problems = examine(record, form, settings)
-    return _judge(record, row, problems, tolerated)
 
 
 def examine(record: Record, form: str | None, settings: DataSettings) -> tuple[Row | None, tuple[Problem, ...]]:
@@ -93,15 +84,6 @@ def as_line(record: Record) -> bytes:
     if record.fields is not None:
         return shown(record.fields).encode()
     return record.raw.replace(b"\r", b"").replace(b"\n", b" ")  # between tokens; within a string both are escaped
-
-
-def good_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
-    """The rows of a file of which none may be bad. Raises RowRejected for the first that is, and OSError."""
-    for row in read(path, settings):
-        if isinstance(row, Problem | BadRow):
-            problem = row if isinstance(row, Problem) else row.problems[0]
-            raise RowRejected(problem.name, problem.line, problem.message)
-        yield row
 
 
 def _examine(

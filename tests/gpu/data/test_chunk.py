@@ -15,9 +15,9 @@ from events.settings import CheckSettings, DataSettings, JobSettings, ModelSetti
 from gpu.data.chunk import BAD, FATES, Chunk, Chunks, Look, Looked
 from gpu.data.encode import Encoder
 from gpu.data.quality import identity, sketch
-from gpu.data.rows import good_rows
 from gpu.data.source import Record
 from tests.fakes.tiny_model import make_rows, make_tokenizer
+from tests.gpu.data.reading import good_rows
 
 BROKEN = b'{"prompt": "p", oops}'
 ROW = make_rows(1).strip()

@@ -11,9 +11,9 @@ from events.settings import DataSettings, JobSettings, ModelSettings
 from gpu.data import record
 from gpu.data.examine import Examination, FileFacts
 from gpu.data.quality import identity
-from gpu.data.rows import good_rows
 from gpu.errors import DataChanged, StorageFailed
 from tests.fakes.tiny_model import make_rows
+from tests.gpu.data.reading import good_rows
 
 JOB, OTHER = "ab" * 32, "cd" * 32
 

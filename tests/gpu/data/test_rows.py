@@ -15,9 +15,9 @@ from pyarrow import parquet
 from events.settings import DataSettings
 from gpu.data.example import BadRow, Example, Problem, Row, Text
 from gpu.data.problems import WARNED
-from gpu.data.rows import examine, first_format, good_rows, parse, read
+from gpu.data.rows import examine, first_format, read
 from gpu.data.source import Record, records
-from gpu.errors import RowRejected
+from tests.gpu.data.reading import parse
 
 GOOD = b'{"prompt": "p", "completion": "c"}\n'
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
@@ -239,17 +239,3 @@ def test_a_file_without_good_rows_has_no_format(tmp_path: Path) -> None:
     file.write_bytes(b'oops\n{"a": 1}\n')
     assert first_format(file, DataSettings()) is None
     assert first_format(file, DataSettings(format="text")) == "text"
-
-
-def test_the_first_problem_is_raised_where_none_may_be(tmp_path: Path) -> None:
-    file = tmp_path / "rows"
-    file.write_bytes(GOOD + b"oops\n" + GOOD)
-    rows = good_rows(file, DataSettings())
-    assert next(rows) == pair(1)
-    with pytest.raises(RowRejected) as refused:
-        next(rows)
-    assert (refused.value.problem, refused.value.line) == ("broken_json", 2)
-    file.write_bytes(b"")
-    with pytest.raises(RowRejected) as refused:
-        list(good_rows(file, DataSettings()))
-    assert (refused.value.problem, refused.value.line) == ("empty_file", None)
