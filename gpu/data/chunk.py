@@ -20,7 +20,7 @@ from events.settings import JobSettings
 from gpu.crashpoints import reached
 from gpu.data import quality, rows
 from gpu.data.encode import Encoder, Encoding
-from gpu.data.examine import Fate, Outcome
+from gpu.data.examine import SKETCHED_ROWS, Fate, Outcome
 from gpu.data.example import BadRow, Problem, Row
 from gpu.data.problems import weight_of
 from gpu.data.quality import Identity
@@ -42,6 +42,8 @@ class Chunk(Struct, frozen=True, array_like=True):
     """Records of a file, one after the other."""
 
     records: list[Record]
+    sketched: bool = True
+    """Whether its rows are among those that nearly equal ones are looked for in."""
 
     @property
     def first(self) -> int:
@@ -60,7 +62,7 @@ class Chunks:
 
     def __iter__(self) -> Iterator[Chunk]:
         """Raises OSError."""
-        size, taken = 0, list[Record]()
+        size, before, taken = 0, 0, list[Record]()
         for record in records(self._path, plain_text=self._plain_text):
             if isinstance(record, Problem):
                 self.problem = record
@@ -68,10 +70,10 @@ class Chunks:
             taken.append(record)
             size += len(record.raw) or PARQUET_ROW_BYTES
             if size >= self._chunk_bytes:
-                yield Chunk(taken)
-                size, taken = 0, []
+                yield Chunk(taken, before < SKETCHED_ROWS)
+                size, before, taken = 0, before + len(taken), []
         if taken:
-            yield Chunk(taken)
+            yield Chunk(taken, before < SKETCHED_ROWS)
 
 
 class Looked(Struct, frozen=True, array_like=True):
@@ -194,7 +196,7 @@ class Look:
         seen = [self._read(record) for record in chunk.records]
         good = [each.row for each in seen if each.row is not None and not each.problems]
         encodings = iter(self._encoder.encode_many(good))
-        made = _Columns(self._sketches)
+        made = _Columns(self._sketches and chunk.sketched)
         for each in seen:
             encoding = next(encodings) if each.row is not None and not each.problems else Encoding()
             problems = (encoding.problem,) if encoding.problem is not None else each.problems

@@ -26,9 +26,8 @@ _WHOLE = "Each line must be one whole JSON object. Correct the line or remove it
 def read(path: Path, settings: DataSettings, tolerated: Container[str] = WARNED) -> Iterator[Row | BadRow | Problem]:
     """The rows of the file at `path`, good and bad, in its order.
 
-    A Problem is one of the file as a whole; it comes last, and the file should be refused. `tolerated`: names of problems
-    that do not make a row bad, where a row can be made at all.
-    Raises OSError.
+    A Problem is one of the file as a whole; it comes last, and the file should be refused. `tolerated`: names of
+    problems that do not make a row bad, where a row can be made at all. Raises OSError.
     """
     form = named_format(settings)
     empty = True

@@ -104,6 +104,16 @@ def test_rows_are_left_out_with_all_their_pieces() -> None:
     assert found.without([]) is found
 
 
+def test_only_the_first_rows_are_sketched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the file: it is the dearest thing that is done to a row."""
+    monkeypatch.setattr("gpu.data.chunk.SKETCHED_ROWS", 10)
+    how = settings(CheckSettings())
+    found = [look(how)(each) for each in Chunks(file, how, 600)]
+    rows = sum(len(each.fates) for each in found if each.sketches)
+    assert 10 <= rows < 20
+    assert [bool(each.sketches) for each in found] == sorted((bool(each.sketches) for each in found), reverse=True)
+
+
 def test_a_fault_of_the_file_comes_behind_its_records(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(b'[{"text": "a"}, {"text": ')
     chunks = Chunks(tmp_path / "cut", settings())
