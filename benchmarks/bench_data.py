@@ -86,7 +86,7 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     """Prepare the job as the worker does."""
     import numpy as np
 
-    from events.settings import DataSettings, JobSettings, ModelSettings
+    from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
     from gpu.data.cache import token_cache
     from gpu.data.encode import tokenizer_sha256
     from gpu.data.prepare import prepare
@@ -95,14 +95,18 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     from gpu.tokenizer import load_tokenizer
     from tests.gpu.helpers import FakeDesk
 
-    settings = JobSettings(model=ModelSettings(path="model"), data=DataSettings(prompt="question", completion="answer"))
+    settings = JobSettings(
+        model=ModelSettings(path="model"),
+        data=DataSettings(prompt="question", completion="answer"),
+        checks=CheckSettings(diversity="warn"),  # the rows are repeated, which would refuse them
+    )
     tokenizer, desk = load_tokenizer(settings.model, home), FakeDesk()
     began = time.perf_counter()
     how = preparation(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
-    prepared = prepare(home / "data" / f"{job}.jsonl", job, settings, how, desk, Pulse(desk, 1))
+    prepared = prepare(home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, desk, Pulse(desk, 1))
     seconds = time.perf_counter() - began
     again = time.perf_counter()
-    prepare(home / "data" / f"{job}.jsonl", job, settings, how, desk, Pulse(desk, 1))
+    prepare(home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, desk, Pulse(desk, 1))
     lengths = prepared.tokens.lengths()[prepared.batches.order(1)]
     whole = lengths[: len(lengths) // 4 * 4].reshape(-1, 4)
     by_chance = 1 - whole.sum(dtype=np.int64) / (whole.max(axis=1).sum(dtype=np.int64) * 4)
