@@ -362,7 +362,7 @@ def _row(part: Part) -> list[str]:
     return [
         f"{part.global_from + 1}-{part.global_to}",
         part.name,
-        str(part.plan.rows),
+        f"{part.plan.rows}{f' ({part.plan.replayed_rows} earlier)' if part.plan.replayed_rows else ''}",
         f"{part.step_from + 1}-{part.step_to} of {part.plan.steps_total}",
         f"{epochs} of {part.plan.epochs}",
         ", ".join(map(str, part.attempts)),
