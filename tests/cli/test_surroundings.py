@@ -11,12 +11,13 @@ import pytest
 from cli.home import Home
 from cli.inbox import Inbox
 from cli.surroundings import Machine
+from events.settings import LogSettings
 
 
 def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
     """watchdog says so, from its own thread; the daemon need not poll for it."""
     machine, inbox = Machine(home), Inbox(home)
-    with machine.entered(inbox, lambda: None):
+    with machine.entered(inbox, lambda: None, LogSettings()):
         (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
         began = time.monotonic()
         while not inbox.was_heard():
@@ -29,7 +30,7 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
 def test_a_signal_ends_the_wait(home: Home) -> None:
     """Ctrl-C need not wait for the next turn."""
     machine, signals = Machine(home), list[bool]()
-    with machine.entered(Inbox(home), lambda: signals.append(True)):
+    with machine.entered(Inbox(home), lambda: signals.append(True), LogSettings()):
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         machine.wait(30.0)
@@ -39,5 +40,8 @@ def test_a_signal_ends_the_wait(home: Home) -> None:
 
 def test_what_fails_in_the_block_is_what_is_raised(home: Home) -> None:
     """Ending the watch does not stand in front of the error that ended it."""
-    with pytest.raises(ValueError, match="the real one"), Machine(home).entered(Inbox(home), lambda: None):
+    with (
+        pytest.raises(ValueError, match="the real one"),
+        Machine(home).entered(Inbox(home), lambda: None, LogSettings()),
+    ):
         raise ValueError("the real one")
