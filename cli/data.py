@@ -42,6 +42,41 @@ def check(
         raise typer.Exit(REFUSED)
 
 
+@app.command()
+def report(
+    file: Annotated[str, typer.Argument(help="Its name, or the first digits of its job's id.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what was found in a file when it was prepared."""
+    show_report(find_home(home), file, json=json)
+
+
+def show_report(home: Home, wanted: str, *, json: bool) -> None:
+    """`keepstep data report`. Raises UserError if there is none."""
+    import msgspec
+
+    from cli.terminal import print_json
+    from gpu.data.report import Report
+
+    found: list[Report] = []
+    for path in sorted(home.reports.glob("*.json")):
+        try:
+            one = msgspec.json.decode(path.read_bytes(), type=Report)
+        except (OSError, msgspec.MsgspecError):
+            continue  # of an earlier keepstep; the next preparation of that file writes it anew
+        if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
+            found.append(one)
+    if not found:
+        advice = "`keepstep data check FILE` looks at any file"
+        raise UserError(f"no file that was prepared is called {wanted!r}", advice)
+    if json:
+        print_json([msgspec.to_builtins(each) for each in found])
+    else:
+        for each in found:
+            show(each)
+
+
 def check_files(files: Sequence[Path], model: str | None, home_option: Path | None, *, json: bool) -> bool:
     """`keepstep data check`: whether all of them are good. Raises UserError."""
     import msgspec

@@ -76,8 +76,8 @@ class Narrator:
                     (plan.held_out_rows, "held out"),
                     (plan.replayed_rows, "of them of earlier files"),
                 )
-                found = f"\n          look at {', '.join(plan.warnings)} in reports/{event.job}.json"
-                warned = found if plan.warnings else ""
+                report = f"`keepstep data report {event.job[:12]}`"
+                warned = f"\nlook at {', '.join(plan.warnings)}: {report}" if plan.warnings else ""
                 said = "".join(f", {count} {what}" for count, what in counts if count)
                 return (
                     f"{self._name(event.job)}: {plan.rows} rows{said}, {plan.tokens} tokens "

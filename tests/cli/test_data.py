@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cli.config import Config, config_text
-from cli.data import check_files
+from cli.data import check_files, show_report
 from cli.errors import UserError
 from cli.home import Home
 from events.settings import DataSettings, JobSettings, ModelSettings
+from gpu.data.examine import Examination, FileFacts
 from tests.cli.test_checkpoints import keepstep
 from tests.fakes.tiny_model import make_rows, make_tokenizer
 
@@ -84,3 +85,20 @@ def test_a_model_that_is_not_there_is_named(home: Home, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(make_rows(1))
     with pytest.raises(UserError, match="the files could not be checked: there is no model at"):
         check_files([tmp_path / "a"], "/nowhere/at/all", home.root, json=False)
+
+
+def test_the_report_of_a_file_that_was_prepared_is_shown_again(home: Home) -> None:
+    """By its name, or by the first digits of its hash; what cannot be read is passed over."""
+    examination = Examination(JobSettings(model=ModelSettings(path="m")))
+    file = FileFacts("a.jsonl", "ab" * 32, 9, "JSON Lines", "text")
+    made = examination.report(file, learned=0, tokens=0, trained_tokens=0)
+    (home.reports / f"{'ab' * 32}.json").write_bytes(made.encode())
+    (home.reports / f"{'cd' * 32}.json").write_bytes(b"{}")
+    for name in ("a.jsonl", "ababab"):
+        code, told = keepstep(home, "data", "report", name)
+        assert code == 0
+        assert "a.jsonl  (JSON Lines of text" in told
+        assert "empty_file" in told
+    assert json.loads(keepstep(home, "data", "report", "a.jsonl", "--json")[1])[0]["verdict"] == "refused"
+    with pytest.raises(UserError, match="no file that was prepared is called 'b'"):
+        show_report(home, "b", json=False)
