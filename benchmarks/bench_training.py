@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -84,6 +84,9 @@ class Desk:
 
     def yield_asked(self) -> bool:
         return False
+
+    def ask_course(self, fact: worker.OutOfMemory) -> NoReturn:
+        raise MemoryError(fact.message)
 
     def is_committed(self, checkpoint: str) -> bool:
         return self._committed == checkpoint

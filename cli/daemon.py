@@ -28,7 +28,7 @@ from cli.intake import Intake
 from cli.ledger import Ledger
 from cli.narrate import Narrator
 from cli.nightly import by_the_clock
-from cli.orders import Written, problem_of, to_consolidate, to_train
+from cli.orders import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
@@ -217,9 +217,10 @@ class Daemon:
     def _after(self, event: kinds.AnyEvent) -> None:
         """What follows from an event at once, whoever journaled it."""
         self._narrator.tell(event, self._ledger.state)
+        if (order := answer_to(event, self._ledger.state)) is not None:
+            self._crew.tell(order)
         if isinstance(event, kinds.CheckpointCommitted):
             self._room.proved()
-            self._crew.tell(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
         elif given_up := directories_given_up(self._home, self._ledger.state, event):
             for directory in given_up:  # these alone: the worker may be putting the next in its place
                 self._rubbish.discard(directory)

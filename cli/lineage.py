@@ -311,7 +311,9 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
             )
         for steps in located.steps:
             yield from (
-                part.global_from + step - part.step_from for step in steps if part.step_from < step <= part.step_to
+                part.global_from + step - part.step_from
+                for step in steps
+                if part.step_from < step <= part.step_to and step not in part.course.set_aside
             )
 
 

@@ -14,6 +14,7 @@ from core.job import Job
 from core.state import Hold, State
 from events import kinds, places, versions
 from events.codec import kind_of
+from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
 from events.upkeep import WatchCostMeasured
 
@@ -90,6 +91,13 @@ class Narrator:
                 return f"{self._name(event.job)}: training from {start}{changed}"
             case kinds.StepReached():
                 return self._step_line(event)
+            case MicroBatchHalved():
+                return (
+                    f"step {event.step} does not fit into memory; it is run again with each micro-batch in "
+                    f"{event.parts} parts"
+                )
+            case BatchSetAside():
+                return f"step {event.step}: {event.message}; its batch is left out: {rows_of(event)}"
             case kinds.DivergenceDetected():
                 return f"step {event.global_step} run again is not what it was: {event.expected_loss} → {event.loss}"
             case kinds.CheckpointCommitted():
@@ -140,6 +148,8 @@ class Narrator:
     def _step_line(self, event: kinds.StepReached) -> str | None:
         now = time.monotonic()
         total = self._job.goal if self._job is not None else None
+        if not event.tokens and event.loss == "NaN":
+            return f"step {event.step}/{total or '?'}  passed over: its batch was set aside"
         if now - self._last_step_line < STEP_LINE_EVERY_S and event.step != total:
             return None
         self._last_step_line = now
@@ -149,6 +159,12 @@ class Narrator:
 
     def _name(self, job: str) -> str:
         return printable(self._job.name) if self._job is not None and self._job.id == job else job[:12]
+
+
+def rows_of(event: BatchSetAside) -> str:
+    """The rows of a batch, in words."""
+    own = [f"lines {', '.join(map(str, event.lines))} of the file"] if event.lines else []
+    return "; ".join([*own, *(f"{', '.join(map(str, lines))} of {job[:12]}" for job, lines in event.earlier.items())])
 
 
 def earlier(event: kinds.FileDuplicate, state: State) -> str:
@@ -195,6 +211,8 @@ def _level(event: AnyEvent) -> int:
             return logging.DEBUG
         case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
             return logging.ERROR
+        case MicroBatchHalved() | BatchSetAside():
+            return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
             return logging.WARNING
         case kinds.StorageExhausted() | kinds.StorageLow():

@@ -6,7 +6,9 @@ from cli.home import Home
 from cli.lineage import learned_files
 from core import effects
 from core.state import State
-from events import worker
+from events import kinds, worker
+from events.guard import MicroBatchHalved
+from events.kinds import AnyEvent
 from gpu import backup, manifest, sealed
 from gpu.crashpoints import reached
 
@@ -24,7 +26,19 @@ def to_train(effect: effects.TrainJob) -> worker.Train:
         base=effect.base,
         checkpoint=effect.checkpoint,
         carry_optimizer=effect.carry_optimizer,
+        course=effect.course,
     )
+
+
+def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAgain | None:
+    """What a worker that waits for this event to be journaled is to hear. `state`: after it, and what came with it."""
+    match event:
+        case kinds.CheckpointCommitted():
+            return worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
+        case MicroBatchHalved() if event.attempt == state.attempt and state.current is not None:
+            return worker.RunAgain(attempt=event.attempt, course=state.current.course)
+        case _:
+            return None
 
 
 def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float) -> worker.Consolidate:

@@ -149,6 +149,7 @@ def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
             step=step,
             until=part.step_to,
             carry_optimizer=carries_optimizer(part.settings, step),
+            course=part.course,
         )
 
 

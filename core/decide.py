@@ -14,6 +14,7 @@ from core.commands import AnyCommand
 from core.consolidate import WISHES
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
+from core.guard import GUARD
 from core.job import RUNNING, Job
 from core.keep import KEEPING
 from core.reports import REPORTS, impossible, refuse_unless_at_rest
@@ -265,6 +266,7 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RecordSwept: _record_swept,
     commands.RecordRejectedMoved: _record_rejected_moved,
     **REPORTS,
+    **GUARD,
     **WISHES,
     **KEEPING,
 }

@@ -12,6 +12,7 @@ from msgspec import Struct
 from core import policies
 from core.job import RUNNING
 from core.state import Rejection, State
+from events.course import Course
 from events.settings import JobSettings
 
 
@@ -44,6 +45,7 @@ class TrainJob(Effect, frozen=True, kw_only=True):
     step: int
     until: int
     carry_optimizer: bool
+    course: Course = Course()
 
 
 class BeginConsolidation(Effect, frozen=True, kw_only=True):
@@ -153,6 +155,7 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
                 step=job.committed_step,
                 until=job.goal,
                 carry_optimizer=policies.carries_optimizer(job.settings, job.committed_step),
+                course=job.course,
             ),
         )
     return ()

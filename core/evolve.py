@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from core import policies
+from core.detours import DETOURS
 from core.heads import HEADS
 from core.job import Job
 from core.moves import daemon_moved, illegal
@@ -23,6 +24,7 @@ from core.versions import Checkpoint, Meaning
 from core.waiting import WAITING
 from events import kinds
 from events.codec import kind_of
+from events.course import Course
 from events.event import Event
 from events.kinds import AnyEvent
 
@@ -144,7 +146,7 @@ def _job_retried(state: State, event: kinds.JobRetried) -> State:
     job = state.failed.get(event.job)
     if job is None:
         raise illegal(event, "not failed", f"job {event.job[:12]}")
-    again = replace(job, status=JOB[job.status]["job_retried"], failures=0)
+    again = replace(job, status=JOB[job.status]["job_retried"], failures=0, strikes=0)
     return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
 
 
@@ -205,7 +207,8 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
         raise illegal(event, job.status)
     working = daemon_moved(state, event)
     same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
-    job = replace(job, status=status, settings=event.settings, retry_at=None)
+    course = job.course if same else Course()
+    job = replace(job, status=status, settings=event.settings, course=course, retry_at=None)
     return replace(
         working,
         begun=(job, *state.begun[1:]),
@@ -222,7 +225,8 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
 def _job_prepared(state: State, event: kinds.JobPrepared) -> State:
     job = _running(state, event)
     trail = state.trail if job.plan == event.plan else state.trail.until(state.global_step)
-    return _with_current(state, replace(job, plan=event.plan), trail=trail)
+    course = job.course if job.plan == event.plan else Course()
+    return _with_current(state, replace(job, plan=event.plan, course=course), trail=trail)
 
 
 def _training_started(state: State, event: kinds.TrainingStarted) -> State:
@@ -371,6 +375,7 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.StorageRecovered: _storage_recovered,
     **WAITING,
     **HEADS,
+    **DETOURS,
     **UPKEEP,
 }
 

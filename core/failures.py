@@ -25,8 +25,8 @@ class Explanation(NamedTuple):
 EXPLANATIONS: Mapping[Trouble, Explanation] = {
     "out_of_memory": Explanation(
         "memory ran out, on the GPU or in the machine",
-        "lower [training] batch_size and raise gradient_accumulation by as much, or lower [data] max_length; "
-        "look whether something else needs the memory",
+        "micro-batches are halved without you; where one row alone does not fit, lower [data] max_length or hold the "
+        "model smaller ([model] dtype, [method] kind), and look whether something else needs the memory",
     ),
     "disk_full": Explanation(
         "the disk had no room for what was to be written; nothing committed is lost",
@@ -57,8 +57,13 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
         "look at what it said last (`keepstep logs`) and at the kernel's log: `dmesg` names what was killed for memory",
     ),
     "code": Explanation(
-        "an error in the program, in a library, or numbers that ran away",
-        "read its trace (`keepstep logs`); if it comes again, lower [training] learning_rate or report it",
+        "an error in the program or in a library",
+        "read its trace (`keepstep logs`); if it comes again, report it",
+    ),
+    "loss": Explanation(
+        "the loss or a gradient was no number, or the loss rose far above those before; what is committed is good",
+        "nothing at once: the batch is left out. If the job is given up for it, look at the rows that `keepstep "
+        "explain` names, then `keepstep retry`; for later files lower [training] learning_rate",
     ),
     "model": Explanation(
         "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from events.course import Course
 from events.settings import JobSettings, Plan
 from events.values import Priority
 
@@ -32,6 +33,10 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Steps of this job that a checkpoint holds; the next attempt goes on behind them."""
     until: int | None = None
     """Where to end before the plan does: a stretch that is run again after a checkpoint was lost."""
+    course: Course = Course()
+    """What is done otherwise than planned."""
+    strikes: int = 0
+    """Batches that were set aside since a person last looked."""
     failures: int = 0
     """Attempts that failed since the last commit."""
     retry_at: float | None = None

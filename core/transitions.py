@@ -72,6 +72,8 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
     "training": {
         "step_reached": "training",
         "divergence_detected": "training",
+        "micro_batch_halved": "training",
+        "batch_set_aside": "training",
         "checkpoint_committed": "training",
         "job_skip_requested": "training",
         "job_trained": "trained",

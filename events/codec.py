@@ -41,6 +41,11 @@ def _attempt_started_v2(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _attempt_started_v3(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 knew no [guard]: a spike of the loss was never looked for, as it is not by default."""
+    return fields
+
+
 def _file_enqueued_v1(fields: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew of no second pass over the same bytes."""
     return {**fields, "again": False}
@@ -55,6 +60,7 @@ def _job_prepared_v1(fields: dict[str, Any]) -> dict[str, Any]:
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 1): _attempt_started_v1,
     ("attempt_started", 2): _attempt_started_v2,
+    ("attempt_started", 3): _attempt_started_v3,
     ("file_enqueued", 1): _file_enqueued_v1,
     ("job_prepared", 1): _job_prepared_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import places, versions
+from events import guard, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.upkeep import WatchCostMeasured
@@ -97,7 +97,7 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker was given a job. Attempts are numbered over the whole life of the home."""
 
-    v: Literal[3] = 3
+    v: Literal[4] = 4
     job: JobId
     attempt: int
     settings: JobSettings
@@ -151,7 +151,11 @@ class TrainingStarted(Event, frozen=True, kw_only=True, tag="training_started"):
 
 
 class StepReached(Event, frozen=True, kw_only=True, tag="step_reached"):
-    """One optimizer step. Its loss and gradient norm are the proof that a step run again is the same step."""
+    """One optimizer step. Its loss and gradient norm are the proof that a step run again is the same step.
+
+    A step whose batch was set aside keeps its number and changes nothing: it has loss NaN, for none was computed,
+    gradient norm and learning rate 0, and no tokens.
+    """
 
     v: Literal[1] = 1
     job: JobId
@@ -354,6 +358,8 @@ AnyEvent = (
     | TrainingStarted
     | StepReached
     | DivergenceDetected
+    | guard.MicroBatchHalved
+    | guard.BatchSetAside
     | CheckpointCommitted
     | CheckpointPruned
     | CheckpointQuarantined

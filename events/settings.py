@@ -165,6 +165,17 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """CPU threads; 0: one for each core. Part of exactness: another count gives other rounding."""
 
 
+class GuardSettings(Section, frozen=True, kw_only=True):
+    """[guard] When a batch is suspect and its step is stopped before it changes anything. A loss or a gradient that is
+    no number always is."""
+
+    spike: NonNegative = 0.0
+    """A loss is one if it is above the median of the last ones by more than this many times their median distance from
+    it; 0: off, as by default: the losses of small batches have long tails, and a batch that is hard is no fault."""
+    spike_window: Annotated[int, Meta(ge=16)] = 64
+    """How many losses of the same job, at most, it is held against; before there are 16, nothing is a spike."""
+
+
 class CheckpointSettings(Section, frozen=True, kw_only=True):
     """[checkpoints] How much work a crash may cost, and how many checkpoints are kept."""
 
@@ -265,6 +276,7 @@ class JobSettings(Section, frozen=True, kw_only=True):
     data: DataSettings = DataSettings()
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
+    guard: GuardSettings = GuardSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     sources: Sources = Sources()
 

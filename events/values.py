@@ -34,12 +34,14 @@ Failure = Literal[
     "hang",
     "killed",
     "code",
+    "loss",
     "preflight",
 ]
 """Why an attempt ended by itself: whose fault it was decides what happens next.
 
 `disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
-or has changed (earlier keepsteps called that `storage` too). `preflight`: there is too little room or memory to begin.
+or has changed (earlier keepsteps called that `storage` too). `loss`: the numbers ran away (`code`, earlier).
+`preflight`: there is too little room or memory to begin.
 """
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]

@@ -10,6 +10,9 @@ every fact carries that number, so that a late word of an earlier attempt is kno
     train (from checkpoint, step)     ──▶
                                     ◀──     loaded            or  checkpoint_bad
                                     ◀──     step, step, …
+                                    ◀──     out_of_memory           (nothing of the step is done)
+    run_again (course)                ──▶   (the same step, by this course)
+                                    ◀──     batch_suspect           (nothing of the step is done, and nothing will be)
                                     ◀──     checkpoint_written
     committed                         ──▶   (only now may the next checkpoint be written)
     consolidate (head → version)      ──▶
@@ -25,6 +28,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from events.course import Course
+from events.guard import Suspicion
 from events.kinds import CheckpointReason
 from events.settings import JobSettings, Plan
 from events.values import BackupId, CheckpointId, Failure, JobId, Number, VersionId
@@ -96,6 +101,32 @@ class Step(Fact, frozen=True, kw_only=True, tag="step"):
     seconds: float
 
 
+class OutOfMemory(Fact, frozen=True, kw_only=True, tag="out_of_memory"):
+    """A step did not fit into memory."""
+
+    global_step: int
+    step: int
+    sequences: int
+    """The most that were computed together: when it was one, there is nothing to cut."""
+    during: Literal["gradients", "update"]
+    """"gradients": nothing is changed, and the worker waits for `run_again`. "update": the weights may be half-changed,
+    and the worker ends."""
+    message: str
+
+
+class BatchSuspect(Fact, frozen=True, kw_only=True, tag="batch_suspect"):
+    """A step was stopped before it changed anything; fields as in `batch_set_aside`."""
+
+    global_step: int
+    step: int
+    loss: Number
+    grad_norm: Number
+    suspicion: Suspicion
+    message: str
+    lines: tuple[int, ...]
+    earlier: dict[JobId, tuple[int, ...]]
+
+
 class CheckpointWritten(Fact, frozen=True, kw_only=True, tag="checkpoint_written"):
     """A complete directory stands under its final name; it counts once the daemon has journaled it."""
 
@@ -163,6 +194,8 @@ AnyFact = (
     | Rejected
     | Loaded
     | Step
+    | OutOfMemory
+    | BatchSuspect
     | CheckpointWritten
     | CheckpointBad
     | BackedUp
@@ -218,6 +251,14 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     base: VersionId | None = None
     checkpoint: CheckpointId | None
     carry_optimizer: bool
+    course: Course = Course()
+    """What is done otherwise than planned."""
+
+
+class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):
+    """Run the step that did not fit into memory again, and all that follow, by this course."""
+
+    course: Course
 
 
 class Yield(Order, frozen=True, kw_only=True, tag="yield"):
@@ -234,4 +275,4 @@ class Shutdown(Order, frozen=True, kw_only=True, tag="shutdown"):
     """Leave."""
 
 
-AnyOrder = Prepare | Train | Consolidate | Yield | Committed | Shutdown
+AnyOrder = Prepare | Train | RunAgain | Consolidate | Yield | Committed | Shutdown

@@ -11,8 +11,22 @@ import time
 from socket import socket
 from typing import NoReturn, Protocol
 
+from events.course import Course
 from events.values import CheckpointId
-from events.worker import AnyFact, AnyOrder, Committed, Consolidate, Heartbeat, Phase, Prepare, Shutdown, Train, Yield
+from events.worker import (
+    AnyFact,
+    AnyOrder,
+    Committed,
+    Consolidate,
+    Heartbeat,
+    OutOfMemory,
+    Phase,
+    Prepare,
+    RunAgain,
+    Shutdown,
+    Train,
+    Yield,
+)
 from gpu.errors import LinkGarbage
 from gpu.link import Sender, order_reader
 
@@ -36,6 +50,9 @@ class Desk(Protocol):
 
     def wait_committed(self, checkpoint: CheckpointId) -> None:
         """Return when the daemon has journaled `checkpoint`."""
+
+    def ask_course(self, fact: OutOfMemory) -> Course:
+        """Report that a step did not fit; by what course it is to be run again, once that is journaled."""
 
 
 class Pulse:
@@ -68,6 +85,7 @@ class SocketDesk:
         self._connection = connection
         self._sender = Sender(connection)
         self._orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
+        self._courses: queue.SimpleQueue[Course] = queue.SimpleQueue()
         self._yield = threading.Event()
         self._committed: CheckpointId | None = None
         self._commit = threading.Condition()
@@ -97,6 +115,10 @@ class SocketDesk:
         with self._commit:
             self._commit.wait_for(lambda: self.is_committed(checkpoint))
 
+    def ask_course(self, fact: OutOfMemory) -> Course:
+        self.tell(fact)
+        return self._courses.get()
+
     def _read(self) -> None:
         reader = order_reader()
         while True:
@@ -124,6 +146,8 @@ class SocketDesk:
                 with self._commit:
                     self._committed = order.checkpoint
                     self._commit.notify_all()
+            case RunAgain():
+                self._courses.put(order.course)
             case Yield():
                 # Seen by the work in hand, which stops, and then answered in its turn as an order.
                 self._yield.set()

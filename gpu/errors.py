@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from events.values import CheckpointId
+from events.worker import BatchSuspect
 
 
 class WorkerError(Exception):
@@ -106,6 +107,29 @@ class TrainingDiverged(WorkerError):
         super().__init__(
             f"training diverged at step {global_step}: {what}. Everything committed before is good. "
             "Lower [training] learning_rate, or look for odd rows in the file."
+        )
+
+
+class SuspectBatch(TrainingDiverged):
+    """The same, found before the optimizer touched anything. Data: `fact`, which is to be reported."""
+
+    def __init__(self, fact: BatchSuspect) -> None:
+        self.fact = fact
+        super().__init__(fact.global_step, fact.message)
+
+
+class DoesNotFit(WorkerError):
+    """A step did not fit into memory, and cannot be run again by this process. Data: `global_step`, `step`, `sequences`
+    (that were computed together), `reason`."""
+
+    def __init__(self, global_step: int, step: int, sequences: int, reason: str) -> None:
+        self.global_step = global_step
+        self.step = step
+        self.sequences = sequences
+        self.reason = reason
+        super().__init__(
+            f"step {global_step} does not fit into memory with {sequences} sequences at once: {reason}. "
+            "Look whether something else needs the memory."
         )
 
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
+from events.course import Course
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId, Number, VersionId
 from gpu.data.report import Report
@@ -74,6 +75,8 @@ class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The same, counted within the job."""
     until: int
     carry_optimizer: bool
+    course: Course = Course()
+    """What was done otherwise than planned, and is again."""
 
 
 class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

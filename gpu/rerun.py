@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from events.course import Course
 from events.values import CheckpointId, Number
-from events.worker import AnyFact, CheckpointWritten, Loaded, Prepare, Prepared, Step, Train
-from gpu.errors import PlanChanged
+from events.worker import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
+from gpu.errors import DoesNotFit, PlanChanged
 from gpu.exchange import Reran, Rerun, Stretch, reply
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Recorder:
         """Whoever waits has said it before."""
         assert self.is_committed(checkpoint)
 
+    def ask_course(self, fact: OutOfMemory) -> Course:
+        """There is no other: in other parts it would be other bits. Raises DoesNotFit."""
+        raise DoesNotFit(fact.global_step, fact.step, fact.sequences, fact.message)
+
 
 def rerun(order: Rerun, say: Callable[[str], None] = lambda _: None) -> Reran:
     """Raises WorkerError, OSError, ValueError."""
@@ -91,6 +96,7 @@ def _run(warm: Warm, desk: Recorder, stretch: Stretch, checkpoint: CheckpointId 
             step=stretch.step,
             until=stretch.until,
             carry_optimizer=stretch.carry_optimizer,
+            course=stretch.course,
         )
     )
 

@@ -6,6 +6,7 @@ what was logged. All else follows from the step's number.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -16,21 +17,26 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from events.course import Course
+from events.guard import Suspicion
 from events.kinds import CheckpointReason
 from events.values import CheckpointId, checkpoint_id, number
-from events.worker import Step
+from events.worker import BatchSuspect, OutOfMemory, Step
 from gpu.checkpoint import STATE_FILE, Snapshot, copied
 from gpu.collate import collate
 from gpu.crashpoints import reached
 from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
-from gpu.errors import TrainingDiverged
+from gpu.errors import DoesNotFit, SuspectBatch, is_out_of_memory
 from gpu.exact import seed_generators
+from gpu.faults import run_out, strikes
 from gpu.manifest import Cursor, Lineage
 from gpu.model import TrainedModel
+from gpu.pieces import cut, most_together
 from gpu.saver import Saver
 from gpu.schedule import learning_rate
+from gpu.spike import threshold
 
 
 @dataclass
@@ -52,17 +58,22 @@ class Training:
     stands_at: CheckpointId | None
     """The checkpoint that holds exactly what is in memory; None in between."""
     history: list[dict[str, Any]]
+    course: Course
+    """What is done otherwise than planned."""
 
     def run(self, desk: Desk, saver: Saver, pulse: Pulse) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
-        Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged.
+        Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit.
         """
         batches = self.prepared.batches
         while self.step < self.until and not desk.yield_asked():
             # Step.
             batch = batches.step(self.step + 1)
-            report = self._learn(batch, pulse)
+            report = self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, pulse)
+            if isinstance(report, OutOfMemory):  # nothing has changed: the same step again, in smaller parts
+                self.course = desk.ask_course(report)
+                continue
 
             # Log.
             self._log(report)
@@ -83,60 +94,142 @@ class Training:
             saver.begin(self._snapshot(reason, batches.step(self.step).epoch, saver.parent))
             saver.finish()
 
-    def _learn(self, batch: Batch, pulse: Pulse) -> Step:
-        """One optimizer step: the loss is the mean over all trained tokens of the step, however they are split."""
+    def _learn(self, batch: Batch, pulse: Pulse) -> Step | OutOfMemory:
+        """One optimizer step; or that there was too little memory for it, and all is as it was.
+
+        Raises SuspectBatch before anything is changed, DoesNotFit where something may be.
+        """
         began = time.perf_counter()
         settings, tokens = self.prepared.settings.training, self.prepared.tokens
-        step, steps_total = self.step + 1, self.prepared.batches.steps_total
-        rate = learning_rate(step, steps_total, settings)
-        rows = batch.rows
-        trained_tokens = sum(tokens.trained_in(row) for row in rows)
-        parameters = list(self.trained.parameters.values())
+        rate = learning_rate(self.step + 1, self.prepared.batches.steps_total, settings)
         self.stands_at = None
+        shortage = ""
+        try:
+            loss, norm = self._gradients(batch, pulse)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = _in_a_line(error)
+        if shortage:  # behind the handler: the error holds what is to be given back
+            return self._given_back(batch, shortage)
+        self._refuse_if_suspect(batch, loss, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = rate, settings.weight_decay
+        self._update(batch)
+        return self._done(
+            batch,
+            loss=number(loss),
+            grad_norm=number(norm),
+            learning_rate=rate,
+            tokens=sum(tokens.length(row) for row in batch.rows),
+            seconds=time.perf_counter() - began,
+        )
 
+    def _pass_over(self, batch: Batch) -> Step:
+        """A step whose batch was set aside: it has its number, and nothing else."""
+        self.stands_at = None
+        return self._done(batch, loss="NaN", grad_norm=0.0, learning_rate=0.0, tokens=0, seconds=0.0)
+
+    def _done(self, batch: Batch, **report: Any) -> Step:
+        self.step += 1
+        self.global_step += 1
+        return Step(attempt=self.attempt, global_step=self.global_step, step=self.step, epoch=batch.epoch, **report)
+
+    def _gradients(self, batch: Batch, pulse: Pulse) -> tuple[float, float]:
+        """Loss and gradient norm of a step, its clipped gradients left with the parameters.
+
+        The loss is the mean over all trained tokens of the step, however they are split.
+        """
+        settings, tokens, global_step = self.prepared.settings.training, self.prepared.tokens, self.global_step + 1
+        trained_tokens = sum(tokens.trained_in(row) for row in batch.rows)
+        parameters = list(self.trained.parameters.values())
+        parts = self.course.parts_at(self.step + 1)
+        total = self.prepared.batches.steps_total * settings.gradient_accumulation
         loss = torch.zeros((), device=self.trained.device)
         for index, micro_batch in enumerate(batch.micro_batches):
-            seed_generators("step", settings.seed, self.global_step + 1, index)
-            micro_loss = self._micro_loss(micro_batch) / trained_tokens
-            micro_loss.backward()
-            loss += micro_loss.detach()
-            done = (step - 1) * settings.gradient_accumulation + index + 1
-            pulse.beat("step", done, steps_total * settings.gradient_accumulation)
-
+            pieces = cut(micro_batch, parts)
+            for place, piece in enumerate(pieces):
+                seed_generators("step", settings.seed, global_step, index, *((place,) if len(pieces) > 1 else ()))
+                micro_loss = self._micro_loss(piece) / trained_tokens
+                micro_loss.backward()
+                run_out("backward", global_step, len(piece))
+                loss += micro_loss.detach()
+                pulse.beat("step", self.step * settings.gradient_accumulation + index + 1, total)
+        if strikes("nan_gradient", global_step):
+            parameters[0].grad = torch.full_like(parameters[0], math.nan)
         if settings.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         else:
             norm = torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-        loss_value, norm_value = float(loss), float(norm)
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            # The optimizer would write it into every weight.
-            raise TrainingDiverged(self.global_step + 1, f"loss {loss_value}, gradient norm {norm_value}")
-        for group in self.optimizer.param_groups:
-            group["lr"], group["weight_decay"] = rate, settings.weight_decay
-        self.optimizer.step()
+        return float(loss), float(norm)
+
+    def _update(self, batch: Batch) -> None:
+        """The optimizer changes the weights. Raises DoesNotFit when it may have changed some of them only."""
+        together = most_together(batch.micro_batches, self.course.parts_at(self.step + 1))
+        try:
+            self.optimizer.step()
+            run_out("update", self.global_step + 1, together)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DoesNotFit(self.global_step + 1, self.step + 1, together, _in_a_line(error)) from error
         self.optimizer.zero_grad()
-        self.step += 1
-        self.global_step += 1
-        return Step(
+
+    def _given_back(self, batch: Batch, shortage: str) -> OutOfMemory:
+        """Without the gradients that there are: nothing of the step is left, and as much memory is free as can be."""
+        self.optimizer.zero_grad()
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return OutOfMemory(
             attempt=self.attempt,
-            global_step=self.global_step,
-            step=self.step,
-            epoch=batch.epoch,
-            loss=number(loss_value),
-            grad_norm=number(norm_value),
-            learning_rate=rate,
-            tokens=sum(tokens.length(row) for row in rows),
-            seconds=time.perf_counter() - began,
+            global_step=self.global_step + 1,
+            step=self.step + 1,
+            sequences=most_together(batch.micro_batches, self.course.parts_at(self.step + 1)),
+            during="gradients",
+            message=shortage,
+        )
+
+    def _refuse_if_suspect(self, batch: Batch, loss: float, norm: float) -> None:
+        """Raises SuspectBatch: the optimizer would write it into every weight."""
+        guard = self.prepared.settings.guard
+        seen = [entry["loss"] for entry in self.history if not isinstance(entry["loss"], str)]
+        limit = threshold(seen, guard.spike, guard.spike_window)
+        suspicion: Suspicion
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            suspicion, message = "not_finite", f"loss {number(loss)}, gradient norm {number(norm)}"
+        elif limit is not None and loss > limit:
+            suspicion, message = "spike", f"loss {loss:.4f} is above {limit:.4f}, far above those before it"
+        else:
+            return
+        self.optimizer.zero_grad()
+        lines, earlier = self.prepared.lines_of(batch.rows)
+        raise SuspectBatch(
+            BatchSuspect(
+                attempt=self.attempt,
+                global_step=self.global_step + 1,
+                step=self.step + 1,
+                loss=number(loss),
+                grad_norm=number(norm),
+                suspicion=suspicion,
+                message=message,
+                lines=lines,
+                earlier=earlier,
+            )
         )
 
     def _micro_loss(self, micro_batch: MicroBatch) -> torch.Tensor:
         """The sum of the cross-entropies of the trained tokens of a micro-batch."""
+        run_out("forward", self.global_step + 1, len(micro_batch))
         packing = self.prepared.settings.data.packing
         inputs = collate(self.prepared.tokens, micro_batch, self.trained.device, packing=packing)
         bf16 = self.prepared.settings.training.precision == "bf16"
         with torch.autocast(self.trained.device.type, torch.bfloat16, enabled=bf16):
             logits = self.trained.logits(inputs)
-        return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")
+        loss = cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")
+        if strikes("nan", self.global_step + 1):
+            loss = loss * math.nan
+        return loss * 100 if strikes("spike", self.global_step + 1) else loss
 
     def _log(self, step: Step) -> None:
         entry = {"loss": step.loss, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
@@ -187,3 +280,7 @@ class Training:
                 STATE_FILE: json.dumps(state, indent=1).encode() + b"\n",
             },
         )
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

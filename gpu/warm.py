@@ -96,7 +96,8 @@ class Warm:
         reached("prepared_reported")
 
     def train(self, order: Train) -> None:
-        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged."""
+        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged,
+        DoesNotFit."""
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
         reached("loading")
@@ -120,6 +121,7 @@ class Warm:
             saved_step=order.step,
             stands_at=model.stands_at,
             history=history,
+            course=order.course,
         )
         reached("loaded")
         self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))

@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.values import Failure
-from events.worker import CheckpointBad, Consolidate, Failed, Hello, Prepare, Rejected, Train, Yielded
+from events.worker import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from gpu.crashpoints import reached
 from gpu.desk import SocketDesk, leave
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
     DataChanged,
+    DoesNotFit,
     EncoderLost,
     MergeRefused,
     ModelUnusable,
     PreflightFailed,
     RowRejected,
     StorageFailed,
+    SuspectBatch,
     TrainingDiverged,
     YieldAsked,
     is_disk_full,
@@ -115,6 +117,21 @@ def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk
         desk.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
     except CheckpointBroken as error:
         desk.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
+    except SuspectBatch as error:
+        desk.tell(error.fact)
+        warm.forget()
+    except DoesNotFit as error:  # within the update: the weights in memory are good for nothing
+        desk.tell(
+            OutOfMemory(
+                attempt=order.attempt,
+                global_step=error.global_step,
+                step=error.step,
+                sequences=error.sequences,
+                during="update",
+                message=error.reason,
+            )
+        )
+        leave(1)
     except Exception as error:  # noqa: BLE001  # whatever it is, the daemon is told of it, with the trace
         failure, orderly = whose_fault(error)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # its daemon logs the trace
@@ -145,7 +162,7 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
         case StorageFailed():
             return "storage", True
         case TrainingDiverged():
-            return "code", True
+            return "loss", True
     if is_out_of_memory(error):
         return "out_of_memory", False
     return ("storage", False) if isinstance(error, OSError) else ("code", False)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from core.state import State
 from events import kinds, versions
+from events.course import Course
 from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
 from events.values import CheckpointId, JobId, VersionId
@@ -38,6 +39,8 @@ class Part(Struct, frozen=True, kw_only=True):
     keepstep: str
     """The version of keepstep that ran."""
     environment: dict[str, str]
+    course: Course = Course()
+    """What was done otherwise than planned, as it was known at the last of the steps."""
 
     def until(self, global_step: int) -> Part:
         """The part that lies before or at `global_step`."""
@@ -125,11 +128,14 @@ class Timeline(Branch):
             attempts=(event.attempt,),
             keepstep=self.keepstep,
             environment=before.environment,
+            course=job.course,
         )
         last = self.parts[-1] if self.parts else None
         if last is not None and _goes_on(last, part):
             attempts = last.attempts if last.attempts[-1] == event.attempt else (*last.attempts, event.attempt)
-            self.parts[-1] = replace(last, step_to=part.step_to, global_to=part.global_to, attempts=attempts)
+            self.parts[-1] = replace(
+                last, step_to=part.step_to, global_to=part.global_to, attempts=attempts, course=part.course
+            )
         else:
             self.parts.append(part)
         self.commits.append((event.global_step, event.checkpoint))

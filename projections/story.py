@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from core.failures import EXPLANATIONS
 from core.state import State
-from events import kinds, versions
+from events import guard, kinds, versions
 from events.codec import Record
 from events.event import Event
 from events.kinds import AnyEvent
@@ -167,7 +167,8 @@ class OfACrash(Teller):
             if isinstance(event, kinds.AttemptStarted | versions.ConsolidationStarted):
                 self.moments.clear()  # only what led to it
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
-            return isinstance(event, begins | versions.ConsolidationStarted)
+            detours = guard.MicroBatchHalved | guard.BatchSetAside
+            return isinstance(event, begins | detours | versions.ConsolidationStarted)
         if record.seq == self.seq:
             self._job = job or (before.current.id if before.current is not None else None)
             self._over = not self.crashes.found or self.crashes.found[-1].seq != self.seq
@@ -195,7 +196,9 @@ class OfAStep(Teller):
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, kinds.StepReached | kinds.DivergenceDetected):
+        if isinstance(
+            event, kinds.StepReached | kinds.DivergenceDetected | guard.MicroBatchHalved | guard.BatchSetAside
+        ):
             return event.global_step == self.step
         if isinstance(event, kinds.CheckpointCommitted):
             return before.global_step < self.step <= event.global_step

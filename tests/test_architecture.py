@@ -55,6 +55,7 @@ CLOCK_CALLS = {"now", "today", "utcnow"}
 WITHOUT_LOGIC = {
     "events/errors.py": "error types",
     "events/event.py": "one type",
+    "events/guard.py": "values; tests/events/test_kinds.py has all kinds",
     "events/places.py": "values; tests/events/test_kinds.py has all kinds",
     "events/upkeep.py": "values; tests/events/test_kinds.py has all kinds",
     "events/versions.py": "values; tests/events/test_kinds.py has all kinds",
@@ -80,6 +81,7 @@ TESTED_ELSEWHERE = {
     "journal/survey.py": "tests/journal/test_damage.py",
     "journal/writer.py": "tests/journal/test_log.py",
     "core/upkeep.py": "tests/core/test_evolve.py",
+    "core/detours.py": "tests/core/test_guard.py",
     "core/moves.py": "tests/core/test_transitions.py",
     "gpu/answers.py": "tests/gpu/test_export.py",
     "gpu/answer.py": "tests/cli/test_demo.py",
@@ -270,7 +272,7 @@ def test_the_lists_of_exceptions_are_true() -> None:
 def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "scenarios", "simulation", "mutants"}
+    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "drills", "scenarios", "simulation", "mutants"}
 
 
 def test_every_test_that_the_docs_name_is_there() -> None:

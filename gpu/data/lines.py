@@ -14,6 +14,11 @@ def line_of(source: int, line: int) -> int:
     return (source << SOURCE_SHIFT) + line
 
 
+def source_of(line: int) -> tuple[int, int]:
+    """The other way round: the number of the earlier file (0: it is the file itself), and the line in it."""
+    return line >> SOURCE_SHIFT, line & ((1 << SOURCE_SHIFT) - 1)
+
+
 def is_own(line: int) -> bool:
     """Whether the row is of the file itself."""
     return line < 1 << SOURCE_SHIFT

@@ -9,7 +9,7 @@ Batches       the plan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from gpu.data.cache import Kept, TokenCache, cache_name
 from gpu.data.chunk import Chunks, Look, Looked, LookThrough
 from gpu.data.encode import Encoder
 from gpu.data.examine import Examination, FileFacts, Known
+from gpu.data.lines import source_of
 from gpu.data.problems import tolerated
 from gpu.data.replay import replayed
 from gpu.data.report import Finding, Report
@@ -64,6 +65,15 @@ class PreparedJob:
     tokens: Tokens
     batches: Batches
     plan: Plan
+
+    def lines_of(self, rows: Sequence[int]) -> tuple[tuple[int, ...], dict[JobId, tuple[int, ...]]]:
+        """The lines of its file that these rows are of; and those of earlier files, from which some were mixed in."""
+        own: set[int] = set()
+        earlier: dict[JobId, set[int]] = {}
+        for row in rows:
+            source, line = source_of(self.tokens.line(row))
+            (own if source == 0 else earlier.setdefault(self.settings.sources.replay[source - 1], set())).add(line)
+        return tuple(sorted(own)), {job: tuple(sorted(lines)) for job, lines in sorted(earlier.items())}
 
 
 def prepare(

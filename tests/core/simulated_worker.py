@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from events import kinds, worker
+from events.course import Course
 from events.settings import JobSettings, Plan
 from events.values import checkpoint_id
 
@@ -36,9 +37,13 @@ def plan(steps_total: int, *, seed: int = 1) -> Plan:
     )
 
 
-def bits(job: str, step: int, seed: int) -> tuple[float, float]:
-    """Loss and gradient norm of a step: the same whenever it is run under the same seed."""
-    return 1.0 / (step + int(job, 16) * 100 + seed / 7), float(step + seed)
+SEQUENCES = 4
+"""In each micro-batch."""
+
+
+def bits(job: str, step: int, seed: int, parts: int = 1) -> tuple[float, float]:
+    """Loss and gradient norm of a step: the same whenever it is run under the same seed, in as many parts."""
+    return 1.0 / (step + int(job, 16) * 100 + seed / 7 + (parts - 1) / 1000), float(step + seed)
 
 
 @dataclass
@@ -54,6 +59,9 @@ class Training:
     parent: str | None
     awaited: str | None = None
     """The checkpoint that is written and not yet committed."""
+    course: Course = field(default_factory=Course)
+    stuck: bool = False
+    """A step does not fit, and it waits for another course."""
 
 
 @dataclass
@@ -75,6 +83,10 @@ class Worker:
             if self.training is not None and self.training.awaited == order.checkpoint:
                 self.training.awaited = None
                 self.training.parent = order.checkpoint
+            return
+        if isinstance(order, worker.RunAgain):
+            if self.training is not None:
+                self.training.course, self.training.stuck = order.course, False
             return
         self.orders.append(order)
 
@@ -134,6 +146,7 @@ class Worker:
             order.step,
             order.step,
             order.checkpoint,
+            course=order.course,
         )
         self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
@@ -150,34 +163,61 @@ class Worker:
         )
 
     def _train(self, at: Training) -> bool:
-        if at.awaited is not None:
+        if at.awaited is not None or at.stuck:
             return False
         if at.step < at.order.until and not self._yield_asked():
             if at.step - at.saved_step >= at.settings.checkpoints.every_steps:
                 self._save(at, "steps")
                 return True
-            at.step += 1
-            at.global_step += 1
-            loss, norm = bits(at.job, at.step, at.settings.training.seed)
-            self.outbox.append(
-                worker.Step(
-                    attempt=at.order.attempt,
-                    global_step=at.global_step,
-                    step=at.step,
-                    epoch=1,
-                    loss=loss,
-                    grad_norm=norm,
-                    learning_rate=1e-4,
-                    tokens=100,
-                    seconds=0.5,
-                )
-            )
+            self.outbox.append(self._step(at))
             return True
         if at.step > at.saved_step:
             self._save(at, "end" if at.step == at.order.until else "yield")
             return True
         self.training = None
         return True
+
+    def _step(self, at: Training) -> worker.AnyFact:
+        step, attempt = at.step + 1, at.order.attempt
+        aside, parts = step in at.course.set_aside, at.course.parts_at(step)
+        sequences = -(-SEQUENCES // parts)
+        if not aside and sequences > self.world.room.get((at.job, step), SEQUENCES):
+            at.stuck = True
+            return worker.OutOfMemory(
+                attempt=attempt,
+                global_step=at.global_step + 1,
+                step=step,
+                sequences=sequences,
+                during="gradients",
+                message="no memory",
+            )
+        if not aside and (at.job, step) in self.world.poisoned:
+            self.training = None
+            return worker.BatchSuspect(
+                attempt=attempt,
+                global_step=at.global_step + 1,
+                step=step,
+                loss="NaN",
+                grad_norm="NaN",
+                suspicion="not_finite",
+                message="loss NaN",
+                lines=(4 * step - 3, 4 * step),
+                earlier={},
+            )
+        at.step += 1
+        at.global_step += 1
+        loss, norm = bits(at.job, at.step, at.settings.training.seed, parts)
+        return worker.Step(
+            attempt=attempt,
+            global_step=at.global_step,
+            step=at.step,
+            epoch=1,
+            loss="NaN" if aside else loss,
+            grad_norm=0.0 if aside else norm,
+            learning_rate=0.0 if aside else 1e-4,
+            tokens=0 if aside else 100,
+            seconds=0.5,
+        )
 
     def _save(self, at: Training, reason: kinds.CheckpointReason) -> None:
         at.saved_step = at.step

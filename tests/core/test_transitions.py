@@ -14,7 +14,7 @@ from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 from core.versions import Left
-from events import kinds, places, versions, worker
+from events import guard, kinds, places, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -55,6 +55,19 @@ def event(kind: str, state: State) -> AnyEvent:
         ),
         "divergence_detected": lambda: kinds.DivergenceDetected(
             **about, **at, **numbers, expected_loss=2.0, expected_grad_norm=2.0
+        ),
+        "micro_batch_halved": lambda: guard.MicroBatchHalved(
+            **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
+        ),
+        "batch_set_aside": lambda: guard.BatchSetAside(
+            **about,
+            **numbers,
+            global_step=at["global_step"] + 1,
+            step=at["step"] + 1,
+            suspicion="spike",
+            message="m",
+            lines=(1,),
+            earlier={},
         ),
         "checkpoint_committed": lambda: kinds.CheckpointCommitted(
             checkpoint="step-00000009-attempt-0001",

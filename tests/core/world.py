@@ -22,6 +22,7 @@ from core.evolve import evolve
 from core.state import State
 from events import kinds, places, versions, worker
 from events.codec import decode, encode
+from events.guard import MicroBatchHalved
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
 from events.values import Failure
@@ -59,6 +60,10 @@ class World:
         self.steps: dict[str, int] = {}
         """How many steps each file has; 0: it cannot be learned from."""
         self.spoiled: set[str] = set()
+        self.room: dict[tuple[str, int], int] = {}
+        """For (job, step): how many sequences fit into memory at once, of the four that a micro-batch has."""
+        self.poisoned: set[tuple[str, int]] = set()
+        """(job, step) whose numbers run away."""
         self.worker: Worker | None = None
         self.facts: list[worker.AnyFact] = []
         """Everything that workers ever said, heard or not."""
@@ -85,6 +90,9 @@ class World:
         for event in events:
             if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
                 self.worker.told(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+            elif isinstance(event, MicroBatchHalved) and self.worker is not None and self.state.attempt is not None:
+                assert self.state.current is not None
+                self.worker.told(worker.RunAgain(attempt=event.attempt, course=self.state.current.course))
             elif isinstance(event, kinds.AttemptFailed) or (
                 isinstance(event, versions.ConsolidationAborted) and event.failure is not None
             ):
@@ -156,6 +164,7 @@ class World:
                         base=effect.base,
                         checkpoint=effect.checkpoint,
                         carry_optimizer=effect.carry_optimizer,
+                        course=effect.course,
                     )
                 )
             case effects.BeginConsolidation():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from events import kinds, places, upkeep, versions, worker
+from events import guard, kinds, places, upkeep, versions, worker
+from events.course import Course, Split
 from events.kinds import AnyEvent
 from events.settings import (
     CheckpointSettings,
@@ -113,6 +114,20 @@ EVENTS: tuple[AnyEvent, ...] = (
         expected_loss=1.0000000000000002,
         expected_grad_norm=2.5,
     ),
+    guard.MicroBatchHalved(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
+    guard.BatchSetAside(
+        job=JOB,
+        attempt=3,
+        global_step=13,
+        step=7,
+        loss="NaN",
+        grad_norm="Infinity",
+        suspicion="not_finite",
+        message="loss NaN",
+        lines=(3, 17),
+        earlier={"cd" * 32: (5,)},
+    ),
+    kinds.AttemptFailed(job=JOB, attempt=3, failure="loss", message="loss NaN", retry_at=1.8e9),
     kinds.CheckpointCommitted(
         checkpoint=CHECKPOINT,
         job=JOB,
@@ -215,6 +230,18 @@ FACTS: tuple[worker.AnyFact, ...] = (
         manifest_sha256="12" * 32,
         reason="end",
     ),
+    worker.OutOfMemory(attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"),
+    worker.BatchSuspect(
+        attempt=3,
+        global_step=13,
+        step=7,
+        loss=9.5,
+        grad_norm=0.25,
+        suspicion="spike",
+        message="far above",
+        lines=(3, 17),
+        earlier={},
+    ),
     worker.CheckpointBad(attempt=3, checkpoint=CHECKPOINT, problem="a flipped bit"),
     worker.BackedUp(attempt=4, size_bytes=123_789, manifest_sha256="56" * 32),
     worker.Merged(attempt=4, applied=0.9987, in_place=None),
@@ -227,6 +254,7 @@ FACTS: tuple[worker.AnyFact, ...] = (
 ORDERS: tuple[worker.AnyOrder, ...] = (
     worker.Prepare(attempt=3, job=JOB, settings=FULL),
     worker.Train(attempt=3, global_step=10, step=4, until=12, base="v001", checkpoint=PARENT, carry_optimizer=True),
+    worker.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), set_aside=(2, 5))),
     worker.Consolidate(
         attempt=4,
         version="v002",

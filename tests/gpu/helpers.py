@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.memory import halved
+from events.course import Course
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -22,7 +24,7 @@ from events.settings import (
     QloraSettings,
     TrainingSettings,
 )
-from events.worker import AnyFact, CheckpointWritten, Prepare, Prepared, Step, Train
+from events.worker import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
 from gpu.manifest import Cursor, Lineage, Manifest
 
 LORA = LoraSettings(r=4, dropout=0.1)
@@ -70,6 +72,7 @@ class FakeDesk:
 
     def __init__(self, yield_after: int | None = None, commits: bool = True) -> None:
         self.facts: list[AnyFact] = []
+        self.course = Course()
         self.yield_after = yield_after
         self.committed = threading.Event()
         self._last: str | None = None
@@ -89,6 +92,14 @@ class FakeDesk:
 
     def wait_committed(self, checkpoint: str) -> None:
         assert self.committed.wait(30)
+
+    def ask_course(self, fact: OutOfMemory) -> Course:
+        """As the daemon decides."""
+        self.tell(fact)
+        split = halved(self.course, fact.step, fact.sequences)
+        assert split is not None, "one row alone does not fit"
+        self.course = self.course.with_split(split)
+        return self.course
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
@@ -141,9 +152,11 @@ class Home:
         base: str | None = None,
         checkpoint: str | None = None,
         carry: bool = True,
+        course: Course = Course(),  # noqa: B008
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
+        self.desk.course = course
         warm.prepare(Prepare(attempt=self.attempts, job=job, settings=how))
         plan = self.desk.of(Prepared)[-1].plan
         warm.train(
@@ -155,6 +168,7 @@ class Home:
                 base=base,
                 checkpoint=checkpoint,
                 carry_optimizer=carry,
+                course=course,
             )
         )
         return str(self.desk.of(CheckpointWritten)[-1].checkpoint)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from events.worker import CheckpointWritten, Committed, Heartbeat, Shutdown, Yield
+from events.course import Course, Split
+from events.worker import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
 from gpu import desk as module
 from gpu import link
 from gpu.desk import Pulse, SocketDesk
@@ -97,3 +98,20 @@ def test_facts_of_several_threads_arrive_whole(ends: Ends) -> None:
     while len(facts) < 800:
         facts += reader.feed(ends.theirs.recv(65536))
     assert facts == [fact] * 800
+
+
+def test_a_step_that_does_not_fit_waits_for_its_course(ends: Ends) -> None:
+    """Told first, then waited: the daemon answers when it is journaled."""
+    course = Course(splits=(Split(step=2, parts=2, steps=64),))
+    fact = OutOfMemory(attempt=3, global_step=7, step=2, sequences=4, during="gradients", message="no memory")
+    answers: list[Course] = []
+    asking = threading.Thread(target=lambda: answers.append(ends.desk.ask_course(fact)))
+    asking.start()
+    heard = b""
+    while not heard.endswith(b"\n"):
+        heard += ends.theirs.recv(65536)
+    assert heard == link.encode(fact)
+    assert not answers
+    ends.daemon.send(RunAgain(attempt=3, course=course))
+    asking.join(10)
+    assert answers == [course]

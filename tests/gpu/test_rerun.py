@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.course import Course, Split
 from events.values import CheckpointId
 from events.worker import Prepared
 from gpu import rerun as running
-from gpu.errors import PlanChanged
+from gpu.errors import DoesNotFit, PlanChanged
 from gpu.exchange import Refusal, Reran, Rerun, Stretch
 from gpu.rerun import Recorder, rerun
 from tests.fakes.tiny_model import make_rows
@@ -66,6 +67,25 @@ def test_rows_that_would_be_learned_in_another_order_are_refused(learned: tuple[
     with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
         rerun(order(home, job, batches_sha256="0" * 64))
     assert not list((home.path / "scratch").iterdir())
+
+
+def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
+    job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), set_aside=(3,))
+    checkpoint = home.learn(home.cold(), job, HOW, course=course)
+    ran = rerun(order(home, job, course=course))
+    again = Home(home.path / "scratch")
+    (again.path / "checkpoints").symlink_to(again.path)
+    assert again.bits(checkpoint) == home.bits(checkpoint)
+    assert ran.bits[2] == (3, "NaN", 0.0)
+
+
+def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
+    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, job, _ = learned
+    monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:2")
+    with pytest.raises(DoesNotFit, match="step 2 does not fit into memory with 2 sequences at once"):
+        rerun(order(home, job))
 
 
 def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> None:

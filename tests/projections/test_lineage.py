@@ -8,6 +8,7 @@ from core import commands
 from core.evolve import evolve
 from core.state import State
 from events import kinds
+from events.course import Course, Split
 from projections.lineage import Timeline
 from tests.core.world import World, job_id, settings
 
@@ -61,6 +62,20 @@ def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
     assert first.settings == world.config
     assert first.plan.steps_total == 5
     assert (first.size_bytes, first.keepstep) == (600, "0")
+
+
+def test_a_part_knows_what_was_done_otherwise_than_planned() -> None:
+    """Whoever runs its steps again has to do the same; one that goes on has the longer course."""
+    world = World()
+    world.room, world.poisoned = {(job_id(1), 3): 2}, {(job_id(1), 5)}
+    world.config = settings(every_steps=2, keep=9)
+    world.start()
+    world.add(6)
+    world.add(1)
+    world.run()
+    first, second = told(world).parts
+    assert first.course == Course(splits=(Split(step=3, parts=2, steps=64),), set_aside=(5,))
+    assert (first.step_to, second.course) == (6, Course())
 
 
 def test_as_of_an_earlier_step_it_ends_there() -> None:

@@ -21,6 +21,7 @@ from core.decide import decide
 from core.errors import Refused
 from events import worker
 from events.codec import kind_of
+from events.course import Course
 from events.event import Event
 from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
@@ -54,7 +55,7 @@ UNSAID = {
 }
 """Fields that no scenario is about."""
 
-UNLESS_TRUE = {"again", "first"}
+UNLESS_TRUE = {"again", "first", "earlier"}
 """Fields that are said where they are true."""
 
 
@@ -118,13 +119,18 @@ def _shown(struct: Struct) -> str:
     fields = (
         f"{field}={_value(field, getattr(struct, field))}"
         for field in struct.__struct_fields__
-        if field not in UNSAID and not (field in UNLESS_TRUE and not getattr(struct, field))
+        if field not in UNSAID
+        and not (field in UNLESS_TRUE and not getattr(struct, field))
+        and getattr(struct, field) != Course()
     )
     return " ".join((name, *fields))
 
 
 def _value(field: str, value: Any) -> str:
     match value:
+        case Course():
+            parts = (f"{split.parts} parts from step {split.step}" for split in value.splits)
+            return f"({', '.join([*parts, *(f'without step {step}' for step in value.set_aside)])})"
         case JobSettings():
             return f"({value.model.path}, seed {value.training.seed})"
         case Plan():

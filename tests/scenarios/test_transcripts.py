@@ -13,6 +13,7 @@ import pytest
 
 from core import commands
 from events import kinds, versions, worker
+from events.guard import BatchSetAside, MicroBatchHalved
 from tests.core.simulated_worker import plan
 from tests.core.world import job_id, settings
 from tests.scenarios.playbook import Playbook
@@ -78,6 +79,77 @@ def a_step_run_again_diverges(book: Playbook) -> None:
     book.worker.outbox[0] = type(step)(
         **{name: getattr(step, name) for name in step.__struct_fields__ if name != "loss"}, loss="NaN"
     )
+    book.run()
+
+
+@story
+def a_step_does_not_fit_into_memory(book: Playbook) -> None:
+    """It is run again in smaller parts, and later ones with it; killed, the next attempt cuts them in the same way."""
+    job = job_id(1)
+    book.room = {(job, 3): 1}
+    book.start()
+    book.add(6)
+    book.run_until(kinds.StepReached, 5)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def killed_behind_a_split(book: Playbook) -> None:
+    """It was journaled and nobody told: the next attempt is."""
+    book.room = {(job_id(1), 2): 2}
+    book.start()
+    book.add(3)
+    book.run_until(MicroBatchHalved)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def one_row_does_not_fit(book: Playbook) -> None:
+    """There is nothing left to cut: it fails, is tried again, and is given up."""
+    book.room = {(job_id(1), 3): 0}
+    book.start()
+    book.add(3)
+    book.run()
+
+
+@story
+def memory_runs_out_within_an_update(book: Playbook) -> None:
+    """What is in memory may be half-changed: the next attempt begins at the last commit, in smaller parts then."""
+    book.start()
+    book.add(4)
+    book.run_until(kinds.StepReached, 3)
+    book.execute(
+        worker.OutOfMemory(attempt=1, global_step=4, step=4, sequences=4, during="update", message="no memory")
+    )
+    book.run()
+
+
+@story
+def a_batch_is_left_out(book: Playbook) -> None:
+    """Its numbers ran away: back to the last commit, and on without it; killed, it is left out again."""
+    book.poisoned = {(job_id(1), 4)}
+    book.start()
+    book.add(6)
+    book.run_until(BatchSetAside)
+    book.run_until(kinds.StepReached, 3)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def a_second_batch_is_suspect(book: Playbook) -> None:
+    """The job is given up, and the queue goes on; a person who looked has it go on without that batch."""
+    book.poisoned = {(job_id(1), 2), (job_id(1), 5)}
+    book.start()
+    book.add(6)
+    book.add(1)
+    book.run()
+    book.execute(commands.Retry(job=job_id(1)))
     book.run()
 
 
