@@ -14,8 +14,8 @@ from typing import Any
 from msgspec.structs import asdict
 
 from core.job import Job
-from core.memory import halved
 from core.reports import REPORTS
+from core.splits import halved
 from core.state import State
 from events import kinds, worker
 from events.guard import BatchSetAside, MicroBatchHalved

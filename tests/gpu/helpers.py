@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.memory import halved
+from core.splits import halved
 from events.course import Course
 from events.settings import (
     CheckpointSettings,

@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import replace
 
 import gpu.train
-from core.memory import halved
+from core.splits import halved
 from events.course import Course, Split
 from events.settings import DataSettings, GuardSettings, JobSettings, LoraSettings
 from events.worker import CheckpointWritten, OutOfMemory, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.memory import FIRST_STEPS, LONGEST_STEPS, halved
+from core.splits import FIRST_STEPS, LONGEST_STEPS, halved
 from events.course import Course, Split
 
 N = FIRST_STEPS
