@@ -12,14 +12,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from core import policies
+from core.changes import CHANGES
 from core.heads import HEADS
 from core.job import Job
+from core.meaning import meaning_of
+from core.memory import MEMORY
 from core.moves import daemon_moved, illegal
 from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
 from core.transitions import ENDS_ATTEMPT, JOB
 from core.upkeep import UPKEEP
-from core.versions import Checkpoint, Meaning
+from core.versions import Checkpoint
 from core.waiting import WAITING
 from events import kinds
 from events.codec import kind_of
@@ -205,9 +208,11 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
         raise illegal(event, job.status)
     working = daemon_moved(state, event)
     same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
+    settings = state.settings if job.begun else event.settings
     job = replace(job, status=status, settings=event.settings, retry_at=None)
     return replace(
         working,
+        settings=settings,
         begun=(job, *state.begun[1:]),
         queue=state.queue if state.begun else state.queue.remove(job.id),
         attempt=event.attempt,
@@ -294,7 +299,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         committed,
         checkpoints=(*state.checkpoints, _checkpoint(event)),
         stretches=lengthened(state, committed, event),
-        meaning=Meaning(job.settings.model, job.settings.method),
+        meaning=meaning_of(job.settings, job.plan),
     )
 
 
@@ -372,6 +377,8 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     **WAITING,
     **HEADS,
     **UPKEEP,
+    **MEMORY,
+    **CHANGES,
 }
 
 assert all(issubclass(kind, Event) for kind in _HANDLERS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import places, versions
+from events import changes, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.upkeep import WatchCostMeasured
@@ -386,6 +386,11 @@ AnyEvent = (
     | versions.BackupCreated
     | versions.BackupDeleted
     | WatchCostMeasured
+    | memory.MemoryLow
+    | memory.MemoryRecovered
+    | changes.ConfigChanged
+    | changes.ConfigRefused
+    | changes.ConfigMended
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(AnyEvent)
