@@ -110,6 +110,7 @@ TESTED_ELSEWHERE = {
     "cli/quick.py": "tests/cli/test_commands.py",
     "cli/reading.py": "tests/cli/test_daemon.py",
     "cli/repair.py": "tests/cli/test_commands.py",
+    "cli/settings.py": "tests/cli/test_edit_config.py",
     "cli/signals.py": "tests/cli/test_daemon.py",
     "cli/status.py": "tests/cli/test_commands.py",
     "cli/terminal.py": "tests/cli/test_commands.py",
