@@ -299,7 +299,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         committed,
         checkpoints=(*state.checkpoints, _checkpoint(event)),
         stretches=lengthened(state, committed, event),
-        meaning=meaning_of(job.settings, job.plan),
+        meaning=meaning_of(job.settings),
     )
 
 

@@ -1,7 +1,9 @@
 """What weights mean, and the keys of keepstep.toml that decide it.
 
 Weights mean something only together with the model they were trained on, the method that shaped them, the tokens that
-they saw (tokenizer and template) and the length that those were cut to.
+they saw and the length that those were cut to. Tokenizer and chat template have no key here: they come with the model's
+directory, and the worker holds their fingerprint, and that of the base itself, against each checkpoint that it loads
+(`gpu.fit.Ground`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import NamedTuple
 
 from core.state import State
 from core.versions import Meaning
-from events.settings import JobSettings, Plan
+from events.settings import JobSettings
 
 
 class Difference(NamedTuple):
@@ -21,10 +23,9 @@ class Difference(NamedTuple):
     wanted: object
 
 
-def meaning_of(settings: JobSettings, plan: Plan | None) -> Meaning:
-    """What weights mean that are learned under these settings, by this plan."""
-    tokenizer = plan.tokenizer_sha256 if plan is not None else ""
-    return Meaning(settings.model, settings.method, settings.data.max_length, tokenizer)
+def meaning_of(settings: JobSettings) -> Meaning:
+    """What weights mean that are learned under these settings."""
+    return Meaning(settings.model, settings.method, settings.data.max_length)
 
 
 def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> list[Difference]:
@@ -50,23 +51,11 @@ def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool 
     return found
 
 
-def tokenizer_conflict(learned: Meaning | None, plan: Plan, *, learning: bool) -> str | None:
-    """Why this plan does not fit what was learned; None if it does. A plan of a worker that names none fits."""
-    if learned is None or not learning or not learned.tokenizer_sha256 or not plan.tokenizer_sha256:
-        return None
-    if learned.tokenizer_sha256 == plan.tokenizer_sha256:
-        return None
-    return (
-        f"the tokenizer, or its chat template, is not the one of what has been learned ({plan.tokenizer_sha256[:12]}, "
-        f"it was {learned.tokenizer_sha256[:12]}): the same text would be other tokens"
-    )
-
-
 def locked_by(state: State) -> Meaning | None:
     """What the settings of the next file must agree with: what was learned, or what is being learned first of all."""
     job = state.current
     if state.head is None and job is not None and state.attempt is not None and job.settings is not None:
-        return meaning_of(job.settings, job.plan)  # its first commit will say the same
+        return meaning_of(job.settings)  # its first commit will say the same
     return state.meaning
 
 

@@ -13,7 +13,6 @@ from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
 from core.failures import EXPLANATIONS
 from core.job import Job
-from core.meaning import tokenizer_conflict
 from core.state import State
 from events import kinds, worker
 from events.kinds import AnyEvent
@@ -44,9 +43,6 @@ def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
             f"({changed}): the tokenizer or the data is not what it was"
         )
         return _failed(state, job, fact.attempt, "plan", message, now)
-    conflict = tokenizer_conflict(state.meaning, fact.plan, learning=state.head is not None)
-    if conflict is not None:
-        return _failed(state, job, fact.attempt, "plan", conflict, now)
     return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=fact.plan)]
 
 

@@ -31,8 +31,6 @@ class Meaning(Struct, frozen=True):
     method: MethodSettings
     max_length: int = 0
     """Tokens that examples were cut to; 0: not known."""
-    tokenizer_sha256: str = ""
-    """Of the tokenizer and its template; "": not known."""
 
 
 class Version(Struct, frozen=True, kw_only=True):

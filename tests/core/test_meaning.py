@@ -6,14 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from core import commands
-from core.meaning import differences, is_learning, locked_by, meaning_of, tokenizer_conflict
+from core.meaning import differences, is_learning, locked_by, meaning_of
 from events import kinds
 from events.settings import DataSettings, FullSettings, LoraSettings, ModelSettings, TrainingSettings
-from tests.core.simulated_worker import plan
 from tests.core.world import World, settings
 
 PLAIN = settings()
-LEARNED = meaning_of(PLAIN, plan(2))
+LEARNED = meaning_of(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
     world.add(2)
     world.run_until(kinds.StepReached)
     assert world.state.meaning is None
-    assert locked_by(world.state) == meaning_of(PLAIN, plan(2))
+    assert locked_by(world.state) == meaning_of(PLAIN)
     assert is_learning(world.state)
     world.run()
     assert locked_by(world.state) == world.state.meaning
@@ -53,14 +52,3 @@ def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
     world.run()
     assert locked_by(world.state) is not None
     assert not is_learning(world.state)
-
-
-def test_another_tokenizer_holds_the_next_file() -> None:
-    """It has no key in the config: the plan of a file tells."""
-    other = replace(plan(2), tokenizer_sha256="b" * 64)
-    learned = replace(LEARNED, tokenizer_sha256="a" * 64)
-    assert "bbbbbbbbbbbb, it was aaaaaaaaaaaa" in str(tokenizer_conflict(learned, other, learning=True))
-    assert tokenizer_conflict(learned, replace(other, tokenizer_sha256="a" * 64), learning=True) is None
-    assert tokenizer_conflict(learned, other, learning=False) is None
-    assert tokenizer_conflict(replace(learned, tokenizer_sha256=""), other, learning=True) is None
-    assert tokenizer_conflict(None, other, learning=True) is None
