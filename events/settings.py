@@ -216,7 +216,7 @@ class MemorySettings(Section, frozen=True, kw_only=True):
 
     hold_above: Portion = 0.85
     """With more in use, nothing is begun, and what runs ends behind its next commit; 0: off."""
-    resume_below: Portion = 0.75
+    resume_below: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.75
     """With less in use again, work goes on by itself."""
     grace_s: NonNegative = 30.0
     """How long it may last before what runs is ended."""
