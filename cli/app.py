@@ -16,6 +16,7 @@ from cli.journal import HomeOption, JsonOption
 from cli.journal import app as journal_app
 from cli.queue import app as queue_app
 from cli.service import app as service_app
+from cli.settings import app as settings_app
 from cli.versions import app as versions_app
 from cli.what_happened import add_to
 
@@ -241,4 +242,5 @@ app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
 app.add_typer(service_app, name="service")
+app.add_typer(settings_app, name="config")
 add_to(app)

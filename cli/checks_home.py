@@ -10,10 +10,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli.config_watch import MEND, conflict_of
 from cli.identity import DaemonLock, this_process
 from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.sweep import sweep_temporaries
-from core.policies import meaning_conflict
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME
@@ -87,11 +87,11 @@ def config(patient: Patient) -> Finding:
         state = patient.state
     except Unknown:
         return passed("keepstep.toml is sound; whether what was learned can go on under it is not known")
-    conflict = meaning_conflict(state.meaning, found, learning=state.head is not None)
+    conflict = conflict_of(state, found)
     if conflict is not None:
         return failed(
             f"what was learned cannot go on under keepstep.toml: {conflict}",
-            "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`",
+            MEND,
         )
     job = state.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 
 from cli.checks_model import model_directory, weights_bytes
 from cli.errors import UserError
+from cli.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
 from cli.patient import Finding, Patient, Unknown, failed, passed, size, warned
+from cli.status_machine import HOT_C, gpu_line
 from core.policies import room_wanted
+from projections.machine import GpuView
 
 MEMORY_FULL = 85.0
 """Per cent. Beyond it, the system begins to swap, or ends somebody."""
 
 WHO_USES_IT = "end what else uses memory: `ps aux --sort=-rss` shows it"
-
-ASK_S = 20.0
-"""For an answer of the driver's: one that hangs is found out, too."""
-
-HOT_C = 90
-"""Where cards begin to slow down by themselves."""
 
 GPU_FIELDS = "name,memory.used,memory.total,temperature.gpu"
 
@@ -78,8 +77,9 @@ def _weights_bytes(patient: Patient) -> int | None:
         return None
 
 
-def gpu(_: Patient) -> Finding:
-    """What the driver says, by `nvidia-smi`; torch has its word in the rehearsal (`--deep`)."""
+def gpu(patient: Patient) -> Finding:
+    """What the driver says, by `nvidia-smi`, and by `nvidia-ml-py` where that is installed; torch has its word in the
+    rehearsal (`--deep`)."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return passed("no GPU: the CPU is used")
@@ -96,19 +96,42 @@ def gpu(_: Patient) -> Finding:
     if ended.returncode != 0:
         said = (ended.stderr or ended.stdout).strip().splitlines() or ["it said nothing"]
         return failed(f"`nvidia-smi` failed: {said[-1]}", "`dmesg | grep -i nvrm` says more; often a restart mends it")
-    return judge_gpus(ended.stdout)
+    nvml = load_nvml()  # the driver answers: it can be asked for what `nvidia-smi` does not say
+    if nvml is None:
+        return judge_gpus(ended.stdout)
+    return judge(read_gpus(nvml, _worker_pids(patient)))
 
 
 def judge_gpus(listing: str) -> Finding:
     """What the lines of `nvidia-smi --query-gpu` come to."""
-    cards = [[field.strip() for field in line.split(",")] for line in listing.splitlines() if line.strip()]
-    said = []
-    for name, used, total, temperature in cards:
-        text = f"{name}: {used} of {total} MiB in use, {temperature} °C"
-        if temperature.isdecimal() and int(temperature) >= HOT_C:
-            return warned(f"{text}: it is hot, and slows down", "see to its fans and its air")
-        said.append(text)
-    return passed("; ".join(said)) if said else passed("no GPU: the CPU is used")
+    return judge(listed_gpus(listing))
+
+
+def judge(cards: Sequence[GpuView]) -> Finding:
+    """What the cards say of themselves, and who else is on them."""
+    for card in cards:
+        if card.temperature_c is not None and card.temperature_c >= HOT_C:
+            return warned(gpu_line(card), "see to its fans and its air")
+    for card in cards:
+        if card.others:
+            return warned(
+                f"{gpu_line(card)}: what they use, training cannot", "end them, if they are not wanted: `kill PID`"
+            )
+    return passed("; ".join(map(gpu_line, cards))) if cards else passed("no GPU: the CPU is used")
+
+
+def _worker_pids(patient: Patient) -> set[int]:
+    """Processes of this home, which are no strangers on its card."""
+    import psutil
+
+    home = str(patient.home.root)
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if "gpu.worker" in line and home in line:
+                found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+    return found
 
 
 def libraries(_: Patient) -> Finding:

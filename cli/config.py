@@ -31,6 +31,7 @@ from events.settings import (
     JobSettings,
     LogSettings,
     LoraSettings,
+    MemorySettings,
     ModelSettings,
     Occasion,
     QloraSettings,
@@ -57,12 +58,13 @@ class Config(Struct, frozen=True, kw_only=True):
     consolidation: ConsolidationSettings = ConsolidationSettings()
     retention: RetentionSettings = RetentionSettings()
     disk: DiskSettings = DiskSettings()
+    memory: MemorySettings = MemorySettings()
     worker: WorkerSettings = WorkerSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
 
 
-OTHERS = ("consolidation", "retention", "disk", "worker", "logs", "hooks")
+OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "logs", "hooks")
 """Sections that change nothing that is learned."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
@@ -96,6 +98,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "consolidation": ConsolidationSettings,
         "retention": RetentionSettings,
         "disk": DiskSettings,
+        "memory": MemorySettings,
         "worker": WorkerSettings,
         "logs": LogSettings,
         "hooks": HookSettings,
@@ -109,6 +112,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         consolidation=made.pop("consolidation"),  # type: ignore[arg-type]
         retention=made.pop("retention"),  # type: ignore[arg-type]
         disk=made.pop("disk"),  # type: ignore[arg-type]
+        memory=made.pop("memory"),  # type: ignore[arg-type]
         worker=made.pop("worker"),  # type: ignore[arg-type]
         logs=made.pop("logs"),  # type: ignore[arg-type]
         hooks=made.pop("hooks"),  # type: ignore[arg-type]
@@ -116,6 +120,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     )
     _check_together(path, config.job, config.consolidation)
     _check_hooks(path, config.hooks)
+    _check_memory(path, config.memory)
     return config
 
 
@@ -182,6 +187,14 @@ def _check_hooks(path: Path, hooks: HookSettings) -> None:
                 f"{path}: hooks.on_{occasion} is no command: {error}",
                 "close its quotes; a pipe or a variable needs a shell: \"sh -c '…'\"",
             ) from error
+
+
+def _check_memory(path: Path, memory: MemorySettings) -> None:
+    if memory.hold_above and memory.resume_below >= memory.hold_above:
+        raise UserError(
+            f"{path}: memory.resume_below = {memory.resume_below:g} is not below hold_above = {memory.hold_above:g}",
+            "set it lower, by a tenth or so: work would stop and go on with every breath of the machine",
+        )
 
 
 def zone_of(settings: ConsolidationSettings) -> tzinfo:
@@ -315,6 +328,9 @@ _COMMENTS: dict[str, str] = {
     "retention.days": "other backups go when they are older",
     "disk.soft_gb": "with less free, older checkpoints and backups go at once; 0: off",
     "disk.hard_gb": "with less free, nothing is begun that might not fit, until there is room again; 0: off",
+    "memory.hold_above": "with more than this share of what the worker leaves in use, nothing is begun; 0: off",
+    "memory.resume_below": "with less in use again, work goes on by itself",
+    "memory.grace_s": "so long, what runs goes on; then it ends behind its next commit",
     "logs.level": '"debug", "info", "warning" or "error": the least that is written to logs/',
     "logs.days": "older files go",
     "logs.max_mb": "of all files together; the oldest go first",

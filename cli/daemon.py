@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import asdict
 
 from cli.arrivals import finish_arrivals, settle_rejection
 from cli.backups import back_up_in_emergency, bring_back
-from cli.config import load_config
+from cli.config import Config
+from cli.config_watch import ConfigWatch
 from cli.crew import Crew
 from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
 from cli.home import Home
@@ -27,13 +28,12 @@ from cli.inbox import Inbox
 from cli.intake import Intake
 from cli.ledger import Ledger
 from cli.narrate import Narrator
-from cli.nightly import by_the_clock
+from cli.nightly import by_the_clock, measure
 from cli.orders import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
 from cli.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
-from cli.validation import is_changed, with_validation_kept
 from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
@@ -41,7 +41,6 @@ from core.commands import AnyCommand
 from core.effects import next_effects
 from core.errors import Refused
 from events import kinds, versions, worker
-from events.settings import JobSettings
 from events.values import Failure
 from gpu.crashpoints import reached
 from gpu.errors import LinkGarbage
@@ -73,7 +72,8 @@ class Daemon:
         self._crew = Crew(self._surroundings)
         self._inbox = Inbox(home)
         self._intake = Intake(home, self._inbox, self._write)
-        self._room, self._rubbish = Room(home), Rubbish(home, self._write)
+        self._room = Room(home, lambda: self._surroundings.measure(self._crew.worker))
+        self._rubbish = Rubbish(home, self._write)
         self._hooks = Hooks(home)
         self._signals = 0
         self._started = self._recovered = False
@@ -92,7 +92,7 @@ class Daemon:
             make_directory(directory, storage=self._storage)
         self._lock.take(self._surroundings.identity())
         try:
-            self._config = load_config(self._home.config, storage=self._storage)
+            self._watch = ConfigWatch(self._home, self._write)
             self._ledger = Ledger.open(self._home)
             try:
                 return self._run()
@@ -194,8 +194,10 @@ class Daemon:
             for event in self._intake.take(self._ledger):
                 self._narrator.tell(event, self._ledger.state)
         self._ledger.meter.lap("the inbox")
-        for event in by_the_clock(self._ledger, self._config, self._room):
-            self._after(event)
+        self._hear(self._watch.look(self._ledger))
+        self._hear(by_the_clock(self._ledger, self._config, self._room))
+        if self._ledger.state.short is not None and self._ledger.state.attempt is None:
+            self._crew.end()  # a warm worker holds a model: its memory goes with it
         self._hooks.look(self._ledger, self._config.hooks)
         self._rubbish.try_again()
         self._check_worker()
@@ -211,8 +213,15 @@ class Daemon:
         self._ledger.meter.lap("orders and reports")
 
     def _execute(self, command: AnyCommand) -> None:
-        for event in self._ledger.execute(command):
+        self._hear(self._ledger.execute(command))
+
+    def _hear(self, events: Iterable[kinds.AnyEvent]) -> None:
+        for event in events:
             self._after(event)
+
+    @property
+    def _config(self) -> Config:
+        return self._watch.config
 
     def _after(self, event: kinds.AnyEvent) -> None:
         """What follows from an event at once, whoever journaled it."""
@@ -339,38 +348,21 @@ class Daemon:
         return wait_s
 
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
-        """Journal the attempt, under the config as the file has it now."""
-        if not self._read_config():
-            return CATCH_UP_EVERY_S
-        settings = self._with_validation_kept(self._config.job)
+        """Journal the attempt, under the config as the file has it now, if there is room for it now."""
+        self._hear(measure(self._ledger, self._config, self._room, at_once=True))
+        settings, events = self._watch.for_a_job(self._ledger)
+        self._hear(events)
         if settings is None:
             return CATCH_UP_EVERY_S
-        job = self._ledger.state.current
-        if job is not None and job.begun and is_changed(job.settings, settings):
-            self._write(f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with")
-        with contextlib.suppress(Refused):  # somebody else's append came first; the next turn sees it
+        with contextlib.suppress(Refused):  # somebody else's append came first, or there is no room: the next turn sees
             self._execute(commands.StartAttempt(job=effect.job, settings=settings))
         return 0.0
 
-    def _read_config(self) -> bool:
-        """Take the config as the file has it now. Whether it can be used; if not, a person is waited for."""
-        try:
-            self._config = load_config(self._home.config, storage=self._storage)
-        except UserError as error:
-            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
-            return False
-        return True
-
-    def _with_validation_kept(self, settings: JobSettings) -> JobSettings | None:
-        """As `_read_config`, for the validation set that the config names."""
-        try:
-            return with_validation_kept(self._home, settings)
-        except UserError as error:
-            self._execute(commands.HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
-            return None
-
     def _begin_consolidation(self) -> float:
-        if not self._read_config():
+        self._hear(measure(self._ledger, self._config, self._room, at_once=True))
+        usable, events = self._watch.read(self._ledger)
+        self._hear(events)
+        if not usable:
             return CATCH_UP_EVERY_S
         with contextlib.suppress(Refused):  # as above
             self._execute(commands.StartConsolidation())

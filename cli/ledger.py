@@ -25,6 +25,7 @@ from journal import Journal, Transaction
 from journal.errors import JournalMissing, PositionLost
 from journal.writer import FULL
 from projections.fold import fold
+from projections.machine import MachineView, write_machine
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
 from projections.status import read_status, status_view, write_status
@@ -159,6 +160,11 @@ class Ledger:
         with self.meter.part("views"), _without_room():
             view = status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at)
             write_status(self.home.status, view, storage=self.home.storage)
+
+    def show_machine(self, view: MachineView) -> None:
+        """Write what was measured of the machine beside the status."""
+        with self.meter.part("views"), self.exclusive(), _without_room():
+            write_machine(self.home.machine, view, storage=self.home.storage)
 
     def beat(self) -> None:
         """Say in the status that the daemon is alive, if it was not said lately."""

@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from cli import narrate_versions
+from cli import narrate_guard, narrate_versions
 from cli.terminal import printable
 from core.job import Job
 from core.state import Hold, State
 from events import kinds, places, versions
+from events.changes import ConfigChanged, ConfigMended, ConfigRefused
 from events.codec import kind_of
 from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
+from events.memory import MemoryLow, MemoryRecovered
 from events.upkeep import WatchCostMeasured
 
 STEP_LINE_EVERY_S = 2.0
@@ -139,6 +141,8 @@ class Narrator:
                 return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
+            case MemoryLow() | MemoryRecovered() | ConfigChanged() | ConfigRefused() | ConfigMended():
+                return narrate_guard.line_of(event, self._name)
             case WatchCostMeasured():
                 share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
                 return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"
@@ -215,7 +219,7 @@ def _level(event: AnyEvent) -> int:
             return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
             return logging.WARNING
-        case kinds.StorageExhausted() | kinds.StorageLow():
+        case kinds.StorageExhausted() | kinds.StorageLow() | MemoryLow() | ConfigRefused():
             return logging.WARNING
         case versions.ConsolidationAborted(failure=str()):
             return logging.ERROR

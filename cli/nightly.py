@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from cli.config import Config, zone_of
 from cli.ledger import Ledger
 from cli.room import Room
-from core.commands import MeasureRoom, RequestConsolidation
+from core.commands import MeasureMemory, MeasureRoom, RequestConsolidation
+from core.decide import decide
 from core.schedule import night_due
 from events.kinds import AnyEvent
 from events.settings import ConsolidationSettings
@@ -25,6 +26,31 @@ def ask_for_the_night(ledger: Ledger, settings: ConsolidationSettings) -> Sequen
     )
 
 
+def measure(ledger: Ledger, config: Config, room: Room, *, at_once: bool = False) -> Iterator[AnyEvent]:
+    """Hold the limits of the config against disk and memory, every few seconds or `at_once`; what was journaled.
+
+    Raises OSError.
+    """
+    if not room.is_due(at_once=at_once):
+        return
+    limits = config.disk
+    if limits.soft_gb or limits.hard_gb:
+        yield from ledger.execute(MeasureRoom(free_bytes=room.free_bytes(), disk=limits, retention=config.retention))
+    machine = room.machine()
+    if machine is None:
+        return
+    ledger.show_machine(machine)
+    memory = machine.memory
+    command = MeasureMemory(
+        total_bytes=memory.total_bytes,
+        available_bytes=memory.available_bytes,
+        worker_bytes=memory.worker_bytes,
+        limits=config.memory,
+    )
+    if decide(ledger.state, command, machine.at):  # nearly never: the lock is for when there is something to say
+        yield from ledger.execute(command)
+
+
 def by_the_clock(ledger: Ledger, config: Config, room: Room) -> Iterator[AnyEvent]:
     """What schedule and limits of the config ask for now, and what the daemon costs; what was journaled.
 
@@ -32,9 +58,7 @@ def by_the_clock(ledger: Ledger, config: Config, room: Room) -> Iterator[AnyEven
     """
     if ledger.state.daemon.status in {"idle", "working"}:
         yield from ask_for_the_night(ledger, config.consolidation)
-    limits = config.disk
-    if (limits.soft_gb or limits.hard_gb) and (free_bytes := room.measured()) is not None:
-        yield from ledger.execute(MeasureRoom(free_bytes=free_bytes, disk=limits, retention=config.retention))
+    yield from measure(ledger, config, room)
     ledger.meter.lap("schedule and room")
     ledger.meter.turned(training=ledger.state.attempt is not None)
     if (cost := ledger.meter.due()) is not None:

@@ -1,9 +1,12 @@
-"""Waiting for room on a full disk: what it was that did not fit, and when to look again."""
+"""Room on the disk and in memory: when to look, and what it was that did not fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cli.home import Home
 from journal.errors import NoSpace
+from projections.machine import MachineView
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0
@@ -11,14 +14,20 @@ LONGEST_WAIT_S = 60.0
 not all: quotas and thin volumes refuse with gigabytes shown as free."""
 
 MEASURE_EVERY_S = 5.0
-"""How often the limits of the config are held against the disk."""
+"""How often the limits of the config are held against disk and memory."""
+
+AGAIN_S = 1.0
+"""What was measured so lately is not measured once more because something is to be begun: that may be many small
+files, one after the other."""
 
 
 class Room:
     """The room that a home's disk has, looked at in due time."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, machine: Callable[[], MachineView | None]) -> None:
         self._home = home
+        self.machine = machine
+        """What the machine has and does now; None: nothing is known of it."""
         self._next_look = self._next_measure = 0.0
         self.wait_s = FIRST_WAIT_S
         """How long to wait before the next look."""
@@ -29,15 +38,19 @@ class Room:
         if now < self._next_look:
             return None
         self._next_look = now + self.wait_s
-        free_bytes = self._home.storage.free_bytes(self._home.root)
+        free_bytes = self.free_bytes()
         return free_bytes if free_bytes >= wanted_bytes else None
 
-    def measured(self) -> int | None:
-        """How many bytes are free; None if it is not time to look yet."""
+    def is_due(self, *, at_once: bool = False) -> bool:
+        """Whether it is time to measure, or something is to be begun; asked once, it is due again after a while."""
         now = self._home.clock.monotonic()
-        if now < self._next_measure:
-            return None
+        if now < self._next_measure - (MEASURE_EVERY_S - AGAIN_S if at_once else 0.0):
+            return False
         self._next_measure = now + MEASURE_EVERY_S
+        return True
+
+    def free_bytes(self) -> int:
+        """Of the disk, now."""
         return self._home.storage.free_bytes(self._home.root)
 
     def trusted_again(self) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from cli.course import course, course_line, health_without_memory
 from cli.home import Home, find_home
 from cli.identity import daemon_is_alive
+from cli.status_machine import machine_now, machine_rows
 from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
 from journal import last_position
@@ -22,9 +24,18 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
     home = find_home(home_option)
     view, alive = current(home)
     if json:
-        print_json({**plain(view), "alive": alive, "health": health(view, alive=alive)})
+        machine = machine_now(home)
+        print_json(
+            {
+                **plain(view),
+                "alive": alive,
+                "health": health(view, alive=alive),
+                "course": plain(course(view, alive=alive)),
+                "machine": plain(machine) if machine is not None else None,
+            }
+        )
     else:
-        print_report(status_rows(view, alive=alive))
+        print_report([*status_rows(view, alive=alive), *machine_rows(machine_now(home))])
 
 
 def watch_status(home_option: Path | None) -> None:
@@ -36,7 +47,8 @@ def watch_status(home_option: Path | None) -> None:
         try:
             while True:
                 view, alive = current(home)
-                live.update(report(status_rows(view, alive=alive)), refresh=True)
+                rows = [*status_rows(view, alive=alive), *machine_rows(machine_now(home))]
+                live.update(report(rows), refresh=True)
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:
             return
@@ -76,6 +88,8 @@ def health(view: StatusView, *, alive: bool) -> str:
         return f"{paused}waiting for room on the disk: {view.full.message}"
     if daemon.status == "paused":
         return "paused; `keepstep resume` goes on"
+    if view.short is not None:
+        return health_without_memory(view.short, job.name if job is not None and job.attempt is not None else None)
     if view.consolidation is not None and view.consolidation.version is not None:
         return f"consolidating into {view.consolidation.version} ({view.consolidation.status.replace('_', ' ')})"
     if job is None:
@@ -113,8 +127,12 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     def row(name: str, text: str, style: str = "") -> None:
         rows.append(Row(name, text, style))
 
-    well = alive and view.hold is None and view.full is None
-    row("keepstep", health(view, alive=alive), "bold" if well else "bold yellow")
+    well = alive and view.hold is None and view.full is None and view.short is None
+    line = ", ".join(filter(None, (health(view, alive=alive), course_line(course(view, alive=alive)))))
+    row("keepstep", line, "bold" if well else "bold yellow")
+    if view.misfit is not None:
+        row("config", f"not used as it is: {view.misfit.reason}", "yellow")
+        row("", f"→ {view.misfit.advice}", "yellow")
     if view.hold is not None:
         row("", f"→ {view.hold.advice}", "yellow")
     if view.full is not None:

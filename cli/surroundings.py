@@ -18,14 +18,17 @@ from typing import Protocol
 from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from cli.gpus import GpuWatch
 from cli.home import Home
 from cli.identity import Identity, this_process
 from cli.inbox import Inbox
 from cli.logs import logged
+from cli.machine import MachineWatch
 from cli.signals import taken_over
 from cli.worker_process import WorkerProcess
 from events.settings import LogSettings
 from events.worker import AnyFact, AnyOrder
+from projections.machine import MachineView
 
 
 class Worker(Protocol):
@@ -35,6 +38,10 @@ class Worker(Protocol):
     """Which orders it has had, by kind and attempt: effects are asked for again and again."""
     last_heard: float
     """When it last said something, or was last asked for something. Monotonic seconds."""
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
 
     @property
     def connected(self) -> bool:
@@ -71,6 +78,9 @@ class Surroundings(Protocol):
     def start_worker(self) -> Worker:
         """A new worker, coming up."""
 
+    def measure(self, worker: Worker | None) -> MachineView | None:
+        """What the machine has and does now, and what of it is the worker's; None: nothing is known of it."""
+
     def identity(self) -> Identity:
         """Who this process is."""
 
@@ -84,6 +94,7 @@ class Machine:
     def __init__(self, home: Home, worker_module: str = "gpu.worker") -> None:
         self._home = home
         self._worker_module = worker_module
+        self._watch = MachineWatch(home.root, storage=home.storage, gpus=GpuWatch())
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -120,6 +131,9 @@ class Machine:
 
     def start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._home, self._selector, self._worker_module)
+
+    def measure(self, worker: Worker | None) -> MachineView | None:
+        return self._watch.measure(worker.pid if worker is not None else None)
 
     def identity(self) -> Identity:
         return this_process()

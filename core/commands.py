@@ -8,7 +8,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from core.versions import Left
-from events.settings import DiskSettings, JobSettings, RetentionSettings
+from events.changes import Change
+from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
 from events.values import Failure, Priority
 from events.worker import AnyFact
 
@@ -228,6 +229,23 @@ class MeasureRoom(Command, frozen=True, kw_only=True):
     retention: RetentionSettings
 
 
+class MeasureMemory(Command, frozen=True, kw_only=True):
+    """So much memory is there, to anybody, and with the worker; act by the limits of the config."""
+
+    total_bytes: int
+    available_bytes: int
+    worker_bytes: int
+    limits: MemorySettings
+
+
+class NoteConfig(Command, frozen=True, kw_only=True):
+    """keepstep.toml was read anew: what it changes at once, or why it cannot be used and what to do."""
+
+    changes: tuple[Change, ...] = ()
+    problem: str | None = None
+    advice: str = ""
+
+
 class RunOutOfSpace(Command, frozen=True, kw_only=True):
     """The disk is full. Whatever runs ends, and nothing is begun until there is room."""
 
@@ -284,6 +302,8 @@ AnyCommand = (
     | RecordSwept
     | RecordRejectedMoved
     | MeasureRoom
+    | MeasureMemory
+    | NoteConfig
     | RunOutOfSpace
     | FindRoom
     | RecordWatchCost

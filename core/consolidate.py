@@ -46,7 +46,13 @@ def _cancel(state: State, _command: commands.CancelConsolidation, _now: float) -
 
 def _start(state: State, _command: commands.StartConsolidation, _now: float) -> Events:
     refuse_unless_at_rest(state)
-    if state.wish is None or state.begun or state.full is not None or state.daemon.status != "idle":
+    if (
+        state.wish is None
+        or state.begun
+        or state.full is not None
+        or state.short is not None
+        or state.daemon.status != "idle"
+    ):
         raise Refused("it is not the time for a consolidation")
     head = state.head
     if head is None:

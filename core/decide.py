@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core import commands, consolidate, policies
+from core.changes import NOTING, changed_for
 from core.commands import AnyCommand
 from core.consolidate import WISHES
 from core.errors import IllegalEvent, Refused
@@ -17,6 +18,7 @@ from core.evolve import evolve
 from core.guard import GUARD
 from core.job import RUNNING, Job
 from core.keep import KEEPING
+from core.memory import MEASURING
 from core.reports import REPORTS, impossible, refuse_unless_at_rest
 from core.state import State
 from events import kinds, places, worker
@@ -215,6 +217,8 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused(f"job {command.job[:12]} is not the next one")
     if state.full is not None:
         raise Refused(f"nothing is begun without room on the disk: {state.full.message}")
+    if state.short is not None:
+        raise Refused("nothing is begun while memory is short")
     settings = policies.with_sources(command.settings, state.learned, job.id)
     if job.begun and job.settings is not None:
         settings = job.settings
@@ -226,7 +230,8 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
                 advice="set the old value again and run `keepstep resume`, or begin another home for the new one",
             )
         ]
-    return [kinds.AttemptStarted(job=job.id, attempt=state.attempts + 1, settings=settings)]
+    started = kinds.AttemptStarted(job=job.id, attempt=state.attempts + 1, settings=settings)
+    return [started] if job.begun else [*changed_for(state, job.id, settings), started]
 
 
 def _hold_work(state: State, command: commands.HoldWork, _now: float) -> Events:
@@ -269,4 +274,6 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     **GUARD,
     **WISHES,
     **KEEPING,
+    **MEASURING,
+    **NOTING,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from core import policies
+from core import memory, policies
 from core.job import RUNNING
 from core.state import Rejection, State
 from events.course import Course
@@ -118,14 +118,14 @@ def next_effects(state: State, now: float) -> tuple[AnyEffect, ...]:
     """Everything that is owed at `now` (Unix time, seconds)."""
     moves = () if state.full is not None else _moves(state)  # a move writes a report, which needs room
     if state.consolidation is not None:
-        return (*moves, *_for_the_consolidation(state))
+        return (*moves, *_for_the_consolidation(state, now))
     if state.attempt is not None:
-        return (*moves, *_for_the_attempt(state))
+        return (*moves, *_for_the_attempt(state, now))
     if state.daemon.status in {"stopping", "stopping_paused"}:
         return (*moves, Leave())
     if state.full is not None:
         return (AwaitRoom(wanted_bytes=state.full.wanted_bytes),)
-    if state.daemon.status == "idle":
+    if state.daemon.status == "idle" and state.short is None:
         return (*moves, *_next(state, now))
     return moves
 
@@ -134,12 +134,12 @@ def _moves(state: State) -> tuple[AnyEffect, ...]:
     return tuple(MoveRejected(job=job, rejection=rejection) for job, rejection in state.rejections.items())
 
 
-def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
+def _for_the_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
     job, attempt = state.current, state.attempt
     assert job is not None  # an attempt is always at the current job, which was started with settings
     assert attempt is not None
     assert job.settings is not None
-    if state.daemon.status != "working" or job.skip_requested:
+    if state.daemon.status != "working" or job.skip_requested or memory.ends_attempts(state.short, now):
         return (AskYield(attempt=attempt),)
     if job.status == "preparing":
         return (PrepareData(attempt=attempt, job=job.id, name=job.name, settings=job.settings),)
@@ -161,12 +161,12 @@ def _for_the_attempt(state: State) -> tuple[AnyEffect, ...]:
     return ()
 
 
-def _for_the_consolidation(state: State) -> tuple[AnyEffect, ...]:
+def _for_the_consolidation(state: State, now: float) -> tuple[AnyEffect, ...]:
     running, attempt, wish = state.consolidation, state.attempt, state.wish
     assert running is not None
     assert attempt is not None
     assert wish is not None
-    if state.daemon.status != "working":
+    if state.daemon.status != "working" or memory.ends_attempts(state.short, now):
         return (AskYield(attempt=attempt),)
     if running.status != "started":  # then the worker is at it
         return ()

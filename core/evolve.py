@@ -12,15 +12,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from core import policies
+from core.changes import CHANGES
 from core.detours import DETOURS
 from core.heads import HEADS
 from core.job import Job
+from core.meaning import meaning_of
+from core.memory import MEMORY
 from core.moves import daemon_moved, illegal
 from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
 from core.transitions import ENDS_ATTEMPT, JOB
 from core.upkeep import UPKEEP
-from core.versions import Checkpoint, Meaning
+from core.versions import Checkpoint
 from core.waiting import WAITING
 from events import kinds
 from events.codec import kind_of
@@ -208,9 +211,11 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
     working = daemon_moved(state, event)
     same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
     course = job.course if same else Course()
+    settings = state.settings if job.begun else event.settings
     job = replace(job, status=status, settings=event.settings, course=course, retry_at=None)
     return replace(
         working,
+        settings=settings,
         begun=(job, *state.begun[1:]),
         queue=state.queue if state.begun else state.queue.remove(job.id),
         attempt=event.attempt,
@@ -298,7 +303,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         committed,
         checkpoints=(*state.checkpoints, _checkpoint(event)),
         stretches=lengthened(state, committed, event),
-        meaning=Meaning(job.settings.model, job.settings.method),
+        meaning=meaning_of(job.settings),
     )
 
 
@@ -377,6 +382,8 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     **HEADS,
     **DETOURS,
     **UPKEEP,
+    **MEMORY,
+    **CHANGES,
 }
 
 assert all(issubclass(kind, Event) for kind in _HANDLERS)

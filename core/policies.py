@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from core.meaning import differences
 from core.state import State
 from core.versions import Backup, Checkpoint, Meaning, Version
 from events.settings import JobSettings
@@ -130,20 +131,13 @@ def backups_to_delete(state: State, *, keep: int, days: float, now: float) -> Se
 def meaning_conflict(learned: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> str | None:
     """Why what has been learned cannot go on under the wanted settings; None if it can.
 
-    Weights mean something only together with the model they were trained on and the method that shaped them. Behind a
-    version, when nothing is being learned beside it yet, a method of the same kind may take another shape.
+    The rules are those of `core.meaning`.
     """
-    if learned is None:
-        return None
-    if not learning and type(learned.method) is type(wanted.method):
-        learned = Meaning(learned.model, wanted.method)
-    differences = [
-        f"{name} is {_shown(now)}, what was learned so far has {_shown(then)}"
-        for section, ours, theirs in (("model", learned.model, wanted.model), ("method", learned.method, wanted.method))
-        for name, then, now in _fields(section, ours, theirs)
-        if then != now and name != "model.trust_remote_code"
+    found = [
+        f"{each.key} is {_shown(each.wanted)}, what was learned so far has {_shown(each.learned)}"
+        for each in differences(learned, wanted, learning=learning)
     ]
-    return "; ".join(differences) or None
+    return "; ".join(found) or None
 
 
 def environment_changes(before: dict[str, str], now: dict[str, str]) -> tuple[str, ...]:
@@ -155,17 +149,6 @@ def environment_changes(before: dict[str, str], now: dict[str, str]) -> tuple[st
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     )
-
-
-def _fields(section: str, ours: object, theirs: object) -> list[tuple[str, object, object]]:
-    if type(ours) is not type(theirs):
-        return [(f"{section}.kind", _kind(ours), _kind(theirs))]
-    names = getattr(ours, "__struct_fields__", ())
-    return [(f"{section}.{name}", getattr(ours, name), getattr(theirs, name)) for name in names]
-
-
-def _kind(settings: object) -> str:
-    return str(getattr(settings, "__struct_config__").tag)  # noqa: B009  # msgspec adds it; mypy does not see it
 
 
 def _shown(value: object) -> str:

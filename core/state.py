@@ -14,6 +14,7 @@ from core.job import Job
 from core.maps import Map
 from core.queue import Queue
 from core.versions import Backup, Checkpoint, Consolidation, Left, Meaning, Version, Wish
+from events.settings import JobSettings
 from events.values import Number
 
 DaemonStatus = Literal["off", "off_paused", "idle", "working", "pausing", "paused", "stopping", "stopping_paused"]
@@ -123,6 +124,26 @@ class Full(Struct, frozen=True):
     wanted_bytes: int
 
 
+class Short(Struct, frozen=True, kw_only=True):
+    """Memory is short: what was measured when it was noticed."""
+
+    total_bytes: int
+    available_bytes: int
+    worker_bytes: int
+    """That must fit in again before work goes on."""
+    since: float
+    """Unix time, seconds."""
+    grace_s: float
+    """So long, what runs goes on."""
+
+
+class Misfit(Struct, frozen=True):
+    """keepstep.toml was edited and cannot be used."""
+
+    reason: str
+    advice: str
+
+
 class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values refer to older values only
     """Everything that the journal says about now."""
 
@@ -175,6 +196,12 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """Records were given up, and no attempt was begun since: what nothing names may be what they named."""
     low: bool = False
     """Less is free on the disk than the config wants left alone."""
+    short: Short | None = None
+    """Nothing is begun meanwhile, and what runs ends when it has lasted. It has no part in pausing and stopping."""
+    misfit: Misfit | None = None
+    """Why keepstep.toml is not used as it is."""
+    settings: JobSettings | None = None
+    """Of the job that was begun last, for the first time."""
     full: Full | None = None
     """No attempt is begun and no file is moved meanwhile. It has no part in pausing and stopping."""
     counts: Counts = Counts()

@@ -13,7 +13,8 @@ Three machines share the journal. A **job** goes its way from the queue to train
 A pause outlives the process: a paused daemon that stops is `off_paused`, and the next one starts `paused`.
 
 A full disk is no status of either. `storage_exhausted` and `storage_freed` may come in any; between the two no attempt
-is begun, and that is all (`State.full`).
+is begun, and that is all (`State.full`). Memory that others take is the same (`memory_low`, `memory_recovered`,
+`State.short`), but that what runs is asked to yield when it has lasted.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ class Meaning(Struct, frozen=True):
 
     model: ModelSettings
     method: MethodSettings
+    max_length: int = 0
+    """Tokens that examples were cut to; 0: not known."""
 
 
 class Version(Struct, frozen=True, kw_only=True):

@@ -47,3 +47,6 @@ class BatchSetAside(Event, frozen=True, kw_only=True, tag="batch_set_aside"):
     """Of the job's file: where the rows of the batch stand."""
     earlier: dict[JobId, tuple[int, ...]]
     """The same of rows that were mixed in from earlier files."""
+
+
+AnyDetour = MicroBatchHalved | BatchSetAside

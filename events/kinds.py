@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import guard, places, versions
+from events import changes, guard, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.upkeep import WatchCostMeasured
@@ -358,8 +358,7 @@ AnyEvent = (
     | TrainingStarted
     | StepReached
     | DivergenceDetected
-    | guard.MicroBatchHalved
-    | guard.BatchSetAside
+    | guard.AnyDetour
     | CheckpointCommitted
     | CheckpointPruned
     | CheckpointQuarantined
@@ -392,6 +391,8 @@ AnyEvent = (
     | versions.BackupCreated
     | versions.BackupDeleted
     | WatchCostMeasured
+    | memory.AnyOfMemory
+    | changes.AnyChange
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(AnyEvent)

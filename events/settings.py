@@ -222,6 +222,17 @@ class DiskSettings(Section, frozen=True, kw_only=True):
     """With less free, nothing is begun or written that might not fit, until there is room again; 0: off."""
 
 
+class MemorySettings(Section, frozen=True, kw_only=True):
+    """[memory] How much of the machine's memory others may use of what the worker leaves to them."""
+
+    hold_above: Portion = 0.85
+    """With more in use, nothing is begun, and what runs ends behind its next commit; 0: off."""
+    resume_below: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.75
+    """With less in use again, work goes on by itself."""
+    grace_s: NonNegative = 30.0
+    """How long it may last before what runs is ended."""
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """[logs] What is kept in logs/, beside the journal."""
 

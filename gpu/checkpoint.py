@@ -5,6 +5,7 @@ Reading believes nothing: every byte is checked, and every tensor must be the on
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,10 +20,11 @@ from events.kinds import CheckpointReason
 from events.values import CheckpointId
 from events.worker import CheckpointWritten
 from gpu.commit import Content, commit
-from gpu.errors import CheckpointBroken, CheckpointForeign, TrainingDiverged
+from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
 from gpu.fit import OPTIMIZER, Ground, differences
 from gpu.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify
 from gpu.model import TrainedModel
+from journal.storage import REAL
 
 STATE_FILE = "trainer_state.json"
 
@@ -78,6 +80,7 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
         tensor.nbytes for group in tensors.values() for tensor in group.values()
     )
     done = 0
+    _refuse_without_room(checkpoints, snapshot.checkpoint, total)
 
     def watch(chunk: bytes) -> None:
         nonlocal done
@@ -104,6 +107,18 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
         manifest_sha256=committed.manifest_sha256,
         reason=snapshot.reason,
     )
+
+
+def _refuse_without_room(checkpoints: Path, checkpoint: CheckpointId, wanted_bytes: int) -> None:
+    """Before the first byte: a disk that was filled to its last block by half a checkpoint has none for the journal,
+    nor for anybody else, until that half is swept."""
+    try:
+        free_bytes = REAL.free_bytes(checkpoints)
+    except FileNotFoundError:  # whoever writes makes it
+        return
+    if free_bytes < wanted_bytes:
+        said = f"{free_bytes / 1e6:.1f} MB are free, and the checkpoint has {wanted_bytes / 1e6:.1f} MB"
+        raise StorageFailed(checkpoints / checkpoint, OSError(errno.ENOSPC, said))
 
 
 def _saved(tensors: Tensors) -> Callable[[Path], None]:

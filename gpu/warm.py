@@ -27,7 +27,7 @@ from gpu.data.encode import tokenizer_sha256
 from gpu.data.prepare import PreparedJob, prepare
 from gpu.desk import Desk, Pulse
 from gpu.encoders import core_count, preparation
-from gpu.errors import CheckpointBroken
+from gpu.errors import CheckpointBroken, YieldAsked
 from gpu.exact import be_exact, environment
 from gpu.fit import Ground
 from gpu.manifest import Manifest, read_manifest
@@ -96,8 +96,8 @@ class Warm:
         reached("prepared_reported")
 
     def train(self, order: Train) -> None:
-        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged,
-        DoesNotFit."""
+        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, DoesNotFit, and
+        YieldAsked while the model is loaded."""
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
         reached("loading")
@@ -158,6 +158,9 @@ class Warm:
             nonlocal done
             done += len(chunk)
             pulse.beat("load", done, done)
+            if self._desk.yield_asked():
+                reached("yield_seen")
+                raise YieldAsked("nothing was trained: loading begins again with the next attempt")
 
         model = self._built(prepared.settings, order.base, device, watch, fresh=order.checkpoint is None)
         if prepared.settings.data.packing:

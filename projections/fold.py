@@ -7,8 +7,10 @@ from msgspec.structs import replace
 from core.evolve import evolve
 from core.state import State
 from events import kinds, places, versions
+from events.changes import ConfigRefused
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
+from events.memory import MemoryLow
 from events.upkeep import WatchCostMeasured
 from projections.progress import Folded, Pace, Progress, Trouble
 
@@ -87,6 +89,10 @@ def _trouble(event: AnyEvent) -> str | None:
             return message
         case kinds.StorageLow(free_bytes=free, wanted_bytes=wanted):
             return f"{free / 1e9:.2f} GB are free on the disk, and {wanted / 1e9:.2f} GB are to be left alone"
+        case MemoryLow(available_bytes=available, total_bytes=total):
+            return f"memory was short: {available / 1e9:.1f} of {total / 1e9:.1f} GB were available"
+        case ConfigRefused(reason=reason):
+            return reason
         case kinds.JournalRepaired(first_seq=first, last_seq=last, problem=problem):
             return f"records {first} to {last} were given up: {problem}"
         case kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem):

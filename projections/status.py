@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from core.job import Job
-from core.state import Counts, Full, Hold, State
+from core.state import Counts, Full, Hold, Misfit, Short, State
 from events.upkeep import WatchCostMeasured
 from events.values import PRIORITIES, Number
 from journal import durable
@@ -156,6 +156,10 @@ class StatusView(Struct, frozen=True, kw_only=True):
     full: Full | None
     low: bool
     """Less is free on the disk than the config wants left alone."""
+    short: Short | None
+    """Others use the memory: nothing is begun."""
+    misfit: Misfit | None
+    """keepstep.toml was edited and is not used as it is."""
     failed: tuple[FailedView, ...]
     counts: Counts
     troubles: tuple[Trouble, ...]
@@ -199,6 +203,8 @@ def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> S
         hold=state.hold,
         full=state.full,
         low=state.low,
+        short=state.short,
+        misfit=state.misfit,
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,

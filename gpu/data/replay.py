@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,23 +41,37 @@ class Choice(NamedTuple):
 
 
 def replayed(
-    data: Path, job: JobId, settings: JobSettings, own_rows: int, validation: Hashes, encoder: Encoder
+    data: Path,
+    job: JobId,
+    settings: JobSettings,
+    own_rows: int,
+    validation: Hashes,
+    encoder: Encoder,
+    look: Callable[[], None] = lambda: None,
 ) -> Iterator[Looked]:
-    """What is mixed into `job`, which has `own_rows` rows to learn. Raises DataChanged if an earlier file is gone."""
+    """What is mixed into `job`, which has `own_rows` rows to learn; `look` is called again and again meanwhile.
+
+    Raises DataChanged if an earlier file is gone, and what `look` raises.
+    """
     count = round(settings.data.replay * own_rows)
     if not count or not settings.sources.replay:
         return
-    chosen = heapq.nsmallest(count, _candidates(data, job, settings, validation), key=lambda choice: choice.place)
+    chosen = heapq.nsmallest(count, _candidates(data, job, settings, validation, look), key=lambda choice: choice.place)
     chosen.sort(key=lambda choice: (choice.source, choice.row.line))
     for first in range(0, len(chosen), AT_ONCE):
+        look()
         yield _encoded(chosen[first : first + AT_ONCE], encoder)
 
 
-def _candidates(data: Path, job: JobId, settings: JobSettings, validation: Hashes) -> Iterator[Choice]:
+def _candidates(
+    data: Path, job: JobId, settings: JobSettings, validation: Hashes, look: Callable[[], None]
+) -> Iterator[Choice]:
     for source, earlier in enumerate(settings.sources.replay, start=1):
         path = data / f"{earlier}.jsonl"
         try:
             for number, row in enumerate(rows.read(path, settings.data, tolerated(settings.checks.rows))):
+                if number % AT_ONCE == 0:
+                    look()
                 if not isinstance(row, BadRow | Problem) and not _is_held_out(row, settings, validation):
                     place = hashlib.blake2b(f"{job} {earlier} {number}".encode(), digest_size=16).digest()
                     yield Choice(place, source, row)

@@ -56,7 +56,7 @@ def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("script", "level", "says"),
     [
-        ("echo 'NVIDIA H100, 1024, 81559, 41'", "pass", "NVIDIA H100: 1024 of 81559 MiB in use, 41 °C"),
+        ("echo 'NVIDIA H100, 1024, 81559, 41'", "pass", "NVIDIA H100: 1.1 of 85.5 GB in use, 41 °C"),
         ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "fail", "version mismatch"),
         ("sleep 30", "fail", "does not answer"),
     ],

@@ -18,6 +18,7 @@ from tests.projections.story import folded
 def view(world: World) -> StatusView:
     """What the status file says."""
     shown = status_view(folded(world), seq=len(world.journal), crc="", heartbeat_at=0.0)
+    shown = replace(shown, daemon=replace(shown.daemon, since="2026-11-22T03:00:00Z"))
     return replace(shown, troubles=tuple(replace(trouble, at="2026-11-22T03:00:00") for trouble in shown.troubles))
 
 
@@ -102,7 +103,9 @@ def test_a_full_disk_is_said_with_what_makes_work_go_on(
     shown = view(situation())
     assert health(shown, alive=alive) == line
     first, *rest = status_rows(shown, alive=alive)
-    assert (first.text, first.style) == (line, "bold yellow")
+    since = ", since 2026-11-22" if alive else ""
+    assert first.text.startswith(line + since)
+    assert first.style == "bold yellow"
     assert [row.text for row in rest[: len(advice)]] == advice
 
 

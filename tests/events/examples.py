@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import guard, kinds, places, upkeep, versions, worker
+from events import changes, guard, kinds, memory, places, upkeep, versions, worker
 from events.course import Course, Split
 from events.kinds import AnyEvent
 from events.settings import (
@@ -194,6 +194,20 @@ EVENTS: tuple[AnyEvent, ...] = (
         made_at=1.8e9,
     ),
     versions.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
+    memory.MemoryLow(
+        total_bytes=24 * 10**9, available_bytes=10**9, worker_bytes=4 * 10**9, grace_s=30.0, at=1_800_000_000.25
+    ),
+    memory.MemoryRecovered(available_bytes=8 * 10**9),
+    changes.ConfigChanged(
+        job=JOB,
+        changes=(
+            changes.Change("training.learning_rate", "0.0002", "0.0001"),
+            changes.Change("data.prompt", "", '"question"'),
+        ),
+    ),
+    changes.ConfigChanged(job=None, changes=(changes.Change("disk.soft_gb", "0.0", "20.0"),)),
+    changes.ConfigRefused(reason="keepstep.toml: model.path is missing", advice="mend it"),
+    changes.ConfigMended(),
     upkeep.WatchCostMeasured(
         wall_s=86_400.5,
         cpu_s=90.25,

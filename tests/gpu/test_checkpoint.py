@@ -282,6 +282,19 @@ def test_no_room_for_the_weights_is_told_from_a_broken_disk(
     assert failed.value.errno == errno.ENOSPC
 
 
+def test_a_checkpoint_that_does_not_fit_is_not_begun(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would fill the disk for everybody."""
+    snapshot = snapshot_of(home, settings(LORA))
+    monkeypatch.setattr(checkpoint.REAL, "free_bytes", lambda path: 1_000)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(StorageFailed, match=r"0\.0 MB are free, and the checkpoint has") as failed:
+        checkpoint.write(tmp_path / "here", snapshot, lambda done, total: None)
+    assert failed.value.errno == errno.ENOSPC
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_weights_that_are_not_numbers_are_never_written(home: Home, tmp_path: Path) -> None:
     snapshot = snapshot_of(home, settings(LORA))
     next(iter(snapshot.weights.values()))[0, 0] = float("inf")

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from events.settings import LoraSettings
-from events.worker import Heartbeat, Prepare, Prepared, Step, Train
+from events.worker import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from gpu.crashpoints import WORKER
-from gpu.errors import CheckpointForeign
+from gpu.errors import CheckpointForeign, YieldAsked
 from gpu.manifest import MANIFEST, read_manifest
 from tests.fakes.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
 from tests.gpu.helpers import LORA, Home, settings
@@ -169,3 +169,23 @@ def test_a_checkpoint_that_stands_elsewhere_than_the_order_says_is_not_gone_on_f
     checkpoint = home.learn(home.cold(), job, settings(LORA), until=2)
     with pytest.raises(ValueError, match="the order says"):
         home.learn(home.cold(), job, settings(LORA), step=2, global_step=7, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["from the base", "from a checkpoint"])
+def test_a_pause_while_the_model_is_loaded_does_not_wait_for_it(
+    home: Home, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes, for a large one. Nothing was trained; the next attempt loads it from the beginning, and is the same."""
+    job, how = home.add(FIRST), settings(LORA)
+    done = home.learn(home.cold(), job, how, until=1) if goes_on else None
+    monkeypatch.setattr("gpu.base._known", {})  # as in a new process: the base is read and hashed
+    warm = home.cold()
+    home.desk.yield_asked = lambda: bool(home.desk.of(Prepared)) and not home.desk.of(Step)  # type: ignore[method-assign]
+    step = 1 if goes_on else 0
+    with pytest.raises(YieldAsked):
+        home.learn(warm, job, how, step=step, checkpoint=done)
+    assert not home.desk.of(Loaded)
+    home.desk.yield_asked = lambda: False  # type: ignore[method-assign]
+    again = home.learn(warm, job, how, step=step, checkpoint=done)
+    straight = home.learn(home.cold(), job, how, step=step, checkpoint=done)
+    assert home.bits(again) == home.bits(straight)

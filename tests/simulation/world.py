@@ -197,6 +197,9 @@ class World:
         self.worker = SimulatedWorker(self, process)
         return self.worker
 
+    def measure(self, worker: Any) -> None:
+        return None
+
     def identity(self) -> Identity:
         return Identity(self.disk.processes, self.clock.now(), "boot", "here")
 

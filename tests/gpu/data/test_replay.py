@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings, Sources
 from events.worker import Prepare, Prepared
+from gpu.data import replay
 from gpu.data.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.store import Tokens
-from gpu.errors import DataChanged
+from gpu.errors import DataChanged, YieldAsked
 from tests.fakes.tiny_model import make_rows
-from tests.gpu.helpers import LORA, Home, settings
+from tests.gpu.helpers import LORA, FakeDesk, Home, settings
 
 NEW = make_rows(40)
 EARLIER = (make_rows(30, 100), make_rows(20, 200))
@@ -76,3 +78,30 @@ def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
     how = replace(settings(LORA, data=DataSettings(replay=0.5)), sources=Sources(replay=(job,)))
     with pytest.raises(DataChanged, match="whose rows are to be mixed in"):
         home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+
+
+def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home: Home) -> None:
+    """There may be sixty-four of them, and large: a worker that reads them is neither hung nor deaf."""
+    read = 0
+
+    class Asking(FakeDesk):
+        def yield_asked(self) -> bool:
+            return read > 0
+
+    def earlier_rows(*arguments: Any) -> Any:
+        nonlocal read
+        for row in rows_of(*arguments):
+            read += 1
+            yield row
+
+    jobs = tuple(home.add(each) for each in EARLIER)
+    how = replace(settings(LORA, data=DataSettings(replay=0.25)), sources=Sources(replay=jobs))
+    warm = home.cold()
+    warm._desk = Asking()
+    with pytest.MonkeyPatch.context() as patched:
+        rows_of = replay.rows.read
+        patched.setattr(replay, "rows", SimpleNamespace(read=earlier_rows))
+        with pytest.raises(YieldAsked):
+            warm.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+    assert read < 30
+    assert not list((home.path / "cache" / "tokens").iterdir())

@@ -1,0 +1,54 @@
+"""What weights mean, and what locks it."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from core import commands
+from core.meaning import differences, is_learning, locked_by, meaning_of
+from events import kinds
+from events.settings import DataSettings, FullSettings, LoraSettings, ModelSettings, TrainingSettings
+from tests.core.world import World, settings
+
+PLAIN = settings()
+LEARNED = meaning_of(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "locked", "behind_a_version"),
+    [
+        (PLAIN, [], []),
+        (replace(PLAIN, training=TrainingSettings(learning_rate=1e-5, schedule="linear")), [], []),
+        (replace(PLAIN, model=ModelSettings(path="tiny", trust_remote_code=True)), [], []),
+        (replace(PLAIN, model=ModelSettings(path="other")), ["model.path"], ["model.path"]),
+        (replace(PLAIN, method=LoraSettings(r=4, alpha=8)), ["method.r", "method.alpha"], []),
+        (replace(PLAIN, method=FullSettings()), ["method.kind"], ["method.kind"]),
+        (replace(PLAIN, data=DataSettings(max_length=64)), ["data.max_length"], []),
+    ],
+)
+def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], behind_a_version: list[str]) -> None:
+    """Harmless keys never; shape and length until a version holds what was learned."""
+    assert [each.key for each in differences(LEARNED, wanted)] == locked  # type: ignore[arg-type]
+    found = differences(LEARNED, wanted, learning=False)  # type: ignore[arg-type]
+    assert [each.key for each in found] == behind_a_version
+    assert differences(None, wanted) == []  # type: ignore[arg-type]
+
+
+def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
+    """Also before the first commit: that will say the same."""
+    world = World()
+    world.start()
+    assert locked_by(world.state) is None
+    world.add(2)
+    world.run_until(kinds.StepReached)
+    assert world.state.meaning is None
+    assert locked_by(world.state) == meaning_of(PLAIN)
+    assert is_learning(world.state)
+    world.run()
+    assert locked_by(world.state) == world.state.meaning
+    assert is_learning(world.state)
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run()
+    assert locked_by(world.state) is not None
+    assert not is_learning(world.state)

@@ -1,0 +1,245 @@
+"""Drills: others take the memory; somebody edits the config. The real daemon, and a worker that learns nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.config import Config
+from cli.home import Home
+from cli.init import create_home
+from cli.reading import read_only
+from core.state import State
+from events import kinds
+from events.changes import ConfigChanged, ConfigMended, ConfigRefused
+from events.codec import decode_record
+from events.kinds import AnyEvent
+from events.memory import MemoryLow, MemoryRecovered
+from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
+from journal import START, durable, follow
+
+ROOT = Path(__file__).parents[2]
+
+GB = 10**9
+ROOMY = {"total": 100 * GB, "available": 90 * GB}
+FULL = {"total": 100 * GB, "available": 5 * GB}
+"""Others use nearly all of it: 95 %."""
+HOVERING = {"total": 100 * GB, "available": 20 * GB}
+"""80 %: better than the limit, and not yet well."""
+
+PATIENCE_S = 30.0
+
+
+class Drill:
+    """A home, its daemon, and a machine whose memory is as told."""
+
+    def __init__(self, root: Path) -> None:
+        config = Config(
+            job=JobSettings(
+                model=ModelSettings(path="nowhere"), checkpoints=CheckpointSettings(every_steps=1, every_seconds=0.0)
+            ),
+            memory=MemorySettings(grace_s=1.0),
+        )
+        self.home = create_home(root, model="nowhere", config=config)
+        self.daemon: subprocess.Popen[str] | None = None
+        self.memory_is(ROOMY)
+
+    def start(self) -> None:
+        """The daemon."""
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tests.drills.short_of_memory",
+            str(self.home.root),
+            "tests.fakes.worker",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.daemon = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+
+    def stop(self) -> str:
+        """In good order; what it said."""
+        assert self.daemon is not None
+        self.daemon.terminate()
+        said, _ = self.daemon.communicate(timeout=PATIENCE_S)
+        assert self.daemon.returncode == 0, said
+        self.daemon = None
+        return said
+
+    def memory_is(self, figures: dict[str, int]) -> None:
+        """From now on."""
+        durable.write_atomically(self.home.run / "memory.json", json.dumps(figures).encode(), sync=False)
+
+    def drop(self, name: str, steps: str) -> None:
+        """Put a complete file into the inbox."""
+        path = self.home.inbox / f".{name}"
+        path.write_text("\n".join(steps.split()) + "\n", encoding="utf-8")
+        os.utime(path, (1.0, 1.0))
+        path.rename(self.home.inbox / name)
+
+    def edit(self, before: str, now: str) -> None:
+        """Change keepstep.toml behind its back."""
+        text = self.home.config.read_text(encoding="utf-8")
+        assert before in text
+        self.home.config.write_text(text.replace(before, now, 1), encoding="utf-8")
+
+    def events(self, kind: type[Any]) -> list[Any]:
+        """Those of a kind that were journaled so far."""
+        return [event for event in self.all() if isinstance(event, kind)]
+
+    def all(self) -> list[AnyEvent]:
+        """Everything that was journaled so far."""
+        return [record.event for record in follow(self.home.journal, decode_record, START)[0]]
+
+    @property
+    def state(self) -> State:
+        """What the journal says of now."""
+        return read_only(self.home)[0].state
+
+    def wait(self, condition: Callable[[], bool], what: str) -> float:
+        """Until it is so; how long it took, in seconds."""
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < PATIENCE_S, f"{what} did not happen"
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def drill(tmp_path: Path) -> Iterator[Drill]:
+    """A new home."""
+    made = Drill(tmp_path / "home")
+    yield made
+    if made.daemon is not None:
+        made.daemon.kill()
+        made.daemon.communicate()
+
+
+def status(home: Home) -> dict[str, Any]:
+    """`keepstep status --json`."""
+    command = [sys.executable, "-P", "-m", "cli", "status", "--json", "--home", str(home.root)]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    return dict(json.loads(said.stdout))
+
+
+def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill) -> None:
+    """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
+    drill.drop("a.jsonl", "ok ok wait-once ok ok")
+    drill.start()
+    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
+    drill.memory_is(FULL)
+    assert drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low") < 8.0
+    drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
+    said = status(drill.home)
+    assert said["health"].startswith("waiting for memory: others use 9")
+    assert said["course"]["waits_for"] == "memory"
+    assert said["machine"]["memory"]["available_bytes"] == FULL["available"]
+    drill.wait(lambda: not list(drill.home.run.glob("worker-*.sock")), "the end of the worker")
+    drill.memory_is(HOVERING)
+    time.sleep(6.0)
+    assert not drill.events(MemoryRecovered), "it is not well before it is below the lower limit"
+    drill.memory_is(ROOMY)
+    drill.wait(lambda: drill.state.counts.trained == 1, "the job")
+    drill.stop()
+    assert [event.step for event in drill.events(kinds.StepReached)] == [1, 2, 3, 4, 5]
+    assert len(drill.events(MemoryLow)) == len(drill.events(MemoryRecovered)) == 1
+
+
+def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> None:
+    """The file waits; what a person wants is done all the same."""
+    drill.memory_is(FULL)
+    drill.drop("a.jsonl", "ok ok")
+    drill.start()
+    drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low")
+    drill.wait(lambda: drill.state.queue.front() is not None, "the file")
+    time.sleep(1.0)
+    drill.stop()
+    assert not drill.events(kinds.AttemptStarted)
+    drill.memory_is(ROOMY)
+    drill.start()
+    drill.wait(lambda: drill.state.counts.trained == 1, "the job")
+    drill.stop()
+
+
+def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Drill) -> None:
+    """The running job ends as it was begun."""
+    drill.drop("a.jsonl", "ok ok wait-once ok")
+    drill.start()
+    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
+    drill.edit("learning_rate = 0.0002", "learning_rate = 0.0001")
+    time.sleep(1.0)
+    assert status(drill.home)["misfit"] is None
+    drill.drop("b.jsonl", "ok")
+    _let_go(drill)
+    drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
+    said = drill.stop()
+    assert "for the next file: training.learning_rate 0.0002 → 0.0001; a.jsonl is finished as it was begun" in said
+    rates = {event.job: event.settings.training.learning_rate for event in drill.events(kinds.AttemptStarted)}
+    (changed,) = drill.events(ConfigChanged)
+    assert rates[changed.job] == 0.0001
+    assert [(each.key, each.before, each.now) for each in changed.changes] == [
+        ("training.learning_rate", "0.0002", "0.0001")
+    ]
+    assert sorted(rates.values()) == [0.0001, 0.0002]
+
+
+def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill) -> None:
+    """Said in status and log; the running job is not touched; nothing is begun under it; mended, work goes on."""
+    drill.drop("a.jsonl", "ok ok wait-once ok")
+    drill.drop("b.jsonl", "ok")
+    drill.start()
+    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
+    attempt = drill.state.attempt
+    drill.edit('path = "nowhere"', 'path = "elsewhere"')
+    assert drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused") < 2.0
+    assert drill.state.attempt == attempt
+    assert "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["misfit"]["reason"]
+    _let_go(drill)
+    drill.wait(lambda: drill.state.hold is not None, "a hold")
+    models = {event.settings.model.path for event in drill.events(kinds.AttemptStarted)}
+    assert models == {"nowhere"}
+    assert drill.state.counts.trained == 1
+    drill.edit('path = "elsewhere"', 'path = "nowhere"')
+    drill.wait(lambda: bool(drill.events(ConfigMended)), "config_mended")
+    _command(drill.home, "resume")
+    drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
+    drill.stop()
+    assert len(drill.events(ConfigRefused)) == 1
+
+
+def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill) -> None:
+    """Half an edit, saved; and then the whole of it."""
+    drill.start()
+    drill.wait(lambda: drill.state.daemon.status == "idle", "a daemon")
+    drill.edit("soft_gb = 0.0", "soft_gb = ")
+    drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
+    drill.edit("soft_gb = ", "soft_gb = 0.001")
+    drill.wait(lambda: bool(drill.events(ConfigChanged)), "config_changed")
+    drill.stop()
+    (changed,) = drill.events(ConfigChanged)
+    assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
+    assert drill.state.misfit is None
+
+
+def _let_go(drill: Drill) -> None:
+    """The step that waits for the daemon to ask goes on: paused, and resumed."""
+    _command(drill.home, "pause")
+    drill.wait(lambda: drill.state.daemon.status == "paused", "a pause")
+    _command(drill.home, "resume")
+
+
+def _command(home: Home, name: str) -> None:
+    command = [sys.executable, "-P", "-m", "cli", name, "--home", str(home.root)]
+    subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
