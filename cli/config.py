@@ -13,12 +13,13 @@ from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from cli.errors import UserError
+from core.deadlines import Limits
 from events.settings import (
     CheckpointSettings,
     CheckSettings,
@@ -31,6 +32,7 @@ from events.settings import (
     LogSettings,
     LoraSettings,
     ModelSettings,
+    NonNegative,
     Occasion,
     QloraSettings,
     RetentionSettings,
@@ -45,8 +47,25 @@ from journal.storage import REAL, Storage
 class WorkerSettings(Section, frozen=True, kw_only=True):
     """[worker] What the daemon does about its worker; it changes nothing that is learned."""
 
-    silence_s: float = 1800.0
-    """A worker that proves no progress for so long is killed and tried again (loading a large model takes minutes)."""
+    silence_s: Annotated[float, Meta(gt=0.0)] = 1800.0
+    """A worker that proves no progress for so long is ended and tried again, whatever it is at; sooner, where it is
+    known what is usual (`core/deadlines.py`)."""
+    silence_times: Annotated[float, Meta(ge=2.0)] = 10.0
+    """So many times what is usual is too long."""
+    silence_min_s: NonNegative = 600.0
+    """But never less than this: a disk, a large file, a cold cache may take ten times as long tomorrow."""
+    step_silence_min_s: NonNegative = 120.0
+    """The same for a step: steps are alike."""
+
+    @property
+    def limits(self) -> Limits:
+        """As the deadlines have them."""
+        return Limits(
+            times=self.silence_times,
+            step_least_s=self.step_silence_min_s,
+            least_s=self.silence_min_s,
+            most_s=self.silence_s,
+        )
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -328,7 +347,10 @@ _COMMENTS: dict[str, str] = {
     "hooks.notify_on": "for which of these",
     "hooks.notify_template": "in Jinja2: {{ title }}, {{ message }}, {{ job_name }}, … as in the JSON",
     "hooks.timeout_s": "what runs longer is ended; training never waits for it",
-    "worker.silence_s": "a worker that proves no progress for so long is killed and tried again",
+    "worker.silence_s": "a worker that proves no progress for so long is ended and tried again",
+    "worker.silence_times": "or for so many times what is usual for what it is at, where that is known",
+    "worker.silence_min_s": "but not sooner than this",
+    "worker.step_silence_min_s": "the same for a step",
 }
 
 

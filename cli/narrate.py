@@ -15,7 +15,7 @@ from core.state import Hold, State
 from events import kinds, places, versions
 from events.codec import kind_of
 from events.kinds import AnyEvent
-from events.upkeep import WatchCostMeasured
+from events.upkeep import OrphanEnded, WatchCostMeasured
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
@@ -24,6 +24,12 @@ STEP_LINE_EVERY_S = 2.0
 log = logging.getLogger("keepstep.daemon")
 
 INDENT = " " * len("00:00:00  ")
+
+
+def held_back(held: int) -> str:
+    """That so many jobs wait for a person."""
+    jobs = "1 job is" if held == 1 else f"{held} jobs are"
+    return f"{jobs} held and not learned; `keepstep queue` shows them, `keepstep queue release` lets them go"
 
 
 class Narrator:
@@ -131,6 +137,8 @@ class Narrator:
                 return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
+            case OrphanEnded():
+                return f"a worker that an earlier daemon left behind (pid {event.pid}) was still there; it was ended"
             case WatchCostMeasured():
                 share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
                 return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"

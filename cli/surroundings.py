@@ -22,8 +22,10 @@ from cli.home import Home
 from cli.identity import Identity, this_process
 from cli.inbox import Inbox
 from cli.logs import logged
+from cli.orphans import Leftover, end_leftovers
 from cli.signals import taken_over
 from cli.worker_process import WorkerProcess
+from core.endings import Ending
 from events.settings import LogSettings
 from events.worker import AnyFact, AnyOrder
 
@@ -33,8 +35,6 @@ class Worker(Protocol):
 
     sent: set[tuple[type, int]]
     """Which orders it has had, by kind and attempt: effects are asked for again and again."""
-    last_heard: float
-    """When it last said something, or was last asked for something. Monotonic seconds."""
 
     @property
     def connected(self) -> bool:
@@ -49,8 +49,11 @@ class Worker(Protocol):
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""
 
-    def exit_reason(self) -> str:
-        """How it ended, in words; it has ended, or is about to."""
+    def how_it_ended(self) -> Ending:
+        """How it ended; it has ended, or is about to."""
+
+    def show_stacks(self) -> None:
+        """Have it say where it stands, for the log, and ask it to leave. `end` then makes sure of that."""
 
     def end(self) -> None:
         """Kill it, and return when it is gone: nothing of it may write after this."""
@@ -70,6 +73,9 @@ class Surroundings(Protocol):
 
     def start_worker(self) -> Worker:
         """A new worker, coming up."""
+
+    def end_leftovers(self) -> list[Leftover]:
+        """End what earlier daemons of this home left running; what that was. Raises UserError."""
 
     def identity(self) -> Identity:
         """Who this process is."""
@@ -120,6 +126,9 @@ class Machine:
 
     def start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._home, self._selector, self._worker_module)
+
+    def end_leftovers(self) -> list[Leftover]:
+        return end_leftovers(self._home, self._worker_module)
 
     def identity(self) -> Identity:
         return this_process()

@@ -50,15 +50,21 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     ),
     "hang": Explanation(
         "the worker proved no progress for too long and was ended",
-        "look at what it did last (`keepstep logs`); a slow disk or a large model needs a larger [worker] silence_s",
+        "look at what it did last (`keepstep logs`); if it was only slow, give it longer: [worker] "
+        "silence_s, silence_min_s, step_silence_min_s",
     ),
     "killed": Explanation(
-        "the worker's process ended without a word: killed by the system or a person, or crashed in native code",
-        "look at what it said last (`keepstep logs`) and at the kernel's log: `dmesg` names what was killed for memory",
+        "the worker's process was killed, by a person or another program",
+        "find out by whom: the kernel's log (`dmesg`) names what the system ended; nothing else needs to be done",
     ),
     "code": Explanation(
-        "an error in the program, in a library, or numbers that ran away",
+        "an error in the program or in a library, a crash in native code, or numbers that ran away",
         "read its trace (`keepstep logs`); if it comes again, lower [training] learning_rate or report it",
+    ),
+    "driver": Explanation(
+        "the GPU or its driver failed, or is not there any more",
+        "`keepstep doctor`, `nvidia-smi` and the kernel's log (`dmesg`: NVRM, Xid) say more; often a "
+        "restart of the machine mends it",
     ),
     "model": Explanation(
         "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",

@@ -35,11 +35,13 @@ Failure = Literal[
     "killed",
     "code",
     "preflight",
+    "driver",
 ]
 """Why an attempt ended by itself: whose fault it was decides what happens next.
 
 `disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
 or has changed (earlier keepsteps called that `storage` too). `preflight`: there is too little room or memory to begin.
+`driver`: the GPU, or what drives it, failed (earlier keepsteps called that `code`).
 """
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]

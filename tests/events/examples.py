@@ -179,6 +179,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         made_at=1.8e9,
     ),
     versions.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
+    upkeep.OrphanEnded(pid=4711, started_at=1.8e9, command="python -P -m gpu.worker --home /home/me/models"),
     upkeep.WatchCostMeasured(
         wall_s=86_400.5,
         cpu_s=90.25,
