@@ -60,8 +60,10 @@ class Crew:
             process, self.worker = self.worker, None
             process.end()
 
-    def end_hung(self) -> None:
-        """The same, but first it is to say where it stands."""
-        if self.worker is not None:
-            self.worker.show_stacks()
+    def end_hung(self) -> str:
+        """The same, but first it is to say where it stands; where that is to be found."""
+        shown = self.worker is not None and self.worker.show_stacks()
         self.end()
+        if shown:
+            return "the worker was ended; where each of its threads stood is in `keepstep logs`"
+        return "the worker is stopped, or stuck in the kernel, and did not say where it stands; it was ended"

@@ -285,8 +285,7 @@ class Daemon:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
         if late is not None and state.attempt is not None:
-            self._crew.end_hung()
-            self._lose_worker("hang", str(late))
+            self._lose_worker("hang", f"{late}: {self._crew.end_hung()}")
 
     def _lose_worker(self, failure: Failure, message: str) -> None:
         attempt = self._ledger.state.attempt

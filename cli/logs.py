@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -196,19 +196,19 @@ class Eavesdropper:
         if logger.isEnabledFor(level):
             logger.log(level, "%s", line.message, extra={**extra, "trace": line.trace})
 
-    @contextlib.contextmanager
-    def awaited(self, timeout_s: float, quiet_s: float) -> Iterator[None]:
-        """Wait, behind the block, for what it has the process say: until that has begun and then stopped for `quiet_s`,
-        for `timeout_s` at most."""
-        before, deadline = self._heard, time.monotonic() + timeout_s
-        yield
-        last, quiet_since = before, time.monotonic()
+    def answer(self, ask: Callable[[], None], timeout_s: float, quiet_s: float) -> bool:
+        """Have the process say something, and wait until it has begun to and then stopped for `quiet_s`, for
+        `timeout_s` at most. Whether it said anything."""
+        before = last = self._heard
+        ask()
+        deadline = (quiet_since := time.monotonic()) + timeout_s
         while (now := time.monotonic()) < deadline and self._thread.is_alive():
             if self._heard != last:
                 last, quiet_since = self._heard, now
             elif last != before and now - quiet_since >= quiet_s:
-                return
+                break
             time.sleep(LOOK_S)
+        return self._heard != before
 
     def last_words(self) -> str:
         """The last lines that were said."""

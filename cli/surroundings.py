@@ -52,8 +52,9 @@ class Worker(Protocol):
     def how_it_ended(self) -> Ending:
         """How it ended; it has ended, or is about to."""
 
-    def show_stacks(self) -> None:
-        """Have it say where it stands, for the log, and ask it to leave. `end` then makes sure of that."""
+    def show_stacks(self) -> bool:
+        """Have it say where it stands, for the log, and ask it to leave; whether it did say it. `end` then makes sure
+        that it is gone."""
 
     def end(self) -> None:
         """Kill it, and return when it is gone: nothing of it may write after this."""

@@ -125,19 +125,21 @@ class WorkerProcess:
             says="memory" if names_memory(words) else "driver" if names_driver(words) else None,
         )
 
-    def show_stacks(self) -> None:
+    def show_stacks(self) -> bool:
         """Have it write where each of its threads stands, which goes into the log; then tell it to leave, and give it a
         moment for that. One that is stopped, or stuck in the kernel, says nothing."""
         if self.has_ended():
-            return
-        with self._said.awaited(STACKS_WAIT_S, STACKS_QUIET_S):
-            self._process.send_signal(signal.SIGUSR1)
+            return False
+        shown = self._said.answer(
+            lambda: self._process.send_signal(signal.SIGUSR1), timeout_s=STACKS_WAIT_S, quiet_s=STACKS_QUIET_S
+        )
         self._process.terminate()
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)  # what the worker leaves for
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERMINATE_WAIT_S)
+        return shown
 
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""

@@ -75,8 +75,7 @@ class Late(Struct, frozen=True):
         usual = f"usual is {_seconds(self.usual_s)}" if self.usual_s is not None else "what is usual is not known yet"
         return (
             f"no progress {IN_WORDS[self.phase]} for {_seconds(self.silence_s)}, and the deadline was "
-            f"{_seconds(self.deadline_s)} ({usual}): the worker was ended. Where each of its threads stood is in "
-            "`keepstep logs`"
+            f"{_seconds(self.deadline_s)} ({usual})"
         )
 
 

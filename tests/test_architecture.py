@@ -270,7 +270,7 @@ def test_the_lists_of_exceptions_are_true() -> None:
 def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "scenarios", "simulation", "mutants"}
+    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "scenarios", "simulation", "mutants", "drills"}
 
 
 def test_every_test_that_the_docs_name_is_there() -> None:

@@ -94,8 +94,8 @@ class SimulatedWorker:
     def how_it_ended(self) -> Ending:
         return Ending(killed_by="SIGKILL")
 
-    def show_stacks(self) -> None:
-        """It has none."""
+    def show_stacks(self) -> bool:
+        return False
 
     def end(self) -> None:
         self.process.die()
