@@ -244,3 +244,15 @@ def test_what_the_daemon_imports_does_not_load_torch() -> None:
         "sys.exit(bool({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
+    """When it is asked by a signal: by a handler in C, so also where Python is stuck."""
+    next(one.facts())
+    one.process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 10.0
+    while one.log.read_text(encoding="utf-8").count("most recent call first") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "desk.py" in one.log.read_text(encoding="utf-8")
+    assert one.process.poll() is None
