@@ -66,4 +66,6 @@ class Crew:
         self.end()
         if shown:
             return "the worker was ended; where each of its threads stood is in `keepstep logs`"
-        return "the worker is stopped, or stuck in the kernel, and did not say where it stands; it was ended"
+        return (
+            "the worker did not say where it stands (it is stopped, stuck in the kernel, or not up yet); it was ended"
+        )

@@ -195,8 +195,7 @@ def _begun(watched: Watched, attempt: int, phase: Phase) -> Watched:
 
 def _progressed(watched: Watched, phase: Phase) -> Watched:
     """The gap that ends here is one of the phase that was waited in."""
-    known = watched if watched.saving else _learned(watched, watched.phase, watched.silence_s)
-    return replace(known, phase=phase, silence_s=0.0)
+    return replace(_learned(watched, watched.phase, watched.silence_s), phase=phase, silence_s=0.0)
 
 
 def _learned(watched: Watched, phase: Phase, gap_s: float) -> Watched:
@@ -216,4 +215,6 @@ def _alike(before: JobSettings, now: JobSettings) -> bool:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds < 0.05:
+        return "less than 0.1 s"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

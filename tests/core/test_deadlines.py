@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from core import deadlines
+from core import commands, deadlines
 from core.deadlines import GAPS_KEPT, GAPS_WANTED, START_S, Late, Limits, Phase, Watched, deadline_s, late, usual_s
 from core.state import State
-from events import kinds, worker
+from events import kinds, versions, worker
 from events.settings import JobSettings, ModelSettings, TrainingSettings
 from tests.core.world import World
 
@@ -131,6 +131,14 @@ def test_a_save_that_hangs_is_late_though_steps_go_on() -> None:
     assert (found.phase, found.silence_s) == ("checkpoint", 1810.0)
 
 
+def test_steps_are_learned_from_while_a_checkpoint_is_written() -> None:
+    """Or a model that is always being saved would never be known."""
+    now = watched(PREPARE, TRAIN, LOADED, beat("checkpoint"))
+    for number in range(GAPS_WANTED):
+        now = watched(1.0, step(number + 1), before=now)
+    assert late(watched(SAVED, 121.0, before=now), LIMITS, 0) == Late("step", 121.0, 120.0, 1.0)
+
+
 def test_a_long_save_is_no_hang_of_the_step_that_waits_for_it() -> None:
     """A step may take two minutes, this save takes ten; and behind it the step has its time again."""
     now = watched(beat("checkpoint"), 590.0, before=training())
@@ -215,3 +223,10 @@ def test_failures_in_a_row_are_those_of_what_is_in_hand() -> None:
     world.run_until(kinds.JobPrepared)
     world.fails("hang")
     assert deadlines.failures_in_a_row(world.state) == 1
+    world.run()
+    assert deadlines.failures_in_a_row(world.state) == 0
+    world.execute(commands.RequestConsolidation(description="", after_current=False))
+    for count in range(2):
+        world.run_until(versions.ConsolidationBackedUp)
+        assert deadlines.failures_in_a_row(world.state) == count
+        world.fails("hang")

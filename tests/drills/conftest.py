@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.homes import learned
 from tests.drills.drill import Drill, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "guardian.md"
@@ -59,6 +58,9 @@ def drills(tmp_path: Path) -> Iterator[Callable[..., Drill]]:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the real worker learns from the two files if nobody disturbs it: SHA-256 by file."""
     drill = Drill.real(tmp_path_factory.mktemp("calm") / "home")
-    drill.start()
-    drill.ended()
-    return learned(drill.home)
+    try:
+        drill.start()
+        drill.ended()
+        return drill.weights()
+    finally:
+        drill.close()

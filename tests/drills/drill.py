@@ -20,7 +20,7 @@ from events import kinds
 from events.codec import Record, decode_record
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal import START, follow
-from tests.crash.homes import KEEPSTEP, log_of, make_home, start_process, state_of
+from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, start_process, state_of
 
 PATIENCE_S = 240.0
 FAKE, REAL = "tests.fakes.worker", "gpu.worker"
@@ -144,6 +144,10 @@ class Drill:
             if isinstance(each.event, kind) and at >= since:
                 return each.event, at
         raise AssertionError(f"no {kind.__name__}\n{log_of(self.home)}")
+
+    def weights(self) -> dict[str, str]:
+        """What was learned: SHA-256 by file, without the one that names where the model lies."""
+        return {name: sha256 for name, sha256 in learned(self.home).items() if name != "adapter_config.json"}
 
     def log(self) -> str:
         """Everything that was logged."""

@@ -9,19 +9,20 @@ from collections.abc import Callable
 import pytest
 
 from events import kinds, versions
-from tests.crash.homes import learned, state_of
+from tests.crash.homes import state_of
 from tests.drills.drill import Drill, Row
 
 Drills = Callable[..., Drill]
 Record = Callable[[Row], None]
 
 STUCK: list[tuple[str, str, str]] = [
-    ("worker stuck in a step", "step:10:hang", "in a step"),
-    ("worker stuck in a step, in native code that holds Python's lock", "step:10:native", "in a step"),
+    ("worker stuck in a step", "step:16:hang", "in a step"),
+    ("worker stuck in a step, in native code that holds Python's lock", "step:16:native", "in a step"),
     ("worker stuck in a save", "staging_fsynced:9:hang", "while it wrote a checkpoint"),
     ("worker stuck in loading", "loading:2:hang", "while it loaded the model"),
 ]
-STACK = 'drills/worker.py", line'
+STACK = "tests/drills/worker.py"
+"""Where it stands, in the log."""
 
 
 @pytest.mark.long
@@ -42,7 +43,7 @@ def test_a_worker_that_is_stuck_is_found_out_shown_and_replaced(
     assert "`keepstep logs`" in event.message
     assert STACK in home.log()
     assert len(home.events(kinds.AttemptFailed)) == 1
-    assert learned(home.home) == calm
+    assert home.weights() == calm
     _, begun = home.first(kinds.TrainingStarted, since=at)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
     did = f"stacks in the log, ended, a new worker {begun - at:.0f} s later"

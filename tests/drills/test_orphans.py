@@ -9,7 +9,7 @@ import pytest
 
 from events import kinds
 from events.upkeep import OrphanEnded
-from tests.crash.homes import learned, state_of
+from tests.crash.homes import state_of
 from tests.drills.drill import Drill, Row
 
 Drills = Callable[..., Drill]
@@ -43,7 +43,7 @@ def test_a_worker_dies_with_its_daemon_even_if_none_of_its_threads_can_run(
     home.ended()
     assert home.events(kinds.AttemptInterrupted)
     assert not home.events(kinds.AttemptFailed, OrphanEnded)
-    assert learned(home.home) == calm
+    assert home.weights() == calm
     detected = "`interrupted`, by the next daemon"
     did = f"the kernel ended the worker {gone_s:.1f} s after its daemon; the next one went on behind the last commit"
     record(Row("daemon kill -9, its worker stuck in native code", detected, f"{gone_s:.1f} s", home.lost(), did))
