@@ -10,7 +10,7 @@ FIRST ?= 1
 SEED ?= 1
 JOBS ?= 2
 
-.PHONY: help setup demo test test-long check format bench simulate images torture mutants clean
+.PHONY: help setup demo test test-long check format bench simulate images torture drills mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new, before your eyes"
@@ -20,6 +20,7 @@ help:
 	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
 	@echo "make images   every crash image of the real file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
+	@echo "make drills   hang, crash and orphan the worker of the real daemon in every way; the table of docs/guardian.md"
 	@echo "make mutants  take away each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:
@@ -76,6 +77,9 @@ images: $(VENV)/.installed
 
 torture: $(VENV)/.installed
 	$(BIN)/python -m tests.crash.torture --kills $(KILLS) --seed $(SEED)
+
+drills: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/drills --write-drills
 
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants.run --jobs $(JOBS)

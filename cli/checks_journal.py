@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import closing, suppress
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from cli.errors import UserError
 from cli.halt import daemon_process
 from cli.ledger import Ledger
+from cli.orphans import workers_of
 from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.reading import witnesses
 from cli.terminal import ago, duration
@@ -30,8 +30,6 @@ LAST_BYTES = 1 << 20
 
 AHEAD_S = 5.0
 """Clocks of one machine differ by less between two processes."""
-
-WORKER_MODULE = "gpu.worker"
 
 
 def journal(patient: Patient) -> Finding:
@@ -165,22 +163,6 @@ def orphans(patient: Patient) -> Finding:
         f"{len(left)} workers of this home have no daemon, and hold memory (pid {numbers.replace(' ', ', ')})",
         f"`kill -9 {numbers}`; what was committed is kept",
     )
-
-
-def workers_of(root: Path) -> list[psutil.Process]:
-    """The processes that were started as a worker of this home."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:  # gone meanwhile, or somebody else's: not ours, then
-            continue
-        named = words[words.index("--home") + 1 :] if "--home" in words else []
-        if WORKER_MODULE in words and named and os.path.realpath(named[0]) == os.path.realpath(root):
-            found.append(process)
-    return found
 
 
 def _ancestors(process: psutil.Process) -> set[int]:

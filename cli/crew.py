@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from cli.surroundings import Surroundings, Worker
-from cli.worker_process import CONNECT_S
+from core import deadlines
+from core.deadlines import Late, Limits
 from events import worker
+
+LONGEST_TURN_S = 5.0
+"""Of a turn of the daemon's, as much counts as the worker's silence. What is beyond it is the daemon's own: it was
+stopped, or busy, and what the worker said meanwhile is still in the socket."""
 
 
 class Crew:
@@ -13,13 +18,17 @@ class Crew:
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self.worker: Worker | None = None
+        self._watched = deadlines.Watched()
+        self._looked_at = 0.0
 
     def give(self, order: worker.AnyOrder) -> None:
         """Give the order once, to the worker that is up, or to a new one."""
         if self.worker is None:
             self.worker = self._surroundings.start_worker()
+            self._watched = deadlines.anew(self._watched)
         if not self.has_had(type(order), order.attempt):
             self.worker.send(order)
+            self._watched = deadlines.ordered(self._watched, order)
 
     def has_had(self, order: type[worker.Order], attempt: int) -> bool:
         """Whether the worker was given this order; or is to yield, and then it would begin again behind its own end."""
@@ -31,15 +40,32 @@ class Crew:
         if self.worker is not None:
             self.worker.send(order)
 
-    def silent_for(self, now: float, limit_s: float) -> float | None:
-        """How long the worker has been silent, if that is too long: seconds. `now`: monotonic."""
+    def heard(self, fact: worker.AnyFact) -> None:
+        """The worker said something."""
+        self._watched = deadlines.heard(self._watched, fact)
+
+    def late(self, now: float, limits: Limits, failures: int) -> Late | None:
+        """The deadline that the worker has let pass, if it has. `now`: monotonic. To be asked in each turn."""
+        turn_s, self._looked_at = min(now - self._looked_at, LONGEST_TURN_S), now
         if self.worker is None:
             return None
-        silence_s = now - self.worker.last_heard
-        return silence_s if silence_s > (limit_s if self.worker.connected else CONNECT_S) else None
+        self._watched = deadlines.passed(self._watched, turn_s)
+        if self.worker.connected:
+            self._watched = deadlines.is_up(self._watched)
+        return deadlines.late(self._watched, limits, failures)
 
     def end(self) -> None:
         """End it: nothing of it may write after this."""
         if self.worker is not None:
             process, self.worker = self.worker, None
             process.end()
+
+    def end_hung(self) -> str:
+        """The same, but first it is to say where it stands; where that is to be found."""
+        shown = self.worker is not None and self.worker.show_stacks()
+        self.end()
+        if shown:
+            return "the worker was ended; where each of its threads stood is in `keepstep logs`"
+        return (
+            "the worker did not say where it stands (it is stopped, stuck in the kernel, or not up yet); it was ended"
+        )

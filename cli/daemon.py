@@ -27,7 +27,7 @@ from cli.identity import DaemonLock
 from cli.inbox import Inbox
 from cli.intake import Intake
 from cli.ledger import Ledger
-from cli.narrate import Narrator
+from cli.narrate import Narrator, held_back
 from cli.nightly import by_the_clock, measure
 from cli.orders import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.room import Room, what_is_full
@@ -38,7 +38,9 @@ from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
 from core.commands import AnyCommand
+from core.deadlines import failures_in_a_row
 from core.effects import next_effects
+from core.endings import classify
 from core.errors import Refused
 from events import kinds, versions, worker
 from events.values import Failure
@@ -126,6 +128,8 @@ class Daemon:
             self._narrator.look(self._ledger.state)
             self._ledger.heartbeat_at = self._clock.now()
             self._execute(commands.StartDaemon(**asdict(me), keepstep=VERSION))
+            for left in self._surroundings.end_leftovers():
+                self._execute(commands.RecordOrphan(pid=left.pid, started_at=left.started_at, command=left.command))
             self._started = True  # a full disk may have the rest begun again
         with self._ledger.exclusive():
             sweep_temporaries(self._home)
@@ -204,7 +208,8 @@ class Daemon:
         wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
         wait_s = min(wait_s, self._do_what_is_owed())
         if self._until_idle and not self._done and self._nothing_left():
-            self._say_what_is_held()
+            if held := self._ledger.state.queue.held:
+                self._write(held_back(held))
             self._leave("nothing is left to do")
         if not self._done:
             self._ledger.beat()
@@ -258,26 +263,19 @@ class Daemon:
         )
         return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed)
 
-    def _say_what_is_held(self) -> None:
-        held = self._ledger.state.queue.held
-        if held:
-            jobs = "1 job is" if held == 1 else f"{held} jobs are"
-            self._write(
-                f"{jobs} held and not learned; `keepstep queue` shows them, `keepstep queue release` lets them go"
-            )
-
     # -- the worker -------------------------------------------------------------------------------------------------
 
     def _hear_worker(self, process: Worker) -> None:
         try:
             facts = process.receive()
         except EOFError:
-            self._lose_worker("killed", f"{process.exit_reason()}; see `keepstep logs`")
+            self._lose_worker(*classify(process.how_it_ended()))
             return
         except LinkGarbage as error:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
+            self._crew.heard(fact)
             if isinstance(fact, Written) and (problem := problem_of(fact, self._ledger.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue
@@ -286,18 +284,18 @@ class Daemon:
             self._execute(fact)
 
     def _check_worker(self) -> None:
-        """End a worker that is silent for too long, or that died before it could say anything."""
-        process, attempt = self._crew.worker, self._ledger.state.attempt
+        """End a worker that let a deadline pass, or that died before it could say anything."""
+        process, state = self._crew.worker, self._ledger.state
+        late = self._crew.late(self._clock.monotonic(), self._config.worker.limits, failures_in_a_row(state))
         if process is None:
             return
         if process.has_ended():
             self._hear_worker(process)  # what it said last is still in the socket
             if not process.connected:
-                self._lose_worker("killed", f"{process.exit_reason()} before it was up; see `keepstep logs`")
+                self._lose_worker(*classify(process.how_it_ended()))
             return
-        silence_s = self._crew.silent_for(self._clock.monotonic(), self._config.worker.silence_s)
-        if attempt is not None and silence_s is not None:
-            self._lose_worker("hang", f"the worker made no progress for {silence_s:.0f} s and was ended")
+        if late is not None and state.attempt is not None:
+            self._lose_worker("hang", f"{late}: {self._crew.end_hung()}")
 
     def _lose_worker(self, failure: Failure, message: str) -> None:
         attempt = self._ledger.state.attempt

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from cli.config import METHODS, Config, config_text
+from cli.config import METHODS, Config
+from cli.config_text import config_text
 from cli.errors import UserError
 from cli.home import Home
 from cli.ledger import Ledger

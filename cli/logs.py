@@ -13,7 +13,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +27,11 @@ from gpu.log_lines import JsonLines, LogLine
 PARTS = 10
 """A file grows to this part of what all of them may have, then the next one of the day begins: what is given up at once
 is never much of it."""
+
+LAST_WORDS = 40
+"""Lines: the end of what a process that died said, to find out what it died of. A stack has as many."""
+
+LOOK_S = 0.02
 
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
@@ -163,6 +170,8 @@ class Eavesdropper:
         self._pipe, self._source = pipe, source
         self.attempt: int | None = None
         """What the process works on now."""
+        self._last: deque[str] = deque(maxlen=LAST_WORDS)
+        self._heard = 0
         self._log = logging.getLogger(f"keepstep.{source}")
         self._thread = threading.Thread(target=self._read, name=f"what the {source} says", daemon=True)
         self._thread.start()
@@ -176,6 +185,8 @@ class Eavesdropper:
 
     def _hear(self, data: bytes) -> None:
         line = log_lines.decode(data)
+        self._heard += 1
+        self._last.append(line.message if line is not None else data.decode(errors="backslashreplace").rstrip())
         extra = {"source": self._source, "attempt": self.attempt}
         if line is None:
             self._log.info("%s", data.decode(errors="backslashreplace").rstrip(), extra=extra)
@@ -184,6 +195,24 @@ class Eavesdropper:
         logger = logging.getLogger(line.logger or self._log.name)
         if logger.isEnabledFor(level):
             logger.log(level, "%s", line.message, extra={**extra, "trace": line.trace})
+
+    def answer(self, ask: Callable[[], None], timeout_s: float, quiet_s: float) -> bool:
+        """Have the process say something, and wait until it has begun to and then stopped for `quiet_s`, for
+        `timeout_s` at most. Whether it said anything."""
+        before = last = self._heard
+        ask()
+        deadline = (quiet_since := time.monotonic()) + timeout_s
+        while (now := time.monotonic()) < deadline and self._thread.is_alive():
+            if self._heard != last:
+                last, quiet_since = self._heard, now
+            elif last != before and now - quiet_since >= quiet_s:
+                break
+            time.sleep(LOOK_S)
+        return self._heard != before
+
+    def last_words(self) -> str:
+        """The last lines that were said."""
+        return "\n".join(self._last.copy())
 
     def end(self, timeout_s: float) -> None:
         """Wait until all that was said is logged; the process has ended. A child of it may hold the pipe open."""

@@ -18,7 +18,7 @@ from events.codec import kind_of
 from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
-from events.upkeep import WatchCostMeasured
+from events.upkeep import OrphanEnded, WatchCostMeasured
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
@@ -27,6 +27,12 @@ STEP_LINE_EVERY_S = 2.0
 log = logging.getLogger("keepstep.daemon")
 
 INDENT = " " * len("00:00:00  ")
+
+
+def held_back(held: int) -> str:
+    """That so many jobs wait for a person."""
+    jobs = "1 job is" if held == 1 else f"{held} jobs are"
+    return f"{jobs} held and not learned; `keepstep queue` shows them, `keepstep queue release` lets them go"
 
 
 class Narrator:
@@ -143,6 +149,8 @@ class Narrator:
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
             case MemoryLow() | MemoryRecovered() | ConfigChanged() | ConfigRefused() | ConfigMended():
                 return narrate_guard.line_of(event, self._name)
+            case OrphanEnded():
+                return f"a worker that an earlier daemon left behind (pid {event.pid}) was still there; it was ended"
             case WatchCostMeasured():
                 share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
                 return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"

@@ -32,7 +32,7 @@ from cli.home import Home
 from cli.modules import command
 from cli.notify import SILENCE_S, words_of
 from cli.signals import taken_over
-from gpu.worker import PR_SET_PDEATHSIG
+from gpu.parent import PR_SET_PDEATHSIG
 
 AT_ONCE = 130
 USAGE = 2

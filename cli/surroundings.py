@@ -24,8 +24,10 @@ from cli.identity import Identity, this_process
 from cli.inbox import Inbox
 from cli.logs import logged
 from cli.machine import MachineWatch
+from cli.orphans import Leftover, end_leftovers
 from cli.signals import taken_over
 from cli.worker_process import WorkerProcess
+from core.endings import Ending
 from events.settings import LogSettings
 from events.worker import AnyFact, AnyOrder
 from projections.machine import MachineView
@@ -36,8 +38,6 @@ class Worker(Protocol):
 
     sent: set[tuple[type, int]]
     """Which orders it has had, by kind and attempt: effects are asked for again and again."""
-    last_heard: float
-    """When it last said something, or was last asked for something. Monotonic seconds."""
 
     @property
     def pid(self) -> int:
@@ -56,8 +56,12 @@ class Worker(Protocol):
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""
 
-    def exit_reason(self) -> str:
-        """How it ended, in words; it has ended, or is about to."""
+    def how_it_ended(self) -> Ending:
+        """How it ended; it has ended, or is about to."""
+
+    def show_stacks(self) -> bool:
+        """Have it say where it stands, for the log, and ask it to leave; whether it did say it. `end` then makes sure
+        that it is gone."""
 
     def end(self) -> None:
         """Kill it, and return when it is gone: nothing of it may write after this."""
@@ -80,6 +84,9 @@ class Surroundings(Protocol):
 
     def measure(self, worker: Worker | None) -> MachineView | None:
         """What the machine has and does now, and what of it is the worker's; None: nothing is known of it."""
+
+    def end_leftovers(self) -> list[Leftover]:
+        """End what earlier daemons of this home left running; what that was. Raises UserError."""
 
     def identity(self) -> Identity:
         """Who this process is."""
@@ -134,6 +141,9 @@ class Machine:
 
     def measure(self, worker: Worker | None) -> MachineView | None:
         return self._watch.measure(worker.pid if worker is not None else None)
+
+    def end_leftovers(self) -> list[Leftover]:
+        return end_leftovers(self._home, self._worker_module)
 
     def identity(self) -> Identity:
         return this_process()

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import selectors
 import signal
 import socket
 import subprocess
-import time
 from typing import BinaryIO, cast
 
 from cli.home import Home
 from cli.logs import Eavesdropper
+from cli.memory_kills import memory_kills
 from cli.modules import command
+from core.endings import Ending
 from events.worker import AnyFact, AnyOrder, Failed
 from gpu import link
-
-CONNECT_S = 120.0
-"""From start to hello. Importing torch takes seconds; from a cold disk on a busy machine, more."""
+from gpu.driver import names_driver, names_memory
 
 KILL_WAIT_S = 10.0
+
+STACKS_WAIT_S = 2.0
+"""For the stacks to be written: by a signal handler of C, whatever Python is at, so at once or not at all."""
+
+STACKS_QUIET_S = 0.2
+"""They are complete when so long nothing more came."""
+
+TERMINATE_WAIT_S = 3.0
+"""From being told that the daemon wants no more to the kill: for what may still be told apart in the worker's own way
+out, which is quick or stuck."""
 
 SAID_WAIT_S = 1.0
 """For what it said last to be logged: as long as it takes, but a child of it may hold its output open."""
@@ -46,7 +56,7 @@ class WorkerProcess:
         self._pending: list[AnyOrder] = []
         self.sent: set[tuple[type, int]] = set()
         """Which orders this worker has had, by kind and attempt: effects are asked for again and again."""
-        self.last_heard = time.monotonic()
+        self._memory_kills = memory_kills()
         self._process = subprocess.Popen(
             command(module, "--home", str(home.root), "--socket", str(self._path)),
             stdin=subprocess.DEVNULL,
@@ -82,7 +92,6 @@ class WorkerProcess:
             raise EOFError from error
         if not data:
             raise EOFError
-        self.last_heard = time.monotonic()
         facts: list[AnyFact] = []
         while read := self._reader.feed(data):
             facts += read
@@ -93,24 +102,44 @@ class WorkerProcess:
         """Give an order; one to a worker that has not connected yet waits. A dead worker is noticed by `receive`."""
         self.sent.add((type(order), order.attempt))
         self._said.attempt = order.attempt or self._said.attempt
-        self.last_heard = time.monotonic()  # a warm worker was silent for good reason until now
         if self._connection is None:
             self._pending.append(order)
             return
         with contextlib.suppress(OSError):
             self._connection.sendall(link.encode(order))
 
-    def exit_reason(self) -> str:
-        """How the process ended, in words; it has ended, or is about to."""
+    def how_it_ended(self) -> Ending:
+        """How the process ended; it has ended, or is about to."""
         try:
             code = self._process.wait(timeout=KILL_WAIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         self._said.end(SAID_WAIT_S)
-        if code < 0:
-            return f"the worker was killed by {signal.Signals(-code).name}"
-        return f"the worker ended with exit code {code}"
+        words = self._said.last_words()
+        return Ending(
+            killed_by=_signal_name(-code) if code < 0 else None,
+            exit_code=code if code >= 0 else None,
+            was_up=self.connected,
+            memory_kills=max(0, memory_kills() - self._memory_kills),
+            says="memory" if names_memory(words) else "driver" if names_driver(words) else None,
+        )
+
+    def show_stacks(self) -> bool:
+        """Have it write where each of its threads stands, which goes into the log; then tell it to leave, and give it a
+        moment for that. One that is stopped, or stuck in the kernel, says nothing."""
+        if self.has_ended():
+            return False
+        shown = self._said.answer(
+            lambda: self._process.send_signal(signal.SIGUSR1), timeout_s=STACKS_WAIT_S, quiet_s=STACKS_QUIET_S
+        )
+        self._process.terminate()
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)  # what the worker leaves for
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERMINATE_WAIT_S)
+        return shown
 
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""
@@ -119,7 +148,9 @@ class WorkerProcess:
     def end(self) -> None:
         """Kill it, and wait until it is gone: nothing of it may write after this. Then let go of the socket."""
         self._unregister()
-        self._process.kill()
+        if not self.has_ended():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group of its own: its children too
         self._process.wait()
         self._said.end(SAID_WAIT_S)
         self._listener.close()
@@ -134,7 +165,6 @@ class WorkerProcess:
             return
         self._unregister()
         self._connection = connection
-        self.last_heard = time.monotonic()
         self._selector.register(connection, selectors.EVENT_READ, self)
         with contextlib.suppress(OSError):  # as in `send`
             for order in self._pending:
@@ -146,6 +176,13 @@ class WorkerProcess:
             if end is not None:
                 with contextlib.suppress(KeyError, ValueError):
                     self._selector.unregister(end)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
 
 
 def log_failure(fact: Failed) -> None:

@@ -260,6 +260,14 @@ class FindRoom(Command, frozen=True, kw_only=True):
     free_bytes: int
 
 
+class RecordOrphan(Command, frozen=True, kw_only=True):
+    """A leftover of an earlier daemon was ended; the fields are those of `orphan_ended`."""
+
+    pid: int
+    started_at: float
+    command: str
+
+
 class RecordWatchCost(Command, frozen=True, kw_only=True):
     """What the daemon itself took; the fields are those of `watch_cost_measured`."""
 
@@ -306,6 +314,7 @@ AnyCommand = (
     | NoteConfig
     | RunOutOfSpace
     | FindRoom
+    | RecordOrphan
     | RecordWatchCost
     | AnyFact
 )

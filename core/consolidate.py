@@ -159,7 +159,8 @@ def _failed(state: State, failure: Failure, message: str, now: float, wanted_byt
     if failure == "disk_full":
         then = list(out_of_space(state, message, wanted_bytes))
     else:
-        wait = None if failure in GIVEN_UP_AT_ONCE else policies.retry_wait_s(state.wish.failures + 1)
+        again = failure not in GIVEN_UP_AT_ONCE
+        wait = policies.retry_wait_s(state.wish.failures + 1, state.attempt) if again else None
         if wait is None:
             then = [versions.ConsolidationDropped(message=f"{message} (`keepstep consolidate` asks for it again)")]
     aborted = versions.ConsolidationAborted(

@@ -50,20 +50,26 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     ),
     "hang": Explanation(
         "the worker proved no progress for too long and was ended",
-        "look at what it did last (`keepstep logs`); a slow disk or a large model needs a larger [worker] silence_s",
+        "look at what it did last (`keepstep logs`); if it was only slow, give it longer: [worker] "
+        "silence_s, silence_min_s, step_silence_min_s",
     ),
     "killed": Explanation(
-        "the worker's process ended without a word: killed by the system or a person, or crashed in native code",
-        "look at what it said last (`keepstep logs`) and at the kernel's log: `dmesg` names what was killed for memory",
+        "the worker's process was killed, by a person or another program",
+        "find out by whom: the kernel's log (`dmesg`) names what the system ended; nothing else needs to be done",
     ),
     "code": Explanation(
-        "an error in the program or in a library",
+        "an error in the program or in a library, or a crash in native code",
         "read its trace (`keepstep logs`); if it comes again, report it",
     ),
     "loss": Explanation(
         "the loss or a gradient was no number, or the loss rose far above those before; what is committed is good",
         "nothing at once: the batch is left out. If the job is given up for it, look at the rows that `keepstep "
         "explain` names, then `keepstep retry`; for later files lower [training] learning_rate",
+    ),
+    "driver": Explanation(
+        "the GPU or its driver failed, or is not there any more",
+        "`keepstep doctor`, `nvidia-smi` and the kernel's log (`dmesg`: NVRM, Xid) say more; often a "
+        "restart of the machine mends it",
     ),
     "model": Explanation(
         "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",

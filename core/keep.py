@@ -14,7 +14,7 @@ from core.state import State
 from events import kinds, versions
 from events.kinds import AnyEvent
 from events.settings import RetentionSettings
-from events.upkeep import WatchCostMeasured
+from events.upkeep import OrphanEnded, WatchCostMeasured
 
 Events = Sequence[AnyEvent]
 
@@ -154,6 +154,10 @@ def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Ev
     return events
 
 
+def _record_orphan(_state: State, command: commands.RecordOrphan, _now: float) -> Events:
+    return [OrphanEnded(**asdict(command))]
+
+
 def _record_watch_cost(_state: State, command: commands.RecordWatchCost, _now: float) -> Events:
     return [WatchCostMeasured(**asdict(command))]
 
@@ -167,5 +171,6 @@ KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.DeleteBackups: _delete_backups,
     commands.Retain: _retain,
     commands.MeasureRoom: _measure_room,
+    commands.RecordOrphan: _record_orphan,
     commands.RecordWatchCost: _record_watch_cost,
 }

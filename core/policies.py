@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -35,15 +36,24 @@ MARGIN_BYTES = 8 * 2**20
 the ones that they replace. Together far below this; and a disk with less room would be full again at once."""
 
 
-def retry_wait_s(failures: int) -> float | None:
+JITTER = 0.25
+"""Of a wait, more or less: what fails at the same beat as something else does not meet it again each time."""
+
+
+def retry_wait_s(failures: int, attempt: int) -> float | None:
     """How long to wait after the n-th failure in a row without progress; None: give the job up.
 
-    >>> [retry_wait_s(n) for n in (1, 2, 3, 4, 5)]
-    [2.0, 4.0, 8.0, 16.0, None]
+    About 2, 4, 8, 16 seconds. How far from that follows from the number of the attempt that failed, so that the same
+    history gives the same waits.
+
+    >>> [retry_wait_s(n, attempt=7) for n in (1, 2, 5)]
+    [1.917, 3.834, None]
     """
     if failures >= ATTEMPTS_WITHOUT_PROGRESS:
         return None
-    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1)))
+    share = crc32(b"%d" % attempt) / 2**32  # evenly from 0 to 1
+    wait_s = FIRST_WAIT_S * 2.0 ** (failures - 1) * (1 - JITTER + 2 * JITTER * share)
+    return round(min(LONGEST_WAIT_S, wait_s), 3)
 
 
 REPLAYED_FILES = 64

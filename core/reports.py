@@ -250,7 +250,7 @@ def _failed(
     elif failure in policies.PERSON_NEEDED:
         then = [kinds.DaemonHeld(reason=message, advice=EXPLANATIONS[failure].advice)]
     else:
-        wait = policies.retry_wait_s(job.failures + 1)
+        wait = policies.retry_wait_s(job.failures + 1, attempt)
         given_up = f"given up after {job.failures + 1} attempts without progress; the last: {message}"
         then = [] if wait is not None else [_give_up(job, given_up)]
     return [

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core.state import State
 from events import kinds
 from events.event import Event
-from events.upkeep import WatchCostMeasured
+from events.upkeep import OrphanEnded, WatchCostMeasured
 
 
 def _journal_repaired(state: State, _event: kinds.JournalRepaired) -> State:
@@ -24,5 +24,6 @@ def _unchanged(state: State, _event: Event) -> State:
 UPKEEP: Mapping[type[Event], Callable[[State, Any], State]] = {
     kinds.PartialSwept: _unchanged,
     kinds.JournalRepaired: _journal_repaired,
+    OrphanEnded: _unchanged,
     WatchCostMeasured: _unchanged,
 }

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from events import changes, guard, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
-from events.upkeep import WatchCostMeasured
+from events.upkeep import OrphanEnded, WatchCostMeasured
 from events.values import CheckpointId, Failure, JobId, Number, Priority
 
 CheckpointReason = Literal["steps", "time", "end", "yield"]
@@ -390,6 +390,7 @@ AnyEvent = (
     | versions.VersionDeleted
     | versions.BackupCreated
     | versions.BackupDeleted
+    | OrphanEnded
     | WatchCostMeasured
     | memory.AnyOfMemory
     | changes.AnyChange

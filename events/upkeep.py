@@ -7,6 +7,16 @@ from typing import Literal
 from events.event import Event
 
 
+class OrphanEnded(Event, frozen=True, kw_only=True, tag="orphan_ended"):
+    """A worker that an earlier daemon of this home had left behind was still there when the next one started."""
+
+    v: Literal[1] = 1
+    pid: int
+    started_at: float
+    """Unix time, seconds. With the pid, it names the process."""
+    command: str
+
+
 class WatchCostMeasured(Event, frozen=True, kw_only=True, tag="watch_cost_measured"):
     """What the daemon itself took since it was last measured, beside the training that it watches: once a day."""
 

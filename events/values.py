@@ -36,12 +36,13 @@ Failure = Literal[
     "code",
     "loss",
     "preflight",
+    "driver",
 ]
 """Why an attempt ended by itself: whose fault it was decides what happens next.
 
 `disk_full` is nobody's, and passes when there is room; `storage` is a disk that fails. `data`: the job's file is gone
-or has changed (earlier keepsteps called that `storage` too). `loss`: the numbers ran away (`code`, earlier).
-`preflight`: there is too little room or memory to begin.
+or has changed (earlier keepsteps called that `storage` too). `loss`: the numbers ran away; `driver`: the GPU, or what
+drives it, failed (earlier keepsteps called both `code`). `preflight`: there is too little room or memory to begin.
 """
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]

@@ -33,7 +33,7 @@ from gpu.link import Sender, order_reader
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-"""At most one heartbeat in this time: often enough for any deadline, rare enough to cost nothing."""
+"""At most one heartbeat of a phase in this time: often enough for any deadline, rare enough to cost nothing."""
 
 
 class Desk(Protocol):
@@ -62,15 +62,15 @@ class Pulse:
         self._desk = desk
         self._attempt = attempt
         self._lock = threading.Lock()
-        self._last = float("-inf")
+        self._last: dict[Phase, float] = {}
 
     def beat(self, phase: Phase, done: int, total: int, *, force: bool = False) -> None:
-        """Say that there is progress; `force`: even if the last word was less than a second ago."""
+        """Say that there is progress; `force`: even if the last word of this phase was less than a second ago."""
         now = time.monotonic()
         with self._lock:
-            if now - self._last < HEARTBEAT_S and not force:
+            if now - self._last.get(phase, float("-inf")) < HEARTBEAT_S and not force:
                 return
-            self._last = now
+            self._last[phase] = now
         self._desk.tell(Heartbeat(attempt=self._attempt, phase=phase, done=done, total=total))
 
 

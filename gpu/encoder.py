@@ -1,8 +1,8 @@
 """An encoder: `python -P -m gpu.encoder`, with an `EncoderOrder` as JSON for its only argument.
 
 Chunks of a file come in on standard input, what comes of each goes out on standard output, in the same order; the first
-word is its own: the fingerprint of its tokenizer, or why it has none. It ends when its input ends, and so with whoever
-started it. It is a process because encoding holds Python's lock; it loads no torch, because it needs none.
+word is its own: the fingerprint of its tokenizer, or why it has none. It ends when its input ends, and at once with
+whoever started it. It is a process because encoding holds Python's lock; it loads no torch, because it needs none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from events.settings import JobSettings
 from gpu.data.chunk import Chunk, Look
 from gpu.data.encode import Encoder, tokenizer_sha256
 from gpu.errors import ModelUnusable
+from gpu.parent import die_with_parent
 from gpu.tokenizer import keep_torch_out, load_tokenizer
 
 Message = TypeVar("Message")
@@ -77,6 +78,7 @@ def serve(order: EncoderOrder, chunks: IO[bytes], answers: IO[bytes]) -> None:
 def main() -> None:
     """Carry out the order on the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to understand
+    die_with_parent()
     order = msgspec.json.decode(sys.argv[1], type=EncoderOrder)
     keep_torch_out(order.settings.model)
     answers = os.fdopen(os.dup(1), "wb")

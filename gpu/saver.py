@@ -78,6 +78,7 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
+            self._pulse.beat("checkpoint", 0, 1, force=True)  # from here on it has a deadline of its own
             written = write(
                 self._checkpoints, snapshot, lambda done, total: self._pulse.beat("checkpoint", done, total)
             )

@@ -8,7 +8,6 @@ in disorder the process ends too, and the daemon starts another.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import faulthandler
 import logging
 import os
@@ -22,6 +21,7 @@ from events.values import Failure
 from events.worker import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from gpu.crashpoints import reached
 from gpu.desk import SocketDesk, leave
+from gpu.driver import is_driver_error
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
@@ -41,6 +41,7 @@ from gpu.errors import (
 )
 from gpu.link import connect
 from gpu.log_lines import JsonLines
+from gpu.parent import die_with_parent
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -60,9 +61,6 @@ ENVIRONMENT = {
 }
 """Set before torch is imported, which reads some of it only then."""
 
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
-
 
 def main() -> None:
     """Serve one daemon until it is gone."""
@@ -70,11 +68,12 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     arguments = parser.parse_args()
-    _die_with_parent()
+    die_with_parent()
     # Ctrl-C on a terminal goes to every process of the group; what it means is the daemon's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the daemon asks where a worker stands that hangs
     _log_to_the_daemon()
     os.environ.update(ENVIRONMENT)
     home = arguments.home.resolve()
@@ -165,6 +164,8 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
             return "loss", True
     if is_out_of_memory(error):
         return "out_of_memory", False
+    if is_driver_error(error):
+        return "driver", False
     return ("storage", False) if isinstance(error, OSError) else ("code", False)
 
 
@@ -174,15 +175,6 @@ def _log_to_the_daemon() -> None:
     handler.setFormatter(JsonLines("worker"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.captureWarnings(True)
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel kills this process when its parent ends; elsewhere the closed socket must do."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the daemon ended while the worker started")
 
 
 if __name__ == "__main__":

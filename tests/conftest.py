@@ -10,6 +10,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; look at the diff")
+    parser.addoption("--write-drills", action="store_true", help="write what the drills show into docs/guardian.md")
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ TESTED_ELSEWHERE = {
     "cli/nightly.py": "tests/cli/test_versions.py",
     "cli/orders.py": "tests/cli/test_daemon.py",
     "cli/patient.py": "tests/cli/test_doctor.py",
+    "cli/config_text.py": "tests/cli/test_config.py",
     "cli/clock.py": "tests/simulation/test_lives.py",
     "cli/modules.py": "tests/cli/test_rerun.py",
     "cli/room.py": "tests/simulation/test_lives.py",

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from cli import checks_journal
-from cli.checks_journal import workers_of
 from cli.clock import Clock
 from cli.home import Home
 from cli.ledger import Ledger
+from cli.orphans import workers_of
 from cli.patient import Patient
 from cli.reading import read_only
 from core import commands
@@ -116,7 +116,7 @@ def test_a_worker_without_a_daemon_is_found_by_what_it_was_started_with(home: Ho
         process.stdout.readline()
         return process
 
-    orphan = started("-m", "gpu.worker", "--home", str(home.root), "--socket", "s")
+    orphan = started("-m", "gpu.worker", "--home", str(home.root), "--socket", str(home.run / "worker-0123abcd.sock"))
     others = [
         started("-m", "gpu.worker", "--home", str(tmp_path / "other")),
         started("-m", "their.worker", "--home", str(home.root)),

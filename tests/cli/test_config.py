@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cli.config import Config, config_text, load_config, parse_config
+from cli.config import Config, load_config, parse_config
+from cli.config_text import config_text
 from cli.errors import UserError
 from events.settings import DataSettings, FullSettings, JobSettings, LoraSettings, ModelSettings
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from cli.reading import read_only
 from cli.surroundings import Machine
 from core import commands
 from core.commands import AnyCommand
+from core.deadlines import Limits
 from core.state import State
 from events import kinds, worker
 from events.codec import kind_of
@@ -198,6 +200,33 @@ def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monk
     assert given == []
     crew.give(replace(train, attempt=2))
     assert given == [replace(train, attempt=2)]
+
+
+CONSOLIDATE: dict[str, Any] = {
+    "attempt": 1,
+    "version": "v001",
+    "parent": None,
+    "checkpoint": "step-00000001-attempt-0001",
+    "backup": "before-v001-attempt-0002",
+    "description": "",
+    "files": (),
+    "space_factor": 1.0,
+}
+
+
+def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon was stopped, or busy; what the worker said meanwhile is still in the socket."""
+    crew = Crew(Machine(home))
+    limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
+    monkeypatch.setattr(crew, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
+    crew.late(1000.0, limits, 0)
+    crew.give(worker.Consolidate(**CONSOLIDATE))
+    assert crew.late(5000.0, limits, 0) is None
+    now = 5000.0
+    while (late := crew.late(now, limits, 0)) is None:
+        now += 1.0
+    assert 50.0 < now - 5000.0 < 60.0
+    assert late.phase == "consolidate"
 
 
 def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:

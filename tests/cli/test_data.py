@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.config import Config, config_text
+from cli.config import Config
+from cli.config_text import config_text
 from cli.data import check_files, show_report
 from cli.errors import UserError
 from cli.home import Home

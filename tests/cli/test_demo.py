@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from cli import demo
-from cli.config import config_text, load_config
+from cli.config import load_config
+from cli.config_text import config_text
 from cli.errors import UserError
 from cli.home import Home
 from cli.ledger import Ledger

@@ -180,6 +180,29 @@ faulthandler._sigsegv()
     assert any("Segmentation fault" in line.message for line in lines)
 
 
+def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
+    """Until it has said all; one that says nothing costs the time that it was given."""
+    says = "import sys\nprint('up', flush=True)\nfor line in sys.stdin: print(line * 3, flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", says], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        heard = Eavesdropper(process.stdout, "worker")  # type: ignore[arg-type]
+        assert heard.answer(lambda: None, 10.0, 0.1)  # it comes up
+        assert not heard.answer(lambda: None, 0.2, 0.1)
+
+        def ask() -> None:
+            assert process.stdin is not None
+            process.stdin.write(b"where\n")
+            process.stdin.flush()
+
+        assert heard.answer(ask, 10.0, 0.2)
+        assert heard.last_words() == "up\nwhere\nwhere\nwhere"
+        process.kill()
+        heard.end(5.0)
+
+
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

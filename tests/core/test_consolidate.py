@@ -134,7 +134,7 @@ def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
         failing(world, "code")
         assert world.state.wish is not None
         assert world.state.wish.failures == count
-        assert world.state.wish.retry_at == world.now + (policies.retry_wait_s(count) or 0.0)
+        assert world.state.wish.retry_at == world.now + (policies.retry_wait_s(count, world.state.attempts) or 0.0)
     failing(world, "code")
     assert world.state.wish is None
     assert isinstance(world.journal[-1], versions.ConsolidationDropped)

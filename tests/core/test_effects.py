@@ -8,10 +8,13 @@ import pytest
 
 from core import commands, effects
 from core.effects import next_effects
-from core.policies import MARGIN_BYTES
+from core.policies import MARGIN_BYTES, retry_wait_s
 from events import kinds
 from events.event import Event
 from tests.core.world import ROOMY, START, World, job_id, settings
+
+WAIT_S = retry_wait_s(1, attempt=1) or 0.0
+"""After the first failure."""
 
 
 def world(*files: int) -> World:
@@ -134,8 +137,8 @@ def test_a_failed_attempt_waits_and_nothing_overtakes_it() -> None:
     made.run_until(kinds.StepReached)
     made.lose_worker()
     made.add(1, "high")
-    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + 2),)
-    assert next_effects(made.state, START + 2) == (effects.BeginAttempt(job=JOB),)
+    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + WAIT_S),)
+    assert next_effects(made.state, START + WAIT_S) == (effects.BeginAttempt(job=JOB),)
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_years() -> None:
@@ -186,7 +189,7 @@ def test_room_comes_before_a_wait() -> None:
     made.runs_out()
     assert next_effects(made.state, START + 1000) == (AWAIT,)
     made.execute(commands.FindRoom(free_bytes=ROOMY))
-    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + 2),)
+    assert next_effects(made.state, START) == (effects.WaitUntil(at=START + WAIT_S),)
 
 
 def test_an_attempt_that_an_earlier_keepstep_left_on_a_full_disk_is_ended_as_ever() -> None:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.policies import (
+    JITTER,
     LONGEST_WAIT_S,
     MARGIN_BYTES,
     checkpoints_to_prune,
@@ -29,8 +30,22 @@ def checkpoint(step: int) -> Checkpoint:
 
 @pytest.mark.parametrize(("failures", "wait_s"), [(1, 2.0), (2, 4.0), (3, 8.0), (4, 16.0), (5, None), (99, None)])
 def test_waits_double_and_then_end(failures: int, wait_s: float | None) -> None:
-    """The n-th failure in a row waits that long; the fifth is the last."""
-    assert retry_wait_s(failures) == wait_s
+    """The n-th failure in a row waits about that long; the fifth is the last."""
+    waits = [retry_wait_s(failures, attempt) for attempt in range(1, 500)]
+    if wait_s is None:
+        assert set(waits) == {None}
+        return
+    known = [wait for wait in waits if wait is not None]
+    assert len(known) == len(waits)
+    assert (1 - JITTER) * wait_s <= min(known) < 0.8 * wait_s
+    assert 1.2 * wait_s < max(known) <= (1 + JITTER) * wait_s
+    assert max(known) <= LONGEST_WAIT_S
+
+
+def test_a_wait_follows_from_the_attempt() -> None:
+    """The same history gives the same waits; another attempt, another one."""
+    assert retry_wait_s(2, 7) == retry_wait_s(2, 7)
+    assert len({retry_wait_s(2, attempt) for attempt in range(100)}) > 90
 
 
 @pytest.mark.parametrize(

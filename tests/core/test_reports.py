@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.decide import decide
-from core.policies import MARGIN_BYTES
+from core.policies import MARGIN_BYTES, retry_wait_s
 from events import kinds, worker
 from events.event import Event
 from events.values import Failure
@@ -100,6 +100,7 @@ FAILS: list[tuple[Failure, list[str]]] = [
     ("hang", ["AttemptFailed"]),
     ("code", ["AttemptFailed"]),
     ("out_of_memory", ["AttemptFailed"]),
+    ("driver", ["AttemptFailed"]),
     ("model", ["AttemptFailed", "DaemonHeld"]),
     ("storage", ["AttemptFailed", "DaemonHeld"]),
     ("data", ["AttemptFailed", "DaemonHeld"]),
@@ -116,7 +117,7 @@ def test_a_failure_leads_to_a_wait_or_to_a_person(failure: Failure, then: list[s
     assert tags(events) == then
     first = events[0]
     assert isinstance(first, kinds.AttemptFailed)
-    assert first.retry_at == (None if len(then) > 1 else START + 2.0)
+    assert first.retry_at == (None if len(then) > 1 else START + (retry_wait_s(1, attempt=1) or 0.0))
     if len(then) > 1:
         assert world.state.hold is not None
         assert "`keepstep resume`" in world.state.hold.advice

@@ -222,6 +222,7 @@ ELSEWHERE: Mapping[str, str] = {
     "config_refused": "the same",
     "config_mended": "the same",
     "journal_repaired": "by a person, no daemon runs",
+    "orphan_ended": "a worker outlived its daemon, and owes nothing: tests/drills",
     "watch_cost_measured": "after minutes of training, and owes nothing: tests/cli/test_meter.py",
     **dict.fromkeys((kind_of(kind) for kind in VERSIONS), "of consolidations: test_consolidation.py"),
 }

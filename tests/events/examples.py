@@ -208,6 +208,7 @@ EVENTS: tuple[AnyEvent, ...] = (
     changes.ConfigChanged(job=None, changes=(changes.Change("disk.soft_gb", "0.0", "20.0"),)),
     changes.ConfigRefused(reason="keepstep.toml: model.path is missing", advice="mend it"),
     changes.ConfigMended(),
+    upkeep.OrphanEnded(pid=4711, started_at=1.8e9, command="python -P -m gpu.worker --home /home/me/models"),
     upkeep.WatchCostMeasured(
         wall_s=86_400.5,
         cpu_s=90.25,

@@ -58,6 +58,16 @@ def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
     assert len(desk.facts) == 2
 
 
+def test_two_phases_at_once_do_not_hide_each_other() -> None:
+    """A checkpoint is written while steps go on, and each has a deadline of its own."""
+    desk = FakeDesk()
+    pulse = Pulse(desk, 7)
+    for done in range(100):
+        pulse.beat("step", done, 100)
+        pulse.beat("checkpoint", done, 100)
+    assert [beat.phase for beat in desk.of(Heartbeat)] == ["step", "checkpoint"]
+
+
 def test_a_yield_is_seen_by_the_work_in_hand_and_answered_in_its_turn(ends: Ends) -> None:
     assert not ends.desk.yield_asked()
     ends.daemon.send(Yield(attempt=3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from events.settings import CheckpointSettings
-from events.worker import CheckpointWritten, Step
+from events.worker import CheckpointWritten, Heartbeat, Step
 from gpu.desk import Pulse
 from gpu.errors import StorageFailed
 from gpu.saver import Saver
@@ -30,6 +30,15 @@ def test_a_checkpoint_is_due_after_so_long(home: Home) -> None:
 
 def test_nothing_is_due_where_the_cadence_is_off(home: Home) -> None:
     assert saver(home, every_steps=0, every_seconds=0).due(10**9) is None
+
+
+def test_each_checkpoint_says_that_it_begins(home: Home) -> None:
+    """From then on its own deadline counts: also for one that hangs before its first byte."""
+    home.learn(home.cold(), home.add(make_rows(10)), settings(LORA, every_steps=1))
+    told = [fact for fact in home.desk.facts if isinstance(fact, CheckpointWritten | Heartbeat)]
+    told = [fact for fact in told if not isinstance(fact, Heartbeat) or (fact.phase, fact.done) == ("checkpoint", 0)]
+    assert len(home.desk.of(CheckpointWritten)) > 2
+    assert [type(fact) for fact in told] == [Heartbeat, CheckpointWritten] * (len(told) // 2)
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_attempt(home: Home) -> None:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +34,6 @@ from events.worker import (
     Yielded,
 )
 from gpu import link
-from gpu import worker as worker_module
 from gpu.errors import CheckpointForeign, DataChanged, ModelUnusable, StorageFailed
 from gpu.manifest import verify
 from gpu.worker import whose_fault
@@ -248,10 +246,13 @@ def test_what_the_daemon_imports_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_a_worker_whose_daemon_died_while_it_started_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it could ask the kernel to be told: its parent is another by then."""
-    parents = iter([7, 1])
-    monkeypatch.setattr(worker_module.os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(worker_module.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(prctl=lambda *_: 0))
-    with pytest.raises(SystemExit, match="the daemon ended"):
-        worker_module._die_with_parent()
+def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
+    """When it is asked by a signal: by a handler in C, so also where Python is stuck."""
+    next(one.facts())
+    one.process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 10.0
+    while one.log.read_text(encoding="utf-8").count("most recent call first") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "desk.py" in one.log.read_text(encoding="utf-8")
+    assert one.process.poll() is None

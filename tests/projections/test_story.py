@@ -95,7 +95,7 @@ def test_a_failure_says_what_it_means_and_when_it_is_tried_again() -> None:
     teller = OfAJob(say, wanted="file-1.jsonl")
     told(world(), teller)
     (failed,) = [moment.text for moment in teller.moments if moment.text.startswith("attempt_failed")]
-    assert "the worker's process ended without a word" in failed
+    assert "the worker's process was killed" in failed
     assert "; to be tried again after " in failed
 
 

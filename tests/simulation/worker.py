@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from cli.home import Home
+from core.endings import Ending
 from events import worker
 from events.settings import Plan
 from events.values import checkpoint_id
@@ -45,7 +46,6 @@ class SimulatedWorker:
         self.process = process
         self.home = Home(world.root, storage=process, clock=world.clock)
         self.sent: set[tuple[type, int]] = set()
-        self.last_heard = world.clock.monotonic()
         self.connected = False
         self.outbox: deque[worker.AnyFact | bytes] = deque()
         self.orders: deque[worker.AnyOrder] = deque()
@@ -62,7 +62,6 @@ class SimulatedWorker:
 
     def send(self, order: worker.AnyOrder) -> None:
         self.sent.add((type(order), order.attempt))
-        self.last_heard = self.world.clock.monotonic()
         if isinstance(order, worker.Committed):
             if self._awaited == order.checkpoint:
                 self._awaited, self._parent = None, order.checkpoint
@@ -72,7 +71,6 @@ class SimulatedWorker:
     def receive(self) -> list[worker.AnyFact]:
         if not self.connected and not self.process.dead:
             self.connected = True
-            self.last_heard = self.world.clock.monotonic()
             return []
         facts: list[worker.AnyFact] = []
         while self.outbox:
@@ -88,14 +86,16 @@ class SimulatedWorker:
                 break
         if not facts and self.process.dead:
             raise EOFError
-        self.last_heard = self.world.clock.monotonic()
         return facts
 
     def has_ended(self) -> bool:
         return self.process.dead
 
-    def exit_reason(self) -> str:
-        return "the worker was killed by SIGKILL"
+    def how_it_ended(self) -> Ending:
+        return Ending(killed_by="SIGKILL")
+
+    def show_stacks(self) -> bool:
+        return False
 
     def end(self) -> None:
         self.process.die()

@@ -27,6 +27,7 @@ from cli.identity import Identity
 from cli.inbox import Inbox
 from cli.init import lay_out
 from cli.ledger import Ledger
+from cli.orphans import Leftover
 from cli.versions import delete_version, move_head
 from core import commands
 from core.commands import AnyCommand
@@ -199,6 +200,9 @@ class World:
 
     def measure(self, worker: Any) -> None:
         return None
+
+    def end_leftovers(self) -> list[Leftover]:
+        return []
 
     def identity(self) -> Identity:
         return Identity(self.disk.processes, self.clock.now(), "boot", "here")

@@ -1,0 +1,232 @@
+"""How long the worker may go without progress, as tables of cases."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from core import commands, deadlines
+from core.deadlines import GAPS_KEPT, GAPS_WANTED, START_S, Late, Limits, Phase, Watched, deadline_s, late, usual_s
+from core.state import State
+from events import kinds, versions, worker
+from events.settings import JobSettings, ModelSettings, TrainingSettings
+from tests.core.world import World
+
+LIMITS = Limits(times=10.0, step_least_s=120.0, least_s=600.0, most_s=1800.0)
+SETTINGS = JobSettings(model=ModelSettings(path="tiny"))
+PREPARE = worker.Prepare(attempt=1, job="a" * 64, settings=SETTINGS)
+TRAIN = worker.Train(attempt=1, global_step=0, step=0, until=9, checkpoint=None, carry_optimizer=True)
+LOADED = worker.Loaded(attempt=1, environment={})
+SAVED = worker.CheckpointWritten(
+    attempt=1,
+    checkpoint="step-00000001-attempt-0001",
+    global_step=1,
+    step=1,
+    parent=None,
+    size_bytes=1,
+    manifest_sha256="",
+    reason="steps",
+)
+
+
+def beat(phase: worker.Phase, attempt: int = 1) -> worker.Heartbeat:
+    """A sign of progress."""
+    return worker.Heartbeat(attempt=attempt, phase=phase, done=1, total=2)
+
+
+def step(number: int = 1) -> worker.Step:
+    """A step is done."""
+    return worker.Step(
+        attempt=1,
+        global_step=number,
+        step=number,
+        epoch=1,
+        loss=1.0,
+        grad_norm=1.0,
+        learning_rate=1e-4,
+        tokens=1,
+        seconds=1.0,
+    )
+
+
+def watched(*story: worker.AnyFact | worker.AnyOrder | float, before: Watched | None = None) -> Watched:
+    """A worker that is up, to which all this happens; a number is seconds that pass."""
+    now = deadlines.is_up(before or Watched())
+    for each in story:
+        if isinstance(each, float):
+            now = deadlines.passed(now, each)
+        elif isinstance(each, worker.Order):
+            now = deadlines.ordered(now, each)
+        else:
+            now = deadlines.heard(now, each)
+    return now
+
+
+def training(gap_s: float = 1.0, before: Watched | None = None) -> Watched:
+    """One that has made enough steps for their deadline to be learned."""
+    steps = [each for number in range(GAPS_WANTED) for each in (gap_s, step(number + 1))]
+    return watched(PREPARE, 1.0, beat("prepare"), TRAIN, 1.0, LOADED, *steps, before=before)
+
+
+@pytest.mark.parametrize(
+    ("phase", "gaps", "failures", "seconds"),
+    [
+        ("step", [], 0, 1800.0),  # nothing is known: the cap
+        ("step", [1.0] * (GAPS_WANTED - 1), 0, 1800.0),  # too little is
+        ("step", [1.0] * GAPS_WANTED, 0, 120.0),  # ten times as long is below the floor
+        ("step", [30.0] * GAPS_WANTED, 0, 300.0),
+        ("step", [1.0] * 20 + [40.0], 0, 400.0),  # the slow ones are what counts
+        ("step", [1.0] * 250 + [900.0], 0, 120.0),  # but not one in so many
+        ("step", [1000.0] * GAPS_WANTED, 0, 1800.0),  # the cap
+        ("load", [1.0] * GAPS_WANTED, 0, 600.0),  # a disk has a floor of its own
+        ("prepare", [1.0] * GAPS_WANTED, 0, 600.0),
+        ("checkpoint", [1.0] * GAPS_WANTED, 0, 600.0),
+        ("consolidate", [100.0] * GAPS_WANTED, 0, 1000.0),
+        ("step", [1.0] * GAPS_WANTED, 1, 240.0),  # twice as long after each failure
+        ("step", [1.0] * GAPS_WANTED, 3, 960.0),
+        ("step", [1.0] * GAPS_WANTED, 4, 1800.0),  # up to the cap
+        ("step", [1.0] * GAPS_WANTED, 10_000, 1800.0),
+        ("start", [], 0, START_S),
+        ("start", [], 2, 4 * START_S),
+    ],
+)
+def test_a_deadline(phase: Phase, gaps: list[float], failures: int, seconds: float) -> None:
+    """A multiple of what is usual, within floor and cap; longer, the more often it was not met."""
+    assert deadline_s(phase, gaps, LIMITS, failures) == seconds
+
+
+def test_a_cap_below_the_floor_is_the_deadline() -> None:
+    """What a person allows at most is never exceeded."""
+    assert deadline_s("step", [1.0] * 20, replace(LIMITS, most_s=5.0), 0) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("story", "phase"),
+    [
+        ((PREPARE,), "load"),
+        ((PREPARE, beat("prepare")), "prepare"),
+        ((PREPARE, TRAIN), "load"),
+        ((PREPARE, TRAIN, LOADED), "step"),
+        ((PREPARE, TRAIN, LOADED, beat("step")), "step"),
+        ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint")), "checkpoint"),
+        ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), beat("step"), step(2)), "checkpoint"),
+        ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), SAVED), "step"),
+        ((PREPARE, TRAIN, LOADED, worker.Yield(attempt=1)), "step"),
+    ],
+)
+def test_what_a_silent_worker_is_late_with(story: tuple[worker.AnyFact | worker.AnyOrder, ...], phase: Phase) -> None:
+    """Saving and loading have their own deadlines; a save that hangs is seen though steps go on."""
+    found = late(watched(*story, 1801.0), LIMITS, 0)
+    assert found is not None
+    assert found.phase == phase
+
+
+def test_a_save_that_hangs_is_late_though_steps_go_on() -> None:
+    """It is written by a thread of its own."""
+    now = watched(beat("checkpoint"), before=training())
+    for number in range(181):
+        now = watched(10.0, step(number), before=now)
+    found = late(now, LIMITS, 0)
+    assert found is not None
+    assert (found.phase, found.silence_s) == ("checkpoint", 1810.0)
+
+
+def test_steps_are_learned_from_while_a_checkpoint_is_written() -> None:
+    """Or a model that is always being saved would never be known."""
+    now = watched(PREPARE, TRAIN, LOADED, beat("checkpoint"))
+    for number in range(GAPS_WANTED):
+        now = watched(1.0, step(number + 1), before=now)
+    assert late(watched(SAVED, 121.0, before=now), LIMITS, 0) == Late("step", 121.0, 120.0, 1.0)
+
+
+def test_a_long_save_is_no_hang_of_the_step_that_waits_for_it() -> None:
+    """A step may take two minutes, this save takes ten; and behind it the step has its time again."""
+    now = watched(beat("checkpoint"), 590.0, before=training())
+    assert late(now, LIMITS, 0) is None
+    now = watched(SAVED, 119.0, before=now)
+    assert late(now, LIMITS, 0) is None
+    found = late(watched(2.0, before=now), LIMITS, 0)
+    assert found == Late("step", 121.0, 120.0, 1.0)
+
+
+def test_a_hung_step_is_late_as_soon_as_the_save_beside_it_is_done() -> None:
+    """And one deadline later."""
+    now = watched(beat("checkpoint"), 5.0, SAVED, 121.0, before=training())
+    assert late(now, LIMITS, 0) is not None
+
+
+def test_a_late_word_of_another_attempt_proves_nothing() -> None:
+    """The running one is as silent as before."""
+    now = watched(1801.0, beat("step", attempt=0), before=training())
+    assert late(now, LIMITS, 0) is not None
+
+
+def test_a_worker_that_does_not_come_up_has_a_deadline_of_its_own() -> None:
+    """Whatever it was told to do meanwhile."""
+    now = deadlines.passed(deadlines.ordered(Watched(), PREPARE), START_S)
+    assert late(now, LIMITS, 0) is None
+    found = late(deadlines.passed(now, 1.0), LIMITS, 0)
+    assert found is not None
+    assert found.phase == "start"
+    assert late(deadlines.is_up(deadlines.passed(now, 1.0)), LIMITS, 0) is None
+
+
+def test_what_was_learned_outlives_a_worker_and_a_change_of_what_does_not_matter() -> None:
+    """The next worker, the next file: the same model, the same steps."""
+    again = deadlines.is_up(deadlines.anew(training()))
+    cadence = replace(SETTINGS, checkpoints=replace(SETTINGS.checkpoints, every_steps=7))
+    again = watched(replace(PREPARE, settings=cadence), TRAIN, LOADED, 121.0, before=again)
+    assert late(again, LIMITS, 0) == Late("step", 121.0, 120.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SETTINGS, model=ModelSettings(path="large")),
+        replace(SETTINGS, training=TrainingSettings(batch_size=64)),
+        replace(SETTINGS, data=replace(SETTINGS.data, max_length=9)),
+    ],
+)
+def test_what_was_learned_of_another_model_is_forgotten(changed: JobSettings) -> None:
+    """A step of another one may take a hundred times as long."""
+    again = watched(replace(PREPARE, settings=changed), TRAIN, LOADED, 1799.0, before=deadlines.anew(training()))
+    assert late(again, LIMITS, 0) is None
+
+
+def test_as_much_is_kept_as_is_recent() -> None:
+    """A model that became faster is soon known to be."""
+    now = training(100.0)
+    for number in range(GAPS_KEPT):
+        now = watched(1.0, step(number), before=now)
+    assert usual_s(now.gaps["step"]) == 1.0
+    assert len(now.gaps["step"]) == GAPS_KEPT
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Late("step", 121.0, 120.0, 1.25), ["no progress in a step for 121 s", "was 120 s (usual is 1.2 s)"]),
+        (Late("load", 1801.0, 1800.0, None), ["while it loaded the model for 1801 s", "is not known yet"]),
+    ],
+)
+def test_what_is_said_of_it(found: Late, said: list[str]) -> None:
+    """The phase, how long, and what is usual."""
+    assert all(part in str(found) for part in said)
+
+
+def test_failures_in_a_row_are_those_of_what_is_in_hand() -> None:
+    """A job's, or a consolidation's."""
+    assert deadlines.failures_in_a_row(State()) == 0
+    world = World()
+    world.start()
+    world.add(2)
+    world.run_until(kinds.JobPrepared)
+    world.fails("hang")
+    assert deadlines.failures_in_a_row(world.state) == 1
+    world.run()
+    assert deadlines.failures_in_a_row(world.state) == 0
+    world.execute(commands.RequestConsolidation(description="", after_current=False))
+    for count in range(2):
+        world.run_until(versions.ConsolidationBackedUp)
+        assert deadlines.failures_in_a_row(world.state) == count
+        world.fails("hang")

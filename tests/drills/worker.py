@@ -1,0 +1,72 @@
+"""A worker that gets into trouble: `python -m tests.drills.worker --home HOME --socket PATH`.
+
+It is the real one, or the fake one, by the environment; at one of the points of `gpu/crashpoints.py` it does what
+KEEPSTEP_DRILL says (`step:12:hang`: at the twelfth step), once in all if KEEPSTEP_DRILL_ONCE names a file, which says
+when that was. With KEEPSTEP_DRILL_PACE each step takes so many seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from gpu import crashpoints, link
+
+_calls: Counter[str] = Counter()
+_connections: list[socket.socket] = []
+
+
+def trouble(point: str) -> None:
+    """Called wherever a test may have the process killed."""
+    if point == "step":
+        time.sleep(float(os.environ.get("KEEPSTEP_DRILL_PACE", "0")))
+    name, count, what = os.environ["KEEPSTEP_DRILL"].split(":")
+    _calls[point] += 1
+    if point != name or _calls[point] != int(count):
+        return
+    once = Path(os.environ["KEEPSTEP_DRILL_ONCE"])
+    if once.exists():
+        return
+    once.write_text(f"{time.time()} {os.getpid()}", encoding="utf-8")
+    match what:
+        case "hang":
+            time.sleep(3600)
+        case "native":
+            ctypes.PyDLL(None).sleep(3600)  # in C, and holding the lock of the interpreter: no thread of it runs
+        case "segv":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(7)
+        case "garbage":
+            _connections[0].sendall(b"\x00\xff not a message\n")
+            time.sleep(3600)
+        case "driver":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case _:
+            os.kill(os.getpid(), signal.Signals[what])
+
+
+def main() -> None:
+    """Be the worker that the environment names."""
+    connect = link.connect
+
+    def remembered(path: Path) -> socket.socket:
+        _connections.append(connect(path))
+        return _connections[-1]
+
+    link.connect = remembered
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # as the real one does by itself
+    crashpoints._die_if_wanted = trouble
+    importlib.import_module(os.environ["KEEPSTEP_DRILL_WORKER"]).main()
+
+
+if __name__ == "__main__":
+    main()
