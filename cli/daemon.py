@@ -276,6 +276,8 @@ class Daemon:
             return
         for fact in facts:
             self._crew.heard(fact)
+            if isinstance(fact, worker.Heartbeat):
+                self._ledger.heard = fact
             if isinstance(fact, Written) and (problem := problem_of(fact, self._ledger.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue

@@ -20,6 +20,7 @@ from core.errors import IllegalEvent
 from core.state import State
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from events.worker import Heartbeat
 from gpu.crashpoints import journaled
 from journal import Journal, Transaction
 from journal.errors import JournalMissing, PositionLost
@@ -51,6 +52,8 @@ class Ledger:
         self.meter = Meter(home.clock)
         """What journal and views cost; the daemon adds what else it does."""
         self.heartbeat_at = 0.0
+        self.heard: Heartbeat | None = None
+        """The worker's last sign of progress."""
         """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
         self._snapshot_seq = snapshot_seq
         self._transaction: Transaction[Record] | None = None
@@ -158,7 +161,13 @@ class Ledger:
         if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
         with self.meter.part("views"), _without_room():
-            view = status_view(self.folded, seq=position.seq, crc=position.crc, heartbeat_at=heartbeat_at)
+            view = status_view(
+                self.folded,
+                seq=position.seq,
+                crc=position.crc,
+                heartbeat_at=heartbeat_at,
+                heard=self.heard,
+            )
             write_status(self.home.status, view, storage=self.home.storage)
 
     def show_machine(self, view: MachineView) -> None:

@@ -101,7 +101,8 @@ def health(view: StatusView, *, alive: bool) -> str:
         return f"training {job.name}"
     if job.retry_at is not None:
         return f"{job.name} failed and is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
-    return f"preparing {job.name}"
+    rows = f": {job.rows_prepared[0]:,} of about {job.rows_prepared[1]:,} rows" if job.rows_prepared else ""
+    return f"preparing {job.name}{rows}"
 
 
 def _health_without_daemon(view: StatusView) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.job import Job
 from core.state import Counts, Full, Hold, Misfit, Short, State
 from events.upkeep import WatchCostMeasured
 from events.values import PRIORITIES, Number
+from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.progress import Folded, Progress, Trouble
@@ -57,6 +59,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     eta_s: float | None
     """Until this file is learned."""
     retry_at: float | None
+    rows_prepared: tuple[int, int] | None = None
+    """While it is prepared: how many rows of about how many; as the worker said last, not journaled."""
 
 
 class LanesView(Struct, frozen=True, kw_only=True):
@@ -167,10 +171,15 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """None: not measured yet."""
 
 
-def status_view(folded: Folded, *, seq: int, crc: str, heartbeat_at: float) -> StatusView:
-    """What the status file says. Pure; costs the same however long the queue and the history."""
+def status_view(
+    folded: Folded, *, seq: int, crc: str, heartbeat_at: float, heard: Heartbeat | None = None
+) -> StatusView:
+    """What the status file says. Pure; costs the same however long the queue and the history. `heard`: the last sign of
+    progress of the worker, which is no event."""
     state, progress = folded.state, folded.progress
     job = _job_view(state, progress)
+    if job is not None and heard is not None and heard.phase == "prepare" and heard.attempt == job.attempt:
+        job = replace(job, rows_prepared=(heard.done, heard.total) if job.status == "preparing" else None)
     done, eta_s = _queue_progress(state, progress, job)
     daemon, head = state.daemon, state.head
     return StatusView(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from cli.status import health, status_rows
 from core import commands
 from events import kinds
+from events.worker import Heartbeat
 from projections.status import StatusView, status_view
 from tests.core.world import World
 from tests.projections.story import folded
@@ -118,3 +120,18 @@ def test_with_room_again_nothing_of_it_is_left_but_the_trouble() -> None:
     rows = status_rows(shown, alive=True)
     assert not [row for row in rows if row.text.startswith("→")]
     assert rows[-1].text == "the disk is full"
+
+
+def test_how_far_a_file_is_prepared_is_said_while_it_is() -> None:
+    """As the worker of this very attempt said last."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run_until(kinds.AttemptStarted)
+
+    def said(**other: Any) -> str:
+        heard = replace(Heartbeat(attempt=1, phase="prepare", done=12_000, total=40_000), **other)
+        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, heard=heard), alive=True)
+
+    assert said() == "preparing file-1.jsonl: 12,000 of about 40,000 rows"
+    assert said(attempt=7) == said(phase="load") == "preparing file-1.jsonl"
