@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -92,6 +93,10 @@ def told() -> Iterator[None]:
     """Errors that people can meet become a sentence and an exit code; bugs a traceback and a code of their own."""
     try:
         yield
+    except BrokenPipeError:
+        # `keepstep status | head -3`: whoever reads has enough. Nothing may be flushed there at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except Exception as error:
         code = exit_code_of(error)
         if code is None:

@@ -218,3 +218,13 @@ def test_every_command_is_in_the_readme() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     names = {*get_command(app).commands, *get_command(journal_app).commands}  # type: ignore[attr-defined]
     assert [name for name in sorted(names) if name not in readme] == []
+
+
+def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home) -> None:
+    """`keepstep config show | head -1`."""
+    command = [sys.executable, "-P", "-m", "cli", "config", "show", "--home", str(home.root)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (0, b"")
