@@ -33,7 +33,7 @@ def test_a_worker_that_is_stuck_is_found_out_shown_and_replaced(
 ) -> None:
     """The real one: after a multiple of what is usual, with the stack of every thread; the same weights come out."""
     home = drills()
-    home.start(trouble)
+    home.start(trouble, pace_s=0.3)  # slow enough that a save is done before the next step: each is stuck alone
     home.ended()
     event, at = home.first(kinds.AttemptFailed)
     assert isinstance(event, kinds.AttemptFailed)
