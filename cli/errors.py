@@ -94,9 +94,10 @@ def told() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # `keepstep status | head -3`: whoever reads has enough. Nothing may be flushed there at the end either.
+        # `keepstep status | head -3`: whoever reads has enough. Nothing may be flushed there at the end either; and the
+        # code is the one that typer has for it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        raise SystemExit(REFUSED) from None
     except Exception as error:
         code = exit_code_of(error)
         if code is None:

@@ -220,11 +220,12 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in sorted(names) if name not in readme] == []
 
 
-def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home) -> None:
-    """`keepstep config show | head -1`."""
-    command = [sys.executable, "-P", "-m", "cli", "config", "show", "--home", str(home.root)]
+@pytest.mark.parametrize("asked", [("status",), ("config", "show")])
+def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home, asked: tuple[str, ...]) -> None:
+    """`keepstep status | head -1`."""
+    command = [sys.executable, "-P", "-m", "cli", *asked, "--home", str(home.root)]
     reading, writing = os.pipe()
     os.close(reading)
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
-    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert (ran.returncode, ran.stderr) == (1, b"")
