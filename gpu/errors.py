@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from events.values import CheckpointId
+from gpu.driver import names_memory
 from events.worker import BatchSuspect
 
 
@@ -134,9 +135,10 @@ class DoesNotFit(WorkerError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out. Torch has an error of its own for a GPU's memory only; on a CPU it is a
-    RuntimeError that names the allocator."""
-    return type(error).__name__ in {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator" in str(error)
+    """Whether `error` says that memory ran out. Torch has an error of its own for most of a GPU's memory only; else it is
+    a RuntimeError that names the allocator or the library that got none."""
+    named = type(error).__name__ in {"MemoryError", "OutOfMemoryError"}
+    return named or (isinstance(error, RuntimeError) and names_memory(str(error)))
 
 
 def is_disk_full(error: BaseException | None) -> bool:
