@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from events.values import CheckpointId
-from gpu.driver import names_memory
 from events.worker import BatchSuspect
+from gpu.driver import names_memory
 
 
 class WorkerError(Exception):
@@ -135,8 +135,8 @@ class DoesNotFit(WorkerError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out. Torch has an error of its own for most of a GPU's memory only; else it is
-    a RuntimeError that names the allocator or the library that got none."""
+    """Whether `error` says that memory ran out. Torch has an error of its own for most of a GPU's memory only; else it
+    is a RuntimeError that names the allocator or the library that got none."""
     named = type(error).__name__ in {"MemoryError", "OutOfMemoryError"}
     return named or (isinstance(error, RuntimeError) and names_memory(str(error)))
 
