@@ -102,7 +102,8 @@ def _check_debris(home: Home) -> None:
     assert not [path for lane in ("", "high", "low") for path in (home.inbox / lane).glob("*.jsonl")]
     assert not _names(home.data / ".arriving")
     assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more
-    assert _names(home.status.parent) <= {home.status.name, home.snapshot.name}
+    views = {home.status.name, home.snapshot.name, home.machine.name, home.hooks.name}
+    assert _names(home.status.parent) <= views
     assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name}
     assert state.daemon.status == "off"
 
