@@ -216,6 +216,8 @@ ELSEWHERE: Mapping[str, str] = {
     "storage_freed": "the same",
     "storage_low": "the config has limits: test_keep.py",
     "storage_recovered": "the same",
+    "micro_batch_halved": "memory runs out within a step: tests/drills/test_memory_and_loss.py",
+    "batch_set_aside": "a loss runs away: the same",
     "memory_low": "others take the memory: tests/drills/test_room_and_config.py",
     "memory_recovered": "the same",
     "config_changed": "a person edits the config: the same",
