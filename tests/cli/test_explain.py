@@ -80,7 +80,9 @@ def test_the_story_of_a_crash_a_step_and_a_checkpoint(home: Home, drop: Drop, ru
     crash = keepstep(home, "crashes", "--json").stdout
     (found,) = json.loads(crash)
     lines = told(found["name"])
-    assert lines[0].startswith(f"{found['name']}, killed: the worker's process ended without a word")
+    assert lines[0].startswith(
+        f"{found['name']}, killed: the worker's process was killed, by a person or another program"
+    )
     assert lines[-2] == "now   1 step had not been committed; what followed is above"
     assert "`keepstep logs --attempt 1`" in lines[-1]
     head = read_only(home)[0].state.head
