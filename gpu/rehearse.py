@@ -48,7 +48,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.fit import Ground
     from gpu.manifest import read_manifest
     from gpu.model import build
-    from gpu.tokenizer import load_tokenizer
+    from gpu.tokenizer import kept_sha256, load_tokenizer
 
     began = time.monotonic()
     home = Path(order.home)
@@ -61,7 +61,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
         checkpoint.reset_moments(trained, optimizer)
         directory = home / "checkpoints" / order.checkpoint
         lineage = read_manifest(directory).lineage
-        if lineage.tokenizer_sha256 != fingerprint == _kept(directory):
+        if lineage.tokenizer_sha256 != fingerprint == kept_sha256(directory):
             fingerprint = lineage.tokenizer_sha256  # the same tokenizer, as another version of its library writes it
         ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint)
         global_step = checkpoint.load(directory, trained, optimizer, ground).cursor.global_step
@@ -71,18 +71,6 @@ def rehearse(order: Rehearse) -> Rehearsed:
         environment=environment(device, trained.libraries),
         seconds=time.monotonic() - began,
     )
-
-
-def _kept(directory: Path) -> str | None:
-    """The fingerprint of the tokenizer that lies in a checkpoint, as `gpu.warm` takes it; None if it has none."""
-    from transformers import AutoTokenizer
-
-    from gpu.data.encode import tokenizer_sha256
-
-    try:
-        return tokenizer_sha256(AutoTokenizer.from_pretrained(directory))
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
-        return None
 
 
 def main() -> None:

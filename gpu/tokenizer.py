@@ -59,3 +59,16 @@ def explained(what: str) -> Iterator[None]:
             f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "
             "config.json, *.safetensors and a tokenizer, or a hub id that can be reached."
         ) from error
+
+
+def kept_sha256(checkpoint: Path) -> str | None:
+    """The fingerprint of the tokenizer that lies in a checkpoint, as the library of today writes it down; None if it
+    has none. Another version of it may do that in other words than the one that the manifest's fingerprint is from."""
+    from transformers import AutoTokenizer
+
+    from gpu.data.encode import tokenizer_sha256
+
+    try:
+        return tokenizer_sha256(AutoTokenizer.from_pretrained(checkpoint))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
+        return None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from events.settings import JobSettings, MethodSettings, ModelSettings
 from events.values import CheckpointId, JobId, VersionId
@@ -34,7 +33,7 @@ from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build
 from gpu.packable import refuse_what_cannot_be_packed
 from gpu.saver import Saver
-from gpu.tokenizer import load_tokenizer
+from gpu.tokenizer import kept_sha256, load_tokenizer
 from gpu.train import Training
 
 
@@ -180,7 +179,7 @@ class Warm:
     def _ground(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> Ground:
         """What the checkpoint of this manifest has to belong to."""
         tokenizer = prepared.plan.tokenizer_sha256
-        if manifest.lineage.tokenizer_sha256 != tokenizer == self._kept_tokenizer_sha256(manifest):
+        if manifest.lineage.tokenizer_sha256 != tokenizer == kept_sha256(self._checkpoints / manifest.checkpoint):
             tokenizer = manifest.lineage.tokenizer_sha256
         cursor = manifest.cursor
         goes_on = order.step > 0 and (cursor.job, cursor.step) == (prepared.job, order.step)
@@ -191,16 +190,6 @@ class Warm:
             tokenizer_sha256=tokenizer,
             batches_sha256=prepared.plan.batches_sha256 if goes_on else None,
         )
-
-    def _kept_tokenizer_sha256(self, manifest: Manifest) -> str | None:
-        """The fingerprint of the tokenizer that lies in a checkpoint, as the library of today writes it down.
-
-        Another version of it may do that in other words than the one that the manifest's fingerprint is from.
-        """
-        try:
-            return tokenizer_sha256(AutoTokenizer.from_pretrained(self._checkpoints / manifest.checkpoint))
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
-            return None
 
     def _built(
         self,
