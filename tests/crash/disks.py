@@ -5,7 +5,7 @@
     mortal_disk   the same; `stop_writing` makes the device refuse every write, `lose_the_end` makes the region in
                   which all files lie unreadable and unwritable while the rest of the disk goes on
 
-What happens then, as measured (Linux 6.18; the tests of the disks in test_real_disks.py hold it):
+What happens then, as measured (Linux 6.18; test_disks.py holds it):
 
 | fault | write | fsync | afterwards | reads | free space shown |
 | --- | --- | --- | --- | --- | --- |

@@ -17,15 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from cli.config import Config
 from cli.home import Home
 from cli.init import create_home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
-from tests.crash.disks import Disk
-from tests.crash.homes import KEEPSTEP
+from journal.log import RESERVE_BYTES
+from tests.crash.disks import Disk, why_not
+from tests.crash.homes import KEEPSTEP, learned
 
 ROOT = Path(__file__).parents[2]
+
+INODES = 160
+"""Few enough to be used up; a home and its training need some sixty."""
+
+needs_real_disks = [
+    pytest.mark.skipif(bool(why_not()), reason=f"no real disk to break: {why_not()}"),
+    pytest.mark.timeout(180),
+]
+"""Only root may mount; elsewhere the tests are skipped, and say why."""
 
 PLAIN = [sys.executable, "-P", "-m", "tests.fakes.daemon"]
 
@@ -78,6 +89,12 @@ class Scene:
     def start(self, *, real: bool = False, until_idle: bool = True, log: Path | None = None) -> Running:
         daemon = Running(self.home, log or self.logs / f"run-{len(self.daemons)}.log", real=real, until_idle=until_idle)
         self.daemons.append(daemon)
+        return daemon
+
+    def at_work(self, log: Path | None = None) -> Running:
+        """A daemon that has committed some steps, and has more to do."""
+        daemon = self.start(log=log)
+        self.until("some steps are committed", lambda: self.steps() >= 6)
         return daemon
 
     def until(self, what: str, holds: Callable[[], object], *, within_s: float = 15.0) -> None:
@@ -191,3 +208,23 @@ def put(path: Path, *, steps: int) -> Path:
 def is_plain(said: str) -> bool:
     """Whether people are spared what only a programmer could read."""
     return "Traceback" not in said and 'File "' not in said
+
+
+def weights(home: Home) -> dict[str, str]:
+    """What was learned, without the files that name the place of the base model, which is another on each disk."""
+    return {name: digest for name, digest in learned(home).items() if name.endswith(".safetensors")}
+
+
+def has_reserve(home: Home) -> None:
+    """Real blocks, not only a size."""
+    found = (home.journal / "reserve").stat()
+    assert found.st_size >= RESERVE_BYTES
+    assert found.st_blocks * 512 >= RESERVE_BYTES
+
+
+def ended_over_storage(here: Scene, daemon: Running) -> None:
+    """Exit code 4, and a sentence for people."""
+    code = here.ends(daemon, within_s=30.0)
+    assert code == 4, f"the daemon ended with {code}\n{here.report()}"
+    assert is_plain(daemon.said), here.report()
+    assert "keepstep: " in daemon.said, here.report()

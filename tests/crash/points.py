@@ -212,7 +212,7 @@ ELSEWHERE: Mapping[str, str] = {
     "job_failed": "five deaths in a row at the same place",
     "job_retried": "by a person, behind `job_failed`",
     "divergence_detected": "must never be",
-    "storage_exhausted": "the disk is full: test_real_disks.py",
+    "storage_exhausted": "the disk is full: test_full_disks.py",
     "storage_freed": "the same",
     "storage_low": "the config has limits: test_keep.py",
     "storage_recovered": "the same",
