@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli import checks_journal
@@ -22,6 +22,7 @@ from cli.patient import Patient
 from cli.reading import read_only
 from core import commands
 from tests.cli.test_keepalive import daemon
+from tests.waiting import eventually
 
 Drop = Callable[..., Path]
 
@@ -77,15 +78,12 @@ def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
 def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -> None:
     """By the process that holds the lock."""
     with daemon(home) as process:
-        deadline = time.monotonic() + 20
-        while read_only(home)[0].state.daemon.status != "idle":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: read_only(home)[0].state.daemon.status == "idle")
         found = checks_journal.daemon(Patient(home))
         assert found.level == "pass"
         assert f"pid {process.pid}" in found.says
         process.send_signal(signal.SIGSTOP)
-        time.sleep(0.2)
+        eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         assert checks_journal.daemon(Patient(home)).mend == f"`kill -CONT {process.pid}`"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from cli.patient import Patient
 from cli.reading import read_only
 from core import commands
 from tests.cli.test_keepalive import daemon
+from tests.waiting import eventually
 
 Break = Callable[[Path], object]
 
@@ -120,8 +120,7 @@ def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path])
     assert checks_model.resume(Patient(home)).says == f"no file waits; the next one begins at global step 1, {base}"
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        while read_only(home)[0].state.reached.step < 1:
-            time.sleep(0.05)
+        eventually(lambda: read_only(home)[0].state.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     head = "from step-00000002-attempt-0001 beside the base model"

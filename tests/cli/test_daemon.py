@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +31,7 @@ from core.state import State
 from events import kinds, worker
 from events.codec import kind_of
 from events.kinds import AnyEvent
+from tests.waiting import eventually
 
 Run = Callable[..., list[str]]
 Drop = Callable[..., Path]
@@ -46,10 +46,7 @@ def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.T
     """Do something from another thread as soon as a condition holds, while the daemon runs in this one."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "it never came to that"
-            time.sleep(0.01)
+        eventually(condition)
         then()
 
     thread = threading.Thread(target=wait)

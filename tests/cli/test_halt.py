@@ -18,6 +18,7 @@ from cli.home import Home
 from cli.identity import DaemonLock, daemon_is_alive, this_process
 from cli.reading import read_only
 from tests.cli.test_keepalive import daemon
+from tests.waiting import eventually
 
 Drop = Callable[..., Path]
 
@@ -34,8 +35,7 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
     """In a step that would never end; the next daemon goes on behind the commit."""
     drop("a.jsonl", "ok ok ok ok silent")
     with daemon(home) as process:
-        while read_only(home)[0].state.reached.step < 4:
-            time.sleep(0.05)
+        eventually(lambda: read_only(home)[0].state.reached.step >= 4)
         began = time.monotonic()
         assert "ended; what was committed is kept" in ended_by_command(home)
         assert time.monotonic() - began < 5
@@ -49,8 +49,7 @@ def test_one_that_does_not_answer_is_killed(
 ) -> None:
     """Stopped, or stuck: its signals are never handled."""
     with daemon(home) as process:
-        while not daemon_is_alive(home):
-            time.sleep(0.05)
+        eventually(lambda: daemon_is_alive(home))
         process.send_signal(signal.SIGSTOP)
         assert "it did not answer, and was killed" in ended_by_command(home)
         assert process.wait(5) == -signal.SIGKILL

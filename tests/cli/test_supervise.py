@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from core import commands
 from events import kinds
 from events.kinds import AnyEvent
 from tests.cli.test_keepalive import patient_with_workers
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 SILENCE_S = 3.0
@@ -61,15 +61,6 @@ def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
 def fake(home: Home, *more: str) -> list[str]:
     patient_with_workers(home)
     return [sys.executable, "-P", "-m", "tests.fakes.daemon", str(home.root), "tests.fakes.worker", *more]
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> float:
-    """How long it took, in seconds."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < within_s, "it never came to that"
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def works(home: Home, *, but: int = 0) -> Callable[[], bool]:

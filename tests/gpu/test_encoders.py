@@ -21,6 +21,7 @@ from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldAsked
 from tests.fakes.tiny_model import make_rows, make_tokenizer
 from tests.gpu.helpers import LORA, Home, settings
 from tests.gpu.test_encoder import order
+from tests.waiting import eventually, is_alive
 
 SHA256 = tokenizer_sha256(make_tokenizer())
 ROWS = make_rows(3000)
@@ -126,10 +127,7 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     for pid in pids:
-        deadline = time.monotonic() + 30
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda pid=pid: not is_alive(pid))
     os.close(reading)
     os.close(writing)
 

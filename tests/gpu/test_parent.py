@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from gpu import parent as parent_module
+from tests.waiting import eventually, is_alive
 
 CHILD = (
     "from gpu.parent import die_with_parent; die_with_parent(); print('up', flush=True); import time; time.sleep(60)"
@@ -31,14 +30,11 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     """At once, whatever it is at."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
     assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
+    child = int(parent.stdout.readline())
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 5.0
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not is_alive(child), 5.0)
 
 
 def test_a_worker_whose_daemon_died_while_it_started_ends(monkeypatch: pytest.MonkeyPatch) -> None:

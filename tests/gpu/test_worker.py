@@ -39,6 +39,7 @@ from gpu.manifest import verify
 from gpu.worker import whose_fault
 from tests.fakes.tiny_model import make_rows
 from tests.gpu.helpers import LORA, Home, settings
+from tests.waiting import eventually
 
 WAIT_S = 120
 
@@ -250,9 +251,6 @@ def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
     """When it is asked by a signal: by a handler in C, so also where Python is stuck."""
     next(one.facts())
     one.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 10.0
-    while one.log.read_text(encoding="utf-8").count("most recent call first") < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: one.log.read_text(encoding="utf-8").count("most recent call first") >= 2)
     assert "desk.py" in one.log.read_text(encoding="utf-8")
     assert one.process.poll() is None
