@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from events.codec import Record, decode_record
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal import START, follow
 from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, start_process, state_of
+from tests.waiting import eventually
 
 PATIENCE_S = 240.0
 FAKE, REAL = "tests.fakes.worker", "gpu.worker"
@@ -101,10 +101,7 @@ class Drill:
 
     def until(self, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
         """Wait for it."""
-        deadline = time.monotonic() + patience_s
-        while not condition():
-            assert time.monotonic() < deadline, log_of(self.home)
-            time.sleep(0.02)
+        eventually(condition, patience_s, report=lambda: log_of(self.home))
 
     def close(self) -> None:
         """Whatever became of it, nothing of it is left."""

@@ -89,7 +89,7 @@ def test_a_worker_that_goes_on_in_time_is_let_be(drills: Drills, record: Record)
     home = drills(a="ok ok ok ok ok ok")
     home.start("step:4:SIGSTOP")
     home.until(home.once.exists)
-    time.sleep(2.0)
+    time.sleep(2.0)  # so long is it stopped
     (worker,) = home.workers()
     worker.send_signal(signal.SIGCONT)
     home.ended()
@@ -105,7 +105,7 @@ def test_a_daemon_that_was_stopped_does_not_blame_its_worker(drills: Drills, rec
     home.until(lambda: len(home.events(kinds.StepReached)) >= 5)
     assert home.process is not None
     home.process.send_signal(signal.SIGSTOP)
-    time.sleep(9.0)
+    time.sleep(9.0)  # so long is it stopped: longer than QUICK has any patience
     home.process.send_signal(signal.SIGCONT)
     home.ended()
     assert not home.events(kinds.AttemptFailed, kinds.AttemptInterrupted)

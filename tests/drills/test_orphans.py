@@ -56,7 +56,7 @@ def test_a_worker_that_outlives_its_daemon_is_ended_by_the_next(drills: Drills, 
     home.until(home.once.exists)
     (worker,) = home.workers()
     kill_daemon(home)
-    time.sleep(1.0)
+    time.sleep(1.0)  # its end, which is not to come, can only be waited for
     assert home.workers() == [worker]
     began = time.time()
     home.start()

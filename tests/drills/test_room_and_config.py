@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from cli.config import Config
 from cli.home import Home
 from cli.init import create_home
 from cli.reading import read_only
+from cli.room import MEASURE_EVERY_S
 from core.state import State
 from events import kinds
 from events.changes import ConfigChanged, ConfigMended, ConfigRefused
-from events.codec import decode_record
-from events.kinds import AnyEvent
+from events.codec import Record, decode_record
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
 from journal import START, durable, follow
+from tests.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +36,6 @@ FULL = {"total": 100 * GB, "available": 5 * GB}
 """Others use nearly all of it: 95 %."""
 HOVERING = {"total": 100 * GB, "available": 20 * GB}
 """80 %: better than the limit, and not yet well."""
-
-PATIENCE_S = 30.0
 
 
 class Drill:
@@ -95,11 +95,16 @@ class Drill:
 
     def events(self, kind: type[Any]) -> list[Any]:
         """Those of a kind that were journaled so far."""
-        return [event for event in self.all() if isinstance(event, kind)]
+        return [record.event for record in self.records() if isinstance(record.event, kind)]
 
-    def all(self) -> list[AnyEvent]:
+    def times(self, kind: type[Any]) -> list[float]:
+        """When those of a kind were journaled."""
+        found = [record.at for record in self.records() if isinstance(record.event, kind)]
+        return [datetime.fromisoformat(at).timestamp() for at in found]
+
+    def records(self) -> list[Record]:
         """Everything that was journaled so far."""
-        return [record.event for record in follow(self.home.journal, decode_record, START)[0]]
+        return list(follow(self.home.journal, decode_record, START)[0])
 
     @property
     def state(self) -> State:
@@ -108,11 +113,7 @@ class Drill:
 
     def wait(self, condition: Callable[[], bool], what: str) -> float:
         """Until it is so; how long it took, in seconds."""
-        began = time.monotonic()
-        while not condition():
-            assert time.monotonic() - began < PATIENCE_S, f"{what} did not happen"
-            time.sleep(0.05)
-        return time.monotonic() - began
+        return eventually(condition, report=lambda: f"{what} did not happen")
 
 
 @pytest.fixture
@@ -134,25 +135,32 @@ def status(home: Home) -> dict[str, Any]:
     return dict(json.loads(said.stdout))
 
 
+def available(home: Home) -> int:
+    """Bytes of memory, at the daemon's last look."""
+    return int(status(home)["machine"]["memory"]["available_bytes"])
+
+
 def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill) -> None:
     """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
     drill.drop("a.jsonl", "ok ok wait-once ok ok")
     drill.start()
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     drill.memory_is(FULL)
-    assert drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low") < 8.0
+    assert drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low") < 2 * MEASURE_EVERY_S
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
     assert said["health"].startswith("waiting for memory: others use 9")
     assert said["course"]["waits_for"] == "memory"
-    assert said["machine"]["memory"]["available_bytes"] == FULL["available"]
+    assert available(drill.home) == FULL["available"]
     drill.wait(lambda: not list(drill.home.run.glob("worker-*.sock")), "the end of the worker")
     drill.memory_is(HOVERING)
-    time.sleep(6.0)
-    assert not drill.events(MemoryRecovered), "it is not well before it is below the lower limit"
+    drill.wait(lambda: available(drill.home) == HOVERING["available"], "a look at it")
+    roomy_at = time.time()
     drill.memory_is(ROOMY)
     drill.wait(lambda: drill.state.counts.trained == 1, "the job")
     drill.stop()
+    (recovered_at,) = drill.times(MemoryRecovered)
+    assert recovered_at > roomy_at, "it is not well before it is below the lower limit"
     assert [event.step for event in drill.events(kinds.StepReached)] == [1, 2, 3, 4, 5]
     assert len(drill.events(MemoryLow)) == len(drill.events(MemoryRecovered)) == 1
 
@@ -164,7 +172,7 @@ def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> N
     drill.start()
     drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low")
     drill.wait(lambda: drill.state.queue.front() is not None, "the file")
-    time.sleep(1.0)
+    time.sleep(1.0)  # what is not to come can only be waited for
     drill.stop()
     assert not drill.events(kinds.AttemptStarted)
     drill.memory_is(ROOMY)
@@ -179,7 +187,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
     drill.start()
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     drill.edit("learning_rate = 0.0002", "learning_rate = 0.0001")
-    time.sleep(1.0)
+    time.sleep(1.0)  # what is not to come can only be waited for
     assert status(drill.home)["misfit"] is None
     drill.drop("b.jsonl", "ok")
     _let_go(drill)
