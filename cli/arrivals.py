@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
@@ -32,7 +31,7 @@ from core.errors import Refused
 from core.job import Job
 from events.kinds import AnyEvent, RejectedFileMoved
 from events.places import JobRemoved
-from events.values import Priority
+from events.values import PRIORITIES, Priority
 from gpu.crashpoints import reached
 from gpu.manifest import describe
 from journal import durable
@@ -354,7 +353,7 @@ def _is_again(directory: Path) -> bool:
 
 def _priority(directory: Path) -> Priority:
     word = directory.name.partition("-")[0]
-    for priority in get_args(Priority):
+    for priority in PRIORITIES:
         if priority == word:
-            return priority  # type: ignore[no-any-return]
+            return priority
     return "normal"

@@ -124,17 +124,17 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     for name in document:
         if name not in sections:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
-    made = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
+    # Any: each section has the type that its name stands for
+    made: dict[str, Any] = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
     config = Config(
-        # each section has the type that its name stands for
-        consolidation=made.pop("consolidation"),  # type: ignore[arg-type]
-        retention=made.pop("retention"),  # type: ignore[arg-type]
-        disk=made.pop("disk"),  # type: ignore[arg-type]
-        memory=made.pop("memory"),  # type: ignore[arg-type]
-        worker=made.pop("worker"),  # type: ignore[arg-type]
-        logs=made.pop("logs"),  # type: ignore[arg-type]
-        hooks=made.pop("hooks"),  # type: ignore[arg-type]
-        job=JobSettings(**made),  # type: ignore[arg-type]
+        consolidation=made.pop("consolidation"),
+        retention=made.pop("retention"),
+        disk=made.pop("disk"),
+        memory=made.pop("memory"),
+        worker=made.pop("worker"),
+        logs=made.pop("logs"),
+        hooks=made.pop("hooks"),
+        job=JobSettings(**made),
     )
     _check_together(path, config.job, config.consolidation)
     _check_hooks(path, config.hooks)

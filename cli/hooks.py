@@ -70,7 +70,7 @@ class Hooks:
                     self._hand_over(ledger, settings)
                 except (JournalError, OSError) as error:
                     self._position = ledger.journal.position
-                    log.error("hooks of the last events are not run: %s", error)  # noqa: TRY400
+                    log.error("hooks of the last events are not run: %s", error)  # noqa: TRY400 - no bug: no trace
 
     def leave(self, ledger: Ledger, settings: HookSettings) -> None:
         """Hand over the rest, and wait for what runs as long as it may take."""

@@ -19,7 +19,7 @@ def keep_torch_out(settings: ModelSettings) -> None:
     """Of this process, which is to need nothing but a tokenizer: transformers would load it, which takes a second or
     two, and some hundred megabytes."""
     if not settings.trust_remote_code:  # which may need it
-        sys.modules["torch"] = None  # type: ignore[assignment]
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as the import system defines it: not to be found
 
 
 def load_tokenizer(settings: ModelSettings, home: Path) -> Any:

@@ -103,13 +103,13 @@ class Storage:
         os.mkdir(path, mode)  # noqa: PTH102 - the port speaks the system's own calls
 
     def rmdir(self, path: Path) -> None:
-        os.rmdir(path)  # noqa: PTH106
+        os.rmdir(path)  # noqa: PTH106 - as above
 
     def rename(self, source: Path, target: Path) -> None:
-        os.rename(source, target)  # noqa: PTH104
+        os.rename(source, target)  # noqa: PTH104 - as above
 
     def unlink(self, path: Path) -> None:
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)  # noqa: PTH108 - as above
 
     def free_bytes(self, path: Path) -> int:
         """What a person without privileges may still write to the file system that `path` is on: nothing, where hardly

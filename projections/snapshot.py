@@ -99,7 +99,7 @@ def _encode(value: Any) -> Any:
 
 def _decode(kind: Any, value: Any) -> Any:
     (values,) = get_args(kind)
-    return Map(msgspec.convert(value, dict[str, values], dec_hook=_decode))  # type: ignore[valid-type]
+    return Map(msgspec.convert(value, dict[str, values], dec_hook=_decode))  # type: ignore[valid-type]  # known at run time
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_encode)

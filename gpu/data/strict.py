@@ -101,8 +101,8 @@ def _finite(text: str) -> float:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
-"""What `raw_decode` calls; typeshed does not know it."""
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]  # typeshed does not know it
+"""What `raw_decode` calls."""
 
 
 def _is_deep(value: Any) -> bool:

@@ -428,7 +428,7 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
     sweeping = daemon_module.sweep
 
     def sweep_and_resume(ledger: Ledger, *how: object) -> None:
-        sweeping(ledger, *how)  # type: ignore[arg-type]
+        sweeping(ledger, *how)
         if ledger.state.hold is not None:
             ledger.execute(commands.Resume())
 

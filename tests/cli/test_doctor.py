@@ -125,7 +125,7 @@ def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypa
     def broken(_: Patient) -> object:
         raise ZeroDivisionError("a bug")
 
-    checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))  # type: ignore[arg-type]
+    checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))
     monkeypatch.setattr(doctor_module, "CHECKS", checks)
     lines = found(home)
     assert lines["broken"].finding.says == "the check itself went wrong: ZeroDivisionError: a bug"

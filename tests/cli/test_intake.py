@@ -42,7 +42,7 @@ def test_many_files_are_taken_a_few_a_turn(home: Home, many: int) -> None:
         looked += 1
         look(now)
 
-    inbox.look = counted  # type: ignore[method-assign]
+    inbox.look = counted
     with closing(Ledger.open(home)) as ledger:
         turns = 0
         while taking.has_more or not taking.has_looked:
@@ -185,7 +185,7 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
     def forbidden(ledger: Ledger, path: Path, priority: object) -> object:
         if path.name == "a.jsonl":
             raise PermissionError(13, "Permission denied", str(path))
-        return take(ledger, path, priority)  # type: ignore[arg-type]
+        return take(ledger, path, priority)
 
     monkeypatch.setattr(arrivals, "take_from_inbox", forbidden)
     with closing(Ledger.open(home)) as ledger:

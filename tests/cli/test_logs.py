@@ -170,7 +170,7 @@ faulthandler._sigsegv()
             cwd=Path(__file__).parents[2],
         )
         assert process.stdout is not None
-        heard = Eavesdropper(process.stdout, "worker")  # type: ignore[arg-type]
+        heard = Eavesdropper(process.stdout, "worker")
         heard.attempt = 7
         process.wait()
         heard.end(5.0)
@@ -188,7 +188,7 @@ def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        heard = Eavesdropper(process.stdout, "worker")  # type: ignore[arg-type]
+        heard = Eavesdropper(process.stdout, "worker")
         assert heard.answer(lambda: None, 10.0, 0.1)  # it comes up
         assert not heard.answer(lambda: None, 0.2, 0.1)
 

@@ -13,7 +13,10 @@ def test_the_count_of_the_own_group_goes_before_that_of_the_machine(tmp_path: Pa
     group.mkdir(parents=True)
     vmstat.write_text("nr_free_pages 1\noom_kill 7\n")
     cgroup.write_text("1:name=systemd:/other\n0::/user/keepstep\n")
-    count = lambda: memory_kills(vmstat=vmstat, cgroup=cgroup, cgroups=tmp_path / "groups")  # noqa: E731
+
+    def count() -> int:
+        return memory_kills(vmstat=vmstat, cgroup=cgroup, cgroups=tmp_path / "groups")
+
     assert count() == 7
     (group / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
     assert count() == 2

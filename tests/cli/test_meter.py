@@ -110,7 +110,7 @@ def test_the_daemon_counts_all_that_it_does(
         beginning(self, clock)
         made.append(self)
 
-    monkeypatch.setattr(Meter, "__init__", remembered)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Meter, "__init__", remembered)
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made

@@ -61,7 +61,7 @@ def test_words_are_quoted_so_that_nothing_in_them_is_taken_for_more() -> None:
 def test_systemd_finds_nothing_wrong_with_it(home: str, manager: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` reads the file as systemd would, and says nothing of it."""
     command = ["/bin/sh", "-P", "-m", "cli", "run", "--home", home]
-    text = unit_text(Path(home), command, manager, user="root", environment={"HF_HOME": "/a b/100%"})  # type: ignore[arg-type]
+    text = unit_text(Path(home), command, manager, user="root", environment={"HF_HOME": "/a b/100%"})
     unit = tmp_path / "keepstep-test.service"
     unit.write_text(text, encoding="utf-8")
     verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--{manager}", str(unit)]

@@ -31,9 +31,9 @@ def after(event: type[Event], *asked: commands.Command) -> Callable[[], World]:
 
     def situation() -> World:
         made = world(4)
-        made.run_until(event)  # type: ignore[arg-type]
+        made.run_until(event)
         for command in asked:
-            made.execute(command)  # type: ignore[arg-type]
+            made.execute(command)
         return made
 
     return situation
@@ -47,7 +47,7 @@ def full(*asked: commands.Command) -> Callable[[], World]:
         made.run_until(kinds.JobRejected)
         made.runs_out()
         for command in asked:
-            made.execute(command)  # type: ignore[arg-type]
+            made.execute(command)
         return made
 
     return situation
@@ -118,7 +118,7 @@ def test_the_optimizer_begins_anew_only_where_the_job_does(optimizer: str, step:
     from msgspec.structs import replace
 
     made = world()
-    training = replace(settings().training, optimizer=optimizer)  # type: ignore[arg-type]
+    training = replace(settings().training, optimizer=optimizer)
     made.config = replace(settings(), training=training)
     made.add(6)
     made.run_until(kinds.JobPrepared)

@@ -52,7 +52,7 @@ def shortage(world: World, *, sequences: int = 4, during: str = "gradients") -> 
         global_step=reached.global_step + 1,
         step=reached.step + 1,
         sequences=sequences,
-        during=during,  # type: ignore[arg-type]
+        during=during,
         message="no memory",
     )
 
@@ -221,7 +221,7 @@ def test_it_is_left_out_at_once_without_a_wait() -> None:
     _, failed = world.execute(suspect(world))
     assert isinstance(failed, kinds.AttemptFailed)
     assert (failed.failure, failed.retry_at) == ("loss", world.now)
-    assert isinstance(world.owed()[0].job, str)  # type: ignore[union-attr]
+    assert isinstance(world.owed()[0].job, str)
 
 
 def test_a_second_one_ends_the_job_and_says_what_to_do() -> None:

@@ -29,10 +29,10 @@ LEARNED = meaning_of(PLAIN)
 )
 def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], behind_a_version: list[str]) -> None:
     """Harmless keys never; shape and length until a version holds what was learned."""
-    assert [each.key for each in differences(LEARNED, wanted)] == locked  # type: ignore[arg-type]
-    found = differences(LEARNED, wanted, learning=False)  # type: ignore[arg-type]
+    assert [each.key for each in differences(LEARNED, wanted)] == locked
+    found = differences(LEARNED, wanted, learning=False)
     assert [each.key for each in found] == behind_a_version
-    assert differences(None, wanted) == []  # type: ignore[arg-type]
+    assert differences(None, wanted) == []
 
 
 def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:

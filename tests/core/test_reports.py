@@ -24,7 +24,7 @@ def at_work(until: type[Event] = kinds.CheckpointCommitted, *, steps: int = 6) -
     world = World()
     world.start()
     world.add(steps)
-    world.run_until(until)  # type: ignore[arg-type]
+    world.run_until(until)
     return world
 
 
@@ -228,7 +228,7 @@ def test_a_begun_job_with_another_plan_is_held() -> None:
     assert world.state.attempt is not None
     events = world.execute(worker.Prepared(attempt=world.state.attempt, plan=plan(6, seed=9)))
     assert tags(events) == ["AttemptFailed", "DaemonHeld"]
-    assert "batches_sha256" in events[0].message  # type: ignore[union-attr]
+    assert "batches_sha256" in events[0].message
 
 
 def test_a_begun_job_is_not_rejected() -> None:

@@ -220,7 +220,7 @@ def test_a_job_moves_as_the_table_says_and_not_otherwise(status: str, kind: str)
     world = job_world(status, kind)
     state = world.state
     assert job_status(state) == status
-    expected = JOB[status].get(kind)  # type: ignore[call-overload]
+    expected = JOB[status].get(kind)
     if expected is None:
         before = seen(state)
         with pytest.raises(IllegalEvent) as caught:
@@ -237,7 +237,7 @@ def test_the_daemon_moves_as_the_table_says_and_not_otherwise(status: str, kind:
     """The walk over (status × kind) of the daemon table."""
     state = daemon_world(status, kind).state
     assert state.daemon.status == status
-    expected = DAEMON[status].get(kind)  # type: ignore[call-overload]
+    expected = DAEMON[status].get(kind)
     if expected is None:
         before = seen(state)
         with pytest.raises(IllegalEvent):
@@ -252,7 +252,7 @@ def test_a_consolidation_moves_as_the_table_says_and_not_otherwise(status: str, 
     """The walk over (status × kind) of the consolidation table."""
     state = consolidation_world(status).state
     assert consolidation_status(state) == status
-    expected = CONSOLIDATION[status].get(kind)  # type: ignore[call-overload]
+    expected = CONSOLIDATION[status].get(kind)
     if expected is None:
         before = seen(state)
         with pytest.raises(IllegalEvent):
@@ -269,7 +269,7 @@ def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
         status = next(status for status in CONSOLIDATION if kind in CONSOLIDATION[status])
         state = consolidation_world(status).state
     else:
-        status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[index]
+        status = next(status for status in ("training", "preparing") if kind in JOB[status])
         state = job_world(status, kind).state
     assert state.attempt is not None
     after = evolve(state, event(kind, state))

@@ -120,9 +120,7 @@ class World:
         job = job_id(len(self.steps) + 1)
         self.steps[job] = steps
         name = f"file-{len(self.steps)}.jsonl"
-        self.execute(
-            commands.AddFile(job=job, name=name, size_bytes=100 * (steps + 1), priority=priority, known=False)  # type: ignore[arg-type]
-        )
+        self.execute(commands.AddFile(job=job, name=name, size_bytes=100 * (steps + 1), priority=priority, known=False))
         return job
 
     def again(self, job: str) -> str | None:

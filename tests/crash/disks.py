@@ -351,7 +351,7 @@ def why_not() -> str:
 
 
 @contextlib.contextmanager
-def _mounted(disk: Disk) -> Iterator[Disk]:  # type: ignore[misc]
+def _mounted(disk: Disk) -> Iterator[Disk]:
     disk.mount()
     try:
         yield disk
@@ -446,7 +446,7 @@ def _extents(fd: int) -> list[tuple[int, int, int]]:
     request = bytearray(struct.pack("=QQIIII", 0, (1 << 64) - 1, 1, 0, count, 0) + bytes(56 * count))
     fcntl.ioctl(fd, FS_IOC_FIEMAP, request)
     (mapped,) = struct.unpack_from("=I", request, 20)
-    return [struct.unpack_from("=QQQ", request, 32 + 56 * number) for number in range(mapped)]  # type: ignore[misc]
+    return [struct.unpack_from("=QQQ", request, 32 + 56 * number) for number in range(mapped)]
 
 
 def _allocate(fd: int, offset: int, length: int) -> None:

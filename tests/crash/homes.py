@@ -44,7 +44,7 @@ def settings(model: Path, *, method: MethodSettings | None = None, precision: st
             learning_rate=1e-3,
             warmup_steps=2,
             weight_decay=0.01,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             threads=1,
         ),
         checkpoints=CheckpointSettings(every_steps=2, every_seconds=0.0, keep=2),

@@ -132,7 +132,7 @@ class Scene:
         """`keepstep status --json`, which must work."""
         done = self.keepstep("status", "--json")
         assert done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}\n{self.report()}"
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
+        return json.loads(done.stdout)
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What the journal says, as far as it is whole."""

@@ -58,7 +58,7 @@ def test_a_journal_without_room_keeps_what_it_acknowledged_and_goes_on(kind: str
             list(journal.read())
             with journal.transaction() as transaction:
                 transaction.append([event(1)], at="2026-01-01T00:00:00Z")
-            disk.fill() if kind == "full" else disk.exhaust()  # type: ignore[attr-defined]
+            disk.fill() if kind == "full" else disk.exhaust()
             first = 2
             while kind == "full" and not journal.reserve_is_spent:
                 with journal.transaction() as transaction:
@@ -70,7 +70,7 @@ def test_a_journal_without_room_keeps_what_it_acknowledged_and_goes_on(kind: str
             assert isinstance(error, NoSpace)
             again, _ = append_until_failure(journal, after, most=1)
             assert again == after
-            disk.free() if kind == "full" else disk.extend()  # type: ignore[attr-defined]
+            disk.free() if kind == "full" else disk.extend()
             with journal.transaction() as transaction:
                 transaction.append([event(after)], at="2026-01-01T00:00:00Z")
         disk.unmount()

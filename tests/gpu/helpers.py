@@ -30,6 +30,8 @@ from gpu.manifest import Cursor, Lineage, Manifest
 LORA = LoraSettings(r=4, dropout=0.1)
 QLORA = QloraSettings(r=4, dropout=0.1)
 FULL = FullSettings()
+STRAIGHT = Course()
+"""Nothing was split or set aside."""
 
 
 NAME = "step-00000003-attempt-0001"
@@ -152,7 +154,7 @@ class Home:
         base: str | None = None,
         checkpoint: str | None = None,
         carry: bool = True,
-        course: Course = Course(),  # noqa: B008
+        course: Course = STRAIGHT,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1

@@ -134,9 +134,9 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
 
 def test_one_core_is_no_reason_for_another_process(home: Home) -> None:
     how = settings(LORA, threads=1)
-    assert encoders_module.preparation(home.path, how, None, SHA256, None, 8).encoders is None  # type: ignore[arg-type]
+    assert encoders_module.preparation(home.path, how, None, SHA256, None, 8).encoders is None
     many = settings(LORA, threads=0)
-    assert encoders_module.preparation(home.path, many, None, SHA256, None, 8).encoders is not None  # type: ignore[arg-type]
+    assert encoders_module.preparation(home.path, many, None, SHA256, None, 8).encoders is not None
     assert core_count() >= 1
 
 

@@ -15,7 +15,7 @@ from tests.gpu.helpers import LORA, FakeDesk, Home, settings
 
 def saver(home: Home, **cadence: float) -> Saver:
     desk = FakeDesk()
-    return Saver(home.path, CheckpointSettings(**cadence), desk, Pulse(desk, 1), None)  # type: ignore[arg-type]
+    return Saver(home.path, CheckpointSettings(**cadence), desk, Pulse(desk, 1), None)
 
 
 def test_a_checkpoint_is_due_after_so_many_steps(home: Home) -> None:

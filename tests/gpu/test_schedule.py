@@ -9,7 +9,7 @@ from gpu.schedule import learning_rate
 
 
 def rates(total: int, **settings: object) -> list[float]:
-    how = TrainingSettings(learning_rate=0.8, **settings)  # type: ignore[arg-type]
+    how = TrainingSettings(learning_rate=0.8, **settings)
     return [round(learning_rate(step, total, how), 6) for step in range(1, total + 1)]
 
 

@@ -180,12 +180,12 @@ def test_a_pause_while_the_model_is_loaded_does_not_wait_for_it(
     done = home.learn(home.cold(), job, how, until=1) if goes_on else None
     monkeypatch.setattr("gpu.base._known", {})  # as in a new process: the base is read and hashed
     warm = home.cold()
-    home.desk.yield_asked = lambda: bool(home.desk.of(Prepared)) and not home.desk.of(Step)  # type: ignore[method-assign]
+    home.desk.yield_asked = lambda: bool(home.desk.of(Prepared)) and not home.desk.of(Step)
     step = 1 if goes_on else 0
     with pytest.raises(YieldAsked):
         home.learn(warm, job, how, step=step, checkpoint=done)
     assert not home.desk.of(Loaded)
-    home.desk.yield_asked = lambda: False  # type: ignore[method-assign]
+    home.desk.yield_asked = lambda: False
     again = home.learn(warm, job, how, step=step, checkpoint=done)
     straight = home.learn(home.cold(), job, how, step=step, checkpoint=done)
     assert home.bits(again) == home.bits(straight)

@@ -205,7 +205,7 @@ def test_an_error_of_the_decoder_for_a_whole_record_stops_the_opening(home: Path
 
     before = snapshot(home)
     with pytest.raises(TooNew):
-        Journal.open(home, decode=decode, storage=Unsynced())  # type: ignore[type-var]
+        Journal.open(home, decode=decode, storage=Unsynced())
     assert {**before, "reserve": b""} == {**snapshot(home), "reserve": b""}
 
 
@@ -242,7 +242,7 @@ def test_a_reserve_that_cannot_be_given_back_poisons(home: Path) -> None:
 
         return raising
 
-    storage.write, storage.unlink = fail(errno.ENOSPC), fail(errno.EIO)  # type: ignore[assignment,method-assign]
+    storage.write, storage.unlink = fail(errno.ENOSPC), fail(errno.EIO)
     with pytest.raises(StorageFailed):
         append(journal, 1)
     del storage.write, storage.unlink
@@ -338,7 +338,7 @@ def test_a_new_segment_that_cannot_be_opened_leaves_the_old_one_open(home: Path)
             raise OSError(errno.ENOSPC, "No space left on device")
         return Unsynced.open(storage, path, flags, mode)
 
-    storage.open = full  # type: ignore[method-assign]
+    storage.open = full
     with pytest.raises(NoSpace):
         append(journal, 2)
     del storage.open
@@ -351,7 +351,7 @@ def test_a_full_disk_that_cannot_be_cut_back_poisons(home: Path) -> None:
     storage = Faulty()
     journal = open_journal(home, storage=storage)
     storage.calls, storage.at, storage.fault = 0, 1, "ENOSPC"
-    storage.truncate = lambda fd, length: (_ for _ in ()).throw(OSError(5, "I/O error"))  # type: ignore[method-assign]
+    storage.truncate = lambda fd, length: (_ for _ in ()).throw(OSError(5, "I/O error"))
     with pytest.raises(StorageFailed):
         append(journal, 1)
     with pytest.raises(JournalPoisoned):

@@ -40,7 +40,7 @@ def made(seed: int) -> Disk:
 
 
 def opened(disk: Disk, **options: int) -> Journal[Line]:
-    return Journal.open(DIRECTORY, decode=read_line, storage=disk.process("opener"), **options)  # type: ignore[arg-type]
+    return Journal.open(DIRECTORY, decode=read_line, storage=disk.process("opener"), **options)
 
 
 def append(journal: Journal[Line], number: int) -> None:
@@ -157,7 +157,7 @@ def test_a_record_whose_sync_found_no_room_does_not_come_back(seed: int) -> None
         if name == "fsync" and at.endswith("00000001.jsonl"):
             syncs += 1
             if syncs in (1, 3):  # each attempt's own; between them, and behind them, the truncation's
-                process.fds[max(process.fds)].node.sync()  # type: ignore[union-attr]
+                process.fds[max(process.fds)].node.sync()
                 no_space(process)
 
     disk.before_call = before
@@ -178,7 +178,7 @@ def test_bytes_that_are_kept_aside_are_kept(seed: int) -> None:
     fd = process.open(DIRECTORY / "00000001.jsonl", os.O_RDWR | os.O_APPEND)
     process.write(fd, b'{"seq":2,"at":')
     process.fsync(fd)
-    disk.sync_directory(disk.find(str(DIRECTORY)))  # type: ignore[arg-type]
+    disk.sync_directory(disk.find(str(DIRECTORY)))
     journal = opened(disk)
     assert read(journal) == [event(0)]
     assert journal.verdict is Verdict.TORN

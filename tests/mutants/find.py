@@ -122,8 +122,8 @@ class Source:
     def span(self, node: ast.AST) -> tuple[int, int]:
         """First byte and the byte behind the last."""
         return (
-            self._starts[node.lineno - 1] + node.col_offset,  # type: ignore[attr-defined]
-            self._starts[node.end_lineno - 1] + node.end_col_offset,  # type: ignore[attr-defined]
+            self._starts[node.lineno - 1] + node.col_offset,
+            self._starts[node.end_lineno - 1] + node.end_col_offset,
         )
 
     def edit(self, node: ast.AST, text: str) -> Edit:
@@ -366,7 +366,7 @@ def mutants_of(path: str, data: bytes) -> list[Mutant]:
         seen[description] += 1
         if seen[description] > 1:
             description += f" (number {seen[description]})"
-        mutants.append(Mutant(what.operator, path, node.lineno, description, what.edits))  # type: ignore[attr-defined]
+        mutants.append(Mutant(what.operator, path, node.lineno, description, what.edits))
     return mutants
 
 

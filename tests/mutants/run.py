@@ -170,7 +170,7 @@ def told(verdict: Verdict) -> str:
     return f"{verdict.outcome}{how} in {verdict.seconds:.0f} s\n    {mutant.operator:9}{mutant.description}"
 
 
-def in_parallel(jobs: int, copies: SimpleQueue[Copy], tasks: Sequence[object], work) -> list:  # type: ignore[no-untyped-def,type-arg]
+def in_parallel(jobs: int, copies: SimpleQueue[Copy], tasks: Sequence[object], work) -> list:
     """`work(copy, task)` for each task, each with a copy to itself; in the order of the tasks."""
 
     def one(task: object) -> object:

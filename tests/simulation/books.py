@@ -97,7 +97,7 @@ class Books:
         """For the time of a block, every append of anybody is written down here before and behind; the journal begins
         a new segment after so many bytes."""
         original, books = Transaction.append, self
-        defaults = Journal.open.__func__.__kwdefaults__  # type: ignore[attr-defined]
+        defaults = Journal.open.__func__.__kwdefaults__
         usual = defaults["segment_bytes"]
         defaults["segment_bytes"] = segment_bytes
 
@@ -117,11 +117,11 @@ class Books:
                     books.running_attempt = record.event.attempt
             return records
 
-        Transaction.append = append  # type: ignore[method-assign]
+        Transaction.append = append
         try:
             yield
         finally:
-            Transaction.append = original  # type: ignore[method-assign]
+            Transaction.append = original
             defaults["segment_bytes"] = usual
 
     # -- after each crash

@@ -42,7 +42,7 @@ def test_a_seed_is_always_the_same_life() -> None:
     """Or no failure could be looked at twice."""
     told: list[list[str]] = [[], []]
     for lines in told:
-        live(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))  # type: ignore[misc]
+        live(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))
     assert told[0] == told[1]
     assert len(told[0]) > 10
 

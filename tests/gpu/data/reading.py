@@ -22,4 +22,4 @@ def good_rows(path: Path, settings: DataSettings) -> list[Row]:
     """The rows of a file of which none is bad."""
     rows = list(read(path, settings))
     assert not [row for row in rows if isinstance(row, BadRow | Problem)]
-    return rows  # type: ignore[return-value]
+    return rows

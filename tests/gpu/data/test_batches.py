@@ -118,7 +118,7 @@ def test_a_row_is_found_at_the_step_that_learns_it(packing: bool) -> None:
     ],
 )
 def test_every_input_changes_order_and_fingerprint(change: dict[str, object]) -> None:
-    other = replace(PLAN, **change)  # type: ignore[arg-type]
+    other = replace(PLAN, **change)
     assert other.order(1).tolist() != PLAN.order(1).tolist()
     assert other.sha256 != PLAN.sha256
 

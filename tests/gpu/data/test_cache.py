@@ -177,7 +177,7 @@ def test_killed_midway_it_is_begun_anew_and_never_half_believed(tmp_path: Path, 
     ],
 )
 def test_whatever_decides_the_tokens_is_in_the_name(change: dict[str, object]) -> None:
-    assert cache_name(JOB, TOKENIZER, settings(**change)) != NAME  # type: ignore[arg-type]
+    assert cache_name(JOB, TOKENIZER, settings(**change)) != NAME
 
 
 def test_the_tokenizer_our_own_code_and_the_libraries_are_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

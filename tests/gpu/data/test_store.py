@@ -60,7 +60,7 @@ def test_a_disk_that_takes_no_more_is_the_disks_fault(tmp_path: Path) -> None:
     def write_to_a_full_disk() -> None:
         with TokenWriter(tmp_path) as writer:
             writer._files["ids.i32"].close()
-            writer._files["ids.i32"] = Path("/dev/full").open("wb")  # noqa: SIM115
+            writer._files["ids.i32"] = Path("/dev/full").open("wb")  # noqa: SIM115 - the writer closes it
             writer.append(chunk((1, [5, 6], [0, 1])))
 
     with pytest.raises(StorageFailed) as failed:
