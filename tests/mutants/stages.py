@@ -68,14 +68,14 @@ STAGES: dict[str, tuple[Stage, ...]] = {
 """By folder, or by file where that is listed."""
 
 ALSO_TESTED_BY = {
-    "journal/lock.py": ("tests/journal/test_log.py",),
-    "journal/segments.py": ("tests/journal/test_log.py",),
-    "journal/writer.py": ("tests/journal/test_log.py",),
+    "journal/lock.py": ("tests/journal/test_log.py", "tests/journal/test_log_on_bad_disks.py"),
+    "journal/segments.py": ("tests/journal/test_log.py", "tests/journal/test_log_on_bad_disks.py"),
+    "journal/writer.py": ("tests/journal/test_log.py", "tests/journal/test_log_on_bad_disks.py"),
     "journal/survey.py": ("tests/journal/test_damage.py",),
     "gpu/manifest.py": ("tests/gpu/test_checkpoint.py",),
     "gpu/commit.py": ("tests/gpu/test_checkpoint.py",),
     "cli/daemon.py": ("tests/cli/test_daemon.py",),
-    "cli/ledger.py": ("tests/cli/test_daemon.py",),
+    "cli/ledger.py": ("tests/cli/test_daemon.py", "tests/cli/test_daemon_on_bad_disks.py"),
     "cli/lineage.py": ("tests/cli/test_rerun.py",),
 }
 """What mirrors a module under another name."""
