@@ -235,6 +235,7 @@ def _fields(kind: type[Section]) -> list[str]:
     return [*(["kind"] if kind in METHODS.values() else []), *kind.__struct_fields__]
 
 
+@cache
 def _required(kind: type[Section], key: str) -> bool:
     field = next(field for field in msgspec.structs.fields(kind) if field.name == key)
     return field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
