@@ -9,12 +9,14 @@ SEEDS ?= 100000
 FIRST ?= 1
 SEED ?= 1
 JOBS ?= 2
+# A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
+TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-long check format bench simulate images torture drills mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new, before your eyes"
-	@echo "make test     set up, and run the tests"
+	@echo "make test     set up, and run the tests, JOBS=$(JOBS) at a time"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, beside a peer or a physical limit"
 	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
@@ -48,7 +50,7 @@ demo: $(VENV)/.demo
 	$(BIN)/keepstep demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not long"
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
@@ -58,7 +60,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not long"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,7 @@
-"""Golden files: what a test compares with, rewritten only by `pytest --update-golden`."""
+"""For all tests: their order if several processes share them, and golden files.
+
+A golden file is what a test compares with; it is rewritten only by `pytest --update-golden`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,22 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; look at the diff")
     parser.addoption("--write-drills", action="store_true", help="write what the drills show into docs/guardian.md")
+
+
+SLOW = ("crash", "drills", "simulation", "cli", "gpu")
+"""Folders whose tests start processes, the slowest first."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`make test`), what takes longest begins first: no process is then left
+    alone with a slow file when the others are done."""
+    if hasattr(config, "workerinput"):
+        folders = [*SLOW, ""]
+        items.sort(key=lambda item: folders.index(name if (name := _folder(item)) in SLOW else ""))
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture

@@ -32,21 +32,39 @@ def lose_everything(home: Home, checkpoint: Path) -> None:
     shutil.rmtree(checkpoint)
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model and the two homes below lie."""
+    return tmp_path_factory.mktemp("base")
+
+
+@pytest.fixture(scope="module")
+def calm(base: Path) -> Home:
+    """A home that learned both files, undisturbed."""
+    home = make_home(base / "calm")
+    assert run_to_the_end(home) == 0, log_of(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def halfway(base: Path) -> Home:
+    """A home that learned the first file; the second lies beside it."""
+    home = make_home(base / "halfway")
+    (home.inbox / "second.jsonl").rename(base / "second.jsonl")
+    assert run_to_the_end(home) == 0, log_of(home)
+    return home
+
+
 @pytest.mark.parametrize("damage", [flip, lose_the_optimizer, lose_everything])
 def test_a_damaged_head_is_set_aside_and_its_steps_are_run_again(
-    damage: Callable[[Home, Path], None], tmp_path: Path
+    damage: Callable[[Home, Path], None], base: Path, calm: Home, halfway: Home, tmp_path: Path
 ) -> None:
     """The first file was learned; its last checkpoint is spoiled before the second begins."""
-    calm = make_home(tmp_path / "calm")
-    assert run_to_the_end(calm) == 0, log_of(calm)
-    home = make_home(tmp_path / "home")
-    second = home.inbox / "second.jsonl"
-    second.rename(tmp_path / "second.jsonl")
-    assert run_to_the_end(home) == 0, log_of(home)
+    home = Home(shutil.copytree(halfway.root, tmp_path / "home"))
     head = state_of(home).head
     assert head is not None
     damage(home, home.checkpoints / head.id)
-    (tmp_path / "second.jsonl").rename(second)
+    shutil.copy2(base / "second.jsonl", home.inbox)
     assert run_to_the_end(home) == 0, log_of(home)
     events = [record.event for record in records_of(home)]
     quarantined = [event for event in events if isinstance(event, kinds.CheckpointQuarantined)]

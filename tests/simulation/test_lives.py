@@ -15,6 +15,8 @@ from tests.simulation.lives import live
 from tests.simulation.world import ROOT, Fault, World
 
 SEEDS = int(os.environ.get("SEEDS", "2000"))
+PROCESSES = multiprocessing.get_context("spawn")
+"""New ones: the process of the tests may have threads, and a fork of it the locks that they hold."""
 STRIDE = 29
 """Of the calls that fail in turn, one in so many here; each of them in `make simulate`."""
 
@@ -22,7 +24,7 @@ STRIDE = 29
 @pytest.mark.timeout(900)
 def test_whatever_happens_nothing_committed_is_lost() -> None:
     """Power cuts, kills, failing and full disks, rot, wild clocks, dying workers, people at the keyboard."""
-    with multiprocessing.Pool() as pool:
+    with PROCESSES.Pool() as pool:
         problems = [
             f"seed {seed}: {problem}" for seed, _, problem in pool.imap_unordered(play, range(SEEDS)) if problem
         ]
@@ -32,7 +34,7 @@ def test_whatever_happens_nothing_committed_is_lost() -> None:
 @pytest.mark.timeout(900)
 def test_every_call_may_fail() -> None:
     """EIO, ENOSPC, a short write, a kill, a power cut; once and for ever; in recovery too."""
-    with multiprocessing.Pool() as pool:
+    with PROCESSES.Pool() as pool:
         played = pool.starmap(play_column, [(column, 1 + number, STRIDE) for number, column in enumerate(columns())])
     assert sum(count for _, count, _ in played) > 100
     assert not [problem for _, _, problems in played for problem in problems]
