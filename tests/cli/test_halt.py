@@ -38,7 +38,7 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
         eventually(lambda: read_only(home)[0].state.reached.step >= 4)
         began = time.monotonic()
         assert "ended; what was committed is kept" in ended_by_command(home)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert process.wait(5) == 130
     assert not daemon_is_alive(home)
     assert read_only(home)[0].state.global_step == 3

@@ -48,7 +48,7 @@ def test_many_files_are_taken_a_few_a_turn(home: Home, many: int) -> None:
         while taking.has_more or not taking.has_looked:
             began = time.monotonic()
             assert len(list(taking.take(ledger))) <= FILES_A_TURN
-            assert time.monotonic() - began < intake.SECONDS_A_TURN + 1.0
+            assert time.monotonic() - began < intake.SECONDS_A_TURN + 5.0  # those of the last file are its disk's
             turns += 1
         assert turns >= 3
         assert looked <= 1 + turns // 2

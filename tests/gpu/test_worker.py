@@ -180,7 +180,7 @@ def test_it_yields_with_everything_committed_ignores_signals_and_ends_with_its_d
     one.connection.shutdown(socket.SHUT_RDWR)
     began = time.monotonic()
     assert one.end() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("point", ["before_manifest", "renamed"])
