@@ -34,6 +34,13 @@ def current(world: World) -> Job:
     return job
 
 
+def run_all_again(world: World) -> None:
+    """Every checkpoint is damaged."""
+    for checkpoint in reversed(world.state.checkpoints):
+        world.execute(commands.CondemnCheckpoint(checkpoint=checkpoint.id, problem="rot"))
+    world.run()
+
+
 def losses(world: World) -> list[object]:
     """The last loss of each global step."""
     found = {event.global_step: event.loss for event in world.journal if isinstance(event, kinds.StepReached)}
@@ -130,9 +137,7 @@ def test_committed_steps_that_are_run_again_are_cut_as_they_were() -> None:
     world.config = settings(every_steps=2, keep=9)
     world.run()
     before = losses(world)
-    for checkpoint in reversed(world.state.checkpoints):
-        world.execute(commands.CondemnCheckpoint(checkpoint=checkpoint.id, problem="rot"))
-    world.run()
+    run_all_again(world)
     assert losses(world) == before
     assert (count(world, MicroBatchHalved), count(world, kinds.DivergenceDetected)) == (2, 0)
     assert world.state.global_step == 6
@@ -295,8 +300,6 @@ def test_committed_steps_that_were_left_out_are_left_out_again() -> None:
     world.config = settings(every_steps=2, keep=9)
     world.run()
     before = losses(world)
-    for checkpoint in reversed(world.state.checkpoints):
-        world.execute(commands.CondemnCheckpoint(checkpoint=checkpoint.id, problem="rot"))
-    world.run()
+    run_all_again(world)
     assert losses(world) == before
     assert (count(world, BatchSetAside), count(world, kinds.DivergenceDetected)) == (1, 0)

@@ -90,11 +90,8 @@ def test_a_version_behind_a_rollback_has_a_number_of_its_own() -> None:
     assert [(each.id, each.parent) for each in world.state.versions][-1] == ("v003", "v001")
 
 
-def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
-    """Its committed steps are not in the head any more."""
-    world = lived(2)
-    job = world.add(6)
-    world.config = settings(every_steps=2)
+def given_up_behind_a_commit(world: World) -> None:
+    """Some of the job's steps are committed; then its worker is lost as often as it takes."""
     for _ in world.steady():
         if world.state.head is not None:
             break
@@ -102,6 +99,14 @@ def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
         world.lose_worker("code")
         world.now += 100
         world.turn()
+
+
+def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
+    """Its committed steps are not in the head any more."""
+    world = lived(2)
+    job = world.add(6)
+    world.config = settings(every_steps=2)
+    given_up_behind_a_commit(world)
     failed = world.state.failed.get(job)
     assert failed is not None
     assert failed.committed_step == 2
@@ -117,13 +122,7 @@ def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
 def test_one_that_waits_after_a_retry_does_too() -> None:
     world = lived(2)
     job = world.add(6)
-    for _ in world.steady():
-        if world.state.head is not None:
-            break
-    for _ in range(5):
-        world.lose_worker("code")
-        world.now += 100
-        world.turn()
+    given_up_behind_a_commit(world)
     world.execute(commands.Retry(job=job))
     waiting = world.state.queue.get(job)
     assert waiting is not None

@@ -25,7 +25,7 @@ from cli.init import create_home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.log import RESERVE_BYTES
 from tests.crash.disks import Disk, why_not
-from tests.crash.homes import KEEPSTEP, learned
+from tests.crash.homes import KEEPSTEP, learned, make_home
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,6 +195,14 @@ def plain_home(root: Path, *, keep: int = 100) -> Home:
     home = create_home(root, model="nowhere", config=config)
     put(home.inbox / "first.jsonl", steps=40)
     put(home.inbox / "second.jsonl", steps=20)
+    return home
+
+
+def trained_in_peace(root: Path) -> Home:
+    """A home of the real worker, on a disk that is well: all of it learned."""
+    home = make_home(root)
+    daemon = Running(home, root.with_suffix(".log"), real=True)
+    assert daemon.process.wait(timeout=240) == 0, daemon.said
     return home
 
 

@@ -14,7 +14,6 @@ import pytest
 from tests.crash.disks import MortalDisk, mortal_disk, small_disk
 from tests.crash.homes import learned, make_home
 from tests.crash.on_disk import (
-    Running,
     Scene,
     ended_over_storage,
     is_plain,
@@ -22,6 +21,7 @@ from tests.crash.on_disk import (
     plain_home,
     put,
     scene,
+    trained_in_peace,
     weights,
 )
 from tests.crash.torture import check
@@ -84,9 +84,7 @@ def test_a_daemon_that_is_started_on_a_dying_device_says_so(fault: str, tmp_path
 @pytest.mark.parametrize("fault", ["stop_writing", "lose_the_end"])
 def test_real_training_on_a_device_that_dies_ends_with_the_same_bytes(fault: str, tmp_path: Path) -> None:
     """The same with torch."""
-    quiet = make_home(tmp_path / "quiet")
-    daemon = Running(quiet, tmp_path / "quiet.log", real=True)
-    assert daemon.process.wait(timeout=240) == 0, daemon.said
+    quiet = trained_in_peace(tmp_path / "quiet")
     with mortal_disk() as disk:
         home = make_home(disk.root / "home")
         os.sync()  # the model is a person's, and was on disk long before

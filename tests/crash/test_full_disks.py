@@ -27,6 +27,7 @@ from tests.crash.on_disk import (
     plain_home,
     put,
     scene,
+    trained_in_peace,
     weights,
 )
 from tests.crash.torture import check
@@ -267,9 +268,7 @@ def test_a_full_pool_behind_a_disk_that_shows_room_is_not_hammered(
 @pytest.mark.parametrize("what", ["blocks", "inodes"])
 def test_real_training_on_a_disk_that_fills_up_ends_with_the_same_bytes(what: str, tmp_path: Path) -> None:
     """The same with torch: weights and optimizer state equal those of a run that always had room."""
-    quiet = make_home(tmp_path / "quiet")
-    daemon = Running(quiet, tmp_path / "quiet.log", real=True)
-    assert daemon.process.wait(timeout=240) == 0, daemon.said
+    quiet = trained_in_peace(tmp_path / "quiet")
     with small_disk(inodes=INODES if what == "inodes" else 0) as disk:
         home = make_home(disk.root / "home")
         with scene(disk, home, tmp_path) as here:
