@@ -29,7 +29,6 @@ import fcntl
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 import time
@@ -37,18 +36,29 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.crash.devices import (
+    BLOCK,
+    F_SEAL_GROW,
+    F_SEAL_WRITE,
+    FIFREEZE,
+    FITHAW,
+    SIZE_BYTES,
+    allocate,
+    attach,
+    closed,
+    copy,
+    extents,
+    libc,
+    make_ext4,
+    memory,
+    path_of,
+    punch,
+    seal,
+    settle,
+    thaw,
+)
+
 PREFIX = "keepstep-disk-"
-BLOCK = 4096
-SIZE_BYTES = 32 << 20
-"""Room for a home with its reserve of 1 MiB and some small checkpoints; filled in a fraction of a second."""
-
-# <linux/loop.h>, <linux/fs.h>, <linux/fcntl.h>, <linux/fiemap.h>
-LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 4
-FIFREEZE, FITHAW, FS_IOC_FIEMAP = 0xC0045877, 0xC0045878, 0xC020660B
-F_ADD_SEALS, F_SEAL_GROW, F_SEAL_WRITE = 1033, 4, 8
-PUNCH_HOLE_KEEP_SIZE = 3
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Disk:
@@ -72,7 +82,7 @@ class Disk:
         fd = os.open(self.filler, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):
-                _allocate(fd, os.fstat(fd).st_size, os.statvfs(self.root).f_bfree * os.statvfs(self.root).f_frsize)
+                allocate(fd, os.fstat(fd).st_size, os.statvfs(self.root).f_bfree * os.statvfs(self.root).f_frsize)
             for size in (1 << 16, BLOCK, 1):
                 with contextlib.suppress(OSError):
                     while os.write(fd, b"\0" * size) == size:
@@ -127,7 +137,7 @@ class Disk:
 
     def mount(self) -> None:
         """Attach and mount. The loop device goes by itself when it is unmounted."""
-        device, fd = _attach(self.backing)
+        device, fd = attach(self.backing)
         try:
             subprocess.run(
                 ["mount", "-t", "ext4", "-o", self._options, device, self.root], check=True, capture_output=True
@@ -138,7 +148,7 @@ class Disk:
     def unmount(self, *, patience_s: float = 5.0) -> None:
         """Unmount. Raises OSError if something still uses the disk."""
         deadline = time.monotonic() + patience_s
-        while _libc.umount2(os.fsencode(self.root), 0) != 0:
+        while libc.umount2(os.fsencode(self.root), 0) != 0:
             number = ctypes.get_errno()
             if number != errno.EBUSY or time.monotonic() > deadline:
                 raise OSError(number, os.strerror(number), str(self.root))
@@ -153,7 +163,7 @@ class Disk:
 
     def check(self) -> None:
         """fsck, as after any crash: the journal is replayed. Unmounted only."""
-        with _path_of(self.backing) as (path, fds):
+        with path_of(self.backing) as (path, fds):
             done = subprocess.run(
                 ["fsck.ext4", "-f", "-y", path], pass_fds=fds, capture_output=True, text=True, check=False
             )
@@ -188,7 +198,7 @@ class MortalDisk(Disk):
 
     def stop_writing(self) -> None:
         """From now on, the device refuses every write."""
-        _seal(self.backing, F_SEAL_WRITE)
+        seal(self.backing, F_SEAL_WRITE)
 
     def become_read_only(self) -> None:
         """From now on, the file system refuses every change: what it does when it could not write its own journal."""
@@ -208,7 +218,7 @@ class MortalDisk(Disk):
         self.freeze()  # nothing may be synced between the copy and the loss
         try:
             self._lost = os.pread(self.backing, SIZE_BYTES - self._end_at, self._end_at)
-            _seal(self.backing, F_SEAL_GROW)
+            seal(self.backing, F_SEAL_GROW)
             os.ftruncate(self.backing, self._end_at)
         finally:
             self.thaw()
@@ -222,8 +232,8 @@ class MortalDisk(Disk):
     def replace_device(self) -> None:
         """What ddrescue does: every byte that was ever written, onto a new device; then fsck and mount."""
         self.unmount()
-        healthy = _memory(SIZE_BYTES)
-        _copy(self.backing, healthy, min(SIZE_BYTES, os.fstat(self.backing).st_size))
+        healthy = memory(SIZE_BYTES)
+        copy(self.backing, healthy, min(SIZE_BYTES, os.fstat(self.backing).st_size))
         if self._lost:
             os.pwrite(healthy, self._lost, self._end_at)
             self._lost = b""
@@ -239,10 +249,10 @@ class MortalDisk(Disk):
         need = -(-len(data) // BLOCK) * BLOCK
         self.fill()
         with self.filler.open("r+b") as file:
-            logical, physical, length = max(_extents(file.fileno()), key=lambda extent: extent[1])
+            logical, physical, length = max(extents(file.fileno()), key=lambda extent: extent[1])
             hole = 4 * need + (2 << 20)  # the file system keeps some blocks free, and puts data there first
             assert length >= hole, f"the last stretch of the disk has {length} bytes, not {hole}"
-            _punch(file.fileno(), logical + length - hole, hole)
+            punch(file.fileno(), logical + length - hole, hole)
         os.sync()
         places: list[Path] = []
         start = -1
@@ -252,7 +262,7 @@ class MortalDisk(Disk):
             with place.open("wb", buffering=0) as file:
                 file.write(data)
                 os.fsync(file.fileno())
-                start = min(extent[1] for extent in _extents(file.fileno()))
+                start = min(extent[1] for extent in extents(file.fileno()))
         places.pop().rename(path)
         for place in places:
             place.unlink()
@@ -263,10 +273,10 @@ class MortalDisk(Disk):
     def _keep_filled(self, where: Callable[[int], bool], name: str) -> None:
         """Give back what the filler took, but for the places that are to stay occupied."""
         with self.filler.open("r+b") as file:
-            for logical, physical, length in _extents(file.fileno()):
+            for logical, physical, length in extents(file.fileno()):
                 for offset in range(0, length, BLOCK):
                     if not where(physical + offset):
-                        _punch(file.fileno(), logical + offset, BLOCK)
+                        punch(file.fileno(), logical + offset, BLOCK)
         self.filler.rename(self.root / name)
         os.sync()
 
@@ -278,8 +288,8 @@ class MortalDisk(Disk):
 def small_disk(*, inodes: int = 0) -> Iterator[Disk]:
     """A healthy disk; with `inodes`, so many and no more."""
     clear_stale()
-    with _directory() as root, _closed(_memory(SIZE_BYTES)) as backing:
-        _make_ext4(backing, inodes=inodes)
+    with _directory() as root, closed(memory(SIZE_BYTES)) as backing:
+        make_ext4(backing, inodes=inodes)
         with _mounted(Disk(root, backing, "noatime")) as disk:
             yield disk
 
@@ -291,25 +301,25 @@ def thin_disk(*, pool_bytes: int = 20 << 20) -> Iterator[ThinDisk]:
     with _directory() as pool, _directory() as root:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pool_bytes}", "tmpfs", pool], check=True)
         try:
-            with _closed(os.open(pool / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)) as backing:
+            with closed(os.open(pool / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)) as backing:
                 os.ftruncate(backing, SIZE_BYTES)
-                _make_ext4(backing)
-                _settle(backing, pool / "image")
+                make_ext4(backing)
+                settle(backing, pool / "image")
                 with _mounted(ThinDisk(root, backing, "noatime", pool)) as disk:
                     try:
                         yield disk
                     finally:
                         disk.extend()  # so that what is still to be written can be
         finally:
-            _libc.umount2(os.fsencode(pool), 2)  # MNT_DETACH
+            libc.umount2(os.fsencode(pool), 2)  # MNT_DETACH
 
 
 @contextlib.contextmanager
 def mortal_disk() -> Iterator[MortalDisk]:
     """A disk whose files all lie in the last three quarters of it, and whose own tables lie before."""
     clear_stale()
-    with _directory() as root, _closed(_memory(SIZE_BYTES)) as backing:
-        _make_ext4(backing)
+    with _directory() as root, closed(memory(SIZE_BYTES)) as backing:
+        make_ext4(backing)
         end_at = SIZE_BYTES // 4
         with _mounted(MortalDisk(root, backing, "noatime", end_at)) as disk:
             disk.fill()
@@ -324,8 +334,8 @@ def clear_stale() -> None:
         found = re.fullmatch(rf"{PREFIX}(\d+)-.*", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
             with contextlib.suppress(OSError):
-                _thaw(path)
-            _libc.umount2(os.fsencode(path), 2)
+                thaw(path)
+            libc.umount2(os.fsencode(path), 2)
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         found = re.fullmatch(rf"{PREFIX}(\d+)-.*", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
@@ -361,7 +371,7 @@ def _mounted(disk: Disk) -> Iterator[Disk]:
         try:
             disk.unmount()
         except OSError:  # somebody hangs on it: out of the tree, and gone with the last of them
-            _libc.umount2(os.fsencode(disk.root), 2)
+            libc.umount2(os.fsencode(disk.root), 2)
 
 
 @contextlib.contextmanager
@@ -372,110 +382,3 @@ def _directory() -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             path.rmdir()  # never more than that: were it still mounted, a recursive removal would go through
-
-
-@contextlib.contextmanager
-def _closed(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _memory(size_bytes: int) -> int:
-    fd = os.memfd_create("keepstep-disk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size_bytes)
-    return fd
-
-
-def _make_ext4(backing: int, *, inodes: int = 0) -> None:
-    count = ["-N", str(inodes)] if inodes else []
-    with _path_of(backing) as (path, fds):
-        subprocess.run(
-            # no blocks kept for root, who runs these tests: full is full. One group, so that the tables come first
-            ["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-m", "0", "-E", "nodiscard,lazy_itable_init=0", *count, path],
-            pass_fds=fds,
-            check=True,
-            capture_output=True,
-        )
-
-
-def _settle(backing: int, image: Path) -> None:
-    """Give every block that the file system keeps for itself real room."""
-    shown = subprocess.run(["dumpe2fs", image], check=True, capture_output=True, text=True).stdout
-    free: set[int] = set()
-    for found in re.finditer(r"^  Free blocks: (.+)$", shown, re.MULTILINE):
-        for stretch in found[1].split(", "):
-            first, _, last = stretch.partition("-")
-            free.update(range(int(first), int(last or first) + 1))
-    for block in range(SIZE_BYTES // BLOCK):
-        if block not in free:
-            os.pwrite(backing, os.pread(backing, BLOCK, block * BLOCK), block * BLOCK)
-
-
-@contextlib.contextmanager
-def _path_of(fd: int) -> Iterator[tuple[str, tuple[int]]]:
-    yield f"/proc/self/fd/{fd}", (fd,)
-
-
-def _attach(backing: int) -> tuple[str, int]:
-    """A loop device over `backing`: its path, and a descriptor that keeps it until it is mounted."""
-    with _closed(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)) as control:
-        for _ in range(20):
-            device = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
-            fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-            info = struct.pack("=5Q4I160x2Q", 0, 0, 0, 0, 0, 0, 0, 0, LO_FLAGS_AUTOCLEAR, 0, 0)
-            try:
-                fcntl.ioctl(fd, LOOP_CONFIGURE, struct.pack("=II", backing, 0) + info + bytes(64))
-            except OSError as error:
-                os.close(fd)
-                if error.errno != errno.EBUSY:  # somebody else took it first
-                    raise
-            else:
-                # A request that begins where there is room and goes on where there is none is written in part, and the
-                # loop driver (6.18) takes that for success. No request is longer than a block: then it is all or none.
-                queue = Path("/sys/block") / Path(device).name / "queue"
-                (queue / "max_sectors_kb").write_text(str(BLOCK >> 10), encoding="ascii")
-                return device, fd
-    raise OSError(errno.EBUSY, "no loop device is free")
-
-
-def _extents(fd: int) -> list[tuple[int, int, int]]:
-    """(logical, physical, length) of each stretch of a file, in bytes."""
-    count = 512
-    request = bytearray(struct.pack("=QQIIII", 0, (1 << 64) - 1, 1, 0, count, 0) + bytes(56 * count))
-    fcntl.ioctl(fd, FS_IOC_FIEMAP, request)
-    (mapped,) = struct.unpack_from("=I", request, 20)
-    return [struct.unpack_from("=QQQ", request, 32 + 56 * number) for number in range(mapped)]
-
-
-def _allocate(fd: int, offset: int, length: int) -> None:
-    """posix_fallocate; half of it, and half again, where there is not so much."""
-    while length >= BLOCK:
-        try:
-            os.posix_fallocate(fd, offset, length)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            length //= 2
-        else:
-            offset += length
-
-
-def _punch(fd: int, offset: int, length: int) -> None:
-    if _libc.fallocate64(fd, PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
-        raise OSError(ctypes.get_errno(), "a hole cannot be punched")
-
-
-def _seal(fd: int, seals: int) -> None:
-    fcntl.fcntl(fd, F_ADD_SEALS, seals)
-
-
-def _copy(source: int, target: int, length: int) -> None:
-    for offset in range(0, length, 1 << 20):
-        os.pwrite(target, os.pread(source, min(1 << 20, length - offset), offset), offset)
-
-
-def _thaw(path: Path) -> None:
-    with _closed(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
-        fcntl.ioctl(fd, FITHAW, 0)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, cast
 
 from events.kinds import CheckpointReason
 from events.settings import Plan
-from events.values import checkpoint_id
-from events.worker import CheckpointWritten, Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
+from events.worker import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
 from gpu.commit import commit
 from gpu.desk import SocketDesk
 from gpu.link import connect
-from gpu.manifest import Cursor, Lineage, Manifest, verify
+from gpu.manifest import verify
 from gpu.worker import carry_out
+from tests.fakes.saving import manifest_of, report_of
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -96,38 +96,13 @@ class PlainWarm:
         self, order: Train, state: bytes, step: int, global_step: int, parent: str | None, reason: CheckpointReason
     ) -> str:
         assert self._job is not None
-        name = checkpoint_id(global_step, order.attempt)
-        manifest = Manifest(
-            checkpoint=name,
-            cursor=Cursor(job=self._job.job, global_step=global_step, step=step, steps_total=self._steps, epoch=1),
-            lineage=Lineage(
-                attempt=order.attempt,
-                parent=parent,
-                data_sha256=self._job.job,
-                batches_sha256="",
-                tokenizer_sha256="",
-                settings=self._job.settings,
-            ),
-            parameters=(),
-            optimizer="none",
-            environment={},
-            files={},
+        manifest = manifest_of(
+            order, self._job, step=step, global_step=global_step, steps_total=self._steps, parent=parent
         )
         done = commit(self._home / "checkpoints", manifest, {WEIGHTS: state * (WEIGHTS_BYTES // len(state))})
-        self._desk.tell(
-            CheckpointWritten(
-                attempt=order.attempt,
-                checkpoint=name,
-                global_step=global_step,
-                step=step,
-                parent=parent,
-                size_bytes=done.size_bytes,
-                manifest_sha256=done.manifest_sha256,
-                reason=reason,
-            )
-        )
-        self._desk.wait_committed(name)
-        return name
+        self._desk.tell(report_of(manifest, done, reason))
+        self._desk.wait_committed(manifest.checkpoint)
+        return manifest.checkpoint
 
 
 def main() -> None:

@@ -33,11 +33,9 @@ from pathlib import Path
 import msgspec
 
 from events.settings import Plan
-from events.values import checkpoint_id
 from events.worker import (
     AnyFact,
     BackedUp,
-    CheckpointWritten,
     Committed,
     Consolidate,
     Failed,
@@ -59,8 +57,9 @@ from gpu import link
 from gpu.backup import Backup, back_up
 from gpu.commit import commit, publish
 from gpu.crashpoints import reached
-from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, read_manifest
+from gpu.manifest import MANIFEST, read_manifest
 from gpu.sealed import SEAL, Sealed
+from tests.fakes.saving import manifest_of, report_of
 
 
 class FakeWorker:
@@ -261,40 +260,17 @@ class FakeWorker:
 
     def save(self, order: Train, step: int, global_step: int, parent: str | None) -> str:
         assert self.job is not None
-        name = checkpoint_id(global_step, order.attempt)
-        manifest = Manifest(
-            checkpoint=name,
-            cursor=Cursor(job=self.job.job, global_step=global_step, step=step, steps_total=len(self.lines), epoch=1),
-            lineage=Lineage(
-                attempt=order.attempt,
-                parent=parent,
-                data_sha256=self.job.job,
-                batches_sha256="",
-                tokenizer_sha256="",
-                settings=self.job.settings,
-            ),
-            parameters=(),
-            optimizer="none",
-            environment={},
-            files={},
+        manifest = manifest_of(
+            order, self.job, step=step, global_step=global_step, steps_total=len(self.lines), parent=parent
         )
+        name = manifest.checkpoint
         weights = f"{self.job.job} {step}".encode()
         committed = commit(self.home / "checkpoints", manifest, {"weights": weights})
         if self.lines[step - 1] == "phantom":
             shutil.rmtree(self.home / "checkpoints" / name)
         reached("before_report")
-        self.tell(
-            CheckpointWritten(
-                attempt=order.attempt,
-                checkpoint=name,
-                global_step=global_step,
-                step=step,
-                parent=parent,
-                size_bytes=committed.size_bytes,
-                manifest_sha256=committed.manifest_sha256,
-                reason="end" if step == order.until else "yield" if self.yield_asked.is_set() else "steps",
-            )
-        )
+        ends = "end" if step == order.until else "yield" if self.yield_asked.is_set() else "steps"
+        self.tell(report_of(manifest, committed, ends))
         reached("reported")
         assert self.committed.get() == name
         return name

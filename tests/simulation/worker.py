@@ -17,14 +17,14 @@ from cli.home import Home
 from core.endings import Ending
 from events import worker
 from events.settings import Plan
-from events.values import checkpoint_id
 from gpu.backup import Backup, back_up
 from gpu.commit import commit, publish
 from gpu.errors import CheckpointBroken, LinkGarbage, StorageFailed
-from gpu.manifest import MANIFEST, Cursor, Lineage, Manifest, describe, verify
+from gpu.manifest import MANIFEST, describe, verify
 from gpu.sealed import SEAL, Sealed, read_sealed
 from gpu.worker import whose_fault
 from journal.durable import read_file
+from tests.fakes.saving import manifest_of, report_of
 from tests.simulation.disk import Killed, Process
 
 if TYPE_CHECKING:
@@ -295,28 +295,13 @@ class SimulatedWorker:
 
     def _save(self, order: worker.Train, reason: worker.CheckpointReason) -> None:
         assert self._prepared is not None
-        name = checkpoint_id(self._global_step, order.attempt)
-        manifest = Manifest(
-            checkpoint=name,
-            cursor=Cursor(
-                job=self._prepared.job,
-                global_step=self._global_step,
-                step=self._step,
-                steps_total=order.until,
-                epoch=1,
-            ),
-            lineage=Lineage(
-                attempt=order.attempt,
-                parent=self._parent,
-                data_sha256=self._prepared.job,
-                batches_sha256="",
-                tokenizer_sha256="",
-                settings=self._prepared.settings,
-            ),
-            parameters=(),
-            optimizer="none",
-            environment={},
-            files={},
+        manifest = manifest_of(
+            order,
+            self._prepared,
+            step=self._step,
+            global_step=self._global_step,
+            steps_total=order.until,
+            parent=self._parent,
         )
         contents = {"weights": self._weights.encode(), "state": b"s" * 700}
         try:
@@ -324,16 +309,5 @@ class SimulatedWorker:
         except StorageFailed as error:
             self._fail(order.attempt, error)
             return
-        self._saved, self._awaited = self._step, name
-        self.outbox.append(
-            worker.CheckpointWritten(
-                attempt=order.attempt,
-                checkpoint=name,
-                global_step=self._global_step,
-                step=self._step,
-                parent=self._parent,
-                size_bytes=committed.size_bytes,
-                manifest_sha256=committed.manifest_sha256,
-                reason=reason,
-            )
-        )
+        self._saved, self._awaited = self._step, manifest.checkpoint
+        self.outbox.append(report_of(manifest, committed, reason))
