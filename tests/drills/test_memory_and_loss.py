@@ -13,6 +13,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from cli.home import Home
+from core.versions import Checkpoint
 from events import kinds
 from events.codec import decode_record
 from events.event import Event
@@ -83,9 +84,14 @@ def assert_whole(home: Home, attempts: Sequence[str] = ()) -> None:
     assert not of(home, kinds.DivergenceDetected)
 
 
+def by_step(checkpoint: Checkpoint) -> int:
+    return checkpoint.global_step
+
+
 def proved(home: Home, global_step: int) -> bool:
-    """Whether the checkpoint of that step comes out again from the one before it, to the bit."""
-    (name,) = [each.id for each in state_of(home).checkpoints if each.global_step == global_step]
+    """Whether the first checkpoint that holds that step comes out again from the one before it, to the bit. Which that
+    is, is a matter of time: none is begun before the one before it is committed."""
+    name = min((each for each in state_of(home).checkpoints if each.global_step >= global_step), key=by_step).id
     said = command(home, "lineage", name, "--prove")
     assert said.returncode in {0, 1}, said.stderr
     return said.returncode == 0
@@ -117,7 +123,7 @@ def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: H
     assert (halved.global_step, halved.step, halved.parts, halved.attempt) == (3, 3, 2, 1)
     assert len(of(split, kinds.AttemptStarted)) == 2  # one a file
     assert len(of(split, kinds.StepReached)) == STEPS
-    assert proved(split, 4)
+    assert proved(split, 3)
     assert "does not fit into memory; it is run again" in command(split, "explain", "first.jsonl").stdout
 
 
@@ -172,7 +178,7 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home) -> Non
     assert (event.global_step, event.loss, event.suspicion, len(event.lines)) == (5, "NaN", "not_finite", 4)
     reached = [event for event in of(aside, kinds.StepReached) if event.global_step == 5]
     assert [(event.loss, event.grad_norm, event.tokens) for event in reached] == [("NaN", 0.0, 0)]
-    assert proved(aside, 6)
+    assert proved(aside, 5)
     lines = ", ".join(map(str, event.lines))
     assert f"lines {lines} of the file" in command(aside, "explain", "first.jsonl").stdout
     contains = command(aside, "lineage", "--contains", f"first.jsonl:{event.lines[0]}").stdout
@@ -208,8 +214,9 @@ def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Mak
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 6 comes twice
     (failed,) = of(home, kinds.JobFailed)
     assert "a second batch of it is suspect" in failed.message
-    assert state_of(home).global_step == 4 + 10
+    committed = state_of(home).global_step - 10
+    assert committed in {4, 5}  # 5: the one before was still on its way to the disk when 4 was due
     assert command(home, "retry", failed.job[:12]).returncode == 0
     assert ran(home, "nan:16") == 0, log_of(home)  # its step 6 is global step 16 now
-    assert [event.step for event in of(home, BatchSetAside)] == [3, 2, 6]
+    assert [event.step for event in of(home, BatchSetAside)] == [3, 6 - committed, 6]
     assert state_of(home).global_step == STEPS
