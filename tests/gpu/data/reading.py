@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Container
 from pathlib import Path
 
@@ -23,3 +24,8 @@ def good_rows(path: Path, settings: DataSettings) -> list[Row]:
     rows = list(read(path, settings))
     assert not [row for row in rows if isinstance(row, BadRow | Problem)]
     return rows
+
+
+def gzipped(data: bytes) -> bytes:
+    """Without the time of day, which would be in the name of the test."""
+    return gzip.compress(data, mtime=0)

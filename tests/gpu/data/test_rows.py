@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from gpu.data.example import BadRow, Example, Problem, Row, Text
 from gpu.data.problems import WARNED
 from gpu.data.rows import examine, first_format, read
 from gpu.data.source import Record, records
-from tests.gpu.data.reading import parse
+from tests.gpu.data.reading import gzipped, parse
 
 GOOD = b'{"prompt": "p", "completion": "c"}\n'
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
@@ -53,7 +52,7 @@ def test_rows_come_in_the_order_of_the_file_with_their_lines(take: Take) -> None
         (b"", "empty_file", None, None, "no rows"),
         (b" \n\n", "empty_file", None, None, "no rows"),
         (b"[]", "empty_file", None, None, "no rows"),
-        (gzip.compress(b""), "empty_file", None, None, "no rows"),
+        (gzipped(b""), "empty_file", None, None, "no rows"),
         (b"\x1f\x8b\x08zipped", "truncated_file", None, None, "incomplete"),
         (b"PK\x03\x04\0\0", "unknown_container", None, None, "zip"),
         ('{"a": 1}'.encode("utf-16"), "wrong_encoding", None, None, "UTF-16"),

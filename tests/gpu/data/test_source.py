@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from gpu.data import source
 from gpu.data.example import Problem
 from gpu.data.source import Record, container_of, records
+from tests.gpu.data.reading import gzipped
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,8 +24,8 @@ else:
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "as it is": bytes,
-    "gzip": gzip.compress,
-    "two gzip members": lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:]),
+    "gzip": gzipped,
+    "two gzip members": lambda data: gzipped(data[:7]) + gzipped(data[7:]),
     "zstd": zstd.compress,
     "two zstd frames": lambda data: zstd.compress(data[:7]) + zstd.compress(data[7:]),
     "zstd behind a skippable frame": lambda data: b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zstd.compress(data),
@@ -87,11 +87,11 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_still_counted(t
     [
         (LINES, {}, "JSON Lines"),
         (b" [{}]", {}, "JSON array"),
-        (gzip.compress(LINES), {}, "JSON Lines in gzip"),
+        (gzipped(LINES), {}, "JSON Lines in gzip"),
         (zstd.compress(b"[{}]"), {}, "JSON array in zstd"),
-        (gzip.compress(b"[1]"), {"plain_text": True}, "plain text in gzip"),
+        (gzipped(b"[1]"), {"plain_text": True}, "plain text in gzip"),
         (b"PAR1", {}, "Parquet"),
-        (gzip.compress(LINES)[:12], {}, "damaged data in gzip"),
+        (gzipped(LINES)[:12], {}, "damaged data in gzip"),
         (b"", {}, "JSON Lines"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_container_has_a_name(tmp_path: Path, data: bytes, options: dict[str, 
     assert container_of(tmp_path / "file", **options) == name
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf", gzip.compress(b""), zstd.compress(b"")])
+@pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf", gzipped(b""), zstd.compress(b"")])
 def test_an_empty_file_has_no_records(take: Take, data: bytes) -> None:
     assert take(data) == []
 
@@ -124,7 +124,7 @@ def test_compressed_data_that_ends_in_the_middle_is_told_behind_all_that_came_be
 
 def test_what_came_before_the_end_of_truncated_data_is_read(take: Take) -> None:
     data = b"".join(b'{"number": %d, "again": %d}\n' % (number, number * 7919 % 10007) for number in range(50_000))
-    packed = gzip.compress(data)
+    packed = gzipped(data)
     found = take(packed[: len(packed) // 2])
     last = problem(found)
     assert len(found) > 10_000
@@ -135,9 +135,9 @@ def test_what_came_before_the_end_of_truncated_data_is_read(take: Take) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        gzip.compress(LINES)[:-8] + b"\0" * 8,
-        gzip.compress(LINES) + b"what is this",
-        gzip.compress(LINES)[:10] + b"\xff" * 20,
+        gzipped(LINES)[:-8] + b"\0" * 8,
+        gzipped(LINES) + b"what is this",
+        gzipped(LINES)[:10] + b"\xff" * 20,
         b"\x1f\x8b\x00 no deflate",
         zstd.compress(LINES) + b"what is this",
         zstd.compress(LINES)[:6] + b"\xff" * 20,
@@ -148,7 +148,7 @@ def test_damaged_compressed_data_is_told(take: Take, data: bytes) -> None:
     assert problem(take(data)).name == "broken_compression"
 
 
-@pytest.mark.parametrize("packer", [gzip.compress, zstd.compress])
+@pytest.mark.parametrize("packer", [gzipped, zstd.compress])
 def test_an_endless_line_is_given_up_before_it_costs_memory(
     take: Take, packer: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,9 +190,9 @@ def test_wide_encodings_are_known_with_and_without_a_mark(take: Take, encoding: 
         (b"7z\xbc\xaf\x27\x1c", "7z"),
         (b"ARROW1\0\0", "Arrow"),
         (b"SQLite format 3\0", "SQLite"),
-        (gzip.compress(gzip.compress(b"{}")), "compressed once more"),
+        (gzipped(gzipped(b"{}")), "compressed once more"),
         (zstd.compress(zstd.compress(b"{}")), "compressed twice"),
-        (gzip.compress(b"PAR1 and so on"), "Parquet file inside"),
+        (gzipped(b"PAR1 and so on"), "Parquet file inside"),
     ],
 )
 def test_foreign_files_are_named(take: Take, data: bytes, says: str) -> None:
