@@ -191,7 +191,7 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
 
 
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
-    """The gaps that a phase is judged by. Rows that are evaluated pass through the model once, those of a step there and
+    """The gaps that a phase is judged by. Evaluated rows pass through the model once, those of a step there and
     back: as long as evaluations are not known by themselves, what is usual in a step will do."""
     gaps = watched.gaps.get(phase) or ()
     if phase == "evaluate" and len(gaps) < GAPS_WANTED:
