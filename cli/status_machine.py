@@ -54,6 +54,10 @@ def machine_line(view: MachineView) -> str:
         f"{view.cores} cores" if view.cpu is None else f"CPU {view.cpu:.0%} of {view.cores} cores",
         f"memory {used / GB:.1f} of {memory.total_bytes / GB:.1f} GB ({used / max(1, memory.total_bytes):.0%}{worker})",
     ]
+    if memory.groups:
+        least = min(memory.groups, key=lambda group: group.available_bytes)
+        used = least.total_bytes - least.available_bytes
+        parts.append(f"{used / GB:.1f} of the {least.total_bytes / GB:.1f} GB that its control group allows")
     if memory.swap_used_bytes:
         parts.append(f"swap {memory.swap_used_bytes / GB:.1f} GB")
     if memory.pressure:
