@@ -18,13 +18,14 @@ HOT_C = 90
 """Where cards begin to slow down by themselves."""
 
 
-def machine_now(home: Home) -> MachineView | None:
-    """As the daemon measured it last; measured here, without what takes a while, if that is too long ago.
+def machine_now(home: Home, *, alive: bool) -> MachineView | None:
+    """As the daemon measured it last; measured here, without what takes a while, if there is none, or that is too long
+    ago: what one that is gone saw (its worker, say) is not so any more.
 
     None where it cannot be measured: the status is shown all the same.
     """
     shown = read_machine(home.machine, storage=home.storage)
-    if shown is not None and abs(time.time() - shown.at) <= OLD_S:
+    if alive and shown is not None and abs(time.time() - shown.at) <= OLD_S:
         return shown
     from cli.machine import MachineWatch  # no daemon runs, or one has just begun
 
