@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record
     assert (event.global_step, event.loss, event.suspicion, len(event.lines)) == (5, "NaN", "not_finite", 4)
     reached = [event for event in of(aside, kinds.StepReached) if event.global_step == 5]
     assert [(event.loss, event.grad_norm, event.tokens) for event in reached] == [("NaN", 0.0, 0)]
-    assert proved(aside, 6)
+    assert proved(aside, min(each.global_step for each in state_of(aside).checkpoints if each.global_step > 5))
     lines = ", ".join(map(str, event.lines))
     assert f"lines {lines} of the file" in command(aside, "explain", "first.jsonl").stdout
     contains = command(aside, "lineage", "--contains", f"first.jsonl:{event.lines[0]}").stdout
@@ -224,14 +224,15 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
 def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make, record: Record) -> None:
     """Committed steps stay, the other file is learned; `retry` leaves the second batch out too."""
     home = make()
-    assert ran(home, "nan:3,nan:6") == 0, log_of(home)
-    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 6 comes twice
+    assert ran(home, "nan:3,nan:12") == 0, log_of(home)  # its last step: whatever is still being saved, 4 is committed
+    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice
     (failed,) = of(home, kinds.JobFailed)
     assert "a second batch of it is suspect" in failed.message
-    assert state_of(home).global_step == 4 + 10
+    kept = state_of(home).global_step - 10
+    assert kept >= 4
     assert command(home, "retry", failed.job[:12]).returncode == 0
-    assert ran(home, "nan:16") == 0, log_of(home)  # its step 6 is global step 16 now
-    assert [event.step for event in of(home, BatchSetAside)] == [3, 2, 6]
+    assert ran(home, "nan:22") == 0, log_of(home)  # its step 12 is global step 22 now
+    assert [event.step for event in of(home, BatchSetAside)] == [3, 12 - kept, 12]
     assert state_of(home).global_step == STEPS
     did = "`job_failed` at the second: what is committed stays, the queue goes on; `retry` leaves both batches out"
     record(Row(TWICE, "`loss`, `batch_set_aside`, twice", "at once", "nothing committed", did))
