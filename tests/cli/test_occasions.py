@@ -7,12 +7,14 @@ from typing import get_args
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cli.occasions import TITLES, Occasions, summary
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds, versions
 from events.codec import kind_of
+from events.evaluation import EvaluationDone
 from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
@@ -39,6 +41,21 @@ ASIDE = BatchSetAside(
     lines=(7,),
     earlier={},
 )
+
+RISES = EvaluationDone(
+    job=JOB,
+    attempt=1,
+    global_step=4,
+    step=4,
+    rows=8,
+    tokens=80,
+    loss=2.0,
+    training_loss=1.6,
+    seconds=0.1,
+    concern="gap",
+)
+FALLS = replace(RISES, concern=None)
+OTHER = "cd" * 32
 
 
 def committed() -> kinds.CheckpointCommitted:
@@ -74,6 +91,8 @@ def test_every_occasion_comes_of_an_event() -> None:
         ([kinds.StorageFreed(free_bytes=1)], ["recovered"]),
         ([LOW, MemoryRecovered(available_bytes=1)], ["memory_low", "recovered"]),
         ([HALVED], ["micro_batch_split"]),
+        ([RISES, RISES, FALLS, RISES], ["validation_alert", None, None, "validation_alert"]),
+        ([RISES, replace(RISES, concern="wide_gap"), replace(RISES, job=OTHER)], ["validation_alert"] * 3),
         ([FAILED, ASIDE, committed()], ["attempt_failed", "batch_set_aside", "recovered"]),
     ],
 )
@@ -105,6 +124,7 @@ def test_a_summary_has_what_applies_and_nothing_else() -> None:
         (HELD, "mend [model]", None),
         (ASIDE, EXPLANATIONS["loss"].advice, None),
         (HALVED, EXPLANATIONS["out_of_memory"].advice, None),
+        (RISES, EXPLANATIONS["validation"].advice, None),
         (
             kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="p", head=None),
             EXPLANATIONS["damaged"].advice,
