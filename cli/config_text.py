@@ -90,7 +90,7 @@ _COMMENTS: dict[str, str] = {
     "hooks.on_batch_set_aside": "the rows of a batch are not learned: its loss or a gradient was no number, or a spike",
     "hooks.on_micro_batch_split": "a step did not fit into memory and is run again in smaller parts",
     "hooks.on_memory_low": "others use the memory: nothing is begun until they use less",
-    "hooks.on_validation_alert": "the loss on rows that are not learned rises far above that of training, or is no number",
+    "hooks.on_validation_alert": "the loss on rows that are not learned is far above that of training, or NaN",
     "hooks.on_version_published": "a consolidation is done",
     "hooks.notify": '"discord://…", "mailto://…", …: needs `pip install \'keepstep[notify]\'`',
     "hooks.notify_on": "for which of these",
