@@ -49,6 +49,14 @@ class CheckpointBroken(WorkerError):
         super().__init__(f"{checkpoint}: {problem}")
 
 
+class SealBroken(WorkerError):
+    """What seals a directory is not what was written. Data: `problem`."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
 class CheckpointForeign(WorkerError):
     """A checkpoint is whole, but belongs to another model, tokenizer or method than those that the settings name.
 

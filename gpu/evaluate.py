@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from events.values import Number, number
 from gpu.crashpoints import reached
 from gpu.data.batches import MicroBatch
 from gpu.data.store import Tokens
+from gpu.desk import Desk, Pulse
 from gpu.errors import EvaluationFailed, YieldAsked, is_out_of_memory
 from gpu.faults import run_out, strikes
 from gpu.loss import summed_loss
@@ -54,23 +54,17 @@ def steps_since(step: int, settings: EvaluationSettings) -> int:
 
 
 def evaluate(
-    trained: TrainedModel,
-    tokens: Tokens,
-    settings: JobSettings,
-    global_step: int,
-    *,
-    beat: Callable[[int, int], None],
-    yield_asked: Callable[[], bool],
+    trained: TrainedModel, tokens: Tokens, settings: JobSettings, global_step: int, desk: Desk, pulse: Pulse
 ) -> Measured:
-    """The loss on all rows of `tokens`; `beat` hears how many are done, of how many.
+    """The loss on all rows of `tokens`, with a sign of progress behind each micro-batch.
 
     Raises YieldAsked between two micro-batches, and EvaluationFailed for whatever else goes wrong.
     """
     began = time.perf_counter()
-    beat(0, len(tokens))
+    pulse.beat("evaluate", 0, len(tokens), force=True)
     _without_dropout(trained)
     try:
-        loss = _mean_loss(trained, tokens, settings, global_step, beat, yield_asked)
+        loss = _mean_loss(trained, tokens, settings, global_step, desk, pulse)
     except YieldAsked:
         raise
     except Exception as error:
@@ -84,18 +78,13 @@ def evaluate(
 
 
 def _mean_loss(
-    trained: TrainedModel,
-    tokens: Tokens,
-    settings: JobSettings,
-    global_step: int,
-    beat: Callable[[int, int], None],
-    yield_asked: Callable[[], bool],
+    trained: TrainedModel, tokens: Tokens, settings: JobSettings, global_step: int, desk: Desk, pulse: Pulse
 ) -> float:
     """Rows of about equal length together; fewer at once from where so many do not fit into memory."""
     waiting = sorted(range(len(tokens)), key=tokens.length)
     together, done, loss = settings.training.batch_size, 0, 0.0
     while done < len(waiting):
-        if yield_asked():
+        if desk.yield_asked():
             reached("yield_seen")
             raise YieldAsked("an evaluation can be begun again at any time")
         rows = waiting[done : done + together]
@@ -108,7 +97,7 @@ def _mean_loss(
             continue
         done += len(rows)
         reached("evaluated_rows")
-        beat(done, len(waiting))
+        pulse.beat("evaluate", done, len(waiting))
     return math.nan if strikes("nan_evaluation", global_step) else loss / _predicted(tokens)
 
 

@@ -116,16 +116,8 @@ class Training:
         EvaluationFailed."""
         settings, rows = self.prepared.settings, self.prepared.validation
         assert rows is not None  # it is due
-        pulse.beat("evaluate", 0, len(rows), force=True)
         with suppress(YieldAsked):
-            found = evaluate(
-                self.trained,
-                rows,
-                settings,
-                self.global_step,
-                beat=lambda done, total: pulse.beat("evaluate", done, total),
-                yield_asked=desk.yield_asked,
-            )
+            found = evaluate(self.trained, rows, settings, self.global_step, desk, pulse)
             self.evaluated_to = self.step
             count = steps_since(self.step, settings.evaluation)
             losses = [entry["loss"] for entry in self.history[-count:] if not isinstance(entry["loss"], str)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings, EvaluationSettings, JobSettings
 from events.worker import Evaluated, Heartbeat, Prepare, Step
+from gpu.desk import Pulse
 from gpu.errors import EvaluationFailed, YieldAsked
 from gpu.evaluate import evaluate, is_due, steps_since
 from gpu.model import build
@@ -35,11 +37,11 @@ def standing(home: Home, how: JobSettings, data: bytes = ROWS) -> tuple[Any, Any
     return build(how, home.path, torch.device("cpu")), warm._prepared[1].tokens
 
 
-def measure(home: Home, how: JobSettings, **hooks: Any) -> Any:
+def measure(home: Home, how: JobSettings, desk: FakeDesk | None = None) -> Any:
     """The loss on all rows of the file, before anything is learned."""
     trained, tokens = standing(home, how)
-    hooks = {"beat": lambda *_: None, "yield_asked": lambda: False, **hooks}
-    return evaluate(trained, tokens, how, 7, **hooks), trained, tokens
+    desk = desk or FakeDesk()
+    return evaluate(trained, tokens, how, 7, desk, Pulse(desk, 1)), trained, tokens
 
 
 def test_it_is_the_mean_over_all_tokens_that_are_to_be_predicted(home: Home) -> None:
@@ -66,19 +68,16 @@ def test_it_is_the_same_number_each_time(home: Home) -> None:
     assert measure(home, settings(LORA))[0].loss == measure(home, settings(LORA))[0].loss
 
 
-def test_the_model_trains_on_as_before(home: Home) -> None:
+def test_the_model_trains_on_as_before(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is back in training mode, also when something went wrong, and no gradient is left."""
     trained, tokens = standing(home, settings(LORA))
-
-    def broken(*_: object) -> None:
-        raise ValueError("it broke")
-
-    for beat in (lambda *_: None, broken):
-        try:
-            evaluate(trained, tokens, settings(LORA), 7, beat=beat, yield_asked=lambda: False)
-        except (EvaluationFailed, ValueError):
-            assert beat is broken
-        assert trained.model.training
+    desk = FakeDesk()
+    for fault in ("", "evaluation:7:0"):
+        monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
+        with suppress(EvaluationFailed):
+            evaluate(trained, tokens, settings(LORA), 7, desk, Pulse(desk, 1))
+            assert not fault
+        assert all(module.training for module in trained.model.modules())
         assert all(parameter.grad is None for parameter in trained.parameters.values())
 
 
@@ -151,7 +150,7 @@ def test_progress_is_said_in_its_own_phase(home: Home) -> None:
 def test_it_stops_at_once_when_the_daemon_wants_it_to(home: Home) -> None:
     """Nothing is reported, and the steps that were made are committed."""
     with pytest.raises(YieldAsked):
-        measure(home, settings(LORA), yield_asked=lambda: True)
+        measure(home, settings(LORA), FakeDesk(yield_after=0))
     job = home.add(ROWS)
     home.learn(home.cold(yield_after=2), job, often(every_steps=2), evaluates=True)
     assert [fact.step for fact in home.desk.of(Evaluated)] == [0]
