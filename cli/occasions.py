@@ -6,10 +6,14 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from core.evaluation import is_worse
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
 from events import kinds, versions
+from events.evaluation import EvaluationDone
+from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
+from events.memory import MemoryLow, MemoryRecovered
 from events.settings import Occasion
 
 TITLES: dict[Occasion, str] = {
@@ -17,12 +21,16 @@ TITLES: dict[Occasion, str] = {
     "job_rejected": "a file cannot be learned from",
     "job_failed": "a job is given up",
     "attempt_failed": "an attempt failed",
+    "batch_set_aside": "a batch is left out",
+    "micro_batch_split": "a step did not fit into memory",
     "held": "waiting for you",
     "disk_low": "the disk is full, or nearly",
+    "memory_low": "waiting for memory",
     "diverged": "a step run again is not the same",
     "damaged": "a checkpoint is damaged",
     "recovered": "going on again",
     "version_published": "a new version",
+    "validation_alert": "the validation loss is of concern",
 }
 """What is said of each in a line."""
 
@@ -68,6 +76,7 @@ class Occasions:
         self._held = state.hold is not None
         job = state.current
         self._failing = {job.id} if job is not None and job.failures else set[str]()
+        self._concern = (job.id, job.evaluation.concern) if job is not None else ("", None)
 
     def see(self, event: AnyEvent) -> Occasion | None:
         """What `event` is an occasion for; None: nothing."""
@@ -81,6 +90,10 @@ class Occasions:
             case kinds.JobFailed(job=job) | kinds.JobSkipped(job=job) | kinds.JobRejected(job=job):
                 self._failing.discard(job)
                 return _OF.get(type(event))
+            case EvaluationDone(job=job, concern=concern):
+                of_job, before = self._concern
+                self._concern = (job, concern)
+                return "validation_alert" if is_worse(concern, before if of_job == job else None) else None
             case kinds.CheckpointCommitted(job=job) if job in self._failing:
                 self._failing.discard(job)
                 return "recovered"
@@ -100,6 +113,10 @@ _OF: dict[type, Occasion] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
     versions.ConsolidationAborted: "attempt_failed",
+    BatchSetAside: "batch_set_aside",
+    MicroBatchHalved: "micro_batch_split",
+    MemoryLow: "memory_low",
+    MemoryRecovered: "recovered",
     kinds.StorageLow: "disk_low",
     kinds.StorageExhausted: "disk_low",
     kinds.StorageFreed: "recovered",
@@ -120,6 +137,12 @@ def summary(  # each is a column of the record
         failure = "diverged"
     elif isinstance(event, kinds.CheckpointQuarantined):
         failure = "damaged"
+    elif isinstance(event, EvaluationDone):
+        failure = "validation"
+    elif isinstance(event, BatchSetAside):
+        failure = "loss"
+    elif isinstance(event, MicroBatchHalved):
+        failure = "out_of_memory"
     advice = getattr(event, "advice", None) or (EXPLANATIONS[failure].advice if failure else None)
     fields: dict[str, Any] = {
         "job": getattr(event, "job", None),

@@ -124,6 +124,8 @@ class LoseWorker(Command, frozen=True, kw_only=True):
     attempt: int
     failure: Failure
     message: str
+    evaluating: bool = False
+    """It was in an evaluation then."""
 
 
 class HoldWork(Command, frozen=True, kw_only=True):
@@ -235,6 +237,8 @@ class MeasureMemory(Command, frozen=True, kw_only=True):
     total_bytes: int
     available_bytes: int
     worker_bytes: int
+    groups: tuple[tuple[int, int], ...] = ()
+    """The same of the control groups that have a limit: that limit, and what is available below it."""
     limits: MemorySettings
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import changes, guard, memory, places, versions
+from events import changes, evaluation, guard, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.upkeep import OrphanEnded, WatchCostMeasured
@@ -97,7 +97,7 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker was given a job. Attempts are numbered over the whole life of the home."""
 
-    v: Literal[4] = 4
+    v: Literal[5] = 5
     job: JobId
     attempt: int
     settings: JobSettings
@@ -347,10 +347,7 @@ AnyEvent = (
     | StopRequested
     | FileEnqueued
     | FileDuplicate
-    | places.JobMoved
-    | places.JobHeld
-    | places.JobReleased
-    | places.JobRemoved
+    | places.AnyPlace
     | AttemptStarted
     | JobPrepared
     | JobRejected
@@ -359,6 +356,7 @@ AnyEvent = (
     | StepReached
     | DivergenceDetected
     | guard.AnyDetour
+    | evaluation.AnyOfEvaluation
     | CheckpointCommitted
     | CheckpointPruned
     | CheckpointQuarantined
@@ -376,20 +374,7 @@ AnyEvent = (
     | StorageLow
     | StorageRecovered
     | JournalRepaired
-    | versions.ConsolidationRequested
-    | versions.ConsolidationDropped
-    | versions.ConsolidationStarted
-    | versions.ConsolidationBackedUp
-    | versions.ConsolidationMerged
-    | versions.ConsolidationVerified
-    | versions.VersionPublished
-    | versions.ConsolidationFinished
-    | versions.ConsolidationAborted
-    | versions.HeadMoved
-    | versions.CheckpointRestored
-    | versions.VersionDeleted
-    | versions.BackupCreated
-    | versions.BackupDeleted
+    | versions.AnyOfVersions
     | OrphanEnded
     | WatchCostMeasured
     | memory.AnyOfMemory

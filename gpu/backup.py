@@ -6,7 +6,6 @@ commits: staging, sync, rename, sync; then the journal names it. No torch.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ from msgspec import Struct
 
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.commit import Committed, publish
-from gpu.errors import CheckpointBroken
-from gpu.manifest import MANIFEST, FileEntry, describe
+from gpu.errors import CheckpointBroken, SealBroken
+from gpu.manifest import MANIFEST, FileEntry, describe, read_seal
 from gpu.manifest import problem_of as problem_of_checkpoint
 from journal.durable import copy_durably, fsync_file, opened, read_file
 from journal.storage import REAL, Storage
@@ -88,14 +87,9 @@ def problem_of(
 ) -> str | None:
     """Why the backup in `directory` is not the one that was made; None if it is."""
     try:
-        data = read_file(directory / SEAL, storage=storage)
-    except FileNotFoundError:
-        return f"{SEAL} is missing" if storage.exists(directory) else "its directory is missing"
-    except OSError as error:
-        return f"{SEAL} cannot be read: {error.strerror or error}"
-    if hashlib.sha256(data).hexdigest() != manifest_sha256:
-        return f"{SEAL} is not the one that was written: it has another SHA-256"
-    seal = msgspec.json.decode(data, type=Backup)
+        seal = msgspec.json.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage), type=Backup)
+    except SealBroken as error:
+        return error.problem
     return problem_of_checkpoint(
         directory / seal.checkpoint, seal.checkpoint_sha256, every_byte=every_byte, watch=watch, storage=storage
     )

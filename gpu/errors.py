@@ -49,6 +49,14 @@ class CheckpointBroken(WorkerError):
         super().__init__(f"{checkpoint}: {problem}")
 
 
+class SealBroken(WorkerError):
+    """What seals a directory is not what was written. Data: `problem`."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
 class CheckpointForeign(WorkerError):
     """A checkpoint is whole, but belongs to another model, tokenizer or method than those that the settings name.
 
@@ -74,6 +82,14 @@ class MergeRefused(WorkerError):
 
 class PreflightFailed(WorkerError):
     """There is too little room or memory to begin."""
+
+
+class EvaluationFailed(WorkerError):
+    """Something went wrong in an evaluation, on which nothing that is learned depends. Data: `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(f"in an evaluation: {' '.join(str(cause).split()) or type(cause).__name__}")
 
 
 class StorageFailed(WorkerError):

@@ -20,7 +20,7 @@ from msgspec import Struct
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId
 from gpu import tensors
-from gpu.errors import CheckpointBroken
+from gpu.errors import CheckpointBroken, SealBroken
 from journal.durable import chunks, opened, read_file
 from journal.storage import REAL, Storage
 
@@ -109,6 +109,20 @@ def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, sto
             size_bytes += len(chunk)
             watch(chunk)
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
+
+
+def read_seal(directory: Path, name: str, sha256: str, *, storage: Storage = REAL) -> bytes:
+    """The file `name` that seals `directory`, if it is the one of this SHA-256. Raises SealBroken."""
+    try:
+        data = read_file(directory / name, storage=storage)
+    except FileNotFoundError as error:
+        missing = name if storage.exists(directory) else "its directory"
+        raise SealBroken(f"{missing} is missing") from error
+    except OSError as error:
+        raise SealBroken(f"{name} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SealBroken(f"{name} is not the one that was written: it has another SHA-256")
+    return data
 
 
 def read_manifest(directory: Path, *, storage: Storage = REAL) -> Manifest:

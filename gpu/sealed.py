@@ -5,7 +5,6 @@ No torch: the shell reads it too.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from events.settings import FullSettings
 from events.values import VersionId
 from events.worker import LearnedFile
 from gpu.base import base_files, base_sha256, combined
-from gpu.manifest import FileEntry, Manifest, describe
+from gpu.errors import SealBroken
+from gpu.manifest import FileEntry, Manifest, describe, read_seal
 from journal.durable import read_file
 from journal.storage import REAL, Storage
 
@@ -104,15 +104,10 @@ def problem_of(
 ) -> str | None:
     """Why the model in `directory` is not the one that was published with this `keepstep.json`; None if it is."""
     try:
-        data = read_file(directory / SEAL, storage=storage)
-    except FileNotFoundError:
-        return f"{SEAL} is missing" if storage.exists(directory) else "its directory is missing"
-    except OSError as error:
-        return f"{SEAL} cannot be read: {error.strerror or error}"
-    if hashlib.sha256(data).hexdigest() != manifest_sha256:
-        return f"{SEAL} is not the one that was published: it has another SHA-256"
-    try:
-        return _problem_of_files(directory, _decoder.decode(data), every_byte, watch, storage)
+        sealed = _decoder.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage))
+        return _problem_of_files(directory, sealed, every_byte, watch, storage)
+    except SealBroken as error:
+        return error.problem
     except msgspec.MsgspecError as error:
         return f"{SEAL} is damaged: {error}"
 

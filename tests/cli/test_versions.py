@@ -163,7 +163,7 @@ def test_a_version_whose_directory_is_gone_or_changed_is_not_gone_on_from(
     assert "v001 is not what was published: its directory is missing" in refusal.reason
     assert state(home).base == "v002"
     shutil.copytree(home.versions / "v002", home.versions / "v001")
-    assert "keepstep.json is not the one that was published" in str(_refused(home, "versions", "restore", "v001"))
+    assert "keepstep.json is not the one that was written" in str(_refused(home, "versions", "restore", "v001"))
 
 
 def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
@@ -263,7 +263,7 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     seal = home.versions / "v001" / "keepstep.json"
     whole = seal.read_bytes()
     seal.write_bytes(whole + b" ")
-    assert "DAMAGED: keepstep.json is not the one that was published" in keepstep(home, "versions", "list")[1]
+    assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
     assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
         export_version(home, "v001", tmp_path / "out", None, json=False)

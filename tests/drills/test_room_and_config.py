@@ -20,12 +20,13 @@ from cli.init import create_home
 from cli.reading import read_only
 from cli.room import MEASURE_EVERY_S
 from core.state import State
-from events import kinds
+from events import codec, kinds
 from events.changes import ConfigChanged, ConfigMended, ConfigRefused
-from events.codec import Record, decode_record
+from events.codec import decode_record
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
 from journal import START, durable, follow
+from tests.drills.drill import Row
 from tests.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,14 @@ FULL = {"total": 100 * GB, "available": 5 * GB}
 """Others use nearly all of it: 95 %."""
 HOVERING = {"total": 100 * GB, "available": 20 * GB}
 """80 %: better than the limit, and not yet well."""
+
+PRESSURE = "memory taken by others while training"
+EDITED = "config edited during training: what is harmless"
+MISFIT = "config edited during training: what decides what the weights mean"
+BROKEN = "config edited: half a file"
+ROWS = (PRESSURE, EDITED, MISFIT, BROKEN)
+
+Record = Callable[[Row], None]
 
 
 class Drill:
@@ -102,7 +111,7 @@ class Drill:
         found = [record.at for record in self.records() if isinstance(record.event, kind)]
         return [datetime.fromisoformat(at).timestamp() for at in found]
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[codec.Record]:
         """Everything that was journaled so far."""
         return list(follow(self.home.journal, decode_record, START)[0])
 
@@ -140,13 +149,14 @@ def available(home: Home) -> int:
     return int(status(home)["machine"]["memory"]["available_bytes"])
 
 
-def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill) -> None:
+def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill, record: Record) -> None:
     """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
     drill.drop("a.jsonl", "ok ok wait-once ok ok")
     drill.start()
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     drill.memory_is(FULL)
-    assert drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low") < 2 * MEASURE_EVERY_S
+    seen_s = drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low")
+    assert seen_s < 2 * MEASURE_EVERY_S
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
     assert said["health"].startswith("waiting for memory: others use 9")
@@ -157,12 +167,16 @@ def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: D
     drill.wait(lambda: available(drill.home) == HOVERING["available"], "a look at it")
     roomy_at = time.time()
     drill.memory_is(ROOMY)
+    well_s = drill.wait(lambda: bool(drill.events(MemoryRecovered)), "memory_recovered")
     drill.wait(lambda: drill.state.counts.trained == 1, "the job")
     drill.stop()
     (recovered_at,) = drill.times(MemoryRecovered)
     assert recovered_at > roomy_at, "it is not well before it is below the lower limit"
     assert [event.step for event in drill.events(kinds.StepReached)] == [1, 2, 3, 4, 5]
     assert len(drill.events(MemoryLow)) == len(drill.events(MemoryRecovered)) == 1
+    detected = "`memory_low`: others use 95 % of what the worker leaves them"
+    did = f"ended behind a commit, the worker and its memory gone; went on {well_s:.1f} s after there was memory again"
+    record(Row(PRESSURE, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
 def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> None:
@@ -181,7 +195,7 @@ def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> N
     drill.stop()
 
 
-def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Drill) -> None:
+def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Drill, record: Record) -> None:
     """The running job ends as it was begun."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.start()
@@ -201,9 +215,11 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
         ("training.learning_rate", "0.0002", "0.0001")
     ]
     assert sorted(rates.values()) == [0.0001, 0.0002]
+    did = "the running file was finished as it was begun; the new rate holds for the next one"
+    record(Row(EDITED, "`config_changed`: training.learning_rate 0.0002 → 0.0001", "at the next file", "nothing", did))
 
 
-def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill) -> None:
+def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill, record: Record) -> None:
     """Said in status and log; the running job is not touched; nothing is begun under it; mended, work goes on."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.drop("b.jsonl", "ok")
@@ -211,7 +227,8 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     attempt = drill.state.attempt
     drill.edit('path = "nowhere"', 'path = "elsewhere"')
-    assert drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused") < 5.0
+    seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
+    assert seen_s < 5.0
     assert drill.state.attempt == attempt
     assert "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["misfit"]["reason"]
     _let_go(drill)
@@ -225,20 +242,25 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
     drill.stop()
     assert len(drill.events(ConfigRefused)) == 1
+    detected = "`config_refused`: model.path is elsewhere, what was learned so far has nowhere"
+    did = "the running file was finished as it was begun, nothing begun under it; mended and resumed, it went on"
+    record(Row(MISFIT, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
-def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill) -> None:
+def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill, record: Record) -> None:
     """Half an edit, saved; and then the whole of it."""
     drill.start()
     drill.wait(lambda: drill.state.daemon.status == "idle", "a daemon")
     drill.edit("soft_gb = 0.0", "soft_gb = ")
-    drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
+    seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
     drill.edit("soft_gb = ", "soft_gb = 0.001")
     drill.wait(lambda: bool(drill.events(ConfigChanged)), "config_changed")
     drill.stop()
     (changed,) = drill.events(ConfigChanged)
     assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
     assert drill.state.misfit is None
+    detected = "`config_refused`: the file cannot be read"
+    record(Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "went on by what was in force until it was whole"))
 
 
 def _let_go(drill: Drill) -> None:

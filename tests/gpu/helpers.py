@@ -155,6 +155,8 @@ class Home:
         checkpoint: str | None = None,
         carry: bool = True,
         course: Course = STRAIGHT,
+        evaluates: bool = False,
+        evaluated_to: int = -1,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -171,6 +173,8 @@ class Home:
                 checkpoint=checkpoint,
                 carry_optimizer=carry,
                 course=course,
+                evaluates=evaluates,
+                evaluated_to=evaluated_to,
             )
         )
         return str(self.desk.of(CheckpointWritten)[-1].checkpoint)
