@@ -66,13 +66,16 @@ def committed_steps(home: Home) -> Mapping[int, Step]:
     """Every global step that is committed, as it was first reached. Each time that it was run, it was the same."""
     reached: dict[int, Step] = {}
     committed: dict[int, Step] = {}
+    fresh: set[int] = set()
     for record in records_of(home):
         event = record.event
         if isinstance(event, kinds.StepReached):
             step = (event.job, event.step, event.epoch, event.loss, event.grad_norm, event.learning_rate, event.tokens)
             reached[event.global_step] = step
+            fresh.add(event.global_step)
         elif isinstance(event, kinds.CheckpointCommitted):
-            for number in range(event.global_step, 0, -1):
+            for number in sorted(number for number in fresh if number <= event.global_step):
+                fresh.discard(number)
                 first = committed.setdefault(number, reached[number])
                 assert first == reached[number], f"step {number} was {first}, and then {reached[number]}"
     return committed
