@@ -41,12 +41,16 @@ def _check_steps(home: Home) -> None:
     state, events = state_of(home), [record.event for record in records_of(home)]
     goals: dict[str, int] = {}
     skipped: set[str] = set()
+    trained: set[str] = set()
     for event in events:
         assert not isinstance(event, kinds.DivergenceDetected), f"not the same bits: {event}"
         if isinstance(event, kinds.JobPrepared):
             goals[event.job] = event.plan.steps_total
-        elif isinstance(event, kinds.JobSkipRequested):  # `job_skipped` ends a stretch run again as well
-            skipped.add(event.job)
+        elif isinstance(event, kinds.JobTrained):
+            trained.add(event.job)
+        elif isinstance(event, kinds.JobSkipRequested | kinds.JobSkipped):
+            asked = isinstance(event, kinds.JobSkipRequested)
+            skipped |= {event.job} if asked or event.job not in trained else set()  # a stretch run again ends so too
     timeline = committed_steps(home)
     for job, goal in goals.items():
         steps = [step[1] for _, step in sorted(timeline.items()) if step[0] == job]

@@ -29,7 +29,7 @@ MEETS_S = 30.0
 NOTICED_S = 100.0
 """The longest deadline, twice as long after a failure, the stacks, the kill."""
 
-FAR_STEPS = 6
+FAR_STEPS = 4
 """A fault of `gpu/faults.py` is for a step that far ahead: it must be known before the step is begun."""
 
 WORKER_ENDS: tuple[type[Event], ...] = (

@@ -23,7 +23,7 @@ LOOK_EVERY_S = 0.05
 FILES_AHEAD = 3
 """So many are to be learned at least, as long as there is something to learn."""
 
-PACE_S = 0.05
+PACE_S = 0.15
 """That each step takes at least: what is done to a step must not come behind the end of the file."""
 
 CHANGED = {

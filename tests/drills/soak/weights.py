@@ -2,8 +2,8 @@
 
 Up to the first step that was cut in parts, left out, or skipped, a home that nobody disturbs learns the same files in
 the same order and consolidates at the same places: every step and every version must be the same. Behind it no calm
-home can come to the same weights; there everything, from each base on, is run once more as the journal has it, with its
-splits and what was set aside: every loss, every gradient norm, and the weights that went into each version and the head.
+home can come to the same weights; there everything, from each base on, is run once more as the journal has it, with
+its splits and what was set aside: every loss, every gradient norm, what went into each version, and the head.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.crash.checks import committed_steps
 from tests.crash.homes import learned, log_of, state_of
 from tests.drills.soak.life import SoakLife
 
-MARKS = (MicroBatchHalved, BatchSetAside, kinds.JobSkipRequested, kinds.JobFailed)
+MARKS = (MicroBatchHalved, BatchSetAside, kinds.JobSkipRequested, kinds.JobSkipped, kinds.JobFailed)
 """What no home that is left alone would do."""
 
 Say = Callable[[str], None]
