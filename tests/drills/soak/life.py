@@ -55,7 +55,7 @@ class SoakLife(Life):
         self.clock = beside / f"{home.root.name}-clock"
         self.memory = beside / f"{home.root.name}-memory"
         self.feeding = True
-        self.restarts = self.resumed = self.retried = 0
+        self.starts = self.resumed = self.retried = 0
         self.config = home.config.read_text(encoding="utf-8")
         """As it is to be; what stands on disk may be somebody's edit."""
         self.between: Callable[[], None] = lambda: None
@@ -78,6 +78,7 @@ class SoakLife(Life):
 
     def start_disturbed(self) -> None:
         """A daemon that does not end by itself, on a machine that can be changed."""
+        self.starts += 1
         self.start_as(
             [sys.executable, "-P", "-m", "tests.drills.daemon", str(self.home.root), "--stay"],
             KEEPSTEP_DRILL_ORDERS=str(self.orders),
@@ -93,7 +94,6 @@ class SoakLife(Life):
             if self.process is not None:
                 code = self.ended()
                 assert code in ENDINGS, f"the daemon ended with {code}\n{log_of(self.home)}"
-                self.restarts += 1
             self.start_disturbed()
         if self.feeding:
             for _ in range(FILES_AHEAD - self.left()):
@@ -103,6 +103,11 @@ class SoakLife(Life):
         for job in self.given_up():
             self.retried += self.command("retry", job[:12]) == 0
         self.between()
+
+    @property
+    def restarts(self) -> int:
+        """How often a daemon was started again."""
+        return max(0, self.starts - 1)
 
     def wait(self, condition: Callable[[], object], patience_s: float) -> bool:
         """Whether it came to be so in time; the life goes on meanwhile."""
