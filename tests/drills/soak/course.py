@@ -61,6 +61,8 @@ class Course:
         self.windows: list[Window] = []
         self.noticed: dict[str, Counter[str]] = {}
         self.longest_s: dict[str, float] = {}
+        self.took_s = 0.0
+        """In which faults were drawn."""
         self._began = time.monotonic()
         self._said = self._began
         life.between = self._look
@@ -81,6 +83,7 @@ class Course:
             self._let_it_live()
             self._meet(self._draw(marks=halved))
             self.life.spend(self.life.choose.expovariate(1 / PAUSE_S))
+        self.took_s = self.passed_s
         self._settle()
 
     # -- faults -----------------------------------------------------------------------------------------------------

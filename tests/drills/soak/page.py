@@ -31,7 +31,7 @@ def _prose(course: Course, verdict: Verdict, seed: int) -> list[str]:
     )
     lines = [
         f"`make soak MINUTES={course.seconds / 60:.0f} SEED={seed}`: {course.times.total()} faults in "
-        f"{course.passed_s / 60:.0f} minutes, one every {course.seconds / max(1, course.times.total()):.1f} s.",
+        f"{course.took_s / 60:.0f} minutes, one every {course.took_s / max(1, course.times.total()):.1f} s.",
         "",
         f"- {account.jobs} files learned, {steps} steps committed ({steps_reached(course)} run), "
         f"{life.count(versions.VersionPublished)} versions made. {life.restarts} times a daemon was started again, "
