@@ -25,6 +25,7 @@ from events.settings import (
     ConsolidationSettings,
     DataSettings,
     DiskSettings,
+    EvaluationSettings,
     FullSettings,
     GuardSettings,
     HookSettings,
@@ -112,6 +113,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "checks": CheckSettings,
         "training": TrainingSettings,
         "guard": GuardSettings,
+        "evaluation": EvaluationSettings,
         "checkpoints": CheckpointSettings,
         "consolidation": ConsolidationSettings,
         "retention": RetentionSettings,
@@ -175,6 +177,12 @@ def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSe
             'set both, for example prompt = "question" and completion = "answer", or neither',
         )
     _check_rows(path, job.checks)
+    if job.evaluation.gap_alert < job.evaluation.gap_warn:
+        raise UserError(
+            f"{path}: evaluation.gap_alert = {job.evaluation.gap_alert:g} is below gap_warn = "
+            f"{job.evaluation.gap_warn:g}",
+            "what is said louder is the wider gap: set it to gap_warn or above",
+        )
     if not job.checkpoints.every_steps and not job.checkpoints.every_seconds:
         raise UserError(
             f"{path}: checkpoints.every_steps and checkpoints.every_seconds are both 0",

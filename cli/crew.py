@@ -44,6 +44,11 @@ class Crew:
         """The worker said something."""
         self._watched = deadlines.heard(self._watched, fact)
 
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether the worker was last heard of in an evaluation."""
+        return self._watched.phase == "evaluate"
+
     def late(self, now: float, limits: Limits, failures: int) -> Late | None:
         """The deadline that the worker has let pass, if it has. `now`: monotonic. To be asked in each turn."""
         turn_s, self._looked_at = min(now - self._looked_at, LONGEST_TURN_S), now

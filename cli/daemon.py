@@ -303,7 +303,8 @@ class Daemon:
         attempt = self._ledger.state.attempt
         self._crew.end()
         if attempt is not None:
-            self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message))
+            evaluating = self._crew.is_evaluating
+            self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message, evaluating=evaluating))
         else:
             self._write(f"{message}; nothing was running")
 

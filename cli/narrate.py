@@ -10,11 +10,13 @@ from msgspec.structs import replace
 
 from cli import narrate_guard, narrate_versions
 from cli.terminal import printable
+from core import evaluation
 from core.job import Job
 from core.state import Hold, State
 from events import kinds, places, versions
 from events.changes import ConfigChanged, ConfigMended, ConfigRefused
 from events.codec import kind_of
+from events.evaluation import EvaluationDone, EvaluationGivenUp
 from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
@@ -106,6 +108,10 @@ class Narrator:
                 )
             case BatchSetAside():
                 return f"step {event.step}: {event.message}; its batch is left out: {rows_of(event)}"
+            case EvaluationDone():
+                return evaluation.told(event)
+            case EvaluationGivenUp():
+                return f"the worker failed in an evaluation ({event.failure}); the job goes on without"
             case kinds.DivergenceDetected():
                 return f"step {event.global_step} run again is not what it was: {event.expected_loss} → {event.loss}"
             case kinds.CheckpointCommitted():
@@ -223,7 +229,7 @@ def _level(event: AnyEvent) -> int:
             return logging.DEBUG
         case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
             return logging.ERROR
-        case MicroBatchHalved() | BatchSetAside():
+        case MicroBatchHalved() | BatchSetAside() | EvaluationGivenUp() | EvaluationDone(concern=str()):
             return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
             return logging.WARNING

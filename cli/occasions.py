@@ -6,9 +6,11 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from core.evaluation import is_worse
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
 from events import kinds, versions
+from events.evaluation import EvaluationDone
 from events.kinds import AnyEvent
 from events.settings import Occasion
 
@@ -23,6 +25,7 @@ TITLES: dict[Occasion, str] = {
     "damaged": "a checkpoint is damaged",
     "recovered": "going on again",
     "version_published": "a new version",
+    "validation_alert": "the validation loss is of concern",
 }
 """What is said of each in a line."""
 
@@ -68,6 +71,7 @@ class Occasions:
         self._held = state.hold is not None
         job = state.current
         self._failing = {job.id} if job is not None and job.failures else set[str]()
+        self._concern = (job.id, job.evaluation.concern) if job is not None else ("", None)
 
     def see(self, event: AnyEvent) -> Occasion | None:
         """What `event` is an occasion for; None: nothing."""
@@ -81,6 +85,10 @@ class Occasions:
             case kinds.JobFailed(job=job) | kinds.JobSkipped(job=job) | kinds.JobRejected(job=job):
                 self._failing.discard(job)
                 return _OF.get(type(event))
+            case EvaluationDone(job=job, concern=concern):
+                of_job, before = self._concern
+                self._concern = (job, concern)
+                return "validation_alert" if is_worse(concern, before if of_job == job else None) else None
             case kinds.CheckpointCommitted(job=job) if job in self._failing:
                 self._failing.discard(job)
                 return "recovered"
@@ -120,6 +128,8 @@ def summary(  # each is a column of the record
         failure = "diverged"
     elif isinstance(event, kinds.CheckpointQuarantined):
         failure = "damaged"
+    elif isinstance(event, EvaluationDone):
+        failure = "validation"
     advice = getattr(event, "advice", None) or (EXPLANATIONS[failure].advice if failure else None)
     fields: dict[str, Any] = {
         "job": getattr(event, "job", None),

@@ -27,6 +27,8 @@ def to_train(effect: effects.TrainJob) -> worker.Train:
         checkpoint=effect.checkpoint,
         carry_optimizer=effect.carry_optimizer,
         course=effect.course,
+        evaluates=effect.evaluates,
+        evaluated_to=effect.evaluated_to,
     )
 
 

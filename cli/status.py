@@ -14,7 +14,7 @@ from cli.status_machine import machine_now, machine_rows
 from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
 from journal import last_position
-from projections.status import StatusView, WatchingView, plain, read_status
+from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
 
 REFRESH_S = 1.0
 
@@ -144,6 +144,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
+    if view.validation is not None:
+        row("validation", _validation_line(view.validation), "yellow" if view.validation.concern else "")
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
@@ -167,6 +169,11 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     for trouble in view.troubles:
         row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
     return rows
+
+
+def _validation_line(found: ValidationView) -> str:
+    beside = f" (training loss {number(found.training_loss)}, gap {found.gap:+.2f})" if found.gap is not None else ""
+    return f"loss {number(found.loss)}{beside} on {found.rows} rows, behind step {found.step} of {found.name}"
 
 
 def _watching_line(cost: WatchingView) -> str:

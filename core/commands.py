@@ -124,6 +124,8 @@ class LoseWorker(Command, frozen=True, kw_only=True):
     attempt: int
     failure: Failure
     message: str
+    evaluating: bool = False
+    """It was in an evaluation then."""
 
 
 class HoldWork(Command, frozen=True, kw_only=True):

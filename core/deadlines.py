@@ -1,6 +1,6 @@
 """How long the worker may go without progress, learned from how long it usually does. Pure: facts and seconds in.
 
-    a phase        what the worker is at: loading, preparing, a step, a checkpoint, a consolidation
+    a phase        what the worker is at: loading, preparing, a step, an evaluation, a checkpoint, a consolidation
     a gap          the time from one sign of progress to the next, in one phase
     a deadline     a multiple of the longest of the recent gaps of that phase, within a floor and a cap
 
@@ -44,6 +44,7 @@ IN_WORDS: dict[Phase, str] = {
     "load": "while it loaded the model",
     "prepare": "while it prepared the file",
     "step": "in a step",
+    "evaluate": "in an evaluation",
     "checkpoint": "while it wrote a checkpoint",
     "consolidate": "in a consolidation",
 }
@@ -55,7 +56,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     times: float
     """A deadline is so many times what is usual."""
     step_least_s: float
-    """The floor of a step: steps are alike."""
+    """The floor of a step, or of some rows of an evaluation: these are alike."""
     least_s: float
     """The floor of everything else: what a disk, a large file or a model takes may be ten times as long tomorrow."""
     most_s: float
@@ -108,7 +109,7 @@ def deadline_s(phase: Phase, gaps: Sequence[float], limits: Limits, failures: in
     usual = usual_s(gaps)
     if usual is None:
         return limits.most_s
-    least_s = limits.step_least_s if phase == "step" else limits.least_s
+    least_s = limits.step_least_s if phase in {"step", "evaluate"} else limits.least_s
     return min(limits.most_s, max(least_s, limits.times * usual) * longer)
 
 
@@ -173,7 +174,7 @@ def heard(watched: Watched, fact: worker.AnyFact) -> Watched:
             return replace(known, saving=False, saving_silence_s=0.0, silence_s=0.0)
         case worker.Heartbeat():
             return _progressed(watched, fact.phase)
-        case worker.Loaded() | worker.Step():
+        case worker.Loaded() | worker.Step() | worker.Evaluated():
             return _progressed(watched, "step")
         case worker.Prepared():
             return _progressed(watched, "prepare")
@@ -184,9 +185,18 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
     """The deadline that has passed, if one has."""
     phase: Phase = "start" if not watched.up else "checkpoint" if watched.saving else watched.phase
     silence_s = watched.saving_silence_s if phase == "checkpoint" else watched.silence_s
-    gaps = watched.gaps.get(phase) or ()
+    gaps = _known(watched, phase)
     allowed_s = deadline_s(phase, gaps, limits, failures)
     return Late(phase, silence_s, allowed_s, usual_s(gaps)) if silence_s > allowed_s else None
+
+
+def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
+    """The gaps that a phase is judged by. Rows that are evaluated pass through the model once, those of a step there and
+    back: as long as evaluations are not known by themselves, what is usual in a step will do."""
+    gaps = watched.gaps.get(phase) or ()
+    if phase == "evaluate" and len(gaps) < GAPS_WANTED:
+        return watched.gaps.get("step") or ()
+    return gaps
 
 
 def _begun(watched: Watched, attempt: int, phase: Phase) -> Watched:

@@ -14,6 +14,7 @@ from core.changes import NOTING, changed_for
 from core.commands import AnyCommand
 from core.consolidate import WISHES
 from core.errors import IllegalEvent, Refused
+from core.evaluation import EVALUATED
 from core.evolve import evolve
 from core.guard import GUARD
 from core.job import RUNNING, Job
@@ -272,6 +273,7 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RecordRejectedMoved: _record_rejected_moved,
     **REPORTS,
     **GUARD,
+    **EVALUATED,
     **WISHES,
     **KEEPING,
     **MEASURING,

@@ -8,10 +8,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from core.job import Job
-from core.moves import illegal
+from core.moves import illegal, running_job
 from core.state import State
-from core.transitions import JOB
-from events.codec import kind_of
 from events.course import Course, Split
 from events.event import Event
 from events.guard import BatchSetAside, MicroBatchHalved
@@ -33,22 +31,19 @@ def _batch_set_aside(state: State, event: BatchSetAside) -> State:
 
 def _stopped_at(state: State, event: MicroBatchHalved | BatchSetAside) -> Job:
     """The job whose next step the event is about, moved on by its table."""
-    job = state.current
-    if job is None or (job.id, event.attempt) != (event.job, state.attempt):
-        raise illegal(event, job.status if job else "idle", f"attempt {event.attempt} is not the running one")
-    status = JOB[job.status].get(kind_of(event))
-    if status is None:
-        raise illegal(event, job.status)
+    job = running_job(state, event)
     reached = state.reached
     if (event.global_step, event.step) != (reached.global_step + 1, reached.step + 1):
         raise illegal(event, job.status, f"step {event.global_step} does not follow step {reached.global_step}")
-    return replace(job, status=status)
+    return job
 
 
 def _on(state: State, job: Job, course: Course, global_step: int) -> State:
     """`state` with the job on another course from that step on. If it had been further before, those steps come out
     otherwise now, and are not to be held against what they gave then; but committed ones are."""
     trail = state.trail.until(global_step - 1) if job.until is None else state.trail
+    step = global_step - state.reached.global_step + state.reached.step
+    job = replace(job, evaluation=replace(job.evaluation, step=min(job.evaluation.step, step - 1)))
     return replace(state, begun=(replace(job, course=course), *state.begun[1:]), trail=trail)
 
 

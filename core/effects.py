@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from core import memory, policies
+from core import evaluation, memory, policies
 from core.job import RUNNING
 from core.state import Rejection, State
 from events.course import Course
@@ -46,6 +46,8 @@ class TrainJob(Effect, frozen=True, kw_only=True):
     until: int
     carry_optimizer: bool
     course: Course = Course()
+    evaluates: bool = False
+    evaluated_to: int = -1
 
 
 class BeginConsolidation(Effect, frozen=True, kw_only=True):
@@ -156,6 +158,8 @@ def _for_the_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
                 until=job.goal,
                 carry_optimizer=policies.carries_optimizer(job.settings, job.committed_step),
                 course=job.course,
+                evaluates=evaluation.evaluates(job),
+                evaluated_to=job.evaluation.step,
             ),
         )
     return ()

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from core import policies
 from core.changes import CHANGES
 from core.detours import DETOURS
+from core.evaluation import EVALUATION
 from core.heads import HEADS
-from core.job import Job
+from core.job import Evaluation, Job
 from core.meaning import meaning_of
 from core.memory import MEMORY
-from core.moves import daemon_moved, illegal
+from core.moves import current_job, daemon_moved, illegal, running_job
 from core.state import Counts, Full, Hold, Reached, Rejection, State
 from core.stretches import forgotten, lengthened, run_again
 from core.transitions import ENDS_ATTEMPT, JOB
@@ -113,7 +114,7 @@ def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
 
 
 def _job_rejected(state: State, event: kinds.JobRejected) -> State:
-    keeps_data = _current(state, event).learned_from
+    keeps_data = current_job(state, event).learned_from
     moved = _finished(state, event, replace(state.counts, rejected=state.counts.rejected + 1))
     if keeps_data:
         return moved
@@ -122,7 +123,7 @@ def _job_rejected(state: State, event: kinds.JobRejected) -> State:
 
 
 def _job_trained(state: State, event: kinds.JobTrained) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     head = state.head
     if head is None or head.id != event.checkpoint or job.goal != job.committed_step:
         raise illegal(event, job.status, "its last step is not committed")
@@ -133,7 +134,7 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
 
 
 def _job_failed(state: State, event: kinds.JobFailed) -> State:
-    job = _current(state, event)
+    job = current_job(state, event)
     status = JOB[job.status].get("job_failed")
     if status is None:
         raise illegal(event, job.status)
@@ -149,13 +150,14 @@ def _job_retried(state: State, event: kinds.JobRetried) -> State:
     job = state.failed.get(event.job)
     if job is None:
         raise illegal(event, "not failed", f"job {event.job[:12]}")
-    again = replace(job, status=JOB[job.status]["job_retried"], failures=0, strikes=0)
+    evaluation = replace(job.evaluation, given_up=False)
+    again = replace(job, status=JOB[job.status]["job_retried"], failures=0, strikes=0, evaluation=evaluation)
     return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
 
 
 def _finished(state: State, event: Event, counts: Counts) -> State:
     """The current job leaves; if it was running, so does its attempt."""
-    job = _current(state, event)
+    job = current_job(state, event)
     status = JOB[job.status].get(kind_of(event))
     if status is None:
         raise illegal(event, job.status)
@@ -175,26 +177,6 @@ def _finished(state: State, event: Event, counts: Counts) -> State:
 # -- the current job, and its attempt -------------------------------------------------------------------------------
 
 
-def _current(state: State, event: Any) -> Job:
-    """The job in hand, which the event must be about; where it names an attempt, it must be the running one."""
-    job = state.current
-    if job is None or job.id != event.job:
-        raise illegal(event, job.status if job else "idle", f"job {event.job[:12]} is not the current one")
-    attempt = getattr(event, "attempt", state.attempt)
-    if attempt != state.attempt:
-        raise illegal(event, job.status, f"attempt {attempt} is not the running one ({state.attempt})")
-    return job
-
-
-def _running(state: State, event: Any) -> Job:
-    """The current job, moved on by its table. The attempt must be the one that runs."""
-    job = _current(state, event)
-    status = JOB[job.status].get(kind_of(event))
-    if status is None:
-        raise illegal(event, job.status)
-    return replace(job, status=status)
-
-
 def _with_current(state: State, job: Job, **changes: Any) -> State:
     return replace(state, begun=(job, *state.begun[1:]), **changes)
 
@@ -211,8 +193,9 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
     working = daemon_moved(state, event)
     same = job.settings == event.settings  # if not, its next steps are not the ones that were reached before
     course = job.course if same else Course()
+    evaluation = job.evaluation if same else Evaluation()
     settings = state.settings if job.begun else event.settings
-    job = replace(job, status=status, settings=event.settings, course=course, retry_at=None)
+    job = replace(job, status=status, settings=event.settings, course=course, evaluation=evaluation, retry_at=None)
     return replace(
         working,
         settings=settings,
@@ -228,14 +211,16 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
 
 
 def _job_prepared(state: State, event: kinds.JobPrepared) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     trail = state.trail if job.plan == event.plan else state.trail.until(state.global_step)
-    course = job.course if job.plan == event.plan else Course()
-    return _with_current(state, replace(job, plan=event.plan, course=course), trail=trail)
+    same = job.plan is None or job.plan == event.plan
+    course = job.course if same else Course()
+    evaluation = job.evaluation if same else Evaluation()
+    return _with_current(state, replace(job, plan=event.plan, course=course, evaluation=evaluation), trail=trail)
 
 
 def _training_started(state: State, event: kinds.TrainingStarted) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     if (event.global_step, event.step) != (state.global_step, job.committed_step):
         raise illegal(event, job.status, f"step {event.global_step} is not the head ({state.global_step})")
     return _with_current(state, job, environment=event.environment)
@@ -258,14 +243,14 @@ def _step_reached(state: State, event: kinds.StepReached) -> State:
 
 
 def _divergence_detected(state: State, event: kinds.DivergenceDetected) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     if state.trail.at(event.global_step) is None:
         raise illegal(event, job.status, f"step {event.global_step} has not been reached before")
     return replace(state, trail=state.trail.replaced(event.global_step, (event.loss, event.grad_norm)))
 
 
 def _attempt_ended(state: State, event: kinds.AttemptInterrupted | kinds.AttemptYielded) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     return _with_current(daemon_moved(state, event, "attempt_ended"), job, attempt=None, reached=Reached())
 
 
@@ -278,7 +263,7 @@ def _attempt_failed(state: State, event: kinds.AttemptFailed) -> State:
 
 
 def _job_skip_requested(state: State, event: kinds.JobSkipRequested) -> State:
-    job = _current(state, event)
+    job = current_job(state, event)
     if "job_skip_requested" not in JOB[job.status]:
         raise illegal(event, job.status)
     return _with_current(state, replace(job, skip_requested=True))
@@ -288,7 +273,7 @@ def _job_skip_requested(state: State, event: kinds.JobSkipRequested) -> State:
 
 
 def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> State:
-    job = _running(state, event)
+    job = running_job(state, event)
     head_id = state.head.id if state.head else None
     if event.parent != head_id:
         raise illegal(event, job.status, f"its parent is {event.parent}, the head is {head_id}")
@@ -381,6 +366,7 @@ _HANDLERS: Mapping[type[Event], Callable[[State, Any], State]] = {
     **WAITING,
     **HEADS,
     **DETOURS,
+    **EVALUATION,
     **UPKEEP,
     **MEMORY,
     **CHANGES,

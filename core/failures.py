@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from events.values import Failure
 
-Trouble = Failure | Literal["interrupted", "diverged", "damaged", "held"]
+Trouble = Failure | Literal["interrupted", "diverged", "damaged", "held", "validation"]
 """Why an attempt failed; or something else that a person should know of, which is no attempt's failure."""
 
 
@@ -95,5 +95,10 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     "held": Explanation(
         "keepstep stopped by itself, because a person is needed",
         "do what the message says, then `keepstep resume`",
+    ),
+    "validation": Explanation(
+        "the loss on rows that are not learned rises while that of the file falls, or is no number",
+        "`keepstep skip` ends the job behind its last commit, `keepstep versions rollback` goes back; for later files "
+        "lower [training] epochs or learning_rate. If the set is no measure for such files: [evaluation] rows = 0",
     ),
 }

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from events.course import Course
+from events.evaluation import Concern
 from events.settings import JobSettings, Plan
 from events.values import Priority
 
@@ -16,6 +17,20 @@ JobStatus = Literal[
 
 RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
 """A worker is at it."""
+
+
+class Evaluation(Struct, frozen=True, omit_defaults=True):
+    """How it did on rows that it does not learn."""
+
+    given_up: bool = False
+    """The worker hung or failed in one."""
+    step: int = -1
+    """Behind which it was evaluated last; -1: not yet. Up to there nothing new would be found: steps that are run again
+    give the same bits."""
+    lowest: float | None = None
+    """Of all its losses so far."""
+    concern: Concern | None = None
+    """What was wrong with the last one."""
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,6 +52,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is done otherwise than planned."""
     strikes: int = 0
     """Batches that were set aside since a person last looked."""
+    evaluation: Evaluation = Evaluation()
     failures: int = 0
     """Attempts that failed since the last commit."""
     retry_at: float | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core import commands, policies
+from core import commands, evaluation, policies
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
 from core.failures import EXPLANATIONS
@@ -200,9 +200,13 @@ def _yielded(state: State, fact: worker.Yielded, _now: float) -> Events:
     return [yielded, kinds.JobSkipped(job=job.id)] if job.skip_requested else [yielded]
 
 
-def _failed_fact(state: State, fact: worker.Failed, now: float) -> Events:
+def _ended(state: State, fact: worker.Failed | commands.LoseWorker, now: float) -> Events:
+    """The worker failed, or is gone; either way this was its last word."""
     job = _running(state, fact)
-    return [] if job is None else _failed(state, job, fact.attempt, fact.failure, fact.message, now)
+    if job is None:
+        return []
+    given_up = evaluation.given_up(job, fact.attempt, fact.failure, fact.message) if fact.evaluating else ()
+    return [*given_up, *_failed(state, job, fact.attempt, fact.failure, fact.message, now)]
 
 
 def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float) -> Events:
@@ -210,11 +214,6 @@ def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float)
     job = _running(state, fact)
     assert job is not None  # the facts of other attempts lead to no events
     return _failed(state, job, fact.attempt, "code", f"the worker reported what cannot be: {error}", now)
-
-
-def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Events:
-    job = _running(state, command)
-    return [] if job is None else _failed(state, job, command.attempt, command.failure, command.message, now)
 
 
 def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
@@ -275,7 +274,7 @@ def _give_up(job: Job, message: str) -> AnyEvent:
 
 
 REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
-    commands.LoseWorker: _lose_worker,
+    commands.LoseWorker: _ended,
     commands.CondemnCheckpoint: _condemn_checkpoint,
     commands.RunOutOfSpace: run_out_of_space,
     commands.FindRoom: _find_room,
@@ -292,5 +291,5 @@ REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     worker.CheckpointWritten: _checkpoint_written,
     worker.CheckpointBad: _checkpoint_bad,
     worker.Yielded: _yielded,
-    worker.Failed: _failed_fact,
+    worker.Failed: _ended,
 }

@@ -75,6 +75,8 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
         "divergence_detected": "training",
         "micro_batch_halved": "training",
         "batch_set_aside": "training",
+        "evaluation_done": "training",
+        "evaluation_given_up": "training",
         "checkpoint_committed": "training",
         "job_skip_requested": "training",
         "job_trained": "trained",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from events import changes, guard, memory, places, versions
+from events import changes, evaluation, guard, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
 from events.upkeep import OrphanEnded, WatchCostMeasured
@@ -97,7 +97,7 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker was given a job. Attempts are numbered over the whole life of the home."""
 
-    v: Literal[4] = 4
+    v: Literal[5] = 5
     job: JobId
     attempt: int
     settings: JobSettings
@@ -359,6 +359,7 @@ AnyEvent = (
     | StepReached
     | DivergenceDetected
     | guard.AnyDetour
+    | evaluation.AnyOfEvaluation
     | CheckpointCommitted
     | CheckpointPruned
     | CheckpointQuarantined

@@ -106,6 +106,7 @@ Occasion = Literal[
     "damaged",
     "recovered",
     "version_published",
+    "validation_alert",
 ]
 """What a hook can be for."""
 
@@ -174,6 +175,20 @@ class GuardSettings(Section, frozen=True, kw_only=True):
     it; 0: off, as by default: the losses of small batches have long tails, and a batch that is hard is no fault."""
     spike_window: Annotated[int, Meta(ge=16)] = 64
     """How many losses of the same job, at most, it is held against; before there are 16, nothing is a spike."""
+
+
+class EvaluationSettings(Section, frozen=True, kw_only=True):
+    """[evaluation] How well a job does on rows that it never learns: those of [data] validation, and those of its own
+    file that are held out. Where there are none, nothing is evaluated."""
+
+    every_steps: Annotated[int, Meta(ge=0)] = 200
+    """Each N steps of a job, besides its beginning and its end; 0: only then."""
+    rows: Annotated[int, Meta(ge=0)] = 128
+    """At most so many, chosen by what they say, so that they are the same ones each time; 0: nothing is evaluated."""
+    gap_warn: NonNegative = 0.3
+    """A validation loss that has risen is said to when it is above the training loss by more than this, nats."""
+    gap_alert: NonNegative = 0.5
+    """And said louder above this."""
 
 
 class CheckpointSettings(Section, frozen=True, kw_only=True):
@@ -261,6 +276,7 @@ class HookSettings(Section, frozen=True, kw_only=True):
     on_damaged: str = ""
     on_recovered: str = ""
     on_version_published: str = ""
+    on_validation_alert: str = ""
     notify: tuple[str, ...] = ()
     """Where notifications go, as apprise writes it (`pip install 'keepstep[notify]'`): "discord://…", "mailto://…"."""
     notify_on: tuple[Occasion, ...] = get_args(Occasion)
@@ -288,6 +304,7 @@ class JobSettings(Section, frozen=True, kw_only=True):
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
     guard: GuardSettings = GuardSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     sources: Sources = Sources()
 

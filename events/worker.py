@@ -9,6 +9,7 @@ every fact carries that number, so that a late word of an earlier attempt is kno
                                     ◀──     prepared (plan)   or  rejected (problem, line)
     train (from checkpoint, step)     ──▶
                                     ◀──     loaded            or  checkpoint_bad
+                                    ◀──     evaluated               (where there is a validation set)
                                     ◀──     step, step, …
                                     ◀──     out_of_memory           (nothing of the step is done)
     run_again (course)                ──▶   (the same step, by this course)
@@ -34,7 +35,7 @@ from events.kinds import CheckpointReason
 from events.settings import JobSettings, Plan
 from events.values import BackupId, CheckpointId, Failure, JobId, Number, VersionId
 
-Phase = Literal["load", "prepare", "step", "checkpoint", "consolidate"]
+Phase = Literal["load", "prepare", "step", "evaluate", "checkpoint", "consolidate"]
 
 
 class LearnedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +99,18 @@ class Step(Fact, frozen=True, kw_only=True, tag="step"):
     grad_norm: Number
     learning_rate: float
     tokens: int
+    seconds: float
+
+
+class Evaluated(Fact, frozen=True, kw_only=True, tag="evaluated"):
+    """The loss on the validation set; fields as in `evaluation_done`."""
+
+    global_step: int
+    step: int
+    rows: int
+    tokens: int
+    loss: Number
+    training_loss: Number | None
     seconds: float
 
 
@@ -185,6 +198,8 @@ class Failed(Fact, frozen=True, kw_only=True, tag="failed"):
     failure: Failure
     message: str
     trace: str
+    evaluating: bool = False
+    """It failed in an evaluation, on which nothing depends."""
 
 
 AnyFact = (
@@ -194,6 +209,7 @@ AnyFact = (
     | Rejected
     | Loaded
     | Step
+    | Evaluated
     | OutOfMemory
     | BatchSuspect
     | CheckpointWritten
@@ -253,6 +269,10 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     carry_optimizer: bool
     course: Course = Course()
     """What is done otherwise than planned."""
+    evaluates: bool = False
+    """Whether it is evaluated on the way."""
+    evaluated_to: int = -1
+    """Behind steps of the job up to this one that was done before, and is not done again."""
 
 
 class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):

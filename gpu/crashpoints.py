@@ -21,6 +21,8 @@ WORKER = {
     "loading": "an order to train is taken up, the model not touched yet",
     "loaded": "weights and optimizer stand where the order said, and nobody told",
     "loaded_reported": "that is told, no step done",
+    "evaluated_rows": "the loss of some held-out rows is computed; once for each micro-batch of them",
+    "evaluated": "that of all of them is, and nobody told",
     "step": "a step is done, and nobody told; once for each",
     "file_written": "a file of a checkpoint is written and synced; once for each",
     "before_manifest": "all of them are, the manifest is not begun",

@@ -76,6 +76,14 @@ class PreflightFailed(WorkerError):
     """There is too little room or memory to begin."""
 
 
+class EvaluationFailed(WorkerError):
+    """Something went wrong in an evaluation, on which nothing that is learned depends. Data: `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(f"in an evaluation: {' '.join(str(cause).split()) or type(cause).__name__}")
+
+
 class StorageFailed(WorkerError):
     """A checkpoint could not be written. Data: `path`, `errno` (None where the system gave no number)."""
 

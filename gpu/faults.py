@@ -15,6 +15,8 @@ FAULTS = {
     "forward": "memory runs out in the model's forward pass",
     "backward": "memory runs out in the backward pass, behind part of the gradients",
     "update": "memory runs out in the optimizer, when it has changed the weights",
+    "evaluation": "memory runs out in an evaluation",
+    "nan_evaluation": "the loss of an evaluation is no number",
     "nan": "the loss is no number",
     "nan_gradient": "the loss is a number, and a gradient is not",
     "spike": "the loss is a hundred times what it was",

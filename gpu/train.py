@@ -11,26 +11,27 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from events.course import Course
 from events.guard import Suspicion
 from events.kinds import CheckpointReason
 from events.values import CheckpointId, checkpoint_id, number
-from events.worker import BatchSuspect, OutOfMemory, Step
+from events.worker import BatchSuspect, Evaluated, OutOfMemory, Step
 from gpu.checkpoint import STATE_FILE, Snapshot, copied
-from gpu.collate import collate
 from gpu.crashpoints import reached
 from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
-from gpu.errors import DoesNotFit, SuspectBatch, is_out_of_memory
+from gpu.errors import DoesNotFit, SuspectBatch, YieldAsked, is_out_of_memory
+from gpu.evaluate import evaluate, is_due, steps_since
 from gpu.exact import seed_generators
 from gpu.faults import run_out, strikes
+from gpu.loss import summed_loss
 from gpu.manifest import Cursor, Lineage
 from gpu.model import TrainedModel
 from gpu.pieces import cut, most_together
@@ -61,13 +62,24 @@ class Training:
     course: Course
     """What is done otherwise than planned."""
 
+    evaluates: bool = False
+    evaluated_to: int = -1
+    """The step of this job behind which it was evaluated last."""
+
     def run(self, desk: Desk, saver: Saver, pulse: Pulse) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
-        Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit.
+        Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit,
+        EvaluationFailed.
         """
         batches = self.prepared.batches
-        while self.step < self.until and not desk.yield_asked():
+        while not desk.yield_asked():
+            # Evaluate.
+            if self._evaluation_is_due():
+                self._evaluate(desk, pulse)
+            if self.step == self.until or desk.yield_asked():
+                break
+
             # Step.
             batch = batches.step(self.step + 1)
             report = self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, pulse)
@@ -93,6 +105,39 @@ class Training:
             reason = "end" if self.step == self.until else "yield"
             saver.begin(self._snapshot(reason, batches.step(self.step).epoch, saver.parent))
             saver.finish()
+
+    def _evaluation_is_due(self) -> bool:
+        if not self.evaluates or self.prepared.validation is None or self.step <= self.evaluated_to:
+            return False
+        return is_due(self.step, self.prepared.batches.steps_total, self.prepared.settings.evaluation)
+
+    def _evaluate(self, desk: Desk, pulse: Pulse) -> None:
+        """The loss on rows that are not learned; nothing, if the daemon asks to yield meanwhile. Raises
+        EvaluationFailed."""
+        settings, rows = self.prepared.settings, self.prepared.validation
+        assert rows is not None  # it is due
+        pulse.beat("evaluate", 0, len(rows), force=True)
+        with suppress(YieldAsked):
+            found = evaluate(
+                self.trained,
+                rows,
+                settings,
+                self.global_step,
+                beat=lambda done, total: pulse.beat("evaluate", done, total),
+                yield_asked=desk.yield_asked,
+            )
+            self.evaluated_to = self.step
+            count = steps_since(self.step, settings.evaluation)
+            losses = [entry["loss"] for entry in self.history[-count:] if not isinstance(entry["loss"], str)]
+            desk.tell(
+                Evaluated(
+                    attempt=self.attempt,
+                    global_step=self.global_step,
+                    step=self.step,
+                    training_loss=sum(losses) / len(losses) if losses else None,
+                    **found._asdict(),
+                )
+            )
 
     def _learn(self, batch: Batch, pulse: Pulse) -> Step | OutOfMemory:
         """One optimizer step; or that there was too little memory for it, and all is as it was.
@@ -221,12 +266,7 @@ class Training:
     def _micro_loss(self, micro_batch: MicroBatch) -> torch.Tensor:
         """The sum of the cross-entropies of the trained tokens of a micro-batch."""
         run_out("forward", self.global_step + 1, len(micro_batch))
-        packing = self.prepared.settings.data.packing
-        inputs = collate(self.prepared.tokens, micro_batch, self.trained.device, packing=packing)
-        bf16 = self.prepared.settings.training.precision == "bf16"
-        with torch.autocast(self.trained.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.trained.logits(inputs)
-        loss = cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")
+        loss = summed_loss(self.trained, self.prepared.tokens, micro_batch, self.prepared.settings)
         if strikes("nan", self.global_step + 1):
             loss = loss * math.nan
         return loss * 100 if strikes("spike", self.global_step + 1) else loss

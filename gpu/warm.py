@@ -95,8 +95,8 @@ class Warm:
         reached("prepared_reported")
 
     def train(self, order: Train) -> None:
-        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, DoesNotFit, and
-        YieldAsked while the model is loaded."""
+        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, DoesNotFit,
+        EvaluationFailed, and YieldAsked while the model is loaded."""
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
         reached("loading")
@@ -121,6 +121,8 @@ class Warm:
             stands_at=model.stands_at,
             history=history,
             course=order.course,
+            evaluates=order.evaluates,
+            evaluated_to=order.evaluated_to,
         )
         reached("loaded")
         self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))

@@ -28,6 +28,7 @@ from gpu.errors import (
     DataChanged,
     DoesNotFit,
     EncoderLost,
+    EvaluationFailed,
     MergeRefused,
     ModelUnusable,
     PreflightFailed,
@@ -132,11 +133,18 @@ def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk
         )
         leave(1)
     except Exception as error:  # noqa: BLE001  # whatever it is, the daemon is told of it, with the trace
-        failure, orderly = whose_fault(error)
+        evaluating = isinstance(error, EvaluationFailed)
+        failure, orderly = whose_fault(error.cause if isinstance(error, EvaluationFailed) else error)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # its daemon logs the trace
         message = str(error) or type(error).__name__
         desk.tell(
-            Failed(attempt=order.attempt, failure=failure, message=message, trace="".join(traceback.format_exc()))
+            Failed(
+                attempt=order.attempt,
+                failure=failure,
+                message=message,
+                trace="".join(traceback.format_exc()),
+                evaluating=evaluating,
+            )
         )
         if not orderly:
             leave(1)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from core.evaluation import is_worse, told
 from core.evolve import evolve
 from core.state import State
 from events import kinds, places, versions
 from events.changes import ConfigRefused
 from events.codec import Record, kind_of
+from events.evaluation import EvaluationDone, EvaluationGivenUp
 from events.kinds import AnyEvent
 from events.memory import MemoryLow
 from events.upkeep import WatchCostMeasured
-from projections.progress import Folded, Pace, Progress, Trouble
+from projections.progress import Evaluated, Folded, Pace, Progress, Trouble
 
 ERRORS_SHOWN = 5
 """As many as fit on a screen beside the rest; the journal has them all."""
@@ -31,12 +33,14 @@ def fold(folded: Folded, record: Record) -> Folded:
     progress = _with_bytes(progress, before, event)
     if state.daemon.status != before.daemon.status:
         progress = replace(progress, doing_since=record.at)
-    message = _trouble(event)
+    message = _trouble(event, before)
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
         progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
     if isinstance(event, WatchCostMeasured):
         progress = replace(progress, watching=event)
+    if isinstance(event, EvaluationDone) and before.current is not None:
+        progress = replace(progress, evaluated=Evaluated(record.at, before.current.name, event))
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)
@@ -74,9 +78,13 @@ def _with_more_bytes(progress: Progress, before: State, size_bytes: int) -> Prog
     return replace(progress, bytes_total=progress.bytes_total + size_bytes)
 
 
-def _trouble(event: AnyEvent) -> str | None:
+def _trouble(event: AnyEvent, before: State) -> str | None:
     """What went wrong, in words; None if nothing did."""
     match event:
+        case EvaluationDone(concern=concern) if before.current is not None:
+            return told(event) if is_worse(concern, before.current.evaluation.concern) else None
+        case EvaluationGivenUp(failure=failure):
+            return f"the worker failed in an evaluation ({failure}); the job goes on without"
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
         case kinds.AttemptFailed(failure="disk_full"):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from core.state import State
 from events import kinds
+from events.evaluation import EvaluationDone
 from events.upkeep import WatchCostMeasured
 
 
@@ -25,6 +26,15 @@ class Pace(Struct, frozen=True, gc=False):
     tokens_per_step: float
 
 
+class Evaluated(Struct, frozen=True, gc=False):
+    """What was found on rows that are not learned."""
+
+    at: str
+    name: str
+    """Of the file that was learned."""
+    found: EvaluationDone
+
+
 class Progress(Struct, frozen=True, gc=False):
     """What people ask and the machine does not need."""
 
@@ -36,6 +46,8 @@ class Progress(Struct, frozen=True, gc=False):
     """Of all files since the queue was last empty; `bytes_done` of them are finished. A file's length stands for
     its work, for what waits has not been tokenised yet."""
     bytes_done: int = 0
+    evaluated: Evaluated | None = None
+    """Last of all, of whatever job."""
     troubles: tuple[Trouble, ...] = ()
     watching: WatchCostMeasured | None = None
     """What the daemon itself took, as last measured."""

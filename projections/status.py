@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from core.evaluation import gap_of
 from core.job import Job
 from core.state import Counts, Full, Hold, Misfit, Short, State
 from events.upkeep import WatchCostMeasured
@@ -21,7 +22,7 @@ from events.values import PRIORITIES, Number
 from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.progress import Folded, Progress, Trouble
+from projections.progress import Evaluated, Folded, Progress, Trouble
 from projections.seal import read_sealed, sealed
 
 QUEUE_SHOWN = 20
@@ -120,6 +121,21 @@ class CheckpointView(Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class ValidationView(Struct, frozen=True, kw_only=True):
+    """How the job that was evaluated last did on rows that it does not learn."""
+
+    name: str
+    """Of its file."""
+    at: str
+    step: int
+    loss: Number
+    training_loss: Number | None
+    gap: float | None
+    """The one less the other, nats."""
+    concern: str | None
+    rows: int
+
+
 class FailedView(Struct, frozen=True, kw_only=True):
     """A job that was given up and can be retried."""
 
@@ -164,6 +180,8 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """Others use the memory: nothing is begun."""
     misfit: Misfit | None
     """keepstep.toml was edited and is not used as it is."""
+    validation: ValidationView | None
+    """None: nothing was evaluated yet."""
     failed: tuple[FailedView, ...]
     counts: Counts
     troubles: tuple[Trouble, ...]
@@ -214,10 +232,27 @@ def status_view(
         low=state.low,
         short=state.short,
         misfit=state.misfit,
+        validation=_validation_view(progress.evaluated),
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
         troubles=progress.troubles,
         watching=_watching_view(progress.watching),
+    )
+
+
+def _validation_view(evaluated: Evaluated | None) -> ValidationView | None:
+    if evaluated is None:
+        return None
+    found = evaluated.found
+    return ValidationView(
+        name=evaluated.name,
+        at=evaluated.at,
+        step=found.step,
+        loss=found.loss,
+        training_loss=found.training_loss,
+        gap=gap_of(found.loss, found.training_loss),
+        concern=found.concern,
+        rows=found.rows,
     )
 
 

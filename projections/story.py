@@ -17,6 +17,7 @@ from core.failures import EXPLANATIONS
 from core.state import State
 from events import guard, kinds, versions
 from events.codec import Record
+from events.evaluation import EvaluationDone
 from events.event import Event
 from events.kinds import AnyEvent
 from projections.crashes import Crashes
@@ -196,9 +197,8 @@ class OfAStep(Teller):
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(
-            event, kinds.StepReached | kinds.DivergenceDetected | guard.MicroBatchHalved | guard.BatchSetAside
-        ):
+        at_a_step = kinds.StepReached | kinds.DivergenceDetected | guard.AnyDetour | EvaluationDone
+        if isinstance(event, at_a_step):
             return event.global_step == self.step
         if isinstance(event, kinds.CheckpointCommitted):
             return before.global_step < self.step <= event.global_step

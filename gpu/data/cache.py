@@ -1,6 +1,7 @@
 """What was encoded is kept, and found again by everything that it follows from.
 
-    <home>/cache/tokens/<data SHA-256>-<key>/    ids.i32 learned.u8 ends.i64 lines.i64 manifest.json
+    <home>/cache/tokens/<data SHA-256>-<key>/    ids.i32 learned.u8 ends.i64 lines.i64 manifest.json, and held-out.…
+                                                 of the rows that are evaluated, if there are any
 
 It is written beside its final place and committed as a checkpoint is (`gpu.commit`): killed midway, it is begun anew,
 and what was there of it is debris. Nothing names it and nothing is lost with it: what does not fit its manifest, to the
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from gpu.commit import STAGING, Content, publish, staging_of
 from gpu.crashpoints import reached
 from gpu.data.kept import KEY_CHARACTERS, caches
 from gpu.data.report import Report
-from gpu.data.store import DTYPES, Tokens, TokenWriter
+from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.manifest import MANIFEST, FileEntry, describe
 from journal.durable import make_directory, remove_tree
@@ -83,6 +84,14 @@ class Kept(Struct, frozen=True):
 
     manifest: TokensManifest
     tokens: Tokens
+    held_out: Tokens | None
+    """The rows that are evaluated."""
+
+    @classmethod
+    def at(cls, directory: Path, manifest: TokensManifest) -> Kept:
+        """Raises OSError, ValueError."""
+        evaluated = f"{HELD_OUT}ids.i32" in manifest.files
+        return cls(manifest, Tokens(directory), Tokens(directory, HELD_OUT) if evaluated else None)
 
 
 class TokenCache:
@@ -98,7 +107,7 @@ class TokenCache:
         for place in (self._own, *self._others):
             if (manifest := _whole(place / name, watch)) is not None:
                 with suppress(OSError, ValueError):  # given up by whoever it belongs to, just now
-                    return Kept(manifest, Tokens(place / name))
+                    return Kept.at(place / name, manifest)
         return None
 
     def make(
@@ -106,10 +115,11 @@ class TokenCache:
         name: str,
         data_sha256: JobId,
         tokenizer_sha256: str,
-        fill: Callable[[TokenWriter], Report],
+        fill: Callable[[TokenWriter, TokenWriter], Report],
         watch: Watch = lambda _: None,
     ) -> Kept:
-        """Keep what `fill` writes, and nothing else any more. Raises StorageFailed, and what `fill` raises."""
+        """Keep what `fill` writes (to the one what is learned, to the other what is evaluated), and nothing else any
+        more. Raises StorageFailed, and what `fill` raises."""
         parts = self._own / f"{STAGING}{name}{PARTS}"
         try:
             for path in caches(self._own):
@@ -118,8 +128,8 @@ class TokenCache:
         except OSError as error:
             raise StorageFailed(parts, error) from error
         try:
-            with TokenWriter(parts) as writer:
-                report = fill(writer)
+            with TokenWriter(parts) as learned, TokenWriter(parts, HELD_OUT) as evaluated:
+                report = fill(learned, evaluated)
             reached("tokens_written")
             manifest = TokensManifest(
                 name=name,
@@ -128,15 +138,16 @@ class TokenCache:
                 report=report,
                 files={},
             )
-            whole = self._commit(parts, manifest, watch)
+            names = (*DTYPES, *(f"{HELD_OUT}{name}" for name in DTYPES)) if evaluated.pieces else tuple(DTYPES)
+            whole = self._commit(parts, names, manifest, watch)
         finally:
             for path in (parts, staging_of(self._own / name)):
                 with suppress(OSError):  # it is not there, or it is deleted by whoever keeps the next, or starts next
                     remove_tree(path)
         reached("tokens_kept")
-        return Kept(whole, Tokens(self._own / name))
+        return Kept.at(self._own / name, whole)
 
-    def _commit(self, parts: Path, manifest: TokensManifest, watch: Watch) -> TokensManifest:
+    def _commit(self, parts: Path, names: Sequence[str], manifest: TokensManifest, watch: Watch) -> TokensManifest:
         whole = manifest
 
         def seal(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
@@ -150,7 +161,7 @@ class TokenCache:
 
             return to
 
-        contents = {name: moved(name) for name in DTYPES}
+        contents = {name: moved(name) for name in names}
         publish(self._own / manifest.name, contents, seal, watch, passed=lambda _: None)
         return whole
 
@@ -169,6 +180,7 @@ def cache_name(data_sha256: JobId, tokenizer_sha256: str, settings: JobSettings)
         "data": msgspec.to_builtins(data),
         "rows": settings.checks.rows,
         "sources": msgspec.to_builtins(settings.sources),
+        "evaluated": settings.evaluation.rows,
         "code": code_sha256(),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -24,6 +24,7 @@ from gpu.data.cache import Kept, TokenCache, cache_name
 from gpu.data.chunk import Chunks, Look, Looked, LookThrough
 from gpu.data.encode import Encoder
 from gpu.data.examine import Examination, FileFacts, Known
+from gpu.data.held_out import held_out
 from gpu.data.lines import source_of
 from gpu.data.problems import tolerated
 from gpu.data.replay import replayed
@@ -65,6 +66,8 @@ class PreparedJob:
     tokens: Tokens
     batches: Batches
     plan: Plan
+    validation: Tokens | None = None
+    """The rows that it is evaluated on; None: there are none."""
 
     def lines_of(self, rows: Sequence[int]) -> tuple[tuple[int, ...], dict[JobId, tuple[int, ...]]]:
         """The lines of its file that these rows are of; and those of earlier files, from which some were mixed in."""
@@ -102,7 +105,7 @@ def prepare(
     check_bytes(path, job, count)
     kept = encoded(path, job, settings, how, name=name, look=look, watch=watch)
     batches = planned(kept, settings)
-    return PreparedJob(job, settings, kept.tokens, batches, _plan(kept, batches))
+    return PreparedJob(job, settings, kept.tokens, batches, _plan(kept, batches), kept.held_out)
 
 
 def encoded(
@@ -123,7 +126,7 @@ def encoded(
     if (kept := how.cache.find(key, watch)) is not None:
         return kept
 
-    def fill(writer: TokenWriter) -> Report:
+    def fill(learned: TokenWriter, evaluated: TokenWriter) -> Report:
         reports = how.home / "reports"
         validation = record.kept_validation(how.home, settings.sources.validation_sha256)
         known = Known(
@@ -135,11 +138,14 @@ def encoded(
         with _recorded(reports, job, how) as recorder:
             put_aside = recorder.put_aside if recorder is not None else lambda _: None
             examination = Examination(settings, known, put_aside)
-            report = gone_through(path, file, settings, how, examination, writer, look)
+            report = gone_through(path, file, settings, how, examination, learned, look)
             if recorder is not None:
                 recorder.finish(report, examination.content)
         if report.refusal is not None:
             raise rejection(report.refusal)
+        encoder = Encoder(how.tokenizer, settings.data)
+        for looked in held_out(path, validation, settings, known.validation, encoder, lambda: look(examination.rows)):
+            evaluated.append(looked)
         return report
 
     return how.cache.make(key, job, how.tokenizer_sha256, fill, watch)

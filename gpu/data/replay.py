@@ -9,35 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from events.settings import JobSettings
 from events.values import JobId
 from gpu.data import quality, rows
+from gpu.data.choice import AT_ONCE, Choice, encoded, is_held_out
 from gpu.data.chunk import Looked
 from gpu.data.encode import Encoder
-from gpu.data.example import BadRow, Problem, Row
-from gpu.data.lines import line_of
+from gpu.data.example import BadRow, Problem
 from gpu.data.problems import tolerated
 from gpu.data.quality import Hashes
 from gpu.errors import DataChanged
-
-AT_ONCE = 256
-"""Rows encoded together."""
-
-
-class Choice(NamedTuple):
-    """A row that is to be learned once more."""
-
-    place: bytes
-    source: int
-    """Which of the earlier files; from 1."""
-    row: Row
 
 
 def replayed(
@@ -58,9 +42,9 @@ def replayed(
         return
     chosen = heapq.nsmallest(count, _candidates(data, job, settings, validation, look), key=lambda choice: choice.place)
     chosen.sort(key=lambda choice: (choice.source, choice.row.line))
-    for first in range(0, len(chosen), AT_ONCE):
+    for looked in encoded(chosen, encoder):
         look()
-        yield _encoded(chosen[first : first + AT_ONCE], encoder)
+        yield looked
 
 
 def _candidates(
@@ -72,7 +56,9 @@ def _candidates(
             for number, row in enumerate(rows.read(path, settings.data, tolerated(settings.checks.rows))):
                 if number % AT_ONCE == 0:
                     look()
-                if not isinstance(row, BadRow | Problem) and not _is_held_out(row, settings, validation):
+                if not isinstance(row, BadRow | Problem) and not is_held_out(
+                    quality.identity(row).content, settings, validation
+                ):
                     place = hashlib.blake2b(f"{job} {earlier} {number}".encode(), digest_size=16).digest()
                     yield Choice(place, source, row)
         except OSError as error:
@@ -80,26 +66,3 @@ def _candidates(
                 f"the earlier file {path}, whose rows are to be mixed in, cannot be read: {error.strerror}. Bring it "
                 "back, or set [data] replay = 0; then `keepstep resume`."
             ) from error
-
-
-def _is_held_out(row: Row, settings: JobSettings, validation: Hashes) -> bool:
-    content = quality.identity(row).content
-    if settings.data.holdout > 0 and quality.is_held_out(content, settings.data.holdout):
-        return True
-    return bool(quality.known_among(np.array([content], np.uint64), [validation])[0])
-
-
-def _encoded(chosen: Sequence[Choice], encoder: Encoder) -> Looked:
-    """Their pieces; a row that cannot be encoded any more gives none."""
-    lines, per_row, lengths, piece_lines, ids = array("q"), array("i"), array("i"), array("q"), array("i")
-    learned = bytearray()
-    for choice, encoding in zip(chosen, encoder.encode_many([choice.row for choice in chosen]), strict=True):
-        line = line_of(choice.source, choice.row.line)
-        lines.append(line)
-        per_row.append(len(encoding.pieces))
-        for piece in encoding.pieces:
-            ids.extend(piece.ids)
-            learned += bytes([0, *piece.learned[1:]])
-            lengths.append(len(piece.ids))
-            piece_lines.append(line)
-    return Looked.of_pieces(lines=lines, pieces=per_row, ids=ids, learned=learned, lengths=lengths, at=piece_lines)

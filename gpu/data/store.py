@@ -27,6 +27,9 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 """What each file is an array of. `ids` and `learned` have an entry for each token; `ends` one for each piece, behind a
 0: how many tokens there are up to its end; `lines` one for each piece: the line of the file that it is of."""
 
+HELD_OUT = "held-out."
+"""In front of the names of the same files, of the rows that a job is evaluated on. They have none if there are none."""
+
 BUFFER_BYTES = 1 << 20
 """Of each file: a chunk's tokens go to the disk in one or two calls."""
 
@@ -47,16 +50,16 @@ class Counter:
 class TokenWriter(Counter):
     """Writes what was encoded below a directory, in the order in which it comes. Holds a chunk at most."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefix: str = "") -> None:
         super().__init__()
-        self._directory = directory
+        self._directory, self._prefix = directory, prefix
         self._files: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> TokenWriter:
         """Raises StorageFailed, also if there is something of that name already."""
         for name in DTYPES:
-            with _storage(self._directory / name):
-                self._files[name] = (self._directory / name).open("xb", buffering=BUFFER_BYTES)
+            with self._storage(name) as path:
+                self._files[name] = path.open("xb", buffering=BUFFER_BYTES)
         self._put("ends.i64", np.zeros(1, "<i8").tobytes())
         return self
 
@@ -64,7 +67,7 @@ class TokenWriter(Counter):
         """Raises StorageFailed. Nothing is synced: that is for whoever commits it."""
         with ExitStack() as closing:  # all of them, whichever fails
             for name, file in self._files.items():
-                closing.enter_context(_storage(self._directory / name))
+                closing.enter_context(self._storage(name))
                 closing.callback(file.close)
 
     def append(self, looked: Looked) -> None:
@@ -80,27 +83,27 @@ class TokenWriter(Counter):
         super().append(looked)
 
     def _put(self, name: str, data: bytes) -> None:
-        with _storage(self._directory / name):
+        with self._storage(name):
             self._files[name].write(data)
 
-
-@contextmanager
-def _storage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(path, error) from error
+    @contextmanager
+    def _storage(self, name: str) -> Iterator[Path]:
+        path = self._directory / f"{self._prefix}{name}"
+        try:
+            yield path
+        except OSError as error:
+            raise StorageFailed(path, error) from error
 
 
 class Tokens:
     """The pieces in a store, numbered from 0: what the plan calls rows."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefix: str = "") -> None:
         """Raises OSError, ValueError if there is nothing in it."""
-        self.ids: npt.NDArray[np.int32] = _mapped(directory, "ids.i32")
-        self.learned: npt.NDArray[np.uint8] = _mapped(directory, "learned.u8")
-        self.lines: npt.NDArray[np.int64] = _mapped(directory, "lines.i64")
-        self._ends: npt.NDArray[np.int64] = _mapped(directory, "ends.i64")
+        self.ids: npt.NDArray[np.int32] = _mapped(directory, prefix, "ids.i32")
+        self.learned: npt.NDArray[np.uint8] = _mapped(directory, prefix, "learned.u8")
+        self.lines: npt.NDArray[np.int64] = _mapped(directory, prefix, "lines.i64")
+        self._ends: npt.NDArray[np.int64] = _mapped(directory, prefix, "ends.i64")
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -134,6 +137,6 @@ class Tokens:
         return list(range(first, end))
 
 
-def _mapped(directory: Path, name: str) -> npt.NDArray[Any]:
+def _mapped(directory: Path, prefix: str, name: str) -> npt.NDArray[Any]:
     # as a plain array: a slice of a `memmap` costs twice as much
-    return np.memmap(directory / name, DTYPES[name], mode="r").view(np.ndarray)
+    return np.memmap(directory / f"{prefix}{name}", DTYPES[name], mode="r").view(np.ndarray)

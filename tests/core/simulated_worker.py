@@ -60,6 +60,7 @@ class Training:
     awaited: str | None = None
     """The checkpoint that is written and not yet committed."""
     course: Course = field(default_factory=Course)
+    evaluated_to: int = -1
     stuck: bool = False
     """A step does not fit, and it waits for another course."""
 
@@ -147,6 +148,7 @@ class Worker:
             order.step,
             order.checkpoint,
             course=order.course,
+            evaluated_to=order.evaluated_to,
         )
         self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
@@ -165,6 +167,9 @@ class Worker:
     def _train(self, at: Training) -> bool:
         if at.awaited is not None or at.stuck:
             return False
+        if self._evaluation_is_due(at):
+            self.outbox.append(self._evaluated(at))
+            return True
         if at.step < at.order.until and not self._yield_asked():
             if at.step - at.saved_step >= at.settings.checkpoints.every_steps:
                 self._save(at, "steps")
@@ -176,6 +181,25 @@ class Worker:
             return True
         self.training = None
         return True
+
+    def _evaluation_is_due(self, at: Training) -> bool:
+        due = at.step in {0, at.order.until} or at.step % at.settings.evaluation.every_steps == 0
+        return at.order.evaluates and due and at.step > at.evaluated_to and not self._yield_asked()
+
+    def _evaluated(self, at: Training) -> worker.Evaluated:
+        at.evaluated_to = at.step
+        training_loss = bits(at.job, at.step, at.settings.training.seed)[0] if at.step else None
+        loss = self.world.validation.get(at.step, training_loss or 1.0)
+        return worker.Evaluated(
+            attempt=at.order.attempt,
+            global_step=at.global_step,
+            step=at.step,
+            rows=4,
+            tokens=40,
+            loss=loss,
+            training_loss=training_loss,
+            seconds=0.1,
+        )
 
     def _step(self, at: Training) -> worker.AnyFact:
         step, attempt = at.step + 1, at.order.attempt

@@ -28,6 +28,10 @@ SAVED = worker.CheckpointWritten(
     reason="steps",
 )
 
+EVALUATED = worker.Evaluated(
+    attempt=1, global_step=0, step=0, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=1.0
+)
+
 
 def beat(phase: worker.Phase, attempt: int = 1) -> worker.Heartbeat:
     """A sign of progress."""
@@ -82,6 +86,7 @@ def training(gap_s: float = 1.0, before: Watched | None = None) -> Watched:
         ("prepare", [1.0] * GAPS_WANTED, 0, 600.0),
         ("checkpoint", [1.0] * GAPS_WANTED, 0, 600.0),
         ("consolidate", [100.0] * GAPS_WANTED, 0, 1000.0),
+        ("evaluate", [1.0] * GAPS_WANTED, 0, 120.0),  # some rows are as alike as steps
         ("step", [1.0] * GAPS_WANTED, 1, 240.0),  # twice as long after each failure
         ("step", [1.0] * GAPS_WANTED, 3, 960.0),
         ("step", [1.0] * GAPS_WANTED, 4, 1800.0),  # up to the cap
@@ -108,6 +113,9 @@ def test_a_cap_below_the_floor_is_the_deadline() -> None:
         ((PREPARE, TRAIN), "load"),
         ((PREPARE, TRAIN, LOADED), "step"),
         ((PREPARE, TRAIN, LOADED, beat("step")), "step"),
+        ((PREPARE, TRAIN, LOADED, beat("evaluate")), "evaluate"),
+        ((PREPARE, TRAIN, LOADED, beat("evaluate"), EVALUATED), "step"),
+        ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), beat("evaluate")), "checkpoint"),
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint")), "checkpoint"),
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), beat("step"), step(2)), "checkpoint"),
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), SAVED), "step"),
@@ -153,6 +161,16 @@ def test_a_hung_step_is_late_as_soon_as_the_save_beside_it_is_done() -> None:
     """And one deadline later."""
     now = watched(beat("checkpoint"), 5.0, SAVED, 121.0, before=training())
     assert late(now, LIMITS, 0) is not None
+
+
+def test_an_evaluation_is_held_to_what_steps_take_until_it_is_known_itself() -> None:
+    """The first one that hangs is found out as soon as a step would be."""
+    now = watched(beat("evaluate"), 121.0, before=training())
+    assert late(now, LIMITS, 0) == Late("evaluate", 121.0, 120.0, 1.0)
+    beats = [each for _ in range(GAPS_WANTED) for each in (30.0, beat("evaluate"))]
+    now = watched(beat("evaluate"), *beats, 299.0, before=training())
+    assert late(now, LIMITS, 0) is None
+    assert late(watched(2.0, before=now), LIMITS, 0) == Late("evaluate", 301.0, 300.0, 30.0)
 
 
 def test_a_late_word_of_another_attempt_proves_nothing() -> None:

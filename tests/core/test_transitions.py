@@ -14,7 +14,7 @@ from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 from core.versions import Left
-from events import guard, kinds, places, versions, worker
+from events import evaluation, guard, kinds, places, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -56,6 +56,10 @@ def event(kind: str, state: State) -> AnyEvent:
         "divergence_detected": lambda: kinds.DivergenceDetected(
             **about, **at, **numbers, expected_loss=2.0, expected_grad_norm=2.0
         ),
+        "evaluation_done": lambda: evaluation.EvaluationDone(
+            **about, **at, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=0.1, concern=None
+        ),
+        "evaluation_given_up": lambda: evaluation.EvaluationGivenUp(**about, failure="hang", message="m"),
         "micro_batch_halved": lambda: guard.MicroBatchHalved(
             **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
         ),

@@ -24,8 +24,15 @@ from events import kinds, places, versions, worker
 from events.codec import decode, encode
 from events.guard import MicroBatchHalved
 from events.kinds import AnyEvent
-from events.settings import CheckpointSettings, JobSettings, ModelSettings, TrainingSettings
-from events.values import Failure
+from events.settings import (
+    CheckpointSettings,
+    DataSettings,
+    EvaluationSettings,
+    JobSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+from events.values import Failure, Number
 from tests.core.simulated_worker import Worker
 
 START = 1_800_000_000.0
@@ -35,12 +42,16 @@ ROOMY = 2**40
 """A disk with more room than anybody wants."""
 
 
-def settings(*, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2) -> JobSettings:
-    """The settings of a small job."""
+def settings(
+    *, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2, held_out: bool = False
+) -> JobSettings:
+    """The settings of a small job; `held_out`: there are rows that it is evaluated on, behind every second step."""
     return JobSettings(
         model=ModelSettings(path=model),
         training=TrainingSettings(seed=seed),
         checkpoints=CheckpointSettings(every_steps=every_steps, keep=keep),
+        data=DataSettings(holdout=0.1 if held_out else 0.0),
+        evaluation=EvaluationSettings(every_steps=2),
     )
 
 
@@ -64,6 +75,8 @@ class World:
         """For (job, step): how many sequences fit into memory at once, of the four that a micro-batch has."""
         self.poisoned: set[tuple[str, int]] = set()
         """(job, step) whose numbers run away."""
+        self.validation: dict[int, Number] = {}
+        """By step: the loss on held-out rows, where it is not that of training."""
         self.worker: Worker | None = None
         self.facts: list[worker.AnyFact] = []
         """Everything that workers ever said, heard or not."""
@@ -165,6 +178,8 @@ class World:
                         checkpoint=effect.checkpoint,
                         carry_optimizer=effect.carry_optimizer,
                         course=effect.course,
+                        evaluates=effect.evaluates,
+                        evaluated_to=effect.evaluated_to,
                     )
                 )
             case effects.BeginConsolidation():

@@ -18,6 +18,7 @@ from core.state import State
 from events.settings import (
     CheckpointSettings,
     DataSettings,
+    EvaluationSettings,
     JobSettings,
     LoraSettings,
     MethodSettings,
@@ -32,11 +33,12 @@ KEEPSTEP = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 
 
 def settings(model: Path, *, method: MethodSettings | None = None, precision: str = "bf16") -> JobSettings:
-    """Dropout, accumulation, two epochs, carried moments, a schedule: whatever a resume could get wrong."""
+    """Dropout, accumulation, two epochs, carried moments, a schedule, evaluations: all that a resume may get wrong."""
     return JobSettings(
         model=ModelSettings(path=str(model)),
         method=method or LoraSettings(r=4, alpha=8.0, dropout=0.1),
-        data=DataSettings(max_length=64),
+        data=DataSettings(max_length=64, validation="held-out.jsonl"),
+        evaluation=EvaluationSettings(every_steps=5, rows=5),
         training=TrainingSettings(
             batch_size=2,
             gradient_accumulation=2,
@@ -52,12 +54,13 @@ def settings(model: Path, *, method: MethodSettings | None = None, precision: st
 
 
 def make_home(root: Path, *, method: MethodSettings | None = None, precision: str = "bf16") -> Home:
-    """A home with two files in its inbox, nothing learned yet."""
+    """A home with two files in its inbox, nothing learned yet, and a validation set beside them."""
     model = root.parent / "tiny-model"
     if not model.exists():
         make_tiny_model(model)
     config = Config(job=settings(model, method=method, precision=precision))
     home = create_home(root, model=str(model), config=config)
+    _write_rows(home.root / "held-out.jsonl", 200, 8)
     _write_rows(home.inbox / "first.jsonl", 0, 22)
     _write_rows(home.inbox / "second.jsonl", 100, 18)
     return home

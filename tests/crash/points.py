@@ -218,6 +218,7 @@ ELSEWHERE: Mapping[str, str] = {
     "storage_recovered": "the same",
     "micro_batch_halved": "memory runs out within a step: tests/drills/test_memory_and_loss.py",
     "batch_set_aside": "a loss runs away: the same",
+    "evaluation_given_up": "the worker hangs or fails in an evaluation: tests/drills/test_evaluation.py",
     "memory_low": "others take the memory: tests/drills/test_room_and_config.py",
     "memory_recovered": "the same",
     "config_changed": "a person edits the config: the same",

@@ -77,8 +77,8 @@ class Drill:
 
     # -- what is done to it -----------------------------------------------------------------------------------------
 
-    def start(self, trouble: str = "never:1:hang", pace_s: float = 0.0) -> None:
-        """The daemon; `trouble` comes over its worker."""
+    def start(self, trouble: str = "never:1:hang", pace_s: float = 0.0, **environment: str) -> None:
+        """The daemon; `trouble` comes over its worker, or what the environment says."""
         self.process = start_process(
             self.home,
             [sys.executable, "-P", "-m", "tests.drills.daemon", str(self.home.root)],
@@ -87,6 +87,7 @@ class Drill:
             KEEPSTEP_DRILL_PACE=str(pace_s),
             KEEPSTEP_DRILL_CLOCK=str(self.clock),
             KEEPSTEP_DRILL_WORKER=self._worker,
+            **environment,
         )
 
     def command(self, *words: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import changes, guard, kinds, memory, places, upkeep, versions, worker
+from events import changes, evaluation, guard, kinds, memory, places, upkeep, versions, worker
 from events.course import Course, Split
 from events.kinds import AnyEvent
 from events.settings import (
@@ -114,6 +114,31 @@ EVENTS: tuple[AnyEvent, ...] = (
         expected_loss=1.0000000000000002,
         expected_grad_norm=2.5,
     ),
+    evaluation.EvaluationDone(
+        job=JOB,
+        attempt=3,
+        global_step=12,
+        step=6,
+        rows=128,
+        tokens=4096,
+        loss=2.25,
+        training_loss=1.5,
+        seconds=0.75,
+        concern="wide_gap",
+    ),
+    evaluation.EvaluationDone(
+        job=JOB,
+        attempt=3,
+        global_step=6,
+        step=0,
+        rows=128,
+        tokens=4096,
+        loss="NaN",
+        training_loss=None,
+        seconds=0.75,
+        concern="not_finite",
+    ),
+    evaluation.EvaluationGivenUp(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
     guard.MicroBatchHalved(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
     guard.BatchSetAside(
         job=JOB,
@@ -245,6 +270,9 @@ FACTS: tuple[worker.AnyFact, ...] = (
         manifest_sha256="12" * 32,
         reason="end",
     ),
+    worker.Evaluated(
+        attempt=3, global_step=12, step=6, rows=128, tokens=4096, loss=2.25, training_loss=1.5, seconds=0.75
+    ),
     worker.OutOfMemory(attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"),
     worker.BatchSuspect(
         attempt=3,
@@ -269,6 +297,16 @@ FACTS: tuple[worker.AnyFact, ...] = (
 ORDERS: tuple[worker.AnyOrder, ...] = (
     worker.Prepare(attempt=3, job=JOB, settings=FULL),
     worker.Train(attempt=3, global_step=10, step=4, until=12, base="v001", checkpoint=PARENT, carry_optimizer=True),
+    worker.Train(
+        attempt=3,
+        global_step=10,
+        step=4,
+        until=12,
+        checkpoint=PARENT,
+        carry_optimizer=True,
+        evaluates=True,
+        evaluated_to=4,
+    ),
     worker.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), set_aside=(2, 5))),
     worker.Consolidate(
         attempt=4,

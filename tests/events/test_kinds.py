@@ -8,7 +8,7 @@ import re
 import pytest
 
 from core import evolve
-from events import changes, guard, kinds, memory, places, upkeep, versions
+from events import changes, evaluation, guard, kinds, memory, places, upkeep, versions
 from events.codec import current_version, kind_of
 from events.event import Event
 from events.kinds import EVENT_TYPES
@@ -17,7 +17,7 @@ from tests.events.examples import EVENTS
 
 def test_every_event_class_is_part_of_anyevent() -> None:
     """A class that is not could be written and never read."""
-    modules = (changes, guard, kinds, memory, places, upkeep, versions)
+    modules = (changes, evaluation, guard, kinds, memory, places, upkeep, versions)
     there = [value for module in modules for value in vars(module).values()]
     classes = {value for value in there if inspect.isclass(value) and issubclass(value, Event)}
     assert classes - {Event} == set(EVENT_TYPES)
@@ -27,7 +27,7 @@ def test_tags_are_pinned_and_unique() -> None:
     """A tag is the class name in small letters, written out, so that renaming a class changes nothing on disk."""
     tags = [kind_of(kind) for kind in EVENT_TYPES]
     assert len(set(tags)) == len(tags)
-    source = "".join(map(inspect.getsource, (changes, guard, kinds, memory, places, upkeep, versions)))
+    source = "".join(map(inspect.getsource, (changes, evaluation, guard, kinds, memory, places, upkeep, versions)))
     for kind in EVENT_TYPES:
         assert kind_of(kind) == re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
         assert f'tag="{kind_of(kind)}"' in source

@@ -153,6 +153,8 @@ class Home:
         checkpoint: str | None = None,
         carry: bool = True,
         course: Course = Course(),  # noqa: B008
+        evaluates: bool = False,
+        evaluated_to: int = -1,
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
@@ -169,6 +171,8 @@ class Home:
                 checkpoint=checkpoint,
                 carry_optimizer=carry,
                 course=course,
+                evaluates=evaluates,
+                evaluated_to=evaluated_to,
             )
         )
         return str(self.desk.of(CheckpointWritten)[-1].checkpoint)

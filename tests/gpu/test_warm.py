@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from events.settings import LoraSettings
+from events.settings import DataSettings, LoraSettings
 from events.worker import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from gpu.crashpoints import WORKER
 from gpu.errors import CheckpointForeign, YieldAsked
@@ -130,9 +130,10 @@ def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_tabl
 ) -> None:
     """In a job that is asked to yield; what answers the order to yield is `worker.serve`."""
     seen: list[str] = []
-    for module in ("commit", "data.cache", "data.chunk", "data.prepare", "saver", "train", "warm"):
+    for module in ("commit", "data.cache", "data.chunk", "data.prepare", "evaluate", "saver", "train", "warm"):
         monkeypatch.setattr(f"gpu.{module}.reached", seen.append)
-    home.learn(home.cold(yield_after=2), home.add(FIRST), settings(LORA))
+    held_out = settings(LORA, data=DataSettings(holdout=0.3))
+    home.learn(home.cold(yield_after=2), home.add(FIRST), held_out, evaluates=True)
     assert seen.count("row_prepared") == 10
     assert seen.count("step") == 2
     first, table = list(dict.fromkeys(seen)), list(WORKER)

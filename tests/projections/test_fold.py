@@ -6,6 +6,7 @@ import pytest
 
 from core import commands
 from core.errors import IllegalEvent
+from core.state import State
 from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent
@@ -65,7 +66,7 @@ def test_what_goes_wrong_is_said_in_words(event: AnyEvent, words: str) -> None:
     """And what people asked for is no trouble."""
     from projections.fold import _trouble
 
-    assert (_trouble(event) or "") == words
+    assert (_trouble(event, State()) or "") == words
 
 
 def test_only_the_last_troubles_are_kept() -> None:

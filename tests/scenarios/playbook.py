@@ -137,7 +137,7 @@ def _value(field: str, value: Any) -> str:
             return f"({value.steps_total} steps)"
         case str() if field in {"job", "before"}:
             return f"#{int(value, 16)}"
-        case float() if field in {"loss", "expected_loss"}:
+        case float() if field in {"loss", "expected_loss", "training_loss"}:
             return f"{value:.6f}"
         case float():
             return f"start+{value - START:g}s"

@@ -13,6 +13,7 @@ import pytest
 
 from core import commands
 from events import kinds, versions, worker
+from events.evaluation import EvaluationDone
 from events.guard import BatchSetAside, MicroBatchHalved
 from tests.core.simulated_worker import plan
 from tests.core.world import job_id, settings
@@ -92,6 +93,32 @@ def a_step_does_not_fit_into_memory(book: Playbook) -> None:
     book.run_until(kinds.StepReached, 5)
     book.note("kill -9, daemon and worker")
     book.start()
+    book.run()
+
+
+@story
+def a_validation_loss_rises(book: Playbook) -> None:
+    """It is told, and nothing else; killed, the next attempt does not say again what it finds again."""
+    book.validation = {2: 0.9, 4: 1.4, 6: "NaN"}
+    book.config = settings(held_out=True)
+    book.start()
+    book.add(6)
+    book.run_until(EvaluationDone, 3)
+    book.note("kill -9, daemon and worker")
+    book.start()
+    book.run()
+
+
+@story
+def a_worker_hangs_in_an_evaluation(book: Playbook) -> None:
+    """The next attempt goes on without; nothing else depends on it."""
+    book.config = settings(held_out=True)
+    book.start()
+    book.add(4)
+    book.run_until(EvaluationDone, 2)
+    book.execute(
+        commands.LoseWorker(attempt=1, failure="hang", message="no progress in an evaluation", evaluating=True)
+    )
     book.run()
 
 

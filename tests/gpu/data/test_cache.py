@@ -33,7 +33,7 @@ def settings(**data: Any) -> JobSettings:
 NAME = cache_name(JOB, TOKENIZER, settings())
 
 
-def fill(writer: TokenWriter) -> Report:
+def fill(writer: TokenWriter, _: TokenWriter) -> Report:
     writer.append(chunk((1, [5, 6, 7], [0, 0, 1]), (2, [8, 9], [0, 1])))
     return report(trained_tokens=2)
 
@@ -125,8 +125,8 @@ def test_what_others_keep_is_found_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
-    def refuse(writer: TokenWriter) -> Report:
-        fill(writer)
+    def refuse(writer: TokenWriter, held_out: TokenWriter) -> Report:
+        fill(writer, held_out)
         raise RowRejected("bad", 3, "says")
 
     with pytest.raises(RowRejected):

@@ -1,0 +1,21 @@
+"""What training makes smaller, and evaluation measures."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from events.settings import JobSettings
+from gpu.collate import collate
+from gpu.data.batches import MicroBatch
+from gpu.data.store import Tokens
+from gpu.model import TrainedModel
+
+
+def summed_loss(trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings) -> torch.Tensor:
+    """The sum of the cross-entropies of the tokens of a micro-batch that are to be predicted, nats; one number."""
+    inputs = collate(tokens, micro_batch, trained.device, packing=settings.data.packing)
+    bf16 = settings.training.precision == "bf16"
+    with torch.autocast(trained.device.type, torch.bfloat16, enabled=bf16):
+        logits = trained.logits(inputs)
+    return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")

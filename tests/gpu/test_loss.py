@@ -1,0 +1,33 @@
+"""The loss of a micro-batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gpu.loss import summed_loss
+from tests.fakes.tiny_model import make_rows
+from tests.gpu.helpers import Home, settings
+from tests.gpu.test_evaluate import standing
+
+
+def test_it_is_the_sum_over_rows_and_has_a_gradient(home: Home) -> None:
+    """However many stand together; padding counts nothing."""
+    how = settings()
+    trained, tokens = standing(home, how, make_rows(6))
+    trained.model.eval()
+    together = summed_loss(trained, tokens, ((0,), (1,), (2,)), how)
+    alone = [float(summed_loss(trained, tokens, ((row,),), how).detach()) for row in range(3)]
+    assert together.requires_grad
+    assert float(together.detach()) == pytest.approx(sum(alone), rel=1e-5)
+
+
+def test_it_runs_in_the_precision_of_the_settings_and_is_float32(home: Home) -> None:
+    """bf16 rounds; the sum does not."""
+    how = settings(precision="bf16")
+    trained, tokens = standing(home, how, make_rows(6))
+    trained.model.eval()
+    rounded, whole = (summed_loss(trained, tokens, ((0,), (1,)), each) for each in (how, settings()))
+    assert rounded.dtype == torch.float32
+    assert rounded != whole
+    assert float(rounded.detach()) == pytest.approx(float(whole.detach()), rel=0.02)
