@@ -29,6 +29,9 @@ MEETS_S = 30.0
 NOTICED_S = 100.0
 """The longest deadline, twice as long after a failure, the stacks, the kill."""
 
+EVALUATED_STEPS = 5
+"""How many lie between two evaluations, in the homes of `tests/crash`."""
+
 FAR_STEPS = 4
 """A fault of `gpu/faults.py` is for a step that far ahead: it must be known before the step is begun."""
 
@@ -58,7 +61,7 @@ class Fault(NamedTuple):
 
 # -- through the worker's own hands ----------------------------------------------------------------------------------
 
-POINTS = ("prepare_asked", "loading", "loaded", "step", "step", "step", "file_written", "before_manifest",
+POINTS = ("prepare_asked", "loading", "loaded", "evaluated_rows", "step", "step", "step", "file_written", "before_manifest",
           "staging_fsynced", "renamed", "before_report")  # fmt: skip
 """Where a worker dies; most of a file's life are steps."""
 
@@ -78,6 +81,17 @@ def _at_a_step(fault: str) -> Callable[[SoakLife], bool]:
 
     def begin(life: SoakLife) -> bool:
         life.order("step", f"fault:{fault}:{life.at_step() + FAR_STEPS}")
+        return _met(life)
+
+    return begin
+
+
+def _in_an_evaluation(fault: str) -> Callable[[SoakLife], bool]:
+    """The same in the next evaluation, whichever step it is behind."""
+
+    def begin(life: SoakLife) -> bool:
+        at = life.at_step()
+        life.order("step", "fault:" + ",".join(f"{fault}:{step}" for step in range(at + 1, at + 2 * EVALUATED_STEPS)))
         return _met(life)
 
     return begin
@@ -231,6 +245,7 @@ STUCK: Mapping[str, tuple[str, str]] = {
     "worker stuck in a step, in native code": ("step", "native"),
     "worker stuck in a save": ("staging_fsynced", "hang"),
     "worker stuck in loading": ("loading", "hang"),
+    "worker stuck in an evaluation": ("evaluated_rows", "hang"),
 }
 """Point and trouble."""
 
@@ -240,6 +255,12 @@ SHORT_OF_MEMORY: Mapping[str, tuple[str, frozenset[Failure]]] = {
     "out of memory within the optimizer": ("update", frozenset({"out_of_memory"})),
 }
 """The fault of `gpu/faults.py`, and what an attempt fails of for it."""
+
+EVALUATIONS: Mapping[str, str] = {
+    "out of memory in an evaluation": "evaluation",
+    "validation loss that is no number": "nan_evaluation",
+}
+"""What changes nothing of what is learned."""
 
 NUMBERS: Mapping[str, tuple[str, float]] = {
     "loss that is no number": ("nan", 0.7),
@@ -265,6 +286,7 @@ IN_THE_WORKER = (
     Fault("disk full in a save", 1.0, "worker", _at(["file_written"], "full"), [kinds.StorageFreed], FULL),
     *(Fault(name, 1.0, "nothing", _at_a_step(what), [MicroBatchHalved], causes, marks=True)
       for name, (what, causes) in SHORT_OF_MEMORY.items()),
+    *(Fault(name, 0.5, "nothing", _in_an_evaluation(what), ()) for name, what in EVALUATIONS.items()),
     *(Fault(name, weight, "nothing", _at_a_step(what), [BatchSetAside, kinds.JobFailed], LOSS, marks=True)
       for name, (what, weight) in NUMBERS.items()),
 )  # fmt: skip
