@@ -120,8 +120,8 @@ class Course:
     def _let_it_live(self) -> None:
         """Before a worker dies once more: some steps are committed, if too many died already."""
         life = self.life
-        if life.deaths_in_a_row() >= DEATHS_IN_A_ROW_MAX:
-            assert life.wait(lambda: life.deaths_in_a_row() == 0, SETTLED_S), log_of(life.home)
+        if life.now.deaths >= DEATHS_IN_A_ROW_MAX:
+            assert life.wait(lambda: life.now.deaths == 0, SETTLED_S), log_of(life.home)
 
     # -- times of rest ----------------------------------------------------------------------------------------------
 
@@ -137,8 +137,8 @@ class Course:
         life = self.life
         life.feeding = False
         life.clock.unlink(missing_ok=True)
-        assert life.wait(lambda: life.left() == 0 and not life.wants_a_version(), SETTLED_S), log_of(life.home)
-        assert life.wait(lambda: not life.given_up() and not life.is_held(), SETTLED_S), log_of(life.home)
+        assert life.wait(lambda: life.left() == 0 and not life.now.wants_a_version, SETTLED_S), log_of(life.home)
+        assert life.wait(lambda: not life.now.given_up and not life.now.is_held, SETTLED_S), log_of(life.home)
         life.leave()
         life.to_the_end()
 
@@ -157,7 +157,7 @@ class Course:
         life = self.life
         print(
             f"{self.passed_s / 60:.0f} min: {self.times.total()} faults ({self.missed.total()} missed), "
-            f"{life.count(kinds.JobTrained)} files, {life.at_step()} steps, {life.restarts} daemons started again, "
+            f"{life.count(kinds.JobTrained)} files, {life.now.step} steps, {life.restarts} daemons started again, "
             f"{life.count(versions.VersionPublished)} versions",
             flush=True,
         )

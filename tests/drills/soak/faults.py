@@ -61,8 +61,8 @@ class Fault(NamedTuple):
 
 # -- through the worker's own hands ----------------------------------------------------------------------------------
 
-POINTS = ("prepare_asked", "loading", "loaded", "evaluated_rows", "step", "step", "step", "file_written", "before_manifest",
-          "staging_fsynced", "renamed", "before_report")  # fmt: skip
+POINTS = ("prepare_asked", "loading", "loaded", "evaluated_rows", "step", "step", "step", "file_written",
+          "before_manifest", "staging_fsynced", "renamed", "before_report")  # fmt: skip
 """Where a worker dies; most of a file's life are steps."""
 
 
@@ -80,7 +80,7 @@ def _at_a_step(fault: str) -> Callable[[SoakLife], bool]:
     """The same with a fault of `gpu/faults.py`."""
 
     def begin(life: SoakLife) -> bool:
-        life.order("step", f"fault:{fault}:{life.at_step() + FAR_STEPS}")
+        life.order("step", f"fault:{fault}:{life.now.step + FAR_STEPS}")
         return _met(life)
 
     return begin
@@ -90,7 +90,7 @@ def _in_an_evaluation(fault: str) -> Callable[[SoakLife], bool]:
     """The same in the next evaluation, whichever step it is behind."""
 
     def begin(life: SoakLife) -> bool:
-        at = life.at_step()
+        at = life.now.step
         life.order("step", "fault:" + ",".join(f"{fault}:{step}" for step in range(at + 1, at + 2 * EVALUATED_STEPS)))
         return _met(life)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -41,13 +42,52 @@ ENDINGS = {0, -9, 130}
 """Of a daemon that was told to stop, was killed, or was told twice."""
 
 
-WISH = (versions.ConsolidationRequested, versions.VersionPublished, versions.ConsolidationDropped)
+class Now:
+    """What the events say of now: after an hour there are too many to be asked each time."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[type[Event]] = Counter()
+        self.done: set[str] = set()
+        """Jobs that were learned or skipped."""
+        self.given_up: dict[str, None] = {}
+        """Jobs that nobody has retried yet."""
+        self.is_held = False
+        """Whether the daemon waits for a person."""
+        self.wants_a_version = False
+        """Whether a consolidation is asked for and neither done nor dropped."""
+        self.deaths = 0
+        """Attempts that failed since the last commit."""
+        self.step = 0
+        """The global step that was reached last."""
+
+    def see(self, event: kinds.AnyEvent) -> None:
+        """One more."""
+        self.counts[type(event)] += 1
+        match event:
+            case kinds.StepReached():
+                self.step = event.global_step
+            case kinds.CheckpointCommitted():
+                self.deaths = 0
+            case kinds.AttemptFailed():
+                self.deaths += 1
+            case kinds.JobTrained() | kinds.JobSkipped():
+                self.done.add(event.job)
+                self.deaths = 0
+            case kinds.JobFailed():
+                self.given_up[event.job] = None
+            case kinds.JobRetried():
+                self.given_up.pop(event.job, None)
+            case kinds.DaemonHeld() | kinds.Resumed():
+                self.is_held = isinstance(event, kinds.DaemonHeld)
+            case versions.ConsolidationRequested() | versions.VersionPublished() | versions.ConsolidationDropped():
+                self.wants_a_version = isinstance(event, versions.ConsolidationRequested)
 
 
 class SoakLife(Life):
     """What happens to one home for an hour."""
 
     def __init__(self, home: Home, choose: Random) -> None:
+        self.now, self._noted = Now(), 0
         super().__init__(home, choose)
         self.never = (kinds.DivergenceDetected, kinds.CheckpointQuarantined)
         beside = home.root.parent
@@ -95,12 +135,13 @@ class SoakLife(Life):
                 code = self.ended()
                 assert code in ENDINGS, f"the daemon ended with {code}\n{log_of(self.home)}"
             self.start_disturbed()
+        self.look()
         if self.feeding:
             for _ in range(FILES_AHEAD - self.left()):
                 self.more()
-        if self.is_held() and self.home.config.read_text(encoding="utf-8") == self.config:
+        if self.now.is_held and self.home.config.read_text(encoding="utf-8") == self.config:
             self.resumed += self.command("resume") == 0
-        for job in self.given_up():
+        for job in list(self.now.given_up):
             self.retried += self.command("retry", job[:12]) == 0
         self.between()
 
@@ -192,49 +233,24 @@ class SoakLife(Life):
 
     # -- what became of it ------------------------------------------------------------------------------------------
 
+    def look(self) -> list[kinds.AnyEvent]:
+        """Every event so far; of those that are new it is noted what they say of now."""
+        events = super().look()
+        for event in events[self._noted :]:
+            self.now.see(event)
+        self._noted = len(events)
+        return events
+
     def seen(self, wanted: Sequence[type[Event]], since: int) -> kinds.AnyEvent | None:
         """The first event of these kinds behind so many."""
         return next((event for event in self.look()[since:] if isinstance(event, tuple(wanted))), None)
 
     def count(self, *wanted: type[Event]) -> int:
         """How many events of these kinds there are."""
-        return sum(isinstance(event, wanted) for event in self.look())
+        self.look()
+        return sum(self.now.counts[kind] for kind in wanted)
 
     def left(self) -> int:
         """How many files are still to be learned."""
-        done = {event.job for event in self.look() if isinstance(event, kinds.JobTrained | kinds.JobSkipped)}
-        return len(self.given.keys() - done)
-
-    def wants_a_version(self) -> bool:
-        """Whether a consolidation is asked for and neither done nor dropped."""
-        words = [event for event in self.look() if isinstance(event, WISH)]
-        return bool(words) and isinstance(words[-1], versions.ConsolidationRequested)
-
-    def is_held(self) -> bool:
-        """Whether the daemon waits for a person."""
-        words = [event for event in self.look() if isinstance(event, kinds.DaemonHeld | kinds.Resumed)]
-        return bool(words) and isinstance(words[-1], kinds.DaemonHeld)
-
-    def given_up(self) -> list[str]:
-        """Jobs that nobody has retried yet."""
-        failed: dict[str, None] = {}
-        for event in self.look():
-            if isinstance(event, kinds.JobFailed):
-                failed[event.job] = None
-            elif isinstance(event, kinds.JobRetried):
-                failed.pop(event.job, None)
-        return list(failed)
-
-    def deaths_in_a_row(self) -> int:
-        """Attempts that failed since the last commit."""
-        deaths = 0
-        for event in reversed(self.look()):
-            if isinstance(event, kinds.CheckpointCommitted | kinds.JobTrained):
-                break
-            deaths += isinstance(event, kinds.AttemptFailed)
-        return deaths
-
-    def at_step(self) -> int:
-        """The last global step that was reached."""
-        steps = (event.global_step for event in reversed(self.look()) if isinstance(event, kinds.StepReached))
-        return next(steps, 0)
+        self.look()
+        return len(self.given.keys() - self.now.done)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -31,6 +32,9 @@ from tests.drills.soak.life import SoakLife
 
 MARKS = (MicroBatchHalved, BatchSetAside, kinds.JobSkipRequested, kinds.JobSkipped, kinds.JobFailed)
 """What no home that is left alone would do."""
+
+PATIENCE_S = 600.0
+"""For one file, or one version, that nobody disturbs."""
 
 Say = Callable[[str], None]
 
@@ -100,15 +104,19 @@ def _calm(home: Home, events: Sequence[Event], deeds: Sequence[Deed], root: Path
         if isinstance(deed, versions.VersionPublished):
             assert life.command("consolidate") == 0, log_of(life.home)
             published += 1
-            assert life.until(life.happened(versions.VersionPublished, published), 600.0), log_of(life.home)
+            assert life.until(partial(_has, life, versions.VersionPublished, published), PATIENCE_S), log_of(life.home)
             continue
         life.learn_at(rates[deed.job])
         life.put(names[deed.job], home.data_file(deed.job).read_bytes(), "normal")
         trained += 1
-        assert life.until(life.happened(kinds.JobTrained, trained), 600.0), log_of(life.home)
+        assert life.until(partial(_has, life, kinds.JobTrained, trained), PATIENCE_S), log_of(life.home)
     assert life.command("stop") == 0
     assert life.ended() == 0, log_of(life.home)
     return life.home
+
+
+def _has(life: SoakLife, kind: type[Event], times: int) -> bool:
+    return life.count(kind) >= times
 
 
 def _weights(directory: Path) -> dict[str, str]:
@@ -121,6 +129,7 @@ def _weights(directory: Path) -> dict[str, str]:
 def same_as_journaled(home: Home, say: Say) -> Compared:
     """Run everything that went into the head once more, from each base on, as the journal has it."""
     state, steps, wrong = state_of(home), 0, list[str]()
+    told = committed_steps(home)
     ways = [(each.id, _of_version(home, each.id)) for each in state.versions]
     if state.head is not None:
         ways.append(("the head", home.checkpoints / state.head.id))
@@ -129,7 +138,6 @@ def same_as_journaled(home: Home, say: Say) -> Compared:
         begin = min(part.global_from for part in found.parts if part.base == found.parts[-1].base)
         end = found.parts[-1].global_to
         say(f"steps {begin + 1} to {end} again, for {name}")
-        told = committed_steps(home)
         with tempfile.TemporaryDirectory(prefix="keepstep-soak-") as scratch:
             ran = _again(home, list(stretches(found.parts, begin)), Path(scratch))
             for number, loss, norm in ran.bits:
