@@ -19,7 +19,7 @@ from events.codec import kind_of
 from events.event import Event
 from events.kinds import AnyEvent
 from tests.crash.homes import log_of
-from tests.drills.soak.faults import FAULTS, NOTICED_S, Costs, Fault
+from tests.drills.soak.faults import FAULTS, MEETS_S, NOTICED_S, Costs, Fault
 from tests.drills.soak.leaks import Watch
 from tests.drills.soak.life import SoakLife
 
@@ -105,7 +105,7 @@ class Course:
         self.times[fault.name] += 1
         if not fault.ends_with:
             return
-        if not life.wait(lambda: life.seen(fault.ends_with, since), NOTICED_S):
+        if not life.wait(lambda: life.seen(fault.ends_with, since), MEETS_S if fault.marks else NOTICED_S):
             if fault.marks:  # the file ended before that step, or the worker did
                 self.times[fault.name] -= 1
                 self.missed[fault.name] += 1
