@@ -13,7 +13,7 @@ from cli.journal import HomeOption, JsonOption
 if TYPE_CHECKING:
     from core.state import State
 
-app = typer.Typer(name="backup", no_args_is_help=True)
+app = typer.Typer(name="backup", help="Copy what was learned, and bring it back.", no_args_is_help=True)
 
 
 @app.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shlex
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,26 @@ def permissions(patient: Patient) -> Finding:
     if open_to_all is not None:
         return warned(f"anybody may write to {open_to_all}", f"chmod o-w {shlex.quote(str(open_to_all))}")
     return passed(f"all of it may be read and written by {_name(me)}")
+
+
+def hooks(patient: Patient) -> Finding:
+    """What the config wants run and sent can be."""
+    home, settings = patient.home, patient.config.hooks
+    names = [name for name in settings.__struct_fields__ if name.startswith("on_") and getattr(settings, name)]
+    for name in names:
+        program = shlex.split(getattr(settings, name))[0]
+        if shutil.which(home.root / program if "/" in program else program) is None:
+            return warned(
+                f"{name} cannot run: there is no program {program}", "mend [hooks], then `keepstep hooks test`"
+            )
+    if settings.notify and importlib.util.find_spec("apprise") is None:
+        return warned("notifications cannot be sent without apprise", "`pip install 'keepstep[notify]'`")
+    if settings.notify and home.config.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        mend = f"chmod 600 {shlex.quote(str(home.config))}"
+        return warned("others may read keepstep.toml, and the addresses of [hooks] notify have passwords in them", mend)
+    if not names and not settings.notify:
+        return passed("no hook is set")
+    return passed(f"{', '.join([*names, *(['notify'] if settings.notify else [])])}; `keepstep hooks test` tries them")
 
 
 def config(patient: Patient) -> Finding:

@@ -130,10 +130,12 @@ def status_file(patient: Patient) -> Finding:
     home = patient.home
     mend = "`keepstep doctor --fix`, or `keepstep journal replay`"
     shown = read_status(home.status, storage=home.storage)
+    last = last_position(home.journal, storage=home.storage)
+    if last.seq == 1 and not home.status.exists():
+        return passed("nothing has been done here yet: there is nothing to show")
     if shown is None:
         what = "is damaged: its seal is not that of its content" if home.status.exists() else "is missing"
         return warned(f"{home.relative(home.status)} {what}; it is only a view", mend)
-    last = last_position(home.journal, storage=home.storage)
     if (shown.seq, shown.crc) != (last.seq, last.crc) and not patient.alive:
         return warned(f"{home.relative(home.status)} shows record {shown.seq}, and the last is {last.seq}", mend)
     return passed(f"{home.relative(home.status)} shows record {shown.seq}")

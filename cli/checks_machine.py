@@ -15,6 +15,7 @@ from cli.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
 from cli.patient import Finding, Patient, Unknown, failed, passed, size, warned
 from cli.status_machine import HOT_C, gpu_line
 from core.policies import room_wanted
+from gpu.memory_limits import available_bytes
 from projections.machine import GpuView
 
 MEMORY_FULL = 85.0
@@ -58,8 +59,11 @@ def memory(patient: Patient) -> Finding:
 
     found = psutil.virtual_memory()
     said = f"{size(found.available)} of {size(found.total)} are available"
+    available = min(found.available, available_bytes())
+    if available < found.available:
+        said += f", {size(available)} within our control group"
     weights = _weights_bytes(patient)
-    if weights is not None and found.available < weights and not patient.alive:
+    if weights is not None and available < weights and not patient.alive:
         return failed(
             f"{said}, and the model alone has {size(weights)}", "end what else uses memory: `ps aux --sort=-rss`"
         )

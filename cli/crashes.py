@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from cli.home import Home
+from cli.identity import daemon_is_alive
+from cli.reading import read_only
 from cli.show_logs import printable
 from cli.terminal import local, print_json
 from projections.crashes import Crash, Crashes
@@ -22,6 +24,16 @@ def show_crashes(home: Home, *, all_of_them: bool, json: bool) -> None:
         print("nothing has gone wrong in this home" if all_of_them else "nothing has gone wrong")
     else:
         print("\n\n".join(lines_of(crash) for crash in crashes))
+    if not json and (gone := _gone(home)) is not None:
+        print(gone)
+
+
+def _gone(home: Home) -> str | None:
+    """What has gone wrong and is not journaled yet."""
+    daemon = read_only(home)[0].state.daemon
+    if daemon.status in {"off", "off_paused"} or daemon_is_alive(home):
+        return None
+    return f"the daemon (pid {daemon.pid}) ended without a word; the next `keepstep run` tells what that interrupted"
 
 
 def read_crashes(home: Home, number: int | None) -> list[Crash]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from cli.identity import Identity
 from cli.surroundings import Surroundings, Worker
+from cli.usual import Usual
 from core import deadlines
 from core.deadlines import Late, Limits
 from events import worker
@@ -15,11 +17,15 @@ stopped, or busy, and what the worker said meanwhile is still in the socket."""
 class Crew:
     """Orders go through here, each once: effects are asked for again and again."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
+    def __init__(self, surroundings: Surroundings, usual: Usual) -> None:
+        self._surroundings, self._usual = surroundings, usual
         self.worker: Worker | None = None
         self._watched = deadlines.Watched()
         self._looked_at = 0.0
+
+    def recall(self, me: Identity, journal: str) -> None:
+        """Begin with what an earlier daemon knew of the workers of this home."""
+        self._watched = self._usual.recall(me, journal)
 
     def give(self, order: worker.AnyOrder) -> None:
         """Give the order once, to the worker that is up, or to a new one."""
@@ -43,6 +49,7 @@ class Crew:
     def heard(self, fact: worker.AnyFact) -> None:
         """The worker said something."""
         self._watched = deadlines.heard(self._watched, fact)
+        self._usual.keep(self._watched)
 
     @property
     def is_evaluating(self) -> bool:
@@ -64,6 +71,7 @@ class Crew:
         if self.worker is not None:
             process, self.worker = self.worker, None
             process.end()
+            self._usual.keep(self._watched, at_once=True)
 
     def end_hung(self) -> str:
         """The same, but first it is to say where it stands; where that is to be found."""

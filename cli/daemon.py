@@ -34,6 +34,7 @@ from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
 from cli.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
+from cli.usual import Usual
 from cli.version import VERSION
 from cli.worker_process import log_failure
 from core import commands, effects
@@ -71,7 +72,7 @@ class Daemon:
         self._narrator = Narrator(self._print)
         self._lock = DaemonLock(home)
         self._surroundings = surroundings or Machine(home)
-        self._crew = Crew(self._surroundings)
+        self._crew = Crew(self._surroundings, Usual(home))
         self._inbox = Inbox(home)
         self._intake = Intake(home, self._inbox, self._write)
         self._room = Room(home, lambda: self._surroundings.measure(self._crew.worker))
@@ -125,6 +126,7 @@ class Daemon:
         """No special path: say that a daemon is here, finish what was half done, and go on with what is owed."""
         if not self._started:
             me = self._surroundings.identity()
+            self._crew.recall(me, self._ledger.journal.id)
             self._narrator.look(self._ledger.state)
             self._ledger.heartbeat_at = self._clock.now()
             self._execute(commands.StartDaemon(**asdict(me), keepstep=VERSION))

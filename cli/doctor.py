@@ -22,6 +22,7 @@ CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing),
     Check("permissions", checks_home.permissions),
     Check("config", checks_home.config),
+    Check("hooks", checks_home.hooks),
     Check("journal", checks_journal.journal),
     Check("clock", checks_journal.clock),
     Check("daemon", checks_journal.daemon),
@@ -74,13 +75,16 @@ def examine(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> b
 
 def looked_at(home: Home, *, fix: bool, deep: bool) -> Iterator[Line]:
     """Every check, one after the other."""
-    patient = Patient(home, deep=deep)
+    patient, failing = Patient(home, deep=deep), dict[str, str]()
     for check in CHECKS:
         finding, fixed = _look(check, patient), list[str]()
         if fix and check.fix is not None and finding.level != "pass":
             fixed, problem = _mended(check, patient)
             patient = Patient(home, deep=deep)  # what was read before may be otherwise now
             finding = problem or _look(check, patient)
+        if finding.level == "fail":
+            first = failing.setdefault(finding.says, check.name)
+            finding = finding if first == check.name else warned(f"not looked at: {first} fails", "mend that first")
         yield Line(check.name, finding, fixed)
 
 

@@ -103,6 +103,8 @@ def _where_to_look(teller: Teller, state: State) -> str:
         case OfACrash():
             return "`keepstep crashes --all` names them"
         case OfAStep():
+            if not state.global_step:
+                return "nothing is committed yet"
             return f"step {state.global_step} is committed; name one up to that"
         case OfACheckpoint():
             return "`keepstep checkpoints` names those that are there"

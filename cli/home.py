@@ -40,6 +40,7 @@ class Home:
         self.hooks = root / "status" / "hooks.json"
         self.backup_lock = root / "run" / "backup.lock"
         self.daemon_lock = root / "run" / "daemon.lock"
+        self.usual = root / "run" / "usual.json"
         self.stop_file = root / ".stop"
 
     def directories(self) -> list[Path]:

@@ -68,7 +68,9 @@ def run(task: Task) -> Outcome:
             start_new_session=True,  # it and its children are one group, which can be ended
         )
     except (OSError, ValueError) as error:
-        return Outcome(f"it could not be started: {error}", "", time.monotonic() - began)
+        missing = isinstance(error, FileNotFoundError) and error.filename == task.command[0]
+        why = f"there is no program {task.command[0]}" if missing else str(error)
+        return Outcome(f"it could not be started: {why}", "", time.monotonic() - began)
     assert process.stdin is not None  # both were asked for
     assert process.stdout is not None
     with contextlib.suppress(OSError):  # it need not listen

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from cli.gpus import GpuWatch
+from gpu.memory_limits import memory_of_groups
 from journal.storage import REAL, Storage
-from projections.machine import MachineView, MemoryView
+from projections.machine import GroupMemoryView, MachineView, MemoryView
 
 PROC = Path("/proc")
 
@@ -64,6 +65,11 @@ def measure_memory(mine: list[int]) -> MemoryView:
         worker_bytes=sum(map(own_bytes, mine)),
         swap_used_bytes=psutil.swap_memory().used,
         pressure=pressure_of(PRESSURE),
+        groups=tuple(
+            GroupMemoryView(name=each.name, total_bytes=each.total_bytes, available_bytes=each.available_bytes)
+            for each in memory_of_groups()
+            if each.total_bytes < found.total
+        ),
     )
 
 

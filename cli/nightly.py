@@ -45,6 +45,7 @@ def measure(ledger: Ledger, config: Config, room: Room, *, at_once: bool = False
         total_bytes=memory.total_bytes,
         available_bytes=memory.available_bytes,
         worker_bytes=memory.worker_bytes,
+        groups=tuple((each.total_bytes, each.available_bytes) for each in memory.groups),
         limits=config.memory,
     )
     if decide(ledger.state, command, machine.at):  # nearly never: the lock is for when there is something to say

@@ -11,7 +11,9 @@ from core.failures import EXPLANATIONS, Trouble
 from core.state import State
 from events import kinds, versions
 from events.evaluation import EvaluationDone
+from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
+from events.memory import MemoryLow, MemoryRecovered
 from events.settings import Occasion
 
 TITLES: dict[Occasion, str] = {
@@ -19,8 +21,11 @@ TITLES: dict[Occasion, str] = {
     "job_rejected": "a file cannot be learned from",
     "job_failed": "a job is given up",
     "attempt_failed": "an attempt failed",
+    "batch_set_aside": "a batch is left out",
+    "micro_batch_split": "a step did not fit into memory",
     "held": "waiting for you",
     "disk_low": "the disk is full, or nearly",
+    "memory_low": "waiting for memory",
     "diverged": "a step run again is not the same",
     "damaged": "a checkpoint is damaged",
     "recovered": "going on again",
@@ -108,6 +113,10 @@ _OF: dict[type, Occasion] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
     versions.ConsolidationAborted: "attempt_failed",
+    BatchSetAside: "batch_set_aside",
+    MicroBatchHalved: "micro_batch_split",
+    MemoryLow: "memory_low",
+    MemoryRecovered: "recovered",
     kinds.StorageLow: "disk_low",
     kinds.StorageExhausted: "disk_low",
     kinds.StorageFreed: "recovered",
@@ -130,6 +139,10 @@ def summary(  # each is a column of the record
         failure = "damaged"
     elif isinstance(event, EvaluationDone):
         failure = "validation"
+    elif isinstance(event, BatchSetAside):
+        failure = "loss"
+    elif isinstance(event, MicroBatchHalved):
+        failure = "out_of_memory"
     advice = getattr(event, "advice", None) or (EXPLANATIONS[failure].advice if failure else None)
     fields: dict[str, Any] = {
         "job": getattr(event, "job", None),

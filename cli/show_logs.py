@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -45,8 +46,11 @@ def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bo
         raise UserError(f"unknown level {wanted.level!r}", f"choose one of {', '.join(LEVELS)}")
     try:
         tail = Tail(home.logs)
-        for line in last_lines(home.logs, wanted, number):
+        shown = last_lines(home.logs, wanted, number)
+        for line in shown:
             _show(line, json=json)
+        if not shown and not follow and number:
+            print(_why_nothing(home.logs), file=sys.stderr)
         while follow:
             for line in tail.news():
                 if wanted.fits(line):
@@ -56,6 +60,12 @@ def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bo
         raise UserError(f"{home.logs} is not there", "the daemon makes it: `keepstep run`") from error
     except KeyboardInterrupt:
         return
+
+
+def _why_nothing(directory: Path) -> str:
+    if not last_lines(directory, Filter(), 1):
+        return "nothing was logged yet; the daemon does: `keepstep run`"
+    return "nothing that was logged is like that; `keepstep logs` without --level, --attempt and --source shows all"
 
 
 def last_lines(directory: Path, wanted: Filter, number: int) -> list[LogLine]:

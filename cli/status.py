@@ -24,7 +24,7 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
     home = find_home(home_option)
     view, alive = current(home)
     if json:
-        machine = machine_now(home)
+        machine = machine_now(home, alive=alive)
         print_json(
             {
                 **plain(view),
@@ -35,7 +35,7 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
             }
         )
     else:
-        print_report([*status_rows(view, alive=alive), *machine_rows(machine_now(home))])
+        print_report([*status_rows(view, alive=alive), *machine_rows(machine_now(home, alive=alive))])
 
 
 def watch_status(home_option: Path | None) -> None:
@@ -47,7 +47,7 @@ def watch_status(home_option: Path | None) -> None:
         try:
             while True:
                 view, alive = current(home)
-                rows = [*status_rows(view, alive=alive), *machine_rows(machine_now(home))]
+                rows = [*status_rows(view, alive=alive), *machine_rows(machine_now(home, alive=alive))]
                 live.update(report(rows), refresh=True)
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:

@@ -18,13 +18,14 @@ HOT_C = 90
 """Where cards begin to slow down by themselves."""
 
 
-def machine_now(home: Home) -> MachineView | None:
-    """As the daemon measured it last; measured here, without what takes a while, if that is too long ago.
+def machine_now(home: Home, *, alive: bool) -> MachineView | None:
+    """As the daemon measured it last; measured here, without what takes a while, if there is none, or that is too long
+    ago: what one that is gone saw (its worker, say) is not so any more.
 
     None where it cannot be measured: the status is shown all the same.
     """
     shown = read_machine(home.machine, storage=home.storage)
-    if shown is not None and abs(time.time() - shown.at) <= OLD_S:
+    if alive and shown is not None and abs(time.time() - shown.at) <= OLD_S:
         return shown
     from cli.machine import MachineWatch  # no daemon runs, or one has just begun
 
@@ -54,6 +55,10 @@ def machine_line(view: MachineView) -> str:
         f"{view.cores} cores" if view.cpu is None else f"CPU {view.cpu:.0%} of {view.cores} cores",
         f"memory {used / GB:.1f} of {memory.total_bytes / GB:.1f} GB ({used / max(1, memory.total_bytes):.0%}{worker})",
     ]
+    if memory.groups:
+        least = min(memory.groups, key=lambda group: group.available_bytes)
+        used = least.total_bytes - least.available_bytes
+        parts.append(f"{used / GB:.1f} of the {least.total_bytes / GB:.1f} GB that its control group allows")
     if memory.swap_used_bytes:
         parts.append(f"swap {memory.swap_used_bytes / GB:.1f} GB")
     if memory.pressure:

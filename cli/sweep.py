@@ -185,7 +185,7 @@ def discard(home: Home, directory: Path) -> int:
 
 
 def sweep_temporaries(home: Home) -> None:
-    """Remove views and reports that were not finished, and the sockets of workers that are gone.
+    """Remove views, reports and caches that were not finished, and the sockets of workers that are gone.
 
     Only for the daemon, before it starts a worker. A command that writes the status just now does so under the append
     lock, which whoever calls this must hold.
@@ -199,7 +199,8 @@ def sweep_temporaries(home: Home) -> None:
         if durable.is_temporary(name) and name.startswith((f".{home.journal.name}.", f".{home.config.name}.")):
             durable.remove_tree(home.root / name, storage=home.storage)
     for name in home.storage.names(home.run):
-        if name.startswith("worker-") and name.endswith(".sock"):
+        unfinished = durable.is_temporary(name) and name.startswith(f".{home.usual.name}.")
+        if unfinished or (name.startswith("worker-") and name.endswith(".sock")):
             home.storage.unlink(home.run / name)
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from events.kinds import AnyEvent
     from projections.lineage import Part
 
-app = typer.Typer(name="versions", no_args_is_help=True)
+app = typer.Typer(
+    name="versions", help="Look at the versions that were made, and go back to one.", no_args_is_help=True
+)
 
 ORIGIN = "origin"
 """How a person names what everything began with."""

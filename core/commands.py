@@ -237,6 +237,8 @@ class MeasureMemory(Command, frozen=True, kw_only=True):
     total_bytes: int
     available_bytes: int
     worker_bytes: int
+    groups: tuple[tuple[int, int], ...] = ()
+    """The same of the control groups that have a limit: that limit, and what is available below it."""
     limits: MemorySettings
 
 

@@ -92,6 +92,8 @@ class Watched(Struct, frozen=True, kw_only=True):
     saving_silence_s: float = 0.0
     settings: JobSettings | None = None
     """What the gaps were learned under."""
+    environment: dict[str, str] = {}
+    """The same, of device and libraries, as the worker found them. Empty: not known yet."""
     gaps: Map[tuple[float, ...]] = Map()
     """By phase, the newest last. Seconds."""
 
@@ -133,7 +135,7 @@ def failures_in_a_row(state: State) -> int:
 
 def anew(watched: Watched) -> Watched:
     """Another worker starts; what was learned holds for it, too."""
-    return Watched(settings=watched.settings, gaps=watched.gaps)
+    return Watched(settings=watched.settings, environment=watched.environment, gaps=watched.gaps)
 
 
 def is_up(watched: Watched) -> Watched:
@@ -174,7 +176,9 @@ def heard(watched: Watched, fact: worker.AnyFact) -> Watched:
             return replace(known, saving=False, saving_silence_s=0.0, silence_s=0.0)
         case worker.Heartbeat():
             return _progressed(watched, fact.phase)
-        case worker.Loaded() | worker.Step() | worker.Evaluated():
+        case worker.Loaded():
+            return _progressed(_found(watched, fact.environment), "step")
+        case worker.Step() | worker.Evaluated():
             return _progressed(watched, "step")
         case worker.Prepared():
             return _progressed(watched, "prepare")
@@ -191,7 +195,7 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
 
 
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
-    """The gaps that a phase is judged by. Rows that are evaluated pass through the model once, those of a step there and
+    """The gaps that a phase is judged by. Evaluated rows pass through the model once, those of a step there and
     back: as long as evaluations are not known by themselves, what is usual in a step will do."""
     gaps = watched.gaps.get(phase) or ()
     if phase == "evaluate" and len(gaps) < GAPS_WANTED:
@@ -201,6 +205,13 @@ def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
 
 def _begun(watched: Watched, attempt: int, phase: Phase) -> Watched:
     return replace(watched, attempt=attempt, phase=phase, silence_s=0.0, saving=False, saving_silence_s=0.0)
+
+
+def _found(watched: Watched, environment: dict[str, str]) -> Watched:
+    """A step on another device, or with other libraries, may take a hundred times as long."""
+    if watched.environment in ({}, environment):
+        return replace(watched, environment=environment)
+    return replace(watched, environment=environment, gaps=Map())
 
 
 def _progressed(watched: Watched, phase: Phase) -> Watched:

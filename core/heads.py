@@ -209,7 +209,8 @@ def _with_jobs_anew(state: State) -> State:
 def _restored(state: State, event: versions.CheckpointRestored) -> State:
     if state.fetch is None or state.head is None or state.head.id != event.checkpoint:
         raise illegal(event, state.daemon.status, f"{event.checkpoint} was not to be restored")
-    return replace(state, fetch=None)
+    quarantined = tuple(name for name in state.quarantined if name != event.checkpoint)
+    return replace(state, fetch=None, quarantined=quarantined)  # the copy under that name is good
 
 
 def _meaning(state: State) -> Meaning:

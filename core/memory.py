@@ -9,6 +9,10 @@ be begun again, for ever. So the question is what *others* use of that part whic
 With no worker that is "RAM above 85 %". It holds also after the worker has gone: what it had is remembered, so that
 work goes on only where it fits in again. And others that use less than the part which the limit leaves free anyway
 (15 %) are never waited for: that much of a system is always there, and waiting would wait for ever.
+
+The same is asked of each control group with a limit that the worker is in (a systemd unit, a container): its limit is
+the total there. Memory is short where it is short in one of these places; it is enough when it is enough in that one,
+and what the worker had fits into all others without making them short.
 """
 
 from __future__ import annotations
@@ -59,16 +63,18 @@ def is_short(measured: commands.MeasureMemory) -> bool:
     return others > may
 
 
-def is_enough(measured: commands.MeasureMemory, short: Short) -> bool:
-    """Whether what the worker had when memory was short would fit in again, with something to spare."""
+def is_enough(measured: commands.MeasureMemory, short: Short, share: float | None = None) -> bool:
+    """Whether what the worker had when memory was short would fit in again, with something to spare; or `share` of
+    what it leaves to others, if that is given."""
     limits = measured.limits
+    share = limits.resume_below if share is None else share
     others = used_by_others(
         total_bytes=measured.total_bytes,
         available_bytes=measured.available_bytes,
         worker_bytes=measured.worker_bytes,
     )
     wanted = max(short.worker_bytes, measured.worker_bytes)
-    return others <= left_to_others(limits.resume_below, limits, total_bytes=measured.total_bytes, worker_bytes=wanted)
+    return others <= left_to_others(share, limits, total_bytes=measured.total_bytes, worker_bytes=wanted)
 
 
 def ends_attempts(short: Short | None, now: float) -> bool:
@@ -76,20 +82,37 @@ def ends_attempts(short: Short | None, now: float) -> bool:
     return short is not None and not short.since <= now < short.since + short.grace_s
 
 
+def _places(measured: commands.MeasureMemory) -> Sequence[commands.MeasureMemory]:
+    """The machine, and each group, as if it were all there is."""
+    groups = [
+        replace(measured, total_bytes=total_bytes, available_bytes=available_bytes, groups=())
+        for total_bytes, available_bytes in measured.groups
+    ]
+    return [measured, *groups]
+
+
+def _enough_everywhere(measured: commands.MeasureMemory, short: Short) -> bool:
+    """A place that was not the reason need not become better than it is: it must only not become short."""
+    places = _places(measured)
+    reason = [place for place in places if place.total_bytes == short.total_bytes] or places
+    return all(is_enough(place, short, None if place in reason else measured.limits.hold_above) for place in places)
+
+
 def _measure(state: State, command: commands.MeasureMemory, now: float) -> Sequence[AnyEvent]:
     """Off, or better: go on. Short: hold, and say so once."""
     is_off = not command.limits.hold_above
     if state.short is not None:
-        if is_off or is_enough(command, state.short):
-            return [MemoryRecovered(available_bytes=command.available_bytes)]
+        if is_off or _enough_everywhere(command, state.short):
+            return [MemoryRecovered(available_bytes=min(place.available_bytes for place in _places(command)))]
         return []
-    if is_off or not is_short(command):
+    low = None if is_off else next((place for place in _places(command) if is_short(place)), None)
+    if low is None:
         return []
     return [
         MemoryLow(
-            total_bytes=command.total_bytes,
-            available_bytes=command.available_bytes,
-            worker_bytes=command.worker_bytes,
+            total_bytes=low.total_bytes,
+            available_bytes=low.available_bytes,
+            worker_bytes=low.worker_bytes,
             grace_s=command.limits.grace_s,
             at=now,
         )

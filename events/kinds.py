@@ -347,10 +347,7 @@ AnyEvent = (
     | StopRequested
     | FileEnqueued
     | FileDuplicate
-    | places.JobMoved
-    | places.JobHeld
-    | places.JobReleased
-    | places.JobRemoved
+    | places.AnyPlace
     | AttemptStarted
     | JobPrepared
     | JobRejected
@@ -377,20 +374,7 @@ AnyEvent = (
     | StorageLow
     | StorageRecovered
     | JournalRepaired
-    | versions.ConsolidationRequested
-    | versions.ConsolidationDropped
-    | versions.ConsolidationStarted
-    | versions.ConsolidationBackedUp
-    | versions.ConsolidationMerged
-    | versions.ConsolidationVerified
-    | versions.VersionPublished
-    | versions.ConsolidationFinished
-    | versions.ConsolidationAborted
-    | versions.HeadMoved
-    | versions.CheckpointRestored
-    | versions.VersionDeleted
-    | versions.BackupCreated
-    | versions.BackupDeleted
+    | versions.AnyOfVersions
     | OrphanEnded
     | WatchCostMeasured
     | memory.AnyOfMemory

@@ -40,3 +40,6 @@ class JobRemoved(Event, frozen=True, kw_only=True, tag="job_removed"):
     name: str
     keeps_data: bool
     """Weights hold what an earlier pass learned from the file: it stays in `data/`, and `rejected/` gets nothing."""
+
+
+AnyPlace = JobMoved | JobHeld | JobReleased | JobRemoved

@@ -100,8 +100,11 @@ Occasion = Literal[
     "job_rejected",
     "job_failed",
     "attempt_failed",
+    "batch_set_aside",
+    "micro_batch_split",
     "held",
     "disk_low",
+    "memory_low",
     "diverged",
     "damaged",
     "recovered",
@@ -270,8 +273,11 @@ class HookSettings(Section, frozen=True, kw_only=True):
     on_job_rejected: str = ""
     on_job_failed: str = ""
     on_attempt_failed: str = ""
+    on_batch_set_aside: str = ""
+    on_micro_batch_split: str = ""
     on_held: str = ""
     on_disk_low: str = ""
+    on_memory_low: str = ""
     on_diverged: str = ""
     on_damaged: str = ""
     on_recovered: str = ""

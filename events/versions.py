@@ -162,3 +162,21 @@ class BackupDeleted(Event, frozen=True, kw_only=True, tag="backup_deleted"):
     backup: BackupId
     size_bytes: int
     by: DeletedBy
+
+
+AnyOfVersions = (
+    ConsolidationRequested
+    | ConsolidationDropped
+    | ConsolidationStarted
+    | ConsolidationBackedUp
+    | ConsolidationMerged
+    | ConsolidationVerified
+    | VersionPublished
+    | ConsolidationFinished
+    | ConsolidationAborted
+    | HeadMoved
+    | CheckpointRestored
+    | VersionDeleted
+    | BackupCreated
+    | BackupDeleted
+)

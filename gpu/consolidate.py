@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from msgspec.structs import replace
 
 from events.worker import BackedUp, Consolidate, Merged, Verified, VersionWritten
@@ -24,6 +23,7 @@ from gpu.crashpoints import reached
 from gpu.desk import Desk, Pulse
 from gpu.errors import PreflightFailed, YieldAsked
 from gpu.manifest import MANIFEST, FileEntry, describe
+from gpu.memory_limits import available_bytes
 from gpu.ordinary import Sources, kept, of_checkpoint, ordinary, sealed_as
 from gpu.sealed import SEAL, card, version_directory
 
@@ -113,7 +113,7 @@ def _preflight(home: Path, sources: Sources, order: Consolidate) -> None:
             f"{_gb(free)} are free on the disk, and merging this model of {_gb(model_bytes)} wants {_gb(wanted)} "
             "(space_factor in [consolidation])"
         )
-    wanted, free = int(MEMORY_FACTOR * model_bytes) + MEMORY_MARGIN_BYTES, psutil.virtual_memory().available
+    wanted, free = int(MEMORY_FACTOR * model_bytes) + MEMORY_MARGIN_BYTES, available_bytes()
     if free < wanted:
         raise PreflightFailed(
             f"{_gb(free)} of memory are free, and merging this model of {_gb(model_bytes)} wants {_gb(wanted)}"

@@ -16,6 +16,16 @@ from journal.storage import REAL, Storage
 from projections.seal import read_sealed, sealed
 
 
+class GroupMemoryView(Struct, frozen=True, kw_only=True):
+    """A control group with a limit that the daemon is in (a systemd unit, a container), in bytes."""
+
+    name: str
+    total_bytes: int
+    """The limit."""
+    available_bytes: int
+    """Below it, without swapping."""
+
+
 class MemoryView(Struct, frozen=True, kw_only=True):
     """Of the machine, in bytes."""
 
@@ -27,6 +37,8 @@ class MemoryView(Struct, frozen=True, kw_only=True):
     swap_used_bytes: int = 0
     pressure: float | None = None
     """The share of the last ten seconds in which nothing at all went on for want of memory; None: not known."""
+    groups: tuple[GroupMemoryView, ...] = ()
+    """Only those that allow less than the machine has."""
 
 
 class GpuProcessView(Struct, frozen=True, kw_only=True):

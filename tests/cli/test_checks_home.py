@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -98,3 +99,37 @@ def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:
     assert checks_home.leftovers(Patient(home)).level == "pass"
     assert checks_home.remove_leftovers(Patient(home)) == []
     assert all(path.exists() for path in mine)
+
+
+def set_hooks(home: Home, **values: str) -> None:
+    lines = home.config.read_text(encoding="utf-8").splitlines()
+    for key, value in values.items():
+        lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in lines]
+    home.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_a_hook_without_its_program_is_told_before_it_is_needed(home: Home) -> None:
+    """By name, or by a path in the home; what is there passes."""
+    assert checks_home.hooks(Patient(home)).says == "no hook is set"
+    set_hooks(home, on_held='"no-such-program --x"')
+    found = checks_home.hooks(Patient(home))
+    assert (found.level, found.says) == ("warn", "on_held cannot run: there is no program no-such-program")
+    set_hooks(home, on_held='"./tell.sh"')
+    assert checks_home.hooks(Patient(home)).level == "warn"
+    (home.root / "tell.sh").write_text("#!/bin/sh\n", encoding="utf-8")
+    (home.root / "tell.sh").chmod(0o755)
+    assert checks_home.hooks(Patient(home)).level == "pass"
+
+
+def test_notifications_want_apprise_and_a_config_that_nobody_else_reads(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their addresses have passwords in them."""
+    set_hooks(home, notify='["json://user:password@nowhere"]')
+    home.config.chmod(0o644)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert checks_home.hooks(Patient(home)).mend == "`pip install 'keepstep[notify]'`"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert checks_home.hooks(Patient(home)).mend == f"chmod 600 {home.config}"
+    home.config.chmod(0o600)
+    assert checks_home.hooks(Patient(home)).level == "pass"

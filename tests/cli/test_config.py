@@ -59,6 +59,7 @@ def test_every_setting_is_written_with_a_word_of_explanation_or_none_is_needed()
         ({**MODEL, "checkpoints": {"every_steps": 0, "every_seconds": 0}}, "both 0", "at least one"),
         ({**MODEL, "checks": {"rows": {"same_role_twice": "no"}}}, "checks.rows", '"refuse", "warn" or "off"'),
         ({**MODEL, "checks": {"rows": {"broken_json": "off"}}}, "checks.rows has 'broken_json'", "same_role_twice"),
+        ({**MODEL, "evaluation": {"gap_alert": 0.1}}, "evaluation.gap_alert = 0.1 is below", "set it to gap_warn"),
         ({"model": 3}, "model must be a table", "[model]"),
     ],
 )

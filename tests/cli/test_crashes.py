@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import pytest
 from msgspec.structs import replace
 
-from cli.crashes import lines_of, logs_of
+from cli.crashes import lines_of, logs_of, show_crashes
+from cli.home import Home
+from cli.ledger import Ledger
+from core.commands import LeaveHome, StartDaemon
 from core.failures import EXPLANATIONS
 from projections.crashes import Crash
 
@@ -50,3 +56,17 @@ def test_a_hold_belongs_to_no_attempt() -> None:
 def test_nothing_in_a_name_or_a_message_reaches_the_terminal() -> None:
     """A file may be called anything."""
     assert "\x1b" not in lines_of(replace(CRASH, what="\x1b[2J", message="\x1b]0;x\x07"))
+
+
+def test_a_daemon_that_ended_without_a_word_is_told_before_the_next_one_journals_it(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two seconds after a kill, "nothing has gone wrong" would be half the truth."""
+    with closing(Ledger.open(home)) as ledger:
+        ledger.execute(StartDaemon(pid=7, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    show_crashes(home, all_of_them=False, json=False)
+    assert "the daemon (pid 7) ended without a word" in capsys.readouterr().out
+    with closing(Ledger.open(home)) as ledger:
+        ledger.execute(LeaveHome(reason="r"))
+    show_crashes(home, all_of_them=False, json=False)
+    assert capsys.readouterr().out == "nothing has gone wrong\n"

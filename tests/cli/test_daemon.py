@@ -25,6 +25,7 @@ from cli.ledger import Ledger
 from cli.orders import problem_of
 from cli.reading import read_only
 from cli.surroundings import Machine
+from cli.usual import Usual
 from core import commands
 from core.commands import AnyCommand
 from core.deadlines import Limits
@@ -192,7 +193,7 @@ def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> Non
 
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
-    crew, given = Crew(Machine(home)), list[object]()
+    crew, given = Crew(Machine(home), Usual(home)), list[object]()
     worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
     monkeypatch.setattr(crew, "worker", worker_process)
     train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
@@ -216,7 +217,7 @@ CONSOLIDATE: dict[str, Any] = {
 
 def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon was stopped, or busy; what the worker said meanwhile is still in the socket."""
-    crew = Crew(Machine(home))
+    crew = Crew(Machine(home), Usual(home))
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
     monkeypatch.setattr(crew, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
     crew.late(1000.0, limits, 0)

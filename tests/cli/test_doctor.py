@@ -145,7 +145,7 @@ def test_the_command_says_each_check_and_how_to_mend_it(learned: Home, narrow: C
     assert shown.exit_code == 0, shown.output
     assert "warn   leftovers" in shown.stdout
     assert "→ rm " in shown.stdout
-    assert "18 pass, 1 warn, 0 fail" in shown.stdout
+    assert "19 pass, 1 warn, 0 fail" in shown.stdout
     learned.stop_file.unlink()
     (learned.root / "model" / "config.json").unlink()
     shown = narrow.invoke(app, ["doctor", "--home", str(learned.root), "--json"])
@@ -174,3 +174,19 @@ def test_the_journal_is_only_read(learned: Home) -> None:
     assert line.finding.level == "warn"
     assert "nobody was told" in line.finding.says
     assert segment.read_bytes() == torn
+
+
+def test_a_new_home_has_nothing_to_mend(home: Home) -> None:
+    """Not even the view that nobody has written yet: what a new user sees first is no warning."""
+    assert levels(home, "warn") - {"model"} == set()
+    assert found(home)["status file"].finding.says == "nothing has been done here yet: there is nothing to show"
+
+
+def test_one_cause_is_told_once(learned: Home) -> None:
+    """A config that cannot be read fails as itself; what needs it says that it was not looked at."""
+    config = learned.config.read_text(encoding="utf-8")
+    learned.config.write_text(config.replace('on_held = ""', 'on_held = "sh -c \'open"'), encoding="utf-8")
+    lines = found(learned)
+    failing = [name for name, line in lines.items() if line.finding.level == "fail"]
+    assert failing == ["config"]
+    assert lines["disk"].finding.says == "not looked at: config fails"

@@ -124,3 +124,19 @@ def test_without_library_or_driver_there_is_no_card(monkeypatch: pytest.MonkeyPa
     fake.nvmlInit = lambda: None
     assert load_nvml() is fake
     assert process_name(2**22 + 1) == ""
+
+
+def test_the_real_library_without_a_card_is_the_same_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed on a machine that has no driver: no cards, no problem, nothing raised."""
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed: pip install 'keepstep[gpu]'")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        pass
+    else:
+        pytest.skip("there is a card in this machine")
+    assert load_nvml() is None
+    watch = GpuWatch()
+    for _ in range(3):
+        assert watch.look([]) == ((), None)
+        time.sleep(0.05)

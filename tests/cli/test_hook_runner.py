@@ -42,7 +42,7 @@ def test_a_command_that_is_not_there_is_an_outcome_too(tmp_path: Path) -> None:
     """Nothing is raised."""
     outcome = run(Task("x", ["/nowhere/at/all"], b"", {}, tmp_path, 1.0))
     assert outcome.problem is not None
-    assert "could not be started" in outcome.problem
+    assert outcome.problem == "it could not be started: there is no program /nowhere/at/all"
 
 
 def test_a_hook_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
+from cli.daemon import Daemon
 from cli.errors import UserError
 from cli.home import Home
 from cli.lineage import read_lineage
@@ -52,6 +54,41 @@ def test_it_names_what_the_weights_were_made_from(learned: Home) -> None:
     assert (part["name"], part["step_to"], part["plan"]["rows"], part["attempts"]) == ("a.jsonl", 2, 32, [1])
     assert told(learned, "1")["parts"][0]["global_to"] == 1
     assert told(learned, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
+
+
+@pytest.fixture
+def replayed(learned: Home) -> Home:
+    """The same, and behind it a file of 16 rows into which 8 of the first were mixed: steps 3 and 4."""
+    config = learned.config.read_text(encoding="utf-8")
+    assert "\nreplay = 0.0 " in config
+    learned.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")
+    (learned.inbox / "b.jsonl").write_bytes(make_rows(16, 500))
+    os.utime(learned.inbox / "b.jsonl", (1.0, 1.0))
+    assert Daemon(learned, until_idle=True, write=lambda _: None).run() == 0
+    return learned
+
+
+def mixed_in(earlier: str, job: str) -> set[int]:
+    """The lines of the first file that were mixed into the second, by the rule that `gpu/data/replay.py` states."""
+    places = {n + 1: hashlib.blake2b(f"{job} {earlier} {n}".encode(), digest_size=16).digest() for n in range(32)}
+    return set(sorted(places, key=places.__getitem__)[:8])
+
+
+def test_a_row_that_was_mixed_into_a_later_file_is_found_there_too(replayed: Home) -> None:
+    """By its place, and by its bytes; those that were not are found where they were learned, and only there."""
+    assert [part["plan"]["replayed_rows"] for part in told(replayed)["parts"]] == [0, 8]
+    assert "24 (8 earlier)" in lineage(replayed)[1]
+    again = mixed_in(*(part["job"] for part in told(replayed)["parts"]))
+    first, never = min(again), min(set(range(1, 33)) - again)
+    at = {n: told(replayed, "--contains", f"a.jsonl:{n}")["global_steps"] for n in (first, never)}
+    assert [len(steps) for steps in at.values()] == [2, 1]
+    assert {steps[0] for steps in at.values()} <= {1, 2}
+    assert {steps[1] for steps in at.values() if len(steps) == 2} <= {3, 4}
+    row = replayed.data_file(told(replayed)["parts"][0]["job"]).read_bytes().splitlines()[first - 1]
+    assert set(at[first]) <= set(told(replayed, "--contains", hashlib.sha256(row).hexdigest())["global_steps"])
+    assert told(replayed, "2", "--contains", f"a.jsonl:{first}")["global_steps"] == at[first][:1]
+    with pytest.raises(UserError, match="has no row on line 33"):
+        told(replayed, "--contains", "a.jsonl:33")
 
 
 def test_every_row_is_found_at_the_steps_that_learned_it(learned: Home) -> None:

@@ -21,6 +21,7 @@ from cli.home import Home
 from cli.logs import PARTS, Eavesdropper, LogFiles, log_files, logged
 from cli.show_logs import Filter, Tail, last_lines, readable, show_logs
 from events.settings import LogSettings
+from gpu import log_lines
 from gpu.log_lines import LogLine
 
 ROOT = Path(__file__).parents[2]
@@ -268,3 +269,15 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
     home.logs.rmdir() if home.logs.exists() else None
     with pytest.raises(UserError, match="is not there"):
         show_logs(home, Filter(), number=1, follow=False, json=False)
+
+
+def test_where_nothing_is_to_be_shown_it_says_why(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the output, so that a script gets nothing."""
+    show_logs(home, Filter(), number=9, follow=False, json=False)
+    assert capsys.readouterr() == ("", "nothing was logged yet; the daemon does: `keepstep run`\n")
+    line = LogLine(at="2026-11-22T03:00:00Z", level="info", source="daemon", message="m")
+    (home.logs / "2026-11-22.jsonl").write_bytes(log_lines.encode(line))
+    show_logs(home, Filter(source="nobody"), number=9, follow=False, json=True)
+    assert capsys.readouterr().err.startswith("nothing that was logged is like that")
+    show_logs(home, Filter(source="daemon"), number=9, follow=False, json=False)
+    assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ import pytest
 from cli.narrate import INDENT, Narrator
 from core.state import State
 from events import kinds, places
+from events.evaluation import EvaluationDone, EvaluationGivenUp
 from events.kinds import AnyEvent
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
@@ -46,6 +47,26 @@ def told(event: AnyEvent) -> str:
         (
             kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", again=True),
             "\\x1b[31ma.jsonl is in the queue, to be learned once more",
+        ),
+        (
+            EvaluationDone(
+                job=JOB,
+                attempt=3,
+                global_step=12,
+                step=6,
+                rows=8,
+                tokens=80,
+                loss=2.25,
+                training_loss=1.5,
+                seconds=0.1,
+                concern="wide_gap",
+            ),
+            "validation loss 2.2500 behind step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
+            "training loss: the file is being learned by heart",
+        ),
+        (
+            EvaluationGivenUp(job=JOB, attempt=3, failure="hang", message="m"),
+            "the worker failed in an evaluation (hang); the job goes on without",
         ),
         (places.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),
         (places.JobReleased(job=JOB), "abababababab waits for its turn again"),

@@ -7,13 +7,17 @@ from typing import get_args
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cli.occasions import TITLES, Occasions, summary
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds, versions
 from events.codec import kind_of
+from events.evaluation import EvaluationDone
+from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
+from events.memory import MemoryLow, MemoryRecovered
 from events.settings import HookSettings, Occasion
 from tests.events.examples import CHECKPOINT, EVENTS, JOB
 
@@ -21,6 +25,37 @@ PAGE = Path(__file__).parents[2] / "docs" / "when-it-fails.md"
 
 FAILED = kinds.AttemptFailed(job=JOB, attempt=3, failure="hang", message="no progress", retry_at=1.8e9)
 HELD = kinds.DaemonHeld(reason="no model", advice="mend [model]")
+
+
+LOW = MemoryLow(total_bytes=9, available_bytes=1, worker_bytes=0, grace_s=1.0, at=1.8e9)
+HALVED = MicroBatchHalved(job=JOB, attempt=1, global_step=3, step=3, parts=2, steps=64, message="no memory")
+ASIDE = BatchSetAside(
+    job=JOB,
+    attempt=1,
+    global_step=5,
+    step=5,
+    loss="NaN",
+    grad_norm="NaN",
+    suspicion="not_finite",
+    message="m",
+    lines=(7,),
+    earlier={},
+)
+
+RISES = EvaluationDone(
+    job=JOB,
+    attempt=1,
+    global_step=4,
+    step=4,
+    rows=8,
+    tokens=80,
+    loss=2.0,
+    training_loss=1.6,
+    seconds=0.1,
+    concern="gap",
+)
+FALLS = replace(RISES, concern=None)
+OTHER = "cd" * 32
 
 
 def committed() -> kinds.CheckpointCommitted:
@@ -54,6 +89,11 @@ def test_every_occasion_comes_of_an_event() -> None:
         ([versions.ConsolidationAborted(attempt=1, failure=None, message="", retry_at=None)], [None]),
         ([versions.ConsolidationAborted(attempt=1, failure="code", message="", retry_at=None)], ["attempt_failed"]),
         ([kinds.StorageFreed(free_bytes=1)], ["recovered"]),
+        ([LOW, MemoryRecovered(available_bytes=1)], ["memory_low", "recovered"]),
+        ([HALVED], ["micro_batch_split"]),
+        ([RISES, RISES, FALLS, RISES], ["validation_alert", None, None, "validation_alert"]),
+        ([RISES, replace(RISES, concern="wide_gap"), replace(RISES, job=OTHER)], ["validation_alert"] * 3),
+        ([FAILED, ASIDE, committed()], ["attempt_failed", "batch_set_aside", "recovered"]),
     ],
 )
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:
@@ -82,6 +122,9 @@ def test_a_summary_has_what_applies_and_nothing_else() -> None:
     ("event", "advice", "checkpoint"),
     [
         (HELD, "mend [model]", None),
+        (ASIDE, EXPLANATIONS["loss"].advice, None),
+        (HALVED, EXPLANATIONS["out_of_memory"].advice, None),
+        (RISES, EXPLANATIONS["validation"].advice, None),
         (
             kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="p", head=None),
             EXPLANATIONS["damaged"].advice,

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from cli.status import health, status_rows
 from core import commands
 from events import kinds
+from events.evaluation import EvaluationDone
 from events.worker import Heartbeat
 from projections.status import StatusView, status_view
-from tests.core.world import World
+from tests.core.world import World, settings
 from tests.projections.story import folded
 
 
@@ -135,3 +136,37 @@ def test_how_far_a_file_is_prepared_is_said_while_it_is() -> None:
 
     assert said() == "preparing file-1.jsonl: 12,000 of about 40,000 rows"
     assert said(attempt=7) == said(phase="load") == "preparing file-1.jsonl"
+
+
+def test_the_loss_on_rows_that_are_not_learned_stands_beside_that_of_training() -> None:
+    """Also behind the end of its job, until another is evaluated; what is of concern stands out."""
+    world = World()
+    world.config = settings(held_out=True)
+    world.validation = {0: 1.0, 2: 0.5, 4: 2.0}
+    world.start()
+    world.add(4)
+    lines = []
+    for step in (0, 2, 4):
+        world.run_until(EvaluationDone)
+        (row,) = [row for row in status_rows(view(world), alive=True) if row.name == "validation"]
+        assert row.text.endswith(f"on 4 rows, behind step {step} of file-1.jsonl")
+        lines.append((row.text.partition(" (")[0], "gap +" in row.text, row.style))
+    assert lines == [
+        ("loss 1.0000 on 4 rows, behind step 0 of file-1.jsonl", False, ""),
+        ("loss 0.5000", True, ""),
+        ("loss 2.0000", True, "yellow"),
+    ]
+    world.run()
+    assert view(world).job is None
+    assert [row.style for row in status_rows(view(world), alive=True) if row.name == "validation"] == ["yellow"]
+
+
+def test_a_loss_that_is_no_number_is_shown_as_nan() -> None:
+    world = World()
+    world.config = settings(held_out=True)
+    world.validation = {0: "NaN"}
+    world.start()
+    world.add(4)
+    world.run_until(EvaluationDone)
+    (row,) = [row for row in status_rows(view(world), alive=True) if row.name == "validation"]
+    assert row.text.startswith("loss NaN on 4 rows")

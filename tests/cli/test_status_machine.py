@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cli.home import Home
 from cli.status_machine import machine_line, machine_now, machine_rows
-from projections.machine import GpuView, MachineView, MemoryView, write_machine
+from projections.machine import GpuView, GroupMemoryView, MachineView, MemoryView, write_machine
 
 GB = 10**9
 VIEW = MachineView(
@@ -51,9 +51,28 @@ def test_each_card_has_a_line_and_so_has_a_driver_in_trouble() -> None:
 def test_what_a_daemon_measured_lately_is_shown_and_else_it_is_measured_here(home: Home) -> None:
     """A daemon that is gone says nothing of now."""
     write_machine(home.machine, replace(VIEW, at=time.time()))
-    assert getattr(machine_now(home), "cores", None) == 8
+    assert getattr(machine_now(home, alive=True), "cores", None) == 8
     write_machine(home.machine, replace(VIEW, at=time.time() - 60, disk_free_bytes=1))
-    found = machine_now(home)
+    found = machine_now(home, alive=True)
     assert found is not None
     assert found.disk_free_bytes > 1
     assert found.cpu is None
+
+
+def test_a_daemon_that_has_just_left_has_no_worker_any_more(home: Home) -> None:
+    """What it measured a second ago is not so now."""
+    write_machine(home.machine, replace(VIEW, at=time.time()))
+    found = machine_now(home, alive=False)
+    assert found is not None
+    assert found.memory.worker_bytes == 0
+    assert found.memory.total_bytes != VIEW.memory.total_bytes
+
+
+def test_a_control_group_that_allows_less_is_named() -> None:
+    """The one that has least left."""
+    groups = tuple(
+        GroupMemoryView(name=name, total_bytes=total * GB, available_bytes=available * GB)
+        for name, total, available in (("/a/b", 8, 5), ("/a", 10, 3))
+    )
+    line = machine_line(replace(VIEW, memory=replace(VIEW.memory, groups=groups)))
+    assert ", 7.0 of the 10.0 GB that its control group allows, " in line

@@ -211,6 +211,15 @@ def test_what_was_learned_of_another_model_is_forgotten(changed: JobSettings) ->
     assert late(again, LIMITS, 0) is None
 
 
+def test_what_was_learned_on_another_device_is_forgotten() -> None:
+    """The graphics card is gone, say, and a step takes a hundred times as long."""
+    before = deadlines.anew(watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), before=training()))
+    known = watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), 121.0, before=before)
+    assert late(known, LIMITS, 0) is not None
+    other = watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cpu"}), 1799.0, before=before)
+    assert late(other, LIMITS, 0) is None
+
+
 def test_as_much_is_kept_as_is_recent() -> None:
     """A model that became faster is soon known to be."""
     now = training(100.0)

@@ -157,6 +157,28 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     assert world.state.global_step == 3
 
 
+def test_what_was_set_aside_and_is_brought_back_stands_in_its_place_again() -> None:
+    """Its name is no word for something damaged any more: whoever sweeps would carry the good copy away."""
+    world = World()
+    world.start()
+    world.add(1)
+    world.run()
+    head = world.state.head
+    assert head is not None
+    held = Left(base=None, checkpoint=head, meaning=world.state.meaning)
+    world.execute(
+        commands.RecordBackup(backup="manual-0001", reason="r", held=held, size_bytes=1, manifest_sha256="cc" * 32)
+    )
+    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    world.run()
+    assert world.state.quarantined == (head.id,)
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    assert world.state.quarantined == (head.id,)  # as long as the copy is not there
+    world.run()
+    assert world.state.head == head
+    assert world.state.quarantined == ()
+
+
 def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
     """It stands in its backup, and nowhere else."""
     world = lived(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core import commands, effects
@@ -190,3 +191,41 @@ def test_what_is_known_already_is_illegal_and_changes_nothing() -> None:
     with pytest.raises(IllegalEvent):
         world.happens(MemoryLow(total_bytes=1, available_bytes=1, worker_bytes=1, grace_s=1.0, at=1.0))
     assert world.state is before
+
+
+def within(world: World, machine: float, group: float, own: float = 0.0) -> list[str]:
+    """A machine of 1000 bytes and a group that may have 100, by the shares that others and the worker use of each."""
+    used = round(group + own)
+    command = msgspec.structs.replace(measured(machine), groups=((100, 100 - used),), worker_bytes=round(own))
+    return told(world, command)
+
+
+def test_memory_is_short_where_it_is_short_in_the_control_group_alone() -> None:
+    """Half the machine is free; what is wanted again is what the group lacked."""
+    world = World()
+    world.start()
+    assert within(world, 50, 85) == []
+    assert within(world, 50, 86) == ["memory_low"]
+    assert world.state.short is not None
+    assert (world.state.short.total_bytes, world.state.short.available_bytes) == (100, 14)
+    assert within(world, 50, 76) == []
+    assert within(world, 50, 75) == ["memory_recovered"]
+
+
+def test_the_machine_is_no_reason_to_wait_longer_for_the_group() -> None:
+    """It stands at 80 %, which is not short; were it, or were it to become so by the worker, it would be one."""
+    world = World()
+    world.start()
+    assert within(world, 80, 90) == ["memory_low"]
+    assert within(world, 86, 10) == []
+    assert within(world, 80, 10) == ["memory_recovered"]
+    assert within(world, 83, 52, 40) == ["memory_low"]
+    assert within(world, 83, 10) == []  # others may have 85 % of what the worker's 40 leave: 816
+    assert within(world, 81, 10) == ["memory_recovered"]
+
+
+def test_the_worker_is_no_other_in_its_group_either() -> None:
+    """Nine tenths of a container are its own."""
+    world = World()
+    world.start()
+    assert within(world, 20, 5, 90) == []

@@ -26,7 +26,7 @@ from core.state import State
 from events import kinds
 from events.codec import decode_record
 from events.event import Event
-from events.settings import CheckpointSettings, JobSettings, MethodSettings, ModelSettings
+from events.settings import CheckpointSettings, DataSettings, JobSettings, MethodSettings, ModelSettings
 from events.values import PRIORITIES, Priority
 from journal import START, follow
 from tests.crash.homes import KEEPSTEP, log_of, make_home, start_process, state_of
@@ -83,7 +83,8 @@ class Life:
     def faked(cls, root: Path, choose: Random) -> Life:
         """With the fake worker."""
         often = CheckpointSettings(every_steps=2, every_seconds=0.0, keep=2)
-        config = Config(job=JobSettings(model=ModelSettings(path="nowhere"), checkpoints=often))
+        job = JobSettings(model=ModelSettings(path="nowhere"), checkpoints=often, data=DataSettings(holdout=0.1))
+        config = Config(job=job)
         return cls(create_home(root, model="nowhere", config=config), choose, fake=True)
 
     # -- files ------------------------------------------------------------------------------------------------------

@@ -77,8 +77,11 @@ class Drill:
 
     # -- what is done to it -----------------------------------------------------------------------------------------
 
-    def start(self, trouble: str = "never:1:hang", pace_s: float = 0.0, **environment: str) -> None:
-        """The daemon; `trouble` comes over its worker, or what the environment says."""
+    def start(
+        self, trouble: str = "never:1:hang", pace_s: float = 0.0, *, disk: Path | None = None, **environment: str
+    ) -> None:
+        """The daemon; `trouble` comes over its worker, or what the environment says. `disk`: what it fills, where that
+        is the trouble."""
         self.process = start_process(
             self.home,
             [sys.executable, "-P", "-m", "tests.drills.daemon", str(self.home.root)],
@@ -87,6 +90,7 @@ class Drill:
             KEEPSTEP_DRILL_PACE=str(pace_s),
             KEEPSTEP_DRILL_CLOCK=str(self.clock),
             KEEPSTEP_DRILL_WORKER=self._worker,
+            KEEPSTEP_DRILL_DISK=str(disk),
             **environment,
         )
 

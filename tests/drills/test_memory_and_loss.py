@@ -19,6 +19,7 @@ from events.event import Event
 from events.guard import BatchSetAside, MicroBatchHalved
 from journal import START, follow
 from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, run_to_the_end, state_of
+from tests.drills.drill import REAL, Drill, Row
 
 E = TypeVar("E", bound=Event)
 
@@ -32,6 +33,15 @@ def long(point: str) -> ParameterSet:
 
 
 Make = Callable[[], Home]
+Record = Callable[[Row], None]
+
+FORWARD = "out of memory in the forward pass"
+BACKWARD = "out of memory in the backward pass"
+UPDATE = "out of memory within the optimizer's update"
+NAN = "a loss that is no number"
+TWICE = "a loss that is no number, twice in a file"
+ROWS = (FORWARD, BACKWARD, UPDATE, NAN, TWICE)
+AGAIN = "the same step at once in two parts; so again in every later run of it, to the same bits"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +120,7 @@ def aside(make: Make) -> Home:
 # -- memory ---------------------------------------------------------------------------------------------------------
 
 
-def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: Home) -> None:
+def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: Home, record: Record) -> None:
     """The same step again, in two parts; what is committed is proved by running it again, with memory for all."""
     assert_whole(split)
     (halved,) = of(split, MicroBatchHalved)
@@ -119,22 +129,30 @@ def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: H
     assert len(of(split, kinds.StepReached)) == STEPS
     assert proved(split, 4)
     assert "does not fit into memory; it is run again" in command(split, "explain", "first.jsonl").stdout
+    record(Row(FORWARD, "`micro_batch_halved`", "at once", Drill(split, REAL).lost(), AGAIN))
 
 
-def test_out_of_memory_in_the_backward_pass_leaves_nothing_of_the_half_step(split: Home, make: Make) -> None:
+def test_out_of_memory_in_the_backward_pass_leaves_nothing_of_the_half_step(
+    split: Home, make: Make, record: Record
+) -> None:
     """Part of the gradients was there: the bits are those of the run in which there was none."""
     home = make()
     assert ran(home, "backward:3") == 0, log_of(home)
     assert_whole(home)
     assert learned(home) == learned(split)
+    record(Row(BACKWARD, "`micro_batch_halved`", "at once", Drill(home, REAL).lost(), AGAIN))
 
 
-def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(split: Home, make: Make) -> None:
+def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
+    split: Home, make: Make, record: Record
+) -> None:
     """The weights had changed: nothing of that is kept, and the step is run again in two parts."""
     home = make()
     assert ran(home, "update:3") == 0, log_of(home)
     assert_whole(home, ["out_of_memory"])
     assert learned(home) == learned(split)
+    did = "back to the last commit; the step in two parts"
+    record(Row(UPDATE, "`out_of_memory`, `micro_batch_halved`", "at once", Drill(home, REAL).lost(), did))
 
 
 @pytest.mark.parametrize(
@@ -165,19 +183,21 @@ def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make
 # -- loss -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home) -> None:
+def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record: Record) -> None:
     """Back to the last commit, on without it; its rows are named, and they are not in the weights by that step."""
     assert_whole(aside, ["loss"])
     (event,) = of(aside, BatchSetAside)
     assert (event.global_step, event.loss, event.suspicion, len(event.lines)) == (5, "NaN", "not_finite", 4)
     reached = [event for event in of(aside, kinds.StepReached) if event.global_step == 5]
     assert [(event.loss, event.grad_norm, event.tokens) for event in reached] == [("NaN", 0.0, 0)]
-    assert proved(aside, 6)
+    assert proved(aside, min(each.global_step for each in state_of(aside).checkpoints if each.global_step > 5))
     lines = ", ".join(map(str, event.lines))
     assert f"lines {lines} of the file" in command(aside, "explain", "first.jsonl").stdout
     contains = command(aside, "lineage", "--contains", f"first.jsonl:{event.lines[0]}").stdout
     assert contains.startswith("yes: learned at step")  # in the second epoch
     assert "5" not in contains.split("step ")[1].split(", ")
+    did = "stopped before the update; back to the last commit, on without the four rows of the batch, which are named"
+    record(Row(NAN, "`loss`, `batch_set_aside`", "at once", Drill(aside, REAL).lost(), did))
 
 
 @pytest.mark.long
@@ -201,15 +221,18 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
     assert learned(home) == learned(aside)
 
 
-def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make) -> None:
+def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make, record: Record) -> None:
     """Committed steps stay, the other file is learned; `retry` leaves the second batch out too."""
     home = make()
-    assert ran(home, "nan:3,nan:6") == 0, log_of(home)
-    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 6 comes twice
+    assert ran(home, "nan:3,nan:12") == 0, log_of(home)  # its last step: whatever is still being saved, 4 is committed
+    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice
     (failed,) = of(home, kinds.JobFailed)
     assert "a second batch of it is suspect" in failed.message
-    assert state_of(home).global_step == 4 + 10
+    kept = state_of(home).global_step - 10
+    assert kept >= 4
     assert command(home, "retry", failed.job[:12]).returncode == 0
-    assert ran(home, "nan:16") == 0, log_of(home)  # its step 6 is global step 16 now
-    assert [event.step for event in of(home, BatchSetAside)] == [3, 2, 6]
+    assert ran(home, "nan:22") == 0, log_of(home)  # its step 12 is global step 22 now
+    assert [event.step for event in of(home, BatchSetAside)] == [3, 12 - kept, 12]
     assert state_of(home).global_step == STEPS
+    did = "`job_failed` at the second: what is committed stays, the queue goes on; `retry` leaves both batches out"
+    record(Row(TWICE, "`loss`, `batch_set_aside`, twice", "at once", "nothing committed", did))

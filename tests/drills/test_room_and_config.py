@@ -25,6 +25,7 @@ from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
 from journal import START, durable, follow
+from tests.drills.drill import Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,14 @@ HOVERING = {"total": 100 * GB, "available": 20 * GB}
 """80 %: better than the limit, and not yet well."""
 
 PATIENCE_S = 30.0
+
+PRESSURE = "memory taken by others while training"
+EDITED = "config edited during training: what is harmless"
+MISFIT = "config edited during training: what decides what the weights mean"
+BROKEN = "config edited: half a file"
+ROWS = (PRESSURE, EDITED, MISFIT, BROKEN)
+
+Record = Callable[[Row], None]
 
 
 class Drill:
@@ -134,13 +143,14 @@ def status(home: Home) -> dict[str, Any]:
     return dict(json.loads(said.stdout))
 
 
-def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill) -> None:
+def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill, record: Record) -> None:
     """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
     drill.drop("a.jsonl", "ok ok wait-once ok ok")
     drill.start()
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     drill.memory_is(FULL)
-    assert drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low") < 8.0
+    seen_s = drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low")
+    assert seen_s < 8.0
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
     assert said["health"].startswith("waiting for memory: others use 9")
@@ -151,10 +161,14 @@ def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: D
     time.sleep(6.0)
     assert not drill.events(MemoryRecovered), "it is not well before it is below the lower limit"
     drill.memory_is(ROOMY)
+    well_s = drill.wait(lambda: bool(drill.events(MemoryRecovered)), "memory_recovered")
     drill.wait(lambda: drill.state.counts.trained == 1, "the job")
     drill.stop()
     assert [event.step for event in drill.events(kinds.StepReached)] == [1, 2, 3, 4, 5]
     assert len(drill.events(MemoryLow)) == len(drill.events(MemoryRecovered)) == 1
+    detected = "`memory_low`: others use 95 % of what the worker leaves them"
+    did = f"ended behind a commit, the worker and its memory gone; went on {well_s:.1f} s after there was memory again"
+    record(Row(PRESSURE, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
 def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> None:
@@ -173,7 +187,7 @@ def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> N
     drill.stop()
 
 
-def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Drill) -> None:
+def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Drill, record: Record) -> None:
     """The running job ends as it was begun."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.start()
@@ -193,9 +207,11 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
         ("training.learning_rate", "0.0002", "0.0001")
     ]
     assert sorted(rates.values()) == [0.0001, 0.0002]
+    did = "the running file was finished as it was begun; the new rate holds for the next one"
+    record(Row(EDITED, "`config_changed`: training.learning_rate 0.0002 → 0.0001", "at the next file", "nothing", did))
 
 
-def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill) -> None:
+def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill, record: Record) -> None:
     """Said in status and log; the running job is not touched; nothing is begun under it; mended, work goes on."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.drop("b.jsonl", "ok")
@@ -203,7 +219,8 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     attempt = drill.state.attempt
     drill.edit('path = "nowhere"', 'path = "elsewhere"')
-    assert drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused") < 2.0
+    seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
+    assert seen_s < 2.0
     assert drill.state.attempt == attempt
     assert "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["misfit"]["reason"]
     _let_go(drill)
@@ -217,20 +234,25 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
     drill.stop()
     assert len(drill.events(ConfigRefused)) == 1
+    detected = "`config_refused`: model.path is elsewhere, what was learned so far has nowhere"
+    did = "the running file was finished as it was begun, nothing begun under it; mended and resumed, it went on"
+    record(Row(MISFIT, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
-def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill) -> None:
+def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill, record: Record) -> None:
     """Half an edit, saved; and then the whole of it."""
     drill.start()
     drill.wait(lambda: drill.state.daemon.status == "idle", "a daemon")
     drill.edit("soft_gb = 0.0", "soft_gb = ")
-    drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
+    seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
     drill.edit("soft_gb = ", "soft_gb = 0.001")
     drill.wait(lambda: bool(drill.events(ConfigChanged)), "config_changed")
     drill.stop()
     (changed,) = drill.events(ConfigChanged)
     assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
     assert drill.state.misfit is None
+    detected = "`config_refused`: the file cannot be read"
+    record(Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "went on by what was in force until it was whole"))
 
 
 def _let_go(drill: Drill) -> None:

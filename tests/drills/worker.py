@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpu import crashpoints, link
+from tests.crash.disks import Disk
 
 _calls: Counter[str] = Counter()
 _connections: list[socket.socket] = []
@@ -75,6 +76,8 @@ def get_into(what: str) -> None:
         case "garbage":
             _connections[0].sendall(b"\x00\xff not a message\n")
             time.sleep(3600)
+        case "full":
+            Disk(Path(os.environ["KEEPSTEP_DRILL_DISK"]), -1, "").fill()
         case "driver":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "full":

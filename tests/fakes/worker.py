@@ -40,6 +40,7 @@ from events.worker import (
     CheckpointWritten,
     Committed,
     Consolidate,
+    Evaluated,
     Failed,
     Hello,
     Loaded,
@@ -157,6 +158,7 @@ class FakeWorker:
         reached("loaded")
         self.tell(Loaded(attempt=order.attempt, environment={"device": "fake"}))
         reached("loaded_reported")
+        self.evaluate(order, order.step, order.global_step)
         every = self.job.settings.checkpoints.every_steps
         step, global_step, parent, saved = order.step, order.global_step, order.checkpoint, order.step
         while step < order.until and not self.yield_asked.is_set():
@@ -178,12 +180,31 @@ class FakeWorker:
                     seconds=0.01,
                 )
             )
+            if step == order.until:
+                self.evaluate(order, step, global_step)
             if step == order.until or (every and step - saved >= every):
                 parent, saved = self.save(order, step, global_step, parent), step
         if step < order.until:
             reached("yield_seen")
         if step > saved:
             self.save(order, step, global_step, parent)
+
+    def evaluate(self, order: Train, step: int, global_step: int) -> None:
+        """At the beginning of a job and at its end."""
+        if not order.evaluates or step not in {0, order.until} or step <= order.evaluated_to:
+            return
+        self.tell(
+            Evaluated(
+                attempt=order.attempt,
+                global_step=global_step,
+                step=step,
+                rows=1,
+                tokens=1,
+                loss=0.5,
+                training_loss=0.5 if step else None,
+                seconds=0.01,
+            )
+        )
 
     def consolidate(self, order: Consolidate) -> None:
         """As `gpu.consolidate`, but that the weights are what was learned, one line more for each checkpoint."""

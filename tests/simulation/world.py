@@ -48,7 +48,19 @@ SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
 
 START = 1_800_000_000.0
-CONFIG = b'[model]\npath = "tiny"\n[checkpoints]\nevery_steps = %d\nkeep = %d\n[worker]\nsilence_s = 60.0\n'
+CONFIG = b"""
+[model]
+path = "tiny"
+[checkpoints]
+every_steps = %d
+keep = %d
+[worker]
+silence_s = 60.0
+[evaluation]
+every_steps = 2
+[data]
+holdout = %.1f
+"""
 PATIENCE = 300
 TURNS = 6_000
 """Of one daemon; more means that it runs in circles."""
@@ -112,7 +124,7 @@ class World:
     """Everything but the daemon; `cli.surroundings.Surroundings` to it."""
 
     def __init__(self, seed: int, *, note: Callable[[str], None] = lambda _: None) -> None:
-        self.random = Random(seed)
+        self.seed, self.random = seed, Random(seed)
         self.note = note
         self.root = ROOT
         self.clock = SimulatedClock()
@@ -409,7 +421,7 @@ class World:
 
     def lay_out(self) -> None:
         """Make the home; killed in it, it is made again."""
-        lay_out(self.home(self.disk.process("init")), CONFIG % (self.every, self.keep))
+        lay_out(self.home(self.disk.process("init")), CONFIG % (self.every, self.keep, 0.1 * (self.seed % 2)))
 
     def run_daemon(self) -> BaseException | None:
         """One life of a daemon: how it ended, None if in good order."""
