@@ -111,7 +111,7 @@ def _check_debris(home: Home) -> None:
     assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more
     views = {home.status.name, home.snapshot.name, home.machine.name, home.hooks.name}
     assert _names(home.status.parent) <= views
-    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name}
+    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name, home.usual.name}
     assert state.daemon.status == "off"
 
 
