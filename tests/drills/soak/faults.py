@@ -283,7 +283,7 @@ IN_THE_WORKER = (
           _in_a_consolidation(["backed_up", "merged"], "hang"), SETTLED, HANG),
     Fault("worker killed in a consolidation", 1.0, "worker",
           _in_a_consolidation(DIES_IN_A_CONSOLIDATION, "SIGKILL"), SETTLED, KILLED),
-    Fault("disk full in a save", 1.0, "worker", _at(["file_written"], "full"), [kinds.StorageFreed], FULL),
+    Fault("disk full in a save", 1.0, "worker", _at(["file_written"], "no_room"), [kinds.StorageFreed], FULL),
     *(Fault(name, 1.0, "nothing", _at_a_step(what), [MicroBatchHalved], causes, marks=True)
       for name, (what, causes) in SHORT_OF_MEMORY.items()),
     *(Fault(name, 0.5, "nothing", _in_an_evaluation(what), ()) for name, what in EVALUATIONS.items()),
