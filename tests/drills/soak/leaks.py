@@ -6,7 +6,7 @@ Flat is, if the median of the last quarter is above that of the second by no mor
     memory             5 per cent, or 8 MiB where that is more: allocators and caches breathe
     file descriptors   2: a checkpoint or a log being written in the moment that was sampled
 
-A life of less than two minutes says nothing, and is not judged; where none of a role is longer, its longest is.
+A life of less than two minutes says nothing, and fails nothing; where none of a role is longer, its longest is shown.
 """
 
 from __future__ import annotations
