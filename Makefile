@@ -9,10 +9,11 @@ SEEDS ?= 100000
 FIRST ?= 1
 SEED ?= 1
 JOBS ?= 2
+MINUTES ?= 60
 # A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long check format bench simulate images torture drills mutants clean
+.PHONY: help setup demo test test-long check format bench simulate images torture drills soak mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new, before your eyes"
@@ -23,6 +24,7 @@ help:
 	@echo "make images   every crash image of the real file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
 	@echo "make drills   hang, crash and orphan the worker of the real daemon in every way; the table of docs/guardian.md"
+	@echo "make soak     many small files under random faults for MINUTES=$(MINUTES); leaks, examples, weights; docs/guardian.md"
 	@echo "make mutants  take away each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:
@@ -82,6 +84,9 @@ torture: $(VENV)/.installed
 
 drills: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/drills --write-drills
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.drills.soak --minutes $(MINUTES) --seed $(SEED) --write
 
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants.run --jobs $(JOBS)

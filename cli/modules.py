@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gpu.exchange import Refusal
 
 
+ARGUMENT_BYTES = 64 * 2**10
+"""Longer orders go by another way: Linux takes no argument of more than 128 KiB."""
+
+
 def command(module: str, *arguments: str) -> list[str]:
     """What runs a module of ours."""
     # -P: the home has a directory named `journal`, and Python must not import from where it stands
@@ -30,9 +34,13 @@ def how_it_ended(exit_code: int, said: str) -> str:
 
 def ask(module: str, argument: str, *, otherwise: str) -> str:
     """What a module answers. Raises UserError with the advice `otherwise`."""
+    from gpu.exchange import ON_INPUT
+
     shown = sys.stderr.isatty()  # then how far it is, and what goes wrong, are seen there
+    long = len(argument.encode()) > ARGUMENT_BYTES
     ended = subprocess.run(
-        command(module, argument),
+        command(module, ON_INPUT if long else argument),
+        input=argument if long else "",
         stdout=subprocess.PIPE,
         stderr=None if shown else subprocess.PIPE,
         text=True,

@@ -33,8 +33,8 @@ def measure(ledger: Ledger, config: Config, room: Room, *, at_once: bool = False
     """
     if not room.is_due(at_once=at_once):
         return
-    limits = config.disk
-    if limits.soft_gb or limits.hard_gb:
+    limits, state = config.disk, ledger.state
+    if limits.soft_gb or limits.hard_gb or state.low or state.full is not None:  # they may have been lowered since
         yield from ledger.execute(MeasureRoom(free_bytes=room.free_bytes(), disk=limits, retention=config.retention))
     machine = room.machine()
     if machine is None:

@@ -133,7 +133,8 @@ def _retain(state: State, command: commands.Retain, now: float) -> Events:
 
 
 def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Events:
-    """Below the soft limit, give up what may be given up; below the hard one, end what runs and wait for room."""
+    """Below the soft limit, give up what may be given up; below the hard one, end what runs and wait for room (for
+    less, if the limit is lowered meanwhile)."""
     free, soft, hard = command.free_bytes, command.disk.soft_gb * GB, command.disk.hard_gb * GB
     events: list[AnyEvent] = []
     if free < soft and not state.low:
@@ -147,10 +148,13 @@ def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Ev
         ]
         tight = RetentionSettings(versions=command.retention.versions, backups=1, days=0.0)
         events += _retain(state, commands.Retain(retention=tight), now)
-    if free < hard and state.full is None:
-        message = f"{free / GB:.2f} GB are free on the disk, and hard_gb in [disk] wants {command.disk.hard_gb:g} left"
-        out = commands.RunOutOfSpace(message=message, wanted_bytes=int(hard * RECOVERED))
-        events += run_out_of_space(state, out, now)
+    wanted = int(hard * RECOVERED)
+    message = f"{free / GB:.2f} GB are free on the disk, and hard_gb in [disk] wants {command.disk.hard_gb:g} left"
+    if state.full is None and free < hard:
+        events += run_out_of_space(state, commands.RunOutOfSpace(message=message, wanted_bytes=wanted), now)
+    elif state.full is not None and (less := max(wanted, policies.room_wanted(state))) < state.full.wanted_bytes:
+        message = message if free < hard else state.full.message
+        events.append(kinds.StorageExhausted(message=message, wanted_bytes=less))
     return events
 
 

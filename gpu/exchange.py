@@ -18,6 +18,10 @@ from gpu.errors import StorageFailed, WorkerError
 
 Asked = TypeVar("Asked")
 
+ON_INPUT = "-"
+"""Instead of an order: it is on standard input. An argument may have 128 KiB, which is some eighty files with their
+settings; and a base that was never consolidated has more."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 DTYPES: Mapping[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -154,9 +158,11 @@ class Locations(Struct, frozen=True, kw_only=True, tag="located"):
 
 
 def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
-    """Do `work` for the order on the command line, and print what came of it, or a `Refusal`, as one line of JSON."""
+    """Do `work` for the order on the command line (ON_INPUT: on standard input), and print what came of it, or a
+    `Refusal`, as one line of JSON."""
     try:
-        answer = work(msgspec.json.decode(sys.argv[1], type=kind))
+        said = sys.stdin.read() if sys.argv[1] == ON_INPUT else sys.argv[1]
+        answer = work(msgspec.json.decode(said, type=kind))
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
         answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -240,6 +240,20 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     assert state(home).global_step == 10
 
 
+def test_a_hard_limit_that_is_lowered_while_it_is_waited_for_lets_work_go_on(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an edit of the config alone: no room was made, and nobody says `resume`."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 1000000.0"), encoding="utf-8")
+    drop("a.jsonl", "ok ok")
+    monkeypatch.setattr("cli.room.MEASURE_EVERY_S", 0.05)
+    monkeypatch.setattr("cli.room.FIRST_WAIT_S", 0.05)
+    threading.Timer(1.0, lambda: home.config.write_text(text, encoding="utf-8")).start()
+    assert "wants 1e+06 left" in "\n".join(run())
+    assert state(home).global_step == 2
+
+
 @pytest.mark.parametrize("key", ['schedule = "25:00"', 'schedule = "03:00"\ntimezone = "Middle/Earth"'])
 def test_a_schedule_that_is_none_is_refused_by_name(home: Home, key: str) -> None:
     text = home.config.read_text(encoding="utf-8")

@@ -165,6 +165,33 @@ def test_below_the_hard_limit_work_ends_and_waits_for_room() -> None:
     assert not world.lost
 
 
+def test_a_hard_limit_that_is_lowered_is_not_waited_for_any_more() -> None:
+    """What was wanted under the old one might never be free."""
+    world = lived()
+    world.add(6)
+    world.run_until(kinds.CheckpointCommitted)
+    assert measured(world, 1, hard=1000) == ["attempt_failed", "storage_exhausted"]
+    assert measured(world, 1, hard=1000) == []
+    assert measured(world, 1, hard=2) == ["storage_exhausted"]
+    assert world.state.full is not None
+    assert world.state.full.wanted_bytes == int(2.2 * GB)
+    assert "wants 2 left" in world.state.full.message
+    assert measured(world, 1, hard=0) == ["storage_exhausted"]
+    assert measured(world, 1, hard=0) == []
+    world.free_bytes = 1 * GB
+    world.run()
+    assert world.state.global_step == 6
+    assert not world.lost
+
+
+def test_a_soft_limit_that_is_turned_off_is_no_want_of_room() -> None:
+    """Nothing is low any more."""
+    world = lived(1)
+    learned(world, 5)
+    measured(world, 3, soft=4)
+    assert measured(world, 3, soft=0) == ["storage_recovered"]
+
+
 def test_a_consolidation_ends_below_the_hard_limit_too_and_is_made_when_there_is_room() -> None:
     world = lived()
     learned(world, 1)

@@ -41,12 +41,16 @@ def _check_steps(home: Home) -> None:
     state, events = state_of(home), [record.event for record in records_of(home)]
     goals: dict[str, int] = {}
     skipped: set[str] = set()
+    trained: set[str] = set()
     for event in events:
         assert not isinstance(event, kinds.DivergenceDetected), f"not the same bits: {event}"
         if isinstance(event, kinds.JobPrepared):
             goals[event.job] = event.plan.steps_total
-        elif isinstance(event, kinds.JobSkipRequested):  # `job_skipped` ends a stretch run again as well
-            skipped.add(event.job)
+        elif isinstance(event, kinds.JobTrained):
+            trained.add(event.job)
+        elif isinstance(event, kinds.JobSkipRequested | kinds.JobSkipped):
+            asked = isinstance(event, kinds.JobSkipRequested)
+            skipped |= {event.job} if asked or event.job not in trained else set()  # a stretch run again ends so too
     timeline = committed_steps(home)
     for job, goal in goals.items():
         steps = [step[1] for _, step in sorted(timeline.items()) if step[0] == job]
@@ -66,13 +70,16 @@ def committed_steps(home: Home) -> Mapping[int, Step]:
     """Every global step that is committed, as it was first reached. Each time that it was run, it was the same."""
     reached: dict[int, Step] = {}
     committed: dict[int, Step] = {}
+    fresh: set[int] = set()
     for record in records_of(home):
         event = record.event
         if isinstance(event, kinds.StepReached):
             step = (event.job, event.step, event.epoch, event.loss, event.grad_norm, event.learning_rate, event.tokens)
             reached[event.global_step] = step
+            fresh.add(event.global_step)
         elif isinstance(event, kinds.CheckpointCommitted):
-            for number in range(event.global_step, 0, -1):
+            for number in sorted(number for number in fresh if number <= event.global_step):
+                fresh.discard(number)
                 first = committed.setdefault(number, reached[number])
                 assert first == reached[number], f"step {number} was {first}, and then {reached[number]}"
     return committed
@@ -104,7 +111,7 @@ def _check_debris(home: Home) -> None:
     assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more
     views = {home.status.name, home.snapshot.name, home.machine.name, home.hooks.name}
     assert _names(home.status.parent) <= views
-    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name}
+    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name, home.usual.name}
     assert state.daemon.status == "off"
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -60,6 +60,7 @@ class Life:
         """The same, of commands that were killed before they had a copy."""
         self.returned: list[str] = []
         """Names of files that must come back: bad ones, and those that came before."""
+        self.never: tuple[type[Event], ...] = NEVER
         self._position, self._size = START, -1
         self._began = 0
         self._files = 0
@@ -179,12 +180,16 @@ class Life:
 
     def start(self, *, until_idle: bool = True, **environment: str) -> None:
         """A daemon, the only one."""
-        assert self.process is None
         command = (
             [*RUN_FAKE, str(self.home.root), FAKE] if self.fake else [*KEEPSTEP, "run", "--home", str(self.home.root)]
         )
+        self.start_as([*command, *(["--until-idle"] if until_idle else [])], **environment)
+
+    def start_as(self, command: Sequence[str], **environment: str) -> None:
+        """The same, by another command."""
+        assert self.process is None
         self._began = len(self.look())
-        self.process = start_process(self.home, [*command, *(["--until-idle"] if until_idle else [])], **environment)
+        self.process = start_process(self.home, command, **environment)
 
     def command(self, *words: str, **environment: str) -> int:
         """Run a command to its end; its exit code."""
@@ -252,7 +257,7 @@ class Life:
             records, self._position = follow(self.home.journal, decode_record, self._position)
             self._size = size
             for record in records:
-                assert not isinstance(record.event, NEVER), f"{record.event}\n{log_of(self.home)}"
+                assert not isinstance(record.event, self.never), f"{record.event}\n{log_of(self.home)}"
                 self.events.append(record.event)
         return self.events
 

@@ -1,6 +1,8 @@
-"""`keepstep run` with the worker of the drills, and with a clock that is set back a day when a file appears:
+"""`keepstep run` with the worker of the drills, on a machine that a drill can change while it runs:
 
-python -P -m tests.drills.daemon HOME
+python -P -m tests.drills.daemon HOME [--stay]
+
+The clock is set back a day while a file is there, and others use nearly all of the memory while another one is.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from cli.clock import Clock
 from cli.errors import told
@@ -16,23 +21,42 @@ from cli.home import Home
 from cli.keepalive import run_daemon
 
 BACK_S = 86_400.0
+LEFT_SHARE = 0.02
+"""What others leave of the memory when they take it."""
 
 
 class WildClock(Clock):
     """The machine's own, until somebody sets it back."""
 
     def now(self) -> float:
-        mark = os.environ.get("KEEPSTEP_DRILL_CLOCK")
-        return time.time() - (BACK_S if mark and Path(mark).exists() else 0.0)
+        return time.time() - (BACK_S if marked("CLOCK") else 0.0)
+
+
+def marked(what: str) -> bool:
+    """Whether the file is there that the environment names."""
+    mark = os.environ.get(f"KEEPSTEP_DRILL_{what}")
+    return mark is not None and Path(mark).exists()
+
+
+def take_memory() -> None:
+    """From now on others have it, whenever they are wanted to."""
+    measured = psutil.virtual_memory
+
+    def said() -> Any:
+        found = measured()
+        return found._replace(available=int(found.total * LEFT_SHARE)) if marked("MEMORY") else found
+
+    psutil.virtual_memory = said
 
 
 def main() -> None:
-    """Run until idle."""
+    """Run until idle, or with --stay until told to stop."""
+    take_memory()
     home = Home(Path(sys.argv[1]).absolute(), clock=WildClock())
     with told():
         code = run_daemon(
             home,
-            until_idle=True,
+            until_idle="--stay" not in sys.argv,
             write=lambda line: print(line, flush=True),
             worker_module="tests.drills.worker",
         )

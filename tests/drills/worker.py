@@ -2,12 +2,14 @@
 
 It is the real one, or the fake one, by the environment; at one of the points of `gpu/crashpoints.py` it does what
 KEEPSTEP_DRILL says (`step:12:hang`: at the twelfth step), once in all if KEEPSTEP_DRILL_ONCE names a file, which says
-when that was. With KEEPSTEP_DRILL_PACE each step takes so many seconds.
+when that was. With KEEPSTEP_DRILL_PACE each step takes so many seconds. Where KEEPSTEP_DRILL_ORDERS names a file
+instead, what stands in it (`step:hang`) is done by the worker that comes to that point next; it takes the file away.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import importlib
 import os
@@ -28,15 +30,41 @@ def trouble(point: str) -> None:
     """Called wherever a test may have the process killed."""
     if point == "step":
         time.sleep(float(os.environ.get("KEEPSTEP_DRILL_PACE", "0")))
+    orders = os.environ.get("KEEPSTEP_DRILL_ORDERS")
+    what = ordered(Path(orders), point) if orders else planned(point)
+    if what is not None:
+        get_into(what)
+
+
+def planned(point: str) -> str | None:
+    """What the environment has for this point, if its time has come."""
     name, count, what = os.environ["KEEPSTEP_DRILL"].split(":")
     _calls[point] += 1
     if point != name or _calls[point] != int(count):
-        return
+        return None
     once = Path(os.environ["KEEPSTEP_DRILL_ONCE"])
     if once.exists():
-        return
+        return None
     once.write_text(f"{time.time()} {os.getpid()}", encoding="utf-8")
-    match what:
+    return what
+
+
+def ordered(orders: Path, point: str) -> str | None:
+    """What the file has for this point. It is taken away before that is done."""
+    try:
+        name, _, what = orders.read_text(encoding="utf-8").partition(":")
+        if name != point:
+            return None
+        orders.rename(orders.with_suffix(".taken"))
+    except FileNotFoundError:  # there is none, or it was withdrawn
+        return None
+    return what
+
+
+def get_into(what: str) -> None:
+    """The trouble itself."""
+    name, _, rest = what.partition(":")
+    match name:
         case "hang":
             time.sleep(3600)
         case "native":
@@ -52,8 +80,12 @@ def trouble(point: str) -> None:
             Disk(Path(os.environ["KEEPSTEP_DRILL_DISK"]), -1, "").fill()
         case "driver":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case "no_room":  # as "full", without a disk of its own
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "fault":  # of `gpu/faults.py`, at a step that is still to come
+            os.environ["KEEPSTEP_FAULTS"] = rest
         case _:
-            os.kill(os.getpid(), signal.Signals[what])
+            os.kill(os.getpid(), signal.Signals[name])
 
 
 def main() -> None:
