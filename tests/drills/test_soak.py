@@ -132,7 +132,7 @@ def test_a_line_that_the_plan_does_not_have_is_found() -> None:
 
 
 def failed(failure: str) -> kinds.AttemptFailed:
-    return kinds.AttemptFailed(job="a", attempt=1, failure=failure, message="so it was", retry_at=None)  # type: ignore[arg-type]
+    return kinds.AttemptFailed(job="a", attempt=1, failure=failure, message="so it was", retry_at=None)
 
 
 def test_a_failure_that_no_fault_can_cause_is_found() -> None:
