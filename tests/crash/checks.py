@@ -49,8 +49,8 @@ def _check_steps(home: Home) -> None:
         elif isinstance(event, kinds.JobTrained):
             trained.add(event.job)
         elif isinstance(event, kinds.JobSkipRequested | kinds.JobSkipped):
-            asked = isinstance(event, kinds.JobSkipRequested)
-            skipped |= {event.job} if asked or event.job not in trained else set()  # a stretch run again ends so too
+            skipped.add(event.job)
+    skipped -= trained  # who asks at the last step is late; and a stretch that is run again ends as skipped, too
     timeline = committed_steps(home)
     for job, goal in goals.items():
         steps = [step[1] for _, step in sorted(timeline.items()) if step[0] == job]
