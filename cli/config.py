@@ -6,6 +6,7 @@ the key, the value and what would do.
 
 from __future__ import annotations
 
+import math
 import shlex
 import tomllib
 from datetime import UTC, tzinfo
@@ -83,6 +84,10 @@ class Config(Struct, frozen=True, kw_only=True):
     hooks: HookSettings = HookSettings()
 
 
+ENDLESS = ("retention", "worker")
+"""The sections in which a number may be `inf`. JSON has none: neither the journal nor an order could hold it. Nor are
+there so many bytes, and no system call waits so long."""
+
 OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "logs", "hooks")
 """Sections that change nothing that is learned."""
 
@@ -156,6 +161,8 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
             values[key] = msgspec.convert(value, hints[key], str_keys=True)
         except msgspec.ValidationError as error:
             raise _wrong(path, f"{name}.{key}", value, _allowed(hints[key])) from error
+        if values[key] == math.inf and name not in ENDLESS:
+            raise _wrong(path, f"{name}.{key}", value, f"{_allowed(hints[key])}, but finite: a large one will do")
     missing = [key for key in kind.__struct_fields__ if key not in values and _required(kind, key)]
     if missing:
         raise UserError(f"{path}: {name}.{missing[0]} is missing", f"[{name}] needs it: {_allowed(hints[missing[0]])}")

@@ -280,6 +280,8 @@ class Daemon:
             self._crew.heard(fact)
             if isinstance(fact, worker.Heartbeat):
                 self._ledger.heard = fact
+            elif isinstance(fact, worker.Evaluated):
+                self._ledger.heard = None
             if isinstance(fact, Written) and (problem := problem_of(fact, self._ledger.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue

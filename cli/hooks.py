@@ -27,7 +27,7 @@ from events import kinds
 from events.codec import Record, decode_record, kind_of
 from events.settings import HookSettings
 from journal import Position, PositionLost, follow, history
-from journal.durable import opened, read_file, write_all
+from journal.durable import make_directory, opened, read_file, write_all
 from journal.errors import JournalError
 from journal.storage import Storage
 
@@ -179,6 +179,8 @@ def read_note(home: Home) -> Position | None:
 def write_note(home: Home, position: Position) -> None:
     """Note it, in place and synced. Raises OSError."""
     storage: Storage = home.storage
+    if not storage.exists(home.hooks.parent):  # somebody deleted it
+        make_directory(home.hooks.parent, storage=storage)
     with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
         write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")
         storage.fdatasync(fd)

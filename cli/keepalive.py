@@ -18,6 +18,7 @@ from cli.daemon import Daemon
 from cli.home import Home
 from cli.inbox import Inbox
 from cli.notify import SILENCE_S, Notifier
+from cli.signals import ignored
 from cli.status import health
 from cli.surroundings import Machine, Worker
 from events.settings import LogSettings
@@ -117,8 +118,12 @@ class BeatingStorage(Storage):
 class Watched(Machine):
     """The machine, with somebody who watches; and with a file `.stop` in the home, which is an order to stop."""
 
-    def __init__(self, home: Home, keep_alive: KeepAlive, worker_module: str = "gpu.worker") -> None:
+    def __init__(
+        self, home: Home, keep_alive: KeepAlive, worker_module: str = "gpu.worker", *, leaves: bool = False
+    ) -> None:
+        """`leaves`: the process ends with the daemon."""
         super().__init__(home, worker_module)
+        self._leaves = leaves
         self._status, self._storage = home.status, home.storage
         self._stop_file = home.stop_file
         self._keep_alive = keep_alive
@@ -129,7 +134,11 @@ class Watched(Machine):
         self._stop = on_signal
         try:
             with super().entered(inbox, on_signal, logs):
-                yield
+                try:
+                    yield
+                finally:
+                    if self._leaves:
+                        ignored()
         finally:
             self._keep_alive.stopping()
 
@@ -155,7 +164,8 @@ class Watched(Machine):
 
 
 def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker") -> int:
-    """The daemon of `home` in this process, watched by whoever started it if it wants to; the exit code.
+    """The daemon of `home` in this process, which ends with it; watched by whoever started it, if it wants to. The exit
+    code.
 
     Raises as `Daemon.run`.
     """
@@ -165,5 +175,5 @@ def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], wo
         faulthandler.enable()  # before a hung one is killed, it is told to abort: where it hung is then in the log
         home = Home(home.root, storage=BeatingStorage(keep_alive), clock=home.clock)
         keep_alive.beat(notify.status("recovering"))
-    surroundings = Watched(home, keep_alive, worker_module)
+    surroundings = Watched(home, keep_alive, worker_module, leaves=True)
     return Daemon(home, until_idle=until_idle, write=write, surroundings=surroundings).run()

@@ -23,6 +23,7 @@ from events.kinds import AnyEvent
 from events.worker import Heartbeat
 from gpu.crashpoints import journaled
 from journal import Journal, Transaction
+from journal.durable import make_directory
 from journal.errors import JournalMissing, PositionLost
 from journal.writer import FULL
 from projections.fold import fold
@@ -160,7 +161,7 @@ class Ledger:
         heartbeat_at = self.heartbeat_at
         if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
-        with self.meter.part("views"), _without_room():
+        with self.meter.part("views"), _viewing(self.home):
             view = status_view(
                 self.folded,
                 seq=position.seq,
@@ -172,7 +173,7 @@ class Ledger:
 
     def show_machine(self, view: MachineView) -> None:
         """Write what was measured of the machine beside the status."""
-        with self.meter.part("views"), self.exclusive(), _without_room():
+        with self.meter.part("views"), self.exclusive(), _viewing(self.home):
             write_machine(self.home.machine, view, storage=self.home.storage)
 
     def beat(self) -> None:
@@ -187,7 +188,7 @@ class Ledger:
         """Leave the fold on disk, for the next start."""
         at = self.journal.position
         snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
-        with self.meter.part("views"), _without_room():
+        with self.meter.part("views"), _viewing(self.home):
             write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
         self._snapshot_seq = at.seq
 
@@ -207,10 +208,13 @@ class Ledger:
 
 
 @contextmanager
-def _without_room() -> Iterator[None]:
-    """A view that does not fit on a full disk is not written: who reads the old one sees that it is behind."""
+def _viewing(home: Home) -> Iterator[None]:
+    """A view that does not fit on a full disk is not written: who reads the old one sees that it is behind. Nor is one
+    whose directory somebody deleted; that is made again, for the next one."""
     try:
         yield
+    except FileNotFoundError:
+        make_directory(home.status.parent, storage=home.storage)
     except OSError as error:
         if error.errno not in FULL:
             raise

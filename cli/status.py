@@ -97,6 +97,8 @@ def health(view: StatusView, *, alive: bool) -> str:
     doing = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
     if doing is not None:
         return f"{doing}: {job.name} commits at its next step"
+    if job.rows_evaluated:
+        return f"evaluating {job.name}: {job.rows_evaluated[0]:,} of {job.rows_evaluated[1]:,} held-out rows"
     if job.status == "training":
         return f"training {job.name}"
     if job.retry_at is not None:

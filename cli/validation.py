@@ -6,15 +6,18 @@ years later leaves out what it left out the first time, whatever became of the f
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from cli.arrivals import file_sha256
-from cli.errors import UserError
+from cli.errors import STORAGE_ERRNOS, UserError
 from cli.home import Home
 from events.settings import JobSettings, Sources
 from journal import durable
+
+ADVICE = "correct [data] validation in keepstep.toml, or put the file there"
 
 
 def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
@@ -22,7 +25,12 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
     path = validation_file(home, settings)
     if path is None:
         return settings
-    sha256 = file_sha256(path, storage=home.storage)
+    try:
+        sha256 = file_sha256(path, storage=home.storage)
+    except OSError as error:
+        if error.errno in STORAGE_ERRNOS:
+            raise
+        raise UserError(f"the validation set {path} cannot be read: {error.strerror}", ADVICE) from error
     kept = home.validation / f"{sha256}.jsonl"
     if not home.storage.exists(kept):
         durable.make_directory(home.validation, storage=home.storage)
@@ -31,15 +39,18 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
 
 
 def validation_file(home: Home, settings: JobSettings) -> Path | None:
-    """The file that the settings name; None if they name none. Raises UserError if it is not there."""
+    """The file that the settings name; None if they name none. Raises UserError if it is not there, or no file."""
     if settings.data.validation is None:
         return None
     path = home.root / Path(settings.data.validation).expanduser()
-    if not home.storage.exists(path):
-        raise UserError(
-            f"there is no validation set at {path}",
-            "correct [data] validation in keepstep.toml, or put the file there",
-        )
+    try:
+        is_file = stat.S_ISREG(home.storage.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in STORAGE_ERRNOS:
+            raise
+        raise UserError(f"there is no validation set at {path}: {error.strerror}", ADVICE) from error
+    if not is_file:  # whoever opened a pipe would wait for ever
+        raise UserError(f"the validation set {path} is not a file", ADVICE)
     return path
 
 

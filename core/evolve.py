@@ -150,7 +150,9 @@ def _job_retried(state: State, event: kinds.JobRetried) -> State:
     job = state.failed.get(event.job)
     if job is None:
         raise illegal(event, "not failed", f"job {event.job[:12]}")
-    evaluation = replace(job.evaluation, given_up=False)
+    # What is run again may stand on other weights now.
+    evaluated = min(job.evaluation.step, job.committed_step - 1)
+    evaluation = replace(job.evaluation, given_up=False, step=evaluated)
     again = replace(job, status=JOB[job.status]["job_retried"], failures=0, strikes=0, evaluation=evaluation)
     return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
 

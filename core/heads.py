@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from core.job import Evaluation, Job
 from core.maps import Map
 from core.moves import daemon_moved, illegal
 from core.state import Reached, State, Trail
@@ -201,9 +202,13 @@ def _with_jobs_anew(state: State) -> State:
     queue = state.queue
     for job in queue:
         if job.committed_step:
-            queue = queue.replaced(replace(job, committed_step=0))
-    failed = {key: replace(job, committed_step=0) for key, job in state.failed.items()}
+            queue = queue.replaced(_anew(job))
+    failed = {key: _anew(job) for key, job in state.failed.items()}
     return replace(state, queue=queue, failed=Map(failed))
+
+
+def _anew(job: Job) -> Job:
+    return replace(job, committed_step=0, evaluation=Evaluation())
 
 
 def _restored(state: State, event: versions.CheckpointRestored) -> State:

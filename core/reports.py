@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from core import commands, evaluation, policies
 from core.errors import IllegalEvent, Refused
 from core.evolve import evolve
@@ -34,16 +36,17 @@ def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
     job = _running(state, fact)
     if job is None:
         return []
-    if job.begun and job.plan is not None and job.plan != fact.plan:
-        changed = ", ".join(
-            name for name in fact.plan.__struct_fields__ if getattr(job.plan, name) != getattr(fact.plan, name)
-        )
+    plan = fact.plan
+    if job.begun and job.plan is not None:
+        plan = replace(plan, warnings=job.plan.warnings)  # what is said of a file depends on what is known of others
+    if job.begun and job.plan is not None and job.plan != plan:
+        changed = ", ".join(name for name in plan.__struct_fields__ if getattr(job.plan, name) != getattr(plan, name))
         message = (
             f"{job.name} is learned up to step {job.committed_step}, but its plan is not the same any more "
             f"({changed}): the tokenizer or the data is not what it was"
         )
         return _failed(state, job, fact.attempt, "plan", message, now)
-    return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=fact.plan)]
+    return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=plan)]
 
 
 def _rejected(state: State, fact: worker.Rejected, now: float) -> Events:

@@ -67,6 +67,8 @@ class Timeline(Branch):
     """The branch of the head, and those that were left."""
 
     left: list[Branch] = field(default_factory=list)
+    forgotten: list[Branch] = field(default_factory=list)
+    """What was set aside and is run again."""
     published: dict[VersionId, Branch] = field(default_factory=dict)
     """The branch of each version, those that were given up too."""
     keepstep: str = ""
@@ -86,7 +88,7 @@ class Timeline(Branch):
 
     def branch_of(self, checkpoint: CheckpointId) -> Branch | None:
         """The branch up to a checkpoint, wherever that was committed."""
-        for branch in (self, *reversed(self.left)):
+        for branch in (self, *reversed(self.left), *reversed(self.forgotten)):
             for global_step, name in branch.commits:
                 if name == checkpoint:
                     return branch.until(global_step)
@@ -100,7 +102,9 @@ class Timeline(Branch):
         self.parts, self.commits = list(target.parts), list(target.commits)
 
     def _forget_behind(self, global_step: int) -> None:
-        """Without what was set aside since: it is run again."""
+        """Without what was set aside since: it is run again. A backup may still hold it, and be gone back to."""
+        if self.commits and self.commits[-1][0] > global_step:
+            self.forgotten.append(self.until(self.commits[-1][0]))
         while self.parts and self.parts[-1].global_from >= global_step:
             self.parts.pop()
         if self.parts:

@@ -62,6 +62,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     retry_at: float | None
     rows_prepared: tuple[int, int] | None = None
     """While it is prepared: how many rows of about how many; as the worker said last, not journaled."""
+    rows_evaluated: tuple[int, int] | None = None
+    """While the loss on rows that are not learned is computed, the same."""
 
 
 class LanesView(Struct, frozen=True, kw_only=True):
@@ -196,8 +198,12 @@ def status_view(
     progress of the worker, which is no event."""
     state, progress = folded.state, folded.progress
     job = _job_view(state, progress)
-    if job is not None and heard is not None and heard.phase == "prepare" and heard.attempt == job.attempt:
-        job = replace(job, rows_prepared=(heard.done, heard.total) if job.status == "preparing" else None)
+    if job is not None and heard is not None and heard.attempt == job.attempt:
+        rows = (heard.done, heard.total)
+        if (heard.phase, job.status) == ("prepare", "preparing"):
+            job = replace(job, rows_prepared=rows)
+        elif (heard.phase, job.status) == ("evaluate", "training"):
+            job = replace(job, rows_evaluated=rows)
     done, eta_s = _queue_progress(state, progress, job)
     daemon, head = state.daemon, state.head
     return StatusView(

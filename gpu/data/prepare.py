@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from events.settings import JobSettings, Plan
 from events.values import JobId
@@ -38,6 +41,15 @@ from gpu.manifest import describe
 
 PARALLEL_FROM_BYTES = 8 << 20
 """A smaller file is encoded by the preparing process itself, in less time than encoders need until they can begin."""
+
+NOTHING_EVALUATED = Finding(
+    name="nothing_evaluated",
+    severity="warn",
+    count=0,
+    share=0.0,
+    message="no row of the validation set can be evaluated: it is empty, or all of them are bad or too long",
+    advice="`keepstep data check` on the set itself says what is wrong with it.",
+)
 
 StartEncoders = Callable[[str | None], AbstractContextManager[LookThrough]]
 """Encoders for a file whose rows have the format that is named."""
@@ -139,13 +151,18 @@ def encoded(
             put_aside = recorder.put_aside if recorder is not None else lambda _: None
             examination = Examination(settings, known, put_aside)
             report = gone_through(path, file, settings, how, examination, learned, look)
+            if report.refusal is None:
+                encoder = Encoder(how.tokenizer, settings.data)
+                heard = partial(look, examination.rows)
+                for looked in held_out(path, validation, settings, known.validation, encoder, heard):
+                    evaluated.append(looked)
+                    heard()
+                if validation is not None and settings.evaluation.rows and not evaluated.pieces:
+                    report = replace(report, findings=(*report.findings, NOTHING_EVALUATED))
             if recorder is not None:
                 recorder.finish(report, examination.content)
         if report.refusal is not None:
             raise rejection(report.refusal)
-        encoder = Encoder(how.tokenizer, settings.data)
-        for looked in held_out(path, validation, settings, known.validation, encoder, lambda: look(examination.rows)):
-            evaluated.append(looked)
         return report
 
     return how.cache.make(key, job, how.tokenizer_sha256, fill, watch)

@@ -77,3 +77,27 @@ def test_a_file_that_is_no_toml_is_told_with_its_place(tmp_path: Path) -> None:
     path.write_text("[model\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 1"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("evaluation", "gap_alert", float("inf")),
+        ("guard", "spike", float("inf")),
+        ("checkpoints", "every_seconds", float("inf")),
+        ("disk", "soft_gb", float("inf")),
+        ("memory", "grace_s", float("inf")),
+        ("hooks", "timeout_s", float("inf")),
+        ("consolidation", "space_factor", float("inf")),
+    ],
+)
+def test_infinity_is_not_allowed_where_it_cannot_be_kept(section: str, key: str, value: float) -> None:
+    """The journal has no such number: an attempt under it could not be begun, and each daemon would end at once."""
+    with pytest.raises(UserError, match=rf"{section}\.{key} = inf is not allowed"):
+        parse_config({**MODEL, section: {key: value}}, HERE)
+
+
+def test_where_nothing_is_journaled_of_it_a_number_may_be_without_end() -> None:
+    """`days = inf` keeps backups for ever."""
+    config = parse_config({**MODEL, "retention": {"days": float("inf")}, "worker": {"silence_s": float("inf")}}, HERE)
+    assert config.retention.days == config.worker.silence_s == float("inf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from cli.crew import Crew
 from cli.errors import UserError
 from cli.home import Home
+from cli.hooks import read_note, write_note
 from cli.identity import DaemonLock, this_process
 from cli.ledger import Ledger
 from cli.orders import problem_of
@@ -30,6 +32,7 @@ from core.deadlines import Limits
 from events import kinds, worker
 from events.codec import kind_of
 from events.kinds import AnyEvent
+from journal import Position
 from tests.crash.homes import state_of
 from tests.waiting import eventually
 
@@ -257,6 +260,22 @@ def test_debris_is_swept_and_strangers_are_left_alone(home: Home, drop: Drop, ru
     drop("a.jsonl", "ok")
     run()
     assert {path.name for path in home.checkpoints.iterdir()} == {"my-own-notes", "step-00000001-attempt-0001"}
+
+
+def test_views_that_somebody_deleted_are_made_again(home: Home, drop: Drop, run: Run) -> None:
+    """They say nothing that the journal does not; neither the daemon nor a command has failed for want of them."""
+    drop("a.jsonl", "ok ok")
+    run()
+    shutil.rmtree(home.status.parent)
+    with closing(Ledger.open(home)) as ledger:
+        ledger.show()
+        ledger.show()
+        ledger.save_snapshot()
+    assert home.status.is_file()
+    assert home.snapshot.is_file()
+    shutil.rmtree(home.status.parent)
+    write_note(home, Position(2, "00000000", 1, 400))
+    assert read_note(home) == Position(2, "00000000", 1, 400)
 
 
 def test_retention_keeps_the_newest(home: Home, drop: Drop, run: Run) -> None:

@@ -17,7 +17,7 @@ from cli.halt import daemon_process, stop_now
 from cli.home import Home
 from cli.identity import DaemonLock, daemon_is_alive, this_process
 from cli.reading import read_only
-from tests.cli.test_keepalive import daemon
+from tests.cli.test_keepalive import ROOT, daemon
 from tests.waiting import eventually
 
 Drop = Callable[..., Path]
@@ -42,6 +42,24 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
         assert process.wait(5) == 130
     assert not daemon_is_alive(home)
     assert read_only(home)[0].state.global_step == 3
+
+
+def test_a_daemon_that_has_left_is_not_ended_by_one_signal_more(home: Home, drop: Drop) -> None:
+    """While its process comes to its end: whoever waits for it would take it for a crash."""
+    drop("a.jsonl", "ok")
+    late = f"""
+import os, signal, sys
+from pathlib import Path
+from cli.home import Home
+from cli.keepalive import run_daemon
+code = run_daemon(Home(Path({str(home.root)!r})), until_idle=True, write=print, worker_module="tests.fakes.worker")
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-P", "-c", late], env=environment, check=False, timeout=60).returncode == 0
+    assert read_only(home)[0].state.counts.trained == 1
 
 
 def test_one_that_does_not_answer_is_killed(

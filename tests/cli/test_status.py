@@ -138,6 +138,22 @@ def test_how_far_a_file_is_prepared_is_said_while_it_is() -> None:
     assert said(attempt=7) == said(phase="load") == "preparing file-1.jsonl"
 
 
+def test_an_evaluation_says_so_and_how_far_it_is() -> None:
+    """It may take longer than a hundred steps, and the step that is shown does not change meanwhile."""
+    world = World()
+    world.start()
+    world.config = settings(held_out=True)
+    world.add(4)
+    world.run_until(kinds.StepReached, 2)
+
+    def said(**changes: Any) -> str:
+        heard = replace(Heartbeat(attempt=1, phase="evaluate", done=96, total=2_000), **changes)
+        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, heard=heard), alive=True)
+
+    assert said() == "evaluating file-1.jsonl: 96 of 2,000 held-out rows"
+    assert said(attempt=7) == said(phase="step") == "training file-1.jsonl"
+
+
 def test_the_loss_on_rows_that_are_not_learned_stands_beside_that_of_training() -> None:
     """Also behind the end of its job, until another is evaluated; what is of concern stands out."""
     world = World()

@@ -198,8 +198,45 @@ def test_a_failure_elsewhere_leaves_evaluations_be() -> None:
         assert [event.step for event in found(world)] == [0, 2, 4]
 
 
+def given_up_behind(world: World, evaluations: int) -> None:
+    """The job fails until it is given up, after so many evaluations."""
+    world.run_until(EvaluationDone, evaluations)
+    while world.state.current is not None:
+        world.lose_worker("code")
+        if world.state.current is not None:
+            world.run_until(kinds.AttemptStarted)
+
+
+def test_a_retry_behind_other_files_evaluates_what_comes_out_otherwise() -> None:
+    """Its steps are run again on other weights than those that were evaluated."""
+    world = home_with(6)
+    world.config = settings(held_out=True, every_steps=100)
+    given_up_behind(world, 3)  # 0, 2, 4, and nothing committed
+    world.add(2)
+    world.run()
+    world.execute(commands.Retry(job=JOB))
+    world.run()
+    assert [event.step for event in found(world) if event.job == JOB] == [0, 2, 4, 0, 2, 4, 6]
+
+
+def test_a_job_that_begins_anew_behind_a_rollback_is_evaluated_anew() -> None:
+    """What it was measured by stood on another head."""
+    world = home_with(2)
+    world.run()
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run()
+    job = world.add(6)
+    world.config = settings(held_out=True, every_steps=2)
+    given_up_behind(world, 3)
+    world.execute(commands.Retry(job=job))
+    world.execute(commands.RollBack())
+    before = len(found(world))
+    world.run()
+    assert [event.step for event in found(world)[before:]] == [0, 2, 4, 6]
+
+
 def test_a_retry_evaluates_again() -> None:
-    """A person has looked at it."""
+    """A person has looked at it, and what it begins on may be another head."""
     world = home_with(4)
     world.run_until(EvaluationDone, 1)
     lost = commands.LoseWorker(attempt=1, failure="hang", message="it hung", evaluating=True)
@@ -210,7 +247,7 @@ def test_a_retry_evaluates_again() -> None:
         world.execute(replace(lost, attempt=world.state.attempt))
     world.execute(commands.Retry(job=JOB))
     world.run()
-    assert [event.step for event in found(world)] == [0, 2, 4]
+    assert [event.step for event in found(world)] == [0, 0, 2, 4]
 
 
 def test_an_evaluation_of_another_step_is_illegal_and_changes_nothing() -> None:

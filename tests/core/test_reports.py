@@ -220,6 +220,20 @@ def test_committed_steps_that_are_run_again_are_never_given_up() -> None:
     world.check_timeline()
 
 
+def test_what_is_only_said_of_a_file_does_not_change_its_plan() -> None:
+    """Whether rows were in an earlier file, nobody knows behind the end of the reports; learned is the same."""
+    world = at_work()
+    world.start()
+    world.turn()
+    job, attempt = world.state.current, world.state.attempt
+    assert job is not None
+    assert attempt is not None
+    assert job.begun
+    (prepared,) = world.execute(worker.Prepared(attempt=attempt, plan=replace(plan(6), warnings=("learned_before",))))
+    assert isinstance(prepared, kinds.JobPrepared)
+    assert prepared.plan == job.plan
+
+
 def test_a_begun_job_with_another_plan_is_held() -> None:
     """Its batches would not be the ones that the committed steps came from."""
     world = at_work()

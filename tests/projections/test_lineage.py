@@ -7,6 +7,7 @@ from random import Random
 from core import commands
 from core.evolve import evolve
 from core.state import State
+from core.versions import Left
 from events import kinds
 from events.course import Course, Split
 from projections.lineage import Timeline
@@ -103,6 +104,25 @@ def test_steps_that_were_run_again_are_told_as_of_the_last_time() -> None:
     assert steps(world, 6) == [(job_id(1), step) for step in range(1, 7)]
     assert [part.attempts for part in told(world).until(6).parts] == [(1, 2)]
     assert [step for step, _ in told(world).commits] == [2, 4, 6]
+
+
+def test_what_was_set_aside_and_is_brought_back_from_a_backup_knows_what_it_was_made_of() -> None:
+    """Its steps were run again meanwhile, by an attempt whose checkpoint has another name."""
+    world = home_with(2)
+    world.run()
+    head, meaning = world.state.head, world.state.meaning
+    assert head is not None
+    assert meaning is not None
+    held = Left(base=None, checkpoint=head, meaning=meaning)
+    world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
+    condemn(world)
+    world.add(2)
+    world.run()
+    world.execute(commands.MoveHead(backup="manual-0001"))
+    world.add(2)
+    world.run()
+    assert steps(world, 4) == [(job_id(1), 1), (job_id(1), 2), (job_id(3), 1), (job_id(3), 2)]
+    assert told(world).commits[0] == (2, head.id)
 
 
 def test_other_settings_begin_another_part() -> None:
