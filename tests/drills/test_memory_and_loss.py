@@ -177,13 +177,14 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
 
 @pytest.mark.long
 def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make) -> None:
-    """Halved as far as it goes, tried again four times, given up; the other file is learned."""
+    """Halved as far as it goes, tried again four times, given up. The next one comes to the same step."""
     home = make()
-    assert ran(home, "forward:3:0,forward:13:0") == 0, log_of(home)
-    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["out_of_memory"] * 5
-    (failed,) = of(home, kinds.JobFailed)
-    assert "one row alone does not fit" in failed.message
-    assert state_of(home).global_step == 2 + 10
+    assert ran(home, "forward:3:0") == 0, log_of(home)
+    assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["out_of_memory"] * 10
+    failed = of(home, kinds.JobFailed)
+    assert len({event.job for event in failed}) == 2
+    assert all("one row alone does not fit" in event.message for event in failed)
+    assert state_of(home).global_step in {0, 2}  # the save of step 2 may have been in flight
 
 
 # -- loss -----------------------------------------------------------------------------------------------------------
