@@ -82,14 +82,17 @@ class ConfigWatch:
         usable, events = self.read(ledger)
         if not usable:
             return None, events
+        job, settings = ledger.state.current, self.config.job
+        if job is not None and job.begun:  # it has its own settings, and its own validation set
+            if is_changed(job.settings, settings):
+                self._write(
+                    f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with"
+                )
+            return settings, ()
         try:
-            settings = with_validation_kept(self._home, self.config.job)
+            return with_validation_kept(self._home, settings), ()
         except UserError as error:
             return None, _hold(ledger, error)
-        job = ledger.state.current
-        if job is not None and job.begun and is_changed(job.settings, settings):
-            self._write(f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with")
-        return settings, ()
 
     def _execute(self, ledger: Ledger, command: NoteConfig) -> Sequence[AnyEvent]:
         said = ledger.state.misfit.reason if ledger.state.misfit is not None else None

@@ -174,7 +174,7 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
 
 
 def _validation_line(found: ValidationView) -> str:
-    beside = f" (training loss {number(found.training_loss)}, gap {found.gap:+.2f})" if found.gap is not None else ""
+    beside = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
     return f"loss {number(found.loss)}{beside} on {found.rows} rows, behind step {found.step} of {found.name}"
 
 

@@ -31,11 +31,23 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
         if error.errno in STORAGE_ERRNOS:
             raise
         raise UserError(f"the validation set {path} cannot be read: {error.strerror}", ADVICE) from error
-    kept = home.validation / f"{sha256}.jsonl"
-    if not home.storage.exists(kept):
-        durable.make_directory(home.validation, storage=home.storage)
-        durable.copy_durably(path, kept, storage=home.storage)
+    if not home.storage.exists(_kept(home, sha256)):
+        sha256 = _keep(home, path)
     return replace(settings, sources=Sources(validation_sha256=sha256))
+
+
+def _keep(home: Home, path: Path) -> str:
+    """Copy the set; the SHA-256 of the copy. Somebody may write into the file meanwhile."""
+    durable.make_directory(home.validation, storage=home.storage)
+    copy = durable.temporary_path(home.validation / "set", storage=home.storage)
+    durable.copy_durably(path, copy, storage=home.storage)
+    sha256 = file_sha256(copy, storage=home.storage)
+    durable.rename_durably(copy, _kept(home, sha256), storage=home.storage)
+    return sha256
+
+
+def _kept(home: Home, sha256: str) -> Path:
+    return home.validation / f"{sha256}.jsonl"
 
 
 def validation_file(home: Home, settings: JobSettings) -> Path | None:

@@ -27,8 +27,8 @@ from events.settings import EvaluationSettings
 from events.values import Failure, Number
 
 AT_FAULT: frozenset[Failure] = frozenset({"hang", "out_of_memory", "code", "driver"})
-"""Failures that an evaluation may be the cause of. A disk that is full, or a worker that somebody killed, would have
-come to the same without."""
+"""Failures that an evaluation may be the cause of. A disk that is full would have come to the same without; so would a
+worker that somebody killed, but not twice in a row: then it may be somebody who looks after memory."""
 
 
 def concern_of(
@@ -61,7 +61,7 @@ def told(event: EvaluationDone) -> str:
     """What was found, in a sentence."""
     number = event.loss if isinstance(event.loss, str) else f"{event.loss:.4f}"
     gap = gap_of(event.loss, event.training_loss)
-    beside = f" (training loss {event.training_loss:.4f}, gap {gap:+.2f})" if gap is not None else ""
+    beside = f" (training loss {event.training_loss:.4f}, gap {gap:+z.2f})" if gap is not None else ""
     concern = f"; {SAYS[event.concern]}" if event.concern is not None else ""
     return f"validation loss {number} behind step {event.step}{beside}{concern}"
 
@@ -88,7 +88,8 @@ def evaluates(job: Job) -> bool:
 
 def given_up(job: Job, attempt: int, failure: Failure, message: str) -> Sequence[AnyEvent]:
     """What comes of a failure in an evaluation, besides what comes of every failure."""
-    if failure not in AT_FAULT or job.evaluation.given_up or job.status != "training":
+    at_fault = failure in AT_FAULT or (failure == "killed" and job.failures > 0)
+    if not at_fault or job.evaluation.given_up or job.status != "training":
         return []
     return [EvaluationGivenUp(job=job.id, attempt=attempt, failure=failure, message=message)]
 

@@ -35,10 +35,9 @@ def check(order: Check) -> Checked:
 
 def _report(path: Path, order: Check, how: Preparation) -> Report:
     settings, found = order.settings, describe(path)
-    known = Known(
-        validation=record.validation_rows(Path(order.validation) if order.validation else None, settings.data),
-        earlier=record.earlier_rows(how.home / "reports", found.sha256),
-    )
+    held_out = record.validation_rows(Path(order.validation) if order.validation else None, settings.data)
+    earlier = record.earlier_rows(how.home / "reports", found.sha256)
+    known = Known(held_out.content, earlier, held_out.problems)
     kind = container_of(path, plain_text=settings.data.format == "plain_text")
     file = FileFacts(path.name, found.sha256, found.size_bytes, kind, None)
     examination = Examination(settings, known)

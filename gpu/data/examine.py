@@ -65,6 +65,8 @@ class Known(NamedTuple):
     validation: Hashes = np.zeros(0, np.uint64)
     earlier: Sequence[Hashes] = ()
     """Of files that were accepted before."""
+    unusable: Sequence[Problem] = ()
+    """What is wrong with rows of the validation set, or with all of it."""
 
 
 NOTHING_KNOWN = Known()
@@ -93,7 +95,7 @@ class Examination:
     ) -> None:
         """`put_aside` gets each row that is skipped, as it stands in the file."""
         self._data, self._checks = settings.data, settings.checks
-        self.validation, self._known = known.validation, known.earlier
+        self.validation, self._known, self._unusable = known.validation, known.earlier, known.unusable
         self._put_aside = put_aside
         self._lines, self._lengths = array("q"), array("i")
         self._content, self._prompt, self._answer = array("Q"), array("Q"), array("Q")
@@ -271,6 +273,11 @@ class Examination:
         if self._share(self.in_validation) > checks.validation_max:
             message = "rows of the validation set; they are left out"
             found += self._found("in_validation", checks.validation, self.in_validation, message, "")
+        if self._unusable:
+            first = self._unusable[0].message.partition("\n")[0]
+            message = f"the validation set is not whole, and what cannot be read of it would be learned: {first}"
+            advice = "`keepstep data check` on the set itself says more. Mend it."
+            found += self._found("validation_damaged", "warn", 0, message, advice)
         return found
 
     def _pairs(self, name: str, severity: Severity, most: float, pairs: Pairs, what: str) -> list[Finding]:

@@ -141,10 +141,9 @@ def encoded(
     def fill(learned: TokenWriter, evaluated: TokenWriter) -> Report:
         reports = how.home / "reports"
         validation = record.kept_validation(how.home, settings.sources.validation_sha256)
-        known = Known(
-            validation=record.validation_rows(validation, settings.data),
-            earlier=record.earlier_rows(reports, job) if how.records else (),
-        )
+        known_set = record.validation_rows(validation, settings.data)
+        earlier = record.earlier_rows(reports, job) if how.records else ()
+        known = Known(known_set.content, earlier, known_set.problems)
         kind = container_of(path, plain_text=settings.data.format == "plain_text")
         file = FileFacts(name or path.name, job, path.stat().st_size, kind, None)
         with _recorded(reports, job, how) as recorder:

@@ -96,6 +96,7 @@ PROBLEMS = {
     "too_long": Kind("broken", 'It has more than `max_length` tokens, and `long = "refuse"`.'),
     "special_token_in_content": Kind("warn", "A message has special tokens of the model written out in it."),
     "end_of_turn_not_learned": Kind("warn", "With this template the model is not taught to end its turn."),
+    "validation_damaged": Kind("warn", "Rows of the validation set are bad, or it cannot be read to its end."),
     "nothing_evaluated": Kind("warn", "There is a validation set, and no row of it can be evaluated."),
     # -- the file as a whole
     "too_many_bad_rows": Kind("file", "More of its rows are bad than `bad_rows_max` allows."),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -102,10 +103,19 @@ def kept_validation(home: Path, sha256: str) -> Path | None:
     return home / VALIDATION / f"{sha256}.jsonl" if sha256 else None
 
 
-def validation_rows(path: Path | None, settings: DataSettings) -> Hashes:
-    """What the good rows of a validation set say, sorted; none if there is no set. Raises DataChanged."""
+class ValidationSet(NamedTuple):
+    """What a validation set says."""
+
+    content: Hashes
+    """Of its good rows, sorted."""
+    problems: tuple[Problem, ...] = ()
+    """The first of each of its bad rows; and what the file as a whole has, behind which nothing was read."""
+
+
+def validation_rows(path: Path | None, settings: DataSettings) -> ValidationSet:
+    """The validation set at `path`; nothing if there is none. Raises DataChanged."""
     if path is None:
-        return np.zeros(0, np.uint64)
+        return ValidationSet(np.zeros(0, np.uint64))
     try:
         read = list(rows.read(path, settings))
     except OSError as error:
@@ -113,4 +123,7 @@ def validation_rows(path: Path | None, settings: DataSettings) -> Hashes:
             f"the validation set {path} cannot be read: {error.strerror}. Bring it back, then `keepstep resume`."
         ) from error
     good = [identity(row).content for row in read if not isinstance(row, BadRow | Problem)]
-    return np.sort(np.array(good, dtype=np.uint64))
+    bad = [row for row in read if isinstance(row, BadRow | Problem)]
+    problems = [row.problems[0] if isinstance(row, BadRow) else row for row in bad]
+    told = tuple(problem for problem in problems if problem.name != "empty_file")  # then nothing is missing
+    return ValidationSet(np.sort(np.array(good, dtype=np.uint64)), told)

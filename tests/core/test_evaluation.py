@@ -235,6 +235,19 @@ def test_a_job_that_begins_anew_behind_a_rollback_is_evaluated_anew() -> None:
     assert [event.step for event in found(world)[before:]] == [0, 2, 4, 6]
 
 
+def test_a_worker_that_is_killed_twice_in_evaluations_is_enough() -> None:
+    """The first time it may have been anybody; the second time it may be somebody who looks after memory."""
+    world = home_with(4)
+    world.config = settings(held_out=True, every_steps=100)
+    for attempt in (1, 2):
+        world.run_until(EvaluationDone, 2 if attempt == 1 else 0)
+        world.execute(commands.LoseWorker(attempt=attempt, failure="killed", message="somebody", evaluating=True))
+        assert current(world).evaluation.given_up == (attempt == 2)
+        world.run_until(kinds.TrainingStarted)
+    world.run()
+    assert world.state.counts.trained == 1
+
+
 def test_a_retry_evaluates_again() -> None:
     """A person has looked at it, and what it begins on may be another head."""
     world = home_with(4)

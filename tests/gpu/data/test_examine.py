@@ -116,6 +116,14 @@ def test_rows_of_the_validation_set_are_never_learned() -> None:
     assert names(report) == [("in_validation", "warn", 1)]
 
 
+def test_a_validation_set_that_is_damaged_is_told() -> None:
+    """What cannot be read of it is not known when it comes, and would be learned."""
+    cut = Problem("truncated_file", None, "the compressed data ends in the middle, in line 7", "", "Fetch it again.")
+    report = examined(good(1), known=Known(unusable=[cut]))
+    assert names(report) == [("validation_damaged", "warn", 0)]
+    assert "ends in the middle, in line 7" in report.findings[0].message
+
+
 def test_a_file_of_nothing_but_validation_rows_is_refused() -> None:
     report = examined(good(2), known=Known(validation=np.array([1002], np.uint64)))
     assert names(report) == [("nothing_left", "refuse", 1), ("in_validation", "warn", 1)]

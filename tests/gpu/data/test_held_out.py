@@ -144,9 +144,9 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
 def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
     """Who named it would wait for a loss that never comes."""
     long = b"".join(b'{"prompt": "%d", "completion": "%s"}\n' % (row, b"far too long " * 99) for row in range(4))
-    for nothing in (b'{"prompt": 1}\n{"broken\n', b"\n", long):
+    for nothing, more in ((b'{"prompt": 1}\n{"broken\n', ["validation_damaged"]), (b"\n", []), (long, [])):
         assert evaluated(home, how(home, validation=nothing, long="drop")) == []
-        assert home.desk.of(Prepared)[-1].plan.warnings == ("nothing_evaluated",)
+        assert home.desk.of(Prepared)[-1].plan.warnings == (*more, "nothing_evaluated")
     for wanted in (how(home, validation=SET), how(home, rows=0, validation=b"\n"), how(home)):
         evaluated(home, wanted)
         assert home.desk.of(Prepared)[-1].plan.warnings == ()

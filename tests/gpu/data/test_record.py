@@ -74,8 +74,10 @@ def test_a_validation_set_is_what_its_good_rows_say(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(make_rows(3) + b"{oops\n")
     expected = sorted(identity(row).content for row in good_rows_of(tmp_path))
-    assert record.validation_rows(path, DataSettings()).tolist() == expected
-    assert record.validation_rows(None, DataSettings()).tolist() == []
+    found = record.validation_rows(path, DataSettings())
+    assert found.content.tolist() == expected
+    assert [problem.name for problem in found.problems] == ["broken_json"]
+    assert record.validation_rows(None, DataSettings()).content.tolist() == []
     with pytest.raises(DataChanged, match="Bring it back"):
         record.validation_rows(tmp_path / "nowhere", DataSettings())
     assert record.kept_validation(tmp_path, "") is None
