@@ -116,7 +116,7 @@ def bring_back(ledger: Ledger, effect: BringBack) -> None:
         try:
             if home.storage.exists(place):
                 durable.remove_tree(place, storage=home.storage)
-            copies.bring_back(home.backups / effect.backup, place, storage=home.storage)
+            copies.bring_back(home.backups / effect.backup, place, head.manifest_sha256, storage=home.storage)
         except StorageFailed as error:
             # to the daemon it is a disk that is full, or fails, as any other
             raise OSError(error.errno or errno.EIO, str(error), str(place)) from error

@@ -93,31 +93,43 @@ def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) ->
     """
     delete = delete or partial(discard, ledger.home)
     set_aside = []
-    home, state = ledger.home, ledger.state
-    checkpoints = {*(each.id for each in state.checkpoints), *(left.checkpoint.id for left in state.left)}
-    places: list[tuple[Path, Callable[[str], bool], set[str]]] = [
-        (home.checkpoints, is_checkpoint_id, checkpoints),
-        (home.versions, is_version_id, {version.id for version in state.versions}),
-    ]
-    if not is_being_made(home):
-        places.append((home.backups, is_backup_id, {backup.id for backup in state.backups}))
+    home = ledger.home
     if home.storage.exists(home.tokens):
-        _sweep_tokens(home, state, delete)
-    for place, is_ours, named in places:
-        set_aside += _swept(ledger, place, is_ours, named, delete)
+        _sweep_tokens(home, ledger.state, delete)
+    for place, is_ours in (
+        (home.checkpoints, is_checkpoint_id),
+        (home.versions, is_version_id),
+        (home.backups, is_backup_id),
+    ):
+        paths = list(_directories(place, home.storage))
+        # In this order: what a command puts there from here on is not among these, and what it has put there before, it
+        # has journaled, or is still at.
+        if place == home.backups and is_being_made(home):
+            continue
+        with ledger.exclusive():
+            named = _named(ledger.state)
+        set_aside += _swept(ledger, place, paths, is_ours, named, delete)
     return set_aside
 
 
-def _swept(
+def _named(state: State) -> set[str]:
+    """The directories that the journal knows of; no two kinds of them share a name."""
+    checkpoints = (*state.checkpoints, *(left.checkpoint for left in state.left))
+    names = {each.id for each in checkpoints} | {each.id for each in state.versions}
+    return names | {each.id for each in state.backups}
+
+
+def _swept(  # one place, as it was found
     ledger: Ledger,
     place: Path,
+    paths: Sequence[Path],
     is_ours: Callable[[str], bool],
     named: Collection[str],
     delete: Callable[[Path], int | None],
 ) -> list[str]:
     home, storage, state = ledger.home, ledger.home.storage, ledger.state
     set_aside = []
-    for path in _directories(place, storage):
+    for path in paths:
         name = path.name
         unnamed = is_ours(name) and name not in named
         if (name in state.quarantined and place == home.checkpoints) or (unnamed and state.repaired):

@@ -19,7 +19,7 @@ from gpu.commit import Committed, publish
 from gpu.errors import CheckpointBroken, SealBroken
 from gpu.manifest import MANIFEST, FileEntry, describe, read_seal
 from gpu.manifest import problem_of as problem_of_checkpoint
-from journal.durable import copy_durably, fsync_file, opened, read_file
+from journal.durable import copy_durably, fsync_file, opened
 from journal.storage import REAL, Storage
 
 SEAL = "backup.json"
@@ -95,13 +95,17 @@ def problem_of(
     )
 
 
-def bring_back(directory: Path, checkpoint: Path, *, storage: Storage = REAL) -> Committed:
-    """Copy what the backup in `directory` holds to where the checkpoint stood.
+def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, storage: Storage = REAL) -> Committed:
+    """Copy what the backup in `directory` holds to where the checkpoint stood, if it is the one that was committed with
+    this manifest.
 
     Raises StorageFailed, CheckpointBroken.
     """
     source = directory / checkpoint.name
-    manifest = read_file(source / MANIFEST, storage=storage)
+    try:
+        manifest = read_seal(source, MANIFEST, manifest_sha256, storage=storage)
+    except SealBroken as error:
+        raise CheckpointBroken(checkpoint.name, error.problem) from error
     names = [name for name in sorted(storage.names(source)) if name != MANIFEST]
 
     def copied(name: str) -> Callable[[Path], None]:

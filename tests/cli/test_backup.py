@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.errors import UserError
 from cli.home import Home
+from cli.ledger import Ledger
 from cli.reading import read_only
+from cli.sweep import discard, sweep
 from core.state import State
+from gpu.backup import bring_back
+from gpu.errors import CheckpointBroken
+from gpu.manifest import MANIFEST
 from tests.cli.test_checkpoints import keepstep, spoil
 from tests.cli.test_versions import _refused
 
@@ -74,6 +80,34 @@ def test_a_backup_that_rots_is_named_and_not_brought_back(learned: Home, run: Ru
     before = state(learned).head
     assert "is not what was written" in str(_refused(learned, "backup", "restore", "manual-0001"))
     assert state(learned).head == before
+
+
+def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(learned: Home) -> None:
+    """Its own manifest says that it is whole; the journal has the SHA-256 of the one that was committed."""
+    keepstep(learned, "backup", "create")
+    head = state(learned).head
+    assert head is not None
+    manifest = learned.backups / "manual-0001" / head.id / MANIFEST
+    manifest.write_bytes(manifest.read_bytes().replace(b'"validation"', b'"vilidation"'))
+    place = learned.checkpoints / head.id
+    shutil.rmtree(place)
+    with pytest.raises(CheckpointBroken, match="another SHA-256"):
+        bring_back(learned.backups / "manual-0001", place, head.manifest_sha256)
+    assert not place.exists()
+
+
+def test_one_that_is_made_while_a_daemon_sweeps_stays(learned: Home) -> None:
+    """It was not there when the sweep began, and is no debris."""
+    (learned.checkpoints / "step-00000099-attempt-0009").mkdir()
+
+    def meanwhile(path: Path) -> int | None:
+        keepstep(learned, "backup", "create")
+        return discard(learned, path)
+
+    with closing(Ledger.open(learned)) as ledger:
+        sweep(ledger, meanwhile)
+    assert not (learned.checkpoints / "step-00000099-attempt-0009").exists()
+    assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
 
 
 def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
