@@ -53,8 +53,8 @@ class Crew:
 
     @property
     def is_evaluating(self) -> bool:
-        """Whether the worker was last heard of in an evaluation."""
-        return self._watched.phase == "evaluate"
+        """Whether an evaluation may be what the worker came to its end by."""
+        return deadlines.is_evaluating(self._watched)
 
     def late(self, now: float, limits: Limits, failures: int) -> Late | None:
         """The deadline that the worker has let pass, if it has. `now`: monotonic. To be asked in each turn."""

@@ -194,6 +194,11 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
     return Late(phase, silence_s, allowed_s, usual_s(gaps)) if silence_s > allowed_s else None
 
 
+def is_evaluating(watched: Watched) -> bool:
+    """Whether it was last heard of in an evaluation, with nothing being written beside it."""
+    return watched.phase == "evaluate" and not watched.saving
+
+
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
     """The gaps that a phase is judged by. Evaluated rows pass through the model once, those of a step there and
     back: as long as evaluations are not known by themselves, what is usual in a step will do."""

@@ -173,6 +173,15 @@ def test_an_evaluation_is_held_to_what_steps_take_until_it_is_known_itself() -> 
     assert late(watched(2.0, before=now), LIMITS, 0) == Late("evaluate", 301.0, 300.0, 30.0)
 
 
+def test_what_comes_in_an_evaluation_is_its_fault_unless_something_is_written_beside_it() -> None:
+    """A save that hangs there is a save that hangs."""
+    begun = (PREPARE, TRAIN, LOADED, step())
+    assert deadlines.is_evaluating(watched(*begun, beat("evaluate")))
+    assert not deadlines.is_evaluating(watched(*begun, beat("evaluate"), EVALUATED))
+    assert not deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate")))
+    assert deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate"), SAVED))
+
+
 def test_a_late_word_of_another_attempt_proves_nothing() -> None:
     """The running one is as silent as before."""
     now = watched(1801.0, beat("step", attempt=0), before=training())
