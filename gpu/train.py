@@ -27,7 +27,7 @@ from gpu.crashpoints import reached
 from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
-from gpu.errors import DoesNotFit, SuspectBatch, YieldAsked, is_out_of_memory
+from gpu.errors import DoesNotFit, EvaluationFailed, SuspectBatch, TrainingDiverged, YieldAsked, is_out_of_memory
 from gpu.evaluate import evaluate, is_due, steps_since
 from gpu.exact import seed_generators
 from gpu.faults import run_out, strikes
@@ -72,6 +72,20 @@ class Training:
         Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit,
         EvaluationFailed.
         """
+        try:
+            self._train(desk, saver, pulse)
+        except (TrainingDiverged, DoesNotFit, EvaluationFailed):
+            saver.finish()  # what was being written was copied before that, and is good
+            raise
+
+        # The end, or a pause: nothing that was reported stays uncommitted.
+        saver.finish()
+        if self.step > self.saved_step:
+            reason: CheckpointReason = "end" if self.step == self.until else "yield"
+            saver.begin(self._snapshot(reason, self.prepared.batches.step(self.step).epoch, saver.parent))
+            saver.finish()
+
+    def _train(self, desk: Desk, saver: Saver, pulse: Pulse) -> None:
         batches = self.prepared.batches
         while not desk.yield_asked():
             # Evaluate.
@@ -84,6 +98,7 @@ class Training:
             batch = batches.step(self.step + 1)
             report = self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, pulse)
             if isinstance(report, OutOfMemory):  # nothing has changed: the same step again, in smaller parts
+                saver.finish()  # which gives its copies back, too; and the answer may be that this attempt has failed
                 self.course = desk.ask_course(report)
                 continue
 
@@ -98,13 +113,6 @@ class Training:
 
         if self.step < self.until:
             reached("yield_seen")
-
-        # The end, or a pause: nothing that was reported stays uncommitted.
-        saver.finish()
-        if self.step > self.saved_step:
-            reason = "end" if self.step == self.until else "yield"
-            saver.begin(self._snapshot(reason, batches.step(self.step).epoch, saver.parent))
-            saver.finish()
 
     def _evaluation_is_due(self) -> bool:
         if not self.evaluates or self.prepared.validation is None or self.step <= self.evaluated_to:

@@ -4,6 +4,7 @@ suspect. Whoever runs them again gets the same bits."""
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from msgspec.structs import replace
 import gpu.train
 from core.splits import halved
 from events.course import Course, Split
-from events.settings import DataSettings, GuardSettings, JobSettings, LoraSettings
+from events.settings import DataSettings, EvaluationSettings, GuardSettings, JobSettings, LoraSettings
 from events.worker import CheckpointWritten, OutOfMemory, Step
-from gpu.errors import DoesNotFit, SuspectBatch, TrainingDiverged
+from gpu.checkpoint import write
+from gpu.errors import DoesNotFit, EvaluationFailed, SuspectBatch, TrainingDiverged
 from tests.fakes.tiny_model import make_rows
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
 
@@ -241,3 +243,22 @@ def test_losses_of_steps_that_were_left_out_are_not_held_against_others(home: Ho
     state = json.loads((home.directory(end) / "trainer_state.json").read_bytes())
     assert [entry["step"] for entry in state["log_history"] if entry["loss"] == "NaN"] == [5, 20]
     assert len(home.desk.of(Step)) == 35
+
+
+@pytest.mark.parametrize("fault", ["nan:3", "update:3:0", "evaluation:2:0"])
+def test_what_is_being_saved_when_a_step_fails_is_saved(
+    home: Home, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """It was copied before. Else a job whose every third step fails would never come to commit its second."""
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.5)  # a disk that takes longer than a step
+        return write(*given)
+
+    monkeypatch.setattr("gpu.saver.write", slowly)
+    monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
+    how = settings(LORA, every_steps=2, data=DataSettings(holdout=0.2))
+    how = replace(how, evaluation=EvaluationSettings(every_steps=2))
+    with pytest.raises((SuspectBatch, DoesNotFit, EvaluationFailed)):
+        home.learn(home.cold(), home.add(ROWS), how, evaluates=True)
+    assert [fact.step for fact in home.desk.of(CheckpointWritten)] == [2]
