@@ -12,6 +12,7 @@ from cli.home import Home
 from cli.ledger import Ledger
 from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import BringBack
+from core.errors import Refused
 from core.state import State
 from core.versions import Left
 from gpu import backup as copies
@@ -94,7 +95,7 @@ def back_up_in_emergency(ledger: Ledger, say: Callable[[str], None]) -> None:
             say(f"no backup of {head.id} was made: it would leave too little room")
             return
         name = make_backup(ledger, kind="emergency", reason="another checkpoint was found to be bad")
-    except (UserError, StorageFailed) as error:
+    except (UserError, StorageFailed, Refused) as error:
         say(f"no backup of {head.id} was made: {error}")
         return
     say(f"backed up {head.id} as {name}, for another checkpoint was bad")

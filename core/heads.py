@@ -185,10 +185,16 @@ def _held(state: State, event: versions.HeadMoved) -> Left:
         if backup is None or backup.held.checkpoint.id != event.checkpoint:
             raise illegal(event, state.daemon.status, f"{event.backup} is no backup of {event.checkpoint}")
         return backup.held
-    for each in (*state.left, *_of_the_branch(state)):
-        if each.checkpoint.id == event.checkpoint:
-            return each
-    raise illegal(event, state.daemon.status, f"{event.checkpoint} was not left behind")
+    held = kept_as(state, event.checkpoint) if event.checkpoint is not None else None
+    if held is None:
+        raise illegal(event, state.daemon.status, f"{event.checkpoint} was not left behind")
+    return held
+
+
+def kept_as(state: State, checkpoint: str) -> Left | None:
+    """The checkpoint of this name, on the branch or left behind, with what it belongs to; None: it was given up."""
+    every = (*state.left, *_of_the_branch(state))
+    return next((each for each in every if each.checkpoint.id == checkpoint), None)
 
 
 def _of_the_branch(state: State) -> tuple[Left, ...]:
@@ -235,6 +241,10 @@ def _version_deleted(state: State, event: versions.VersionDeleted) -> State:
 def _backup_created(state: State, event: versions.BackupCreated) -> State:
     if state.backup(event.backup) is not None:
         raise illegal(event, state.daemon.status, f"there is a backup {event.backup} already")
+    held = kept_as(state, event.checkpoint)
+    meaning = held.meaning if held is not None else state.meaning  # given up since: the branch has one meaning
+    if meaning is None:
+        raise illegal(event, state.daemon.status, f"{event.checkpoint} was given up")
     checkpoint = Checkpoint(
         id=event.checkpoint,
         job=event.job,
@@ -248,7 +258,7 @@ def _backup_created(state: State, event: versions.BackupCreated) -> State:
     backup = Backup(
         id=event.backup,
         reason=event.reason,
-        held=Left(base=event.version, checkpoint=checkpoint, meaning=_meaning(state)),
+        held=Left(base=event.version, checkpoint=checkpoint, meaning=meaning),
         size_bytes=event.size_bytes,
         manifest_sha256=event.manifest_sha256,
         made_at=event.made_at,

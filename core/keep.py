@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from core import commands, policies
 from core.consolidate import run_out_of_space
 from core.errors import Refused
+from core.heads import kept_as
 from core.state import State
 from events import kinds, versions
 from events.kinds import AnyEvent
@@ -89,8 +90,11 @@ def _delete_version(state: State, command: commands.DeleteVersion, _now: float) 
     return [versions.VersionDeleted(version=version.id, size_bytes=version.size_bytes, by="person")]
 
 
-def _record_backup(_state: State, command: commands.RecordBackup, now: float) -> Events:
+def _record_backup(state: State, command: commands.RecordBackup, now: float) -> Events:
     held = command.held
+    is_of_the_branch = held.base == state.base and state.meaning is not None  # retention may have given it up since
+    if not is_of_the_branch and kept_as(state, held.checkpoint.id) is None:
+        raise Refused(f"the head was moved away from {held.checkpoint.id}, and it was given up, while it was copied")
     return [
         versions.BackupCreated(
             backup=command.backup,

@@ -178,6 +178,25 @@ def test_what_was_set_aside_and_is_brought_back_stands_in_its_place_again() -> N
     assert world.state.quarantined == ()
 
 
+def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning() -> None:
+    """Somebody moves it back to the origin, where nothing means anything yet; or gives the checkpoint up as well."""
+    world = World()
+    world.start()
+    world.add(1)
+    world.run()
+    head, meaning = world.state.head, world.state.meaning
+    assert head is not None
+    assert meaning is not None
+    held = Left(base=None, checkpoint=head, meaning=meaning)
+    made = commands.RecordBackup(backup="manual-0001", reason="r", held=held, size_bytes=1, manifest_sha256="cc" * 32)
+    world.execute(commands.RollBack())
+    assert world.state.meaning is None
+    world.execute(made)
+    assert [backup.held.meaning for backup in world.state.backups] == [meaning]
+    world.execute(commands.DeleteVersion(version=head.id))
+    assert "was moved away from" in str(world.refused(replace(made, backup="manual-0002")))
+
+
 def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
     """It stands in its backup, and nowhere else."""
     world = lived(2)

@@ -47,8 +47,8 @@ def simulation(seeds: int, timeout_s: float) -> Stage:
 JOURNAL = tests("tests/journal", timeout_s=180)
 CORE = tests("tests/core", "tests/scenarios", timeout_s=120)
 VIEWS = tests("tests/events", "tests/projections", timeout_s=120)
-SHELL = tests("tests/cli", "--ignore=tests/cli/test_demo.py", timeout_s=300)
-WORKER = tests("tests/gpu", timeout_s=300)
+SHELL = tests("tests/cli", "--ignore=tests/cli/test_demo.py", timeout_s=600)
+WORKER = tests("tests/gpu", timeout_s=600)
 DEMO = tests("tests/cli/test_demo.py", timeout_s=300)
 EVERY = Stage(
     "every call failing", ("-m", "tests.simulation.every_call", "--stride", "5", "--jobs", "1"), timeout_s=400
