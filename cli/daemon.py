@@ -241,6 +241,7 @@ class Daemon:
             for directory in given_up:  # these alone: the worker may be putting the next in its place
                 self._rubbish.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
+            self._crew.end()  # it has held whole models, and what they took comes back only with its end
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
             sweep(self._ledger, self._rubbish.discard)

@@ -19,7 +19,7 @@ from cli.errors import UserError
 from cli.home import Home
 from cli.ledger import Ledger
 from cli.reading import read_only
-from cli.surroundings import Machine
+from cli.surroundings import Machine, Worker
 from cli.versions import export_version
 from core.errors import Refused
 from core.state import State
@@ -63,6 +63,30 @@ def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
     assert code == 0
     assert "v001  (step 5" in told
     assert "nothing since v001" in told
+
+
+def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has held whole models; the next file has a new one. Between two files it stays."""
+    started = []
+
+    def counted(machine: Machine) -> Worker:
+        started.append(start(machine))
+        return started[-1]
+
+    start = Machine.start_worker
+    monkeypatch.setattr(Machine, "start_worker", counted)
+    drop("a.jsonl", "ok ok")
+    drop("b.jsonl", "ok ok b")
+    run()
+    assert len(started) == 1
+    keepstep(home, "consolidate", "--after-current")
+    drop("c.jsonl", "ok ok c")
+    run()
+    assert [each.id for each in state(home).versions] == ["v001"]
+    assert state(home).counts.trained == 3
+    assert len(started) == 3
 
 
 def test_asked_for_twice_or_for_nothing_it_is_refused_and_it_can_be_taken_back(
