@@ -56,15 +56,16 @@ class Crew:
         """Whether an evaluation may be what the worker came to its end by."""
         return deadlines.is_evaluating(self._watched)
 
-    def late(self, now: float, limits: Limits, failures: int) -> Late | None:
-        """The deadline that the worker has let pass, if it has. `now`: monotonic. To be asked in each turn."""
+    def late(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
+        """The deadline that the worker has let pass in this attempt, if it has. `now`: monotonic. To be asked in each
+        turn. A worker that was not told of the attempt yet was silent for good reason, for however long."""
         turn_s, self._looked_at = min(now - self._looked_at, LONGEST_TURN_S), now
         if self.worker is None:
             return None
         self._watched = deadlines.passed(self._watched, turn_s)
         if self.worker.connected:
             self._watched = deadlines.is_up(self._watched)
-        return deadlines.late(self._watched, limits, failures)
+        return deadlines.late(self._watched, limits, failures) if self._watched.attempt == attempt else None
 
     def end(self) -> None:
         """End it: nothing of it may write after this."""

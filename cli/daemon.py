@@ -293,7 +293,8 @@ class Daemon:
     def _check_worker(self) -> None:
         """End a worker that let a deadline pass, or that died before it could say anything."""
         process, state = self._crew.worker, self._ledger.state
-        late = self._crew.late(self._clock.monotonic(), self._config.worker.limits, failures_in_a_row(state))
+        limits, failures = self._config.worker.limits, failures_in_a_row(state)
+        late = self._crew.late(self._clock.monotonic(), limits, failures, state.attempt)
         if process is None:
             return
         if process.has_ended():
@@ -301,7 +302,7 @@ class Daemon:
             if not process.connected:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
-        if late is not None and state.attempt is not None:
+        if late is not None:
             self._lose_worker("hang", f"{late}: {self._crew.end_hung()}")
 
     def _lose_worker(self, failure: Failure, message: str) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -179,6 +180,25 @@ def test_a_signal_commits_and_stops(home: Home, drop: Drop, run: Run) -> None:
     assert state_of(home).daemon.status == "off"
 
 
+def test_a_worker_that_waited_for_work_is_not_late_with_what_comes(
+    home: Home, drop: Drop, run: Run, events: Events
+) -> None:
+    """For far longer than any deadline: it had nothing to do. The next file is begun, and it has not been told yet."""
+    drop("a.jsonl", "ok ok")
+
+    def another() -> None:
+        time.sleep(2.5)  # deadlines here are a second
+        drop("b.jsonl", "ok b")
+        eventually(lambda: state_of(home).counts.trained == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    waiting = when(lambda: state_of(home).counts.trained == 1, another)
+    run(until_idle=False)
+    waiting.join()
+    assert not [event for event in events() if isinstance(event, kinds.AttemptFailed)]
+    assert state_of(home).counts.trained == 2
+
+
 def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> None:
     """Whoever runs a daemon in its own process keeps its Ctrl-C."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -215,11 +235,12 @@ def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatc
     crew = Crew(Machine(home), Usual(home))
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
     monkeypatch.setattr(crew, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
-    crew.late(1000.0, limits, 0)
-    crew.give(worker.Consolidate(**CONSOLIDATE))
-    assert crew.late(5000.0, limits, 0) is None
+    crew.late(1000.0, limits, 0, None)
+    order = worker.Consolidate(**CONSOLIDATE)
+    crew.give(order)
+    assert crew.late(5000.0, limits, 0, order.attempt) is None
     now = 5000.0
-    while (late := crew.late(now, limits, 0)) is None:
+    while (late := crew.late(now, limits, 0, order.attempt)) is None:
         now += 1.0
     assert 50.0 < now - 5000.0 < 60.0
     assert late.phase == "consolidate"
