@@ -15,7 +15,7 @@ from cli.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
 from cli.patient import Finding, Patient, Unknown, failed, passed, size, warned
 from cli.status_machine import HOT_C, gpu_line
 from core.policies import room_wanted
-from gpu.memory_limits import available_bytes
+from gpu.memory_limits import memory_of_groups
 from projections.machine import GpuView
 
 MEMORY_FULL = 85.0
@@ -59,7 +59,7 @@ def memory(patient: Patient) -> Finding:
 
     found = psutil.virtual_memory()
     said = f"{size(found.available)} of {size(found.total)} are available"
-    available = min(found.available, available_bytes())
+    available = min([found.available, *(group.available_bytes for group in memory_of_groups())])
     if available < found.available:
         said += f", {size(available)} within our control group"
     weights = _weights_bytes(patient)

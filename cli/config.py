@@ -133,16 +133,8 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
     # Any: each section has the type that its name stands for
     made: dict[str, Any] = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
-    config = Config(
-        consolidation=made.pop("consolidation"),
-        retention=made.pop("retention"),
-        disk=made.pop("disk"),
-        memory=made.pop("memory"),
-        worker=made.pop("worker"),
-        logs=made.pop("logs"),
-        hooks=made.pop("hooks"),
-        job=JobSettings(**made),
-    )
+    others = {name: made.pop(name) for name in OTHERS}
+    config = Config(job=JobSettings(**made), **others)
     _check_together(path, config.job, config.consolidation)
     _check_hooks(path, config.hooks)
     _check_memory(path, config.memory)

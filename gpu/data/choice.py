@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from events.settings import JobSettings
 from gpu.data import quality
 from gpu.data.chunk import Looked
@@ -34,7 +32,7 @@ def is_held_out(content: int, settings: JobSettings, validation: Hashes) -> bool
     """Whether a row that says this is never learned. `validation`: what the rows of the validation set say, sorted."""
     if settings.data.holdout > 0 and quality.is_held_out(content, settings.data.holdout):
         return True
-    return bool(quality.known_among(np.array([content], np.uint64), [validation])[0])
+    return quality.is_among(content, validation)
 
 
 def encoded(chosen: Sequence[Choice], encoder: Encoder) -> Iterator[Looked]:

@@ -138,8 +138,7 @@ class Examination:
         self._of_the_file.append(problem)
 
     def _is_held_out(self, content: int) -> bool:
-        at = int(np.searchsorted(self.validation, np.uint64(content)))
-        in_validation = at < len(self.validation) and int(self.validation[at]) == content
+        in_validation = quality.is_among(content, self.validation)
         held_out = in_validation or (self._data.holdout > 0 and quality.is_held_out(content, self._data.holdout))
         self.in_validation += in_validation
         self.held_out_rows += held_out

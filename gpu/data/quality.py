@@ -142,6 +142,12 @@ def known_among(content: Hashes, known: Sequence[Hashes]) -> NDArray[np.bool_]:
     return found
 
 
+def is_among(content: int, known: Hashes) -> bool:
+    """Whether a row that says this is among those; they are sorted."""
+    at = int(np.searchsorted(known, np.uint64(content)))
+    return at < len(known) and int(known[at]) == content
+
+
 def is_held_out(content: int, share: float) -> bool:
     """Whether a row is among the share that is never trained on: decided by what it says alone."""
     mixed = int.from_bytes(hashlib.blake2b(content.to_bytes(8, "little"), person=b"held out", digest_size=8).digest())

@@ -10,6 +10,7 @@ So they are written whole, and not synced.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,14 +117,15 @@ def validation_rows(path: Path | None, settings: DataSettings) -> ValidationSet:
     """The validation set at `path`; nothing if there is none. Raises DataChanged."""
     if path is None:
         return ValidationSet(np.zeros(0, np.uint64))
+    good, problems = array("Q"), list[Problem]()
     try:
-        read = list(rows.read(path, settings))
+        for row in rows.read(path, settings):
+            if not isinstance(row, BadRow | Problem):
+                good.append(identity(row).content)
+            elif (problem := row.problems[0] if isinstance(row, BadRow) else row).name != "empty_file":
+                problems.append(problem)  # of a set without rows nothing is missing
     except OSError as error:
         raise DataChanged(
             f"the validation set {path} cannot be read: {error.strerror}. Bring it back, then `keepstep resume`."
         ) from error
-    good = [identity(row).content for row in read if not isinstance(row, BadRow | Problem)]
-    bad = [row for row in read if isinstance(row, BadRow | Problem)]
-    problems = [row.problems[0] if isinstance(row, BadRow) else row for row in bad]
-    told = tuple(problem for problem in problems if problem.name != "empty_file")  # then nothing is missing
-    return ValidationSet(np.sort(np.array(good, dtype=np.uint64)), told)
+    return ValidationSet(np.sort(np.array(good, dtype=np.uint64)), tuple(problems))

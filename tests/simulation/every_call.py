@@ -22,8 +22,9 @@ from typing import NamedTuple
 from core import commands
 from core.commands import AnyCommand
 from tests.simulation.disk import PowerCut
+from tests.simulation.fault import Fault
 from tests.simulation.lives import calm, judge
-from tests.simulation.world import ROOT, Fault, World
+from tests.simulation.world import ROOT, World
 
 SCENES = {
     "anew": "",

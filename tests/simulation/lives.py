@@ -16,7 +16,8 @@ from journal.durable import write_atomically
 from journal.errors import JournalDamaged
 from tests.simulation.books import Broken, Rotted, must
 from tests.simulation.disk import File, Killed, PowerCut
-from tests.simulation.world import ROOT, Fault, World
+from tests.simulation.fault import Fault
+from tests.simulation.world import ROOT, World
 
 CALM_LIVES = 12
 """Enough for every file: each life goes on until nothing is left, and only a person's word can be needed between."""
@@ -86,7 +87,7 @@ def _trouble(world: World, counts: Counter[str]) -> bool:
         else:
             judge(world, error, was_full=was_full)
         for _ in range(3 if world.keen else 0):
-            world.people_act()  # while no daemon runs
+            world.people.act()  # while no daemon runs
         if random.random() < 0.15:
             counts["power cut"] += 1
             world.note("  the power goes while nothing runs")

@@ -11,8 +11,9 @@ from events import kinds
 from tests.simulation.__main__ import play
 from tests.simulation.every_call import columns
 from tests.simulation.every_call import play as play_column
+from tests.simulation.fault import Fault
 from tests.simulation.lives import live
-from tests.simulation.world import ROOT, Fault, World
+from tests.simulation.world import ROOT, World
 
 SEEDS = int(os.environ.get("SEEDS", "2000"))
 PROCESSES = multiprocessing.get_context("spawn")

@@ -9,44 +9,30 @@ goes, or the disk refuses.
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from cli.arrivals import finish_arrivals, remove_job, skip_job, take_copy
-from cli.backup import clean_up, create_backup, restore_backup
 from cli.clock import Clock
 from cli.daemon import Daemon
-from cli.errors import REFUSED, UserError, exit_code_of
 from cli.home import Home
 from cli.identity import Identity
 from cli.inbox import Inbox
 from cli.init import lay_out
 from cli.ledger import Ledger
 from cli.orphans import Leftover
-from cli.versions import delete_version, move_head
-from core import commands
-from core.commands import AnyCommand
-from core.errors import Refused
 from events import worker
 from events.settings import LogSettings
-from events.values import PRIORITIES
 from journal.durable import read_file
 from tests.simulation.books import Books, must
-from tests.simulation.disk import Disk, Killed, PowerCut, Process, Shortened
+from tests.simulation.disk import Disk, Killed, PowerCut, Process
+from tests.simulation.fault import Fault
+from tests.simulation.people import People
 from tests.simulation.worker import SimulatedWorker
 
 ROOT = Path("/home")
-OFTEN = ["drop", "drop", "drop", "add", "pause", "resume", "resume", "skip", "retry", "stop", "vanish", "prune"]
-OFTEN += ["move", "move", "hold", "hold", "release", "release", "remove", "again", "again", "tangle"]
-SELDOM = ["consolidate", "consolidate", "consolidate", "cancel", "roll back", "restore", "go back", "back up"]
-SELDOM += ["bring back", "clean up", "delete"]
-"""What people do."""
-
 START = 1_800_000_000.0
 CONFIG = b"""
 [model]
@@ -88,38 +74,6 @@ class SimulatedClock(Clock):
         return self.passed / 500
 
 
-class Fault:
-    """What happens to a process at one of its calls, or from that one on."""
-
-    def __init__(self, kind: str, at: int, *, for_ever: bool = False, only: str = "") -> None:
-        self.kind, self.at, self.for_ever, self.only = kind, at, for_ever, only
-        self.seen = 0
-        self.struck = 0
-        self.lifted = False
-
-    def __str__(self) -> str:
-        where = f"{self.only or 'call'} {self.at}"
-        return f"{self.kind} at {where}{' and for ever' if self.for_ever else ''}"
-
-    def strike(self, process: Process, name: str, path: str) -> None:
-        if self.lifted or (self.only and name != self.only):
-            return
-        self.seen += 1
-        if self.seen < self.at or (self.seen > self.at and not self.for_ever):
-            return
-        if self.kind == "short":
-            if name == "write":
-                self.struck += 1
-                raise Shortened
-            return
-        self.struck += 1
-        if self.kind == "kill":
-            process.die()
-            raise Killed
-        code = getattr(errno, self.kind)
-        raise OSError(code, os.strerror(code), path)
-
-
 class World:
     """Everything but the daemon; `cli.surroundings.Surroundings` to it."""
 
@@ -149,7 +103,7 @@ class World:
         """Of files in which a bit flipped, as they were: what a backup would hold."""
         self.keen = self.random.random() < 0.3
         """Whether its people care for versions and backups more than for files."""
-        self._people_busy = False
+        self.people = People(self)
         self._said: list[worker.AnyFact] = []
         root = self.disk.process("the system")
         root.mkdir(ROOT)
@@ -190,7 +144,7 @@ class World:
             and self.hostile
             and self.random.random() < 0.01
         ):
-            self.people_act()
+            self.people.act()
 
     # -- the surroundings of the daemon
 
@@ -233,7 +187,7 @@ class World:
                 worked |= self.worker.act()
         if self.hostile:
             if random.random() < (0.2 if self.keen else 0.06):
-                self.people_act()
+                self.people.act()
             if random.random() < 0.01:
                 self.clock.shift += random.choice([-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0, 86_400.0])
             if self.worker is not None and random.random() < 0.012:
@@ -261,125 +215,6 @@ class World:
             if fact.attempt != running:
                 at_work.outbox.append(fact)
 
-    # -- people
-
-    def people_act(self) -> None:
-        """Somebody does something; with a process of their own, which may die of it."""
-        if self._people_busy:
-            return
-        self._people_busy = True
-        process = self.disk.process("command")
-        doomed = self.random.random() < 0.15
-        if doomed:
-            kind = self.random.choice(["kill", "kill", "EIO", "short"])
-            self.faults[process.number] = Fault(kind, self.random.randint(1, 60))
-        try:
-            what = self.random.choice(SELDOM if self.random.random() < (0.7 if self.keen else 0.2) else OFTEN)
-            self.note(f"  somebody: {what}")
-            self.people(process, what)
-        except Killed:
-            process.die()
-        except Refused:
-            pass
-        except UserError as error:
-            if error.exit_code != REFUSED and not (doomed or self.disk.capacity is not None or self.books.rotten):
-                raise
-        except Exception as error:
-            if exit_code_of(error) is None or not (doomed or self.disk.capacity is not None or self.books.rotten):
-                raise
-        finally:
-            process.die()
-            self._people_busy = False
-
-    def people(self, process: Process, what: str) -> None:
-        """One thing that a person does."""
-        if what == "drop":
-            self.drop(process)
-        elif what == "vanish":
-            names = [name for name in process.names(ROOT / "inbox") if name.startswith("file")]
-            if names:
-                process.unlink(ROOT / "inbox" / self.random.choice(names))
-        elif what == "add":
-            path = Path("/outside") / f"added-{self.files}.jsonl"
-            self.write(process, path, self._content())
-            with self.ledger(process) as ledger:
-                finish_arrivals(ledger)
-                take_copy(ledger, path, "high")
-        elif what == "again":
-            path = Path("/outside") / f"again-{self.files}-{self.calls}.jsonl"
-            self.write(process, path, self.random.choice(self.contents))
-            with self.ledger(process) as ledger:
-                finish_arrivals(ledger)
-                take_copy(ledger, path, "normal", again=True)
-        elif what == "tangle":
-            with contextlib.suppress(FileExistsError):
-                process.mkdir(ROOT / "inbox" / f"directory-{self.files}.jsonl")
-        elif what in {"move", "hold", "release", "remove"}:
-            with self.ledger(process) as ledger:
-                self._order(ledger, what)
-        elif what in SELDOM:
-            with contextlib.redirect_stdout(io.StringIO()):
-                self._of_versions(self.home(process), what)
-        elif what == "skip":
-            with self.ledger(process) as ledger:
-                skip_job(ledger, None)
-        else:
-            with self.ledger(process) as ledger:
-                failed = next((job for job, _ in ledger.state.failed.items()), "none")
-                wanted: dict[str, AnyCommand] = {
-                    "pause": commands.Pause(),
-                    "resume": commands.Resume(),
-                    "retry": commands.Retry(job=failed),
-                    "prune": commands.PruneCheckpoints(keep=1),
-                    "stop": commands.Stop(alive=self.daemon is not None and not self.daemon.dead),
-                }
-                ledger.execute(wanted[what])
-
-    def _order(self, ledger: Ledger, what: str) -> None:
-        """Something about a job that waits, or does no more."""
-        jobs = [job.id for job in (*ledger.state.begun, *ledger.state.queue)]
-        jobs += [job for job, _ in ledger.state.failed.items()] or ["none"]
-        job, other = self.random.choice(jobs), self.random.choice([None, *jobs])
-        if what == "remove":
-            remove_job(ledger, job)
-            return
-        priority = self.random.choice(PRIORITIES) if other is None else None
-        move = commands.MoveJob(job=job, priority=priority, before=other, first=other is None and len(jobs) % 2 == 0)
-        orders: dict[str, AnyCommand] = {
-            "move": move,
-            "hold": commands.HoldJob(job=job),
-            "release": commands.ReleaseJob(job=job),
-        }
-        ledger.execute(orders[what])
-
-    def _of_versions(self, home: Home, what: str) -> None:
-        """Something about what was learned, by the very commands."""
-        with contextlib.closing(Ledger.open(home)) as ledger:
-            state = ledger.state
-            if what in {"consolidate", "cancel"}:
-                now = self.random.random() < 0.5
-                ledger.execute(
-                    commands.RequestConsolidation(description="", after_current=now)
-                    if what == "consolidate"
-                    else commands.CancelConsolidation()
-                )
-                return
-        choose = self.random.choice
-        if what == "roll back":
-            move_head(home, commands.RollBack())
-        elif what == "restore":
-            move_head(home, commands.MoveHead(version=choose([None, *(each.id for each in state.versions)])))
-        elif what == "go back" and state.left:
-            move_head(home, commands.MoveHead(checkpoint=choose(state.left).checkpoint.id))
-        elif what == "back up":
-            create_backup(home, "to be sure")
-        elif what == "bring back" and state.backups:
-            restore_backup(home, choose(state.backups).id)
-        elif what == "clean up":
-            clean_up(home, 0.0, execute=True)
-        elif what == "delete" and (names := [*(v.id for v in state.versions), *(x.checkpoint.id for x in state.left)]):
-            delete_version(home, choose(names), confirmed=True)
-
     @contextlib.contextmanager
     def ledger(self, process: Process) -> Iterator[Ledger]:
         ledger = Ledger.open(self.home(process))
@@ -388,7 +223,9 @@ class World:
         finally:
             ledger.close()
 
-    def _content(self) -> bytes:
+    # -- files that come
+
+    def content(self) -> bytes:
         self.files += 1
         if self.contents and self.random.random() < 0.15:
             return self.random.choice(self.contents)
@@ -402,7 +239,7 @@ class World:
         """A file is put into the inbox: whole and closed, or slowly."""
         lane = self.random.choice(["", "", "high", "low"])
         path = ROOT / "inbox" / lane / f"file-{self.files}.jsonl"
-        data = self._content()
+        data = self.content()
         if self.random.random() < 0.3:  # its writer does not say when it is done
             self.write(process, path, data[: len(data) // 2])
             self.clock.passed += 1.0
