@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,32 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
         raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
     return tokenizer
+
+
+def render_conversation(
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]] | None,
+    template: str,
+    *,
+    marked: bool,
+    add_generation_prompt: bool,
+    arguments: Mapping[str, Any],
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """What `apply_chat_template` tokenises: the text, and the parts of it (from, to, in characters) that the template
+    marks with `{% generation %}`, if it is `marked`. Raises whatever the template raises.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    (text,), spans = render_jinja_template(
+        conversations=[messages],
+        tools=tools,
+        chat_template=template,
+        return_assistant_tokens_mask=marked,
+        add_generation_prompt=add_generation_prompt,
+        **{**tokenizer.special_tokens_map, **arguments},
+    )
+    return text, tuple((start, end) for start, end in spans[0]) if marked else ()
 
 
 _LIBRARY_ERRORS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from gpu.data.example import Example, Problem
@@ -77,6 +78,6 @@ def _questions(row: Example) -> list[int]:
 def _part(row: Example, opening: int, start: int, end: int) -> Example:
     """The system prompt and the messages from `start` to `end`."""
     chosen = [*range(opening), *range(start, end)]
-    return Example(
-        row.line, [row.messages[index] for index in chosen], tuple(row.train[index] for index in chosen), row.tools
+    return replace(
+        row, messages=[row.messages[index] for index in chosen], train=tuple(row.train[index] for index in chosen)
     )

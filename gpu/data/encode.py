@@ -21,9 +21,9 @@ from typing import Any, Literal, NamedTuple
 from events.settings import DataSettings
 from gpu.data.cut import Piece, conversations, windows
 from gpu.data.example import Example, Problem, Row, Text, Tokenised
-from gpu.data.template import CannotLearn, ChatTemplate, Masked, Rendered, shown
+from gpu.data.template import CannotLearn, ChatTemplate, Rendered, shown
 
-MASK_VERSION = 1
+MASK_VERSION = 2
 """Raised whenever other tokens, or other learned ones, could come out of the same row: what was encoded before is then
 encoded again."""
 
@@ -129,7 +129,7 @@ class Encoder:
 
     def _pieces(self, rows: Sequence[Row]) -> list[list[Piece] | Problem]:
         """What each row is before it is cut, or what is wrong with it."""
-        drafts = self._drafts(rows)
+        drafts = [self._draft(row) for row in rows]
         texts = [text for draft in drafts if isinstance(draft, _Draft) for text in draft.texts]
         tokens = iter(self._tokenise(texts))
         made: list[list[Piece] | Problem] = []
@@ -144,14 +144,7 @@ class Encoder:
                 made.append(refused.problem)
         return made
 
-    def _drafts(self, rows: Sequence[Row]) -> list[_Draft | Problem]:
-        drafts: list[_Draft | Problem | None] = [self._draft(row) for row in rows]
-        marked = [row for row, draft in zip(rows, drafts, strict=True) if draft is None and isinstance(row, Example)]
-        found = iter(self._template.masked(marked) if self._template and marked else ())
-        return [_ready(next(found)) if draft is None else draft for draft in drafts]
-
-    def _draft(self, row: Row) -> _Draft | Problem | None:
-        """None: the template marks what is learned, and tokenises by itself."""
+    def _draft(self, row: Row) -> _Draft | Problem:
         if problem := self._says_nothing(row):
             return problem
         match row:
@@ -160,8 +153,6 @@ class Encoder:
             case Tokenised():
                 return self._given(row)
             case Example() if self._template is not None:
-                if self._template.marks(row):
-                    return None
                 try:
                     rendered = self._template.rendered(row)
                 except CannotLearn as refused:
@@ -318,10 +309,6 @@ def _covering(encoding: Any, start: int, end: int) -> tuple[int, int]:
     while last + 1 < len(encoding) and (place := encoding.token_to_chars(last + 1)) is not None and place[0] < end:
         last += 1
     return int(first), int(last) + 1
-
-
-def _ready(made: Masked | Problem) -> _Draft | Problem:
-    return made if isinstance(made, Problem) else _Draft((), lambda _: [(made.ids, bytes(made.learned))])
 
 
 def _pattern(tokenizer: Any) -> re.Pattern[str] | None:

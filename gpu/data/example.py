@@ -20,14 +20,16 @@ class Example:
     line: int
     """Where the row begins in the file, from 1; of a Parquet file the number of the row."""
     messages: list[dict[str, Any]]
-    """`role` (system, user, assistant, tool) and `content`, a string; `tool_calls`, their `arguments` an object, and
-    `tool_call_id`, `name`, where the row has them. Other keys of the row's messages are not carried over."""
+    """`role` (system, user, assistant, tool) and `content`, a string; where the row has them, `reasoning_content`,
+    `tool_calls` (their `arguments` an object), `tool_call_id` and `name`. Other keys are not carried over."""
     train: tuple[bool, ...]
     """For each message whether it is learned; never true but of an assistant's."""
     tools: list[dict[str, Any]] | None = None
     """The declared functions, as JSON schema; for the template."""
     plain: bool = False
-    """Made of a prompt and a completion that are strings: it can be learned without a chat template, too."""
+    """Made of a prompt and a completion that are strings: it can be trained without a chat template, too."""
+    template_kwargs: dict[str, Any] | None = None
+    """Arguments that the row gives the chat template."""
 
 
 @dataclass(frozen=True, slots=True)

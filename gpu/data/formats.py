@@ -1,29 +1,29 @@
-"""The formats: how each is recognised by the fields of a row, and how such a row becomes what is learned.
+"""The formats: how keepstep recognises each by the fields of a row, and how it makes an example of such a row.
 
-FORMATS is the table; a row has the first format in it whose fields it has. Fields that a format has no use for (an id,
-a source, a score) are passed over. `docs/data-formats.md` says the same for people, with examples that are tests.
+FORMATS is the table; a row has the first format in it whose fields it has. Fields that no trainer gives a meaning (an
+id, a source, a score) are ignored; those that change what is trained are in `gpu.data.keys`, and each is read, refused
+or warned of. `docs/data-formats.md` says the same for people, with examples that are tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 from events.settings import DataSettings
+from gpu.data.context import CONTEXT, CORRECT, Fields, system_prompt, template_kwargs
 from gpu.data.example import Example, Row, Text, Tokenised
+from gpu.data.keys import TOKEN_MASKS, check_row_keys, is_preference
 from gpu.data.order import check_order
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import declared_tools
 from gpu.data.turns import Turns, read_turns
 
-Fields = Mapping[str, Any]
-
 IGNORED_LABEL = -100
 """What PyTorch's cross entropy leaves out, and so what everybody writes."""
 
-_CORRECT = "Correct the line or remove it."
 _PAIR = (False, True)
 
 
@@ -35,6 +35,8 @@ class Format:
     shown: str
     needs: tuple[tuple[str, ...], ...]
     read: Callable[[Fields, Findings], Row | None]
+    reads: frozenset[str] = frozenset()
+    """All fields that `read` looks at, those of `needs` too."""
 
     def fits(self, fields: Fields) -> bool:
         """Whether a row has what the format needs."""
@@ -49,18 +51,12 @@ class Format:
 
 def recognise(fields: Fields, found: Findings) -> Format | None:
     """The format that a row has by its fields; None, and a problem in `found`: it has none that can be learned."""
-    judged = preference(fields)
-    if judged:
-        what = f"this is preference data ({judged}): answers to choose between"
-        advice = (
-            "keepstep learns from good answers. Make rows of prompt and completion out of the chosen ones, "
-            "and train preferences with DPO or KTO elsewhere."
-        )
-        found.add("preference_data", what, ", ".join(fields), advice)
-        return None
     for one in FORMATS.values():
         if one.needs and one.fits(fields):
             return one
+    if is_preference(fields):
+        check_row_keys(fields, frozenset(), found)
+        return None
     pair = next((pair for pair in _OTHER_PAIRS if pair[0] in fields and pair[1] in fields), None)
     known = "; ".join(one.shown for one in FORMATS.values() if one.needs)
     advice = (
@@ -82,24 +78,16 @@ def format_of(name: str, settings: DataSettings) -> Format:
 @lru_cache(maxsize=8)
 def _mapped(prompt: str, completion: str) -> Format:
     read = partial(_prompt_completion, names=(prompt, completion))
-    return Format("prompt_completion", f"{prompt} + {completion}", ((prompt,), (completion,)), read)
+    reads = frozenset({prompt, completion, *CONTEXT, "history"})
+    return Format("prompt_completion", f"{prompt} + {completion}", ((prompt,), (completion,)), read, reads)
 
 
 def read_fields(fields: Fields, form: Format, found: Findings) -> Row | None:
     """The row, and what is wrong with it in `found`. A row that can be made is returned with problems, too."""
+    if len(fields) > len(form.needs):
+        check_row_keys(fields, form.reads, found, judges_answers=form.name not in ("text", "plain_text", "tokens"))
     row = form.read(fields, found)
-    return None if row is None or (found.problems and found.broken) else row
-
-
-def preference(fields: Fields) -> str:
-    """What says that a row is of several answers, or one that is judged; "": nothing does."""
-    if "chosen" in fields and "rejected" in fields:
-        return "chosen and rejected"
-    if "preferred_output" in fields and "non_preferred_output" in fields:
-        return "preferred_output and non_preferred_output"
-    if isinstance(fields.get("label"), bool) and "completion" in fields:
-        return "a label of true or false for each completion"
-    return "kto_tag" if "kto_tag" in fields else ""
+    return None if row is None or found.broken else row
 
 
 _OTHER_PAIRS = (
@@ -132,19 +120,17 @@ def _conversation(fields: Fields, name: str, found: Findings) -> Row | None:
         found.add("missing_messages_list", f"the field {name!r} is missing; there are", _names(fields), expected)
         return None
     turns = read_turns(fields[name], name, found)
-    system = fields.get("system")
-    if system:
-        if isinstance(system, str):
-            turns.messages.insert(0, {"role": "system", "content": system})
-            turns.train.insert(0, False)
-        else:
-            found.add("bad_field", f"the field 'system' must be a string, it is {kind_of(system)}", system, _CORRECT)
-    return _example(turns, fields.get("tools") or fields.get("functions"), found)
+    if system := system_prompt(fields, found):
+        turns.messages.insert(0, {"role": "system", "content": system})
+        turns.train.insert(0, False)
+    return _example(turns, fields, found)
 
 
-def _example(turns: Turns, tools: Any, found: Findings) -> Row | None:
+def _example(turns: Turns, fields: Fields, found: Findings) -> Row | None:
     messages, train = turns
+    tools = fields.get("tools") or fields.get("functions")
     made = declared_tools(tools, found) if tools else None
+    kwargs = template_kwargs(fields, found) if "chat_template_kwargs" in fields else None
     if True not in train and messages:
         roles = [message["role"] for message in messages]
         if None in roles:
@@ -155,10 +141,10 @@ def _example(turns: Turns, tools: Any, found: Findings) -> Row | None:
         else:
             what = "no message of this row is to be learned, by their own flags"
             found.add("no_trainable_tokens", what, messages, "Set weight or train of one, or remove the line.")
-    if found.problems and found.broken:
+    if found.broken:
         return None
     check_order(messages, made, found)
-    return Example(found.line, messages, tuple(train), made)
+    return Example(found.line, messages, tuple(train), made, template_kwargs=kwargs)
 
 
 # -- a question and its answer --------------------------------------------------------------------------------------
@@ -169,11 +155,11 @@ def _prompt_completion(
 ) -> Row | None:
     prompt, completion = fields.get(names[0]), fields.get(names[1])
     if type(prompt) is str and type(completion) is str:
-        return _pair(prompt, completion, names[1], found)
+        return _answered(prompt, completion, names[1], fields, found)
     for name in names:
         if name not in fields:
             _add_missing(name, fields, found)
-    if found.problems:
+    if found.broken:
         return None
     if isinstance(prompt, list) and isinstance(completion, list):
         before = read_turns(prompt, names[0], found)
@@ -182,7 +168,9 @@ def _prompt_completion(
             what = f"there is no message of an assistant in {names[1]!r} to learn"
             found.add("example_missing_assistant_message", what, completion, "Add the answer, or remove the line.")
         turns = Turns(before.messages + after.messages, [False] * len(before.train) + after.train)
-        return _example(turns, fields.get("tools"), found)
+        if system := system_prompt(fields, found):
+            turns = Turns([{"role": "system", "content": system}, *turns.messages], [False, *turns.train])
+        return _example(turns, fields, found)
     for name, value in zip(names, (prompt, completion), strict=True):
         if not isinstance(value, str):
             what = f"the field {name!r} must be a string as the other one is, it is {kind_of(value)}"
@@ -192,13 +180,13 @@ def _prompt_completion(
                 or not isinstance(completion, (str, list))
             ):
                 what = f"the field {name!r} must be a string (or both a list of messages), it is {kind_of(value)}"
-            found.add("bad_field", what, value, _CORRECT)
+            found.add("bad_field", what, value, CORRECT)
     return None
 
 
 def _pair(prompt: str, completion: str, name: str, found: Findings) -> Row | None:
     if not completion or completion.isspace():
-        found.add("bad_field", f"the field {name!r} says nothing, so there is nothing to learn", prompt, _CORRECT)
+        found.add("bad_field", f"the field {name!r} says nothing, so there is nothing to learn", prompt, CORRECT)
         return None
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     return Example(found.line, messages, _PAIR, None, True)
@@ -210,23 +198,32 @@ def _instruction(fields: Fields, found: Findings) -> Row | None:
     answer_name = "output" if "output" in fields or "response" not in fields else "response"
     instruction, answer = _string("instruction", fields, found), _string(answer_name, fields, found)
     extra = _string(extra_name, fields, found) if fields.get(extra_name) is not None else ""
-    system = _string("system", fields, found) if fields.get("system") is not None else ""
+    if found.broken:
+        return None
+    prompt = f"{instruction}\n\n{extra}" if extra else instruction
+    return _answered(prompt, answer, answer_name, fields, found)
+
+
+def _answered(prompt: str, answer: str, answer_name: str, fields: Fields, found: Findings) -> Row | None:
+    """A question and its answer, after the system prompt and the history that the row has."""
+    if len(fields) == 2:  # nearly every row
+        return _pair(prompt, answer, answer_name, found)
+    system = system_prompt(fields, found)
     history = fields.get("history") or []
     if not isinstance(history, list) or not all(map(_is_pair, history)):
         what = "the field 'history' must be a list of pairs, each a question and its answer"
         found.add("bad_field", what, history, 'Expected: "history": [["…", "…"], …].')
-    if found.problems:
         return None
-    prompt = f"{instruction}\n\n{extra}" if extra else instruction
-    if not system and not history:
+    tools = fields.get("tools") or fields.get("functions")
+    if not system and not history and not tools and not fields.get("chat_template_kwargs"):
         return _pair(prompt, answer, answer_name, found)
     messages = [{"role": "system", "content": system}] if system else []
     for question, reply in [*history, (prompt, answer)]:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     if not answer or answer.isspace():
-        found.add("bad_field", f"the field {answer_name!r} says nothing", prompt, _CORRECT)
+        found.add("bad_field", f"the field {answer_name!r} says nothing", prompt, CORRECT)
         return None
-    return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), None, found)
+    return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), fields, found)
 
 
 def _is_pair(value: Any) -> bool:
@@ -238,9 +235,9 @@ def _is_pair(value: Any) -> bool:
 
 def _text(fields: Fields, found: Findings) -> Row | None:
     text = _string("text", fields, found)
-    if not found.problems and (not text or text.isspace()):
-        found.add("bad_field", "the field 'text' says nothing, so there is nothing to learn", "", _CORRECT)
-    return None if found.problems else Text(found.line, text)
+    if not found.broken and (not text or text.isspace()):
+        found.add("bad_field", "the field 'text' says nothing, so there is nothing to learn", "", CORRECT)
+    return None if found.broken else Text(found.line, text)
 
 
 def _tokens(fields: Fields, found: Findings) -> Row | None:
@@ -248,18 +245,27 @@ def _tokens(fields: Fields, found: Findings) -> Row | None:
         _add_missing("input_ids", fields, found)
         return None
     ids, labels, mask = fields["input_ids"], fields.get("labels"), fields.get("attention_mask")
+    masks = [fields[name] for name in TOKEN_MASKS if fields.get(name) is not None]
     if not _are_whole(ids) or min(ids) < 0:
         what = "the field 'input_ids' must be a list of token ids, whole numbers from 0 up"
-        found.add("bad_tokens", what, ids, _CORRECT)
+        found.add("bad_tokens", what, ids, CORRECT)
         return None
     if labels is not None and (not _are_whole(labels) or len(labels) != len(ids)):
         what = f"the field 'labels' must have one whole number for each of the {len(ids)} token ids"
-        found.add("bad_labels", what, labels, _CORRECT)
+        found.add("bad_labels", what, labels, CORRECT)
         return None
+    for name in TOKEN_MASKS:
+        value = fields.get(name)
+        if value is not None and not _is_token_mask(value, len(ids)):
+            what = f"the field {name!r} must have a 0 or a 1 for each of the {len(ids)} token ids"
+            found.add("bad_labels", what, value, CORRECT)
+            return None
+    if masks:
+        labels = [label if all(mask[at] for mask in masks) else IGNORED_LABEL for at, label in enumerate(labels or ids)]
     if mask is not None:
         if not _are_whole(mask) or len(mask) != len(ids) or not _is_padding(mask):
             what = f"the field 'attention_mask' must have {len(ids)} ones, or zeros of padding before or behind them"
-            found.add("bad_attention_mask", what, mask, _CORRECT)
+            found.add("bad_attention_mask", what, mask, CORRECT)
             return None
         first, count = mask.index(1), sum(mask)
         ids, labels = ids[first : first + count], labels and labels[first : first + count]
@@ -275,7 +281,7 @@ def _tokens(fields: Fields, found: Findings) -> Row | None:
         return None
     learned = [label != IGNORED_LABEL for label in labels]
     if not any(learned[1:]):  # nothing comes before the first token, so it cannot be predicted
-        found.add("no_trainable_tokens", f"all labels of this row are {IGNORED_LABEL}", labels, _CORRECT)
+        found.add("no_trainable_tokens", f"all labels of this row are {IGNORED_LABEL}", labels, CORRECT)
         return None
     return Tokenised(found.line, ids, learned)
 
@@ -283,6 +289,10 @@ def _tokens(fields: Fields, found: Findings) -> Row | None:
 def _are_whole(value: Any) -> bool:
     """A truth value is an int to Python, and no token."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) == {int}
+
+
+def _is_token_mask(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(item in (0, 1) for item in value)
 
 
 def _is_padding(mask: list[int]) -> bool:
@@ -305,7 +315,7 @@ def _string(name: str, fields: Fields, found: Findings) -> str:
         return ""
     value = fields[name]
     if not isinstance(value, str):
-        found.add("bad_field", f"the field {name!r} must be a string, it is {kind_of(value)}", value, _CORRECT)
+        found.add("bad_field", f"the field {name!r} must be a string, it is {kind_of(value)}", value, CORRECT)
         return ""
     return value
 
@@ -319,20 +329,48 @@ def _names(fields: Fields) -> str:
     return ", ".join(fields) or "none"
 
 
+_ALPACA = ("instruction", "input", "context", "output", "response", "history")
+
+
+def _format(
+    name: str,
+    shown: str,
+    needs: tuple[tuple[str, ...], ...],
+    read: Callable[[Fields, Findings], Row | None],
+    *others: str,
+) -> Format:
+    return Format(name, shown, needs, read, frozenset({*(field for group in needs for field in group), *others}))
+
+
 FORMATS = {
     one.name: one
     for one in (
-        Format("messages", "messages (role, content)", (("messages",),), _messages),
-        Format("sharegpt", "conversations (from, value)", (("conversations", "conversation"),), _sharegpt),
-        Format("prompt_completion", "prompt + completion", (("prompt",), ("completion",)), _prompt_completion),
-        Format(
+        _format("messages", "messages (role, content)", (("messages",),), _messages, *CONTEXT),
+        _format("sharegpt", "conversations (from, value)", (("conversations", "conversation"),), _sharegpt, *CONTEXT),
+        _format(
+            "prompt_completion",
+            "prompt + completion",
+            (("prompt",), ("completion",)),
+            _prompt_completion,
+            *CONTEXT,
+            "history",
+        ),
+        _format(
             "instruction",
             "instruction (+ input) + output",
             (("instruction",), ("output", "response")),
             _instruction,
+            *CONTEXT,
+            *_ALPACA,
         ),
-        Format("tokens", "input_ids (+ labels)", (("input_ids",),), _tokens),
-        Format("text", "text", (("text",),), _text),
-        Format("plain_text", "plain text, where keepstep.toml says so", (), _plain_text),
+        _format(
+            "tokens",
+            "input_ids (+ labels)",
+            (("input_ids",),),
+            _tokens,
+            *("labels", "attention_mask", *TOKEN_MASKS),
+        ),
+        _format("text", "text", (("text",),), _text),
+        _format("plain_text", "plain text, where keepstep.toml says so", (), _plain_text, "text"),
     )
 }

@@ -16,7 +16,7 @@ from typing import Any
 from events.settings import DataSettings
 from gpu.data import strict
 from gpu.data.example import EXCERPT_CHARACTERS, BadRow, Problem, Row
-from gpu.data.formats import Format, format_of, preference, read_fields, recognise
+from gpu.data.formats import Format, format_of, read_fields, recognise
 from gpu.data.problems import PROBLEMS, SEEN_CHARACTERS, WARNED, Findings, kind_of, shown
 from gpu.data.source import Record, records
 
@@ -114,7 +114,7 @@ def _examine(
 
 def _is_other(fields: dict[str, Any], chosen: Format, found: Findings) -> bool:
     """Whether a row is not of the format of its file, but of another: what is missing in it is not the point then."""
-    if chosen.fits(fields) and not preference(fields):
+    if chosen.fits(fields):
         return False
     aside = Findings(found.line)
     other = recognise(fields, aside)

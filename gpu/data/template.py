@@ -1,26 +1,33 @@
 """What a chat template makes of messages, and which part of that the assistant says.
 
-Only what the assistant says is learned: from behind the role header, which the template itself writes in front of an
-answer, to the end-of-turn token; neither the header nor the line break after the end is the model's to say. A template
-with `{% generation %}` says where that is, and is believed. For one without, the answer is what a turn adds to the
-prompt that a model would be given for it: text(messages before, generation prompt) must be the beginning of
-text(messages up to the answer), or the row is refused rather than learned wrongly.
+Only what the assistant says is trained: from the end of the role header, which the template itself writes before an
+answer, to the end-of-turn token. The model does not write the header, nor the line break after the end. A template with
+`{% generation %}` marks the answers. For one without, the answer is what a turn adds to the prompt that a model would
+be given for it: text(messages before, generation prompt) must be the beginning of text(messages up to the answer), or
+the row is refused rather than trained wrongly.
 
 A template may write a turn differently once others follow it (drop its reasoning, end the text after the last one).
 Then a conversation is as many examples as it has answers, each written as the last, which is how a model would meet it.
+
+Either way `gpu.data.rendered` checks that the text has what the row says. A template that takes contents as lists of
+parts, or the arguments of calls as JSON in a string, is given them so; rendering two probes once tells which it takes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from gpu.data.example import Example, Problem
+from gpu.data.rendered import missing_answer, missing_context, writes_python
+from gpu.data.tools import json_of
+from gpu.tokenizer import render_conversation
 
 Messages = list[dict[str, Any]]
 
@@ -56,7 +63,18 @@ _PINNED = (
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What comes out of a template that does not take a row: its own word, or Python's."""
 
-_PROBE = "keepstep"
+_PROBES = ("keepstep asks", "keepstep answers")
+_DIALOGUE: Messages = [{"role": "user", "content": _PROBES[0]}, {"role": "assistant", "content": _PROBES[1]}]
+_ARGUMENTS = {"probe": "keepstep"}
+_CALLING: Messages = [
+    _DIALOGUE[0],
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call_0", "type": "function", "function": {"name": _PROBES[1], "arguments": _ARGUMENTS}}],
+    },
+]
+"""Conversations that are rendered once, to see what a template takes."""
 
 
 class CannotLearn(Exception):
@@ -68,17 +86,10 @@ class CannotLearn(Exception):
 
 
 class Rendered(NamedTuple):
-    """A text, and what of it is learned: from and to, in characters."""
+    """A text, and what of it is trained: from and to, in characters."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
-
-
-class Masked(NamedTuple):
-    """Token ids, and a 1 for each that is learned."""
-
-    ids: list[int]
-    learned: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,13 @@ class _Variant:
 
     text: str
     marked: bool
+    """Whether it has `{% generation %}` marks."""
     header: str
     """The role header, of a template that has no generation prompt with it; else ""."""
+    lists: bool
+    """Whether it takes contents as lists of parts, and drops those that are strings."""
+    string_arguments: bool
+    """Whether it takes the arguments of calls as JSON in a string, and not as an object."""
 
 
 class ChatTemplate:
@@ -100,38 +116,49 @@ class ChatTemplate:
         added = [str(token) for token in tokenizer.added_tokens_encoder] + list(tokenizer.all_special_tokens)
         self._ends = tuple(token for token in added if token.strip())
 
-    def marks(self, example: Example) -> bool:
-        """Whether the template says itself what the assistant's part is."""
-        return self._variant(example.tools).marked
-
-    def masked(self, examples: Sequence[Example]) -> list[Masked | Problem]:
-        """The examples, of a template that marks."""
-        plain = [example for example in examples if not example.tools]
-        done = dict(zip(map(id, plain), self._masked_together(plain), strict=True)) if plain else {}
-        return [done[id(example)] if id(example) in done else self._masked(example) for example in examples]
-
     def rendered(self, example: Example) -> list[Rendered]:
-        """The example in one text, or in one for each answer; of a template that does not mark. Raises CannotLearn."""
-        whole = self._render(example, example.messages)
-        turns = [self._turn(example, index, whole) for index, learned in enumerate(example.train) if learned]
-        if all(whole.startswith(turn.text) for turn in turns):
-            return [Rendered(whole, tuple(span for turn in turns for span in turn.spans))]
+        """The example as one text, or as one for each answer. Raises CannotLearn."""
+        variant = self._variant(example.tools)
+        try:
+            return self._rendered(example, variant)
+        except CannotLearn as refused:
+            # Arguments are tried the other way round, too: what a template takes may depend on the row.
+            if not any(message.get("tool_calls") for message in example.messages):
+                raise
+            try:
+                return self._rendered(example, replace(variant, string_arguments=not variant.string_arguments))
+            except CannotLearn:
+                raise refused from None
+
+    def _rendered(self, example: Example, variant: _Variant) -> list[Rendered]:
+        whole = self._render(example, example.messages, variant)
+        if writes_python(example, whole.text):
+            what, advice = "the chat template writes the arguments of a tool call as Python and not as JSON", ""
+            raise CannotLearn(Problem("template_without_tool_calls", example.line, what, shown(example), advice))
+        if variant.marked:
+            return self._marked(example, whole, variant)
+        turns = [self._turn(example, index, whole.text, variant) for index, is_ in enumerate(example.train) if is_]
+        if all(whole.text.startswith(turn.text) for turn in turns):
+            _refuse(missing_context(example, len(example.messages), whole.text))
+            return [Rendered(whole.text, tuple(span for turn in turns for span in turn.spans))]
+        for turn, index in zip(turns, (index for index, is_ in enumerate(example.train) if is_), strict=True):
+            _refuse(missing_context(example, index, turn.text))
         return turns
 
-    def _turn(self, example: Example, index: int, whole: str) -> Rendered:
+    def _turn(self, example: Example, index: int, whole: str, variant: _Variant) -> Rendered:
         """The text up to an answer, and where in it the answer is."""
         message = example.messages[index]
         if index == 0:
             what, advice = "the assistant speaks first", "Put a user's message before it."
             raise CannotLearn(Problem("assistant_first", example.line, what, str(message.get("content", "")), advice))
-        prompt = self._render(example, example.messages[:index], add_generation_prompt=True)
+        prompt = self._render(example, example.messages[:index], variant, add_generation_prompt=True).text
         is_last = index == len(example.messages) - 1
-        text = whole if is_last else self._render(example, example.messages[: index + 1])
-        prompt += self._variant(example.tools).header
+        text = whole if is_last else self._render(example, example.messages[: index + 1], variant).text
+        prompt += variant.header
         if not text.startswith(prompt):
             raise CannotLearn(_unstable(example, index + 1))
         start = len(prompt)
-        _check_calls(example, message, text[start:])
+        _refuse(missing_answer(example, index, text[start:]))
         return Rendered(text, ((start, self._end_of_turn(text, start, str(message.get("content", "")))),))
 
     def _end_of_turn(self, text: str, start: int, content: str) -> int:
@@ -140,63 +167,54 @@ class ChatTemplate:
         is_ended = stripped.endswith(self._ends) or not stripped.endswith(content.rstrip())
         return len(stripped) if is_ended and len(stripped) > start else len(text)
 
-    def _masked_together(self, examples: list[Example]) -> list[Masked | Problem]:
-        try:
-            marked = self._apply([example.messages for example in examples], None)
-        except REFUSALS:  # one of them; each alone tells which
-            return [self._masked(example) for example in examples]
-        made = zip(examples, marked["input_ids"], marked["assistant_masks"], strict=True)
-        return [self._chosen(example, list(ids), list(mask)) for example, ids, mask in made]
+    def _marked(self, example: Example, whole: Rendered, variant: _Variant) -> list[Rendered]:
+        """The same, of a template that marks answers. One that writes earlier answers without something that is to be
+        trained, such as their reasoning, is asked for each answer as the last."""
+        _refuse(missing_context(example, len(example.messages), whole.text))
+        answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
+        if any(message.get("reasoning_content") or "think>" in str(message["content"]) for message in example.messages):
+            try:
+                return [_chosen(example, answers, whole)]
+            except CannotLearn:
+                if len(answers) == 1:
+                    raise
+            return [self._as_last(example, index, variant) for index in answers if example.train[index]]
+        return [_chosen(example, answers, whole)]
 
-    def _masked(self, example: Example) -> Masked | Problem:
-        try:
-            marked = _refusable(example, lambda: self._apply([example.messages], example.tools))
-        except CannotLearn as refused:
-            return refused.problem
-        return self._chosen(example, list(marked["input_ids"][0]), list(marked["assistant_masks"][0]))
+    def _as_last(self, example: Example, index: int, variant: _Variant) -> Rendered:
+        """The conversation up to an answer, which alone is trained."""
+        part = replace(example, messages=example.messages[: index + 1], train=(*([False] * index), True))
+        answers = [at for at, message in enumerate(part.messages) if message["role"] == "assistant"]
+        return _chosen(part, answers, self._render(part, part.messages, variant))
 
-    def _apply(self, conversations: list[Messages], tools: Messages | None) -> Any:
-        return self._tokenizer.apply_chat_template(
-            conversations,
-            tools=tools,
-            chat_template=self._variant(tools).text,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-            tokenizer_kwargs={"return_attention_mask": False, "verbose": False},
+    def _render(
+        self, example: Example, messages: Messages, variant: _Variant, *, add_generation_prompt: bool = False
+    ) -> Rendered:
+        return _refusable(
+            example,
+            lambda: self._text(
+                messages, example.tools or None, variant, add_generation_prompt, example.template_kwargs or {}
+            ),
         )
 
-    def _chosen(self, example: Example, ids: list[int], mask: list[int]) -> Masked | Problem:
-        """What the template marked, without the answers that are not to be learned."""
-        answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
-        all_learned, marked = all(example.train[index] for index in answers), _runs(mask)
-        # Where a tokenizer drops the last character of a marked part, transformers marks all that follows.
-        to_the_end = bool(mask) and mask[-1] == 1
-        runs_on = to_the_end and (len(marked) < len(answers) or answers[-1:] != [len(example.messages) - 1])
-        if runs_on or not (all_learned or len(marked) == len(answers)):
-            return _unmatched(example, len(marked), len(answers))
-        if not all_learned:
-            for index, (start, end) in zip(answers, marked, strict=True):
-                if not example.train[index]:
-                    mask[start:end] = [0] * (end - start)
-        if any(message.get("tool_calls") for message in example.messages):
-            said = self._tokenizer.decode([token for token, learned in zip(ids, mask, strict=True) if learned])
-            try:
-                for index in answers:
-                    if example.train[index]:
-                        _check_calls(example, example.messages[index], said)
-            except CannotLearn as refused:
-                return refused.problem
-        return Masked(ids, mask)
-
-    def _render(self, example: Example, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        variant = self._variant(example.tools)
-        tools = example.tools or None
-        return str(_refusable(example, lambda: self._text(messages, tools, variant.text, add_generation_prompt)))
-
-    def _text(self, messages: Messages, tools: Messages | None, template: str, prompt: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=prompt
+    def _text(
+        self,
+        messages: Messages,
+        tools: Messages | None,
+        variant: _Variant,
+        add_generation_prompt: bool = False,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Rendered:
+        """What the template writes, and what it marks in it; as `apply_chat_template` does before it tokenises."""
+        return Rendered(
+            *render_conversation(
+                self._tokenizer,
+                _written_for(messages, variant),
+                tools,
+                variant.text,
+                marked=variant.marked and not add_generation_prompt,
+                add_generation_prompt=add_generation_prompt,
+                arguments=arguments,
             )
         )
 
@@ -205,25 +223,89 @@ class ChatTemplate:
         if has_tools not in self._variants:
             text = str(self._tokenizer.get_chat_template(tools=tools or None))
             pinned = _PINNED + text if "strftime_now" in text else text
-            marked = bool(GENERATION_MARK.search(text))
-            self._variants[has_tools] = _Variant(pinned, marked, "" if marked else self._header(pinned))
+            made = _Variant(pinned, bool(GENERATION_MARK.search(text)), "", lists=False, string_arguments=False)
+            if self._takes_only_lists(made):
+                made = replace(made, lists=True)
+            if self._takes_only_string_arguments(made):
+                made = replace(made, string_arguments=True)
+            self._variants[has_tools] = made if made.marked else replace(made, header=self._header(made))
         return self._variants[has_tools]
 
-    def _header(self, template: str) -> str:
-        """What stands before an answer though no generation prompt put it there."""
-        question = [{"role": "user", "content": _PROBE}]
+    def _takes_only_lists(self, variant: _Variant) -> bool:
+        """Whether the text of messages is lost as a string and there as a list of parts."""
+        return not self._probe(_DIALOGUE, _PROBES, variant) and self._probe(
+            _DIALOGUE, _PROBES, replace(variant, lists=True)
+        )
+
+    def _takes_only_string_arguments(self, variant: _Variant) -> bool:
+        as_json = (json.dumps(_ARGUMENTS),)
+        return not self._probe(_CALLING, _PROBES, variant) and self._probe(
+            _CALLING, as_json, replace(variant, string_arguments=True)
+        )
+
+    def _probe(self, messages: Messages, wanted: tuple[str, ...], variant: _Variant) -> bool:
+        """Whether the template takes these messages and writes what is wanted."""
         try:
-            prompt, bare = (self._text(question, None, template, asked) for asked in (True, False))
-            turn = self._text([*question, {"role": "assistant", "content": _PROBE}], None, template, prompt=False)
+            text = self._text(messages, None, variant).text
+        except REFUSALS:
+            return False
+        return all(part in text for part in wanted) and repr(_ARGUMENTS) not in text
+
+    def _header(self, variant: _Variant) -> str:
+        """What stands before an answer though no generation prompt put it there."""
+        question = _DIALOGUE[:1]
+        try:
+            prompt, bare = (self._text(question, None, variant, asked).text for asked in (True, False))
+            turn = self._text(_DIALOGUE, None, variant).text
         except REFUSALS:  # a template that takes no question alone is tried by each row
             return ""
         if prompt != bare or not turn.startswith(bare):
             return ""
-        lead = turn[len(bare) :].partition(_PROBE)[0]
+        lead = turn[len(bare) :].partition(_PROBES[1])[0]
         return lead if lead.strip() else ""
 
 
-def _refusable(example: Example, render: Callable[[], Any]) -> Any:
+def _written_for(messages: Messages, variant: _Variant) -> Messages:
+    """The messages in the form that the template takes."""
+    if not variant.lists and not variant.string_arguments:
+        return messages
+    made = []
+    for message in messages:
+        changed = dict(message)
+        if variant.lists:
+            content = message.get("content")
+            changed["content"] = [{"type": "text", "text": content}] if content else []
+        if variant.string_arguments and message.get("tool_calls"):
+            changed["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": json_of(call["function"]["arguments"])}}
+                for call in message["tool_calls"]
+            ]
+        made.append(changed)
+    return made
+
+
+def _chosen(example: Example, answers: list[int], whole: Rendered) -> Rendered:
+    """What the template marked, without the answers that are not to be trained. Raises CannotLearn."""
+    trained = [index for index in answers if example.train[index]]
+    if len(whole.spans) != len(answers):
+        if trained != answers or not whole.spans:
+            raise CannotLearn(_unmatched(example, len(whole.spans), len(answers)))
+        said = "".join(whole.text[start:end] for start, end in whole.spans)
+        for index in trained:
+            _refuse(missing_answer(example, index, said))
+        return whole
+    spans = dict(zip(answers, whole.spans, strict=True))
+    for index in trained:
+        _refuse(missing_answer(example, index, whole.text[slice(*spans[index])]))
+    return Rendered(whole.text, tuple(spans[index] for index in trained))
+
+
+def _refuse(problem: Problem | None) -> None:
+    if problem is not None:
+        raise CannotLearn(problem)
+
+
+def _refusable(example: Example, render: Callable[[], Rendered]) -> Rendered:
     try:
         return render()
     except REFUSALS as error:
@@ -232,22 +314,6 @@ def _refusable(example: Example, render: Callable[[], Any]) -> Any:
             "template_refused", example.line, what, shown(example), f"{advice} Correct the line or remove it."
         )
         raise CannotLearn(problem) from error
-
-
-def _runs(mask: list[int]) -> list[tuple[int, int]]:
-    """Where the ones are: from and to."""
-    edges = [index for index, (one, next_one) in enumerate(zip([0, *mask], [*mask, 0], strict=True)) if one != next_one]
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def _check_calls(example: Example, message: dict[str, Any], said: str) -> None:
-    """A template that does not know tool calls leaves them out without a word."""
-    for call in message.get("tool_calls") or ():
-        name = call.get("function", call).get("name")
-        if isinstance(name, str) and name not in said:
-            what = "the chat template leaves out what the assistant calls, so the call cannot be learned"
-            advice = "Use a model whose chat template writes tool calls, or remove the line."
-            raise CannotLearn(Problem("template_without_tool_calls", example.line, what, name, advice))
 
 
 def _unmatched(example: Example, marked: int, answers: int) -> Problem:

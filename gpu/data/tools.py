@@ -7,10 +7,24 @@ columns have one type each carry them.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from gpu.data import strict
 from gpu.data.problems import Findings, kind_of
+
+
+class Arguments(dict[str, Any]):
+    """The arguments of a call, an object; with the JSON text that a row has for them, if it has one."""
+
+    text: str | None = None
+
+
+def json_of(arguments: Any) -> Any:
+    """The arguments as JSON in a string: the row's own text, where it has one."""
+    text = getattr(arguments, "text", None)
+    return json.dumps(arguments, ensure_ascii=False) if text is None else text
+
 
 _TOOLS_ADVICE = 'Expected: "tools": [{"type": "function", "function": {"name": "…", "parameters": {…}}}].'
 _CALL_ADVICE = 'Expected: {"id": "…", "type": "function", "function": {"name": "…", "arguments": {…}}}.'
@@ -77,8 +91,9 @@ def _call(call: Any, where: str, found: Findings) -> dict[str, Any] | None:
     if not isinstance(name, str) or not name:
         found.add("bad_tool_call", f"a tool call of {where} names no function", call, _CALL_ADVICE)
         return None
-    if isinstance(arguments, str) and arguments.strip():
-        arguments = _parsed(arguments, f"the arguments of the call of {name!r} in {where}", "bad_tool_call", found)
+    text = arguments if isinstance(arguments, str) and arguments.strip() else None
+    if text is not None:
+        arguments = _parsed(text, f"the arguments of the call of {name!r} in {where}", "bad_tool_call", found)
         if arguments is None:
             return None
     if arguments is None or isinstance(arguments, str):
@@ -92,7 +107,9 @@ def _call(call: Any, where: str, found: Findings) -> dict[str, Any] | None:
         found.add("bad_tool_call", f"the id of a tool call of {where} must be a string", call, _CALL_ADVICE)
         return None
     made: dict[str, Any] = {} if identifier is None else {"id": identifier}
-    return {**made, "type": "function", "function": {"name": name, "arguments": arguments}}
+    kept = Arguments(arguments)
+    kept.text = text
+    return {**made, "type": "function", "function": {"name": name, "arguments": kept}}
 
 
 def _parsed(text: str, what: str, problem: str, found: Findings) -> Any:

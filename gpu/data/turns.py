@@ -1,7 +1,8 @@
-"""The messages of a row to those that chat templates take, and for each whether it is learned.
+"""The messages of a row to those that chat templates take, and for each whether it is trained.
 
-An assistant's message is learned unless its own flag says otherwise: OpenAI's `weight` (0 or 1), Axolotl's `train` or
-`training` (a truth value). Nobody else's ever is, whatever its flag says.
+An assistant's message is trained unless its own flag says otherwise; `gpu.data.keys` lists the flags of all trainers.
+Nobody else's ever is, whatever its flag says. Reasoning, under whatever name or as a part of the content, becomes
+`reasoning_content`, the name that transformers gives to templates.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from gpu.data.keys import FLAGS, INVERSE_FLAGS, REASONING, check_message_keys
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import function_call, tool_calls
 
@@ -56,8 +58,12 @@ SHAREGPT = Keys(
     },
 )
 
-_FLAGS = ("weight", "train", "training")
-_KNOWN = {"name", "tool_calls", "tool_call_id", "function_call", *_FLAGS}
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
+"""Kinds of content parts that are text: OpenAI's chat and responses formats."""
+
+_REASONING_PARTS = ("thinking", "reasoning", "thought")
+"""Kinds of content parts that are the reasoning before an answer: Mistral, Anthropic, OpenAI-compatible servers."""
+
 _EXPECTED = 'Expected: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
 
 
@@ -110,14 +116,14 @@ def _read_turn(message: Any, where: str, keys: Keys, found: Findings, turns: Tur
     elif role is None:
         what = f"{where} has a {keys.role!r} that is none of {', '.join(keys.roles)}"
         found.add("unrecognized_role", what, named, "Correct the line or remove it.")
-    strange = [key for key in message if key not in _KNOWN and key not in keys[:2]]
-    if strange:
-        advice = "It is left out. Put what is to be learned into the content."
-        found.add("message_unrecognized_key", f"{where} has keys that mean nothing here", ", ".join(strange), advice)
+    check_message_keys(message, keys[:2], where, found)
     made: dict[str, Any] = {"role": "assistant" if role == CALLING else role, "content": ""}
     calls = _calls(message, role, where, keys, found)
+    reasoning = [_reasoning(message, where, found)] if role in ("assistant", CALLING) else []
     if role != CALLING:
-        made["content"] = _content(message, role, where, keys, found)
+        made["content"] = _content(message, role, where, keys, found, reasoning)
+    if role in ("assistant", CALLING) and (said := "\n".join(filter(None, reasoning))):
+        made["reasoning_content"] = said
     if calls:
         made["tool_calls"] = calls
     for key in ("name", "tool_call_id"):
@@ -144,8 +150,30 @@ def _calls(message: dict[str, Any], role: str | None, where: str, keys: Keys, fo
     return calls
 
 
-def _content(message: dict[str, Any], role: str | None, where: str, keys: Keys, found: Findings) -> str:
-    """The text of a message: its string, or its text parts one behind the other."""
+def _reasoning(message: dict[str, Any], where: str, found: Findings) -> str:
+    """The reasoning of a message, from the keys that may have it; "" if it has none."""
+    given = {name: value for name in REASONING if (value := message.get(name))}
+    texts = {_text_of(value) for value in given.values()}
+    if None in texts:
+        found.add("bad_field", f"the reasoning of {where} must be a string", given, "Correct the line.")
+    elif len(texts) > 1:
+        what = f"the fields {', '.join(map(repr, given))} of {where} have different reasoning"
+        found.add("bad_field", what, given, "Keep one of them.")
+    return next((text for text in texts if text), "")
+
+
+def _text_of(value: Any) -> str | None:
+    """A string, or a list of text parts as one string; None if it is neither."""
+    if isinstance(value, list):
+        texts = [_text_of(part.get("text")) if isinstance(part, dict) else None for part in value]
+        return None if None in texts else "".join(text or "" for text in texts)
+    return value if isinstance(value, str) else None
+
+
+def _content(
+    message: dict[str, Any], role: str | None, where: str, keys: Keys, found: Findings, reasoning: list[str]
+) -> str:
+    """The text of a message: its string, or its text parts joined. `reasoning` gets the parts that are reasoning."""
     content = message.get(keys.content)
     calls = bool(message.get("tool_calls") or message.get("function_call"))
     if keys.content not in message:
@@ -155,7 +183,7 @@ def _content(message: dict[str, Any], role: str | None, where: str, keys: Keys, 
     if content is None and calls:
         return ""
     if isinstance(content, list):
-        content = _joined(content, where, found)
+        content = _joined(content, where, found, reasoning)
         if content is None:
             return ""
     if not isinstance(content, str):
@@ -167,35 +195,42 @@ def _content(message: dict[str, Any], role: str | None, where: str, keys: Keys, 
     return content
 
 
-def _joined(parts: list[Any], where: str, found: Findings) -> str | None:
-    texts = []
+def _joined(parts: list[Any], where: str, found: Findings, reasoning: list[str]) -> str | None:
+    texts: list[str] = []
     for part in parts:
-        text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
-        if not isinstance(text, str):
+        kind = part.get("type") if isinstance(part, dict) else ""
+        thinks = kind in _REASONING_PARTS
+        names = (*_REASONING_PARTS, "text") if thinks else ("text", "value", "content")
+        named = (_text_of(part[name]) for name in names if part.get(name) is not None) if isinstance(part, dict) else ()
+        text = next((text for text in named if text is not None), None)
+        if text is None or not (thinks or kind in _TEXT_PARTS):
             what = f"the content of {where} has a part that is no text"
-            found.add("unsupported_content", what, part, "Only text can be learned. Remove the part, or the line.")
+            found.add("unsupported_content", what, part, "Only text can be trained. Remove the part, or the line.")
             return None
-        texts.append(text)
+        (reasoning if thinks else texts).append(text)
     return "".join(texts)
 
 
 def _is_learned(message: dict[str, Any], role: str | None, where: str, found: Findings) -> bool:
     flags: dict[str, bool] = {}
-    for name in _FLAGS:
+    for name in (*FLAGS, *INVERSE_FLAGS):
         value = message.get(name)
         if value is None:
             continue
-        if value not in (0, 1) or (name != "weight" and not isinstance(value, bool)):
-            allowed = "0 or 1" if name == "weight" else "true or false"
-            found.add("bad_train_flag", f"{name!r} of {where} must be {allowed}", value, "Correct the line.")
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            what = f"{name!r} of {where} must be true, false, 1 or 0"
+            found.add("bad_train_flag", what, value, "A message counts whole or not at all. Correct the line.")
         else:
-            flags[name] = bool(value)
+            flags[name] = bool(value) != (name in INVERSE_FLAGS)
     if len(set(flags.values())) > 1:
-        found.add("bad_train_flag", f"the flags of {where} contradict each other", flags, "Leave one of them.")
+        what = f"the flags of {where} contradict each other"
+        found.add("bad_train_flag", what, {name: message[name] for name in flags}, "Leave one of them.")
     if role == "assistant":
         return all(flags.values())
     if any(flags.values()) and role is not None:
-        what = f"{where} is flagged to be learned, but only what an assistant says is"
+        if set(flags) <= set(INVERSE_FLAGS):
+            return False  # "not masked" is what a user's message is by default in torchtune
+        what = f"{where} is flagged to be trained, but only what an assistant says is"
         found.add("train_flag_ignored", what, flags, "Take the flag away, or make it a row of `text`.")
     return False
 

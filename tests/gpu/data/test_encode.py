@@ -243,8 +243,8 @@ def test_one_refused_row_among_many_is_refused_alone() -> None:
         (
             "xy{% generation %}{% endgeneration %}{{ messages[0].content }}",
             DIALOGUE,
-            "no_trainable_tokens",
-            "template leaves nothing",
+            "template_drops_text",
+            "message 2 (user)",
         ),
     ],
 )

@@ -181,11 +181,6 @@ def test_rows_that_no_format_can_hold_are_told(fields: dict[str, Any], problem: 
     assert problem in problems
 
 
-def test_a_label_beside_messages_is_only_a_label() -> None:
-    assert of({"messages": [U, A], "label": True})[1] == []
-    assert of({"text": "t", "label": 1})[1] == []
-
-
 def test_json_of_a_row_is_the_row(tmp_path: Path) -> None:
     """Each example of the page, in an array over several lines: the same row at the same line."""
     for example, _ in EXAMPLES:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from events.settings import DataSettings
+from gpu.data.encode import Encoder
 from gpu.data.example import Example, Problem
-from gpu.data.template import PINNED_DATE, CannotLearn, ChatTemplate, Masked
+from gpu.data.template import PINNED_DATE, CannotLearn, ChatTemplate
 from tests.fakes.chat_tokenizer import make_chat_tokenizer
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
@@ -39,10 +41,6 @@ def refusal(template: str, example: Example) -> Problem:
     with pytest.raises(CannotLearn) as refused:
         ChatTemplate(make_tokenizer(template)).rendered(example)
     return refused.value.problem
-
-
-def masked(template: str, *examples: Example) -> list[Masked | Problem]:
-    return ChatTemplate(make_tokenizer(template)).masked(examples)
 
 
 # -- without marks ----------------------------------------------------------------------------------------------------
@@ -128,36 +126,29 @@ def test_what_cannot_be_told_is_refused(template: str, row: Example, name: str, 
 # -- with marks -------------------------------------------------------------------------------------------------------
 
 
-def test_of_a_template_with_marks_the_mask_is_taken_as_transformers_gives_it() -> None:
+def test_marked_tokens_are_those_of_transformers() -> None:
     tokenizer = make_tokenizer(MARKED_TEMPLATE)
-    template = ChatTemplate(tokenizer)
-    assert template.marks(DIALOGUE)
-    assert not ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).marks(DIALOGUE)
     given = tokenizer.apply_chat_template(DIALOGUE.messages, return_dict=True, return_assistant_tokens_mask=True)
-    assert template.masked([DIALOGUE]) == [Masked(given["input_ids"], given["assistant_masks"])]
+    (piece,) = Encoder(tokenizer, DataSettings()).encode(DIALOGUE).pieces
+    assert (piece.ids, list(piece.learned)) == (given["input_ids"], given["assistant_masks"])
 
 
 def test_flags_of_messages_need_a_mark_for_each() -> None:
-    """Here two answers are one stretch of marked tokens."""
+    """Here two answers are one marked part."""
     joined = "x{% generation %}{% for message in messages %}{{ message.content }}{% endfor %}{% endgeneration %}x"
-    (problem,) = masked(joined, Example(5, DIALOGUE.messages, (False, False, False, True)))
-    assert isinstance(problem, Problem)
+    problem = refusal(joined, Example(5, DIALOGUE.messages, (False, False, False, True)))
     assert (problem.name, problem.line) == ("template_marks_unmatched", 5)
-    (taken,) = masked(joined, DIALOGUE)
-    assert isinstance(taken, Masked)
+    assert learned(joined, DIALOGUE) == [["one?1two?2"]]
 
 
-def test_a_mark_that_runs_on_to_the_end_of_the_text_is_refused() -> None:
-    """transformers does that where the tokenizer drops the last character of a marked part."""
+def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_last_character() -> None:
+    """transformers marks everything up to the end of the text then."""
     from tokenizers import normalizers
 
     tokenizer = make_tokenizer(MARKED_TEMPLATE.replace("<|end|>{% endg", "~{% endg"))
-    assert isinstance(ChatTemplate(tokenizer).masked([DIALOGUE])[0], Masked)
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("~", "")
-    for row in (DIALOGUE, chat("user: one?", "assistant: 1", "user: bye")):
-        (problem,) = ChatTemplate(tokenizer).masked([row])
-        assert isinstance(problem, Problem)
-        assert problem.name == "template_marks_unmatched"
+    (piece,) = Encoder(tokenizer, DataSettings()).encode(chat("user: one?", "assistant: 1", "user: bye")).pieces
+    assert tokenizer.decode([token for token, on in zip(piece.ids, piece.learned, strict=True) if on]) == "1"
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
@@ -167,24 +158,20 @@ def test_a_mark_that_runs_on_to_the_end_of_the_text_is_refused() -> None:
 def test_a_tool_call_that_the_template_leaves_out_is_not_learned_as_silence(template: str) -> None:
     row = chat("user: Rome?", "assistant: ", "tool: warm", "assistant: Warm.")
     row.messages[1]["tool_calls"] = CALL
-    problem = refusal(template, row) if template == PLAIN_TEMPLATE else masked(template, row)[0]
-    assert isinstance(problem, Problem)
+    problem = refusal(template, row)
     assert (problem.name, problem.line) == ("template_without_tool_calls", 5)
     writes = "{{ message['content'] }}{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}"
     better = template.replace("{{ message['content'] }}", writes)
-    if template == PLAIN_TEMPLATE:
-        assert "weather" in learned(better, row)[0][0]
-    else:
-        assert isinstance(masked(better, row)[0], Masked)
+    assert "weather" in learned(better, row)[0][0]
 
 
 def test_rows_with_tools_have_the_template_that_is_for_them() -> None:
     """A tokenizer may have several, by name."""
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = {"default": PLAIN_TEMPLATE, "tool_use": "{{ tools | length }}" + PLAIN_TEMPLATE}
+    tokenizer.chat_template = {"default": PLAIN_TEMPLATE, "tool_use": "{{ tools | tojson }}" + PLAIN_TEMPLATE}
     template = ChatTemplate(tokenizer)
     with_tools = Example(5, DIALOGUE.messages, DIALOGUE.train, TOOLS)
-    assert [template.rendered(row)[0].text[:2] for row in (DIALOGUE, with_tools)] == ["<|", "1<"]
+    assert [template.rendered(row)[0].text[:2] for row in (DIALOGUE, with_tools)] == ["<|", "[{"]
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
@@ -192,12 +179,7 @@ def test_a_template_that_asks_for_the_day_gets_the_same_one_every_day(template: 
     """And nothing else of it changes: not the white space at its beginning."""
     asks = "  \n{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y, %A') %}{% endif %}\n"
     tokenizer = make_tokenizer(asks + "{{ day }}" + template)
-    if template == PLAIN_TEMPLATE:
-        text = ChatTemplate(tokenizer).rendered(DIALOGUE)[0].text
-    else:
-        (found,) = ChatTemplate(tokenizer).masked([DIALOGUE])
-        assert isinstance(found, Masked)
-        text = tokenizer.decode(found.ids)
+    text = ChatTemplate(tokenizer).rendered(DIALOGUE)[0].text
     tokenizer.chat_template = "  \n{% if strftime_now is defined %}{% endif %}\n26 Jul 2024, Friday" + template
     assert text == tokenizer.apply_chat_template(DIALOGUE.messages, tokenize=False)
 

@@ -118,7 +118,7 @@ def test_nobody_else_is_ever_learned_and_a_flag_that_says_so_is_told(flags: dict
         ({"role": "tool", "content": "c", "tool_call_id": 7}, ["bad_field"]),
         ({**A, "weight": 0.5}, ["bad_train_flag"]),
         ({**A, "weight": "1"}, ["bad_train_flag"]),
-        ({**A, "train": 1}, ["bad_train_flag"]),
+        ({**A, "train": 2}, ["bad_train_flag"]),
         ({**A, "train": "yes"}, ["bad_train_flag"]),
         ({**A, "train": True, "weight": 0}, ["bad_train_flag"]),
     ],
