@@ -29,6 +29,7 @@ from events.settings import JobSettings
 from events.values import JobId
 from gpu.commit import STAGING, Content, publish, staging_of
 from gpu.crashpoints import reached
+from gpu.data.encode import MASK_VERSION
 from gpu.data.kept import KEY_CHARACTERS, caches
 from gpu.data.report import Report
 from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
@@ -181,6 +182,7 @@ def cache_name(data_sha256: JobId, tokenizer_sha256: str, settings: JobSettings)
         "rows": settings.checks.rows,
         "sources": msgspec.to_builtins(settings.sources),
         "evaluated": settings.evaluation.rows,
+        "mask": MASK_VERSION,
         "code": code_sha256(),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -2,10 +2,11 @@
 
 The rules, which tests/gpu/data/golden/ holds to what TRL trains:
 
-- Of a conversation, what `gpu/data/template.py` says; the whole text is tokenised once, and a token is learned as soon
-  as one of its characters is. Where the template writes a BOS, no second one is put in front.
-- Text is learned whole, with a BOS where the tokenizer adds one, and one EOS at the end.
-- A prompt and its completion without a chat template are prompt + completion + EOS; only the last two are learned.
+- Every text is tokenised once, as a whole, and a token is trained as soon as one of its characters is
+  (`gpu/data/spans.py`).
+- Of a conversation, what `gpu/data/template.py` says. Where the template writes a BOS, no second one is put in front.
+- Text is trained whole, with a BOS where the tokenizer adds one, and one EOS at the end.
+- A prompt and its completion without a chat template are one text, prompt + completion + EOS; the last two are trained.
 - Token ids that somebody else made are taken as they are.
 """
 
@@ -21,11 +22,16 @@ from typing import Any, Literal, NamedTuple
 from events.settings import DataSettings
 from gpu.data.cut import Piece, conversations, windows
 from gpu.data.example import Example, Problem, Row, Text, Tokenised
+from gpu.data.spans import Tokens, common_prefix, covering, with_exact_offsets
 from gpu.data.template import CannotLearn, ChatTemplate, Masked, Rendered, shown
 
-MASK_VERSION = 1
-"""Raised whenever other tokens, or other learned ones, could come out of the same row: what was encoded before is then
-encoded again."""
+MASK_VERSION = 2
+"""Raised whenever the same row may give other tokens, or train other ones: files are then encoded again. 2: prompt and
+completion are tokenised together.
+
+The plan of a job (`batches_sha256`) is made of the tokens and masks themselves. So a job that began under an earlier
+version continues if its rows still give the same, and is held otherwise (`core/reports.py`).
+"""
 
 
 class Encoded(NamedTuple):
@@ -55,26 +61,19 @@ class _Draft(NamedTuple):
     """A row on its way: the texts that are yet to be tokenised, and what makes pieces of their tokens."""
 
     texts: tuple[str, ...]
-    finish: Callable[[list[_Tokens]], list[Piece]]
-
-
-class _Tokens(NamedTuple):
-    ids: list[int]
-    encoding: Any
-    """That of the `tokenizers` library, which knows where each token stands in the text; None of a slow tokenizer."""
+    finish: Callable[[list[Tokens]], list[Piece]]
 
 
 class Encoder:
     """Encodes rows for one tokenizer, under the `[data]` settings. Only reads the tokenizer."""
 
     def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer = with_exact_offsets(tokenizer)
         self._settings = settings
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template is not None else None
         self._vocabulary = len(tokenizer)
-        plain, special = self._ids("a"), list(tokenizer("a")["input_ids"])
-        # Some tokenizers put a BOS in front by themselves. It is added here, once, and never where one stands already.
-        self._first = special[:1] if special[:1] == [tokenizer.bos_token_id] != plain[:1] else []
+        self._added = frozenset(tokenizer.added_tokens_encoder.values())
+        self._first = self._put_first()
         self._special = _pattern(tokenizer)
 
     def encode(self, row: Row) -> Encoding:
@@ -156,7 +155,7 @@ class Encoder:
             return problem
         match row:
             case Text():
-                return _Draft((row.text,), self._learned_whole)
+                return _Draft((self._with_end(row.text),), self._trained_whole)
             case Tokenised():
                 return self._given(row)
             case Example() if self._template is not None:
@@ -168,11 +167,10 @@ class Encoder:
                     return refused.problem
                 return _Draft(
                     tuple(text for text, _ in rendered),
-                    lambda tokens: [self._learned_in(row, *pair) for pair in zip(rendered, tokens, strict=True)],
+                    lambda tokens: [self._trained_in(row, *pair) for pair in zip(rendered, tokens, strict=True)],
                 )
             case Example() if row.plain:
-                *before, answer = (str(message["content"]) for message in row.messages)
-                return _Draft(("\n\n".join(before), answer), self._prompt_and_completion)
+                return self._prompt_and_completion(row)
             case Example():
                 advice = "Use rows of prompt and completion, or text; or a model with a chat template."
                 return Problem("no_chat_template", row.line, "the tokenizer has no chat template", "messages", advice)
@@ -202,50 +200,82 @@ class Encoder:
                 return Problem("token_out_of_range", row.line, what, str(token), advice)
         return _Draft((), lambda _: [(row.ids, bytes(row.learned))])
 
-    def _learned_whole(self, tokens: list[_Tokens]) -> list[Piece]:
-        ids = self._with_end(self._with_first(tokens[0].ids))
+    def _trained_whole(self, tokens: list[Tokens]) -> list[Piece]:
+        before, after = self._put_around(tokens[0].ids)
+        ids = before + tokens[0].ids + after
         return [(ids, b"\1" * len(ids))]
 
-    def _prompt_and_completion(self, tokens: list[_Tokens]) -> list[Piece]:
-        prompt, completion = self._with_first(tokens[0].ids), self._with_end(tokens[1].ids)
-        return [(prompt + completion, bytes(len(prompt)) + b"\1" * len(completion))]
+    def _prompt_and_completion(self, row: Example) -> _Draft:
+        """A row for a tokenizer without a chat template: one text, of which all after the prompt is trained."""
+        *before, answer = (str(message["content"]) for message in row.messages)
+        prompt = "\n\n".join(before)
+        text = self._with_end(prompt + answer)
 
-    def _learned_in(self, row: Example, rendered: Rendered, tokens: _Tokens) -> Piece:
+        def finish(tokens: list[Tokens]) -> list[Piece]:
+            (made,) = tokens
+            before, after = self._put_around(made.ids)
+            ids = before + made.ids + after
+            first = len(before) + self._first_of(made, text, len(prompt))
+            return [(ids, bytes(first) + b"\1" * (len(ids) - first))]
+
+        return _Draft((text,), finish)
+
+    def _first_of(self, tokens: Tokens, text: str, start: int) -> int:
+        """The first token of the part of `text` that begins at `start`. A slow tokenizer does not say where its tokens
+        stand: as in TRL, the part then begins where its tokens and those of the text before it part."""
+        if tokens.encoding is None:
+            return common_prefix(self._ids(text[:start]), tokens.ids)
+        return covering(tokens, start, len(text), self._added)[0]
+
+    def _trained_in(self, row: Example, rendered: Rendered, tokens: Tokens) -> Piece:
         """The tokens that have a character in one of the spans. Raises CannotLearn."""
-        learned = bytearray(len(tokens.ids))
+        trained = bytearray(len(tokens.ids))
         for start, end in rendered.spans:
             if tokens.encoding is None:
-                first, behind = (self._counted(row, rendered.text[:at], tokens.ids) for at in (start, end))
+                first, behind = (
+                    self._first_of(tokens, rendered.text, start),
+                    self._counted(row, rendered.text[:end], tokens.ids),
+                )
             else:
-                first, behind = _covering(tokens.encoding, start, end)
-            learned[first:behind] = b"\1" * (behind - first)
-        return tokens.ids, bytes(learned)
+                first, behind = covering(tokens, start, end, self._added)
+            trained[first:behind] = b"\1" * (behind - first)
+        return tokens.ids, bytes(trained)
 
     def _counted(self, row: Example, text: str, ids: list[int]) -> int:
         """The tokens of the beginning of a text, of a tokenizer that does not say where its tokens stand."""
         beginning = self._ids(text)
         if ids[: len(beginning)] != beginning:
-            what = "the tokenizer makes one token of the end of a prompt and the beginning of the answer"
+            what = "the tokenizer makes one token of the end of an answer and the beginning of the next turn"
             advice = "Use a fast tokenizer (tokenizer.json), or correct the line."
             raise CannotLearn(Problem("tokens_straddle_turns", row.line, what, shown(row), advice))
         return len(beginning)
 
-    def _tokenise(self, texts: list[str]) -> list[_Tokens]:
+    def _tokenise(self, texts: list[str]) -> list[Tokens]:
         if not texts:
             return []
         made = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         encodings = made.encodings if self._tokenizer.is_fast else [None] * len(texts)
-        return [_Tokens(list(ids), encoding) for ids, encoding in zip(made["input_ids"], encodings, strict=True)]
+        return [Tokens(list(ids), encoding) for ids, encoding in zip(made["input_ids"], encodings, strict=True)]
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _with_first(self, ids: list[int]) -> list[int]:
-        return ids if ids[:1] == self._first else self._first + ids
+    def _with_end(self, text: str) -> str:
+        """The EOS is part of the text, as TRL has it: a tokenizer may strip spaces around it."""
+        end = self._tokenizer.eos_token or ""
+        return text if text.endswith(end) else text + end
 
-    def _with_end(self, ids: list[int]) -> list[int]:
+    def _put_first(self) -> list[int]:
+        """The tokens that the tokenizer puts before each text by itself, as many put a BOS."""
+        plain, special = self._ids("a"), list(self._tokenizer("a")["input_ids"])
+        places = range(len(special) - len(plain) + 1)
+        return special[: next((at for at in places if special[at : at + len(plain)] == plain), 0)]
+
+    def _put_around(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The tokens that a text needs before and after its own, where they are not there already."""
         end = self._tokenizer.eos_token_id
-        return ids if end is None or ids[-1:] == [end] else [*ids, end]
+        before = [] if ids[: len(self._first)] == self._first else self._first
+        return before, [] if end is None or ids[-1:] == [end] else [end]
 
     # -- pieces to the maximum length -----------------------------------------------------------------------------
 
@@ -306,18 +336,6 @@ def tokenizer_sha256(tokenizer: Any) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
-
-
-def _covering(encoding: Any, start: int, end: int) -> tuple[int, int]:
-    """The tokens that have one of the characters from `start` to `end`: from and to."""
-    first = next((token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None), None)
-    if first is None:
-        return 0, 0
-    last = next(token for at in range(end - 1, start - 1, -1) if (token := encoding.char_to_token(at)) is not None)
-    # A character of several tokens is said to be in the first of them.
-    while last + 1 < len(encoding) and (place := encoding.token_to_chars(last + 1)) is not None and place[0] < end:
-        last += 1
-    return int(first), int(last) + 1
 
 
 def _ready(made: Masked | Problem) -> _Draft | Problem:

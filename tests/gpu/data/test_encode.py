@@ -12,9 +12,20 @@ from events.settings import DataSettings
 from gpu.data.encode import Encoder, Encoding, tokenizer_sha256
 from gpu.data.example import Example, Row, Text, Tokenised
 from tests.fakes.chat_tokenizer import make_chat_tokenizer
+from tests.fakes.spaced_tokenizer import make_spaced_tokenizer
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+SPACED = sorted((Path(__file__).parent / "golden" / "spaced").glob("*.json"))
+RETOKENISED = {
+    "always": {"another token before the boundary"},
+    "bytes": {"another token before the boundary"},
+    "first": {"another token before the boundary"},
+    "prepend": {"another token before the boundary", "only spaces before"},
+}
+"""Rows whose prompt has other tokens even before the boundary, once the completion follows it: "is" and "t" are two
+tokens, "ist" is "i" and "st". TRL trains all that differs, "i" too; keepstep trains what has a character of the
+completion."""
 
 WRITTEN_OTHERWISE = {
     "qwen3": {
@@ -105,6 +116,46 @@ def test_without_marks_too_but_for_line_breaks_that_no_model_writes(path: Path) 
             before = tokenizer.decode(row["input_ids"][:place])
             assert before.endswith(("assistant", "<|im_end|>", "<end_of_turn>")), row["title"]
     assert otherwise == WRITTEN_OTHERWISE.get(path.stem, {})
+
+
+@pytest.mark.parametrize("path", SPACED, ids=lambda path: path.stem)
+def test_a_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path: Path) -> None:
+    """Prompt and completion, text, and conversations by the template as it is; token for token, but for tokens that
+    have no character of the completion."""
+    golden, otherwise = json.loads(path.read_text(encoding="utf-8")), set()
+    for row in golden["rows"]:
+        tokenizer = make_spaced_tokenizer(path.stem, golden["templates"].get(row.get("template")))  # type: ignore[arg-type]
+        (piece,) = encode(tokenizer, _row(row)).pieces
+        assert piece.ids == row["input_ids"], row["title"]
+        ours, theirs = _places(piece.learned), row["learned"]
+        assert ours == theirs[len(theirs) - len(ours) :], row["title"]
+        if ours != theirs:
+            otherwise.add(row["title"])
+            prompt = tokenizer.decode(piece.ids[: ours[0]], skip_special_tokens=True)
+            assert row["prompt"].startswith(prompt.removeprefix(" ")), row["title"]
+    assert otherwise == RETOKENISED[path.stem]
+
+
+@pytest.mark.parametrize("path", SPACED, ids=lambda path: path.stem)
+def test_a_slow_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path: Path) -> None:
+    """It does not say where its tokens stand."""
+    golden = json.loads(path.read_text(encoding="utf-8"))
+    for row in golden["rows"]:
+        template = golden["templates"].get(row.get("template"))
+        (piece,) = encode(Slow(make_spaced_tokenizer(path.stem, template)), _row(row)).pieces  # type: ignore[arg-type]
+        assert (piece.ids, _places(piece.learned)) == (row["input_ids"], row["learned"]), row["title"]
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
+def test_an_answer_that_begins_with_spaces_is_trained_where_offsets_leave_them_out(template: str) -> None:
+    whole, trained = split(make_spaced_tokenizer("bytes", template), chat("user: Q", "assistant:   \u00e9 "))
+    assert (whole, trained) == (" <|user|>Q<|end|>\n<|assistant|>  \u00e9 <|end|>\n", "  \u00e9 <|end|>")
+
+
+def _row(row: dict[str, Any]) -> Row:
+    if "text" in row:
+        return Text(1, row["text"])
+    return _example(row) if "messages" in row else pair(row["prompt"], row["completion"])
 
 
 def _example(row: dict[str, Any]) -> Example:
@@ -357,28 +408,30 @@ def test_the_fingerprint_does_not_change_with_use() -> None:
     assert tokenizer_sha256(tokenizer) == before
 
 
+class Slow:
+    """A tokenizer that does not say where its tokens stand."""
+
+    is_fast = False
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return {"input_ids": self._inner(*arguments, **options)["input_ids"]}
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+
 def test_a_slow_tokenizer_gives_the_same_or_refuses() -> None:
-    """It does not say where its tokens stand; then the beginning of the text must be the beginning of its tokens."""
-
-    class Slow:
-        is_fast = False
-
-        def __init__(self, inner: Any) -> None:
-            self._inner = inner
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
-
-        def __call__(self, *arguments: Any, **options: Any) -> Any:
-            return {"input_ids": self._inner(*arguments, **options)["input_ids"]}
-
-        def __len__(self) -> int:
-            return len(self._inner)
-
-    slow = Slow(make_tokenizer())
-    assert encode(slow, DIALOGUE) == encode(make_tokenizer(), DIALOGUE)
-    slow = Slow(_with_line_breaks(PLAIN_TEMPLATE))
-    assert encode(slow, pair("Q", "?")).problem is None
-    problem = encode(slow, pair("Q", "  ?")).problem
+    """It refuses where it cannot tell which token an answer ends with."""
+    assert encode(Slow(make_tokenizer()), DIALOGUE) == encode(make_tokenizer(), DIALOGUE)
+    fast = _with_line_breaks(PLAIN_TEMPLATE)
+    assert encode(Slow(fast), pair("Q", "  ?")) == encode(fast, pair("Q", "  ?"))
+    bare = _with_line_breaks("{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
+    problem = encode(Slow(bare), chat("user: Q", "assistant: 1", "user: \n\nQ", "assistant: 2")).problem
     assert problem is not None
     assert problem.name == "tokens_straddle_turns"
