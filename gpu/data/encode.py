@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 from events.settings import DataSettings
 from gpu.data.cut import Piece, conversations, windows
 from gpu.data.example import Example, Problem, Row, Text, Tokenised
+from gpu.data.order import is_empty
 from gpu.data.spans import Tokens, common_prefix, covering, with_exact_offsets
 from gpu.data.template import CannotLearn, ChatTemplate, Masked, Rendered, shown
 
@@ -158,6 +159,8 @@ class Encoder:
                 return _Draft((self._with_end(row.text),), self._trained_whole)
             case Tokenised():
                 return self._given(row)
+            case Example() if row.plain and is_empty("user", row.messages[0]["content"]):
+                return self._prompt_and_completion(row)  # as TRL does: a question that is none needs no chat
             case Example() if self._template is not None:
                 if self._template.marks(row):
                     return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from events.settings import DataSettings
 from gpu.data.example import Example, Row, Text, Tokenised
-from gpu.data.order import check_order
+from gpu.data.order import check_order, is_empty
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import declared_tools
 from gpu.data.turns import Turns, read_turns
@@ -169,7 +169,7 @@ def _prompt_completion(
 ) -> Row | None:
     prompt, completion = fields.get(names[0]), fields.get(names[1])
     if type(prompt) is str and type(completion) is str:
-        return _pair(prompt, completion, names[1], found)
+        return _pair(prompt, completion, names, found)
     for name in names:
         if name not in fields:
             _add_missing(name, fields, found)
@@ -196,10 +196,13 @@ def _prompt_completion(
     return None
 
 
-def _pair(prompt: str, completion: str, name: str, found: Findings) -> Row | None:
-    if not completion or completion.isspace():
-        found.add("bad_field", f"the field {name!r} says nothing, so there is nothing to learn", prompt, _CORRECT)
+def _pair(prompt: str, completion: str, names: tuple[str, str], found: Findings) -> Row | None:
+    if is_empty("assistant", completion):
+        found.add("bad_field", f"the field {names[1]!r} says nothing, so there is nothing to train", prompt, _CORRECT)
         return None
+    if is_empty("user", prompt):
+        what = f"the field {names[0]!r} says nothing, so the completion is trained as text, without the chat template"
+        found.add("empty_prompt", what, completion, "Write the prompt, if there is one; or make it a row of `text`.")
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     return Example(found.line, messages, _PAIR, None, True)
 
@@ -217,15 +220,24 @@ def _instruction(fields: Fields, found: Findings) -> Row | None:
         found.add("bad_field", what, history, 'Expected: "history": [["…", "…"], …].')
     if found.problems:
         return None
-    prompt = f"{instruction}\n\n{extra}" if extra else instruction
-    if not system and not history:
-        return _pair(prompt, answer, answer_name, found)
-    messages = [{"role": "system", "content": system}] if system else []
-    for question, reply in [*history, (prompt, answer)]:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    if not answer or answer.isspace():
-        found.add("bad_field", f"the field {answer_name!r} says nothing", prompt, _CORRECT)
+    prompt = "\n\n".join(part for part in (instruction, extra) if part)
+    pairs = [*history, (prompt, answer)]
+    for number, pair in enumerate(pairs, start=1):
+        places = (
+            ("the field 'instruction'", f"the field {answer_name!r}")
+            if number == len(pairs)
+            else (f"the question of pair {number} in 'history'", f"the answer of pair {number} in 'history'")
+        )
+        for role, place, content in zip(("user", "assistant"), places, pair, strict=True):
+            if is_empty(role, content):
+                found.add("bad_field", f"{place} says nothing", pair, _CORRECT)
+    if found.problems:
         return None
+    if not system and not history:
+        return _pair(prompt, answer, ("instruction", answer_name), found)
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, reply in pairs:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), None, found)
 
 
@@ -238,7 +250,7 @@ def _is_pair(value: Any) -> bool:
 
 def _text(fields: Fields, found: Findings) -> Row | None:
     text = _string("text", fields, found)
-    if not found.problems and (not text or text.isspace()):
+    if not found.problems and is_empty("assistant", text):
         found.add("bad_field", "the field 'text' says nothing, so there is nothing to learn", "", _CORRECT)
     return None if found.problems else Text(found.line, text)
 

@@ -59,6 +59,7 @@ PROBLEMS = {
     "preference_data": Kind("broken", "Answers to choose between, for DPO or KTO: not to be learned as they stand."),
     "missing_field": Kind("broken", "A field that the format needs is not there."),
     "bad_field": Kind("broken", "A field holds something of the wrong kind, or an answer with nothing in it."),
+    "empty_prompt": Kind("warn", "The prompt of a prompt and completion is empty: the completion is trained as text."),
     "bad_tokens": Kind("broken", "`input_ids` are not a list of token ids."),
     "bad_labels": Kind("broken", "`labels` are not, for each token, its id or -100."),
     "bad_attention_mask": Kind("broken", "`attention_mask` is not ones with padding before or behind them."),

@@ -213,6 +213,13 @@ def test_a_pair_is_a_user_and_an_assistant_where_there_is_a_template() -> None:
     assert split(make_tokenizer(), pair("p", "c")) == ("<|user|>p<|end|>\n<|assistant|>c<|end|>\n", "c<|end|>")
 
 
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE, None])
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_is_never_put_into_a_chat(template: str | None, prompt: str) -> None:
+    """TRL trains the completion alone."""
+    assert split(make_tokenizer(template), pair(prompt, "c")) == (f"{prompt}c<|end|>", "c<|end|>")
+
+
 def test_a_pair_without_a_template_is_prompt_completion_end() -> None:
     assert split(make_tokenizer(None), pair("p", "c")) == ("pc<|end|>", "c<|end|>")
 
