@@ -16,15 +16,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from events.settings import DataSettings
-from gpu.data.cut import Piece, conversations, windows
+from gpu.data.cut import Piece
 from gpu.data.example import Example, Problem, Row, Text, Tokenised
+from gpu.data.fitting import Encoding, Fitter, nothing_to_train
 from gpu.data.order import is_empty
 from gpu.data.spans import Tokens, common_prefix, covering, with_exact_offsets
 from gpu.data.template import CannotLearn, ChatTemplate, Masked, Rendered, shown
+from gpu.limits import UNLIMITED, ModelLimits
 
 MASK_VERSION = 2
 """Raised whenever the same row may give other tokens, or train other ones: files are then encoded again. 2: prompt and
@@ -35,29 +36,6 @@ version continues if its rows still give the same, and is held otherwise (`core/
 """
 
 
-class Encoded(NamedTuple):
-    """One example as the model sees it. `learned` has a 1 for each token that is learned."""
-
-    ids: list[int]
-    learned: Sequence[int]
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """What became of a row."""
-
-    pieces: tuple[Encoded, ...] = ()
-    """One; none of a row that is left out or bad; several of one that was split, or whose template writes a
-    conversation otherwise with each answer."""
-    tokens: int = 0
-    """Of all pieces, before anything was cut."""
-    long: Literal["", "dropped", "truncated", "split"] = ""
-    """What was done to it because it is longer than allowed; "" if it is not."""
-    problem: Problem | None = None
-    """Why it cannot be learned from."""
-
-
 class _Draft(NamedTuple):
     """A row on its way: the texts that are yet to be tokenised, and what makes pieces of their tokens."""
 
@@ -66,15 +44,17 @@ class _Draft(NamedTuple):
 
 
 class Encoder:
-    """Encodes rows for one tokenizer, under the `[data]` settings. Only reads the tokenizer."""
+    """Encodes rows for one tokenizer, under the `[data]` settings and within what the model takes. Only reads the
+    tokenizer."""
 
-    def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
+    def __init__(self, tokenizer: Any, settings: DataSettings, limits: ModelLimits = UNLIMITED) -> None:
         self._tokenizer = tokenizer = with_exact_offsets(tokenizer)
-        self._settings = settings
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template is not None else None
-        self._vocabulary = len(tokenizer)
         self._added = frozenset(tokenizer.added_tokens_encoder.values())
+        self._vocabulary = max(len(tokenizer), max(self._added, default=-1) + 1)
         self._first = self._put_first()
+        encode = None if self._template is None else lambda part: self._pieces([part])[0]
+        self._fitter = Fitter(settings, limits, self._vocabulary, tokenizer.convert_ids_to_tokens, encode)
         self._special = _pattern(tokenizer)
 
     def encode(self, row: Row) -> Encoding:
@@ -84,10 +64,16 @@ class Encoder:
     def encode_many(self, rows: Sequence[Row]) -> list[Encoding]:
         """The same for each of `rows`; tokenising many at once is what makes it fast."""
         made = self._pieces(rows)
-        return [self._fitted(row, pieces) for row, pieces in zip(rows, made, strict=True)]
+        return [
+            Encoding(problem=pieces) if isinstance(pieces, Problem) else self._fitter.fitted(row, pieces)
+            for row, pieces in zip(rows, made, strict=True)
+        ]
 
     def warnings(self) -> list[Problem]:
         """What is to be said of tokenizer and template, whatever the data."""
+        return [*self._fitter.warnings(), *self._of_end()]
+
+    def _of_end(self) -> list[Problem]:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         (pieces,) = self._pieces([Example(0, turns, (False, True), plain=True)])
         if isinstance(pieces, Problem):
@@ -186,14 +172,14 @@ class Encoder:
             case Tokenised():
                 if any(row.learned[1:]):
                     return None
-                return _nothing(row, "nothing to learn in this row, none of its tokens is to be learned")
+                return nothing_to_train(row, "nothing to learn in this row, none of its tokens is to be learned")
             case Example():
                 answers = [message for message, learned in zip(row.messages, row.train, strict=True) if learned]
                 if any(str(answer.get("content") or "").strip() or answer.get("tool_calls") for answer in answers):
                     return None
                 if not answers and any(message["role"] == "assistant" for message in row.messages):
-                    return _nothing(row, "nothing to learn in this row, none of its answers is to be learned")
-        return _nothing(row, "nothing to learn in this row, its answer is empty")
+                    return nothing_to_train(row, "nothing to learn in this row, none of its answers is to be learned")
+        return nothing_to_train(row, "nothing to learn in this row, its answer is empty")
 
     def _given(self, row: Tokenised) -> _Draft | Problem:
         for place, token in enumerate(row.ids, start=1):
@@ -280,54 +266,6 @@ class Encoder:
         before = [] if ids[: len(self._first)] == self._first else self._first
         return before, [] if end is None or ids[-1:] == [end] else [end]
 
-    # -- pieces to the maximum length -----------------------------------------------------------------------------
-
-    def _fitted(self, row: Row, pieces: list[Piece] | Problem) -> Encoding:
-        if isinstance(pieces, Problem):
-            return Encoding(problem=pieces)
-        limit, tokens = self._settings.max_length, sum(len(ids) for ids, _ in pieces)
-        if all(len(ids) <= limit for ids, _ in pieces):
-            return self._kept(row, Encoding(tokens=tokens), pieces)
-        match self._settings.long:
-            case "refuse":
-                what = f"this row has {max(len(ids) for ids, _ in pieces)} tokens, more than max_length = {limit}"
-                advice = (
-                    "Raise [data] max_length in keepstep.toml, shorten the row, or say there what is to become of "
-                    'long rows: long = "drop", "truncate" or "split".'
-                )
-                return Encoding(tokens=tokens, problem=Problem("too_long", row.line, what, _seen(row), advice))
-            case "drop":
-                return Encoding(tokens=tokens, long="dropped")
-            case "truncate":
-                return self._kept(row, Encoding(tokens=tokens, long="truncated"), pieces)
-            case "split":
-                return self._kept(row, Encoding(tokens=tokens, long="split"), self._split(row, pieces))
-
-    def _kept(self, row: Row, encoding: Encoding, pieces: list[Piece]) -> Encoding:
-        """The pieces, cut at the end, that have something to learn.
-
-        Nothing comes before a first token, so it cannot be predicted.
-        """
-        limit = self._settings.max_length
-        cut = [Encoded(ids[:limit], learned[:limit], len(ids) > limit) for ids, learned in pieces]
-        kept = tuple(piece for piece in cut if any(piece.learned[1:]))
-        if kept:
-            return replace(encoding, pieces=kept)
-        what, advice = "the chat template leaves nothing of this row to learn", ""
-        if encoding.long:
-            what = f"nothing to learn is left of this row within max_length = {limit} tokens"
-            advice = "Raise [data] max_length in keepstep.toml, or shorten the prompt."
-        return replace(encoding, problem=_nothing(row, what, advice))
-
-    def _split(self, row: Row, pieces: list[Piece]) -> list[Piece]:
-        """Where turns begin, if what lies between fits; else wherever it has to be."""
-        limit = self._settings.max_length
-        if isinstance(row, Example) and self._template is not None:
-            made = conversations(row, limit, lambda part: self._pieces([part])[0])
-            if made is not None:
-                return made
-        return [window for ids, learned in pieces for window in windows(ids, learned, limit)]
-
 
 def tokenizer_sha256(tokenizer: Any) -> str:
     """The fingerprint of everything that decides the tokens of a row: the tokenizer itself, and its chat template."""
@@ -363,17 +301,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _strings(inner)
-
-
-def _nothing(row: Row, what: str, advice: str = "") -> Problem:
-    return Problem("no_trainable_tokens", row.line, what, _seen(row), advice or "Correct the line or remove it.")
-
-
-def _seen(row: Row) -> str:
-    match row:
-        case Example():
-            return str(row.messages[0]["content"]) if row.plain else shown(row)
-        case Text():
-            return row.text
-        case Tokenised():
-            return str(row.ids)

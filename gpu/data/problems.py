@@ -93,7 +93,13 @@ PROBLEMS = {
     "template_marks_unmatched": Kind("broken", "The template's marks of answers are not those of the row's answers."),
     "template_without_tool_calls": Kind("broken", "The template drops the tool calls that were to be learned."),
     "tokens_straddle_turns": Kind("broken", "A slow tokenizer makes one token of a prompt's end and its answer."),
-    "token_out_of_range": Kind("broken", "A token id is not in the vocabulary."),
+    "token_out_of_range": Kind("broken", "A token id is not in the vocabulary, or beyond the model's embedding."),
+    "tokenizer_beyond_embedding": Kind("warn", "The tokenizer has more tokens than the model's embedding has rows."),
+    "max_length_beyond_positions": Kind(
+        "warn", "`max_length` is more than the model has positions: rows are held to those."
+    ),
+    "beyond_trained_positions": Kind("warn", "It is longer than any text that the model was trained with."),
+    "answer_cut_off": Kind("warn", "Nothing of its answer lies within `max_length` tokens: it is left out."),
     "too_long": Kind("broken", 'It has more than `max_length` tokens, and `long = "refuse"`.'),
     "special_token_in_content": Kind("warn", "A message has special tokens of the model written out in it."),
     "end_of_turn_not_learned": Kind("warn", "With this template the model is not taught to end its turn."),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.encode import Encoder, Encoding, tokenizer_sha256
+from gpu.data.encode import Encoder, tokenizer_sha256
 from gpu.data.example import Example, Row, Text, Tokenised
+from gpu.data.fitting import Encoding
 from tests.fakes.chat_tokenizer import make_chat_tokenizer
 from tests.fakes.spaced_tokenizer import make_spaced_tokenizer
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
@@ -291,7 +292,6 @@ def test_one_refused_row_among_many_is_refused_alone() -> None:
         (PLAIN_TEMPLATE, chat("system: s", "user: u"), "no_trainable_tokens", "answer is empty"),
         (PLAIN_TEMPLATE, pair("p", " "), "no_trainable_tokens", "answer is empty"),
         (PLAIN_TEMPLATE, Text(5, "\n"), "no_trainable_tokens", "answer is empty"),
-        (PLAIN_TEMPLATE, pair("p" * 70, "c"), "no_trainable_tokens", "max_length = 64"),
         (PLAIN_TEMPLATE, Tokenised(5, [1, 2], [True, False]), "no_trainable_tokens", "none of its tokens"),
         (PLAIN_TEMPLATE, chat("user: u", "assistant: a", train=(False, False)), "no_trainable_tokens", "none of its"),
         (PLAIN_TEMPLATE, Tokenised(5, [1, 262], [True, True]), "token_out_of_range", "token 2 is not in"),
