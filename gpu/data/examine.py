@@ -246,8 +246,10 @@ class Examination:
             severity = "warn"
         became = {"truncate": "cut at the end", "drop": "left out", "split": "cut into pieces", "refuse": "refused"}
         limited = self._longest < self._data.max_length
-        most = f"the model's {self._longest} positions" if limited else f"max_length = {self._longest}"
-        message = f"{share:.1%} of the rows have more than {most} tokens"
+        most = f"the {self._longest} tokens that the model has positions for"
+        message = (
+            f"{share:.1%} of the rows have more than {most if limited else f'max_length = {self._longest} tokens'}"
+        )
         advice = f'They are {became[self._data.long]} ([data] long = "{self._data.long}").'
         if self.cut_tokens:
             lost = self.cut_tokens / int(lengths.sum(dtype=np.int64))

@@ -104,8 +104,9 @@ class Fitter:
     def _limit(self) -> str:
         """In words."""
         if self._longest < self._settings.max_length:
-            return f"the {self._longest} positions of the model ([data] max_length = {self._settings.max_length})"
-        return f"max_length = {self._longest}"
+            allowed = self._settings.max_length
+            return f"the {self._longest} tokens that the model has positions for ([data] max_length = {allowed})"
+        return f"max_length = {self._longest} tokens"
 
     def _raise(self, what: str) -> str:
         """The beginning of an advice."""
@@ -124,7 +125,7 @@ class Fitter:
         if kept:
             return replace(encoding, pieces=kept)
         if encoding.long and any(any(learned[1:]) for _, learned in pieces):
-            what = f"nothing of its answer lies within {self._limit()} tokens, so the row is left out"
+            what = f"nothing of its answer lies within {self._limit()}, so the row is left out"
             advice = f'{self._raise("the prompt")} [data] long = "split" in keepstep.toml.'
             warning = Problem("answer_cut_off", row.line, what, _seen(row), advice)
             return replace(encoding, long="dropped", warnings=(warning,))
