@@ -71,7 +71,19 @@ class Encoder:
 
     def warnings(self) -> list[Problem]:
         """What is to be said of tokenizer and template, whatever the data."""
-        return [*self._fitter.warnings(), *self._of_end()]
+        return [*self._fitter.warnings(), *self._of_opening(), *self._of_end()]
+
+    def _of_opening(self) -> list[Problem]:
+        openings = None if self._template is None else self._template.openings()
+        if openings is None:
+            return []
+        asked, written = openings
+        what = f"the chat template ends a prompt with {asked!r}, and writes {written!r} before an answer"
+        advice = (
+            "Answers are trained as it writes them, so the model is asked in another way than it is trained. Begin "
+            "every answer with the same reasoning block, or use a chat template that writes one."
+        )
+        return [Problem("opening_not_trained", None, what, "", advice)]
 
     def _of_end(self) -> list[Problem]:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -102,6 +102,9 @@ PROBLEMS = {
     "answer_cut_off": Kind("warn", "Nothing of its answer lies within `max_length` tokens: it is left out."),
     "too_long": Kind("broken", 'It has more than `max_length` tokens, and `long = "refuse"`.'),
     "special_token_in_content": Kind("warn", "A message has special tokens of the model written out in it."),
+    "opening_not_trained": Kind(
+        "warn", "The template ends prompts with what it does not write before answers, such as `<think>`."
+    ),
     "end_of_turn_not_learned": Kind("warn", "With this template the model is not taught to end its turn."),
     "validation_damaged": Kind("warn", "Rows of the validation set are bad, or it cannot be read to its end."),
     "nothing_evaluated": Kind("warn", "There is a validation set, and no row of it can be evaluated."),

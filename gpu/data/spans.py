@@ -65,7 +65,7 @@ def covering(tokens: Tokens, start: int, end: int, added: Collection[int]) -> tu
     return int(first), int(last) + 1
 
 
-def common_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
-    """The number of tokens that both begin with."""
+def common_prefix(ids: Sequence[object], others: Sequence[object]) -> int:
+    """The number of tokens, or characters, that both begin with."""
     pairs = enumerate(zip(ids, others, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(ids), len(others)))

@@ -62,6 +62,12 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
         "bos": "<bos>",
         "eos": "<eos>",
     },
+    "deepseek_r1_distill": {
+        "special": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
+        "bos": "<｜begin▁of▁sentence｜>",
+        "eos": "<｜end▁of▁sentence｜>",
+    },
+    "nemotron_3_nano": {"special": CHATML, "bos": None, "eos": "<|im_end|>"},
     "phi3": {
         "special": ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         "bos": None,
@@ -115,6 +121,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "unicode": {"messages": [_user("日本語で 👩‍🔬?"), _assistant("はい 👍🏽 — naïve café\u00a0é 🇯🇵")]},
     "spaces around": {"messages": [_user("  leading and trailing  "), _assistant("  two before, one after ")]},
     "line breaks around": {"messages": [_user("\n\nQ\n"), _assistant("\n\nA\n\n")]},
+    "reasoning once": {"messages": [_user("1+1?"), _assistant("<think>\neasy\n</think>\n\n2")]},
     "reasoning": {
         "messages": [
             _user("1+1?"),
@@ -155,11 +162,14 @@ SPACED_ROWS = (
     "line breaks around",
 )
 
-WITH_TOOLS = ("qwen2_5", "qwen3")
+WITH_TOOLS = ("qwen2_5", "qwen3", "nemotron_3_nano")
 """The templates that write tool calls; the others would leave them out."""
 
-WITHOUT = {"gemma": ("system", "empty system", "consecutive assistants")}
-"""What a template says no to."""
+WITHOUT = {
+    "gemma": ("system", "empty system", "consecutive assistants"),
+    "deepseek_r1_distill": ("consecutive assistants",),
+}
+"""What a template says no to; and answers whose marks touch each other, which keepstep cannot tell apart."""
 
 
 SPACED_TEMPLATES = {

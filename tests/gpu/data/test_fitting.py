@@ -70,7 +70,10 @@ def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, fate: str
 def test_a_row_beyond_the_positions_is_refused_with_both_numbers() -> None:
     problem = encoder("refuse", positions=20).encode(Text(5, "x" * 30)).problem
     assert problem is not None
-    assert "31 tokens, more than the 20 tokens that the model has positions for ([data] max_length = 64)" in problem.message
+    assert (
+        "31 tokens, more than the 20 tokens that the model has positions for ([data] max_length = 64)"
+        in problem.message
+    )
     assert "raise" not in problem.advice.lower()
 
 
