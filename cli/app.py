@@ -35,7 +35,7 @@ def init(
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal."""
-    from cli.init import create_home
+    from cli.init import create_home, model_warning
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
@@ -43,6 +43,8 @@ def init(
     typer.echo(f"made {home.root}")
     typer.echo(f"  settings  {home.config}")
     typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
+    for line in model_warning(home):
+        typer.echo(line, err=True)
 
 
 @app.command()

@@ -45,7 +45,33 @@ def model(patient: Patient) -> Finding:
         return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
     if not any((found / name).exists() for name in TOKENIZERS):
         return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
-    return passed(f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer")
+    return beyond_limits(found, patient.config.job.data.max_length) or passed(
+        f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
+    )
+
+
+def beyond_limits(directory: Path, max_length: int) -> Finding | None:
+    """What tokenizer and settings ask of the model in `directory` that it does not have; None: nothing."""
+    from gpu.limits import limits_of, problem_of_vocabulary
+
+    try:
+        limits = limits_of(directory)
+        problem = problem_of_vocabulary(directory, limits)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "fetch the model anew")
+    if problem is not None:
+        says, of_every_text = problem
+        mend = "use the model's own tokenizer, or `model.resize_token_embeddings(len(tokenizer))` and save the model"
+        if of_every_text:
+            return failed(f"{directory}: {says}", mend)
+        return warned(f"{directory}: {says}; rows with one of the other tokens are refused", mend)
+    if limits.positions is not None and limits.positions < max_length:
+        return warned(
+            f"{directory} has {limits.positions} positions, and [data] max_length = {max_length}: rows are held to "
+            f"{limits.positions} tokens",
+            f"`keepstep config set data.max_length {limits.positions}`",
+        )
+    return None
 
 
 def model_directory(path: str, home: Path) -> Path | None:

@@ -147,7 +147,13 @@ def show(report: Report) -> None:
     ]
     share = report.trained_tokens / report.tokens if report.tokens else 0.0
     longest = f"the longest row has {report.longest_tokens:,}"
-    rows.append(Row("tokens", f"{report.tokens:,}, {share:.0%} of them learned; {longest}"))
+    every = report.tokens + report.cut_tokens
+    cut = (
+        f"; {report.cut_tokens:,} are left out of too long rows ({report.cut_tokens / every:.1%})"
+        if report.cut_tokens
+        else ""
+    )
+    rows.append(Row("tokens", f"{report.tokens:,}, {share:.0%} of them learned; {longest}{cut}"))
     rows += [row for finding in report.findings for row in _of_finding(finding)]
     rows += _histogram(report.lengths)
     print_report(rows)

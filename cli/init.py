@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from cli.config import METHODS, Config
+from cli.checks_model import beyond_limits, model_directory
+from cli.config import METHODS, Config, load_config
 from cli.config_text import config_text
 from cli.errors import UserError
 from cli.home import Home
@@ -36,6 +37,14 @@ def create_home(directory: Path, *, model: str, method: str = "lora", config: Co
         )
     lay_out(home, config_text(config).encode())
     return home
+
+
+def model_warning(home: Home) -> list[str]:
+    """What `keepstep doctor` would say of the model of a new home, in lines; none if it passes, or is not here yet."""
+    job = load_config(home.config).job
+    directory = model_directory(job.model.path, home.root)
+    finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
+    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.mend}"]
 
 
 def lay_out(home: Home, config: bytes) -> None:

@@ -45,8 +45,10 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
         "put the model back that was trained so far, then `keepstep resume`",
     ),
     "plan": Explanation(
-        "what was begun would not be learned in the same order again: the tokenizer or the data is another one",
-        "put the old tokenizer back, or `keepstep skip` the job; then `keepstep resume`",
+        "the job would train other tokens than it began with, or in another order: the tokenizer, the data, or the "
+        "version of keepstep is another one",
+        "put the old tokenizer back, or finish the job with the keepstep that began it, or `keepstep skip` the job; "
+        "then `keepstep resume`",
     ),
     "hang": Explanation(
         "the worker proved no progress for too long and was ended",

@@ -42,8 +42,11 @@ def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
     if job.begun and job.plan is not None and job.plan != plan:
         changed = ", ".join(name for name in plan.__struct_fields__ if getattr(job.plan, name) != getattr(plan, name))
         message = (
-            f"{job.name} is learned up to step {job.committed_step}, but its plan is not the same any more "
-            f"({changed}): the tokenizer or the data is not what it was"
+            f"{job.name} is trained up to step {job.committed_step} and cannot continue: from here on it would train "
+            f"other tokens, or in another order ({changed} changed). The tokenizer, the data, or the rules by which "
+            "this version of keepstep turns rows into tokens are not those that the job began under. Put the tokenizer "
+            "and the data back, or finish the job with the keepstep that began it; or `keepstep skip` ends the job and "
+            "keeps what it trained"
         )
         return _failed(state, job, fact.attempt, "plan", message, now)
     return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=plan)]

@@ -40,7 +40,7 @@ def _report(path: Path, order: Check, how: Preparation) -> Report:
     known = Known(held_out.content, earlier, held_out.problems)
     kind = container_of(path, plain_text=settings.data.format == "plain_text")
     file = FileFacts(path.name, found.sha256, found.size_bytes, kind, None)
-    examination = Examination(settings, known)
+    examination = Examination(settings, known, limits=how.limits)
 
     def look(rows: int) -> None:
         if sys.stderr.isatty():

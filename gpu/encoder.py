@@ -20,6 +20,7 @@ from events.settings import JobSettings
 from gpu.data.chunk import Chunk, Look
 from gpu.data.encode import Encoder, tokenizer_sha256
 from gpu.errors import ModelUnusable
+from gpu.limits import UNLIMITED, ModelLimits
 from gpu.parent import die_with_parent
 from gpu.tokenizer import keep_torch_out, load_tokenizer
 
@@ -33,6 +34,8 @@ class EncoderOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     home: str
     settings: JobSettings
+    limits: ModelLimits = UNLIMITED
+    """What the model takes."""
     form: str | None
     """The format of all rows; None: there is no good one among them."""
 
@@ -70,7 +73,7 @@ def serve(order: EncoderOrder, chunks: IO[bytes], answers: IO[bytes]) -> None:
         send(answers, Ready(problem=str(error)))
         return
     send(answers, Ready(tokenizer_sha256=tokenizer_sha256(tokenizer)))
-    look = Look(Encoder(tokenizer, order.settings.data), order.settings, order.form)
+    look = Look(Encoder(tokenizer, order.settings.data, order.limits), order.settings, order.form)
     while (chunk := receive(chunks, Chunk)) is not None:
         send(answers, look(chunk))
 

@@ -26,6 +26,7 @@ from gpu.data.chunk import Chunk, Looked, LookThrough
 from gpu.data.prepare import Preparation
 from gpu.encoder import EncoderOrder, Ready, receive, send
 from gpu.errors import EncoderLost, ModelUnusable
+from gpu.tokenizer import load_limits
 
 AHEAD = 2
 """Chunks on their way for each encoder: the one that it is at, and the next."""
@@ -119,16 +120,18 @@ def preparation(
     records: bool = True,
 ) -> Preparation:
     """What a file is prepared with, large ones by as many encoders as there are cores to use. `records`: whether what
-    is found is written down in the home."""
+    is found is written down in the home. Raises ModelUnusable."""
     count = settings.training.threads or cores
+    limits = load_limits(settings.model, home)
 
     @contextmanager
     def start(form: str | None) -> Iterator[LookThrough]:
-        order = EncoderOrder(home=str(home), settings=settings, form=form)
+        order = EncoderOrder(home=str(home), settings=settings, form=form, limits=limits)
         with Encoders(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode
 
-    return Preparation(home, tokenizer, tokenizer_sha256, cache, start if count > 1 else None, records)
+    encoders = start if count > 1 else None
+    return Preparation(home, tokenizer, tokenizer_sha256, cache, limits, encoders, records)
 
 
 def core_count() -> int:

@@ -1,4 +1,7 @@
-"""The tokenizer of a model. Of torch it needs nothing: processes that only encode load none."""
+"""The tokenizer of a model, and how many of its tokens the model takes.
+
+Of torch it needs nothing: processes that only encode load none.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from events.settings import ModelSettings
-from gpu.base import model_location
+from gpu.base import base_directory, model_location
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
+from gpu.limits import ModelLimits, limits_of
 
 
 def keep_torch_out(settings: ModelSettings) -> None:
@@ -60,6 +64,13 @@ def render_conversation(
     return text, tuple((start, end) for start, end in spans[0]) if marked else ()
 
 
+def load_limits(settings: ModelSettings, home: Path) -> ModelLimits:
+    """What the model takes, by its files; of a hub's model the config is fetched. Raises ModelUnusable."""
+    location = Path(model_location(settings.path, home))
+    with explained(f"the config of {settings.path}"):
+        return limits_of(location if location.is_dir() else base_directory(settings.path, home))
+
+
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -68,6 +79,7 @@ _LIBRARY_ERRORS = (
     RuntimeError,
     AttributeError,
     TypeError,
+    AssertionError,  # torch's, of an embedding whose padding token is beyond it
     SafetensorError,
 )
 """What transformers, tokenizers and safetensors raise over files that are missing, broken or of another kind."""

@@ -18,7 +18,7 @@ from gpu.data.prepare import check_bytes, encoded, planned
 from gpu.encoders import core_count, preparation
 from gpu.errors import PlanChanged, WorkerError
 from gpu.exchange import Learned, Located, Locations, Whereabouts, reply
-from gpu.tokenizer import load_tokenizer
+from gpu.tokenizer import load_limits, load_tokenizer
 
 
 def locate(order: Whereabouts) -> Locations:
@@ -47,7 +47,8 @@ def _located(home: Path, learned: Learned, scratch: Path) -> Located:
 def _kept(home: Path, learned: Learned, scratch: Path) -> Kept:
     """Raises PlanChanged, DataChanged, ModelUnusable, RowRejected, StorageFailed, EncoderLost, OSError."""
     cache = token_cache(home, scratch)
-    name = cache_name(learned.job, learned.tokenizer_sha256, learned.settings)
+    limits = load_limits(learned.settings.model, home)
+    name = cache_name(learned.job, learned.tokenizer_sha256, learned.settings, limits)
     if (kept := cache.find(name)) is not None:
         return kept
     tokenizer, sha256 = _tokenizer(learned.settings.model, home)

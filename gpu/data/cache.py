@@ -29,10 +29,12 @@ from events.settings import JobSettings
 from events.values import JobId
 from gpu.commit import STAGING, Content, publish, staging_of
 from gpu.crashpoints import reached
+from gpu.data.encode import MASK_VERSION
 from gpu.data.kept import KEY_CHARACTERS, caches
 from gpu.data.report import Report
 from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
+from gpu.limits import UNLIMITED, ModelLimits
 from gpu.manifest import MANIFEST, FileEntry, describe
 from journal.durable import make_directory, remove_tree
 
@@ -172,15 +174,19 @@ def token_cache(home: Path, scratch: Path | None = None) -> TokenCache:
     return TokenCache(own) if scratch is None else TokenCache(scratch / ".tokens", own)
 
 
-def cache_name(data_sha256: JobId, tokenizer_sha256: str, settings: JobSettings) -> str:
+def cache_name(
+    data_sha256: JobId, tokenizer_sha256: str, settings: JobSettings, limits: ModelLimits = UNLIMITED
+) -> str:
     """Under what the pieces of a file are kept: everything that they follow from."""
     data = replace(settings.data, packing=False, validation=None)  # the plan's; and what it holds is in `sources`
     inputs = {
         "tokenizer": tokenizer_sha256,
         "data": msgspec.to_builtins(data),
+        "limits": msgspec.to_builtins(limits),
         "rows": settings.checks.rows,
         "sources": msgspec.to_builtins(settings.sources),
         "evaluated": settings.evaluation.rows,
+        "mask": MASK_VERSION,
         "code": code_sha256(),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -19,9 +20,10 @@ from msgspec.structs import replace
 from events.settings import JobSettings
 from gpu.crashpoints import reached
 from gpu.data import quality, rows
-from gpu.data.encode import Encoder, Encoding
+from gpu.data.encode import Encoder
 from gpu.data.examine import SKETCHED_ROWS, Fate, Outcome
 from gpu.data.example import BadRow, Problem, Row
+from gpu.data.fitting import Encoding
 from gpu.data.problems import weight_of
 from gpu.data.quality import Identity
 from gpu.data.source import Record, records
@@ -34,6 +36,9 @@ PARQUET_ROW_BYTES = 1024
 """A Parquet row counts as so many: it has no text to measure."""
 
 FATES: tuple[Fate, ...] = get_args(Fate)
+CUT: frozenset[Fate] = frozenset({"truncated", "dropped"})
+"""The fates of rows that lose tokens; those of one that is split stand in several pieces, some of them twice."""
+
 BAD = len(FATES)
 """In the place of a fate: the row cannot be learned from."""
 
@@ -140,14 +145,17 @@ class Looked(Struct, frozen=True, array_like=True):
         width = 4 * quality.SKETCH_NUMBERS
         sketches = (self.sketches[at : at + width] for at in range(0, len(self.sketches), width))
         columns = zip(*map(_whole, (self.lines, self.pieces, self.row_tokens), ("<i8", "<i4", "<i4")), strict=True)
+        lengths = iter(_whole(self.lengths, "<i4"))
         for fate, (line, pieces, tokens) in zip(self.fates, columns, strict=True):
+            kept = sum(islice(lengths, pieces))
             if fate == BAD:
                 row = next(bad)
                 yield Outcome(line, problems=row.problems, raw=row.raw), pieces
             else:
                 identity, sketch = Identity(*next(identities)), next(sketches, b"")
                 warned = tuple(warnings.get(line, ()))
-                yield Outcome(line, (), b"", warned, identity, sketch, tokens, FATES[fate]), pieces
+                lost = tokens - kept if FATES[fate] in CUT else 0
+                yield Outcome(line, (), b"", warned, identity, sketch, tokens, FATES[fate], lost), pieces
 
     def without(self, left_out: list[int]) -> Looked:
         """The same, without the pieces of the rows (by their places in the chunk) that are left out after all."""
@@ -199,28 +207,33 @@ class Look:
         made = _Columns(self._sketches and chunk.sketched)
         for each in seen:
             encoding = next(encodings) if each.row is not None and not each.problems else Encoding()
-            problems = (encoding.problem,) if encoding.problem is not None else each.problems
+            refused, warned = self._weighed(encoding.warnings)
+            problems = (encoding.problem,) if encoding.problem is not None else (*each.problems, *refused)
             if problems or each.row is None:
                 made.add_bad(each.record, problems)
             else:
                 made.add(each.row, encoding)
-                made.warnings += each.warnings
+                made.warnings += (*each.warnings, *warned)
             reached("row_prepared")
         return made.looked()
 
     def _read(self, record: Record) -> _Seen:
         row, problems = rows.examine(record, self._form, self._settings.data)
         special = self._encoder.special_token_problem(row) if row is not None else None
-        weighed = self._settings.checks.rows
-        refused: list[Problem] = []
-        warned: list[Problem] = []
-        for problem in (*problems, *([special] if special else ())):
-            weight = weight_of(problem.name, weighed)
-            if weight != "off":
-                (refused if weight == "refuse" else warned).append(problem)
+        refused, warned = self._weighed((*problems, *([special] if special else ())))
         if row is None and not refused:  # by their names they are harmless, and yet there is no row
             refused, warned = [*problems], []
         return _Seen(record, row, tuple(refused), tuple(warned))
+
+    def _weighed(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+        """Those that make a row bad by `[checks] rows`, and those that are only told."""
+        refused: list[Problem] = []
+        warned: list[Problem] = []
+        for problem in problems:
+            weight = weight_of(problem.name, self._settings.checks.rows)
+            if weight != "off":
+                (refused if weight == "refuse" else warned).append(problem)
+        return refused, warned
 
 
 class _Columns:

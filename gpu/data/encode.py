@@ -2,10 +2,11 @@
 
 The rules, which tests/gpu/data/golden/ holds to what TRL trains:
 
-- Of a conversation, what `gpu/data/template.py` says; the whole text is tokenised once, and a token is learned as soon
-  as one of its characters is. Where the template writes a BOS, no second one is put in front.
-- Text is learned whole, with a BOS where the tokenizer adds one, and one EOS at the end.
-- A prompt and its completion without a chat template are prompt + completion + EOS; only the last two are learned.
+- Every text is tokenised once, as a whole, and a token is trained as soon as one of its characters is
+  (`gpu/data/spans.py`).
+- Of a conversation, what `gpu/data/template.py` says. Where the template writes a BOS, no second one is put in front.
+- Text is trained whole, with a BOS where the tokenizer adds one, and one EOS at the end.
+- A prompt and its completion without a chat template are one text, prompt + completion + EOS; the last two are trained.
 - Token ids that somebody else made are taken as they are.
 """
 
@@ -15,66 +16,45 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from events.settings import DataSettings
-from gpu.data.cut import Piece, conversations, windows
+from gpu.data.cut import Piece
 from gpu.data.example import Example, Problem, Row, Text, Tokenised
+from gpu.data.fitting import Encoding, Fitter, nothing_to_train
+from gpu.data.order import is_empty
+from gpu.data.spans import Tokens, common_prefix, covering, with_exact_offsets
 from gpu.data.template import CannotLearn, ChatTemplate, Rendered, shown
+from gpu.limits import UNLIMITED, ModelLimits
 
 MASK_VERSION = 2
-"""Raised whenever other tokens, or other learned ones, could come out of the same row: what was encoded before is then
-encoded again."""
+"""Raised whenever the same row may give other tokens, or train other ones: files are then encoded again. 2: prompt and
+completion are tokenised together; reasoning is trained.
 
-
-class Encoded(NamedTuple):
-    """One example as the model sees it. `learned` has a 1 for each token that is learned."""
-
-    ids: list[int]
-    learned: Sequence[int]
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """What became of a row."""
-
-    pieces: tuple[Encoded, ...] = ()
-    """One; none of a row that is left out or bad; several of one that was split, or whose template writes a
-    conversation otherwise with each answer."""
-    tokens: int = 0
-    """Of all pieces, before anything was cut."""
-    long: Literal["", "dropped", "truncated", "split"] = ""
-    """What was done to it because it is longer than allowed; "" if it is not."""
-    problem: Problem | None = None
-    """Why it cannot be learned from."""
+The plan of a job (`batches_sha256`) is made of the tokens and masks themselves. So a job that began under an earlier
+version continues if its rows still give the same, and is held otherwise (`core/reports.py`).
+"""
 
 
 class _Draft(NamedTuple):
     """A row on its way: the texts that are yet to be tokenised, and what makes pieces of their tokens."""
 
     texts: tuple[str, ...]
-    finish: Callable[[list[_Tokens]], list[Piece]]
-
-
-class _Tokens(NamedTuple):
-    ids: list[int]
-    encoding: Any
-    """That of the `tokenizers` library, which knows where each token stands in the text; None of a slow tokenizer."""
+    finish: Callable[[list[Tokens]], list[Piece]]
 
 
 class Encoder:
-    """Encodes rows for one tokenizer, under the `[data]` settings. Only reads the tokenizer."""
+    """Encodes rows for one tokenizer, under the `[data]` settings and within what the model takes. Only reads the
+    tokenizer."""
 
-    def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
-        self._tokenizer = tokenizer
-        self._settings = settings
+    def __init__(self, tokenizer: Any, settings: DataSettings, limits: ModelLimits = UNLIMITED) -> None:
+        self._tokenizer = tokenizer = with_exact_offsets(tokenizer)
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template is not None else None
-        self._vocabulary = len(tokenizer)
-        plain, special = self._ids("a"), list(tokenizer("a")["input_ids"])
-        # Some tokenizers put a BOS in front by themselves. It is added here, once, and never where one stands already.
-        self._first = special[:1] if special[:1] == [tokenizer.bos_token_id] != plain[:1] else []
+        self._added = frozenset(tokenizer.added_tokens_encoder.values())
+        self._vocabulary = max(len(tokenizer), max(self._added, default=-1) + 1)
+        self._first = self._put_first()
+        encode = None if self._template is None else lambda part: self._pieces([part])[0]
+        self._fitter = Fitter(settings, limits, self._vocabulary, tokenizer.convert_ids_to_tokens, encode)
         self._special = _pattern(tokenizer)
 
     def encode(self, row: Row) -> Encoding:
@@ -84,10 +64,28 @@ class Encoder:
     def encode_many(self, rows: Sequence[Row]) -> list[Encoding]:
         """The same for each of `rows`; tokenising many at once is what makes it fast."""
         made = self._pieces(rows)
-        return [self._fitted(row, pieces) for row, pieces in zip(rows, made, strict=True)]
+        return [
+            Encoding(problem=pieces) if isinstance(pieces, Problem) else self._fitter.fitted(row, pieces)
+            for row, pieces in zip(rows, made, strict=True)
+        ]
 
     def warnings(self) -> list[Problem]:
         """What is to be said of tokenizer and template, whatever the data."""
+        return [*self._fitter.warnings(), *self._of_opening(), *self._of_end()]
+
+    def _of_opening(self) -> list[Problem]:
+        openings = None if self._template is None else self._template.openings()
+        if openings is None:
+            return []
+        asked, written = openings
+        what = f"the chat template ends a prompt with {asked!r}, and writes {written!r} before an answer"
+        advice = (
+            "Answers are trained as it writes them, so the model is asked in another way than it is trained. Begin "
+            "every answer with the same reasoning block, or use a chat template that writes one."
+        )
+        return [Problem("opening_not_trained", None, what, "", advice)]
+
+    def _of_end(self) -> list[Problem]:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         (pieces,) = self._pieces([Example(0, turns, (False, True), plain=True)])
         if isinstance(pieces, Problem):
@@ -149,9 +147,11 @@ class Encoder:
             return problem
         match row:
             case Text():
-                return _Draft((row.text,), self._learned_whole)
+                return _Draft((self._with_end(row.text),), self._trained_whole)
             case Tokenised():
                 return self._given(row)
+            case Example() if row.plain and is_empty("user", row.messages[0]["content"]):
+                return self._prompt_and_completion(row)  # as TRL does: a question that is none needs no chat
             case Example() if self._template is not None:
                 try:
                     rendered = self._template.rendered(row)
@@ -159,11 +159,10 @@ class Encoder:
                     return refused.problem
                 return _Draft(
                     tuple(text for text, _ in rendered),
-                    lambda tokens: [self._learned_in(row, *pair) for pair in zip(rendered, tokens, strict=True)],
+                    lambda tokens: [self._trained_in(row, *pair) for pair in zip(rendered, tokens, strict=True)],
                 )
             case Example() if row.plain:
-                *before, answer = (str(message["content"]) for message in row.messages)
-                return _Draft(("\n\n".join(before), answer), self._prompt_and_completion)
+                return self._prompt_and_completion(row)
             case Example():
                 advice = "Use rows of prompt and completion, or text; or a model with a chat template."
                 return Problem("no_chat_template", row.line, "the tokenizer has no chat template", "messages", advice)
@@ -176,14 +175,14 @@ class Encoder:
             case Tokenised():
                 if any(row.learned[1:]):
                     return None
-                return _nothing(row, "nothing to learn in this row, none of its tokens is to be learned")
+                return nothing_to_train(row, "nothing to learn in this row, none of its tokens is to be learned")
             case Example():
                 answers = [message for message, learned in zip(row.messages, row.train, strict=True) if learned]
                 if any(str(answer.get("content") or "").strip() or answer.get("tool_calls") for answer in answers):
                     return None
                 if not answers and any(message["role"] == "assistant" for message in row.messages):
-                    return _nothing(row, "nothing to learn in this row, none of its answers is to be learned")
-        return _nothing(row, "nothing to learn in this row, its answer is empty")
+                    return nothing_to_train(row, "nothing to learn in this row, none of its answers is to be learned")
+        return nothing_to_train(row, "nothing to learn in this row, its answer is empty")
 
     def _given(self, row: Tokenised) -> _Draft | Problem:
         for place, token in enumerate(row.ids, start=1):
@@ -193,98 +192,82 @@ class Encoder:
                 return Problem("token_out_of_range", row.line, what, str(token), advice)
         return _Draft((), lambda _: [(row.ids, bytes(row.learned))])
 
-    def _learned_whole(self, tokens: list[_Tokens]) -> list[Piece]:
-        ids = self._with_end(self._with_first(tokens[0].ids))
+    def _trained_whole(self, tokens: list[Tokens]) -> list[Piece]:
+        before, after = self._put_around(tokens[0].ids)
+        ids = before + tokens[0].ids + after
         return [(ids, b"\1" * len(ids))]
 
-    def _prompt_and_completion(self, tokens: list[_Tokens]) -> list[Piece]:
-        prompt, completion = self._with_first(tokens[0].ids), self._with_end(tokens[1].ids)
-        return [(prompt + completion, bytes(len(prompt)) + b"\1" * len(completion))]
+    def _prompt_and_completion(self, row: Example) -> _Draft:
+        """A row for a tokenizer without a chat template: one text, of which all after the prompt is trained."""
+        *before, answer = (str(message["content"]) for message in row.messages)
+        prompt = "\n\n".join(before)
+        text = self._with_end(prompt + answer)
 
-    def _learned_in(self, row: Example, rendered: Rendered, tokens: _Tokens) -> Piece:
+        def finish(tokens: list[Tokens]) -> list[Piece]:
+            (made,) = tokens
+            before, after = self._put_around(made.ids)
+            ids = before + made.ids + after
+            first = len(before) + self._first_of(made, text, len(prompt))
+            return [(ids, bytes(first) + b"\1" * (len(ids) - first))]
+
+        return _Draft((text,), finish)
+
+    def _first_of(self, tokens: Tokens, text: str, start: int) -> int:
+        """The first token of the part of `text` that begins at `start`. A slow tokenizer does not say where its tokens
+        stand: as in TRL, the part then begins where its tokens and those of the text before it part."""
+        if tokens.encoding is None:
+            return common_prefix(self._ids(text[:start]), tokens.ids)
+        return covering(tokens, start, len(text), self._added)[0]
+
+    def _trained_in(self, row: Example, rendered: Rendered, tokens: Tokens) -> Piece:
         """The tokens that have a character in one of the spans. Raises CannotLearn."""
-        learned = bytearray(len(tokens.ids))
+        trained = bytearray(len(tokens.ids))
         for start, end in rendered.spans:
             if tokens.encoding is None:
-                first, behind = (self._counted(row, rendered.text[:at], tokens.ids) for at in (start, end))
+                first, behind = (
+                    self._first_of(tokens, rendered.text, start),
+                    self._counted(row, rendered.text[:end], tokens.ids),
+                )
             else:
-                first, behind = _covering(tokens.encoding, start, end)
-            learned[first:behind] = b"\1" * (behind - first)
-        return tokens.ids, bytes(learned)
+                first, behind = covering(tokens, start, end, self._added)
+            trained[first:behind] = b"\1" * (behind - first)
+        return tokens.ids, bytes(trained)
 
     def _counted(self, row: Example, text: str, ids: list[int]) -> int:
         """The tokens of the beginning of a text, of a tokenizer that does not say where its tokens stand."""
         beginning = self._ids(text)
         if ids[: len(beginning)] != beginning:
-            what = "the tokenizer makes one token of the end of a prompt and the beginning of the answer"
+            what = "the tokenizer makes one token of the end of an answer and the beginning of the next turn"
             advice = "Use a fast tokenizer (tokenizer.json), or correct the line."
             raise CannotLearn(Problem("tokens_straddle_turns", row.line, what, shown(row), advice))
         return len(beginning)
 
-    def _tokenise(self, texts: list[str]) -> list[_Tokens]:
+    def _tokenise(self, texts: list[str]) -> list[Tokens]:
         if not texts:
             return []
         made = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         encodings = made.encodings if self._tokenizer.is_fast else [None] * len(texts)
-        return [_Tokens(list(ids), encoding) for ids, encoding in zip(made["input_ids"], encodings, strict=True)]
+        return [Tokens(list(ids), encoding) for ids, encoding in zip(made["input_ids"], encodings, strict=True)]
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _with_first(self, ids: list[int]) -> list[int]:
-        return ids if ids[:1] == self._first else self._first + ids
+    def _with_end(self, text: str) -> str:
+        """The EOS is part of the text, as TRL has it: a tokenizer may strip spaces around it."""
+        end = self._tokenizer.eos_token or ""
+        return text if text.endswith(end) else text + end
 
-    def _with_end(self, ids: list[int]) -> list[int]:
+    def _put_first(self) -> list[int]:
+        """The tokens that the tokenizer puts before each text by itself, as many put a BOS."""
+        plain, special = self._ids("a"), list(self._tokenizer("a")["input_ids"])
+        places = range(len(special) - len(plain) + 1)
+        return special[: next((at for at in places if special[at : at + len(plain)] == plain), 0)]
+
+    def _put_around(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The tokens that a text needs before and after its own, where they are not there already."""
         end = self._tokenizer.eos_token_id
-        return ids if end is None or ids[-1:] == [end] else [*ids, end]
-
-    # -- pieces to the maximum length -----------------------------------------------------------------------------
-
-    def _fitted(self, row: Row, pieces: list[Piece] | Problem) -> Encoding:
-        if isinstance(pieces, Problem):
-            return Encoding(problem=pieces)
-        limit, tokens = self._settings.max_length, sum(len(ids) for ids, _ in pieces)
-        if all(len(ids) <= limit for ids, _ in pieces):
-            return self._kept(row, Encoding(tokens=tokens), pieces)
-        match self._settings.long:
-            case "refuse":
-                what = f"this row has {max(len(ids) for ids, _ in pieces)} tokens, more than max_length = {limit}"
-                advice = (
-                    "Raise [data] max_length in keepstep.toml, shorten the row, or say there what is to become of "
-                    'long rows: long = "drop", "truncate" or "split".'
-                )
-                return Encoding(tokens=tokens, problem=Problem("too_long", row.line, what, _seen(row), advice))
-            case "drop":
-                return Encoding(tokens=tokens, long="dropped")
-            case "truncate":
-                return self._kept(row, Encoding(tokens=tokens, long="truncated"), pieces)
-            case "split":
-                return self._kept(row, Encoding(tokens=tokens, long="split"), self._split(row, pieces))
-
-    def _kept(self, row: Row, encoding: Encoding, pieces: list[Piece]) -> Encoding:
-        """The pieces, cut at the end, that have something to learn.
-
-        Nothing comes before a first token, so it cannot be predicted.
-        """
-        limit = self._settings.max_length
-        cut = [Encoded(ids[:limit], learned[:limit], len(ids) > limit) for ids, learned in pieces]
-        kept = tuple(piece for piece in cut if any(piece.learned[1:]))
-        if kept:
-            return replace(encoding, pieces=kept)
-        what, advice = "the chat template leaves nothing of this row to learn", ""
-        if encoding.long:
-            what = f"nothing to learn is left of this row within max_length = {limit} tokens"
-            advice = "Raise [data] max_length in keepstep.toml, or shorten the prompt."
-        return replace(encoding, problem=_nothing(row, what, advice))
-
-    def _split(self, row: Row, pieces: list[Piece]) -> list[Piece]:
-        """Where turns begin, if what lies between fits; else wherever it has to be."""
-        limit = self._settings.max_length
-        if isinstance(row, Example) and self._template is not None:
-            made = conversations(row, limit, lambda part: self._pieces([part])[0])
-            if made is not None:
-                return made
-        return [window for ids, learned in pieces for window in windows(ids, learned, limit)]
+        before = [] if ids[: len(self._first)] == self._first else self._first
+        return before, [] if end is None or ids[-1:] == [end] else [end]
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
@@ -297,18 +280,6 @@ def tokenizer_sha256(tokenizer: Any) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
-
-
-def _covering(encoding: Any, start: int, end: int) -> tuple[int, int]:
-    """The tokens that have one of the characters from `start` to `end`: from and to."""
-    first = next((token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None), None)
-    if first is None:
-        return 0, 0
-    last = next(token for at in range(end - 1, start - 1, -1) if (token := encoding.char_to_token(at)) is not None)
-    # A character of several tokens is said to be in the first of them.
-    while last + 1 < len(encoding) and (place := encoding.token_to_chars(last + 1)) is not None and place[0] < end:
-        last += 1
-    return int(first), int(last) + 1
 
 
 def _pattern(tokenizer: Any) -> re.Pattern[str] | None:
@@ -329,17 +300,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _strings(inner)
-
-
-def _nothing(row: Row, what: str, advice: str = "") -> Problem:
-    return Problem("no_trainable_tokens", row.line, what, _seen(row), advice or "Correct the line or remove it.")
-
-
-def _seen(row: Row) -> str:
-    match row:
-        case Example():
-            return str(row.messages[0]["content"]) if row.plain else shown(row)
-        case Text():
-            return row.text
-        case Tokenised():
-            return str(row.ids)

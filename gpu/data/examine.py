@@ -22,6 +22,7 @@ from gpu.data import quality
 from gpu.data.example import Problem, excerpt
 from gpu.data.quality import Hashes, Identity, Pairs
 from gpu.data.report import PLACES, Bucket, Finding, Place, Report
+from gpu.limits import UNLIMITED, ModelLimits
 
 SKETCHED_ROWS = 100_000
 """Nearly equal rows are looked for among the first so many: 26 MB of sketches, a tenth of a millisecond for each."""
@@ -47,6 +48,8 @@ class Outcome(NamedTuple):
     tokens: int = 0
     """Before anything was cut."""
     fate: Fate = "whole"
+    cut_tokens: int = 0
+    """Those that are left out because the row is too long."""
 
 
 class FileFacts(NamedTuple):
@@ -91,10 +94,15 @@ class Examination:
     """Sees every row of one file, once, in order; then tells. What it holds is about 60 bytes a row."""
 
     def __init__(
-        self, settings: JobSettings, known: Known = NOTHING_KNOWN, put_aside: Callable[[bytes], None] = lambda _: None
+        self,
+        settings: JobSettings,
+        known: Known = NOTHING_KNOWN,
+        put_aside: Callable[[bytes], None] = lambda _: None,
+        limits: ModelLimits = UNLIMITED,
     ) -> None:
         """`put_aside` gets each row that is skipped, as it stands in the file."""
         self._data, self._checks = settings.data, settings.checks
+        self._longest = limits.longest(settings.data.max_length)
         self.validation, self._known, self._unusable = known.validation, known.earlier, known.unusable
         self._put_aside = put_aside
         self._lines, self._lengths = array("q"), array("i")
@@ -104,7 +112,7 @@ class Examination:
         self._warned: dict[str, _Kind] = {}
         self._of_the_file: list[Problem] = []
         self._of_all: list[Problem] = []
-        self.rows = self.bad_rows = self.held_out_rows = self.in_validation = 0
+        self.rows = self.bad_rows = self.held_out_rows = self.in_validation = self.cut_tokens = 0
         self.fates: dict[Fate, int] = {"whole": 0, "truncated": 0, "split": 0, "dropped": 0}
 
     def see(self, outcome: Outcome) -> bool:
@@ -127,6 +135,7 @@ class Examination:
         if len(self._lines) <= SKETCHED_ROWS:
             self._sketches += outcome.sketch
         self.fates[outcome.fate] += 1
+        self.cut_tokens += outcome.cut_tokens
         return not self._is_held_out(identity.content) and outcome.fate != "dropped"
 
     def warn(self, problem: Problem) -> None:
@@ -168,6 +177,7 @@ class Examination:
             truncated_rows=self.fates["truncated"],
             split_rows=self.fates["split"],
             held_out_rows=self.held_out_rows,
+            cut_tokens=self.cut_tokens,
             tokens=tokens,
             trained_tokens=trained_tokens,
             longest_tokens=max(self._lengths, default=0),
@@ -226,7 +236,8 @@ class Examination:
         ]
 
     def _of_length(self, checks: CheckSettings) -> list[Finding]:
-        over = int(np.count_nonzero(np.frombuffer(self._lengths, dtype=np.int32) > self._data.max_length))
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)
+        over = int(np.count_nonzero(lengths > self._longest))
         share = self._share(over)
         if share <= min(checks.too_long_warn, checks.too_long_max):
             return []
@@ -234,8 +245,17 @@ class Examination:
         if severity == "refuse" and share <= checks.too_long_max:
             severity = "warn"
         became = {"truncate": "cut at the end", "drop": "left out", "split": "cut into pieces", "refuse": "refused"}
-        message = f"{share:.1%} of the rows have more than max_length = {self._data.max_length} tokens"
-        advice = f'They are {became[self._data.long]} ([data] long = "{self._data.long}"). Raise [data] max_length.'
+        limited = self._longest < self._data.max_length
+        most = f"the {self._longest} tokens that the model has positions for"
+        message = (
+            f"{share:.1%} of the rows have more than {most if limited else f'max_length = {self._longest} tokens'}"
+        )
+        advice = f'They are {became[self._data.long]} ([data] long = "{self._data.long}").'
+        if self.cut_tokens:
+            lost = self.cut_tokens / int(lengths.sum(dtype=np.int64))
+            advice += f" {self.cut_tokens:,} tokens, {lost:.1%} of all, are left out."
+        if not limited:
+            advice += " Raise [data] max_length."
         return self._found("many_too_long", severity, over, message, advice)
 
     def _of_likeness(self, checks: CheckSettings) -> list[Finding]:

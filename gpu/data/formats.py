@@ -16,7 +16,7 @@ from events.settings import DataSettings
 from gpu.data.context import CONTEXT, CORRECT, Fields, system_prompt, template_kwargs
 from gpu.data.example import Example, Row, Text, Tokenised
 from gpu.data.keys import TOKEN_MASKS, check_row_keys, is_preference
-from gpu.data.order import check_order
+from gpu.data.order import check_order, is_empty
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import declared_tools
 from gpu.data.turns import Turns, read_turns
@@ -155,7 +155,7 @@ def _prompt_completion(
 ) -> Row | None:
     prompt, completion = fields.get(names[0]), fields.get(names[1])
     if type(prompt) is str and type(completion) is str:
-        return _answered(prompt, completion, names[1], fields, found)
+        return _answered(prompt, completion, names, fields, found)
     for name in names:
         if name not in fields:
             _add_missing(name, fields, found)
@@ -184,10 +184,13 @@ def _prompt_completion(
     return None
 
 
-def _pair(prompt: str, completion: str, name: str, found: Findings) -> Row | None:
-    if not completion or completion.isspace():
-        found.add("bad_field", f"the field {name!r} says nothing, so there is nothing to learn", prompt, CORRECT)
+def _pair(prompt: str, completion: str, names: tuple[str, str], found: Findings) -> Row | None:
+    if is_empty("assistant", completion):
+        found.add("bad_field", f"the field {names[1]!r} says nothing, so there is nothing to train", prompt, CORRECT)
         return None
+    if is_empty("user", prompt):
+        what = f"the field {names[0]!r} says nothing, so the completion is trained as text, without the chat template"
+        found.add("empty_prompt", what, completion, "Write the prompt, if there is one; or make it a row of `text`.")
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     return Example(found.line, messages, _PAIR, None, True)
 
@@ -200,14 +203,17 @@ def _instruction(fields: Fields, found: Findings) -> Row | None:
     extra = _string(extra_name, fields, found) if fields.get(extra_name) is not None else ""
     if found.broken:
         return None
-    prompt = f"{instruction}\n\n{extra}" if extra else instruction
-    return _answered(prompt, answer, answer_name, fields, found)
+    prompt = "\n\n".join(part for part in (instruction, extra) if part)
+    if is_empty("user", prompt):
+        found.add("bad_field", "the field 'instruction' says nothing", answer, CORRECT)
+        return None
+    return _answered(prompt, answer, ("instruction", answer_name), fields, found)
 
 
-def _answered(prompt: str, answer: str, answer_name: str, fields: Fields, found: Findings) -> Row | None:
+def _answered(prompt: str, answer: str, names: tuple[str, str], fields: Fields, found: Findings) -> Row | None:
     """A question and its answer, after the system prompt and the history that the row has."""
     if len(fields) == 2:  # nearly every row
-        return _pair(prompt, answer, answer_name, found)
+        return _pair(prompt, answer, names, found)
     system = system_prompt(fields, found)
     history = fields.get("history") or []
     if not isinstance(history, list) or not all(map(_is_pair, history)):
@@ -216,13 +222,22 @@ def _answered(prompt: str, answer: str, answer_name: str, fields: Fields, found:
         return None
     tools = fields.get("tools") or fields.get("functions")
     if not system and not history and not tools and not fields.get("chat_template_kwargs"):
-        return _pair(prompt, answer, answer_name, found)
-    messages = [{"role": "system", "content": system}] if system else []
-    for question, reply in [*history, (prompt, answer)]:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    if not answer or answer.isspace():
-        found.add("bad_field", f"the field {answer_name!r} says nothing", prompt, CORRECT)
+        return _pair(prompt, answer, names, found)
+    pairs = [*history, (prompt, answer)]
+    for number, pair in enumerate(pairs, start=1):
+        places = (
+            (f"the field {names[0]!r}", f"the field {names[1]!r}")
+            if number == len(pairs)
+            else (f"the question of pair {number} in 'history'", f"the answer of pair {number} in 'history'")
+        )
+        for role, place, content in zip(("user", "assistant"), places, pair, strict=True):
+            if is_empty(role, content):
+                found.add("bad_field", f"{place} says nothing", pair, CORRECT)
+    if found.broken:
         return None
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, reply in pairs:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), fields, found)
 
 
@@ -235,8 +250,8 @@ def _is_pair(value: Any) -> bool:
 
 def _text(fields: Fields, found: Findings) -> Row | None:
     text = _string("text", fields, found)
-    if not found.broken and (not text or text.isspace()):
-        found.add("bad_field", "the field 'text' says nothing, so there is nothing to learn", "", CORRECT)
+    if not found.broken and is_empty("assistant", text):
+        found.add("bad_field", "the field 'text' says nothing, so there is nothing to train", "", CORRECT)
     return None if found.broken else Text(found.line, text)
 
 

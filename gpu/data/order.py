@@ -1,4 +1,4 @@
-"""Who speaks when: the order of the roles in a conversation, and that tools answer the calls that were made.
+"""Who speaks when, and whether he says anything: the order of the roles, and that tools answer the calls made.
 
 What is found here can be learned all the same; whether it is depends on what it teaches.
 """
@@ -10,6 +10,15 @@ from typing import Any
 from gpu.data.problems import Findings
 
 _ADVICE = "Correct the line or remove it."
+
+
+def is_empty(role: str | None, content: str, *, calls: bool = False) -> bool:
+    """Whether a message has nothing in it though somebody speaks: a user, or an assistant who calls no tool.
+
+    The one rule for every format. Trained on an empty answer, a model ends its turn at once; an empty question has no
+    answer.
+    """
+    return role in ("user", "assistant") and not calls and (not content or content.isspace())
 
 
 def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, found: Findings) -> None:

@@ -37,6 +37,7 @@ from gpu.data.source import container_of
 from gpu.data.store import Counter, Tokens, TokenWriter
 from gpu.desk import Desk, Pulse
 from gpu.errors import DataChanged, RowRejected, YieldAsked
+from gpu.limits import UNLIMITED, ModelLimits
 from gpu.manifest import describe
 
 PARALLEL_FROM_BYTES = 8 << 20
@@ -63,6 +64,8 @@ class Preparation:
     tokenizer: Any
     tokenizer_sha256: str
     cache: TokenCache
+    limits: ModelLimits = UNLIMITED
+    """What the model takes."""
     encoders: StartEncoders | None = None
     """For large files; None: there are none."""
     records: bool = True
@@ -134,7 +137,7 @@ def encoded(
 
     Raises RowRejected, DataChanged, StorageFailed, EncoderLost, OSError, and what `look` and `watch` raise.
     """
-    key = cache_name(job, how.tokenizer_sha256, settings)
+    key = cache_name(job, how.tokenizer_sha256, settings, how.limits)
     if (kept := how.cache.find(key, watch)) is not None:
         return kept
 
@@ -148,10 +151,10 @@ def encoded(
         file = FileFacts(name or path.name, job, path.stat().st_size, kind, None)
         with _recorded(reports, job, how) as recorder:
             put_aside = recorder.put_aside if recorder is not None else lambda _: None
-            examination = Examination(settings, known, put_aside)
+            examination = Examination(settings, known, put_aside, how.limits)
             report = gone_through(path, file, settings, how, examination, learned, look)
             if report.refusal is None:
-                encoder = Encoder(how.tokenizer, settings.data)
+                encoder = Encoder(how.tokenizer, settings.data, how.limits)
                 heard = partial(look, examination.rows)
                 for looked in held_out(path, validation, settings, known.validation, encoder, heard):
                     evaluated.append(looked)
@@ -181,7 +184,7 @@ def gone_through(
     Raises StorageFailed, EncoderLost, OSError, and what `look` raises.
     """
     form = first_format(path, settings.data, tolerated(settings.checks.rows))
-    encoder = Encoder(how.tokenizer, settings.data)
+    encoder = Encoder(how.tokenizer, settings.data, how.limits)
     for warning in encoder.warnings():
         examination.warn(warning)
     chunks = Chunks(path, settings)

@@ -64,6 +64,7 @@ PROBLEMS = {
     "row_key_ignored": Kind("warn", "A key that some trainer reads is left out; what it means is told."),
     "missing_field": Kind("broken", "A field that the format needs is not there."),
     "bad_field": Kind("broken", "A field holds something of the wrong kind, or an answer with nothing in it."),
+    "empty_prompt": Kind("warn", "The prompt of a prompt and completion is empty: the completion is trained as text."),
     "bad_tokens": Kind("broken", "`input_ids` are not a list of token ids."),
     "bad_labels": Kind("broken", "`labels` are not, for each token, its id or -100."),
     "bad_attention_mask": Kind("broken", "`attention_mask` is not ones with padding before or behind them."),
@@ -98,9 +99,18 @@ PROBLEMS = {
     "template_drops_text": Kind("broken", "The chat template leaves out text, reasoning or tools that the row has."),
     "template_without_tool_calls": Kind("broken", "The chat template leaves out tool calls, or arguments of them."),
     "tokens_straddle_turns": Kind("broken", "A slow tokenizer makes one token of a prompt's end and its answer."),
-    "token_out_of_range": Kind("broken", "A token id is not in the vocabulary."),
+    "token_out_of_range": Kind("broken", "A token id is not in the vocabulary, or beyond the model's embedding."),
+    "tokenizer_beyond_embedding": Kind("warn", "The tokenizer has more tokens than the model's embedding has rows."),
+    "max_length_beyond_positions": Kind(
+        "warn", "`max_length` is more than the model has positions: rows are held to those."
+    ),
+    "beyond_trained_positions": Kind("warn", "It is longer than any text that the model was trained with."),
+    "answer_cut_off": Kind("warn", "Nothing of its answer lies within `max_length` tokens: it is left out."),
     "too_long": Kind("broken", 'It has more than `max_length` tokens, and `long = "refuse"`.'),
     "special_token_in_content": Kind("warn", "A message has special tokens of the model written out in it."),
+    "opening_not_trained": Kind(
+        "warn", "The template ends prompts with what it does not write before answers, such as `<think>`."
+    ),
     "end_of_turn_not_learned": Kind("warn", "With this template the model is not taught to end its turn."),
     "validation_damaged": Kind("warn", "Rows of the validation set are bad, or it cannot be read to its end."),
     "nothing_evaluated": Kind("warn", "There is a validation set, and no row of it can be evaluated."),

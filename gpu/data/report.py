@@ -73,6 +73,8 @@ class Report(Struct, frozen=True, kw_only=True):
     split_rows: int
     held_out_rows: int
     """Left out because they are in the validation set, or held out."""
+    cut_tokens: int = 0
+    """Of rows that are too long: left out, with what was cut off or with the whole row."""
     tokens: int
     """Of what is learned."""
     trained_tokens: int

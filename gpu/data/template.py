@@ -3,8 +3,8 @@
 Only what the assistant says is trained: from the end of the role header, which the template itself writes before an
 answer, to the end-of-turn token. The model does not write the header, nor the line break after the end. A template with
 `{% generation %}` marks the answers. For one without, the answer is what a turn adds to the prompt that a model would
-be given for it: text(messages before, generation prompt) must be the beginning of text(messages up to the answer), or
-the row is refused rather than trained wrongly.
+be given for it: text(messages before, generation prompt) is the beginning of text(messages up to the answer). Where it
+is not, `gpu/data/divergence.py` says what the answer is, or why that cannot be told.
 
 A template may write a turn differently once others follow it (drop its reasoning, end the text after the last one).
 Then a conversation is as many examples as it has answers, each written as the last, which is how a model would meet it.
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from gpu.data.divergence import Answer, Renderings, cause_of, located
 from gpu.data.example import Example, Problem
 from gpu.data.rendered import missing_answer, missing_context, writes_python
 from gpu.data.tools import json_of
@@ -155,11 +156,41 @@ class ChatTemplate:
         is_last = index == len(example.messages) - 1
         text = whole if is_last else self._render(example, example.messages[: index + 1], variant).text
         prompt += variant.header
-        if not text.startswith(prompt):
-            raise CannotLearn(_unstable(example, index + 1))
         start = len(prompt)
+        if not text.startswith(prompt):
+            text, start = self._parted(example, index, prompt, text, variant)
         _refuse(missing_answer(example, index, text[start:]))
         return Rendered(text, ((start, self._end_of_turn(text, start, str(message.get("content", "")))),))
+
+    def _parted(self, example: Example, index: int, prompt: str, text: str, variant: _Variant) -> Answer:
+        """The answer in a text that does not begin with the prompt for it. Raises CannotLearn."""
+        before, answer = example.messages[:index], example.messages[index]
+        others = [place for place, message in enumerate(before) if message["role"] not in ("assistant", "tool")]
+        made = Renderings(
+            bare=self._render(example, before, variant).text,
+            question=self._render(example, before[: others[-1] + 1], variant).text if others else "",
+            prompt=prompt,
+            text=text,
+            probe=self._render(example, [*before, {**answer, "content": _PROBES[1]}], variant).text,
+        )
+        found = located(made, str(answer.get("content", "")), _PROBES[1])
+        if found is None:
+            raise CannotLearn(_unstable(example, index + 1, made))
+        return found
+
+    def openings(self) -> tuple[str, str] | None:
+        """What a prompt ends with, and what the template writes before an answer instead; None: the same."""
+        variant = self._variant(None)
+        if variant.marked:
+            return None
+        try:
+            prompt = self._text(_DIALOGUE[:1], None, variant, add_generation_prompt=True).text
+            bare, text = (self._text(messages, None, variant).text for messages in (_DIALOGUE[:1], _DIALOGUE))
+        except REFUSALS:  # a template that takes no question alone, or no answer: each row tells
+            return None
+        if text.startswith(prompt) or not (text.startswith(bare) and prompt.startswith(bare)):
+            return None
+        return prompt[len(bare) :], text[len(bare) :].partition(_PROBES[1])[0]
 
     def _end_of_turn(self, text: str, start: int, content: str) -> int:
         """Past what ends a turn: a line break after it is never the model's to say, unless nothing else ends it."""
@@ -327,14 +358,17 @@ def _unmatched(example: Example, marked: int, answers: int) -> Problem:
     )
 
 
-def _unstable(example: Example, place: int) -> Problem:
+def _unstable(example: Example, place: int, made: Renderings) -> Problem:
+    system = next((str(message["content"]) for message in example.messages if message["role"] == "system"), "")
+    tools = example.tools or [{}]
+    cause, advice = cause_of(made, system, str(tools[0].get("function", tools[0]).get("name", "")))
     return Problem(
         "template_not_prefix_stable",
         example.line,
         f"the chat template writes the text before message {place} differently once that message is there, "
-        "so it cannot be told which tokens are the assistant's",
+        f"so it cannot be told which tokens are the assistant's: {cause}",
         shown(example),
-        "Use a chat template with {% generation %} marks, or one that only appends; or rows of a single answer.",
+        advice,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gpu.data.keys import FLAGS, INVERSE_FLAGS, REASONING, check_message_keys
+from gpu.data.order import is_empty
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import function_call, tool_calls
 
@@ -91,7 +92,7 @@ def read_turns(value: Any, field: str, found: Findings, *, first: int = 1) -> Tu
             role, content = message.get(keys.role), message.get(keys.content)
         if type(role) is str and type(content) is str and role != CALLING and (known := keys.roles.get(role)):
             # Nearly every message is just these two.
-            if _is_blank(content) and known in ("user", "assistant"):
+            if is_empty(known, content):
                 _add_blank(number, message, found)
             turns.messages.append({"role": known, "content": content})
             turns.train.append(known == "assistant")
@@ -190,7 +191,7 @@ def _content(
         what = f"the content of {where} must be a string, it is {kind_of(content)}"
         found.add("missing_content", what, content, "Correct the line or remove it.")
         return ""
-    if _is_blank(content) and not calls and role in ("user", "assistant"):
+    if is_empty(role, content, calls=calls):
         _add_blank(int(where.rpartition(" ")[2]), message, found)
     return content
 
@@ -233,10 +234,6 @@ def _is_learned(message: dict[str, Any], role: str | None, where: str, found: Fi
         what = f"{where} is flagged to be trained, but only what an assistant says is"
         found.add("train_flag_ignored", what, flags, "Take the flag away, or make it a row of `text`.")
     return False
-
-
-def _is_blank(content: str) -> bool:
-    return not content or content.isspace()
 
 
 def _add_blank(number: int, message: dict[str, Any], found: Findings) -> None:

@@ -51,6 +51,34 @@ def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(learned: Hom
     assert found.mend
 
 
+def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(learned: Home) -> None:
+    """A tokenizer with more tokens than the embedding has rows, an end that is beyond it, too few positions."""
+    model = learned.root / "model"
+    tokenizer = json.loads((model / "tokenizer.json").read_bytes())
+    added = {**tokenizer["added_tokens"][-1], "id": 262, "content": "<think>"}
+    (model / "tokenizer.json").write_text(
+        json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], added]}), encoding="utf-8"
+    )
+    found = checks_model.model(Patient(learned))
+    assert found.level == "warn"
+    assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.says
+    rewrite("tokenizer_config.json", eos_token="<think>")(model)
+    found = checks_model.model(Patient(learned))
+    assert (found.level, "eos_token of the tokenizer is 262" in found.says) == ("fail", True)
+
+
+def test_max_length_beyond_the_positions_of_the_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
+    assert checks_model.beyond_limits(tmp_path, 64) is None
+    found = checks_model.beyond_limits(tmp_path, 1024)
+    assert found is not None
+    assert (found.level, found.mend) == ("warn", "`keepstep config set data.max_length 64`")
+    assert "64 positions, and [data] max_length = 1024" in found.says
+    (tmp_path / "config.json").write_text("{")
+    broken = checks_model.beyond_limits(tmp_path, 64)
+    assert (broken and broken.level) == "fail"
+
+
 def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without asking the hub."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from events.settings import DataSettings, JobSettings, ModelSettings
-from events.worker import Prepare, Prepared
+from events.worker import Prepare, Prepared, Step
 from gpu.check import check
 from gpu.exchange import Check, Checked
-from tests.fakes.tiny_model import make_rows
-from tests.gpu.helpers import LORA, Home, settings
+from tests.fakes.tiny_model import make_rows, make_tokenizer
+from tests.gpu.helpers import FULL, LORA, Home, settings
 
 
 def order(home: Home, *files: tuple[str, bytes], validation: str | None = None, **data: Any) -> Check:
@@ -49,6 +49,45 @@ def test_each_file_has_a_report_and_the_validation_set_is_known(home: Home) -> N
     first, second = check(asked).reports
     assert (first.verdict, first.held_out_rows) == ("good", 1)
     assert [finding.name for finding in second.findings] == ["empty_file"]
+
+
+def gpt2(home: Home, **config: Any) -> None:
+    """The home's model is a GPT-2, which has a table of positions, and no other test's."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    known = {"vocab_size": 262, "n_embd": 8, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+    (home.path / "model").unlink()
+    GPT2LMHeadModel(GPT2Config(**{**known, **config})).save_pretrained(home.path / "model")
+    make_tokenizer().save_pretrained(home.path / "model")
+
+
+def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
+    """By what is checked, and by what is trained."""
+    gpt2(home, n_positions=64)
+    (report,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
+    assert report.verdict == "good"
+    assert report.truncated_rows > 0
+    assert report.cut_tokens > 0
+    assert "max_length_beyond_positions" in {finding.name for finding in report.findings}
+    home.learn(home.cold(), home.add(make_rows(20)), settings(FULL, threads=2))
+    assert home.desk.of(Step)
+
+
+def test_a_file_of_tokens_that_the_model_lacks_is_refused_with_both_numbers(home: Home) -> None:
+    gpt2(home, vocab_size=100)
+    (report,) = check(order(home, ("a.jsonl", make_rows(3)))).reports
+    assert (report.verdict, report.refusal and report.refusal.name) == ("refused", "token_out_of_range")
+    assert "100 rows (the tokenizer has 262 tokens)" in report.findings[0].message
+
+
+def test_one_row_that_is_too_long_does_not_refuse_three_hundred(home: Home) -> None:
+    """Whose answer is cut off: `long` says what becomes of it, and not `bad_rows`."""
+    long = b'{"prompt": "' + b"p" * 2000 + b'", "completion": "c"}\n'
+    (report,) = check(order(home, ("a.jsonl", make_rows(299) + long))).reports
+    assert (report.verdict, report.learned, report.dropped_rows, report.bad_rows) == ("good", 299, 1, 0)
+    (told,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
+    assert (told.severity, told.count, told.places[0].line) == ("warn", 1, 300)
+    assert report.cut_tokens > 2000
 
 
 def test_it_is_a_process_that_loads_no_torch(home: Home, tmp_path: Path) -> None:

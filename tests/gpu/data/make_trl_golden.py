@@ -10,6 +10,9 @@ To run it again, in an environment of its own beside keepstep's (TRL is no depen
 Each file has the template of the model (`template`), the one that TRL trains with (`trained_template`: its own patched
 one, with `{% generation %}`), the special tokens of the tokenizer, and for each row the token ids and which of them TRL
 learns. SmolLM2's template is unknown to TRL, which then asks for one with marks; it is given SMOLLM2_MARKED.
+
+`golden/spaced/*.json`: the same for tokenizers that put a space before each text; of prompts and completions, of texts,
+and of conversations. TRL has no templates of its own for such models; it is given SPACED_MARKED.
 Commit a changed golden file only when the difference is understood.
 """
 
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.chat_tokenizer import make_chat_tokenizer
+from tests.fakes.spaced_tokenizer import make_spaced_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -58,6 +62,12 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
         "bos": "<bos>",
         "eos": "<eos>",
     },
+    "deepseek_r1_distill": {
+        "special": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
+        "bos": "<｜begin▁of▁sentence｜>",
+        "eos": "<｜end▁of▁sentence｜>",
+    },
+    "nemotron_3_nano": {"special": CHATML, "bos": None, "eos": "<|im_end|>"},
     "phi3": {
         "special": ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         "bos": None,
@@ -111,6 +121,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "unicode": {"messages": [_user("日本語で 👩‍🔬?"), _assistant("はい 👍🏽 — naïve café\u00a0é 🇯🇵")]},
     "spaces around": {"messages": [_user("  leading and trailing  "), _assistant("  two before, one after ")]},
     "line breaks around": {"messages": [_user("\n\nQ\n"), _assistant("\n\nA\n\n")]},
+    "reasoning once": {"messages": [_user("1+1?"), _assistant("<think>\neasy\n</think>\n\n2")]},
     "reasoning": {
         "messages": [
             _user("1+1?"),
@@ -141,15 +152,79 @@ ROWS: dict[str, dict[str, Any]] = {
     },
 }
 
-WITH_TOOLS = ("qwen2_5", "qwen3")
+SPACED_ROWS = (
+    "single turn",
+    "several turns",
+    "system",
+    "the user has the last word",
+    "unicode",
+    "spaces around",
+    "line breaks around",
+)
+
+WITH_TOOLS = ("qwen2_5", "qwen3", "nemotron_3_nano")
 """The templates that write tool calls; the others would leave them out."""
 
-WITHOUT = {"gemma": ("system", "empty system", "consecutive assistants")}
-"""What a template says no to."""
+WITHOUT = {
+    "gemma": ("system", "empty system", "consecutive assistants"),
+    "deepseek_r1_distill": ("consecutive assistants",),
+}
+"""What a template says no to; and answers whose marks touch each other, which keepstep cannot tell apart."""
+
+
+SPACED_TEMPLATES = {
+    "llama2": (
+        "{% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}{% elif message['role'] == 'system' %}"
+        "{{ '<<SYS>>\\n' + message['content'].strip() + '\\n<</SYS>>\\n\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}"
+        "{% endfor %}"
+    ),
+    "tinyllama": (
+        "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+        "{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n"
+        "{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n"
+        "{{ '<|assistant|>\n' + message['content'] + eos_token }}\n{% endif %}\n"
+        "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+    ),
+}
+"""As models with such tokenizers have them."""
+
+SPACED_MARKED = {
+    "llama2": SPACED_TEMPLATES["llama2"].replace(
+        "{{ ' ' + message['content'].strip() + ' ' + eos_token }}",
+        "{% generation %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endgeneration %}",
+    ),
+    "tinyllama": SPACED_TEMPLATES["tinyllama"].replace(
+        "{{ '<|assistant|>\n' + message['content'] + eos_token }}",
+        "{{ '<|assistant|>\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}\n",
+    ),
+}
+"""With marks around what the assistant says; the last line break is the one that Jinja takes away after a block."""
+
+PAIRS: dict[str, tuple[str, str]] = {
+    "a space between": ("The answer is", " 4."),
+    "a line break between": ("What is 2+2?\n", "The answer is 4."),
+    "nothing between": ("2+2=", "4"),
+    "a space at the end of the prompt": ("The answer is ", "4."),
+    "two spaces": ("Q:", "  The"),
+    "only spaces before": (" ", "The"),
+    "no prompt": ("", "The answer"),
+    "one token of both": ("T", "he answer"),
+    "line breaks on both sides": ("Q\n", "\nA\n"),
+    "another token before the boundary": ("This is", "t it"),
+    "unicode": ("日本", "語で 👍🏽 é\u00a0!"),
+    "unicode without a prompt": ("", "日本"),
+    "its own end": ("Q", "A</s>"),
+    "a space before the end": ("Q", "A "),
+}
+
+TEXTS = {"text": "The answer is 4.", "text with spaces around": "  The \n", "text with its end": "A</s>"}
 
 
 def main() -> None:
     """Write the files."""
+    _write_spaced()
     import trl
     from trl import chat_template_utils
 
@@ -169,7 +244,33 @@ def main() -> None:
         (GOLDEN / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def _trained(tokenizer: Any, row: dict[str, Any]) -> tuple[str, list[int], list[int]]:
+def _write_spaced() -> None:
+    import trl
+
+    directory = GOLDEN / "spaced"
+    directory.mkdir(parents=True, exist_ok=True)
+    for kind in ("prepend", "always", "first", "bytes"):
+        given: list[dict[str, Any]] = [
+            {"title": title, "prompt": p, "completion": c} for title, (p, c) in PAIRS.items()
+        ]
+        given += [{"title": title, "text": text} for title, text in TEXTS.items()]
+        for name in SPACED_TEMPLATES if kind != "bytes" else ():  # TRL finds no answer that begins with a space
+            given += [{"title": f"{name}: {title}", "template": name, **ROWS[title]} for title in SPACED_ROWS]
+        rows = []
+        for row in given:
+            tokenizer = make_spaced_tokenizer(kind, SPACED_MARKED.get(row.get("template", "")))
+            fields = {key: value for key, value in row.items() if key not in ("title", "template")}
+            _, ids, learned = _trained(tokenizer, fields, assistant_only_loss="messages" in row)
+            rows.append({**row, "input_ids": ids, "learned": learned})
+        head = {"trl": trl.__version__, "templates": SPACED_TEMPLATES, "marked_templates": SPACED_MARKED}
+        text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "rows": [\n'
+        text += ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) + "\n ]\n}\n"
+        (directory / f"{kind}.json").write_text(text, encoding="utf-8")
+
+
+def _trained(
+    tokenizer: Any, row: dict[str, Any], *, assistant_only_loss: bool = True
+) -> tuple[str, list[int], list[int]]:
     """The template that TRL trains with, the token ids, and the places of those that are learned."""
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -182,7 +283,12 @@ def _trained(tokenizer: Any, row: dict[str, Any]) -> tuple[str, list[int], list[
         trainer = SFTTrainer(
             model=LlamaForCausalLM(config),
             args=SFTConfig(
-                output_dir=directory, assistant_only_loss=True, max_length=None, report_to=[], use_cpu=True, bf16=False
+                output_dir=directory,
+                assistant_only_loss=assistant_only_loss,
+                max_length=None,
+                report_to=[],
+                use_cpu=True,
+                bf16=False,
             ),
             train_dataset=Dataset.from_list([copy.deepcopy(row)]),
             processing_class=tokenizer,

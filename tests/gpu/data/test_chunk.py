@@ -62,6 +62,8 @@ def test_what_comes_of_a_file_does_not_depend_on_how_it_is_cut(file: Path, chunk
     assert [outcome.sketch for outcome in outcomes] == [sketch(row) for row in rows]
     assert [outcome.tokens for outcome in outcomes] == [encoding.tokens for encoding in expected]
     assert {"truncated", "whole"} == {outcome.fate for outcome in outcomes}
+    assert {outcome.fate for outcome in outcomes if outcome.cut_tokens} == {"truncated"}
+    assert sum(outcome.tokens - outcome.cut_tokens for outcome in outcomes) == sum(len(piece.ids) for piece in pieces)
 
 
 def test_a_bad_row_is_told_in_its_place_and_the_others_are_encoded() -> None:

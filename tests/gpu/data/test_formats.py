@@ -106,7 +106,7 @@ def test_mapped_fields_make_any_pair_a_prompt_and_its_completion(tmp_path: Path)
 @pytest.mark.parametrize(
     ("fields", "messages", "plain"),
     [
-        ({"prompt": "", "completion": "c"}, [("user", ""), ("assistant", "c")], True),
+        ({"prompt": "p", "completion": "c"}, [("user", "p"), ("assistant", "c")], True),
         ({"instruction": "i", "input": None, "output": "o"}, [("user", "i"), ("assistant", "o")], True),
         ({"instruction": "i", "input": "", "output": "o", "system": ""}, [("user", "i"), ("assistant", "o")], True),
         ({"instruction": "i", "input": "x", "output": "o"}, [("user", "i\n\nx"), ("assistant", "o")], True),
@@ -179,6 +179,58 @@ def test_rows_that_no_format_can_hold_are_told(fields: dict[str, Any], problem: 
     row, problems = of(fields)
     assert row is None
     assert problem in problems
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"messages": [{**U, "content": "?"}, A]}, "message 1"),
+        ({"messages": [U, {**A, "content": "?"}]}, "message 2"),
+        ({"messages": [U, {**A, "content": [{"type": "text", "text": "?"}]}]}, "message 2"),
+        ({"messages": [U, {**A, "content": "?", "weight": 0}, U, A]}, "message 2"),
+        (
+            {"system": "s", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]},
+            "message 1",
+        ),
+        ({"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "?"}]}, "message 2"),
+        ({"prompt": [{**U, "content": "?"}], "completion": [A]}, "message 1"),
+        ({"prompt": [U], "completion": [{**A, "content": "?"}]}, "message 2"),
+        ({"prompt": "p", "completion": "?"}, "the field 'completion'"),
+        ({"instruction": "?", "output": "o"}, "the field 'instruction'"),
+        ({"instruction": "i", "output": "?"}, "the field 'output'"),
+        ({"instruction": "i", "response": "?"}, "the field 'response'"),
+        ({"instruction": "?", "output": "o", "system": "s"}, "the field 'instruction'"),
+        ({"instruction": "i", "output": "?", "history": [["u", "a"]]}, "the field 'output'"),
+        ({"instruction": "i", "output": "o", "history": [["u", "a"], ["?", "a"]]}, "the question of pair 2"),
+        ({"instruction": "i", "output": "o", "history": [["u", "?"], ["u", "a"]]}, "the answer of pair 1"),
+        ({"text": "?"}, "the field 'text'"),
+    ],
+)
+def test_an_empty_question_or_answer_is_refused_in_every_format(fields: dict[str, Any], says: str, empty: str) -> None:
+    found = Findings(1)
+    given = json.loads(json.dumps(fields).replace('"?"', json.dumps(empty)))
+    form = recognise(given, found)
+    assert form is not None
+    assert read_fields(given, form, found) is None
+    (problem,) = found.problems
+    assert problem.name in {"missing_content", "bad_field"}
+    assert f"{says}" in problem.message
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_an_empty_prompt_is_kept_and_told(empty: str) -> None:
+    """TRL trains the completion alone."""
+    row, problems = of({"prompt": empty, "completion": "c"})
+    assert isinstance(row, Example)
+    assert ([message["content"] for message in row.messages], problems) == ([empty, "c"], ["empty_prompt"])
+
+
+def test_an_empty_instruction_leaves_its_input() -> None:
+    for fields in ({"instruction": "", "input": "2+2"}, {"instruction": "2+2", "input": ""}):
+        row, problems = of({**fields, "output": "4"})
+        assert isinstance(row, Example)
+        assert ([message["content"] for message in row.messages], problems) == (["2+2", "4"], [])
 
 
 def test_json_of_a_row_is_the_row(tmp_path: Path) -> None:

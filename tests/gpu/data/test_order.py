@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpu.data.order import check_order
+from gpu.data.order import check_order, is_empty
 from gpu.data.problems import PROBLEMS, Findings
 
 S, U, A, T = ({"role": role, "content": "…"} for role in ("system", "user", "assistant", "tool"))
@@ -19,6 +19,15 @@ def call(*ids: str | None, name: str = "f") -> dict[str, Any]:
 
 def answer(identifier: str) -> dict[str, Any]:
     return {**T, "tool_call_id": identifier}
+
+
+def test_only_who_speaks_has_to_say_something() -> None:
+    assert [is_empty(role, " \n") for role in ("user", "assistant", "system", "tool", None)] == [True, True] + [
+        False
+    ] * 3
+    assert not is_empty("user", "\u200b")
+    assert not is_empty("assistant", "", calls=True)
+    assert is_empty("assistant", "")
 
 
 @pytest.mark.parametrize(

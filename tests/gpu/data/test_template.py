@@ -101,16 +101,99 @@ def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last
     assert learned(thinking, only_the_last) == [["<think></think>2<|end|>"]]
 
 
+OPENS = PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>\n{% endif")
+"""Ends a prompt with a block of reasoning that it does not write before an answer."""
+
+CUTS = OPENS.replace("{{ message['content'] }}", "{{ message['content'].split('</think>')[-1] }}")
+"""And cuts the reasoning off an answer, as DeepSeek-R1's template does."""
+
+
+def test_an_answer_without_the_opening_of_its_prompt_is_trained_as_the_template_writes_it() -> None:
+    """As TRL does; in one text."""
+    assert learned(OPENS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
+    assert learned(CUTS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
+    assert learned(OPENS, chat("user: u", "assistant: <thinks>")) == [["<thinks><|end|>"]]
+
+
+def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_cut_it_off() -> None:
+    """Each answer is a text of its own: what came before it is written as the model sees it."""
+    row = chat("user: 1+1?", "assistant: <think>\neasy\n</think>2", "user: 2+2?", "assistant: <think>hard</think>4")
+    first, second = ChatTemplate(make_tokenizer(CUTS)).rendered(row)
+    assert first.text == "<|user|>1+1?<|end|>\n<|assistant|><think>\neasy\n</think>2<|end|>\n"
+    assert second.text.endswith(
+        "<|assistant|>2<|end|>\n<|user|>2+2?<|end|>\n<|assistant|><think>hard</think>4<|end|>\n"
+    )
+    assert learned(CUTS, row) == [["easy\n</think>2<|end|>"], ["hard</think>4<|end|>"]]
+
+
+def test_reasoning_that_a_template_cuts_off_elsewhere_refuses_the_row() -> None:
+    """It would not be trained, and nobody would know."""
+    problem = refusal(CUTS, chat("user: u", "assistant: So: <think>easy</think>2"))
+    assert (problem.name, problem.line) == ("template_not_prefix_stable", 5)
+
+
+def test_what_the_assistant_did_since_the_question_may_be_written_otherwise_once_more_follows() -> None:
+    """The answer then stands behind the prompt that the model is given, as Qwen3's second call does."""
+    thinking = PLAIN_TEMPLATE.replace(
+        "{{ message['content'] }}",
+        "{% if loop.last and message['role'] == 'assistant' %}<think></think>{% endif %}{{ message['content'] }}",
+    )
+    row = chat("user: u", "assistant: 1", "assistant: 2")
+    first, second = ChatTemplate(make_tokenizer(thinking)).rendered(row)
+    assert second.text == first.text + "<|assistant|><think></think>2<|end|>\n"
+    assert learned(thinking, row) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
+
+
+def test_the_openings_are_told_where_they_differ() -> None:
+    assert ChatTemplate(make_tokenizer(OPENS)).openings() == ("<|assistant|><think>\n", "<|assistant|>")
+    assert ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).openings() is None
+    assert ChatTemplate(make_tokenizer(UNSTABLE_TEMPLATE)).openings() is None
+    assert ChatTemplate(make_tokenizer("{{ raise_exception('no') }}")).openings() is None
+
+
+LAST_ONLY = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST]{% if loop.last %}{{ SAID }}{% endif %}{{ m.content }}"
+    "[/INST]{% elif m.role == 'assistant' %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
+)
+"""Writes something with the last message only, as Mistral's templates do."""
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "says", "advice"),
+    [
+        (
+            LAST_ONLY.replace("SAID", "messages[0].content if messages[0].role == 'system' else ''"),
+            chat("system: be kind", "user: u", "assistant: a"),
+            "the system prompt is left out once an answer follows; without the answer it goes on with 'be kindu[",
+            "first user's message",
+        ),
+        (
+            LAST_ONLY.replace("SAID", "tools | string if tools else ''"),
+            Example(5, chat("user: u", "assistant: a").messages, (False, True), TOOLS),
+            "the declared tools are left out once an answer follows",
+            "leave out the tools",
+        ),
+        (
+            PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "### Answer: {% endif"),
+            chat("user: u", "assistant: a"),
+            "the generation prompt is not what it writes before an answer",
+            "{% generation %}",
+        ),
+        (UNSTABLE_TEMPLATE, DIALOGUE, "goes on with '1<|user|>one?", "rows of a single answer"),
+    ],
+    ids=["system", "tools", "generation prompt", "anything else"],
+)
+def test_a_refusal_names_its_cause_and_a_way_out(template: str, row: Example, says: str, advice: str) -> None:
+    problem = refusal(template, row)
+    assert problem.name == "template_not_prefix_stable"
+    assert says in problem.what
+    assert advice in problem.advice
+
+
 @pytest.mark.parametrize(
     ("template", "row", "name", "says"),
     [
         (UNSTABLE_TEMPLATE, DIALOGUE, "template_not_prefix_stable", "before message 2"),
-        (
-            PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"),
-            DIALOGUE,
-            "template_not_prefix_stable",
-            "before message 2",
-        ),
         (PLAIN_TEMPLATE, chat("assistant: 1"), "assistant_first", "speaks first"),
         ("{{ raise_exception('no') }}", DIALOGUE, "template_refused", "the chat template says: no"),
         ("{{ messages[7].content }}", DIALOGUE, "template_refused", "the chat template says: "),
