@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+"""The names under which a message has its reasoning."""
+
 Handling = Literal["read", "refused", "warned"]
 
 

@@ -8,9 +8,6 @@ from typing import Any
 from gpu.data.key_tables import MESSAGE_KEYS, ROW_KEYS, Key
 from gpu.data.problems import Findings
 
-REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-"""The names under which a message has its reasoning."""
-
 FLAGS = (
     "weight",
     "train",

@@ -97,6 +97,7 @@ PROBLEMS = {
     "template_not_prefix_stable": Kind("broken", "The template does not show where an answer begins and ends."),
     "template_marks_unmatched": Kind("broken", "The template's marks of answers are not those of the row's answers."),
     "template_drops_text": Kind("broken", "The chat template leaves out text, reasoning or tools that the row has."),
+    "template_writes_python": Kind("broken", "The chat template writes an object as Python does, and not as JSON."),
     "template_without_tool_calls": Kind("broken", "The chat template leaves out tool calls, or arguments of them."),
     "tokens_straddle_turns": Kind("broken", "A slow tokenizer makes one token of a prompt's end and its answer."),
     "token_out_of_range": Kind("broken", "A token id is not in the vocabulary, or beyond the model's embedding."),

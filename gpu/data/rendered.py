@@ -2,117 +2,156 @@
 
 A chat template is a program that a model's authors wrote for their own data. It may leave out what it does not expect:
 text next to a tool call, a system prompt, reasoning, text in a list. Nothing reports that, and the row would be trained
-as something that it is not. So what a row says is looked for in what the template wrote: what the assistant is to be
-trained on within the trained text, everything else anywhere.
+as something that it is not. So every row is checked twice:
+
+1. `gpu.data.markers`: the row with a marker in the place of each text. Which markers the template writes, and where,
+   depends on the form of the row alone, so it is found once for all rows of one form.
+2. Here: the texts themselves, for templates that look at what a text says.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 from gpu.data.example import Example, Problem
 
-_THINK_TAG = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
+THINK_TAG = re.compile(r"(</?think(?:ing)?>|\[/?THINK\])")
 """Templates write the reasoning in a content anew, with other white space around these tags."""
 
-_CORRECT_OR_REMOVE = "Use a model whose chat template writes it, or remove it from the row if it is not to be trained."
+
+class Rendered(NamedTuple):
+    """A text, and what of it is trained: from and to, in characters."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
 
 
-def missing_answer(example: Example, index: int, trained: str) -> Problem | None:
-    """What message `index`, an answer to be trained, says and the trained text does not have; None if all is there."""
-    message = example.messages[index]
-    for piece in _THINK_TAG.split(str(message.get("content") or "")):
-        if not _occurs(piece, trained):
-            return _dropped(example, f"text of message {index + 1}, which was to be trained", piece)
-    if not _occurs(str(message.get("reasoning_content") or ""), trained):
-        return _dropped(example, f"the reasoning of message {index + 1}", message["reasoning_content"], _REASONING)
-    return _missing_call(example, message, trained)
+class CannotLearn(Exception):
+    """A row that cannot be trained; never leaves `gpu/data/`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
 
 
-def missing_context(example: Example, end: int, text: str) -> Problem | None:
-    """What the messages before `end` and the tools say and the text does not have; None if all is there.
+class Judge(Protocol):
+    """Checks a rendered conversation."""
 
-    The reasoning of earlier answers may be left out: many templates do that on purpose, and the model is asked so, too.
-    """
-    for index, message in enumerate(example.messages[:end]):
-        content = _THINK_TAG.split(str(message.get("content") or ""))[-1]
-        if not _occurs(content, text) and not (message["role"] == "tool" and _occurs_as_json(content, text)):
-            return _dropped(example, f"the text of message {index + 1} ({message['role']})", content)
-        if problem := _missing_call(example, message, text):
-            return problem
-    for tool in example.tools or ():
-        name = tool["function"]["name"]
-        if name not in text:
-            return _dropped(example, "the declared tools", name)
-    return None
+    def answer(self, example: Example, index: int, trained: str) -> None:
+        """Message `index` is an answer; `trained` is the text that is trained for it. Raises CannotLearn."""
+
+    def context(self, example: Example, end: int, text: str) -> None:
+        """`text` has the messages before `end`, and the declared tools. Raises CannotLearn."""
 
 
-def writes_python(example: Example, text: str) -> bool:
-    """True if the text has the arguments of a call as Python shows an object: the template takes them as text."""
-    calls = [call for message in example.messages for call in message.get("tool_calls") or ()]
-    return any(
-        arguments and repr(dict(arguments)) in text and json.dumps(arguments, ensure_ascii=False) not in text
-        for arguments in (call["function"]["arguments"] for call in calls)
-        if isinstance(arguments, dict)
+class TextJudge:
+    """Looks for the texts of the row in what the template wrote."""
+
+    def answer(self, example: Example, index: int, trained: str) -> None:
+        """Every part of the content and the reasoning is in the trained text. Raises CannotLearn."""
+        message, written = example.messages[index], _Written(trained)
+        for piece in THINK_TAG.split(content_of(message))[::2]:
+            if not written.has(piece):
+                raise dropped_content(example, index, piece)
+        if not written.has(str(message.get("reasoning_content") or "")):
+            raise dropped_reasoning(example, index)
+
+    def context(self, example: Example, end: int, text: str) -> None:
+        """Every content is in the text, but for the reasoning of earlier answers. Raises CannotLearn."""
+        written = _Written(text)
+        for index, message in enumerate(example.messages[:end]):
+            content = THINK_TAG.split(content_of(message))[-1]
+            if not written.has(content) and not (message["role"] == "tool" and written.has_json(content)):
+                raise dropped_content(example, index, content)
+        for tool in example.tools or ():
+            if tool["function"]["name"] not in text:
+                raise dropped_tools(example)
+
+
+def content_of(message: dict[str, Any]) -> str:
+    """The content of a message; "" where it has none."""
+    return str(message.get("content") or "")
+
+
+def dropped_content(example: Example, index: int, seen: str) -> CannotLearn:
+    """The template leaves out the content of a message, or a part of it."""
+    trained = ", which was to be trained" if example.train[index] else ""
+    return _dropped(example, f"text of message {index + 1} ({example.messages[index]['role']}){trained}", seen)
+
+
+def dropped_reasoning(example: Example, index: int) -> CannotLearn:
+    """The template leaves out the reasoning of an answer that is trained."""
+    advice = (
+        "The template has no place for it. Use a model whose chat template writes `reasoning_content`; put it into the "
+        "content as <think>…</think>; or remove it from the row."
+    )
+    reasoning = str(example.messages[index].get("reasoning_content") or content_of(example.messages[index]))
+    return _dropped(example, f"the reasoning of message {index + 1}", reasoning, advice)
+
+
+def dropped_tools(example: Example) -> CannotLearn:
+    """The template leaves out the declared tools."""
+    names = ", ".join(tool["function"]["name"] for tool in example.tools or ())
+    return _dropped(example, "the declared tools", names)
+
+
+def dropped_call(example: Example, index: int) -> CannotLearn:
+    """The template leaves out a tool call, or arguments of it."""
+    what = f"the chat template leaves out a tool call of message {index + 1}, or arguments of it"
+    advice = "Use a model whose chat template writes tool calls, or remove the line."
+    calls = json.dumps(example.messages[index].get("tool_calls"), ensure_ascii=False)
+    return CannotLearn(Problem("template_without_tool_calls", example.line, what, calls, advice))
+
+
+def writes_python(example: Example, what: str) -> CannotLearn:
+    """The template writes an object as Python shows it."""
+    said = f"the chat template writes {what} as Python shows objects, and not as JSON"
+    advice = "Its author forgot `| tojson`. Add it to the chat template, or use another model."
+    return CannotLearn(Problem("template_writes_python", example.line, said, "", advice))
+
+
+def _dropped(example: Example, what: str, seen: str, advice: str = "") -> CannotLearn:
+    advice = advice or "Use a model whose chat template writes it, or remove it from the row if it is not needed."
+    return CannotLearn(
+        Problem("template_drops_text", example.line, f"the chat template leaves out {what}", seen, advice)
     )
 
 
-def _missing_call(example: Example, message: dict[str, Any], text: str) -> Problem | None:
-    for call in message.get("tool_calls") or ():
-        function = call.get("function", call)
-        name, arguments = function.get("name"), function.get("arguments")
-        if name not in text or not all(_occurs(leaf, text) for leaf in _leaves(arguments)):
-            what = "the chat template leaves out a tool call, or arguments of it"
-            advice = "Use a model whose chat template writes tool calls, or remove the line."
-            return Problem("template_without_tool_calls", example.line, what, str(name), advice)
-    return None
+class _Written:
+    """A text that other texts are looked for in."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _flat(self) -> str:
+        return " ".join(self._text.split())
+
+    def has(self, piece: str) -> bool:
+        """Whether the text has `piece`: as it is but for white space around it, escaped as in JSON, or with other white
+        space within."""
+        piece = piece.strip()
+        if not piece or piece in self._text:
+            return True
+        if any(json.dumps(piece, ensure_ascii=ascii_only)[1:-1] in self._text for ascii_only in (False, True)):
+            return True
+        return " ".join(piece.split()) in self._flat
+
+    def has_json(self, content: str) -> bool:
+        """Whether the text has all strings of a tool's answer in JSON: some templates parse it and write it anew."""
+        try:
+            value = json.loads(content)
+        except ValueError:
+            return False
+        return not isinstance(value, str) and all(map(self.has, _strings(value)))
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    """The texts in a JSON value: keys and strings. Numbers and truth values have too many spellings to look for."""
+def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield str(name)
-            yield from _leaves(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner)
-
-
-def _occurs(piece: str, text: str) -> bool:
-    """Whether `text` has `piece`: as it is but for white space around it, escaped as in JSON, or with other white space
-    within."""
-    piece = piece.strip()
-    if not piece or piece in text:
-        return True
-    if any(json.dumps(piece, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True)):
-        return True
-    return _flat(piece) in _flat(text)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _occurs_as_json(content: str, text: str) -> bool:
-    """Whether all texts of a tool's answer in JSON occur: some templates parse it and write it anew."""
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return False
-    return not isinstance(value, str) and all(_occurs(leaf, text) for leaf in _leaves(value))
-
-
-_REASONING = (
-    "The template has no place for it. Use a model whose chat template writes `reasoning_content`; put it into the "
-    "content as <think>…</think>; or remove it from the row."
-)
-
-
-def _dropped(example: Example, what: str, seen: str, advice: str = _CORRECT_OR_REMOVE) -> Problem:
-    return Problem("template_drops_text", example.line, f"the chat template leaves out {what}", seen, advice)
+        return [value]
+    if isinstance(value, dict):
+        return [*value, *(text for inner in value.values() for text in _strings(inner))]
+    return [text for inner in value for text in _strings(inner)] if isinstance(value, list) else []

@@ -9,28 +9,28 @@ is not, `gpu/data/divergence.py` says what the answer is, or why that cannot be 
 A template may write a turn differently once others follow it (drop its reasoning, end the text after the last one).
 Then a conversation is as many examples as it has answers, each written as the last, which is how a model would meet it.
 
-Either way `gpu.data.rendered` checks that the text has what the row says. A template that takes contents as lists of
-parts, or the arguments of calls as JSON in a string, is given them so; rendering two probes once tells which it takes.
+Either way `gpu.data.rendered` checks that the text has what the row says, and `gpu.data.template_form` finds out how a
+template takes messages.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+import msgspec
 
 from gpu.data.divergence import Answer, Renderings, cause_of, located
 from gpu.data.example import Example, Problem
-from gpu.data.rendered import missing_answer, missing_context, writes_python
-from gpu.data.tools import json_of
+from gpu.data.markers import Markers
+from gpu.data.rendered import CannotLearn, Judge, Rendered, TextJudge, content_of
+from gpu.data.template_form import PROBES, REFUSALS, Form, Messages, found_form, openings
 from gpu.tokenizer import render_conversation
 
-Messages = list[dict[str, Any]]
+__all__ = ["CannotLearn", "ChatTemplate", "Rendered", "shown"]
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -61,51 +61,19 @@ _PINNED = (
 )
 """In front of such a template. The line break is swallowed with the block, as the template environment is set up."""
 
-REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-"""What comes out of a template that does not take a row: its own word, or Python's."""
-
-_PROBES = ("keepstep asks", "keepstep answers")
-_DIALOGUE: Messages = [{"role": "user", "content": _PROBES[0]}, {"role": "assistant", "content": _PROBES[1]}]
-_ARGUMENTS = {"probe": "keepstep"}
-_CALLING: Messages = [
-    _DIALOGUE[0],
-    {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"id": "call_0", "type": "function", "function": {"name": _PROBES[1], "arguments": _ARGUMENTS}}],
-    },
-]
-"""Conversations that are rendered once, to see what a template takes."""
+KNOWN_FORMS = 4096
+"""Of rows, that are remembered: a file has few, but long conversations may each have one of their own."""
 
 
-class CannotLearn(Exception):
-    """A row that cannot be learned from; never leaves `gpu/data/`."""
+class _Structure(NamedTuple):
+    """What a template does with all rows of one form, found out with markers."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
-class Rendered(NamedTuple):
-    """A text, and what of it is trained: from and to, in characters."""
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Variant:
-    """A tokenizer may have one template for rows with tools and another for those without."""
-
-    text: str
-    marked: bool
-    """Whether it has `{% generation %}` marks."""
-    header: str
-    """The role header, of a template that has no generation prompt with it; else ""."""
-    lists: bool
-    """Whether it takes contents as lists of parts, and drops those that are strings."""
-    string_arguments: bool
-    """Whether it takes the arguments of calls as JSON in a string, and not as an object."""
+    form: Form
+    """In which it takes them."""
+    refused: CannotLearn | None
+    """Why it cannot be trained with them."""
+    owners: tuple[int | None, ...] | None
+    """Of each marked part, the message that it belongs to; None: not known, the template takes no markers."""
 
 
 class ChatTemplate:
@@ -113,84 +81,104 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._variants: dict[bool, _Variant] = {}
+        self._forms: dict[bool, Form] = {}
+        self._structures: dict[bytes, _Structure] = {}
         added = [str(token) for token in tokenizer.added_tokens_encoder] + list(tokenizer.all_special_tokens)
         self._ends = tuple(token for token in added if token.strip())
 
     def rendered(self, example: Example) -> list[Rendered]:
         """The example as one text, or as one for each answer. Raises CannotLearn."""
-        variant = self._variant(example.tools)
-        try:
-            return self._rendered(example, variant)
-        except CannotLearn as refused:
-            # Arguments are tried the other way round, too: what a template takes may depend on the row.
-            if not any(message.get("tool_calls") for message in example.messages):
-                raise
-            try:
-                return self._rendered(example, replace(variant, string_arguments=not variant.string_arguments))
-            except CannotLearn:
-                raise refused from None
+        if unread := [name for name in example.template_kwargs or () if not self._form(example.tools).reads(name)]:
+            what = f"the chat template does not read {', '.join(unread)}, which chat_template_kwargs of the row sets"
+            advice = "Remove it, or correct its name."
+            raise CannotLearn(Problem("row_key_refused", example.line, what, shown(example), advice))
+        structure = self._structure(example)
+        texts = self._texts(example, structure.form, TextJudge(), structure.owners)
+        if structure.refused is not None:  # the row's own texts did not show it: they occur elsewhere, too
+            raise CannotLearn(replace(structure.refused.problem, line=example.line, seen=shown(example)))
+        return texts
 
-    def _rendered(self, example: Example, variant: _Variant) -> list[Rendered]:
-        whole = self._render(example, example.messages, variant)
-        if writes_python(example, whole.text):
-            what, advice = "the chat template writes the arguments of a tool call as Python and not as JSON", ""
-            raise CannotLearn(Problem("template_without_tool_calls", example.line, what, shown(example), advice))
-        if variant.marked:
-            return self._marked(example, whole, variant)
-        turns = [self._turn(example, index, whole.text, variant) for index, is_ in enumerate(example.train) if is_]
+    def openings(self) -> tuple[str, str] | None:
+        """What a prompt ends with, and what the template writes before an answer instead; None: the same."""
+        return openings(self._form(None), self._probe())
+
+    def _structure(self, example: Example) -> _Structure:
+        """What the template does with rows of this form; the same for the same form, whatever came before."""
+        markers = Markers(example)
+        marked = markers.example
+        key = msgspec.json.encode([marked.messages, marked.train, marked.tools, marked.template_kwargs])
+        if key not in self._structures:
+            if len(self._structures) >= KNOWN_FORMS:
+                self._structures.clear()
+            self._structures[key] = self._tried(markers)
+        return self._structures[key]
+
+    def _tried(self, markers: Markers) -> _Structure:
+        form, example = self._form(markers.example.tools), markers.example
+        forms = [form]
+        if any(message.get("tool_calls") for message in example.messages):
+            # What a template takes may depend on the row, on its tools for one.
+            forms.append(replace(form, string_arguments=not form.string_arguments))
+        found: list[_Structure] = []
+        for tried in forms:
+            owners = None
+            try:
+                whole = self._render(example, example.messages, tried)
+                owners = markers.owners(whole.spans, whole.text) if tried.marked else None
+                self._texts(example, tried, markers, owners)
+            except CannotLearn as refused:
+                # A template may refuse the markers and not the row, which is rendered next and says so itself.
+                only_markers = refused.problem.name == "template_refused"
+                found.append(_Structure(tried, None if only_markers else refused, owners))
+            else:
+                return _Structure(tried, None, owners)
+        return found[0]
+
+    def _texts(
+        self, example: Example, form: Form, judge: Judge, owners: tuple[int | None, ...] | None
+    ) -> list[Rendered]:
+        whole = self._render(example, example.messages, form)
+        if form.marked:
+            return self._marked(example, whole, judge, owners)
+        answers = [index for index, is_trained in enumerate(example.train) if is_trained]
+        turns = [self._turn(example, index, whole.text, form, judge) for index in answers]
         if all(whole.text.startswith(turn.text) for turn in turns):
-            _refuse(missing_context(example, len(example.messages), whole.text))
+            judge.context(example, len(example.messages), whole.text)
             return [Rendered(whole.text, tuple(span for turn in turns for span in turn.spans))]
-        for turn, index in zip(turns, (index for index, is_ in enumerate(example.train) if is_), strict=True):
-            _refuse(missing_context(example, index, turn.text))
+        for turn, index in zip(turns, answers, strict=True):
+            judge.context(example, index, turn.text)
         return turns
 
-    def _turn(self, example: Example, index: int, whole: str, variant: _Variant) -> Rendered:
+    def _turn(self, example: Example, index: int, whole: str, form: Form, judge: Judge) -> Rendered:
         """The text up to an answer, and where in it the answer is."""
         message = example.messages[index]
         if index == 0:
             what, advice = "the assistant speaks first", "Put a user's message before it."
-            raise CannotLearn(Problem("assistant_first", example.line, what, str(message.get("content", "")), advice))
-        prompt = self._render(example, example.messages[:index], variant, add_generation_prompt=True).text
+            raise CannotLearn(Problem("assistant_first", example.line, what, content_of(message), advice))
+        prompt = self._render(example, example.messages[:index], form, add_generation_prompt=True).text + form.header
         is_last = index == len(example.messages) - 1
-        text = whole if is_last else self._render(example, example.messages[: index + 1], variant).text
-        prompt += variant.header
+        text = whole if is_last else self._render(example, example.messages[: index + 1], form).text
         start = len(prompt)
         if not text.startswith(prompt):
-            text, start = self._parted(example, index, prompt, text, variant)
-        _refuse(missing_answer(example, index, text[start:]))
-        return Rendered(text, ((start, self._end_of_turn(text, start, str(message.get("content", "")))),))
+            text, start = self._parted(example, index, prompt, text, form)
+        judge.answer(example, index, text[start:])
+        return Rendered(text, ((start, self._end_of_turn(text, start, content_of(message))),))
 
-    def _parted(self, example: Example, index: int, prompt: str, text: str, variant: _Variant) -> Answer:
+    def _parted(self, example: Example, index: int, prompt: str, text: str, form: Form) -> Answer:
         """The answer in a text that does not begin with the prompt for it. Raises CannotLearn."""
         before, answer = example.messages[:index], example.messages[index]
         others = [place for place, message in enumerate(before) if message["role"] not in ("assistant", "tool")]
         made = Renderings(
-            bare=self._render(example, before, variant).text,
-            question=self._render(example, before[: others[-1] + 1], variant).text if others else "",
+            bare=self._render(example, before, form).text,
+            question=self._render(example, before[: others[-1] + 1], form).text if others else "",
             prompt=prompt,
             text=text,
-            probe=self._render(example, [*before, {**answer, "content": _PROBES[1]}], variant).text,
+            probe=self._render(example, [*before, {**answer, "content": PROBES[1]}], form).text,
         )
-        found = located(made, str(answer.get("content", "")), _PROBES[1])
+        found = located(made, content_of(answer), PROBES[1])
         if found is None:
             raise CannotLearn(_unstable(example, index + 1, made))
         return found
-
-    def openings(self) -> tuple[str, str] | None:
-        """What a prompt ends with, and what the template writes before an answer instead; None: the same."""
-        variant = self._variant(None)
-        if variant.marked:
-            return None
-        try:
-            prompt = self._text(_DIALOGUE[:1], None, variant, add_generation_prompt=True).text
-            bare, text = (self._text(messages, None, variant).text for messages in (_DIALOGUE[:1], _DIALOGUE))
-        except REFUSALS:  # a template that takes no question alone, or no answer: each row tells
-            return None
-        if text.startswith(prompt) or not (text.startswith(bare) and prompt.startswith(bare)):
-            return None
-        return prompt[len(bare) :], text[len(bare) :].partition(_PROBES[1])[0]
 
     def _end_of_turn(self, text: str, start: int, content: str) -> int:
         """Past what ends a turn: a line break after it is never the model's to say, unless nothing else ends it."""
@@ -198,153 +186,76 @@ class ChatTemplate:
         is_ended = stripped.endswith(self._ends) or not stripped.endswith(content.rstrip())
         return len(stripped) if is_ended and len(stripped) > start else len(text)
 
-    def _marked(self, example: Example, whole: Rendered, variant: _Variant) -> list[Rendered]:
+    def _marked(
+        self, example: Example, whole: Rendered, judge: Judge, owners: tuple[int | None, ...] | None
+    ) -> list[Rendered]:
         """The same, of a template that marks answers. One that writes earlier answers without something that is to be
         trained, such as their reasoning, is asked for each answer as the last."""
-        _refuse(missing_context(example, len(example.messages), whole.text))
-        answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
-        if any(message.get("reasoning_content") or "think>" in str(message["content"]) for message in example.messages):
-            try:
-                return [_chosen(example, answers, whole)]
-            except CannotLearn:
-                if len(answers) == 1:
-                    raise
-            return [self._as_last(example, index, variant) for index in answers if example.train[index]]
-        return [_chosen(example, answers, whole)]
-
-    def _as_last(self, example: Example, index: int, variant: _Variant) -> Rendered:
-        """The conversation up to an answer, which alone is trained."""
-        part = replace(example, messages=example.messages[: index + 1], train=(*([False] * index), True))
-        answers = [at for at, message in enumerate(part.messages) if message["role"] == "assistant"]
-        return _chosen(part, answers, self._render(part, part.messages, variant))
+        judge.context(example, len(example.messages), whole.text)
+        try:
+            return [_chosen(example, whole, judge, owners)]
+        except CannotLearn as refused:
+            answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
+            if len(answers) == 1 or refused.problem.name == "template_marks_unmatched":
+                raise
+        return [text for index in answers if example.train[index] for text in self.rendered(_up_to(example, index))]
 
     def _render(
-        self, example: Example, messages: Messages, variant: _Variant, *, add_generation_prompt: bool = False
+        self, example: Example, messages: Messages, form: Form, *, add_generation_prompt: bool = False
     ) -> Rendered:
-        return _refusable(
-            example,
-            lambda: self._text(
-                messages, example.tools or None, variant, add_generation_prompt, example.template_kwargs or {}
-            ),
-        )
+        """What the template writes, and what it marks in it; as `apply_chat_template` does before it tokenises. Raises
+        CannotLearn."""
+        try:
+            return self._written(messages, example, form, add_generation_prompt)
+        except REFUSALS as error:
+            what, advice = f"the chat template says: {error}", "The model's chat template does not allow such a row."
+            advice += " Correct the line or remove it."
+            raise CannotLearn(Problem("template_refused", example.line, what, shown(example), advice)) from error
 
-    def _text(
-        self,
-        messages: Messages,
-        tools: Messages | None,
-        variant: _Variant,
-        add_generation_prompt: bool = False,
-        arguments: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Rendered:
-        """What the template writes, and what it marks in it; as `apply_chat_template` does before it tokenises."""
+    def _written(self, messages: Messages, example: Example, form: Form, add_generation_prompt: bool) -> Rendered:
         return Rendered(
             *render_conversation(
                 self._tokenizer,
-                _written_for(messages, variant),
-                tools,
-                variant.text,
-                marked=variant.marked and not add_generation_prompt,
+                form.written(messages),
+                example.tools or None,
+                form.text,
+                marked=form.marked and not add_generation_prompt,
                 add_generation_prompt=add_generation_prompt,
-                arguments=arguments,
+                arguments=example.template_kwargs or {},
             )
         )
 
-    def _variant(self, tools: Messages | None) -> _Variant:
+    def _form(self, tools: Messages | None) -> Form:
         has_tools = bool(tools)
-        if has_tools not in self._variants:
+        if has_tools not in self._forms:
             text = str(self._tokenizer.get_chat_template(tools=tools or None))
             pinned = _PINNED + text if "strftime_now" in text else text
-            made = _Variant(pinned, bool(GENERATION_MARK.search(text)), "", lists=False, string_arguments=False)
-            if self._takes_only_lists(made):
-                made = replace(made, lists=True)
-            if self._takes_only_string_arguments(made):
-                made = replace(made, string_arguments=True)
-            self._variants[has_tools] = made if made.marked else replace(made, header=self._header(made))
-        return self._variants[has_tools]
+            marked = bool(GENERATION_MARK.search(text))
+            self._forms[has_tools] = found_form(pinned, marked=marked, render=self._probe())
+        return self._forms[has_tools]
 
-    def _takes_only_lists(self, variant: _Variant) -> bool:
-        """Whether the text of messages is lost as a string and there as a list of parts."""
-        return not self._probe(_DIALOGUE, _PROBES, variant) and self._probe(
-            _DIALOGUE, _PROBES, replace(variant, lists=True)
-        )
-
-    def _takes_only_string_arguments(self, variant: _Variant) -> bool:
-        as_json = (json.dumps(_ARGUMENTS),)
-        return not self._probe(_CALLING, _PROBES, variant) and self._probe(
-            _CALLING, as_json, replace(variant, string_arguments=True)
-        )
-
-    def _probe(self, messages: Messages, wanted: tuple[str, ...], variant: _Variant) -> bool:
-        """Whether the template takes these messages and writes what is wanted."""
-        try:
-            text = self._text(messages, None, variant).text
-        except REFUSALS:
-            return False
-        return all(part in text for part in wanted) and repr(_ARGUMENTS) not in text
-
-    def _header(self, variant: _Variant) -> str:
-        """What stands before an answer though no generation prompt put it there."""
-        question = _DIALOGUE[:1]
-        try:
-            prompt, bare = (self._text(question, None, variant, asked).text for asked in (True, False))
-            turn = self._text(_DIALOGUE, None, variant).text
-        except REFUSALS:  # a template that takes no question alone is tried by each row
-            return ""
-        if prompt != bare or not turn.startswith(bare):
-            return ""
-        lead = turn[len(bare) :].partition(_PROBES[1])[0]
-        return lead if lead.strip() else ""
+    def _probe(self) -> Callable[[Messages, Form, bool], Rendered]:
+        row = Example(0, [], ())
+        return lambda messages, form, prompt: self._written(messages, row, form, prompt)
 
 
-def _written_for(messages: Messages, variant: _Variant) -> Messages:
-    """The messages in the form that the template takes."""
-    if not variant.lists and not variant.string_arguments:
-        return messages
-    made = []
-    for message in messages:
-        changed = dict(message)
-        if variant.lists:
-            content = message.get("content")
-            changed["content"] = [{"type": "text", "text": content}] if content else []
-        if variant.string_arguments and message.get("tool_calls"):
-            changed["tool_calls"] = [
-                {**call, "function": {**call["function"], "arguments": json_of(call["function"]["arguments"])}}
-                for call in message["tool_calls"]
-            ]
-        made.append(changed)
-    return made
+def _up_to(example: Example, index: int) -> Example:
+    """The conversation up to an answer, which alone is trained."""
+    return replace(example, messages=example.messages[: index + 1], train=(*([False] * index), True))
 
 
-def _chosen(example: Example, answers: list[int], whole: Rendered) -> Rendered:
+def _chosen(example: Example, whole: Rendered, judge: Judge, owners: tuple[int | None, ...] | None) -> Rendered:
     """What the template marked, without the answers that are not to be trained. Raises CannotLearn."""
-    trained = [index for index in answers if example.train[index]]
-    if len(whole.spans) != len(answers):
-        if trained != answers or not whole.spans:
-            raise CannotLearn(_unmatched(example, len(whole.spans), len(answers)))
-        said = "".join(whole.text[start:end] for start, end in whole.spans)
-        for index in trained:
-            _refuse(missing_answer(example, index, said))
-        return whole
-    spans = dict(zip(answers, whole.spans, strict=True))
-    for index in trained:
-        _refuse(missing_answer(example, index, whole.text[slice(*spans[index])]))
-    return Rendered(whole.text, tuple(spans[index] for index in trained))
-
-
-def _refuse(problem: Problem | None) -> None:
-    if problem is not None:
-        raise CannotLearn(problem)
-
-
-def _refusable(example: Example, render: Callable[[], Rendered]) -> Rendered:
-    try:
-        return render()
-    except REFUSALS as error:
-        what, advice = f"the chat template says: {error}", "The model's chat template does not allow such a row."
-        problem = Problem(
-            "template_refused", example.line, what, shown(example), f"{advice} Correct the line or remove it."
-        )
-        raise CannotLearn(problem) from error
+    answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
+    if owners is None and len(whole.spans) == len(answers):
+        owners = tuple(answers)
+    trained = {index for index in answers if example.train[index]}
+    if owners is None or len(owners) != len(whole.spans) or not trained <= {*owners} <= {*answers}:
+        raise CannotLearn(_unmatched(example, len(whole.spans), len(answers)))
+    spans = [(owner, span) for owner, span in zip(owners, whole.spans, strict=True) if owner in trained]
+    for index in sorted(trained):
+        judge.answer(example, index, "".join(whole.text[slice(*span)] for owner, span in spans if owner == index))
+    return Rendered(whole.text, tuple(span for _, span in spans))
 
 
 def _unmatched(example: Example, marked: int, answers: int) -> Problem:

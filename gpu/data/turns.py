@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gpu.data.keys import FLAGS, INVERSE_FLAGS, REASONING, check_message_keys
+from gpu.data.key_tables import REASONING
+from gpu.data.keys import FLAGS, INVERSE_FLAGS, check_message_keys
 from gpu.data.order import is_empty
 from gpu.data.problems import Findings, kind_of
 from gpu.data.tools import function_call, tool_calls

@@ -12,8 +12,8 @@ import pytest
 from events.settings import DataSettings
 from gpu.data.example import BadRow, Example, Row, Tokenised
 from gpu.data.formats import FORMATS, read_fields, recognise
-from gpu.data.key_tables import MESSAGE_KEYS, ROW_KEYS, Handling, Key, is_verdict
-from gpu.data.keys import FLAGS, INVERSE_FLAGS, REASONING, SYSTEM, TOKEN_MASKS
+from gpu.data.key_tables import MESSAGE_KEYS, REASONING, ROW_KEYS, Handling, Key, is_verdict
+from gpu.data.keys import FLAGS, INVERSE_FLAGS, SYSTEM, TOKEN_MASKS
 from gpu.data.problems import PROBLEMS, Findings
 from gpu.data.rows import read
 

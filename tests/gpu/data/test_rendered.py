@@ -10,9 +10,8 @@ import pytest
 from gpu.data.example import Example
 from gpu.data.formats import FORMATS, read_fields
 from gpu.data.problems import Findings
-from gpu.data.rendered import missing_answer, missing_context, writes_python
-from gpu.data.template import CannotLearn, ChatTemplate
-from gpu.data.tools import Arguments
+from gpu.data.rendered import CannotLearn, TextJudge
+from gpu.data.template import ChatTemplate
 from tests.fakes.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_tokenizer
 
 ASKED = {"role": "user", "content": "Weather in Rome?"}
@@ -155,30 +154,23 @@ def test_arguments_of_the_row_reach_the_template() -> None:
 )
 def test_text_is_found_however_the_template_spaces_or_escapes_it(content: str, text: str) -> None:
     example = Example(1, [ASKED, {"role": "assistant", "content": content}], (False, True))
-    assert missing_answer(example, 1, text) is None
+    TextJudge().answer(example, 1, text)
 
 
 def test_what_is_missing_is_named() -> None:
     example = Example(5, [ASKED, SAYS], (False, True))
-    problem = missing_answer(example, 1, "Rain.")
-    assert problem is not None
+    with pytest.raises(CannotLearn) as refusal:
+        TextJudge().answer(example, 1, "Rain.")
+    problem = refusal.value.problem
     assert (problem.name, problem.line, problem.seen) == ("template_drops_text", 5, "Sunny.")
     assert "message 2" in problem.what
-    problem = missing_context(example, 2, "Sunny.")
-    assert problem is not None
-    assert "message 1 (user)" in problem.what
+    with pytest.raises(CannotLearn, match=r"message 1 \(user\)"):
+        TextJudge().context(example, 2, "Sunny.")
 
 
 def test_a_tools_answer_in_json_may_be_written_anew() -> None:
     told = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
     example = Example(5, [ASKED, told], (False, False))
-    assert missing_context(example, 2, "Weather in Rome? sky: sunny wind: low") is None
-    assert missing_context(example, 2, "Weather in Rome? sky: sunny") is not None
-
-
-def test_arguments_as_python_are_told_from_json() -> None:
-    call = {"type": "function", "function": {"name": "look", "arguments": Arguments(city="Rome")}}
-    example = Example(5, [ASKED, {**SAYS, "tool_calls": [call]}], (False, True))
-    assert writes_python(example, "look {'city': 'Rome'}")
-    assert not writes_python(example, 'look {"city": "Rome"}')
-    assert not writes_python(example, "look city=Rome")
+    TextJudge().context(example, 2, "Weather in Rome? sky: sunny wind: low")
+    with pytest.raises(CannotLearn):
+        TextJudge().context(example, 2, "Weather in Rome? sky: sunny")

@@ -216,12 +216,36 @@ def test_marked_tokens_are_those_of_transformers() -> None:
     assert (piece.ids, list(piece.learned)) == (given["input_ids"], given["assistant_masks"])
 
 
-def test_flags_of_messages_need_a_mark_for_each() -> None:
-    """Here two answers are one marked part."""
+def test_marks_around_more_than_an_answer_are_refused() -> None:
+    """Here all messages are one marked part."""
     joined = "x{% generation %}{% for message in messages %}{{ message.content }}{% endfor %}{% endgeneration %}x"
-    problem = refusal(joined, Example(5, DIALOGUE.messages, (False, False, False, True)))
-    assert (problem.name, problem.line) == ("template_marks_unmatched", 5)
-    assert learned(joined, DIALOGUE) == [["one?1two?2"]]
+    for train in ((False, False, False, True), (False, True, False, True)):
+        problem = refusal(joined, Example(5, DIALOGUE.messages, train))
+        assert (problem.name, problem.line) == ("template_marks_unmatched", 5)
+
+
+def test_an_answer_without_a_mark_is_refused_and_not_left_out() -> None:
+    """Its text stands in the other answer, too."""
+    first = MARKED_TEMPLATE.replace(
+        "message['role'] == 'assistant'", "message['role'] == 'assistant' and loop.index == 2"
+    )
+    assert first != MARKED_TEMPLATE
+    assert (
+        refusal(first, chat("user: q", "assistant: Yes, 4", "user: r", "assistant: 4")).name
+        == "template_marks_unmatched"
+    )
+    ((text, ((start, end),)),) = ChatTemplate(make_tokenizer(first)).rendered(
+        chat("user: q", "assistant: Yes, 4", "user: r", "assistant: 4", train=(False, True, False, False))
+    )
+    assert text[start:end].startswith("Yes, 4")
+
+
+def test_a_mark_around_an_end_of_turn_belongs_to_the_answer_before_it() -> None:
+    """So flags of messages are honoured with templates that mark both apart, as TRL's of Phi-3 does."""
+    apart = MARKED_TEMPLATE.replace("<|end|>{% endg", "{% endgeneration %}{% generation %}<|end|>{% endg")
+    assert apart != MARKED_TEMPLATE
+    flagged = Example(5, DIALOGUE.messages, (False, False, False, True))
+    assert learned(apart, flagged) == [["2", "<|end|>"]]
 
 
 def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_last_character() -> None:
