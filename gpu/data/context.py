@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gpu.data.key_tables import is_empty
 from gpu.data.keys import SYSTEM
 from gpu.data.problems import Findings, kind_of
 
@@ -29,10 +30,18 @@ def system_prompt(fields: Fields, found: Findings) -> str:
     return next(iter(texts), "")
 
 
+def tools_of(fields: Fields, found: Findings) -> Any:
+    """The declared tools of a row, as they are written; None if it has none."""
+    given = {name: value for name in ("tools", "functions") if not is_empty(value := fields.get(name))}
+    if len(given) > 1:
+        found.add("bad_field", "the row declares its tools twice, as 'tools' and as 'functions'", given, "Keep one.")
+    return next(iter(given.values()), None)
+
+
 def template_kwargs(fields: Fields, found: Findings) -> dict[str, Any] | None:
     """TRL's `chat_template_kwargs`; None if the row has none."""
     given = fields.get("chat_template_kwargs")
-    if given is None or given == {}:
+    if is_empty(given):
         return None
     wrong = sorted(_RESERVED & given.keys()) if isinstance(given, dict) else []
     if not isinstance(given, dict) or wrong:
@@ -52,3 +61,14 @@ _RESERVED = frozenset(
     }
 )
 """Arguments of `apply_chat_template`, and of templates, that are not the row's to set."""
+
+
+def add_missing(name: str, fields: Fields, found: Findings) -> None:
+    """Tell that a field which the format needs is missing."""
+    advice = "All rows of a file need the same fields. Correct the line or remove it, then add the file again."
+    found.add("missing_field", f"the field {name!r} is missing; there are", names_of(fields), advice)
+
+
+def names_of(fields: Fields) -> str:
+    """The names of the fields that a row has, as a message shows them."""
+    return ", ".join(fields) or "none"

@@ -8,21 +8,21 @@ or warned of. `docs/data-formats.md` says the same for people, with examples tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 from events.settings import DataSettings
-from gpu.data.context import CONTEXT, CORRECT, Fields, system_prompt, template_kwargs
-from gpu.data.example import Example, Row, Text, Tokenised
-from gpu.data.keys import TOKEN_MASKS, check_row_keys, is_preference
-from gpu.data.order import check_order, is_empty
+from gpu.data.context import CONTEXT, CORRECT, Fields, add_missing, names_of, system_prompt, template_kwargs, tools_of
+from gpu.data.example import Example, Row, Text
+from gpu.data.key_tables import is_empty
+from gpu.data.keys import FLAGS, TOKEN_MASKS, check_row_keys, is_preference
+from gpu.data.order import check_order
+from gpu.data.order import is_empty as says_nothing
 from gpu.data.problems import Findings, kind_of
+from gpu.data.token_rows import read_tokens
 from gpu.data.tools import declared_tools
 from gpu.data.turns import Turns, read_turns
-
-IGNORED_LABEL = -100
-"""What PyTorch's cross entropy leaves out, and so what everybody writes."""
 
 _PAIR = (False, True)
 
@@ -64,7 +64,7 @@ def recognise(fields: Fields, found: Findings) -> Format | None:
         if pair
         else f"Known formats: {known}. Or name your own fields in keepstep.toml: [data] prompt = …, completion = …"
     )
-    found.add("unknown_format", "rows of no known format; the fields are", _names(fields), advice)
+    found.add("unknown_format", "rows of no known format; the fields are", names_of(fields), advice)
     return None
 
 
@@ -85,9 +85,21 @@ def _mapped(prompt: str, completion: str) -> Format:
 def read_fields(fields: Fields, form: Format, found: Findings) -> Row | None:
     """The row, and what is wrong with it in `found`. A row that can be made is returned with problems, too."""
     if len(fields) > len(form.needs):
+        _check_other_formats(fields, form, found)
         check_row_keys(fields, form.reads, found, judges_answers=form.name not in ("text", "plain_text", "tokens"))
     row = form.read(fields, found)
     return None if row is None or found.broken else row
+
+
+def _check_other_formats(fields: Fields, form: Format, found: Findings) -> None:
+    """Warn where a row could be read as another format, too: Alpaca's files have their rows as `text` as well."""
+    for other in FORMATS.values():
+        needed = {name for group in other.needs for name in group if name in fields}
+        if other.needs and other.name not in (form.name, "tokens") and other.fits(fields) and not needed <= form.reads:
+            left_out = ", ".join(sorted(needed - form.reads))
+            what = f"the row is read as {form.name}, and what it has as {other.name} is left out"
+            advice = f'Set [data] format = "{other.name}" in keepstep.toml to read that; or remove it.'
+            found.add("row_key_ignored", what, left_out, advice)
 
 
 _OTHER_PAIRS = (
@@ -117,18 +129,29 @@ def _sharegpt(fields: Fields, found: Findings) -> Row | None:
 def _conversation(fields: Fields, name: str, found: Findings) -> Row | None:
     if name not in fields:
         expected = 'Expected: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
-        found.add("missing_messages_list", f"the field {name!r} is missing; there are", _names(fields), expected)
+        found.add("missing_messages_list", f"the field {name!r} is missing; there are", names_of(fields), expected)
         return None
     turns = read_turns(fields[name], name, found)
-    if system := system_prompt(fields, found):
-        turns.messages.insert(0, {"role": "system", "content": system})
-        turns.train.insert(0, False)
-    return _example(turns, fields, found)
+    return _example(_with_system(turns, fields, found), fields, found)
+
+
+def _with_system(turns: Turns, fields: Fields, found: Findings) -> Turns:
+    """The messages after the system prompt that the row has besides them."""
+    system = system_prompt(fields, found)
+    if not system:
+        return turns
+    first = turns.messages[0] if turns.messages else {}
+    if first.get("role") == "system":
+        if first["content"] != system:
+            what = "the row has two system prompts, and its messages begin with the second"
+            found.add("bad_field", what, [system, first["content"]], "Keep one of them.")
+        return turns
+    return Turns([{"role": "system", "content": system}, *turns.messages], [False, *turns.train])
 
 
 def _example(turns: Turns, fields: Fields, found: Findings) -> Row | None:
     messages, train = turns
-    tools = fields.get("tools") or fields.get("functions")
+    tools = tools_of(fields, found)
     made = declared_tools(tools, found) if tools else None
     kwargs = template_kwargs(fields, found) if "chat_template_kwargs" in fields else None
     if True not in train and messages:
@@ -158,7 +181,7 @@ def _prompt_completion(
         return _answered(prompt, completion, names, fields, found)
     for name in names:
         if name not in fields:
-            _add_missing(name, fields, found)
+            add_missing(name, fields, found)
     if found.broken:
         return None
     if isinstance(prompt, list) and isinstance(completion, list):
@@ -167,10 +190,11 @@ def _prompt_completion(
         if not found.broken and not any(message["role"] == "assistant" for message in after.messages):
             what = f"there is no message of an assistant in {names[1]!r} to learn"
             found.add("example_missing_assistant_message", what, completion, "Add the answer, or remove the line.")
+        if any(isinstance(message, dict) and any(message.get(flag) for flag in FLAGS) for message in prompt):
+            what = f"a message of {names[0]!r} is flagged to be trained, but only {names[1]!r} is"
+            found.add("train_flag_ignored", what, prompt, "Move it, or make the row one of `messages`.")
         turns = Turns(before.messages + after.messages, [False] * len(before.train) + after.train)
-        if system := system_prompt(fields, found):
-            turns = Turns([{"role": "system", "content": system}, *turns.messages], [False, *turns.train])
-        return _example(turns, fields, found)
+        return _example(_with_system(turns, fields, found), fields, found)
     for name, value in zip(names, (prompt, completion), strict=True):
         if not isinstance(value, str):
             what = f"the field {name!r} must be a string as the other one is, it is {kind_of(value)}"
@@ -184,11 +208,11 @@ def _prompt_completion(
     return None
 
 
-def _pair(prompt: str, completion: str, names: tuple[str, str], found: Findings) -> Row | None:
-    if is_empty("assistant", completion):
+def _pair(prompt: str, completion: str, names: tuple[str, str], found: Findings) -> Example | None:
+    if says_nothing("assistant", completion):
         found.add("bad_field", f"the field {names[1]!r} says nothing, so there is nothing to train", prompt, CORRECT)
         return None
-    if is_empty("user", prompt):
+    if says_nothing("user", prompt):
         what = f"the field {names[0]!r} says nothing, so the completion is trained as text, without the chat template"
         found.add("empty_prompt", what, completion, "Write the prompt, if there is one; or make it a row of `text`.")
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
@@ -203,8 +227,12 @@ def _instruction(fields: Fields, found: Findings) -> Row | None:
     extra = _string(extra_name, fields, found) if fields.get(extra_name) is not None else ""
     if found.broken:
         return None
+    for one, other in (("input", "context"), ("output", "response")):
+        if fields.get(one) and fields.get(other) and fields[one] != fields[other]:
+            what = f"the row has both {one!r} and {other!r}, and only one of them would be trained"
+            found.add("bad_field", what, [fields[one], fields[other]], "Keep one of them, or join them.")
     prompt = "\n\n".join(part for part in (instruction, extra) if part)
-    if is_empty("user", prompt):
+    if says_nothing("user", prompt):
         found.add("bad_field", "the field 'instruction' says nothing", answer, CORRECT)
         return None
     return _answered(prompt, answer, ("instruction", answer_name), fields, found)
@@ -215,14 +243,15 @@ def _answered(prompt: str, answer: str, names: tuple[str, str], fields: Fields, 
     if len(fields) == 2:  # nearly every row
         return _pair(prompt, answer, names, found)
     system = system_prompt(fields, found)
-    history = fields.get("history") or []
+    history = [] if is_empty(fields.get("history")) else fields["history"]
     if not isinstance(history, list) or not all(map(_is_pair, history)):
         what = "the field 'history' must be a list of pairs, each a question and its answer"
         found.add("bad_field", what, history, 'Expected: "history": [["…", "…"], …].')
         return None
-    tools = fields.get("tools") or fields.get("functions")
-    if not system and not history and not tools and not fields.get("chat_template_kwargs"):
-        return _pair(prompt, answer, names, found)
+    if not system and not history and tools_of(fields, found) is None:
+        row = _pair(prompt, answer, names, found)
+        kwargs = template_kwargs(fields, found)
+        return row if row is None or kwargs is None else replace(row, template_kwargs=kwargs)
     pairs = [*history, (prompt, answer)]
     for number, pair in enumerate(pairs, start=1):
         places = (
@@ -231,7 +260,7 @@ def _answered(prompt: str, answer: str, names: tuple[str, str], fields: Fields, 
             else (f"the question of pair {number} in 'history'", f"the answer of pair {number} in 'history'")
         )
         for role, place, content in zip(("user", "assistant"), places, pair, strict=True):
-            if is_empty(role, content):
+            if says_nothing(role, content):
                 found.add("bad_field", f"{place} says nothing", pair, CORRECT)
     if found.broken:
         return None
@@ -250,71 +279,9 @@ def _is_pair(value: Any) -> bool:
 
 def _text(fields: Fields, found: Findings) -> Row | None:
     text = _string("text", fields, found)
-    if not found.broken and is_empty("assistant", text):
+    if not found.broken and says_nothing("assistant", text):
         found.add("bad_field", "the field 'text' says nothing, so there is nothing to train", "", CORRECT)
     return None if found.broken else Text(found.line, text)
-
-
-def _tokens(fields: Fields, found: Findings) -> Row | None:
-    if "input_ids" not in fields:
-        _add_missing("input_ids", fields, found)
-        return None
-    ids, labels, mask = fields["input_ids"], fields.get("labels"), fields.get("attention_mask")
-    masks = [fields[name] for name in TOKEN_MASKS if fields.get(name) is not None]
-    if not _are_whole(ids) or min(ids) < 0:
-        what = "the field 'input_ids' must be a list of token ids, whole numbers from 0 up"
-        found.add("bad_tokens", what, ids, CORRECT)
-        return None
-    if labels is not None and (not _are_whole(labels) or len(labels) != len(ids)):
-        what = f"the field 'labels' must have one whole number for each of the {len(ids)} token ids"
-        found.add("bad_labels", what, labels, CORRECT)
-        return None
-    for name in TOKEN_MASKS:
-        value = fields.get(name)
-        if value is not None and not _is_token_mask(value, len(ids)):
-            what = f"the field {name!r} must have a 0 or a 1 for each of the {len(ids)} token ids"
-            found.add("bad_labels", what, value, CORRECT)
-            return None
-    if masks:
-        labels = [label if all(mask[at] for mask in masks) else IGNORED_LABEL for at, label in enumerate(labels or ids)]
-    if mask is not None:
-        if not _are_whole(mask) or len(mask) != len(ids) or not _is_padding(mask):
-            what = f"the field 'attention_mask' must have {len(ids)} ones, or zeros of padding before or behind them"
-            found.add("bad_attention_mask", what, mask, CORRECT)
-            return None
-        first, count = mask.index(1), sum(mask)
-        ids, labels = ids[first : first + count], labels and labels[first : first + count]
-    if labels is None:
-        return Tokenised(found.line, ids, [True] * len(ids))
-    wrong = next(
-        (at for at, label in enumerate(labels) if label != ids[at] and label != IGNORED_LABEL),
-        None,
-    )
-    if wrong is not None:
-        what = f"label {wrong + 1} is {labels[wrong]}, and neither its token id {ids[wrong]} nor {IGNORED_LABEL}"
-        found.add("bad_labels", what, labels, "Labels stand at their own tokens; they are not shifted by one.")
-        return None
-    learned = [label != IGNORED_LABEL for label in labels]
-    if not any(learned[1:]):  # nothing comes before the first token, so it cannot be predicted
-        found.add("no_trainable_tokens", f"all labels of this row are {IGNORED_LABEL}", labels, CORRECT)
-        return None
-    return Tokenised(found.line, ids, learned)
-
-
-def _are_whole(value: Any) -> bool:
-    """A truth value is an int to Python, and no token."""
-    return isinstance(value, list) and bool(value) and set(map(type, value)) == {int}
-
-
-def _is_token_mask(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(item in (0, 1) for item in value)
-
-
-def _is_padding(mask: list[int]) -> bool:
-    if not set(mask) <= {0, 1} or 1 not in mask:
-        return False
-    first = mask.index(1)
-    return 0 not in mask[first : first + sum(mask)]
 
 
 def _plain_text(fields: Fields, found: Findings) -> Row | None:
@@ -326,22 +293,13 @@ def _plain_text(fields: Fields, found: Findings) -> Row | None:
 
 def _string(name: str, fields: Fields, found: Findings) -> str:
     if name not in fields:
-        _add_missing(name, fields, found)
+        add_missing(name, fields, found)
         return ""
     value = fields[name]
     if not isinstance(value, str):
         found.add("bad_field", f"the field {name!r} must be a string, it is {kind_of(value)}", value, CORRECT)
         return ""
     return value
-
-
-def _add_missing(name: str, fields: Fields, found: Findings) -> None:
-    advice = "All rows of a file need the same fields. Correct the line or remove it, then add the file again."
-    found.add("missing_field", f"the field {name!r} is missing; there are", _names(fields), advice)
-
-
-def _names(fields: Fields) -> str:
-    return ", ".join(fields) or "none"
 
 
 _ALPACA = ("instruction", "input", "context", "output", "response", "history")
@@ -382,7 +340,7 @@ FORMATS = {
             "tokens",
             "input_ids (+ labels)",
             (("input_ids",),),
-            _tokens,
+            read_tokens,
             *("labels", "attention_mask", *TOKEN_MASKS),
         ),
         _format("text", "text", (("text",),), _text),

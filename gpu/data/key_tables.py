@@ -32,35 +32,40 @@ class Key(NamedTuple):
     problem: str = ""
     """The name of the problem that a value with an effect makes."""
     advice: str = ""
-    has_effect: Callable[[Any], bool] = bool
+    has_effect: Callable[[Any], bool] = lambda value: _has_content(value)
     """Whether a value changes what is trained. By default, empty values (null, false, 0, "", []) do not."""
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
 
-_VERDICTS = {
-    "true",
-    "false",
-    "0",
-    "1",
-    "-1",
-    "yes",
-    "no",
-    "good",
-    "bad",
-    "desirable",
-    "undesirable",
-    "chosen",
-    "rejected",
-}
+_YES = frozenset({"1", "true", "t", "yes", "y", "on", "good", "desirable", "chosen"})
+_NO = frozenset({"0", "-1", "false", "f", "no", "n", "off", "bad", "undesirable", "rejected"})
+_NOTHING = frozenset({"", "null", "none", "nan", "[]", "{}"})
+"""Truth values and empty ones as CSV files, data frames and other languages write them."""
+
+
+def _said(value: Any) -> str:
+    """A scalar in lower case: `true`, `True`, `1` and `1.0` of a CSV file are the same."""
+    return str(value).strip().lower().removesuffix(".0")
+
+
+def is_empty(value: Any) -> bool:
+    """True if a value says nothing, also as a CSV file or a data frame writes that: null, NaN, "", "[]", [null]."""
+    if isinstance(value, (list, tuple, dict)):
+        return all(map(is_empty, value if not isinstance(value, dict) else value.values()))
+    return _said(value) in _NOTHING
+
+
+def _has_content(value: Any) -> bool:
+    return not is_empty(value) and _said(value) not in _NO
 
 
 def is_verdict(value: Any) -> bool:
     """True if a `label` says that an answer is good or bad: a truth value, also as the number or the text into which a
     CSV file, a data frame or a Parquet column turns one. False for a class name such as "math"."""
-    if isinstance(value, str):
-        return value.strip().lower().removesuffix(".0") in _VERDICTS
-    return isinstance(value, (bool, int, float)) and value in (-1, 0, 1)
+    if isinstance(value, (list, tuple)):
+        return any(map(is_verdict, value))
+    return not isinstance(value, dict) and _said(value) in _YES | _NO
 
 
 def _is_there(value: Any) -> bool:
@@ -70,22 +75,35 @@ def _is_there(value: Any) -> bool:
 
 def _is_not_one(value: Any) -> bool:
     """A weight of 1 is what every row has here."""
-    return value not in (None, "", 1, "1", "1.0")
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_not_one, value))
+    return not is_empty(value) and _said(value) not in ("1", "true")
 
 
 def _is_off(value: Any) -> bool:
     """Other values than a "no" are no flag: a row may carry the loss that another model had on it."""
-    return value == 0 or (isinstance(value, str) and value.strip().lower() in ("0", "0.0", "false", "no"))
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_off, value))
+    return not isinstance(value, dict) and _said(value) in _NO
 
 
 def _is_other_split(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() not in ("", "train", "training")
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_other_split, value))
+    return isinstance(value, str) and not is_empty(value) and not _said(value).startswith("train")
 
 
 def _masks_others(value: Any) -> bool:
     """NeMo's `mask` names the roles that are not trained; here that is everybody but the assistant."""
-    names = {value} if isinstance(value, str) else set(map(str, value)) if isinstance(value, list) else {str(value)}
-    return value is not None and not {name.lower() for name in names} <= {"user", "human", "system", ""}
+    names = value if isinstance(value, (list, tuple)) else [value]
+    return any(_has_content(name) and _said(name) not in ("user", "human", "system", "tool") for name in names)
+
+
+def _is_packed(value: Any) -> bool:
+    """True if positions begin anew in a row, or there are several lengths or kinds of tokens: several examples."""
+    if not isinstance(value, (list, tuple)):
+        return not is_empty(value)
+    return list(value) != [*range(len(value))] and len({*map(str, value)}) > 1
 
 
 # -- advice ----------------------------------------------------------------------------------------------------------
@@ -120,7 +138,7 @@ ROW_KEYS = (
         _is_there,
     ),
     Key(
-        ("desirable", "is_desirable"),
+        ("desirable", "is_desirable", "is_chosen", "is_good", "thumbs_up", "feedback"),
         "KTO files",
         "whether the answer is good",
         "refused",
@@ -138,7 +156,7 @@ ROW_KEYS = (
         _is_there,
     ),
     Key(
-        ("rejected_response", "rejected_responses", "rejected_messages"),
+        ("rejected_response", "rejected_responses", "rejected_messages", "rejected_images"),
         "ms-swift (DPO)",
         "the worse answer",
         "refused",
@@ -173,7 +191,7 @@ ROW_KEYS = (
     ),
     # -- what counts how much
     Key(
-        ("weight", "sample_weight", "loss_weight", "loss_scale", "importance", "importance_weight"),
+        ("weight", "weights", "sample_weight", "loss_weight", "loss_weights", "loss_scale", "importance_weight"),
         "ms-swift, weighted losses",
         "how much the row counts",
         "refused",
@@ -224,9 +242,9 @@ ROW_KEYS = (
     Key(("tools", "functions"), "OpenAI, TRL, ms-swift, LLaMA-Factory", "declared tools", "read"),
     Key(("chat_template_kwargs",), "TRL", "arguments of the chat template", "read"),
     Key(
-        ("enable_thinking", "thinking_mode"),
-        "ms-swift",
-        "whether the model thinks",
+        ("enable_thinking", "thinking_mode", "reasoning_effort"),
+        "ms-swift, OpenAI",
+        "whether and how long the model thinks",
         "refused",
         "row_key_refused",
         'Say it as `"chat_template_kwargs": {"enable_thinking": …}`, which the chat template reads.',
@@ -255,7 +273,7 @@ ROW_KEYS = (
         "warned",
         "row_key_ignored",
         "Put what the model is to see into a message.",
-        lambda value: value not in (None, "", "auto", {}, []),
+        lambda value: not is_empty(value) and value != "auto",
     ),
     Key(
         ("reasoning", "reasoning_content", "thinking", "thought", "thoughts", "rationale", "chain_of_thought", "cot"),
@@ -267,7 +285,10 @@ ROW_KEYS = (
     ),
     # -- pictures and sound
     Key(
-        ("image", "images", "video", "videos", "audio", "audios", "objects", "image_url", "pixel_values"),
+        (
+            *("image", "images", "image_url", "image_urls", "image_path", "image_paths", "pixel_values", "objects"),
+            *("video", "videos", "video_url", "video_path", "audio", "audios", "audio_url", "audio_path"),
+        ),
         "TRL, ms-swift, LLaMA-Factory, OpenAI",
         "pictures, films, sound and places in them",
         "refused",
@@ -289,6 +310,25 @@ ROW_KEYS = (
         "refused",
         "row_key_refused",
         "Give each example a row of its own; [data] packing puts short ones together.",
+        _is_packed,
+    ),
+    Key(
+        ("type",),
+        "NeMo (SteerLM): VALUE_TO_TEXT",
+        "values of a message that the model is asked for, or answers",
+        "warned",
+        "row_key_ignored",
+        "Put the values into the messages.",
+        lambda value: value in ("VALUE_TO_TEXT", "TEXT_TO_VALUE"),
+    ),
+    Key(
+        ("positive_messages", "negative_messages", "positive", "negative"),
+        "ms-swift, sentence-transformers (embedding, reranker)",
+        "texts that belong together, or do not",
+        "refused",
+        "preference_data",
+        _CHOSEN_ONLY,
+        _is_there,
     ),
 )
 """Keys of a row."""
@@ -322,6 +362,14 @@ MESSAGE_KEYS = (
         "read",
     ),
     Key(("label",), "KTO files", "whether the answer is good", "refused", "preference_data", _CHOSEN_ONLY, is_verdict),
+    Key(
+        ("canonical_form", "quality"),
+        "NeMo",
+        "values that the model is asked for",
+        "warned",
+        "message_unrecognized_key",
+        "It is left out. Put it into the content, if the model is to see it.",
+    ),
     Key(
         ("chosen", "rejected", "rejected_content"),
         "preference files",

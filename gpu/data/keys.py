@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpu.data.key_tables import MESSAGE_KEYS, ROW_KEYS, Key
+from gpu.data.key_tables import MESSAGE_KEYS, ROW_KEYS, Key, is_empty
 from gpu.data.problems import Findings
 
 FLAGS = (
@@ -72,8 +72,12 @@ def check_message_keys(message: Mapping[str, Any], own: tuple[str, ...], where: 
         key = _MESSAGE_KEYS.get(name)
         if key is None:
             unknown += [name] if name not in own else []
-        elif key.handling != "read" and name not in own and key.has_effect(value):
+        elif name in own or key.handling == "read":
+            continue
+        elif key.has_effect(value):
             _add(key, name, value, where, found)
+        elif name == "label" and not is_empty(value):
+            unknown.append(name)
     if unknown:
         what = f"{where} has keys that keepstep does not know"
         advice = "They are left out. Put what is to be trained into the content."

@@ -59,7 +59,8 @@ def identity(row: Row) -> Identity:
         case Text():
             return Identity(_hash(row.text), NO_PROMPT, 0)
         case Example():
-            content = _hash([row.messages, row.train, row.tools])
+            says = [row.messages, row.train, row.tools]
+            content = _hash(says if row.template_kwargs is None else [*says, row.template_kwargs])
             last = max((place for place, learned in enumerate(row.train) if learned), default=None)
             if last is None:
                 return Identity(content, NO_PROMPT, 0)

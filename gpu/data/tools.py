@@ -26,6 +26,12 @@ def json_of(arguments: Any) -> Any:
     return json.dumps(arguments, ensure_ascii=False) if text is None else text
 
 
+_ARGUMENTS = ("arguments", "parameters", "input", "args", "kwargs")
+"""Where a call has its arguments: OpenAI; Llama 3.1; Anthropic; others."""
+
+_OF_A_CALL = ("name", "id", "type", "index", "call_id")
+"""What else a call may have that is no argument."""
+
 _TOOLS_ADVICE = 'Expected: "tools": [{"type": "function", "function": {"name": "…", "parameters": {…}}}].'
 _CALL_ADVICE = 'Expected: {"id": "…", "type": "function", "function": {"name": "…", "arguments": {…}}}.'
 
@@ -87,20 +93,32 @@ def _call(call: Any, where: str, found: Findings) -> dict[str, Any] | None:
     if not isinstance(function, dict):
         found.add("bad_tool_call", f"a tool call of {where} is not an object", call, _CALL_ADVICE)
         return None
-    name, arguments = function.get("name"), function.get("arguments")
+    name = function.get("name")
+    given = {key: function[key] for key in _ARGUMENTS if function.get(key) is not None}
+    arguments = next(iter(given.values()), None)
+    if len(given) > 1:
+        what = f"a tool call of {where} has its arguments twice, as {' and '.join(map(repr, given))}"
+        found.add("bad_tool_call", what, call, "Keep one of them.")
+        return None
+    unknown = [key for key in function if key not in (*_ARGUMENTS, *_OF_A_CALL) and function[key] is not None]
+    if unknown:
+        what = f"a tool call of {where} has keys that keepstep does not know"
+        found.add("message_unrecognized_key", what, ", ".join(unknown), "They are left out.")
     if not isinstance(name, str) or not name:
         found.add("bad_tool_call", f"a tool call of {where} names no function", call, _CALL_ADVICE)
         return None
-    text = arguments if isinstance(arguments, str) and arguments.strip() else None
-    if text is not None:
-        arguments = _parsed(text, f"the arguments of the call of {name!r} in {where}", "bad_tool_call", found)
-        if arguments is None:
-            return None
-    if arguments is None or isinstance(arguments, str):
+    what = f"the arguments of the call of {name!r} in {where}"
+    text = None
+    for _ in range(2):  # some files have them encoded twice
+        if isinstance(arguments, str) and arguments.strip():
+            text = arguments
+            arguments = _parsed(text, what, "bad_tool_call", found)
+            if arguments is None:
+                return None
+    if arguments is None or arguments == "" or (isinstance(arguments, str) and not arguments.strip()):
         arguments = {}  # a function without parameters is called with nothing
     if not isinstance(arguments, dict):
-        what = f"the arguments of the call of {name!r} in {where} must be an object, they are {kind_of(arguments)}"
-        found.add("bad_tool_call", what, call, _CALL_ADVICE)
+        found.add("bad_tool_call", f"{what} must be an object, they are {kind_of(arguments)}", call, _CALL_ADVICE)
         return None
     identifier = call.get("id")
     if identifier is not None and not isinstance(identifier, str):
@@ -120,7 +138,7 @@ def _parsed(text: str, what: str, problem: str, found: Findings) -> Any:
         fault = error.faults[0]
         line, column = strict.place(text, fault.position)
         at = f"column {column}" if line == 1 else f"line {line}, column {column}"
-        found.add(problem, f"{what} are JSON in a string, and at {at} of it: {fault.what}", text, "Correct it there.")
+        found.add(problem, f"{what} must be JSON, and at {at} of it: {fault.what}", text, "Correct it there.")
         return None
     if value is None:
         found.add(problem, f"{what} are null in a string", text, "Leave the field out, or fill it.")

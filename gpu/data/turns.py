@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gpu.data.key_tables import REASONING
+from gpu.data.key_tables import MESSAGE_KEYS, REASONING
 from gpu.data.keys import FLAGS, INVERSE_FLAGS, check_message_keys
 from gpu.data.order import is_empty
 from gpu.data.problems import Findings, kind_of
@@ -38,6 +38,9 @@ OPENAI = Keys(
         "assistant": "assistant",
         "tool": "tool",
         "function": "tool",  # before there were several calls at once
+        "ipython": "tool",  # Llama 3
+        "tool_response": "tool",  # ms-swift
+        "tool_call": CALLING,
     },
 )
 
@@ -55,6 +58,10 @@ SHAREGPT = Keys(
         "observation": "tool",
         "tool": "tool",
         "function_response": "tool",
+        "tool_response": "tool",
+        "System": "system",  # NeMo
+        "User": "user",
+        "Assistant": "assistant",
         CALLING: CALLING,
         "tool_call": CALLING,
     },
@@ -121,11 +128,15 @@ def _read_turn(message: Any, where: str, keys: Keys, found: Findings, turns: Tur
     check_message_keys(message, keys[:2], where, found)
     made: dict[str, Any] = {"role": "assistant" if role == CALLING else role, "content": ""}
     calls = _calls(message, role, where, keys, found)
-    reasoning = [_reasoning(message, where, found)] if role in ("assistant", CALLING) else []
+    reasoning = [_reasoning(message, where, found)]
     if role != CALLING:
         made["content"] = _content(message, role, where, keys, found, reasoning)
-    if role in ("assistant", CALLING) and (said := "\n".join(filter(None, reasoning))):
+    said = "\n".join(dict.fromkeys(filter(None, reasoning)))
+    if said and role in ("assistant", CALLING):
         made["reasoning_content"] = said
+    elif said:
+        what = f"{where} has reasoning, and is not the assistant's"
+        found.add("message_unrecognized_key", what, said, "It is left out. Put it into the content.")
     if calls:
         made["tool_calls"] = calls
     for key in ("name", "tool_call_id"):
@@ -204,13 +215,25 @@ def _joined(parts: list[Any], where: str, found: Findings, reasoning: list[str])
         thinks = kind in _REASONING_PARTS
         names = (*_REASONING_PARTS, "text") if thinks else ("text", "value", "content")
         named = (_text_of(part[name]) for name in names if part.get(name) is not None) if isinstance(part, dict) else ()
-        text = next((text for text in named if text is not None), None)
-        if text is None or not (thinks or kind in _TEXT_PARTS):
+        said = {text for text in named if text is not None}
+        text = said.pop() if len(said) == 1 else None
+        others = part.keys() - {"type", *names} if isinstance(part, dict) else set()
+        if flags := {
+            name: part[name] for name in others if name in (*FLAGS, *INVERSE_FLAGS) and part[name] is not None
+        }:
+            what = f"a part of the content of {where} has a flag of its own"
+            found.add("bad_train_flag", what, flags, "A message is trained whole or not at all. Split the message.")
+        if text is None or not (thinks or kind in _TEXT_PARTS) or any(_is_media(name, part[name]) for name in others):
             what = f"the content of {where} has a part that is no text"
             found.add("unsupported_content", what, part, "Only text can be trained. Remove the part, or the line.")
             return None
         (reasoning if thinks else texts).append(text)
     return "".join(texts)
+
+
+def _is_media(name: str, value: Any) -> bool:
+    key = next((key for key in MESSAGE_KEYS if name in key.names and key.problem == "unsupported_content"), None)
+    return key is not None and key.has_effect(value)
 
 
 def _is_learned(message: dict[str, Any], role: str | None, where: str, found: Findings) -> bool:

@@ -143,13 +143,6 @@ def test_messages_of_a_prompt_are_numbered_on_in_the_completion() -> None:
     assert found.problems[0].what.startswith("message 2 ")
 
 
-def test_padding_is_taken_away_from_tokens() -> None:
-    fields = {"input_ids": [0, 0, 5, 6, 7, 0], "labels": [-100, -100, -100, 6, 7, -100]}
-    row, _ = of({**fields, "attention_mask": [0, 0, 1, 1, 1, 0]})
-    assert row == Tokenised(1, [5, 6, 7], [False, True, True])
-    assert of({"input_ids": [0, 5], "attention_mask": [0, 1]})[0] == Tokenised(1, [5], [True])
-
-
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

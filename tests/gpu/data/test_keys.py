@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.example import BadRow, Example, Row, Tokenised
+from gpu.data.example import BadRow, Example, Row
 from gpu.data.formats import FORMATS, read_fields, recognise
 from gpu.data.key_tables import MESSAGE_KEYS, REASONING, ROW_KEYS, Handling, Key, is_verdict
 from gpu.data.keys import FLAGS, INVERSE_FLAGS, SYSTEM, TOKEN_MASKS
@@ -66,7 +66,9 @@ def test_keys_that_are_read_are_in_the_tables_and_the_other_way_round() -> None:
 def test_no_key_of_a_row_is_passed_over(name: str) -> None:
     """In rows of messages and in pairs: read, or a problem that names it."""
     key = next(key for key in ROW_KEYS if name in key.names)
-    value = next(value for value in ([[1]], "test", 0, False, {"a": 1}) if key.has_effect(value))
+    value = next(
+        value for value in ([[1]], "test", 0, False, {"a": 1}, "VALUE_TO_TEXT", [0, 1, 0]) if key.has_effect(value)
+    )
     for fields, form in ((CHAT, "messages"), (PAIR, "prompt_completion")):
         found = Findings(1)
         read_fields({**fields, name: value}, FORMATS[form], found)
@@ -92,7 +94,7 @@ def test_a_label_that_judges_an_answer_is_preference_data(fields: dict[str, Any]
     assert of({**fields, "label": label}) == (None, ["preference_data"])
 
 
-@pytest.mark.parametrize("label", ["math", 7, None, "", [1], 0.5])
+@pytest.mark.parametrize("label", ["math", 7, None, "", [], 0.5])
 def test_another_label_is_only_a_label(label: Any) -> None:
     assert of({**CHAT, "label": label})[1] == []
 
@@ -201,15 +203,6 @@ def test_a_system_prompt_of_any_name_is_the_first_message(fields: dict[str, Any]
     assert of({**fields, "system": "one", "system_prompt": "two"})[1] == ["bad_field"]
 
 
-def test_masks_of_tokens_apply_together() -> None:
-    fields = {"input_ids": [5, 6, 7, 8], "completion_mask": [0, 1, 1, 1], "assistant_masks": [0, 0, 1, 1]}
-    assert of(fields)[0] == Tokenised(1, [5, 6, 7, 8], [False, False, True, True])
-    with_labels = {**fields, "labels": [-100, -100, -100, 8]}
-    assert of(with_labels)[0] == Tokenised(1, [5, 6, 7, 8], [False, False, False, True])
-    assert of({"input_ids": [5, 6], "completion_mask": [0, 2]})[1] == ["bad_labels"]
-    assert of({"input_ids": [5, 6], "loss_mask": [1]})[1] == ["bad_labels"]
-
-
 def test_arguments_of_the_template_are_read() -> None:
     row, problems = of({**CHAT, "chat_template_kwargs": {"enable_thinking": False, "absent": None}})
     assert problems == []
@@ -240,6 +233,44 @@ def test_reasoning_in_parts_is_reasoning(parts: list[Any]) -> None:
     assert problems == []
     assert isinstance(row, Example)
     assert row.messages[1] == {**A, "reasoning_content": "why"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "a", "train": False},
+        {"type": "text", "text": "a", "image_url": "b.png"},
+        {"type": "text", "text": "a", "value": "b"},
+        {"type": "image", "image": "a.png"},
+    ],
+)
+def test_a_part_of_a_content_means_one_text_and_nothing_else(part: dict[str, Any]) -> None:
+    assert of({"messages": [U, {"role": "assistant", "content": [part]}]})[0] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"instruction": "a", "input": "b", "context": "c", "output": "d"}, "bad_field"),
+        ({"instruction": "a", "output": "d", "response": "e"}, "bad_field"),
+        ({**CHAT, "tools": [{"name": "f"}], "functions": [{"name": "g"}]}, "bad_field"),
+        ({**CHAT, "system": "a", "messages": [{"role": "system", "content": "b"}, U, A]}, "bad_field"),
+        ({**CHAT, **PAIR}, "row_key_ignored"),
+        ({"instruction": "a", "output": "b", "text": "a b"}, "row_key_ignored"),
+        ({"prompt": [U, {**A, "train": True}, U], "completion": [A]}, "train_flag_ignored"),
+        ({"messages": [{**U, "thinking": "t"}, A]}, "message_unrecognized_key"),
+        ({"messages": [U, {**A, "label": "quality:4"}]}, "message_unrecognized_key"),
+    ],
+)
+def test_what_a_row_says_twice_or_in_vain_is_told(fields: dict[str, Any], problem: str) -> None:
+    assert problem in of(fields)[1]
+
+
+def test_the_same_system_prompt_twice_is_one() -> None:
+    row, problems = of({"system": "s", "messages": [{"role": "system", "content": "s"}, U, A]})
+    assert problems == []
+    assert isinstance(row, Example)
+    assert [message["role"] for message in row.messages] == ["system", "user", "assistant"]
 
 
 def test_a_file_of_judged_answers_is_refused_row_by_row(tmp_path: Path) -> None:

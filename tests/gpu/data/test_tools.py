@@ -111,6 +111,31 @@ def test_a_mistake_in_arguments_is_told_with_its_column() -> None:
     found = Findings(1)
     tool_calls([{"name": "f", "arguments": '{"a": oops}'}], "message 3", found)
 
-    assert (
-        "the arguments of the call of 'f' in message 3 are JSON in a string, and at column 7" in found.problems[0].what
-    )
+    assert "the arguments of the call of 'f' in message 3 must be JSON, and at column 7" in found.problems[0].what
+
+
+@pytest.mark.parametrize("name", ["arguments", "parameters", "input", "args"])
+def test_arguments_are_read_under_each_of_their_names(name: str) -> None:
+    found = Findings(1)
+    (call,) = tool_calls([{"function": {"name": "f", name: {"a": 1}}}], "message 2", found)
+    assert (call["function"]["arguments"], found.problems) == ({"a": 1}, [])
+
+
+def test_arguments_that_are_encoded_twice_are_decoded_twice() -> None:
+    found = Findings(1)
+    (call,) = tool_calls([{"function": {"name": "f", "arguments": '"{\\"a\\": 1}"'}}], "message 2", found)
+    assert (call["function"]["arguments"], found.problems) == ({"a": 1}, [])
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ({"name": "f", "arguments": '"Rome"'}, "bad_tool_call"),
+        ({"name": "f", "arguments": {}, "parameters": {"a": 1}}, "bad_tool_call"),
+        ({"name": "f", "settings": {"a": 1}}, "message_unrecognized_key"),
+    ],
+)
+def test_arguments_are_never_lost_without_a_word(function: dict[str, Any], problem: str) -> None:
+    found = Findings(1)
+    tool_calls([{"function": function}], "message 2", found)
+    assert [each.name for each in found.problems] == [problem]
