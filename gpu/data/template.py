@@ -168,12 +168,13 @@ class ChatTemplate:
         """The answer in a text that does not begin with the prompt for it. Raises CannotLearn."""
         before, answer = example.messages[:index], example.messages[index]
         others = [place for place, message in enumerate(before) if message["role"] not in ("assistant", "tool")]
+        probed = [name for name in ("content", "reasoning_content") if name == "content" or answer.get(name)]
         made = Renderings(
             bare=self._render(example, before, form).text,
             question=self._render(example, before[: others[-1] + 1], form).text if others else "",
             prompt=prompt,
             text=text,
-            probe=self._render(example, [*before, {**answer, "content": PROBES[1]}], form).text,
+            probe=self._render(example, [*before, {**answer, **dict.fromkeys(probed, PROBES[1])}], form).text,
         )
         found = located(made, content_of(answer), PROBES[1])
         if found is None:
