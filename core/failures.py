@@ -47,8 +47,8 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     "plan": Explanation(
         "the job would train other tokens than it began with, or in another order: the tokenizer, the data, or the "
         "version of keepstep is another one",
-        "put the old tokenizer back, or finish the job with the keepstep that began it, or `keepstep skip` the job; "
-        "then `keepstep resume`",
+        "put the old tokenizer and data back, or finish the job with the keepstep that began it, or `keepstep skip` "
+        "the job, which keeps what it trained; then `keepstep resume`",
     ),
     "hang": Explanation(
         "the worker proved no progress for too long and was ended",

@@ -44,9 +44,7 @@ def _prepared(state: State, fact: worker.Prepared, now: float) -> Events:
         message = (
             f"{job.name} is trained up to step {job.committed_step} and cannot continue: from here on it would train "
             f"other tokens, or in another order ({changed} changed). The tokenizer, the data, or the rules by which "
-            "this version of keepstep turns rows into tokens are not those that the job began under. Put the tokenizer "
-            "and the data back, or finish the job with the keepstep that began it; or `keepstep skip` ends the job and "
-            "keeps what it trained"
+            "this version of keepstep turns rows into tokens are not those that the job began under"
         )
         return _failed(state, job, fact.attempt, "plan", message, now)
     return [kinds.JobPrepared(job=job.id, attempt=fact.attempt, plan=plan)]

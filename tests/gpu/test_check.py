@@ -69,7 +69,7 @@ def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
     assert report.truncated_rows > 0
     assert report.cut_tokens > 0
     assert "max_length_beyond_positions" in {finding.name for finding in report.findings}
-    home.learn(home.cold(), home.add(make_rows(20)), settings(FULL, threads=2))
+    home.learn(home.cold(), home.add(make_rows(4)), settings(FULL, epochs=1))
     assert home.desk.of(Step)
 
 
