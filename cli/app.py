@@ -31,16 +31,20 @@ app = typer.Typer(
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
-    model: Annotated[str, typer.Option("--model", help="A directory or a hub id.")] = "",
+    model: Annotated[str, typer.Option("--model", help="A directory, or a hub id: NAME or NAME@REVISION.")] = "",
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal."""
-    from cli.init import create_home
+    from cli.init import create_home, pinned_model, refuse_home
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
-    home = create_home(directory, model=model, method=method)
+    refuse_home(directory)
+    named = pinned_model(model)
+    home = create_home(directory, model=named.path, revision=named.revision, method=method)
     typer.echo(f"made {home.root}")
+    if named.note:
+        typer.echo(f"  model     {named.note}")
     typer.echo(f"  settings  {home.config}")
     typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
 

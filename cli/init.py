@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from cli.config import METHODS, Config
 from cli.config_text import config_text
@@ -16,25 +17,44 @@ from events.settings import JobSettings, ModelSettings, TrainingSettings
 from journal import durable
 
 
-def create_home(directory: Path, *, model: str, method: str = "lora", config: Config | None = None) -> Home:
+class Named(NamedTuple):
+    """What a person named as the model."""
+
+    path: str
+    """A directory, absolute, or a hub id."""
+    revision: str = ""
+    """The commit of a hub id; "": there is none, or it could not be found out."""
+    note: str = ""
+    """What to tell the person."""
+
+
+def create_home(
+    directory: Path, *, model: str, revision: str = "", method: str = "lora", config: Config | None = None
+) -> Home:
     """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
 
     Raises UserError if there is one already, OSError.
     """
-    home = Home(directory.expanduser().absolute())
-    if home.config.exists():
-        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+    home = refuse_home(directory)
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
     if config is None:
         config = Config(
             job=JobSettings(
-                model=ModelSettings(path=_from_anywhere(model)),
+                model=ModelSettings(path=_from_anywhere(model), revision=revision),
                 method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
                 training=_training(method),
             )
         )
     lay_out(home, config_text(config).encode())
+    return home
+
+
+def refuse_home(directory: Path) -> Home:
+    """The home that `directory` can become. Raises UserError if it is one already."""
+    home = Home(directory.expanduser().absolute())
+    if home.config.exists():
+        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
     return home
 
 
@@ -58,6 +78,33 @@ def _from_anywhere(model: str) -> str:
     if model.startswith(("/", ".", "~")):
         raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
     return model
+
+
+def pinned_model(model: str) -> Named:
+    """The model named on the command line, a hub id with the commit that it means now.
+
+    A hub id may name a branch, a tag or a commit: `organisation/name@revision`. Raises UserError.
+    """
+    from gpu import hub
+
+    path, at, revision = (model, "", "") if Path(model).expanduser().is_dir() else model.partition("@")
+    location = _from_anywhere(path)
+    if location != path or Path(location).is_absolute():
+        if at:
+            raise UserError(f"{path} is a directory, and a directory has no revisions", f"name it without @{revision}")
+        return Named(location)
+    if at and not revision:
+        raise UserError(f"{model} names no revision", f"write one: {path}@main, or leave out the @")
+    try:
+        commit = hub.resolve(path, revision)
+    except hub.NoCommit as error:
+        if error.is_wrong or revision:
+            raise UserError(
+                f"{model}: {error.reason}",
+                "name a directory, or a hub id and a revision that exist; a commit needs no connection",
+            ) from error
+        return Named(path, note=f"{path} is not pinned to a commit: {error.reason}. {hub.unpinned(path, None)}")
+    return Named(path, commit, f"{path} is pinned to commit {commit}: what its owner changes later does not reach it")
 
 
 def _training(method: str) -> TrainingSettings:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from events.settings import ModelSettings
+from gpu import hub
 from gpu.errors import ModelUnusable
-from gpu.manifest import describe
+from gpu.manifest import MANIFEST, describe
+from gpu.model_files import CONFIG, tokenizer_names
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
 
 _known: dict[tuple[Path, int, int], str] = {}
 """SHA-256 of each file by (path, size, time of its last change): a warm worker reads a base once."""
@@ -35,7 +38,10 @@ def combined(files: Mapping[str, str]) -> str:
 
 
 def model_location(path: str, home: Path) -> str:
-    """Where the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id."""
+    """What the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id.
+
+    Raises ModelUnusable.
+    """
     directory = home / Path(path).expanduser()
     if directory.exists():
         return str(directory.resolve())
@@ -46,14 +52,83 @@ def model_location(path: str, home: Path) -> str:
     return path
 
 
-def base_directory(path: str, home: Path, *, fetch: bool = True) -> Path:
-    """The directory with the files of the model named `path`; for a hub id that of its cache, filled only if `fetch`.
+def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = True, weights: bool = True) -> Path:
+    """The directory with the files of the model named `path`; for a hub id, a snapshot in its cache.
 
-    Raises ModelUnusable, OSError.
+    `revision` names the commit of a hub id. Without one, what the cache has is used: the snapshot that this home
+    trained on, else that of the main branch. The hub is asked only for what the cache lacks, and only if `fetch`;
+    `weights`: they are needed too. Raises ModelUnusable, OSError, ValueError, RuntimeError.
     """
-    from transformers.utils import cached_file  # most commands never ask
+    location = model_location(path, home)
+    if location != path or Path(location).is_absolute():
+        hub.refuse_revision_of_directory(revision, Path(location))
+        return Path(location)
+    found = hub.snapshot(path, revision) if revision else _unpinned(path, home)
+    if found is not None and _is_there(found, weights=weights):
+        return found
+    if fetch and not hub.is_offline():
+        return hub.fetch(path, revision or hub.MAIN, weights=weights)
+    if found is not None and (found / CONFIG).exists():
+        return found  # whoever needs what is missing says which file it is
+    at = f" at revision {revision}" if revision else ""
+    how = f" --revision {revision}" if revision else ""
+    raise ModelUnusable(f"the cache has no {path}{at}. To fetch it, connect and run: hf download {path}{how}")
 
-    return Path(cached_file(model_location(path, home), CONFIG, local_files_only=not fetch)).parent
+
+def _is_there(directory: Path, *, weights: bool) -> bool:
+    """Whether a snapshot holds what is needed. Its files are links, and one may lead nowhere."""
+    wanted = weights_files(directory) if weights else tokenizer_names(directory)[:1]
+    return bool(wanted) and all((directory / name).exists() for name in (CONFIG, *wanted))
+
+
+def _unpinned(path: str, home: Path) -> Path | None:
+    """The cached snapshot that a hub id without a revision means in this home; None if there is none.
+
+    Where the cache has several, the main branch may have moved since this home trained: the fingerprint of its
+    checkpoints and versions decides.
+    """
+    found = [each for each in hub.snapshots(path) if (each / CONFIG).exists()]
+    trained_on = _fingerprints(home) if len(found) > 1 else frozenset()
+    if trained_on:
+        for each in found:
+            if _is_there(each, weights=True) and base_sha256(each) in trained_on:
+                return each
+    return found[0] if found else None
+
+
+def _fingerprints(home: Path) -> frozenset[str]:
+    """The SHA-256 of each base that something in this home was trained on."""
+    said = [*home.glob(f"checkpoints/*/{MANIFEST}"), *home.glob("versions/*/keepstep.json")]
+    found = set()
+    for path in said:
+        try:
+            seal = msgspec.json.decode(path.read_bytes(), type=_Seal)
+        except (OSError, msgspec.MsgspecError):
+            continue  # whoever loads it says what is wrong with it
+        found |= {seal.origin_sha256, seal.lineage.base_sha256}
+    return frozenset(found - {""})
+
+
+class _Lineage(msgspec.Struct):
+    base_sha256: str = ""
+
+
+class _Seal(msgspec.Struct):
+    """What a manifest and a version have in common here."""
+
+    origin_sha256: str = ""
+    lineage: _Lineage = _Lineage()
+
+
+def pinned(model: ModelSettings, home: Path) -> ModelSettings:
+    """The settings with the commit that a hub id without a revision means in this home; others as they are.
+
+    For processes that load the same model: each finds the same files without a search of its own. Raises as
+    `base_directory`.
+    """
+    if model.revision or model_location(model.path, home) != model.path:
+        return model
+    return replace(model, revision=hub.commit_of(base_directory(model.path, home, weights=False)))
 
 
 def base_files(directory: Path) -> list[str]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from events.settings import JobSettings
+from gpu.base import pinned
 from gpu.data.cache import TokenCache
 from gpu.data.chunk import Chunk, Looked, LookThrough
 from gpu.data.prepare import Preparation
@@ -124,7 +126,7 @@ def preparation(
 
     @contextmanager
     def start(form: str | None) -> Iterator[LookThrough]:
-        order = EncoderOrder(home=str(home), settings=settings, form=form)
+        order = EncoderOrder(home=str(home), settings=replace(settings, model=pinned(settings.model, home)), form=form)
         with Encoders(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode
 

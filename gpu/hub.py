@@ -113,7 +113,7 @@ def snapshot(model: str, commit: str) -> Path | None:
 def snapshots(model: str) -> Sequence[Path]:
     """The directories of all cached commits of a model: that of the main branch first, then the newest."""
     parent = _repository(model) / "snapshots"
-    found = [path for path in parent.glob("*") if COMMIT.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in parent.glob("*") if path.is_dir()]
     main = cached_commit(model)
     return sorted(found, key=lambda path: (path.name != main, -path.stat().st_mtime, path.name))
 
@@ -152,12 +152,12 @@ def commit_of(directory: Path) -> str:
     return directory.name if directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name) else ""
 
 
-def unpinned(model: str) -> str:
-    """What to say of a hub id without a revision, with the command that pins it."""
-    commit = next((path.name for path in snapshots(model)), "COMMIT")
+def unpinned(model: str, directory: Path | None) -> str:
+    """What to say of a hub id without a revision that is used from `directory`, with the command that pins it."""
+    commit = commit_of(directory) if directory is not None else ""
     return (
-        f"[model] revision is not set: {model} is used as the cache has it. To pin it: "
-        f"keepstep config set model.revision {commit}"
+        f"[model] revision is not set, so {model} is used as the cache has it. To pin it: "
+        f"keepstep config set model.revision {commit or 'COMMIT'}"
     )
 
 

@@ -38,10 +38,13 @@ SCALED_LAYERS = "full_attention"
 LONGROPE_ONLY = frozenset({"phi3", "phi4_multimodal"})
 """transformers 4 refuses a `rope_scaling` of theirs with any field but these three: type, short_factor, long_factor."""
 
-RENAMED: Mapping[str, Mapping[str, str]] = dict.fromkeys(
-    ("qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text", "qwen3_omni_moe_talker_text"),
-    {"num_local_experts": "num_experts"},
-)
+_EXPERTS = {"num_local_experts": "num_experts"}
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "qwen3_moe": _EXPERTS,
+    "qwen3_vl_moe_text": _EXPERTS,
+    "qwen3_omni_moe_text": _EXPERTS,
+    "qwen3_omni_moe_talker_text": _EXPERTS,
+}
 """Types of models with other fields that have a new name, and the old name of each."""
 
 LAYER_TYPES: Mapping[str, Mapping[str, str]] = {
@@ -53,8 +56,8 @@ LAYER_TYPES: Mapping[str, Mapping[str, str]] = {
 def edited(config: bytes, *, dtype: str, architecture: str | None = None) -> bytes:
     """`config` (the content of a config.json) for weights that are stored as `dtype`, each field under both its names.
 
-    `architecture`: the class that the weights belong to; None: as it is. The same bytes if nothing has to change. Raises
-    ValueError.
+    `architecture`: the class that the weights belong to; None: as it is. Returns the same bytes if nothing has to
+    change. Raises ValueError.
     """
     before: dict[str, Any] = json.loads(config)
     after = json.loads(config)

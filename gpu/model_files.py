@@ -71,7 +71,8 @@ def tokenizer_files(directory: Path, more: Iterable[str] = ()) -> dict[str, byte
 def tokenizer_names(directory: Path, more: Iterable[str] = ()) -> list[str]:
     """The names of the files that `tokenizer_files` reads, sorted. Raises OSError."""
     names = {name for name in more if (directory / name).exists()}
-    names |= {path.name for path in directory.iterdir() if any(fnmatchcase(path.name, each) for each in TOKENIZER_FILES)}
+    there = {path.name for path in directory.iterdir()}
+    names |= {name for name in there if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)}
     templates = directory / CHAT_TEMPLATES
     if templates.is_dir():
         names |= {f"{CHAT_TEMPLATES}/{path.name}" for path in templates.glob("*.jinja")}
