@@ -35,7 +35,8 @@ def init(
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal."""
-    from cli.init import create_home, pinned_model, refuse_home
+    from cli.init import create_home, refuse_home
+    from cli.pinning import pinned_model
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
@@ -60,10 +61,13 @@ def run(
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
     from cli.home import find_home
     from cli.keepalive import run_daemon
+    from cli.pinning import unpinned_note
     from cli.supervise import supervise
 
-    how = supervise if supervised else run_daemon
-    raise typer.Exit(how(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)))
+    how, found = supervise if supervised else run_daemon, find_home(home)
+    if note := unpinned_note(found):
+        typer.echo(note)
+    raise typer.Exit(how(found, until_idle=until_idle, write=lambda line: typer.echo(line)))
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,11 +33,9 @@ def model(patient: Patient) -> Finding:
         there = patient.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
     if found is None:
-        at, how = (
-            (f" at commit {settings.revision}", f" --revision {settings.revision}") if settings.revision else ("", "")
-        )
+        how = f" --revision {settings.revision}" if settings.revision else ""
         return warned(
-            f"{settings.path}{at} is not here yet; it is fetched when it is first needed",
+            f"{settings.path} is not here yet; it is fetched when it is first needed",
             f"`hf download {settings.path}{how}` fetches it now",
         )
     if not (found / "config.json").exists():
@@ -50,10 +47,10 @@ def model(patient: Patient) -> Finding:
         return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
     if not any((found / name).exists() for name in TOKENIZERS):
         return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
-    there = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
+    says = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
     if hub.commit_of(found) and not settings.revision:
-        return warned(f"{there}, but {settings.path} is not pinned to a commit", hub.unpinned(settings.path, found))
-    return passed(there)
+        return warned(f"{says}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
+    return passed(says)
 
 
 def model_directory(path: str, home: Path, revision: str = "") -> Path | None:

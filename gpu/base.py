@@ -67,8 +67,9 @@ def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = T
     if found is not None and _is_there(found, weights=weights):
         return found
     if fetch and not hub.is_offline():
-        return hub.fetch(path, revision or hub.MAIN, weights=weights)
-    if found is not None and (found / CONFIG).exists():
+        commit = hub.commit_of(found) if found is not None else ""
+        return hub.fetch(path, revision or commit or hub.MAIN, weights=weights)
+    if found is not None:
         return found  # whoever needs what is missing says which file it is
     at = f" at revision {revision}" if revision else ""
     how = f" --revision {revision}" if revision else ""
@@ -87,7 +88,8 @@ def _unpinned(path: str, home: Path) -> Path | None:
     Where the cache has several, the main branch may have moved since this home trained: the fingerprint of its
     checkpoints and versions decides.
     """
-    found = [each for each in hub.snapshots(path) if (each / CONFIG).exists()]
+    cached = hub.snapshots(path)
+    found = [each for each in cached if (each / CONFIG).exists()] or cached
     trained_on = _fingerprints(home) if len(found) > 1 else frozenset()
     if trained_on:
         for each in found:
@@ -109,7 +111,7 @@ def _fingerprints(home: Path) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-class _Lineage(msgspec.Struct):
+class _Lineage(msgspec.Struct, frozen=True):
     base_sha256: str = ""
 
 

@@ -152,13 +152,9 @@ def commit_of(directory: Path) -> str:
     return directory.name if directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name) else ""
 
 
-def unpinned(model: str, directory: Path | None) -> str:
-    """What to say of a hub id without a revision that is used from `directory`, with the command that pins it."""
-    commit = commit_of(directory) if directory is not None else ""
-    return (
-        f"[model] revision is not set, so {model} is used as the cache has it. To pin it: "
-        f"keepstep config set model.revision {commit or 'COMMIT'}"
-    )
+def how_to_pin(directory: Path | None) -> str:
+    """The command that pins a hub id which is used from `directory`; None: it is not in the cache yet."""
+    return f"keepstep config set model.revision {directory.name if directory is not None else 'COMMIT'}"
 
 
 def refuse_revision_of_directory(revision: str, directory: Path) -> None:

@@ -26,7 +26,7 @@ from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, name
 from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
 from gpu.model_config import edited
 from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file, tokenizer_files
-from gpu.sealed import LEARNED, Sealed, read_sealed, trained_beside, version_directory
+from gpu.sealed import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
 from gpu.tokenizer import kept_sha256
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
@@ -50,8 +50,6 @@ class Sources:
     """Directories of checkpoints, or of what a version keeps of them; the oldest first."""
     small: Path
     """Where tokenizer and chat template are."""
-    tokenizer: tuple[str, ...]
-    """The names of their files."""
     manifest: Manifest
     """Of the newest."""
     reference: Reference
@@ -97,7 +95,6 @@ def of_checkpoint(home: Path, checkpoint: Path, base: VersionId | None) -> Sourc
         parent=parent,
         learned=(*(earlier[-1:] if full else earlier), checkpoint),
         small=checkpoint,
-        tokenizer=tuple(sorted(manifest.files.keys() - NOT_OF_A_MODEL - NOT_OF_A_TOKENIZER)),
         manifest=manifest,
         reference=Reference(checkpoint) if full else Reference(beside, checkpoint),
     )
@@ -113,16 +110,8 @@ def of_version(home: Path, version: VersionId) -> Sources:
         parent=None,
         learned=tuple(directory / LEARNED / name for name in sealed.learned),
         small=directory,
-        tokenizer=tuple(sorted(filter(_is_of_tokenizer, sealed.files))),
         manifest=sealed.checkpoint,
         reference=Reference(directory),
-    )
-
-
-def _is_of_tokenizer(name: str) -> bool:
-    """Whether a file of a version belongs to its tokenizer."""
-    return not (name in NOT_OF_A_MODEL or name in NOT_OF_A_TOKENIZER or name.startswith(f"{LEARNED}/")) and (
-        Path(name).suffix not in {".safetensors", ".py"}
     )
 
 
@@ -254,10 +243,19 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
 
     Checkpoints of earlier keepsteps keep the tokenizer as transformers 5 writes it, which nothing else loads.
     """
-    kept = {name: (sources.small / name).read_bytes() for name in sources.tokenizer}
+    small = sources.small
+    names = read_sealed(small).files if (small / SEAL).exists() else sources.manifest.files
+    kept = {name: (small / name).read_bytes() for name in sorted(filter(_is_of_tokenizer, names))}
     own = tokenizer_files(sources.origin, kept)
     if own == kept:
         return own
     settings, trained_with = sources.manifest.lineage.settings.model, sources.manifest.lineage.tokenizer_sha256
     found = kept_sha256(sources.origin, trust_remote_code=settings.trust_remote_code)
-    return own if found is not None and found in {trained_with, kept_sha256(sources.small)} else kept
+    return own if found is not None and found in {trained_with, kept_sha256(small)} else kept
+
+
+def _is_of_tokenizer(name: str) -> bool:
+    """Whether a file of a checkpoint or a version belongs to its tokenizer."""
+    return not (name in NOT_OF_A_MODEL or name in NOT_OF_A_TOKENIZER or name.startswith(f"{LEARNED}/")) and (
+        Path(name).suffix not in {".safetensors", ".py"}
+    )
