@@ -192,6 +192,11 @@ def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSe
 
 def _check_revision(path: Path, model: ModelSettings) -> None:
     named = Path(model.path).expanduser()
+    if "@" in model.path and not (path.parent / named).exists():
+        raise UserError(
+            f"{path}: model.path = {_toml(model.path)} names a revision, which has a key of its own",
+            "write the commit as model.revision; `keepstep init --model NAME@REVISION` looks it up",
+        )
     if model.revision and (model.path.startswith(("/", ".", "~")) or (path.parent / named).exists()):
         raise UserError(
             f"{path}: model.revision is set, and model.path = {_toml(model.path)} is a directory, which has none",

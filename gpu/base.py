@@ -86,16 +86,31 @@ def _unpinned(path: str, home: Path) -> Path | None:
     """The cached snapshot that a hub id without a revision means in this home; None if there is none.
 
     Where the cache has several, the main branch may have moved since this home trained: the fingerprint of its
-    checkpoints and versions decides.
+    checkpoints and versions decides. It is only looked up here; what is loaded is hashed in full before it is trained.
     """
     cached = hub.snapshots(path)
     found = [each for each in cached if (each / CONFIG).exists()] or cached
     trained_on = _fingerprints(home) if len(found) > 1 else frozenset()
     if trained_on:
         for each in found:
-            if _is_there(each, weights=True) and base_sha256(each) in trained_on:
+            if _is_there(each, weights=True) and _named_sha256(each) in trained_on:
                 return each
     return found[0] if found else None
+
+
+def _named_sha256(snapshot: Path) -> str:
+    """The fingerprint of a snapshot by the names of its blobs: that of a large file is its SHA-256."""
+    blobs = {name: (snapshot / name).resolve() for name in base_files(snapshot)}
+    return combined(
+        {
+            name: blob.name if hub.SHA256.fullmatch(blob.name) else _file_sha256(blob, _unseen)
+            for name, blob in blobs.items()
+        }
+    )
+
+
+def _unseen(_: bytes) -> None:
+    """Nobody waits for the bytes of a small file."""
 
 
 def _fingerprints(home: Path) -> frozenset[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from gpu.errors import ModelUnusable
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 MAIN = "main"
 ASK_S = 10.0
 """How long `init` waits for the hub: a person waits, and without an answer the cache is asked."""
@@ -52,7 +53,8 @@ def is_offline(environment: Mapping[str, str] = os.environ) -> bool:
 def resolve(model: str, revision: str = "") -> str:
     """The commit (40 hexadecimal digits) that `revision` of a hub id means now; "": its main branch.
 
-    The hub is asked first, the cache if the hub does not answer. Raises NoCommit.
+    The hub is asked first. If it does not answer, or does not show the model without a token, the cache decides. Raises
+    NoCommit.
     """
     revision = revision or MAIN
     if not _ID.fullmatch(model):
@@ -61,19 +63,17 @@ def resolve(model: str, revision: str = "") -> str:
         raise NoCommit(f"{revision!r} is not a revision: one is a commit, a branch or a tag", is_wrong=True)
     if COMMIT.fullmatch(revision) and snapshot(model, revision) is not None:
         return revision
-    reason = "HF_HUB_OFFLINE is set" if is_offline() else ""
-    if not reason:
+    refused = NoCommit("HF_HUB_OFFLINE is set", is_wrong=False)
+    if not is_offline():
         try:
             return _asked(model, revision)
         except NoCommit as error:
-            if error.is_wrong:
-                raise
-            reason = error.reason
-    if COMMIT.fullmatch(revision):
-        return revision
+            refused = error
     found = cached_commit(model, revision)
+    if found is None and COMMIT.fullmatch(revision) and not refused.is_wrong:
+        return revision
     if found is None:
-        raise NoCommit(f"{reason}, and the cache has no {revision} of {model}", is_wrong=False)
+        raise NoCommit(f"{refused.reason}, and the cache has no {revision} of {model}", is_wrong=refused.is_wrong)
     return found
 
 

@@ -140,6 +140,7 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
     for old, new, says in [
         (FIRST, "main", "40 hexadecimal digits"),
         (f'path = "{MODEL}"', f'path = "{tmp_path}/source"', "is a directory, which has none"),
+        (f'path = "{MODEL}"', f'path = "{MODEL}@main"', "names a revision, which has a key of its own"),
     ]:
         home.config.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(UserError) as refused:

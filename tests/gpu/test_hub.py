@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -142,3 +143,52 @@ def test_only_what_is_loaded_is_fetched(
     assert library.got == {*SMALL, *(name for name in weights if name.endswith(".json"))}
     hub.fetch(MODEL, FIRST, weights=True)
     assert library.got == {*SMALL, *weights}
+
+
+class Answer(NamedTuple):
+    sha: str | None
+
+
+def not_found(kind: str) -> Exception:
+    from huggingface_hub import errors
+
+    error: Exception = getattr(errors, kind).__new__(getattr(errors, kind))
+    Exception.__init__(error, f"404: {kind}")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("said", "cached", "revision", "means"),
+    [
+        (Answer(SECOND), True, "", SECOND),
+        (Answer(None), True, "", FIRST),
+        (ConnectionError("no route"), True, "", FIRST),
+        (ConnectionError("no route"), False, SECOND, SECOND),
+        (ConnectionError("no route"), False, "", "no route"),
+        ("RevisionNotFoundError", True, "next", "404"),
+        ("RevisionNotFoundError", False, SECOND, "404"),
+        ("RepositoryNotFoundError", False, "", "404"),
+        ("RepositoryNotFoundError", True, "", FIRST),
+    ],
+)
+def test_the_hub_is_asked_first(
+    cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch, said: object, cached: bool, revision: str, means: str
+) -> None:
+    """The cache decides where the hub says nothing; a commit that the hub does not know is refused."""
+
+    def model_info(_: object, model: str, *, revision: str, timeout: float) -> Answer:
+        assert (model, timeout) == (MODEL, hub.ASK_S)
+        if isinstance(said, Answer):
+            return said
+        raise not_found(said) if isinstance(said, str) else said  # type: ignore[misc]
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    if cached:
+        put_in_cache(cache, MODEL, FIRST, source)
+    if hub.COMMIT.fullmatch(means):
+        assert hub.resolve(MODEL, revision) == means
+        return
+    with pytest.raises(hub.NoCommit, match=means) as found:
+        hub.resolve(MODEL, revision)
+    assert found.value.is_wrong == (means == "404")
