@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.config import load_config
+from cli.data import settings_for
 from cli.errors import UserError
 from cli.home import Home
 from cli.init import create_home
@@ -146,3 +147,21 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
         with pytest.raises(UserError) as refused:
             load_config(home.config)
         assert says in f"{refused.value.reason} {refused.value.advice}"
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "revision"),
+    [
+        ("{tmp}/source", "{tmp}/source", ""),
+        (f"{MODEL}@main", MODEL, FIRST),
+        ("other/name", "other/name", ""),
+        ("home/name", "home/name", SECOND),
+    ],
+)
+def test_data_is_checked_with_the_model_that_is_named(
+    cache: Path, tmp_path: Path, model: str, path: str, revision: str
+) -> None:
+    """The home's revision is that of its own model and of no other."""
+    home = create_home(tmp_path / "home", model="home/name", revision=SECOND)
+    _, settings = settings_for(model.format(tmp=tmp_path), home.root)
+    assert (settings.model.path, settings.model.revision) == (path.format(tmp=tmp_path), revision)
