@@ -26,6 +26,7 @@ BY_SIZE = "by names and sizes"
 def model(patient: Patient) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
     from gpu import hub
+    from gpu.base import is_hub_id
 
     settings = patient.config.job.model
     found = model_directory(settings.path, patient.home.root, settings.revision)
@@ -48,7 +49,7 @@ def model(patient: Patient) -> Finding:
     if not any((found / name).exists() for name in TOKENIZERS):
         return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
     says = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
-    if hub.commit_of(found) and not settings.revision:
+    if is_hub_id(settings.path, patient.home.root) and not settings.revision:
         return warned(f"{says}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
     return passed(says)
 

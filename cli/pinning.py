@@ -56,18 +56,16 @@ def unpinned_note(home: Home) -> str:
     """What to say of a home whose hub id has no commit, with the command that pins it; "": nothing."""
     from cli.config import load_config
     from gpu import hub
-    from gpu.base import base_directory
+    from gpu.base import base_directory, is_hub_id
     from gpu.errors import ModelUnusable
 
     try:
         model = load_config(home.config, storage=home.storage).job.model
-        if model.revision:
+        if model.revision or not is_hub_id(model.path, home.root):
             return ""
         found = base_directory(model.path, home.root, fetch=False)
     except (UserError, ModelUnusable, OSError):
         return ""  # whoever needs the config or the model says what is wrong with it
-    if not hub.commit_of(found):
-        return ""
     return (
         f"[model] revision is not set: {model.path} is used as the cache has it, at commit {found.name}. "
         f"To pin it: {hub.how_to_pin(found)}"

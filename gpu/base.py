@@ -52,6 +52,11 @@ def model_location(path: str, home: Path) -> str:
     return path
 
 
+def is_hub_id(path: str, home: Path) -> bool:
+    """True if the model named `path` in the settings is one of the hub, not a directory. Raises ModelUnusable."""
+    return not Path(model_location(path, home)).is_absolute()
+
+
 def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = True, weights: bool = True) -> Path:
     """The directory with the files of the model named `path`; for a hub id, a snapshot in its cache.
 
@@ -59,10 +64,10 @@ def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = T
     trained on, else that of the main branch. The hub is asked only for what the cache lacks, and only if `fetch`;
     `weights`: they are needed too. Raises ModelUnusable, OSError, ValueError, RuntimeError.
     """
-    location = model_location(path, home)
-    if location != path or Path(location).is_absolute():
-        hub.refuse_revision_of_directory(revision, Path(location))
-        return Path(location)
+    if not is_hub_id(path, home):
+        directory = Path(model_location(path, home))
+        hub.refuse_revision_of_directory(revision, directory)
+        return directory
     found = hub.snapshot(path, revision) if revision else _unpinned(path, home)
     if found is not None and _is_there(found, weights=weights):
         return found
@@ -143,7 +148,7 @@ def pinned(model: ModelSettings, home: Path) -> ModelSettings:
     For processes that load the same model: each finds the same files without a search of its own. Raises as
     `base_directory`.
     """
-    if model.revision or model_location(model.path, home) != model.path:
+    if model.revision or not is_hub_id(model.path, home):
         return model
     return replace(model, revision=hub.commit_of(base_directory(model.path, home, weights=False)))
 

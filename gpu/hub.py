@@ -148,7 +148,7 @@ def fetch(model: str, revision: str, *, weights: bool) -> Path:
 
 
 def commit_of(directory: Path) -> str:
-    """The commit whose snapshot a directory is; "" if it is none."""
+    """The commit whose snapshot in the cache a directory is; "" if it is none."""
     return directory.name if directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name) else ""
 
 

@@ -98,7 +98,8 @@ def build(
         raise ModelUnusable(f"the weights of the model {model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
-        trained = _with_lora(base, settings.method, settings.training.seed, location, commit_of(directory))
+        commit = "" if location == str(directory) else commit_of(directory)  # else it is a hub id
+        trained = _with_lora(base, settings.method, settings.training.seed, location, commit)
         _refuse_what_cannot_be_merged(trained, directory)
     else:
         trained = _whole(base, directory)

@@ -95,6 +95,14 @@ def test_a_home_without_a_commit_keeps_working_and_can_be_pinned(cache: Path, tm
     assert len(list(home.checkpoints.iterdir())) == 3
 
 
+def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: Path) -> None:
+    """There is nothing to pin."""
+    snapshot = cache / "models--org--name" / "snapshots" / FIRST
+    named = pinned_model(str(snapshot))
+    assert named == (str(snapshot), "", "")
+    assert unpinned_note(create_home(tmp_path / "home", model=named.path)) == ""
+
+
 @pytest.mark.parametrize(
     ("named", "path", "revision"),
     [
