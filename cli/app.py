@@ -31,16 +31,21 @@ app = typer.Typer(
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
-    model: Annotated[str, typer.Option("--model", help="A directory or a hub id.")] = "",
+    model: Annotated[str, typer.Option("--model", help="A directory, or a hub id: NAME or NAME@REVISION.")] = "",
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal."""
-    from cli.init import create_home, model_warning
+    from cli.init import create_home, model_warning, refuse_home
+    from cli.pinning import pinned_model
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
-    home = create_home(directory, model=model, method=method)
+    refuse_home(directory)
+    named = pinned_model(model)
+    home = create_home(directory, model=named.path, revision=named.revision, method=method)
     typer.echo(f"made {home.root}")
+    if named.note:
+        typer.echo(f"  model     {named.note}")
     typer.echo(f"  settings  {home.config}")
     typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
     for line in model_warning(home):
@@ -58,10 +63,13 @@ def run(
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
     from cli.home import find_home
     from cli.keepalive import run_daemon
+    from cli.pinning import unpinned_note
     from cli.supervise import supervise
 
-    how = supervise if supervised else run_daemon
-    raise typer.Exit(how(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)))
+    how, found = supervise if supervised else run_daemon, find_home(home)
+    if note := unpinned_note(found):
+        typer.echo(note)
+    raise typer.Exit(how(found, until_idle=until_idle, write=lambda line: typer.echo(line)))
 
 
 @app.command()

@@ -75,7 +75,8 @@ def memory(patient: Patient) -> Finding:
 def _weights_bytes(patient: Patient) -> int | None:
     """None: not known, and the check of the model says why."""
     try:
-        found = model_directory(patient.config.job.model.path, patient.home.root)
+        model = patient.config.job.model
+        found = model_directory(model.path, patient.home.root, model.revision)
         return weights_bytes(found) if found is not None else None
     except (OSError, ValueError, UserError):
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,15 +25,19 @@ BY_SIZE = "by names and sizes"
 
 def model(patient: Patient) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
+    from gpu import hub
+    from gpu.base import is_hub_id
+
     settings = patient.config.job.model
-    found = model_directory(settings.path, patient.home.root)
+    found = model_directory(settings.path, patient.home.root, settings.revision)
     if found is None and settings.path.startswith(("/", ".", "~")):
         there = patient.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
     if found is None:
+        how = f" --revision {settings.revision}" if settings.revision else ""
         return warned(
             f"{settings.path} is not here yet; it is fetched when it is first needed",
-            f"`hf download {settings.path}` fetches it now",
+            f"`hf download {settings.path}{how}` fetches it now",
         )
     if not (found / "config.json").exists():
         return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
@@ -45,9 +48,13 @@ def model(patient: Patient) -> Finding:
         return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
     if not any((found / name).exists() for name in TOKENIZERS):
         return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
-    return beyond_limits(found, patient.config.job.data.max_length) or passed(
-        f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
-    )
+    limited = beyond_limits(found, patient.config.job.data.max_length)
+    if limited is not None:
+        return limited
+    says = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
+    if is_hub_id(settings.path, patient.home.root) and not settings.revision:
+        return warned(f"{says}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
+    return passed(says)
 
 
 def beyond_limits(directory: Path, max_length: int) -> Finding | None:
@@ -74,20 +81,15 @@ def beyond_limits(directory: Path, max_length: int) -> Finding | None:
     return None
 
 
-def model_directory(path: str, home: Path) -> Path | None:
+def model_directory(path: str, home: Path, revision: str = "") -> Path | None:
     """Where the model of the settings lies; None if it is not on this machine."""
-    directory = home / Path(path).expanduser()
-    if directory.is_dir():
-        return directory.resolve()
-    # https://huggingface.co/docs/huggingface_hub/guides/manage-cache
-    hub = os.environ.get("HF_HUB_CACHE") or f"{os.environ.get('HF_HOME') or '~/.cache/huggingface'}/hub"
-    cached = Path(hub).expanduser() / f"models--{path.replace('/', '--')}"
+    from gpu.base import base_directory
+    from gpu.errors import ModelUnusable
+
     try:
-        revision = (cached / "refs" / "main").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    directory = cached / "snapshots" / revision
-    return directory if directory.is_dir() else None
+        return base_directory(path, home, revision=revision, fetch=False)
+    except ModelUnusable:
+        return None  # keepstep.toml was checked already: a directory with a revision does not come here
 
 
 def weights_bytes(directory: Path) -> int:

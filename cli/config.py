@@ -168,6 +168,7 @@ def _hints(kind: type[Section]) -> dict[str, Any]:
 
 def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSettings) -> None:
     """What no single value shows."""
+    _check_revision(path, job.model)
     if consolidation.schedule:
         zone_of(consolidation)
     if (job.data.prompt is None) != (job.data.completion is None):
@@ -186,6 +187,20 @@ def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSe
         raise UserError(
             f"{path}: checkpoints.every_steps and checkpoints.every_seconds are both 0",
             "a crash would cost the whole job; set at least one of them",
+        )
+
+
+def _check_revision(path: Path, model: ModelSettings) -> None:
+    named = Path(model.path).expanduser()
+    if "@" in model.path and not (path.parent / named).exists():
+        raise UserError(
+            f"{path}: model.path = {_toml(model.path)} names a revision, which has a key of its own",
+            "write the commit as model.revision; `keepstep init --model NAME@REVISION` looks it up",
+        )
+    if model.revision and (model.path.startswith(("/", ".", "~")) or (path.parent / named).exists()):
+        raise UserError(
+            f"{path}: model.revision is set, and model.path = {_toml(model.path)} is a directory, which has none",
+            "remove model.revision, or name a hub id in model.path",
         )
 
 
@@ -281,7 +296,16 @@ def _bound(meta: Meta) -> str:
     parts = [f"{word} {getattr(meta, name)}" for name, word in words.items() if getattr(meta, name) is not None]
     if meta.min_length:
         parts.append("that is not empty")
+    if meta.pattern:
+        parts.append(_PATTERNS[meta.pattern])
     return " and ".join(parts)
+
+
+_PATTERNS = {
+    "^(([01][0-9]|2[0-3]):[0-5][0-9])?$": 'with a time such as "03:00", or nothing',
+    "^([0-9a-f]{40})?$": "with a commit: its 40 hexadecimal digits (`keepstep init --model NAME@BRANCH` looks it up)",
+}
+"""What the regular expressions of `events.settings` allow."""
 
 
 def _listed(names: Any) -> str:

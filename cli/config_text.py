@@ -10,6 +10,7 @@ from cli.config import OTHERS, Config
 
 _COMMENTS: dict[str, str] = {
     "model.path": "a directory (relative paths start here) or a hub id; what training starts from",
+    "model.revision": "the commit of that hub id: whatever its owner changes later, training starts from this one",
     "model.dtype": 'how frozen weights are held: "float32" or "bfloat16". What is trained is float32 in every case',
     "model.trust_remote_code": "whether code that comes with a model may run; leave it off",
     "method.kind": '"lora": small trained matrices beside frozen weights; "qlora": beside 4 bits; "full": all learns',
@@ -117,7 +118,7 @@ def config_text(config: Config) -> str:
     for name, values in sections.items():
         table = tomlkit.table()
         for key, value in values.items():
-            if value is None or value == {}:
+            if value is None or value == {} or (key == "revision" and not value):  # a directory has none
                 continue
             item = tomlkit.item(value)
             if comment := _COMMENTS.get(f"{name}.{key}"):

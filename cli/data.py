@@ -14,7 +14,7 @@ from cli.journal import HomeOption, JsonOption
 from cli.terminal import Row
 
 if TYPE_CHECKING:
-    from events.settings import JobSettings
+    from events.settings import JobSettings, ModelSettings
     from gpu.data.report import Bucket, Finding, Report
 
 app = typer.Typer(name="data", no_args_is_help=True)
@@ -89,7 +89,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     for path in files:
         if not path.is_file():
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
-    home, settings = _by(model, home_option)
+    home, settings = settings_for(model, home_option)
     validation = validation_file(home, settings)
     order = Check(
         home=str(home.root),
@@ -109,7 +109,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     return all(report.verdict == "good" for report in answer.reports)
 
 
-def _by(model: str | None, home_option: Path | None) -> tuple[Home, JobSettings]:
+def settings_for(model: str | None, home_option: Path | None) -> tuple[Home, JobSettings]:
     """The home whose settings hold; outside of one those that a new one would have, for the model that is named."""
     from msgspec.structs import replace
 
@@ -121,15 +121,25 @@ def _by(model: str | None, home_option: Path | None) -> tuple[Home, JobSettings]
     except UserError:
         if model is None or home_option is not None:
             raise
-        return Home(Path.cwd()), JobSettings(model=ModelSettings(path=_location(model)))
+        return Home(Path.cwd()), JobSettings(model=_named(ModelSettings(path=model), model))
     settings = load_config(home.config).job
     if model is not None:
-        settings = replace(settings, model=replace(settings.model, path=_location(model)))
+        settings = replace(settings, model=_named(settings.model, model))
     return home, settings
 
 
-def _location(model: str) -> str:
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+def _named(settings: ModelSettings, model: str) -> ModelSettings:
+    """`settings` for the model that was named: a directory, a hub id, or NAME@REVISION. Raises UserError."""
+    from msgspec.structs import replace
+
+    from cli.pinning import pinned_model
+
+    if Path(model).is_dir():
+        return replace(settings, path=str(Path(model).absolute()), revision="")
+    if "@" not in model:
+        return settings if model == settings.path else replace(settings, path=model, revision="")
+    named = pinned_model(model)
+    return replace(settings, path=named.path, revision=named.revision)
 
 
 # -- how a report looks ---------------------------------------------------------------------------------------------

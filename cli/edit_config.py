@@ -107,8 +107,9 @@ def locked_keys(state: State, config: Config) -> set[str]:
     learned = locked_by(state)
     if learned is None:
         return set()
-    kept = {"model.path", "model.dtype", "method.kind"}  # behind a version too
-    return {key for key in values(config) if is_lockable(key) and (is_learning(state) or key in kept)}
+    kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # behind a version too
+    free = set() if learned.model.revision else {"model.revision"}  # what has none can be pinned at any time
+    return {key for key in values(config) if is_lockable(key) and (is_learning(state) or key in kept)} - free
 
 
 def shown(value: Any) -> str:

@@ -17,20 +17,20 @@ from events.settings import JobSettings, ModelSettings, TrainingSettings
 from journal import durable
 
 
-def create_home(directory: Path, *, model: str, method: str = "lora", config: Config | None = None) -> Home:
+def create_home(
+    directory: Path, *, model: str, revision: str = "", method: str = "lora", config: Config | None = None
+) -> Home:
     """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
 
     Raises UserError if there is one already, OSError.
     """
-    home = Home(directory.expanduser().absolute())
-    if home.config.exists():
-        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+    home = refuse_home(directory)
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
     if config is None:
         config = Config(
             job=JobSettings(
-                model=ModelSettings(path=_from_anywhere(model)),
+                model=ModelSettings(path=from_anywhere(model), revision=revision),
                 method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
                 training=_training(method),
             )
@@ -42,9 +42,17 @@ def create_home(directory: Path, *, model: str, method: str = "lora", config: Co
 def model_warning(home: Home) -> list[str]:
     """What `keepstep doctor` would say of the model of a new home, in lines; none if it passes, or is not here yet."""
     job = load_config(home.config).job
-    directory = model_directory(job.model.path, home.root)
+    directory = model_directory(job.model.path, home.root, job.model.revision)
     finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
     return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.mend}"]
+
+
+def refuse_home(directory: Path) -> Home:
+    """The home that `directory` can become. Raises UserError if it is one already."""
+    home = Home(directory.expanduser().absolute())
+    if home.config.exists():
+        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+    return home
 
 
 def lay_out(home: Home, config: bytes) -> None:
@@ -59,7 +67,7 @@ def lay_out(home: Home, config: bytes) -> None:
     durable.write_atomically(home.config, config, sync=True, storage=home.storage)
 
 
-def _from_anywhere(model: str) -> str:
+def from_anywhere(model: str) -> str:
     """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
     path = Path(model).expanduser()
     if path.is_dir():

@@ -266,7 +266,8 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
         if last.base is not None:
             base = sealed.trained_beside(home.root, last.base)
         else:
-            base = base_directory(last.settings.model.path, home.root, fetch=False)
+            model = last.settings.model
+            base = base_directory(model.path, home.root, revision=model.revision, fetch=False)
     except (ModelUnusable, OSError, ValueError) as error:
         yield Check(what, str(error))
         return

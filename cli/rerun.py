@@ -155,7 +155,7 @@ def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
 
 def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
     """A checkpoint that is there already, every byte checked. Raises UserError."""
-    from gpu.manifest import problem_of
+    from gpu.manifest import names_below, problem_of
     from journal import durable
 
     source, target = home.checkpoints / checkpoint.id, scratch / checkpoint.id
@@ -163,8 +163,9 @@ def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
     if problem is not None:
         raise UserError(f"{checkpoint.id}: {problem}", "a daemon that starts sets it aside; then try again")
     target.mkdir()
-    for path in sorted(source.iterdir()):
-        durable.copy_durably(path, target / path.name)
+    for name in names_below(source):
+        durable.make_directory((target / name).parent)
+        durable.copy_durably(source / name, target / name)
     return target
 
 

@@ -62,5 +62,9 @@ def check(home: HomeOption = None) -> None:
     """Whether keepstep.toml can be used, and fits what has been learned; exit code 1 if not."""
     from cli.edit_config import check as check_config
     from cli.home import find_home
+    from cli.pinning import unpinned_note
 
-    typer.echo(check_config(find_home(home)))
+    found = find_home(home)
+    typer.echo(check_config(found))
+    if note := unpinned_note(found):
+        typer.echo(note)

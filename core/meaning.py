@@ -33,7 +33,8 @@ def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool 
 
     `learning`: something is learned that no version holds yet. When nothing is, a method of the same kind may take
     another shape, and examples another length: it begins anew beside a version. Code that comes with a model
-    (`trust_remote_code`) does not change what weights mean.
+    (`trust_remote_code`) does not change what weights mean. Nor does pinning a hub id that had no revision: the worker
+    compares the bytes of the base with those that were trained on.
     """
     if learned is None:
         return []
@@ -44,7 +45,7 @@ def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool 
         Difference(key, then, now)
         for section, ours, theirs in pairs
         for key, then, now in _fields(section, ours, theirs)
-        if then != now and key != "model.trust_remote_code"
+        if then != now and key != "model.trust_remote_code" and not (key == "model.revision" and not then)
     ]
     if learning and learned.max_length and learned.max_length != wanted.data.max_length:
         found.append(Difference("data.max_length", learned.max_length, wanted.data.max_length))

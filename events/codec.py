@@ -51,6 +51,11 @@ def _attempt_started_v4(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "settings": {**fields["settings"], "evaluation": {"rows": 0}}}
 
 
+def _attempt_started_v5(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 knew no [model] `revision`: a hub id meant what the cache had, as it does by default."""
+    return fields
+
+
 def _file_enqueued_v1(fields: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew of no second pass over the same bytes."""
     return {**fields, "again": False}
@@ -67,6 +72,7 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 2): _attempt_started_v2,
     ("attempt_started", 3): _attempt_started_v3,
     ("attempt_started", 4): _attempt_started_v4,
+    ("attempt_started", 5): _attempt_started_v5,
     ("file_enqueued", 1): _file_enqueued_v1,
     ("job_prepared", 1): _job_prepared_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,

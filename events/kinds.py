@@ -97,7 +97,7 @@ class FileDuplicate(Event, frozen=True, kw_only=True, tag="file_duplicate"):
 class AttemptStarted(Event, frozen=True, kw_only=True, tag="attempt_started"):
     """A worker was given a job. Attempts are numbered over the whole life of the home."""
 
-    v: Literal[5] = 5
+    v: Literal[6] = 6
     job: JobId
     attempt: int
     settings: JobSettings

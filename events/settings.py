@@ -26,6 +26,8 @@ class ModelSettings(Section, frozen=True, kw_only=True):
 
     path: Annotated[str, Meta(min_length=1)]
     """A directory (relative paths start at the home) or a hub id."""
+    revision: Annotated[str, Meta(pattern="^([0-9a-f]{40})?$")] = ""
+    """The commit of a hub id, 40 hexadecimal digits; "": whatever commit the hub's cache has. A directory has none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """How frozen weights are held in memory. What is trained is float32 in every case."""
     trust_remote_code: bool = False

@@ -17,7 +17,7 @@ from msgspec import Struct
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.commit import Committed, publish
 from gpu.errors import CheckpointBroken, SealBroken
-from gpu.manifest import MANIFEST, FileEntry, describe, read_seal
+from gpu.manifest import MANIFEST, FileEntry, describe, names_below, read_seal
 from gpu.manifest import problem_of as problem_of_checkpoint
 from journal.durable import copy_durably, fsync_file, opened
 from journal.storage import REAL, Storage
@@ -54,7 +54,7 @@ def back_up(
     problem = problem_of_checkpoint(checkpoint, seal.checkpoint_sha256, every_byte=False, storage=storage)
     if problem is not None:
         raise CheckpointBroken(seal.checkpoint, problem)
-    names = sorted(storage.names(checkpoint))
+    names = names_below(checkpoint, storage=storage)
 
     def copied(name: str) -> Callable[[Path], None]:
         return lambda path: copy_durably(checkpoint / name, path, storage=storage)
@@ -106,7 +106,7 @@ def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, stora
         manifest = read_seal(source, MANIFEST, manifest_sha256, storage=storage)
     except SealBroken as error:
         raise CheckpointBroken(checkpoint.name, error.problem) from error
-    names = [name for name in sorted(storage.names(source)) if name != MANIFEST]
+    names = [name for name in names_below(source, storage=storage) if name != MANIFEST]
 
     def copied(name: str) -> Callable[[Path], None]:
         return lambda path: copy_durably(source / name, path, storage=storage)

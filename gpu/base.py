@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from events.settings import ModelSettings
+from gpu import hub
 from gpu.errors import ModelUnusable
-from gpu.manifest import describe
+from gpu.manifest import MANIFEST, describe
+from gpu.model_files import CONFIG, tokenizer_names
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
 
 _known: dict[tuple[Path, int, int], str] = {}
 """SHA-256 of each file by (path, size, time of its last change): a warm worker reads a base once."""
@@ -35,7 +38,10 @@ def combined(files: Mapping[str, str]) -> str:
 
 
 def model_location(path: str, home: Path) -> str:
-    """Where the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id."""
+    """What the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id.
+
+    Raises ModelUnusable.
+    """
     directory = home / Path(path).expanduser()
     if directory.exists():
         return str(directory.resolve())
@@ -46,14 +52,105 @@ def model_location(path: str, home: Path) -> str:
     return path
 
 
-def base_directory(path: str, home: Path, *, fetch: bool = True) -> Path:
-    """The directory with the files of the model named `path`; for a hub id that of its cache, filled only if `fetch`.
+def is_hub_id(path: str, home: Path) -> bool:
+    """True if the model named `path` in the settings is one of the hub, not a directory. Raises ModelUnusable."""
+    return not Path(model_location(path, home)).is_absolute()
 
-    Raises ModelUnusable, OSError.
+
+def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = True, weights: bool = True) -> Path:
+    """The directory with the files of the model named `path`; for a hub id, a snapshot in its cache.
+
+    `revision` names the commit of a hub id. Without one, what the cache has is used: the snapshot that this home
+    trained on, else that of the main branch. The hub is asked only for what the cache lacks, and only if `fetch`;
+    `weights`: they are needed too. Raises ModelUnusable, OSError, ValueError, RuntimeError.
     """
-    from transformers.utils import cached_file  # most commands never ask
+    if not is_hub_id(path, home):
+        directory = Path(model_location(path, home))
+        hub.refuse_revision_of_directory(revision, directory)
+        return directory
+    found = hub.snapshot(path, revision) if revision else _unpinned(path, home)
+    if found is not None and _is_there(found, weights=weights):
+        return found
+    if fetch and not hub.is_offline():
+        commit = hub.commit_of(found) if found is not None else ""
+        return hub.fetch(path, revision or commit or hub.MAIN, weights=weights)
+    if found is not None:
+        return found  # whoever needs what is missing says which file it is
+    at = f" at revision {revision}" if revision else ""
+    how = f" --revision {revision}" if revision else ""
+    raise ModelUnusable(f"the cache has no {path}{at}. To fetch it, connect and run: hf download {path}{how}")
 
-    return Path(cached_file(model_location(path, home), CONFIG, local_files_only=not fetch)).parent
+
+def _is_there(directory: Path, *, weights: bool) -> bool:
+    """Whether a snapshot holds what is needed. Its files are links, and one may lead nowhere."""
+    wanted = weights_files(directory) if weights else tokenizer_names(directory)[:1]
+    return bool(wanted) and all((directory / name).exists() for name in (CONFIG, *wanted))
+
+
+def _unpinned(path: str, home: Path) -> Path | None:
+    """The cached snapshot that a hub id without a revision means in this home; None if there is none.
+
+    Where the cache has several, the main branch may have moved since this home trained: the fingerprint of its
+    checkpoints and versions decides. It is only looked up here; what is loaded is hashed in full before it is trained.
+    """
+    cached = hub.snapshots(path)
+    found = [each for each in cached if (each / CONFIG).exists()] or cached
+    trained_on = _fingerprints(home) if len(found) > 1 else frozenset()
+    if trained_on:
+        for each in found:
+            if _is_there(each, weights=True) and _named_sha256(each) in trained_on:
+                return each
+    return found[0] if found else None
+
+
+def _named_sha256(snapshot: Path) -> str:
+    """The fingerprint of a snapshot by the names of its blobs: that of a large file is its SHA-256."""
+    blobs = {name: (snapshot / name).resolve() for name in base_files(snapshot)}
+    return combined(
+        {
+            name: blob.name if hub.SHA256.fullmatch(blob.name) else _file_sha256(blob, _unseen)
+            for name, blob in blobs.items()
+        }
+    )
+
+
+def _unseen(_: bytes) -> None:
+    """Nobody waits for the bytes of a small file."""
+
+
+def _fingerprints(home: Path) -> frozenset[str]:
+    """The SHA-256 of each base that something in this home was trained on."""
+    said = [*home.glob(f"checkpoints/*/{MANIFEST}"), *home.glob("versions/*/keepstep.json")]
+    found = set()
+    for path in said:
+        try:
+            seal = msgspec.json.decode(path.read_bytes(), type=_Seal)
+        except (OSError, msgspec.MsgspecError):
+            continue  # whoever loads it says what is wrong with it
+        found |= {seal.origin_sha256, seal.lineage.base_sha256}
+    return frozenset(found - {""})
+
+
+class _Lineage(msgspec.Struct, frozen=True):
+    base_sha256: str = ""
+
+
+class _Seal(msgspec.Struct):
+    """What a manifest and a version have in common here."""
+
+    origin_sha256: str = ""
+    lineage: _Lineage = _Lineage()
+
+
+def pinned(model: ModelSettings, home: Path) -> ModelSettings:
+    """The settings with the commit that a hub id without a revision means in this home; others as they are.
+
+    For processes that load the same model: each finds the same files without a search of its own. Raises as
+    `base_directory`.
+    """
+    if model.revision or not is_hub_id(model.path, home):
+        return model
+    return replace(model, revision=hub.commit_of(base_directory(model.path, home, weights=False)))
 
 
 def base_files(directory: Path) -> list[str]:

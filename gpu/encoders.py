@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from events.settings import JobSettings
+from gpu.base import pinned
 from gpu.data.cache import TokenCache
 from gpu.data.chunk import Chunk, Looked, LookThrough
 from gpu.data.prepare import Preparation
@@ -126,7 +128,8 @@ def preparation(
 
     @contextmanager
     def start(form: str | None) -> Iterator[LookThrough]:
-        order = EncoderOrder(home=str(home), settings=settings, form=form, limits=limits)
+        named = replace(settings, model=pinned(settings.model, home))
+        order = EncoderOrder(home=str(home), settings=named, form=form, limits=limits)
         with Encoders(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from msgspec import MsgspecError, Struct
 
-from gpu.base import CONFIG, weights_files
+from gpu.base import weights_files
+from gpu.model_files import CONFIG
 from gpu.tensors import Shapes, read_header
 
 TOKENIZER = "tokenizer.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from events.settings import JobSettings
 from events.values import CheckpointId, JobId
 from gpu import tensors
 from gpu.errors import CheckpointBroken, SealBroken
-from journal.durable import chunks, opened, read_file
+from journal.durable import chunks, is_directory, opened, read_file
 from journal.storage import REAL, Storage
 
 MANIFEST = "manifest.json"
@@ -181,11 +181,28 @@ def _read(directory: Path, manifest_sha256: str | None, storage: Storage) -> Man
     return manifest
 
 
+def names_below(directory: Path, known: Collection[str] = (), *, storage: Storage = REAL) -> list[str]:
+    """The files in `directory` and in its subdirectories, as `sub/name`, sorted.
+
+    A subdirectory without files is listed under its own name, so that nothing stays unseen. A link is listed and never
+    followed. `known` names are taken for files without a look at each. Raises OSError.
+    """
+    found = []
+    for name in storage.names(directory):
+        if name in known or not is_directory(directory / name, storage=storage):
+            found.append(name)
+            continue
+        inner = f"{name}/"
+        below = {each.removeprefix(inner) for each in known if each.startswith(inner)} if known else ()
+        found += [inner + each for each in names_below(directory / name, below, storage=storage)] or [name]
+    return sorted(found)
+
+
 def _check_files(directory: Path, manifest: Manifest, storage: Storage) -> None:
     """The directory holds what the manifest names, in the sizes that it says, and nothing else."""
     name = directory.name
     try:
-        there = set(storage.names(directory)) - {MANIFEST}
+        there = set(names_below(directory, {*manifest.files, MANIFEST}, storage=storage)) - {MANIFEST}
     except OSError as error:
         raise _unreadable(name, "its directory", error) from error
     for missing in sorted((manifest.files.keys() | manifest.shapes_by_file().keys()) - there):

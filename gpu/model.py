@@ -17,11 +17,14 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.values import VersionId
-from gpu.base import CONFIG, base_directory, base_sha256, model_location, weights_files
+from gpu.base import base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.exact import seed_generators
+from gpu.hub import commit_of
 from gpu.manifest import Parameters
+from gpu.model_config import edited
+from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
 from gpu.tokenizer import explained
@@ -77,27 +80,29 @@ def build(
 
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
-    location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
-    with explained(f"the model {version or settings.model.path}"):
-        directory = Path(location) if version else base_directory(settings.model.path, home)
+    model = settings.model
+    location = _of_version(home, version, watch) if version else model_location(model.path, home)
+    with explained(f"the model {version or model.path}"):
+        directory = Path(location) if version else base_directory(model.path, home, revision=model.revision)
         _refuse_quantised(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
-            location,
+            directory,
             output_loading_info=True,
             **_held_as(settings, device),
-            trust_remote_code=settings.model.trust_remote_code,
+            trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
         sha256 = base_sha256(directory, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
-        raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
+        raise ModelUnusable(f"the weights of the model {model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
-        trained = _with_lora(base, settings.method, settings.training.seed, location)
+        commit = "" if location == str(directory) else commit_of(directory)  # else it is a hub id
+        trained = _with_lora(base, settings.method, settings.training.seed, location, commit)
         _refuse_what_cannot_be_merged(trained, directory)
     else:
-        trained = _whole(base)
+        trained = _whole(base, directory)
     for name, parameter in trained.parameters.items():
         if parameter.dtype != torch.float32:
             raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
@@ -148,7 +153,7 @@ def _held_as(settings: JobSettings, device: torch.device) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}
 
 
-def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str) -> TrainedModel:
+def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, commit: str) -> TrainedModel:
     targets = method.target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -173,7 +178,7 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str) -> 
         model=model,
         device=torch.device("cpu"),
         parameters=parameters,
-        configs={"adapter_config.json": _adapter_config(model, location)},
+        configs={"adapter_config.json": _adapter_config(model, location, commit)},
         weights_file="adapter_model.safetensors",
     )
 
@@ -209,14 +214,18 @@ def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:
             )
 
 
-def _adapter_config(model: Any, location: str) -> bytes:
-    """As peft writes it, but with every set in order, so that the same settings give the same bytes."""
-    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, "base_model_name_or_path": location}
+def _adapter_config(model: Any, location: str, commit: str) -> bytes:
+    """As peft writes it, but with every set in order, so that the same settings give the same bytes.
+
+    `commit` is that of a base on the hub: whoever loads the adapter by its id gets the same base.
+    """
+    named = {"base_model_name_or_path": location, "revision": commit or None}
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, **named}
     ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return json.dumps(ordered, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _whole(base: Any) -> TrainedModel:
+def _whole(base: Any, directory: Path) -> TrainedModel:
     base.requires_grad_(True)
     # Tied weights are one parameter under several names; it is listed, trained and saved once, under the first.
     parameters = dict(base.named_parameters())
@@ -225,15 +234,21 @@ def _whole(base: Any) -> TrainedModel:
             f"{type(base).__name__} is held in memory in another layout than on disk, and full training cannot save "
             'that yet. Use [method] kind = "lora".'
         )
-    base.config.dtype = "float32"
-    base.config.architectures = [type(base).__name__]
-    configs = {"config.json": base.config.to_json_string(use_diff=True).encode()}
-    if base.can_generate():
-        configs["generation_config.json"] = base.generation_config.to_json_string(use_diff=True).encode()
     return TrainedModel(
         model=base,
         device=torch.device("cpu"),
         parameters=parameters,
-        configs=configs,
+        configs=_configs_of(base, directory),
         weights_file="model.safetensors",
     )
+
+
+def _configs_of(base: Any, directory: Path) -> dict[str, bytes]:
+    """The configs of a full checkpoint: those of the base it was loaded from, for float32 weights of this class."""
+    config = read_model_file(directory, CONFIG)
+    if json.loads(config).get("model_type") != base.config.model_type:  # a part of a larger model was loaded
+        config = base.config.to_json_string(use_diff=True).encode()
+    configs = {CONFIG: edited(config, dtype="float32", architecture=type(base).__name__)}
+    if (directory / GENERATION_CONFIG).exists():
+        configs[GENERATION_CONFIG] = read_model_file(directory, GENERATION_CONFIG)
+    return configs

@@ -6,6 +6,7 @@ for the export of one, and for that of a checkpoint.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,21 +15,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from events.settings import FullSettings
 from events.values import VersionId
 from gpu.answers import Reference
-from gpu.base import CONFIG, INDEX, base_directory, base_files, base_sha256, weights_files
+from gpu.base import INDEX, base_directory, base_files, base_sha256, weights_files
 from gpu.commit import Content
 from gpu.errors import MergeRefused
 from gpu.exchange import DTYPES, Dtype
-from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, verify
+from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below, verify
 from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
-from gpu.sealed import LEARNED, Sealed, read_sealed, trained_beside, version_directory
+from gpu.model_config import edited
+from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file, tokenizer_files
+from gpu.sealed import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
+from gpu.tokenizer import kept_sha256
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
 """What a checkpoint has beside its tokenizer."""
+
+NOT_OF_A_TOKENIZER = frozenset({CONFIG, GENERATION_CONFIG, INDEX, "README.md"})
+"""What a checkpoint or a version may have besides, and its tokenizer does not consist of."""
 
 ADAPTER_FILES = frozenset({WEIGHTS_FILES[0], "adapter_config.json"})
 
@@ -56,7 +61,7 @@ class Sources:
 
     def learned_files(self, directory: Path) -> list[str]:
         """What a version keeps of one of `learned`: enough to merge it again, and, `full`, to go on from it."""
-        names = sorted(path.name for path in directory.iterdir())
+        names = names_below(directory)
         if self.full:
             return [name for name in names if name not in {OPTIMIZER_FILE, MANIFEST, "trainer_state.json"}]
         return [name for name in names if name in ADAPTER_FILES]
@@ -111,8 +116,9 @@ def of_version(home: Path, version: VersionId) -> Sources:
 
 
 def _origin(home: Path, manifest: Manifest, sha256: str) -> Path:
-    path = manifest.lineage.settings.model.path
-    origin = base_directory(path, home)
+    model = manifest.lineage.settings.model
+    path = model.path
+    origin = base_directory(path, home, revision=model.revision)
     if sha256 and sha256 != base_sha256(origin):  # "": of before it was written down
         raise MergeRefused(
             f"the base model at {path} is not the one that {manifest.checkpoint} was trained on: put that one back "
@@ -158,7 +164,7 @@ def ordinary(
         else:
             learned = Adapters(sources.learned)
             if INDEX in base_files(sources.origin):
-                small[INDEX] = (sources.origin / INDEX).read_bytes()
+                small[INDEX] = read_model_file(sources.origin, INDEX)
         learned.refuse_misfit(files)
 
         def stored_as(name: str) -> str:
@@ -221,14 +227,35 @@ def sealed_as(sources: Sources, made: OrdinaryModel) -> Sealed:
 def _small_files(sources: Sources, most: str) -> dict[str, Content]:
     """Config, generation config and code of the origin; the tokenizer and chat template that it was trained with."""
     origin = sources.origin
-    config = msgspec.json.decode((origin / CONFIG).read_bytes())
-    if config.get("quantization_config"):
+    config = read_model_file(origin, CONFIG)
+    if json.loads(config).get("quantization_config"):
         raise MergeRefused("the base is quantised, and nothing is merged into rounded weights: use its 16-bit original")
-    config.pop("torch_dtype", None)
-    config["dtype"] = next(name for name, stored in DTYPES.items() if stored == most)
-    files: dict[str, Content] = {CONFIG: msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"}
-    names = ["generation_config.json", *(path.name for path in origin.glob("*.py"))]
-    files.update({name: (origin / name).read_bytes() for name in names if (origin / name).exists()})
-    tokenizer = sources.manifest.files.keys() - NOT_OF_A_MODEL - {CONFIG, "generation_config.json"}
-    files.update({name: (sources.small / name).read_bytes() for name in sorted(tokenizer)})
-    return files
+    files: dict[str, Content] = {
+        CONFIG: edited(config, dtype=next(name for name, stored in DTYPES.items() if stored == most))
+    }
+    names = [GENERATION_CONFIG, *(path.name for path in origin.glob("*.py"))]
+    files.update({name: read_model_file(origin, name) for name in names if (origin / name).exists()})
+    return {**files, **_tokenizer_files(sources)}
+
+
+def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
+    """The origin's own, byte for byte, if they are the tokenizer that was trained with; else what was kept of that.
+
+    Checkpoints of earlier keepsteps keep the tokenizer as transformers 5 writes it, which nothing else loads.
+    """
+    small = sources.small
+    names = read_sealed(small).files if (small / SEAL).exists() else sources.manifest.files
+    kept = {name: (small / name).read_bytes() for name in sorted(filter(_is_of_tokenizer, names))}
+    own = tokenizer_files(sources.origin, kept)
+    if own == kept:
+        return own
+    settings, trained_with = sources.manifest.lineage.settings.model, sources.manifest.lineage.tokenizer_sha256
+    found = kept_sha256(sources.origin, trust_remote_code=settings.trust_remote_code)
+    return own if found is not None and found in {trained_with, kept_sha256(small)} else kept
+
+
+def _is_of_tokenizer(name: str) -> bool:
+    """Whether a file of a checkpoint or a version belongs to its tokenizer."""
+    return not (name in NOT_OF_A_MODEL or name in NOT_OF_A_TOKENIZER or name.startswith(f"{LEARNED}/")) and (
+        Path(name).suffix not in {".safetensors", ".py"}
+    )

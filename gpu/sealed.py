@@ -136,6 +136,7 @@ def card(sealed: Sealed, stored_as: str) -> str:
     kind, shape = method.pop("kind"), ", ".join(f"{name} = {value}" for name, value in method.items())
     title = sealed.version or sealed.checkpoint.checkpoint
     said = f"\n{sealed.description}\n" if sealed.description else ""
+    at = f" at commit `{settings.model.revision}`" if settings.model.revision else ""
     return f"""---
 base_model: {msgspec.json.encode(settings.model.path).decode()}
 library_name: transformers
@@ -144,7 +145,7 @@ pipeline_tag: text-generation
 
 # {title}
 {said}
-Trained by keepstep from `{settings.model.path}` up to step {cursor.global_step}, and merged into weights that are
+Trained by keepstep from `{settings.model.path}`{at} up to step {cursor.global_step}, and merged into weights that are
 stored as {stored_as}.
 
 - method: {kind}{f" ({shape})" if shape else ""}

@@ -6,6 +6,7 @@ Of torch it needs nothing: processes that only encode load none.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from events.settings import ModelSettings
-from gpu.base import base_directory, model_location
+from gpu.base import base_directory
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.limits import ModelLimits, limits_of
+from gpu.model_files import CONFIG, read_model_file, tokenizer_files
 
 
 def keep_torch_out(settings: ModelSettings) -> None:
@@ -30,9 +32,9 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     """The tokenizer of the model. Raises ModelUnusable."""
     from transformers import AutoTokenizer  # a second or two
 
-    location = model_location(settings.path, home)
     with explained(f"the tokenizer of {settings.path}"):
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+        directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
         raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
     return tokenizer
@@ -66,9 +68,8 @@ def render_conversation(
 
 def load_limits(settings: ModelSettings, home: Path) -> ModelLimits:
     """What the model takes, by its files; of a hub's model the config is fetched. Raises ModelUnusable."""
-    location = Path(model_location(settings.path, home))
     with explained(f"the config of {settings.path}"):
-        return limits_of(location if location.is_dir() else base_directory(settings.path, home))
+        return limits_of(base_directory(settings.path, home, revision=settings.revision, weights=False))
 
 
 _LIBRARY_ERRORS = (
@@ -99,7 +100,29 @@ def explained(what: str) -> Iterator[None]:
         ) from error
 
 
-def kept_sha256(checkpoint: Path) -> str | None:
+def files_to_keep(tokenizer: Any, settings: ModelSettings, home: Path, sha256: str) -> dict[str, bytes]:
+    """The files of the model's tokenizer, by name, as they stand in its directory: a checkpoint keeps these.
+
+    `sha256` is the tokenizer's fingerprint. Where the files mean that tokenizer only together with the model's config,
+    the config is among them. Raises ModelUnusable, OSError.
+    """
+    directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
+    more = {*getattr(tokenizer, "vocab_files_names", {}).values()}
+    if settings.trust_remote_code:
+        more |= {path.name for path in directory.glob("*.py")}
+    files = tokenizer_files(directory, more)
+    with tempfile.TemporaryDirectory(prefix="keepstep-") as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).parent.mkdir(exist_ok=True)
+            (Path(scratch) / name).write_bytes(content)
+        if kept_sha256(Path(scratch)) == sha256:
+            return files
+        config = read_model_file(directory, CONFIG)
+        (Path(scratch) / CONFIG).write_bytes(config)
+        return {**files, CONFIG: config} if kept_sha256(Path(scratch)) == sha256 else files
+
+
+def kept_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | None:
     """The fingerprint of the tokenizer that lies in a checkpoint, as the library of today writes it down; None if it
     has none. Another version of it may do that in other words than the one that the manifest's fingerprint is from."""
     from transformers import AutoTokenizer
@@ -107,6 +130,6 @@ def kept_sha256(checkpoint: Path) -> str | None:
     from gpu.data.encode import tokenizer_sha256
 
     try:
-        return tokenizer_sha256(AutoTokenizer.from_pretrained(checkpoint))
+        return tokenizer_sha256(AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code))
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
         return None

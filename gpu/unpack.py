@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpu.model_config import edited
+from gpu.model_files import CONFIG
 from gpu.worker import ENVIRONMENT
 from journal.durable import fsync_tree, rename_durably
 
@@ -110,6 +112,21 @@ def _convert(source: Path, directory: Path) -> None:
     for weights in directory.glob("*.safetensors"):
         weights.chmod(0o644)  # safetensors keeps its files to their owner, unlike all others of the directory
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(directory)
+    use_old_names(directory)
+
+
+def use_old_names(directory: Path) -> None:
+    """Let transformers 4, too, load what transformers 5 saved: every version that is trained from it keeps these files.
+
+    Raises OSError, ValueError.
+    """
+    config = directory / CONFIG
+    config.write_bytes(edited(config.read_bytes(), dtype="float32"))
+    tokenizer = directory / "tokenizer_config.json"
+    said: dict[str, Any] = json.loads(tokenizer.read_bytes())
+    if said.get("tokenizer_class") == "TokenizersBackend":  # the new name of the same class
+        said["tokenizer_class"] = "PreTrainedTokenizerFast"
+    tokenizer.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _clean(directory: Path) -> None:

@@ -7,7 +7,6 @@ memory gives the same bits as going on from the checkpoint: what is in memory is
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build
 from gpu.packable import refuse_what_cannot_be_packed
 from gpu.saver import Saver
-from gpu.tokenizer import kept_sha256, load_tokenizer
+from gpu.tokenizer import files_to_keep, kept_sha256, load_tokenizer
 from gpu.train import Training
 
 
@@ -145,9 +144,7 @@ class Warm:
         if self._tokenizer is None or self._tokenizer.settings != settings:
             tokenizer = load_tokenizer(settings, self._home)
             sha256 = tokenizer_sha256(tokenizer)
-            with tempfile.TemporaryDirectory() as directory:
-                tokenizer.save_pretrained(directory)
-                files = {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.is_file()}
+            files = files_to_keep(tokenizer, settings, self._home, sha256)
             self._tokenizer = _Tokenizer(settings, tokenizer, sha256, files)
         return self._tokenizer
 

@@ -17,6 +17,7 @@ from cli.patient import Patient
 from cli.reading import read_only
 from core import commands
 from tests.cli.test_keepalive import daemon
+from tests.fakes.hub_cache import put_in_cache
 from tests.waiting import eventually
 
 Break = Callable[[Path], object]
@@ -88,6 +89,24 @@ def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest
     (cached / "refs" / "main").write_text("abc\n", encoding="ascii")
     (cached / "snapshots" / "abc").mkdir(parents=True)
     assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
+
+
+def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
+    learned: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is pinned, there is nothing to say."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    put_in_cache(tmp_path / "hub", "org/name", "1" * 40, learned.root / "model")
+    learned.config.write_text(
+        learned.config.read_text(encoding="utf-8").replace('path = "model"', 'path = "org/name"'), encoding="utf-8"
+    )
+    found = checks_model.model(Patient(learned))
+    assert (found.level, found.mend) == ("warn", f"keepstep config set model.revision {'1' * 40}")
+    learned.config.write_text(
+        learned.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
+        encoding="utf-8",
+    )
+    assert checks_model.model(Patient(learned)).level == "pass"
 
 
 def test_a_bad_checkpoint_is_told_with_what_follows(learned: Home) -> None:

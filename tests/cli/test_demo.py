@@ -296,6 +296,19 @@ def test_unpacked_model_is_never_touched_again(tmp_path: Path) -> None:
     assert list((tmp_path / "model").iterdir()) == []
 
 
+def test_unpacked_model_has_the_names_that_transformers_4_knows(tmp_path: Path) -> None:
+    """Else neither it nor any version of it could be loaded there."""
+    from gpu.unpack import use_old_names
+    from tests.fakes.tiny_model import make_tiny_model
+
+    model = make_tiny_model(tmp_path / "model", rope_theta=5e5)
+    use_old_names(model)
+    config = json.loads((model / "config.json").read_bytes())
+    assert (config["rope_theta"], config["torch_dtype"]) == (5e5, "float32")
+    tokenizer = json.loads((model / "tokenizer_config.json").read_bytes())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
 def test_killed_unpack_leaves_debris_that_the_next_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu import unpack
 

@@ -22,6 +22,7 @@ LEARNED = meaning_of(PLAIN)
         (replace(PLAIN, training=TrainingSettings(learning_rate=1e-5, schedule="linear")), [], []),
         (replace(PLAIN, model=ModelSettings(path="tiny", trust_remote_code=True)), [], []),
         (replace(PLAIN, model=ModelSettings(path="other")), ["model.path"], ["model.path"]),
+        (replace(PLAIN, model=ModelSettings(path="tiny", revision="1" * 40)), [], []),
         (replace(PLAIN, method=LoraSettings(r=4, alpha=8)), ["method.r", "method.alpha"], []),
         (replace(PLAIN, method=FullSettings()), ["method.kind"], ["method.kind"]),
         (replace(PLAIN, data=DataSettings(max_length=64)), ["data.max_length"], []),
@@ -33,6 +34,16 @@ def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], b
     found = differences(LEARNED, wanted, learning=False)
     assert [each.key for each in found] == behind_a_version
     assert differences(None, wanted) == []
+
+
+def test_a_commit_is_locked_and_having_none_is_not() -> None:
+    """A hub id can be pinned at any time: the worker compares the bytes."""
+    pinned = replace(PLAIN, model=ModelSettings(path="tiny", revision="1" * 40))
+    other = replace(PLAIN, model=ModelSettings(path="tiny", revision="2" * 40))
+    for wanted in (other, PLAIN):
+        for learning in (True, False):
+            found = differences(meaning_of(pinned), wanted, learning=learning)
+            assert [each.key for each in found] == ["model.revision"]
 
 
 def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:

@@ -42,7 +42,7 @@ LORA = JobSettings(
     model=ModelSettings(path="models/tiny"), method=LoraSettings(target_modules=("q_proj", "v_proj"), use_dora=True)
 )
 FULL = JobSettings(
-    model=ModelSettings(path="org/name", dtype="bfloat16"),
+    model=ModelSettings(path="org/name", revision="0123456789abcdef" * 2 + "01234567", dtype="bfloat16"),
     method=FullSettings(),
     data=DataSettings(format="auto", prompt="question", completion="answer", max_length=512),
     training=TrainingSettings(learning_rate=1e-5, schedule="linear", precision="bf16", optimizer="reset"),

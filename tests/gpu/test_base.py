@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gpu.base import base_files, base_sha256
+from events.settings import ModelSettings
+from gpu.base import base_directory, base_files, base_sha256, pinned
+from gpu.errors import ModelUnusable
+from tests.fakes.hub_cache import put_in_cache
 
 
 def model(directory: Path) -> Path:
@@ -66,3 +69,71 @@ def test_the_files_are_those_that_transformers_loads(tmp_path: Path, there: list
     for name in ["config.json", *there]:
         (tmp_path / name).write_text(json.dumps(index), encoding="utf-8")
     assert base_files(tmp_path) == files
+
+
+FIRST, SECOND = "1" * 40, "2" * 40
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that has two commits of org/name; the main branch is the second."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source = model(tmp_path / "source")
+    (source / "tokenizer.json").write_bytes(b"{}")
+    put_in_cache(tmp_path / "hf" / "hub", "org/name", FIRST, source)
+    (source / "model.safetensors").write_bytes(b"other weights")
+    put_in_cache(tmp_path / "hf" / "hub", "org/name", SECOND, source)
+    return tmp_path / "hf" / "hub"
+
+
+def test_a_commit_is_used_whatever_the_main_branch_is(cache: Path, tmp_path: Path) -> None:
+    """Without one, the main branch is what the cache has."""
+    for commit in (FIRST, SECOND):
+        assert base_directory("org/name", tmp_path, revision=commit).name == commit
+    assert base_directory("org/name", tmp_path).name == SECOND
+    with pytest.raises(ModelUnusable, match=f"hf download org/name --revision {'3' * 40}"):
+        base_directory("org/name", tmp_path, revision="3" * 40)
+    with pytest.raises(ModelUnusable, match="hf download org/other"):
+        base_directory("org/other", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoints/step-00000001-attempt-0001/manifest.json", "versions/v001/keepstep.json"]
+)
+def test_without_a_commit_a_home_stays_with_what_it_was_trained_on(cache: Path, tmp_path: Path, place: str) -> None:
+    """When something else brings a newer main branch into the cache, the home does not follow it."""
+    trained_on = base_sha256(base_directory("org/name", tmp_path, revision=FIRST))
+    seal = {"origin_sha256": trained_on} if "versions" in place else {"lineage": {"base_sha256": trained_on}}
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text(json.dumps(seal), encoding="utf-8")
+    assert base_directory("org/name", tmp_path).name == FIRST
+    assert pinned(ModelSettings(path="org/name"), tmp_path).revision == FIRST
+    assert pinned(ModelSettings(path="org/name", revision=SECOND), tmp_path).revision == SECOND
+
+
+def test_a_directory_with_a_revision_is_refused(tmp_path: Path) -> None:
+    model(tmp_path / "m")
+    assert base_directory("m", tmp_path) == tmp_path / "m"
+    assert pinned(ModelSettings(path="m"), tmp_path) == ModelSettings(path="m")
+    with pytest.raises(ModelUnusable, match="a directory has no revisions"):
+        base_directory("m", tmp_path, revision=FIRST)
+
+
+def test_what_the_cache_lacks_of_a_commit_is_fetched_of_that_commit(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the main branch, which may be another by then; and a tokenizer needs no weights."""
+    snapshot = base_directory("org/name", tmp_path, revision=SECOND)
+    (snapshot / "model.safetensors").unlink()
+    asked = []
+    monkeypatch.setattr("gpu.hub.fetch", lambda *what, weights: asked.append((*what, weights)))
+    assert base_directory("org/name", tmp_path, weights=False) == snapshot
+    assert base_directory("org/name", tmp_path) == snapshot  # offline: whoever loads it says what is missing
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    base_directory("org/name", tmp_path, fetch=False)
+    assert not asked
+    base_directory("org/name", tmp_path)
+    base_directory("org/name", tmp_path, revision="3" * 40, weights=False)
+    assert asked == [("org/name", SECOND, True), ("org/name", "3" * 40, False)]

@@ -26,7 +26,8 @@ from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, Train
 from gpu.fit import Ground
 from gpu.manifest import MANIFEST, FileEntry, read_manifest, verify
 from gpu.model import build
-from tests.fakes.tiny_model import make_rows, make_tiny_model
+from gpu.model_files import CHAT_TEMPLATES, tokenizer_files
+from tests.fakes.tiny_model import PLAIN_TEMPLATE, make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 
 ROWS = make_rows(8)
@@ -308,3 +309,32 @@ def test_settings_survive_the_manifest(home: Home) -> None:
     directory = learned(home, how)
     assert read_manifest(directory).lineage.settings == how
     assert json.loads((directory / MANIFEST).read_bytes())["format"] == 1
+
+
+def test_a_full_checkpoint_has_the_configs_of_its_base(tmp_path: Path) -> None:
+    """Fields that nobody knows included; what must be otherwise is under its old and its new name."""
+    model = make_tiny_model(tmp_path / "model", rope_theta=5e5)
+    config = {**json.loads((model / "config.json").read_bytes()), "of_nobody": {"kept": 1}, "dtype": "bfloat16"}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (model / "generation_config.json").write_text('{"max_new_tokens":  7}', encoding="utf-8")
+    directory = learned(Home(tmp_path), settings(FULL))
+    said = json.loads((directory / "config.json").read_bytes())
+    kind = {"dtype": "float32", "torch_dtype": "float32"}
+    assert said == {**config, **kind, "rope_theta": 5e5, "rope_scaling": None}
+    assert (directory / "generation_config.json").read_bytes() == b'{"max_new_tokens":  7}'
+    assert AutoModelForCausalLM.from_pretrained(directory).config.rope_parameters["rope_theta"] == 5e5
+
+
+def test_a_checkpoint_has_the_tokenizer_files_of_its_base(tmp_path: Path) -> None:
+    """Each is in the manifest, those in the subdirectory of templates too."""
+    model = make_tiny_model(tmp_path / "model")
+    (model / CHAT_TEMPLATES).mkdir()
+    (model / CHAT_TEMPLATES / "tool_use.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
+    directory = learned(Home(tmp_path), settings(LORA))
+    own = tokenizer_files(model)
+    assert tokenizer_files(directory) == own
+    entries = verify(directory).files
+    assert {name: entries[name].sha256 for name in own} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in own.items()
+    }
+    assert set(AutoTokenizer.from_pretrained(directory).chat_template) == {"default", "tool_use"}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -22,11 +23,13 @@ from gpu import ordinary as merging
 from gpu.answers import TOLERANCE, Reference, difference
 from gpu.base import base_directory
 from gpu.commit import STAGING
-from gpu.errors import CheckpointBroken, MergeRefused, WorkerError
+from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, WorkerError
 from gpu.exchange import Dtype, Exported, Order, Refusal
 from gpu.export import export
+from gpu.manifest import MANIFEST, describe, read_manifest
+from gpu.model_files import tokenizer_files, tokenizer_names
 from gpu.sealed import SEAL
-from tests.fakes.tiny_model import make_rows, make_tiny_model
+from tests.fakes.tiny_model import MARKED_TEMPLATE, make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 
 
@@ -196,3 +199,51 @@ def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
     assert answer.storage
     assert "No space left on device" in answer.problem
     assert not list(tmp_path.iterdir())
+
+
+def as_an_earlier_keepstep_kept_it(directory: Path) -> None:
+    """The tokenizer as transformers 5 writes it, under a manifest that says so."""
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    before = tokenizer_names(directory)
+    for name in before:
+        (directory / name).unlink()
+    tokenizer.save_pretrained(directory)
+    manifest = read_manifest(directory)
+    files = {name: entry for name, entry in manifest.files.items() if name not in before}
+    files |= {name: describe(directory / name) for name in tokenizer_names(directory)}
+    (directory / MANIFEST).write_bytes(replace(manifest, files=files).encode())
+
+
+def test_the_tokenizer_is_that_of_the_base_byte_for_byte(tmp_path: Path) -> None:
+    """Of a checkpoint that keeps it in the words of transformers 5, too: the two are proved to be the same."""
+    model = make_tiny_model(tmp_path / "model")
+    config = {
+        **json.loads((model / "tokenizer_config.json").read_bytes()),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (model / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    home, checkpoint = learned(tmp_path, LORA)
+    directory = home.directory(checkpoint)
+    as_an_earlier_keepstep_kept_it(directory)
+    assert tokenizer_files(directory) != tokenizer_files(model)
+    export(order(home, checkpoint, tmp_path / "out"))
+    assert tokenizer_files(tmp_path / "out") == tokenizer_files(model)
+
+
+def test_a_tokenizer_that_was_changed_since_is_not_taken_for_that_of_the_training(tmp_path: Path) -> None:
+    """A template that was added to the base later, beside files that are what they were: the model never saw it."""
+    home, checkpoint = learned(tmp_path, LORA)
+    trained_with = tokenizer_files(home.directory(checkpoint))
+    (tmp_path / "model" / "chat_template.jinja").write_text(MARKED_TEMPLATE, encoding="utf-8")
+    export(order(home, checkpoint, tmp_path / "out"))
+    assert tokenizer_files(tmp_path / "out") == trained_with
+
+
+def test_a_file_of_the_base_that_is_none_of_it_is_not_exported(tmp_path: Path) -> None:
+    home, checkpoint = learned(tmp_path, LORA)
+    (tmp_path / "secret").write_bytes(b"{}")
+    (tmp_path / "model" / "generation_config.json").unlink()
+    (tmp_path / "model" / "generation_config.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelUnusable, match=r"generation_config.json is a link to .*secret"):
+        export(order(home, checkpoint, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gpu.commit import commit
-from gpu.manifest import MANIFEST, problem_of, read_manifest
+from gpu.manifest import MANIFEST, names_below, problem_of, read_manifest
 from journal.storage import Storage
 from tests.gpu.helpers import CONTENTS, NAME, manifest, safetensors
 
@@ -125,3 +125,43 @@ def test_reading_is_told_in_bytes(tmp_path: Path) -> None:
     seen: list[bytes] = []
     problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True, watch=seen.append)
     assert sum(map(len, seen)) == sum(each.size_bytes for each in read_manifest(tmp_path / NAME).files.values())
+
+
+def extra_below(directory: Path) -> None:
+    (directory / "templates" / "c.jinja").write_bytes(b"c")
+
+
+def extra_directory(directory: Path) -> None:
+    (directory / "templates" / "empty").mkdir()
+
+
+def missing_below(directory: Path) -> None:
+    (directory / "templates" / "a.jinja").unlink()
+
+
+def link_for_directory(directory: Path) -> None:
+    (directory / "templates").rename(directory.parent / "templates")
+    (directory / "templates").symlink_to(directory.parent / "templates", target_is_directory=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda directory: None, None),
+        (extra_below, "templates/c.jinja is not in the manifest"),
+        (extra_directory, "templates/empty is not in the manifest"),
+        (missing_below, "templates/a.jinja is missing"),
+        (link_for_directory, "templates/a.jinja is missing"),
+    ],
+)
+def test_files_in_subdirectories_are_checked_as_others(
+    tmp_path: Path, damage: Callable[[Path], None], says: str | None
+) -> None:
+    """As a tokenizer with several chat templates has them."""
+    contents = {**CONTENTS, "templates/a.jinja": b"a", "templates/b.jinja": b"b"}
+    committed = commit(tmp_path, manifest(), contents)
+    directory = tmp_path / NAME
+    assert names_below(directory) == sorted([*contents, MANIFEST])
+    damage(directory)
+    problem = problem_of(directory, committed.manifest_sha256, every_byte=True)
+    assert problem is None if says is None else problem is not None and says in problem

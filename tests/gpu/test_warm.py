@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
 from events.settings import DataSettings, LoraSettings
@@ -19,7 +20,8 @@ from events.worker import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from gpu.crashpoints import WORKER
 from gpu.errors import CheckpointForeign, YieldAsked
 from gpu.manifest import MANIFEST, read_manifest
-from tests.fakes.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
+from tests.fakes.hub_cache import put_in_cache
+from tests.fakes.tiny_model import MARKED_TEMPLATE, make_rows, make_tiny_model, make_tokenizer
 from tests.gpu.helpers import LORA, Home, settings
 
 FIRST, SECOND = make_rows(10), make_rows(5)
@@ -190,3 +192,24 @@ def test_a_pause_while_the_model_is_loaded_does_not_wait_for_it(
     again = home.learn(warm, job, how, step=step, checkpoint=done)
     straight = home.learn(home.cold(), job, how, step=step, checkpoint=done)
     assert home.bits(again) == home.bits(straight)
+
+
+@pytest.mark.parametrize("revision", ["1" * 40, ""], ids=["pinned", "as trained before"])
+def test_a_newer_main_branch_of_a_hub_id_does_not_hold_a_home(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    """Another program may fetch it into the same cache; the home goes on with the commit that it trained on."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    put_in_cache(tmp_path / "hf" / "hub", "org/name", "1" * 40, home.path / "model")
+    how = settings(LORA)
+    how = replace(how, model=replace(how.model, path="org/name", revision=revision))
+    checkpoint = home.learn(home.cold(), home.add(FIRST), how, until=2)
+    said = json.loads((home.directory(checkpoint) / "adapter_config.json").read_bytes())
+    assert (said["base_model_name_or_path"], said["revision"]) == ("org/name", "1" * 40)
+    newer = make_tiny_model(tmp_path / "newer", template=MARKED_TEMPLATE, seed=8)
+    put_in_cache(tmp_path / "hf" / "hub", "org/name", "2" * 40, newer)
+    end = home.learn(home.cold(), home.add(SECOND), how, global_step=2, checkpoint=checkpoint)
+    lineage = read_manifest(home.directory(end)).lineage
+    assert lineage.base_sha256 == read_manifest(home.directory(checkpoint)).lineage.base_sha256
+    assert lineage.settings == how

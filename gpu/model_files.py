@@ -1,0 +1,84 @@
+"""The small files of a model's directory: which belong to its tokenizer, and a safe way to read them. No torch.
+
+A checkpoint, a version and an export hold the tokenizer files of the base byte for byte. A library that reads them and
+writes them anew writes the names of its own version into them, and then no other version loads them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from gpu.errors import ModelUnusable
+from journal.durable import chunks, opened
+from journal.storage import REAL
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+CHAT_TEMPLATES = "additional_chat_templates"
+"""The subdirectory with the named chat templates of a tokenizer that has several."""
+
+TOKENIZER_FILES = (
+    "tokenizer*.json",  # also tokenizer_config.json, and tokenizer.4.0.0.json for older libraries
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.json",
+    "vocab*.txt",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template*.jinja",
+    "chat_template*.json",
+    "*processor_config.json",  # of images, audio and video, with the tokenizer's own processor
+)
+"""What transformers, vLLM and llama.cpp look for in a model's directory. A tokenizer class may name more."""
+
+
+def read_model_file(directory: Path, name: str) -> bytes:
+    """The content of the file `name` in a model's directory.
+
+    A link that leads out of the directory is refused, unless the model is made of links, as one in the hub's cache is:
+    a checkpoint or an export would carry a file that is none of the model's. Raises ModelUnusable, FileNotFoundError,
+    OSError.
+    """
+    path = directory / name
+    target = path.resolve(strict=True)
+    if not target.is_relative_to(directory.resolve()) and not _is_made_of_links(directory):
+        raise ModelUnusable(
+            f"{path} is a link to {target}, outside of the model's directory, and is not copied from there. "
+            f"Put the file itself in its place: cp --remove-destination {target} {path}"
+        )
+    # O_NONBLOCK: a pipe is refused below, and must not be waited for here.
+    with opened(REAL, target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as fd:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ModelUnusable(f"{path} is not a file. Put the model's {name} in its place.")
+        return b"".join(chunks(REAL, fd))
+
+
+def tokenizer_files(directory: Path, more: Iterable[str] = ()) -> dict[str, bytes]:
+    """The files of the tokenizer in a model's directory, by name. `more`: names to include if they exist.
+
+    Raises ModelUnusable, OSError.
+    """
+    return {name: read_model_file(directory, name) for name in tokenizer_names(directory, more)}
+
+
+def tokenizer_names(directory: Path, more: Iterable[str] = ()) -> list[str]:
+    """The names of the files that `tokenizer_files` reads, sorted. Raises OSError."""
+    names = {name for name in more if (directory / name).exists()}
+    there = {path.name for path in directory.iterdir()}
+    names |= {name for name in there if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)}
+    templates = directory / CHAT_TEMPLATES
+    if templates.is_dir():
+        names |= {f"{CHAT_TEMPLATES}/{path.name}" for path in templates.glob("*.jinja")}
+    return sorted(name for name in names if not (directory / name).is_dir())
+
+
+def _is_made_of_links(directory: Path) -> bool:
+    """The hub's cache holds each file of a snapshot as a link to a shared copy, the config too."""
+    return (directory / CONFIG).is_symlink()
