@@ -9,8 +9,8 @@ from events.values import ARITHMETIC, FP32_INSTEAD
 from gpu.cpu_features import bf16_support, cpu_model
 
 SLOW_BF16 = (
-    'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that [model] '
-    'dtype = "bfloat16" holds stay in bfloat16 in memory.'
+    'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that '
+    '[model] dtype = "bfloat16" holds stay in bfloat16 in memory.'
 )
 USE_FP32 = "to set what happens anyway: `keepstep config set training.precision fp32`"
 
@@ -20,7 +20,7 @@ def check(patient: Patient) -> Finding:
     if patient.config.job.training.precision == "fp32":
         return passed("fp32, as [training] precision asks")
     if shutil.which("nvidia-smi") is not None:
-        return passed('bf16 on the GPU, if it has bfloat16 (NVIDIA: since Ampere); `doctor --deep` says which is used')
+        return passed("bf16 on the GPU, if it has bfloat16 (NVIDIA: since Ampere); `doctor --deep` says which is used")
     recorded = _recorded(patient)
     support = bf16_support()
     if support == "none" or (support == "unclear" and recorded == FP32_INSTEAD):

@@ -1,8 +1,8 @@
 """Frozen weights that are held in bfloat16 and computed with in float32.
 
-Each large weight is converted when it is used, in the forward pass and again in the backward pass, and the copy is freed
-at once. Every bfloat16 number is a float32 number, so the results are those of a model whose weights are all float32,
-with half of its memory.
+Each large weight is converted when it is used, in the forward pass and again in the backward pass, and the copy is
+freed at once. Every bfloat16 number is a float32 number. So the results are those of a model whose weights are all
+float32, with half of its memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _is_held(parameter: torch.nn.Parameter) -> bool:
     return parameter.dtype in HALVES and not parameter.requires_grad
 
 
-class _Product(torch.autograd.Function):
+class _Product(torch.autograd.Function):  # type: ignore[misc]  # torch is Any here
     """x Wᵀ + b with a frozen W. Autograd alone would keep each layer's float32 copy until its backward pass."""
 
     @staticmethod
@@ -53,7 +53,7 @@ class _Product(torch.autograd.Function):
         return gradient @ weight.float(), None, None
 
 
-class HeldLinear(torch.nn.Linear):
+class HeldLinear(torch.nn.Linear):  # type: ignore[misc]
     """A linear layer, (…, in) to (…, out), whose frozen weight is converted at each use."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ class HeldLinear(torch.nn.Linear):
         return product
 
 
-class HeldEmbedding(torch.nn.Embedding):
+class HeldEmbedding(torch.nn.Embedding):  # type: ignore[misc]
     """An embedding, (…) to (…, width), of which only the rows that are looked up are converted."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -78,9 +78,7 @@ def test_a_product_takes_time() -> None:
 
 def bf16(how: JobSettings) -> JobSettings:
     """Ask for bfloat16 in memory and in arithmetic."""
-    return replace(
-        how, model=replace(how.model, dtype="bfloat16"), training=replace(how.training, precision="bf16")
-    )
+    return replace(how, model=replace(how.model, dtype="bfloat16"), training=replace(how.training, precision="bf16"))
 
 
 def trained(home: Home, job: str, how: JobSettings, environment: dict[str, str], **cut: Any) -> tuple[Any, list[Any]]:
