@@ -22,13 +22,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpu.worker import ENVIRONMENT
 
+ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gpu.md"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+
+
+MODULE = "benchmarks.gpu_parts"
+"""Runs one part."""
 
 
 class Part(NamedTuple):
@@ -156,7 +160,7 @@ def _run(
     command = [
         sys.executable,
         "-m",
-        "benchmarks.gpu_parts",
+        MODULE,
         name,
         options.device,
         *(["--tiny"] if options.tiny else []),

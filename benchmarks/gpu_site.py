@@ -26,8 +26,8 @@ def main() -> None:
         absent = sorted(name for name in wanted if name not in found)
         if absent:
             sys.exit(
-                f"{sys.executable} lacks {', '.join(absent)}, and {wheels}/ has no wheel of it. Where there is a network: "
-                "`make gpu-wheels`, then bring .wheels/ here."
+                f"{sys.executable} lacks {', '.join(absent)}, and {wheels}/ has no wheel of it. Where there is a "
+                "network: `make gpu-wheels`, then bring .wheels/ here."
             )
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
         ended = subprocess.run([*command, *(str(found[name]) for name in wanted)], check=False)

@@ -25,11 +25,12 @@ UNCLEAR_ARM = frozenset({"bf16", "svebf16"})
 X86 = frozenset({"x86_64", "amd64", "i686"})
 ARM = frozenset({"aarch64", "arm64"})
 
-LIMIT = "ATEN_CPU_CAPABILITY"
-"""Limits torch to older instructions: https://docs.pytorch.org/docs/stable/notes/cpu_threading_torchscript_inference.html."""
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Either limits oneDNN, which multiplies bfloat16 for torch, to older instructions:
+https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html."""
 
-LIMITED = frozenset({"default", "avx2"})
-"""Values under which torch multiplies bfloat16 without the instructions above."""
+WITHOUT_BF16 = frozenset({"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"})
+"""Values under which it uses none of the instructions above."""
 
 
 def bf16_support(
@@ -49,7 +50,8 @@ def bf16_support(
     if not flags:
         return "unclear"
     if machine in X86:
-        if flags & NATIVE_X86 and environment.get(LIMIT, "").lower() not in LIMITED:
+        limited = any(environment.get(name, "").upper() in WITHOUT_BF16 for name in LIMITS)
+        if flags & NATIVE_X86 and not limited:
             return "native"
         return "unclear" if flags & UNCLEAR_X86 else "none"
     if machine in ARM:

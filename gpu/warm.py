@@ -143,6 +143,7 @@ class Warm:
     def forget(self) -> None:
         """After a failure, whatever is in memory is not to be trusted."""
         self._model = self._prepared = None
+        _release_memory()
 
     def _tokenizer_for(self, settings: ModelSettings) -> _Tokenizer:
         if self._tokenizer is None or self._tokenizer.settings != settings:

@@ -29,7 +29,7 @@ CPU part\t: 0xd40
         ({"avx2", "amx_bf16"}, "x86_64", {}, "native"),
         ({"avx2"}, "x86_64", {}, "none"),
         ({"avx2", "avx512f", "avx512_vnni"}, "x86_64", {}, "none"),
-        ({"avx2", "avx512_bf16"}, "x86_64", {"ATEN_CPU_CAPABILITY": "avx2"}, "none"),
+        ({"avx2", "avx512_bf16"}, "x86_64", {"ONEDNN_MAX_CPU_ISA": "avx512_core"}, "none"),
         ({"avx2", "avx_ne_convert"}, "x86_64", {}, "unclear"),
         ({"asimd", "bf16"}, "aarch64", {}, "unclear"),
         ({"asimd"}, "aarch64", {}, "none"),
