@@ -25,8 +25,9 @@ def check(patient: Patient) -> Finding:
     support = bf16_support()
     if support == "none" or (support == "unclear" and recorded == FP32_INSTEAD):
         return warned(SLOW_BF16, USE_FP32)
-    if support == "unclear" and recorded is None:
-        return passed("bf16 or fp32: the worker measures which is faster on this CPU when training starts")
+    if support == "unclear":
+        known = "" if recorded is None else "; it was bf16 when a job last started"
+        return passed(f"bf16 or fp32: the worker measures which is faster on this CPU when a job starts{known}")
     return passed(f"bf16; {cpu_model()} has instructions for it")
 
 

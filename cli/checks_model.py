@@ -193,7 +193,7 @@ def resume(patient: Patient) -> Finding:
         settings=settings,
         version=state.base,
         checkpoint=state.head.id if state.head is not None else None,
-        environment=_trained_in(state),
+        environment=state.current.environment if state.current is not None else {},
     )
     said = ask("gpu.rehearse", msgspec.json.encode(order).decode(), otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
@@ -218,12 +218,6 @@ def _settings(patient: Patient) -> JobSettings:
     if job is not None and job.begun and job.settings is not None:
         return job.settings
     return patient.config.job
-
-
-def _trained_in(state: State) -> dict[str, str]:
-    """Return the environment that the next order to train names."""
-    job = state.current
-    return (job.environment if job is not None else {}) or state.environment
 
 
 def _changes(state: State, now: dict[str, str]) -> Sequence[str]:

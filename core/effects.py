@@ -161,7 +161,7 @@ def _for_the_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
                 course=job.course,
                 evaluates=evaluation.evaluates(job),
                 evaluated_to=job.evaluation.step,
-                environment=job.environment or state.environment,
+                environment=job.environment,
             ),
         )
     return ()

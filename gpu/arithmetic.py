@@ -4,9 +4,8 @@
 than float32. There the job computes in float32, and the worker says so.
 
 The choice decides the bits, so it must not change within a job. It follows from the processor's features. Only where
-these do not tell, a short measurement decides, and the recorded result counts from then on: the journal holds it with
-each training start (`training_started.environment`), and the next order to train brings it back. See
-docs/decisions/0013.
+these do not tell, a short measurement decides. The journal records the result with each training start
+(`training_started.environment`), and the next order to train the same job brings it back. See docs/decisions/0013.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def choose_arithmetic(
 ) -> Arithmetic:
     """Return what to compute in on `device`.
 
-    `recorded`: the environment that this job, or the job before it, was trained in. On the same hardware with the same
-    torch its choice stays. `is_fast`: the measurement for a processor whose features do not tell.
+    `recorded`: the environment that this job was trained in before; empty for a new job. On the same hardware with the
+    same torch its choice stays. `is_fast`: the measurement for a processor whose features do not tell.
     """
     if precision == "fp32":
         return "fp32"

@@ -26,7 +26,7 @@ class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint: CheckpointId | None
     """None: nothing was learned beside it yet, and the base alone is loaded."""
     environment: dict[str, str] = {}
-    """What the job was trained in so far, or the job before it."""
+    """What the job was trained in when training last started; empty: it never was."""
 
 
 class Rehearsed(Struct, frozen=True, kw_only=True, tag="rehearsed"):
