@@ -10,16 +10,20 @@ FIRST ?= 1
 SEED ?= 1
 JOBS ?= 2
 MINUTES ?= 60
+OPTIONS ?=
+GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 markupsafe packaging psutil
 # A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long check format bench simulate images torture drills soak mutants clean
+.PHONY: help setup demo test test-long check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new, before your eyes"
 	@echo "make test     set up, and run the tests, JOBS=$(JOBS) at a time"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, beside a peer or a physical limit"
+	@echo "make gpu-check   the promises and the speed on a GPU, under 8 minutes; docs/gpu.md"
+	@echo "make gpu-wheels  what that needs on a machine without a network, into .wheels/"
 	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
 	@echo "make images   every crash image of the real file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
@@ -70,6 +74,19 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+# Without `make setup`: a machine with a GPU has a Python of its own with torch. OPTIONS="--device cpu --tiny" tries it.
+gpu-check:
+	bash benchmarks/gpu_check.sh $(OPTIONS)
+
+# For CPython 3.12 on x86-64 Linux. Without torch, transformers and peft, which such a machine has. pip matches each
+# platform tag exactly, hence the list.
+gpu-wheels: $(VENV)/.made
+	rm -rf .wheels
+	$(BIN)/python -m pip download --quiet --dest .wheels --no-deps --only-binary=:all: --implementation cp \
+	  --python-version 3.12 $(foreach tag,2_28 2_27 2_24 2_17 2014 2_12 2010 2_5 1,--platform manylinux$(if $(findstring _,$(tag)),_)$(tag)_x86_64) \
+	  --constraint constraints.txt $(GPU_WHEELS)
+	@du -sh .wheels
 
 # The seeds, and then each single call of a small history failing in turn.
 simulate: $(VENV)/.installed

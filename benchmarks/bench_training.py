@@ -128,8 +128,9 @@ def make_home(home: Path) -> tuple[str, JobSettings]:
     )
 
 
-def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], None]:
-    """The loop that one would write by hand; it trains the steps that it is given, over the same batches."""
+def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") -> Callable[[range], int]:
+    """The loop that one would write by hand. It trains the steps that it is given, over the same batches, and returns
+    how many tokens these have."""
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
@@ -146,12 +147,13 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
     rows = [piece for encoding in encoder.encode_many(read) for piece in encoding.pieces]
     lengths = np.array([len(row.ids) for row in rows], np.int32)
     batches = Batches.planned(job, tokenizer_sha256(tokenizer), "", lengths, settings)
-    base = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)
     method, training = settings.method, settings.training
-    assert isinstance(method, LoraSettings)
-    model = get_peft_model(
-        base, LoraConfig(task_type="CAUSAL_LM", r=method.r, lora_alpha=method.alpha, target_modules="all-linear")
-    )
+    held_in = settings.model.dtype if isinstance(method, LoraSettings) else "float32"
+    model = AutoModelForCausalLM.from_pretrained(home / "model", dtype=getattr(torch, held_in))
+    if isinstance(method, LoraSettings):
+        lora = LoraConfig(task_type="CAUSAL_LM", r=method.r, lora_alpha=method.alpha, target_modules="all-linear")
+        model = get_peft_model(model, lora)
+    model.to(device)
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
@@ -167,19 +169,22 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
             for row in chosen
         ]
         return {
-            "input_ids": torch.tensor(ids),
-            "attention_mask": torch.tensor(mask),
-            "labels": torch.tensor(labels),
+            "input_ids": torch.tensor(ids).to(device),
+            "attention_mask": torch.tensor(mask).to(device),
+            "labels": torch.tensor(labels).to(device),
         }
 
-    def train(steps: range) -> None:
+    def train(steps: range) -> int:
         torch.use_deterministic_algorithms(False)
+        tokens = 0
         for step in steps:
             micro_batches = batches.step(step).micro_batches
+            tokens += sum(len(rows[number].ids) for numbers in micro_batches for (number,) in numbers)
             items = sum(sum(rows[number].learned[1:]) for numbers in micro_batches for (number,) in numbers)
             loss = 0.0
             for numbers in micro_batches:
-                micro_loss = model(**collate(numbers), num_items_in_batch=items).loss
+                with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bf16"):
+                    micro_loss = model(**collate(numbers), num_items_in_batch=items, use_cache=False).loss
                 micro_loss.backward()
                 loss += micro_loss.item()
             torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm).item()
@@ -187,11 +192,12 @@ def bare_loop(home: Path, job: str, settings: JobSettings) -> Callable[[range], 
             optimizer.zero_grad()
 
         torch.use_deterministic_algorithms(True)
+        return tokens
 
     return train
 
 
-def take_turns(desk: Desk, bare: Callable[[range], None]) -> dict[str, list[float]]:
+def take_turns(desk: Desk, bare: Callable[[range], int]) -> dict[str, list[float]]:
     """Have the bare loop train each stretch that keepstep has just trained; tokens/s of both come in as it runs."""
     speeds: dict[str, list[float]] = {"keepstep": [], "bare PyTorch loop": []}
     began, tokens = 0.0, 0

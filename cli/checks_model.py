@@ -221,6 +221,7 @@ def resume(patient: Patient) -> Finding:
         settings=settings,
         version=state.base,
         checkpoint=state.head.id if state.head is not None else None,
+        environment=state.current.environment if state.current is not None else {},
     )
     said = ask("gpu.rehearse", msgspec.json.encode(order).decode(), otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)

@@ -47,7 +47,7 @@ _COMMENTS: dict[str, str] = {
     "training.schedule": '"constant", "linear" or "cosine", over each file',
     "training.warmup_steps": "steps in which the learning rate rises from 0",
     "training.max_grad_norm": "gradients are clipped to this norm; 0 turns clipping off",
-    "training.precision": '"fp32" or "bf16" arithmetic; trained weights stay float32',
+    "training.precision": '"fp32" or "bf16" arithmetic (bf16 only where it is fast); trained weights stay float32',
     "training.optimizer": '"carry": AdamW\'s moments go on from file to file; "reset": each file begins anew',
     "training.threads": "CPU threads; 0: one for each core. Another count rounds differently",
     "guard.spike": "a loss so many deviations above the median of the last ones stops its step; 0: off. 20 is cautious",

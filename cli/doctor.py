@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import typer
 
-from cli import checks_home, checks_journal, checks_machine, checks_model
+from cli import arithmetic, checks_home, checks_journal, checks_machine, checks_model
 from cli.errors import UserError, exit_code_of, explain
 from cli.home import Home, find_home
 from cli.patient import Check, Finding, Level, Patient, Unknown, failed, warned
@@ -32,6 +32,7 @@ CHECKS = (
     Check("disk", checks_machine.disk),
     Check("memory", checks_machine.memory),
     Check("gpu", checks_machine.gpu),
+    Check("arithmetic", arithmetic.check),
     Check("libraries", checks_machine.libraries),
     Check("model", checks_model.model),
     Check("data", checks_model.data),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from cli import narrate_guard, narrate_versions
+from cli.arithmetic import SLOW_BF16, USE_FP32
 from cli.terminal import printable
 from core import evaluation
 from core.job import Job
@@ -21,6 +22,7 @@ from events.guard import BatchSetAside, MicroBatchHalved
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
 from events.upkeep import OrphanEnded, WatchCostMeasured
+from events.values import ARITHMETIC, FP32_INSTEAD
 
 STEP_LINE_EVERY_S = 2.0
 """Steps faster than this are not all shown: the eye could not follow, and a log would be nothing else."""
@@ -44,6 +46,7 @@ class Narrator:
         self._write = write
         self._job: Job | None = None
         self._last_step_line = 0.0
+        self._told_arithmetic = False
 
     def look(self, state: State) -> None:
         """Remember which job is in hand, before events about it come."""
@@ -98,7 +101,7 @@ class Narrator:
             case kinds.TrainingStarted():
                 changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""
                 start = f"step {event.step}" if event.step else "the beginning"
-                return f"{self._name(event.job)}: training from {start}{changed}"
+                return f"{self._name(event.job)}: training from {start}{changed}{self._arithmetic(event)}"
             case kinds.StepReached():
                 return self._step_line(event)
             case MicroBatchHalved():
@@ -162,6 +165,13 @@ class Narrator:
                 return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"
             case _:
                 return narrate_versions.line_of(event)
+
+    def _arithmetic(self, event: kinds.TrainingStarted) -> str:
+        """Say once that steps are computed in float32 although bfloat16 was asked for; "" otherwise."""
+        if self._told_arithmetic or event.environment.get(ARITHMETIC) != FP32_INSTEAD:
+            return ""
+        self._told_arithmetic = True
+        return f"\n{SLOW_BF16}\n→ {USE_FP32}"
 
     def _step_line(self, event: kinds.StepReached) -> str | None:
         now = time.monotonic()

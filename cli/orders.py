@@ -29,6 +29,7 @@ def to_train(effect: effects.TrainJob) -> worker.Train:
         course=effect.course,
         evaluates=effect.evaluates,
         evaluated_to=effect.evaluated_to,
+        environment=effect.environment,
     )
 
 

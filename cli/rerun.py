@@ -150,6 +150,7 @@ def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
             until=part.step_to,
             carry_optimizer=carries_optimizer(part.settings, step),
             course=part.course,
+            environment=part.environment,
         )
 
 

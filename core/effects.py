@@ -48,6 +48,7 @@ class TrainJob(Effect, frozen=True, kw_only=True):
     course: Course = Course()
     evaluates: bool = False
     evaluated_to: int = -1
+    environment: dict[str, str] = {}
 
 
 class BeginConsolidation(Effect, frozen=True, kw_only=True):
@@ -160,6 +161,7 @@ def _for_the_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
                 course=job.course,
                 evaluates=evaluation.evaluates(job),
                 evaluated_to=job.evaluation.step,
+                environment=job.environment,
             ),
         )
     return ()

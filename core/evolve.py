@@ -225,7 +225,8 @@ def _training_started(state: State, event: kinds.TrainingStarted) -> State:
     job = running_job(state, event)
     if (event.global_step, event.step) != (state.global_step, job.committed_step):
         raise illegal(event, job.status, f"step {event.global_step} is not the head ({state.global_step})")
-    return _with_current(state, job, environment=event.environment)
+    training = replace(job, environment=event.environment)
+    return _with_current(state, training, environment=event.environment)
 
 
 def _step_reached(state: State, event: kinds.StepReached) -> State:

@@ -53,6 +53,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     strikes: int = 0
     """Batches that were set aside since a person last looked."""
     evaluation: Evaluation = Evaluation()
+    environment: dict[str, str] = {}
+    """What it was trained in when training last started: device, libraries, arithmetic; empty before."""
     failures: int = 0
     """Attempts that failed since the last commit."""
     retry_at: float | None = None

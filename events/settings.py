@@ -164,7 +164,8 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """Gradients are clipped to this norm; 0 turns clipping off."""
     seed: Annotated[int, Meta(ge=0, lt=2**62)] = 42
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What the arithmetic runs in (bf16: autocast); the trained weights stay float32."""
+    """What steps are computed in (bf16: autocast); the trained weights stay float32. On a processor that is slow at
+    bfloat16, "bf16" computes in float32, and the worker says so."""
     optimizer: Literal["carry", "reset"] = "carry"
     """Whether AdamW's moments go on from one file to the next, or begin anew with each."""
     threads: Annotated[int, Meta(ge=0)] = 0

@@ -8,6 +8,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+ARITHMETIC = "arithmetic"
+"""The name under which the environment of an attempt records what its steps are computed in."""
+
+FP32_INSTEAD = "fp32 instead of bf16"
+"""The recorded value where `precision = "bf16"` is asked for and the processor is slow at it."""
+
 JobId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 """A job is known by the SHA-256 of its data file, in lower-case hexadecimal."""
 

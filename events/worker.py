@@ -273,6 +273,8 @@ class Train(Order, frozen=True, kw_only=True, tag="train"):
     """Whether it is evaluated on the way."""
     evaluated_to: int = -1
     """Behind steps of the job up to this one that was done before, and is not done again."""
+    environment: dict[str, str] = {}
+    """What this job was trained in when training last started; empty: it never was."""
 
 
 class RunAgain(Order, frozen=True, kw_only=True, tag="run_again"):

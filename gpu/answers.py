@@ -50,6 +50,9 @@ def _logits(asked: Reference, dtype: Any) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from gpu.arithmetic import INSTEAD, choose_arithmetic
+    from gpu.held_weights import compute_in_float32
+
     model, found = AutoModelForCausalLM.from_pretrained(
         asked.model, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
@@ -57,6 +60,8 @@ def _logits(asked: Reference, dtype: Any) -> tuple[Any, Any]:
         for name in sorted(map(str, found[f"{what}_keys"])):
             raise MergeRefused(f"{asked.model} does not load as it should: {name} is among its {what} keys")
     loaded = model.dtype
+    if choose_arithmetic("bf16", model.device, {}) == INSTEAD:
+        compute_in_float32(model.requires_grad_(False))
     if asked.adapter is not None:
         model = PeftModel.from_pretrained(model, asked.adapter)
     model.eval()

@@ -10,6 +10,9 @@ from events.values import CheckpointId
 from events.worker import BatchSuspect
 from gpu.driver import names_memory
 
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
+"""https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html."""
+
 
 class WorkerError(Exception):
     """Base of everything that `gpu` raises by itself."""
@@ -155,6 +158,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     is a RuntimeError that names the allocator or the library that got none."""
     named = type(error).__name__ in {"MemoryError", "OutOfMemoryError"}
     return named or (isinstance(error, RuntimeError) and names_memory(str(error)))
+
+
+def nondeterministic_operation(error: BaseException) -> str | None:
+    """Return torch's name of an operation that has no deterministic implementation on this device; None: `error` says
+    something else. Torch raises a plain RuntimeError for it."""
+    said = str(error)
+    return said.partition(" ")[0] if isinstance(error, RuntimeError) and NOT_DETERMINISTIC in said else None
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -81,6 +81,8 @@ class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     carry_optimizer: bool
     course: Course = Course()
     """What was done otherwise than planned, and is again."""
+    environment: dict[str, str] = {}
+    """What they were trained in: device, libraries, arithmetic."""
 
 
 class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

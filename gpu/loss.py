@@ -15,7 +15,5 @@ from gpu.model import TrainedModel
 def summed_loss(trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings) -> torch.Tensor:
     """The sum of the cross-entropies of the tokens of a micro-batch that are to be predicted, nats; one number."""
     inputs = collate(tokens, micro_batch, trained.device, packing=settings.data.packing)
-    bf16 = settings.training.precision == "bf16"
-    with torch.autocast(trained.device.type, torch.bfloat16, enabled=bf16):
-        logits = trained.logits(inputs)
+    logits = trained.logits(inputs)
     return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")

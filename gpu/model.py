@@ -17,10 +17,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.values import VersionId
+from gpu.arithmetic import Arithmetic, autocasts
 from gpu.base import base_directory, base_sha256, model_location, weights_files
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.exact import seed_generators
+from gpu.held_weights import compute_in_float32
 from gpu.hub import commit_of
 from gpu.manifest import Parameters
 from gpu.model_config import edited
@@ -48,11 +50,17 @@ class TrainedModel:
     """What it was built from."""
     libraries: tuple[str, ...] = ()
     """What else decides its bits, besides those of every model."""
+    arithmetic: Arithmetic = "fp32"
+    """What its steps are computed in."""
     takes_columns: bool = False
     """Whether the model can be asked for the logits of some positions only."""
 
     def logits(self, inputs: Inputs) -> torch.Tensor:
-        """What the model predicts at `inputs.columns`: (rows, columns, vocabulary)."""
+        """Return what the model predicts at `inputs.columns`: (rows, columns, vocabulary), in its arithmetic."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(self.arithmetic)):
+            return self._logits(inputs)
+
+    def _logits(self, inputs: Inputs) -> torch.Tensor:
         given = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
         if inputs.position_ids is not None:
             given["position_ids"] = inputs.position_ids
@@ -73,14 +81,15 @@ def build(
     watch: Callable[[bytes], None] = lambda _: None,
     *,
     version: VersionId | None = None,
+    arithmetic: Arithmetic | None = None,
 ) -> TrainedModel:
     """Load the base (a version; None: the origin) and make it ready to train by the method of the settings.
 
-    `watch` sees what is hashed of it.
+    `watch` sees what is hashed of it. `arithmetic`: what to compute in; None: the precision of the settings.
 
     The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
     """
-    model = settings.model
+    model, arithmetic = settings.model, arithmetic or settings.training.precision
     location = _of_version(home, version, watch) if version else model_location(model.path, home)
     with explained(f"the model {version or model.path}"):
         directory = Path(location) if version else base_directory(model.path, home, revision=model.revision)
@@ -88,7 +97,7 @@ def build(
         base, found = AutoModelForCausalLM.from_pretrained(
             directory,
             output_loading_info=True,
-            **_held_as(settings, device),
+            **_held_as(settings, device, arithmetic),
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
@@ -110,7 +119,9 @@ def build(
     if isinstance(settings.method, QloraSettings):
         trained.libraries = (BITSANDBYTES,)
     trained.takes_columns = "logits_to_keep" in inspect.signature(base.forward).parameters
-    trained.device = device
+    trained.device, trained.arithmetic = device, arithmetic
+    if not autocasts(arithmetic):
+        compute_in_float32(trained.model)
     trained.model.to(device)
     trained.model.train()
     return trained
@@ -131,7 +142,7 @@ def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) 
     return str(beside)
 
 
-def _held_as(settings: JobSettings, device: torch.device) -> dict[str, Any]:
+def _held_as(settings: JobSettings, device: torch.device, arithmetic: Arithmetic) -> dict[str, Any]:
     """In which form the weights are in memory, as `from_pretrained` is told. Raises ModelUnusable."""
     if isinstance(settings.method, FullSettings):
         return {"dtype": torch.float32}
@@ -147,7 +158,7 @@ def _held_as(settings: JobSettings, device: torch.device) -> dict[str, Any]:
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.method.quant_type,
         bnb_4bit_use_double_quant=settings.method.double_quant,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=dtype if autocasts(arithmetic) else torch.float32,
     )
     # At once on its device: a model that needs four bits a weight may not fit elsewhere in more.
     return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from events.settings import JobSettings
-from events.values import CheckpointId, VersionId
+from events.values import ARITHMETIC, CheckpointId, VersionId
 from gpu.exchange import reply
 
 
@@ -25,6 +25,8 @@ class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Beside which it goes on; None: the origin."""
     checkpoint: CheckpointId | None
     """None: nothing was learned beside it yet, and the base alone is loaded."""
+    environment: dict[str, str] = {}
+    """What the job was trained in when training last started; empty: it never was."""
 
 
 class Rehearsed(Struct, frozen=True, kw_only=True, tag="rehearsed"):
@@ -43,6 +45,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     import torch
 
     from gpu import checkpoint
+    from gpu.arithmetic import choose_arithmetic
     from gpu.data.encode import tokenizer_sha256
     from gpu.exact import be_exact, environment
     from gpu.fit import Ground
@@ -54,7 +57,8 @@ def rehearse(order: Rehearse) -> Rehearsed:
     home = Path(order.home)
     device = be_exact(order.settings.training.threads)
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
-    trained = build(order.settings, home, device, version=order.version)
+    computes_in = choose_arithmetic(order.settings.training.precision, device, order.environment)
+    trained = build(order.settings, home, device, version=order.version, arithmetic=computes_in)
     global_step = None
     if order.checkpoint is not None:
         optimizer = torch.optim.AdamW(trained.parameters.values())
@@ -68,7 +72,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     return Rehearsed(
         global_step=global_step,
         parameters=sum(parameter.numel() for parameter in trained.parameters.values()),
-        environment=environment(device, trained.libraries),
+        environment={**environment(device, trained.libraries), ARITHMETIC: computes_in},
         seconds=time.monotonic() - began,
     )
 

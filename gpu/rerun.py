@@ -97,6 +97,7 @@ def _run(warm: Warm, desk: Recorder, stretch: Stretch, checkpoint: CheckpointId 
             until=stretch.until,
             carry_optimizer=stretch.carry_optimizer,
             course=stretch.course,
+            environment=stretch.environment,
         )
     )
 

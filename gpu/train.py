@@ -27,7 +27,16 @@ from gpu.crashpoints import reached
 from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
 from gpu.desk import Desk, Pulse
-from gpu.errors import DoesNotFit, EvaluationFailed, SuspectBatch, TrainingDiverged, YieldAsked, is_out_of_memory
+from gpu.errors import (
+    DoesNotFit,
+    EvaluationFailed,
+    ModelUnusable,
+    SuspectBatch,
+    TrainingDiverged,
+    YieldAsked,
+    is_out_of_memory,
+    nondeterministic_operation,
+)
 from gpu.evaluate import evaluate, is_due, steps_since
 from gpu.exact import seed_generators
 from gpu.faults import run_out, strikes
@@ -152,6 +161,8 @@ class Training:
         try:
             loss, norm = self._gradients(batch, pulse)
         except Exception as error:
+            if operation := nondeterministic_operation(error):
+                raise _cannot_repeat(operation, self.trained.device.type) from error
             if not is_out_of_memory(error):
                 raise
             shortage = _in_a_line(error)
@@ -320,6 +331,14 @@ class Training:
                 STATE_FILE: json.dumps(state, indent=1).encode() + b"\n",
             },
         )
+
+
+def _cannot_repeat(operation: str, device: str) -> ModelUnusable:
+    return ModelUnusable(
+        f"this model uses {operation}, for which torch has no deterministic implementation on {device}: a step that is "
+        "run again would have other bits. Name another model in [model] path, or train on the CPU: "
+        "`CUDA_VISIBLE_DEVICES= keepstep run`."
+    )
 
 
 def _in_a_line(error: BaseException) -> str:

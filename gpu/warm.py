@@ -6,6 +6,7 @@ memory gives the same bits as going on from the checkpoint: what is in memory is
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 
 from events.settings import JobSettings, MethodSettings, ModelSettings
-from events.values import CheckpointId, JobId, VersionId
+from events.values import ARITHMETIC, CheckpointId, JobId, VersionId
 from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu import checkpoint
+from gpu.arithmetic import Arithmetic, choose_arithmetic
 from gpu.consolidate import consolidate
 from gpu.crashpoints import reached
 from gpu.data.cache import token_cache
@@ -46,7 +48,7 @@ class _Tokenizer:
 
 @dataclass
 class _Model:
-    settings: tuple[ModelSettings, MethodSettings, VersionId | None, int]
+    settings: tuple[ModelSettings, MethodSettings, VersionId | None, Arithmetic, int]
     trained: TrainedModel
     optimizer: torch.optim.AdamW
     fresh: bool
@@ -102,8 +104,9 @@ class Warm:
         prepared = self._prepared[1]
         pulse = Pulse(self._desk, order.attempt)
         device = be_exact(prepared.settings.training.threads)
+        computes_in = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
         pulse.beat("load", 0, 1, force=True)
-        model = self._model_for(order, prepared, device, pulse)
+        model = self._model_for(order, prepared, device, computes_in, pulse)
         history = self._history(order, prepared.job)
         pulse.beat("load", 1, 1, force=True)
         training = Training(
@@ -112,7 +115,7 @@ class Warm:
             trained=model.trained,
             optimizer=model.optimizer,
             tokenizer_files=self._tokenizer_for(prepared.settings.model).files,
-            environment=environment(device, model.trained.libraries),
+            environment={**environment(device, model.trained.libraries), ARITHMETIC: computes_in},
             global_step=order.global_step,
             step=order.step,
             until=order.until,
@@ -139,6 +142,7 @@ class Warm:
     def forget(self) -> None:
         """After a failure, whatever is in memory is not to be trusted."""
         self._model = self._prepared = None
+        _release_memory()
 
     def _tokenizer_for(self, settings: ModelSettings) -> _Tokenizer:
         if self._tokenizer is None or self._tokenizer.settings != settings:
@@ -148,7 +152,9 @@ class Warm:
             self._tokenizer = _Tokenizer(settings, tokenizer, sha256, files)
         return self._tokenizer
 
-    def _model_for(self, order: Train, prepared: PreparedJob, device: torch.device, pulse: Pulse) -> _Model:
+    def _model_for(
+        self, order: Train, prepared: PreparedJob, device: torch.device, computes_in: Arithmetic, pulse: Pulse
+    ) -> _Model:
         """The model, standing where the order says."""
         done = 0
 
@@ -160,7 +166,8 @@ class Warm:
                 reached("yield_seen")
                 raise YieldAsked("nothing was trained: loading begins again with the next attempt")
 
-        model = self._built(prepared.settings, order.base, device, watch, fresh=order.checkpoint is None)
+        fresh = order.checkpoint is None
+        model = self._built(prepared.settings, order.base, device, computes_in, watch, fresh=fresh)
         if prepared.settings.data.packing:
             refuse_what_cannot_be_packed(model.trained)
         if order.checkpoint is not None and model.stands_at != order.checkpoint:
@@ -195,17 +202,19 @@ class Warm:
         settings: JobSettings,
         base: VersionId | None,
         device: torch.device,
+        computes_in: Arithmetic,
         watch: Callable[[bytes], None],
         *,
         fresh: bool,
     ) -> _Model:
         """A model of these settings beside this base: the one in memory if it will do, else a new one."""
         # The seed decides only what LoRA begins with, but the next job of the same settings may need just that.
-        key = (settings.model, settings.method, base, settings.training.seed)
+        key = (settings.model, settings.method, base, computes_in, settings.training.seed)
         model = self._model
-        if model is None or model.settings[:3] != key[:3] or (fresh and not (model.fresh and model.settings == key)):
+        if model is None or model.settings[:-1] != key[:-1] or (fresh and not (model.fresh and model.settings == key)):
             self._model = model = None  # two models may not fit
-            trained = build(settings, self._home, device, watch, version=base)
+            _release_memory()
+            trained = build(settings, self._home, device, watch, version=base, arithmetic=computes_in)
             optimizer = torch.optim.AdamW(trained.parameters.values())
             checkpoint.reset_moments(trained, optimizer)
             self._model = model = _Model(key, trained, optimizer, fresh=True, stands_at=None)
@@ -223,3 +232,10 @@ class Warm:
             return list(json.loads(path.read_bytes())["log_history"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointBroken(order.checkpoint, f"{path.name} cannot be read: {error}") from error
+
+
+def _release_memory() -> None:
+    """Give what a dropped model held back to the GPU. Models hold references in circles, so collect first."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

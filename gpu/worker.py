@@ -39,6 +39,7 @@ from gpu.errors import (
     YieldAsked,
     is_disk_full,
     is_out_of_memory,
+    nondeterministic_operation,
 )
 from gpu.link import connect
 from gpu.log_lines import JsonLines
@@ -170,6 +171,8 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
             return "storage", True
         case TrainingDiverged():
             return "loss", True
+    if nondeterministic_operation(error):
+        return "model", True
     if is_out_of_memory(error):
         return "out_of_memory", False
     if is_driver_error(error):

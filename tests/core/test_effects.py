@@ -234,3 +234,29 @@ def test_a_worker_that_was_asked_to_yield_gets_no_more_orders() -> None:
     made.run()
     made.check_timeline()
     assert made.ends == {JOB: ["JobTrained"]}
+
+
+def test_an_order_to_train_carries_what_the_job_was_trained_in() -> None:
+    """From its first start on; a new job has none, whatever the job before it was trained in."""
+    made = world(4, 4)
+    made.run_until(kinds.JobPrepared)
+    assert trained_in(made) == {}
+    made.run_until(kinds.TrainingStarted)
+    assert made.state.current is not None
+    environment = made.state.current.environment
+    assert environment == made.state.environment != {}
+    made.execute(commands.Pause())
+    made.run_until(kinds.AttemptYielded)
+    made.execute(commands.Resume())
+    made.run_until(kinds.JobPrepared)
+    assert trained_in(made) == environment
+    made.run_until(kinds.JobTrained)
+    made.run_until(kinds.JobPrepared)
+    assert trained_in(made) == {}
+
+
+def trained_in(made: World) -> dict[str, str]:
+    """What the order that is due names."""
+    (effect,) = next_effects(made.state, made.now)
+    assert isinstance(effect, effects.TrainJob)
+    return effect.environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from events.course import Course, Split
 from events.settings import DataSettings, EvaluationSettings, GuardSettings, JobSettings, LoraSettings
 from events.worker import CheckpointWritten, OutOfMemory, Step
 from gpu.checkpoint import write
-from gpu.errors import DoesNotFit, EvaluationFailed, SuspectBatch, TrainingDiverged
+from gpu.errors import DoesNotFit, EvaluationFailed, ModelUnusable, SuspectBatch, TrainingDiverged
 from tests.fakes.tiny_model import make_rows
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
 
@@ -262,3 +262,16 @@ def test_what_is_being_saved_when_a_step_fails_is_saved(
     with pytest.raises((SuspectBatch, DoesNotFit, EvaluationFailed)):
         home.learn(home.cold(), home.add(ROWS), how, evaluates=True)
     assert [fact.step for fact in home.desk.of(CheckpointWritten)] == [2]
+
+
+def test_a_model_that_cannot_be_exact_on_its_device_is_refused_by_name(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch refuses the operation; the message names it, and what can be done."""
+
+    def refuses(*_: Any) -> NoReturn:
+        raise RuntimeError("_histc_cuda does not have a deterministic implementation, but you set …")
+
+    monkeypatch.setattr(gpu.train, "summed_loss", refuses)
+    with pytest.raises(ModelUnusable, match=r"_histc_cuda.*CUDA_VISIBLE_DEVICES= keepstep run"):
+        home.learn(home.cold(), home.add(ROWS), settings(LORA))
