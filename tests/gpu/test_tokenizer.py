@@ -55,10 +55,11 @@ def test_what_is_kept_is_the_models_own_byte_for_byte(tmp_path: Path) -> None:
 
 def test_where_only_the_config_says_which_tokenizer_it_is_the_config_is_kept_too(tmp_path: Path) -> None:
     """Else nothing could load what a LoRA checkpoint holds, nor prove what it is."""
-    model = make_tiny_model(tmp_path / "model")
-    config = json.loads((model / "tokenizer_config.json").read_bytes())
-    del config["tokenizer_class"]
-    (model / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "vocab.json").write_text(json.dumps({"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}), encoding="utf-8")
+    (model / "merges.txt").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    (model / "config.json").write_text(json.dumps({"model_type": "gpt2"}), encoding="utf-8")
     files = kept(tmp_path)
     assert files == {**tokenizer_files(model), "config.json": (model / "config.json").read_bytes()}
     for name, content in files.items():
