@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,19 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.values import VersionId
-from gpu.base import CONFIG, base_directory, base_sha256, model_location, weights_files
+from gpu.base import CONFIG, base_directory, base_sha256, model_location, problem_of_files
 from gpu.collate import Inputs
-from gpu.errors import ModelUnusable
+from gpu.errors import MergeRefused, ModelUnusable
 from gpu.exact import seed_generators
-from gpu.manifest import Parameters
+from gpu.layout import layout_of
+from gpu.manifest import Buffers, Parameters
+from gpu.merge import DTYPES
 from gpu.sealed import problem_of_base, trained_beside, version_directory
-from gpu.tensors import read_header
+from gpu.targets import refuse_misplaced, refuse_unmatched, short_names
 from gpu.tokenizer import explained
+
+KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
+"""Torch's kinds of numbers, as a safetensors file names them."""
 
 BITSANDBYTES = "bitsandbytes"
 """The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
@@ -41,6 +46,11 @@ class TrainedModel:
     configs: dict[str, bytes]
     """The small files that make a checkpoint loadable by others, beside weights and tokenizer."""
     weights_file: str
+    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The persistent buffers of a model that is trained whole: part of the model, and saved as they are."""
+    adapted: Mapping[str, int] = field(default_factory=dict)
+    """The layers that adapters are on, by the last part of their names, with how many there are of each; {}: the whole
+    model is trained."""
     base_sha256: str = ""
     """What it was built from."""
     libraries: tuple[str, ...] = ()
@@ -62,6 +72,17 @@ class TrainedModel:
         """Name and shape of each trained parameter, as manifests list them."""
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
 
+    @property
+    def kinds_of_buffers(self) -> Buffers:
+        """Name, shape and kind of each buffer, as manifests list them."""
+        return tuple((name, tuple(buffer.shape), KINDS[buffer.dtype]) for name, buffer in self.buffers.items())
+
+    @property
+    def share(self) -> float:
+        """Trained numbers as a share of all numbers of the model."""
+        trained = sum(parameter.numel() for parameter in self.parameters.values())
+        return trained / max(1, self.model.num_parameters())
+
 
 def build(
     settings: JobSettings,
@@ -79,8 +100,9 @@ def build(
     """
     location = _of_version(home, version, watch) if version else model_location(settings.model.path, home)
     with explained(f"the model {version or settings.model.path}"):
-        directory = Path(location) if version else base_directory(settings.model.path, home)
-        _refuse_quantised(directory)
+        origin = base_directory(settings.model.path, home)
+        directory = Path(location) if version else origin
+        _refuse_unusable(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -94,10 +116,9 @@ def build(
         raise ModelUnusable(f"the weights of the model {settings.model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
-        trained = _with_lora(base, settings.method, settings.training.seed, location)
-        _refuse_what_cannot_be_merged(trained, directory)
+        trained = _with_lora(base, settings.method, settings.training.seed, location, origin)
     else:
-        trained = _whole(base)
+        trained = _whole(base, directory)
     for name, parameter in trained.parameters.items():
         if parameter.dtype != torch.float32:
             raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
@@ -148,8 +169,9 @@ def _held_as(settings: JobSettings, device: torch.device) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}
 
 
-def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str) -> TrainedModel:
+def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, origin: Path) -> TrainedModel:
     targets = method.target_modules
+    refuse_unmatched(base, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=method.r,
@@ -162,51 +184,36 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str) -> 
     seed_generators("lora", seed)
     try:
         model = get_peft_model(base, config)
-    except ValueError as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise ModelUnusable(
             f"LoRA cannot be put on this model: {error} Correct [method] target_modules in keepstep.toml."
         ) from error
     parameters = {
-        _name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+        name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
+    layers = dict.fromkeys(name.partition(".lora_")[0].removeprefix("base_model.model.") for name in parameters)
+    refuse_misplaced({layer: f"{layer}.weight" for layer in layers}, layout_of(origin))
     return TrainedModel(
         model=model,
         device=torch.device("cpu"),
         parameters=parameters,
         configs={"adapter_config.json": _adapter_config(model, location)},
         weights_file="adapter_model.safetensors",
+        adapted=short_names(layers),
     )
 
 
-def _name_on_disk(name: str) -> str:
-    """What peft calls a trained parameter in its files: of one that is a module for each adapter, the adapter's name is
-    left out; DoRA's vector has no `.weight` either."""
-    return name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector").replace(".default.", ".")
+def name_on_disk(name: str) -> str:
+    """What peft calls a trained parameter in its files: it leaves out the name of the adapter, which stands last in the
+    name of an embedding's factors; DoRA's vector has no `.weight` either."""
+    name = name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector")
+    return name.replace(".default.", ".").removesuffix(".default")
 
 
-def _refuse_quantised(base: Path) -> None:
-    """Raises ModelUnusable: nothing that is learned beside rounded weights could be merged into them."""
-    if msgspec.json.decode((base / CONFIG).read_bytes()).get("quantization_config"):
-        raise ModelUnusable(
-            f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. "
-            "Use its 16-bit or 32-bit original in [model] path."
-        )
-
-
-def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:
-    """Raises ModelUnusable where LoRA would learn beside a weight that the files of the base do not have as it is in
-    memory: tied to another, fused, or turned. Now, and not when weeks of it are to become a version."""
-    there: dict[str, tuple[int, ...]] = {}
-    for name in weights_files(base):
-        there.update({tensor: entry.shape for tensor, entry in read_header(base / name).items()})
-    for name, shape in trained.shapes:
-        module, is_out_of, _ = name.partition(".lora_B.weight")
-        weight = f"{module.removeprefix('base_model.model.')}.weight"
-        if is_out_of and (weight not in there or there[weight][0] != shape[0]):
-            raise ModelUnusable(
-                f"what is learned beside {weight} could never be merged: the base has no such weight of its own (it is "
-                "tied to another, or held in another layout). Leave it out of [method] target_modules."
-            )
+def _refuse_unusable(base: Path) -> None:
+    """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
+    if problem := problem_of_files(base):
+        raise ModelUnusable(f"the model at {base} {problem.what}. {problem.advice}.")
 
 
 def _adapter_config(model: Any, location: str) -> bytes:
@@ -216,15 +223,20 @@ def _adapter_config(model: Any, location: str) -> bytes:
     return json.dumps(ordered, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _whole(base: Any) -> TrainedModel:
+def _whole(base: Any, directory: Path) -> TrainedModel:
     base.requires_grad_(True)
+    state = base.state_dict()
     # Tied weights are one parameter under several names; it is listed, trained and saved once, under the first.
     parameters = dict(base.named_parameters())
+    buffers = {name: buffer for name, buffer in base.named_buffers() if name in state}
+    for name, buffer in buffers.items():
+        if buffer.dtype not in KINDS:
+            raise ModelUnusable(f"the buffer {name} holds {buffer.dtype}, which a checkpoint cannot store.")
     if base._weight_conversions:  # what from_pretrained had to do to the tensors on disk; empty for most models
-        raise ModelUnusable(
-            f"{type(base).__name__} is held in memory in another layout than on disk, and full training cannot save "
-            'that yet. Use [method] kind = "lora".'
-        )
+        names = _names_in_files(base, [*parameters, *buffers], directory)
+        parameters = {names[name]: parameter for name, parameter in parameters.items()}
+        buffers = {names[name]: buffer for name, buffer in buffers.items()}
+    _say_what_is_tied(base)
     base.config.dtype = "float32"
     base.config.architectures = [type(base).__name__]
     configs = {"config.json": base.config.to_json_string(use_diff=True).encode()}
@@ -236,4 +248,29 @@ def _whole(base: Any) -> TrainedModel:
         parameters=parameters,
         configs=configs,
         weights_file="model.safetensors",
+        buffers=buffers,
     )
+
+
+def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, str]:
+    """The name in the files of the base for each weight of a model that transformers renames while it loads: a
+    checkpoint under these names is one that every version of transformers loads. Raises ModelUnusable where one weight
+    is not one tensor."""
+    layout = layout_of(directory)
+    try:
+        return {name: layout.tensor(name) for name in names}
+    except MergeRefused as error:
+        raise ModelUnusable(
+            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint of it could not be written in the "
+            'layout of the files. Set [method] kind = "lora" in keepstep.toml.'
+        ) from error
+
+
+def _say_what_is_tied(base: Any) -> None:
+    """Correct a config that calls head and embedding one weight, where the files hold two that differ: transformers 4
+    would load the embedding for both."""
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    if head is None or embedding is None or head.weight is embedding.weight:
+        return
+    for config in {id(each): each for each in (base.config, base.config.get_text_config())}.values():
+        config.tie_word_embeddings = False

@@ -63,7 +63,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
         lineage = read_manifest(directory).lineage
         if lineage.tokenizer_sha256 != fingerprint == kept_sha256(directory):
             fingerprint = lineage.tokenizer_sha256  # the same tokenizer, as another version of its library writes it
-        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint)
+        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint, trained.kinds_of_buffers)
         global_step = checkpoint.load(directory, trained, optimizer, ground).cursor.global_step
     return Rehearsed(
         global_step=global_step,

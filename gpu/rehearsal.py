@@ -1,0 +1,347 @@
+"""Rehearse the way from training to a version before the first step: a step's worth of weights is written as a
+checkpoint, merged, and loaded by plain transformers and peft.
+
+What cannot become a version is refused then, and not after weeks of training. The proof is kept in the home's cache, by
+base, method and library versions, so that later jobs do not repeat it.
+
+A small model takes the whole way. Of a large one, or where memory or disk are short, nothing of the model's size is
+written or loaded: one layer of each kind is merged by itself, and the names in the files are held against the model.
+
+The rehearsal never changes the model that is trained: it works on copies, and gives random generators back as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from events.settings import FullSettings, JobSettings, QloraSettings
+from events.values import VersionId, checkpoint_id
+from gpu.answers import difference, refuse_unless_alike
+from gpu.base import weights_files
+from gpu.checkpoint import Snapshot, copied_buffers, described
+from gpu.commit import publish
+from gpu.driver import is_driver_error
+from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, is_out_of_memory
+from gpu.layout import empty_model, layout
+from gpu.manifest import MANIFEST, MOMENTS, Cursor, FileEntry, Lineage, Manifest
+from gpu.memory_limits import available_bytes
+from gpu.merge import DTYPES, Learned, Rows, WeightsFile
+from gpu.model import TrainedModel, name_on_disk
+from gpu.ordinary import OrdinaryModel, of_checkpoint, ordinary, sealed_as
+from gpu.sealed import SEAL
+from gpu.tensors import Tensor
+from journal.durable import make_directory, write_atomically
+
+FORMAT = 1
+"""Of the proof. A change of what is rehearsed raises it, and every home rehearses again."""
+
+LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+"""Their versions are part of the proof: they decide names and layouts."""
+
+WHOLE_BYTES = 2 * 2**30
+"""The most that a rehearsal of the whole model writes: about half a minute on an ordinary disk, once."""
+
+MEMORY_FACTOR = 1.2
+"""Memory for a second copy of the model, as for a consolidation."""
+
+CHANGE = 1e-3
+"""Root mean square of the change that is rehearsed: far above the rounding of bfloat16 weights of the usual size (0.02),
+and far below the weights themselves."""
+
+ROWS = 16
+"""Rows that are compared at each end of a weight."""
+
+CLOSE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 2**-7, torch.float16: 2**-10}
+"""How far a merged number may be from peft's own, as a share of it: two roundings of its kind."""
+
+EMPTY_JOB = "0" * 64
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A rehearsal that passed."""
+
+    how: Literal["whole", "by layer", "known"]
+    """`known`: an earlier one is the proof."""
+    seconds: float
+
+
+def rehearse(
+    trained: TrainedModel,
+    settings: JobSettings,
+    home: Path,
+    version: VersionId | None,
+    tokenizer_files: Mapping[str, bytes],
+    beat: Callable[[], None] = lambda: None,
+) -> Rehearsal:
+    """Prove that training `trained` on `version` (None: the origin) can become a version.
+
+    `beat` is called between the parts of the work. Raises ModelUnusable with the reason and a way out; StorageFailed,
+    OSError.
+    """
+    began = time.monotonic()
+    proof = home / "cache" / "rehearsed" / _key(trained, settings)
+    if proof.exists():
+        return Rehearsal("known", time.monotonic() - began)
+    with torch.random.fork_rng(), _staging(home / "cache" / "rehearsal") as staging:
+        try:
+            whole = _whole_way(trained, settings, home, version, tokenizer_files, staging, beat)
+        except (MergeRefused, CheckpointBroken, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error) or is_driver_error(error):
+                raise
+            raise ModelUnusable(
+                f"a version of this model could not be made of what [method] asks for: {error}. {_way_out(settings)}"
+            ) from error
+    done = Rehearsal("whole" if whole else "by layer", time.monotonic() - began)
+    make_directory(proof.parent)
+    write_atomically(proof, msgspec.json.encode({"how": done.how, "seconds": round(done.seconds, 1)}), sync=False)
+    return done
+
+
+def _key(trained: TrainedModel, settings: JobSettings) -> str:
+    """What the proof is of: the same key, the same outcome."""
+    method = msgspec.to_builtins(settings.method)
+    method.pop("dropout", None)  # decides nothing about names and layouts
+    parts = {
+        "format": FORMAT,
+        "base": trained.base_sha256,
+        "model": msgspec.to_builtins(settings.model),
+        "method": method,
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _way_out(settings: JobSettings) -> str:
+    if isinstance(settings.method, FullSettings):
+        return 'Set [method] kind = "lora" in keepstep.toml, or use another model in [model] path.'
+    return (
+        "Name other layers in [method] target_modules in keepstep.toml (the attention layers of most models are q_proj, "
+        "k_proj, v_proj and o_proj), or use another model in [model] path."
+    )
+
+
+@contextmanager
+def _staging(place: Path) -> Iterator[Path]:
+    """A directory of this process below `place`; those of processes that are gone are removed."""
+    make_directory(place)
+    for left in place.iterdir():
+        if left.name.isdecimal() and not _is_alive(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = place / str(os.getpid())
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # another process may be at it too
+            place.rmdir()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _whole_way(
+    trained: TrainedModel,
+    settings: JobSettings,
+    home: Path,
+    version: VersionId | None,
+    tokenizer_files: Mapping[str, bytes],
+    staging: Path,
+    beat: Callable[[], None],
+) -> bool:
+    """Take the way; True if it was taken with the whole model. Raises MergeRefused, CheckpointBroken."""
+    snapshot = _snapshot(trained, settings, tokenizer_files)
+    manifest, contents, size_bytes = described(snapshot)
+    checkpoint = staging / "checkpoints" / manifest.checkpoint
+    publish(checkpoint, contents, lambda files: _sealed(manifest, files), passed=_unheard)
+    beat()
+    sources = of_checkpoint(home, checkpoint, version)
+    model_bytes = sum((sources.origin / name).stat().st_size for name in weights_files(sources.origin))
+    whole = _there_is_room(home, size_bytes + model_bytes, model_bytes)
+    if not sources.full:
+        _refuse_unless_peft_loads(sources.origin, checkpoint)
+    with ExitStack() as stack:
+        made = stack.enter_context(ordinary(sources, None, beat))
+        _refuse_unless_transformers_loads(sources.origin, made)
+        if whole:
+            target = staging / "version"
+            publish(target, made.contents, lambda files: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
+            merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
+        else:
+            merged = _Merged(made.sources, made.learned)
+        for weight, expected, close in _expected(trained, snapshot, settings, every=whole):
+            _compare(merged, made.tensor(weight), expected, close)
+            beat()
+        if whole:
+            refuse_unless_alike(difference(target, sources.reference), made.stored_as)
+    return whole
+
+
+def _sealed(manifest: Manifest, files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
+    return MANIFEST, msgspec.structs.replace(manifest, files=dict(files)).encode()
+
+
+def _unheard(_: str) -> None:
+    """The points of a rehearsal on the way to the disk are none of a checkpoint's."""
+
+
+def _there_is_room(home: Path, wanted_bytes: int, model_bytes: int) -> bool:
+    return (
+        wanted_bytes <= WHOLE_BYTES
+        and shutil.disk_usage(home).free > 2 * wanted_bytes
+        and available_bytes() > MEMORY_FACTOR * model_bytes
+    )
+
+
+def _snapshot(trained: TrainedModel, settings: JobSettings, tokenizer_files: Mapping[str, bytes]) -> Snapshot:
+    """A checkpoint after a step that changed every trained weight."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: _changed(name, parameter, generator) for name, parameter in trained.parameters.items()}
+    moments = {f"{name}.{moment}": torch.zeros(w.shape) for name, w in weights.items() for moment in MOMENTS}
+    return Snapshot(
+        checkpoint=checkpoint_id(1, 1),
+        reason="steps",
+        cursor=Cursor(job=EMPTY_JOB, global_step=1, step=1, steps_total=1, epoch=1),
+        lineage=Lineage(
+            attempt=1,
+            parent=None,
+            data_sha256=EMPTY_JOB,
+            batches_sha256="",
+            tokenizer_sha256="",
+            base_sha256=trained.base_sha256,
+            settings=settings,
+        ),
+        environment={},
+        weights_file=trained.weights_file,
+        weights=weights,
+        optimizer={**moments, "step": torch.ones(len(weights))},
+        files={**tokenizer_files, **trained.configs},
+        buffers=copied_buffers(trained),
+    )
+
+
+def _changed(name: str, parameter: torch.nn.Parameter, generator: torch.Generator) -> torch.Tensor:
+    """The weight after a step. Of the two factors of an adapter the one that begins at zero gets numbers, so that their
+    product has about the size of CHANGE."""
+    weight = parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
+    noise = torch.randn(weight.shape, generator=generator)
+    if ".lora_" in name and "magnitude" not in name:
+        return weight if weight.any() else noise * (CHANGE / 2)
+    return weight + CHANGE * noise
+
+
+def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
+    """Raises MergeRefused if plain peft does not take every tensor of the adapter."""
+    from peft import PeftConfig, get_peft_model
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+    tensors = load_peft_weights(str(checkpoint), device="cpu")
+    model: Any = get_peft_model(empty_model(origin), PeftConfig.from_pretrained(str(checkpoint)))
+    result = set_peft_model_state_dict(model, tensors, low_cpu_mem_usage=True)
+    for name in (*result.unexpected_keys, *(key for key in result.missing_keys if ".lora_" in key)):
+        raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")
+
+
+def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel) -> None:
+    """Raises MergeRefused if transformers would find a weight missing in the files of the version."""
+    tensors: dict[str, Tensor] = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
+    missing = layout(empty_model(origin), tensors).missing
+    if missing:
+        raise MergeRefused(f"transformers would not find {missing[0]} in the files of the version")
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The weights of the version: as written, or computed when they are asked for."""
+
+    files: list[WeightsFile]
+    learned: Learned | None
+    """None: the files are the version's own."""
+
+    def rows(self, name: str, rows: Rows) -> torch.Tensor:
+        """Some rows of a tensor of the version, in float32."""
+        file = next(file for file in self.files if name in file.tensors)
+        found = file.rows(name, rows)
+        if self.learned is None:
+            return found.float()
+        sum_ = self.learned.sum(name, rows, found)
+        return (found if sum_ is None else sum_.truth.to(found.dtype)).float()
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The kind of number that a tensor is stored as."""
+        file = next(file for file in self.files if name in file.tensors)
+        return DTYPES[file.tensors[name].dtype]
+
+
+def _compare(merged: _Merged, tensor: str, expected: torch.Tensor, close: float) -> None:
+    """Raises MergeRefused if the tensor of the version is not what is expected, at both of its ends."""
+    count = expected.shape[0] if expected.dim() else 1
+    close = max(close, CLOSE[merged.dtype(tensor)])
+    for first in {0, max(0, count - ROWS)}:
+        end = min(count, first + ROWS)
+        ours = merged.rows(tensor, Rows(first, end))
+        theirs = expected[first:end] if expected.dim() else expected
+        # A share of the row's own size too: small numbers beside large ones are sums of large ones.
+        if not torch.allclose(ours, theirs, rtol=close, atol=close * float(theirs.abs().mean())):
+            raise MergeRefused(f"merged, {tensor} is not what peft and transformers make of it")
+
+
+def _expected(
+    trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, *, every: bool
+) -> Iterator[tuple[str, torch.Tensor, float]]:
+    """(weight, its numbers in the version as float32, how close they must be); of adapters by peft's own arithmetic, one
+    layer at a time. `every` weight; else the first and the last of each name."""
+    if isinstance(settings.method, FullSettings):
+        for name in trained.parameters:
+            yield name, snapshot.weights[name], 0.0
+        return
+    held = {} if isinstance(settings.method, QloraSettings) else {"dtype": settings.model.dtype}
+    close = CLOSE[getattr(torch, held["dtype"])] if held else 0.0
+    layers: dict[str, list[str]] = {}
+    for name in snapshot.weights:
+        layer = name.partition(".lora_")[0]
+        layers.setdefault(layer.rpartition(".")[2], []).append(layer)
+    for alike in layers.values():
+        chosen = dict.fromkeys(alike if every else (alike[0], alike[-1]))
+        for layer in chosen:
+            weight = f"{layer.removeprefix('base_model.model.')}.weight"
+            merged = _merged_by_peft(trained.model.get_submodule(layer), layer, snapshot)
+            if merged is not None:
+                yield weight, merged, close
+
+
+def _merged_by_peft(layer: Any, name: str, snapshot: Snapshot) -> torch.Tensor | None:
+    """The weight of a layer with its adapter merged by peft, float32; None of one that is held in 4 bits."""
+    if layer.get_base_layer().weight.dtype == torch.uint8:
+        return None
+    twin = copy.deepcopy(layer).to("cpu", torch.float32)
+    with torch.no_grad():
+        for own, parameter in twin.named_parameters():
+            saved = snapshot.weights.get(name_on_disk(f"{name}.{own}"))
+            if saved is not None:
+                parameter.copy_(saved)
+        twin.merge(safe_merge=True)
+    merged: torch.Tensor = twin.get_base_layer().weight.detach()
+    return merged

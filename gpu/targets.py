@@ -1,0 +1,114 @@
+"""Check which layers of a model LoRA adapts: every name in `target_modules` must match some, and every change of them
+must have a place in the files of the base.
+
+A name that matches nothing is refused, whatever else matches: a typo would train less than was asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gpu.errors import MergeRefused, ModelUnusable
+
+if TYPE_CHECKING:
+    from gpu.layout import Layout
+
+ALL_LINEAR = "all-linear"
+"""peft's shorthand for every linear layer but the head."""
+
+NAMES_SHOWN = 12
+"""In a message; a model has about ten different names of layers."""
+
+
+def refuse_unmatched(base: Any, targets: str | Sequence[str]) -> None:
+    """Raises ModelUnusable for the first name (or the pattern) that matches no layer that LoRA can adapt.
+
+    A name matches the layer of that name and every layer whose name ends with it, after a dot; a text is a regular
+    expression that matches whole names: the rules of peft (`check_target_module_exists`).
+    """
+    layers = _adaptable(base)
+    if isinstance(targets, str):
+        if targets.lower() == ALL_LINEAR:
+            return
+        if not any(re.fullmatch(targets, name) for name in layers):
+            raise ModelUnusable(
+                f'[method] target_modules = "{targets}" is a regular expression, and no name of a layer matches it as a '
+                f"whole. {_known(layers)} To name layers, write a list: target_modules = [{_example(layers)}]."
+            )
+        return
+    if not targets:
+        raise ModelUnusable(f"[method] target_modules is empty, so nothing would be trained. {_known(layers)}")
+    for target in targets:
+        if not any(_matches(target, name) for name in layers):
+            raise ModelUnusable(_unmatched(base, target, layers))
+
+
+def refuse_misplaced(weights: Mapping[str, str], layout: Layout) -> None:
+    """Raises ModelUnusable if a change of an adapted weight could not be merged. `weights`: layer → its weight."""
+    reasons: dict[str, str] = {}
+    for layer, weight in weights.items():
+        try:
+            layout.place(weight)
+        except MergeRefused as error:
+            reasons[layer] = str(error)
+    if not reasons:
+        return
+    layer, reason = next(iter(reasons.items()))
+    more = f" (and {len(reasons) - 1} other layers)" if len(reasons) > 1 else ""
+    raise ModelUnusable(
+        f"LoRA on {layer}{more} could never become a version: {reason}. {_way_out(weights.keys(), reasons.keys())}"
+    )
+
+
+def short_names(layers: Iterable[str]) -> dict[str, int]:
+    """The last part of each name, with how many layers have it, in the model's order."""
+    return dict(Counter(name.rpartition(".")[2] for name in layers))
+
+
+def _adaptable(base: Any) -> list[str]:
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+    return [name for name, module in base.named_modules() if name and isinstance(module, kinds)]
+
+
+def _matches(target: str, name: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _unmatched(base: Any, target: str, layers: Sequence[str]) -> str:
+    begin = f'[method] target_modules names "{target}", and the model has no layer of that name that LoRA can adapt'
+    last = target.rpartition(".")[2]
+    held = [name for name, _ in base.named_parameters() if _matches(target, name) or name.endswith(f".{last}")]
+    if held:
+        return f"{begin}: {held[0]} is one weight and not a layer (fused experts are). {_known(layers)}"
+    near = difflib.get_close_matches(last, short_names(layers), n=3, cutoff=0.5)
+    if near:
+        return f"{begin}. The nearest names are {', '.join(near)}. Correct [method] target_modules in keepstep.toml."
+    return f"{begin}. {_known(layers)} Correct [method] target_modules in keepstep.toml."
+
+
+def _known(layers: Sequence[str]) -> str:
+    names = list(short_names(layers))
+    more = ", …" if len(names) > NAMES_SHOWN else ""
+    return f"Its layers are {', '.join(names[:NAMES_SHOWN])}{more}."
+
+
+def _example(layers: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in list(short_names(layers))[:2])
+
+
+def _way_out(adapted: Iterable[str], refused: Iterable[str]) -> str:
+    """Settings that work: the adapted names of which every layer can be merged."""
+    bad = short_names(refused)
+    good = [name for name in short_names(adapted) if name not in bad]
+    if good:
+        names = ", ".join(f'"{name}"' for name in good)
+        return f"Set [method] target_modules = [{names}] in keepstep.toml: these can be merged."
+    return "Name other layers in [method] target_modules in keepstep.toml."
