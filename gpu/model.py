@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
@@ -25,7 +26,7 @@ from gpu.layout import layout_of
 from gpu.manifest import Buffers, Parameters
 from gpu.merge import DTYPES
 from gpu.sealed import problem_of_base, trained_beside, version_directory
-from gpu.targets import refuse_misplaced, refuse_unmatched, short_names
+from gpu.targets import linear_names, refuse_misplaced, refuse_unmatched, short_names, way_out_without
 from gpu.tokenizer import explained
 
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
@@ -102,7 +103,7 @@ def build(
     with explained(f"the model {version or settings.model.path}"):
         origin = base_directory(settings.model.path, home)
         directory = Path(location) if version else origin
-        _refuse_unusable(directory)
+        _refuse_unusable(directory, settings)
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -182,17 +183,22 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, ori
         use_dora=isinstance(method, LoraSettings) and method.use_dora,
     )
     seed_generators("lora", seed)
+    linear = linear_names(base)
     try:
         model = get_peft_model(base, config)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ModelUnusable(
-            f"LoRA cannot be put on this model: {error} Correct [method] target_modules in keepstep.toml."
+            f"LoRA cannot be put on this model: {error} {way_out_without(linear, str(error))}"
         ) from error
     parameters = {
         name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
-    layers = dict.fromkeys(name.partition(".lora_")[0].removeprefix("base_model.model.") for name in parameters)
-    refuse_misplaced({layer: f"{layer}.weight" for layer in layers}, layout_of(origin))
+    layers = {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    refuse_misplaced(layers, layout_of(origin))
     return TrainedModel(
         model=model,
         device=torch.device("cpu"),
@@ -210,8 +216,14 @@ def name_on_disk(name: str) -> str:
     return name.replace(".default.", ".").removesuffix(".default")
 
 
-def _refuse_unusable(base: Path) -> None:
+def _refuse_unusable(base: Path, settings: JobSettings) -> None:
     """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
+    if settings.model.trust_remote_code and msgspec.json.decode((base / CONFIG).read_bytes()).get("auto_map"):
+        raise ModelUnusable(
+            f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code could "
+            "never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
+            "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
+        )
     if problem := problem_of_files(base):
         raise ModelUnusable(f"the model at {base} {problem.what}. {problem.advice}.")
 

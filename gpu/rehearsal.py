@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.metadata
+import logging
 import os
 import shutil
 import time
@@ -42,8 +43,11 @@ from gpu.merge import DTYPES, Learned, Rows, WeightsFile
 from gpu.model import TrainedModel, name_on_disk
 from gpu.ordinary import OrdinaryModel, of_checkpoint, ordinary, sealed_as
 from gpu.sealed import SEAL
+from gpu.targets import attention_names, way_out
 from gpu.tensors import Tensor
 from journal.durable import make_directory, write_atomically
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the proof. A change of what is rehearsed raises it, and every home rehearses again."""
@@ -66,6 +70,9 @@ ROWS = 16
 
 CLOSE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 """How far a merged number may be from peft's own, as a share of it: two roundings of its kind."""
+
+TRIED_TOKENS = 8
+"""Of the forward pass that is tried: enough to pass every layer."""
 
 EMPTY_JOB = "0" * 64
 
@@ -97,13 +104,15 @@ def rehearse(
     if proof.exists():
         return Rehearsal("known", time.monotonic() - began)
     with torch.random.fork_rng(), _staging(home / "cache" / "rehearsal") as staging:
+        if not isinstance(settings.method, QloraSettings):  # a pass sets how 4-bit layers compute from then on
+            _refuse_unless_it_runs(trained)
         try:
             whole = _whole_way(trained, settings, home, version, tokenizer_files, staging, beat)
         except (MergeRefused, CheckpointBroken, ValueError, RuntimeError) as error:
             if is_out_of_memory(error) or is_driver_error(error):
                 raise
             raise ModelUnusable(
-                f"a version of this model could not be made of what [method] asks for: {error}. {_way_out(settings)}"
+                f"a version could not be made of what [method] trains of this model: {error}. {_way_out(trained)}"
             ) from error
     done = Rehearsal("whole" if whole else "by layer", time.monotonic() - began)
     make_directory(proof.parent)
@@ -125,13 +134,31 @@ def _key(trained: TrainedModel, settings: JobSettings) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
-def _way_out(settings: JobSettings) -> str:
-    if isinstance(settings.method, FullSettings):
-        return 'Set [method] kind = "lora" in keepstep.toml, or use another model in [model] path.'
-    return (
-        "Name other layers in [method] target_modules in keepstep.toml (the attention layers of most models are q_proj, "
-        "k_proj, v_proj and o_proj), or use another model in [model] path."
-    )
+def _way_out(trained: TrainedModel) -> str:
+    if trained.adapted:
+        return way_out(attention_names(trained.adapted))
+    return 'Set [method] kind = "lora" in keepstep.toml, or use another model in [model] path.'
+
+
+def _refuse_unless_it_runs(trained: TrainedModel) -> None:
+    """Raises ModelUnusable if the model cannot compute logits as it is to be trained: some layers are linear by their
+    class and return more than a tensor, and an adapter on them fails."""
+    size = int(trained.model.config.get_text_config().vocab_size)
+    ids = (torch.arange(TRIED_TOKENS, device=trained.device) % size)[None]
+    was_training = trained.model.training
+    trained.model.eval()  # no dropout, and nothing that counts
+    try:
+        with torch.no_grad():
+            trained.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except Exception as error:
+        if is_out_of_memory(error) or is_driver_error(error):
+            raise
+        log.warning("a forward pass failed in the rehearsal", exc_info=True)
+        raise ModelUnusable(
+            f"the model does not compute as [method] asks for it ({type(error).__name__}: {error}). {_way_out(trained)}"
+        ) from error
+    finally:
+        trained.model.train(was_training)
 
 
 @contextmanager
@@ -191,7 +218,7 @@ def _whole_way(
             merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
         else:
             merged = _Merged(made.sources, made.learned)
-        for weight, expected, close in _expected(trained, snapshot, settings, every=whole):
+        for weight, expected, close in _expected(trained, snapshot, settings, made, every=whole):
             _compare(merged, made.tensor(weight), expected, close)
             beat()
         if whole:
@@ -309,7 +336,7 @@ def _compare(merged: _Merged, tensor: str, expected: torch.Tensor, close: float)
 
 
 def _expected(
-    trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, *, every: bool
+    trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, made: OrdinaryModel, *, every: bool
 ) -> Iterator[tuple[str, torch.Tensor, float]]:
     """(weight, its numbers in the version as float32, how close they must be); of adapters by peft's own arithmetic, one
     layer at a time. `every` weight; else the first and the last of each name."""
@@ -317,31 +344,34 @@ def _expected(
         for name in trained.parameters:
             yield name, snapshot.weights[name], 0.0
         return
-    held = {} if isinstance(settings.method, QloraSettings) else {"dtype": settings.model.dtype}
-    close = CLOSE[getattr(torch, held["dtype"])] if held else 0.0
+    close = CLOSE[getattr(torch, settings.model.dtype)]
     layers: dict[str, list[str]] = {}
-    for name in snapshot.weights:
-        layer = name.partition(".lora_")[0]
+    for layer in dict.fromkeys(name.partition(".lora_")[0] for name in snapshot.weights):
         layers.setdefault(layer.rpartition(".")[2], []).append(layer)
     for alike in layers.values():
-        chosen = dict.fromkeys(alike if every else (alike[0], alike[-1]))
-        for layer in chosen:
+        for layer in alike if every else dict.fromkeys((alike[0], alike[-1])):
             weight = f"{layer.removeprefix('base_model.model.')}.weight"
-            merged = _merged_by_peft(trained.model.get_submodule(layer), layer, snapshot)
-            if merged is not None:
-                yield weight, merged, close
+            twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
+            if twin.get_base_layer().weight.dtype == torch.uint8:  # held in 4 bits: the change is merged into the file
+                yield weight, twin.get_delta_weight("default").detach().float() + _stored(made, weight), close
+            else:
+                twin.float().merge(safe_merge=True)
+                yield weight, twin.get_base_layer().weight.detach(), close
 
 
-def _merged_by_peft(layer: Any, name: str, snapshot: Snapshot) -> torch.Tensor | None:
-    """The weight of a layer with its adapter merged by peft, float32; None of one that is held in 4 bits."""
-    if layer.get_base_layer().weight.dtype == torch.uint8:
-        return None
-    twin = copy.deepcopy(layer).to("cpu", torch.float32)
+def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
+    """A copy of a layer in memory of its own, with the adapter of the snapshot."""
+    twin = copy.deepcopy(layer).to("cpu")
     with torch.no_grad():
         for own, parameter in twin.named_parameters():
             saved = snapshot.weights.get(name_on_disk(f"{name}.{own}"))
             if saved is not None:
                 parameter.copy_(saved)
-        twin.merge(safe_merge=True)
-    merged: torch.Tensor = twin.get_base_layer().weight.detach()
-    return merged
+    return twin
+
+
+def _stored(made: OrdinaryModel, weight: str) -> torch.Tensor:
+    """A weight as the origin has it, float32."""
+    tensor = made.tensor(weight)
+    file = next(file for file in made.sources if tensor in file.tensors)
+    return file.rows(tensor, Rows(0, file.tensors[tensor].shape[0])).float()

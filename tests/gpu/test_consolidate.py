@@ -78,8 +78,12 @@ class Nights:
         )
 
     def night(self) -> Night:
+        return self.consolidated(self.learn())
+
+    def consolidated(self, checkpoint: str) -> Night:
+        """A version of a checkpoint."""
         desk = FakeDesk()
-        order = self.order(self.learn())
+        order = self.order(checkpoint)
         consolidate.consolidate(self.path, order, desk)
         self.count += 1
         return Night(order.version, desk.facts)
