@@ -47,7 +47,7 @@ def refuse_unless_alike(distance: float, stored_as: str) -> None:
 
 
 def _logits(asked: Reference, dtype: Any) -> tuple[Any, Any, set[str]]:
-    """The logits for the fixed prompts, in float64; the kind of the weights; the tensors that the model does not have."""
+    """The logits for the fixed prompts, in float64; the kind of the weights; tensors that the model does not have."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

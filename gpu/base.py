@@ -86,7 +86,7 @@ class Problem(NamedTuple):
 ADAPTER_CONFIG = "adapter_config.json"
 
 MERGE_ADAPTER = (
-    "python -c \"from peft import AutoPeftModelForCausalLM as M; "
+    'python -c "from peft import AutoPeftModelForCausalLM as M; '
     "M.from_pretrained('{model}', dtype='auto').merge_and_unload().save_pretrained('{merged}')\""
 )
 """Makes a model of a base and the adapter that lies in its directory; the tokenizer is copied by hand."""

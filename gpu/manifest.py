@@ -94,17 +94,15 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
     def shapes_by_file(self) -> dict[str, tensors.Kinds]:
-        """Each tensor that a file must hold, with its shape and the kind of its numbers; {} where nothing is trained."""
+        """Each tensor that a file must hold, with its shape and the kind of its numbers; {} if nothing is trained."""
         if not self.parameters:
             return {}
         weights = [name for name in WEIGHTS_FILES if name in self.files] or [WEIGHTS_FILES[0]]
-        kinds = {name: (shape, "F32") for name, shape in self.parameters}
+        held = {name: (shape, "F32") for name, shape in self.parameters}
+        held.update({name: (shape, kind) for name, shape, kind in self.buffers})
         moments = {f"{name}.{moment}": (shape, "F32") for name, shape in self.parameters for moment in MOMENTS}
-        buffers = {name: (shape, kind) for name, shape, kind in self.buffers}
-        return {
-            **dict.fromkeys(weights, {**kinds, **buffers}),
-            OPTIMIZER_FILE: {**moments, "step": ((len(kinds),), "F32")},
-        }
+        step = {"step": ((len(self.parameters),), "F32")}
+        return {**{name: held for name in weights}, OPTIMIZER_FILE: {**moments, **step}}  # noqa: C420  # one mapping
 
 
 _decoder = msgspec.json.Decoder(Manifest)

@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
+from events.trained import Trained
 from events.values import VersionId
 from gpu.base import CONFIG, base_directory, base_sha256, model_location, problem_of_files
 from gpu.collate import Inputs
@@ -79,10 +80,11 @@ class TrainedModel:
         return tuple((name, tuple(buffer.shape), KINDS[buffer.dtype]) for name, buffer in self.buffers.items())
 
     @property
-    def share(self) -> float:
-        """Trained numbers as a share of all numbers of the model."""
-        trained = sum(parameter.numel() for parameter in self.parameters.values())
-        return trained / max(1, self.model.num_parameters())
+    def summary(self) -> Trained:
+        """What is trained, in numbers."""
+        count = sum(parameter.numel() for parameter in self.parameters.values())
+        share = count / max(1, int(self.model.num_parameters()))
+        return Trained(layers=dict(self.adapted), parameters=count, share=round(share, 6))
 
 
 def build(
@@ -220,8 +222,8 @@ def _refuse_unusable(base: Path, settings: JobSettings) -> None:
     """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
     if settings.model.trust_remote_code and msgspec.json.decode((base / CONFIG).read_bytes()).get("auto_map"):
         raise ModelUnusable(
-            f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code could "
-            "never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
+            f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code "
+            "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
             "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
         )
     if problem := problem_of_files(base):
@@ -273,8 +275,8 @@ def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, s
         return {name: layout.tensor(name) for name in names}
     except MergeRefused as error:
         raise ModelUnusable(
-            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint of it could not be written in the "
-            'layout of the files. Set [method] kind = "lora" in keepstep.toml.'
+            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint could not be written in the layout "
+            'of the files. Set [method] kind = "lora" in keepstep.toml.'
         ) from error
 
 

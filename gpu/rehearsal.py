@@ -7,7 +7,8 @@ base, method and library versions, so that later jobs do not repeat it.
 A small model takes the whole way. Of a large one, or where memory or disk are short, nothing of the model's size is
 written or loaded: one layer of each kind is merged by itself, and the names in the files are held against the model.
 
-The rehearsal never changes the model that is trained: it works on copies, and gives random generators back as they were.
+The rehearsal never changes the model that is trained: it works on copies, and puts random generators back as they
+were.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ MEMORY_FACTOR = 1.2
 """Memory for a second copy of the model, as for a consolidation."""
 
 CHANGE = 1e-3
-"""Root mean square of the change that is rehearsed: far above the rounding of bfloat16 weights of the usual size (0.02),
-and far below the weights themselves."""
+"""Root mean square of the change that is rehearsed: far above the rounding of bfloat16 weights of the usual size
+(0.02), and far below the weights themselves."""
 
 ROWS = 16
 """Rows that are compared at each end of a weight."""
@@ -214,7 +215,7 @@ def _whole_way(
         _refuse_unless_transformers_loads(sources.origin, made)
         if whole:
             target = staging / "version"
-            publish(target, made.contents, lambda files: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
+            publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
             merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
         else:
             merged = _Merged(made.sources, made.learned)
@@ -303,7 +304,7 @@ def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel) -> None
 class _Merged:
     """The weights of the version: as written, or computed when they are asked for."""
 
-    files: list[WeightsFile]
+    files: Sequence[WeightsFile]
     learned: Learned | None
     """None: the files are the version's own."""
 
@@ -338,8 +339,8 @@ def _compare(merged: _Merged, tensor: str, expected: torch.Tensor, close: float)
 def _expected(
     trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, made: OrdinaryModel, *, every: bool
 ) -> Iterator[tuple[str, torch.Tensor, float]]:
-    """(weight, its numbers in the version as float32, how close they must be); of adapters by peft's own arithmetic, one
-    layer at a time. `every` weight; else the first and the last of each name."""
+    """Yield (weight, its numbers in the version as float32, how close they must be): of adapters by peft's own
+    arithmetic, one layer at a time. `every`: each weight; else the first and the last of each name."""
     if isinstance(settings.method, FullSettings):
         for name in trained.parameters:
             yield name, snapshot.weights[name], 0.0

@@ -27,8 +27,10 @@ NAMES_SHOWN = 12
 
 
 ATTENTION = frozenset(
-    "q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value c_attn Wqkv q_a_proj q_b_proj kv_a_proj_with_mqa "
-    "kv_b_proj".split()
+    {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv"),
+        *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+    }
 )
 """What attention layers are called in the architectures of transformers."""
 
@@ -45,8 +47,9 @@ def refuse_unmatched(base: Any, targets: str | Sequence[str]) -> None:
             return
         if not any(re.fullmatch(targets, name) for name in layers):
             raise ModelUnusable(
-                f'[method] target_modules = "{targets}" is a regular expression, and no name of a layer matches it as a '
-                f"whole. {_known(layers)} To name layers, write a list: target_modules = [{_example(layers)}]."
+                f'[method] target_modules = "{targets}" is a regular expression, and no name of a layer '
+                f"matches it as a whole. {_known(layers)} To name layers, write a list in keepstep.toml: "
+                f"target_modules = [{_example(layers)}]."
             )
         return
     if not targets:
@@ -150,8 +153,9 @@ def _matches(target: str, name: str) -> bool:
 def _unmatched(base: Any, target: str, layers: Sequence[str]) -> str:
     begin = f'[method] target_modules names "{target}", and the model has no layer of that name that LoRA can adapt'
     last = target.rpartition(".")[2]
-    held = [name for name, _ in base.named_parameters() if _matches(target, name) or name.endswith(f".{last}")]
-    if held:
+    ends = (f".{last}", f".{last}.weight")
+    held = [name for name, _ in base.named_parameters() if name.endswith(ends)]
+    if held and last not in short_names(layers):
         return (
             f"{begin}: {held[0]} is one weight and not a layer (fused experts are). {_known(layers)} "
             "Correct [method] target_modules in keepstep.toml."

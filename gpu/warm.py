@@ -130,7 +130,7 @@ class Warm:
             evaluated_to=order.evaluated_to,
         )
         reached("loaded")
-        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))
+        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment, trained=model.trained.summary))
         reached("loaded_reported")
         saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
         model.fresh, model.stands_at = False, None

@@ -75,7 +75,7 @@ def test_what_the_model_does_not_have_is_unread_and_what_the_files_lack_is_missi
     )
     found = layout_of(base)
     assert (found.unread, found.missing) == (("extra.weight",), ["model.norm.weight"])
-    with pytest.raises(MergeRefused, match="have no tensor for model.norm.weight"):
+    with pytest.raises(MergeRefused, match=r"have no tensor for model\.norm\.weight"):
         found.place("model.norm.weight")
     with pytest.raises(MergeRefused, match="have no tensor"):
         found.place("no.such.weight")

@@ -196,7 +196,7 @@ def test_a_merge_that_is_not_peft_s_is_refused(
     kind = merge.Masters if method == FULL else merge.Adapters
     real = kind.sum
     monkeypatch.setattr(kind, "sum", doubled)
-    with pytest.raises(ModelUnusable, match="is not what peft and transformers make of it|does not answer"):
+    with pytest.raises(ModelUnusable, match=r"is not what peft and transformers make of it|does not answer"):
         rehearsed(tmp_path, method)
     assert not list((tmp_path / "cache").rglob("*")) or not list((tmp_path / "cache" / "rehearsed").glob("*"))
 
@@ -284,4 +284,3 @@ def test_a_base_of_a_sharded_model_with_a_file_less_is_refused(tmp_path: Path) -
     next(base.glob("model-00001-*")).unlink()
     with pytest.raises(ModelUnusable, match="lacks model-00001-"):
         rehearsed(tmp_path, LORA4)
-
