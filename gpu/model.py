@@ -275,8 +275,8 @@ def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, s
         return {name: layout.tensor(name) for name in names}
     except MergeRefused as error:
         raise ModelUnusable(
-            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint could not be written in the layout "
-            'of the files. Set [method] kind = "lora" in keepstep.toml.'
+            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint could not be written in "
+            'the layout of the files. Set [method] kind = "lora" in keepstep.toml.'
         ) from error
 
 

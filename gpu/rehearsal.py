@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import torch
@@ -219,8 +219,13 @@ def _whole_way(
             merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
         else:
             merged = _Merged(made.sources, made.learned)
-        for weight, expected, close in _expected(trained, snapshot, settings, made, every=whole):
-            _compare(merged, made.tensor(weight), expected, close)
+        base = sources.parent or sources.origin
+        before = [stack.enter_context(closing(WeightsFile(base / name))) for name in weights_files(base)]
+        stored = _Merged(before, None)
+        for expected in _expected(trained, snapshot, settings, every=whole):
+            tensor = made.tensor(expected.weight)
+            numbers = stored.whole(tensor) + expected.numbers if expected.change else expected.numbers
+            _compare(merged, tensor, numbers, expected.close)
             beat()
         if whole:
             refuse_unless_alike(difference(target, sources.reference), made.stored_as)
@@ -317,6 +322,11 @@ class _Merged:
         sum_ = self.learned.sum(name, rows, found)
         return (found if sum_ is None else sum_.truth.to(found.dtype)).float()
 
+    def whole(self, name: str) -> torch.Tensor:
+        """A tensor from its first row to its last, in float32."""
+        file = next(file for file in self.files if name in file.tensors)
+        return self.rows(name, Rows(0, file.tensors[name].shape[0]))
+
     def dtype(self, name: str) -> torch.dtype:
         """The kind of number that a tensor is stored as."""
         file = next(file for file in self.files if name in file.tensors)
@@ -336,14 +346,24 @@ def _compare(merged: _Merged, tensor: str, expected: torch.Tensor, close: float)
             raise MergeRefused(f"merged, {tensor} is not what peft and transformers make of it")
 
 
-def _expected(
-    trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, made: OrdinaryModel, *, every: bool
-) -> Iterator[tuple[str, torch.Tensor, float]]:
-    """Yield (weight, its numbers in the version as float32, how close they must be): of adapters by peft's own
-    arithmetic, one layer at a time. `every`: each weight; else the first and the last of each name."""
+class _Expected(NamedTuple):
+    """What a weight of the version has to be."""
+
+    weight: str
+    numbers: torch.Tensor
+    """Float32."""
+    close: float
+    """How close the version must be, as a share of the number, besides its own rounding."""
+    change: bool = False
+    """The numbers are a change of what the base stores: the base is held in 4 bits."""
+
+
+def _expected(trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, *, every: bool) -> Iterator[_Expected]:
+    """Of adapters by peft's own arithmetic, one layer at a time. `every` weight; else the first and the last of each
+    name."""
     if isinstance(settings.method, FullSettings):
         for name in trained.parameters:
-            yield name, snapshot.weights[name], 0.0
+            yield _Expected(name, snapshot.weights[name], 0.0)
         return
     close = CLOSE[getattr(torch, settings.model.dtype)]
     layers: dict[str, list[str]] = {}
@@ -353,11 +373,11 @@ def _expected(
         for layer in alike if every else dict.fromkeys((alike[0], alike[-1])):
             weight = f"{layer.removeprefix('base_model.model.')}.weight"
             twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
-            if twin.get_base_layer().weight.dtype == torch.uint8:  # held in 4 bits: the change is merged into the file
-                yield weight, twin.get_delta_weight("default").detach().float() + _stored(made, weight), close
+            if twin.get_base_layer().weight.dtype == torch.uint8:
+                yield _Expected(weight, twin.get_delta_weight("default").detach().float(), close, change=True)
             else:
                 twin.float().merge(safe_merge=True)
-                yield weight, twin.get_base_layer().weight.detach(), close
+                yield _Expected(weight, twin.get_base_layer().weight.detach(), close)
 
 
 def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
@@ -369,10 +389,3 @@ def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
             if saved is not None:
                 parameter.copy_(saved)
     return twin
-
-
-def _stored(made: OrdinaryModel, weight: str) -> torch.Tensor:
-    """A weight as the origin has it, float32."""
-    tensor = made.tensor(weight)
-    file = next(file for file in made.sources if tensor in file.tensors)
-    return file.rows(tensor, Rows(0, file.tensors[tensor].shape[0])).float()
