@@ -275,7 +275,8 @@ def model_advice(state: State) -> str:
     and advice to change those would be refused."""
     base = state.base or "the origin"
     if state.head is not None:
-        skip = f"`keepstep skip {state.current.id[:12]}`, " if state.current is not None and state.current.begun else ""
+        job = state.current  # it keeps the head where it is; what it trained stays in the checkpoint that is left
+        skip = f"`keepstep skip {job.id[:12]}` (add {job.name} again afterwards), " if job is not None else ""
         return (
             f"what was trained since {base} fixes [model] and [method]. To go on with it, put the model and the "
             f"libraries back as they were, then `keepstep resume`. To change these settings, leave it first: {skip}"

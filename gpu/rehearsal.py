@@ -105,6 +105,7 @@ def rehearse(
     if proof.exists():
         return Rehearsal("known", time.monotonic() - began)
     with torch.random.fork_rng(), _staging(home / "cache" / "rehearsal") as staging:
+        _refuse_unless_finite(trained)
         if not isinstance(settings.method, QloraSettings):  # a pass sets how 4-bit layers compute from then on
             _refuse_unless_it_runs(trained)
         try:
@@ -139,6 +140,13 @@ def _way_out(trained: TrainedModel) -> str:
     if trained.adapted:
         return way_out(attention_names(trained.adapted))
     return 'Set [method] kind = "lora" in keepstep.toml, or use another model in [model] path.'
+
+
+def _refuse_unless_finite(trained: TrainedModel) -> None:
+    """Raises ModelUnusable if a weight of the model is infinite or not a number: no version could store it."""
+    for name, weight in trained.model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise ModelUnusable(f"{name} of the model holds infinity or what is not a number. Fetch the model anew.")
 
 
 def _refuse_unless_it_runs(trained: TrainedModel) -> None:

@@ -132,7 +132,9 @@ def test_advice_about_a_model_keeps_to_the_settings_that_can_be_changed() -> Non
     world.run_until(kinds.CheckpointCommitted)
     world.fails("model")
     assert world.state.hold is not None
-    skip = f"`keepstep skip {job_id(1)[:12]}`, `keepstep versions rollback`; then do what the message says"
+    skip = (
+        f"`keepstep skip {job_id(1)[:12]}` (add file-1.jsonl again afterwards), `keepstep versions rollback`; then do"
+    )
     assert skip in world.state.hold.advice
     world.execute(commands.Skip(job=job_id(1)))
     world.execute(commands.RollBack())

@@ -276,6 +276,16 @@ def test_layers_that_do_not_compute_with_an_adapter_are_refused_with_settings_th
     assert sound(tmp_path, LORA4) != LORA4
 
 
+def test_a_weight_that_is_infinite_is_refused_by_its_name(tmp_path: Path) -> None:
+    def poisoned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tensors["model.norm.weight"][0] = float("inf")
+        return tensors
+
+    rewritten(make_tiny_model(tmp_path / "model"), poisoned)
+    with pytest.raises(ModelUnusable, match=r"model\.norm\.weight of the model holds infinity"):
+        rehearsed(tmp_path, LORA4)
+
+
 def test_a_base_of_a_sharded_model_with_a_file_less_is_refused(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "model")
     AutoModelForCausalLM.from_pretrained(base).save_pretrained(base, max_shard_size="40KB")
