@@ -85,11 +85,15 @@ class Problem(NamedTuple):
 
 ADAPTER_CONFIG = "adapter_config.json"
 
+MOVE_ADAPTER = "mkdir {adapter} && mv {model}/adapter_* {adapter}/"
+
 MERGE_ADAPTER = (
-    'python -c "from peft import AutoPeftModelForCausalLM as M; '
-    "M.from_pretrained('{model}', dtype='auto').merge_and_unload().save_pretrained('{merged}')\""
+    'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM, AutoTokenizer; '
+    "base = AutoModelForCausalLM.from_pretrained('{model}', dtype='auto'); "
+    "PeftModel.from_pretrained(base, '{adapter}').merge_and_unload().save_pretrained('{merged}'); "
+    "AutoTokenizer.from_pretrained('{model}').save_pretrained('{merged}')\""
 )
-"""Makes a model of a base and the adapter that lies in its directory; the tokenizer is copied by hand."""
+"""After MOVE_ADAPTER: makes a model of the base and the adapter that lay in its directory."""
 
 
 def problem_of_files(directory: Path) -> Problem | None:
@@ -105,9 +109,7 @@ def problem_of_files(directory: Path) -> Problem | None:
         return Problem(
             f"holds an adapter too ({ADAPTER_CONFIG}): transformers would load the base with that adapter on it, and "
             "keepstep trains the base alone",
-            f"To train on from the adapter, merge it into a new model and set [model] path to that: "
-            f"{_merge_command(directory)}. To train the base alone, move {ADAPTER_CONFIG} and adapter_model.* out of "
-            "the directory",
+            _how_to_part(directory),
         )
     if (name := config.get("transformers_weights")) not in {None, WEIGHTS, INDEX}:
         return Problem(
@@ -118,9 +120,17 @@ def problem_of_files(directory: Path) -> Problem | None:
     return _problem_of_names(directory)
 
 
-def _merge_command(directory: Path) -> str:
-    merged = directory.with_name(f"{directory.name}-merged")
-    return f"`{MERGE_ADAPTER.format(model=directory, merged=merged)}`, and copy the tokenizer's files there"
+def _how_to_part(directory: Path) -> str:
+    names = {
+        "model": directory,
+        "adapter": directory.with_name(f"{directory.name}-adapter"),
+        "merged": directory.with_name(f"{directory.name}-merged"),
+    }
+    return (
+        f"To train the base alone, move the adapter out: `{MOVE_ADAPTER.format(**names)}`. To train on from the "
+        f"adapter, move it out, make one model of both, and set [model] path to {names['merged']}: "
+        f"`{MERGE_ADAPTER.format(**names)}`"
+    )
 
 
 def _problem_of_names(directory: Path) -> Problem | None:

@@ -144,7 +144,7 @@ def _way_out(trained: TrainedModel) -> str:
 
 def _refuse_unless_finite(trained: TrainedModel) -> None:
     """Raises ModelUnusable if a weight of the model is infinite or not a number: no version could store it."""
-    for name, weight in trained.model.named_parameters():
+    for name, weight in (*trained.model.named_parameters(), *trained.buffers.items()):
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise ModelUnusable(f"{name} of the model holds infinity or what is not a number. Fetch the model anew.")
 

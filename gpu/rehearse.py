@@ -1,7 +1,7 @@
 """`python -P -m gpu.rehearse`, with a `Rehearse` as JSON for its only argument: load what the next step starts from.
 
-Base, method and checkpoint by the worker's own code, strictly; then nothing is trained, and nothing is written. Prints
-a `Rehearsed` or a `Refusal` as one line of JSON.
+Base, method and checkpoint by the worker's own code, strictly; and the way to a version is rehearsed (`gpu.rehearsal`),
+if that was not done before: only that writes, into the cache. Prints a `Rehearsed` or a `Refusal` as one line of JSON.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.fit import Ground
     from gpu.manifest import read_manifest
     from gpu.model import build
+    from gpu.rehearsal import rehearse as rehearse_the_way
     from gpu.tokenizer import kept_sha256, load_tokenizer
 
     began = time.monotonic()
@@ -55,6 +56,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     device = be_exact(order.settings.training.threads)
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
     trained = build(order.settings, home, device, version=order.version)
+    rehearse_the_way(trained, order.settings, home, order.version, {})
     global_step = None
     if order.checkpoint is not None:
         optimizer = torch.optim.AdamW(trained.parameters.values())
