@@ -174,7 +174,9 @@ def load(
     with torch.no_grad():
         for name, _, _ in manifest.buffers:
             trained.buffers[name].copy_(weights[name])
-        for (name, parameter), step in zip(trained.parameters.items(), state["step"], strict=True):
+        # In the same order, says `differences`; by the names of the checkpoint, which may be older ones.
+        names = (name for name, _ in manifest.parameters)
+        for name, parameter, step in zip(names, trained.parameters.values(), state["step"], strict=True):
             parameter.copy_(weights[name])
             if optimizer is not None:
                 moments = optimizer.state[parameter]

@@ -59,7 +59,8 @@ def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
     if theirs["kind"] != ours["kind"]:
         theirs, ours = {"kind": theirs["kind"]}, {"kind": ours["kind"]}  # the others are not comparable
     # Whether the targets differ is told by the parameters: "all-linear" and the list of all layers are the same.
-    same = manifest.parameters == ground.parameters
+    parameters = renamed(manifest.parameters)
+    same = parameters == ground.parameters
     said = [
         f"it has {name}={theirs[name]}, the settings say {name}={ours[name]}"
         for name in theirs
@@ -67,7 +68,12 @@ def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
     ]
     yield from said
     if not same and not said:
-        yield _of_parameters(manifest.parameters, ground.parameters)
+        yield _of_parameters(parameters, ground.parameters)
+
+
+def renamed(parameters: Parameters) -> Parameters:
+    """The parameters under the names of today: earlier keepsteps left the adapter's name in those of an embedding."""
+    return tuple((name.removesuffix(".default"), shape) for name, shape in parameters)
 
 
 def _named(method: MethodSettings) -> dict[str, object]:

@@ -49,7 +49,7 @@ def refuse_unmatched(base: Any, targets: str | Sequence[str]) -> None:
             raise ModelUnusable(
                 f'[method] target_modules = "{targets}" is a regular expression, and no name of a layer '
                 f"matches it as a whole. {_known(layers)} To name layers, write a list in keepstep.toml: "
-                f"target_modules = [{_example(layers)}]."
+                f"target_modules = [{_example(targets, layers)}]."
             )
         return
     if not targets:
@@ -172,5 +172,7 @@ def _known(layers: Sequence[str]) -> str:
     return f"Its layers are {', '.join(names[:NAMES_SHOWN])}{more}."
 
 
-def _example(layers: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in list(short_names(layers))[:2])
+def _example(pattern: str, layers: Sequence[str]) -> str:
+    """The pattern as a name, if it is one; else names of attention layers."""
+    names = [pattern] if any(_matches(pattern, name) for name in layers) else attention_names(short_names(layers))
+    return ", ".join(f'"{name}"' for name in names)

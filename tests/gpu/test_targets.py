@@ -32,7 +32,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Any:
         (("q_proj", "self_attn"), r'names "self_attn".*Its layers are embed_tokens, q_proj'),
         (("model.layers.9.self_attn.q_proj",), r"nearest names are q_proj"),
         ((), "is empty"),
-        ("q_proj", r'is a regular expression.*write a list in keepstep\.toml: target_modules = \["'),
+        ("q_proj", r'is a regular expression.*write a list in keepstep\.toml: target_modules = \["q_proj"\]'),
         (r".*\.nothing", "is a regular expression"),
     ],
 )
