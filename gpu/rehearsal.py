@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ import torch
 from events.settings import FullSettings, JobSettings, QloraSettings
 from events.values import VersionId, checkpoint_id
 from gpu.answers import difference, refuse_unless_alike
-from gpu.base import weights_files
+from gpu.base import base_directory, weights_files
 from gpu.checkpoint import Snapshot, copied_buffers, described
 from gpu.commit import publish
 from gpu.driver import is_driver_error
@@ -56,8 +56,8 @@ FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 """Their versions are part of the proof: they decide names and layouts."""
 
-WHOLE_BYTES = 2 * 2**30
-"""The most that a rehearsal of the whole model writes: about half a minute on an ordinary disk, once."""
+WHOLE_BYTES = 512 * 2**20
+"""The most that a rehearsal of the whole model writes: some seconds of two CPU cores and an ordinary disk, once."""
 
 MEMORY_FACTOR = 1.2
 """Memory for a second copy of the model, as for a consolidation."""
@@ -208,20 +208,19 @@ def _whole_way(
     beat: Callable[[], None],
 ) -> bool:
     """Take the way; True if it was taken with the whole model. Raises MergeRefused, CheckpointBroken."""
-    snapshot = _snapshot(trained, settings, tokenizer_files)
-    manifest, contents, size_bytes = described(snapshot)
+    whole = _there_is_room(trained, settings, home)
+    snapshot = _snapshot(trained, settings, tokenizer_files, whole=whole)
+    manifest, contents, _ = described(snapshot)
     checkpoint = staging / "checkpoints" / manifest.checkpoint
     publish(checkpoint, contents, lambda files: _sealed(manifest, files), passed=_unheard)
     beat()
     sources = of_checkpoint(home, checkpoint, version)
-    model_bytes = sum((sources.origin / name).stat().st_size for name in weights_files(sources.origin))
-    whole = _there_is_room(home, size_bytes + model_bytes, model_bytes)
     if not sources.full:
         _refuse_unless_peft_loads(sources.origin, checkpoint)
     with ExitStack() as stack:
         made = stack.enter_context(ordinary(sources, None, beat))
-        _refuse_unless_transformers_loads(sources.origin, made)
-        if whole:
+        _refuse_unless_transformers_loads(sources.origin, trained if sources.full else made)
+        if whole or sources.full:  # of a large model that is trained whole, the files hold some weights
             target = staging / "version"
             publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
             merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
@@ -248,7 +247,12 @@ def _unheard(_: str) -> None:
     """The points of a rehearsal on the way to the disk are none of a checkpoint's."""
 
 
-def _there_is_room(home: Path, wanted_bytes: int, model_bytes: int) -> bool:
+def _there_is_room(trained: TrainedModel, settings: JobSettings, home: Path) -> bool:
+    """True if the whole model can take the way: a checkpoint with its moments is written, and a version."""
+    origin = base_directory(settings.model.path, home)
+    model_bytes = sum((origin / name).stat().st_size for name in weights_files(origin))
+    trained_bytes = sum(4 * parameter.numel() for parameter in trained.parameters.values())
+    wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes
     return (
         wanted_bytes <= WHOLE_BYTES
         and shutil.disk_usage(home).free > 2 * wanted_bytes
@@ -256,10 +260,16 @@ def _there_is_room(home: Path, wanted_bytes: int, model_bytes: int) -> bool:
     )
 
 
-def _snapshot(trained: TrainedModel, settings: JobSettings, tokenizer_files: Mapping[str, bytes]) -> Snapshot:
-    """A checkpoint after a step that changed every trained weight."""
+def _snapshot(
+    trained: TrainedModel, settings: JobSettings, tokenizer_files: Mapping[str, bytes], *, whole: bool
+) -> Snapshot:
+    """A checkpoint after a step that changed every trained weight; of a large model that is trained whole, one with the
+    first and the last weight of each name."""
     generator = torch.Generator().manual_seed(0)
-    weights = {name: _changed(name, parameter, generator) for name, parameter in trained.parameters.items()}
+    names = list(trained.parameters)
+    if not whole and isinstance(settings.method, FullSettings):
+        names = _ends(names, lambda name: ".".join(name.split(".")[-2:]))
+    weights = {name: _changed(name, trained.parameters[name], generator) for name in names}
     moments = {f"{name}.{moment}": torch.zeros(w.shape) for name, w in weights.items() for moment in MOMENTS}
     return Snapshot(
         checkpoint=checkpoint_id(1, 1),
@@ -281,6 +291,14 @@ def _snapshot(trained: TrainedModel, settings: JobSettings, tokenizer_files: Map
         files={**tokenizer_files, **trained.configs},
         buffers=copied_buffers(trained),
     )
+
+
+def _ends(names: Iterable[str], kind: Callable[[str], str]) -> list[str]:
+    """The first and the last name of each kind, in order."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(kind(name), []).append(name)
+    return list(dict.fromkeys(name for found in alike.values() for name in (found[0], found[-1])))
 
 
 def _changed(name: str, parameter: torch.nn.Parameter, generator: torch.Generator) -> torch.Tensor:
@@ -305,9 +323,14 @@ def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
         raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")
 
 
-def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel) -> None:
-    """Raises MergeRefused if transformers would find a weight missing in the files of the version."""
-    tensors: dict[str, Tensor] = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
+def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel | TrainedModel) -> None:
+    """Raises MergeRefused if transformers would find a weight missing in the files of the version, by the tensors of an
+    ordinary model, or by those of a checkpoint of the trained one."""
+    if isinstance(made, OrdinaryModel):
+        tensors = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
+    else:
+        held = [*made.shapes, *((name, shape) for name, shape, _ in made.kinds_of_buffers)]
+        tensors = {name: Tensor(dtype="F32", shape=shape, data_offsets=(0, 0)) for name, shape in held}
     missing = layout(empty_model(origin), tensors).missing
     if missing:
         raise MergeRefused(f"transformers would not find {missing[0]} in the files of the version")
@@ -370,22 +393,19 @@ def _expected(trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, 
     """Of adapters by peft's own arithmetic, one layer at a time. `every` weight; else the first and the last of each
     name."""
     if isinstance(settings.method, FullSettings):
-        for name in trained.parameters:
-            yield _Expected(name, snapshot.weights[name], 0.0)
+        for name, numbers in snapshot.weights.items():
+            yield _Expected(name, numbers, 0.0)
         return
     close = CLOSE[getattr(torch, settings.model.dtype)]
-    layers: dict[str, list[str]] = {}
-    for layer in dict.fromkeys(name.partition(".lora_")[0] for name in snapshot.weights):
-        layers.setdefault(layer.rpartition(".")[2], []).append(layer)
-    for alike in layers.values():
-        for layer in alike if every else dict.fromkeys((alike[0], alike[-1])):
-            weight = f"{layer.removeprefix('base_model.model.')}.weight"
-            twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
-            if twin.get_base_layer().weight.dtype == torch.uint8:
-                yield _Expected(weight, twin.get_delta_weight("default").detach().float(), close, change=True)
-            else:
-                twin.float().merge(safe_merge=True)
-                yield _Expected(weight, twin.get_base_layer().weight.detach(), close)
+    layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in snapshot.weights))
+    for layer in layers if every else _ends(layers, lambda name: name.rpartition(".")[2]):
+        weight = f"{layer.removeprefix('base_model.model.')}.weight"
+        twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
+        if twin.get_base_layer().weight.dtype == torch.uint8:
+            yield _Expected(weight, twin.get_delta_weight("default").detach().float(), close, change=True)
+        else:
+            twin.float().merge(safe_merge=True)
+            yield _Expected(weight, twin.get_base_layer().weight.detach(), close)
 
 
 def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
