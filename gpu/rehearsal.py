@@ -13,23 +13,22 @@ were.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.metadata
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import torch
 
-from events.settings import FullSettings, JobSettings, QloraSettings
+from events.settings import FullSettings, JobSettings, MethodSettings, QloraSettings
 from events.values import VersionId, checkpoint_id
 from gpu.answers import difference, refuse_unless_alike
 from gpu.base import base_directory, weights_files
@@ -40,8 +39,9 @@ from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, is_out_of_
 from gpu.layout import empty_model, layout
 from gpu.manifest import MANIFEST, MOMENTS, Cursor, FileEntry, Lineage, Manifest
 from gpu.memory_limits import available_bytes
-from gpu.merge import DTYPES, Learned, Rows, WeightsFile
-from gpu.model import TrainedModel, name_on_disk
+from gpu.merge import WeightsFile
+from gpu.merge_check import Merged, compare, ends, expected_weights
+from gpu.model import TrainedModel
 from gpu.ordinary import OrdinaryModel, of_checkpoint, ordinary, sealed_as
 from gpu.sealed import SEAL
 from gpu.targets import attention_names, way_out
@@ -62,15 +62,15 @@ WHOLE_BYTES = 512 * 2**20
 MEMORY_FACTOR = 1.2
 """Memory for a second copy of the model, as for a consolidation."""
 
-CHANGE = 1e-3
-"""Root mean square of the change that is rehearsed: far above the rounding of bfloat16 weights of the usual size
-(0.02), and far below the weights themselves."""
+CHANGE = 0.05
+"""Size of the change that is rehearsed, as a share of the weight (root mean squares): far above the rounding of
+bfloat16 (0.004), and small enough that the model still computes as before."""
 
-ROWS = 16
-"""Rows that are compared at each end of a weight."""
+SAMPLE = 2**16
+"""Numbers of a weight that its size is taken from."""
 
-CLOSE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 2**-7, torch.float16: 2**-10}
-"""How far a merged number may be from peft's own, as a share of it: two roundings of its kind."""
+USUAL_SIZE = 0.02
+"""Root mean square of a weight where it cannot be read, because it is held in 4 bits or is zero."""
 
 TRIED_TOKENS = 8
 """Of the forward pass that is tried: enough to pass every layer."""
@@ -223,16 +223,16 @@ def _whole_way(
         if whole or sources.full:  # of a large model that is trained whole, the files hold some weights
             target = staging / "version"
             publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
-            merged = _Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
+            merged = Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
         else:
-            merged = _Merged(made.sources, made.learned)
+            merged = Merged(made.sources, made.learned)
         base = sources.parent or sources.origin
         before = [stack.enter_context(closing(WeightsFile(base / name))) for name in weights_files(base)]
-        stored = _Merged(before, None)
-        for expected in _expected(trained, snapshot, settings, every=whole):
+        stored = Merged(before, None)
+        for expected in expected_weights(trained, snapshot, settings, every=whole):
             tensor = made.tensor(expected.weight)
             numbers = stored.whole(tensor) + expected.numbers if expected.change else expected.numbers
-            _compare(merged, tensor, numbers, expected.close)
+            compare(merged, tensor, numbers, expected.close)
             beat()
         if whole:
             refuse_unless_alike(difference(target, sources.reference), made.stored_as)
@@ -268,8 +268,8 @@ def _snapshot(
     generator = torch.Generator().manual_seed(0)
     names = list(trained.parameters)
     if not whole and isinstance(settings.method, FullSettings):
-        names = _ends(names, lambda name: ".".join(name.split(".")[-2:]))
-    weights = {name: _changed(name, trained.parameters[name], generator) for name in names}
+        names = ends(names, lambda name: ".".join(name.split(".")[-2:]))
+    weights = {name: _changed(trained, name, settings.method, generator) for name in names}
     moments = {f"{name}.{moment}": torch.zeros(w.shape) for name, w in weights.items() for moment in MOMENTS}
     return Snapshot(
         checkpoint=checkpoint_id(1, 1),
@@ -293,22 +293,35 @@ def _snapshot(
     )
 
 
-def _ends(names: Iterable[str], kind: Callable[[str], str]) -> list[str]:
-    """The first and the last name of each kind, in order."""
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(kind(name), []).append(name)
-    return list(dict.fromkeys(name for found in alike.values() for name in (found[0], found[-1])))
-
-
-def _changed(name: str, parameter: torch.nn.Parameter, generator: torch.Generator) -> torch.Tensor:
-    """The weight after a step. Of the two factors of an adapter the one that begins at zero gets numbers, so that their
-    product has about the size of CHANGE."""
-    weight = parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
+def _changed(trained: TrainedModel, name: str, method: MethodSettings, generator: torch.Generator) -> torch.Tensor:
+    """A trained weight after a step, on the CPU in float32. Of the two factors of an adapter the one that begins at
+    zero is changed, so that their product is CHANGE of the weight."""
+    weight = trained.parameters[name].detach().to("cpu", torch.float32, copy=True).contiguous()
     noise = torch.randn(weight.shape, generator=generator)
-    if ".lora_" in name and "magnitude" not in name:
-        return weight if weight.any() else noise * (CHANGE / 2)
-    return weight + CHANGE * noise
+    layer, is_factor, _ = name.partition(".lora_")
+    if isinstance(method, FullSettings) or not is_factor or "magnitude" in name:
+        return weight + CHANGE * _size(weight) * noise
+    if weight.any():
+        return weight
+    partner = _partner(name, layer)
+    scale = method.alpha / (method.r**0.5 if method.use_rslora else method.r)
+    # Each number of the product is a sum over r independent ones.
+    product = scale * method.r**0.5 * _size(trained.parameters[partner].detach())
+    return noise * (CHANGE * _size(trained.model.get_submodule(layer).get_base_layer().weight) / product)
+
+
+def _partner(name: str, layer: str) -> str:
+    """The name of the other factor of a layer's adapter."""
+    factor = name.removeprefix(layer)
+    other = factor.replace("_A", "_B") if "_A" in factor else factor.replace("_B", "_A")
+    return f"{layer}{other}"
+
+
+def _size(weight: torch.Tensor) -> float:
+    """The root mean square of a weight, by its first numbers."""
+    if not weight.is_floating_point():
+        return USUAL_SIZE
+    return float(weight.detach().flatten()[:SAMPLE].float().square().mean().sqrt()) or USUAL_SIZE
 
 
 def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
@@ -334,86 +347,3 @@ def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel | Traine
     missing = layout(empty_model(origin), tensors).missing
     if missing:
         raise MergeRefused(f"transformers would not find {missing[0]} in the files of the version")
-
-
-@dataclass(frozen=True)
-class _Merged:
-    """The weights of the version: as written, or computed when they are asked for."""
-
-    files: Sequence[WeightsFile]
-    learned: Learned | None
-    """None: the files are the version's own."""
-
-    def rows(self, name: str, rows: Rows) -> torch.Tensor:
-        """Some rows of a tensor of the version, in float32."""
-        file = next(file for file in self.files if name in file.tensors)
-        found = file.rows(name, rows)
-        if self.learned is None:
-            return found.float()
-        sum_ = self.learned.sum(name, rows, found)
-        return (found if sum_ is None else sum_.truth.to(found.dtype)).float()
-
-    def whole(self, name: str) -> torch.Tensor:
-        """A tensor from its first row to its last, in float32."""
-        file = next(file for file in self.files if name in file.tensors)
-        return self.rows(name, Rows(0, file.tensors[name].shape[0]))
-
-    def dtype(self, name: str) -> torch.dtype:
-        """The kind of number that a tensor is stored as."""
-        file = next(file for file in self.files if name in file.tensors)
-        return DTYPES[file.tensors[name].dtype]
-
-
-def _compare(merged: _Merged, tensor: str, expected: torch.Tensor, close: float) -> None:
-    """Raises MergeRefused if the tensor of the version is not what is expected, at both of its ends."""
-    count = expected.shape[0] if expected.dim() else 1
-    close = max(close, CLOSE[merged.dtype(tensor)])
-    for first in {0, max(0, count - ROWS)}:
-        end = min(count, first + ROWS)
-        ours = merged.rows(tensor, Rows(first, end))
-        theirs = expected[first:end] if expected.dim() else expected
-        # A share of the row's own size too: small numbers beside large ones are sums of large ones.
-        if not torch.allclose(ours, theirs, rtol=close, atol=close * float(theirs.abs().mean())):
-            raise MergeRefused(f"merged, {tensor} is not what peft and transformers make of it")
-
-
-class _Expected(NamedTuple):
-    """What a weight of the version has to be."""
-
-    weight: str
-    numbers: torch.Tensor
-    """Float32."""
-    close: float
-    """How close the version must be, as a share of the number, besides its own rounding."""
-    change: bool = False
-    """The numbers are a change of what the base stores: the base is held in 4 bits."""
-
-
-def _expected(trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, *, every: bool) -> Iterator[_Expected]:
-    """Of adapters by peft's own arithmetic, one layer at a time. `every` weight; else the first and the last of each
-    name."""
-    if isinstance(settings.method, FullSettings):
-        for name, numbers in snapshot.weights.items():
-            yield _Expected(name, numbers, 0.0)
-        return
-    close = CLOSE[getattr(torch, settings.model.dtype)]
-    layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in snapshot.weights))
-    for layer in layers if every else _ends(layers, lambda name: name.rpartition(".")[2]):
-        weight = f"{layer.removeprefix('base_model.model.')}.weight"
-        twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
-        if twin.get_base_layer().weight.dtype == torch.uint8:
-            yield _Expected(weight, twin.get_delta_weight("default").detach().float(), close, change=True)
-        else:
-            twin.float().merge(safe_merge=True)
-            yield _Expected(weight, twin.get_base_layer().weight.detach(), close)
-
-
-def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
-    """A copy of a layer in memory of its own, with the adapter of the snapshot."""
-    twin = copy.deepcopy(layer).to("cpu")
-    with torch.no_grad():
-        for own, parameter in twin.named_parameters():
-            saved = snapshot.weights.get(name_on_disk(f"{name}.{own}"))
-            if saved is not None:
-                parameter.copy_(saved)
-    return twin
