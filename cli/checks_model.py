@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,10 +11,6 @@ from cli.patient import Finding, Patient, failed, passed, size, warned
 from core.state import State
 from events.settings import JobSettings
 
-QUANTISED = (
-    "is quantised on disk, and what is learned beside it could never become a version",
-    "name its 16-bit or 32-bit original in [model] path",
-)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 """What transformers makes a tokenizer of; one of them is there."""
 
@@ -26,7 +21,7 @@ BY_SIZE = "by names and sizes"
 def model(patient: Patient) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
     from gpu import hub
-    from gpu.base import is_hub_id
+    from gpu.base import is_hub_id, problem_of_files
 
     settings = patient.config.job.model
     found = model_directory(settings.path, patient.home.root, settings.revision)
@@ -41,8 +36,9 @@ def model(patient: Patient) -> Finding:
         )
     if not (found / "config.json").exists():
         return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
-    if json.loads((found / "config.json").read_bytes()).get("quantization_config"):
-        return failed(f"{found} {QUANTISED[0]}", QUANTISED[1])
+    unusable = problem_of_files(found)
+    if unusable is not None:
+        return failed(f"{found} {unusable.what}", unusable.advice)
     problem = _problem_of_weights(found)
     if problem is not None:
         return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
@@ -103,12 +99,7 @@ def _problem_of_weights(directory: Path) -> str | None:
     from gpu.base import weights_files
     from gpu.tensors import read_header
 
-    names = weights_files(directory)
-    if not names:
-        return "it has no weights as safetensors, and nothing else is ever loaded"
-    for name in names:
-        if not (directory / name).exists():
-            return f"{name} is missing"
+    for name in weights_files(directory):
         try:
             read_header(directory / name)
         except (ValueError, OSError) as error:

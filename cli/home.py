@@ -32,6 +32,7 @@ class Home:
         self.backups = root / "backups"
         self.models = root / "models"
         self.tokens = root / "cache" / "tokens"
+        self.rehearsal = root / "cache" / "rehearsal"
         self.logs = root / "logs"
         self.run = root / "run"
         self.status = root / "status" / "status.json"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+import msgspec
+
 from cli.checks_model import beyond_limits, model_directory
 from cli.config import METHODS, Config, load_config
 from cli.config_text import config_text
@@ -71,10 +73,26 @@ def from_anywhere(model: str) -> str:
     """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
     path = Path(model).expanduser()
     if path.is_dir():
+        _refuse_unusable(path.absolute())
         return str(path.absolute())
     if model.startswith(("/", ".", "~")):
         raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
     return model
+
+
+def _refuse_unusable(directory: Path) -> None:
+    """Raises UserError if the files there are not those of a model that can be trained and merged."""
+    from gpu.base import problem_of_files
+    from gpu.model_files import CONFIG
+
+    if not (directory / CONFIG).exists():
+        return  # it may be filled later; `keepstep doctor` and the first job look at it
+    try:
+        problem = problem_of_files(directory)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
+    if problem is not None:
+        raise UserError(f"the model at {directory} {problem.what}", problem.advice)
 
 
 def _training(method: str) -> TrainingSettings:

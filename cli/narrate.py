@@ -101,7 +101,9 @@ class Narrator:
             case kinds.TrainingStarted():
                 changed = f" (not as before: {'; '.join(event.changed)})" if event.changed else ""
                 start = f"step {event.step}" if event.step else "the beginning"
-                return f"{self._name(event.job)}: training from {start}{changed}{self._arithmetic(event)}"
+                return (
+                    f"{self._name(event.job)}: training from {start}{changed}{_trained(event)}{self._arithmetic(event)}"
+                )
             case kinds.StepReached():
                 return self._step_line(event)
             case MicroBatchHalved():
@@ -249,3 +251,15 @@ def _level(event: AnyEvent) -> int:
             return logging.ERROR
         case _:
             return logging.INFO
+
+
+def _trained(event: kinds.TrainingStarted) -> str:
+    """What is trained of the model, at the first step of a job."""
+    trained = event.trained
+    if trained is None or event.step:
+        return ""
+    count = f"{trained.parameters:,} parameters ({trained.share:.2%} of the model)"
+    if not trained.layers:
+        return f"\ntrains {count}: every weight"
+    layers = ", ".join(f"{name} × {number}" for name, number in trained.layers.items())
+    return f"\ntrains {count}: adapters on {sum(trained.layers.values())} layers ({layers})"

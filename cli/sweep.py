@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from cli.backups import is_being_made
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home import Home
@@ -96,6 +98,8 @@ def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) ->
     home = ledger.home
     if home.storage.exists(home.tokens):
         _sweep_tokens(home, ledger.state, delete)
+    if home.storage.exists(home.rehearsal):
+        _sweep_rehearsals(home)
     for place, is_ours in (
         (home.checkpoints, is_checkpoint_id),
         (home.versions, is_version_id),
@@ -176,6 +180,13 @@ def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]
     ]
     for path in (*_tokens_given_up(home, state), *unfinished):
         delete(path)
+
+
+def _sweep_rehearsals(home: Home) -> None:
+    """Remove what rehearsals left whose processes are gone; one that `keepstep doctor` runs is left alone."""
+    for path in _directories(home.rehearsal, home.storage):
+        if path.name.isdecimal() and not psutil.pid_exists(int(path.name)):
+            durable.remove_tree(path, storage=home.storage)
 
 
 def discard(home: Home, directory: Path) -> int:

@@ -162,7 +162,7 @@ def _failed(state: State, failure: Failure, message: str, now: float, wanted_byt
         again = failure not in GIVEN_UP_AT_ONCE
         wait = policies.retry_wait_s(state.wish.failures + 1, state.attempt) if again else None
         if wait is None:
-            then = [versions.ConsolidationDropped(message=f"{message} (`keepstep consolidate` asks for it again)")]
+            then = [versions.ConsolidationDropped(message=f"{message} {_way_out(state, failure)}")]
     aborted = versions.ConsolidationAborted(
         attempt=state.attempt,
         failure=failure,
@@ -170,6 +170,17 @@ def _failed(state: State, failure: Failure, message: str, now: float, wanted_byt
         retry_at=None if wait is None else now + wait,
     )
     return [aborted, *then]
+
+
+def _way_out(state: State, failure: Failure) -> str:
+    """What can be done about a consolidation that was dropped. What was trained stays a checkpoint in each case."""
+    again = "(`keepstep consolidate` asks for it again)"
+    if failure != "model" or state.head is None:
+        return again
+    return (
+        f"Nothing is lost: {state.head.id} stays, and loads with transformers and peft. To train on without it, "
+        f"`keepstep versions rollback` goes back to {state.base or 'the origin'} {again}"
+    )
 
 
 def interrupted(state: State) -> Events:

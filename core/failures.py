@@ -75,7 +75,7 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     ),
     "model": Explanation(
         "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",
-        "mend [model] in keepstep.toml, then `keepstep resume`",
+        "do what the message says (it names the setting or the file), then `keepstep resume`",
     ),
     "preflight": Explanation(
         "there was too little room or memory to begin",

@@ -83,6 +83,7 @@ def _loaded(state: State, fact: worker.Loaded, _now: float) -> Events:
             checkpoint=head.id if head else None,
             environment=fact.environment,
             changed=policies.environment_changes(state.environment, fact.environment),
+            trained=fact.trained,
         )
     ]
 
@@ -251,7 +252,8 @@ def _failed(
     elif failure == "disk_full":
         then = []
     elif failure in policies.PERSON_NEEDED:
-        then = [kinds.DaemonHeld(reason=message, advice=EXPLANATIONS[failure].advice)]
+        advice = model_advice(state) if failure == "model" else EXPLANATIONS[failure].advice
+        then = [kinds.DaemonHeld(reason=message, advice=advice)]
     else:
         wait = policies.retry_wait_s(job.failures + 1, attempt)
         given_up = f"given up after {job.failures + 1} attempts without progress; the last: {message}"
@@ -267,6 +269,26 @@ def _failed(
         *then,
         *(out_of_space(state, message, wanted_bytes) if failure == "disk_full" else ()),
     ]
+
+
+def model_advice(state: State) -> str:
+    """What to do about a model that cannot be loaded or trained, in this state: what was trained fixes some settings,
+    and advice to change those would be refused."""
+    base = state.base or "the origin"
+    if state.head is not None:
+        job = state.current  # it keeps the head where it is; what it trained stays in the checkpoint that is left
+        skip = f"`keepstep skip {job.id[:12]}` (add {job.name} again afterwards), " if job is not None else ""
+        return (
+            f"what was trained since {base} fixes [model] and [method]. To go on with it, put the model and the "
+            f"libraries back as they were, then `keepstep resume`. To change these settings, leave it first: {skip}"
+            "`keepstep versions rollback`; then do what the message says, then `keepstep resume`"
+        )
+    if state.versions:
+        return (
+            "do what the message says, then `keepstep resume`; the versions of this home fix [model] path, "
+            "[model] dtype and [method] kind, and another home (`keepstep init`) takes others"
+        )
+    return EXPLANATIONS["model"].advice
 
 
 def _give_up(job: Job, message: str) -> AnyEvent:

@@ -67,6 +67,11 @@ def _job_prepared_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _training_started_v1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 did not say what is trained of the model."""
+    return fields
+
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 1): _attempt_started_v1,
     ("attempt_started", 2): _attempt_started_v2,
@@ -75,6 +80,7 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 5): _attempt_started_v5,
     ("file_enqueued", 1): _file_enqueued_v1,
     ("job_prepared", 1): _job_prepared_v1,
+    ("training_started", 1): _training_started_v1,
     ("storage_exhausted", 1): _storage_exhausted_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
 }

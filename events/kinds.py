@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from events import changes, evaluation, guard, memory, places, versions
 from events.event import Event
 from events.settings import JobSettings, Plan
+from events.trained import Trained
 from events.upkeep import OrphanEnded, WatchCostMeasured
 from events.values import CheckpointId, Failure, JobId, Number, Priority
 
@@ -138,7 +139,7 @@ class RejectedFileMoved(Event, frozen=True, kw_only=True, tag="rejected_file_mov
 class TrainingStarted(Event, frozen=True, kw_only=True, tag="training_started"):
     """Model, weights and optimizer are loaded: the next step is `global_step` + 1, `step` + 1 of this job."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     job: JobId
     attempt: int
     global_step: int
@@ -148,6 +149,8 @@ class TrainingStarted(Event, frozen=True, kw_only=True, tag="training_started"):
     """What decides the bits: library versions, device, threads, CPU capability."""
     changed: tuple[str, ...]
     """What is not as it was when this job last trained: bits may differ from here on, and this says why."""
+    trained: Trained | None = None
+    """What is trained of the model; None in records of version 1."""
 
 
 class StepReached(Event, frozen=True, kw_only=True, tag="step_reached"):

@@ -33,6 +33,7 @@ from events.course import Course
 from events.guard import Suspicion
 from events.kinds import CheckpointReason
 from events.settings import JobSettings, Plan
+from events.trained import Trained
 from events.values import BackupId, CheckpointId, Failure, JobId, Number, VersionId
 
 Phase = Literal["load", "prepare", "step", "evaluate", "checkpoint", "consolidate"]
@@ -87,6 +88,8 @@ class Loaded(Fact, frozen=True, kw_only=True, tag="loaded"):
     """Weights and optimizer stand where the order said."""
 
     environment: dict[str, str]
+    trained: Trained | None = None
+    """What is trained of the model; None: the worker does not say."""
 
 
 class Step(Fact, frozen=True, kw_only=True, tag="step"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -168,6 +169,85 @@ def weights_files(directory: Path) -> list[str]:
         index = msgspec.json.decode((directory / INDEX).read_bytes(), type=_Index)
         return sorted(set(index.weight_map.values()))
     return sorted(path.name for path in directory.glob("*.safetensors"))
+
+
+class Problem(NamedTuple):
+    """Why a model cannot be used."""
+
+    what: str
+    """What is wrong; its subject is the directory."""
+    advice: str
+    """What to do, without a period."""
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+MOVE_ADAPTER = "mkdir {adapter} && mv {model}/adapter_* {adapter}/"
+
+MERGE_ADAPTER = (
+    'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM, AutoTokenizer; '
+    "base = AutoModelForCausalLM.from_pretrained('{model}', dtype='auto'); "
+    "PeftModel.from_pretrained(base, '{adapter}').merge_and_unload().save_pretrained('{merged}'); "
+    "AutoTokenizer.from_pretrained('{model}').save_pretrained('{merged}')\""
+)
+"""After MOVE_ADAPTER: makes a model of the base and the adapter that lay in its directory."""
+
+
+def problem_of_files(directory: Path) -> Problem | None:
+    """Why the model in `directory` cannot be trained and merged, by its config and the names of its files; None if
+    nothing is wrong with those. Raises OSError, msgspec.MsgspecError."""
+    config = msgspec.json.decode((directory / CONFIG).read_bytes())
+    if config.get("quantization_config"):
+        return Problem(
+            "is quantised on disk, and what is trained with it could never become a version",
+            "Use its 16-bit or 32-bit original in [model] path",
+        )
+    if (directory / ADAPTER_CONFIG).exists():
+        return Problem(
+            f"holds an adapter too ({ADAPTER_CONFIG}): transformers would load the base with that adapter on it, and "
+            "keepstep trains the base alone",
+            _how_to_part(directory),
+        )
+    if (name := config.get("transformers_weights")) not in {None, WEIGHTS, INDEX}:
+        return Problem(
+            f"has a config that names {name} as its weights (transformers_weights), and keepstep reads {WEIGHTS} or "
+            f"{INDEX}",
+            f"Rename the file to {WEIGHTS} and remove transformers_weights from {CONFIG}",
+        )
+    return _problem_of_names(directory)
+
+
+def _how_to_part(directory: Path) -> str:
+    names = {
+        "model": directory,
+        "adapter": directory.with_name(f"{directory.name}-adapter"),
+        "merged": directory.with_name(f"{directory.name}-merged"),
+    }
+    return (
+        f"To train the base alone, move the adapter out: `{MOVE_ADAPTER.format(**names)}`. To train on from the "
+        f"adapter, move it out, make one model of both, and set [model] path to {names['merged']}: "
+        f"`{MERGE_ADAPTER.format(**names)}`"
+    )
+
+
+def _problem_of_names(directory: Path) -> Problem | None:
+    if (directory / WEIGHTS).exists():
+        return None
+    if (directory / INDEX).exists():
+        missing = [name for name in weights_files(directory) if not (directory / name).exists()]
+        if missing:
+            return Problem(f"lacks {missing[0]}, which {INDEX} names", "Bring that file back, or fetch the model anew")
+        return None
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    if others:
+        return Problem(
+            f"has no {WEIGHTS} and no {INDEX}, only {', '.join(others[:3])}, and transformers loads no other name",
+            f"If {others[0]} holds the whole model, rename it to {WEIGHTS}; else fetch the model anew",
+        )
+    return Problem(
+        "has no weights as safetensors, and keepstep loads nothing else",
+        "Fetch its safetensors files, or convert it: load it with transformers and `save_pretrained` it",
+    )
 
 
 class _Index(msgspec.Struct):

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from gpu.commit import Content, commit
 from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
 from gpu.fit import OPTIMIZER, Ground, differences
 from gpu.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify
-from gpu.model import TrainedModel
+from gpu.model import KINDS, TrainedModel
 from journal.storage import REAL
 
 STATE_FILE = "trainer_state.json"
@@ -44,6 +44,8 @@ class Snapshot:
     weights: Tensors
     optimizer: Tensors
     files: Mapping[str, bytes]
+    buffers: Tensors = field(default_factory=dict)
+    """Saved with the weights: they are part of the model, though they are not trained."""
 
 
 def reset_moments(trained: TrainedModel, optimizer: torch.optim.AdamW) -> None:
@@ -66,6 +68,11 @@ def copied(trained: TrainedModel, optimizer: torch.optim.AdamW) -> tuple[Tensors
     return weights, {**moments, "step": steps}
 
 
+def copied_buffers(trained: TrainedModel) -> Tensors:
+    """The persistent buffers as they are now, in memory of their own."""
+    return {name: _copy(buffer) for name, buffer in trained.buffers.items()}
+
+
 def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None]) -> CheckpointWritten:
     """Write `snapshot` below `checkpoints`; what comes back is to be reported.
 
@@ -74,11 +81,7 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
     for name, tensor in (*snapshot.weights.items(), *snapshot.optimizer.items()):
         if not torch.isfinite(tensor).all():
             raise TrainingDiverged(snapshot.cursor.global_step, f"{name} holds what is not a number")
-    tensors = {snapshot.weights_file: snapshot.weights, OPTIMIZER_FILE: snapshot.optimizer}
-    contents: dict[str, Content] = {**snapshot.files, **{name: _saved(group) for name, group in tensors.items()}}
-    total = sum(map(len, snapshot.files.values())) + sum(
-        tensor.nbytes for group in tensors.values() for tensor in group.values()
-    )
+    manifest, contents, total = described(snapshot)
     done = 0
     _refuse_without_room(checkpoints, snapshot.checkpoint, total)
 
@@ -87,15 +90,6 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
         done += len(chunk)
         beat(done, total)
 
-    manifest = Manifest(
-        checkpoint=snapshot.checkpoint,
-        cursor=snapshot.cursor,
-        lineage=snapshot.lineage,
-        parameters=tuple((name, tuple(tensor.shape)) for name, tensor in snapshot.weights.items()),
-        optimizer=OPTIMIZER,
-        environment=snapshot.environment,
-        files={},
-    )
     committed = commit(checkpoints, manifest, contents, watch)
     return CheckpointWritten(
         attempt=snapshot.lineage.attempt,
@@ -107,6 +101,26 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
         manifest_sha256=committed.manifest_sha256,
         reason=snapshot.reason,
     )
+
+
+def described(snapshot: Snapshot) -> tuple[Manifest, Mapping[str, Content], int]:
+    """The manifest of a checkpoint (without its files), what its files hold, and how many bytes they will have."""
+    tensors = {snapshot.weights_file: {**snapshot.weights, **snapshot.buffers}, OPTIMIZER_FILE: snapshot.optimizer}
+    contents: dict[str, Content] = {**snapshot.files, **{name: _saved(group) for name, group in tensors.items()}}
+    total = sum(map(len, snapshot.files.values())) + sum(
+        tensor.nbytes for group in tensors.values() for tensor in group.values()
+    )
+    manifest = Manifest(
+        checkpoint=snapshot.checkpoint,
+        cursor=snapshot.cursor,
+        lineage=snapshot.lineage,
+        parameters=tuple((name, tuple(tensor.shape)) for name, tensor in snapshot.weights.items()),
+        buffers=tuple((name, tuple(each.shape), KINDS[each.dtype]) for name, each in snapshot.buffers.items()),
+        optimizer=OPTIMIZER,
+        environment=snapshot.environment,
+        files={},
+    )
+    return manifest, contents, total
 
 
 def _refuse_without_room(checkpoints: Path, checkpoint: CheckpointId, wanted_bytes: int) -> None:
@@ -158,7 +172,11 @@ def load(
     weights = _read(directory, trained.weights_file)
     state = _read(directory, OPTIMIZER_FILE)
     with torch.no_grad():
-        for (name, parameter), step in zip(trained.parameters.items(), state["step"], strict=True):
+        for name, _, _ in manifest.buffers:
+            trained.buffers[name].copy_(weights[name])
+        # In the same order, says `differences`; by the names of the checkpoint, which may be older ones.
+        names = (name for name, _ in manifest.parameters)
+        for name, parameter, step in zip(names, trained.parameters.values(), state["step"], strict=True):
             parameter.copy_(weights[name])
             if optimizer is not None:
                 moments = optimizer.state[parameter]

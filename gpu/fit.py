@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec import to_builtins
 
 from events.settings import FullSettings, JobSettings, MethodSettings
-from gpu.manifest import Manifest, Parameters
+from gpu.manifest import Buffers, Manifest, Parameters
 
 OPTIMIZER = "torch.optim.AdamW"
 
@@ -26,6 +26,7 @@ class Ground(NamedTuple):
     parameters: Parameters
     base_sha256: str
     tokenizer_sha256: str
+    buffers: Buffers = ()
     batches_sha256: str | None = None
     """The plan, where a job is gone on with from a checkpoint of its own; another job's plan is another."""
 
@@ -44,6 +45,8 @@ def differences(manifest: Manifest, ground: Ground) -> list[str]:
             f"the tokenizer or chat template of {ours.settings.model.path} is not the one that it was trained with: "
             f"its SHA-256 was {theirs.tokenizer_sha256}, is {ours.tokenizer_sha256}"
         )
+    if manifest.buffers and manifest.buffers != ours.buffers:  # (): of before they were saved, when none had changed
+        found.append("its buffers are not those of the model, by name, shape or kind of number")
     if ours.batches_sha256 not in {None, theirs.batches_sha256}:
         found.append("the batches behind it are planned otherwise than those before it (rows, seed, geometry)")
     if manifest.optimizer != OPTIMIZER:
@@ -56,7 +59,8 @@ def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
     if theirs["kind"] != ours["kind"]:
         theirs, ours = {"kind": theirs["kind"]}, {"kind": ours["kind"]}  # the others are not comparable
     # Whether the targets differ is told by the parameters: "all-linear" and the list of all layers are the same.
-    same = manifest.parameters == ground.parameters
+    parameters = renamed(manifest.parameters)
+    same = parameters == ground.parameters
     said = [
         f"it has {name}={theirs[name]}, the settings say {name}={ours[name]}"
         for name in theirs
@@ -64,7 +68,12 @@ def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
     ]
     yield from said
     if not same and not said:
-        yield _of_parameters(manifest.parameters, ground.parameters)
+        yield _of_parameters(parameters, ground.parameters)
+
+
+def renamed(parameters: Parameters) -> Parameters:
+    """The parameters under the names of today: earlier keepsteps left the adapter's name in those of an embedding."""
+    return tuple((name.removesuffix(".default"), shape) for name, shape in parameters)
 
 
 def _named(method: MethodSettings) -> dict[str, object]:

@@ -18,7 +18,7 @@ from msgspec import MsgspecError, Struct
 
 from gpu.base import weights_files
 from gpu.model_files import CONFIG
-from gpu.tensors import Shapes, read_header
+from gpu.tensors import read_header
 
 TOKENIZER = "tokenizer.json"
 
@@ -151,6 +151,9 @@ def _extended(config: Mapping[str, Any]) -> int:
     if not isinstance(factor, int | float) or not isinstance(original, int | float):
         return 0
     return int(factor * original)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _shapes(directory: Path) -> Shapes:

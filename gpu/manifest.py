@@ -47,6 +47,11 @@ Parameters = tuple[tuple[str, tuple[int, ...]], ...]
 """What is trained, in the model's order: names as in the weights file, and shapes."""
 
 
+Buffers = tuple[tuple[str, tuple[int, ...], str], ...]
+"""The model's persistent buffers, which are part of it and are not trained: names, shapes, and the kind of number as a
+safetensors file names it."""
+
+
 class Cursor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where in the data the checkpoint stands."""
 
@@ -78,6 +83,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cursor: Cursor
     lineage: Lineage
     parameters: Parameters
+    buffers: Buffers = ()
+    """Of a model that was trained whole; () for adapters, and in checkpoints of before buffers were saved."""
     optimizer: str
     environment: dict[str, str]
     files: dict[str, FileEntry]
@@ -86,14 +93,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The bytes of `manifest.json`."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
-    def shapes_by_file(self) -> dict[str, tensors.Shapes]:
-        """What each file that holds tensors must hold, by names and shapes; nothing where nothing is trained."""
+    def shapes_by_file(self) -> dict[str, tensors.Kinds]:
+        """Each tensor that a file must hold, with its shape and the kind of its numbers; {} if nothing is trained."""
         if not self.parameters:
             return {}
         weights = [name for name in WEIGHTS_FILES if name in self.files] or [WEIGHTS_FILES[0]]
-        shapes = dict(self.parameters)
-        moments = {f"{name}.{moment}": shape for name, shape in self.parameters for moment in MOMENTS}
-        return {**dict.fromkeys(weights, shapes), OPTIMIZER_FILE: {**moments, "step": (len(shapes),)}}
+        held = {name: (shape, "F32") for name, shape in self.parameters}
+        held.update({name: (shape, kind) for name, shape, kind in self.buffers})
+        moments = {f"{name}.{moment}": (shape, "F32") for name, shape in self.parameters for moment in MOMENTS}
+        step = {"step": ((len(self.parameters),), "F32")}
+        return {**{name: held for name in weights}, OPTIMIZER_FILE: {**moments, **step}}  # noqa: C420  # one mapping
 
 
 _decoder = msgspec.json.Decoder(Manifest)

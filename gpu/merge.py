@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpu.errors import MergeRefused
+from gpu.layout import Place, as_named
 from gpu.tensors import ITEM_BYTES, Tensor, read_header
 from journal.durable import opened, write_all
 from journal.storage import REAL
@@ -108,13 +110,15 @@ class Learned(Protocol):
 
 
 class _Pair(NamedTuple):
-    into: torch.Tensor
-    """A, (r, in)."""
-    out_of: torch.Tensor
-    """B, (out, r)."""
+    """The two factors of a change of a weight, in the layout of that weight: scale · left @ right."""
+
+    left: torch.Tensor
+    """(rows, r): B of a linear layer; Aᵀ of an embedding, and of a layer that holds its weight as (in, out)."""
+    right: torch.Tensor
+    """(r, columns): A of a linear layer; Bᵀ of the others."""
     scale: float
     magnitude: torch.Tensor | None
-    """DoRA: the length of each row, (out)."""
+    """DoRA: the length of each row, (rows)."""
 
 
 @dataclass
@@ -122,10 +126,12 @@ class Adapters:
     """LoRA adapters, the oldest first: each learned beside weights that held all those before it."""
 
     directories: Sequence[Path]
+    place: Callable[[str], Place] = as_named
+    """Where a weight of the model is stored (`gpu.layout.Layout.place`). Raises MergeRefused."""
     _pairs: list[dict[str, _Pair]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pairs = [_read_adapter(directory) for directory in self.directories]
+        self._pairs = [_read_adapter(directory, self.place) for directory in self.directories]
 
     def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if something learned belongs to no weight of the files, or to one of another shape."""
@@ -133,13 +139,10 @@ class Adapters:
         for pairs in self._pairs:
             for name, pair in sorted(pairs.items()):
                 if name not in there:
-                    raise MergeRefused(
-                        f"the base has no weight {name} of its own (it is tied to another, or held in another layout), "
-                        "so what was learned there cannot be merged"
-                    )
-                learned = (pair.out_of.shape[0], pair.into.shape[1])
-                if learned != there[name]:
-                    raise MergeRefused(f"{name}: what was learned is {_size(learned)}, the weight {_size(there[name])}")
+                    raise MergeRefused(f"the files of the base have no tensor for {name}, which the adapter changes")
+                change = (pair.left.shape[0], pair.right.shape[1])
+                if change != there[name]:
+                    raise MergeRefused(f"{name}: the change is {_size(change)}, the weight {_size(there[name])}")
 
     def learns(self, name: str) -> bool:
         """Whether any of them learned this weight."""
@@ -161,7 +164,7 @@ class Adapters:
 
 def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
     """What rows of a weight have become, less what they were `before`."""
-    product = (pair.out_of[rows.first : rows.end] @ pair.into) * pair.scale
+    product = (pair.left[rows.first : rows.end] @ pair.right) * pair.scale
     if pair.magnitude is None:
         return product
     # m (W + s B A) / ‖W + s B A‖, row by row: https://arxiv.org/abs/2402.09353, equation 5, in peft's layout
@@ -170,29 +173,52 @@ def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
     return turned * (pair.magnitude[rows.first : rows.end] / lengths)[:, None] - before.float()
 
 
-def _read_adapter(directory: Path) -> dict[str, _Pair]:
+def _read_adapter(directory: Path, place: Callable[[str], Place]) -> dict[str, _Pair]:
     config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
-    for key in ("fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
+    for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters"):
         if config.get(key):
-            raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged yet")
+            raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged")
     rank = float(config["r"])
     scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
     tensors = load_file(directory / "adapter_model.safetensors")
     pairs = {}
-    for name in sorted(tensors):
-        module, a, _ = name.partition(".lora_A.weight")
-        if a:
-            other = tensors.get(f"{module}.lora_B.weight")
-            if other is None or other.shape[1] != tensors[name].shape[0]:
-                raise MergeRefused(f"{directory.name}: {name} has no counterpart that fits it")
-            weight = f"{module.removeprefix('base_model.model.')}.weight"
-            magnitude = tensors.get(f"{module}.lora_magnitude_vector")
-            if bool(config.get("use_dora")) != (magnitude is not None):
-                raise MergeRefused(f"{directory.name}: {module} and its config do not agree on DoRA")
-            pairs[weight] = _Pair(tensors[name].float(), other.float(), scale, magnitude)
-        elif not name.endswith((".lora_B.weight", ".lora_magnitude_vector")):
-            raise MergeRefused(f"{directory.name} learned {name}, which cannot be merged yet")
+    for module, factors in sorted(_by_module(directory, tensors).items()):
+        embedding = "lora_embedding_A" in factors
+        into, out_of = (factors.get(f"lora_{'embedding_' if embedding else ''}{which}") for which in "AB")
+        if into is None or out_of is None or into.dim() != 2 or out_of.dim() != 2 or out_of.shape[1] != into.shape[0]:
+            raise MergeRefused(f"{directory.name}: {module} has no pair of factors that fit each other")
+        magnitude = factors.get("lora_magnitude_vector")
+        if bool(config.get("use_dora")) != (magnitude is not None):
+            raise MergeRefused(f"{directory.name}: {module} and its config do not agree on DoRA")
+        tensor, turned = place(f"{module}.weight")
+        if embedding or turned:
+            if magnitude is not None:
+                raise MergeRefused(
+                    f"{module} holds its weight as (in, out), and DoRA's lengths of it cannot be merged; "
+                    "use_dora = false trains it without them"
+                )
+            pairs[tensor] = _Pair(into.float().T, out_of.float().T, scale, None)
+        else:
+            pairs[tensor] = _Pair(out_of.float(), into.float(), scale, magnitude)
     return pairs
+
+
+_FACTOR = re.compile(
+    r"base_model\.model\.(?P<module>.+)"
+    r"\.(?P<factor>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.weight|\.default)?"
+)
+"""A tensor of an adapter as peft names it. (`.default`: of an embedding, as keepstep named it before version 0.2.)"""
+
+
+def _by_module(directory: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """The factors of each adapted module."""
+    modules: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = _FACTOR.fullmatch(name)
+        if found is None:
+            raise MergeRefused(f"{directory.name} trained {name}, which cannot be merged")
+        modules.setdefault(found["module"], {})[found["factor"]] = tensor
+    return modules
 
 
 @dataclass
@@ -200,33 +226,48 @@ class Masters:
     """Weights that were trained whole, in float32: the file that is gone through is the truth itself."""
 
     base: Mapping[str, WeightsFile]
-    """Where each weight was at first."""
+    """Each tensor of the origin → the file that holds it."""
     earlier: Mapping[str, WeightsFile] | None = None
     """What they were when the last version was made; None: there is none, and it is `base`."""
+    tensor: Callable[[str], str] = str
+    """The tensor of the origin that a weight of the model was read from (`gpu.layout.Layout.tensor`). Raises
+    MergeRefused."""
+    buffers: frozenset[str] = frozenset()
+    """Tensors that are part of the model and are not trained: they are copied."""
 
     def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if something was trained that the base does not have, or has in another shape."""
         for file in files:
             for name, tensor in file.tensors.items():
-                if name not in self.base:
+                if name in self.buffers:
+                    continue
+                origin = self._origin(name)
+                if origin not in self.base:
                     raise MergeRefused(f"the base has no weight {name}, which was trained")
-                shape = self.base[name].tensors[name].shape
+                shape = self.base[origin].tensors[origin].shape
                 if tensor.shape != shape:
                     raise MergeRefused(
                         f"{name} was trained as {_size(tensor.shape)}, the base has it as {_size(shape)}"
                     )
 
     def learns(self, name: str) -> bool:
-        """All were trained."""
-        return name in self.base
+        """All but buffers were trained."""
+        return name not in self.buffers
 
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
-        """The master weight."""
-        base = self.base[name].rows(name, rows)
+        """The master weight; None of a buffer."""
+        if name in self.buffers:
+            return None
+        origin = self._origin(name)
+        base = self.base[origin].rows(origin, rows)
         if self.earlier is None:
             return Sum(found, base, found - base.float())
         earlier = self.earlier[name].rows(name, rows)
         return Sum(found, earlier.to(base.dtype), found - earlier)
+
+    def _origin(self, name: str) -> str:
+        """The name of a trained weight in the files of the origin."""
+        return name if name in self.base else self.tensor(name)
 
 
 class WeightsFile:
@@ -261,6 +302,14 @@ class WeightsFile:
             raise OSError(f"{self.path} ends before {name} does")
         shape = (rows.end - rows.first, *tensor.shape[1:]) if tensor.shape else ()
         return torch.frombuffer(buffer, dtype=DTYPES[tensor.dtype]).reshape(shape) if wanted else torch.empty(shape)
+
+
+def same(one: WeightsFile, name: str, other: WeightsFile, other_name: str) -> bool:
+    """True if two tensors hold the same numbers. Raises OSError."""
+    if one.tensors[name].shape != other.tensors[other_name].shape:
+        return False
+    blocks = _blocks(one.tensors[name])
+    return all(torch.equal(one.rows(name, rows).float(), other.rows(other_name, rows).float()) for rows in blocks)
 
 
 def write_merged(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,30 @@ from typing import Any
 import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
+from events.trained import Trained
 from events.values import VersionId
 from gpu.arithmetic import Arithmetic, autocasts
-from gpu.base import base_directory, base_sha256, model_location, weights_files
+from gpu.base import base_directory, base_sha256, model_location, problem_of_files
 from gpu.collate import Inputs
-from gpu.errors import ModelUnusable
+from gpu.errors import MergeRefused, ModelUnusable
 from gpu.exact import seed_generators
 from gpu.held_weights import compute_in_float32
 from gpu.hub import commit_of
-from gpu.manifest import Parameters
+from gpu.layout import layout_of
+from gpu.manifest import Buffers, Parameters
+from gpu.merge import DTYPES
 from gpu.model_config import edited
 from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file
 from gpu.sealed import problem_of_base, trained_beside, version_directory
-from gpu.tensors import read_header
+from gpu.targets import linear_names, refuse_misplaced, refuse_unmatched, short_names, way_out_without
 from gpu.tokenizer import explained
+
+KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
+"""Torch's kinds of numbers, as a safetensors file names them."""
 
 BITSANDBYTES = "bitsandbytes"
 """The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
@@ -46,6 +53,11 @@ class TrainedModel:
     configs: dict[str, bytes]
     """The small files that make a checkpoint loadable by others, beside weights and tokenizer."""
     weights_file: str
+    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The persistent buffers of a model that is trained whole: part of the model, and saved as they are."""
+    adapted: Mapping[str, int] = field(default_factory=dict)
+    """The layers that adapters are on, by the last part of their names, with how many there are of each; {}: the whole
+    model is trained."""
     base_sha256: str = ""
     """What it was built from."""
     libraries: tuple[str, ...] = ()
@@ -73,6 +85,18 @@ class TrainedModel:
         """Name and shape of each trained parameter, as manifests list them."""
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
 
+    @property
+    def kinds_of_buffers(self) -> Buffers:
+        """Name, shape and kind of each buffer, as manifests list them."""
+        return tuple((name, tuple(buffer.shape), KINDS[buffer.dtype]) for name, buffer in self.buffers.items())
+
+    @property
+    def summary(self) -> Trained:
+        """What is trained, in numbers."""
+        count = sum(parameter.numel() for parameter in self.parameters.values())
+        share = count / max(1, int(self.model.num_parameters()))
+        return Trained(layers=dict(self.adapted), parameters=count, share=round(share, 6))
+
 
 def build(
     settings: JobSettings,
@@ -92,8 +116,9 @@ def build(
     model, arithmetic = settings.model, arithmetic or settings.training.precision
     location = _of_version(home, version, watch) if version else model_location(model.path, home)
     with explained(f"the model {version or model.path}"):
-        directory = Path(location) if version else base_directory(model.path, home, revision=model.revision)
-        _refuse_quantised(directory)
+        origin = base_directory(model.path, home, revision=model.revision)
+        directory = Path(location) if version else origin
+        _refuse_unusable(directory, settings)
         base, found = AutoModelForCausalLM.from_pretrained(
             directory,
             output_loading_info=True,
@@ -108,8 +133,7 @@ def build(
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
         commit = "" if location == str(directory) else commit_of(directory)  # else it is a hub id
-        trained = _with_lora(base, settings.method, settings.training.seed, location, commit)
-        _refuse_what_cannot_be_merged(trained, directory)
+        trained = _with_lora(base, settings.method, settings.training.seed, location, commit, origin)
     else:
         trained = _whole(base, directory)
     for name, parameter in trained.parameters.items():
@@ -164,8 +188,9 @@ def _held_as(settings: JobSettings, device: torch.device, arithmetic: Arithmetic
     return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}
 
 
-def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, commit: str) -> TrainedModel:
+def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, commit: str, origin: Path) -> TrainedModel:
     targets = method.target_modules
+    refuse_unmatched(base, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=method.r,
@@ -176,53 +201,49 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, com
         use_dora=isinstance(method, LoraSettings) and method.use_dora,
     )
     seed_generators("lora", seed)
+    linear = linear_names(base)
     try:
         model = get_peft_model(base, config)
-    except ValueError as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise ModelUnusable(
-            f"LoRA cannot be put on this model: {error} Correct [method] target_modules in keepstep.toml."
+            f"LoRA cannot be put on this model: {error} {way_out_without(linear, str(error))}"
         ) from error
     parameters = {
-        _name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+        name_on_disk(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
+    layers = {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    refuse_misplaced(layers, layout_of(origin))
     return TrainedModel(
         model=model,
         device=torch.device("cpu"),
         parameters=parameters,
         configs={"adapter_config.json": _adapter_config(model, location, commit)},
         weights_file="adapter_model.safetensors",
+        adapted=short_names(layers),
     )
 
 
-def _name_on_disk(name: str) -> str:
-    """What peft calls a trained parameter in its files: of one that is a module for each adapter, the adapter's name is
-    left out; DoRA's vector has no `.weight` either."""
-    return name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector").replace(".default.", ".")
+def name_on_disk(name: str) -> str:
+    """What peft calls a trained parameter in its files: it leaves out the name of the adapter, which stands last in the
+    name of an embedding's factors; DoRA's vector has no `.weight` either."""
+    name = name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector")
+    return name.replace(".default.", ".").removesuffix(".default")
 
 
-def _refuse_quantised(base: Path) -> None:
-    """Raises ModelUnusable: nothing that is learned beside rounded weights could be merged into them."""
-    if msgspec.json.decode((base / CONFIG).read_bytes()).get("quantization_config"):
+def _refuse_unusable(base: Path, settings: JobSettings) -> None:
+    """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
+    if settings.model.trust_remote_code and msgspec.json.decode((base / CONFIG).read_bytes()).get("auto_map"):
         raise ModelUnusable(
-            f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. "
-            "Use its 16-bit or 32-bit original in [model] path."
+            f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code "
+            "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
+            "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
         )
-
-
-def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:
-    """Raises ModelUnusable where LoRA would learn beside a weight that the files of the base do not have as it is in
-    memory: tied to another, fused, or turned. Now, and not when weeks of it are to become a version."""
-    there: dict[str, tuple[int, ...]] = {}
-    for name in weights_files(base):
-        there.update({tensor: entry.shape for tensor, entry in read_header(base / name).items()})
-    for name, shape in trained.shapes:
-        module, is_out_of, _ = name.partition(".lora_B.weight")
-        weight = f"{module.removeprefix('base_model.model.')}.weight"
-        if is_out_of and (weight not in there or there[weight][0] != shape[0]):
-            raise ModelUnusable(
-                f"what is learned beside {weight} could never be merged: the base has no such weight of its own (it is "
-                "tied to another, or held in another layout). Leave it out of [method] target_modules."
-            )
+    if problem := problem_of_files(base):
+        raise ModelUnusable(f"the model at {base} {problem.what}. {problem.advice}.")
 
 
 def _adapter_config(model: Any, location: str, commit: str) -> bytes:
@@ -238,19 +259,24 @@ def _adapter_config(model: Any, location: str, commit: str) -> bytes:
 
 def _whole(base: Any, directory: Path) -> TrainedModel:
     base.requires_grad_(True)
+    state = base.state_dict()
     # Tied weights are one parameter under several names; it is listed, trained and saved once, under the first.
     parameters = dict(base.named_parameters())
+    buffers = {name: buffer for name, buffer in base.named_buffers() if name in state}
+    for name, buffer in buffers.items():
+        if buffer.dtype not in KINDS:
+            raise ModelUnusable(f"the buffer {name} holds {buffer.dtype}, which a checkpoint cannot store.")
     if base._weight_conversions:  # what from_pretrained had to do to the tensors on disk; empty for most models
-        raise ModelUnusable(
-            f"{type(base).__name__} is held in memory in another layout than on disk, and full training cannot save "
-            'that yet. Use [method] kind = "lora".'
-        )
+        names = _names_in_files(base, [*parameters, *buffers], directory)
+        parameters = {names[name]: parameter for name, parameter in parameters.items()}
+        buffers = {names[name]: buffer for name, buffer in buffers.items()}
     return TrainedModel(
         model=base,
         device=torch.device("cpu"),
         parameters=parameters,
         configs=_configs_of(base, directory),
         weights_file="model.safetensors",
+        buffers=buffers,
     )
 
 
@@ -259,7 +285,29 @@ def _configs_of(base: Any, directory: Path) -> dict[str, bytes]:
     config = read_model_file(directory, CONFIG)
     if json.loads(config).get("model_type") != base.config.model_type:  # a part of a larger model was loaded
         config = base.config.to_json_string(use_diff=True).encode()
-    configs = {CONFIG: edited(config, dtype="float32", architecture=type(base).__name__)}
+    architecture = type(base).__name__
+    configs = {CONFIG: edited(config, dtype="float32", architecture=architecture, untied=_is_untied(base))}
     if (directory / GENERATION_CONFIG).exists():
         configs[GENERATION_CONFIG] = read_model_file(directory, GENERATION_CONFIG)
     return configs
+
+
+def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, str]:
+    """The name in the files of the base for each weight of a model that transformers renames while it loads: a
+    checkpoint under these names is one that every version of transformers loads. Raises ModelUnusable where one weight
+    is not one tensor."""
+    layout = layout_of(directory)
+    try:
+        return {name: layout.tensor(name) for name in names}
+    except MergeRefused as error:
+        raise ModelUnusable(
+            f"{type(base).__name__} cannot be trained whole: {error}, and a checkpoint could not be written in "
+            'the layout of the files. Set [method] kind = "lora" in keepstep.toml.'
+        ) from error
+
+
+def _is_untied(base: Any) -> bool:
+    """True if head and embedding are two weights. Where the config calls them one, transformers 4 would load the
+    embedding for both."""
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    return head is not None and embedding is not None and head.weight is not embedding.weight

@@ -53,10 +53,11 @@ LAYER_TYPES: Mapping[str, Mapping[str, str]] = {
 """Types of models whose layers transformers 4 knows by their old names only. transformers 5 reads these too."""
 
 
-def edited(config: bytes, *, dtype: str, architecture: str | None = None) -> bytes:
+def edited(config: bytes, *, dtype: str, architecture: str | None = None, untied: bool = False) -> bytes:
     """`config` (the content of a config.json) for weights that are stored as `dtype`, each field under both its names.
 
-    `architecture`: the class that the weights belong to; None: as it is. Returns the same bytes if nothing has to
+    `architecture`: the class that the weights belong to; None: as it is. `untied`: head and embedding are two weights,
+    whatever the config says. Returns the same bytes if nothing has to
     change. Raises ValueError.
     """
     before: dict[str, Any] = json.loads(config)
@@ -64,6 +65,9 @@ def edited(config: bytes, *, dtype: str, architecture: str | None = None) -> byt
     if architecture is not None:
         after["architectures"] = [architecture]
     after["dtype"] = after["torch_dtype"] = dtype
+    for part in (after, after.get("text_config")) if untied else ():
+        if isinstance(part, dict) and part.get("tie_word_embeddings", True):
+            part["tie_word_embeddings"] = False
     _spell(after, dtype)
     return config if after == before else json.dumps(after, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,9 @@ from gpu.base import INDEX, base_directory, base_files, base_sha256, weights_fil
 from gpu.commit import Content
 from gpu.errors import MergeRefused
 from gpu.exchange import DTYPES, Dtype
+from gpu.layout import Layout, layout_of
 from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below, verify
-from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
+from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, same, write_merged
 from gpu.model_config import edited
 from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file, tokenizer_files
 from gpu.sealed import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
@@ -137,6 +138,22 @@ class OrdinaryModel:
     """What most of its weights are rounded to."""
     tally: Tally
     """Of the weights that were written so far."""
+    sources: Sequence[WeightsFile]
+    """The files that are gone through; the model's own have the same names and tensors."""
+    learned: Learned
+    layout: Layout
+    """Of the origin."""
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files of weights."""
+        return [file.path.name for file in self.sources]
+
+    def tensor(self, weight: str) -> str:
+        """The tensor of the model that holds a weight. Raises MergeRefused."""
+        if any(weight in file.tensors for file in self.sources):
+            return weight
+        return self.layout.tensor(weight)
 
 
 @contextmanager
@@ -155,20 +172,30 @@ def ordinary(
 
         files = [opened(sources.origin / name) for name in weights_files(sources.origin)]
         at_first = {name: file for file in files for name in file.tensors}
+        layout = layout_of(sources.origin)
         learned: Learned
         small: dict[str, Content] = {}
         if sources.full:
             *before, masters = (opened(directory / WEIGHTS_FILES[1]) for directory in sources.learned)
-            learned = Masters(at_first, dict.fromkeys(before[-1].tensors, before[-1]) if before else None)
+            learned = Masters(
+                at_first,
+                dict.fromkeys(before[-1].tensors, before[-1]) if before else None,
+                layout.tensor,
+                frozenset(name for name, _, _ in sources.manifest.buffers),
+            )
             files = [masters]
         else:
-            learned = Adapters(sources.learned)
+            learned = Adapters(sources.learned, layout.place)
             if INDEX in base_files(sources.origin):
                 small[INDEX] = read_model_file(sources.origin, INDEX)
         learned.refuse_misfit(files)
 
         def stored_as(name: str) -> str:
-            return DTYPES[dtype] if dtype else at_first[name].tensors[name].dtype
+            """The kind of number that a tensor is rounded to: of a buffer that the origin lacks, its own."""
+            if dtype:
+                return DTYPES[dtype]
+            origin = name if name in at_first else layout.stored.get(name, name)
+            return at_first[origin].tensors[origin].dtype if origin in at_first else files[0].tensors[name].dtype
 
         dtypes = [stored_as(name) for file in files for name in file.tensors]
         most = max(sorted(set(dtypes)), key=dtypes.count)
@@ -182,12 +209,15 @@ def ordinary(
         yield OrdinaryModel(
             contents={
                 **small,
-                **_small_files(sources, most),
+                **_small_files(sources, most, untied=_untied(layout, learned, files)),
                 **{file.path.name: weights(file) for file in files},
             },
             dtypes=tuple(sorted(set(dtypes))),
             stored_as=most,
             tally=tally,
+            sources=files,
+            learned=learned,
+            layout=layout,
         )
 
 
@@ -224,14 +254,27 @@ def sealed_as(sources: Sources, made: OrdinaryModel) -> Sealed:
     )
 
 
-def _small_files(sources: Sources, most: str) -> dict[str, Content]:
+def _untied(layout: Layout, learned: Learned, files: Sequence[WeightsFile]) -> bool:
+    """True if the config calls two weights one, and the model stores each of them as itself: transformers 4 would
+    then load the first one for both."""
+    there = {name: file for file in files for name in file.tensors}
+    for pair in layout.copies:
+        one, other = (name if name in there else layout.stored.get(name, name) for name in pair)
+        if one not in there or other not in there:
+            continue  # trained as one weight
+        if learned.learns(one) or learned.learns(other) or not same(there[one], one, there[other], other):
+            return True
+    return False
+
+
+def _small_files(sources: Sources, most: str, *, untied: bool) -> dict[str, Content]:
     """Config, generation config and code of the origin; the tokenizer and chat template that it was trained with."""
     origin = sources.origin
     config = read_model_file(origin, CONFIG)
     if json.loads(config).get("quantization_config"):
         raise MergeRefused("the base is quantised, and nothing is merged into rounded weights: use its 16-bit original")
     files: dict[str, Content] = {
-        CONFIG: edited(config, dtype=next(name for name, stored in DTYPES.items() if stored == most))
+        CONFIG: edited(config, dtype=next(name for name, stored in DTYPES.items() if stored == most), untied=untied)
     }
     names = [GENERATION_CONFIG, *(path.name for path in origin.glob("*.py"))]
     files.update({name: read_model_file(origin, name) for name in names if (origin / name).exists()})

@@ -1,7 +1,7 @@
 """`python -P -m gpu.rehearse`, with a `Rehearse` as JSON for its only argument: load what the next step starts from.
 
-Base, method and checkpoint by the worker's own code, strictly; then nothing is trained, and nothing is written. Prints
-a `Rehearsed` or a `Refusal` as one line of JSON.
+Base, method and checkpoint by the worker's own code, strictly; and the way to a version is rehearsed (`gpu.rehearsal`),
+if that was not done before: only that writes, into the cache. Prints a `Rehearsed` or a `Refusal` as one line of JSON.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.fit import Ground
     from gpu.manifest import read_manifest
     from gpu.model import build
+    from gpu.rehearsal import rehearse as rehearse_the_way
     from gpu.tokenizer import kept_sha256, load_tokenizer
 
     began = time.monotonic()
@@ -59,6 +60,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
     computes_in = choose_arithmetic(order.settings.training.precision, device, order.environment)
     trained = build(order.settings, home, device, version=order.version, arithmetic=computes_in)
+    rehearse_the_way(trained, order.settings, home, order.version, {})
     global_step = None
     if order.checkpoint is not None:
         optimizer = torch.optim.AdamW(trained.parameters.values())
@@ -67,7 +69,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
         lineage = read_manifest(directory).lineage
         if lineage.tokenizer_sha256 != fingerprint == kept_sha256(directory):
             fingerprint = lineage.tokenizer_sha256  # the same tokenizer, as another version of its library writes it
-        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint)
+        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint, trained.kinds_of_buffers)
         global_step = checkpoint.load(directory, trained, optimizer, ground).cursor.global_step
     return Rehearsed(
         global_step=global_step,

@@ -42,7 +42,8 @@ ITEM_BYTES = {
 }
 """Bytes of one number of each kind that a model's file has in practice."""
 
-Shapes = Mapping[str, tuple[int, ...]]
+Kinds = Mapping[str, tuple[tuple[int, ...], str]]
+"""Name → shape, and the kind of number as the file names it (`F32`)."""
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -84,8 +85,8 @@ def read_header(path: Path, *, storage: Storage = REAL) -> dict[str, Tensor]:
     return tensors
 
 
-def problem_of(path: Path, shapes: Shapes, *, storage: Storage = REAL) -> str | None:
-    """Why the file at `path` does not hold exactly the tensors of these names and shapes, all float32; None if it does.
+def problem_of(path: Path, expected: Kinds, *, storage: Storage = REAL) -> str | None:
+    """Why the file at `path` does not hold exactly the expected tensors, by name, shape and kind; None if it does.
 
     Raises OSError.
     """
@@ -93,13 +94,13 @@ def problem_of(path: Path, shapes: Shapes, *, storage: Storage = REAL) -> str | 
         tensors = read_header(path, storage=storage)
     except ValueError as error:
         return f"{path.name} is no safetensors file: {error}"
-    for missing in sorted(shapes.keys() - tensors.keys()):
+    for missing in sorted(expected.keys() - tensors.keys()):
         return f"{path.name} lacks the tensor {missing}"
-    for extra in sorted(tensors.keys() - shapes.keys()):
+    for extra in sorted(tensors.keys() - expected.keys()):
         return f"{path.name} holds a tensor that is not trained: {extra}"
-    for name, shape in shapes.items():
+    for name, (shape, kind) in expected.items():
         if tensors[name].shape != shape:
             return f"{path.name}: {name} is {tensors[name].shape}, not {shape}"
-        if tensors[name].dtype != "F32":
-            return f"{path.name}: {name} is {tensors[name].dtype}, not F32"
+        if tensors[name].dtype != kind:
+            return f"{path.name}: {name} is {tensors[name].dtype}, not {kind}"
     return None

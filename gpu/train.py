@@ -22,7 +22,7 @@ from events.guard import Suspicion
 from events.kinds import CheckpointReason
 from events.values import CheckpointId, checkpoint_id, number
 from events.worker import BatchSuspect, Evaluated, OutOfMemory, Step
-from gpu.checkpoint import STATE_FILE, Snapshot, copied
+from gpu.checkpoint import STATE_FILE, Snapshot, copied, copied_buffers
 from gpu.crashpoints import reached
 from gpu.data.batches import Batch, MicroBatch
 from gpu.data.prepare import PreparedJob
@@ -325,6 +325,7 @@ class Training:
             weights_file=self.trained.weights_file,
             weights=weights,
             optimizer=optimizer,
+            buffers=copied_buffers(self.trained),
             files={
                 **self.tokenizer_files,
                 **self.trained.configs,

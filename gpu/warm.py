@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,12 @@ from gpu.fit import Ground
 from gpu.manifest import Manifest, read_manifest
 from gpu.model import TrainedModel, build
 from gpu.packable import refuse_what_cannot_be_packed
+from gpu.rehearsal import rehearse
 from gpu.saver import Saver
 from gpu.tokenizer import files_to_keep, kept_sha256, load_tokenizer
 from gpu.train import Training
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -107,6 +111,7 @@ class Warm:
         computes_in = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
         pulse.beat("load", 0, 1, force=True)
         model = self._model_for(order, prepared, device, computes_in, pulse)
+        self._rehearse(order, prepared.settings, model.trained, pulse)
         history = self._history(order, prepared.job)
         pulse.beat("load", 1, 1, force=True)
         training = Training(
@@ -127,7 +132,7 @@ class Warm:
             evaluated_to=order.evaluated_to,
         )
         reached("loaded")
-        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment))
+        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment, trained=model.trained.summary))
         reached("loaded_reported")
         saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
         model.fresh, model.stands_at = False, None
@@ -182,6 +187,21 @@ class Warm:
             checkpoint.reset_moments(model.trained, model.optimizer)
         return model
 
+    def _rehearse(self, order: Train, settings: JobSettings, trained: TrainedModel, pulse: Pulse) -> None:
+        """Prove that a version can be made of what is about to be trained. Raises ModelUnusable, YieldAsked."""
+        if not self._is_home:
+            return  # steps that are run again were proven when they were run
+
+        def beat() -> None:
+            pulse.beat("load", 0, 1)
+            if self._desk.yield_asked():
+                reached("yield_seen")
+                raise YieldAsked("nothing was trained: the rehearsal begins again with the next attempt")
+
+        done = rehearse(trained, settings, self._home, order.base, self._tokenizer_for(settings.model).files, beat)
+        if done.how != "known":
+            log.info("rehearsed the way to a version in %.1f s (%s)", done.seconds, done.how)
+
     def _ground(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> Ground:
         """What the checkpoint of this manifest has to belong to."""
         tokenizer = prepared.plan.tokenizer_sha256
@@ -194,6 +214,7 @@ class Warm:
             parameters=trained.shapes,
             base_sha256=trained.base_sha256,
             tokenizer_sha256=tokenizer,
+            buffers=trained.kinds_of_buffers,
             batches_sha256=prepared.plan.batches_sha256 if goes_on else None,
         )
 

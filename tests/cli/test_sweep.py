@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+
 import pytest
 
 from cli.errors import UserError
@@ -146,3 +149,13 @@ def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
 def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(learned: Home) -> None:
     assert learned.tokens.exists()
     assert not list(learned.tokens.iterdir())
+
+
+def test_a_start_removes_what_a_killed_rehearsal_left(home: Home) -> None:
+    """And nothing of a process that lives: `keepstep doctor` may be at it."""
+    for pid in (999_999_999, os.getpid()):
+        (home.rehearsal / str(pid)).mkdir(parents=True)
+        (home.rehearsal / str(pid) / "model.safetensors").write_bytes(b"half")
+    with closing(Ledger.open(home)) as ledger:
+        sweep(ledger)
+    assert [path.name for path in home.rehearsal.iterdir()] == [str(os.getpid())]

@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from core import commands
 from core.decide import decide
-from core.policies import MARGIN_BYTES, retry_wait_s
+from core.meaning import is_learning, locked_by
+from core.policies import MARGIN_BYTES, meaning_conflict, retry_wait_s
+from core.reports import model_advice
 from events import kinds, worker
 from events.event import Event
 from events.values import Failure
@@ -121,6 +123,23 @@ def test_a_failure_leads_to_a_wait_or_to_a_person(failure: Failure, then: list[s
     if len(then) > 1:
         assert world.state.hold is not None
         assert "`keepstep resume`" in world.state.hold.advice
+
+
+def test_advice_about_a_model_keeps_to_the_settings_that_can_be_changed() -> None:
+    """What was trained fixes [model] and [method]: to change them, it is left behind first, and that works."""
+    world = at_work(kinds.TrainingStarted)
+    assert model_advice(world.state).startswith("do what the message says")
+    world.run_until(kinds.CheckpointCommitted)
+    world.fails("model")
+    assert world.state.hold is not None
+    skip = (
+        f"`keepstep skip {job_id(1)[:12]}` (add file-1.jsonl again afterwards), `keepstep versions rollback`; then do"
+    )
+    assert skip in world.state.hold.advice
+    world.execute(commands.Skip(job=job_id(1)))
+    world.execute(commands.RollBack())
+    other = replace(world.config, model=replace(world.config.model, path="another"))
+    assert meaning_conflict(locked_by(world.state), other, learning=is_learning(world.state)) is None
 
 
 @pytest.mark.parametrize(("failure", "_then"), FAILS)

@@ -16,6 +16,7 @@ from events.settings import (
     QloraSettings,
     TrainingSettings,
 )
+from events.trained import Trained
 
 JOB = "ab" * 32
 CHECKPOINT = "step-00000012-attempt-0003"
@@ -79,6 +80,16 @@ EVENTS: tuple[AnyEvent, ...] = (
     ),
     kinds.TrainingStarted(
         job=JOB, attempt=3, global_step=0, step=0, checkpoint=None, environment={}, changed=("threads: 2 → 4",)
+    ),
+    kinds.TrainingStarted(
+        job=JOB,
+        attempt=3,
+        global_step=0,
+        step=0,
+        checkpoint=None,
+        environment={},
+        changed=(),
+        trained=Trained(layers={"q_proj": 2, "v_proj": 2}, parameters=2048, share=0.0125),
     ),
     kinds.StepReached(
         job=JOB,

@@ -27,6 +27,7 @@ from gpu.fit import Ground
 from gpu.manifest import MANIFEST, FileEntry, read_manifest, verify
 from gpu.model import build
 from gpu.model_files import CHAT_TEMPLATES, tokenizer_files
+from tests.fakes.architectures import make_model
 from tests.fakes.tiny_model import PLAIN_TEMPLATE, make_rows, make_tiny_model
 from tests.gpu.helpers import FULL, LORA, Home, settings
 
@@ -55,6 +56,36 @@ def loaded(home: Home, how: Any, directory: Path) -> tuple[Any, Any]:
     checkpoint.reset_moments(trained, optimizer)
     checkpoint.load(directory, trained, optimizer, ground(how, directory, trained))
     return trained, optimizer
+
+
+def test_buffers_are_saved_in_their_own_kind_and_loaded_strictly(tmp_path: Path) -> None:
+    """Also those that hold no floating-point numbers; a checkpoint of before they were saved still loads."""
+    make_model(tmp_path / "model", "apertus")
+    home, how = Home(tmp_path), settings(FULL)
+    directory = learned(home, how)
+    manifest = read_manifest(directory)
+    assert {kind for _, _, kind in manifest.buffers} == {"F32"}
+    trained = build(how, tmp_path, CPU)
+    ours = ground(how, directory, trained)._replace(buffers=trained.kinds_of_buffers)
+    before = {name: buffer.clone() for name, buffer in trained.buffers.items()}
+    for buffer in trained.buffers.values():
+        buffer.zero_()
+    checkpoint.load(directory, trained, None, ours)
+    assert all(torch.equal(trained.buffers[name], before[name]) for name in before)
+    with pytest.raises(CheckpointForeign, match="buffers are not those of the model"):
+        checkpoint.load(directory, trained, None, ours._replace(buffers=()))
+    weights = {
+        name: tensor for name, tensor in load_file(directory / "model.safetensors").items() if name not in before
+    }
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    data = (directory / "model.safetensors").read_bytes()
+    entry = FileEntry(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    old = msgspec.structs.replace(manifest, buffers=(), files={**manifest.files, "model.safetensors": entry})
+    said = msgspec.json.decode(old.encode())
+    del said["buffers"]
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(said))
+    checkpoint.load(directory, trained, None, ours)
+    assert all(torch.equal(trained.buffers[name], before[name]) for name in before)
 
 
 def logits(model: Any) -> torch.Tensor:

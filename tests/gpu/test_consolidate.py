@@ -78,8 +78,12 @@ class Nights:
         )
 
     def night(self) -> Night:
+        return self.consolidated(self.learn())
+
+    def consolidated(self, checkpoint: str) -> Night:
+        """A version of a checkpoint."""
         desk = FakeDesk()
-        order = self.order(self.learn())
+        order = self.order(checkpoint)
         consolidate.consolidate(self.path, order, desk)
         self.count += 1
         return Night(order.version, desk.facts)
@@ -228,7 +232,7 @@ def test_a_damaged_head_is_not_merged(nights: Nights) -> None:
 
 
 def test_a_merge_that_answers_otherwise_gets_no_name(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = merging.write_merged
+    write, order = merging.write_merged, nights.order(nights.learn())
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)
@@ -239,7 +243,7 @@ def test_a_merge_that_answers_otherwise_gets_no_name(nights: Nights, monkeypatch
 
     monkeypatch.setattr(merging, "write_merged", wrong)
     with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
-        consolidate.consolidate(nights.path, nights.order(nights.learn()), FakeDesk())
+        consolidate.consolidate(nights.path, order, FakeDesk())
     assert [path.name for path in (nights.path / "versions").iterdir()] == [f"{STAGING}v001"]  # the daemon sweeps it
 
 

@@ -38,6 +38,20 @@ def ground(method: MethodSettings = LORA, **other: Any) -> Ground:
 OTHER = (("a", (128, 8)), ("b", (8, 128)))
 
 
+def test_factors_of_an_embedding_fit_under_their_older_names() -> None:
+    old, new = (("e.lora_embedding_A.default", (4, 8)),), (("e.lora_embedding_A", (4, 8)),)
+    assert differences(msgspec.structs.replace(whole(), parameters=old), ground(parameters=new)) == []
+
+
+def test_buffers_are_those_of_the_model_or_of_before_they_were_saved() -> None:
+    """An old checkpoint of a model has none, and those of its base are used."""
+    buffers = (("scale", (1,), "F32"),)
+    saved = msgspec.structs.replace(whole(), buffers=buffers)
+    assert differences(whole(), ground(buffers=buffers)) == []
+    assert differences(saved, ground(buffers=buffers)) == []
+    assert differences(saved, ground()) == ["its buffers are not those of the model, by name, shape or kind of number"]
+
+
 @pytest.mark.parametrize(
     ("ours", "says"),
     [

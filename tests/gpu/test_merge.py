@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from gpu import merge
 from gpu.errors import MergeRefused
+from gpu.layout import Place
 from gpu.merge import Adapters, Masters, Tally, WeightsFile, write_merged
 from tests.fakes.tiny_model import make_tiny_model
 
@@ -151,6 +152,43 @@ def test_a_vector_of_dora_without_dora_and_the_other_way_round_are_refused(tmp_p
         Adapters([adapter(tmp_path / "one", "layer", use_dora=True)])
 
 
+def test_a_weight_that_its_layer_holds_turned_gets_the_change_turned(base: Path, tmp_path: Path) -> None:
+    """Also a square one, where no shape would tell."""
+    save_file({"layer.weight": torch.randn(4, 6), "square.weight": torch.randn(5, 5)}, base)
+    shapes = {"base_model.model.layer": (6, 4), "base_model.model.square": (5, 5)}
+    directory = adapter(tmp_path / "one", "layer")
+    tensors = {}
+    for name, (out, into) in shapes.items():
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = torch.randn(R, into), torch.randn(out, R)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    merged, _ = written(base, Adapters([directory], lambda weight: Place(weight, turned=True)))
+    for module in ("layer", "square"):
+        expected = load_file(base)[f"{module}.weight"] + delta_of(directory, module).T
+        torch.testing.assert_close(merged[f"{module}.weight"], expected)
+
+
+def test_an_embedding_gets_what_peft_would_merge(base: Path, tmp_path: Path) -> None:
+    """Its factors have names of their own, and other axes."""
+    embedding = torch.nn.Sequential(torch.nn.Embedding(7, 4))
+    save_file({"0.weight": embedding[0].weight.detach().clone()}, base)
+    model: Any = get_peft_model(embedding, LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["0"]))
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    save_file({"0.weight": model.base_model.model[0].base_layer.weight.detach().clone()}, base)
+    model.save_pretrained(tmp_path / "adapter")
+    merged, _ = written(base, Adapters([tmp_path / "adapter"]))
+    torch.testing.assert_close(merged["0.weight"], model.merge_and_unload()[0].weight.detach())
+
+
+def test_dora_on_a_turned_weight_is_refused(tmp_path: Path) -> None:
+    directory = adapter(tmp_path / "one", "layer", use_dora=True)
+    tensors = load_file(directory / "adapter_model.safetensors")
+    tensors["base_model.model.layer.lora_magnitude_vector"] = torch.ones(6)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    with pytest.raises(MergeRefused, match="use_dora = false"):
+        Adapters([directory], lambda weight: Place(weight, turned=True))
+
+
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"use_rslora": True}, {"use_dora": True, "use_rslora": True}])
 def test_it_is_what_peft_itself_would_merge(tmp_path: Path, config: dict[str, bool]) -> None:
     """Into the same weights, to within the rounding of float32."""
@@ -187,7 +225,20 @@ def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tm
         assert tally.applied == pytest.approx(1.0, abs=0.01)
 
 
-@pytest.mark.parametrize("config", [{"fan_in_fan_out": True}, {"modules_to_save": ["head"]}])
+def test_buffers_are_copied_and_stay_what_they_are(base: Path, tmp_path: Path) -> None:
+    """They are no part of what was trained, whatever they are rounded to."""
+    (tmp_path / "trained").mkdir()
+    masters = {"layer.weight": torch.ones(6, 4), "scale": torch.tensor([1.5]), "steps": torch.tensor(3)}
+    save_file(masters, tmp_path / "trained" / "model.safetensors")
+    with closing(WeightsFile(base)) as at_first:
+        learned = Masters(dict.fromkeys(at_first.tensors, at_first), buffers=frozenset({"scale", "steps"}))
+        merged, tally = written(tmp_path / "trained" / "model.safetensors", learned)
+    assert torch.equal(merged["scale"], masters["scale"])
+    assert torch.equal(merged["steps"], masters["steps"])
+    assert tally.applied == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("config", [{"target_parameters": ["experts"]}, {"modules_to_save": ["head"]}])
 def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(MergeRefused, match=next(iter(config))):
         Adapters([adapter(tmp_path / "one", "layer", **config)])
@@ -195,12 +246,12 @@ def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: di
 
 def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
     learned = Adapters([adapter(tmp_path / "one", "lm_head")])
-    with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no weight lm_head\.weight of its own"):
+    with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no tensor for lm_head\.weight"):
         learned.refuse_misfit([file])
 
 
 def test_what_has_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(MergeRefused, match="what was learned is 6 × 4, the weight 4"):
+    with pytest.raises(MergeRefused, match="the change is 6 × 4, the weight 4"):
         written(base, Adapters([adapter(tmp_path / "one", "norm")]))
 
 
@@ -232,11 +283,11 @@ def test_halves_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     tensors = load_file(directory / "adapter_model.safetensors")
     tensors["base_model.model.layer.lora_B.weight"] = torch.zeros(6, R + 1)
     save_file(tensors, directory / "adapter_model.safetensors")
-    with pytest.raises(MergeRefused, match="has no counterpart that fits it"):
+    with pytest.raises(MergeRefused, match="layer has no pair of factors that fit each other"):
         Adapters([directory])
     del tensors["base_model.model.layer.lora_B.weight"]
     save_file(tensors, directory / "adapter_model.safetensors")
-    with pytest.raises(MergeRefused, match="has no counterpart that fits it"):
+    with pytest.raises(MergeRefused, match="layer has no pair of factors that fit each other"):
         Adapters([directory])
 
 

@@ -85,9 +85,11 @@ def test_a_file_of_a_few_bytes_is_no_safetensors_file(tmp_path: Path, size: int)
     ],
 )
 def test_other_tensors_than_expected_are_named(tmp_path: Path, shapes: Any, says: str | None) -> None:
-    assert problem_of(file(tmp_path / "t", WHOLE, bytes(12)), shapes) == says
+    expected = {name: (shape, "F32") for name, shape in shapes.items()}
+    assert problem_of(file(tmp_path / "t", WHOLE, bytes(12)), expected) == says
 
 
 def test_another_kind_of_number_is_named(tmp_path: Path) -> None:
     path = file(tmp_path / "t", {"a": entry(0, 2, 1, dtype="BF16")}, bytes(2))
-    assert problem_of(path, {"a": (1,)}) == "t: a is BF16, not F32"
+    assert problem_of(path, {"a": ((1,), "F32")}) == "t: a is BF16, not F32"
+    assert problem_of(path, {"a": ((1,), "BF16")}) is None

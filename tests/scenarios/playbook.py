@@ -38,6 +38,7 @@ UNSAID = {
     "size_bytes",
     "manifest_sha256",
     "environment",
+    "trained",
     "trace",
     "host",
     "boot_id",
