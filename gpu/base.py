@@ -96,9 +96,10 @@ MERGE_ADAPTER = (
 """After MOVE_ADAPTER: makes a model of the base and the adapter that lay in its directory."""
 
 
-def problem_of_files(directory: Path) -> Problem | None:
+def problem_of_files(directory: Path, *, fetched: bool = True) -> Problem | None:
     """Why the model in `directory` cannot be trained and merged, by its config and the names of its files; None if
-    nothing is wrong with those. Raises OSError, msgspec.MsgspecError."""
+    nothing is wrong with those. `fetched`: false of a hub's model whose weights are not here yet. Raises OSError,
+    msgspec.MsgspecError."""
     config = msgspec.json.decode((directory / CONFIG).read_bytes())
     if config.get("quantization_config"):
         return Problem(
@@ -117,7 +118,7 @@ def problem_of_files(directory: Path) -> Problem | None:
             f"{INDEX}",
             f"Rename the file to {WEIGHTS} and remove transformers_weights from {CONFIG}",
         )
-    return _problem_of_names(directory)
+    return _problem_of_names(directory) if fetched else None
 
 
 def _how_to_part(directory: Path) -> str:

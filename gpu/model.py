@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.trained import Trained
 from events.values import VersionId
-from gpu.base import CONFIG, base_directory, base_sha256, model_location, problem_of_files
+from gpu.base import ADAPTER_CONFIG, CONFIG, base_directory, base_sha256, model_location, problem_of_files
 from gpu.collate import Inputs
 from gpu.errors import MergeRefused, ModelUnusable
 from gpu.exact import seed_generators
@@ -105,7 +105,8 @@ def build(
     with explained(f"the model {version or settings.model.path}"):
         origin = base_directory(settings.model.path, home)
         directory = Path(location) if version else origin
-        _refuse_unusable(directory, settings)
+        is_here = Path(location).is_dir()
+        _refuse_unusable(directory, settings, fetched=is_here)
         base, found = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -113,6 +114,8 @@ def build(
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,  # nothing is ever unpickled
         )
+        if not is_here:  # the hub's files are here now
+            _refuse_unusable(directory, settings, fetched=True)
         sha256 = base_sha256(directory, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
         # Transformers would fill the gap with random numbers and a warning.
@@ -218,7 +221,7 @@ def name_on_disk(name: str) -> str:
     return name.replace(".default.", ".").removesuffix(".default")
 
 
-def _refuse_unusable(base: Path, settings: JobSettings) -> None:
+def _refuse_unusable(base: Path, settings: JobSettings, *, fetched: bool) -> None:
     """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
     if settings.model.trust_remote_code and msgspec.json.decode((base / CONFIG).read_bytes()).get("auto_map"):
         raise ModelUnusable(
@@ -226,8 +229,16 @@ def _refuse_unusable(base: Path, settings: JobSettings) -> None:
             "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
             "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
         )
-    if problem := problem_of_files(base):
-        raise ModelUnusable(f"the model at {base} {problem.what}. {problem.advice}.")
+    problem = problem_of_files(base, fetched=fetched)
+    if problem is None:
+        return
+    advice = problem.advice
+    if (base / ADAPTER_CONFIG).exists() and ADAPTER_CONFIG in problem.what and "snapshots" in base.parts:
+        advice = (
+            f"Fetch it to a directory of its own (`hf download {settings.model.path} --local-dir DIRECTORY`) and set "
+            "[model] path to that; keepstep then says how to part base and adapter"
+        )
+    raise ModelUnusable(f"the model at {base} {problem.what}. {advice}.")
 
 
 def _adapter_config(model: Any, location: str) -> bytes:
