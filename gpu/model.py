@@ -20,7 +20,7 @@ from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSett
 from events.trained import Trained
 from events.values import VersionId
 from gpu.arithmetic import Arithmetic, autocasts
-from gpu.base import base_directory, base_sha256, model_location, problem_of_files
+from gpu.base import ADAPTER_CONFIG, base_directory, base_sha256, model_location, problem_of_files
 from gpu.collate import Inputs
 from gpu.errors import MergeRefused, ModelUnusable
 from gpu.exact import seed_generators
@@ -242,8 +242,16 @@ def _refuse_unusable(base: Path, settings: JobSettings) -> None:
             "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
             "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
         )
-    if problem := problem_of_files(base):
-        raise ModelUnusable(f"the model at {base} {problem.what}. {problem.advice}.")
+    problem = problem_of_files(base)
+    if problem is None:
+        return
+    advice = problem.advice
+    if (base / ADAPTER_CONFIG).exists() and ADAPTER_CONFIG in problem.what and "snapshots" in base.parts:
+        advice = (
+            f"Fetch it to a directory of its own (`hf download {settings.model.path} --local-dir DIRECTORY`) and set "
+            "[model] path to that; keepstep then says how to part base and adapter"
+        )
+    raise ModelUnusable(f"the model at {base} {problem.what}. {advice}.")
 
 
 def _adapter_config(model: Any, location: str, commit: str) -> bytes:

@@ -91,6 +91,12 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "exaone4": HEADS,
     "ernie4_5": HEADS,
     "hunyuan_v1_dense": HEADS,
+    "gemma3": {
+        "text_config": {**HEADS, "vocab_size": 262},
+        "vision_config": {**USUAL, "image_size": 28, "patch_size": 14},
+        "mm_tokens_per_image": 4,
+        "tie_word_embeddings": True,
+    },
     "lfm2": {**USUAL, "layer_types": ["conv", "full_attention"], "conv_L_cache": 3},
 }
 

@@ -122,6 +122,52 @@ def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_trained(
         build(settings(LORA), tmp_path, CPU)
 
 
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> Path:
+    """A model as the hub's cache has it (`org/name`), with files of these names so far."""
+    model = make_tiny_model(tmp_path / "made")
+    place = tmp_path / "hub" / "models--org--name"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc", encoding="ascii")
+    snapshot = place / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for name in names or [path.name for path in model.iterdir()]:
+        (snapshot / name).write_bytes((model / name).read_bytes())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return snapshot
+
+
+def of_the_hub() -> Any:
+    how = settings(LORA)
+    return msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, path="org/name"))
+
+
+def test_model_of_the_hub_is_judged_by_its_files_once_they_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While only its config is, its weights are fetched, not missed; an adapter beside them is refused afterwards."""
+    snapshot = cached(tmp_path, monkeypatch)
+    assert build(of_the_hub(), tmp_path, CPU).parameters
+    (snapshot / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelUnusable, match="hf download org/name --local-dir"):
+        build(of_the_hub(), tmp_path, CPU)
+    (snapshot / "adapter_config.json").unlink()
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(ModelUnusable, match="cannot be loaded"):  # no hub to fetch it from
+        build(of_the_hub(), tmp_path, CPU)
+
+
+def test_code_that_comes_with_a_model_is_refused_with_the_setting_that_leaves_it_out(tmp_path: Path) -> None:
+    config = make_tiny_model(tmp_path / "model") / "config.json"
+    told = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**told, "auto_map": {"AutoModelForCausalLM": "mine.Model"}}), encoding="utf-8")
+    how = settings(LORA)
+    trusted = msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, trust_remote_code=True))
+    with pytest.raises(ModelUnusable, match=r"Set \[model\] trust_remote_code = false"):
+        build(trusted, tmp_path, CPU)
+    build(how, tmp_path, CPU)
+
+
 def test_qlora_says_what_is_to_be_installed_for_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_module, "find_spec", lambda _: None)
     with pytest.raises(ModelUnusable, match=r"pip install 'keepstep\[qlora\]'"):
