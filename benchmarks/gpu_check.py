@@ -48,7 +48,7 @@ PARTS = {
     "exact": Part(110, "a run cut at any step ends with the bits of one that was not"),
     "evaluation": Part(30, "an evaluation changes nothing"),
     "memory": Part(50, "a step that does not fit into memory is run again in parts"),
-    "killed": Part(110, "`keepstep run`, its worker and itself killed with -9"),
+    "killed": Part(150, "`keepstep run`, its worker and itself killed with -9"),
     "qlora": Part(35, "the same promises with weights in 4 bits"),
     "speed-qwen3": Part(60, "LoRA in the shape of Qwen3-0.6B"),
     "speed-llama": Part(75, "LoRA in the shape of Llama-3.2-1B"),
@@ -118,8 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{text}")
     whole = options.device == "cuda" and not options.tiny and options.only is None
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(f"# keepstep: GPU check\n\n{text}", encoding="utf-8")
+        try:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(f"# keepstep: GPU check\n\n{text}", encoding="utf-8")
+        except OSError as error:
+            print(f"the tables above are not in {options.out}: {error.strerror}", file=sys.stderr)
+            return 1
     elif whole:
         PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
     return exit_code(findings.rows)
