@@ -18,6 +18,7 @@ from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.exact import environment
 from gpu.model import build
+from tests.fakes.hub_cache import put_in_cache
 from tests.fakes.tiny_model import make_tiny_model
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 
@@ -122,19 +123,12 @@ def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_trained(
         build(settings(LORA), tmp_path, CPU)
 
 
-def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> Path:
-    """A model as the hub's cache has it (`org/name`), with files of these names so far."""
-    model = make_tiny_model(tmp_path / "made")
-    place = tmp_path / "hub" / "models--org--name"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text("abc", encoding="ascii")
-    snapshot = place / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    for name in names or [path.name for path in model.iterdir()]:
-        (snapshot / name).write_bytes((model / name).read_bytes())
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return snapshot
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model as the hub's cache has it (`org/name`), and no connection."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return put_in_cache(tmp_path / "hf" / "hub", "org/name", "a" * 40, make_tiny_model(tmp_path / "made"))
 
 
 def of_the_hub() -> Any:
@@ -142,10 +136,8 @@ def of_the_hub() -> Any:
     return msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, path="org/name"))
 
 
-def test_model_of_the_hub_is_judged_by_its_files_once_they_are_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While only its config is, its weights are fetched, not missed; an adapter beside them is refused afterwards."""
+def test_model_of_the_hub_is_judged_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a directory is: an adapter next to its weights is refused, and so are missing weights."""
     snapshot = cached(tmp_path, monkeypatch)
     assert build(of_the_hub(), tmp_path, CPU).parameters
     (snapshot / "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -153,7 +145,7 @@ def test_model_of_the_hub_is_judged_by_its_files_once_they_are_here(
         build(of_the_hub(), tmp_path, CPU)
     (snapshot / "adapter_config.json").unlink()
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(ModelUnusable, match="cannot be loaded"):  # no hub to fetch it from
+    with pytest.raises(ModelUnusable, match="has no weights as safetensors"):  # no hub to fetch it from
         build(of_the_hub(), tmp_path, CPU)
 
 
