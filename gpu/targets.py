@@ -99,13 +99,13 @@ def _why_misplaced(name: str, layer: Any, layout: Layout) -> str | None:
 def linear_names(base: Any) -> list[str]:
     """The last parts of the names of the linear layers, the head left out."""
     head = base.get_output_embeddings()
-    linear = [name for name, module in base.named_modules() if isinstance(module, _kinds()) and module is not head]
-    return [name for name in short_names(linear) if not _is_embedding(base, name)]
-
-
-def _is_embedding(base: Any, short: str) -> bool:
-    found = [module for name, module in base.named_modules() if name.rpartition(".")[2] == short]
-    return any(isinstance(module, torch.nn.Embedding) for module in found)
+    return list(
+        short_names(
+            name
+            for name, module in base.named_modules()
+            if isinstance(module, _kinds()) and not isinstance(module, torch.nn.Embedding) and module is not head
+        )
+    )
 
 
 def way_out_without(names: Sequence[str], complaint: str) -> str:
