@@ -82,7 +82,7 @@ def _problem_of_weights(directory: Path) -> str | None:
         if not (directory / name).exists():
             return f"{name} is missing"
         try:
-            read_header(directory / name)
+            read_header((directory / name).resolve())
         except (ValueError, OSError) as error:
             return f"{name} is damaged: {error}"
     return None

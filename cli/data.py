@@ -58,11 +58,12 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
 
     from cli.terminal import print_json
     from gpu.data.report import Report
+    from journal.durable import read_file
 
     found: list[Report] = []
     for path in sorted(home.reports.glob("*.json")):
         try:
-            one = msgspec.json.decode(path.read_bytes(), type=Report)
+            one = msgspec.json.decode(read_file(path), type=Report)
         except (OSError, msgspec.MsgspecError):
             continue  # of an earlier keepstep; the next preparation of that file writes it anew
         if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):

@@ -181,6 +181,6 @@ def write_note(home: Home, position: Position) -> None:
     storage: Storage = home.storage
     if not storage.exists(home.hooks.parent):  # somebody deleted it
         make_directory(home.hooks.parent, storage=storage)
-    with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+    with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT) as fd:
         write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")
         storage.fdatasync(fd)

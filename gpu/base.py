@@ -81,5 +81,5 @@ def _file_sha256(path: Path, watch: Callable[[bytes], None]) -> str:
     found = path.stat()
     key = (path.resolve(), found.st_size, found.st_mtime_ns)
     if key not in _known:
-        _known[key] = describe(path, watch).sha256
+        _known[key] = describe(key[0], watch).sha256  # a hub cache is made of links
     return _known[key]

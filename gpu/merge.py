@@ -234,9 +234,10 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.tensors = read_header(path)
+        real = path.resolve()  # a hub cache is made of links
+        self.tensors = read_header(real)
         ends = [tensor.data_offsets[1] for tensor in self.tensors.values()]
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = REAL.open(real, os.O_RDONLY)
         self._begin = os.fstat(self._fd).st_size - max(ends, default=0)
 
     def close(self) -> None:
@@ -277,7 +278,7 @@ def write_merged(
     they are. `beat` is called once for each block. Raises MergeRefused where what comes out is not finite; OSError.
     """
     kinds = {name: stored_as(name) if tensor.dtype in FLOATS else tensor.dtype for name, tensor in file.tensors.items()}
-    with opened(REAL, target, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+    with opened(REAL, target, os.O_WRONLY | os.O_CREAT) as fd:
         write_all(REAL, fd, _header(file, kinds))
         for name, tensor in file.in_order():
             for rows in _blocks(tensor):

@@ -198,7 +198,7 @@ def _refuse_what_cannot_be_merged(trained: TrainedModel, base: Path) -> None:
     memory: tied to another, fused, or turned. Now, and not when weeks of it are to become a version."""
     there: dict[str, tuple[int, ...]] = {}
     for name in weights_files(base):
-        there.update({tensor: entry.shape for tensor, entry in read_header(base / name).items()})
+        there.update({tensor: entry.shape for tensor, entry in read_header((base / name).resolve()).items()})
     for name, shape in trained.shapes:
         module, is_out_of, _ = name.partition(".lora_B.weight")
         weight = f"{module.removeprefix('base_model.model.')}.weight"

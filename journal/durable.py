@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from journal.storage import REAL, Storage
@@ -29,7 +30,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(storage: Storage, path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
+def opened(storage: Storage, path: Path, flags: int, mode: int = 0o640) -> Iterator[int]:
     """A file descriptor for the time of a block. What fails with it fails under the name of the file."""
     fd = storage.open(path, flags, mode)
     try:
@@ -54,6 +55,11 @@ def read_file(path: Path, *, storage: Storage = REAL) -> bytes:
     with opened(storage, path, os.O_RDONLY) as fd:
         size = max(COPY_CHUNK_BYTES, storage.size(fd) + 1)  # in one piece, that nothing has to be put together
         return b"".join(chunks(storage, fd, size))
+
+
+def open_to_read(path: Path, *, storage: Storage = REAL) -> BufferedReader:
+    """A regular file, open for reading; whoever asks closes it. Raises OSError, NotAFile of it for anything else."""
+    return os.fdopen(storage.open(path, os.O_RDONLY), "rb")
 
 
 def write_all(storage: Storage, fd: int, data: bytes) -> None:
@@ -124,7 +130,7 @@ def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
     return size_bytes
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, storage: Storage = REAL) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, storage: Storage = REAL) -> None:
     """Puts `data` at `path`, whole or not at all.
 
     With `sync` it is on disk, name and all, when this returns. Without, a reader still never sees half of it, but a
@@ -145,7 +151,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, 
         fsync_directory(path.parent, storage=storage)
 
 
-def copy_durably(source: Path, target: Path, *, mode: int = 0o644, storage: Storage = REAL) -> None:
+def copy_durably(source: Path, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
     """Copies a file's content to `target`, whole or not at all, and on disk when this returns."""
     temporary = temporary_path(target, storage=storage)
     try:

@@ -102,9 +102,9 @@ class Journal(Generic[R]):
             for name in storage.names(directory.parent):
                 if name.startswith(f".{directory.name}.") and is_temporary(name):
                     remove_tree(directory.parent / name, storage=storage)
-            storage.mkdir(building, 0o700)
-            storage.mkdir(building / KEPT, 0o700)
-            with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT):
+            storage.mkdir(building)
+            storage.mkdir(building / KEPT)
+            with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT, lock.MODE):
                 pass
             begin_segment(storage, building, journal_id, 1, START, first_seq=1, records=records)
             storage.rename(building, directory)

@@ -34,7 +34,7 @@ from gpu.data.report import Report
 from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.manifest import MANIFEST, FileEntry, describe
-from journal.durable import make_directory, remove_tree
+from journal.durable import make_directory, read_file, remove_tree
 
 PARTS = ".parts"
 """What a directory is called, behind STAGING and its name, while rows are still being written into it."""
@@ -201,7 +201,7 @@ def code_sha256() -> str:
 def _whole(directory: Path, watch: Watch) -> TokensManifest | None:
     """The manifest of a cache that fits it to the byte; None if there is none."""
     try:
-        manifest = _decoder.decode((directory / MANIFEST).read_bytes())
+        manifest = _decoder.decode(read_file(directory / MANIFEST))
         names = {path.name for path in directory.iterdir()} - {MANIFEST}
         if manifest.name != directory.name or not manifest.is_whole() or names != manifest.files.keys():
             return None

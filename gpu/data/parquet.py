@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpu.data.source import Record, Stop
 
@@ -16,8 +15,8 @@ MOST_ROWS = 4096
 """In a batch, however small they are."""
 
 
-def parquet_records(path: Path) -> Iterator[Record]:
-    """The rows of the file at `path`. Raises Stop, and OSError."""
+def parquet_records(file: BinaryIO) -> Iterator[Record]:
+    """The rows of an open file. Raises Stop, and OSError."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -27,9 +26,9 @@ def parquet_records(path: Path) -> Iterator[Record]:
         raise Stop("parquet_needs_pyarrow", None, what, advice) from error
     row = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            _check_names(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), use_threads=False):
+        with parquet.ParquetFile(file) as rows:
+            _check_names(rows.schema_arrow.names)
+            for batch in rows.iter_batches(batch_size=_batch_rows(rows.metadata), use_threads=False):
                 for fields in batch.to_pylist():
                     row += 1
                     yield Record(row, b"", fields=_without_nulls(fields))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gpu.data.example import Problem
+from journal.durable import open_to_read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -100,16 +101,16 @@ class Stop(Exception):
 
 def records(path: Path, *, plain_text: bool = False) -> Iterator[Record | Problem]:
     """The records of the file at `path`; a Problem, if there is one, comes last. Raises OSError."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         try:
-            yield from _records(file, path, plain_text)
+            yield from _records(file, plain_text)
         except Stop as stopped:
             yield stopped.problem
 
 
 def container_of(path: Path, *, plain_text: bool = False) -> str:
     """What the file at `path` is, in words: "JSON Lines", "JSON array in gzip", … Raises OSError."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         head = _head(file)
         if head.startswith(b"PAR1"):
             return "Parquet"
@@ -123,14 +124,14 @@ def container_of(path: Path, *, plain_text: bool = False) -> str:
         return inner + packed
 
 
-def _records(file: BufferedReader, path: Path, plain_text: bool) -> Iterator[Record]:
+def _records(file: BufferedReader, plain_text: bool) -> Iterator[Record]:
     head = _head(file)
     if head.startswith(b"PAR1"):
         if plain_text:
             raise _foreign("a Parquet file")
         from gpu.data.parquet import parquet_records  # pyarrow is an extra, and slow to load
 
-        yield from parquet_records(path)
+        yield from parquet_records(file)
         return
     stream = _stream(file, head)
     chunks = _chunks(stream) if stream is file else _unpacked(stream)
