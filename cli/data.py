@@ -83,6 +83,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     import msgspec
 
     from cli.modules import ask, refused
+    from cli.ownership import followed
     from cli.terminal import print_json
     from cli.validation import validation_file
     from gpu.exchange import Check, Checked, Refusal
@@ -94,7 +95,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     validation = validation_file(home, settings)
     order = Check(
         home=str(home.root),
-        files=tuple(str(path.absolute()) for path in files),
+        files=tuple(str(followed(path.absolute())) for path in files),
         settings=settings,
         validation=None if validation is None else str(validation),
     )

@@ -101,13 +101,18 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
     """Size and SHA-256 of the file at `path`; `watch` sees each chunk. Raises OSError."""
+    with opened(storage, path, os.O_RDONLY) as fd:
+        return describe_open(fd, watch, storage=storage)
+
+
+def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
+    """As `describe`, of an open file."""
     digest = hashlib.sha256()
     size_bytes = 0
-    with opened(storage, path, os.O_RDONLY) as fd:
-        for chunk in chunks(storage, fd, CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            watch(chunk)
+    for chunk in chunks(storage, fd, CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+        watch(chunk)
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
 
 

@@ -8,6 +8,7 @@ its directory is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -16,12 +17,16 @@ from pathlib import Path
 
 from journal.storage import REAL, Storage
 
+LONGEST_NAME_BYTES = 240  # of 255, so that there is room for what makes it temporary
 COPY_CHUNK_BYTES = 1 << 20  # large enough that system calls do not matter, small enough for any machine
 
 
 def temporary_path(path: Path, *, storage: Storage = REAL) -> Path:
-    """A fresh name beside `path`, for what is still being written."""
-    return path.with_name(f".{path.name}.{storage.random_name()}.tmp")
+    """A fresh name next to `path`, for what is still being written."""
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        name = name[1:]
+    return path.with_name(f".{name}.{storage.random_name()}.tmp")
 
 
 def is_temporary(name: str) -> bool:
@@ -153,13 +158,17 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, 
 
 def copy_durably(source: Path, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
     """Copies a file's content to `target`, whole or not at all, and on disk when this returns."""
+    with opened(storage, source, os.O_RDONLY) as fd:
+        copy_open(fd, target, mode=mode, storage=storage)
+
+
+def copy_open(fd: int, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
+    """As `copy_durably`, of an open file; the copy is no wider than the file is."""
     temporary = temporary_path(target, storage=storage)
+    mode &= storage.fstat(fd).st_mode | stat.S_IRUSR | stat.S_IWUSR
     try:
-        with (
-            opened(storage, source, os.O_RDONLY) as reading,
-            opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as writing,
-        ):
-            for chunk in chunks(storage, reading):
+        with opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as writing:
+            for chunk in chunks(storage, fd):
                 write_all(storage, writing, chunk)
             storage.fsync(writing)
         storage.rename(temporary, target)
@@ -168,6 +177,17 @@ def copy_durably(source: Path, target: Path, *, mode: int = 0o640, storage: Stor
             storage.unlink(temporary)
         raise
     fsync_directory(target.parent, storage=storage)
+
+
+def rename_if_same_disk(source: Path, target: Path, *, storage: Storage = REAL) -> bool:
+    """As `rename_durably`; False, and nothing done, if the two are on different file systems."""
+    try:
+        rename_durably(source, target, storage=storage)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def rename_durably(source: Path, target: Path, *, storage: Storage = REAL) -> None:
