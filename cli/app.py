@@ -33,13 +33,16 @@ def init(
     directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
     model: Annotated[str, typer.Option("--model", help="A directory or a hub id.")] = "",
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
+    group: Annotated[
+        str, typer.Option("--group", help="Let this group in: its members read the home and fill its inbox.")
+    ] = "",
 ) -> None:
-    """Make a home: a commented keepstep.toml, an inbox, a journal."""
+    """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
     from cli.init import create_home
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
-    home = create_home(directory, model=model, method=method)
+    home = create_home(directory, model=model, method=method, group=group)
     typer.echo(f"made {home.root}")
     typer.echo(f"  settings  {home.config}")
     typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
@@ -203,9 +206,9 @@ def lineage(
 
         good = prove_lineage(find_home(home), checkpoint, json=json)
     elif contains is not None:
-        good = show_whether_it_contains(find_home(home), checkpoint, contains, json=json)
+        good = show_whether_it_contains(find_home(home, reads_only=True), checkpoint, contains, json=json)
     else:
-        good = show_lineage(find_home(home), checkpoint, json=json, verify=verify)
+        good = show_lineage(find_home(home, reads_only=True), checkpoint, json=json, verify=verify)
     if not good:
         raise typer.Exit(REFUSED)
 

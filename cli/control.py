@@ -24,7 +24,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.arrivals import finish_arrivals, shown_name, take_copy
     from cli.narrate import earlier
-    from cli.ownership import followed
+    from cli.trust import followed
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)

@@ -49,7 +49,7 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Show what was found in a file when it was prepared."""
-    show_report(find_home(home), file, json=json)
+    show_report(find_home(home, reads_only=True), file, json=json)
 
 
 def show_report(home: Home, wanted: str, *, json: bool) -> None:
@@ -83,8 +83,8 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     import msgspec
 
     from cli.modules import ask, refused
-    from cli.ownership import followed
     from cli.terminal import print_json
+    from cli.trust import followed
     from cli.validation import validation_file
     from gpu.exchange import Check, Checked, Refusal
 

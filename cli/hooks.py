@@ -27,9 +27,9 @@ from events import kinds
 from events.codec import Record, decode_record, kind_of
 from events.settings import HookSettings
 from journal import Position, PositionLost, follow, history
-from journal.durable import make_directory, opened, read_file, write_all
+from journal.durable import claim_directory, move_aside, read_file, write_all
 from journal.errors import JournalError
-from journal.storage import Storage
+from journal.storage import NotAFile, Storage
 
 TOO_OLD_S = 86_400.0
 """What happened longer ago is no news: a daemon that was away for weeks does not begin with a hundred messages."""
@@ -180,7 +180,14 @@ def write_note(home: Home, position: Position) -> None:
     """Note it, in place and synced. Raises OSError."""
     storage: Storage = home.storage
     if not storage.exists(home.hooks.parent):  # somebody deleted it
-        make_directory(home.hooks.parent, storage=storage)
-    with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT) as fd:
+        claim_directory(home.hooks.parent, storage=storage)
+    try:
+        fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
+    except NotAFile:
+        move_aside(home.hooks, storage=storage)
+        fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
+    try:
         write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")
         storage.fdatasync(fd)
+    finally:
+        storage.close(fd)

@@ -16,17 +16,14 @@ All of it is asked of the open file, and never of its name: a name can stand for
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
 
 from cli.home import Home
+from cli.trust import is_trusted
 from journal import durable
 from journal.storage import NotAFile
-
-LINKS_FOLLOWED_MAX = 40
-"""As the kernel has it: more is a circle."""
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -99,28 +96,6 @@ def _refuse(home: Home, found: os.stat_result) -> None:
     raise NotTaken(f"it is a hard link to {whose}; put a copy there instead: cp FILE INBOX")
 
 
-def followed(path: Path) -> Path:
-    """The file that a person names, who may name it by a link: `path`, or what its own links lead to.
-
-    A link that is neither of this user nor of root is not followed: its owner would choose the file. Raises OSError.
-    """
-    for _ in range(LINKS_FOLLOWED_MAX):
-        try:
-            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except AttributeError:  # not Linux: without O_PATH a link cannot be held while it is read
-            return path
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISLNK(found.st_mode):
-                return path
-            if found.st_uid not in {os.geteuid(), 0}:
-                raise NotAFile(path, errno.ELOOP, "a link that another user made")
-            path = path.parent / os.readlink("", dir_fd=fd)
-        finally:
-            os.close(fd)
-    raise NotAFile(path, errno.ELOOP, "a circle of links")
-
-
 def safe_name(name: str) -> str:
     """`name` as one path component that stays where it is put, with room for what is added to it."""
     cleaned = name.replace("/", "_").replace("\0", "_").lstrip(".") or "unnamed"
@@ -137,6 +112,6 @@ def others_fill_inbox(home: Home) -> bool:
             found = storage.stat(directory)
         except FileNotFoundError:
             continue
-        if found.st_uid not in {os.geteuid(), 0} or found.st_mode & WRITABLE_BY_OTHERS:
+        if not is_trusted(found.st_uid) or found.st_mode & WRITABLE_BY_OTHERS:
             return True
     return False

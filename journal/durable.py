@@ -121,6 +121,23 @@ def make_directory(path: Path, *, storage: Storage = REAL) -> None:
     fsync_directory(path.parent, storage=storage)
 
 
+def move_aside(path: Path, *, storage: Storage = REAL) -> Path:
+    """Gives what stands at `path`, and should not, another name next to it; that name. Nothing of it is lost."""
+    aside = path.with_name(f"{path.name}.aside-{storage.random_name()}")
+    storage.rename(path, aside)
+    return aside
+
+
+def claim_directory(path: Path, *, storage: Storage = REAL) -> None:
+    """As `make_directory`, for a view or a cache: whatever else stands in its place, or above it, is moved aside."""
+    for place in (path.parent, path):
+        with contextlib.suppress(FileNotFoundError):
+            mode = storage.stat(place).st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
+                move_aside(place, storage=storage)
+    make_directory(path, storage=storage)
+
+
 def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
     """Deletes a file, or a directory with all that is in it; how many bytes the files had. Follows no link.
 
@@ -139,7 +156,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, 
     """Puts `data` at `path`, whole or not at all.
 
     With `sync` it is on disk, name and all, when this returns. Without, a reader still never sees half of it, but a
-    power cut may bring the old file back, or leave an empty one: for views that can be made again.
+    power cut may bring the old file back, or leave an empty one: for views that can be made again. So a directory that
+    stands in the place of a view is moved aside.
     """
     temporary = temporary_path(path, storage=storage)
     try:
@@ -147,7 +165,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, 
             write_all(storage, fd, data)
             if sync:
                 storage.fsync(fd)
-        storage.rename(temporary, path)
+        try:
+            storage.rename(temporary, path)
+        except IsADirectoryError:
+            if sync:
+                raise
+            move_aside(path, storage=storage)
+            storage.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             storage.unlink(temporary)

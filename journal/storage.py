@@ -117,6 +117,10 @@ class Storage:
     def exists(self, path: Path | str) -> bool:
         return os.access(path, os.F_OK)
 
+    def lexists(self, path: Path) -> bool:
+        """Whether the name stands for anything: also for a link that leads nowhere."""
+        return os.path.lexists(path)
+
     def stat(self, path: Path) -> os.stat_result:
         """Of the name itself: a symbolic link is not followed."""
         return os.lstat(path)

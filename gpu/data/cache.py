@@ -34,7 +34,7 @@ from gpu.data.report import Report
 from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.manifest import MANIFEST, FileEntry, describe
-from journal.durable import make_directory, read_file, remove_tree
+from journal.durable import claim_directory, make_directory, read_file, remove_tree
 
 PARTS = ".parts"
 """What a directory is called, behind STAGING and its name, while rows are still being written into it."""
@@ -122,6 +122,7 @@ class TokenCache:
         more. Raises StorageFailed, and what `fill` raises."""
         parts = self._own / f"{STAGING}{name}{PARTS}"
         try:
+            claim_directory(self._own)
             for path in caches(self._own):
                 remove_tree(path)
             make_directory(parts)

@@ -314,6 +314,9 @@ class Process(Storage):
             return False
         return True
 
+    def lexists(self, path: Path) -> bool:
+        return self.exists(path)
+
     def stat(self, path: Path) -> os.stat_result:
         text = os.fspath(path)
         self._call("stat", text)
