@@ -119,7 +119,7 @@ def _by(model: str | None, home_option: Path | None) -> tuple[Home, JobSettings]
     from events.settings import JobSettings, ModelSettings
 
     try:
-        home = find_home(home_option)
+        home = find_home(home_option, reads_only=True)
     except UserError:
         if model is None or home_option is not None:
             raise

@@ -100,7 +100,8 @@ def open_inbox(home: Home) -> None:
 def too_open(home: Home) -> Iterator[tuple[Path, int]]:
     """Everything of the home that others may do more with than they should, and the mode that it should have.
 
-    Links are passed over, and files with a second name: the other name may not be ours.
+    Links are passed over, and files with a second name: the other name may not be ours. So is an inbox with a sticky
+    bit, which its owner opened to all on purpose.
     """
     group = lets_group_in(home.root.stat().st_mode)
     allowed = 0o750 if group else 0o700
@@ -108,7 +109,8 @@ def too_open(home: Home) -> Iterator[tuple[Path, int]]:
     yield from _too_open(home.config, 0o600)
     lanes = (home.inbox, *_lanes(home))
     for path in lanes:
-        yield from _too_open(path, 0o770 if group else 0o700)
+        if path.exists() and not path.stat().st_mode & stat.S_ISVTX:
+            yield from _too_open(path, 0o770 if group else 0o700)
     kept = (*home.directories(), home.journal, home.validation, *_caches(home))
     for place in sorted({path for path in kept if path not in lanes}):
         yield from _too_open(place, allowed)
