@@ -57,10 +57,12 @@ def run(
     ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
+    from cli.errors import refuse_too_few_files
     from cli.home import find_home
     from cli.keepalive import run_daemon
     from cli.supervise import supervise
 
+    refuse_too_few_files()
     how = supervise if supervised else run_daemon
     raise typer.Exit(how(find_home(home), until_idle=until_idle, write=lambda line: typer.echo(line)))
 
