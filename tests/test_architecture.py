@@ -104,8 +104,6 @@ TESTED_ELSEWHERE = {
     "cli/room.py": "tests/simulation/test_lives.py",
     "cli/control.py": "tests/cli/test_commands.py",
     "cli/home.py": "tests/cli/test_commands.py",
-    "cli/identity.py": "tests/cli/test_daemon.py",
-    "cli/init.py": "tests/cli/test_commands.py",
     "cli/journal.py": "tests/cli/test_commands.py",
     "cli/ledger.py": "tests/cli/test_daemon.py",
     "cli/main.py": "tests/cli/test_commands.py",
