@@ -35,6 +35,7 @@ from gpu.crashpoints import reached
 from gpu.manifest import describe, describe_open
 from journal import durable
 from journal.storage import REAL, NotAFile, Storage
+from projections.seal import UNREADABLE
 
 AGAIN = "again"
 """In the name of an arriving directory: bytes that were accepted before are to be learned once more."""
@@ -220,7 +221,7 @@ def _found_in(home: Home, job: str) -> msgspec.Raw | None:
     try:
         data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
         msgspec.json.decode(data)
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None  # a view: it says more than the rejection does, and nothing needs it
     return msgspec.Raw(data)
 

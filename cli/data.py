@@ -59,12 +59,13 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
     from cli.terminal import print_json
     from gpu.data.report import Report
     from journal.durable import read_file
+    from projections.seal import UNREADABLE
 
     found: list[Report] = []
     for path in sorted(home.reports.glob("*.json")):
         try:
             one = msgspec.json.decode(read_file(path), type=Report)
-        except (OSError, msgspec.MsgspecError):
+        except UNREADABLE:
             continue  # of an earlier keepstep; the next preparation of that file writes it anew
         if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
             found.append(one)

@@ -30,6 +30,7 @@ from journal import Position, PositionLost, follow, history
 from journal.durable import claim_directory, move_aside, read_file, write_all
 from journal.errors import JournalError
 from journal.storage import NotAFile, Storage
+from projections.seal import UNREADABLE
 
 TOO_OLD_S = 86_400.0
 """What happened longer ago is no news: a daemon that was away for weeks does not begin with a hundred messages."""
@@ -172,7 +173,7 @@ def read_note(home: Home) -> Position | None:
     """Up to where events were handed over; None if nobody noted it, or it cannot be read."""
     try:
         return msgspec.json.decode(read_file(home.hooks, storage=home.storage), type=Position)
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
 
 

@@ -15,6 +15,7 @@ from cli.errors import UserError
 from cli.home import Home
 from journal.durable import make_directory, opened, read_file, write_all
 from journal.lock import MODE
+from projections.seal import UNREADABLE
 
 PROC = Path("/proc")
 
@@ -124,7 +125,7 @@ def lock_holder(home: Home) -> Identity | None:
     """
     try:
         named = msgspec.json.decode(read_file(home.daemon_lock, storage=home.storage), type=Identity)
-    except (OSError, msgspec.MsgspecError, UnicodeError):
+    except UNREADABLE:
         return None
     return named if _holds(named, home.daemon_lock) else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gpu.errors import ModelUnusable
-from gpu.manifest import describe
+from gpu.manifest import describe, leads_out
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -68,7 +68,12 @@ def weights_files(directory: Path) -> list[str]:
     if (directory / WEIGHTS).exists():
         return [WEIGHTS]
     if (directory / INDEX).exists():
-        index = msgspec.json.decode((directory / INDEX).read_bytes(), type=_Index)
+        try:
+            index = msgspec.json.decode(read_file((directory / INDEX).resolve()), type=_Index)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise ModelUnusable(f"{directory / INDEX} is damaged: {error}. Download the model once more.") from error
+        if (name := leads_out(index.weight_map.values())) is not None:
+            raise ModelUnusable(f"{directory / INDEX} names a file outside of its directory, {name!r}.")
         return sorted(set(index.weight_map.values()))
     return sorted(path.name for path in directory.glob("*.safetensors"))
 

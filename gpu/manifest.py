@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -114,6 +114,12 @@ def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, s
         size_bytes += len(chunk)
         watch(chunk)
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
+
+
+def leads_out(names: Iterable[str]) -> str | None:
+    """The first of these names of files that would lead out of the directory which lists them; None if none does."""
+    parts = ((name, PurePosixPath(name)) for name in names)
+    return next((name for name, path in parts if path.is_absolute() or ".." in path.parts or "\0" in name), None)
 
 
 def read_seal(directory: Path, name: str, sha256: str, *, storage: Storage = REAL) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from journal.storage import REAL, Storage
 
 LONGEST_NAME_BYTES = 240  # of 255, so that there is room for what makes it temporary
+LONGEST_FILE_BYTES = 64 << 20  # of what is read whole; manifests and views have some megabytes at most
 COPY_CHUNK_BYTES = 1 << 20  # large enough that system calls do not matter, small enough for any machine
 
 
@@ -55,10 +56,13 @@ def chunks(storage: Storage, fd: int, size: int = COPY_CHUNK_BYTES) -> Iterator[
         offset += len(chunk)
 
 
-def read_file(path: Path, *, storage: Storage = REAL) -> bytes:
-    """The whole content of a file."""
+def read_file(path: Path, *, most_bytes: int = LONGEST_FILE_BYTES, storage: Storage = REAL) -> bytes:
+    """The whole content of a file. Raises OSError, also if there are more than `most_bytes`: none of ours has."""
     with opened(storage, path, os.O_RDONLY) as fd:
-        size = max(COPY_CHUNK_BYTES, storage.size(fd) + 1)  # in one piece, that nothing has to be put together
+        size_bytes = storage.size(fd)
+        if size_bytes > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {size_bytes:,} bytes, and should have {most_bytes:,} at most")
+        size = max(COPY_CHUNK_BYTES, size_bytes + 1)  # in one piece, that nothing has to be put together
         return b"".join(chunks(storage, fd, size))
 
 
