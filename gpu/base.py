@@ -14,6 +14,7 @@ import msgspec
 
 from gpu.errors import ModelUnusable
 from gpu.manifest import describe, leads_out
+from journal.durable import read_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
