@@ -95,7 +95,7 @@ def _careful_batches(file: Any, group: int, schema: Any, file_bytes: int) -> Ite
             if piece_bytes > LONGEST_BYTES:
                 raise too_long(row + 1)
             written += piece_bytes
-            if written > max(MOST_GROUP_BYTES, SWELLS_MAX * file_bytes):
+            if written > max(SWELLS_LEAST_BYTES, SWELLS_MAX * file_bytes):
                 raise swollen(file_bytes, written)
             row += piece.num_rows
             yield piece.cast(schema)
