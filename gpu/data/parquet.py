@@ -104,7 +104,7 @@ def _careful_batches(file: Any, group: int, schema: Any, file_bytes: int) -> Ite
 def _pieces(batch: Any) -> Iterator[tuple[Any, int]]:
     """A batch cut into halves until each piece fits, or is a single row; with the bytes that it takes."""
     size_bytes = sum(_written_bytes(column) for column in batch.columns)
-    if size_bytes <= LONGEST_BYTES or batch.num_rows <= 1:
+    if size_bytes <= BATCH_BYTES or batch.num_rows <= 1:
         yield batch, size_bytes
         return
     half = batch.num_rows // 2

@@ -37,6 +37,7 @@ def test_an_error_of_the_driver(error: Exception, is_one: bool) -> None:
         ("terminate called after throwing an instance of 'std::bad_alloc'", False, True),
         ("Traceback …\nMemoryError", False, True),
         ("RuntimeError: CUDA error: out of memory", True, True),
+        ("OpenBLAS error: Memory allocation still failed after 10 retries, giving up.", False, True),
         ("Fatal Python error: Segmentation fault", False, False),
     ],
 )
