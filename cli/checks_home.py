@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.config_watch import MEND, conflict_of
+from cli.hook_runner import open_to_all
 from cli.identity import DaemonLock, this_process
 from cli.layout import close, make_directories, replaceable, too_open
 from cli.ownership import WRITABLE_BY_OTHERS
@@ -110,6 +111,8 @@ def hooks(patient: Patient) -> Finding:
             return warned(
                 f"{name} cannot run: there is no program {program}", "mend [hooks], then `keepstep hooks test`"
             )
+        if (found := open_to_all(program, home.root)) is not None:
+            return warned(f"{name} does not run: anybody may write to {found}", f"chmod o-w {shlex.quote(str(found))}")
     if settings.notify and importlib.util.find_spec("apprise") is None:
         return warned("notifications cannot be sent without apprise", "`pip install 'keepstep[notify]'`")
     if settings.notify and home.config.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpu.base import base_files, base_sha256
+from gpu.errors import ModelUnusable
 
 
 def model(directory: Path) -> Path:
@@ -66,3 +67,20 @@ def test_the_files_are_those_that_transformers_loads(tmp_path: Path, there: list
     for name in ["config.json", *there]:
         (tmp_path / name).write_text(json.dumps(index), encoding="utf-8")
     assert base_files(tmp_path) == files
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b'{"weight_map": {"a": "../secret.safetensors"}}',
+        b'{"weight_map": {"a": "/etc/passwd"}}',
+        b'{"weight_map": ' + b"[" * 1_000_000,
+        b'{"weight_map": 3}',
+        b"\xff",
+    ],
+)
+def test_an_index_that_leads_out_of_the_model_or_is_none_is_refused(tmp_path: Path, index: bytes) -> None:
+    """No file of anybody is read by it."""
+    (tmp_path / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(ModelUnusable, match=r"outside of its directory|is damaged"):
+        base_files(tmp_path)
