@@ -12,6 +12,7 @@ import msgspec
 from cli.patient import Finding, Patient, failed, passed, size, warned
 from core.state import State
 from events.settings import JobSettings
+from journal.durable import read_file
 
 QUANTISED = (
     "is quantised on disk, and what is learned beside it could never become a version",
@@ -38,7 +39,7 @@ def model(patient: Patient) -> Finding:
         )
     if not (found / "config.json").exists():
         return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
-    if json.loads((found / "config.json").read_bytes()).get("quantization_config"):
+    if json.loads(read_file((found / "config.json").resolve())).get("quantization_config"):
         return failed(f"{found} {QUANTISED[0]}", QUANTISED[1])
     problem = _problem_of_weights(found)
     if problem is not None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from gpu.errors import MergeRefused
 from gpu.tensors import ITEM_BYTES, Tensor, read_header
-from journal.durable import opened, write_all
+from journal.durable import opened, read_file, write_all
 from journal.storage import REAL
 
 BLOCK_ITEMS = 2**20
@@ -171,7 +171,7 @@ def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
 
 
 def _read_adapter(directory: Path) -> dict[str, _Pair]:
-    config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    config = msgspec.json.decode(read_file(directory / "adapter_config.json"))
     for key in ("fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
         if config.get(key):
             raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged yet")

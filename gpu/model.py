@@ -25,6 +25,7 @@ from gpu.manifest import Parameters
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
 from gpu.tokenizer import explained
+from journal.durable import read_file
 
 BITSANDBYTES = "bitsandbytes"
 """The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
@@ -186,7 +187,7 @@ def _name_on_disk(name: str) -> str:
 
 def _refuse_quantised(base: Path) -> None:
     """Raises ModelUnusable: nothing that is learned beside rounded weights could be merged into them."""
-    if msgspec.json.decode((base / CONFIG).read_bytes()).get("quantization_config"):
+    if msgspec.json.decode(read_file((base / CONFIG).resolve())).get("quantization_config"):
         raise ModelUnusable(
             f"the model at {base} is quantised on disk, and what is learned beside it could never become a version. "
             "Use its 16-bit or 32-bit original in [model] path."

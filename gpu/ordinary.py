@@ -26,6 +26,10 @@ from gpu.exchange import DTYPES, Dtype
 from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, verify
 from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, write_merged
 from gpu.sealed import LEARNED, Sealed, read_sealed, trained_beside, version_directory
+from journal.durable import read_file
+
+TOKENIZER_BYTES_MAX = 1 << 30
+"""The largest vocabularies take some 50 MB."""
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
 """What a checkpoint has beside its tokenizer."""
@@ -158,7 +162,7 @@ def ordinary(
         else:
             learned = Adapters(sources.learned)
             if INDEX in base_files(sources.origin):
-                small[INDEX] = (sources.origin / INDEX).read_bytes()
+                small[INDEX] = read_file((sources.origin / INDEX).resolve())
         learned.refuse_misfit(files)
 
         def stored_as(name: str) -> str:
@@ -221,14 +225,14 @@ def sealed_as(sources: Sources, made: OrdinaryModel) -> Sealed:
 def _small_files(sources: Sources, most: str) -> dict[str, Content]:
     """Config, generation config and code of the origin; the tokenizer and chat template that it was trained with."""
     origin = sources.origin
-    config = msgspec.json.decode((origin / CONFIG).read_bytes())
+    config = msgspec.json.decode(read_file((origin / CONFIG).resolve()))
     if config.get("quantization_config"):
         raise MergeRefused("the base is quantised, and nothing is merged into rounded weights: use its 16-bit original")
     config.pop("torch_dtype", None)
     config["dtype"] = next(name for name, stored in DTYPES.items() if stored == most)
     files: dict[str, Content] = {CONFIG: msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"}
     names = ["generation_config.json", *(path.name for path in origin.glob("*.py"))]
-    files.update({name: (origin / name).read_bytes() for name in names if (origin / name).exists()})
+    files.update({name: read_file((origin / name).resolve()) for name in names if (origin / name).exists()})
     tokenizer = sources.manifest.files.keys() - NOT_OF_A_MODEL - {CONFIG, "generation_config.json"}
-    files.update({name: (sources.small / name).read_bytes() for name in sorted(tokenizer)})
+    files.update({name: read_file(sources.small / name, most_bytes=TOKENIZER_BYTES_MAX) for name in sorted(tokenizer)})
     return files
