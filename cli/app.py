@@ -33,8 +33,11 @@ def init(
     directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
     model: Annotated[str, typer.Option("--model", help="A directory, or a hub id: NAME or NAME@REVISION.")] = "",
     method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
+    group: Annotated[
+        str, typer.Option("--group", help="Let this group in: its members read the home and fill its inbox.")
+    ] = "",
 ) -> None:
-    """Make a home: a commented keepstep.toml, an inbox, a journal."""
+    """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
     from cli.init import create_home, model_warning, refuse_home
     from cli.pinning import pinned_model
 
@@ -42,7 +45,7 @@ def init(
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
     refuse_home(directory)
     named = pinned_model(model)
-    home = create_home(directory, model=named.path, revision=named.revision, method=method)
+    home = create_home(directory, model=named.path, revision=named.revision, method=method, group=group)
     typer.echo(f"made {home.root}")
     if named.note:
         typer.echo(f"  model     {named.note}")
@@ -61,11 +64,13 @@ def run(
     ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
+    from cli.errors import refuse_too_few_files
     from cli.home import find_home
     from cli.keepalive import run_daemon
     from cli.pinning import unpinned_note
     from cli.supervise import supervise
 
+    refuse_too_few_files()
     how, found = supervise if supervised else run_daemon, find_home(home)
     if note := unpinned_note(found):
         typer.echo(note)
@@ -213,9 +218,9 @@ def lineage(
 
         good = prove_lineage(find_home(home), checkpoint, json=json)
     elif contains is not None:
-        good = show_whether_it_contains(find_home(home), checkpoint, contains, json=json)
+        good = show_whether_it_contains(find_home(home, reads_only=True), checkpoint, contains, json=json)
     else:
-        good = show_lineage(find_home(home), checkpoint, json=json, verify=verify)
+        good = show_lineage(find_home(home, reads_only=True), checkpoint, json=json, verify=verify)
     if not good:
         raise typer.Exit(REFUSED)
 

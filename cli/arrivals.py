@@ -11,9 +11,7 @@ is how an earlier file with the same bytes is known, however long ago that was.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,6 +22,7 @@ import msgspec
 from cli.clock import timestamp
 from cli.home import Home
 from cli.ledger import Ledger
+from cli.ownership import NotTaken, bring, make_ours, safe_name
 from cli.terminal import printable
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
@@ -33,9 +32,10 @@ from events.kinds import AnyEvent, RejectedFileMoved
 from events.places import JobRemoved
 from events.values import PRIORITIES, Priority
 from gpu.crashpoints import reached
-from gpu.manifest import describe
+from gpu.manifest import describe, describe_open
 from journal import durable
-from journal.storage import REAL, Storage
+from journal.storage import REAL, NotAFile, Storage
+from projections.seal import UNREADABLE
 
 AGAIN = "again"
 """In the name of an arriving directory: bytes that were accepted before are to be learned once more."""
@@ -50,46 +50,34 @@ def take_all(
             yield from take_from_inbox(ledger, path, priority)
         except FileNotFoundError:
             continue  # taken back before it was accepted
+        except NotTaken as error:
+            refuse(path, error.reason)
         except PermissionError as error:
             refuse(path, error.strerror or str(error))
 
 
 def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
-    """Make a job of a complete file in the inbox. Raises OSError, journal.errors.StorageFailed."""
-    storage = ledger.home.storage
+    """Make a job of a complete file in the inbox.
+
+    Raises cli.ownership.NotTaken, OSError, journal.errors.StorageFailed.
+    """
     with _new_directory(ledger.home, priority) as directory:
-        if not _moved(storage, path, directory / path.name):
-            durable.copy_durably(path, directory / safe_name(path.name), storage=storage)  # before the original goes
-            storage.unlink(path)
+        bring(ledger.home, path, directory)
         reached("arrival_moved")
         return _finish(ledger, directory)
 
 
-def _moved(storage: Storage, path: Path, target: Path) -> bool:
-    """Move a file out of the inbox; False if it has to be copied: to another file system, or because it has another
-    name somewhere, by which it could be changed while it is learned. Raises FileNotFoundError if it is no file now."""
-    found = storage.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "it was a file, and is none any more", os.fspath(path))
-    if found.st_nlink > 1:
-        return False
-    try:
-        durable.rename_durably(path, target, storage=storage)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        return False
-    return True
-
-
-def take_copy(ledger: Ledger, path: Path, priority: Priority, *, again: bool = False) -> Sequence[AnyEvent]:
+def take_copy(
+    ledger: Ledger, path: Path, priority: Priority, *, again: bool = False, name: str = ""
+) -> Sequence[AnyEvent]:
     """Make a job of a copy of `path`, which stays where it is; `again`: also of bytes that were accepted before.
+    `name`: what the job is called, if not as the file.
 
     Raises OSError, journal.errors.StorageFailed; core.errors.Refused if bytes that are in hand are to be learned again.
     """
     with _new_directory(ledger.home, f"{priority}-{AGAIN}" if again else priority) as directory:
         storage = ledger.home.storage
-        durable.copy_durably(path, directory / safe_name(path.name), storage=storage)
+        durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
         reached("arrival_copied")
         return _finish(ledger, directory)
 
@@ -107,7 +95,8 @@ def finish_arrivals(ledger: Ledger) -> None:
                 # disk with that, before this directory, which it was moved out of, can be gone.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                with suppress(Refused):  # to be learned again, and in hand: its source is where it was
+                # Refused: to be trained once more, and in progress; its source is where it was. NotTaken: in rejected/.
+                with suppress(Refused, NotTaken):
                     _finish(ledger, arriving / name)
 
 
@@ -121,9 +110,14 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
     file = next((directory / name for name in names if not durable.is_temporary(name)), None)
     if file is None:  # moved on by a process that died behind that
         return ()
-    if not stat.S_ISREG(storage.stat(file).st_mode):
-        _set_aside(home, directory, file)
+    try:
+        make_ours(home, file)
+    except NotAFile:
+        _set_aside(home, directory, file, "no_file", EXCHANGED)
         return ()
+    except NotTaken as error:
+        _set_aside(home, directory, file, "not_taken", error.reason)
+        raise
     job = _settled_sha256(file, storage)
     target = home.data_file(job)
     again = _is_again(directory)
@@ -167,12 +161,14 @@ def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
     return False
 
 
-def _set_aside(home: Home, directory: Path, file: Path) -> None:
-    """What was a file when it was chosen, and a link or a directory when it was moved: nothing is read through it."""
+EXCHANGED = "what lay in the inbox under this name was exchanged for something that is no file"
+
+
+def _set_aside(home: Home, directory: Path, file: Path, problem: str, message: str) -> None:
+    """Move to `rejected/` what was exchanged between the look at it and the move. Nothing is read through it."""
     target = home.rejected / f"{directory.name}-{safe_name(file.name)}"
-    message = "what lay in the inbox under this name was exchanged for something that is no file"
     report = msgspec.json.format(
-        msgspec.json.encode({"file": shown_name(file), "problem": "no_file", "message": message})
+        msgspec.json.encode({"file": shown_name(file), "problem": problem, "message": message})
     )
     durable.write_atomically(
         target.with_name(f"{target.name}.report.json"), report + b"\n", sync=True, storage=home.storage
@@ -225,7 +221,7 @@ def _found_in(home: Home, job: str) -> msgspec.Raw | None:
     try:
         data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
         msgspec.json.decode(data)
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None  # a view: it says more than the rejection does, and nothing needs it
     return msgspec.Raw(data)
 
@@ -294,14 +290,6 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def safe_name(name: str) -> str:
-    """`name` as one path component that stays where it is put, with room for what is added to it."""
-    cleaned = name.replace("/", "_").replace("\0", "_").lstrip(".") or "unnamed"
-    while len(os.fsencode(cleaned)) > 200:
-        cleaned = cleaned[1:]  # the end of a name tells files apart, and holds its suffix
-    return cleaned
-
-
 def _settled_sha256(path: Path, storage: Storage) -> str:
     """The hash of a file as it is on disk, and that did not change while it was read.
 
@@ -309,12 +297,12 @@ def _settled_sha256(path: Path, storage: Storage) -> str:
     cache shows what the disk never got.
     """
     while True:
-        before = storage.stat(path)
         with durable.opened(storage, path, os.O_RDONLY) as fd:
+            before = storage.fstat(fd)
             storage.fsync(fd)
             storage.drop_cache(fd)
-        digest = file_sha256(path, storage=storage)
-        after = storage.stat(path)
+            digest = describe_open(fd, storage=storage).sha256
+            after = storage.fstat(fd)
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             return digest
 
@@ -342,9 +330,17 @@ def _held(storage: Storage, directory: Path) -> Iterator[bool]:
         if not storage.try_lock(fd):
             yield False
             return
-        yield True
-        with suppress(OSError):  # not empty: what is in it will be taken on at the next start
-            storage.rmdir(directory)
+        try:
+            yield True
+        except Exception:
+            _remove_if_empty(storage, directory)
+            raise
+        _remove_if_empty(storage, directory)
+
+
+def _remove_if_empty(storage: Storage, directory: Path) -> None:
+    with suppress(OSError):  # not empty: what is in it will be taken on at the next start
+        storage.rmdir(directory)
 
 
 def _is_again(directory: Path) -> bool:

@@ -28,7 +28,7 @@ def create(
 @app.command("list")
 def list_(home: HomeOption = None, json: JsonOption = False) -> None:
     """List the backups."""
-    show_backups(find_home(home), json=json)
+    show_backups(find_home(home, reads_only=True), json=json)
 
 
 @app.command()
@@ -38,7 +38,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Read backups again, every byte, and change nothing."""
-    if not verify_backups(find_home(home), backup, json=json):
+    if not verify_backups(find_home(home, reads_only=True), backup, json=json):
         raise typer.Exit(REFUSED)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cli.errors import UserError
 from cli.home import Home
+from cli.identity import is_locked
 from cli.ledger import Ledger
 from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import BringBack
@@ -20,6 +21,7 @@ from gpu.crashpoints import reached
 from gpu.errors import CheckpointBroken, StorageFailed
 from gpu.manifest import problem_of
 from journal import durable
+from journal.lock import MODE
 
 SPARE = 3
 """Times the size of a checkpoint: after its copy there is still room for the next one, and for the one after it."""
@@ -31,8 +33,10 @@ def making_one(home: Home) -> Iterator[None]:
 
     Raises UserError if somebody else holds it.
     """
-    fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, MODE)
     try:
+        with suppress(OSError):  # of an earlier keepstep everybody could open it, and so lock it; not ours: as it is
+            home.storage.set_mode(fd, MODE)
         if not home.storage.try_lock(fd):
             raise UserError("another backup is being made", "try again when it is done")
         yield
@@ -42,11 +46,7 @@ def making_one(home: Home) -> Iterator[None]:
 
 def is_being_made(home: Home) -> bool:
     """Whether a command writes into `backups/` now."""
-    try:
-        with durable.opened(home.storage, home.backup_lock, os.O_RDONLY) as fd:
-            return not home.storage.try_lock(fd, shared=True)
-    except FileNotFoundError:
-        return False
+    return is_locked(home, home.backup_lock)
 
 
 def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
@@ -55,7 +55,8 @@ def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
     durable.make_directory(home.backups, storage=home.storage)
     durable.make_directory(home.run, storage=home.storage)
     with making_one(home):
-        state = ledger.state
+        with ledger.exclusive():  # only now: another backup may have got its name while this one was on its way here
+            state = ledger.state
         held = _held(state)
         name = f"{kind}-{state.backups_made + 1:04d}"
         if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled

@@ -33,7 +33,7 @@ class Found(NamedTuple):
 def listing(context: typer.Context, home: HomeOption = None, json: JsonOption = False) -> None:
     """List the committed checkpoints; the last one is the head. `verify` checks them."""
     if context.invoked_subcommand is None:
-        show_checkpoints(find_home(home), json=json)
+        show_checkpoints(find_home(home, reads_only=True), json=json)
     else:
         context.obj = (home, json)  # `checkpoints --json verify` means the same as `checkpoints verify --json`
 
@@ -47,7 +47,7 @@ def verify(
 ) -> None:
     """Check every byte of every committed checkpoint, and change nothing."""
     outer_home, outer_json = context.obj
-    if not verify_checkpoints(find_home(home or outer_home), deep=deep, json=json or outer_json):
+    if not verify_checkpoints(find_home(home or outer_home, reads_only=True), deep=deep, json=json or outer_json):
         raise typer.Exit(REFUSED)
 
 

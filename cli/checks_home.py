@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import shlex
 import shutil
 import stat
@@ -13,12 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.config_watch import MEND, conflict_of
+from cli.hook_runner import open_to_all
 from cli.identity import DaemonLock, this_process
+from cli.layout import close, make_directories, replaceable, too_open
+from cli.ownership import WRITABLE_BY_OTHERS
 from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.sweep import sweep_temporaries
+from cli.trust import name_of
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME
+from journal.storage import lets_group_in
 
 FIX_LOCK_S = 2.0
 """A doctor waits for no append that hangs."""
@@ -28,8 +32,10 @@ def layout(patient: Patient) -> Finding:
     """Every directory of a home is there."""
     home = patient.home
     places = [*home.directories(), home.journal]
-    wrong = [path for path in places if path.exists() and not path.is_dir()]
+    wrong = [path for path in (*places, home.tokens) if os.path.lexists(path) and not path.is_dir()]
     if wrong:
+        if all(path in replaceable(home) for path in wrong):
+            return failed(f"{wrong[0]} is not a directory", "`keepstep doctor --fix` moves it aside and makes one")
         return failed(f"{wrong[0]} is not a directory", "move it elsewhere, then `keepstep doctor --fix`")
     missing = [path for path in places if not path.exists()]
     if home.journal in missing:
@@ -42,10 +48,10 @@ def layout(patient: Patient) -> Finding:
 
 def make_missing(patient: Patient) -> list[str]:
     """Make the directories that are missing; never a journal: an empty one would be a lie."""
-    made = [path for path in patient.home.directories() if not path.exists()]
-    for path in made:
-        durable.make_directory(path, storage=patient.home.storage)
-    return [f"made {patient.home.relative(path)}" for path in made]
+    home = patient.home
+    missing = [path for path in home.directories() if not path.exists()]
+    aside = [f"moved aside: {home.relative(path)}" for path in make_directories(home)]
+    return [*aside, *(f"made {home.relative(path)}" for path in missing)]
 
 
 def permissions(patient: Patient) -> Finding:
@@ -60,13 +66,13 @@ def permissions(patient: Patient) -> Finding:
         found = path.stat()
         wanted = os.R_OK if path == home.config else os.R_OK | os.W_OK
         if not os.access(path, wanted | (os.X_OK if path.is_dir() else 0)):
-            owner = _name(found.st_uid)
+            owner = name_of(found.st_uid)
             return failed(
                 f"{path} may not be used by you; it belongs to {owner}",
                 f"run keepstep as {owner}, or give it to whoever does",
             )
         if me == 0 and found.st_uid != 0:
-            owner = _name(found.st_uid)
+            owner = name_of(found.st_uid)
             return warned(
                 f"{path} belongs to {owner}, and you are root: what root makes in there, {owner} cannot change",
                 f"run keepstep as {owner}",
@@ -75,7 +81,24 @@ def permissions(patient: Patient) -> Finding:
             open_to_all = open_to_all or path
     if open_to_all is not None:
         return warned(f"anybody may write to {open_to_all}", f"chmod o-w {shlex.quote(str(open_to_all))}")
-    return passed(f"all of it may be read and written by {_name(me)}")
+    closes = f"`keepstep doctor --fix --home {shlex.quote(str(home.root))}` closes it"
+    if not lets_group_in(home.root.stat().st_mode) and home.root.stat().st_mode & 0o077:
+        return warned(f"others may look into {home.root}: what is in it is to be private", closes)
+    writable = [path for path, _ in too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
+    if writable:
+        return warned(f"others may write to {len(writable)} files and directories, such as {writable[0]}", closes)
+    if lets_group_in(home.root.stat().st_mode):
+        return passed(f"{name_of(me)} may read and write all of it; the group {home.root.group()} may read it")
+    return passed(f"all of it may be read and written by {name_of(me)}, and by nobody else")
+
+
+def close_to_others(patient: Patient) -> list[str]:
+    """Narrow what others may read or write. Raises OSError."""
+    closed = close(patient.home)
+    if not closed:
+        return []
+    more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+    return [f"closed to others: {closed[0]}{more}"]
 
 
 def hooks(patient: Patient) -> Finding:
@@ -88,6 +111,8 @@ def hooks(patient: Patient) -> Finding:
             return warned(
                 f"{name} cannot run: there is no program {program}", "mend [hooks], then `keepstep hooks test`"
             )
+        if (found := open_to_all(program, home.root)) is not None:
+            return warned(f"{name} does not run: anybody may write to {found}", f"chmod o-w {shlex.quote(str(found))}")
     if settings.notify and importlib.util.find_spec("apprise") is None:
         return warned("notifications cannot be sent without apprise", "`pip install 'keepstep[notify]'`")
     if settings.notify and home.config.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
@@ -172,10 +197,3 @@ def _leftovers(patient: Patient) -> Iterator[Path]:
 
 def _entries(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

@@ -16,6 +16,7 @@ from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.reading import witnesses
 from cli.terminal import ago, duration
 from journal import Survey, Verdict, last_position, read_line, survey
+from journal.durable import open_to_read
 from projections.snapshot import read_snapshot
 from projections.status import read_status
 
@@ -81,7 +82,7 @@ def clock(patient: Patient) -> Finding:
 def _newest(directory: Path) -> str | None:
     """When the last record that can be read was written."""
     for path in sorted(directory.glob("*.jsonl"), reverse=True):
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             file.seek(max(0, path.stat().st_size - LAST_BYTES))
             rest = file.read()
         for line in reversed(rest.split(b"\n")):

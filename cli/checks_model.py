@@ -101,7 +101,7 @@ def _problem_of_weights(directory: Path) -> str | None:
 
     for name in weights_files(directory):
         try:
-            read_header(directory / name)
+            read_header((directory / name).resolve())
         except (ValueError, OSError) as error:
             return f"{name} is damaged: {error}"
     return None

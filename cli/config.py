@@ -7,7 +7,9 @@ the key, the value and what would do.
 from __future__ import annotations
 
 import math
+import os
 import shlex
+import stat
 import tomllib
 from datetime import UTC, tzinfo
 from functools import cache
@@ -19,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cli.errors import UserError
+from cli.trust import followed, open_to_all, refuse_owner
 from core.deadlines import Limits
 from events.settings import (
     CheckpointSettings,
@@ -43,7 +46,7 @@ from events.settings import (
     Severity,
     TrainingSettings,
 )
-from journal.durable import read_file
+from journal.durable import opened
 from journal.storage import REAL, Storage
 
 
@@ -84,6 +87,9 @@ class Config(Struct, frozen=True, kw_only=True):
     hooks: HookSettings = HookSettings()
 
 
+CONFIG_BYTES_MAX = 1 << 20
+"""A hundred times what `keepstep init` writes."""
+
 ENDLESS = ("retention", "worker")
 """The sections in which a number may be `inf`. JSON has none: neither the journal nor an order could hold it. Nor are
 there so many bytes, and no system call waits so long."""
@@ -94,10 +100,29 @@ OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "logs", "hoo
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
 
 
+def read_config(path: Path, *, storage: Storage = REAL) -> bytes:
+    """The bytes of the file, if it is of somebody whose word counts (`cli.trust`). Raises UserError, OSError."""
+    with opened(storage, real_config(path, storage=storage), os.O_RDONLY) as fd:
+        found = storage.fstat(fd)
+        refuse_owner(path, found.st_uid, path.parent)
+        if found.st_mode & stat.S_IWOTH:
+            raise open_to_all(path, path.parent)
+        if found.st_size > CONFIG_BYTES_MAX:
+            raise UserError(
+                f"{path} has {found.st_size:,} bytes: no config is that long", "bring back the one that was"
+            )
+        return storage.read(fd, CONFIG_BYTES_MAX, 0)
+
+
+def real_config(path: Path, *, storage: Storage = REAL) -> Path:
+    """The file itself, where `keepstep.toml` is a link that its owner made. Raises OSError."""
+    return followed(path) if stat.S_ISLNK(storage.stat(path).st_mode) else path
+
+
 def load_config(path: Path, *, storage: Storage = REAL) -> Config:
     """Read and check the file. Raises UserError naming the key, the value and what is allowed."""
     try:
-        document = tomllib.loads(read_file(path, storage=storage).decode())
+        document = tomllib.loads(read_config(path, storage=storage).decode())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

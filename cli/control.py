@@ -24,6 +24,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.arrivals import finish_arrivals, shown_name, take_copy
     from cli.narrate import earlier
+    from cli.trust import followed
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)
@@ -36,7 +37,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     with closing(Ledger.open(home)) as ledger:
         finish_arrivals(ledger)
         for path in files:
-            events = take_copy(ledger, path, lane, again=again)
+            events = take_copy(ledger, followed(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
                     typer.echo(f"{shown_name(path)} {earlier(event, ledger.state)}")

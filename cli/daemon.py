@@ -26,6 +26,7 @@ from cli.hooks import Hooks
 from cli.identity import DaemonLock
 from cli.inbox import Inbox
 from cli.intake import Intake
+from cli.layout import make_directories
 from cli.ledger import Ledger
 from cli.narrate import Narrator, held_back
 from cli.nightly import by_the_clock, measure
@@ -47,7 +48,6 @@ from events import kinds, versions, worker
 from events.values import Failure
 from gpu.crashpoints import reached
 from gpu.errors import LinkGarbage
-from journal.durable import make_directory
 from journal.errors import NoSpace
 
 CATCH_UP_EVERY_S = 0.2
@@ -91,8 +91,8 @@ class Daemon:
 
         Raises UserError, journal.errors.JournalError, OSError.
         """
-        for directory in self._home.directories():
-            make_directory(directory, storage=self._storage)
+        for aside in make_directories(self._home):
+            self._write(f"{self._home.relative(aside)} stood in the place of a directory, and was moved there")
         self._lock.take(self._surroundings.identity())
         try:
             self._watch = ConfigWatch(self._home, self._write)

@@ -49,7 +49,7 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Show what was found in a file when it was prepared."""
-    show_report(find_home(home), file, json=json)
+    show_report(find_home(home, reads_only=True), file, json=json)
 
 
 def show_report(home: Home, wanted: str, *, json: bool) -> None:
@@ -58,12 +58,14 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
 
     from cli.terminal import print_json
     from gpu.data.report import Report
+    from journal.durable import read_file
+    from projections.seal import UNREADABLE
 
     found: list[Report] = []
     for path in sorted(home.reports.glob("*.json")):
         try:
-            one = msgspec.json.decode(path.read_bytes(), type=Report)
-        except (OSError, msgspec.MsgspecError):
+            one = msgspec.json.decode(read_file(path), type=Report)
+        except UNREADABLE:
             continue  # of an earlier keepstep; the next preparation of that file writes it anew
         if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
             found.append(one)
@@ -83,6 +85,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
 
     from cli.modules import ask, refused
     from cli.terminal import print_json
+    from cli.trust import followed
     from cli.validation import validation_file
     from gpu.exchange import Check, Checked, Refusal
 
@@ -93,7 +96,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     validation = validation_file(home, settings)
     order = Check(
         home=str(home.root),
-        files=tuple(str(path.absolute()) for path in files),
+        files=tuple(str(followed(path.absolute())) for path in files),
         settings=settings,
         validation=None if validation is None else str(validation),
     )
@@ -117,7 +120,7 @@ def settings_for(model: str | None, home_option: Path | None) -> tuple[Home, Job
     from events.settings import JobSettings, ModelSettings
 
     try:
-        home = find_home(home_option)
+        home = find_home(home_option, reads_only=True)
     except UserError:
         if model is None or home_option is not None:
             raise

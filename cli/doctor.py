@@ -15,12 +15,13 @@ import typer
 
 from cli import arithmetic, checks_home, checks_journal, checks_machine, checks_model
 from cli.errors import UserError, exit_code_of, explain
-from cli.home import Home, find_home
+from cli.home import CONFIG, Home, find_home
 from cli.patient import Check, Finding, Level, Patient, Unknown, failed, warned
+from cli.trust import Foreign, refuse_foreign
 
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing),
-    Check("permissions", checks_home.permissions),
+    Check("permissions", checks_home.permissions, checks_home.close_to_others),
     Check("config", checks_home.config),
     Check("hooks", checks_home.hooks),
     Check("journal", checks_journal.journal),
@@ -59,7 +60,7 @@ def examine(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> b
     from cli.terminal import print_json
 
     lines = []
-    for line in looked_at(damaged_home(home_option), fix=fix, deep=deep):
+    for line in looked_at(damaged_home(home_option, fix=fix), fix=fix, deep=deep):
         lines.append(line)
         if not json:
             _show(line)
@@ -120,18 +121,22 @@ def _what_failed(error: Exception) -> Finding:
     return failed(" ".join(explain(error).split()), "mend that, then look again")
 
 
-def damaged_home(given: Path | None) -> Home:
+def damaged_home(given: Path | None, *, fix: bool = False) -> Home:
     """The home that a person means; one without its config, too, if it can be told that it is one.
 
     Raises UserError.
     """
     try:
-        return find_home(given)
+        return find_home(given, reads_only=not fix, closes_it=True)
+    except Foreign:
+        raise
     except UserError:
         named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)
         places = [named.expanduser().absolute()] if named is not None else [Path.cwd(), *Path.cwd().parents]
         for place in places:
             if (place / "journal" / "00000001.jsonl").exists() and (place / "checkpoints").is_dir():
+                if fix:
+                    refuse_foreign(place, place / CONFIG)
                 return Home(place)
         raise
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from cli.config import METHODS, OTHERS, Config, load_config, parse_config
+from cli.config import METHODS, OTHERS, Config, load_config, parse_config, read_config, real_config
 from cli.config_watch import conflict_of
 from cli.errors import UserError
-from cli.home import Home
+from cli.home import CONFIG_MODE, Home
 from cli.ledger import Ledger
 from core.changes import sections_of
 from core.meaning import Difference, differences, is_learning, locked_by
@@ -71,11 +71,12 @@ def set_key(home: Home, key: str, text: str) -> Edited:
     """
     import tomlkit  # here, not above: reading needs none of it
 
-    config = load_config(home.config, storage=home.storage)
-    current = value_of(config, key) if _is_known(config, key) else None
-    document = tomlkit.parse(durable.read_file(home.config, storage=home.storage).decode())
     section, _, name = key.partition(".")
     with closing(Ledger.open(home)) as ledger, ledger.exclusive():
+        # Read only now: another `config set` may have written while this one waited for the lock.
+        config = load_config(home.config, storage=home.storage)
+        current = value_of(config, key) if _is_known(config, key) else None
+        document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
         wanted = _parsed(home.config, document.unwrap(), section, name, text)
         changed = parse_config(wanted, home.config)  # also what it means together with the other keys
         _refuse_if_locked(ledger.state, key, current, changed.job)
@@ -84,7 +85,13 @@ def set_key(home: Home, key: str, text: str) -> Edited:
         for other in [each for each in document[section] if each not in wanted[section]]:
             document[section].remove(other)
         _put(document[section], name, wanted[section][name])
-        durable.write_atomically(home.config, tomlkit.dumps(document).encode(), sync=True, storage=home.storage)
+        durable.write_atomically(
+            real_config(home.config, storage=home.storage),
+            tomlkit.dumps(document).encode(),
+            mode=CONFIG_MODE,
+            sync=True,
+            storage=home.storage,
+        )
         applies = "at once" if section in OTHERS else _from_when(ledger.state)
     return Edited(shown(current), shown(value_of(changed, key)), applies)
 

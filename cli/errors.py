@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ CRASHED = 70
 """EX_SOFTWARE of sysexits.h. Python's own would be 1, which is a refusal here."""
 
 STORAGE_ERRNOS = {errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+
+
+TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
+
+FILES_LEAST = 64
+"""A daemon with its worker, an inbox that is watched and three hooks at once has some forty files, pipes and sockets
+open."""
+
+MORE_FILES = "`ulimit -n 1024`, or LimitNOFILE= of the service; then try again"
 
 
 class UserError(Exception):
@@ -59,10 +69,26 @@ def exit_code_of(error: BaseException) -> int | None:
             return REFUSED
         case OSError() if error.errno in STORAGE_ERRNOS:
             return STORAGE_FAILED
+        case OSError() if error.errno in TOO_MANY_OPEN:
+            return REFUSED
         case OSError() if error.filename is not None:
             return REFUSED
         case _:
             return None
+
+
+def refuse_too_few_files() -> None:
+    """Raise the limit of open files, where the system lets us, to what a daemon needs. Raises UserError if it cannot
+    be had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= FILES_LEAST or soft == resource.RLIM_INFINITY:
+        return
+    if hard < FILES_LEAST and hard != resource.RLIM_INFINITY:
+        raise UserError(
+            f"this process may open {hard} files at once, and the daemon needs {FILES_LEAST}; nothing was begun",
+            MORE_FILES,
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_LEAST, hard))
 
 
 def is_full(error: BaseException) -> bool:
@@ -74,6 +100,9 @@ def explain(error: BaseException) -> str:
     """What happened and what to do, as one text."""
     if isinstance(error, UserError) and error.advice:
         return f"{error.reason}\n  → {error.advice}"
+    if isinstance(error, OSError) and error.errno in TOO_MANY_OPEN:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}no more files can be opened at once ({error.strerror})\n  → {MORE_FILES}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from cli.clock import REAL_CLOCK, Clock
 from cli.errors import UserError
-from journal.storage import REAL, Storage
+from cli.trust import refuse_foreign, refuse_open_to_all
+from journal.storage import REAL, Storage, use_mask_of
 
 CONFIG = "keepstep.toml"
+
+CONFIG_MODE = 0o600
+"""Its `[hooks] notify` has passwords in it, so it is its owner's alone, also where a group is let in."""
 
 
 class Home:
@@ -82,8 +86,22 @@ def new_directory(home: Home, to: Path) -> Path:
     return target
 
 
-def find_home(given: Path | None) -> Home:
-    """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository."""
+def find_home(given: Path | None, *, reads_only: bool = False, closes_it: bool = False) -> Home:
+    """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository.
+
+    `reads_only`: the command writes nothing and runs nothing of the home, so it may be anybody's. `closes_it`: it is to
+    be made safe, so it may be open to all. Raises UserError; Foreign of it for a home of somebody who is not trusted.
+    """
+    home = _found(given)
+    if not reads_only:
+        refuse_foreign(home.root, home.config)
+        if not closes_it:
+            refuse_open_to_all(home.root, home.config)
+    use_mask_of(home.root)
+    return home
+
+
+def _found(given: Path | None) -> Home:
     named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)
     if named is not None:
         root = named.expanduser().absolute()

@@ -27,9 +27,10 @@ from events import kinds
 from events.codec import Record, decode_record, kind_of
 from events.settings import HookSettings
 from journal import Position, PositionLost, follow, history
-from journal.durable import make_directory, opened, read_file, write_all
+from journal.durable import claim_directory, move_aside, read_file, write_all
 from journal.errors import JournalError
-from journal.storage import Storage
+from journal.storage import NotAFile, Storage
+from projections.seal import UNREADABLE
 
 TOO_OLD_S = 86_400.0
 """What happened longer ago is no news: a daemon that was away for weeks does not begin with a hundred messages."""
@@ -172,7 +173,7 @@ def read_note(home: Home) -> Position | None:
     """Up to where events were handed over; None if nobody noted it, or it cannot be read."""
     try:
         return msgspec.json.decode(read_file(home.hooks, storage=home.storage), type=Position)
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
 
 
@@ -180,7 +181,14 @@ def write_note(home: Home, position: Position) -> None:
     """Note it, in place and synced. Raises OSError."""
     storage: Storage = home.storage
     if not storage.exists(home.hooks.parent):  # somebody deleted it
-        make_directory(home.hooks.parent, storage=storage)
-    with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+        claim_directory(home.hooks.parent, storage=storage)
+    try:
+        fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
+    except NotAFile:
+        move_aside(home.hooks, storage=storage)
+        fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
+    try:
         write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")
         storage.fdatasync(fd)
+    finally:
+        storage.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,13 @@ from msgspec import Struct
 from cli.errors import UserError
 from cli.home import Home
 from journal.durable import make_directory, opened, read_file, write_all
+from journal.lock import MODE
+from projections.seal import UNREADABLE
+
+PROC = Path("/proc")
+
+SAME_START_S = 1.0
+"""Two readings of one start time differ by less: it counts in hundredths."""
 
 START_TRIES = 20
 TRY_EVERY_S = 0.05
@@ -61,7 +69,9 @@ class DaemonLock:
         """Take the lock. Raises UserError naming the daemon that holds it, OSError."""
         storage, path = self._home.storage, self._home.daemon_lock
         make_directory(path.parent, storage=storage)
-        fd = storage.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = storage.open(path, os.O_RDWR | os.O_CREAT, MODE)
+        with suppress(OSError):  # of an earlier keepstep everybody could open it, and so lock it; not ours: as it is
+            storage.set_mode(fd, MODE)
         for _ in range(START_TRIES):
             if storage.try_lock(fd):
                 self._fd = fd
@@ -72,9 +82,13 @@ class DaemonLock:
             time.sleep(TRY_EVERY_S)
         storage.close(fd)
         holder = lock_holder(self._home)
-        who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
+        if holder is None:
+            raise UserError(
+                f"another process holds {path}, and it is not the daemon that the file names; nothing was started",
+                f"find it with `fuser -v {shlex.quote(str(path))}`; it lets go when it ends",
+            )
         raise UserError(
-            f"a daemon already runs in this home: {who}",
+            f"a daemon already runs in this home: pid {holder.pid} on {holder.host}",
             "see it with `keepstep status`, or end it with `keepstep stop`",
         )
 
@@ -87,16 +101,69 @@ class DaemonLock:
 
 def daemon_is_alive(home: Home) -> bool:
     """Whether a daemon holds the lock of the home now."""
+    return is_locked(home, home.daemon_lock)
+
+
+def is_locked(home: Home, lock: Path) -> bool:
+    """Whether some process holds this lock of the home. Raises OSError."""
     try:
-        with opened(home.storage, home.daemon_lock, os.O_RDONLY) as fd:
+        with opened(home.storage, lock, os.O_RDONLY) as fd:
             return not home.storage.try_lock(fd, shared=True)
     except FileNotFoundError:
         return False
+    except PermissionError:  # somebody of the home's group, who may read and not lock: the system's own list says it
+        holders = flock_holders(lock)
+        if holders is None:
+            raise
+        return bool(holders)
 
 
 def lock_holder(home: Home) -> Identity | None:
-    """Who wrote the lock file last; None if it says nothing."""
+    """The process that holds the daemon's lock, if it is the one that the lock file names; else None.
+
+    The file may name a daemon that is gone while somebody else holds the lock: then nobody is named.
+    """
     try:
-        return msgspec.json.decode(read_file(home.daemon_lock, storage=home.storage), type=Identity)
-    except (OSError, msgspec.MsgspecError, UnicodeError):
+        named = msgspec.json.decode(read_file(home.daemon_lock, storage=home.storage), type=Identity)
+    except UNREADABLE:
         return None
+    return named if _holds(named, home.daemon_lock) else None
+
+
+def flock_holders(lock: Path) -> set[int] | None:
+    """The pids of those who hold a `flock` on the file; None where the system has no list of them."""
+    try:
+        inode = lock.stat().st_ino
+        lines = (PROC / "locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    # 3: FLOCK  ADVISORY  WRITE 1234 fe:00:5562989 0 EOF
+    # Only the inode is compared: what stands there of the device is not what `stat` says on every file system.
+    fields = (line.split() for line in lines if "->" not in line)  # those with an arrow only wait
+    return {int(each[4]) for each in fields if each[1] == "FLOCK" and each[5].rpartition(":")[2] == str(inode)}
+
+
+def _holds(named: Identity, lock: Path) -> bool:
+    """Whether the named process is the very one that was named, and holds the lock."""
+    import psutil
+
+    try:
+        process = psutil.Process(named.pid)
+        if abs(process.create_time() - named.process_started_at) > SAME_START_S:
+            return False
+        if not PROC.is_dir():
+            return str(lock.resolve()) in {file.path for file in process.open_files()}
+    except psutil.Error:
+        return False
+    wanted = lock.stat()
+    try:
+        for fd in (PROC / str(named.pid) / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                found = fd.stat()
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    return "FLOCK" in (PROC / str(named.pid) / "fdinfo" / fd.name).read_text(encoding="ascii")
+    except PermissionError:  # of another user
+        return named.pid in (flock_holders(lock) or ())
+    except OSError:
+        pass  # it is gone
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from cli.checks_model import beyond_limits, model_directory
 from cli.config import METHODS, Config, load_config
 from cli.config_text import config_text
 from cli.errors import UserError
-from cli.home import Home
+from cli.home import CONFIG_MODE, Home
+from cli.layout import let_group_in, make_directories, open_inbox
 from cli.ledger import Ledger
 from cli.version import VERSION
 from core.commands import CreateHome
@@ -20,9 +22,17 @@ from journal import durable
 
 
 def create_home(
-    directory: Path, *, model: str, revision: str = "", method: str = "lora", config: Config | None = None
+    directory: Path,
+    *,
+    model: str,
+    revision: str = "",
+    method: str = "lora",
+    config: Config | None = None,
+    group: str = "",
 ) -> Home:
     """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
+
+    It is for the caller alone; with `group`, the members of that group may read it and fill its inbox.
 
     Raises UserError if there is one already, OSError.
     """
@@ -37,7 +47,7 @@ def create_home(
                 training=_training(method),
             )
         )
-    lay_out(home, config_text(config).encode())
+    lay_out(home, config_text(config).encode(), group=group)
     return home
 
 
@@ -57,16 +67,33 @@ def refuse_home(directory: Path) -> Home:
     return home
 
 
-def lay_out(home: Home, config: bytes) -> None:
-    """Make what a home consists of; once more, from wherever it was left, is the same. Raises OSError."""
-    for path in home.directories():
-        durable.make_directory(path, storage=home.storage)
+def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
+    """Make what a home consists of; once more, from wherever it was left, is the same. Raises UserError, OSError."""
+    storage = home.storage
+    durable.make_directory(home.root, storage=storage)
+    with durable.opened(storage, home.root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        if not storage.try_lock(fd):
+            raise UserError(f"another `keepstep init` is making {home.root}", "wait until it is done")
+        if storage.exists(home.config):  # made by that one, while this one was on its way here
+            raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+        try:
+            storage.set_mode(fd, 0o700)
+        except PermissionError as error:
+            raise UserError(f"{home.root} belongs to another user", "choose a directory of your own") from error
+        if group:
+            let_group_in(home, group)
+        _fill(home, config)
+
+
+def _fill(home: Home, config: bytes) -> None:
+    make_directories(home)
+    open_inbox(home)
     if not home.storage.exists(home.journal):  # an init that was killed had come so far
         Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
     for name in home.storage.names(home.root):
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
             home.storage.unlink(home.root / name)
-    durable.write_atomically(home.config, config, sync=True, storage=home.storage)
+    durable.write_atomically(home.config, config, mode=CONFIG_MODE, sync=True, storage=home.storage)
 
 
 def from_anywhere(model: str) -> str:

@@ -80,7 +80,7 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
     from cli.reading import witnesses
     from journal import Verdict, survey
 
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     result = survey(found.journal, witnesses(found), storage=found.storage)
     finding, remembered = result.finding, witnesses(found)
     if json:
@@ -119,7 +119,7 @@ def tail(
     """Show the last records."""
     from collections import deque
 
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     for line in deque(_records(found), maxlen=number):
         _show(line, json=json)
     if follow:
@@ -153,7 +153,7 @@ def show(
     if seq is None and kind is None and job is None:
         raise UserError("nothing to look for", "give a record's number, --kind or --job")
     shown = 0
-    for record in _records(find_home(home)):
+    for record in _records(find_home(home, reads_only=True)):
         if (
             (seq is None or record.seq == seq)
             and (kind is None or _event(record).get("kind") == kind)

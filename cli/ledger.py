@@ -23,7 +23,7 @@ from events.kinds import AnyEvent
 from events.worker import Heartbeat
 from gpu.crashpoints import journaled
 from journal import Journal, Transaction
-from journal.durable import make_directory
+from journal.durable import claim_directory
 from journal.errors import JournalMissing, PositionLost
 from journal.writer import FULL
 from projections.fold import fold
@@ -213,8 +213,8 @@ def _viewing(home: Home) -> Iterator[None]:
     whose directory somebody deleted; that is made again, for the next one."""
     try:
         yield
-    except FileNotFoundError:
-        make_directory(home.status.parent, storage=home.storage)
+    except (FileNotFoundError, NotADirectoryError):
+        claim_directory(home.status.parent, storage=home.storage)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -23,6 +23,7 @@ from typing import BinaryIO
 from events.settings import LogSettings
 from gpu import log_lines
 from gpu.log_lines import JsonLines, LogLine
+from journal.storage import REAL
 
 PARTS = 10
 """A file grows to this part of what all of them may have, then the next one of the day begins: what is given up at once
@@ -93,7 +94,7 @@ class LogFiles(logging.Handler):
             self._part += 1
         while self._fd is None:
             path = self._path()
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            fd = REAL.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self._size = os.fstat(fd).st_size
             if self._size and self._size + more_bytes > max(1, self._most_bytes // PARTS):
                 os.close(fd)

@@ -118,7 +118,7 @@ def show_queue(home_option: Path | None, *, json: bool, everything: bool = False
     from cli.reading import read_only
     from cli.terminal import print_json, print_listing
 
-    home = find_home(home_option)
+    home = find_home(home_option, reads_only=True)
     folded, _ = read_only(home)
     state = folded.state
     rows = _rows(state, alive=daemon_is_alive(home))

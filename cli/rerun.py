@@ -163,7 +163,7 @@ def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
     problem = problem_of(source, checkpoint.manifest_sha256, every_byte=True)
     if problem is not None:
         raise UserError(f"{checkpoint.id}: {problem}", "a daemon that starts sets it aside; then try again")
-    target.mkdir()
+    target.mkdir(0o700)
     for name in names_below(source):
         durable.make_directory((target / name).parent)
         durable.copy_durably(source / name, target / name)
@@ -181,7 +181,7 @@ def _scratch(path: Path) -> Iterator[Path]:
     """A directory beside the target, so that what is made in it needs only a new name; gone in the end."""
     shutil.rmtree(path, ignore_errors=True)  # of one that was killed
     try:
-        path.mkdir(parents=True)
+        path.mkdir(0o700, parents=True)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be written to: {error.strerror}", "choose another place") from error
     try:

@@ -263,7 +263,7 @@ def status(home: HomeOption = None, system: SystemOption = False, json: JsonOpti
 
 
 def _service(home: Path | None, *, system: bool) -> Service:
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     return Service(Home(found.root.resolve()), "system" if system else "user")
 
 

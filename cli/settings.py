@@ -22,7 +22,7 @@ def show(home: HomeOption = None, json: JsonOption = False) -> None:
     from cli.reading import read_only
     from cli.terminal import print_json, print_listing
 
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     config = load_config(found.config, storage=found.storage)
     locked = locked_keys(read_only(found)[0].state, config)
     if json:
@@ -39,7 +39,7 @@ def get(key: KeyArgument, home: HomeOption = None) -> None:
     from cli.edit_config import shown, value_of
     from cli.home import find_home
 
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     typer.echo(shown(value_of(load_config(found.config, storage=found.storage), key)))
 
 
@@ -64,7 +64,7 @@ def check(home: HomeOption = None) -> None:
     from cli.home import find_home
     from cli.pinning import unpinned_note
 
-    found = find_home(home)
+    found = find_home(home, reads_only=True)
     typer.echo(check_config(found))
     if note := unpinned_note(found):
         typer.echo(note)

@@ -16,6 +16,7 @@ from cli.logs import log_files
 from cli.terminal import local
 from gpu import log_lines
 from gpu.log_lines import LEVELS, LogLine
+from journal.durable import open_to_read
 
 FOLLOW_EVERY_S = 0.2
 
@@ -72,7 +73,7 @@ def last_lines(directory: Path, wanted: Filter, number: int) -> list[LogLine]:
     """The last `number` of those that fit, the oldest first; no more files are read than it takes. Raises OSError."""
     found: list[LogLine] = []
     for path in reversed(log_files(directory)):
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             fitting = (line for data in file if (line := log_lines.decode(data)) is not None and wanted.fits(line))
             found = [*deque(fitting, maxlen=number - len(found)), *found]
         if len(found) >= number:
@@ -91,7 +92,7 @@ class Tail:
         """The whole lines since the last call. Raises OSError."""
         for path in log_files(self._directory):
             seen = self._seen.get(path, 0)
-            with path.open("rb") as file:
+            with open_to_read(path) as file:
                 file.seek(seen)
                 data = file.read()
             whole = data[: data.rfind(b"\n") + 1]

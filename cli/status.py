@@ -21,7 +21,7 @@ REFRESH_S = 1.0
 
 def show_status(home_option: Path | None, *, json: bool) -> None:
     """`keepstep status`."""
-    home = find_home(home_option)
+    home = find_home(home_option, reads_only=True)
     view, alive = current(home)
     if json:
         machine = machine_now(home, alive=alive)
@@ -42,7 +42,7 @@ def watch_status(home_option: Path | None) -> None:
     """`keepstep status --watch`."""
     from rich.live import Live
 
-    home = find_home(home_option)
+    home = find_home(home_option, reads_only=True)
     with Live(auto_refresh=False) as live:
         try:
             while True:

@@ -21,7 +21,7 @@ from core.deadlines import GAPS_KEPT, Phase, Watched, usual_s
 from core.maps import Map
 from events.settings import JobSettings
 from journal.durable import read_file, write_atomically
-from projections.seal import is_sealed, sealed
+from projections.seal import UNREADABLE, is_sealed, sealed
 
 KEPT_EVERY_S = 60.0
 """While there is something new: a daemon that is killed loses at most this much of what it has learned, and writing the
@@ -64,7 +64,7 @@ class Usual:
             known = _decoder.decode(data) if is_sealed(data) else None
         except FileNotFoundError:
             return Watched()
-        except (OSError, msgspec.MsgspecError) as error:
+        except UNREADABLE as error:
             log.warning("%s is not used (%s): what is usual is learned anew", name, error)
             return Watched()
         doubt = _doubt(known, me.host, journal)

@@ -6,7 +6,7 @@ years later leaves out what it left out the first time, whatever became of the f
 
 from __future__ import annotations
 
-import stat
+import os
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from cli.errors import STORAGE_ERRNOS, UserError
 from cli.home import Home
 from events.settings import JobSettings, Sources
 from journal import durable
+from journal.storage import NotAFile
 
 ADVICE = "correct [data] validation in keepstep.toml, or put the file there"
 
@@ -56,14 +57,16 @@ def validation_file(home: Home, settings: JobSettings) -> Path | None:
         return None
     path = home.root / Path(settings.data.validation).expanduser()
     try:
-        is_file = stat.S_ISREG(home.storage.stat(path).st_mode)
+        with durable.opened(home.storage, path, os.O_RDONLY):
+            return path
+    except PermissionError:
+        return path  # whoever reads it says so
+    except NotAFile as error:
+        raise UserError(f"the validation set {path} is not a file", ADVICE) from error
     except OSError as error:
         if error.errno in STORAGE_ERRNOS:
             raise
         raise UserError(f"there is no validation set at {path}: {error.strerror}", ADVICE) from error
-    if not is_file:  # whoever opened a pipe would wait for ever
-        raise UserError(f"the validation set {path} is not a file", ADVICE)
-    return path
 
 
 def is_changed(before: JobSettings | None, now: JobSettings) -> bool:

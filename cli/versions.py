@@ -36,7 +36,7 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List the versions that led to the head; `--all`: every one that can be gone back to."""
-    show_versions(find_home(home), everything=everything, json=json)
+    show_versions(find_home(home, reads_only=True), everything=everything, json=json)
 
 
 @app.command()
@@ -44,7 +44,7 @@ def show(
     version: Annotated[str, typer.Argument(help="Its name.")], home: HomeOption = None, json: JsonOption = False
 ) -> None:
     """Say what one version was made of, and how exact it is."""
-    show_version(find_home(home), version, json=json)
+    show_version(find_home(home, reads_only=True), version, json=json)
 
 
 @app.command()
@@ -55,7 +55,7 @@ def diff(
     json: JsonOption = False,
 ) -> None:
     """Say what was learned for one version and not for the other."""
-    show_difference(find_home(home), version, other, json=json)
+    show_difference(find_home(home, reads_only=True), version, other, json=json)
 
 
 @app.command()

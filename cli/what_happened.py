@@ -21,7 +21,7 @@ def crashes(
     """Show what failed, the newest last: what it means, and what to do about it."""
     from cli.crashes import show_crashes
 
-    show_crashes(find_home(home), all_of_them=all_of_them, json=json)
+    show_crashes(find_home(home, reads_only=True), all_of_them=all_of_them, json=json)
 
 
 def explain(
@@ -38,7 +38,7 @@ def explain(
     """Tell the story of one thing: what happened to it, what keepstep did, what it is now, what happens next."""
     from cli.explain import explain as tell
 
-    tell(find_home(home), thing, json=json)
+    tell(find_home(home, reads_only=True), thing, json=json)
 
 
 def logs(
@@ -53,7 +53,7 @@ def logs(
     """Show what daemon, worker, libraries and hooks said."""
     from cli.show_logs import Filter, show_logs
 
-    show_logs(find_home(home), Filter(level, attempt, source), number=number, follow=follow, json=json)
+    show_logs(find_home(home, reads_only=True), Filter(level, attempt, source), number=number, follow=follow, json=json)
 
 
 @hooks_app.callback()

@@ -17,7 +17,7 @@ from msgspec import Struct
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.commit import Committed, publish
 from gpu.errors import CheckpointBroken, SealBroken
-from gpu.manifest import MANIFEST, FileEntry, describe, names_below, read_seal
+from gpu.manifest import MANIFEST, FileEntry, describe, leads_out, names_below, read_seal
 from gpu.manifest import problem_of as problem_of_checkpoint
 from journal.durable import copy_durably, fsync_file, opened
 from journal.storage import REAL, Storage
@@ -126,6 +126,8 @@ def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, stora
 def _problem_of_staged(staging: Path, manifest: bytes, storage: Storage) -> str | None:
     """What is wrong with a copied checkpoint; `problem_of_checkpoint` would miss its name."""
     files = msgspec.json.decode(manifest, type=_Files).files
+    if (name := leads_out(files)) is not None:
+        return f"the manifest names a file outside of its directory, {name!r}"
     for name, expected in files.items():
         if describe(staging / name, storage=storage) != expected:
             return f"{name} does not have the SHA-256 of the manifest"

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from events.settings import ModelSettings
 from gpu import hub
 from gpu.errors import ModelUnusable
-from gpu.manifest import MANIFEST, describe
+from gpu.manifest import MANIFEST, describe, leads_out
 from gpu.model_files import CONFIG, tokenizer_names
+from journal.durable import read_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -125,7 +126,7 @@ def _fingerprints(home: Path) -> frozenset[str]:
     found = set()
     for path in said:
         try:
-            seal = msgspec.json.decode(path.read_bytes(), type=_Seal)
+            seal = msgspec.json.decode(read_file(path), type=_Seal)
         except (OSError, msgspec.MsgspecError):
             continue  # whoever loads it says what is wrong with it
         found |= {seal.origin_sha256, seal.lineage.base_sha256}
@@ -166,7 +167,12 @@ def weights_files(directory: Path) -> list[str]:
     if (directory / WEIGHTS).exists():
         return [WEIGHTS]
     if (directory / INDEX).exists():
-        index = msgspec.json.decode((directory / INDEX).read_bytes(), type=_Index)
+        try:
+            index = msgspec.json.decode(read_file((directory / INDEX).resolve()), type=_Index)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise ModelUnusable(f"{directory / INDEX} is damaged: {error}. Download the model once more.") from error
+        if (name := leads_out(index.weight_map.values())) is not None:
+            raise ModelUnusable(f"{directory / INDEX} names a file outside of its directory, {name!r}.")
         return sorted(set(index.weight_map.values()))
     return sorted(path.name for path in directory.glob("*.safetensors"))
 
@@ -196,7 +202,7 @@ MERGE_ADAPTER = (
 def problem_of_files(directory: Path) -> Problem | None:
     """Why the model in `directory` cannot be trained and merged, by its config and the names of its files; None if
     nothing is wrong with those. Raises OSError, msgspec.MsgspecError."""
-    config = msgspec.json.decode((directory / CONFIG).read_bytes())
+    config = msgspec.json.decode(read_file((directory / CONFIG).resolve()))
     if config.get("quantization_config"):
         return Problem(
             "is quantised on disk, and what is trained with it could never become a version",
@@ -258,5 +264,5 @@ def _file_sha256(path: Path, watch: Callable[[bytes], None]) -> str:
     found = path.stat()
     key = (path.resolve(), found.st_size, found.st_mtime_ns)
     if key not in _known:
-        _known[key] = describe(path, watch).sha256
+        _known[key] = describe(key[0], watch).sha256  # a hub cache is made of links
     return _known[key]

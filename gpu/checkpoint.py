@@ -141,7 +141,6 @@ def _saved(tensors: Tensors) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         try:
             save_file(dict(tensors), path, metadata={"format": "pt"})
-            path.chmod(0o644)  # safetensors keeps its files to their owner, unlike all others of the directory
         except SafetensorError as error:
             raise _as_os_error(error) from error
 

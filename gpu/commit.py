@@ -23,7 +23,6 @@ from gpu.errors import StorageFailed
 from gpu.manifest import MANIFEST, FileEntry, Manifest, describe
 from journal.durable import (
     fsync_directory,
-    fsync_file,
     make_directory,
     opened,
     remove_tree,
@@ -40,6 +39,9 @@ def staging_of(final: Path) -> Path:
     """Where it stands until it is whole: beside its final place."""
     return final.with_name(f"{STAGING}{final.name}")
 
+
+FILE_MODE = 0o640
+"""Of every file of what is published, before the mask of the home."""
 
 Content = bytes | Callable[[Path], None]
 """What a file is to hold, or what writes it at a path (safetensors insists on that) and raises OSError."""
@@ -128,9 +130,11 @@ def _put(path: Path, content: Content, watch: Callable[[bytes], None], storage: 
     """Write and sync one file; what the manifest says of it."""
     if callable(content):
         content(path)
-        fsync_file(path, storage=storage)
+        with opened(storage, path, os.O_RDONLY) as fd:
+            storage.set_mode(fd, FILE_MODE)  # libraries have modes of their own, and follow the umask at best
+            storage.fsync(fd)
         return describe(path, watch, storage=storage)
-    with opened(storage, path, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+    with opened(storage, path, os.O_WRONLY | os.O_CREAT) as fd:
         write_all(storage, fd, content)
         storage.fsync(fd)
     watch(content)

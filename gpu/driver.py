@@ -13,7 +13,8 @@ DRIVER = re.compile(
 
 MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|DefaultCPUAllocator|std::bad_alloc"
-    r"|^MemoryError|Cannot allocate memory|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_ALLOC_FAILED|OutOfMemoryError",
+    r"|^MemoryError|Cannot allocate memory|Memory allocation still failed|failed to map segment"
+    r"|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_ALLOC_FAILED|OutOfMemoryError",
     re.MULTILINE,
 )
 

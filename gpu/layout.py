@@ -86,7 +86,7 @@ def layout_of(directory: Path) -> Layout:
     """The layout of the model in `directory`. Raises ModelUnusable, OSError, ValueError."""
     tensors: dict[str, Tensor] = {}
     for name in weights_files(directory):
-        tensors.update(read_header(directory / name))
+        tensors.update(read_header((directory / name).resolve()))
     with explained(f"the model at {directory}"):
         return layout(empty_model(directory), tensors)
 

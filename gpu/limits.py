@@ -19,6 +19,7 @@ from msgspec import MsgspecError, Struct
 from gpu.base import weights_files
 from gpu.model_files import CONFIG
 from gpu.tensors import read_header
+from journal.durable import read_file
 
 TOKENIZER = "tokenizer.json"
 
@@ -126,7 +127,7 @@ _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def _config(directory: Path) -> Mapping[str, Any]:
     """What `config.json` says of the part that reads text."""
-    whole = json.loads((directory / CONFIG).read_bytes())
+    whole = json.loads(read_file((directory / CONFIG).resolve()))
     if not isinstance(whole, dict):
         raise ValueError(f"{CONFIG} is not a JSON object")  # noqa: TRY004 - the file is wrong, not its caller
     inner = (whole.get(name) for name in ("text_config", "language_config", "llm_config"))
@@ -162,7 +163,7 @@ def _shapes(directory: Path) -> Shapes:
     with suppress(OSError, ValueError, MsgspecError):
         for name in weights_files(directory):
             if (directory / name).exists():
-                found |= {key: tensor.shape for key, tensor in read_header(directory / name).items()}
+                found |= {key: tensor.shape for key, tensor in read_header((directory / name).resolve()).items()}
     return found
 
 
@@ -177,7 +178,7 @@ def _vocabulary(directory: Path) -> dict[str, int]:
     """The tokens of `tokenizer.json`, and their ids; empty if there is none."""
     if not (directory / TOKENIZER).exists():
         return {}
-    content = json.loads((directory / TOKENIZER).read_bytes())
+    content = json.loads(read_file((directory / TOKENIZER).resolve()))
     pieces = content["model"].get("vocab", {})
     if isinstance(pieces, list):  # Unigram: pairs of a token and its score, in the order of their ids
         pieces = {piece[0]: place for place, piece in enumerate(pieces)}
@@ -187,7 +188,7 @@ def _vocabulary(directory: Path) -> dict[str, int]:
 def _special_tokens(directory: Path, vocabulary: Mapping[str, int]) -> dict[str, int]:
     """The ids of the tokens that begin and end texts; padding is never looked up."""
     path = directory / "tokenizer_config.json"
-    config = json.loads(path.read_bytes()) if path.exists() else {}
+    config = json.loads(read_file(path.resolve())) if path.exists() else {}
     named = {name: config.get(name) for name in ("bos_token", "eos_token")}
     words = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
     return {name: vocabulary[word] for name, word in words.items() if isinstance(word, str) and word in vocabulary}

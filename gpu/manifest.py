@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -110,14 +110,25 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
     """Size and SHA-256 of the file at `path`; `watch` sees each chunk. Raises OSError."""
+    with opened(storage, path, os.O_RDONLY) as fd:
+        return describe_open(fd, watch, storage=storage)
+
+
+def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
+    """As `describe`, of an open file."""
     digest = hashlib.sha256()
     size_bytes = 0
-    with opened(storage, path, os.O_RDONLY) as fd:
-        for chunk in chunks(storage, fd, CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            watch(chunk)
+    for chunk in chunks(storage, fd, CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+        watch(chunk)
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
+
+
+def leads_out(names: Iterable[str]) -> str | None:
+    """The first of these names of files that would lead out of the directory which lists them; None if none does."""
+    parts = ((name, PurePosixPath(name)) for name in names)
+    return next((name for name, path in parts if path.is_absolute() or ".." in path.parts or "\0" in name), None)
 
 
 def read_seal(directory: Path, name: str, sha256: str, *, storage: Storage = REAL) -> bytes:

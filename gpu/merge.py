@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from gpu.errors import MergeRefused
 from gpu.layout import Place, as_named
 from gpu.tensors import ITEM_BYTES, Tensor, read_header
-from journal.durable import opened, write_all
+from journal.durable import opened, read_file, write_all
 from journal.storage import REAL
 
 BLOCK_ITEMS = 2**20
@@ -174,7 +174,7 @@ def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
 
 
 def _read_adapter(directory: Path, place: Callable[[str], Place]) -> dict[str, _Pair]:
-    config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    config = msgspec.json.decode(read_file(directory / "adapter_config.json"))
     for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters"):
         if config.get(key):
             raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged")
@@ -275,9 +275,10 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.tensors = read_header(path)
+        real = path.resolve()  # a hub cache is made of links
+        self.tensors = read_header(real)
         ends = [tensor.data_offsets[1] for tensor in self.tensors.values()]
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = REAL.open(real, os.O_RDONLY)
         self._begin = os.fstat(self._fd).st_size - max(ends, default=0)
 
     def close(self) -> None:
@@ -326,7 +327,7 @@ def write_merged(
     they are. `beat` is called once for each block. Raises MergeRefused where what comes out is not finite; OSError.
     """
     kinds = {name: stored_as(name) if tensor.dtype in FLOATS else tensor.dtype for name, tensor in file.tensors.items()}
-    with opened(REAL, target, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+    with opened(REAL, target, os.O_WRONLY | os.O_CREAT) as fd:
         write_all(REAL, fd, _header(file, kinds))
         for name, tensor in file.in_order():
             for rows in _blocks(tensor):

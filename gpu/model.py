@@ -34,6 +34,7 @@ from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.targets import linear_names, refuse_misplaced, refuse_unmatched, short_names, way_out_without
 from gpu.tokenizer import explained
+from journal.durable import read_file
 
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 """Torch's kinds of numbers, as a safetensors file names them."""
@@ -236,7 +237,7 @@ def name_on_disk(name: str) -> str:
 
 def _refuse_unusable(base: Path, settings: JobSettings) -> None:
     """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
-    if settings.model.trust_remote_code and msgspec.json.decode((base / CONFIG).read_bytes()).get("auto_map"):
+    if settings.model.trust_remote_code and msgspec.json.decode(read_file((base / CONFIG).resolve())).get("auto_map"):
         raise ModelUnusable(
             f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code "
             "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "

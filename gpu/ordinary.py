@@ -29,6 +29,10 @@ from gpu.model_config import edited
 from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file, tokenizer_files
 from gpu.sealed import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
 from gpu.tokenizer import kept_sha256
+from journal.durable import read_file
+
+TOKENIZER_BYTES_MAX = 1 << 30
+"""The largest vocabularies take some 50 MB."""
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
 """What a checkpoint has beside its tokenizer."""
@@ -288,7 +292,8 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
     """
     small = sources.small
     names = read_sealed(small).files if (small / SEAL).exists() else sources.manifest.files
-    kept = {name: (small / name).read_bytes() for name in sorted(filter(_is_of_tokenizer, names))}
+    of_tokenizer = sorted(filter(_is_of_tokenizer, names))
+    kept = {name: read_file(small / name, most_bytes=TOKENIZER_BYTES_MAX) for name in of_tokenizer}
     own = tokenizer_files(sources.origin, kept)
     if own == kept:
         return own

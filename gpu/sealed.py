@@ -18,7 +18,7 @@ from events.values import VersionId
 from events.worker import LearnedFile
 from gpu.base import base_files, base_sha256, combined
 from gpu.errors import SealBroken
-from gpu.manifest import FileEntry, Manifest, describe, read_seal
+from gpu.manifest import FileEntry, Manifest, describe, leads_out, read_seal
 from journal.durable import read_file
 from journal.storage import REAL, Storage
 
@@ -59,7 +59,13 @@ _decoder = msgspec.json.Decoder(Sealed)
 
 def read_sealed(directory: Path, *, storage: Storage = REAL) -> Sealed:
     """What the model in `directory` says of itself. Raises OSError, ValueError."""
-    return _decoder.decode(read_file(directory / SEAL, storage=storage))
+    try:
+        sealed = _decoder.decode(read_file(directory / SEAL, storage=storage))
+    except RecursionError as error:
+        raise ValueError(f"{SEAL} is nested too deep") from error
+    if (name := leads_out(sealed.files)) is not None:
+        raise ValueError(f"{SEAL} names a file outside of its directory, {name!r}")
+    return sealed
 
 
 def version_directory(home: Path, version: VersionId) -> Path:
@@ -115,6 +121,8 @@ def problem_of(
 def _problem_of_files(
     directory: Path, sealed: Sealed, every_byte: bool, watch: Callable[[bytes], None], storage: Storage
 ) -> str | None:
+    if (name := leads_out(sealed.files)) is not None:
+        return f"{SEAL} names a file outside of its directory, {name!r}"
     for name, expected in sealed.files.items():
         path = directory / name
         try:

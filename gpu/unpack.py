@@ -75,7 +75,6 @@ def _staging(target: Path) -> Iterator[Path]:
             if ours:
                 shutil.rmtree(leftover)
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    staging.chmod(0o755)  # mkdtemp is for secrets; a model is none
     with _held(staging):
         try:
             yield staging
@@ -109,8 +108,6 @@ def _convert(source: Path, directory: Path) -> None:
         dtype=torch.float32,
     )
     model.save_pretrained(directory)
-    for weights in directory.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors keeps its files to their owner, unlike all others of the directory
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(directory)
     use_old_names(directory)
 

@@ -38,6 +38,7 @@ from gpu.rehearsal import rehearse
 from gpu.saver import Saver
 from gpu.tokenizer import files_to_keep, kept_sha256, load_tokenizer
 from gpu.train import Training
+from journal.durable import read_file
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +251,7 @@ class Warm:
             return []
         path = directory / checkpoint.STATE_FILE
         try:
-            return list(json.loads(path.read_bytes())["log_history"])
+            return list(json.loads(read_file(path))["log_history"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointBroken(order.checkpoint, f"{path.name} cannot be read: {error}") from error
 

@@ -44,6 +44,7 @@ from gpu.errors import (
 from gpu.link import connect
 from gpu.log_lines import JsonLines
 from gpu.parent import die_with_parent
+from journal.storage import use_mask_of
 
 if TYPE_CHECKING:
     from gpu.warm import Warm
@@ -79,6 +80,7 @@ def main() -> None:
     _log_to_the_daemon()
     os.environ.update(ENVIRONMENT)
     home = arguments.home.resolve()
+    use_mask_of(home)
     try:
         desk = SocketDesk(connect(arguments.socket))
     except OSError as error:

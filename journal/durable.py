@@ -8,19 +8,26 @@ its directory is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from journal.storage import REAL, Storage
 
+LONGEST_NAME_BYTES = 240  # of 255, so that there is room for what makes it temporary
+LONGEST_FILE_BYTES = 64 << 20  # of what is read whole; manifests and views have some megabytes at most
 COPY_CHUNK_BYTES = 1 << 20  # large enough that system calls do not matter, small enough for any machine
 
 
 def temporary_path(path: Path, *, storage: Storage = REAL) -> Path:
-    """A fresh name beside `path`, for what is still being written."""
-    return path.with_name(f".{path.name}.{storage.random_name()}.tmp")
+    """A fresh name next to `path`, for what is still being written."""
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        name = name[1:]
+    return path.with_name(f".{name}.{storage.random_name()}.tmp")
 
 
 def is_temporary(name: str) -> bool:
@@ -29,7 +36,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(storage: Storage, path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
+def opened(storage: Storage, path: Path, flags: int, mode: int = 0o640) -> Iterator[int]:
     """A file descriptor for the time of a block. What fails with it fails under the name of the file."""
     fd = storage.open(path, flags, mode)
     try:
@@ -49,11 +56,19 @@ def chunks(storage: Storage, fd: int, size: int = COPY_CHUNK_BYTES) -> Iterator[
         offset += len(chunk)
 
 
-def read_file(path: Path, *, storage: Storage = REAL) -> bytes:
-    """The whole content of a file."""
+def read_file(path: Path, *, most_bytes: int = LONGEST_FILE_BYTES, storage: Storage = REAL) -> bytes:
+    """The whole content of a file. Raises OSError, also if there are more than `most_bytes`: none of ours has."""
     with opened(storage, path, os.O_RDONLY) as fd:
-        size = max(COPY_CHUNK_BYTES, storage.size(fd) + 1)  # in one piece, that nothing has to be put together
+        size_bytes = storage.size(fd)
+        if size_bytes > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {size_bytes:,} bytes, and should have {most_bytes:,} at most")
+        size = max(COPY_CHUNK_BYTES, size_bytes + 1)  # in one piece, that nothing has to be put together
         return b"".join(chunks(storage, fd, size))
+
+
+def open_to_read(path: Path, *, storage: Storage = REAL) -> BufferedReader:
+    """A regular file, open for reading; whoever asks closes it. Raises OSError, NotAFile of it for anything else."""
+    return os.fdopen(storage.open(path, os.O_RDONLY), "rb")
 
 
 def write_all(storage: Storage, fd: int, data: bytes) -> None:
@@ -110,6 +125,23 @@ def make_directory(path: Path, *, storage: Storage = REAL) -> None:
     fsync_directory(path.parent, storage=storage)
 
 
+def move_aside(path: Path, *, storage: Storage = REAL) -> Path:
+    """Gives what stands at `path`, and should not, another name next to it; that name. Nothing of it is lost."""
+    aside = path.with_name(f"{path.name}.aside-{storage.random_name()}")
+    storage.rename(path, aside)
+    return aside
+
+
+def claim_directory(path: Path, *, storage: Storage = REAL) -> None:
+    """As `make_directory`, for a view or a cache: whatever else stands in its place, or above it, is moved aside."""
+    for place in (path.parent, path):
+        with contextlib.suppress(FileNotFoundError):
+            mode = storage.stat(place).st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
+                move_aside(place, storage=storage)
+    make_directory(path, storage=storage)
+
+
 def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
     """Deletes a file, or a directory with all that is in it; how many bytes the files had. Follows no link.
 
@@ -124,11 +156,12 @@ def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
     return size_bytes
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, storage: Storage = REAL) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, storage: Storage = REAL) -> None:
     """Puts `data` at `path`, whole or not at all.
 
     With `sync` it is on disk, name and all, when this returns. Without, a reader still never sees half of it, but a
-    power cut may bring the old file back, or leave an empty one: for views that can be made again.
+    power cut may bring the old file back, or leave an empty one: for views that can be made again. So a directory that
+    stands in the place of a view is moved aside.
     """
     temporary = temporary_path(path, storage=storage)
     try:
@@ -136,7 +169,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, 
             write_all(storage, fd, data)
             if sync:
                 storage.fsync(fd)
-        storage.rename(temporary, path)
+        try:
+            storage.rename(temporary, path)
+        except IsADirectoryError:
+            if sync:
+                raise
+            move_aside(path, storage=storage)
+            storage.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             storage.unlink(temporary)
@@ -145,15 +184,19 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, sync: bool, 
         fsync_directory(path.parent, storage=storage)
 
 
-def copy_durably(source: Path, target: Path, *, mode: int = 0o644, storage: Storage = REAL) -> None:
+def copy_durably(source: Path, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
     """Copies a file's content to `target`, whole or not at all, and on disk when this returns."""
+    with opened(storage, source, os.O_RDONLY) as fd:
+        copy_open(fd, target, mode=mode, storage=storage)
+
+
+def copy_open(fd: int, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
+    """As `copy_durably`, of an open file; the copy is no wider than the file is."""
     temporary = temporary_path(target, storage=storage)
+    mode &= storage.fstat(fd).st_mode | stat.S_IRUSR | stat.S_IWUSR
     try:
-        with (
-            opened(storage, source, os.O_RDONLY) as reading,
-            opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as writing,
-        ):
-            for chunk in chunks(storage, reading):
+        with opened(storage, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as writing:
+            for chunk in chunks(storage, fd):
                 write_all(storage, writing, chunk)
             storage.fsync(writing)
         storage.rename(temporary, target)
@@ -162,6 +205,17 @@ def copy_durably(source: Path, target: Path, *, mode: int = 0o644, storage: Stor
             storage.unlink(temporary)
         raise
     fsync_directory(target.parent, storage=storage)
+
+
+def rename_if_same_disk(source: Path, target: Path, *, storage: Storage = REAL) -> bool:
+    """As `rename_durably`; False, and nothing done, if the two are on different file systems."""
+    try:
+        rename_durably(source, target, storage=storage)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def rename_durably(source: Path, target: Path, *, storage: Storage = REAL) -> None:

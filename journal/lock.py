@@ -11,6 +11,9 @@ from journal.errors import LockBusy
 from journal.storage import Storage
 
 TIMEOUT_S = 30.0  # a transaction takes well under a millisecond; who waits this long waits for something broken
+MODE = 0o600
+"""Of every lock: whoever can open a file can lock it, so only its owner may."""
+
 _FIRST_PAUSE_S = 0.000_5  # a transaction is mostly one fdatasync, so the lock is often free again by then
 _LONGEST_PAUSE_S = 0.02
 
@@ -25,7 +28,7 @@ class AppendLock:
         self.path = path
         self._storage = storage
         self.timeout_s = timeout_s
-        self._fd = storage.open(path, os.O_RDONLY | os.O_CREAT)
+        self._fd = storage.open(path, os.O_RDONLY | os.O_CREAT, MODE)
 
     def __enter__(self) -> None:
         if not self._storage.try_lock(self._fd):

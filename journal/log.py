@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Generic
 
 from journal import lock
-from journal.durable import fsync_directory, is_temporary, opened, remove_tree, temporary_path
+from journal.durable import fsync_directory, is_temporary, move_aside, opened, remove_tree, temporary_path
 from journal.errors import (
     JournalDamaged,
     JournalExists,
@@ -34,7 +34,7 @@ from journal.segments import (
     stands_at,
     sweep,
 )
-from journal.storage import REAL, Storage
+from journal.storage import REAL, NotAFile, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 from journal.writer import FULL, Writer, writing
 
@@ -102,9 +102,9 @@ class Journal(Generic[R]):
             for name in storage.names(directory.parent):
                 if name.startswith(f".{directory.name}.") and is_temporary(name):
                     remove_tree(directory.parent / name, storage=storage)
-            storage.mkdir(building, 0o700)
-            storage.mkdir(building / KEPT, 0o700)
-            with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT):
+            storage.mkdir(building)
+            storage.mkdir(building / KEPT)
+            with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT, lock.MODE):
                 pass
             begin_segment(storage, building, journal_id, 1, START, first_seq=1, records=records)
             storage.rename(building, directory)
@@ -284,6 +284,9 @@ class Journal(Generic[R]):
             with opened(self._storage, self.directory / RESERVE_NAME, os.O_RDWR | os.O_CREAT) as fd:
                 if self._storage.size(fd) < RESERVE_BYTES:
                     self._storage.allocate(fd, RESERVE_BYTES)
+        except NotAFile as error:  # it holds nothing, so the next one may take its place
+            move_aside(Path(error.filename), storage=self._storage)
+            return self._make_reserve()
         except OSError as error:
             return error.errno in NO_RESERVE
         return True

@@ -194,7 +194,7 @@ def begin_segment(
         before = Predecessor(behind.segment, behind.seq, behind.crc, behind.offset, hashed)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     header = encode_header(Header(journal_id, number, first_seq, created, before))
-    write_atomically(directory / segment_name(number), header + records, mode=0o600, sync=True, storage=storage)
+    write_atomically(directory / segment_name(number), header + records, sync=True, storage=storage)
     return Position(behind.seq, behind.crc, number, len(header))
 
 
@@ -206,14 +206,14 @@ def keep_aside(storage: Storage, segment: Path, offset: int) -> Path | None:
         return None
     make_kept_directory(storage, segment.parent)
     kept = segment.parent / KEPT / f"{segment.stem}-{offset}-{len(data)}.bytes"
-    write_atomically(kept, data, mode=0o600, sync=True, storage=storage)
+    write_atomically(kept, data, sync=True, storage=storage)
     return kept
 
 
 def make_kept_directory(storage: Storage, directory: Path) -> None:
     """Its name is synced with whatever makes the bytes in it count no more: the next segment, in the same directory."""
     if not storage.exists(directory / KEPT):
-        storage.mkdir(directory / KEPT, 0o700)
+        storage.mkdir(directory / KEPT)
 
 
 def sweep(storage: Storage, directory: Path, chain: Chain) -> None:

@@ -11,17 +11,54 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 from pathlib import Path
+
+PRIVATE = 0o077
+"""Masked out of every mode: what keepstep makes is for its owner alone."""
+
+GROUP_MAY_READ = 0o027
+"""The mask in a home that lets its group in."""
 
 FEW_FILES = 64
 """A checkpoint is about a dozen files, and what is written while it is made a dozen more."""
 
 
+class NotAFile(OSError):
+    """What stands at `filename` is a link, a pipe, a socket, a device or a directory, and a file was to be opened."""
+
+    def __init__(self, path: Path | str, number: int, what: str) -> None:
+        super().__init__(number, f"it is {what}, not a file; move it away, then try again", os.fspath(path))
+
+
 class Storage:
     """The real one. All methods raise OSError."""
 
-    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+    mask = PRIVATE
+    """Bits that no file and no directory gets when it is made, whatever the umask of the process allows."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o640) -> int:
+        """Opens a regular file, or with O_DIRECTORY a directory. Raises NotAFile for whatever else has the name.
+
+        The only place that opens a file of ours. A link is not followed: it could name any file of whoever runs this.
+        A pipe is not waited for. `mode` is narrowed by `mask`.
+        """
+        as_directory = flags & os.O_DIRECTORY
+        careful = os.O_CLOEXEC | os.O_NONBLOCK | (0 if as_directory else os.O_NOFOLLOW)
+        try:
+            fd = os.open(path, flags | careful, mode & ~self.mask)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO} and not as_directory:
+                what = "a symbolic link" if error.errno == errno.ELOOP else "a pipe, a socket or a device"
+                raise NotAFile(path, error.errno, what) from error
+            raise
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISREG(kind) or as_directory:
+            return fd
+        os.close(fd)
+        if stat.S_ISDIR(kind):
+            raise NotAFile(path, errno.EISDIR, "a directory")
+        raise NotAFile(path, errno.ENXIO, "a pipe, a socket or a device")
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -50,6 +87,14 @@ class Storage:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    def fstat(self, fd: int) -> os.stat_result:
+        """Of the open file itself, whatever its name stands for by now."""
+        return os.fstat(fd)
+
+    def set_mode(self, fd: int, mode: int) -> None:
+        """Gives an open file of ours its permissions, narrowed by `mask`."""
+        os.fchmod(fd, mode & ~self.mask)
+
     def drop_cache(self, fd: int, offset: int = 0) -> None:
         """Makes the next read ask the disk: after a failed fsync, cached pages may show what the disk never got.
 
@@ -72,6 +117,10 @@ class Storage:
     def exists(self, path: Path | str) -> bool:
         return os.access(path, os.F_OK)
 
+    def lexists(self, path: Path) -> bool:
+        """Whether the name stands for anything: also for a link that leads nowhere."""
+        return os.path.lexists(path)
+
     def stat(self, path: Path) -> os.stat_result:
         """Of the name itself: a symbolic link is not followed."""
         return os.lstat(path)
@@ -80,7 +129,7 @@ class Storage:
         """Whether some process may still write to the file. False where the system cannot tell: links, network shares,
         files of other people."""
         try:
-            fd = self.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = self.open(path, os.O_RDONLY)
         except OSError:  # whoever reads it will be told
             return False
         try:
@@ -99,8 +148,8 @@ class Storage:
         """In no order."""
         return os.listdir(directory)  # noqa: PTH208 - names are all that is asked for
 
-    def mkdir(self, path: Path, mode: int = 0o777) -> None:
-        os.mkdir(path, mode)  # noqa: PTH102 - the port speaks the system's own calls
+    def mkdir(self, path: Path, mode: int = 0o750) -> None:
+        os.mkdir(path, mode & ~self.mask)  # noqa: PTH102 - the port speaks the system's own calls
 
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)  # noqa: PTH106 - as above
@@ -123,3 +172,18 @@ class Storage:
 
 
 REAL = Storage()
+
+
+def lets_group_in(mode: int) -> bool:
+    """Whether a home with this mode was opened to its group on purpose: setgid, its group may read, nobody else."""
+    return mode & 0o2057 == 0o2050
+
+
+def use_mask_of(root: Path) -> None:
+    """From here on this process makes files that are as open as the home at `root`, and never wider than its umask."""
+    if lets_group_in(root.stat().st_mode):
+        umask = os.umask(PRIVATE)
+        os.umask(umask)
+        Storage.mask = GROUP_MAY_READ | umask
+    else:
+        Storage.mask = PRIVATE

@@ -16,6 +16,9 @@ import msgspec
 from journal import durable
 from journal.storage import Storage
 
+UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What reading JSON of unknown origin raises: nothing there, no JSON, no text, nested too deep."""
+
 View = TypeVar("View")
 
 _END = re.compile(rb',\s*"check": ?"([0-9a-f]{8})"\s*\}\s*\Z')
@@ -40,5 +43,5 @@ def read_sealed(path: Path, decoder: msgspec.json.Decoder[View], storage: Storag
     try:
         data = durable.read_file(path, storage=storage)
         return decoder.decode(data) if is_sealed(data) else None
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None

@@ -26,8 +26,11 @@ from core.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.progress import Folded
-from projections.seal import is_sealed, sealed
+from projections.seal import UNREADABLE, is_sealed, sealed
 from projections.shards import Shards, shards_of
+
+LONGEST_BYTES = 1 << 30
+"""A million jobs that wait take some 300 MB."""
 
 
 class Snapshot(Struct, frozen=True):
@@ -73,10 +76,10 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -
 def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
     """The snapshot at `path`, if it is there, whole, and folded by this very code."""
     try:
-        data = durable.read_file(path, storage=storage)
+        data = durable.read_file(path, most_bytes=LONGEST_BYTES, storage=storage)
         end = data.find(b"\n")
         first = _decoder.decode(data[:end]) if is_sealed(data) else None
-    except (OSError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
     if first is None or first.snapshot.reducer != reducer_version():
         return None

@@ -72,7 +72,6 @@ WITHOUT_LOGIC = {
     "gpu/data/lines.py": "numbers; mixed in tests/gpu/data/test_replay.py",
     "gpu/data/report.py": "values; made in tests/gpu/data/test_examine.py",
     "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py and tests/gpu/test_rerun.py",
-    "cli/errors.py": "error types and exit codes",
     "cli/version.py": "one number",
 }
 """Modules that have nothing of their own to test, and why."""
@@ -104,8 +103,6 @@ TESTED_ELSEWHERE = {
     "cli/room.py": "tests/simulation/test_lives.py",
     "cli/control.py": "tests/cli/test_commands.py",
     "cli/home.py": "tests/cli/test_commands.py",
-    "cli/identity.py": "tests/cli/test_daemon.py",
-    "cli/init.py": "tests/cli/test_commands.py",
     "cli/journal.py": "tests/cli/test_commands.py",
     "cli/ledger.py": "tests/cli/test_daemon.py",
     "cli/main.py": "tests/cli/test_commands.py",

@@ -24,6 +24,11 @@ _WHOLE = re.compile(_SHALLOW)
 
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _SCALAR_END = re.compile(rb"[,\]\n]")
+DEEPEST_SCANNED = 10_000
+"""Lists and objects within each other; a row may have a hundred. A file of nothing but brackets would take minutes."""
+
+TOO_DEEP = -1
+
 _CONTINUATION = bytes(range(0x80, 0xC0))
 """The bytes of a character behind its first."""
 
@@ -104,13 +109,16 @@ def _element(text: _Text) -> Record:
             what = f"the element that begins in line {line} goes on to the end of the file"
             advice = "The file is incomplete, or a quote or a bracket is missing there. Correct it, then add it again."
             raise Stop("truncated_file", None, what, advice)
+    if end == TOO_DEEP:
+        what = f"the element that begins in line {line} is nested more than {DEEPEST_SCANNED:,} deep"
+        raise Stop("broken_array", line, what, "No row is nested so. Is it the file that you meant?", column)
     if end - text.at > source.LONGEST_BYTES:
         raise too_long(line)
     return Record(line, text.pass_to(end), column)
 
 
 def _end(data: bytes, start: int) -> int | None:
-    """Past the element that begins at `start`; None: that is further on."""
+    """Past the element that begins at `start`; None: that is further on; TOO_DEEP: it is nested beyond all measure."""
     if data[start : start + 1] not in (b"{", b"[", b'"'):
         ended = _SCALAR_END.search(data, start + 1)
         return ended.start() if ended else None
@@ -123,6 +131,8 @@ def _end(data: bytes, start: int) -> int | None:
             depth -= 1
         elif match[0][:1] != b'"':
             depth += 1
+            if depth > DEEPEST_SCANNED:
+                return TOO_DEEP
         elif match.lastgroup is None:
             return None
         if depth == 0:

@@ -36,7 +36,7 @@ from gpu.data.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.limits import UNLIMITED, ModelLimits
 from gpu.manifest import MANIFEST, FileEntry, describe
-from journal.durable import make_directory, remove_tree
+from journal.durable import claim_directory, make_directory, read_file, remove_tree
 
 PARTS = ".parts"
 """What a directory is called, behind STAGING and its name, while rows are still being written into it."""
@@ -124,6 +124,7 @@ class TokenCache:
         more. Raises StorageFailed, and what `fill` raises."""
         parts = self._own / f"{STAGING}{name}{PARTS}"
         try:
+            claim_directory(self._own)
             for path in caches(self._own):
                 remove_tree(path)
             make_directory(parts)
@@ -207,7 +208,7 @@ def code_sha256() -> str:
 def _whole(directory: Path, watch: Watch) -> TokensManifest | None:
     """The manifest of a cache that fits it to the byte; None if there is none."""
     try:
-        manifest = _decoder.decode((directory / MANIFEST).read_bytes())
+        manifest = _decoder.decode(read_file(directory / MANIFEST))
         names = {path.name for path in directory.iterdir()} - {MANIFEST}
         if manifest.name != directory.name or not manifest.is_whole() or names != manifest.files.keys():
             return None

@@ -39,6 +39,7 @@ PROBLEMS = {
     "broken_compression": Kind("file", "Its compressed data is damaged."),
     "parquet_needs_pyarrow": Kind("file", "It is a Parquet file, and pyarrow is not installed."),
     "broken_parquet": Kind("file", "It is a Parquet file that cannot be read."),
+    "swollen_file": Kind("file", "It unpacks to more than 500 times its size: a bomb, or rows all alike."),
     "broken_array": Kind("file", "Between the elements of its JSON array, or behind it, stands what does not belong."),
     "row_too_long": Kind("file", "A line, or an element of the array, is longer than 64 MiB."),
     # -- the text of a row

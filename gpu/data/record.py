@@ -10,6 +10,7 @@ So they are written whole, and not synced.
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from gpu.data.quality import Hashes, identity
 from gpu.data.report import Report
 from gpu.errors import DataChanged, StorageFailed
 from journal.durable import is_temporary, make_directory, temporary_path, write_atomically
+from journal.storage import REAL
 
 REPORT, SKIPPED, ROWS = ".json", ".skipped.jsonl", ".rows"
 
@@ -39,7 +41,7 @@ class Writer:
     def __init__(self, directory: Path, job: JobId) -> None:
         self._directory, self._job = directory, job
         self._skipped = temporary_path(self._path(SKIPPED))
-        self._file = self._skipped.open("xb")
+        self._file = os.fdopen(REAL.open(self._skipped, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
         self._count = 0
 
     def put_aside(self, raw: bytes) -> None:
@@ -51,7 +53,6 @@ class Writer:
         """All rows were seen. Raises OSError."""
         self._file.close()
         if self._count:
-            self._skipped.chmod(0o644)
             self._skipped.replace(self._path(SKIPPED))
         else:
             self._path(SKIPPED).unlink(missing_ok=True)

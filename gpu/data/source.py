@@ -16,6 +16,7 @@ the longest record. What is wrong with the file as a whole is yielded as the las
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gpu.data.example import Problem
+from journal.durable import open_to_read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,6 +36,13 @@ else:
 LONGEST_BYTES = 64 * 2**20
 """Of one record. A million token ids, or the longest book, are a tenth of it; and a small archive of one endless line
 (a bomb: gzip packs a thousand to one, zstd more) is seen through before it has cost memory."""
+
+SWELLS_MAX = 500
+"""Times that packed data may grow: rows of text grow some ten times, the most repetitive ones a hundred times. What
+grows more is a bomb, or rows that teach nothing."""
+
+SWELLS_LEAST_BYTES = 64 * 2**20
+"""But so much is always unpacked: it costs little."""
 
 CHUNK_BYTES = 2**18
 """Read at once: large enough that the calls cost nothing, small enough to stay in a processor's cache."""
@@ -100,40 +109,41 @@ class Stop(Exception):
 
 def records(path: Path, *, plain_text: bool = False) -> Iterator[Record | Problem]:
     """The records of the file at `path`; a Problem, if there is one, comes last. Raises OSError."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         try:
-            yield from _records(file, path, plain_text)
+            yield from _records(file, plain_text)
         except Stop as stopped:
             yield stopped.problem
 
 
 def container_of(path: Path, *, plain_text: bool = False) -> str:
     """What the file at `path` is, in words: "JSON Lines", "JSON array in gzip", … Raises OSError."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         head = _head(file)
         if head.startswith(b"PAR1"):
             return "Parquet"
         stream = _stream(file, head)
+        size_bytes = os.fstat(file.fileno()).st_size
         packed = "" if stream is file else " in zstd" if _is_zstd(head) else " in gzip"
         try:
-            inside = _beginning(_unpacked(stream))
+            inside = _beginning(_unpacked(stream, size_bytes))
         except Stop:
             return f"damaged data{packed}"
         inner = "plain text" if plain_text else "JSON array" if _is_array(inside) else "JSON Lines"
         return inner + packed
 
 
-def _records(file: BufferedReader, path: Path, plain_text: bool) -> Iterator[Record]:
+def _records(file: BufferedReader, plain_text: bool) -> Iterator[Record]:
     head = _head(file)
     if head.startswith(b"PAR1"):
         if plain_text:
             raise _foreign("a Parquet file")
         from gpu.data.parquet import parquet_records  # pyarrow is an extra, and slow to load
 
-        yield from parquet_records(path)
+        yield from parquet_records(file)
         return
     stream = _stream(file, head)
-    chunks = _chunks(stream) if stream is file else _unpacked(stream)
+    chunks = _chunks(stream) if stream is file else _unpacked(stream, os.fstat(file.fileno()).st_size)
     first = _beginning(chunks)
     _look(first, packed=stream is not file)
     yield from _splitter(first, plain_text)(chain([first.removeprefix(_BOM)], chunks))
@@ -178,13 +188,15 @@ def _chunks(stream: Stream) -> Iterator[bytes]:
         yield chunk
 
 
-def _unpacked(stream: Stream) -> Iterator[bytes]:
-    """As `_chunks`; all that came before damage has been yielded when the damage is told."""
+def _unpacked(stream: Stream, packed_bytes: int) -> Iterator[bytes]:
+    """As `_chunks`; all that came before damage has been yielded when the damage is told. Stops at a bomb."""
     length, lines = 0, 1
     try:
         for chunk in _chunks(stream):
             length += len(chunk)
             lines += chunk.count(b"\n")
+            if length > max(SWELLS_LEAST_BYTES, SWELLS_MAX * packed_bytes):
+                raise swollen(packed_bytes, length)
             yield chunk
     except EOFError as error:
         what = f"the compressed data ends in the middle, in line {lines}: the file is incomplete"
@@ -266,6 +278,12 @@ def _paragraphs(chunks: Iterator[bytes]) -> Iterator[Record]:
             raise too_long(first)
     if paragraph:
         yield Record(first, b"\n".join(paragraph))
+
+
+def swollen(packed_bytes: int, unpacked_bytes: int) -> Stop:
+    """The end of reading at data that unpacks to far more than data does."""
+    what = f"{packed_bytes:,} bytes of compressed data stand for more than {unpacked_bytes:,}: no rows are that alike"
+    return Stop("swollen_file", None, what, "Unpack it and look at it; add the unpacked file if it is what you meant.")
 
 
 def too_long(line: int) -> Stop:

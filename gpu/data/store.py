@@ -7,6 +7,7 @@ there are. Numbers have their least byte first. Nothing in them says what they a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from gpu.data.chunk import Looked
 from gpu.errors import StorageFailed
+from journal.storage import REAL
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "ids.i32": np.dtype("<i4"),
@@ -59,7 +61,8 @@ class TokenWriter(Counter):
         """Raises StorageFailed, also if there is something of that name already."""
         for name in DTYPES:
             with self._storage(name) as path:
-                self._files[name] = path.open("xb", buffering=BUFFER_BYTES)
+                fd = REAL.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                self._files[name] = os.fdopen(fd, "wb", buffering=BUFFER_BYTES)
         self._put("ends.i64", np.zeros(1, "<i8").tobytes())
         return self
 

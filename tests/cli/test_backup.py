@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.backups import make_backup
 from cli.errors import UserError
 from cli.home import Home
 from cli.ledger import Ledger
@@ -157,3 +158,11 @@ def test_behind_a_quarantine_what_is_left_is_backed_up(learned: Home, run: Run) 
     (backup,) = state(learned).backups
     assert (backup.id, backup.held.checkpoint.id) == ("emergency-0001", first.id)
     assert len([line for line in run() if "emergency" in line]) == 0
+
+
+def test_two_backups_at_once_have_two_names(learned: Home) -> None:
+    """The second was on its way while the first was made: it does not take the first for what a crash left."""
+    with closing(Ledger.open(learned)) as one, closing(Ledger.open(learned)) as other:
+        assert make_backup(one, kind="manual", reason="first") == "manual-0001"
+        assert make_backup(other, kind="manual", reason="second") == "manual-0002"
+    assert {path.name for path in learned.backups.iterdir()} == {"manual-0001", "manual-0002"}

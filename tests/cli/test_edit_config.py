@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +129,36 @@ def test_an_edit_by_hand_is_found_by_check(home: Home, drop: Drop, run: Run) -> 
     with pytest.raises(UserError, match=r"method\.r is 8, what was learned so far has 16") as refused:
         check(home)
     assert "keepstep consolidate" in refused.value.advice
+
+
+def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
+    """Each reads what the others wrote: it reads under the lock."""
+    keys = {"training.epochs": "3", "training.batch_size": "2", "checkpoints.keep": "5", "logs.days": "9"}
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cli", "config", "set", key, value, "--home", str(home.root)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.DEVNULL,
+        )
+        for key, value in keys.items()
+    ]
+    assert [command.wait() for command in commands] == [0, 0, 0, 0]
+    config = load_config(home.config)
+    assert {key: str(value_of(config, key)) for key in keys} == keys
+
+
+def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command wrote while this one waited."""
+    open_ledger = Ledger.open
+
+    def while_it_waits(where: Home) -> Ledger:
+        text = home.config.read_text(encoding="utf-8")
+        home.config.write_text(text.replace("epochs = 1 ", "epochs = 4 "), encoding="utf-8")
+        return open_ledger(where)
+
+    monkeypatch.setattr(Ledger, "open", while_it_waits)
+    set_key(home, "logs.days", "9")
+    assert (value_of(load_config(home.config), "training.epochs"), value_of(load_config(home.config), "logs.days")) == (
+        4,
+        9,
+    )

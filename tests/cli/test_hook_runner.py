@@ -114,3 +114,16 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
     assert not runner.wait(0.1)
     (tmp_path / "go").touch()
     assert runner.wait(20.0)
+
+
+def test_a_program_that_anybody_may_write_to_is_not_started(tmp_path: Path) -> None:
+    """Whoever wrote to it would run commands as the daemon."""
+    program = tmp_path / "tell.sh"
+    program.write_text("#!/bin/sh\ntouch was-here\n", encoding="utf-8")
+    program.chmod(0o757)
+    outcome = run(Task("on_idle", ["./tell.sh"], b"", {}, tmp_path, 10.0))
+    assert outcome.problem is not None
+    assert "anybody may write" in outcome.problem
+    assert not (tmp_path / "was-here").exists()
+    program.chmod(0o755)
+    assert run(Task("on_idle", ["./tell.sh"], b"", {}, tmp_path, 10.0)).problem is None

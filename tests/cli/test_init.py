@@ -1,15 +1,19 @@
-"""A home is made for a model that can be trained, and refused for files that cannot."""
+"""A home is made for a model that can be trained, by one process at a time, and refused for files that cannot."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cli.config import load_config
 from cli.errors import UserError
-from cli.init import create_home
+from cli.home import Home
+from cli.init import create_home, lay_out
 
 
 def model_files(directory: Path) -> Path:
@@ -59,3 +63,17 @@ def test_model_by_its_directory_or_its_hub_id_is_taken(tmp_path: Path) -> None:
 def test_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model directory"):
         create_home(tmp_path / "home", model=str(tmp_path / "nowhere"))
+
+
+def test_a_second_init_waits_for_nobody_and_overwrites_nothing(tmp_path: Path) -> None:
+    """One makes the home; the other is told so."""
+    (tmp_path / "home").mkdir()
+    fd = os.open(tmp_path / "home", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="another `keepstep init`"):
+        create_home(tmp_path / "home", model="nowhere")
+    os.close(fd)
+    create_home(tmp_path / "home", model="first")
+    with pytest.raises(UserError, match="a home already"):  # it had looked before the first one was done
+        lay_out(Home(tmp_path / "home"), b"[model]\npath = 'second'\n")
+    assert load_config(tmp_path / "home" / "keepstep.toml").job.model.path == "first"

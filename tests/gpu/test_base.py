@@ -205,3 +205,20 @@ def test_advice_about_an_adapter_in_the_directory_works_to_the_letter(tmp_path: 
     assert (tmp_path / "model-merged" / "tokenizer.json").exists()
     name = "model.layers.0.self_attn.q_proj.weight"
     torch.testing.assert_close(merged[name], tuned.merge_and_unload().state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b'{"weight_map": {"a": "../secret.safetensors"}}',
+        b'{"weight_map": {"a": "/etc/passwd"}}',
+        b'{"weight_map": ' + b"[" * 1_000_000,
+        b'{"weight_map": 3}',
+        b"\xff",
+    ],
+)
+def test_an_index_that_leads_out_of_the_model_or_is_none_is_refused(tmp_path: Path, index: bytes) -> None:
+    """No file of anybody is read by it."""
+    (tmp_path / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(ModelUnusable, match=r"outside of its directory|is damaged"):
+        base_files(tmp_path)

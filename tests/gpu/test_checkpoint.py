@@ -137,10 +137,10 @@ def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
     assert not list(directory.parent.glob(".staging-*"))
 
 
-def test_every_file_can_be_read_by_all_who_may_read_the_home(home: Home) -> None:
-    """safetensors would keep its own to their owner."""
+def test_every_file_is_for_its_owner_alone(home: Home) -> None:
+    """Those that a library writes too."""
     directory = learned(home, settings(LORA))
-    assert {path.stat().st_mode & 0o444 for path in directory.iterdir()} == {0o444}
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
 
 
 def test_loading_gives_back_weights_and_moments_bit_for_bit(home: Home) -> None:

@@ -38,6 +38,7 @@ def test_an_error_of_the_driver(error: Exception, is_one: bool) -> None:
         ("Traceback …\nMemoryError", False, True),
         ("RuntimeError: CUDA error: out of memory", True, True),
         ("RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True, True),
+        ("OpenBLAS error: Memory allocation still failed after 10 retries, giving up.", False, True),
         ("Fatal Python error: Segmentation fault", False, False),
     ],
 )

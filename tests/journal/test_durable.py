@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from journal.durable import (
+    claim_directory,
     copy_durably,
     fsync_file,
     fsync_tree,
     is_temporary,
     make_directory,
+    read_file,
     rename_durably,
+    temporary_path,
     write_atomically,
 )
 from journal.storage import Storage
@@ -139,3 +142,52 @@ def test_copies_and_renames(tmp_path: Path) -> None:
     fsync_tree(tmp_path)
     assert (tmp_path / "below" / "b").read_bytes() == (tmp_path / "c").read_bytes() == b"x" * 3_000_000
     assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_in_place_of_a_view_is_moved_aside(tmp_path: Path) -> None:
+    """A view is made again; what is not a view is not touched."""
+    for name in ("view", "file"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    write_atomically(tmp_path / "view", b"new", sync=False)
+    assert (tmp_path / "view").read_bytes() == b"new"
+    (aside,) = tmp_path.glob("view.aside-*")
+    assert (aside / "mine").exists()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "file", b"new", sync=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["view", aside.name, "file"])
+
+
+def test_a_directory_is_claimed_from_a_file_and_from_a_file_above_it(tmp_path: Path) -> None:
+    """Both are kept under another name. A directory, and a link to one, stay what they are."""
+    (tmp_path / "above").write_bytes(b"mine")
+    claim_directory(tmp_path / "above" / "below")
+    claim_directory(tmp_path / "above" / "below")
+    (tmp_path / "other").symlink_to(tmp_path / "above")
+    claim_directory(tmp_path / "other" / "below")
+    assert (tmp_path / "above" / "below").is_dir()
+    assert (tmp_path / "other").is_symlink()
+    (aside,) = tmp_path.glob("above.aside-*")
+    assert aside.read_bytes() == b"mine"
+
+
+def test_a_file_that_is_far_too_large_is_not_read_whole(tmp_path: Path) -> None:
+    """It takes no room on the disk, and would take all of the memory."""
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match=r"1,099,511,627,776 bytes.*at most"):
+        read_file(tmp_path / "sparse")
+
+
+def test_a_copy_is_no_wider_than_its_source(tmp_path: Path) -> None:
+    """What nobody else could read, nobody else can read."""
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "a").chmod(0o400)
+    copy_durably(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_long_name_leaves_room_for_what_makes_it_temporary(tmp_path: Path) -> None:
+    """A name may have 255 bytes."""
+    write_atomically(tmp_path / ("ü" * 127), b"x", sync=True)
+    assert is_temporary(temporary_path(tmp_path / ("ü" * 127)).name)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from journal.storage import Storage
+from journal.storage import NotAFile, Storage
 from tests.simulation.nodes import Change, Directory, File, Node, apply, put
 
 NEEDS_ROOM = frozenset({"create", "write", "allocate", "mkdir", "rename"})
@@ -183,7 +183,7 @@ class Process(Storage):
 
     # -- open files
 
-    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
+    def open(self, path: Path, flags: int, mode: int = 0o640) -> int:
         text = os.fspath(path)
         parent, name = self._parent(text)
         node: Node | None = parent.entries.get(name) if name else parent
@@ -197,6 +197,8 @@ class Process(Storage):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
             if flags & os.O_EXCL:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), text)
+        if isinstance(node, Directory) and not flags & os.O_DIRECTORY:
+            raise NotAFile(text, errno.EISDIR, "a directory")
         if flags & os.O_DIRECTORY and isinstance(node, File):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), text)
         fd = max(self.fds, default=2) + 1
@@ -312,13 +314,25 @@ class Process(Storage):
             return False
         return True
 
+    def lexists(self, path: Path) -> bool:
+        return self.exists(path)
+
     def stat(self, path: Path) -> os.stat_result:
         text = os.fspath(path)
         self._call("stat", text)
-        node = self.disk.find(text)
+        return self._stat_of(self.disk.find(text))
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return self._stat_of(self.fds[fd].node)
+
+    def set_mode(self, fd: int, mode: int) -> None: ...
+
+    def _stat_of(self, node: Node) -> os.stat_result:
         mode, size = (stat.S_IFREG | 0o644, len(node.data)) if isinstance(node, File) else (stat.S_IFDIR | 0o755, 0)
         seconds = node.mtime_ns // 10**9
-        return os.stat_result((mode, 0, 0, 1, 0, 0, size, seconds, seconds, seconds), {"st_mtime_ns": node.mtime_ns})
+        return os.stat_result(
+            (mode, 0, 0, 1, os.geteuid(), 0, size, seconds, seconds, seconds), {"st_mtime_ns": node.mtime_ns}
+        )
 
     def is_open_for_writing(self, path: Path) -> bool:
         return False
@@ -331,7 +345,7 @@ class Process(Storage):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), text)
         return list(node.entries)
 
-    def mkdir(self, path: Path, mode: int = 0o777) -> None:
+    def mkdir(self, path: Path, mode: int = 0o750) -> None:
         text = os.fspath(path)
         self._call("mkdir", text)
         parent, name = self._parent(text)

@@ -112,3 +112,11 @@ def test_memory_is_that_of_an_element_and_not_of_the_array() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.timeout(20)
+def test_brackets_without_end_are_told_at_once() -> None:
+    """A file of nothing else would take minutes."""
+    with pytest.raises(Stop) as stopped:
+        take(b"[" * 30_000_000)
+    assert stopped.value.problem.name == "broken_array"

@@ -38,7 +38,7 @@ def test_report_skipped_rows_and_what_rows_say_stand_side_by_side(tmp_path: Path
         f"{JOB}.skipped.jsonl": b"{oops\n",
         f"{JOB}.rows": content(1, 2, 3).tobytes(),
     }
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "reports").iterdir()} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "reports").iterdir()} == {0o600}
 
 
 def test_rows_that_are_skipped_no_more_are_not_left_lying(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -208,3 +209,24 @@ def test_parquet_is_not_read_as_text(take: Take) -> None:
 def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(records(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("pack", [gzipped, zstd.compress])
+def test_a_bomb_is_told_and_not_unpacked(
+    take: Take, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    """Rows that are all alike, far more of them than any data packs into so little."""
+    monkeypatch.setattr(source, "SWELLS_LEAST_BYTES", 2**20)
+    found = take(pack(b'{"a": 1}\n' * 2**20))
+    assert problem(found).name == "swollen_file"
+    assert len(found) < 2**20
+    rows = b"".join(b'{"a": %d}\n' % number for number in range(2**18))
+    assert len(take(pack(rows))) == 2**18
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Also one that was put there a moment ago."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        list(records(tmp_path / "pipe"))
