@@ -194,7 +194,7 @@ def resume(patient: Patient) -> Finding:
         version=state.base,
         checkpoint=state.head.id if state.head is not None else None,
     )
-    said = ask("gpu.rehearse", msgspec.json.encode(order).decode(), otherwise="see to torch: `pip check`")
+    said = ask("gpu.rehearse", order, otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
     if isinstance(answer, Refusal):
         return failed(

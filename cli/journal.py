@@ -13,6 +13,7 @@ import typer
 
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, told
 from cli.home import Home, find_home
+from gpu.streams import prepare_streams, reader_is_gone
 
 if TYPE_CHECKING:
     from journal import Finding, Line
@@ -127,12 +128,12 @@ def tail(
 
 
 def with_following(home: Home, *, json: bool) -> None:
-    """Print records as they come, until Ctrl-C."""
+    """Print records as they come, until Ctrl-C or until nobody reads them."""
     from journal import follow, last_position, read_line
 
     position = last_position(home.journal)
     try:
-        while True:
+        while not reader_is_gone():
             records, position = follow(home.journal, read_line, position)
             for record in records:
                 _show(record, json=json)
@@ -224,5 +225,6 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     """The entry point `journal`."""
+    prepare_streams()
     with told():
         app()

@@ -349,7 +349,7 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
         for part, lines in asked
     )
     order = Whereabouts(home=str(home.root), learned=learned)
-    said = ask("gpu.whereabouts", msgspec.json.encode(order).decode(), otherwise="mend transformers, then try again")
+    said = ask("gpu.whereabouts", order, otherwise="mend transformers, then try again")
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the steps could not be worked out", answer, "`keepstep lineage --verify` looks closer")

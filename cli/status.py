@@ -13,6 +13,7 @@ from cli.identity import daemon_is_alive
 from cli.status_machine import machine_now, machine_rows
 from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
+from gpu.streams import reader_is_gone
 from journal import last_position
 from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
 
@@ -45,7 +46,7 @@ def watch_status(home_option: Path | None) -> None:
     home = find_home(home_option)
     with Live(auto_refresh=False) as live:
         try:
-            while True:
+            while not reader_is_gone():
                 view, alive = current(home)
                 rows = [*status_rows(view, alive=alive), *machine_rows(machine_now(home, alive=alive))]
                 live.update(report(rows), refresh=True)

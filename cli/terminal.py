@@ -78,7 +78,10 @@ def print_json(what: Any) -> None:
     """For scripts."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(what), indent=2).decode())
+    from events.text import in_all_texts
+
+    plain = in_all_texts(msgspec.to_builtins(what))
+    print(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
 
 
 def _print(what: RenderableType) -> None:

@@ -26,6 +26,7 @@ from gpu.data.chunk import Chunk, Looked, LookThrough
 from gpu.data.prepare import Preparation
 from gpu.encoder import EncoderOrder, Ready, receive, send
 from gpu.errors import EncoderLost, ModelUnusable
+from gpu.exchange import encode_order
 
 AHEAD = 2
 """Chunks on their way for each encoder: the one that it is at, and the next."""
@@ -36,7 +37,7 @@ class Encoders:
 
     def __init__(self, order: EncoderOrder, count: int, tokenizer_sha256: str) -> None:
         """`tokenizer_sha256`: of the tokenizer that they must have."""
-        self._order = msgspec.json.encode(order).decode()
+        self._order = encode_order(order)
         self._count = count
         self._sha256 = tokenizer_sha256
         self._children: list[subprocess.Popen[bytes]] = []

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
 import torch
 from safetensors.torch import load_file
 
 from gpu.errors import MergeRefused
+from gpu.library_paths import library_path
 from gpu.tensors import ITEM_BYTES, Tensor, read_header
 from journal.durable import opened, write_all
 from journal.storage import REAL
@@ -171,13 +171,13 @@ def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
 
 
 def _read_adapter(directory: Path) -> dict[str, _Pair]:
-    config = msgspec.json.decode((directory / "adapter_config.json").read_bytes())
+    config = json.loads((directory / "adapter_config.json").read_bytes())  # its base path may have any byte
     for key in ("fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"):
         if config.get(key):
             raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged yet")
     rank = float(config["r"])
     scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
-    tensors = load_file(directory / "adapter_model.safetensors")
+    tensors = load_file(library_path(directory / "adapter_model.safetensors"))
     pairs = {}
     for name in sorted(tensors):
         module, a, _ = name.partition(".lora_A.weight")

@@ -21,6 +21,7 @@ from gpu.base import CONFIG, base_directory, base_sha256, model_location, weight
 from gpu.collate import Inputs
 from gpu.errors import ModelUnusable
 from gpu.exact import seed_generators
+from gpu.library_paths import library_path
 from gpu.manifest import Parameters
 from gpu.sealed import problem_of_base, trained_beside, version_directory
 from gpu.tensors import read_header
@@ -82,7 +83,7 @@ def build(
         directory = Path(location) if version else base_directory(settings.model.path, home)
         _refuse_quantised(directory)
         base, found = AutoModelForCausalLM.from_pretrained(
-            location,
+            library_path(Path(location)) if Path(location).is_dir() else location,
             output_loading_info=True,
             **_held_as(settings, device),
             trust_remote_code=settings.model.trust_remote_code,

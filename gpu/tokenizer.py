@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from events.settings import ModelSettings
 from gpu.base import model_location
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
+from gpu.library_paths import library_path
 
 
 def keep_torch_out(settings: ModelSettings) -> None:
@@ -27,8 +28,9 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     from transformers import AutoTokenizer  # a second or two
 
     location = model_location(settings.path, home)
+    loadable = library_path(Path(location)) if Path(location).is_dir() else location
     with explained(f"the tokenizer of {settings.path}"):
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=settings.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
         raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
     return tokenizer
@@ -69,6 +71,6 @@ def kept_sha256(checkpoint: Path) -> str | None:
     from gpu.data.encode import tokenizer_sha256
 
     try:
-        return tokenizer_sha256(AutoTokenizer.from_pretrained(checkpoint))
+        return tokenizer_sha256(AutoTokenizer.from_pretrained(library_path(checkpoint)))
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
         return None
