@@ -62,7 +62,7 @@ def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[
             durable.copy_durably(path, directory / safe_name(path.name), storage=storage)  # before the original goes
             storage.unlink(path)
         reached("arrival_moved")
-        return _finish(ledger, directory)
+        return _finish_or_put_back(ledger, directory)
 
 
 def _moved(storage: Storage, path: Path, target: Path) -> bool:
@@ -107,8 +107,25 @@ def finish_arrivals(ledger: Ledger) -> None:
                 # disk with that, before this directory, which it was moved out of, can be gone.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                with suppress(Refused):  # to be learned again, and in hand: its source is where it was
-                    _finish(ledger, arriving / name)
+                # Refused: to be trained again, and in progress; its source is where it was. PermissionError: put back.
+                with suppress(Refused, PermissionError):
+                    _finish_or_put_back(ledger, arriving / name)
+
+
+def _finish_or_put_back(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
+    """As `_finish`. A file that this process may not read goes back into the inbox, where `cli.inbox` tells of it; and
+    PermissionError is raised."""
+    try:
+        return _finish(ledger, directory)
+    except PermissionError:
+        home, storage = ledger.home, ledger.home.storage
+        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
+        lane = lanes.get(_priority(directory), home.inbox)
+        for name in storage.names(directory):
+            if storage.why_unreadable(directory / name) is not None:
+                durable.make_directory(lane, storage=storage)
+                durable.rename_durably(directory / name, _free_name(lane, name, storage), storage=storage)
+        raise
 
 
 def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
@@ -245,7 +262,7 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
 
     A file of that name may lie there from an earlier night: nothing is overwritten.
     """
-    storage, names = home.storage, _names_in_rejected(home, safe_name(name))
+    storage, names = home.storage, _names_in(home.rejected, safe_name(name))
     before = target = next(names)
     while storage.exists(target):
         before, target = target, next(names)
@@ -262,10 +279,14 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
     return target
 
 
-def _names_in_rejected(home: Home, name: str) -> Iterator[Path]:
-    yield home.rejected / name
+def _names_in(directory: Path, name: str) -> Iterator[Path]:
+    yield directory / name
     for taken in count(2):
-        yield home.rejected / f"{taken}-{name}"
+        yield directory / f"{taken}-{name}"
+
+
+def _free_name(directory: Path, name: str, storage: Storage) -> Path:
+    return next(path for path in _names_in(directory, name) if not storage.exists(path))
 
 
 def _return(home: Home, file: Path, job: str, first: Job | None) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from cli.config_watch import MEND, conflict_of
 from cli.identity import DaemonLock, this_process
+from cli.not_taken import not_taken
 from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.sweep import sweep_temporaries
+from cli.unfinished_names import is_unfinished
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME
@@ -76,6 +78,21 @@ def permissions(patient: Patient) -> Finding:
     if open_to_all is not None:
         return warned(f"anybody may write to {open_to_all}", f"chmod o-w {shlex.quote(str(open_to_all))}")
     return passed(f"all of it may be read and written by {_name(me)}")
+
+
+def inbox(patient: Patient) -> Finding:
+    """Whatever lies in the inbox can be taken, and nothing waits under the name of an unfinished file."""
+    home = patient.home
+    found = not_taken(home, alive=patient.alive)
+    if found:
+        first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return warned(f"{first.path} {first.reason}{more}", "`keepstep status` lists them")
+    lanes = [home.inbox / "high", home.inbox, home.inbox / "low"]
+    names = [path for lane in lanes for path in _entries(lane) if is_unfinished(path.name) and path.name[0] != "."]
+    if names:
+        says = f"{len(names)} in the inbox are ignored for their names, such as {home.relative(names[0])}"
+        return warned(says, "rename what is complete; delete what is not")
+    return passed("everything in the inbox can be taken")
 
 
 def hooks(patient: Patient) -> Finding:

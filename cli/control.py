@@ -33,6 +33,8 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise UserError(f"{path} {what}; nothing was added")
+        if (why := home.storage.why_unreadable(path.resolve())) is not None:
+            raise UserError(f"{path} cannot be read: {why}; nothing was added", "get the right to read it")
     with closing(Ledger.open(home)) as ledger:
         finish_arrivals(ledger)
         for path in files:

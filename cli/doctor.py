@@ -21,6 +21,7 @@ from cli.patient import Check, Finding, Level, Patient, Unknown, failed, warned
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing),
     Check("permissions", checks_home.permissions),
+    Check("inbox", checks_home.inbox),
     Check("config", checks_home.config),
     Check("hooks", checks_home.hooks),
     Check("journal", checks_journal.journal),

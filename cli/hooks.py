@@ -180,7 +180,7 @@ def read_note(home: Home) -> Position | None:
 def write_note(home: Home, position: Position) -> None:
     """Note it, in place and synced. Raises OSError."""
     storage: Storage = home.storage
-    if not storage.exists(home.hooks.parent):  # somebody deleted it
+    if storage.exists(home.root) and not storage.exists(home.hooks.parent):  # somebody deleted it
         make_directory(home.hooks.parent, storage=storage)
     with opened(storage, home.hooks, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
         write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from cli.arrivals import take_all
 from cli.home import Home
 from cli.inbox import POLL_EVERY_S, Inbox
 from cli.ledger import Ledger
+from cli.not_taken import show_not_taken
 from cli.terminal import printable
 from events.kinds import AnyEvent
 
@@ -27,6 +29,7 @@ class Intake:
         self._next_poll = 0.0
         """When the inbox is looked at again; 0: it has not been, since there is room."""
         self._said: set[tuple[Path, str]] = set()
+        self._shown: dict[Path, str] | None = None
 
     @property
     def has_looked(self) -> bool:
@@ -46,17 +49,30 @@ class Intake:
         """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
         began = self._home.clock.monotonic()
         if began >= self._next_poll or (self._inbox.was_heard() and not self.has_more):
-            self._next_poll = began + POLL_EVERY_S
             self._inbox.look(began)
-            for path, reason in self._inbox.not_taken.items():
-                self._say(path, reason)
-        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._refuse):
-            yield event
-            if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
-                return
+            self._next_poll = min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf)
+        try:
+            for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
+                yield event
+                if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
+                    return
+        finally:
+            self._tell()
 
-    def _refuse(self, path: Path, reason: str) -> None:
-        self._say(path, f"cannot be taken from the inbox: {reason}")
+    def _tell(self) -> None:
+        """Say once of each thing why it is not taken, and show all of them in the status."""
+        if self._inbox.not_watched is not None:
+            self._say(
+                self._home.inbox,
+                f"is not watched ({self._inbox.not_watched}): the kernel has no watch left. keepstep looks every "
+                f"{POLL_EVERY_S:g} s. To raise the limits: sysctl fs.inotify.max_user_instances, max_user_watches",
+            )
+        not_taken = dict(self._inbox.not_taken)
+        for path, reason in not_taken.items():
+            self._say(path, reason)
+        if not_taken != self._shown and (not_taken or self._home.storage.exists(self._home.not_taken)):
+            self._shown = not_taken
+            show_not_taken(self._home, not_taken)
 
     def _say(self, path: Path, reason: str) -> None:
         if (path, reason) not in self._said:

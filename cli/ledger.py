@@ -215,7 +215,8 @@ def _viewing(home: Home) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        make_directory(home.status.parent, storage=home.storage)
+        if home.storage.exists(home.root):  # else the home was moved, and nothing may be made in its old place
+            make_directory(home.status.parent, storage=home.storage)
     except OSError as error:
         if error.errno not in FULL:
             raise
