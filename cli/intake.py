@@ -51,15 +51,13 @@ class Intake:
         if began >= self._next_poll or (self._inbox.was_heard() and not self.has_more):
             self._inbox.look(began)
             self._next_poll = min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf)
-        try:
-            for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
-                yield event
-                if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
-                    return
-        finally:
-            self._tell()
+        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
+            yield event
+            if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
+                break
+        self._tell(ledger)
 
-    def _tell(self) -> None:
+    def _tell(self, ledger: Ledger) -> None:
         """Say once of each thing why it is not taken, and show all of them in the status."""
         if self._inbox.not_watched is not None:
             self._say(
@@ -72,7 +70,7 @@ class Intake:
             self._say(path, reason)
         if not_taken != self._shown and (not_taken or self._home.storage.exists(self._home.not_taken)):
             self._shown = not_taken
-            show_not_taken(self._home, not_taken)
+            show_not_taken(ledger, not_taken)
 
     def _say(self, path: Path, reason: str) -> None:
         if (path, reason) not in self._said:

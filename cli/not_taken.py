@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +16,9 @@ from cli.home import Home
 from events.text import visible
 from journal.durable import read_file, write_atomically
 from journal.writer import FULL
+
+if TYPE_CHECKING:
+    from cli.ledger import Ledger
 
 
 class NotTaken(Struct, frozen=True):
@@ -25,11 +29,14 @@ class NotTaken(Struct, frozen=True):
     reason: str
 
 
-def show_not_taken(home: Home, not_taken: Mapping[Path, str]) -> None:
-    """Write the view. A full disk, or a status directory that somebody deleted, leaves the old one."""
+def show_not_taken(ledger: Ledger, not_taken: Mapping[Path, str]) -> None:
+    """Write the view, under the append lock as all views. A full disk, or a deleted status directory, leaves
+    the old one."""
+    home = ledger.home
     shown = [NotTaken(visible(home.relative(path)), visible(reason)) for path, reason in not_taken.items()]
     try:
-        write_atomically(home.not_taken, msgspec.json.encode(shown), sync=False, storage=home.storage)
+        with ledger.exclusive():
+            write_atomically(home.not_taken, msgspec.json.encode(shown), sync=False, storage=home.storage)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -73,7 +73,8 @@ def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
 
 def test_a_living_daemon_says_what_it_cannot_take(home: Home) -> None:
     """With its own rights: whoever asks may have others."""
-    show_not_taken(home, {home.inbox / os.fsdecode(b"\xff.jsonl"): "is odd"})
+    with closing(Ledger.open(home)) as ledger:
+        show_not_taken(ledger, {home.inbox / os.fsdecode(b"\xff.jsonl"): "is odd"})
     assert not_taken(home, alive=False) == []
     lock = DaemonLock(home)
     lock.take(this_process())
