@@ -359,7 +359,7 @@ class Daemon:
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now, if there is room for it now."""
         self._hear(measure(self._ledger, self._config, self._room, at_once=True))
-        settings, events = self._watch.for_a_job(self._ledger)
+        settings, events = self._watch.for_a_job(self._ledger, effect.job)
         self._hear(events)
         if settings is None:
             return CATCH_UP_EVERY_S

@@ -82,6 +82,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     import msgspec
 
     from cli.modules import ask, refused
+    from cli.plain_text import with_format_of
     from cli.terminal import print_json
     from cli.validation import validation_file
     from gpu.exchange import Check, Checked, Refusal
@@ -94,6 +95,9 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     order = Check(
         home=str(home.root),
         files=tuple(str(path.absolute()) for path in files),
+        plain_text=tuple(
+            str(path.absolute()) for path in files if with_format_of(settings, path.name, path) is not settings
+        ),
         settings=settings,
         validation=None if validation is None else str(validation),
     )

@@ -114,6 +114,8 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str
     files: tuple[str, ...]
     settings: JobSettings
+    plain_text: tuple[str, ...] = ()
+    """Those of the files that are read as plain text because their names say so."""
     validation: str | None = None
     """Where the validation set is."""
 
