@@ -23,12 +23,13 @@ import msgspec
 
 from cli.clock import timestamp
 from cli.home import Home
+from cli.identical import identical
 from cli.ledger import Ledger
 from cli.terminal import printable
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused
-from core.job import Job
+from core.state import State
 from events.kinds import AnyEvent, RejectedFileMoved
 from events.places import JobRemoved
 from events.values import PRIORITIES, Priority
@@ -158,7 +159,7 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
             events = ledger.execute(add)
         reached("arrival_journaled")
         if known:
-            _return(home, file, job, ledger.state.job(job))
+            _return(home, file, job, ledger.state)
         else:
             durable.rename_durably(file, target, storage=storage)
         reached("arrival_named")
@@ -289,13 +290,10 @@ def _free_name(directory: Path, name: str, storage: Storage) -> Path:
     return next(path for path in _names_in(directory, name) if not storage.exists(path))
 
 
-def _return(home: Home, file: Path, job: str, first: Job | None) -> None:
-    message = (
-        "a file with the very same bytes was accepted before, so this one is not learned again; "
-        "`keepstep add --again` would learn it once more"
-    )
+def _return(home: Home, file: Path, job: str, state: State) -> None:
+    message = f"this file {identical(job, state)}"
     report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
-    if first is not None:
+    if (first := state.job(job) or state.rejections.get(job)) is not None:
         report["first"] = first.name
     put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
 

@@ -23,7 +23,7 @@ from events.values import PRIORITIES
 def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.arrivals import finish_arrivals, shown_name, take_copy
-    from cli.narrate import earlier
+    from cli.identical import identical
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)
@@ -41,7 +41,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
             events = take_copy(ledger, path, lane, again=again)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {earlier(event, ledger.state)}")
+                    typer.echo(f"{shown_name(path)} {identical(event.job, ledger.state)}")
                 else:
                     typer.echo(f"{shown_name(path)} is in the queue, {len(ledger.state.queue)} waiting")
     if not daemon_is_alive(home):

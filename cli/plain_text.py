@@ -1,7 +1,7 @@
 """Files whose name says that they are plain text: `notes.txt`, `README.md.gz`.
 
 A file is kept under its hash, so the name is gone when it is read. What it says is therefore decided when a job
-is begun, and journaled with its settings: then every later reader of the file (lineage, a step run again) reads it alike.
+is begun, and journaled with its settings: then every later reader of the file (lineage, a rerun) reads it alike.
 """
 
 from __future__ import annotations
