@@ -38,7 +38,7 @@ def csv_records(chunks: Iterator[bytes], delimiter: str) -> Iterator[Record]:
             what = f"the row in line {first} has {len(values)} fields, and the header names {len(header)}"
             raise Stop("broken_csv", first, what, _CORRECT)
         else:
-            yield Record(first, lines.raw, fields=dict(zip(header, values, strict=True)))
+            yield Record(first, lines.raw.removesuffix(b"\n"), fields=dict(zip(header, values, strict=True)))
 
 
 _CORRECT = 'Correct it: a field with a delimiter, a quote or a line end in it stands in quotes, with "" for each quote.'

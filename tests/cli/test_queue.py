@@ -121,7 +121,7 @@ def test_bytes_are_learned_once_more_when_a_person_asks(
     drop("a.jsonl", "ok ok")
     run()
     known = keepstep("add", str(path), home=home)
-    assert f"b.jsonl was accepted before (job {file_sha256(path)[:12]}) and is not learned again" in known.stdout
+    assert f"b.jsonl was accepted before (job {file_sha256(path)[:12]}) and is not trained again" in known.stdout
     assert "b.jsonl is in the queue, 1 waiting" in keepstep("add", "--again", str(path), home=home).stdout
     (tmp_path / "c.jsonl").write_text("ok\nok\n", encoding="utf-8")
     first = keepstep("add", str(tmp_path / "c.jsonl"), home=home)

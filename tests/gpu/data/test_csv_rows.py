@@ -31,7 +31,7 @@ def test_a_row_has_the_names_of_the_header(tmp_path: Path) -> None:
         (5, {"prompt": "a", "completion": "true", "n": "0.5"}),
     ]
     assert isinstance(found[1], Record)
-    assert found[1].raw == b"a,true,0.5\r\n"
+    assert found[1].raw == b"a,true,0.5\r"
 
 
 @pytest.mark.parametrize(
