@@ -346,7 +346,9 @@ def _arriving(home: Home) -> Path:
 def _new_directory(home: Home, kind: str) -> Iterator[Path]:
     """A directory for one arrival of this kind, held while the block runs and removed behind it if it is empty then."""
     arriving, storage = _arriving(home), home.storage
-    durable.make_directory(arriving, storage=storage)
+    if not home.arriving_is_durable or not storage.exists(arriving):  # once a process: a sync is what a file costs
+        durable.make_directory(arriving, storage=storage)
+        home.arriving_is_durable = True
     directory = arriving / f"{kind}-{storage.random_name()}{storage.random_name()}"
     storage.mkdir(directory)
     durable.fsync_directory(arriving, storage=storage)

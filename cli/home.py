@@ -43,6 +43,8 @@ class Home:
         self.daemon_lock = root / "run" / "daemon.lock"
         self.usual = root / "run" / "usual.json"
         self.stop_file = root / ".stop"
+        self.arriving_is_durable = False
+        """True once this process has synced the name of `data/.arriving`."""
 
     def directories(self) -> list[Path]:
         """Every directory of a home that keepstep makes."""

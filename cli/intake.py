@@ -20,6 +20,10 @@ SECONDS_A_TURN = 0.2
 """Whichever ends first: a file costs some milliseconds, most of them waits for the disk, and the worker is heard, the
 status written and a signal obeyed between two turns. One large file may take longer; it is read whole for its hash."""
 
+REST = 10.0
+"""Times what a look took: it takes as long as there are files, and with all of them it must not fill the time that
+taking them needs. Twenty thousand are looked at in a quarter of a second."""
+
 
 class Intake:
     """Takes what is complete, and says once of each thing that is not taken why."""
@@ -28,6 +32,8 @@ class Intake:
         self._home, self._inbox, self._write = home, inbox, write
         self._next_poll = 0.0
         """When the inbox is looked at again; 0: it has not been, since there is room."""
+        self._rested = 0.0
+        """Not before this is it looked at for an event."""
         self._said: set[tuple[Path, str]] = set()
         self._shown: dict[Path, str] | None = None
 
@@ -48,9 +54,11 @@ class Intake:
     def take(self, ledger: Ledger) -> Iterator[AnyEvent]:
         """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
         began = self._home.clock.monotonic()
-        if began >= self._next_poll or (self._inbox.was_heard() and not self.has_more):
+        if began >= self._next_poll or (began >= self._rested and self._inbox.was_heard() and not self.has_more):
             self._inbox.look(began)
-            self._next_poll = min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf)
+            looked = self._home.clock.monotonic()
+            self._rested = looked + REST * (looked - began)
+            self._next_poll = max(self._rested, min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf))
         for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
             yield event
             if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
