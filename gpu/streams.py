@@ -2,6 +2,7 @@
 
 Each entry point of `cli` and `gpu` calls `prepare_streams` first:
 
+    file names are not UTF-8 (`LANG=de_DE`)   Python starts again in UTF-8 mode: a name in the journal must name a file
     a stream is closed (`>&-`)               it becomes /dev/null, so that no other file gets its descriptor
     a character does not fit the encoding    it is written as \\xNN or \\uNNNN
     the reader of a pipe is gone (`| head`)  the rest of the output is dropped; the process does its work to the end
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import io
+import locale
 import os
 import select
 import stat
@@ -23,10 +25,14 @@ from typing import TextIO
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
+UTF8_MODE = ["-X", "utf8"]
+
 
 def prepare_streams() -> None:
-    """Make the standard streams of this process safe to use."""
+    """Make the standard streams of this process safe to use. May replace the process by itself, in UTF-8 mode."""
     _open_what_is_closed()
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.orig_argv[0], *UTF8_MODE, *sys.orig_argv[1:]])  # noqa: S606 - the same program
     if not isinstance(sys.stdin, io.TextIOBase):
         sys.stdin = os.fdopen(STDIN, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = _tolerant(sys.stdout, STDOUT)
@@ -74,6 +80,8 @@ def _tolerant(stream: TextIO | None, number: int) -> TextIO:
     if stream is not None and not isinstance(stream, io.TextIOWrapper):
         return stream  # a test's own
     encoding = stream.encoding if stream is not None else "utf-8"
+    if sys.orig_argv[1:3] == UTF8_MODE and "PYTHONIOENCODING" not in os.environ:
+        encoding = locale.getencoding()  # the mode is for names of files; the terminal is what it is
     if stream is not None:
         with suppress(OSError):
             stream.flush()
