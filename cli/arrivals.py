@@ -25,7 +25,7 @@ from cli.clock import timestamp
 from cli.home import Home
 from cli.identical import identical
 from cli.ledger import Ledger
-from cli.terminal import printable
+from cli.terminal import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused
@@ -306,7 +306,7 @@ def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
 def shown_name(path: Path) -> str:
     """A file's name as text that JSON can carry and that is one line anywhere: bytes that are no UTF-8, and characters
     that a terminal would act on, are written out."""
-    return printable(_text(path.name))
+    return shown_text(path.name)
 
 
 def _text(name: str) -> str:

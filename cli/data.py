@@ -11,7 +11,7 @@ import typer
 from cli.errors import REFUSED, UserError
 from cli.home import Home, find_home
 from cli.journal import HomeOption, JsonOption
-from cli.terminal import Row
+from cli.terminal import Row, shown_text
 
 if TYPE_CHECKING:
     from events.settings import JobSettings
@@ -65,7 +65,7 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
             one = msgspec.json.decode(path.read_bytes(), type=Report)
         except (OSError, msgspec.MsgspecError):
             continue  # of an earlier keepstep; the next preparation of that file writes it anew
-        if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
+        if shown_text(wanted) == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
             found.append(one)
     if not found:
         advice = "`keepstep data check FILE` looks at any file"

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cli.arrived import arrived, forms_of
+from cli.arrived import arrived
 from cli.errors import UserError
 from cli.home import Home
 from cli.modules import ask, refused
+from cli.terminal import shown_text
 from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     from cli.arrivals import file_sha256
 
     path = Path(name).expanduser()
-    jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name in forms_of(name)}
+    jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
     jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
     jobs = jobs or set(arrived(home, name))
     if len(jobs) > 1:

@@ -11,8 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli import intake
+from cli.app import app
+from cli.arrivals import shown_name
 from cli.home import Home
 from cli.inbox import LONG_WRITTEN_S, STILL_WRITTEN, Inbox
 from cli.intake import FILES_A_TURN, Intake
@@ -170,6 +173,9 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
     with closing(Ledger.open(home)) as ledger:
         counts = ledger.state.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
+    for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
+        told = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
+        assert told.exit_code == 0, told.output
     assert sorted(path.name for path in home.root.parent.iterdir()) == ["home"]
     assert len([path for path in home.rejected.iterdir() if not path.name.endswith(".report.json")]) == 1
 
