@@ -57,7 +57,8 @@ def test_a_text_file_in_the_inbox_is_begun_as_plain_text(
     """The journal has it, so that every later reader of the file knows."""
     drop("a.md", "ok")
     drop("b.jsonl", "ok ok")
-    run()
+    said = run()
+    assert not [line for line in said if "keepstep.toml" in line], "nobody changed it"
     begun = [event.settings.data.format for event in events() if isinstance(event, kinds.AttemptStarted)]
     assert begun == ["plain_text", "auto"]
 
