@@ -13,6 +13,7 @@ import typer
 
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, told
 from cli.home import Home, find_home
+from cli.terminal import print_json
 from gpu.streams import prepare_streams, reader_is_gone
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
             "state": plain(view),
             "health": what,
         }
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
         return
     typer.echo(f"records   {position.seq} in {position.segment} segment{'s' if position.segment != 1 else ''}")
     typer.echo(f"time      {seconds:.3f} s ({position.seq / seconds:,.0f} records/s)")
@@ -98,7 +99,7 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
             "last_lost": finding.last_seq if finding.last_seq >= finding.seq else None,
             "witnesses": [witness._asdict() for witness in remembered],
         }
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         typer.echo(f"records   {result.records} in {len(result.segments)} segments, the last is {result.position.seq}")
         typer.echo(f"verdict   {result.verdict.value}: {finding}")

@@ -53,3 +53,22 @@ def test_training_and_consolidation_work(odd: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "published versions/v001" in done.stdout
     assert (odd / "versions" / "v001").is_dir()
+
+
+def test_what_a_utf8_file_cannot_hold_is_refused(odd: Path, tmp_path: Path) -> None:
+    """keepstep.toml: by name, and nothing is written. All else shows the path with the byte written out."""
+    (odd.parent / "model").mkdir()
+    made = subprocess.run(
+        [*COMMAND, "init", tmp_path / "new", "--model", odd.parent / "model"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 1
+    assert "cannot hold the path of the model" in made.stderr
+    assert not (tmp_path / "new" / "keepstep.toml").exists()
+    changed = keepstep("config", "set", "data.validation", os.fsdecode(b"caf\xe9.jsonl"), home=odd)
+    assert (changed.returncode, "was not changed" in changed.stderr) == (1, True)
+    verified = keepstep("journal", "verify", "--json", home=odd)
+    assert verified.returncode == 0, verified.stderr
+    assert "caf\\\\xe9" in verified.stdout
