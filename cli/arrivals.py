@@ -21,13 +21,14 @@ import msgspec
 
 from cli.clock import timestamp
 from cli.home import Home
+from cli.identical import identical
 from cli.ledger import Ledger
 from cli.ownership import NotTaken, bring, make_ours, safe_name
-from cli.terminal import printable
+from cli.terminal import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused
-from core.job import Job
+from core.state import State
 from events.kinds import AnyEvent, RejectedFileMoved
 from events.places import JobRemoved
 from events.values import PRIORITIES, Priority
@@ -64,7 +65,7 @@ def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[
     with _new_directory(ledger.home, priority) as directory:
         bring(ledger.home, path, directory)
         reached("arrival_moved")
-        return _finish(ledger, directory)
+        return _finish_or_put_back(ledger, directory)
 
 
 def take_copy(
@@ -95,9 +96,26 @@ def finish_arrivals(ledger: Ledger) -> None:
                 # disk with that, before this directory, which it was moved out of, can be gone.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                # Refused: to be trained once more, and in progress; its source is where it was. NotTaken: in rejected/.
-                with suppress(Refused, NotTaken):
-                    _finish(ledger, arriving / name)
+                # Refused: to be trained again, and in progress; its source is where it was. PermissionError: put back.
+                # NotTaken: in rejected/.
+                with suppress(Refused, NotTaken, PermissionError):
+                    _finish_or_put_back(ledger, arriving / name)
+
+
+def _finish_or_put_back(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
+    """As `_finish`. A file that this process may not read goes back into the inbox, where `cli.inbox` tells of it; and
+    PermissionError is raised."""
+    try:
+        return _finish(ledger, directory)
+    except PermissionError:
+        home, storage = ledger.home, ledger.home.storage
+        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
+        lane = lanes.get(_priority(directory), home.inbox)
+        for name in storage.names(directory):
+            if storage.why_unreadable(directory / name) is not None:
+                durable.make_directory(lane, storage=storage)
+                durable.rename_durably(directory / name, _free_name(lane, name, storage), storage=storage)
+        raise
 
 
 def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
@@ -135,7 +153,7 @@ def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
             events = ledger.execute(add)
         reached("arrival_journaled")
         if known:
-            _return(home, file, job, ledger.state.job(job))
+            _return(home, file, job, ledger.state)
         else:
             durable.rename_durably(file, target, storage=storage)
         reached("arrival_named")
@@ -241,7 +259,7 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
 
     A file of that name may lie there from an earlier night: nothing is overwritten.
     """
-    storage, names = home.storage, _names_in_rejected(home, safe_name(name))
+    storage, names = home.storage, _names_in(home.rejected, safe_name(name))
     before = target = next(names)
     while storage.exists(target):
         before, target = target, next(names)
@@ -258,19 +276,20 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
     return target
 
 
-def _names_in_rejected(home: Home, name: str) -> Iterator[Path]:
-    yield home.rejected / name
+def _names_in(directory: Path, name: str) -> Iterator[Path]:
+    yield directory / name
     for taken in count(2):
-        yield home.rejected / f"{taken}-{name}"
+        yield directory / f"{taken}-{name}"
 
 
-def _return(home: Home, file: Path, job: str, first: Job | None) -> None:
-    message = (
-        "a file with the very same bytes was accepted before, so this one is not learned again; "
-        "`keepstep add --again` would learn it once more"
-    )
+def _free_name(directory: Path, name: str, storage: Storage) -> Path:
+    return next(path for path in _names_in(directory, name) if not storage.exists(path))
+
+
+def _return(home: Home, file: Path, job: str, state: State) -> None:
+    message = f"this file {identical(job, state)}"
     report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
-    if first is not None:
+    if (first := state.job(job) or state.rejections.get(job)) is not None:
         report["first"] = first.name
     put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
 
@@ -283,7 +302,7 @@ def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
 def shown_name(path: Path) -> str:
     """A file's name as text that JSON can carry and that is one line anywhere: bytes that are no UTF-8, and characters
     that a terminal would act on, are written out."""
-    return printable(_text(path.name))
+    return shown_text(path.name)
 
 
 def _text(name: str) -> str:
@@ -315,7 +334,9 @@ def _arriving(home: Home) -> Path:
 def _new_directory(home: Home, kind: str) -> Iterator[Path]:
     """A directory for one arrival of this kind, held while the block runs and removed behind it if it is empty then."""
     arriving, storage = _arriving(home), home.storage
-    durable.make_directory(arriving, storage=storage)
+    if not home.arriving_is_durable or not storage.exists(arriving):  # once a process: a sync is what a file costs
+        durable.make_directory(arriving, storage=storage)
+        home.arriving_is_durable = True
     directory = arriving / f"{kind}-{storage.random_name()}{storage.random_name()}"
     storage.mkdir(directory)
     durable.fsync_directory(arriving, storage=storage)

@@ -209,7 +209,7 @@ def exported(
         target=str(target),
         dtype=kind,
     )
-    said = ask("gpu.export", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
+    said = ask("gpu.export", order, otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
         raise refused(f"{name} was not exported", answer, "nothing was changed")

@@ -15,10 +15,12 @@ from cli.config_watch import MEND, conflict_of
 from cli.hook_runner import open_to_all
 from cli.identity import DaemonLock, this_process
 from cli.layout import close, make_directories, replaceable, too_open
+from cli.not_taken import not_taken
 from cli.ownership import WRITABLE_BY_OTHERS
 from cli.patient import Finding, Patient, Unknown, failed, passed, warned
 from cli.sweep import sweep_temporaries
 from cli.trust import name_of
+from cli.unfinished_names import is_unfinished
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME
@@ -99,6 +101,21 @@ def close_to_others(patient: Patient) -> list[str]:
         return []
     more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
     return [f"closed to others: {closed[0]}{more}"]
+
+
+def inbox(patient: Patient) -> Finding:
+    """Whatever lies in the inbox can be taken, and nothing waits under the name of an unfinished file."""
+    home = patient.home
+    found = not_taken(home, alive=patient.alive)
+    if found:
+        first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return warned(f"{first.path} {first.reason}{more}", "`keepstep status` lists them")
+    lanes = [home.inbox / "high", home.inbox, home.inbox / "low"]
+    names = [path for lane in lanes for path in _entries(lane) if is_unfinished(path.name) and path.name[0] != "."]
+    if names:
+        says = f"{len(names)} in the inbox are ignored for their names, such as {home.relative(names[0])}"
+        return warned(says, "rename what is complete; delete what is not")
+    return passed("everything in the inbox can be taken")
 
 
 def hooks(patient: Patient) -> Finding:

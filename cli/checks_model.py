@@ -214,7 +214,7 @@ def resume(patient: Patient) -> Finding:
         checkpoint=state.head.id if state.head is not None else None,
         environment=state.current.environment if state.current is not None else {},
     )
-    said = ask("gpu.rehearse", msgspec.json.encode(order).decode(), otherwise="see to torch: `pip check`")
+    said = ask("gpu.rehearse", order, otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
     if isinstance(answer, Refusal):
         return failed(

@@ -33,6 +33,7 @@ from events.settings import (
     FullSettings,
     GuardSettings,
     HookSettings,
+    InboxSettings,
     JobSettings,
     LogSettings,
     LoraSettings,
@@ -83,6 +84,7 @@ class Config(Struct, frozen=True, kw_only=True):
     disk: DiskSettings = DiskSettings()
     memory: MemorySettings = MemorySettings()
     worker: WorkerSettings = WorkerSettings()
+    inbox: InboxSettings = InboxSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
 
@@ -94,7 +96,7 @@ ENDLESS = ("retention", "worker")
 """The sections in which a number may be `inf`. JSON has none: neither the journal nor an order could hold it. Nor are
 there so many bytes, and no system call waits so long."""
 
-OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "logs", "hooks")
+OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "inbox", "logs", "hooks")
 """Sections that change nothing that is learned."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
@@ -150,6 +152,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
         "disk": DiskSettings,
         "memory": MemorySettings,
         "worker": WorkerSettings,
+        "inbox": InboxSettings,
         "logs": LogSettings,
         "hooks": HookSettings,
     }

@@ -76,6 +76,7 @@ _COMMENTS: dict[str, str] = {
     "memory.hold_above": "with more than this share of what the worker leaves in use, nothing is begun; 0: off",
     "memory.resume_below": "with less in use again, work goes on by itself",
     "memory.grace_s": "so long, what runs goes on; then it ends behind its next commit",
+    "inbox.settle_s": "a file is complete when it has not changed for so long",
     "logs.level": '"debug", "info", "warning" or "error": the least that is written to logs/',
     "logs.days": "older files go",
     "logs.max_mb": "of all files together; the oldest go first",
@@ -131,6 +132,8 @@ def config_text(config: Config) -> str:
             table.add(tomlkit.comment('validation = "held-out.jsonl"   # rows that are never trained on'))
         if name == "checks" and not config.job.checks.rows:
             table.add(tomlkit.comment('rows = { same_role_twice = "off" }   # single rows, by name'))
+        if name == "inbox" and config.inbox.high_settle_s is None:
+            table.add(tomlkit.comment("high_settle_s = 1.0   # for inbox/high alone; low_settle_s: for inbox/low"))
         document.add(tomlkit.nl())
         document.add(name, table)
     return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))

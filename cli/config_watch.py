@@ -8,14 +8,17 @@ settings from the file as it is when the job is begun, and waits for a person if
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
+from cli.arrivals import finish_arrivals
 from cli.config import OTHERS, Config, load_config
 from cli.errors import UserError
 from cli.home import Home
 from cli.ledger import Ledger
 from cli.narrate_guard import told
+from cli.plain_text import with_format_of
 from cli.validation import is_changed, with_validation_kept
 from core.changes import changed_keys, sections_of
 from core.commands import HoldWork, NoteConfig
@@ -77,12 +80,19 @@ class ConfigWatch:
             return False, _hold(ledger, error)
         return True, ()
 
-    def for_a_job(self, ledger: Ledger) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
-        """The settings that a job is begun under, the validation set that they name kept; None as in `read`."""
+    def for_a_job(self, ledger: Ledger, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
+        """The settings that the job `wanted` is begun under, their validation set kept; None as in `read`."""
         usable, events = self.read(ledger)
         if not usable:
             return None, events
         job, settings = ledger.state.current, self.config.job
+        begun = ledger.state.job(wanted)
+        if begun is not None:
+            path = self._home.data_file(wanted)
+            if not self._home.storage.exists(path):
+                finish_arrivals(ledger)  # a command was killed between journaling the file and naming it
+            with suppress(FileNotFoundError):  # the worker tells of it
+                settings = with_format_of(settings, begun.name, path)
         if job is not None and job.begun:  # it has its own settings, and its own validation set
             if is_changed(job.settings, settings):
                 self._write(

@@ -23,7 +23,7 @@ from events.values import PRIORITIES
 def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.arrivals import finish_arrivals, shown_name, take_copy
-    from cli.narrate import earlier
+    from cli.identical import identical
     from cli.trust import followed
 
     home = find_home(home_option)
@@ -34,13 +34,15 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise UserError(f"{path} {what}; nothing was added")
+        if (why := home.storage.why_unreadable(path.resolve())) is not None:
+            raise UserError(f"{path} cannot be read: {why}; nothing was added", "get the right to read it")
     with closing(Ledger.open(home)) as ledger:
         finish_arrivals(ledger)
         for path in files:
             events = take_copy(ledger, followed(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {earlier(event, ledger.state)}")
+                    typer.echo(f"{shown_name(path)} {identical(event.job, ledger.state)}")
                 else:
                     typer.echo(f"{shown_name(path)} is in the queue, {len(ledger.state.queue)} waiting")
     if not daemon_is_alive(home):

@@ -20,7 +20,7 @@ from cli.backups import back_up_in_emergency, bring_back
 from cli.config import Config
 from cli.config_watch import ConfigWatch
 from cli.crew import Crew
-from cli.errors import REFUSED, STORAGE_FAILED, UserError, is_full
+from cli.errors import STORAGE_FAILED, UserError, is_full
 from cli.home import Home
 from cli.hooks import Hooks
 from cli.identity import DaemonLock
@@ -31,6 +31,7 @@ from cli.ledger import Ledger
 from cli.narrate import Narrator, held_back
 from cli.nightly import by_the_clock, measure
 from cli.orders import Written, answer_to, problem_of, to_consolidate, to_train
+from cli.outcome import exit_code, inode_of, refuse_moved
 from cli.room import Room, what_is_full
 from cli.rubbish import Rubbish
 from cli.surroundings import Machine, Surroundings, Worker
@@ -73,7 +74,7 @@ class Daemon:
         self._lock = DaemonLock(home)
         self._surroundings = surroundings or Machine(home)
         self._crew = Crew(self._surroundings, Usual(home))
-        self._inbox = Inbox(home)
+        self._inbox = Inbox(home, lambda: self._config.inbox)
         self._intake = Intake(home, self._inbox, self._write)
         self._room = Room(home, lambda: self._surroundings.measure(self._crew.worker))
         self._rubbish = Rubbish(home, self._write)
@@ -83,6 +84,8 @@ class Daemon:
         self._done = False
         self._full: str | None = None
         """What did not fit on the disk, as long as not even that could be journaled."""
+        self._given_up: list[str] = []
+        """The jobs that failed for good in this run."""
         self._broken: str | None = None
         """What the disk did not take or give, though it is not full."""
 
@@ -93,6 +96,7 @@ class Daemon:
         """
         for aside in make_directories(self._home):
             self._write(f"{self._home.relative(aside)} stood in the place of a directory, and was moved there")
+        self._inode = inode_of(self._home)
         self._lock.take(self._surroundings.identity())
         try:
             self._watch = ConfigWatch(self._home, self._write)
@@ -112,13 +116,8 @@ class Daemon:
             self._hooks.leave(self._ledger, self._config.hooks)
             with self._ledger.exclusive():
                 self._ledger.save_snapshot()
-        if self._broken is not None:
-            advice = "look at the disk (kernel log, mount options); then `keepstep resume` and `keepstep run`"
-            raise UserError(self._broken, advice, STORAGE_FAILED)
-        hold = self._ledger.state.hold
-        if hold is not None and self._until_idle:
-            raise UserError(hold.reason, hold.advice, REFUSED)
-        return 0
+        given_up = self._given_up if self._until_idle else ()
+        return exit_code(self._ledger.state, self._broken, given_up, self._write, until_idle=self._until_idle)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -164,6 +163,7 @@ class Daemon:
 
     def _turn(self) -> None:
         """One round. A disk without room ends no daemon: it says so, and goes on when there is some."""
+        refuse_moved(self._home, self._inode)
         try:
             self._say_what_is_full()
             if not self._recovered:
@@ -235,6 +235,8 @@ class Daemon:
         self._narrator.tell(event, self._ledger.state)
         if (order := answer_to(event, self._ledger.state)) is not None:
             self._crew.tell(order)
+        if isinstance(event, kinds.JobFailed):
+            self._given_up.append(event.job)
         if isinstance(event, kinds.CheckpointCommitted):
             self._room.proved()
         elif given_up := directories_given_up(self._home, self._ledger.state, event):
@@ -357,7 +359,7 @@ class Daemon:
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now, if there is room for it now."""
         self._hear(measure(self._ledger, self._config, self._room, at_once=True))
-        settings, events = self._watch.for_a_job(self._ledger)
+        settings, events = self._watch.for_a_job(self._ledger, effect.job)
         self._hear(events)
         if settings is None:
             return CATCH_UP_EVERY_S

@@ -11,7 +11,7 @@ import typer
 from cli.errors import REFUSED, UserError
 from cli.home import Home, find_home
 from cli.journal import HomeOption, JsonOption
-from cli.terminal import Row
+from cli.terminal import Row, shown_text
 
 if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
@@ -67,7 +67,7 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
             one = msgspec.json.decode(read_file(path), type=Report)
         except UNREADABLE:
             continue  # of an earlier keepstep; the next preparation of that file writes it anew
-        if wanted == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
+        if shown_text(wanted) == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
             found.append(one)
     if not found:
         advice = "`keepstep data check FILE` looks at any file"
@@ -84,6 +84,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     import msgspec
 
     from cli.modules import ask, refused
+    from cli.plain_text import with_format_of
     from cli.terminal import print_json
     from cli.trust import followed
     from cli.validation import validation_file
@@ -97,10 +98,15 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     order = Check(
         home=str(home.root),
         files=tuple(str(followed(path.absolute())) for path in files),
+        plain_text=tuple(
+            str(followed(path.absolute()))
+            for path in files
+            if with_format_of(settings, path.name, followed(path)) is not settings
+        ),
         settings=settings,
         validation=None if validation is None else str(validation),
     )
-    said = ask("gpu.check", msgspec.json.encode(order).decode(), otherwise="mend the installation, then try again")
+    said = ask("gpu.check", order, otherwise="mend the installation, then try again")
     answer = msgspec.json.decode(said, type=Checked | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the files could not be checked", answer, "name another model with --model")

@@ -22,6 +22,7 @@ from cli.trust import Foreign, refuse_foreign
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing),
     Check("permissions", checks_home.permissions, checks_home.close_to_others),
+    Check("inbox", checks_home.inbox),
     Check("config", checks_home.config),
     Check("hooks", checks_home.hooks),
     Check("journal", checks_journal.journal),

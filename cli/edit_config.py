@@ -20,6 +20,7 @@ from core.changes import sections_of
 from core.meaning import Difference, differences, is_learning, locked_by
 from core.state import State
 from events.settings import JobSettings
+from events.text import visible
 from journal import durable
 
 LOCKABLE = ("model", "method", "data.max_length")
@@ -71,6 +72,8 @@ def set_key(home: Home, key: str, text: str) -> Edited:
     """
     import tomlkit  # here, not above: reading needs none of it
 
+    if visible(text) != text:
+        raise UserError(f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8")
     section, _, name = key.partition(".")
     with closing(Ledger.open(home)) as ledger, ledger.exclusive():
         # Read only now: another `config set` may have written while this one waited for the lock.

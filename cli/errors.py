@@ -7,13 +7,13 @@
 | 2 | the command line itself was wrong |
 | 3 | the journal is damaged |
 | 4 | storage failed: an I/O error, or no space |
+| 130 | interrupted: Ctrl-C, or a second signal to the daemon |
 | 70 | a bug in keepstep, its traceback on stderr; whoever looks after a daemon starts it again |
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import sys
 import traceback
@@ -23,12 +23,15 @@ from typing import NoReturn
 
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
+from gpu.streams import discard_output
 from journal.errors import JournalDamaged, JournalError, JournalReadFailed, NoSpace, StorageFailed
 from journal.writer import FULL
 
 REFUSED = 1
 DAMAGED = 3
 STORAGE_FAILED = 4
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
 CRASHED = 70
 """EX_SOFTWARE of sysexits.h. Python's own would be 1, which is a refusal here."""
 
@@ -119,17 +122,29 @@ def fail(error: BaseException, code: int) -> NoReturn:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors that people can meet become a sentence and an exit code; bugs a traceback and a code of their own."""
+    """Errors that people can meet become a sentence and an exit code; bugs a traceback and a code of their own.
+
+    Also the output that is still buffered is written here: a full disk must not be noticed only after the exit code.
+    """
     try:
-        yield
-    except BrokenPipeError:
-        # `keepstep status | head -3`: whoever reads has enough. Nothing may be flushed there at the end either; and the
-        # code is the one that typer has for it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(REFUSED) from None
+        try:
+            yield
+        finally:
+            _flush()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
             traceback.print_exc()
             raise SystemExit(CRASHED) from error
         fail(error, code)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        error.filename = error.filename or "standard output"
+        raise

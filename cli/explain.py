@@ -14,7 +14,7 @@ from cli.home import Home
 from cli.identity import daemon_is_alive
 from cli.narrate import Narrator
 from cli.show_logs import printable
-from cli.terminal import duration, local, print_json
+from cli.terminal import duration, local, print_json, shown_text
 from core.evolve import evolve
 from core.job import Job
 from core.state import State
@@ -39,6 +39,7 @@ class Ending(NamedTuple):
 def explain(home: Home, wanted: str, *, json: bool) -> None:
     """Tell it. Raises UserError where the journal knows no such thing, journal.errors.JournalError."""
     narrator = Narrator(lambda _: None)
+    wanted = shown_text(wanted)
     teller = teller_of(wanted, narrator.line)
     state = State()
     for record in history(home.journal, decode_record, storage=home.storage):

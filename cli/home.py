@@ -42,11 +42,14 @@ class Home:
         self.status = root / "status" / "status.json"
         self.snapshot = root / "status" / "snapshot.json"
         self.machine = root / "status" / "machine.json"
+        self.not_taken = root / "status" / "inbox.json"
         self.hooks = root / "status" / "hooks.json"
         self.backup_lock = root / "run" / "backup.lock"
         self.daemon_lock = root / "run" / "daemon.lock"
         self.usual = root / "run" / "usual.json"
         self.stop_file = root / ".stop"
+        self.arriving_is_durable = False
+        """True once this process has synced the name of `data/.arriving`."""
 
     def directories(self) -> list[Path]:
         """Every directory of a home that keepstep makes."""

@@ -26,6 +26,7 @@ from core.state import State
 from events import kinds
 from events.codec import Record, decode_record, kind_of
 from events.settings import HookSettings
+from events.text import carried
 from journal import Position, PositionLost, follow, history
 from journal.durable import claim_directory, move_aside, read_file, write_all
 from journal.errors import JournalError
@@ -154,12 +155,12 @@ def wanted(settings: HookSettings) -> bool:
 def tasks_for(home: Home, settings: HookSettings, told: Summary) -> Sequence[Task]:
     """What the config wants run for this: the hook, the notification, both or neither."""
     tasks = []
-    environment, said = told.environment(), msgspec.json.encode(told) + b"\n"
+    environment, said = told.environment(), msgspec.json.encode(carried(told)) + b"\n"
     hook = shlex.split(getattr(settings, f"on_{told.hook}"))
     if hook:
         tasks.append(Task(f"on_{told.hook}", hook, said, environment, home.root, settings.timeout_s))
     if settings.notify and told.hook in settings.notify_on:
-        message = {"urls": settings.notify, "template": settings.notify_template, "summary": told}
+        message = {"urls": settings.notify, "template": settings.notify_template, "summary": carried(told)}
         notify = command("cli.notification")
         said = msgspec.json.encode(message)
         tasks.append(Task(f"notification of {told.hook}", notify, said, {}, home.root, settings.timeout_s))
@@ -180,7 +181,8 @@ def read_note(home: Home) -> Position | None:
 def write_note(home: Home, position: Position) -> None:
     """Note it, in place and synced. Raises OSError."""
     storage: Storage = home.storage
-    if not storage.exists(home.hooks.parent):  # somebody deleted it
+    # Not if the home itself is gone: it was moved, and nothing may be made in its old place.
+    if storage.exists(home.root) and not storage.exists(home.hooks.parent):  # somebody deleted it
         claim_directory(home.hooks.parent, storage=storage)
     try:
         fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)

@@ -18,6 +18,7 @@ from cli.ledger import Ledger
 from cli.version import VERSION
 from core.commands import CreateHome
 from events.settings import JobSettings, ModelSettings, TrainingSettings
+from events.text import visible
 from journal import durable
 
 
@@ -99,9 +100,15 @@ def _fill(home: Home, config: bytes) -> None:
 def from_anywhere(model: str) -> str:
     """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
     path = Path(model).expanduser()
+    named = str(path.absolute()) if path.is_dir() else model
+    if visible(named) != named:
+        raise UserError(
+            f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
+            "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
+        )
     if path.is_dir():
         _refuse_unusable(path.absolute())
-        return str(path.absolute())
+        return named
     if model.startswith(("/", ".", "~")):
         raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
     return model

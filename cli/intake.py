@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from cli.arrivals import take_all
 from cli.home import Home
 from cli.inbox import POLL_EVERY_S, Inbox
 from cli.ledger import Ledger
+from cli.not_taken import show_not_taken
 from cli.terminal import printable
 from events.kinds import AnyEvent
 
@@ -17,6 +19,10 @@ FILES_A_TURN = 64
 SECONDS_A_TURN = 0.2
 """Whichever ends first: a file costs some milliseconds, most of them waits for the disk, and the worker is heard, the
 status written and a signal obeyed between two turns. One large file may take longer; it is read whole for its hash."""
+
+REST = 10.0
+"""Times what a look took: it takes as long as there are files, and with all of them it must not fill the time that
+taking them needs. Twenty thousand are looked at in a quarter of a second."""
 
 
 class Intake:
@@ -26,7 +32,10 @@ class Intake:
         self._home, self._inbox, self._write = home, inbox, write
         self._next_poll = 0.0
         """When the inbox is looked at again; 0: it has not been, since there is room."""
+        self._rested = 0.0
+        """Not before this is it looked at for an event."""
         self._said: set[tuple[Path, str]] = set()
+        self._shown: dict[Path, str] | None = None
 
     @property
     def has_looked(self) -> bool:
@@ -45,18 +54,31 @@ class Intake:
     def take(self, ledger: Ledger) -> Iterator[AnyEvent]:
         """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
         began = self._home.clock.monotonic()
-        if began >= self._next_poll or (self._inbox.was_heard() and not self.has_more):
-            self._next_poll = began + POLL_EVERY_S
+        if began >= self._next_poll or (began >= self._rested and self._inbox.was_heard() and not self.has_more):
             self._inbox.look(began)
-            for path, reason in self._inbox.not_taken.items():
-                self._say(path, reason)
-        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._refuse):
+            looked = self._home.clock.monotonic()
+            self._rested = looked + REST * (looked - began)
+            self._next_poll = max(self._rested, min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf))
+        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
             yield event
             if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
-                return
+                break
+        self._tell(ledger)
 
-    def _refuse(self, path: Path, reason: str) -> None:
-        self._say(path, f"cannot be taken from the inbox: {reason}")
+    def _tell(self, ledger: Ledger) -> None:
+        """Say once of each thing why it is not taken, and show all of them in the status."""
+        if self._inbox.not_watched is not None:
+            self._say(
+                self._home.inbox,
+                f"is not watched ({self._inbox.not_watched}): the kernel has no watch left. keepstep looks every "
+                f"{POLL_EVERY_S:g} s. To raise the limits: sysctl fs.inotify.max_user_instances, max_user_watches",
+            )
+        not_taken = dict(self._inbox.not_taken)
+        for path, reason in not_taken.items():
+            self._say(path, reason)
+        if not_taken != self._shown and (not_taken or self._home.storage.exists(self._home.not_taken)):
+            self._shown = not_taken
+            show_not_taken(ledger, not_taken)
 
     def _say(self, path: Path, reason: str) -> None:
         if (path, reason) not in self._said:

@@ -13,6 +13,8 @@ import typer
 
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, told
 from cli.home import Home, find_home
+from cli.terminal import print_json
+from gpu.streams import prepare_streams, reader_is_gone
 
 if TYPE_CHECKING:
     from journal import Finding, Line
@@ -61,7 +63,7 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
             "state": plain(view),
             "health": what,
         }
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
         return
     typer.echo(f"records   {position.seq} in {position.segment} segment{'s' if position.segment != 1 else ''}")
     typer.echo(f"time      {seconds:.3f} s ({position.seq / seconds:,.0f} records/s)")
@@ -97,7 +99,7 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
             "last_lost": finding.last_seq if finding.last_seq >= finding.seq else None,
             "witnesses": [witness._asdict() for witness in remembered],
         }
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         typer.echo(f"records   {result.records} in {len(result.segments)} segments, the last is {result.position.seq}")
         typer.echo(f"verdict   {result.verdict.value}: {finding}")
@@ -127,12 +129,12 @@ def tail(
 
 
 def with_following(home: Home, *, json: bool) -> None:
-    """Print records as they come, until Ctrl-C."""
+    """Print records as they come, until Ctrl-C or until nobody reads them."""
     from journal import follow, last_position, read_line
 
     position = last_position(home.journal)
     try:
-        while True:
+        while not reader_is_gone():
             records, position = follow(home.journal, read_line, position)
             for record in records:
                 _show(record, json=json)
@@ -224,5 +226,6 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     """The entry point `journal`."""
+    prepare_streams()
     with told():
         app()

@@ -20,6 +20,7 @@ from core.errors import IllegalEvent
 from core.state import State
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from events.text import carried
 from events.worker import Heartbeat
 from gpu.crashpoints import journaled
 from journal import Journal, Transaction
@@ -65,7 +66,7 @@ class Ledger:
     def create(cls, home: Home, command: CreateHome) -> None:
         """Begin the journal of a new home."""
         now = home.clock.now()
-        first = [encode(event) for event in decide(State(), command, now)]
+        first = [encode(carried(event)) for event in decide(State(), command, now)]
         Journal.create(home.journal, at=timestamp(now), first=first, storage=home.storage)
 
     @classmethod
@@ -120,7 +121,7 @@ class Ledger:
         """
         with self.exclusive() as transaction:
             now = self.home.clock.now()
-            events = decide(self.state, command, now)
+            events = [carried(event) for event in decide(self.state, command, now)]
             if events:
                 folded = self.folded
                 for event in events:  # in full, before a byte is written: nothing illegal is ever journaled
@@ -214,7 +215,8 @@ def _viewing(home: Home) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        claim_directory(home.status.parent, storage=home.storage)
+        if home.storage.exists(home.root):  # else the home was moved, and nothing may be made in its old place
+            claim_directory(home.status.parent, storage=home.storage)
     except OSError as error:
         if error.errno not in FULL:
             raise

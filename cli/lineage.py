@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.arrived import arrived
 from cli.errors import UserError
 from cli.home import Home
 from cli.modules import ask, refused
+from cli.terminal import shown_text
 from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
@@ -105,7 +107,13 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
             raise UserError(
                 f"{place!r} is neither FILE:LINE nor the SHA-256 of a row", "for example `--contains notes.jsonl:3`"
             )
-        line, own = int(number), _parts_of(found.parts, name)
+        line, own = int(number), _parts_of(home, found.parts, name)
+        if own is None:
+            if json:
+                print_json({"contains": None, "job": None, "global_steps": []})
+            else:
+                print(f"unknown: no file called {name!r} ever arrived here; `keepstep lineage` has the names")
+            return False
         places = [(part, line) for part in own]
         places += [again for job in {part.job for part in own} for again in _mixed_in(found.parts, job, line)]
         no = f"no: line {line} of {name} was not learned up to step {found.global_step}"
@@ -276,19 +284,22 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
         yield Check(what, None if same else "its config or its weights are not what they were")
 
 
-def _parts_of(parts: Sequence[Part], name: str) -> list[Part]:
-    """Those of the file that a person means: by its name, the first digits of its SHA-256, or a path to its bytes."""
+def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None:
+    """Those of the file that a person means: by its name, the first digits of its SHA-256, or a path to its bytes.
+
+    None: no such file ever arrived. Raises UserError if several did.
+    """
     from cli.arrivals import file_sha256
 
     path = Path(name).expanduser()
-    job = file_sha256(path) if path.is_file() else None
-    fitting = [part for part in parts if part.job == job or (job is None and name == part.name)]
-    fitting = fitting or [part for part in parts if len(name) >= 6 and part.job.startswith(name)]
-    if len({part.job for part in fitting}) > 1:
+    jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
+    jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
+    jobs = jobs or set(arrived(home, name))
+    if len(jobs) > 1:
         raise UserError(
             f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
         )
-    return fitting
+    return [part for part in parts if part.job in jobs] if jobs else None
 
 
 def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]:
@@ -350,7 +361,7 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
         for part, lines in asked
     )
     order = Whereabouts(home=str(home.root), learned=learned)
-    said = ask("gpu.whereabouts", msgspec.json.encode(order).decode(), otherwise="mend transformers, then try again")
+    said = ask("gpu.whereabouts", order, otherwise="mend transformers, then try again")
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the steps could not be worked out", answer, "`keepstep lineage --verify` looks closer")

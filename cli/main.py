@@ -6,10 +6,12 @@ import sys
 
 from cli.errors import told
 from cli.quick import plain_status
+from gpu.streams import prepare_streams
 
 
 def main() -> None:
     """Run the command that the process was started with."""
+    prepare_streams()
     with told():
         plain = plain_status(sys.argv[1:])
         if plain is not None:

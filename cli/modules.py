@@ -12,6 +12,8 @@ from cli.errors import REFUSED, STORAGE_FAILED, UserError
 from gpu.worker import ENVIRONMENT
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from gpu.exchange import Refusal
 
 
@@ -32,23 +34,24 @@ def how_it_ended(exit_code: int, said: str) -> str:
     return (said.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def ask(module: str, argument: str, *, otherwise: str) -> str:
-    """What a module answers. Raises UserError with the advice `otherwise`."""
-    from gpu.exchange import ON_INPUT
+def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
+    """What a module answers to an order, or to a path: one line of JSON. Raises UserError with the advice
+    `otherwise`."""
+    from gpu.exchange import ON_INPUT, encode_order
 
+    argument = order if isinstance(order, str) else encode_order(order)
     shown = sys.stderr.isatty()  # then how far it is, and what goes wrong, are seen there
-    long = len(argument.encode()) > ARGUMENT_BYTES
+    long = len(os.fsencode(argument)) > ARGUMENT_BYTES
     ended = subprocess.run(
         command(module, ON_INPUT if long else argument),
-        input=argument if long else "",
+        input=argument.encode() if long else b"",
         stdout=subprocess.PIPE,
         stderr=None if shown else subprocess.PIPE,
-        text=True,
         check=False,
         env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
     )
     if ended.returncode != 0:
-        reason = how_it_ended(ended.returncode, ended.stderr or "")
+        reason = how_it_ended(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
         raise UserError(f"`{module}` ended without an answer: {reason}", otherwise)
     return ended.stdout
 

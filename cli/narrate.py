@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from cli import narrate_guard, narrate_versions
 from cli.arithmetic import SLOW_BF16, USE_FP32
+from cli.identical import identical
 from cli.terminal import printable
 from core import evaluation
 from core.job import Job
@@ -76,7 +77,7 @@ class Narrator:
             case kinds.FileEnqueued():
                 return f"{event.name} is in the queue{', to be learned once more' if event.again else ''}"
             case kinds.FileDuplicate():
-                return f"{event.name} {earlier(event, state)}; see rejected/"
+                return f"{event.name} {identical(event.job, state)}; see rejected/"
             case places.JobMoved() | places.JobHeld() | places.JobReleased() | places.JobRemoved():
                 return _order_line(event, state)
             case kinds.AttemptStarted():
@@ -195,17 +196,6 @@ def rows_of(event: BatchSetAside) -> str:
     """The rows of a batch, in words."""
     own = [f"lines {', '.join(map(str, event.lines))} of the file"] if event.lines else []
     return "; ".join([*own, *(f"{', '.join(map(str, lines))} of {job[:12]}" for job, lines in event.earlier.items())])
-
-
-def earlier(event: kinds.FileDuplicate, state: State) -> str:
-    """What a person is told of a file whose very bytes were there before; by its name, while that is at hand."""
-    first = state.job(event.job)
-    if first is None:
-        return (
-            f"was accepted before (job {event.job[:12]}) and is not learned again; `keepstep add --again` learns it "
-            "once more"
-        )
-    return f"has the very bytes of {printable(first.name)}, which is in hand (job {event.job[:12]}); it is learned once"
 
 
 def _order_line(event: AnyEvent, state: State) -> str | None:

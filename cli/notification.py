@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gpu.streams import prepare_streams
+
 
 class Message(Struct, frozen=True):
     """What is to be sent, and where."""
@@ -23,6 +25,7 @@ class Message(Struct, frozen=True):
 
 def main() -> None:
     """Send it; what did not work is said, and is the exit code."""
+    prepare_streams()
     message = msgspec.json.decode(sys.stdin.buffer.read(), type=Message)
     try:
         import apprise

@@ -171,12 +171,14 @@ def job_id(state: State, text: str) -> str:
 
     Raises UserError if none or more than one fits.
     """
+    from cli.terminal import shown_text
+
     if state.job(text) is not None:
         return text
     waiting = (place.job for place in state.queue.places.values())
-    named, begin = set(), set()
+    named, begin, shown = set(), set(), shown_text(text)
     for job in (*state.begun, *waiting, *state.failed.values()):
-        if job.name == text:
+        if job.name == shown:
             named.add(job.id)
         if job.id.startswith(text):
             begin.add(job.id)

@@ -121,7 +121,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
         checkpoint=start.id if start else None,
         stretches=tuple(stretches(found.parts, start.global_step if start else 0)),
     )
-    said = ask("gpu.rerun", msgspec.json.encode(order).decode(), otherwise="mend torch, then try again")
+    said = ask("gpu.rerun", order, otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the steps could not be run again", answer, "`keepstep lineage --verify` looks closer")

@@ -16,6 +16,7 @@ from cli.logs import log_files
 from cli.terminal import local
 from gpu import log_lines
 from gpu.log_lines import LEVELS, LogLine
+from gpu.streams import reader_is_gone
 from journal.durable import open_to_read
 
 FOLLOW_EVERY_S = 0.2
@@ -52,7 +53,7 @@ def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bo
             _show(line, json=json)
         if not shown and not follow and number:
             print(_why_nothing(home.logs), file=sys.stderr)
-        while follow:
+        while follow and not reader_is_gone():
             for line in tail.news():
                 if wanted.fits(line):
                     _show(line, json=json)

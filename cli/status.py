@@ -10,13 +10,17 @@ from msgspec.structs import replace
 from cli.course import course, course_line, health_without_memory
 from cli.home import Home, find_home
 from cli.identity import daemon_is_alive
+from cli.not_taken import not_taken
 from cli.status_machine import machine_now, machine_rows
 from cli.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from core.state import Full
+from gpu.streams import reader_is_gone
 from journal import last_position
 from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
 
 REFRESH_S = 1.0
+
+NOT_TAKEN_SHOWN = 5
 
 
 def show_status(home_option: Path | None, *, json: bool) -> None:
@@ -31,11 +35,12 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
                 "alive": alive,
                 "health": health(view, alive=alive),
                 "course": plain(course(view, alive=alive)),
+                "not_taken": [plain(each) for each in not_taken(home, alive=alive)],
                 "machine": plain(machine) if machine is not None else None,
             }
         )
     else:
-        print_report([*status_rows(view, alive=alive), *machine_rows(machine_now(home, alive=alive))])
+        print_report(_rows(home, view, alive=alive))
 
 
 def watch_status(home_option: Path | None) -> None:
@@ -45,13 +50,20 @@ def watch_status(home_option: Path | None) -> None:
     home = find_home(home_option, reads_only=True)
     with Live(auto_refresh=False) as live:
         try:
-            while True:
+            while not reader_is_gone():
                 view, alive = current(home)
-                rows = [*status_rows(view, alive=alive), *machine_rows(machine_now(home, alive=alive))]
-                live.update(report(rows), refresh=True)
+                live.update(report(_rows(home, view, alive=alive)), refresh=True)
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:
             return
+
+
+def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
+    stuck = not_taken(home, alive=alive)
+    rows = [Row("not taken", f"{each.path} {each.reason}", "yellow") for each in stuck[:NOT_TAKEN_SHOWN]]
+    if len(stuck) > NOT_TAKEN_SHOWN:
+        rows.append(Row("", f"… and {len(stuck) - NOT_TAKEN_SHOWN} more in the inbox", "yellow"))
+    return [*status_rows(view, alive=alive), *rows, *machine_rows(machine_now(home, alive=alive))]
 
 
 def current(home: Home) -> tuple[StatusView, bool]:

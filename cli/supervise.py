@@ -97,8 +97,7 @@ class Supervisor:
             self._selector = stack.enter_context(selectors.DefaultSelector())
             self._selector.register(self._socket, selectors.EVENT_READ)
             self._selector.register(wake_in, selectors.EVENT_READ)
-            numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-            stack.enter_context(taken_over(wake_out.fileno(), self._pass_on, numbers))
+            stack.enter_context(taken_over(wake_out.fileno(), self._pass_on))
             before = signal.signal(signal.SIGCHLD, lambda *_: None)  # so that its end wakes the selector
             stack.callback(signal.signal, signal.SIGCHLD, before)
             stack.callback(self._end)

@@ -12,7 +12,6 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
@@ -73,7 +72,7 @@ class Surroundings(Protocol):
     def entered(
         self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings
     ) -> contextlib.AbstractContextManager[None]:
-        """Signals lead to `on_signal`, files that are complete to `inbox.heard`, and what is logged into the log, for
+        """Signals lead to `on_signal`, events in the inbox to `inbox.heard`, and what is logged into the log, for
         the time of a block."""
 
     def wait(self, seconds: float) -> list[Worker]:
@@ -110,20 +109,12 @@ class Machine:
 
     @contextlib.contextmanager
     def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
-        observer = Observer()
-        handler = _Handler(inbox, self._wake)
-        for directory in inbox.directories():
-            observer.schedule(handler, str(directory))
-        observer.daemon = True
-        with logged(self._home.logs, logs), taken_over(self._wake_out.fileno(), on_signal):
-            observer.start()
-            try:
-                yield
-            finally:
-                # What the kernel still says while watching ends would be printed as an error, and is none.
-                logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-                observer.stop()
-                observer.join(timeout=1.0)
+        with (
+            logged(self._home.logs, logs),
+            taken_over(self._wake_out.fileno(), on_signal),
+            _watched(inbox, self._wake),
+        ):
+            yield
 
     def wait(self, seconds: float) -> list[Worker]:
         ready: list[Worker] = []
@@ -156,17 +147,33 @@ class Machine:
             self._wake_out.send(b"\0")
 
 
+@contextlib.contextmanager
+def _watched(inbox: Inbox, wake: Callable[[], None]) -> Iterator[None]:
+    """Report events in the inbox for the time of a block. Where the kernel has no watch left, the poll must do."""
+    observer, handler = Observer(), _Handler(inbox, wake)
+    observer.daemon = True
+    try:
+        observer.start()
+        for directory in inbox.directories():
+            observer.schedule(handler, str(directory), event_filter=[FileClosedEvent, FileMovedEvent])
+    except OSError as error:
+        observer.unschedule_all()
+        inbox.not_watched = error.strerror or str(error)
+    try:
+        yield
+    finally:
+        # What the kernel still says while watching ends would be printed as an error, and is none.
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+        if observer.is_alive():
+            observer.stop()
+            observer.join(timeout=1.0)
+
+
 class _Handler(FileSystemEventHandler):
     def __init__(self, inbox: Inbox, wake: Callable[[], None]) -> None:
         self._inbox = inbox
         self._wake = wake
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if isinstance(event, FileClosedEvent):
-            path = event.src_path
-        elif isinstance(event, FileMovedEvent):
-            path = event.dest_path
-        else:
-            return
-        self._inbox.heard(Path(os.fsdecode(path)))
+    def on_any_event(self, _event: FileSystemEvent) -> None:
+        self._inbox.heard()
         self._wake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +31,12 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each == JOINER else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def shown_text(name: str) -> str:
+    """The name of a file as keepstep journals and shows it: bytes that are no UTF-8, and what a terminal would act on,
+    are written out. A name that is shown already stays as it is, so whatever a person types is found."""
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 JOINER = "\u200d"
@@ -78,7 +85,10 @@ def print_json(what: Any) -> None:
     """For scripts."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(what), indent=2).decode())
+    from events.text import in_all_texts
+
+    plain = in_all_texts(msgspec.to_builtins(what))
+    print(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
 
 
 def _print(what: RenderableType) -> None:

@@ -43,8 +43,14 @@ def changed_for(state: State, job: str, settings: JobSettings) -> Sequence[AnyEv
     """That a job is the first to be begun under other settings than the one before it, if it is."""
     if state.settings is None:
         return []
-    changes = changed_keys(sections_of(state.settings), sections_of(settings))
+    found = changed_keys(sections_of(state.settings), sections_of(settings))
+    changes = tuple(change for change in found if not _is_of_the_file(change))
     return [ConfigChanged(job=job, changes=changes)] if changes else []
+
+
+def _is_of_the_file(change: Change) -> bool:
+    """Whether a change may come from the file alone: prose in a `.txt` file is plain text without a setting."""
+    return change.key == "data.format" and {change.before, change.now} == {'"auto"', '"plain_text"'}
 
 
 def _written(section: Struct | None) -> dict[str, str]:

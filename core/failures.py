@@ -38,7 +38,8 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     ),
     "data": Explanation(
         "the file of the job is gone, or its bytes are not those that were accepted",
-        "bring the file back as it was, or `keepstep skip` the job; then `keepstep resume`",
+        "put the file back as it was (`keepstep add` takes a changed one as another job), or `keepstep skip` the job; "
+        "then `keepstep resume`",
     ),
     "checkpoint": Explanation(
         "a checkpoint is not what it should be: it does not fit the model and the settings, or it is damaged",

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from events.values import Priority
+
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -252,6 +254,22 @@ class MemorySettings(Section, frozen=True, kw_only=True):
     """With less in use again, work goes on by itself."""
     grace_s: NonNegative = 30.0
     """How long it may last before what runs is ended."""
+
+
+class InboxSettings(Section, frozen=True, kw_only=True):
+    """[inbox] When a file in the inbox is complete."""
+
+    settle_s: NonNegative = 3.0
+    """Seconds since the last change of its size, its time of change or its inode."""
+    high_settle_s: NonNegative | None = None
+    """The same for `inbox/high`; None: `settle_s`."""
+    low_settle_s: NonNegative | None = None
+    """The same for `inbox/low`; None: `settle_s`."""
+
+    def of(self, lane: Priority) -> float:
+        """Seconds that a file must rest in the directory of this lane."""
+        own = {"high": self.high_settle_s, "low": self.low_settle_s}.get(lane)
+        return self.settle_s if own is None else own
 
 
 class LogSettings(Section, frozen=True, kw_only=True):

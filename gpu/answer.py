@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpu.streams import prepare_streams
 from gpu.worker import ENVIRONMENT
 
 TOKENS_MAX = 48
@@ -21,6 +22,7 @@ TOKENS_MAX = 48
 
 def main() -> None:
     """Answer the questions on the command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="gpu.answer", description="A model's answers to questions, as JSON.")
     parser.add_argument("--model", type=Path, required=True, help="the base: a directory")
     parser.add_argument("--checkpoint", type=Path, help="an adapter that was trained on it")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpu.errors import MergeRefused
+from gpu.library_paths import library_path
 
 TOLERANCE: Mapping[str, float] = {"F32": 1e-3, "BF16": 0.1, "F16": 0.02}
 """How far the logits may be from those of base and checkpoint: root mean square of the difference, as a share of that
@@ -56,7 +57,7 @@ def _logits(asked: Reference, dtype: Any) -> tuple[Any, Any, set[str]]:
     from gpu.held_weights import compute_in_float32
 
     model, found = AutoModelForCausalLM.from_pretrained(
-        asked.model, dtype=dtype, use_safetensors=True, output_loading_info=True
+        library_path(asked.model), dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     for what in ("missing", "mismatched"):
         for name in sorted(map(str, found[f"{what}_keys"])):
@@ -65,7 +66,7 @@ def _logits(asked: Reference, dtype: Any) -> tuple[Any, Any, set[str]]:
     if choose_arithmetic("bf16", model.device, {}) == INSTEAD:
         compute_in_float32(model.requires_grad_(False))
     if asked.adapter is not None:
-        model = PeftModel.from_pretrained(model, asked.adapter)
+        model = PeftModel.from_pretrained(model, library_path(asked.adapter))
     model.eval()
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.get_text_config().vocab_size, (PROMPTS, PROMPT_TOKENS), generator=generator)

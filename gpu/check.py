@@ -7,8 +7,11 @@ JSON, and on standard error how far it is, if that is a terminal.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gpu.data import record
 from gpu.data.cache import token_cache
@@ -35,11 +38,14 @@ def check(order: Check) -> Checked:
 
 def _report(path: Path, order: Check, how: Preparation) -> Report:
     settings, found = order.settings, describe(path)
+    if str(path) in order.plain_text:
+        settings = replace(settings, data=replace(settings.data, format="plain_text"))
     held_out = record.validation_rows(Path(order.validation) if order.validation else None, settings.data)
     earlier = record.earlier_rows(how.home / "reports", found.sha256)
     known = Known(held_out.content, earlier, held_out.problems)
     kind = container_of(path, plain_text=settings.data.format == "plain_text")
-    file = FileFacts(path.name, found.sha256, found.size_bytes, kind, None)
+    name = os.fsencode(path.name).decode(errors="backslashreplace")
+    file = FileFacts(name, found.sha256, found.size_bytes, kind, None)
     examination = Examination(settings, known, limits=how.limits)
 
     def look(rows: int) -> None:

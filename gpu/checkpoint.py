@@ -22,6 +22,7 @@ from events.worker import CheckpointWritten
 from gpu.commit import Content, commit
 from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
 from gpu.fit import OPTIMIZER, Ground, differences
+from gpu.library_paths import library_path
 from gpu.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify
 from gpu.model import KINDS, TrainedModel
 from journal.storage import REAL
@@ -188,7 +189,7 @@ def load(
 def _read(directory: Path, name: str) -> Tensors:
     """The tensors of a verified file: that they are those which are expected is known, that they are numbers is not."""
     try:
-        tensors: Tensors = load_file(directory / name)
+        tensors: Tensors = load_file(library_path(directory / name))
     except (SafetensorError, OSError) as error:
         raise CheckpointBroken(directory.name, f"{name} cannot be read: {error}") from error
     for tensor_name, tensor in tensors.items():

@@ -20,8 +20,10 @@ from events.settings import JobSettings
 from gpu.data.chunk import Chunk, Look
 from gpu.data.encode import Encoder, tokenizer_sha256
 from gpu.errors import ModelUnusable
+from gpu.exchange import decode_order
 from gpu.limits import UNLIMITED, ModelLimits
 from gpu.parent import die_with_parent
+from gpu.streams import prepare_streams
 from gpu.tokenizer import keep_torch_out, load_tokenizer
 
 Message = TypeVar("Message")
@@ -80,9 +82,10 @@ def serve(order: EncoderOrder, chunks: IO[bytes], answers: IO[bytes]) -> None:
 
 def main() -> None:
     """Carry out the order on the command line."""
+    prepare_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to understand
     die_with_parent()
-    order = msgspec.json.decode(sys.argv[1], type=EncoderOrder)
+    order = decode_order(sys.argv[1], EncoderOrder)
     keep_torch_out(order.settings.model)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is for the log

@@ -28,6 +28,7 @@ from gpu.data.chunk import Chunk, Looked, LookThrough
 from gpu.data.prepare import Preparation
 from gpu.encoder import EncoderOrder, Ready, receive, send
 from gpu.errors import EncoderLost, ModelUnusable
+from gpu.exchange import encode_order
 from gpu.tokenizer import load_limits
 
 AHEAD = 2
@@ -39,7 +40,7 @@ class Encoders:
 
     def __init__(self, order: EncoderOrder, count: int, tokenizer_sha256: str) -> None:
         """`tokenizer_sha256`: of the tokenizer that they must have."""
-        self._order = msgspec.json.encode(order).decode()
+        self._order = encode_order(order)
         self._count = count
         self._sha256 = tokenizer_sha256
         self._children: list[subprocess.Popen[bytes]] = []

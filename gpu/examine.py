@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from gpu.errors import CheckpointBroken
+from gpu.library_paths import library_path
 from gpu.manifest import read_manifest
 
 
@@ -29,7 +30,7 @@ def problem_of(directory: Path) -> str | None:
 
     for name in files:
         try:
-            with safe_open(directory / name, framework="pt") as file:  # one tensor in memory at a time
+            with safe_open(library_path(directory / name), framework="pt") as file:  # one tensor in memory at a time
                 for key in file.keys():  # noqa: SIM118 - it is no mapping
                     if not torch.isfinite(file.get_tensor(key)).all():
                         return f"{name}: {key} holds what is not a number"

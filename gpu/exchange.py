@@ -3,6 +3,7 @@ speaks it too."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
@@ -12,9 +13,11 @@ from msgspec import Struct
 
 from events.course import Course
 from events.settings import JobSettings
+from events.text import carried
 from events.values import CheckpointId, JobId, Number, VersionId
 from gpu.data.report import Report
 from gpu.errors import StorageFailed, WorkerError
+from gpu.streams import prepare_streams
 
 Asked = TypeVar("Asked")
 
@@ -113,6 +116,8 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str
     files: tuple[str, ...]
     settings: JobSettings
+    plain_text: tuple[str, ...] = ()
+    """Those of the files that are read as plain text because their names say so."""
     validation: str | None = None
     """Where the validation set is."""
 
@@ -159,12 +164,24 @@ class Locations(Struct, frozen=True, kw_only=True, tag="located"):
     """One for each file that was asked about."""
 
 
+def encode_order(order: Struct) -> str:
+    """`order` as JSON of ASCII characters. It carries every path: a byte that is not UTF-8 becomes an escaped lone
+    surrogate, and no locale changes the text on a command line."""
+    return json.dumps(msgspec.to_builtins(order))
+
+
+def decode_order(text: str | bytes, kind: type[Asked]) -> Asked:
+    """The reverse of `encode_order`. Raises ValueError."""
+    return msgspec.convert(json.loads(text), kind)
+
+
 def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
     """Do `work` for the order on the command line (ON_INPUT: on standard input), and print what came of it, or a
-    `Refusal`, as one line of JSON."""
+    `Refusal`, as one line of JSON in UTF-8."""
+    prepare_streams()
     try:
-        said = sys.stdin.read() if sys.argv[1] == ON_INPUT else sys.argv[1]
-        answer = work(msgspec.json.decode(said, type=kind))
+        said = sys.stdin.buffer.read() if sys.argv[1] == ON_INPUT else sys.argv[1]
+        answer = work(decode_order(said, kind))
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
         answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.buffer.write(msgspec.json.encode(carried(answer)) + b"\n")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gpu.base import weights_files
 from gpu.errors import MergeRefused
+from gpu.library_paths import library_path
 from gpu.tensors import Tensor, read_header
 from gpu.tokenizer import explained
 
@@ -97,7 +98,7 @@ def empty_model(directory: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(library_path(directory), trust_remote_code=False)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 

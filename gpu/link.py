@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from events.text import carried
 from events.worker import AnyFact, AnyOrder
 from gpu.errors import LinkGarbage
 
@@ -33,7 +34,7 @@ _encoder = msgspec.json.Encoder()
 
 def encode(message: AnyFact | AnyOrder) -> bytes:
     """The line that carries `message`."""
-    return _encoder.encode(message) + b"\n"
+    return _encoder.encode(carried(message)) + b"\n"
 
 
 class Reader(Generic[Message]):

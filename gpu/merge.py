@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
 import torch
 from safetensors.torch import load_file
 
 from gpu.errors import MergeRefused
 from gpu.layout import Place, as_named
+from gpu.library_paths import library_path
 from gpu.tensors import ITEM_BYTES, Tensor, read_header
 from journal.durable import opened, read_file, write_all
 from journal.storage import REAL
@@ -174,13 +174,13 @@ def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
 
 
 def _read_adapter(directory: Path, place: Callable[[str], Place]) -> dict[str, _Pair]:
-    config = msgspec.json.decode(read_file(directory / "adapter_config.json"))
+    config = json.loads(read_file(directory / "adapter_config.json"))  # its base path may have any byte
     for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters"):
         if config.get(key):
             raise MergeRefused(f"{directory.name} was trained with {key}, which cannot be merged")
     rank = float(config["r"])
     scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
-    tensors = load_file(directory / "adapter_model.safetensors")
+    tensors = load_file(library_path(directory / "adapter_model.safetensors"))
     pairs = {}
     for module, factors in sorted(_by_module(directory, tensors).items()):
         embedding = "lora_embedding_A" in factors

@@ -27,6 +27,7 @@ from gpu.exact import seed_generators
 from gpu.held_weights import compute_in_float32
 from gpu.hub import commit_of
 from gpu.layout import layout_of
+from gpu.library_paths import library_path
 from gpu.manifest import Buffers, Parameters
 from gpu.merge import DTYPES
 from gpu.model_config import edited
@@ -121,7 +122,7 @@ def build(
         directory = Path(location) if version else origin
         _refuse_unusable(directory, settings)
         base, found = AutoModelForCausalLM.from_pretrained(
-            directory,
+            library_path(directory),
             output_loading_info=True,
             **_held_as(settings, device, arithmetic),
             trust_remote_code=model.trust_remote_code,

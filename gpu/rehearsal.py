@@ -37,6 +37,7 @@ from gpu.commit import publish
 from gpu.driver import is_driver_error
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, is_out_of_memory
 from gpu.layout import empty_model, layout
+from gpu.library_paths import library_path
 from gpu.manifest import MANIFEST, MOMENTS, Cursor, FileEntry, Lineage, Manifest
 from gpu.memory_limits import available_bytes
 from gpu.merge import WeightsFile
@@ -329,8 +330,8 @@ def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
     from peft import PeftConfig, get_peft_model
     from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
 
-    tensors = load_peft_weights(str(checkpoint), device="cpu")
-    model: Any = get_peft_model(empty_model(origin), PeftConfig.from_pretrained(str(checkpoint)))
+    tensors = load_peft_weights(str(library_path(checkpoint)), device="cpu")
+    model: Any = get_peft_model(empty_model(origin), PeftConfig.from_pretrained(str(library_path(checkpoint))))
     result = set_peft_model_state_dict(model, tensors, low_cpu_mem_usage=True)
     for name in (*result.unexpected_keys, *(key for key in result.missing_keys if ".lora_" in key)):
         raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")

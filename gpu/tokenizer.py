@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from events.settings import ModelSettings
 from gpu.base import base_directory
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
+from gpu.library_paths import library_path
 from gpu.limits import ModelLimits, limits_of
 from gpu.model_files import CONFIG, read_model_file, tokenizer_files
 
@@ -34,7 +35,8 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
 
     with explained(f"the tokenizer of {settings.path}"):
         directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
+        loadable = library_path(directory)
+        tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
         raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
     return tokenizer
@@ -130,6 +132,7 @@ def kept_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | N
     from gpu.data.encode import tokenizer_sha256
 
     try:
-        return tokenizer_sha256(AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code))
+        loadable = library_path(checkpoint)
+        return tokenizer_sha256(AutoTokenizer.from_pretrained(loadable, trust_remote_code=trust_remote_code))
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
         return None

@@ -20,6 +20,7 @@ from typing import Any
 
 from gpu.model_config import edited
 from gpu.model_files import CONFIG
+from gpu.streams import prepare_streams
 from gpu.worker import ENVIRONMENT
 from journal.durable import fsync_tree, rename_durably
 
@@ -35,6 +36,7 @@ STRAY = {
 
 def main() -> None:
     """Unpack the file on the command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="gpu.unpack", description="Write a GGUF file out as a model directory.")
     parser.add_argument("source", type=Path, metavar="GGUF")
     parser.add_argument("target", type=Path, metavar="TARGET")

@@ -44,6 +44,7 @@ from gpu.errors import (
 from gpu.link import connect
 from gpu.log_lines import JsonLines
 from gpu.parent import die_with_parent
+from gpu.streams import prepare_streams
 from journal.storage import use_mask_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ ENVIRONMENT = {
 
 def main() -> None:
     """Serve one daemon until it is gone."""
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="gpu.worker", description="The worker of a keepstep daemon.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)

@@ -144,6 +144,16 @@ class Storage:
             self.close(fd)
         return False
 
+    def why_unreadable(self, path: Path) -> str | None:
+        """Why this process may not read the file, as the system says it; None if it may, or if the file is gone."""
+        try:
+            self.close(self.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+        except PermissionError as error:
+            return error.strerror
+        except OSError:  # whoever reads it will be told
+            return None
+        return None
+
     def names(self, directory: Path) -> list[str]:
         """In no order."""
         return os.listdir(directory)  # noqa: PTH208 - names are all that is asked for

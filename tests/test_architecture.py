@@ -91,6 +91,7 @@ TESTED_ELSEWHERE = {
     "gpu/sealed.py": "tests/gpu/test_consolidate.py",
     "gpu/unpack.py": "tests/cli/test_demo.py",
     "cli/app.py": "tests/cli/test_commands.py",
+    "cli/arrived.py": "tests/cli/test_lineage.py",
     "cli/backups.py": "tests/cli/test_backup.py",
     "cli/crew.py": "tests/cli/test_daemon.py",
     "cli/narrate_versions.py": "tests/cli/test_versions.py",

@@ -18,6 +18,7 @@ from gpu.data.encode import Encoder
 from gpu.data.example import BadRow, Problem
 from gpu.data.problems import tolerated
 from gpu.data.quality import Hashes
+from gpu.data.source import own_format
 from gpu.errors import DataChanged
 
 
@@ -55,7 +56,8 @@ def _candidates(
     sources = [path] if settings.data.holdout else []
     for source, each in enumerate((*sources, *([validation_set] if validation_set else []))):
         try:
-            for number, row in enumerate(rows.read(each, settings.data, weighed)):
+            data = own_format(each, settings.data) if each is validation_set else settings.data
+            for number, row in enumerate(rows.read(each, data, weighed)):
                 if number % AT_ONCE == 0:
                     look()
                 if isinstance(row, BadRow | Problem):

@@ -284,14 +284,9 @@ def check_bytes(path: Path, job: JobId, watch: Callable[[bytes], None] = lambda 
     try:
         found = describe(path, watch)
     except OSError as error:
-        raise DataChanged(
-            f"the data file {path} cannot be read: {error.strerror}. Bring it back, then `keepstep retry`."
-        ) from error
+        raise DataChanged(f"the data file {path} cannot be read: {error.strerror}") from error
     if found.sha256 != job:
-        raise DataChanged(
-            f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}. "
-            "Bring the original back, or add the changed file as a new one."
-        )
+        raise DataChanged(f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}")
 
 
 def _pause(desk: Desk) -> None:

@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 PROBLEMS = {
     # -- the file
     "empty_file": Kind("file", "There is no row in it."),
-    "unknown_container": Kind("file", "It is something else: a zip, a spreadsheet, an Arrow file, …"),
+    "unknown_container": Kind("file", "It is something else: a zip, an Arrow file, a web page, lists, wrapped rows, …"),
     "wrong_encoding": Kind("file", "It is UTF-16 or UTF-32; keepstep reads UTF-8."),
     "truncated_file": Kind("file", "It ends in the middle: of compressed data, or of a JSON array."),
     "broken_compression": Kind("file", "Its compressed data is damaged."),
@@ -41,6 +41,7 @@ PROBLEMS = {
     "broken_parquet": Kind("file", "It is a Parquet file that cannot be read."),
     "swollen_file": Kind("file", "It unpacks to more than 500 times its size: a bomb, or rows all alike."),
     "broken_array": Kind("file", "Between the elements of its JSON array, or behind it, stands what does not belong."),
+    "broken_csv": Kind("file", "A row of its table has another number of fields than the header, or a broken quote."),
     "row_too_long": Kind("file", "A line, or an element of the array, is longer than 64 MiB."),
     # -- the text of a row
     "nul_bytes": Kind("broken", "There are NUL bytes in it: it is binary, or what a crash left."),

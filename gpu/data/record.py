@@ -25,6 +25,7 @@ from gpu.data import rows
 from gpu.data.example import BadRow, Problem
 from gpu.data.quality import Hashes, identity
 from gpu.data.report import Report
+from gpu.data.source import own_format
 from gpu.errors import DataChanged, StorageFailed
 from journal.durable import is_temporary, make_directory, temporary_path, write_atomically
 from journal.storage import REAL
@@ -120,7 +121,7 @@ def validation_rows(path: Path | None, settings: DataSettings) -> ValidationSet:
         return ValidationSet(np.zeros(0, np.uint64))
     good, problems = array("Q"), list[Problem]()
     try:
-        for row in rows.read(path, settings):
+        for row in rows.read(path, own_format(path, settings)):
             if not isinstance(row, BadRow | Problem):
                 good.append(identity(row).content)
             elif (problem := row.problems[0] if isinstance(row, BadRow) else row).name != "empty_file":

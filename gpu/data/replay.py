@@ -21,6 +21,7 @@ from gpu.data.encode import Encoder
 from gpu.data.example import BadRow, Problem
 from gpu.data.problems import tolerated
 from gpu.data.quality import Hashes
+from gpu.data.source import own_format
 from gpu.errors import DataChanged
 
 
@@ -53,7 +54,8 @@ def _candidates(
     for source, earlier in enumerate(settings.sources.replay, start=1):
         path = data / f"{earlier}.jsonl"
         try:
-            for number, row in enumerate(rows.read(path, settings.data, tolerated(settings.checks.rows))):
+            data_settings = own_format(path, settings.data)
+            for number, row in enumerate(rows.read(path, data_settings, tolerated(settings.checks.rows))):
                 if number % AT_ONCE == 0:
                     look()
                 if not isinstance(row, BadRow | Problem) and not is_held_out(

@@ -161,7 +161,7 @@ def _fault(record: Record, text: str, fault: strict.Fault) -> Problem:
     elif fault.cut:
         advice = "Does the object go on in the next line? `jq -c . FILE` puts each on one line. Or correct the line."
     elif fault.name == "broken_json" and fault.position == 0 and record.line == 1:
-        advice = 'Is it text and not JSON? Then set [data] format = "plain_text" in keepstep.toml. ' + _WHOLE
+        advice = "Is it prose? Then give the file a name that ends in .txt or .md. " + _WHOLE
     return Problem(name, record.line + line - 1, what, _around(text, fault.position), advice, column)
 
 

@@ -7,10 +7,12 @@ What a file is, is seen from its first bytes and never from its name, since ever
     28 b5 2f fd, 5? 2a 4d 18 zstd; the same
     PAR1                     Parquet: a record is a row of it
     [                        one JSON array: a record is an element of it
+    a header                 CSV or TSV: a record is a row
     anything else            JSON Lines: a record is a line
 
-Or plain text, if the settings say so: then a record is a paragraph. Nothing here reads JSON, and memory is bounded by
-the longest record. What is wrong with the file as a whole is yielded as the last thing, for it cannot be read on.
+`gpu.data.container` has what is refused whole. Or plain text, if the settings say so: then a record is a paragraph.
+Nothing here reads JSON, and memory is bounded by the longest record. What is wrong with the file as a whole is yielded
+as the last thing, for it cannot be read on.
 """
 
 from __future__ import annotations
@@ -20,11 +22,16 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
+from events.settings import DataSettings
+from gpu.data.container import BOM, DELIMITERS, csv_delimiter, foreign, is_array, is_prose
 from gpu.data.example import Problem
 from journal.durable import open_to_read
 
@@ -48,32 +55,10 @@ CHUNK_BYTES = 2**18
 """Read at once: large enough that the calls cost nothing, small enough to stay in a processor's cache."""
 
 HEAD_BYTES = 64
-"""Enough for every signature below."""
+"""Enough to tell what a file is packed in."""
 
-_BOM = b"\xef\xbb\xbf"
-
-_WIDE = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-"""Byte order marks; the longer ones first, one is the beginning of another."""
-
-_FOREIGN = {
-    b"PK\x03\x04": "a zip archive, or a spreadsheet or document made of one",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\0": "compressed with xz",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"\x04\x22\x4d\x18": "compressed with lz4",
-    b"PARE": "an encrypted Parquet file",
-    b"ARROW1": "an Arrow file",
-    b"Obj\x01": "an Avro file",
-    b"\x89HDF": "an HDF5 file",
-    b"SQLite format 3\0": "a SQLite database",
-    b"%PDF-": "a PDF document",
-    b"GGUF": "the weights of a model",
-}
+BEGINNING_BYTES = 2**14
+"""Enough to tell what is inside: a header and some rows of a table, the first line of a list."""
 
 _REFETCH = "Copy or download it once more, then add it again."
 
@@ -90,7 +75,7 @@ class Record(NamedTuple):
     whole: bool = True
     """False of a last line without an end: more may have been meant to follow."""
     fields: dict[str, Any] | None = None
-    """Of Parquet: the row, read already."""
+    """Of Parquet and CSV: the row, read already."""
 
 
 class Stream(Protocol):
@@ -125,28 +110,55 @@ def container_of(path: Path, *, plain_text: bool = False) -> str:
         stream = _stream(file, head)
         size_bytes = os.fstat(file.fileno()).st_size
         packed = "" if stream is file else " in zstd" if _is_zstd(head) else " in gzip"
+        inside, rest = _beginning(_unpacked(stream, size_bytes))
         try:
-            inside = _beginning(_unpacked(stream, size_bytes))
+            next(rest, b"")
         except Stop:
             return f"damaged data{packed}"
-        inner = "plain text" if plain_text else "JSON array" if _is_array(inside) else "JSON Lines"
-        return inner + packed
+        return _words(inside, plain_text=plain_text, packed=bool(packed)) + packed
+
+
+def holds_prose(path: Path) -> bool:
+    """Whether the file at `path` can be plain text: no rows, no table, no other container. Raises OSError."""
+    with open_to_read(path) as file:
+        inside, _ = _beginning(_unpacked(_stream(file, _head(file)), os.fstat(file.fileno()).st_size))
+        return is_prose(inside)
+
+
+def own_format(path: Path, settings: DataSettings) -> DataSettings:
+    """`settings` for a file that was accepted earlier, or a validation set: whether the job at hand is plain text says
+    nothing about it. Raises OSError."""
+    if settings.prompt is not None or settings.format not in {"auto", "plain_text"}:
+        return settings
+    return replace(settings, format="plain_text" if holds_prose(path) else "auto")
+
+
+def _words(inside: bytes, *, plain_text: bool, packed: bool) -> str:
+    if foreign(inside, packed=packed, plain_text=plain_text) is not None:
+        return "another kind of file"
+    if plain_text:
+        return "plain text"
+    delimiter = csv_delimiter(inside)
+    return DELIMITERS[delimiter] if delimiter is not None else "JSON array" if is_array(inside) else "JSON Lines"
 
 
 def _records(file: BufferedReader, plain_text: bool) -> Iterator[Record]:
     head = _head(file)
     if head.startswith(b"PAR1"):
         if plain_text:
-            raise _foreign("a Parquet file")
+            advice = 'Set [data] format = "auto" in keepstep.toml, then add the file again.'
+            raise Stop("unknown_container", None, "the file is a Parquet file, not plain text", advice)
         from gpu.data.parquet import parquet_records  # pyarrow is an extra, and slow to load
 
         yield from parquet_records(file)
         return
     stream = _stream(file, head)
     chunks = _chunks(stream) if stream is file else _unpacked(stream, os.fstat(file.fileno()).st_size)
-    first = _beginning(chunks)
-    _look(first, packed=stream is not file)
-    yield from _splitter(first, plain_text)(chain([first.removeprefix(_BOM)], chunks))
+    first, rest = _beginning(chunks)
+    other = foreign(first, packed=stream is not file, plain_text=plain_text)
+    if other is not None:
+        raise Stop(other.name, None, other.what, other.advice)
+    yield from _splitter(first, plain_text)(chain([first.removeprefix(BOM)], rest))
 
 
 def _head(file: BufferedReader) -> bytes:
@@ -155,18 +167,22 @@ def _head(file: BufferedReader) -> bytes:
     return head
 
 
-def _beginning(chunks: Iterator[bytes]) -> bytes:
-    """The first chunk, and more if it is very short."""
+def _beginning(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first chunks, and those that follow. Damage in the first ones is raised by those that follow."""
     first = b""
-    for chunk in chunks:
-        first += chunk
-        if len(first) >= HEAD_BYTES:
-            break
-    return first
+    try:
+        for chunk in chunks:
+            first += chunk
+            if len(first) >= BEGINNING_BYTES:
+                break
+    except Stop as stopped:
+        return first, _stopping(stopped)
+    return first, chunks
 
 
-def _is_array(head: bytes) -> bool:
-    return head.removeprefix(_BOM).lstrip().startswith(b"[")
+def _stopping(stopped: Stop) -> Iterator[bytes]:
+    raise stopped
+    yield b""
 
 
 def _stream(file: BufferedReader, head: bytes) -> Any:
@@ -202,38 +218,25 @@ def _unpacked(stream: Stream, packed_bytes: int) -> Iterator[bytes]:
         what = f"the compressed data ends in the middle, in line {lines}: the file is incomplete"
         raise Stop("truncated_file", None, what, _REFETCH) from error
     except (gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+        if "too much memory" in str(error):
+            what = "the file is compressed with a window of more than 128 MiB (`zstd --long`)"
+            advice = "Unpack it: `zstd -d --long=31 FILE -o NEW`, then add the new file."
+            raise Stop("unknown_container", None, what, advice) from error
         what = f"the compressed data is damaged behind byte {length:,}, in line {lines} ({error})"
         raise Stop("broken_compression", None, what, _REFETCH) from error
-
-
-def _look(head: bytes, *, packed: bool) -> None:
-    """Stop at what would only give one broken line after another."""
-    wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
-    if wide is None and len(head) >= 4 and ((head[0] == 0) != (head[1] == 0) or (head[:3] == b"\0\0\0" and head[3])):
-        wide = "UTF-16 or UTF-32, by its NUL bytes"
-    if wide is not None:
-        advice = "Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`, then add the new file."
-        raise Stop("wrong_encoding", None, f"the file is {wide}; keepstep reads UTF-8", advice)
-    signatures = {**_FOREIGN, b"PAR1": "a Parquet file", b"\x1f\x8b": "compressed once more"} if packed else _FOREIGN
-    for signature, name in signatures.items():
-        if head.startswith(signature):
-            raise _foreign(f"{name} inside compressed data" if packed else name)
-    if packed and _is_zstd(head):
-        raise _foreign("compressed twice")
-
-
-def _foreign(name: str) -> Stop:
-    advice = "keepstep reads JSON Lines and JSON arrays, as they are or in gzip or zstd, and Parquet. Convert the file."
-    return Stop("unknown_container", None, f"the file is {name}", advice)
 
 
 def _splitter(head: bytes, plain_text: bool) -> Callable[[Iterator[bytes]], Iterator[Record]]:
     if plain_text:
         return _paragraphs
-    if _is_array(head):
+    if is_array(head):
         from gpu.data.array import elements  # the two know each other; this one is read first
 
         return elements
+    if (delimiter := csv_delimiter(head)) is not None:
+        from gpu.data.csv_rows import csv_records  # as above
+
+        return partial(csv_records, delimiter=delimiter)
     return _lines
 
 

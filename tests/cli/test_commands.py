@@ -236,4 +236,4 @@ def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home, asked: t
     os.close(reading)
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
-    assert (ran.returncode, ran.stderr) == (1, b"")
+    assert (ran.returncode, ran.stderr) == (0, b"")  # its own, however fast the reader left

@@ -6,10 +6,11 @@ import os
 import time
 from pathlib import Path
 
-import pytest
-
 from cli.home import Home
-from cli.inbox import SETTLED_S, Inbox, is_ignored
+from cli.inbox import Inbox
+from events.settings import InboxSettings
+
+SETTLE_S = InboxSettings().settle_s
 
 
 def taken(inbox: Inbox, now: float) -> list[str]:
@@ -25,19 +26,64 @@ def test_a_file_that_is_written_is_not_taken_until_it_has_settled(home: Home) ->
     now = time.monotonic()
     assert taken(inbox, now) == []
     path.write_text("half and more", encoding="utf-8")
-    assert taken(inbox, now + SETTLED_S) == []
-    assert taken(inbox, now + SETTLED_S + 1) == []
-    assert taken(inbox, now + 2 * SETTLED_S) == ["a.jsonl"]
+    assert taken(inbox, now + SETTLE_S) == []
+    assert taken(inbox, now + SETTLE_S + 1) == []
+    assert taken(inbox, now + 2 * SETTLE_S) == ["a.jsonl"]
 
 
-def test_a_file_whose_writer_closed_it_is_taken_at_once(home: Home) -> None:
-    """Somebody heard it close; nobody waits for it to settle."""
-    inbox = Inbox(home)
-    path = home.inbox / "a.jsonl"
-    path.write_text("whole", encoding="utf-8")
-    inbox.heard(path)
-    assert inbox.was_heard()
-    assert taken(inbox, time.monotonic()) == ["a.jsonl"]
+def test_a_close_is_no_end(home: Home) -> None:
+    """Loggers and generators open, append and close for each row: it waits for the last one."""
+    inbox, path = Inbox(home), home.inbox / "log.jsonl"
+    now = time.monotonic()
+    for row in range(12):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"row {row}\n")
+        inbox.heard()
+        assert inbox.was_heard()
+        assert taken(inbox, now + row) == []
+        assert inbox.next_settled() is not None
+    assert taken(inbox, now + 11 + SETTLE_S - 0.1) == []
+    assert taken(inbox, now + 11 + SETTLE_S) == ["log.jsonl"]
+    assert inbox.next_settled() is None
+
+
+def test_a_file_that_is_replaced_by_another_waits_again(home: Home) -> None:
+    """An inode is part of what may not change: size and time may be the same."""
+    inbox, path = Inbox(home), home.inbox / "a.jsonl"
+    path.write_text("one", encoding="utf-8")
+    os.utime(path, ns=(10**18, time.time_ns()))
+    now = time.monotonic()
+    assert taken(inbox, now) == []
+    (home.root / "new").write_text("two", encoding="utf-8")
+    os.utime(home.root / "new", ns=(10**18, path.stat().st_mtime_ns))
+    (home.root / "new").rename(path)
+    assert taken(inbox, now + SETTLE_S) == []
+    assert taken(inbox, now + 2 * SETTLE_S) == ["a.jsonl"]
+
+
+def test_a_file_that_changes_between_look_and_take_is_not_taken(home: Home) -> None:
+    """Many files may be taken between the two."""
+    inbox, now = Inbox(home), time.monotonic()
+    for name in ("a.jsonl", "b.jsonl"):
+        (home.inbox / name).write_text("x", encoding="utf-8")
+        os.utime(home.inbox / name, (1.0, 1.0))
+    inbox.look(now)
+    (home.inbox / "b.jsonl").write_text("x and more", encoding="utf-8")
+    assert [path.name for path, _ in inbox.complete(now)] == ["a.jsonl"]
+    assert inbox.has_unsettled()
+
+
+def test_each_lane_has_its_own_patience(home: Home) -> None:
+    """`settle_s`, or the one of the directory."""
+    settings = InboxSettings(settle_s=5.0, high_settle_s=0.0, low_settle_s=20.0)
+    for lane in ("high", "", "low"):
+        (home.inbox / lane / f"{lane or 'normal'}.jsonl").write_text("x", encoding="utf-8")
+    inbox, now = Inbox(home, lambda: settings), time.monotonic()
+    assert taken(inbox, now) == ["high.jsonl"]
+    (home.inbox / "high" / "high.jsonl").unlink()
+    assert taken(inbox, now + 5.1) == ["normal.jsonl"]
+    (home.inbox / "normal.jsonl").unlink()
+    assert taken(inbox, now + 20.1) == ["low.jsonl"]
 
 
 def test_a_file_that_was_there_long_before_need_not_wait(home: Home) -> None:
@@ -55,7 +101,7 @@ def test_a_clock_that_was_set_back_only_makes_a_file_wait(home: Home) -> None:
     os.utime(path, (time.time() + 86400,) * 2)
     inbox, now = Inbox(home), time.monotonic()
     assert taken(inbox, now) == []
-    assert taken(inbox, now + SETTLED_S) == ["a.jsonl"]
+    assert taken(inbox, now + SETTLE_S) == ["a.jsonl"]
 
 
 def test_lanes_are_read_in_order(home: Home) -> None:
@@ -77,10 +123,4 @@ def test_links_and_directories_are_not_taken(home: Home, tmp_path: Path) -> None
     (home.inbox / "directory.jsonl").mkdir()
     inbox, now = Inbox(home), time.monotonic()
     assert taken(inbox, now) == []
-    assert taken(inbox, now + 10 * SETTLED_S) == []
-
-
-@pytest.mark.parametrize("name", [".hidden.jsonl", "a.jsonl.tmp", "a.part", "a.jsonl~", "a.crdownload"])
-def test_names_that_say_unfinished_are_ignored(name: str) -> None:
-    """Whatever is in them."""
-    assert is_ignored(name)
+    assert taken(inbox, now + 10 * SETTLE_S) == []

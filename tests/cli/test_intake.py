@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli import intake
+from cli.app import app
+from cli.arrivals import shown_name
 from cli.home import Home
 from cli.inbox import LONG_WRITTEN_S, STILL_WRITTEN, Inbox
 from cli.intake import FILES_A_TURN, Intake
@@ -129,9 +133,11 @@ def test_a_file_that_is_written_for_minutes_is_taken_when_its_writer_closes_it(h
             assert list(inbox.complete(now)) == []
             assert inbox.has_unsettled()
         writer.write("ok\n")
-    inbox.heard(path)
+    os.utime(path, (1.0, 1.0))
     inbox.look(71.0)
-    assert list(inbox.complete(71.0)) == [(path, "normal")]
+    assert not inbox.not_taken, "its change counts: it is not complete yet"
+    inbox.look(75.0)
+    assert list(inbox.complete(75.0)) == [(path, "normal")]
     assert not inbox.has_unsettled()
     assert not inbox.not_taken
 
@@ -167,6 +173,9 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
     with closing(Ledger.open(home)) as ledger:
         counts = ledger.state.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
+    for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
+        told = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
+        assert told.exit_code == 0, told.output
     assert sorted(path.name for path in home.root.parent.iterdir()) == ["home"]
     assert len([path for path in home.rejected.iterdir() if not path.name.endswith(".report.json")]) == 1
 
@@ -193,4 +202,27 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
             taking.look_again()
             list(taking.take(ledger))
         assert len(ledger.state.queue) == 1
-    assert said == ["inbox/a.jsonl cannot be taken from the inbox: Permission denied"]
+    (line,) = said
+    assert line.startswith("inbox/a.jsonl cannot be taken from the inbox: Permission denied. It stays there")
+
+
+def test_a_file_that_grows_row_by_row_is_one_job(
+    home: Home, run: Callable[..., list[str]], events: Callable[[], list[AnyEvent]]
+) -> None:
+    """Its writer opens, appends and closes for each row, as loggers do."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("settle_s = 3.0", "settle_s = 1.0"), encoding="utf-8")
+
+    def write() -> None:
+        for number in range(12):
+            with (home.inbox / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(f"ok {number}\n")
+            time.sleep(0.2)
+
+    (home.inbox / "log.jsonl").write_text("ok first\n", encoding="utf-8")
+    writer = threading.Thread(target=write)
+    writer.start()
+    run()
+    writer.join()
+    (job,) = [event for event in events() if isinstance(event, kinds.FileEnqueued)]
+    assert home.data_file(job.job).read_text(encoding="utf-8").count("\n") == 13

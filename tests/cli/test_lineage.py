@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from typer.testing import CliRunner
 
 from cli import lineage as lineage_module
 from cli.app import app
+from cli.arrivals import take_copy
 from cli.daemon import Daemon
 from cli.errors import UserError
 from cli.home import Home
+from cli.ledger import Ledger
 from cli.lineage import read_lineage
-from gpu.exchange import Located, Locations, Whereabouts
+from events.kinds import FileDuplicate
+from gpu.exchange import Located, Locations, Whereabouts, encode_order
 from tests.fakes.tiny_model import make_rows
 
 
@@ -119,10 +123,36 @@ def test_a_file_is_known_by_its_bytes_wherever_it_lies(learned: Home, tmp_path: 
     assert (code, said) == (1, f"no: nothing of {tmp_path / 'other'} is in these weights\n")
 
 
+@pytest.mark.parametrize("name", [b"\xff\xfe.jsonl", b"two\nlines.jsonl", "日本.jsonl".encode()])
+def test_a_file_of_any_name_is_found_by_it(name: bytes, learned: Home) -> None:
+    """As the system has the name, and as keepstep shows it; also by the name of a later file with the same bytes."""
+    path = learned.root.parent / os.fsdecode(name)
+    path.write_bytes(make_rows(32))
+    with closing(Ledger.open(learned)) as ledger:
+        (event,) = take_copy(ledger, path, "normal")
+        assert isinstance(event, FileDuplicate)
+    path.unlink()
+    assert lineage(learned, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
+    assert lineage(learned, "--contains", f"{event.name}:1")[0] == 0
+
+
+def test_a_name_that_nobody_knows_is_unknown(learned: Home, tmp_path: Path) -> None:
+    """Only of a file that arrived can it be said that it was not trained."""
+    code, said = lineage(learned, "--contains", "nobody.jsonl:1")
+    assert (code, said.startswith("unknown: no file called 'nobody.jsonl' ever arrived")) == (1, True)
+    assert told(learned, "--contains", "nobody.jsonl:1")["contains"] is None
+    (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
+    with closing(Ledger.open(learned)) as ledger:
+        take_copy(ledger, tmp_path / "waits.jsonl", "normal")
+    (tmp_path / "waits.jsonl").unlink()
+    assert lineage(learned, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
+
+
 def test_all_is_good_until_one_byte_is_another(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it is named: the data, the weights, a manifest, the base."""
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
-    monkeypatch.setattr("cli.lineage.ask", cache(lineage_module.ask))
+    by_text = cache(lineage_module.ask)
+    monkeypatch.setattr("cli.lineage.ask", lambda module, order, **said: by_text(module, encode_order(order), **said))
     code, said = lineage(learned, "--verify")
     assert code == 0
     assert [line.split()[:2] for line in said.splitlines()[-3:]] == [
@@ -161,12 +191,11 @@ def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypa
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
 
 
-def another_rule(module: str, argument: str, *, otherwise: str) -> str:
+def another_rule(module: str, order: Whereabouts, *, otherwise: str) -> bytes:
     """What `gpu.whereabouts` would say."""
     assert (module, bool(otherwise)) == ("gpu.whereabouts", True)
     located = Located(batches_sha256="another", steps=((1,),))
-    order = msgspec.json.decode(argument, type=Whereabouts)
-    return msgspec.json.encode(Locations(located=(located,) * len(order.learned))).decode()
+    return msgspec.json.encode(Locations(located=(located,) * len(order.learned)))
 
 
 def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:

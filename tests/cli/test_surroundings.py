@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,8 +26,6 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
         while not inbox.was_heard():
             assert time.monotonic() - began < 10
             assert machine.wait(5.0) == []
-    inbox.look(time.monotonic())
-    assert [path.name for path, _ in inbox.complete(time.monotonic())] == ["a.jsonl"]
 
 
 def test_a_signal_ends_the_wait(home: Home) -> None:
@@ -45,3 +46,20 @@ def test_what_fails_in_the_block_is_what_is_raised(home: Home) -> None:
         Machine(home).entered(Inbox(home), lambda: None, LogSettings()),
     ):
         raise ValueError("the real one")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
+def test_without_a_watch_of_the_kernel_the_inbox_is_polled(
+    number: int, home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of inotify (instances, watches) end no daemon: it says so once and finds files all the same."""
+
+    def full(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("watchdog.observers.inotify.InotifyEmitter.on_thread_start", full)
+    drop("a.jsonl", "ok")
+    said = run()
+    (line,) = [line for line in said if "is not watched" in line]
+    assert "fs.inotify.max_user_instances" in line
+    assert any("a.jsonl: learned" in line for line in said)

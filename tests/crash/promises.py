@@ -51,12 +51,12 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     (r"^made$", kinds.HomeCreated, _any),
     # of commands
     (r"^(\S+) is in the queue, \d+ waiting$", kinds.FileEnqueued, _named),
-    (r"^(\S+) (?:was accepted before|has the very bytes of) [^;]*; [^;]*$", kinds.FileDuplicate, _named),
+    (r"^(\S+) (?:was accepted before|is identical to) .*$", kinds.FileDuplicate, _named),
     (r"^(?:pausing at the next step|paused; the next daemon starts so)$", kinds.PauseRequested, _any),
     (r"^(?:going on|no longer paused; .*)$", kinds.Resumed, _any),
     # of the daemon
     (CLOCK + r"(\S+) is in the queue$", kinds.FileEnqueued, _named),
-    (CLOCK + r"(\S+) (?:was accepted before|has the very bytes of) .*; see rejected/$", kinds.FileDuplicate, _named),
+    (CLOCK + r"(\S+) (?:was accepted before|is identical to) .*; see rejected/$", kinds.FileDuplicate, _named),
     (CLOCK + r"\S+: attempt (\d+); reading and loading$", kinds.AttemptStarted, _numbered),
     (CLOCK + r"\S+: \d+ rows.* steps$", kinds.JobPrepared, _any),
     (CLOCK + r"\S+: training from .*$", kinds.TrainingStarted, _any),

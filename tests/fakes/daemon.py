@@ -11,10 +11,12 @@ from pathlib import Path
 from cli.errors import told
 from cli.home import Home
 from cli.keepalive import run_daemon
+from gpu.streams import prepare_streams
 
 
 def main() -> None:
     """Run until told to stop, or until idle."""
+    prepare_streams()
     home = Home(Path(sys.argv[1]).absolute())
     with told():
         code = run_daemon(

@@ -337,6 +337,9 @@ class Process(Storage):
     def is_open_for_writing(self, path: Path) -> bool:
         return False
 
+    def why_unreadable(self, path: Path) -> str | None:
+        return None
+
     def names(self, directory: Path) -> list[str]:
         text = os.fspath(directory)
         self._call("names", text)

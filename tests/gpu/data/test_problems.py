@@ -20,22 +20,11 @@ def test_the_page_has_every_problem_with_its_level_and_meaning() -> None:
 
 
 def test_every_problem_that_the_code_names_is_in_the_table_and_the_other_way_round() -> None:
-    reading = (
-        "source",
-        "array",
-        "parquet",
-        "strict",
-        "rows",
-        "formats",
-        "turns",
-        "order",
-        "tools",
-        "context",
-        "token_rows",
-    )
+    reading = ("source", "array", "parquet", "strict", "rows", "formats", "turns", "order", "tools", "context")
     reading += ("token_rows", "key_tables", "keys", "rendered", "encode", "fitting", "template", "examine", "prepare")
+    reading += ("container", "csv_rows")
     text = "\n".join((ROOT / "gpu" / "data" / f"{name}.py").read_text(encoding="utf-8") for name in reading)
-    named = set(re.findall(r'(?:add|Stop|Problem|Fault|_finding|_found|_pairs|_refused)\(\s*"(\w+)"', text))
+    named = set(re.findall(r'(?:add|Stop|Foreign|Problem|Fault|_finding|_found|_pairs|_refused)\(\s*"(\w+)"', text))
     assert named <= {*PROBLEMS}
     assert {name for name in PROBLEMS if f'"{name}"' not in text} == set()
 
