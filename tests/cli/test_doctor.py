@@ -145,7 +145,7 @@ def test_the_command_says_each_check_and_how_to_mend_it(learned: Home, narrow: C
     assert shown.exit_code == 0, shown.output
     assert "warn   leftovers" in shown.stdout
     assert "→ rm " in shown.stdout
-    assert "20 pass, 1 warn, 0 fail" in shown.stdout
+    assert "21 pass, 1 warn, 0 fail" in shown.stdout
     learned.stop_file.unlink()
     (learned.root / "model" / "config.json").unlink()
     shown = narrow.invoke(app, ["doctor", "--home", str(learned.root), "--json"])
