@@ -50,7 +50,7 @@ def rewrite(directory: Path) -> None:
         (lambda directory: None, None),
         (shutil.rmtree, "its directory is missing"),
         (lambda directory: (directory / MANIFEST).unlink(), "manifest.json is missing"),
-        (hide, "manifest.json cannot be read: Is a directory"),
+        (hide, "manifest.json cannot be read: it is a directory, not a file; move it away, then try again"),
         (rewrite, "manifest.json is not the one that was committed: it has another SHA-256"),
         (lambda directory: (directory / "weights").unlink(), "weights is missing"),
         (lambda directory: (directory / "more").touch(), "more is not in the manifest"),

@@ -179,7 +179,7 @@ def test_what_is_staged_is_written_in_place_by_one_mutant(real: list[Mutant]) ->
     in_place = [mutant.description for mutant in real if "written in place" in mutant.description]
     for place in (
         "journal/durable.py:write_atomically",
-        "journal/durable.py:copy_durably",
+        "journal/durable.py:copy_open",
         "journal/log.py:Journal.create",
     ):
         assert len([description for description in in_place if description.startswith(f"{place}:")]) == 1

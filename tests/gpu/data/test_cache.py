@@ -148,7 +148,15 @@ def test_whoever_stops_it_while_it_is_committed_leaves_nothing_either(tmp_path: 
 def test_a_place_that_cannot_be_written_to_is_the_disks_fault(tmp_path: Path) -> None:
     (tmp_path / "place").write_text("a file")
     with pytest.raises(StorageFailed):
-        make(tmp_path / "place")
+        make(tmp_path / "place" / "cache" / "tokens")
+
+
+def test_a_file_in_place_of_the_cache_is_moved_aside(tmp_path: Path) -> None:
+    """The cache is made again; the file may be somebody's."""
+    (tmp_path / "tokens").write_text("a file")
+    make(tmp_path / "tokens")
+    (aside,) = tmp_path.glob("tokens.aside-*")
+    assert aside.read_text() == "a file"
 
 
 @pytest.mark.parametrize("point", ["tokens_written", "tokens_kept"])
