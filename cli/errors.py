@@ -143,7 +143,8 @@ def told() -> Iterator[None]:
 
 def _flush() -> None:
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where it was closed, until `prepare_streams` has run
+            sys.stdout.flush()
     except OSError as error:
         discard_output()
         error.filename = error.filename or "standard output"

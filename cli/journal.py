@@ -226,6 +226,6 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     """The entry point `journal`."""
-    prepare_streams()
     with told():
+        prepare_streams()
         app()

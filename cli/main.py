@@ -11,8 +11,8 @@ from gpu.streams import prepare_streams
 
 def main() -> None:
     """Run the command that the process was started with."""
-    prepare_streams()
     with told():
+        prepare_streams()
         plain = plain_status(sys.argv[1:])
         if plain is not None:
             from cli.status import show_status

@@ -127,9 +127,14 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
         arguments = [*words.split(), *(each.format(**places) for each in ARGUMENTS.get(words, []))]
         arguments += [] if words in WITHOUT_HOME else ["--home", str(root)]
         errors = tmp_path / f"errors-{count}"
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child is what it is to be
         pid = os.fork()
         if pid == 0:
-            _in_child(arguments, tmp_path, errors, surround)
+            try:
+                _in_child(arguments, tmp_path, errors, surround)
+            finally:  # a signal between the end of the command and that of its process
+                os._exit(130)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         if interrupt_after_s is not None:
             time.sleep(interrupt_after_s)
             os.kill(pid, signal.SIGINT)
@@ -156,9 +161,14 @@ def _in_child(arguments: list[str], tmp_path: Path, errors: Path, surround: Call
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)  # type: ignore[arg-type]
         surround()
         sys.argv = ["keepstep", *arguments]
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        except KeyboardInterrupt:  # it came before there was a command
+            os._exit(130)
         main()
         code = 0
     except SystemExit as ended:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as error:  # noqa: BLE001  # the parent is told
         os.write(2, f"Traceback: {error!r}".encode())
