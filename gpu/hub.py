@@ -24,7 +24,7 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
 
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken", "*.codes", "*.py")
-"""What is fetched beside the weights: all but weights in other formats."""
+"""What is fetched besides the weights: all but weights in other formats."""
 
 
 class NoCommit(Exception):

@@ -7,7 +7,7 @@ prompt is the beginning of the text. Two kinds of templates differ, and both are
    The answer then begins where prompt and text part, as in TRL. Such a template may cut the reasoning off an answer
    that has it; if the answer begins with the opening, it is written into the text as it stands.
 2. What the assistant did since the last question is written otherwise once more follows: Qwen3 drops its reasoning.
-   The answer is then put behind the prompt, which is what a model is given.
+   The answer then follows the prompt, which is what a model is given.
 
 Whatever else differs (a system prompt that only the last message gets, a number of messages) is the row's context.
 Then it cannot be told what a model would see, and the row is refused with the cause and a way out.
@@ -94,8 +94,8 @@ def cause_of(made: Renderings, system: str, tool: str) -> tuple[str, str]:
     """Why the answer could not be located, in words, and the way out. `system`: the system prompt; `tool`: the name of
     a declared tool; "" where there is none."""
     parting = common_prefix(made.prompt, made.text)
-    without, behind = (_excerpt(each[parting:]) for each in (made.prompt, made.text))
-    said = f"without the answer it goes on with {without!r}, with the answer with {behind!r}"
+    before, after = (_excerpt(each[parting:]) for each in (made.prompt, made.text))
+    said = f"without the answer it continues with {before!r}, with the answer with {after!r}"
     if system and system in made.prompt and system not in made.text:
         return f"the system prompt is left out once an answer follows; {said}", "Put it into the first user's message."
     if tool and tool in made.prompt and tool not in made.text:

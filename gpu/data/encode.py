@@ -224,13 +224,13 @@ class Encoder:
         trained = bytearray(len(tokens.ids))
         for start, end in rendered.spans:
             if tokens.encoding is None:
-                first, behind = (
+                first, end_token = (
                     self._first_of(tokens, rendered.text, start),
                     self._counted(row, rendered.text[:end], tokens.ids),
                 )
             else:
-                first, behind = covering(tokens, start, end, self._added)
-            trained[first:behind] = b"\1" * (behind - first)
+                first, end_token = covering(tokens, start, end, self._added)
+            trained[first:end_token] = b"\1" * (end_token - first)
         return tokens.ids, bytes(trained)
 
     def _counted(self, row: Example, text: str, ids: list[int]) -> int:

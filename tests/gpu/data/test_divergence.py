@@ -61,7 +61,7 @@ def test_an_answer_behind_its_prompt_has_the_prompt_as_its_context() -> None:
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (renderings("u", "v", bare="u"), "goes on with 'u', with the answer with 'v'"),
+        (renderings("u", "v", bare="u"), "continues with 'u', with the answer with 'v'"),
         (renderings("u[A] ", "u[A]x", bare="u[A] y"), "white space at the end"),
         (renderings("u</think>[A]", "u[A]x", bare="u</think>"), "reasoning of an earlier answer"),
         (renderings("sys u[A]", "u[A]x", bare="sys u"), "system prompt"),

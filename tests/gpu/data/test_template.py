@@ -133,7 +133,7 @@ def test_reasoning_that_a_template_cuts_off_elsewhere_refuses_the_row() -> None:
 
 
 def test_what_the_assistant_did_since_the_question_may_be_written_otherwise_once_more_follows() -> None:
-    """The answer then stands behind the prompt that the model is given, as Qwen3's second call does."""
+    """The answer then follows the prompt that the model is given, as Qwen3's second call does."""
     thinking = PLAIN_TEMPLATE.replace(
         "{{ message['content'] }}",
         "{% if loop.last and message['role'] == 'assistant' %}<think></think>{% endif %}{{ message['content'] }}",
@@ -164,7 +164,7 @@ LAST_ONLY = (
         (
             LAST_ONLY.replace("SAID", "messages[0].content if messages[0].role == 'system' else ''"),
             chat("system: be kind", "user: u", "assistant: a"),
-            "the system prompt is left out once an answer follows; without the answer it goes on with 'be kindu[",
+            "the system prompt is left out once an answer follows; without the answer it continues with 'be kindu[",
             "first user's message",
         ),
         (
@@ -179,7 +179,7 @@ LAST_ONLY = (
             "the generation prompt is not what it writes before an answer",
             "{% generation %}",
         ),
-        (UNSTABLE_TEMPLATE, DIALOGUE, "goes on with '1<|user|>one?", "rows of a single answer"),
+        (UNSTABLE_TEMPLATE, DIALOGUE, "continues with '1<|user|>one?", "rows of a single answer"),
     ],
     ids=["system", "tools", "generation prompt", "anything else"],
 )
