@@ -80,7 +80,10 @@ def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = T
         return found  # whoever needs what is missing says which file it is
     at = f" at revision {revision}" if revision else ""
     how = f" --revision {revision}" if revision else ""
-    raise ModelUnusable(f"the cache has no {path}{at}. To fetch it, connect and run: hf download {path}{how}")
+    raise ModelUnusable(
+        f"the cache has no {path}{at}. To fetch it, connect and run: hf download {path}{how}. If it is no model of the "
+        "hub, correct [model] path in keepstep.toml."
+    )
 
 
 def _is_there(directory: Path, *, weights: bool) -> bool:

@@ -185,3 +185,4 @@ def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
         answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
     sys.stdout.buffer.write(msgspec.json.encode(carried(answer)) + b"\n")
+    sys.stdout.buffer.flush()

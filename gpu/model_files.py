@@ -6,15 +6,13 @@ writes them anew writes the names of its own version into them, and then no othe
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gpu.errors import ModelUnusable
-from journal.durable import chunks, opened
-from journal.storage import REAL
+from journal.durable import read_file
+from journal.storage import NotAFile
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -39,6 +37,10 @@ TOKENIZER_FILES = (
 """What transformers, vLLM and llama.cpp look for in a model's directory. A tokenizer class may name more."""
 
 
+SMALL_BYTES_MAX = 1 << 30
+"""The largest vocabularies take some 50 MB."""
+
+
 def read_model_file(directory: Path, name: str) -> bytes:
     """The content of the file `name` in a model's directory.
 
@@ -53,11 +55,10 @@ def read_model_file(directory: Path, name: str) -> bytes:
             f"{path} is a link to {target}, outside of the model's directory, and is not copied from there. "
             f"Put the file itself in its place: cp --remove-destination {target} {path}"
         )
-    # O_NONBLOCK: a pipe is refused below, and must not be waited for here.
-    with opened(REAL, target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as fd:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ModelUnusable(f"{path} is not a file. Put the model's {name} in its place.")
-        return b"".join(chunks(REAL, fd))
+    try:
+        return read_file(target, most_bytes=SMALL_BYTES_MAX)
+    except NotAFile as error:
+        raise ModelUnusable(f"{path} is not a file. Put the model's {name} in its place.") from error
 
 
 def tokenizer_files(directory: Path, more: Iterable[str] = ()) -> dict[str, bytes]:

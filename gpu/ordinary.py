@@ -26,13 +26,10 @@ from gpu.layout import Layout, layout_of
 from gpu.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below, verify
 from gpu.merge import Adapters, Learned, Masters, Tally, WeightsFile, same, write_merged
 from gpu.model_config import edited
-from gpu.model_files import CONFIG, GENERATION_CONFIG, read_model_file, tokenizer_files
+from gpu.model_files import CONFIG, GENERATION_CONFIG, SMALL_BYTES_MAX, read_model_file, tokenizer_files
 from gpu.sealed import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
 from gpu.tokenizer import kept_sha256
 from journal.durable import read_file
-
-TOKENIZER_BYTES_MAX = 1 << 30
-"""The largest vocabularies take some 50 MB."""
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
 """What a checkpoint has beside its tokenizer."""
@@ -293,7 +290,7 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
     small = sources.small
     names = read_sealed(small).files if (small / SEAL).exists() else sources.manifest.files
     of_tokenizer = sorted(filter(_is_of_tokenizer, names))
-    kept = {name: read_file(small / name, most_bytes=TOKENIZER_BYTES_MAX) for name in of_tokenizer}
+    kept = {name: read_file(small / name, most_bytes=SMALL_BYTES_MAX) for name in of_tokenizer}
     own = tokenizer_files(sources.origin, kept)
     if own == kept:
         return own

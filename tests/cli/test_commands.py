@@ -40,6 +40,7 @@ def test_a_new_home_says_what_to_do_next(tmp_path: Path) -> None:
 def test_a_new_home_says_at_once_what_its_model_cannot_take(tmp_path: Path) -> None:
     """And is made all the same: short rows are fine."""
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
+    (tmp_path / "model.safetensors").touch()
     made = keepstep("init", str(tmp_path / "h"), "--model", str(tmp_path))
     assert made.returncode == 0
     assert "64 positions, and [data] max_length = 1024" in made.stderr

@@ -66,7 +66,7 @@ def test_the_story_of_a_job_that_was_given_up_and_of_one_that_waits(
     with pytest.raises(UserError):
         run()
     assert told("a.jsonl")[-2] == "now   in hand, queued"
-    assert told("a.jsonl")[-1].startswith("next  waiting for you: there is no such model; mend [model]")
+    assert told("a.jsonl")[-1].startswith("next  waiting for you: there is no such model; do what the message says")
     assert told("b.jsonl")[-2] == "now   number 1 of 1 in the queue"
     with closing(Ledger.open(home)) as ledger:
         ledger.execute(commands.Skip(job=None))

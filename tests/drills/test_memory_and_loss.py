@@ -231,7 +231,7 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
 def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make, record: Record) -> None:
     """Committed steps stay, the other file is learned; `retry` leaves the second batch out too."""
     home = make()
-    assert ran(home, "nan:3,nan:12") == 0, log_of(home)  # its last step: whatever is still being saved, 4 is committed
+    assert ran(home, "nan:3,nan:12") == 1, log_of(home)  # one file failed for good
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice
     (failed,) = of(home, kinds.JobFailed)
     assert "a second batch of it is suspect" in failed.message

@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
 
 
 def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
-    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer: Any = msgspec.json.Decoder(Exported | Refusal)
     for wanted, says in (
@@ -173,7 +173,7 @@ def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
     ):
         monkeypatch.setattr("sys.argv", ["gpu.export", msgspec.json.encode(wanted).decode()])
         exporting.main()
-        assert isinstance(answer.decode(capsys.readouterr().out), says)
+        assert isinstance(answer.decode(capfd.readouterr().out), says)
 
 
 def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
-    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -195,7 +195,7 @@ def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
     wanted = msgspec.json.encode(order(*trained, tmp_path / "out")).decode()
     monkeypatch.setattr("sys.argv", ["gpu.export", wanted])
     exporting.main()
-    answer = msgspec.json.decode(capsys.readouterr().out, type=Refusal)
+    answer = msgspec.json.decode(capfd.readouterr().out, type=Refusal)
     assert answer.storage
     assert "No space left on device" in answer.problem
     assert not list(tmp_path.iterdir())

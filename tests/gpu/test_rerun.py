@@ -98,11 +98,11 @@ def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> N
 
 
 def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
-    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     home, job, _ = learned
     for wanted, says in ((order(home, job), Reran), (order(home, "0" * 64), Refusal)):
         monkeypatch.setattr("sys.argv", ["gpu.rerun", msgspec.json.encode(wanted).decode()])
         running.main()
-        answer: Any = msgspec.json.decode(capsys.readouterr().out, type=Reran | Refusal)
+        answer: Any = msgspec.json.decode(capfd.readouterr().out, type=Reran | Refusal)
         assert isinstance(answer, says)
