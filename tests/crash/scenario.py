@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from msgspec.structs import replace
 
 from cli.config import Config
 from cli.home import Home
@@ -73,7 +74,8 @@ class Scenario:
 
     def make_home(self) -> Home:
         if self.model is not None:
-            config = Config(job=settings(self.model))
+            job = settings(self.model)
+            config = Config(job=replace(job, data=replace(job.data, validation=None)))  # a file less that may be lost
         else:
             often = CheckpointSettings(every_steps=2, every_seconds=0.0, keep=2)
             config = Config(job=JobSettings(model=ModelSettings(path="nowhere"), checkpoints=often))
