@@ -4,21 +4,24 @@
     file_enqueued                                      journaled: it is a job
     data/<sha256>.jsonl                                its bytes, under their own hash
 
-The last two happen under the append lock. Killed anywhere, the file stands in exactly one of these places, and
-`finish_arrivals` takes it on from there. `data/<sha256>.jsonl` exists only for what was journaled, so its existence
-is how an earlier file with the same bytes is known, however long ago that was.
+Files that arrive together share an arriving directory. The last two happen under the append lock. Killed anywhere,
+each file stands in exactly one of these places, and `finish_arrivals` takes it on from there. `data/<sha256>.jsonl`
+exists only for what was journaled, so its existence is how an earlier file with the same bytes is known, however long
+ago that was.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
+from cli.arriving import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
 from cli.clock import timestamp
 from cli.home import Home
 from cli.identical import identical
@@ -31,41 +34,69 @@ from core.errors import Refused
 from core.state import State
 from events.kinds import AnyEvent, RejectedFileMoved
 from events.places import JobRemoved
-from events.values import PRIORITIES, Priority
+from events.values import Priority
 from gpu.crashpoints import reached
-from gpu.manifest import describe, describe_open
+from gpu.manifest import describe
 from journal import durable
 from journal.storage import REAL, NotAFile, Storage
 from projections.seal import UNREADABLE
-
-AGAIN = "again"
-"""In the name of an arriving directory: bytes that were accepted before are to be learned once more."""
 
 
 def take_all(
     ledger: Ledger, files: Iterable[tuple[Path, Priority]], refuse: Callable[[Path, str], None]
 ) -> Iterator[AnyEvent]:
-    """Make jobs of complete files in the inbox; `refuse` hears of those that may not be read. Raises as below."""
-    for path, priority in files:
-        try:
-            yield from take_from_inbox(ledger, path, priority)
-        except FileNotFoundError:
-            continue  # taken back before it was accepted
-        except NotTaken as error:
-            refuse(path, error.reason)
-        except PermissionError as error:
-            refuse(path, error.strerror or str(error))
+    """Make jobs of complete files in the inbox; `refuse` hears of those that may not be read.
 
-
-def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
-    """Make a job of a complete file in the inbox.
-
-    Raises cli.ownership.NotTaken, OSError, journal.errors.StorageFailed.
+    Files of one priority share an arriving directory, so that all of them together pay for the syncs of directories.
+    Raises OSError, journal.errors.StorageFailed, after the events that were journaled before.
     """
-    with _new_directory(ledger.home, priority) as directory:
-        bring(ledger.home, path, directory)
-        reached("arrival_moved")
-        return _finish_or_put_back(ledger, directory)
+    for priority, paths in batches(files):
+        events: list[AnyEvent] = []
+        try:
+            _take_batch(ledger, paths, priority, refuse, events)
+        except Exception:
+            yield from events
+            raise
+        yield from events
+
+
+def _take_batch(
+    ledger: Ledger,
+    paths: Sequence[Path],
+    priority: Priority,
+    refuse: Callable[[Path, str], None],
+    events: list[AnyEvent],
+) -> None:
+    """Make jobs of files through one arriving directory; `events` gets what is journaled. Raises as `take_all`."""
+    home, came = ledger.home, dict[Path, Path]()
+    try:
+        with new_directory(home, priority) as directory:
+            for path in paths:
+                try:
+                    came[bring(home, path, directory)] = path
+                except FileNotFoundError:
+                    continue  # taken back before it was accepted
+                except (NotTaken, PermissionError) as error:
+                    refuse(path, _why(error))
+                    continue
+                reached("arrival_moved")
+            if came:  # their new place first: a file that is on disk in neither is lost
+                durable.fsync_directory(directory, storage=home.storage)
+                for lane in sorted({path.parent for path in came.values()}):
+                    with suppress(FileNotFoundError):  # removed by a person, with all names in it
+                        durable.fsync_directory(lane, storage=home.storage)
+            for file, problem in _finish(ledger, directory, events).items():
+                refuse(came[file], _why(problem))
+    except (FileNotFoundError, PermissionError) as error:
+        if came:
+            raise
+        if isinstance(error, PermissionError):  # no directory could be made: all files are where they were
+            for path in paths:
+                refuse(path, _why(error))
+
+
+def _why(error: NotTaken | PermissionError) -> str:
+    return error.reason if isinstance(error, NotTaken) else error.strerror or str(error)
 
 
 def take_copy(
@@ -74,94 +105,146 @@ def take_copy(
     """Make a job of a copy of `path`, which stays where it is; `again`: also of bytes that were accepted before.
     `name`: what the job is called, if not as the file.
 
-    Raises OSError, journal.errors.StorageFailed; core.errors.Refused if bytes that are in hand are to be learned again.
+    Raises OSError, journal.errors.StorageFailed; core.errors.Refused if bytes that are in progress are to be trained
+    again.
     """
-    with _new_directory(ledger.home, f"{priority}-{AGAIN}" if again else priority) as directory:
+    events: list[AnyEvent] = []
+    with new_directory(ledger.home, priority, again=again) as directory:
         storage = ledger.home.storage
         durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
         reached("arrival_copied")
-        return _finish(ledger, directory)
+        for error in _finish(ledger, directory, events).values():
+            raise error
+    return events
 
 
 def finish_arrivals(ledger: Ledger) -> None:
     """Take on what an earlier process had in its hands when it died. Raises as `take_copy`."""
-    storage, arriving = ledger.home.storage, _arriving(ledger.home)
+    storage, arriving = ledger.home.storage, arriving_of(ledger.home)
     if not storage.exists(arriving):
         return
     durable.fsync_directory(ledger.home.data, storage=storage)  # where a name was given and its sync failed
     for name in sorted(storage.names(arriving)):
-        with suppress(FileNotFoundError), _held(storage, arriving / name) as ours:
+        with suppress(FileNotFoundError), held(storage, arriving / name) as ours:
             if ours:
                 # Its process may have died before it could sync these. A file that it moved on is at its new place on
                 # disk with that, before this directory, which it was moved out of, can be gone.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                # Refused: to be trained again, and in progress; its source is where it was. PermissionError: put back.
-                # NotTaken: in rejected/.
-                with suppress(Refused, NotTaken, PermissionError):
-                    _finish_or_put_back(ledger, arriving / name)
+                with suppress(Refused):  # to be trained again, and in progress; its source is where it was
+                    _finish(ledger, arriving / name, [])  # what stays out is in rejected/, or in the inbox again
 
 
-def _finish_or_put_back(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
-    """As `_finish`. A file that this process may not read goes back into the inbox, where `cli.inbox` tells of it; and
-    PermissionError is raised."""
-    try:
-        return _finish(ledger, directory)
-    except PermissionError:
-        home, storage = ledger.home, ledger.home.storage
-        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
-        lane = lanes.get(_priority(directory), home.inbox)
-        for name in storage.names(directory):
-            if storage.why_unreadable(directory / name) is not None:
-                durable.make_directory(lane, storage=storage)
-                durable.rename_durably(directory / name, _free_name(lane, name, storage), storage=storage)
-        raise
+def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Path, NotTaken | PermissionError]:
+    """From the arriving directory to the end; `events` gets what is journaled. Once more, from wherever it was left, is
+    the same.
 
-
-def _finish(ledger: Ledger, directory: Path) -> Sequence[AnyEvent]:
-    """From the arriving directory to the end. Once more, from wherever it was left, is the same."""
-    home, storage = ledger.home, ledger.home.storage
-    names = sorted(storage.names(directory))
-    for name in names:
+    Returns what stays out, by its path here, and why: a file that may not be taken is in `rejected/`. One that this
+    process may not read is in the inbox again, where `cli.inbox` tells of it.
+    """
+    storage = ledger.home.storage
+    found: list[tuple[Path, str]] = []
+    stay_out: dict[Path, NotTaken | PermissionError] = {}
+    for name in sorted(storage.names(directory)):
+        file = directory / name
         if durable.is_temporary(name):  # a copy that was not finished; its source is where it was
-            storage.unlink(directory / name)
-    file = next((directory / name for name in names if not durable.is_temporary(name)), None)
-    if file is None:  # moved on by a process that died behind that
-        return ()
-    try:
-        make_ours(home, file)
-    except NotAFile:
-        _set_aside(home, directory, file, "no_file", EXCHANGED)
-        return ()
-    except NotTaken as error:
-        _set_aside(home, directory, file, "not_taken", error.reason)
-        raise
-    job = _settled_sha256(file, storage)
-    target = home.data_file(job)
-    again = _is_again(directory)
-    with ledger.exclusive():
-        known = storage.exists(target)
-        journaled = not known and ledger.state.job(job) is not None
-        events: Sequence[AnyEvent] = ()
-        if not journaled:
-            name, size_bytes = shown_name(file), storage.stat(file).st_size
-            add = AddFile(
-                job=job, name=name, size_bytes=size_bytes, priority=_priority(directory), known=known, again=again
-            )
-            if again:
-                known = _forget(ledger, add, file, target)
-            events = ledger.execute(add)
+            storage.unlink(file)
+            continue
+        try:
+            make_ours(ledger.home, file)
+            found.append((file, settled_sha256(file, storage=storage)))
+        except FileNotFoundError:
+            continue  # taken away by a person; nothing was journaled of it
+        except NotAFile:
+            _set_aside(ledger.home, file, "no_file", EXCHANGED)
+        except NotTaken as error:
+            _set_aside(ledger.home, file, "not_taken", error.reason)
+            stay_out[file] = error
+        except PermissionError as error:
+            _put_back(ledger.home, file)
+            stay_out[file] = error
+    if found:
+        _make_jobs(ledger, directory, found, events)
+    return stay_out
+
+
+def _put_back(home: Home, file: Path) -> None:
+    """Move a file that this process may not read into the inbox again."""
+    storage = home.storage
+    if storage.why_unreadable(file) is not None:
+        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
+        lane = lanes.get(priority_of(file.parent), home.inbox)
+        durable.make_directory(lane, storage=storage)
+        durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
+
+
+def _make_jobs(ledger: Ledger, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:
+    """Journal files that are hashed from the disk: new ones together, a known one by itself.
+
+    So a process that dies between the record of a known file and its move leaves only one to be journaled twice.
+    """
+    left, again = deque(found), is_again(directory)
+    while left:
+        with ledger.exclusive():
+            new: dict[str, Path] = {}
+            while left:
+                file, job = left[0]
+                if job in new or (not again and ledger.home.storage.exists(ledger.home.data_file(job))):
+                    break
+                new[job] = file
+                left.popleft()
+            if new:
+                _take_new(ledger, directory, new, events)
+            else:
+                file, job = left.popleft()
+                _take_known(ledger, file, job, events)
+
+
+def _take_new(ledger: Ledger, directory: Path, files: dict[str, Path], events: list[AnyEvent]) -> None:
+    """Journal files by their hashes, unless that is done, and give them their names in `data/`. Under the append lock:
+    the names are on disk before it is released, for a job that is skipped is known by its name alone."""
+    home, storage, again = ledger.home, ledger.home.storage, is_again(directory)
+    adds: list[AddFile] = []
+    for job, file in files.items():
+        known = again and storage.exists(home.data_file(job))
+        if known or ledger.state.job(job) is None:
+            with suppress(FileNotFoundError):  # taken away by a person: the others do not depend on it
+                adds.append(_add(home, file, job, known=known))
+                if again:
+                    _forget(ledger, adds[-1], file, home.data_file(job))
+    events.extend(ledger.execute(*adds))
+    for job, file in files.items():
         reached("arrival_journaled")
-        if known:
-            _return(home, file, job, ledger.state)
-        else:
-            durable.rename_durably(file, target, storage=storage)
+        with suppress(FileNotFoundError):  # as above
+            storage.rename(file, home.data_file(job))
         reached("arrival_named")
-    return events
+    for there in (home.data, directory):
+        durable.fsync_directory(there, storage=storage)
 
 
-def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
-    """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones. False.
+def _take_known(ledger: Ledger, file: Path, job: str, events: list[AnyEvent]) -> None:
+    """Journal a file whose bytes are known, and return it. Under the append lock."""
+    with suppress(FileNotFoundError):  # as above
+        events.extend(ledger.execute(_add(ledger.home, file, job, known=True)))
+        reached("arrival_journaled")
+        _return(ledger.home, file, job, ledger.state)
+        reached("arrival_named")
+
+
+def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
+    size_bytes, directory = home.storage.stat(file).st_size, file.parent
+    return AddFile(
+        job=job,
+        name=shown_name(file),
+        size_bytes=size_bytes,
+        priority=priority_of(directory),
+        known=known,
+        again=is_again(directory),
+    )
+
+
+def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> None:
+    """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones.
 
     So whether bytes are known goes on saying whether they are journaled. A power cut may bring the old name back behind
     the record: then they are in hand and known, and the copy is let go. Raises Refused if they cannot be learned again
@@ -176,15 +259,14 @@ def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> bool:
         raise
     if add.known:
         storage.unlink(target)
-    return False
 
 
 EXCHANGED = "what lay in the inbox under this name was exchanged for something that is no file"
 
 
-def _set_aside(home: Home, directory: Path, file: Path, problem: str, message: str) -> None:
+def _set_aside(home: Home, file: Path, problem: str, message: str) -> None:
     """Move to `rejected/` what was exchanged between the look at it and the move. Nothing is read through it."""
-    target = home.rejected / f"{directory.name}-{safe_name(file.name)}"
+    target = _free_name(home.rejected, f"{file.parent.name}-{safe_name(file.name)}", home.storage)
     report = msgspec.json.format(
         msgspec.json.encode({"file": shown_name(file), "problem": problem, "message": message})
     )
@@ -307,70 +389,3 @@ def shown_name(path: Path) -> str:
 
 def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _settled_sha256(path: Path, storage: Storage) -> str:
-    """The hash of a file as it is on disk, and that did not change while it was read.
-
-    Its writer may still have it open. And an fsync of it may have failed before, its writer's or ours: after that the
-    cache shows what the disk never got.
-    """
-    while True:
-        with durable.opened(storage, path, os.O_RDONLY) as fd:
-            before = storage.fstat(fd)
-            storage.fsync(fd)
-            storage.drop_cache(fd)
-            digest = describe_open(fd, storage=storage).sha256
-            after = storage.fstat(fd)
-        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-            return digest
-
-
-def _arriving(home: Home) -> Path:
-    return home.data / ".arriving"
-
-
-@contextmanager
-def _new_directory(home: Home, kind: str) -> Iterator[Path]:
-    """A directory for one arrival of this kind, held while the block runs and removed behind it if it is empty then."""
-    arriving, storage = _arriving(home), home.storage
-    if not home.arriving_is_durable or not storage.exists(arriving):  # once a process: a sync is what a file costs
-        durable.make_directory(arriving, storage=storage)
-        home.arriving_is_durable = True
-    directory = arriving / f"{kind}-{storage.random_name()}{storage.random_name()}"
-    storage.mkdir(directory)
-    durable.fsync_directory(arriving, storage=storage)
-    with _held(storage, directory):
-        yield directory
-
-
-@contextmanager
-def _held(storage: Storage, directory: Path) -> Iterator[bool]:
-    """Whether this process holds the arrival in `directory`; if another living one does, it is at work there."""
-    with durable.opened(storage, directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        if not storage.try_lock(fd):
-            yield False
-            return
-        try:
-            yield True
-        except Exception:
-            _remove_if_empty(storage, directory)
-            raise
-        _remove_if_empty(storage, directory)
-
-
-def _remove_if_empty(storage: Storage, directory: Path) -> None:
-    with suppress(OSError):  # not empty: what is in it will be taken on at the next start
-        storage.rmdir(directory)
-
-
-def _is_again(directory: Path) -> bool:
-    return directory.name.split("-")[1:2] == [AGAIN]
-
-
-def _priority(directory: Path) -> Priority:
-    word = directory.name.partition("-")[0]
-    for priority in PRIORITIES:
-        if priority == word:
-            return priority
-    return "normal"

@@ -111,8 +111,8 @@ class Inbox:
             if path in self._complete and now - at >= LONG_WRITTEN_S:
                 self.not_taken[path] = STILL_WRITTEN
 
-    def complete(self, now: float) -> Iterator[tuple[Path, Priority]]:
-        """The files that can be taken, each once, in the order of their names within each lane.
+    def complete(self, now: float) -> Iterator[tuple[Path, Priority, int]]:
+        """The files that can be taken, and their sizes in bytes: each once, in the order of their names in each lane.
 
         One that changed since the last `look`, or that somebody still has open for writing, is left for a later one.
         """
@@ -133,7 +133,7 @@ class Inbox:
             else:
                 for known in (self._there, self._refused, self._written_since, self.not_taken):
                     known.pop(path, None)
-                yield path, resting.priority
+                yield path, resting.priority, shape.size_bytes
 
     def refuse(self, path: Path, why: str) -> None:
         """The file cannot be taken for `why`: it stays where it is, and is tried again at each `look`."""

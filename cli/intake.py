@@ -14,11 +14,18 @@ from cli.ledger import Ledger
 from cli.not_taken import show_not_taken
 from cli.terminal import printable
 from events.kinds import AnyEvent
+from events.values import Priority
 
 FILES_A_TURN = 64
+BYTES_A_TURN = 32 << 20
+"""Whichever is reached first: the files of a turn arrive together, and each is read whole for its hash."""
+
 SECONDS_A_TURN = 0.2
-"""Whichever ends first: a file costs some milliseconds, most of them waits for the disk, and the worker is heard, the
-status written and a signal obeyed between two turns. One large file may take longer; it is read whole for its hash."""
+"""A turn that takes longer makes the next one smaller: the worker is heard, the status written and a signal obeyed
+between two turns. A file costs some milliseconds, most of them waits for the disk. One large file may take longer."""
+
+FIRST_TURN = 8
+"""Files, while it is unknown how fast the disk is."""
 
 REST = 10.0
 """Times what a look took: it takes as long as there are files, and with all of them it must not fill the time that
@@ -34,6 +41,8 @@ class Intake:
         """When the inbox is looked at again; 0: it has not been, since there is room."""
         self._rested = 0.0
         """Not before this is it looked at for an event."""
+        self._most = FIRST_TURN
+        """Files of the next turn."""
         self._said: set[tuple[Path, str]] = set()
         self._shown: dict[Path, str] | None = None
 
@@ -59,11 +68,23 @@ class Intake:
             looked = self._home.clock.monotonic()
             self._rested = looked + REST * (looked - began)
             self._next_poll = max(self._rested, min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf))
-        for event in take_all(ledger, islice(self._inbox.complete(began), FILES_A_TURN), self._inbox.refuse):
-            yield event
-            if self._home.clock.monotonic() - began >= SECONDS_A_TURN:
-                break
+        yield from self._take_turn(ledger)
         self._tell(ledger)
+
+    def _take_turn(self, ledger: Ledger) -> Iterator[AnyEvent]:
+        began = self._home.clock.monotonic()
+        files, size_bytes = list[tuple[Path, Priority]](), 0
+        for path, priority, file_bytes in islice(self._inbox.complete(began), self._most):
+            files.append((path, priority))
+            size_bytes += file_bytes
+            if size_bytes >= BYTES_A_TURN:
+                break
+        yield from take_all(ledger, files, self._inbox.refuse)
+        took = self._home.clock.monotonic() - began
+        if took > SECONDS_A_TURN:
+            self._most = max(1, int(len(files) * SECONDS_A_TURN / took))
+        elif len(files) == self._most:
+            self._most = min(2 * self._most, FILES_A_TURN)
 
     def _tell(self, ledger: Ledger) -> None:
         """Say once of each thing why it is not taken, and show all of them in the status."""

@@ -114,18 +114,20 @@ class Ledger:
         """The present, as far as this process has seen it."""
         return self.folded.state
 
-    def execute(self, command: AnyCommand) -> Sequence[AnyEvent]:
-        """Decide on `command` and journal what follows; durable when this returns.
+    def execute(self, *commands: AnyCommand) -> Sequence[AnyEvent]:
+        """Decide on commands, each as if those before it were done, and journal together what follows from all of
+        them; durable when this returns.
 
         Raises core.errors.Refused with the reason; journal.errors.StorageFailed.
         """
         with self.exclusive() as transaction:
             now = self.home.clock.now()
-            events = [carried(event) for event in decide(self.state, command, now)]
+            folded, events = self.folded, list[AnyEvent]()
+            for command in commands:
+                for event in [carried(event) for event in decide(folded.state, command, now)]:
+                    folded = fold(folded, _unwritten(event))  # before a byte is written: nothing illegal is journaled
+                    events.append(event)
             if events:
-                folded = self.folded
-                for event in events:  # in full, before a byte is written: nothing illegal is ever journaled
-                    folded = fold(folded, _unwritten(event))
                 with self.meter.part("the journal"):
                     records = transaction.append([encode(event) for event in events], at=timestamp(now))
                 self._apply(records)

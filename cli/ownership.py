@@ -36,8 +36,9 @@ class NotTaken(Exception):
         super().__init__(reason)
 
 
-def bring(home: Home, path: Path, directory: Path) -> None:
-    """Bring a file out of the inbox into `directory`, moved or copied; a copy is on disk before the original goes.
+def bring(home: Home, path: Path, directory: Path) -> Path:
+    """Bring a file out of the inbox into `directory`, moved or copied; its new path. A copy is on disk before the
+    original goes. A move is durable when the caller has synced `directory`, and after it the directory of `path`.
 
     Raises NotTaken (the file then stays where it is), FileNotFoundError if it is no file any more, OSError.
     """
@@ -49,12 +50,19 @@ def bring(home: Home, path: Path, directory: Path) -> None:
     try:
         found = storage.fstat(fd)
         _refuse(home, found)
-        if _may_be_moved(found) and durable.rename_if_same_disk(path, directory / path.name, storage=storage):
-            return
-        durable.copy_open(fd, directory / safe_name(path.name), storage=storage)
-        now = storage.stat(path)
-        if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
-            storage.unlink(path)
+        target = directory / path.name
+        if _may_be_moved(found) and durable.rename_if_same_disk(path, target, storage=storage):
+            return target
+        target = directory / safe_name(path.name)
+        durable.copy_open(fd, target, storage=storage)
+        try:
+            now = storage.stat(path)
+            if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
+                storage.unlink(path)
+        except (FileNotFoundError, PermissionError):  # taken back, or it has to stay: then it is not accepted
+            storage.unlink(target)
+            raise
+        return target
     finally:
         storage.close(fd)
 

@@ -208,9 +208,12 @@ def copy_open(fd: int, target: Path, *, mode: int = 0o640, storage: Storage = RE
 
 
 def rename_if_same_disk(source: Path, target: Path, *, storage: Storage = REAL) -> bool:
-    """As `rename_durably`; False, and nothing done, if the two are on different file systems."""
+    """Renames a file; False, and nothing done, if the two are on different file systems.
+
+    Not durable: sync the directory of `target`, and after it that of `source`.
+    """
     try:
-        rename_durably(source, target, storage=storage)
+        storage.rename(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

@@ -20,7 +20,6 @@ from cli.arrivals import (
     safe_name,
     skip_job,
     take_copy,
-    take_from_inbox,
 )
 from cli.home import Home
 from cli.init import lay_out
@@ -28,6 +27,7 @@ from cli.ledger import Ledger
 from core.errors import Refused
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued, JobTrained
 from journal.storage import Storage
+from tests.cli.taking import take_from_inbox
 
 
 class Killed(BaseException):

@@ -17,7 +17,6 @@ from cli.arrivals import (
     finish_arrivals,
     put_in_rejected,
     take_copy,
-    take_from_inbox,
 )
 from cli.home import Home
 from cli.init import lay_out
@@ -25,6 +24,7 @@ from cli.ledger import Ledger
 from core.commands import Skip
 from events.kinds import FileDuplicate
 from journal.durable import fsync_directory, fsync_file, opened, read_file
+from tests.cli.taking import take_from_inbox
 from tests.simulation.disk import Disk, PowerCut, Process
 from tests.simulation.disk import Killed as Dead
 

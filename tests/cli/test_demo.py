@@ -63,7 +63,7 @@ class Stage:
 
 def learn_at_once(home: Home) -> None:
     """What a daemon and its worker would journal, without either."""
-    from cli.arrivals import take_from_inbox
+    from tests.cli.taking import take_from_inbox
 
     ledger = Ledger.open(home)
     try:

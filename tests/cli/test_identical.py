@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from cli.arrivals import take_from_inbox
 from cli.home import Home
 from cli.ledger import Ledger
 from core import commands
+from tests.cli.taking import take_from_inbox
 
 
 def test_two_bad_files_that_come_together_are_not_said_to_be_accepted(

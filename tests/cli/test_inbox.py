@@ -15,7 +15,7 @@ SETTLE_S = InboxSettings().settle_s
 
 def taken(inbox: Inbox, now: float) -> list[str]:
     inbox.look(now)
-    return [path.name for path, _ in inbox.complete(now)]
+    return [path.name for path, _, _ in inbox.complete(now)]
 
 
 def test_a_file_that_is_written_is_not_taken_until_it_has_settled(home: Home) -> None:
@@ -69,7 +69,7 @@ def test_a_file_that_changes_between_look_and_take_is_not_taken(home: Home) -> N
         os.utime(home.inbox / name, (1.0, 1.0))
     inbox.look(now)
     (home.inbox / "b.jsonl").write_text("x and more", encoding="utf-8")
-    assert [path.name for path, _ in inbox.complete(now)] == ["a.jsonl"]
+    assert [path.name for path, _, _ in inbox.complete(now)] == ["a.jsonl"]
     assert inbox.has_unsettled()
 
 
@@ -112,7 +112,7 @@ def test_lanes_are_read_in_order(home: Home) -> None:
         os.utime(path, (1.0, 1.0))
     inbox = Inbox(home)
     inbox.look(time.monotonic())
-    found = [(path.name, priority) for path, priority in inbox.complete(time.monotonic())]
+    found = [(path.name, priority) for path, priority, _ in inbox.complete(time.monotonic())]
     assert found == [("high.jsonl", "high"), ("normal.jsonl", "normal"), ("low.jsonl", "low")]
 
 

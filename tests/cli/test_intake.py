@@ -137,7 +137,7 @@ def test_a_file_that_is_written_for_minutes_is_taken_when_its_writer_closes_it(h
     inbox.look(71.0)
     assert not inbox.not_taken, "its change counts: it is not complete yet"
     inbox.look(75.0)
-    assert list(inbox.complete(75.0)) == [(path, "normal")]
+    assert [each[:2] for each in inbox.complete(75.0)] == [(path, "normal")]
     assert not inbox.has_unsettled()
     assert not inbox.not_taken
 
@@ -180,6 +180,39 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
     assert len([path for path in home.rejected.iterdir() if not path.name.endswith(".report.json")]) == 1
 
 
+def turns_of(home: Home) -> list[int]:
+    """How many files each turn takes, until none is left."""
+    taking, turns = Intake(home, Inbox(home), lambda _: None), list[int]()
+    with closing(Ledger.open(home)) as ledger:
+        while taking.has_more or not taking.has_looked:
+            turns.append(len(list(taking.take(ledger))))
+    return turns
+
+
+def test_a_turn_grows_while_the_disk_is_quick_and_shrinks_when_it_is_slow(
+    home: Home, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of a turn arrive together, so their number is what bounds its time."""
+    monkeypatch.setattr(intake, "SECONDS_A_TURN", 60.0)
+    quick = turns_of(home)
+    assert quick[:4] == [8, 16, 32, 64]
+    assert sum(quick) == many
+    for number in range(11):
+        (home.inbox / f"slow-{number}.jsonl").write_text(f"ok slow {number}\n", encoding="utf-8")
+        os.utime(home.inbox / f"slow-{number}.jsonl", (1.0, 1.0))
+    monkeypatch.setattr(intake, "SECONDS_A_TURN", 0.0)
+    assert turns_of(home) == [8, 1, 1, 1]
+
+
+def test_a_turn_ends_with_the_file_that_makes_it_large(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its bytes are read before the next turn."""
+    for number in range(4):
+        (home.inbox / f"{number}.jsonl").write_text(f"row {number}\n", encoding="utf-8")
+        os.utime(home.inbox / f"{number}.jsonl", (1.0, 1.0))
+    monkeypatch.setattr(intake, "BYTES_A_TURN", 10)
+    assert turns_of(home) == [2, 2]
+
+
 def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's file: the others are taken, and this one waits to be given the right."""
     said: list[str] = []
@@ -189,14 +222,14 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
     taking = Intake(home, Inbox(home), said.append)
     from cli import arrivals
 
-    take = arrivals.take_from_inbox
+    bring = arrivals.bring
 
-    def forbidden(ledger: Ledger, path: Path, priority: object) -> object:
+    def forbidden(home: Home, path: Path, directory: Path) -> Path:
         if path.name == "a.jsonl":
             raise PermissionError(13, "Permission denied", str(path))
-        return take(ledger, path, priority)
+        return bring(home, path, directory)
 
-    monkeypatch.setattr(arrivals, "take_from_inbox", forbidden)
+    monkeypatch.setattr(arrivals, "bring", forbidden)
     with closing(Ledger.open(home)) as ledger:
         for _ in range(3):
             taking.look_again()

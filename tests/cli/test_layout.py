@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from cli import checks_home
-from cli.arrivals import take_from_inbox
 from cli.errors import UserError
 from cli.home import Home, find_home
 from cli.init import create_home
@@ -22,6 +21,7 @@ from cli.patient import Patient
 from cli.status import current
 from journal.storage import PRIVATE, Storage
 from tests.cli.second_user import NOBODY, another_user, needs_root, place_for_all
+from tests.cli.taking import take_from_inbox
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.arrivals import file_sha256, finish_arrivals, take_all, take_copy, take_from_inbox
+from cli.arrivals import file_sha256, finish_arrivals, take_all, take_copy
 from cli.control import add_files
 from cli.home import Home
 from cli.init import create_home
@@ -25,6 +25,7 @@ from tests.cli.second_user import (
     place_for_all,
     process_of_another_user,
 )
+from tests.cli.taking import take_from_inbox
 
 SECRET = b'{"prompt": "the key", "completion": "is under the mat"}\n'
 
@@ -211,6 +212,31 @@ def test_another_file_system_is_asked_about_the_open_file_too(
     assert leaked(home, secret) == []
 
 
+class Sticky(Storage):
+    """The inbox is on another file system, and nothing in it may be removed."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.parent.name == "inbox":
+            raise OSError(errno.EXDEV, "other disk")
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        if path.parent.name == "inbox":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        super().unlink(path)
+
+
+def test_a_file_that_may_not_leave_the_inbox_is_not_accepted(home: Home, drop: Callable[..., Path]) -> None:
+    """It would be copied at each look. It stays, its copy goes, and the reason is told."""
+    path = drop("a.jsonl", "row")
+    with closing(Ledger.open(Home(home.root, storage=Sticky()))) as ledger:
+        with pytest.raises(NotTaken, match="Operation not permitted"):
+            take_from_inbox(ledger, path, "normal")
+        assert not len(ledger.state.queue)
+    assert path.exists()
+    assert not list((home.data / ".arriving").iterdir())
+
+
 @pytest.mark.timeout(20)
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, ledger: Ledger, tmp_path: Path) -> None:
     """Whoever adds it by its name, and whoever put it into the inbox a moment ago."""
@@ -218,8 +244,8 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, ledger: Ledger,
     with pytest.raises(NotAFile, match="pipe"):
         take_copy(ledger, tmp_path / "pipe", "normal")
     os.mkfifo(home.inbox / "x.jsonl")
-    with pytest.raises(FileNotFoundError):
-        take_from_inbox(ledger, home.inbox / "x.jsonl", "normal")
+    assert not take_from_inbox(ledger, home.inbox / "x.jsonl", "normal")
+    assert (home.inbox / "x.jsonl").is_fifo()
     assert not list((home.data / ".arriving").iterdir()), "a failed arrival leaves no directory"
 
 

@@ -1,0 +1,21 @@
+"""One file of the inbox, taken as the daemon takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.arrivals import take_all
+from cli.ledger import Ledger
+from cli.ownership import NotTaken
+from events.kinds import AnyEvent
+from events.values import Priority
+
+
+def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
+    """Make a job of it; its events. Raises NotTaken with the reason if it is not taken, and as `take_all`."""
+    reasons: list[str] = []
+    events = list(take_all(ledger, [(path, priority)], lambda _, reason: reasons.append(reason)))
+    for reason in reasons:
+        raise NotTaken(reason)
+    return events
