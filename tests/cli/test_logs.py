@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -181,12 +182,24 @@ faulthandler._sigsegv()
     assert any("Segmentation fault" in line.message for line in lines)
 
 
+@contextmanager
+def killed(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A test that fails ends too: `Popen` waits for a process whose output somebody still reads."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
     """Until it has said all; one that says nothing costs the time that it was given."""
     says = "import sys\nprint('up', flush=True)\nfor line in sys.stdin: print(line * 3, flush=True)"
-    with subprocess.Popen(
-        [sys.executable, "-c", says], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", says], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
+        killed(process),
+    ):
         assert process.stdout is not None
         assert process.stdin is not None
         heard = Eavesdropper(process.stdout, "worker")
