@@ -69,7 +69,7 @@ def compare(merged: Merged, tensor: str, expected: torch.Tensor, close: float) -
         end = min(count, first + ROWS)
         ours = merged.rows(tensor, Rows(first, end))
         theirs = expected[first:end] if expected.dim() else expected
-        # A share of the row's own size too: small numbers beside large ones are sums of large ones.
+        # A share of the row's own size too: small numbers next to large ones are sums of large ones.
         if not torch.allclose(ours, theirs, rtol=close, atol=close * float(theirs.abs().mean())):
             raise MergeRefused(f"merged, {tensor} is not what peft and transformers make of it")
 

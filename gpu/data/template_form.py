@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -50,10 +51,10 @@ class Form:
 
     def written(self, messages: Messages) -> Messages:
         """The messages as the template takes them."""
-        names = [name for name in REASONING if name != "reasoning_content" and re.search(rf"\b{name}\b", self.text)]
+        names = _reasoning_names(self.text)
         return [self._message(message, names) for message in messages]
 
-    def _message(self, message: dict[str, Any], reasoning_names: list[str]) -> dict[str, Any]:
+    def _message(self, message: dict[str, Any], reasoning_names: tuple[str, ...]) -> dict[str, Any]:
         calls, content = message.get("tool_calls"), message.get("content")
         made = dict(message)
         if message["role"] in self.lists:
@@ -72,6 +73,12 @@ class Form:
     def reads(self, name: str) -> bool:
         """Whether the template may read an argument of this name."""
         return re.search(rf"\b{re.escape(name)}\b", self.text) is not None
+
+
+@lru_cache(maxsize=8)  # a template is asked for each message of each row
+def _reasoning_names(text: str) -> tuple[str, ...]:
+    """The names, besides `reasoning_content`, under which a template may read the reasoning of a message."""
+    return tuple(name for name in REASONING if name != "reasoning_content" and re.search(rf"\b{name}\b", text))
 
 
 Render = Callable[[Messages, Form, bool], Rendered]
