@@ -87,12 +87,12 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     import numpy as np
 
     from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
-    from gpu.data.cache import token_cache
-    from gpu.data.encode import tokenizer_sha256
-    from gpu.data.prepare import prepare
-    from gpu.desk import Pulse
-    from gpu.encoders import preparation
-    from gpu.tokenizer import load_tokenizer
+    from gpu.data.encode.encoder_pool import preparation
+    from gpu.data.encode.rows import tokenizer_sha256
+    from gpu.data.plan.cache import token_cache
+    from gpu.data.plan.prepare import prepare
+    from gpu.ipc.worker_channel import Pulse
+    from gpu.model.tokenizer import load_tokenizer
     from tests.gpu.helpers import FakeDesk
 
     settings = JobSettings(
@@ -124,7 +124,7 @@ def theirs(home: Path, job: str) -> dict[str, Any]:
     from datasets import Features, List, Value, disable_progress_bars, load_dataset
 
     from events.settings import ModelSettings
-    from gpu.tokenizer import load_tokenizer
+    from gpu.model.tokenizer import load_tokenizer
 
     disable_progress_bars()
     tokenizer = load_tokenizer(ModelSettings(path="model"), home)

@@ -42,7 +42,7 @@ def kept(directory: Path) -> tuple[float, float, float]:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from gpu.merge import Adapters, Tally, WeightsFile, write_merged
+    from gpu.versions.merge import Adapters, Tally, WeightsFile, write_merged
 
     torch.manual_seed(0)
     before = (torch.randn(SIZE, SIZE) * WEIGHTS_STD).to(torch.bfloat16)
@@ -114,7 +114,7 @@ def _large(directory: Path) -> tuple[Path, Path, float, float]:
 
 _OURS = """
 from contextlib import closing
-from gpu.merge import Adapters, Tally, WeightsFile, write_merged
+from gpu.versions.merge import Adapters, Tally, WeightsFile, write_merged
 def merge(model, adapter, out):
     with closing(WeightsFile(model / "model.safetensors")) as file:
         write_merged(file, out / "model.safetensors", Adapters([adapter]), lambda name: "BF16", Tally())

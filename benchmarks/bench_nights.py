@@ -29,8 +29,8 @@ def _nights(place: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from events.settings import LoraSettings
-    from tests.fakes.tiny_model import make_tiny_model
-    from tests.gpu.test_consolidate import Nights, of_adapter
+    from tests.gpu.versions.test_consolidate import Nights, of_adapter
+    from tests.harness.tiny_model import make_tiny_model
 
     model = make_tiny_model(place / "model")
     AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(model)

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
-from cli.clock import timestamp
-from cli.home import Home
-from cli.inbox import Inbox
-from cli.init import create_home
-from cli.intake import Intake
-from cli.ledger import Ledger
+from cli.commands.init import create_home
+from cli.home.clock import timestamp
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox.intake import Intake
+from cli.inbox.watcher import Inbox
 from events.codec import encode
 from events.kinds import AnyEvent, FileEnqueued, JobSkipped
 from projections.fold import fold

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from cli.home import Home
-from cli.init import create_home
-from cli.ledger import Ledger
+from cli.commands.init import create_home
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
 from core import commands
 
 ROUNDS = 15

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from events import codec, kinds, worker
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
-from gpu import link
+from gpu.ipc import connection as link
 from journal import Journal
-from tests.fakes.tiny_model import make_tiny_model
+from tests.harness.tiny_model import make_tiny_model
 
 AT = "2026-11-22T03:00:00.123456Z"
 TURNS = 13
@@ -136,10 +136,10 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from gpu.data.batches import Batches
-    from gpu.data.encode import Encoder, tokenizer_sha256
-    from gpu.data.rows import read as read_rows
-    from gpu.tokenizer import load_tokenizer
+    from gpu.data.encode.rows import Encoder, tokenizer_sha256
+    from gpu.data.plan.batches import Batches
+    from gpu.data.read.rows import read as read_rows
+    from gpu.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data)
@@ -235,7 +235,7 @@ def main() -> list[Row]:
         torch.set_num_threads(THREADS)
         home = Path(directory)
         job, settings = make_home(home)
-        from gpu.warm import Warm
+        from gpu.session import Warm
 
         desk = Desk(ours)
         speeds = take_turns(desk, bare_loop(home, job, settings))

@@ -29,9 +29,9 @@ from events.course import Course, Split
 from events.settings import DataSettings, EvaluationSettings, JobSettings, LoraSettings
 from events.values import ARITHMETIC
 from events.worker import Evaluated, Loaded, OutOfMemory, Step
-from gpu.exact import be_exact, environment
-from tests.fakes.tiny_model import make_rows, make_tiny_model
+from gpu.runtime.determinism import be_exact, environment
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
+from tests.harness.tiny_model import make_rows, make_tiny_model
 
 KEEPSTEP = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 
@@ -115,7 +115,7 @@ def machine(work: Work) -> None:
         note("with a mask and without")
     with work.check("bfloat16 is what it computes in") as note:
         work.needs_cuda()
-        from gpu.arithmetic import choose_arithmetic
+        from gpu.runtime.arithmetic import choose_arithmetic
 
         assert choose_arithmetic("bf16", device, {}) == "bf16"
         note(f"compute capability {found['compute_capability']}, driver {found['driver']}")

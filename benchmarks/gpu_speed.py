@@ -24,8 +24,8 @@ import torch
 from benchmarks.bench_training import bare_loop
 from events.settings import CheckpointSettings, DataSettings, JobSettings, ModelSettings, TrainingSettings
 from events.worker import AnyFact, CheckpointWritten, Prepare, Step, Train
-from tests.fakes.tiny_model import make_tokenizer
 from tests.gpu.helpers import FULL, FakeDesk
+from tests.harness.tiny_model import make_tokenizer
 
 
 class Shape(NamedTuple):
@@ -183,7 +183,7 @@ class _Timed(FakeDesk):
 
 def _our_speed(home: Path, job: str, settings: JobSettings, warm_up: int, steps: int) -> float:
     """Tokens/s of the worker's loop, from the end of the warm-up to the end of the last step."""
-    from gpu.warm import Warm
+    from gpu.session import Warm
 
     desk = _Timed()
     warm = Warm(home, desk)

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from cli.backup import app as backup_app
-from cli.checkpoints import app as checkpoints_app
-from cli.data import app as data_app
+from cli.commands.backup import app as backup_app
+from cli.commands.checkpoints import app as checkpoints_app
+from cli.commands.config import app as settings_app
+from cli.commands.data import app as data_app
+from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.journal import app as journal_app
+from cli.commands.queue import app as queue_app
+from cli.commands.versions import app as versions_app
+from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED, UserError
-from cli.journal import HomeOption, JsonOption
-from cli.journal import app as journal_app
-from cli.queue import app as queue_app
-from cli.service import app as service_app
-from cli.settings import app as settings_app
-from cli.versions import app as versions_app
-from cli.what_happened import add_to
+from cli.supervision.service import app as service_app
 
 app = typer.Typer(
     help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
@@ -38,8 +38,8 @@ def init(
     ] = "",
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
-    from cli.init import create_home, model_warning, refuse_home
-    from cli.pinning import pinned_model
+    from cli.commands.init import create_home, model_warning, refuse_home
+    from cli.config.pinning import pinned_model
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
@@ -64,11 +64,11 @@ def run(
     ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
+    from cli.config.pinning import unpinned_note
     from cli.errors import refuse_too_few_files
-    from cli.home import find_home
-    from cli.keepalive import run_daemon
-    from cli.pinning import unpinned_note
-    from cli.supervise import supervise
+    from cli.home.paths import find_home
+    from cli.supervision.supervisor import supervise
+    from cli.supervision.watchdog import run_daemon
 
     refuse_too_few_files()
     how, found = supervise if supervised else run_daemon, find_home(home)
@@ -85,7 +85,7 @@ def add(
     home: HomeOption = None,
 ) -> None:
     """Put copies of files into the queue."""
-    from cli.control import add_files
+    from cli.commands.control import add_files
 
     add_files(home, files, priority, again=again)
 
@@ -97,7 +97,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it; Ctrl-C ends.")] = False,
 ) -> None:
     """Show what keepstep does now."""
-    from cli.status import show_status, watch_status
+    from cli.status.report import show_status, watch_status
 
     if watch:
         watch_status(home)
@@ -108,7 +108,7 @@ def status(
 @app.command()
 def pause(home: HomeOption = None) -> None:
     """Commit at the next step and stop working, until `resume`; across restarts too."""
-    from cli.control import pause
+    from cli.commands.control import pause
 
     pause(home)
 
@@ -116,7 +116,7 @@ def pause(home: HomeOption = None) -> None:
 @app.command()
 def resume(home: HomeOption = None) -> None:
     """Go on after a pause, or after keepstep stopped working to wait for you."""
-    from cli.control import resume
+    from cli.commands.control import resume
 
     resume(home)
 
@@ -127,7 +127,7 @@ def skip(
     home: HomeOption = None,
 ) -> None:
     """Pass a job over. What it has learned and committed stays learned."""
-    from cli.control import skip
+    from cli.commands.control import skip
 
     skip(home, job)
 
@@ -140,8 +140,8 @@ def stop(
     ] = False,
 ) -> None:
     """Have the daemon commit at the next step and leave; as `touch .stop` in the home."""
-    from cli.control import stop
-    from cli.halt import stop_now
+    from cli.commands.control import stop
+    from cli.commands.force_stop import stop_now
 
     (stop_now if now else stop)(home)
 
@@ -156,7 +156,7 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Look for what is wrong, with a command that mends each; exit code 1 if something fails."""
-    from cli.doctor import examine
+    from cli.doctor.report import examine
 
     if not examine(home, fix=fix, deep=deep, json=json):
         raise typer.Exit(REFUSED)
@@ -168,7 +168,7 @@ def retry(
     home: HomeOption = None,
 ) -> None:
     """Bring a failed job back."""
-    from cli.control import retry
+    from cli.commands.control import retry
 
     retry(home, job)
 
@@ -183,7 +183,7 @@ def consolidate(
     home: HomeOption = None,
 ) -> None:
     """Make a version of what was learned, as soon as nothing trains."""
-    from cli.control import cancel_consolidation, request_consolidation
+    from cli.commands.control import cancel_consolidation, request_consolidation
 
     if cancel:
         cancel_consolidation(home)
@@ -210,11 +210,11 @@ def lineage(
     json: JsonOption = False,
 ) -> None:
     """Show what went into the weights: files, rows, attempts, config, libraries, base."""
-    from cli.home import find_home
-    from cli.lineage import show_lineage, show_whether_it_contains
+    from cli.commands.lineage import show_lineage, show_whether_it_contains
+    from cli.home.paths import find_home
 
     if prove:
-        from cli.rerun import prove as prove_lineage
+        from cli.commands.rerun import prove as prove_lineage
 
         good = prove_lineage(find_home(home), checkpoint, json=json)
     elif contains is not None:
@@ -234,8 +234,8 @@ def checkout(
     json: JsonOption = False,
 ) -> None:
     """Bring back the exact weights as they stood after a step, whether a checkpoint of it is kept or not."""
-    from cli.home import find_home
-    from cli.rerun import check_out
+    from cli.commands.rerun import check_out
+    from cli.home.paths import find_home
 
     check_out(find_home(home), step=step, seq=seq, to=to, json=json)
 
@@ -245,7 +245,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(help="Where the demo's home is made.")] = Path("demo-home"),
 ) -> None:
     """Teach a real small chat model what keepstep is, before your eyes."""
-    from cli.demo import run_demo
+    from cli.commands.demo import run_demo
 
     run_demo(directory)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from cli.errors import told
-from cli.quick import plain_status
-from gpu.streams import prepare_streams
+from cli.status.fast import plain_status
+from gpu.runtime.streams import prepare_streams
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
         prepare_streams()
         plain = plain_status(sys.argv[1:])
         if plain is not None:
-            from cli.status import show_status
+            from cli.status.report import show_status
 
             show_status(plain.home, json=plain.json)
             return

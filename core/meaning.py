@@ -3,7 +3,7 @@
 Weights mean something only together with the model they were trained on, the method that shaped them, the tokens that
 they saw and the length that those were cut to. Tokenizer and chat template have no key here: they come with the model's
 directory, and the worker holds their fingerprint, and that of the base itself, against each checkpoint that it loads
-(`gpu.fit.Ground`).
+(`gpu.artifacts.compatibility.Ground`).
 """
 
 from __future__ import annotations

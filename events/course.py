@@ -4,7 +4,7 @@ over. It is found out while the job runs, journaled before it is done, and done 
 The rule of a split, which is for ever, for the bits depend on it: from its step on, each planned micro-batch of n
 sequences is cut, in order, into pieces of ⌈n / parts⌉; behind each `steps` steps, into half as many parts, until it is
 whole again. The newest split alone counts for all steps from its own on. A micro-batch in one piece is computed as if
-there were no split; of several, each is seeded by its number too (`gpu/train.py`).
+there were no split; of several, each is seeded by its number too (`gpu/training/loop.py`).
 """
 
 from __future__ import annotations

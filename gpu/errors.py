@@ -8,7 +8,7 @@ from pathlib import Path
 
 from events.values import CheckpointId
 from events.worker import BatchSuspect
-from gpu.driver import names_memory
+from gpu.runtime.driver import names_memory
 
 NOT_DETERMINISTIC = "does not have a deterministic implementation"
 """https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html."""

@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING
 
 from events.values import Failure
 from events.worker import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
-from gpu.crashpoints import reached
-from gpu.desk import SocketDesk, leave
-from gpu.driver import is_driver_error
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
@@ -41,14 +38,17 @@ from gpu.errors import (
     is_out_of_memory,
     nondeterministic_operation,
 )
-from gpu.link import connect
-from gpu.log_lines import JsonLines
-from gpu.parent import die_with_parent
-from gpu.streams import prepare_streams
+from gpu.ipc.connection import connect
+from gpu.ipc.worker_channel import SocketDesk, leave
+from gpu.runtime.driver import is_driver_error
+from gpu.runtime.log_lines import JsonLines
+from gpu.runtime.parent import die_with_parent
+from gpu.runtime.streams import prepare_streams
+from journal.failpoints import reached
 from journal.storage import use_mask_of
 
 if TYPE_CHECKING:
-    from gpu.warm import Warm
+    from gpu.session import Warm
 
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, cuBLAS refuses to be deterministic
@@ -93,7 +93,7 @@ def main() -> None:
 
 def serve(home: Path, desk: SocketDesk) -> None:
     """Carry out orders for ever."""
-    from gpu.warm import Warm  # torch: some seconds, during which the daemon's end is already being watched
+    from gpu.session import Warm  # torch: some seconds, during which the daemon's end is already being watched
 
     warm = Warm(home, desk)
     while True:

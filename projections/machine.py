@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.seal import read_sealed, sealed
+from projections.checksum import read_sealed, sealed
 
 
 class GroupMemoryView(Struct, frozen=True, kw_only=True):

@@ -25,8 +25,8 @@ from core.maps import Map
 from core.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
+from projections.checksum import UNREADABLE, is_sealed, sealed
 from projections.progress import Folded
-from projections.seal import UNREADABLE, is_sealed, sealed
 from projections.shards import Shards, shards_of
 
 LONGEST_BYTES = 1 << 30
@@ -58,7 +58,7 @@ def reducer_version() -> str:
     """Names the code that folds, by its bytes: no one has to remember to raise a number."""
     digest = hashlib.sha256()
     for package in (events, core, projections):
-        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+        for source in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -22,8 +22,8 @@ from events.values import PRIORITIES, Number
 from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
+from projections.checksum import read_sealed, sealed
 from projections.progress import Evaluated, Folded, Progress, Trouble
-from projections.seal import read_sealed, sealed
 
 QUEUE_SHOWN = 20
 """The status stays small however long the queue; `keepstep queue` lists it whole."""

@@ -23,6 +23,9 @@ HEAVY = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers")
 LONGEST_MODULE = 400
 """Lines. When a module outgrows this, it is two."""
 
+MOST_MODULES = 16
+"""In one folder."""
+
 IMPURE = {
     "asyncio",
     "fcntl",
@@ -68,10 +71,10 @@ WITHOUT_LOGIC = {
     "core/job.py": "values; moved by tests/core/test_transitions.py",
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
-    "gpu/data/example.py": "values; made in tests/gpu/data/test_rows.py",
-    "gpu/data/lines.py": "numbers; mixed in tests/gpu/data/test_replay.py",
-    "gpu/data/report.py": "values; made in tests/gpu/data/test_examine.py",
-    "gpu/exchange.py": "values; exchanged in tests/gpu/test_export.py and tests/gpu/test_rerun.py",
+    "gpu/data/format/example.py": "values; made in tests/gpu/data/read/test_rows.py",
+    "gpu/data/plan/lines.py": "numbers; mixed in tests/gpu/data/plan/test_replay.py",
+    "gpu/data/examine/report.py": "values; made in tests/gpu/data/examine/test_examination.py",
+    "gpu/ipc/protocol.py": "values; exchanged in tests/gpu/versions/test_export.py",
     "cli/version.py": "one number",
 }
 """Modules that have nothing of their own to test, and why."""
@@ -84,41 +87,41 @@ TESTED_ELSEWHERE = {
     "core/upkeep.py": "tests/core/test_evolve.py",
     "core/detours.py": "tests/core/test_guard.py",
     "core/moves.py": "tests/core/test_transitions.py",
-    "gpu/answers.py": "tests/gpu/test_export.py",
-    "gpu/answer.py": "tests/cli/test_demo.py",
-    "gpu/backup.py": "tests/gpu/test_consolidate.py",
-    "gpu/ordinary.py": "tests/gpu/test_consolidate.py",
-    "gpu/sealed.py": "tests/gpu/test_consolidate.py",
-    "gpu/unpack.py": "tests/cli/test_demo.py",
+    "gpu/versions/logit_check.py": "tests/gpu/versions/test_export.py",
+    "gpu/generate/completion.py": "tests/cli/commands/test_demo.py",
+    "gpu/artifacts/backup.py": "tests/gpu/versions/test_consolidate.py",
+    "gpu/versions/merged_model.py": "tests/gpu/versions/test_consolidate.py",
+    "gpu/artifacts/version_manifest.py": "tests/gpu/versions/test_consolidate.py",
+    "gpu/model/gguf.py": "tests/cli/commands/test_demo.py",
     "cli/app.py": "tests/cli/test_commands.py",
-    "cli/arrived.py": "tests/cli/test_lineage.py",
-    "cli/backups.py": "tests/cli/test_backup.py",
-    "cli/crew.py": "tests/cli/test_daemon.py",
-    "cli/narrate_versions.py": "tests/cli/test_versions.py",
-    "cli/nightly.py": "tests/cli/test_versions.py",
-    "cli/orders.py": "tests/cli/test_daemon.py",
-    "cli/patient.py": "tests/cli/test_doctor.py",
-    "cli/config_text.py": "tests/cli/test_config.py",
-    "cli/clock.py": "tests/simulation/test_lives.py",
-    "cli/modules.py": "tests/cli/test_rerun.py",
-    "cli/room.py": "tests/simulation/test_lives.py",
-    "cli/control.py": "tests/cli/test_commands.py",
-    "cli/home.py": "tests/cli/test_commands.py",
-    "cli/journal.py": "tests/cli/test_commands.py",
-    "cli/ledger.py": "tests/cli/test_daemon.py",
+    "cli/inbox/history.py": "tests/cli/commands/test_lineage.py",
+    "cli/home/backups.py": "tests/cli/commands/test_backup.py",
+    "cli/daemon/worker_supervisor.py": "tests/cli/daemon/test_loop.py",
+    "cli/output/console_versions.py": "tests/cli/commands/test_versions.py",
+    "cli/daemon/schedule.py": "tests/cli/commands/test_versions.py",
+    "cli/daemon/worker_messages.py": "tests/cli/daemon/test_loop.py",
+    "cli/doctor/context.py": "tests/cli/doctor/test_report.py",
+    "cli/config/template.py": "tests/cli/config/test_schema.py",
+    "cli/home/clock.py": "tests/simulation/test_lives.py",
+    "cli/home/subprocesses.py": "tests/cli/commands/test_rerun.py",
+    "cli/daemon/resource_monitor.py": "tests/simulation/test_lives.py",
+    "cli/commands/control.py": "tests/cli/test_commands.py",
+    "cli/home/paths.py": "tests/cli/test_commands.py",
+    "cli/commands/journal.py": "tests/cli/test_commands.py",
+    "cli/home/event_store.py": "tests/cli/daemon/test_loop.py",
     "cli/main.py": "tests/cli/test_commands.py",
-    "cli/narrate.py": "tests/cli/test_daemon.py",
-    "cli/quick.py": "tests/cli/test_commands.py",
-    "cli/reading.py": "tests/cli/test_daemon.py",
-    "cli/repair.py": "tests/cli/test_commands.py",
-    "cli/settings.py": "tests/cli/test_edit_config.py",
-    "cli/signals.py": "tests/cli/test_daemon.py",
-    "cli/status.py": "tests/cli/test_commands.py",
-    "cli/terminal.py": "tests/cli/test_commands.py",
-    "cli/show_logs.py": "tests/cli/test_logs.py",
-    "cli/try_hooks.py": "tests/cli/test_hooks.py",
-    "cli/what_happened.py": "tests/cli/test_explain.py",
-    "cli/worker_process.py": "tests/cli/test_daemon.py",
+    "cli/output/console.py": "tests/cli/daemon/test_loop.py",
+    "cli/status/fast.py": "tests/cli/test_commands.py",
+    "cli/home/snapshot_reader.py": "tests/cli/daemon/test_loop.py",
+    "cli/commands/journal_repair.py": "tests/cli/test_commands.py",
+    "cli/commands/config.py": "tests/cli/config/test_edit.py",
+    "cli/daemon/signals.py": "tests/cli/daemon/test_loop.py",
+    "cli/status/report.py": "tests/cli/test_commands.py",
+    "cli/output/terminal.py": "tests/cli/test_commands.py",
+    "cli/diagnosis/logs.py": "tests/cli/home/test_log_files.py",
+    "cli/hooks/trial.py": "tests/cli/hooks/test_dispatch.py",
+    "cli/diagnosis/commands.py": "tests/cli/diagnosis/test_explain.py",
+    "cli/daemon/worker_process.py": "tests/cli/daemon/test_loop.py",
 }
 """Modules that are tested through what uses them, and where: their test is a whole command or a whole life."""
 
@@ -176,12 +179,13 @@ def test_the_wheel_holds_the_six_folders_and_no_tests() -> None:
     assert not [path for package in PACKAGES for path in (ROOT / package).rglob("test*")]
 
 
-def test_no_module_stands_outside_the_known_folders() -> None:
-    """One level, and one room within `gpu/`: what lives in a folder is seen at once."""
-    nested = {
-        path.parent.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
-    }
-    assert nested == {*PACKAGES, "gpu/data"}
+def test_no_folder_is_crowded() -> None:
+    """Every package says what lives in it, and holds few enough modules that `ls` explains it."""
+    folders = {(ROOT / module).parent for module in MODULES}
+    for folder in folders:
+        modules = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+        assert len(modules) <= MOST_MODULES, f"{folder.relative_to(ROOT)} holds {len(modules)} modules"
+        assert (folder / "__init__.py").is_file()
 
 
 # -- layers ---------------------------------------------------------------------------------------------------------
@@ -227,7 +231,8 @@ def test_data_is_read_without_torch() -> None:
 def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
     """It is asked often, and has to be there at once."""
     home = tmp_path / "home"
-    init = f"from pathlib import Path\nfrom cli.init import create_home\ncreate_home(Path({str(home)!r}), model='tiny')"
+    make = f"create_home(Path({str(home)!r}), model='tiny')"
+    init = f"from pathlib import Path\nfrom cli.commands.init import create_home\n{make}"
     assert loaded_by(init) == set()
     asked = "import sys\nsys.argv = ['keepstep', *sys.argv[1:]]\nfrom cli.main import main\nmain()"
     assert loaded_by(asked, "status", "--home", str(home)) == set()
@@ -236,7 +241,16 @@ def test_status_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_shell_loads_nothing_heavy() -> None:
     """The daemon itself too: torch lives and dies with the worker."""
-    shell = "import cli.app, cli.daemon, cli.doctor, cli.journal, cli.ledger, cli.queue, cli.status"
+    modules = (
+        "app",
+        "daemon.loop",
+        "doctor.report",
+        "commands.journal",
+        "commands.queue",
+        "home.event_store",
+        "status.report",
+    )
+    shell = "import " + ", ".join(f"cli.{module}" for module in modules)
     assert loaded_by(shell) == set()
 
 
@@ -274,7 +288,15 @@ def test_the_lists_of_exceptions_are_true() -> None:
 def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= {".", *PACKAGES, "gpu/data", "crash", "drills", "scenarios", "simulation", "mutants"}
+    assert folders <= {
+        ".",
+        *{module.parent.as_posix() for module in MODULES},
+        "crash",
+        "drills",
+        "scenarios",
+        "simulation",
+        "mutants",
+    }
 
 
 def test_every_test_that_the_docs_name_is_there() -> None:

@@ -23,7 +23,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What each had shown before counts; what was not run is not passed."""
-    monkeypatch.setattr(gpu_check, "MODULE", "tests.fakes.gpu_parts")
+    monkeypatch.setattr(gpu_check, "MODULE", "tests.harness.gpu_parts")
     monkeypatch.setitem(PARTS, "evaluation", Part(5.0, "hangs"))
     monkeypatch.setitem(PARTS, "killed", Part(1.0, "has no time"))
     out = tmp_path / "deep" / "gpu.md"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.config import Config, WorkerSettings
-from cli.daemon import Daemon
-from cli.home import Home
-from cli.init import create_home
-from cli.surroundings import Machine
+from cli.commands.init import create_home
+from cli.config.schema import Config, WorkerSettings
+from cli.daemon.loop import Daemon
+from cli.daemon.ports import Machine
+from cli.home.paths import Home
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 
@@ -51,7 +51,7 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]
     """Runs the daemon in this process, with the fake worker, until idle; what it said."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def until_idle(*, until_idle: bool = True, worker_module: str = "tests.fakes.worker") -> list[str]:
+    def until_idle(*, until_idle: bool = True, worker_module: str = "tests.harness.worker") -> list[str]:
         said: list[str] = []
         surroundings = Machine(home, worker_module)
         Daemon(home, until_idle=until_idle, write=said.append, surroundings=surroundings).run()
@@ -71,7 +71,7 @@ def events(home: Home) -> Callable[[], list[AnyEvent]]:
 
 @pytest.fixture(scope="session")
 def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.fakes.tiny_model import make_rows, make_tiny_model
+    from tests.harness.tiny_model import make_rows, make_tiny_model
 
     home = create_home(tmp_path_factory.mktemp("learned") / "home", model="model", method="lora")
     make_tiny_model(home.root / "model")

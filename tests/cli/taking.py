@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.arrivals import take_all
-from cli.ledger import Ledger
-from cli.ownership import NotTaken
+from cli.home.event_store import Ledger
+from cli.inbox.accept import take_all
+from cli.inbox.ownership import NotTaken
 from events.kinds import AnyEvent
 from events.values import Priority
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.home import Home
-from cli.identity import DaemonLock, this_process
-from cli.quick import plain_status
+from cli.home.identity import DaemonLock, this_process
+from cli.home.paths import Home
+from cli.status.fast import plain_status
 
 COMMAND = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 
@@ -115,7 +115,7 @@ def test_status_tells_a_living_daemon_from_a_dead_one(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
 ) -> None:
     """A journal that ends in the middle of training, and nobody who holds the lock: nothing trains."""
-    from cli.ledger import Ledger
+    from cli.home.event_store import Ledger
     from core import commands
 
     drop("a.jsonl", "ok")
@@ -208,7 +208,15 @@ def test_a_damaged_journal_is_refused_with_3_and_repaired_only_on_request(
 def test_the_journal_command_stands_alone(home: Home) -> None:
     """`journal verify` is `keepstep journal verify`."""
     alone = subprocess.run(
-        [sys.executable, "-P", "-c", "from cli.journal import main; main()", "verify", "--home", str(home.root)],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            "from cli.commands.journal import main; main()",
+            "verify",
+            "--home",
+            str(home.root),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -222,7 +230,7 @@ def test_every_command_is_in_the_readme() -> None:
     from typer.main import get_command
 
     from cli.app import app
-    from cli.journal import app as journal_app
+    from cli.commands.journal import app as journal_app
 
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     names = {*get_command(app).commands, *get_command(journal_app).commands}

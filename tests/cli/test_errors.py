@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import FILES_LEAST, REFUSED, exit_code_of, explain, refuse_too_few_files
-from cli.home import Home
+from cli.home.paths import Home
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,13 +21,13 @@ import pytest
 from typer.main import get_command
 
 from cli.app import app
-from cli.arrivals import take_copy
-from cli.daemon import Daemon
-from cli.home import Home
-from cli.init import create_home
-from cli.ledger import Ledger
+from cli.commands.init import create_home
+from cli.daemon.loop import Daemon
+from cli.daemon.ports import Machine
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox.accept import take_copy
 from cli.main import main
-from cli.surroundings import Machine
 from core import commands
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        Daemon(home, until_idle=True, write=lambda _: None, surroundings=Machine(home, "tests.fakes.worker")).run()
+        Daemon(home, until_idle=True, write=lambda _: None, surroundings=Machine(home, "tests.harness.worker")).run()
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     waits = directory / f"{NAME}-waits.jsonl"
@@ -250,7 +250,7 @@ def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) 
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.decode("latin-1")
 
-    said = keepstep("tests.fakes.daemon", str(home.root), "tests.fakes.worker", "--until-idle")
+    said = keepstep("tests.harness.daemon", str(home.root), "tests.harness.worker", "--until-idle")
     assert "\\u65e5\\u672c \\u2026-new.jsonl: learned" in said
     for command in ("status", "queue", "logs", "lineage"):
         keepstep("cli", command, "--home", str(home.root))

@@ -12,17 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.daemon import Daemon
+from cli.commands.init import create_home
+from cli.daemon.loop import Daemon
 from cli.errors import UserError
-from cli.home import Home
-from cli.init import create_home
-from cli.ledger import Ledger
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
 from core.state import State
 from events import kinds
 from events.codec import decode_record
 from journal import START, follow
-from tests.fakes.architectures import make_model
-from tests.fakes.tiny_model import make_rows
+from tests.harness.architectures import make_model
+from tests.harness.tiny_model import make_rows
 
 
 def keepstep(home: Home, *words: str) -> str:

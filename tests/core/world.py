@@ -1,8 +1,8 @@
 """A world around the machine: a daemon that carries out effects and a worker that reports facts, without a process.
 
-The daemon does what `cli/daemon.py` does with effects, the worker (`simulated_worker.py`) what `gpu/worker.py` does
-with orders, one small action at a time, so that a test may stop, kill or contradict them anywhere. Every event passes
-`World.happens`, which keeps the books that the machine's promises are held against.
+The daemon does what `cli/daemon/loop.py` does with effects, the worker (`simulated_worker.py`) what `gpu/worker.py`
+does with orders, one small action at a time, so that a test may stop, kill or contradict them anywhere. Every event
+passes `World.happens`, which keeps the books that the machine's promises are held against.
 """
 
 from __future__ import annotations

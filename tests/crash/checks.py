@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
-from cli.home import Home
+from cli.home.paths import Home
 from core.state import State
 from events import kinds, versions
 from events.codec import Record, decode_record

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.config import Config
-from cli.home import Home
-from cli.init import create_home
-from cli.reading import read_only
+from cli.commands.init import create_home
+from cli.config.schema import Config
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
 from core.state import State
 from events.settings import (
     CheckpointSettings,
@@ -25,8 +25,8 @@ from events.settings import (
     ModelSettings,
     TrainingSettings,
 )
-from gpu.manifest import MANIFEST
-from tests.fakes.tiny_model import make_tiny_model
+from gpu.artifacts.manifest import MANIFEST
+from tests.harness.tiny_model import make_tiny_model
 
 KEEPSTEP = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 """The command, without depending on where the console script was installed."""

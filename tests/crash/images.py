@@ -1,7 +1,7 @@
 """Every state that a crash may leave, from the real calls of a real run, each held against what had been promised.
 
     python -m tests.crash.images --seed 1
-    python -m tests.crash.images --worker tests.fakes.worker --limit 200
+    python -m tests.crash.images --worker tests.harness.worker --limit 200
     python -m tests.crash.images --recording DIRECTORY --image 512:hostile:3,7/0,2 --into DIRECTORY
 
 A scenario (`scenario.py`) is played once under strace; its calls are replayed on model disks (`disk.py`), and after
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.home import Home
+from cli.home.paths import Home
 from events.codec import Record, decode_record
 from events.kinds import AttemptInterrupted
 from journal import START, follow
@@ -92,7 +92,7 @@ def record(directory: Path, worker: str) -> Recording:
     """Play the scenario under strace, in `directory`."""
     model: list[str] = []
     if worker == REAL:
-        from tests.fakes.tiny_model import make_tiny_model
+        from tests.harness.tiny_model import make_tiny_model
 
         model = ["--model", str(make_tiny_model(directory / "tiny-model"))]
     for attempt in range(1, TRIES + 1):

@@ -1,6 +1,6 @@
 """One home, all who act on it, and what its journal says of it: to be lived through, killed and compared.
 
-The worker is the real one, or the fake one of `tests/fakes`, which learns nothing and needs no torch.
+The worker is the real one, or the fake one of `tests/harness`, which learns nothing and needs no torch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import psutil
 
-from cli.config import Config
-from cli.home import Home
-from cli.init import create_home
+from cli.commands.init import create_home
+from cli.config.schema import Config
+from cli.home.paths import Home
 from core.state import State
 from events import kinds
 from events.codec import decode_record

@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from cli.config import Config
-from cli.home import Home
-from cli.init import create_home
+from cli.commands.init import create_home
+from cli.config.schema import Config
+from cli.home.paths import Home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.log import RESERVE_BYTES
 from tests.crash.disks import Disk, why_not
@@ -38,7 +38,7 @@ needs_real_disks = [
 ]
 """Only root may mount; elsewhere the tests are skipped, and say why."""
 
-PLAIN = [sys.executable, "-P", "-m", "tests.fakes.daemon"]
+PLAIN = [sys.executable, "-P", "-m", "tests.harness.daemon"]
 
 
 class Running:

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, cast
 from events.kinds import CheckpointReason
 from events.settings import Plan
 from events.worker import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
-from gpu.commit import commit
-from gpu.desk import SocketDesk
-from gpu.link import connect
-from gpu.manifest import verify
+from gpu.artifacts.commit import commit
+from gpu.artifacts.manifest import verify
+from gpu.ipc.connection import connect
+from gpu.ipc.worker_channel import SocketDesk
 from gpu.worker import carry_out
-from tests.fakes.saving import manifest_of, report_of
+from tests.harness.saving import manifest_of, report_of
 
 if TYPE_CHECKING:
-    from gpu.warm import Warm
+    from gpu.session import Warm
 
 WEIGHTS = "weights.safetensors"
 WEIGHTS_BYTES = 128 << 10
@@ -33,7 +33,7 @@ STEP_S = 0.03
 
 
 class PlainWarm:
-    """What `gpu.warm.Warm` is to the real worker."""
+    """What `gpu.session.Warm` is to the real worker."""
 
     def __init__(self, home: Path, desk: SocketDesk) -> None:
         self._home, self._desk = home, desk

@@ -1,7 +1,8 @@
 """Every named point at which a process can be killed, and how a life comes to it.
 
 A situation starts what is to be killed, with the environment that names the point, and does what has to be done so
-that the point is reached. It returns early if the process is gone; whether it was hit, `gpu.crashpoints` leaves word.
+that the point is reached. It returns early if the process is gone; whether it was hit, `journal.failpoints` leaves
+word.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from events import kinds
 from events.codec import kind_of
-from gpu.crashpoints import DAEMON, WORKER
+from journal.failpoints import DAEMON, WORKER
 from tests.crash.life import Life
 
 Situation = Callable[..., None]
@@ -226,7 +227,7 @@ ELSEWHERE: Mapping[str, str] = {
     "config_mended": "the same",
     "journal_repaired": "by a person, no daemon runs",
     "orphan_ended": "a worker outlived its daemon, and owes nothing: tests/drills",
-    "watch_cost_measured": "after minutes of training, and owes nothing: tests/cli/test_meter.py",
+    "watch_cost_measured": "after minutes of training, and owes nothing: tests/cli/machine/test_overhead.py",
     **dict.fromkeys((kind_of(kind) for kind in VERSIONS), "of consolidations: test_consolidation.py"),
 }
 """Events that are none of a life without trouble."""

@@ -16,17 +16,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli.config import load_config
+from cli.config.schema import load_config
 from cli.errors import UserError
-from cli.home import Home
-from cli.ledger import Ledger
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
 from core.state import State
 from events import kinds
 from events.codec import Record
 from events.errors import EventError
 from events.event import Event
+from gpu.artifacts.manifest import MANIFEST, verify
 from gpu.errors import CheckpointBroken
-from gpu.manifest import MANIFEST, verify
 from journal import JournalError, Verdict
 from tests.crash.contents import Tree
 

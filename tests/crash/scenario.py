@@ -23,15 +23,15 @@ from pathlib import Path
 import psutil
 from msgspec.structs import replace
 
-from cli.config import Config
-from cli.home import Home
-from cli.init import create_home
+from cli.commands.init import create_home
+from cli.config.schema import Config
+from cli.home.paths import Home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.durable import fsync_directory
 from tests.crash.homes import KEEPSTEP, settings
 
-FAKE, REAL = "tests.fakes.worker", "gpu.worker"
-RUN_FAKE = [sys.executable, "-P", "-m", "tests.fakes.daemon"]
+FAKE, REAL = "tests.harness.worker", "gpu.worker"
+RUN_FAKE = [sys.executable, "-P", "-m", "tests.harness.daemon"]
 PATIENCE_S = 240.0
 
 

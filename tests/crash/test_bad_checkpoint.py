@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.home import Home
+from cli.home.paths import Home
 from events import kinds
 from tests.crash.homes import learned, log_of, make_home, run_to_the_end, state_of
 from tests.crash.torture import records_of

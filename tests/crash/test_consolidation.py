@@ -12,12 +12,12 @@ from random import Random
 
 import pytest
 
-from cli.home import Home
+from cli.home.paths import Home
 from core.state import State
 from events.codec import kind_of
-from gpu import backup, sealed
-from gpu.crashpoints import CONSOLIDATION
-from gpu.manifest import problem_of
+from gpu.artifacts import backup, version_manifest
+from gpu.artifacts.manifest import problem_of
+from journal.failpoints import CONSOLIDATION
 from tests.crash.checks import check, records_of
 from tests.crash.homes import log_of
 from tests.crash.life import Life
@@ -82,7 +82,7 @@ def everything_is_there(home: Home) -> State:
     named = {version.id: version.manifest_sha256 for version in state.versions}
     assert {path.name for path in home.versions.iterdir()} == named.keys()
     for name, sha256 in named.items():
-        assert sealed.problem_of(home.versions / name, sha256, every_byte=True) is None
+        assert version_manifest.problem_of(home.versions / name, sha256, every_byte=True) is None
     copies = {each.id: each.manifest_sha256 for each in state.backups}
     assert {path.name for path in home.backups.iterdir()} == copies.keys()
     for name, sha256 in copies.items():
@@ -101,7 +101,8 @@ def weights(home: Home, version: str) -> dict[str, str]:
     return {
         path.name if "learned" in path.parts else path.relative_to(directory).as_posix(): _sha256(path)
         for path in files
-        if path.name not in {sealed.SEAL, "README.md", "adapter_config.json"}  # which name attempts, and the home
+        if path.name
+        not in {version_manifest.SEAL, "README.md", "adapter_config.json"}  # which name attempts, and the home
     }
 
 

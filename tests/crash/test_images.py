@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.home import Home
-from cli.ledger import Ledger
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
 from core.commands import AnyCommand, Pause, Resume
 from events import kinds
 from tests.crash import strace_log

@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 
 from events import kinds
-from gpu.crashpoints import WORKER
 from journal import JournalError
+from journal.failpoints import WORKER
 from tests.crash.checks import assert_same, calm_twin, check, check_given, records_of
 from tests.crash.homes import log_of
 from tests.crash.life import Life

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from cli.clock import Clock
 from cli.errors import told
-from cli.home import Home
-from cli.keepalive import run_daemon
+from cli.home.clock import Clock
+from cli.home.paths import Home
+from cli.supervision.watchdog import run_daemon
 
 BACK_S = 86_400.0
 LEFT_SHARE = 0.02

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import psutil
 
-from cli.config import Config, WorkerSettings
-from cli.home import Home
-from cli.init import create_home
+from cli.commands.init import create_home
+from cli.config.schema import Config, WorkerSettings
+from cli.home.paths import Home
 from events import kinds
 from events.codec import Record, decode_record
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
@@ -23,7 +23,7 @@ from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, start_proces
 from tests.waiting import eventually
 
 PATIENCE_S = 240.0
-FAKE, REAL = "tests.fakes.worker", "gpu.worker"
+FAKE, REAL = "tests.harness.worker", "gpu.worker"
 
 QUICK = WorkerSettings(silence_s=6.0, silence_times=2.0, silence_min_s=5.0, step_silence_min_s=3.0)
 """For the fake worker, which is never slow."""

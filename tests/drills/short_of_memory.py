@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import psutil
 
-from tests.fakes.daemon import main
+from tests.harness.daemon import main
 
 FIGURES = Path(sys.argv[1]) / "run" / "memory.json"
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from cli.home import Home
+from cli.home.paths import Home
 from core.versions import Checkpoint
 from events import kinds
 from events.codec import decode_record

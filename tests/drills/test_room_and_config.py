@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from cli.config import Config
-from cli.home import Home
-from cli.init import create_home
-from cli.reading import read_only
-from cli.room import MEASURE_EVERY_S
+from cli.commands.init import create_home
+from cli.config.schema import Config
+from cli.daemon.resource_monitor import MEASURE_EVERY_S
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
 from core.state import State
 from events import codec, kinds
 from events.changes import ConfigChanged, ConfigMended, ConfigRefused
@@ -69,7 +69,7 @@ class Drill:
             "-m",
             "tests.drills.short_of_memory",
             str(self.home.root),
-            "tests.fakes.worker",
+            "tests.harness.worker",
         ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.daemon = subprocess.Popen(

@@ -1,6 +1,6 @@
 """A worker that gets into trouble: `python -m tests.drills.worker --home HOME --socket PATH`.
 
-It is the real one, or the fake one, by the environment; at one of the points of `gpu/crashpoints.py` it does what
+It is the real one, or the fake one, by the environment; at one of the points of `journal/failpoints.py` it does what
 KEEPSTEP_DRILL says (`step:12:hang`: at the twelfth step), once in all if KEEPSTEP_DRILL_ONCE names a file, which says
 when that was. With KEEPSTEP_DRILL_PACE each step takes so many seconds. Where KEEPSTEP_DRILL_ORDERS names a file
 instead, what stands in it (`step:hang`) is done by the worker that comes to that point next; it takes the file away.
@@ -19,7 +19,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from gpu import crashpoints, link
+from gpu.ipc import connection
+from journal import failpoints
 from tests.crash.disks import Disk
 
 _calls: Counter[str] = Counter()
@@ -82,7 +83,7 @@ def get_into(what: str) -> None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "no_room":  # as "full", without a disk of its own
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        case "fault":  # of `gpu/faults.py`, at a step that is still to come
+        case "fault":  # of `gpu/runtime/faults.py`, at a step that is still to come
             os.environ["KEEPSTEP_FAULTS"] = rest
         case _:
             os.kill(os.getpid(), signal.Signals[name])
@@ -90,16 +91,16 @@ def get_into(what: str) -> None:
 
 def main() -> None:
     """Be the worker that the environment names."""
-    connect = link.connect
+    connect = connection.connect
 
     def remembered(path: Path) -> socket.socket:
         _connections.append(connect(path))
         return _connections[-1]
 
-    link.connect = remembered
+    connection.connect = remembered
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # as the real one does by itself
-    crashpoints._die_if_wanted = trouble
+    failpoints._die_if_wanted = trouble
     importlib.import_module(os.environ["KEEPSTEP_DRILL_WORKER"]).main()
 
 

@@ -9,8 +9,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may wait for a network
 
-from tests.fakes.tiny_model import make_tiny_model
 from tests.gpu.helpers import Home
+from tests.harness.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="session")

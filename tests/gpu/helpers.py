@@ -25,7 +25,7 @@ from events.settings import (
     TrainingSettings,
 )
 from events.worker import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
-from gpu.manifest import Cursor, Lineage, Manifest
+from gpu.artifacts.manifest import Cursor, Lineage, Manifest
 
 LORA = LoraSettings(r=4, dropout=0.1)
 QLORA = QloraSettings(r=4, dropout=0.1)
@@ -137,7 +137,7 @@ class Home:
 
     def cold(self, **desk: Any) -> Any:
         """A worker that has nothing in memory."""
-        from gpu.warm import Warm
+        from gpu.session import Warm
 
         self.desk = FakeDesk(**desk)
         return Warm(self.path, self.desk)

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.worker import Consolidate
-from gpu.consolidate import consolidate
-from gpu.exchange import Order
-from gpu.export import export
-from gpu.model_files import CHAT_TEMPLATES
-from tests.fakes.tiny_model import PLAIN_TEMPLATE, make_rows, make_tiny_model
-from tests.fakes.transformers_4 import asked_of_transformers_4
+from gpu.ipc.protocol import Order
+from gpu.model.files import CHAT_TEMPLATES
+from gpu.versions.consolidate import consolidate
+from gpu.versions.export import export
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
+from tests.harness.tiny_model import PLAIN_TEMPLATE, make_rows, make_tiny_model
+from tests.harness.transformers_4 import asked_of_transformers_4
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 

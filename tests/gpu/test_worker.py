@@ -33,12 +33,12 @@ from events.worker import (
     Yield,
     Yielded,
 )
-from gpu import link
+from gpu.artifacts.manifest import verify
 from gpu.errors import CheckpointForeign, DataChanged, ModelUnusable, StorageFailed
-from gpu.manifest import verify
+from gpu.ipc import connection
 from gpu.worker import whose_fault
-from tests.fakes.tiny_model import make_rows
 from tests.gpu.helpers import LORA, Home, settings
+from tests.harness.tiny_model import make_rows
 from tests.waiting import eventually
 
 WAIT_S = 120
@@ -50,7 +50,7 @@ class Daemon:
     def __init__(self, home: Home, **environment: str) -> None:
         path = home.path / "worker.sock"
         path.unlink(missing_ok=True)
-        listener = link.listen(path)
+        listener = connection.listen(path)
         self.log = home.path / "worker.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -64,8 +64,8 @@ class Daemon:
         self.connection, _ = listener.accept()
         listener.close()
         self.connection.settimeout(WAIT_S)
-        self.send = link.Sender(self.connection).send
-        self._reader = link.fact_reader()
+        self.send = connection.Sender(self.connection).send
+        self._reader = connection.fact_reader()
 
     def facts(self) -> Iterator[AnyFact]:
         """What the worker says, heartbeats left out, to its end."""
@@ -240,8 +240,9 @@ def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failu
 
 def test_what_the_daemon_imports_does_not_load_torch() -> None:
     program = (
-        "import sys, gpu, gpu.link, gpu.manifest, gpu.tensors, gpu.commit, gpu.crashpoints, gpu.errors, "
-        "gpu.data.batches, gpu.schedule, gpu.desk, gpu.worker; "
+        "import sys, gpu, gpu.ipc.connection, gpu.artifacts.manifest, gpu.artifacts.tensors, "
+        "gpu.artifacts.commit, journal.failpoints, gpu.errors, "
+        "gpu.data.plan.batches, gpu.training.learning_rate, gpu.ipc.worker_channel, gpu.worker; "
         "sys.exit(bool({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -48,7 +48,14 @@ FENCING = re.compile(
 OPEN = re.compile("attempt|parent|trouble")
 """What must be nothing, or something, for a step to be legal: only these are compared with None to fence it."""
 
-TELLS = {"cli/config.py", "cli/control.py", "cli/demo.py", "cli/journal.py", "cli/narrate.py", "cli/show.py"}
+TELLS = {
+    "cli/config/schema.py",
+    "cli/commands/control.py",
+    "cli/commands/demo.py",
+    "cli/commands/journal.py",
+    "cli/output/console.py",
+    "cli/show.py",
+}
 """Modules whose comparisons choose words for a person; nothing on disk hangs on one."""
 
 SAYS_FINE = {
@@ -59,7 +66,7 @@ SAYS_FINE = {
     "problem_of": ("checksum", "None"),
     "_problem": ("checksum", "None"),
     "_hear_witnesses": ("checksum", "None"),
-    "verify": ("checksum", "__import__('gpu.manifest', fromlist=['_']).read_manifest({0})"),
+    "verify": ("checksum", "__import__('gpu.artifacts.manifest', fromlist=['_']).read_manifest({0})"),
     "is_at_end": ("fencing", "True"),
     "gave_up": ("fencing", "False"),
     "refuse_unless_at_rest": ("fencing", "None"),
@@ -372,5 +379,5 @@ def mutants_of(path: str, data: bytes) -> list[Mutant]:
 
 def all_mutants(root: Path) -> list[Mutant]:
     """The mutants of every module below `root`."""
-    modules = sorted(path for package in PACKAGES for path in (root / package).glob("*.py"))
+    modules = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
     return [mutant for path in modules for mutant in mutants_of(path.relative_to(root).as_posix(), path.read_bytes())]

@@ -47,9 +47,9 @@ def simulation(seeds: int, timeout_s: float) -> Stage:
 JOURNAL = tests("tests/journal", timeout_s=180)
 CORE = tests("tests/core", "tests/scenarios", timeout_s=120)
 VIEWS = tests("tests/events", "tests/projections", timeout_s=120)
-SHELL = tests("tests/cli", "--ignore=tests/cli/test_demo.py", timeout_s=600)
+SHELL = tests("tests/cli", "--ignore=tests/cli/commands/test_demo.py", timeout_s=600)
 WORKER = tests("tests/gpu", timeout_s=600)
-DEMO = tests("tests/cli/test_demo.py", timeout_s=300)
+DEMO = tests("tests/cli/commands/test_demo.py", timeout_s=300)
 EVERY = Stage(
     "every call failing", ("-m", "tests.simulation.every_call", "--stride", "5", "--jobs", "1"), timeout_s=400
 )
@@ -61,9 +61,9 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "core": (CORE, VIEWS, FEW, SHELL, MANY),
     "projections": (VIEWS, FEW, SHELL),
     "gpu": (FEW, WORKER, EVERY, SHELL),
-    "gpu/unpack.py": (DEMO,),
+    "gpu/model/gguf.py": (DEMO,),
     "cli": (FEW, SHELL, EVERY, MANY),
-    "cli/demo.py": (DEMO,),
+    "cli/commands/demo.py": (DEMO,),
 }
 """By folder, or by file where that is listed."""
 
@@ -72,11 +72,11 @@ ALSO_TESTED_BY = {
     "journal/segments.py": ("tests/journal/test_log.py", "tests/journal/test_log_on_bad_disks.py"),
     "journal/writer.py": ("tests/journal/test_log.py", "tests/journal/test_log_on_bad_disks.py"),
     "journal/survey.py": ("tests/journal/test_damage.py",),
-    "gpu/manifest.py": ("tests/gpu/test_checkpoint.py",),
-    "gpu/commit.py": ("tests/gpu/test_checkpoint.py",),
-    "cli/daemon.py": ("tests/cli/test_daemon.py",),
-    "cli/ledger.py": ("tests/cli/test_daemon.py", "tests/cli/test_daemon_on_bad_disks.py"),
-    "cli/lineage.py": ("tests/cli/test_rerun.py",),
+    "gpu/artifacts/manifest.py": ("tests/gpu/artifacts/test_checkpoint.py",),
+    "gpu/artifacts/commit.py": ("tests/gpu/artifacts/test_checkpoint.py",),
+    "cli/daemon/loop.py": ("tests/cli/daemon/test_loop.py",),
+    "cli/home/event_store.py": ("tests/cli/daemon/test_loop.py", "tests/cli/daemon/test_loop_on_bad_disks.py"),
+    "cli/commands/lineage.py": ("tests/cli/commands/test_rerun.py",),
 }
 """What mirrors a module under another name."""
 

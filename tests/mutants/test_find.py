@@ -14,7 +14,7 @@ from tests.mutants.run import killer_in
 from tests.mutants.stages import ALSO_TESTED_BY, STAGES, stages_for
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 STAGED = """\
 def put(storage, path, data):

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from cli.home import Home
-from cli.reading import witnesses
+from cli.home.paths import Home
+from cli.home.snapshot_reader import witnesses
 from core.evolve import evolve
 from core.state import State
 from events import kinds, places, versions, worker
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
-from gpu import backup, sealed
-from gpu.manifest import problem_of
+from gpu.artifacts import backup, version_manifest
+from gpu.artifacts.manifest import problem_of
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
@@ -239,7 +239,9 @@ class Books:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = sealed.problem_of(directory, version.manifest_sha256, every_byte=True, storage=home.storage)
+            problem = version_manifest.problem_of(
+                directory, version.manifest_sha256, every_byte=True, storage=home.storage
+            )
             must(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")

@@ -7,12 +7,12 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.arrivals import finish_arrivals, remove_job, skip_job, take_copy
-from cli.backup import clean_up, create_backup, restore_backup
+from cli.commands.backup import clean_up, create_backup, restore_backup
+from cli.commands.versions import delete_version, move_head
 from cli.errors import REFUSED, UserError, exit_code_of
-from cli.home import Home
-from cli.ledger import Ledger
-from cli.versions import delete_version, move_head
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox.accept import finish_arrivals, remove_job, skip_job, take_copy
 from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from cli.home import Home
+from cli.home.paths import Home
 from core.endings import Ending
 from events import worker
 from events.settings import Plan
 from events.values import Number
-from gpu.backup import Backup, back_up
-from gpu.commit import commit, publish
+from gpu.artifacts.backup import Backup, back_up
+from gpu.artifacts.commit import commit, publish
+from gpu.artifacts.manifest import MANIFEST, describe, verify
+from gpu.artifacts.version_manifest import SEAL, Sealed, read_sealed
 from gpu.errors import CheckpointBroken, LinkGarbage, StorageFailed
-from gpu.manifest import MANIFEST, describe, verify
-from gpu.sealed import SEAL, Sealed, read_sealed
 from gpu.worker import whose_fault
 from journal.durable import read_file
-from tests.fakes.saving import manifest_of, report_of
+from tests.harness.saving import manifest_of, report_of
 from tests.simulation.disk import Killed, Process
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def trained(weights: str, job: str, step: int) -> str:
 
 
 class SimulatedWorker:
-    """`cli.surroundings.Worker`, in this process."""
+    """`cli.daemon.ports.Worker`, in this process."""
 
     def __init__(self, world: World, process: Process) -> None:
         self.world = world
@@ -220,7 +220,7 @@ class SimulatedWorker:
         self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
     def _problem_of_base(self, base: str) -> str | None:
-        """As `gpu.sealed.problem_of_base`, without the files of a real model."""
+        """As `gpu.artifacts.version_manifest.problem_of_base`, without the files of a real model."""
         directory = self.home.versions / base
         try:
             sealed = read_sealed(directory, storage=self.process)
@@ -230,7 +230,7 @@ class SimulatedWorker:
         return None if found == sealed.files.get("weights") else "its weights have another SHA-256"
 
     def _consolidation(self, order: worker.Consolidate) -> Iterator[worker.AnyFact]:
-        """As `gpu.consolidate`: the same protocol, and weights that are those of the checkpoint."""
+        """As `gpu.versions.consolidate`: the same protocol, and weights that are those of the checkpoint."""
         attempt, checkpoint = order.attempt, self.home.checkpoints / order.checkpoint
         try:
             manifest = verify(checkpoint, storage=self.process)

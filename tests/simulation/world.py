@@ -15,14 +15,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cli.clock import Clock
-from cli.daemon import Daemon
-from cli.home import Home
-from cli.identity import Identity
-from cli.inbox import Inbox
-from cli.init import lay_out
-from cli.ledger import Ledger
-from cli.orphans import Leftover
+from cli.commands.init import lay_out
+from cli.daemon.loop import Daemon
+from cli.daemon.orphans import Leftover
+from cli.home.clock import Clock
+from cli.home.event_store import Ledger
+from cli.home.identity import Identity
+from cli.home.paths import Home
+from cli.inbox.watcher import Inbox
 from events import worker
 from events.settings import LogSettings
 from journal.durable import read_file
@@ -75,7 +75,7 @@ class SimulatedClock(Clock):
 
 
 class World:
-    """Everything but the daemon; `cli.surroundings.Surroundings` to it."""
+    """Everything but the daemon; `cli.daemon.ports.Surroundings` to it."""
 
     def __init__(self, seed: int, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.seed, self.random = seed, Random(seed)

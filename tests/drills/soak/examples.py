@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from cli.home import Home
-from cli.lineage import read_lineage
+from cli.commands.lineage import read_lineage
+from cli.home.paths import Home
 from events import kinds
 from events.event import Event
-from gpu.exchange import Learned, Whereabouts
-from gpu.whereabouts import locate
+from gpu.data.plan.row_locator import locate
+from gpu.ipc.protocol import Learned, Whereabouts
 from projections.lineage import Part
 
 

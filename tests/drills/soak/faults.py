@@ -33,7 +33,7 @@ EVALUATED_STEPS = 5
 """How many lie between two evaluations, in the homes of `tests/crash`."""
 
 FAR_STEPS = 4
-"""A fault of `gpu/faults.py` is for a step that far ahead: it must be known before the step is begun."""
+"""A fault of `gpu/runtime/faults.py` is for a step that far ahead: it must be known before the step is begun."""
 
 WORKER_ENDS: tuple[type[Event], ...] = (
     kinds.AttemptFailed,
@@ -77,7 +77,7 @@ def _at(points: Sequence[str], what: str) -> Callable[[SoakLife], bool]:
 
 
 def _at_a_step(fault: str) -> Callable[[SoakLife], bool]:
-    """The same with a fault of `gpu/faults.py`."""
+    """The same with a fault of `gpu/runtime/faults.py`."""
 
     def begin(life: SoakLife) -> bool:
         life.order("step", f"fault:{fault}:{life.now.step + FAR_STEPS}")
@@ -254,7 +254,7 @@ SHORT_OF_MEMORY: Mapping[str, tuple[str, frozenset[Failure]]] = {
     "out of memory in a backward pass": ("backward", frozenset()),
     "out of memory within the optimizer": ("update", frozenset({"out_of_memory"})),
 }
-"""The fault of `gpu/faults.py`, and what an attempt fails of for it."""
+"""The fault of `gpu/runtime/faults.py`, and what an attempt fails of for it."""
 
 EVALUATIONS: Mapping[str, str] = {
     "out of memory in an evaluation": "evaluation",

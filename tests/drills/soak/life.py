@@ -12,8 +12,8 @@ from random import Random
 
 import psutil
 
-from cli.config import WorkerSettings
-from cli.home import Home
+from cli.config.schema import WorkerSettings
+from cli.home.paths import Home
 from events import kinds, versions
 from events.event import Event
 from journal import durable

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.home import Home
+from cli.home.paths import Home
 from events import kinds
 from events.guard import BatchSetAside, MicroBatchHalved
 from projections.status import read_status

@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from cli.home import Home
-from cli.lineage import read_lineage
-from cli.modules import ask
-from cli.rerun import stretches
+from cli.commands.lineage import read_lineage
+from cli.commands.rerun import stretches
+from cli.home.paths import Home
+from cli.home.subprocesses import ask
 from events import kinds, versions
 from events.event import Event
 from events.guard import BatchSetAside, MicroBatchHalved
-from gpu.exchange import Refusal, Reran, Rerun, Stretch
+from gpu.ipc.protocol import Refusal, Reran, Rerun, Stretch
 from tests.crash.checks import committed_steps
 from tests.crash.homes import learned, log_of, state_of
 from tests.drills.soak.life import SoakLife
@@ -163,7 +163,7 @@ def _of_version(home: Home, version: str) -> Path:
 
 def _again(home: Home, order: Sequence[Stretch], scratch: Path) -> Reran:
     asked = Rerun(home=str(home.root), scratch=str(scratch), checkpoint=None, stretches=tuple(order))
-    said = ask("gpu.rerun", msgspec.json.encode(asked).decode(), otherwise="look at the traceback")
+    said = ask("gpu.training.rerun", msgspec.json.encode(asked).decode(), otherwise="look at the traceback")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
     assert isinstance(answer, Reran), answer
     return answer

@@ -24,8 +24,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.chat_tokenizer import make_chat_tokenizer
-from tests.fakes.spaced_tokenizer import make_spaced_tokenizer
+from tests.harness.chat_tokenizer import make_chat_tokenizer
+from tests.harness.spaced_tokenizer import make_spaced_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 

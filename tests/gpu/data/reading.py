@@ -7,10 +7,10 @@ from collections.abc import Container
 from pathlib import Path
 
 from events.settings import DataSettings
-from gpu.data.example import BadRow, Problem, Row
-from gpu.data.problems import WARNED
-from gpu.data.rows import _judge, examine, read
-from gpu.data.source import Record
+from gpu.data.format.example import BadRow, Problem, Row
+from gpu.data.format.problems import WARNED
+from gpu.data.read.rows import _judge, examine, read
+from gpu.data.read.source import Record
 
 
 def parse(record: Record, form: str | None, settings: DataSettings, tolerated: Container[str] = WARNED) -> Row | BadRow:

@@ -1,0 +1,1 @@
+"""Commands of `keepstep`, one module for each group."""

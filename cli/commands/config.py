@@ -1,0 +1,70 @@
+"""`keepstep config`: what is set, and a safe way to change it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.commands.journal import HomeOption, JsonOption
+
+app = typer.Typer(help="Show and change keepstep.toml.", no_args_is_help=True)
+
+KeyArgument = Annotated[str, typer.Argument(help="Section and name, for example training.learning_rate.")]
+
+
+@app.command()
+def show(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Every key with its value, defaults included; and which are locked."""
+    from cli.config.edit import locked_keys, shown, values
+    from cli.config.schema import load_config
+    from cli.home.paths import find_home
+    from cli.home.snapshot_reader import read_only
+    from cli.output.terminal import print_json, print_listing
+
+    found = find_home(home, reads_only=True)
+    config = load_config(found.config, storage=found.storage)
+    locked = locked_keys(read_only(found)[0].state, config)
+    if json:
+        print_json({"values": values(config), "locked": sorted(locked)})
+        return
+    rows = [[key, shown(value), "locked" if key in locked else ""] for key, value in values(config).items()]
+    print_listing(["key", "value", ""], rows)
+
+
+@app.command()
+def get(key: KeyArgument, home: HomeOption = None) -> None:
+    """The value of one key, as keepstep.toml writes it."""
+    from cli.config.edit import shown, value_of
+    from cli.config.schema import load_config
+    from cli.home.paths import find_home
+
+    found = find_home(home, reads_only=True)
+    typer.echo(shown(value_of(load_config(found.config, storage=found.storage), key)))
+
+
+@app.command(name="set")
+def set_(
+    key: KeyArgument,
+    value: Annotated[str, typer.Argument(help="As in TOML; a text may go without its quotes.")],
+    home: HomeOption = None,
+) -> None:
+    """Change one key; comments stay. Refused if it is not allowed, or would change what unconsolidated weights mean."""
+    from cli.config.edit import set_key
+    from cli.home.paths import find_home
+
+    edited = set_key(find_home(home), key, value)
+    typer.echo(f"{key}: {edited.before} → {edited.now}, {edited.applies}")
+
+
+@app.command()
+def check(home: HomeOption = None) -> None:
+    """Whether keepstep.toml can be used, and fits what has been learned; exit code 1 if not."""
+    from cli.config.edit import check as check_config
+    from cli.config.pinning import unpinned_note
+    from cli.home.paths import find_home
+
+    found = find_home(home, reads_only=True)
+    typer.echo(check_config(found))
+    if note := unpinned_note(found):
+        typer.echo(note)

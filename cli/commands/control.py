@@ -1,0 +1,107 @@
+"""Commands that change something: each appends its event under the lock and says what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import typer
+
+from cli.commands.queue import job_id
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.identity import daemon_is_alive
+from cli.home.paths import Home, find_home
+from core import commands
+from core.commands import AnyCommand
+from events import kinds
+from events.kinds import AnyEvent
+from events.values import PRIORITIES
+
+
+def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
+    """`keepstep add`: every file is looked at before the first is taken."""
+    from cli.home.trust import followed
+    from cli.inbox.accept import finish_arrivals, shown_name, take_copy
+    from cli.inbox.identical import identical
+
+    home = find_home(home_option)
+    lane = next((name for name in PRIORITIES if name == priority), None)
+    if lane is None:
+        raise UserError(f"unknown priority {priority!r}", f"choose one of {', '.join(PRIORITIES)}")
+    for path in files:
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "does not exist"
+            raise UserError(f"{path} {what}; nothing was added")
+        if (why := home.storage.why_unreadable(path.resolve())) is not None:
+            raise UserError(f"{path} cannot be read: {why}; nothing was added", "get the right to read it")
+    with closing(Ledger.open(home)) as ledger:
+        finish_arrivals(ledger)
+        for path in files:
+            events = take_copy(ledger, followed(path), lane, again=again, name=path.name)
+            for event in events:
+                if isinstance(event, kinds.FileDuplicate):
+                    typer.echo(f"{shown_name(path)} {identical(event.job, ledger.state)}")
+                else:
+                    typer.echo(f"{shown_name(path)} is in the queue, {len(ledger.state.queue)} waiting")
+    if not daemon_is_alive(home):
+        typer.echo("no daemon runs; `keepstep run` starts one")
+
+
+def pause(home_option: Path | None) -> None:
+    """`keepstep pause`."""
+    home, _ = _execute(home_option, commands.Pause())
+    typer.echo("pausing at the next step" if daemon_is_alive(home) else "paused; the next daemon starts so")
+
+
+def resume(home_option: Path | None) -> None:
+    """`keepstep resume`."""
+    home, _ = _execute(home_option, commands.Resume())
+    typer.echo("going on" if daemon_is_alive(home) else "no longer paused; `keepstep run` goes on")
+
+
+def stop(home_option: Path | None) -> None:
+    """`keepstep stop`."""
+    home = find_home(home_option)
+    _execute(home_option, commands.Stop(alive=daemon_is_alive(home)))
+    typer.echo("stopping after a commit at the next step")
+
+
+def skip(home_option: Path | None, job: str | None) -> None:
+    """`keepstep skip`."""
+    from cli.inbox.accept import skip_job
+
+    with closing(Ledger.open(find_home(home_option))) as ledger:
+        events = skip_job(ledger, None if job is None else job_id(ledger.state, job))
+    running = any(isinstance(event, kinds.JobSkipRequested) for event in events)
+    typer.echo("skipped at the next step; what it has learned is committed" if running else "skipped")
+
+
+def retry(home_option: Path | None, job: str) -> None:
+    """`keepstep retry`."""
+    with closing(Ledger.open(find_home(home_option))) as ledger:
+        ledger.execute(commands.Retry(job=job_id(ledger.state, job)))
+    typer.echo("back in the queue")
+
+
+def request_consolidation(home_option: Path | None, description: str, *, after_current: bool) -> None:
+    """`keepstep consolidate`."""
+    wanted = commands.RequestConsolidation(description=description, after_current=after_current)
+    home, _ = _execute(home_option, wanted)
+    if not daemon_is_alive(home):
+        typer.echo("asked for; no daemon runs: `keepstep run` does it")
+    else:
+        typer.echo(f"asked for; it begins {'behind the file in hand' if after_current else 'when no file waits'}")
+
+
+def cancel_consolidation(home_option: Path | None) -> None:
+    """`keepstep consolidate --cancel`."""
+    _execute(home_option, commands.CancelConsolidation())
+    typer.echo("it is not asked for any more")
+
+
+def _execute(home_option: Path | None, command: AnyCommand) -> tuple[Home, Sequence[AnyEvent]]:
+    home = find_home(home_option)
+    with closing(Ledger.open(home)) as ledger:
+        return home, ledger.execute(command)

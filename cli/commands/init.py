@@ -1,0 +1,135 @@
+"""Making a home."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from cli.config.schema import METHODS, Config, load_config
+from cli.config.template import config_text
+from cli.doctor.model import beyond_limits, model_directory
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.layout import let_group_in, make_directories, open_inbox
+from cli.home.paths import CONFIG_MODE, Home
+from cli.version import VERSION
+from core.commands import CreateHome
+from events.settings import JobSettings, ModelSettings, TrainingSettings
+from events.text import visible
+from journal import durable
+
+
+def create_home(
+    directory: Path,
+    *,
+    model: str,
+    revision: str = "",
+    method: str = "lora",
+    config: Config | None = None,
+    group: str = "",
+) -> Home:
+    """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
+
+    It is for the caller alone; with `group`, the members of that group may read it and fill its inbox.
+
+    Raises UserError if there is one already, OSError.
+    """
+    home = refuse_home(directory)
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
+    if config is None:
+        config = Config(
+            job=JobSettings(
+                model=ModelSettings(path=from_anywhere(model), revision=revision),
+                method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
+                training=_training(method),
+            )
+        )
+    lay_out(home, config_text(config).encode(), group=group)
+    return home
+
+
+def model_warning(home: Home) -> list[str]:
+    """What `keepstep doctor` would say of the model of a new home, in lines; none if it passes, or is not here yet."""
+    job = load_config(home.config).job
+    directory = model_directory(job.model.path, home.root, job.model.revision)
+    finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
+    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.mend}"]
+
+
+def refuse_home(directory: Path) -> Home:
+    """The home that `directory` can become. Raises UserError if it is one already."""
+    home = Home(directory.expanduser().absolute())
+    if home.config.exists():
+        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+    return home
+
+
+def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
+    """Make what a home consists of; once more, from wherever it was left, is the same. Raises UserError, OSError."""
+    storage = home.storage
+    durable.make_directory(home.root, storage=storage)
+    with durable.opened(storage, home.root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        if not storage.try_lock(fd):
+            raise UserError(f"another `keepstep init` is making {home.root}", "wait until it is done")
+        if storage.exists(home.config):  # made by that one, while this one was on its way here
+            raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+        try:
+            storage.set_mode(fd, 0o700)
+        except PermissionError as error:
+            raise UserError(f"{home.root} belongs to another user", "choose a directory of your own") from error
+        if group:
+            let_group_in(home, group)
+        _fill(home, config)
+
+
+def _fill(home: Home, config: bytes) -> None:
+    make_directories(home)
+    open_inbox(home)
+    if not home.storage.exists(home.journal):  # an init that was killed had come so far
+        Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
+    for name in home.storage.names(home.root):
+        if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
+            home.storage.unlink(home.root / name)
+    durable.write_atomically(home.config, config, mode=CONFIG_MODE, sync=True, storage=home.storage)
+
+
+def from_anywhere(model: str) -> str:
+    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
+    path = Path(model).expanduser()
+    named = str(path.absolute()) if path.is_dir() else model
+    if visible(named) != named:
+        raise UserError(
+            f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
+            "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
+        )
+    if path.is_dir():
+        _refuse_unusable(path.absolute())
+        return named
+    if model.startswith(("/", ".", "~")):
+        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
+    return model
+
+
+def _refuse_unusable(directory: Path) -> None:
+    """Raises UserError if the files there are not those of a model that can be trained and merged."""
+    from gpu.model.base import problem_of_files
+    from gpu.model.files import CONFIG
+
+    if not (directory / CONFIG).exists():
+        return  # it may be filled later; `keepstep doctor` and the first job look at it
+    try:
+        problem = problem_of_files(directory)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
+    if problem is not None:
+        raise UserError(f"the model at {directory} {problem.what}", problem.advice)
+
+
+def _training(method: str) -> TrainingSettings:
+    if method == "full":
+        return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model
+    return TrainingSettings()

@@ -1,0 +1,61 @@
+"""Going on after damage to the journal, when a person has decided that what is lost is lost."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+
+import typer
+
+from cli.daemon.sweep import sweep
+from cli.errors import UserError
+from cli.home.clock import timestamp
+from cli.home.event_store import Ledger
+from cli.home.identity import DaemonLock, this_process
+from cli.home.paths import Home
+from cli.home.snapshot_reader import witnesses
+from events.codec import encode
+from events.kinds import JournalRepaired
+from journal import Survey, Verdict, repair
+
+
+def repair_journal(home: Home, *, accept_loss: bool) -> None:
+    """Give the damaged records up and fold what is left anew.
+
+    Checkpoints that nothing names any more are set aside, not deleted: they may hold what the lost records meant.
+    Raises journal.errors.JournalError, UserError while a daemon runs.
+    """
+    lock = DaemonLock(home)
+    lock.take(this_process())
+    try:
+        facts = repair(
+            home.journal,
+            accept_loss=accept_loss,
+            make_event=_given_up,
+            at=timestamp(home.clock.now()),
+            witnesses=witnesses(home),
+            storage=home.storage,
+        )
+        if facts.verdict is not Verdict.DAMAGED:
+            raise UserError(f"the journal is not damaged ({facts.verdict.value}); nothing was changed")
+        for view in (home.status, home.snapshot):  # both remember what was given up
+            with suppress(FileNotFoundError):
+                home.storage.unlink(view)
+        with closing(Ledger.open(home, from_first_record=True)) as ledger:
+            set_aside = sweep(ledger)  # if this is killed, the next start does the same
+            ledger.show()
+            ledger.save_snapshot()
+            step = ledger.state.global_step
+    finally:
+        lock.release()
+    typer.echo(f"given up: {facts.finding}")
+    typer.echo(f"the damaged bytes are kept in {home.journal / 'torn'}")
+    for name in set_aside:
+        typer.echo(f"set aside: {name} -> quarantine/; no record names it any more")
+    typer.echo(f"step {step} is committed; `keepstep run` goes on from there")
+
+
+def _given_up(facts: Survey) -> bytes:
+    finding = facts.finding
+    return encode(
+        JournalRepaired(first_seq=finding.seq, last_seq=finding.last_seq, problem=f"{finding.case.name}: {finding}")
+    )

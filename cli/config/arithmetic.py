@@ -1,0 +1,41 @@
+"""What people are told about bfloat16 on a processor that is slow at it; and the check of `keepstep doctor`."""
+
+from __future__ import annotations
+
+import shutil
+
+from cli.doctor.context import Finding, Patient, Unknown, passed, warned
+from events.values import ARITHMETIC, FP32_INSTEAD
+from gpu.runtime.cpu_features import bf16_support, cpu_model
+
+SLOW_BF16 = (
+    'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that '
+    '[model] dtype = "bfloat16" holds stay in bfloat16 in memory.'
+)
+USE_FP32 = "to set what happens anyway: `keepstep config set training.precision fp32`"
+
+
+def check(patient: Patient) -> Finding:
+    """Compare the precision that is asked for with what the processor is fast at. Loads no torch."""
+    if patient.config.job.training.precision == "fp32":
+        return passed("fp32, as [training] precision asks")
+    if shutil.which("nvidia-smi") is not None:
+        return passed("bf16 on the GPU, if it has bfloat16 (NVIDIA: since Ampere); `doctor --deep` says which is used")
+    recorded = _recorded(patient)
+    support = bf16_support()
+    if support == "none" or (support == "unclear" and recorded == FP32_INSTEAD):
+        return warned(SLOW_BF16, USE_FP32)
+    if support == "unclear":
+        known = "" if recorded is None else "; it was bf16 when a job last started"
+        return passed(f"bf16 or fp32: the worker measures which is faster on this CPU when a job starts{known}")
+    return passed(f"bf16; {cpu_model()} has instructions for it")
+
+
+def _recorded(patient: Patient) -> str | None:
+    """Return what the last training on this CPU computed in; None: there was none, or in fp32 as it asked."""
+    try:
+        environment = patient.state.environment
+    except Unknown:
+        return None
+    found = environment.get(ARITHMETIC)
+    return found if found != "fp32" and environment.get("cpu") == cpu_model() else None

@@ -1,0 +1,138 @@
+"""keepstep.toml as the daemon uses it: what is in force, and what becomes of an edit while it runs.
+
+An edit is seen in the next turn. What cannot be used (no TOML, a value that is not allowed, another meaning for
+weights that no version holds) is said, and what was in force stays so; what runs is never touched. A job takes its
+settings from the file as it is when the job is begun, and waits for a person if they cannot be used then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from msgspec import Struct
+
+from cli.config.schema import OTHERS, Config, load_config
+from cli.config.validation_set import is_changed, with_validation_kept
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox.accept import finish_arrivals
+from cli.inbox.plain_text import with_format_of
+from cli.output.console_resources import told
+from core.changes import changed_keys, sections_of
+from core.commands import HoldWork, NoteConfig
+from core.meaning import is_learning, locked_by
+from core.policies import meaning_conflict
+from core.state import State
+from events.kinds import AnyEvent
+from events.settings import JobSettings
+
+MEND = "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`"
+
+Stamp = tuple[int, int, int] | None
+
+
+class ConfigWatch:
+    """Made when a daemon starts. Raises UserError, as `cli.config.schema.load_config`."""
+
+    def __init__(self, home: Home, write: Callable[[str], None]) -> None:
+        self._home, self._write = home, write
+        self._seen: object = None
+        """The file, and what it must fit, when it was looked at last."""
+        self._stamp: Stamp = None
+        """The file as it was looked at last."""
+        self._last = self._stamp = self._stamp_now()
+        self.config = load_config(home.config, storage=home.storage)
+        """What is in force. What a job learns under is read anew when it is begun."""
+
+    def look(self, ledger: Ledger) -> Sequence[AnyEvent]:
+        """Take an edit, or refuse it; what was journaled. One call of the system a turn while there is none."""
+        stamp, state = self._stamp_now(), ledger.state
+        settled, self._last = stamp == self._last, stamp
+        if not settled:  # an editor may still be at it
+            return ()
+        seen = (stamp, locked_by(state), is_learning(state))
+        if seen == self._seen:
+            return ()
+        edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
+        try:
+            config = load_config(self._home.config, storage=self._home.storage)
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):
+                self._seen = None  # what could not be read once may be read the next time
+            return self._execute(ledger, NoteConfig(problem=error.reason, advice=error.advice or "mend the file"))
+        conflict = conflict_of(state, config.job)
+        if conflict is not None:
+            problem = f"keepstep.toml does not fit what has been learned: {conflict}"
+            return self._execute(ledger, NoteConfig(problem=problem, advice=MEND))
+        changes = changed_keys(_own_sections(self.config), _own_sections(config))
+        if edited:
+            self._say(state, config)
+        self.config = config
+        return self._execute(ledger, NoteConfig(changes=changes))
+
+    def read(self, ledger: Ledger) -> tuple[bool, Sequence[AnyEvent]]:
+        """Take the config as the file has it now. Whether it can be used; if not, a person is waited for."""
+        try:
+            self.config = load_config(self._home.config, storage=self._home.storage)
+        except UserError as error:
+            return False, _hold(ledger, error)
+        return True, ()
+
+    def for_a_job(self, ledger: Ledger, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
+        """The settings that the job `wanted` is begun under, their validation set kept; None as in `read`."""
+        usable, events = self.read(ledger)
+        if not usable:
+            return None, events
+        job, settings = ledger.state.current, self.config.job
+        begun = ledger.state.job(wanted)
+        if begun is not None:
+            path = self._home.data_file(wanted)
+            if not self._home.storage.exists(path):
+                finish_arrivals(ledger)  # a command was killed between journaling the file and naming it
+            with suppress(FileNotFoundError):  # the worker tells of it
+                settings = with_format_of(settings, begun.name, path)
+        if job is not None and job.begun:  # it has its own settings, and its own validation set
+            if is_changed(job.settings, settings):
+                self._write(
+                    f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with"
+                )
+            return settings, ()
+        try:
+            return with_validation_kept(self._home, settings), ()
+        except UserError as error:
+            return None, _hold(ledger, error)
+
+    def _execute(self, ledger: Ledger, command: NoteConfig) -> Sequence[AnyEvent]:
+        said = ledger.state.misfit.reason if ledger.state.misfit is not None else None
+        return ledger.execute(command) if command.changes or command.problem != said else ()
+
+    def _say(self, state: State, config: Config) -> None:
+        changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
+        if changes:
+            running = f"; {state.current.name} is finished as it was begun" if state.current is not None else ""
+            self._write(f"keepstep.toml was changed, for the next file: {told(changes)}{running}")
+
+    def _stamp_now(self) -> Stamp:
+        """What an edit changes; None: the file is gone."""
+        try:
+            found = self._home.storage.stat(self._home.config)
+        except FileNotFoundError:
+            return None
+        except OSError:  # it may be there all the same; the next turn sees
+            return self._stamp
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def conflict_of(state: State, wanted: JobSettings) -> str | None:
+    """Why the next file cannot be learned under these settings; None if it can."""
+    return meaning_conflict(locked_by(state), wanted, learning=is_learning(state))
+
+
+def _own_sections(config: Config) -> dict[str, Struct]:
+    return {name: getattr(config, name) for name in OTHERS}
+
+
+def _hold(ledger: Ledger, error: UserError) -> Sequence[AnyEvent]:
+    return ledger.execute(HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))

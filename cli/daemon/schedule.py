@@ -1,0 +1,66 @@
+"""What the daemon looks at from time to time: whether a night is due, how much room the disk has, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cli.config.schema import Config, zone_of
+from cli.daemon.resource_monitor import Room
+from cli.home.event_store import Ledger
+from core.commands import MeasureMemory, MeasureRoom, RequestConsolidation
+from core.decide import decide
+from core.schedule import night_due
+from events.kinds import AnyEvent
+from events.settings import ConsolidationSettings
+
+
+def ask_for_the_night(ledger: Ledger, settings: ConsolidationSettings) -> Sequence[AnyEvent]:
+    """Journal that a consolidation is wanted, if the schedule says so now; what was journaled. Raises UserError."""
+    if not settings.schedule:
+        return ()
+    night = night_due(settings, zone_of(settings), ledger.state, ledger.home.clock.now())
+    if night is None:
+        return ()
+    return ledger.execute(
+        RequestConsolidation(description=f"what was learned up to {night}", after_current=True, night=night)
+    )
+
+
+def measure(ledger: Ledger, config: Config, room: Room, *, at_once: bool = False) -> Iterator[AnyEvent]:
+    """Hold the limits of the config against disk and memory, every few seconds or `at_once`; what was journaled.
+
+    Raises OSError.
+    """
+    if not room.is_due(at_once=at_once):
+        return
+    limits, state = config.disk, ledger.state
+    if limits.soft_gb or limits.hard_gb or state.low or state.full is not None:  # they may have been lowered since
+        yield from ledger.execute(MeasureRoom(free_bytes=room.free_bytes(), disk=limits, retention=config.retention))
+    machine = room.machine()
+    if machine is None:
+        return
+    ledger.show_machine(machine)
+    memory = machine.memory
+    command = MeasureMemory(
+        total_bytes=memory.total_bytes,
+        available_bytes=memory.available_bytes,
+        worker_bytes=memory.worker_bytes,
+        groups=tuple((each.total_bytes, each.available_bytes) for each in memory.groups),
+        limits=config.memory,
+    )
+    if decide(ledger.state, command, machine.at):  # nearly never: the lock is for when there is something to say
+        yield from ledger.execute(command)
+
+
+def by_the_clock(ledger: Ledger, config: Config, room: Room) -> Iterator[AnyEvent]:
+    """What schedule and limits of the config ask for now, and what the daemon costs; what was journaled.
+
+    Raises UserError, OSError.
+    """
+    if ledger.state.daemon.status in {"idle", "working"}:
+        yield from ask_for_the_night(ledger, config.consolidation)
+    yield from measure(ledger, config, room)
+    ledger.meter.lap("schedule and room")
+    ledger.meter.turned(training=ledger.state.attempt is not None)
+    if (cost := ledger.meter.due()) is not None:
+        yield from ledger.execute(cost)

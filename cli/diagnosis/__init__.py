@@ -1,0 +1,1 @@
+"""Commands that say what happened: failures, explanations, logs."""

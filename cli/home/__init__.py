@@ -1,0 +1,1 @@
+"""A home: its paths, its layout, its event store and its locks."""

@@ -1,0 +1,228 @@
+"""The journal and what is folded from it, as one process holds them.
+
+Every change goes one way: take the lock, fold what others wrote, decide on that, append, fold, show. So a command is
+durable when it returns, whether or not a daemon runs, and the views are never ahead of the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from cli.errors import UserError
+from cli.home.clock import timestamp
+from cli.home.paths import Home
+from cli.home.snapshot_reader import position_of, witnesses
+from cli.machine.overhead import Meter
+from core.commands import AnyCommand, CreateHome
+from core.decide import decide
+from core.errors import IllegalEvent
+from core.state import State
+from events.codec import Record, decode_record, encode, kind_of
+from events.kinds import AnyEvent
+from events.text import carried
+from events.worker import Heartbeat
+from journal import Journal, Transaction
+from journal.durable import claim_directory
+from journal.errors import JournalMissing, PositionLost
+from journal.failpoints import journaled
+from journal.writer import FULL
+from projections.fold import fold
+from projections.machine import MachineView, write_machine
+from projections.progress import Folded
+from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
+from projections.status import read_status, status_view, write_status
+
+HEARTBEAT_EVERY_S = 2.0
+"""How often the status file is written while nothing happens, so that a reader can tell a living word from a dead."""
+
+SNAPSHOT_EVERY = 2_000
+"""Records. A start replays at most this many, some milliseconds; a snapshot of a usual state costs one."""
+
+SNAPSHOT_EVERY_SHARE = 20
+"""Of a long queue, records for so many jobs that wait: a snapshot of a hundred thousand takes a third of a second, and
+behind 5,000 records that is less than they cost themselves."""
+
+
+class Ledger:
+    """Open with `Ledger.open`; change with `execute`; close to leave a fresh snapshot behind."""
+
+    def __init__(self, home: Home, journal: Journal[Record], folded: Folded, snapshot_seq: int) -> None:
+        self.home = home
+        self.journal = journal
+        self.folded = folded
+        self.meter = Meter(home.clock)
+        """What journal and views cost; the daemon adds what else it does."""
+        self.heartbeat_at = 0.0
+        self.heard: Heartbeat | None = None
+        """The worker's last sign of progress."""
+        """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
+        self._snapshot_seq = snapshot_seq
+        self._transaction: Transaction[Record] | None = None
+        self._unheard: list[AnyEvent] = []
+        """What others wrote, folded in already and not yet told by `catch_up`."""
+
+    @classmethod
+    def create(cls, home: Home, command: CreateHome) -> None:
+        """Begin the journal of a new home."""
+        now = home.clock.now()
+        first = [encode(carried(event)) for event in decide(State(), command, now)]
+        Journal.create(home.journal, at=timestamp(now), first=first, storage=home.storage)
+
+    @classmethod
+    def open(cls, home: Home, *, from_first_record: bool = False) -> Ledger:
+        """Recover the journal and fold it: from the snapshot, or (`from_first_record`) from the beginning.
+
+        Raises journal.errors.JournalError, events.errors.UnknownEvent, core.errors.IllegalEvent.
+        """
+        witness = read_snapshot(home.snapshot, storage=home.storage)
+        snapshot = None if from_first_record else witness
+        try:
+            return cls._open_after(home, snapshot, witness)
+        except (PositionLost, IllegalEvent):
+            if snapshot is None:
+                raise
+            return cls._open_after(home, None, witness)  # the snapshot is a cache; what it led to proves nothing
+
+    @classmethod
+    def _open_after(cls, home: Home, snapshot: Snapshot | None, witness: Snapshot | None) -> Ledger:
+        after = position_of(snapshot)
+        try:
+            journal = Journal.open(
+                home.journal,
+                decode=decode_record,
+                after=after,
+                witnesses=witnesses(home, witness),
+                storage=home.storage,
+            )
+        except JournalMissing as error:
+            raise UserError(
+                f"{home.root} has a config and no journal", "if it never ran, remove keepstep.toml and `keepstep init`"
+            ) from error
+        folded = snapshot.folded if snapshot else Folded()
+        try:
+            for batch in journal.read():
+                for record in batch:
+                    folded = fold(folded, record)
+        except BaseException:
+            journal.close()
+            raise
+        return cls(home, journal, folded, snapshot.seq if snapshot else 0)
+
+    @property
+    def state(self) -> State:
+        """The present, as far as this process has seen it."""
+        return self.folded.state
+
+    def execute(self, *commands: AnyCommand) -> Sequence[AnyEvent]:
+        """Decide on commands, each as if those before it were done, and journal together what follows from all of
+        them; durable when this returns.
+
+        Raises core.errors.Refused with the reason; journal.errors.StorageFailed.
+        """
+        with self.exclusive() as transaction:
+            now = self.home.clock.now()
+            folded, events = self.folded, list[AnyEvent]()
+            for command in commands:
+                for event in [carried(event) for event in decide(folded.state, command, now)]:
+                    folded = fold(folded, _unwritten(event))  # before a byte is written: nothing illegal is journaled
+                    events.append(event)
+            if events:
+                with self.meter.part("the journal"):
+                    records = transaction.append([encode(event) for event in events], at=timestamp(now))
+                self._apply(records)
+                for event in events:
+                    journaled(kind_of(event))
+            return events
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Transaction[Record]]:
+        """Hold the append lock, with everything that others wrote folded in. `execute` inside shares it."""
+        if self._transaction is not None:
+            yield self._transaction
+            return
+        with self.journal.transaction() as transaction:
+            self._transaction = transaction
+            try:
+                self._apply(transaction.others)
+                self._unheard += [record.event for record in transaction.others]
+                yield transaction
+            finally:
+                self._transaction = None
+
+    def catch_up(self) -> Sequence[AnyEvent]:
+        """Fold what other processes wrote; their events since the last call, whatever else folded them in."""
+        with self.meter.part("the journal"), self.exclusive():
+            events, self._unheard = self._unheard, []
+        for event in events:
+            journaled(kind_of(event))
+        return events
+
+    def show(self) -> None:
+        """Write the status file anew. Inside `exclusive`, so that an older view never replaces a newer one."""
+        position = self.journal.position
+        heartbeat_at = self.heartbeat_at
+        if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
+            heartbeat_at = shown.daemon.heartbeat_at
+        with self.meter.part("views"), _viewing(self.home):
+            view = status_view(
+                self.folded,
+                seq=position.seq,
+                crc=position.crc,
+                heartbeat_at=heartbeat_at,
+                heard=self.heard,
+            )
+            write_status(self.home.status, view, storage=self.home.storage)
+
+    def show_machine(self, view: MachineView) -> None:
+        """Write what was measured of the machine beside the status."""
+        with self.meter.part("views"), self.exclusive(), _viewing(self.home):
+            write_machine(self.home.machine, view, storage=self.home.storage)
+
+    def beat(self) -> None:
+        """Say in the status that the daemon is alive, if it was not said lately."""
+        now = self.home.clock.now()
+        if abs(now - self.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
+            self.heartbeat_at = now
+            with self.exclusive():
+                self.show()
+
+    def save_snapshot(self) -> None:
+        """Leave the fold on disk, for the next start."""
+        at = self.journal.position
+        snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
+        with self.meter.part("views"), _viewing(self.home):
+            write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
+        self._snapshot_seq = at.seq
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self.journal.close()
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        for record in records:
+            self.folded = fold(self.folded, record)
+        self.show()
+        every = max(SNAPSHOT_EVERY, len(self.state.queue) // SNAPSHOT_EVERY_SHARE)
+        if self.journal.position.seq - self._snapshot_seq >= every:
+            self.save_snapshot()
+
+
+@contextmanager
+def _viewing(home: Home) -> Iterator[None]:
+    """A view that does not fit on a full disk is not written: who reads the old one sees that it is behind. Nor is one
+    whose directory somebody deleted; that is made again, for the next one."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        if home.storage.exists(home.root):  # else the home was moved, and nothing may be made in its old place
+            claim_directory(home.status.parent, storage=home.storage)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
+def _unwritten(event: AnyEvent) -> Record:
+    return Record(seq=0, at="", durable=0, prev="", event=event, crc="")

@@ -1,0 +1,121 @@
+"""The home: the directory that one daemon owns, what stands where in it, and the disk and the clock it has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cli.errors import UserError
+from cli.home.clock import REAL_CLOCK, Clock
+from cli.home.trust import refuse_foreign, refuse_open_to_all
+from journal.storage import REAL, Storage, use_mask_of
+
+CONFIG = "keepstep.toml"
+
+CONFIG_MODE = 0o600
+"""Its `[hooks] notify` has passwords in it, so it is its owner's alone, also where a group is let in."""
+
+
+class Home:
+    """Paths of a home. Nothing is created by asking for one."""
+
+    def __init__(self, root: Path, *, storage: Storage = REAL, clock: Clock = REAL_CLOCK) -> None:
+        self.root = root
+        self.storage = storage
+        self.clock = clock
+        self.config = root / CONFIG
+        self.inbox = root / "inbox"
+        self.journal = root / "journal"
+        self.data = root / "data"
+        self.rejected = root / "rejected"
+        self.reports = root / "reports"
+        self.validation = root / "validation"
+        self.checkpoints = root / "checkpoints"
+        self.quarantine = root / "quarantine"
+        self.versions = root / "versions"
+        self.backups = root / "backups"
+        self.models = root / "models"
+        self.tokens = root / "cache" / "tokens"
+        self.rehearsal = root / "cache" / "rehearsal"
+        self.logs = root / "logs"
+        self.run = root / "run"
+        self.status = root / "status" / "status.json"
+        self.snapshot = root / "status" / "snapshot.json"
+        self.machine = root / "status" / "machine.json"
+        self.not_taken = root / "status" / "inbox.json"
+        self.hooks = root / "status" / "hooks.json"
+        self.backup_lock = root / "run" / "backup.lock"
+        self.daemon_lock = root / "run" / "daemon.lock"
+        self.usual = root / "run" / "usual.json"
+        self.stop_file = root / ".stop"
+        self.arriving_is_durable = False
+        """True once this process has synced the name of `data/.arriving`."""
+
+    def directories(self) -> list[Path]:
+        """Every directory of a home that keepstep makes."""
+        return [
+            self.inbox,
+            self.inbox / "high",
+            self.inbox / "low",
+            self.data,
+            self.rejected,
+            self.reports,
+            self.checkpoints,
+            self.quarantine,
+            self.versions,
+            self.backups,
+            self.status.parent,
+            self.logs,
+            self.run,
+        ]
+
+    def data_file(self, job: str) -> Path:
+        """Where the bytes of a job are kept."""
+        return self.data / f"{job}.jsonl"
+
+    def relative(self, path: Path) -> str:
+        """`path` as it is written in the journal."""
+        return path.relative_to(self.root).as_posix()
+
+
+def new_directory(home: Home, to: Path) -> Path:
+    """The directory that a person names for something new outside the home. Raises UserError if it cannot be that."""
+    target = to.expanduser().absolute()
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
+    target = target.resolve()  # shown as it is, without the `..` that it was named by
+    if target.is_relative_to(home.root.resolve()):
+        raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
+    return target
+
+
+def find_home(given: Path | None, *, reads_only: bool = False, closes_it: bool = False) -> Home:
+    """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository.
+
+    `reads_only`: the command writes nothing and runs nothing of the home, so it may be anybody's. `closes_it`: it is to
+    be made safe, so it may be open to all. Raises UserError; Foreign of it for a home of somebody who is not trusted.
+    """
+    home = _found(given)
+    if not reads_only:
+        refuse_foreign(home.root, home.config)
+        if not closes_it:
+            refuse_open_to_all(home.root, home.config)
+    use_mask_of(home.root)
+    return home
+
+
+def _found(given: Path | None) -> Home:
+    named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)
+    if named is not None:
+        root = named.expanduser().absolute()
+        if not (root / CONFIG).is_file():
+            raise UserError(f"{root} is not a keepstep home: it has no {CONFIG}", "make one with `keepstep init`")
+        return Home(root)
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        if (directory / CONFIG).is_file():
+            return Home(directory)
+    raise UserError(
+        f"no keepstep home here: neither {here} nor any directory above it has a {CONFIG}",
+        "go to your home, name it with --home or KEEPSTEP_HOME, or make one with `keepstep init`",
+    )

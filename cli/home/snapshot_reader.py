@@ -1,0 +1,61 @@
+"""The present without a lock and without changing anything: the snapshot and the tail of the journal.
+
+Apart from the ledger, because `keepstep status` needs only this and is to be quick.
+"""
+
+from __future__ import annotations
+
+from cli.home.paths import Home
+from core.errors import IllegalEvent
+from events.codec import decode_record
+from journal import START, Position, PositionLost, Witness, follow
+from projections.fold import fold
+from projections.progress import Folded
+from projections.snapshot import Snapshot, read_snapshot
+from projections.status import StatusView, read_status, status_view
+
+
+def read_only(home: Home) -> tuple[Folded, Position]:
+    """The present, without a lock and without changing anything: the snapshot and the tail.
+
+    Raises journal.errors.JournalError.
+    """
+    snapshot = read_snapshot(home.snapshot, storage=home.storage)
+    try:
+        return _follow(home, snapshot)
+    except (PositionLost, IllegalEvent):
+        if snapshot is None:
+            raise
+        return _follow(home, None)
+
+
+def read_view(home: Home) -> StatusView:
+    """The status as the journal has it, when the status file is behind. Raises journal.errors.JournalError."""
+    folded, position = read_only(home)
+    shown = read_status(home.status, storage=home.storage)
+    beat = shown.daemon.heartbeat_at if shown else 0.0
+    return status_view(folded, seq=position.seq, crc=position.crc, heartbeat_at=beat)
+
+
+def _follow(home: Home, snapshot: Snapshot | None) -> tuple[Folded, Position]:
+    records, position = follow(home.journal, decode_record, position_of(snapshot) or START, storage=home.storage)
+    folded = snapshot.folded if snapshot else Folded()
+    for record in records:
+        folded = fold(folded, record)
+    return folded, position
+
+
+def witnesses(home: Home, snapshot: Snapshot | None = None) -> list[Witness]:
+    """Everybody outside the journal who remembers a record of it; the snapshot is read if it was not before."""
+    found = []
+    if status := read_status(home.status, storage=home.storage):
+        found.append(Witness("status/status.json", status.seq, status.crc))
+    snapshot = snapshot or read_snapshot(home.snapshot, storage=home.storage)
+    if snapshot is not None:
+        found.append(Witness("status/snapshot.json", snapshot.seq, snapshot.crc))
+    return found
+
+
+def position_of(snapshot: Snapshot | None) -> Position | None:
+    """Where the journal is to be read on from; None: from its start."""
+    return Position(snapshot.seq, snapshot.crc, snapshot.segment, snapshot.offset) if snapshot else None

@@ -1,0 +1,1 @@
+"""Hooks: commands and notifications that run when something has happened."""

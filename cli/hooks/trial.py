@@ -1,0 +1,49 @@
+"""`keepstep hooks test`: the hooks of the config with a sample, here and now."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from cli.config.schema import load_config
+from cli.diagnosis.logs import printable
+from cli.errors import UserError
+from cli.home.clock import timestamp
+from cli.home.paths import Home
+from cli.hooks.dispatch import tasks_for
+from cli.hooks.runner import run
+from cli.hooks.triggers import TITLES, Summary
+from events.settings import Occasion
+
+
+def try_hooks(home: Home, hook: str | None) -> bool:
+    """Whether all of them ended well; what each of them said is shown. Raises UserError if none is set."""
+    settings = load_config(home.config, storage=home.storage).hooks
+    names: tuple[Occasion, ...] = get_args(Occasion)
+    chosen = [name for name in names if hook in (None, name, f"on_{name}")]
+    if not chosen:
+        raise UserError(f"there is no hook {hook!r}", f"choose one of {', '.join(names)}")
+    tasks = [task for name in chosen for task in tasks_for(home, settings, sample(home, name))]
+    if not tasks:
+        what = "no hook is" if hook is None else f"neither on_{chosen[0]} nor a notification of it is"
+        raise UserError(f"{what} set in {home.config}", "set one in [hooks]; docs/when-it-fails.md has examples")
+    good = True
+    for task in tasks:
+        outcome = run(task)
+        good = good and outcome.problem is None
+        print(f"{task.name}: {outcome.problem or 'done'} ({outcome.seconds:.1f} s)")
+        for line in printable(outcome.output).splitlines():
+            print(f"    {line}")
+    return good
+
+
+def sample(home: Home, occasion: Occasion) -> Summary:
+    """What a hook is told in a test: `seq` 0, which no record has."""
+    return Summary(
+        hook=occasion,
+        title=f"keepstep: {TITLES[occasion]}",
+        message=f"this is a test of on_{occasion}; nothing has happened",
+        seq=0,
+        at=timestamp(home.clock.now()),
+        kind="test",
+        home=str(home.root),
+    )

@@ -1,0 +1,21 @@
+"""Every file that ever arrived, by the names that it had: also those of later files with the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cli.home.paths import Home
+from cli.output.terminal import shown_text
+from events.codec import decode_record
+from events.kinds import FileDuplicate, FileEnqueued
+from journal import history
+
+
+def arrived(home: Home, name: str) -> Iterator[str]:
+    """The jobs of files that ever arrived under this name, or whose SHA-256 begins so. Reads the whole journal."""
+    for record in history(home.journal, decode_record, storage=home.storage):
+        event = record.event
+        if isinstance(event, FileEnqueued | FileDuplicate) and (
+            event.name == shown_text(name) or (len(name) >= 6 and event.job.startswith(name))
+        ):
+            yield event.job

@@ -1,0 +1,1 @@
+"""Measure the machine: processors, memory, disks, GPUs, and the cost of the daemon itself."""

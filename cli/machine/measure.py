@@ -1,0 +1,123 @@
+"""What the machine has and does at this moment: processors, memory, disks, cards. Measured here, judged elsewhere.
+
+It must cost next to nothing, for it is done every few seconds for months: a handful of small files below `/proc`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from cli.machine.gpus import GpuWatch
+from gpu.runtime.memory_limits import memory_of_groups
+from journal.storage import REAL, Storage
+from projections.machine import GroupMemoryView, MachineView, MemoryView
+
+PROC = Path("/proc")
+
+PRESSURE = PROC / "pressure" / "memory"
+"""Since Linux 4.20: https://docs.kernel.org/accounting/psi.html."""
+
+
+class MachineWatch:
+    """Measures; what is a rate, since it measured before."""
+
+    def __init__(self, root: Path, *, storage: Storage = REAL, gpus: GpuWatch | None = None) -> None:
+        self._root, self._storage = root, storage
+        self._gpus = gpus
+        self._measured_at: float | None = None
+        self._read = self._written = 0
+
+    def measure(self, worker_pid: int | None) -> MachineView:
+        """Everything. `worker_pid`: whose memory, with its children's, is the worker's. Raises OSError."""
+        mine = list(family(worker_pid)) if worker_pid is not None else []
+        now, before = time.monotonic(), self._measured_at
+        cpu = psutil.cpu_percent(interval=None) / 100.0  # since the last call; the first has nothing to compare with
+        counted = psutil.disk_io_counters()
+        read, written = (counted.read_bytes, counted.write_bytes) if counted is not None else (0, 0)
+        passed_s = now - before if before is not None and counted is not None else 0.0
+        rates = ((read - self._read) / passed_s, (written - self._written) / passed_s) if passed_s > 0 else (None, None)
+        self._measured_at, self._read, self._written = now, read, written
+        cards, problem = self._gpus.look(mine) if self._gpus is not None else ((), None)
+        return MachineView(
+            at=time.time(),
+            cores=os.cpu_count() or 1,
+            cpu=cpu if before is not None else None,
+            memory=measure_memory(mine),
+            disk_free_bytes=self._storage.free_bytes(self._root),
+            read_bytes_per_s=rates[0],
+            written_bytes_per_s=rates[1],
+            gpus=cards,
+            gpu_problem=problem,
+        )
+
+
+def measure_memory(mine: list[int]) -> MemoryView:
+    """`mine`: the pids of the worker and its children."""
+    found = psutil.virtual_memory()
+    return MemoryView(
+        total_bytes=found.total,
+        available_bytes=found.available,
+        worker_bytes=sum(map(own_bytes, mine)),
+        swap_used_bytes=psutil.swap_memory().used,
+        pressure=pressure_of(PRESSURE),
+        groups=tuple(
+            GroupMemoryView(name=each.name, total_bytes=each.total_bytes, available_bytes=each.available_bytes)
+            for each in memory_of_groups()
+            if each.total_bytes < found.total
+        ),
+    )
+
+
+def own_bytes(pid: int) -> int:
+    """What a process has in memory by itself: a file that is mapped (weights are) is cache, and available. 0: gone."""
+    try:
+        found = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return max(0, int(found.rss) - int(getattr(found, "shared", 0)))
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that descend from it. Not by looking at every process of the machine, where the kernel can
+    be asked for the children of one."""
+    yield pid
+    try:
+        children = [
+            int(child)
+            for task in (PROC / str(pid) / "task").iterdir()
+            for child in (task / "children").read_text(encoding="ascii").split()
+        ]
+    except OSError:
+        children = _children_by_looking_at_all(pid)
+    for child in children:
+        yield from family(child)
+
+
+def _children_by_looking_at_all(pid: int) -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
+
+
+def pressure_of(path: Path) -> float | None:
+    """The share of the last ten seconds in which every task waited for memory; None where the kernel does not say.
+
+    >>> pressure_of(Path("/nowhere")) is None
+    True
+    """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        kind, *fields = line.split()
+        if kind == "full":
+            values = dict(field.split("=", 1) for field in fields)
+            return float(values["avg10"]) / 100.0
+    return None

@@ -1,0 +1,1 @@
+"""`keepstep status`: what keepstep does now."""

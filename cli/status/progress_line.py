@@ -1,0 +1,83 @@
+"""Since when keepstep does what it does, when it should be done, and what it waits for: the rest of the health line."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from cli.output.console_resources import want_of_memory
+from cli.output.terminal import duration, local_time
+from core.state import Short
+from projections.status import StatusView
+
+DAY_S = 86_400.0
+
+
+class Course(Struct, frozen=True, kw_only=True):
+    """Times are Unix times, in seconds; None: not known, or there is none."""
+
+    since: float | None
+    file_done_at: float | None
+    all_done_at: float | None
+    waits_for: str | None
+    """"person", "disk", "memory", "retry", "files", "daemon"."""
+    retry_at: float | None
+
+
+def course(view: StatusView, *, alive: bool) -> Course:
+    """Where it stands in time. What is to come is judged by the pace of the last steps, while steps are made."""
+    job = view.job
+    runs = alive and job is not None and job.attempt is not None and view.daemon.status == "working"
+    now = time.time()
+    return Course(
+        since=_unix(view.daemon.since) if alive and view.daemon.since else None,
+        file_done_at=now + job.eta_s if runs and job is not None and job.eta_s is not None else None,
+        all_done_at=now + view.queue.eta_s if runs and view.queue.eta_s is not None else None,
+        waits_for=_waits_for(view, alive=alive),
+        retry_at=job.retry_at if job is not None and not runs else None,
+    )
+
+
+def course_line(found: Course) -> str:
+    """The same as a line; "" if there is nothing to say."""
+    parts = []
+    if found.since is not None:
+        parts.append(f"since {_at(found.since)} ({duration(max(0.0, time.time() - found.since))})")
+    if found.file_done_at is not None:
+        parts.append(f"this file should be done {_at(found.file_done_at)}")
+    if found.all_done_at is not None and found.all_done_at != found.file_done_at:
+        parts.append(f"all files {_at(found.all_done_at)}")
+    return ", ".join(parts)
+
+
+def health_without_memory(short: Short, running: str | None) -> str:
+    """What is done while others use the memory."""
+    goes_on = f"{running} ends behind its next commit" if running is not None else "nothing is begun"
+    return f"waiting for memory: {want_of_memory(short)}; {goes_on}, and work goes on by itself"
+
+
+def _waits_for(view: StatusView, *, alive: bool) -> str | None:
+    job = view.job
+    if view.hold is not None or view.daemon.status in {"paused", "off_paused", "pausing"}:
+        return "person"
+    if not alive:
+        return "daemon"
+    if view.full is not None:
+        return "disk"
+    if view.short is not None:
+        return "memory"
+    if job is not None:
+        return "retry" if job.attempt is None and job.retry_at is not None else None
+    return "files" if view.consolidation is None and view.daemon.status == "idle" else None
+
+
+def _unix(at: str) -> float:
+    return datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
+
+
+def _at(moment: float) -> str:
+    """With its day, unless that is today's or so."""
+    text = local_time(moment)
+    return text.partition(" ")[2] if abs(moment - time.time()) < DAY_S / 2 else text

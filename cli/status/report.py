@@ -1,0 +1,232 @@
+"""`keepstep status`: what the journal says, held against what is alive."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cli.home.identity import daemon_is_alive
+from cli.home.paths import Home, find_home
+from cli.inbox.skipped_files import not_taken
+from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
+from cli.status.machine import machine_now, machine_rows
+from cli.status.progress_line import course, course_line, health_without_memory
+from core.state import Full
+from gpu.runtime.streams import reader_is_gone
+from journal import last_position
+from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
+
+REFRESH_S = 1.0
+
+NOT_TAKEN_SHOWN = 5
+
+
+def show_status(home_option: Path | None, *, json: bool) -> None:
+    """`keepstep status`."""
+    home = find_home(home_option, reads_only=True)
+    view, alive = current(home)
+    if json:
+        machine = machine_now(home, alive=alive)
+        print_json(
+            {
+                **plain(view),
+                "alive": alive,
+                "health": health(view, alive=alive),
+                "course": plain(course(view, alive=alive)),
+                "not_taken": [plain(each) for each in not_taken(home, alive=alive)],
+                "machine": plain(machine) if machine is not None else None,
+            }
+        )
+    else:
+        print_report(_rows(home, view, alive=alive))
+
+
+def watch_status(home_option: Path | None) -> None:
+    """`keepstep status --watch`."""
+    from rich.live import Live
+
+    home = find_home(home_option, reads_only=True)
+    with Live(auto_refresh=False) as live:
+        try:
+            while not reader_is_gone():
+                view, alive = current(home)
+                live.update(report(_rows(home, view, alive=alive)), refresh=True)
+                time.sleep(REFRESH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
+    stuck = not_taken(home, alive=alive)
+    rows = [Row("not taken", f"{each.path} {each.reason}", "yellow") for each in stuck[:NOT_TAKEN_SHOWN]]
+    if len(stuck) > NOT_TAKEN_SHOWN:
+        rows.append(Row("", f"… and {len(stuck) - NOT_TAKEN_SHOWN} more in the inbox", "yellow"))
+    return [*status_rows(view, alive=alive), *rows, *machine_rows(machine_now(home, alive=alive))]
+
+
+def current(home: Home) -> tuple[StatusView, bool]:
+    """What the journal says now, and whether a daemon is alive to do it. Raises journal.errors.JournalError."""
+    view = _shown(home)
+    if view is None:
+        from cli.home.snapshot_reader import read_view  # folding needs the machine, which the usual case can do without
+
+        view = read_view(home)
+    alive = daemon_is_alive(home)
+    if not alive and view.job is not None and view.job.attempt is not None:
+        view = replace(view, job=replace(view.job, status="interrupted", attempt=None))  # nothing trains now
+    return view, alive
+
+
+def _shown(home: Home) -> StatusView | None:
+    """The status file, if the journal's last record is the one that it has seen."""
+    shown = read_status(home.status, storage=home.storage)
+    if shown is None:
+        return None
+    last = last_position(home.journal, storage=home.storage)
+    return shown if (last.seq, last.crc) == (shown.seq, shown.crc) else None
+
+
+def health(view: StatusView, *, alive: bool) -> str:
+    """One line: what keepstep does, or why it does nothing and what would change that."""
+    daemon, job = view.daemon, view.job
+    if not alive:
+        return _health_without_daemon(view)
+    if view.hold is not None:
+        return f"waiting for you: {view.hold.reason}"
+    if view.full is not None:
+        paused = "paused, and " if daemon.status == "paused" else ""
+        return f"{paused}waiting for room on the disk: {view.full.message}"
+    if daemon.status == "paused":
+        return "paused; `keepstep resume` goes on"
+    if view.short is not None:
+        return health_without_memory(view.short, job.name if job is not None and job.attempt is not None else None)
+    if view.consolidation is not None and view.consolidation.version is not None:
+        return f"consolidating into {view.consolidation.version} ({view.consolidation.status.replace('_', ' ')})"
+    if job is None:
+        return "waiting for files" if daemon.status == "idle" else daemon.status
+    doing = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
+    if doing is not None:
+        return f"{doing}: {job.name} commits at its next step"
+    if job.rows_evaluated:
+        return f"evaluating {job.name}: {job.rows_evaluated[0]:,} of {job.rows_evaluated[1]:,} held-out rows"
+    if job.status == "training":
+        return f"training {job.name}"
+    if job.retry_at is not None:
+        return f"{job.name} failed and is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
+    rows = f": {job.rows_prepared[0]:,} of about {job.rows_prepared[1]:,} rows" if job.rows_prepared else ""
+    return f"preparing {job.name}{rows}"
+
+
+def _health_without_daemon(view: StatusView) -> str:
+    if view.daemon.status not in {"off", "off_paused"}:
+        since = f", last heard of {ago(view.daemon.heartbeat_at)}" if view.daemon.heartbeat_at else ""
+        return (
+            f"not running: the daemon (pid {view.daemon.pid}) is gone{since}; "
+            f"`keepstep run` goes on from step {view.global_step}"
+        )
+    if view.hold is not None:
+        return f"not running, and waiting for you: {view.hold.reason}"
+    if view.full is not None:
+        return f"not running, and waiting for room on the disk: {view.full.message}"
+    if view.daemon.status == "off_paused":
+        return "not running, and paused; `keepstep resume`, then `keepstep run`"
+    return "not running; `keepstep run` starts it"
+
+
+def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
+    """What `keepstep status` says, line by line."""
+    rows: list[Row] = []
+
+    def row(name: str, text: str, style: str = "") -> None:
+        rows.append(Row(name, text, style))
+
+    well = alive and view.hold is None and view.full is None and view.short is None
+    line = ", ".join(filter(None, (health(view, alive=alive), course_line(course(view, alive=alive)))))
+    row("keepstep", line, "bold" if well else "bold yellow")
+    if view.misfit is not None:
+        row("config", f"not used as it is: {view.misfit.reason}", "yellow")
+        row("", f"→ {view.misfit.advice}", "yellow")
+    if view.hold is not None:
+        row("", f"→ {view.hold.advice}", "yellow")
+    if view.full is not None:
+        row("", f"→ {_room_advice(view.full, view.daemon.status, alive=alive)}", "yellow")
+    if view.job is not None:
+        job = view.job
+        if job.steps_total:
+            row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
+        if job.loss is not None:
+            row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
+    if view.validation is not None:
+        row("validation", _validation_line(view.validation), "yellow" if view.validation.concern else "")
+    if view.job is not None or view.queue.waiting:
+        row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
+    row("queue", _queue_line(view))
+    if view.consolidation is not None and view.consolidation.version is None:
+        row("wanted", f"a consolidation{_after(view)}")
+    if view.version is not None:
+        row("version", f"{view.version.id}  (step {view.version.global_step}, {local_time(view.version.made_at)})")
+    if view.checkpoint is not None:
+        row("committed", f"step {view.global_step}  ({view.checkpoint.id}, {view.checkpoint.size_bytes / 1e6:.1f} MB)")
+    else:
+        row("committed", f"nothing since {view.version.id}" if view.version is not None else "nothing yet")
+    counts = view.counts
+    row(
+        "done",
+        f"{counts.trained} learned, {counts.rejected} rejected, {counts.skipped} skipped, {len(view.failed)} failed",
+    )
+    if view.watching is not None:
+        row("watching", _watching_line(view.watching))
+    for failed in view.failed:
+        row("failed", f"{failed.name}; `keepstep retry {failed.id[:12]}` brings it back")
+    for trouble in view.troubles:
+        row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
+    return rows
+
+
+def _validation_line(found: ValidationView) -> str:
+    beside = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
+    return f"loss {number(found.loss)}{beside} on {found.rows} rows, behind step {found.step} of {found.name}"
+
+
+def _watching_line(cost: WatchingView) -> str:
+    share = "nothing was trained" if cost.share is None else f"{cost.share:.2%} of training time"
+    most = f"; most of it is {cost.most}" if cost.most is not None else ""
+    return f"{share} ({cost.cpu_s:.1f} CPU seconds in {duration(cost.wall_s)}{most})"
+
+
+def _after(view: StatusView) -> str:
+    retry_at = view.consolidation.retry_at if view.consolidation is not None else None
+    if retry_at is not None:
+        return f", tried again in {duration(max(0.0, retry_at - time.time()))}"
+    return ", when nothing trains"
+
+
+def _room_advice(full: Full, status: str, *, alive: bool) -> str:
+    paused = "`keepstep resume`" if status in {"off_paused", "paused", "pausing", "stopping_paused"} else ""
+    run = "" if alive else "`keepstep run`"
+    commands = " and ".join(filter(None, (paused, run)))
+    then = f"then {commands}" if commands else "training goes on by itself"
+    return f"make room: {full.wanted_bytes / 1e6:.1f} MB must be free; {then}"
+
+
+def _queue_line(view: StatusView) -> str:
+    if not view.queue.waiting:
+        return "empty"
+    queue = view.queue
+    lanes = [(name, count) for name, count in plain(queue.lanes).items() if count]
+    by_lane = f" ({', '.join(f'{count} {name}' for name, count in lanes)})" if len(lanes) > 1 else ""
+    held = f"; {queue.held} held (`keepstep queue`)" if queue.held else ""
+    names = ", ".join(job.name for job in queue.next[:3])
+    more = queue.waiting - queue.held - 3
+    first = f": {names}" + (f" and {more} more" if more > 0 else "") if names else ""
+    return f"{queue.waiting} waiting{by_lane}{first}{held}"
+
+
+def _eta(eta_s: float | None, alive: bool) -> str:
+    return f", {duration(eta_s)} to go" if alive and eta_s is not None else ""
+
+
+def _rate(tokens_per_s: float | None, alive: bool) -> str:
+    return f"   {tokens_per_s:.0f} tokens/s" if alive and tokens_per_s is not None else ""

@@ -1,0 +1,1 @@
+"""Run the daemon as a service and restart it: systemd units, the supervisor, the watchdog."""

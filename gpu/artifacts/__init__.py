@@ -1,0 +1,1 @@
+"""What is kept on disk: checkpoints, backups, their manifests, and the commit protocol."""

@@ -1,0 +1,1 @@
+"""Encode examples as token ids and labels."""

@@ -1,0 +1,83 @@
+"""A row that is too long, in several pieces: every learned token is learned in exactly one of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from gpu.data.format.example import Example, Problem
+
+Piece = tuple[list[int], bytes]
+"""Token ids, and a 1 for each that is learned."""
+
+Encode = Callable[[Example], list[Piece] | Problem]
+
+
+def windows(ids: list[int], learned: bytes, limit: int) -> Iterator[Piece]:
+    """Pieces of up to `limit` tokens. Each but the first begins with the last token of the one before, so that there
+    is something to predict its second token from; that one is not learned again."""
+    yield ids[:limit], learned[:limit]
+    for start in range(limit - 1, len(ids) - 1, limit - 1):
+        yield ids[start : start + limit], b"\0" + learned[start + 1 : start + limit]
+
+
+def conversations(row: Example, limit: int, encode: Encode) -> list[Piece] | None:
+    """The pieces of a conversation that is cut where a user begins to speak; each has the system prompt, and as many
+    turns as fit. A stretch from one question to the next that is too long by itself is cut into windows.
+
+    None, where that cannot be: there is nowhere to cut, or the template refuses a part.
+    """
+    opening, starts = _opening(row), _questions(row)
+    if len(starts) < 2:
+        return None
+    ends = [*starts[1:], len(row.messages)]
+
+    def part(first: int, last: int) -> Example:
+        return _part(row, opening, starts[first], ends[last])
+
+    def size(first: int, last: int) -> int:
+        pieces = encode(part(first, last))
+        return limit + 1 if isinstance(pieces, Problem) else max(len(ids) for ids, _ in pieces)
+
+    made: list[Piece] = []
+    done = 0
+    while done < len(starts):
+        first = next((at for at in range(done, len(starts)) if any(row.train[starts[at] : ends[at]])), len(starts))
+        if first == len(starts):
+            break
+        last = _last_fitting(range(first, len(starts)), limit, partial(size, first))
+        while first > done and size(first - 1, last) <= limit:  # what is not learned is context, where there is room
+            first -= 1
+        pieces = encode(part(first, last))
+        if isinstance(pieces, Problem):
+            return None
+        made.extend(window for ids, learned in pieces for window in windows(ids, learned, limit))
+        done = last + 1
+    return made
+
+
+def _last_fitting(places: range, limit: int, size: Callable[[int], int]) -> int:
+    """The last place at which what ends there fits; the first, if not even that does."""
+    return places[max(bisect_right(places, limit, key=size), 1) - 1]
+
+
+def _opening(row: Example) -> int:
+    """The number of system messages that it begins with."""
+    return next((index for index, message in enumerate(row.messages) if message["role"] != "system"), 0)
+
+
+def _questions(row: Example) -> list[int]:
+    """Where a user begins to speak; what comes before the first time belongs to it."""
+    roles = [message["role"] for message in row.messages]
+    found = [index for index, role in enumerate(roles) if role == "user" and (index == 0 or roles[index - 1] != "user")]
+    return [_opening(row), *found[1:]]
+
+
+def _part(row: Example, opening: int, start: int, end: int) -> Example:
+    """The system prompt and the messages from `start` to `end`."""
+    chosen = [*range(opening), *range(start, end)]
+    return replace(
+        row, messages=[row.messages[index] for index in chosen], train=tuple(row.train[index] for index in chosen)
+    )

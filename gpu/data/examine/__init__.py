@@ -1,0 +1,1 @@
+"""Examine a data file: what is found in its rows, and the report on it."""

@@ -1,0 +1,1 @@
+"""Plan batches: encoded rows on disk, replay, held-out rows, and the order of training."""

@@ -1,0 +1,1 @@
+"""Read records from data files, whatever container they are in."""

@@ -1,0 +1,1 @@
+"""Chat templates: render messages and find which part the assistant says."""

@@ -1,0 +1,1 @@
+"""Messages between the daemon, its worker and other processes of `gpu`."""

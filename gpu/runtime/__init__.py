@@ -1,0 +1,1 @@
+"""What a worker process runs on: determinism, CPU features, memory limits, standard streams."""

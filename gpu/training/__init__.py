@@ -1,0 +1,1 @@
+"""Training: the loop, the loss, the learning rate, evaluation, and saving."""

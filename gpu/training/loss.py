@@ -1,0 +1,19 @@
+"""What training makes smaller, and evaluation measures."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from events.settings import JobSettings
+from gpu.data.plan.batches import MicroBatch
+from gpu.data.plan.store import Tokens
+from gpu.model.build import TrainedModel
+from gpu.training.collate import collate
+
+
+def summed_loss(trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings) -> torch.Tensor:
+    """The sum of the cross-entropies of the tokens of a micro-batch that are to be predicted, nats; one number."""
+    inputs = collate(tokens, micro_batch, trained.device, packing=settings.data.packing)
+    logits = trained.logits(inputs)
+    return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")

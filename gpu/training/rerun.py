@@ -1,0 +1,117 @@
+"""Steps that were learned, learned once more: `python -P -m gpu.training.rerun`, with a `Rerun` as JSON for its only
+argument.
+
+The worker's own code on the home's own data, writing into a place of its own; the home is only read. What comes out is
+what stood there after those steps, to the bit. Prints a `Reran` or a `Refusal` as one line of JSON, and on standard
+error how far it is, if that is a terminal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from events.course import Course
+from events.values import CheckpointId, Number
+from events.worker import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
+from gpu.errors import DoesNotFit, PlanChanged
+from gpu.ipc.protocol import Reran, Rerun, Stretch, reply
+
+if TYPE_CHECKING:
+    from gpu.session import Warm
+
+
+class Recorder:
+    """A desk that commits at once and keeps the newest checkpoint only."""
+
+    def __init__(self, checkpoints: Path, say: Callable[[str], None]) -> None:
+        self._checkpoints = checkpoints
+        self._say = say
+        self.newest: CheckpointId | None = None
+        self.bits: list[tuple[int, Number, Number]] = []
+        self.environment: dict[str, str] = {}
+        self.batches_sha256 = ""
+
+    def tell(self, fact: AnyFact) -> None:
+        """Hear a fact."""
+        if isinstance(fact, Step):
+            self.bits.append((fact.global_step, fact.loss, fact.grad_norm))
+            self._say(f"\rstep {fact.global_step}")
+        elif isinstance(fact, Prepared):
+            self.batches_sha256 = fact.plan.batches_sha256
+        elif isinstance(fact, Loaded):
+            self.environment = fact.environment
+        elif isinstance(fact, CheckpointWritten):
+            before, self.newest = self.newest, fact.checkpoint
+            if before is not None and before != self.newest:
+                shutil.rmtree(self._checkpoints / before)
+
+    def yield_asked(self) -> bool:
+        """Never."""
+        return False
+
+    def is_committed(self, checkpoint: CheckpointId) -> bool:
+        """As soon as it was heard of."""
+        return checkpoint == self.newest
+
+    def wait_committed(self, checkpoint: CheckpointId) -> None:
+        """Whoever waits has said it before."""
+        assert self.is_committed(checkpoint)
+
+    def ask_course(self, fact: OutOfMemory) -> Course:
+        """There is no other: in other parts it would be other bits. Raises DoesNotFit."""
+        raise DoesNotFit(fact.global_step, fact.step, fact.sequences, fact.message)
+
+
+def rerun(order: Rerun, say: Callable[[str], None] = lambda _: None) -> Reran:
+    """Raises WorkerError, OSError, ValueError."""
+    from gpu.session import Warm
+
+    home, scratch = Path(order.home), Path(order.scratch)
+    desk = Recorder(scratch, say)
+    warm, checkpoint = Warm(home, desk, scratch), order.checkpoint
+    for stretch in order.stretches:
+        _run(warm, desk, stretch, checkpoint)
+        checkpoint = desk.newest
+    assert checkpoint is not None  # there was a stretch, and it ended with a checkpoint
+    say("\n")
+    return Reran(checkpoint=checkpoint, bits=tuple(desk.bits), environment=desk.environment)
+
+
+def _run(warm: Warm, desk: Recorder, stretch: Stretch, checkpoint: CheckpointId | None) -> None:
+    warm.prepare(Prepare(attempt=stretch.attempt, job=stretch.job, settings=stretch.settings))
+    if desk.batches_sha256 != stretch.batches_sha256:
+        raise PlanChanged(
+            f"the rows of {stretch.job[:12]} are planned otherwise now than when they were learned: the tokenizer, its "
+            "chat template or keepstep itself is not what it was"
+        )
+    warm.train(
+        Train(
+            attempt=stretch.attempt,
+            base=stretch.base,
+            checkpoint=checkpoint,
+            global_step=stretch.global_step,
+            step=stretch.step,
+            until=stretch.until,
+            carry_optimizer=stretch.carry_optimizer,
+            course=stretch.course,
+            environment=stretch.environment,
+        )
+    )
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(text)
+
+
+def main() -> None:
+    """Carry out the order on the command line."""
+    reply(Rerun, lambda order: rerun(order, _say))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Versions: consolidation, merging, export, and the rehearsal of both."""

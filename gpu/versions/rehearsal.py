@@ -1,0 +1,350 @@
+"""Rehearse the way from training to a version before the first step: a step's worth of weights is written as a
+checkpoint, merged, and loaded by plain transformers and peft.
+
+What cannot become a version is refused then, and not after weeks of training. The proof is kept in the home's cache, by
+base, method and library versions, so that later jobs do not repeat it.
+
+A small model takes the whole way. Of a large one, or where memory or disk are short, nothing of the model's size is
+written or loaded: one layer of each kind is merged by itself, and the names in the files are held against the model.
+
+The rehearsal never changes the model that is trained: it works on copies, and puts random generators back as they
+were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from events.settings import FullSettings, JobSettings, MethodSettings, QloraSettings
+from events.values import VersionId, checkpoint_id
+from gpu.artifacts.checkpoint import Snapshot, copied_buffers, described
+from gpu.artifacts.commit import publish
+from gpu.artifacts.manifest import MANIFEST, MOMENTS, Cursor, FileEntry, Lineage, Manifest
+from gpu.artifacts.tensors import Tensor
+from gpu.artifacts.version_manifest import SEAL
+from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, is_out_of_memory
+from gpu.model.base import base_directory, weights_files
+from gpu.model.build import TrainedModel
+from gpu.model.layout import empty_model, layout
+from gpu.model.targets import attention_names, way_out
+from gpu.runtime.driver import is_driver_error
+from gpu.runtime.library_paths import library_path
+from gpu.runtime.memory_limits import available_bytes
+from gpu.versions.logit_check import difference, refuse_unless_alike
+from gpu.versions.merge import WeightsFile
+from gpu.versions.merge_check import Merged, compare, ends, expected_weights
+from gpu.versions.merged_model import OrdinaryModel, of_checkpoint, ordinary, sealed_as
+from journal.durable import make_directory, write_atomically
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the proof. A change of what is rehearsed raises it, and every home rehearses again."""
+
+LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+"""Their versions are part of the proof: they decide names and layouts."""
+
+WHOLE_BYTES = 512 * 2**20
+"""The most that a rehearsal of the whole model writes: some seconds of two CPU cores and an ordinary disk, once."""
+
+MEMORY_FACTOR = 1.2
+"""Memory for a second copy of the model, as for a consolidation."""
+
+CHANGE = 0.05
+"""Size of the change that is rehearsed, as a share of the weight (root mean squares): far above the rounding of
+bfloat16 (0.004), and small enough that the model still computes as before."""
+
+SAMPLE = 2**16
+"""Numbers of a weight that its size is taken from."""
+
+USUAL_SIZE = 0.02
+"""Root mean square of a weight where it cannot be read, because it is held in 4 bits or is zero."""
+
+TRIED_TOKENS = 8
+"""Of the forward pass that is tried: enough to pass every layer."""
+
+EMPTY_JOB = "0" * 64
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A rehearsal that passed."""
+
+    how: Literal["whole", "by layer", "known"]
+    """`known`: an earlier one is the proof."""
+    seconds: float
+
+
+def rehearse(
+    trained: TrainedModel,
+    settings: JobSettings,
+    home: Path,
+    version: VersionId | None,
+    tokenizer_files: Mapping[str, bytes],
+    beat: Callable[[], None] = lambda: None,
+) -> Rehearsal:
+    """Prove that training `trained` on `version` (None: the origin) can become a version.
+
+    `beat` is called between the parts of the work. Raises ModelUnusable with the reason and a way out; StorageFailed,
+    OSError.
+    """
+    began = time.monotonic()
+    proof = home / "cache" / "rehearsed" / _key(trained, settings)
+    if proof.exists():
+        return Rehearsal("known", time.monotonic() - began)
+    with torch.random.fork_rng(), _staging(home / "cache" / "rehearsal") as staging:
+        _refuse_unless_finite(trained)
+        if not isinstance(settings.method, QloraSettings):  # a pass sets how 4-bit layers compute from then on
+            _refuse_unless_it_runs(trained)
+        try:
+            whole = _whole_way(trained, settings, home, version, tokenizer_files, staging, beat)
+        except (MergeRefused, CheckpointBroken, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error) or is_driver_error(error):
+                raise
+            raise ModelUnusable(
+                f"a version could not be made of what [method] trains of this model: {error}. {_way_out(trained)}"
+            ) from error
+    done = Rehearsal("whole" if whole else "by layer", time.monotonic() - began)
+    make_directory(proof.parent)
+    write_atomically(proof, msgspec.json.encode({"how": done.how, "seconds": round(done.seconds, 1)}), sync=False)
+    return done
+
+
+def _key(trained: TrainedModel, settings: JobSettings) -> str:
+    """What the proof is of: the same key, the same outcome."""
+    method = msgspec.to_builtins(settings.method)
+    method.pop("dropout", None)  # decides nothing about names and layouts
+    parts = {
+        "format": FORMAT,
+        "base": trained.base_sha256,
+        "model": msgspec.to_builtins(settings.model),
+        "method": method,
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _way_out(trained: TrainedModel) -> str:
+    if trained.adapted:
+        return way_out(attention_names(trained.adapted))
+    return 'Set [method] kind = "lora" in keepstep.toml, or use another model in [model] path.'
+
+
+def _refuse_unless_finite(trained: TrainedModel) -> None:
+    """Raises ModelUnusable if a weight of the model is infinite or not a number: no version could store it."""
+    for name, weight in (*trained.model.named_parameters(), *trained.buffers.items()):
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise ModelUnusable(f"{name} of the model holds infinity or what is not a number. Fetch the model anew.")
+
+
+def _refuse_unless_it_runs(trained: TrainedModel) -> None:
+    """Raises ModelUnusable if the model cannot compute logits as it is to be trained: some layers are linear by their
+    class and return more than a tensor, and an adapter on them fails."""
+    size = int(trained.model.config.get_text_config().vocab_size)
+    ids = (torch.arange(TRIED_TOKENS, device=trained.device) % size)[None]
+    was_training = trained.model.training
+    trained.model.eval()  # no dropout, and nothing that counts
+    try:
+        with torch.no_grad():
+            trained.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except Exception as error:
+        if is_out_of_memory(error) or is_driver_error(error):
+            raise
+        log.warning("a forward pass failed in the rehearsal", exc_info=True)
+        raise ModelUnusable(
+            f"the model does not compute as [method] asks for it ({type(error).__name__}: {error}). {_way_out(trained)}"
+        ) from error
+    finally:
+        trained.model.train(was_training)
+
+
+@contextmanager
+def _staging(place: Path) -> Iterator[Path]:
+    """A directory of this process below `place`; those of processes that are gone are removed."""
+    make_directory(place)
+    for left in place.iterdir():
+        if left.name.isdecimal() and not _is_alive(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = place / str(os.getpid())
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # another process may be at it too
+            place.rmdir()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _whole_way(
+    trained: TrainedModel,
+    settings: JobSettings,
+    home: Path,
+    version: VersionId | None,
+    tokenizer_files: Mapping[str, bytes],
+    staging: Path,
+    beat: Callable[[], None],
+) -> bool:
+    """Take the way; True if it was taken with the whole model. Raises MergeRefused, CheckpointBroken."""
+    whole = _there_is_room(trained, settings, home)
+    snapshot = _snapshot(trained, settings, tokenizer_files, whole=whole)
+    manifest, contents, _ = described(snapshot)
+    checkpoint = staging / "checkpoints" / manifest.checkpoint
+    publish(checkpoint, contents, lambda files: _sealed(manifest, files), passed=_unheard)
+    beat()
+    sources = of_checkpoint(home, checkpoint, version)
+    if not sources.full:
+        _refuse_unless_peft_loads(sources.origin, checkpoint)
+    with ExitStack() as stack:
+        made = stack.enter_context(ordinary(sources, None, beat))
+        _refuse_unless_transformers_loads(sources.origin, trained if sources.full else made)
+        if whole or sources.full:  # of a large model that is trained whole, the files hold some weights
+            target = staging / "version"
+            publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
+            merged = Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
+        else:
+            merged = Merged(made.sources, made.learned)
+        base = sources.parent or sources.origin
+        before = [stack.enter_context(closing(WeightsFile(base / name))) for name in weights_files(base)]
+        stored = Merged(before, None)
+        for expected in expected_weights(trained, snapshot, settings, every=whole):
+            tensor = made.tensor(expected.weight)
+            numbers = stored.whole(tensor) + expected.numbers if expected.change else expected.numbers
+            compare(merged, tensor, numbers, expected.close)
+            beat()
+        if whole:
+            refuse_unless_alike(difference(target, sources.reference), made.stored_as)
+    return whole
+
+
+def _sealed(manifest: Manifest, files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
+    return MANIFEST, msgspec.structs.replace(manifest, files=dict(files)).encode()
+
+
+def _unheard(_: str) -> None:
+    """The points of a rehearsal on the way to the disk are none of a checkpoint's."""
+
+
+def _there_is_room(trained: TrainedModel, settings: JobSettings, home: Path) -> bool:
+    """True if the whole model can take the way: a checkpoint with its moments is written, and a version."""
+    origin = base_directory(settings.model.path, home)
+    model_bytes = sum((origin / name).stat().st_size for name in weights_files(origin))
+    trained_bytes = sum(4 * parameter.numel() for parameter in trained.parameters.values())
+    wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes
+    return (
+        wanted_bytes <= WHOLE_BYTES
+        and shutil.disk_usage(home).free > 2 * wanted_bytes
+        and available_bytes() > MEMORY_FACTOR * model_bytes
+    )
+
+
+def _snapshot(
+    trained: TrainedModel, settings: JobSettings, tokenizer_files: Mapping[str, bytes], *, whole: bool
+) -> Snapshot:
+    """A checkpoint after a step that changed every trained weight; of a large model that is trained whole, one with the
+    first and the last weight of each name."""
+    generator = torch.Generator().manual_seed(0)
+    names = list(trained.parameters)
+    if not whole and isinstance(settings.method, FullSettings):
+        names = ends(names, lambda name: ".".join(name.split(".")[-2:]))
+    weights = {name: _changed(trained, name, settings.method, generator) for name in names}
+    moments = {f"{name}.{moment}": torch.zeros(w.shape) for name, w in weights.items() for moment in MOMENTS}
+    return Snapshot(
+        checkpoint=checkpoint_id(1, 1),
+        reason="steps",
+        cursor=Cursor(job=EMPTY_JOB, global_step=1, step=1, steps_total=1, epoch=1),
+        lineage=Lineage(
+            attempt=1,
+            parent=None,
+            data_sha256=EMPTY_JOB,
+            batches_sha256="",
+            tokenizer_sha256="",
+            base_sha256=trained.base_sha256,
+            settings=settings,
+        ),
+        environment={},
+        weights_file=trained.weights_file,
+        weights=weights,
+        optimizer={**moments, "step": torch.ones(len(weights))},
+        files={**tokenizer_files, **trained.configs},
+        buffers=copied_buffers(trained),
+    )
+
+
+def _changed(trained: TrainedModel, name: str, method: MethodSettings, generator: torch.Generator) -> torch.Tensor:
+    """A trained weight after a step, on the CPU in float32. Of the two factors of an adapter the one that begins at
+    zero is changed, so that their product is CHANGE of the weight."""
+    weight = trained.parameters[name].detach().to("cpu", torch.float32, copy=True).contiguous()
+    noise = torch.randn(weight.shape, generator=generator)
+    layer, is_factor, _ = name.partition(".lora_")
+    if isinstance(method, FullSettings) or not is_factor or "magnitude" in name:
+        return weight + CHANGE * _size(weight) * noise
+    if weight.any():
+        return weight
+    partner = _partner(name, layer)
+    scale = method.alpha / (method.r**0.5 if method.use_rslora else method.r)
+    # Each number of the product is a sum over r independent ones.
+    product = scale * method.r**0.5 * _size(trained.parameters[partner].detach())
+    return noise * (CHANGE * _size(trained.model.get_submodule(layer).get_base_layer().weight) / product)
+
+
+def _partner(name: str, layer: str) -> str:
+    """The name of the other factor of a layer's adapter."""
+    factor = name.removeprefix(layer)
+    other = factor.replace("_A", "_B") if "_A" in factor else factor.replace("_B", "_A")
+    return f"{layer}{other}"
+
+
+def _size(weight: torch.Tensor) -> float:
+    """The root mean square of a weight, by its first numbers."""
+    if not weight.is_floating_point():
+        return USUAL_SIZE
+    return float(weight.detach().flatten()[:SAMPLE].float().square().mean().sqrt()) or USUAL_SIZE
+
+
+def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
+    """Raises MergeRefused if plain peft does not take every tensor of the adapter."""
+    from peft import PeftConfig, get_peft_model
+    from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+    tensors = load_peft_weights(str(library_path(checkpoint)), device="cpu")
+    model: Any = get_peft_model(empty_model(origin), PeftConfig.from_pretrained(str(library_path(checkpoint))))
+    result = set_peft_model_state_dict(model, tensors, low_cpu_mem_usage=True)
+    for name in (*result.unexpected_keys, *(key for key in result.missing_keys if ".lora_" in key)):
+        raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")
+
+
+def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel | TrainedModel) -> None:
+    """Raises MergeRefused if transformers would find a weight missing in the files of the version, by the tensors of an
+    ordinary model, or by those of a checkpoint of the trained one."""
+    if isinstance(made, OrdinaryModel):
+        tensors = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
+    else:
+        held = [*made.shapes, *((name, shape) for name, shape, _ in made.kinds_of_buffers)]
+        tensors = {name: Tensor(dtype="F32", shape=shape, data_offsets=(0, 0)) for name, shape in held}
+    missing = layout(empty_model(origin), tensors).missing
+    if missing:
+        raise MergeRefused(f"transformers would not find {missing[0]} in the files of the version")

@@ -1,0 +1,168 @@
+"""`keepstep backup`: made, read back, brought back, given up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.daemon.sweep import discard, sweep
+from cli.errors import UserError
+from cli.home.backups import make_backup
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from core.state import State
+from gpu.artifacts.backup import bring_back
+from gpu.artifacts.manifest import MANIFEST
+from gpu.errors import CheckpointBroken
+from tests.cli.commands.test_checkpoints import keepstep, spoil
+from tests.cli.commands.test_versions import _refused
+
+Run = Callable[..., list[str]]
+
+
+def state(home: Home) -> State:
+    return read_only(home)[0].state
+
+
+@pytest.fixture
+def learned(home: Home, drop: Callable[..., Path], run: Run) -> Home:
+    drop("a.jsonl", "ok ok ok ok ok")
+    run()
+    return home
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_backup_is_a_copy_that_shares_nothing(learned: Home) -> None:
+    code, said = keepstep(learned, "backup", "create", "--reason", "before I try this")
+    assert code == 0
+    assert "read back" in said
+    head = state(learned).head
+    assert head is not None
+    copy = learned.backups / "manual-0001" / head.id
+    assert files(copy) == files(learned.checkpoints / head.id)
+    assert "before I try this" in keepstep(learned, "backup", "list")[1]
+    assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
+
+
+def test_with_nothing_learned_there_is_nothing_to_back_up(home: Home) -> None:
+    refusal = _refused(home, "backup", "create")
+    assert isinstance(refusal, UserError)
+    assert "nothing was learned yet" in refusal.reason
+    assert "no backup yet" in keepstep(home, "backup", "list")[1]
+
+
+def test_a_damaged_head_is_not_backed_up(learned: Home) -> None:
+    head = state(learned).head
+    assert head is not None
+    spoil(learned, head)
+    assert "no backup was made" in str(_refused(learned, "backup", "create"))
+    assert state(learned).backups == ()
+
+
+def test_a_backup_that_rots_is_named_and_not_brought_back(learned: Home, run: Run, drop: Callable[..., Path]) -> None:
+    keepstep(learned, "backup", "create")
+    drop("b.jsonl", "ok ok ok ok b")
+    run()
+    (weights,) = (learned.backups / "manual-0001").glob("*/weights")
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    code, said = keepstep(learned, "backup", "verify")
+    assert code == 1
+    assert "manual-0001  weights does not have the SHA-256" in said
+    assert not json.loads(keepstep(learned, "backup", "verify", "--json")[1])[0]["good"]
+    before = state(learned).head
+    assert "is not what was written" in str(_refused(learned, "backup", "restore", "manual-0001"))
+    assert state(learned).head == before
+
+
+def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(learned: Home) -> None:
+    """Its own manifest says that it is whole; the journal has the SHA-256 of the one that was committed."""
+    keepstep(learned, "backup", "create")
+    head = state(learned).head
+    assert head is not None
+    manifest = learned.backups / "manual-0001" / head.id / MANIFEST
+    manifest.write_bytes(manifest.read_bytes().replace(b'"validation"', b'"vilidation"'))
+    place = learned.checkpoints / head.id
+    shutil.rmtree(place)
+    with pytest.raises(CheckpointBroken, match="another SHA-256"):
+        bring_back(learned.backups / "manual-0001", place, head.manifest_sha256)
+    assert not place.exists()
+
+
+def test_one_that_is_made_while_a_daemon_sweeps_stays(learned: Home) -> None:
+    """It was not there when the sweep began, and is no debris."""
+    (learned.checkpoints / "step-00000099-attempt-0009").mkdir()
+
+    def meanwhile(path: Path) -> int | None:
+        keepstep(learned, "backup", "create")
+        return discard(learned, path)
+
+    with closing(Ledger.open(learned)) as ledger:
+        sweep(ledger, meanwhile)
+    assert not (learned.checkpoints / "step-00000099-attempt-0009").exists()
+    assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
+
+
+def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
+    learned: Home, run: Run, drop: Callable[..., Path]
+) -> None:
+    keepstep(learned, "backup", "create")
+    first = state(learned).head
+    assert first is not None
+    drop("b.jsonl", "ok ok ok ok b")
+    run()
+    second = state(learned).head
+    assert second is not None
+    shutil.rmtree(learned.checkpoints / first.id, ignore_errors=True)
+    said = keepstep(learned, "backup", "restore", "manual-0001")[1]
+    assert f"goes on from {first.id}, beside the origin" in said
+    assert files(learned.checkpoints / first.id) == files(learned.backups / "manual-0001" / first.id)
+    run()
+    assert state(learned).global_step == first.global_step
+    assert (learned.checkpoints / second.id).is_dir()
+    keepstep(learned, "versions", "restore", second.id)
+    run()
+    assert state(learned).global_step == second.global_step
+
+
+def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(learned: Home) -> None:
+    for _ in range(3):
+        keepstep(learned, "backup", "create")
+    said = keepstep(learned, "backup", "cleanup", "--retention-days", "0")[1]
+    assert "manual-0001 would go" in said
+    assert "nothing was changed" in said
+    assert len(state(learned).backups) == 3
+    keepstep(learned, "backup", "cleanup", "--retention-days", "0", "--execute")
+    assert [path.name for path in learned.backups.iterdir()] == ["manual-0003"]
+
+
+def test_names_of_backups_that_are_not_there_are_refused(learned: Home) -> None:
+    for words in (("verify", "manual-0009"), ("restore", "manual-0009")):
+        assert "there is no backup manual-0009" in str(_refused(learned, "backup", *words))
+
+
+def test_behind_a_quarantine_what_is_left_is_backed_up(learned: Home, run: Run) -> None:
+    """A disk that spoils one checkpoint may spoil the next."""
+    first, head = state(learned).checkpoints
+    spoil(learned, head)
+    said = "\n".join(run())
+    assert f"backed up {first.id} as emergency-0001" in said
+    (backup,) = state(learned).backups
+    assert (backup.id, backup.held.checkpoint.id) == ("emergency-0001", first.id)
+    assert len([line for line in run() if "emergency" in line]) == 0
+
+
+def test_two_backups_at_once_have_two_names(learned: Home) -> None:
+    """The second was on its way while the first was made: it does not take the first for what a crash left."""
+    with closing(Ledger.open(learned)) as one, closing(Ledger.open(learned)) as other:
+        assert make_backup(one, kind="manual", reason="first") == "manual-0001"
+        assert make_backup(other, kind="manual", reason="second") == "manual-0002"
+    assert {path.name for path in learned.backups.iterdir()} == {"manual-0001", "manual-0002"}

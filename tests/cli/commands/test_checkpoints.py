@@ -1,0 +1,270 @@
+"""`keepstep checkpoints`: what is committed, and whether it is still what was committed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+import cli.commands.checkpoints
+from cli.app import app
+from cli.commands.checkpoints import Found, what_follows
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from core.errors import Refused
+from core.versions import Checkpoint
+from gpu.artifacts.commit import commit
+from tests.core.test_stretches import ALL, KEPT, condemned
+from tests.gpu.helpers import NAME, manifest, safetensors
+
+Run = Callable[..., list[str]]
+
+
+def keepstep(home: Home, *arguments: str) -> tuple[int, str]:
+    """Exit code and output."""
+    ended = CliRunner().invoke(app, [*arguments, "--home", str(home.root)])
+    return ended.exit_code, ended.output
+
+
+@pytest.fixture
+def committed(home: Home, drop: Callable[..., Path], run: Run) -> tuple[Checkpoint, ...]:
+    """Two that were kept, of seven steps of the fake worker; the first is pruned."""
+    drop("a.jsonl", "ok ok ok ok ok ok ok")
+    run()
+    return read_only(home)[0].state.checkpoints
+
+
+def spoil(home: Home, checkpoint: Checkpoint) -> None:
+    path = home.checkpoints / checkpoint.id / "weights"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
+def test_without_a_word_more_it_lists(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    code, said = keepstep(home, "checkpoints")
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines()] == ["step", "6", "7"]
+    listed = json.loads(keepstep(home, "checkpoints", "--json")[1])
+    assert [each["id"] for each in listed] == [each.id for each in committed]
+
+
+def test_a_home_without_checkpoints_says_so_and_is_good(home: Home) -> None:
+    assert keepstep(home, "checkpoints") == (0, "nothing is committed yet\n")
+    assert keepstep(home, "checkpoints", "verify") == (0, "nothing is committed yet\n")
+
+
+def test_good_ones_are_said_to_be_good(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    code, said = keepstep(home, "checkpoints", "verify", "--deep")
+    assert (code, said.splitlines()) == (0, [f"{each.id}  good" for each in committed])
+    code, said = keepstep(home, "checkpoints", "--json", "verify")
+    report = json.loads(said)
+    assert (code, report["good"], report["then"]) == (0, True, None)
+    assert [each["id"] for each in report["checkpoints"]] == [each.id for each in committed]
+
+
+def test_a_bad_head_is_named_with_what_the_daemon_will_do(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    """And nothing is changed by looking."""
+    older, head = committed
+    spoil(home, head)
+    before = home.journal.stat().st_mtime_ns, sorted(home.root.rglob("*"))
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert code == 1
+    assert said.splitlines() == [
+        f"{older.id}  good",
+        f"{head.id}  weights does not have the SHA-256 of the manifest",
+        f"  → at its next start the daemon sets {head.id} aside in quarantine/ and runs the steps 7 to 7 again from "
+        f"{older.id}, to the same bits",
+    ]
+    assert (home.journal.stat().st_mtime_ns, sorted(home.root.rglob("*"))) == before
+    code, said = keepstep(home, "checkpoints", "verify", "--json")
+    assert code == 1
+    assert [each["problem"] is None for each in json.loads(said)["checkpoints"]] == [True, False]
+
+
+def test_one_that_is_gone_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    shutil.rmtree(home.checkpoints / committed[0].id)
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert code == 1
+    assert f"{committed[0].id}  its directory is missing" in said
+    assert "nothing is lost" in said
+
+
+def test_one_that_was_pruned_while_it_was_read_is_no_error(
+    home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, head = committed
+    state = read_only(home)[0].state
+    states = [state, *[msgspec.structs.replace(state, checkpoints=(head,))] * 2]
+    monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: states.pop(0))
+    shutil.rmtree(home.checkpoints / older.id)
+    code, said = keepstep(home, "checkpoints", "verify")
+    assert (code, said) == (0, f"{head.id}  good\n")
+
+
+def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that were not numbers already when they were written."""
+    trained = msgspec.structs.replace(manifest(), parameters=(("a", (2,)),))
+    moments = {"a.exp_avg": (2,), "a.exp_avg_sq": (2,), "step": (1,)}
+    files = {
+        "model.safetensors": safetensors({"a": (2,)}, float("nan")),
+        "optimizer.safetensors": safetensors(moments),
+    }
+    done = commit(home.checkpoints, trained, files)
+    one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
+    state = msgspec.structs.replace(read_only(home)[0].state, checkpoints=(one,))
+    monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: state)
+    assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
+    code, said = keepstep(home, "checkpoints", "verify", "--deep")
+    assert code == 1
+    assert said.startswith(f"{NAME}  model.safetensors: a holds what is not a number\n")
+
+
+def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
+    fields: dict[str, Any] = {
+        "id": f"c{step}",
+        "job": "0" * 64,
+        "attempt": 1,
+        "global_step": step,
+        "step": step,
+        "parent": parent,
+        "size_bytes": 1,
+        "manifest_sha256": "",
+    }
+    return Checkpoint(**{**fields, **other})
+
+
+@pytest.mark.parametrize(
+    ("pruned", "bad", "says"),
+    [
+        (True, [], None),
+        (True, [8], "sets 8 aside in quarantine/; nothing is lost: 14, which the next step starts from, is good"),
+        (True, [14], "sets 14 aside in quarantine/ and runs the steps 13 to 14 again from 12, to the same bits"),
+        (True, [10, 12, 14], "sets 10, 12, 14 aside in quarantine/ and runs the steps 9 to 14 again from 8,"),
+        (True, [8, 12, 14], "sets 8, 12, 14 aside in quarantine/ and runs the steps 11 to 14 again from 10,"),
+        (False, [2, 4, 6, 8, 10, 12, 14], "aside in quarantine/ and runs the steps 1 to 14 again from the base model,"),
+        (True, [8, 10, 12, 14], "no good checkpoint is left to go back to, and the daemon will wait for you: put back"),
+    ],
+)
+def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
+    state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
+    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
+    then = what_follows(state, found)
+    for each in state.checkpoints:
+        then = then and then.replace(each.id, str(each.global_step))
+    assert then is None if says is None else says in str(then)
+
+
+# -- prune ----------------------------------------------------------------------------------------------------------
+
+
+def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple[Checkpoint, ...], run: Run) -> None:
+    older, head = committed
+    code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
+    assert (code, said) == (0, f"{older.id} is given up ({older.size_bytes / 1e6:.1f} MB)\n")
+    assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
+    assert read_only(home)[0].state.checkpoints == (head,)
+    ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
+    assert isinstance(ended.exception, Refused)
+    assert keepstep(home, "checkpoints", "prune", "--keep", "0")[0] == 2
+    run()  # and a daemon finds nothing amiss
+    assert read_only(home)[0].state.head == head
+
+
+def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    older, head = committed
+    spoil(home, head)
+    ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
+    assert isinstance(ended.exception, UserError)
+    assert ended.exception.reason.startswith(f"{head.id} would stay, and it is bad: weights does not have the SHA-256")
+    assert {path.name for path in home.checkpoints.iterdir()} == {older.id, head.id}
+
+
+def test_one_that_is_bad_may_be_given_up(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+    spoil(home, committed[0])
+    assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
+
+
+def test_what_was_committed_meanwhile_is_known(
+    home: Home, committed: tuple[Checkpoint, ...], drop: Callable[..., Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the journal and taking its lock, a daemon learned another file."""
+    real_open = Ledger.open
+
+    def open_too_early(home: Home) -> Ledger:
+        early = real_open(home)
+        monkeypatch.setattr(Ledger, "open", real_open)
+        drop("b.jsonl", "ok ok ok ok ok")
+        run()
+        return early
+
+    monkeypatch.setattr(Ledger, "open", open_too_early)
+    code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
+    (head,) = read_only(home)[0].state.checkpoints
+    assert code == 0
+    assert head.global_step > committed[-1].global_step
+    assert "is given up (" in said
+
+
+def test_a_daemon_that_runs_deletes_what_is_given_up_itself(
+    home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that delete one directory would meet in it."""
+    monkeypatch.setattr("cli.home.identity.daemon_is_alive", lambda _: True)
+    assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
+    assert {path.name for path in home.checkpoints.iterdir()} == {each.id for each in committed}
+
+
+# -- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_becomes_an_ordinary_model(learned: Home, tmp_path: Path) -> None:
+    """The head, or any that is kept, by its name or its step; from the command line, with processes of their own."""
+    from transformers import AutoModelForCausalLM
+
+    code, said = keepstep(learned, "checkpoints", "export", "--to", str(tmp_path / "out"), "--dtype", "bfloat16")
+    assert code == 0, said
+    assert f"{tmp_path / 'out'}  (" in said
+    assert "of what was learned is in its weights" in said
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype.itemsize == 2
+    code, said = keepstep(learned, "checkpoints", "export", "1", "--to", str(tmp_path / "first"), "--json")
+    told = json.loads(said)
+    assert code == 0
+    assert told["dtypes"] == ["F32"]
+    assert told["difference"] <= told["tolerance"]
+    sealed = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
+    assert sealed["checkpoint"]["cursor"]["global_step"] == 1
+
+
+def refusal(home: Home, *arguments: str) -> str:
+    """The reason that `export` gives a person for not doing it."""
+    ended = CliRunner().invoke(app, ["checkpoints", "export", *arguments, "--home", str(home.root)])
+    assert isinstance(ended.exception, UserError)
+    return ended.exception.reason
+
+
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(learned: Home, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for arguments, says in (
+        (["--to", str(tmp_path / "there")], "stands there already; nothing was written"),
+        (["--to", str(learned.root / "checkpoints" / "mine")], "is in the home"),
+        (["--to", str(tmp_path / "out"), "--dtype", "int4"], "unknown dtype 'int4'"),
+        (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
+    ):
+        assert says in refusal(learned, *arguments)
+    head = read_only(learned)[0].state.head
+    assert head is not None
+    (learned.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
+    said = refusal(learned, "--to", str(tmp_path / "out"))
+    assert f"{head.id} was not exported: {head.id}: adapter_config.json has 2 bytes" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_export_is_said(home: Home, tmp_path: Path) -> None:
+    assert "nothing is committed yet" in refusal(home, "--to", str(tmp_path / "out"))

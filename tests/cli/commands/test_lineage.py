@@ -1,0 +1,240 @@
+"""`keepstep lineage`: what went into the weights, whether it is still there, and whether a row is among it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from cli.commands import lineage as lineage_module
+from cli.commands.lineage import read_lineage
+from cli.daemon.loop import Daemon
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox.accept import take_copy
+from events.kinds import FileDuplicate
+from gpu.ipc.protocol import Located, Locations, Whereabouts, encode_order
+from tests.harness.tiny_model import make_rows
+
+
+def lineage(home: Home, *arguments: str) -> tuple[int, str]:
+    """Exit code and output; a UserError is raised."""
+    ended = CliRunner().invoke(app, ["lineage", *arguments, "--home", str(home.root)])
+    if isinstance(ended.exception, UserError):
+        raise ended.exception
+    return ended.exit_code, ended.output
+
+
+def told(home: Home, *arguments: str) -> Any:
+    return json.loads(lineage(home, *arguments, "--json")[1])
+
+
+def spoil(path: Path) -> None:
+    """One byte is another."""
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_it_names_what_the_weights_were_made_from(learned: Home) -> None:
+    code, said = lineage(learned)
+    assert code == 0
+    assert said.startswith("step 2, step-00000002-attempt-0001\n")
+    assert "base      model, SHA-256 " in said
+    assert "kind lora, r 16" in said
+    assert "torch" in said
+    whole = told(learned)
+    (part,) = whole["parts"]
+    assert (part["name"], part["step_to"], part["plan"]["rows"], part["attempts"]) == ("a.jsonl", 2, 32, [1])
+    assert told(learned, "1")["parts"][0]["global_to"] == 1
+    assert told(learned, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
+
+
+@pytest.fixture
+def replayed(learned: Home) -> Home:
+    """The same, and behind it a file of 16 rows into which 8 of the first were mixed: steps 3 and 4."""
+    config = learned.config.read_text(encoding="utf-8")
+    assert "\nreplay = 0.0 " in config
+    learned.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")
+    (learned.inbox / "b.jsonl").write_bytes(make_rows(16, 500))
+    os.utime(learned.inbox / "b.jsonl", (1.0, 1.0))
+    assert Daemon(learned, until_idle=True, write=lambda _: None).run() == 0
+    return learned
+
+
+def mixed_in(earlier: str, job: str) -> set[int]:
+    """The lines of the first file that were mixed into the second, by the rule that `gpu/data/plan/replay.py`
+    states."""
+    places = {n + 1: hashlib.blake2b(f"{job} {earlier} {n}".encode(), digest_size=16).digest() for n in range(32)}
+    return set(sorted(places, key=places.__getitem__)[:8])
+
+
+def test_a_row_that_was_mixed_into_a_later_file_is_found_there_too(replayed: Home) -> None:
+    """By its place, and by its bytes; those that were not are found where they were learned, and only there."""
+    assert [part["plan"]["replayed_rows"] for part in told(replayed)["parts"]] == [0, 8]
+    assert "24 (8 earlier)" in lineage(replayed)[1]
+    again = mixed_in(*(part["job"] for part in told(replayed)["parts"]))
+    first, never = min(again), min(set(range(1, 33)) - again)
+    at = {n: told(replayed, "--contains", f"a.jsonl:{n}")["global_steps"] for n in (first, never)}
+    assert [len(steps) for steps in at.values()] == [2, 1]
+    assert {steps[0] for steps in at.values()} <= {1, 2}
+    assert {steps[1] for steps in at.values() if len(steps) == 2} <= {3, 4}
+    row = replayed.data_file(told(replayed)["parts"][0]["job"]).read_bytes().splitlines()[first - 1]
+    assert set(at[first]) <= set(told(replayed, "--contains", hashlib.sha256(row).hexdigest())["global_steps"])
+    assert told(replayed, "2", "--contains", f"a.jsonl:{first}")["global_steps"] == at[first][:1]
+    with pytest.raises(UserError, match="has no row on line 33"):
+        told(replayed, "--contains", "a.jsonl:33")
+
+
+def test_every_row_is_found_at_the_steps_that_learned_it(learned: Home) -> None:
+    """Each row once an epoch, and each step has as many as the batch is large."""
+    (part,) = read_lineage(learned, None).parts
+    (located,) = lineage_module._located(learned, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
+    at = [step for (step,) in located.steps]
+    assert Counter(at) == {1: 16, 2: 16}
+    job, first = part.job, at.index(2) + 1
+    for step in (1, 2):
+        found = told(learned, "--contains", f"a.jsonl:{at.index(step) + 1}")
+        assert found == {"contains": True, "job": job, "global_steps": [step]}
+    row = learned.data_file(job).read_bytes().splitlines()[first - 1]
+    assert 2 in told(learned, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
+    assert not told(learned, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
+    code, said = lineage(learned, "1", "--contains", f"{job[:8]}:{first}")
+    assert (code, said) == (1, f"no: line {first} of {job[:8]} was not learned up to step 1\n")
+    assert lineage(learned, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
+
+
+def test_a_file_is_known_by_its_bytes_wherever_it_lies(learned: Home, tmp_path: Path) -> None:
+    (tmp_path / "copy").write_bytes(make_rows(32))
+    (tmp_path / "other").write_bytes(make_rows(31))
+    assert lineage(learned, "--contains", f"{tmp_path / 'copy'}:1")[0] == 0
+    code, said = lineage(learned, "--contains", f"{tmp_path / 'other'}:1")
+    assert (code, said) == (1, f"no: nothing of {tmp_path / 'other'} is in these weights\n")
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.jsonl", b"two\nlines.jsonl", "日本.jsonl".encode()])
+def test_a_file_of_any_name_is_found_by_it(name: bytes, learned: Home) -> None:
+    """As the system has the name, and as keepstep shows it; also by the name of a later file with the same bytes."""
+    path = learned.root.parent / os.fsdecode(name)
+    path.write_bytes(make_rows(32))
+    with closing(Ledger.open(learned)) as ledger:
+        (event,) = take_copy(ledger, path, "normal")
+        assert isinstance(event, FileDuplicate)
+    path.unlink()
+    assert lineage(learned, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
+    assert lineage(learned, "--contains", f"{event.name}:1")[0] == 0
+
+
+def test_a_name_that_nobody_knows_is_unknown(learned: Home, tmp_path: Path) -> None:
+    """Only of a file that arrived can it be said that it was not trained."""
+    code, said = lineage(learned, "--contains", "nobody.jsonl:1")
+    assert (code, said.startswith("unknown: no file called 'nobody.jsonl' ever arrived")) == (1, True)
+    assert told(learned, "--contains", "nobody.jsonl:1")["contains"] is None
+    (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
+    with closing(Ledger.open(learned)) as ledger:
+        take_copy(ledger, tmp_path / "waits.jsonl", "normal")
+    (tmp_path / "waits.jsonl").unlink()
+    assert lineage(learned, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
+
+
+def test_all_is_good_until_one_byte_is_another(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then it is named: the data, the weights, a manifest, the base."""
+    # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
+    by_text = cache(lineage_module.ask)
+    monkeypatch.setattr(
+        "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_order(order), **said)
+    )
+    code, said = lineage(learned, "--verify")
+    assert code == 0
+    assert [line.split()[:2] for line in said.splitlines()[-3:]] == [
+        ["good", "data"],
+        ["good", "checkpoint"],
+        ["good", "base"],
+    ]
+    (data,) = learned.data.glob("*.jsonl")
+    head = learned.checkpoints / "step-00000002-attempt-0001"
+    for path, names in (
+        (data, f"CHANGED   data data/{data.name}: its bytes are not those of its name"),
+        (head / "adapter_model.safetensors", f"CHANGED   checkpoint {head.name}: adapter_model.safetensors does not"),
+        (head / "manifest.json", f"CHANGED   checkpoint {head.name}: manifest.json"),
+        (learned.root / "model" / "model.safetensors", "its config or its weights are not what they were"),
+    ):
+        before = path.read_bytes()
+        spoil(path)
+        code, said = lineage(learned, "--verify")
+        assert code == 1
+        assert names in said
+        path.write_bytes(before)
+    assert told(learned, "--verify")["good"]
+    data.unlink()
+    report = told(learned, "--verify")
+    assert not report["good"]
+    assert [check["what"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
+
+
+def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if manifest and its committed hash had both been forged."""
+    head = learned.checkpoints / "step-00000002-attempt-0001" / "manifest.json"
+    head.write_bytes(head.read_bytes().replace(b'"seed": 42', b'"seed": 43'))
+    monkeypatch.setattr("gpu.artifacts.manifest.problem_of", lambda *_, **__: None)
+    code, said = lineage(learned, "--verify")
+    assert code == 1
+    assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
+
+
+def another_rule(module: str, order: Whereabouts, *, otherwise: str) -> bytes:
+    """What `gpu.data.plan.row_locator` would say."""
+    assert (module, bool(otherwise)) == ("gpu.data.plan.row_locator", True)
+    located = Located(batches_sha256="another", steps=((1,),))
+    return msgspec.json.encode(Locations(located=(located,) * len(order.learned)))
+
+
+def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could name a step, and it would be the wrong one."""
+    monkeypatch.setattr("cli.commands.lineage.ask", another_rule)
+    code, said = lineage(learned, "--verify")
+    assert code == 1
+    assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said
+    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl otherwise"):
+        lineage(learned, "--contains", "a.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["99"], "the journal knows no committed 99"),
+        (["nonsense"], "the journal knows no committed nonsense"),
+        (["0"], "the journal knows no committed 0"),
+        (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE nor the SHA-256 of a row"),
+        (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE nor the SHA-256 of a row"),
+        (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
+    ],
+)
+def test_what_nobody_knows_is_said(learned: Home, arguments: list[str], says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        lineage(learned, *arguments)
+    assert refused.value.reason == says
+
+
+def test_a_step_between_two_checkpoints_has_none_of_its_own(learned: Home) -> None:
+    found = read_lineage(learned, None)
+    earlier = msgspec.structs.replace(found.kept[-1], global_step=found.global_step - 1)
+    assert found.checkpoint == found.kept[-1].id
+    assert found._replace(kept=[earlier]).checkpoint is None
+
+
+def test_a_home_that_learned_nothing_says_so(home: Home) -> None:
+    with pytest.raises(UserError, match="nothing is committed yet"):
+        lineage(home)

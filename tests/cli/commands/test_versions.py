@@ -1,0 +1,311 @@
+"""`keepstep consolidate` and `keepstep versions`: what people say, what they see, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.commands.versions import export_version
+from cli.config.schema import load_config, zone_of
+from cli.daemon.loop import Daemon
+from cli.daemon.ports import Machine, Worker
+from cli.errors import UserError
+from cli.home.clock import Clock
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from core.errors import Refused
+from core.state import State
+from journal.storage import Storage
+from tests.cli.commands.test_checkpoints import keepstep
+
+Run = Callable[..., list[str]]
+Drop = Callable[..., Path]
+
+
+def state(home: Home) -> State:
+    return read_only(home)[0].state
+
+
+@pytest.fixture
+def night(home: Home, drop: Drop, run: Run) -> Callable[[str], list[str]]:
+    """Learn a file and consolidate it; what the daemon said."""
+
+    def learned(name: str) -> list[str]:
+        drop(f"{name}.jsonl", f"ok ok ok ok {name}")
+        run()
+        assert keepstep(home, "consolidate", "-d", f"of {name}")[0] == 0
+        return run()
+
+    return learned
+
+
+def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
+    home: Home, night: Callable[[str], list[str]]
+) -> None:
+    said = "\n".join(night("a"))
+    for line in (
+        "consolidating step-00000005-attempt-0001 into v001",
+        "the head is backed up, and the copy was read back",
+        "merged: 100.0% of what was learned is in the weights (merging in place would have kept 50.0%)",
+        "it answers as what it was made of: its logits are off by 0.00%",
+        "published versions/v001",
+    ):
+        assert line in said
+    code, told = keepstep(home, "status")
+    assert code == 0
+    assert "v001  (step 5" in told
+    assert "nothing since v001" in told
+
+
+def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has held whole models; the next file has a new one. Between two files it stays."""
+    started = []
+
+    def counted(machine: Machine) -> Worker:
+        started.append(start(machine))
+        return started[-1]
+
+    start = Machine.start_worker
+    monkeypatch.setattr(Machine, "start_worker", counted)
+    drop("a.jsonl", "ok ok")
+    drop("b.jsonl", "ok ok b")
+    run()
+    assert len(started) == 1
+    keepstep(home, "consolidate", "--after-current")
+    drop("c.jsonl", "ok ok c")
+    run()
+    assert [each.id for each in state(home).versions] == ["v001"]
+    assert state(home).counts.trained == 3
+    assert len(started) == 3
+
+
+def test_asked_for_twice_or_for_nothing_it_is_refused_and_it_can_be_taken_back(
+    home: Home, drop: Drop, run: Run
+) -> None:
+    with pytest.raises(Refused, match="nothing was learned"):
+        Ledger.open(home).execute(_request())
+    drop("a.jsonl", "ok ok")
+    run()
+    assert "no daemon runs: `keepstep run` does it" in keepstep(home, "consolidate")[1]
+    assert "a consolidation, when nothing trains" in keepstep(home, "status")[1]
+    assert isinstance(_refused(home, "consolidate"), Refused)
+    assert "not asked for any more" in keepstep(home, "consolidate", "--cancel")[1]
+    run()
+    assert state(home).versions == ()
+
+
+def _request() -> Any:
+    from core.commands import RequestConsolidation
+
+    return RequestConsolidation(description="")
+
+
+def _refused(home: Home, *words: str) -> BaseException | None:
+    from typer.testing import CliRunner
+
+    from cli.app import app
+
+    return CliRunner().invoke(app, [*words, "--home", str(home.root)]).exception
+
+
+def test_versions_are_listed_shown_compared_and_gone_back_to(home: Home, night: Callable[[str], list[str]]) -> None:
+    assert "no version was made yet" in keepstep(home, "versions", "list")[1]
+    night("a")
+    night("b")
+    listed = keepstep(home, "versions", "list")[1]
+    assert "v002 ← head" in listed
+    assert "of a" in listed
+    shown = keepstep(home, "versions", "show", "v002")[1]
+    assert "of b" in shown
+    assert "beside v001" in shown
+    assert "b.jsonl" in shown
+    difference = keepstep(home, "versions", "diff", "v001", "v002")[1]
+    assert "learned for v001 only: nothing" in difference
+    assert "b.jsonl" in difference
+    told = json.loads(keepstep(home, "versions", "diff", "v002", "origin", "--json")[1])
+    assert [each["file"] for each in told["v002"]] == ["a.jsonl", "b.jsonl"]
+    said = keepstep(home, "versions", "rollback")[1]
+    assert "goes on from v001" in said
+    assert "`keepstep versions restore v002` goes back to it" in said
+    assert "v002" not in keepstep(home, "versions", "list")[1]
+    assert "v002" in keepstep(home, "versions", "list", "--all")[1]
+    assert "goes on from v002" in keepstep(home, "versions", "restore", "v002")[1]
+
+
+def test_what_was_learned_since_a_version_is_left_behind_and_found_again(
+    home: Home, night: Callable[[str], list[str]], drop: Drop, run: Run
+) -> None:
+    night("a")
+    drop("b.jsonl", "ok ok ok ok b")
+    run()
+    head = state(home).head
+    assert head is not None
+    keepstep(home, "versions", "rollback")
+    assert (home.checkpoints / head.id).is_dir()
+    run()
+    assert (home.checkpoints / head.id).is_dir()  # a start sweeps what nothing names
+    assert head.id in keepstep(home, "versions", "list", "--all")[1]
+    keepstep(home, "versions", "restore", head.id)
+    assert state(home).head == head
+
+
+def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
+    home: Home, night: Callable[[str], list[str]]
+) -> None:
+    night("a")
+    night("b")
+    assert "the head stands on it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
+    assert "v002 is built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
+    assert "the origin stays" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
+    keepstep(home, "versions", "rollback")
+    unsure = _refused(home, "versions", "delete", "v002")
+    assert isinstance(unsure, UserError)
+    assert "would be deleted for good" in unsure.reason
+    assert (home.versions / "v002").is_dir()
+    assert keepstep(home, "versions", "delete", "v002", "--confirm")[0] == 0
+    assert not (home.versions / "v002").exists()
+
+
+def test_a_version_whose_directory_is_gone_or_changed_is_not_gone_on_from(
+    home: Home, night: Callable[[str], list[str]]
+) -> None:
+    night("a")
+    night("b")
+    shutil.rmtree(home.versions / "v001")
+    refusal = _refused(home, "versions", "rollback")
+    assert isinstance(refusal, UserError)
+    assert "v001 is not what was published: its directory is missing" in refusal.reason
+    assert state(home).base == "v002"
+    shutil.copytree(home.versions / "v002", home.versions / "v001")
+    assert "keepstep.json is not the one that was written" in str(_refused(home, "versions", "restore", "v001"))
+
+
+def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
+    home: Home, night: Callable[[str], list[str]], drop: Drop
+) -> None:
+    night("a")
+    (home.versions / "v001" / "keepstep.json").write_text("{}", encoding="utf-8")
+    drop("b.jsonl", "ok ok")
+    said: list[str] = []
+    with pytest.raises(UserError, match="v001 is not what was published"):
+        Daemon(home, until_idle=True, write=said.append, surroundings=Machine(home, "tests.harness.worker")).run()
+    assert state(home).hold is not None
+    assert state(home).base == "v001"
+
+
+def test_the_names_of_what_is_not_there_are_refused(home: Home, night: Callable[[str], list[str]]) -> None:
+    night("a")
+    for words in (("show", "v007"), ("diff", "v001", "v007"), ("restore", "v007"), ("delete", "v007")):
+        assert "no version v007" in str(_refused(home, "versions", *words))
+
+
+def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run) -> None:
+    """The clock of a home is a port: it stands at nine in the morning here."""
+
+    class Nine(Clock):
+        def now(self) -> float:
+            return datetime(2027, 6, 1, 9, tzinfo=UTC).timestamp()
+
+        def monotonic(self) -> float:
+            return home_clock.monotonic()
+
+    home_clock, home.clock = home.clock, Nine()
+    text = home.config.read_text(encoding="utf-8").replace('schedule = ""', 'schedule = "03:00"')
+    home.config.write_text(text, encoding="utf-8")
+    for name in ("a", "b"):
+        drop(f"{name}.jsonl", f"ok ok {name}")
+        run()
+    made = state(home).versions
+    assert [(version.id, version.description) for version in made] == [("v001", "what was learned up to 2027-06-01")]
+    assert state(home).head is not None  # what came after it is for the next night
+
+
+class Small(Storage):
+    """A disk on which so much is free."""
+
+    free = 3 * 10**9
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free
+
+
+def test_the_limits_of_the_config_are_held_against_the_disk(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the soft one older checkpoints go; below the hard one nothing is begun, and it is said."""
+    text = home.config.read_text(encoding="utf-8").replace("soft_gb = 0.0", "soft_gb = 4.0")
+    home.config.write_text(text, encoding="utf-8")
+    drop("a.jsonl", "ok ok ok ok ok ok ok")
+    run()
+    assert len(state(home).checkpoints) == 2
+    home.storage = Small()
+    said = "\n".join(run())
+    assert "room on the disk is low (3.00 GB)" in said
+    assert len(state(home).checkpoints) == 1
+    assert state(home).low
+    assert "are free on the disk" in keepstep(home, "status")[1]
+    home.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 3.5"), encoding="utf-8")
+    drop("b.jsonl", "ok ok b")
+    monkeypatch.setattr("cli.daemon.resource_monitor.MEASURE_EVERY_S", 0.05)
+    monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
+    threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
+    said = "\n".join(run())
+    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert state(home).global_step == 10
+
+
+def test_a_hard_limit_that_is_lowered_while_it_is_waited_for_lets_work_go_on(
+    home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an edit of the config alone: no room was made, and nobody says `resume`."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 1000000.0"), encoding="utf-8")
+    drop("a.jsonl", "ok ok")
+    monkeypatch.setattr("cli.daemon.resource_monitor.MEASURE_EVERY_S", 0.05)
+    monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
+    threading.Timer(1.0, lambda: home.config.write_text(text, encoding="utf-8")).start()
+    assert "wants 1e+06 left" in "\n".join(run())
+    assert state(home).global_step == 2
+
+
+@pytest.mark.parametrize("key", ['schedule = "25:00"', 'schedule = "03:00"\ntimezone = "Middle/Earth"'])
+def test_a_schedule_that_is_none_is_refused_by_name(home: Home, key: str) -> None:
+    text = home.config.read_text(encoding="utf-8")
+    head, _, _ = text.partition("[consolidation]")
+    home.config.write_text(f"{head}[consolidation]\n{key}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"consolidation\.(schedule|timezone)"):
+        load_config(home.config)
+
+
+def test_utc_needs_no_list_of_zones() -> None:
+    from events.settings import ConsolidationSettings
+
+    assert zone_of(ConsolidationSettings(timezone="utc")) is UTC
+
+
+def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_not_exported(
+    home: Home, night: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    """It stays in the list: it can be put back as it was."""
+    night("a")
+    seal = home.versions / "v001" / "keepstep.json"
+    whole = seal.read_bytes()
+    seal.write_bytes(whole + b" ")
+    assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
+    assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
+    with pytest.raises(UserError, match="nothing was exported"):
+        export_version(home, "v001", tmp_path / "out", None, json=False)
+    seal.write_bytes(whole)
+    assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
+    shutil.rmtree(home.versions / "v001")
+    assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]

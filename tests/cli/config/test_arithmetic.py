@@ -1,0 +1,61 @@
+"""What `doctor` and `run` say of bfloat16 on a processor that is slow at it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.config import arithmetic
+from cli.doctor.context import Patient
+from cli.home.paths import Home
+from cli.output.console import Narrator
+from core.state import State
+from events import kinds
+from events.values import ARITHMETIC, FP32_INSTEAD
+
+
+def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, support: str) -> Patient:
+    monkeypatch.setattr(arithmetic, "bf16_support", lambda: support)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    config = home.config.read_text(encoding="utf-8")
+    home.config.write_text(config.replace('precision = "fp32"', f'precision = "{precision}"'), encoding="utf-8")
+    return Patient(home)
+
+
+@pytest.mark.parametrize(
+    ("precision", "support", "level", "says"),
+    [
+        ("fp32", "none", "pass", "fp32"),
+        ("bf16", "native", "pass", "has instructions for it"),
+        ("bf16", "none", "warn", "computes in float32 here"),
+        ("bf16", "unclear", "pass", "measures which is faster"),
+    ],
+)
+def test_doctor_compares_the_precision_with_the_processor(
+    home: Home, monkeypatch: pytest.MonkeyPatch, precision: str, support: str, level: str, says: str
+) -> None:
+    found = arithmetic.check(asks_for(home, precision, monkeypatch, support))
+    assert (found.level, bool(found.mend)) == (level, level == "warn")
+    assert says in found.says
+
+
+def started(attempt: int, **environment: str) -> kinds.TrainingStarted:
+    return kinds.TrainingStarted(
+        job="0" * 64, attempt=attempt, global_step=0, step=0, checkpoint=None, environment=environment, changed=()
+    )
+
+
+def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the journal: a CPU whose features do not tell was measured when training started."""
+    patient = asks_for(home, "bf16", monkeypatch, "unclear")
+    monkeypatch.setattr(arithmetic, "cpu_model", lambda: "this one")
+    for cpu, level in (("this one", "warn"), ("another", "pass")):
+        patient.__dict__["state"] = State(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD})
+        assert arithmetic.check(patient).level == level
+
+
+def test_run_says_it_once() -> None:
+    """With what to set. Where bfloat16 is used as asked, nothing is said."""
+    narrator, state = Narrator(lambda _: None), State()
+    used = ("bf16", FP32_INSTEAD, FP32_INSTEAD)
+    lines = [str(narrator.line(started(n, **{ARITHMETIC: each}), state)) for n, each in enumerate(used)]
+    assert ["keepstep config set training.precision fp32" in line for line in lines] == [False, True, False]

@@ -1,0 +1,164 @@
+"""Single keys of keepstep.toml: changed in their place, or refused with what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.config.edit import check, locked_keys, set_key, value_of
+from cli.config.schema import load_config
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from core import commands
+
+Run = Callable[..., list[str]]
+Drop = Callable[..., Path]
+
+
+def test_a_value_is_changed_in_its_place_and_comments_stay(home: Home) -> None:
+    """Nothing else in the file moves."""
+    before = home.config.read_text(encoding="utf-8").splitlines()
+    edited = set_key(home, "training.learning_rate", "1e-4")
+    after = home.config.read_text(encoding="utf-8").splitlines()
+    assert (edited.before, edited.now, edited.applies) == ("0.0002", "0.0001", "from the next file on")
+    assert [line for line in after if line not in before] == ["learning_rate = 0.0001"]
+    set_key(home, "training.epochs", "2")
+    assert "epochs = 2 # how often each file is read" in home.config.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("method.target_modules", '["q_proj"]', ("q_proj",)),
+        ("method.target_modules", "q_proj", "q_proj"),
+        ("data.prompt", "123", None),
+        ("consolidation.schedule", "03:00", "03:00"),
+        ("model.path", "3", "3"),
+        ("data.packing", "true", True),
+    ],
+)
+def test_a_text_may_go_without_its_quotes(home: Home, key: str, text: str, value: object) -> None:
+    """Read as TOML where that is allowed there, and as it stands where only a text is; not if neither fits."""
+    if value is None:  # a prompt without a completion is refused, however it is written
+        with pytest.raises(UserError, match="belong together"):
+            set_key(home, key, '"question"')
+        return
+    set_key(home, key, text)
+    assert value_of(load_config(home.config), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("training.epochs", "0", r"training.epochs = 0 is not allowed"),
+        ("training.epoch", "1", r"unknown key training.epoch"),
+        ("nothing.at_all", "1", r"unknown section \[nothing\]"),
+        ("training", "1", "no key"),
+        ("memory.resume_below", "0.9", "is not below hold_above"),
+    ],
+)
+def test_what_is_not_allowed_is_not_written(home: Home, key: str, text: str, says: str) -> None:
+    """The file stays byte for byte what it was."""
+    before = home.config.read_bytes()
+    with pytest.raises(UserError, match=says):
+        set_key(home, key, text)
+    assert home.config.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "current", "learned"),
+    [
+        ("model.path", "other", '"nowhere"', '"nowhere"'),
+        ("method.r", "8", "16", "16"),
+        ("method.kind", "full", '"lora"', '"lora"'),
+        ("data.max_length", "2048", "1024", "1024"),
+    ],
+)
+def test_what_weights_mean_is_locked_while_no_version_holds_them(
+    home: Home, drop: Drop, run: Run, key: str, text: str, current: str, learned: str
+) -> None:
+    """With the value of the file, that of the weights, why, and what to do."""
+    drop("a.jsonl", "ok")
+    run()
+    before = home.config.read_bytes()
+    with pytest.raises(UserError, match=f"{key} is locked: it is ({current}) .* has {learned}") as refused:
+        set_key(home, key, text)
+    assert home.config.read_bytes() == before
+    assert "keepstep" in refused.value.advice
+    assert key in locked_keys(read_only(home)[0].state, load_config(home.config))
+
+
+def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> None:
+    """How fast, how often, how much is kept; and whether code may run."""
+    drop("a.jsonl", "ok")
+    run()
+    for key, text in [("training.learning_rate", "1e-5"), ("checkpoints.keep", "7"), ("disk.soft_gb", "1")]:
+        set_key(home, key, text)
+    set_key(home, "model.trust_remote_code", "true")
+    assert "fits what has been learned" in check(home)
+
+
+def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: Drop, run: Run) -> None:
+    """What begins anew beside it may have another shape; it is made from the same model all the same."""
+    drop("a.jsonl", "ok")
+    run()
+    ledger = Ledger.open(home)
+    ledger.execute(commands.RequestConsolidation(description=""))
+    ledger.close()
+    run()
+    set_key(home, "method.r", "8")
+    set_key(home, "data.max_length", "2048")
+    with pytest.raises(UserError, match=r"model\.path is locked") as refused:
+        set_key(home, "model.path", "other")
+    assert "another home" in refused.value.advice
+
+
+def test_an_edit_by_hand_is_found_by_check(home: Home, drop: Drop, run: Run) -> None:
+    """With the way out of it."""
+    drop("a.jsonl", "ok")
+    run()
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"method\.r is 8, what was learned so far has 16") as refused:
+        check(home)
+    assert "keepstep consolidate" in refused.value.advice
+
+
+def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
+    """Each reads what the others wrote: it reads under the lock."""
+    keys = {"training.epochs": "3", "training.batch_size": "2", "checkpoints.keep": "5", "logs.days": "9"}
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cli", "config", "set", key, value, "--home", str(home.root)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            stdout=subprocess.DEVNULL,
+        )
+        for key, value in keys.items()
+    ]
+    assert [command.wait() for command in commands] == [0, 0, 0, 0]
+    config = load_config(home.config)
+    assert {key: str(value_of(config, key)) for key in keys} == keys
+
+
+def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command wrote while this one waited."""
+    open_ledger = Ledger.open
+
+    def while_it_waits(where: Home) -> Ledger:
+        text = home.config.read_text(encoding="utf-8")
+        home.config.write_text(text.replace("epochs = 1 ", "epochs = 4 "), encoding="utf-8")
+        return open_ledger(where)
+
+    monkeypatch.setattr(Ledger, "open", while_it_waits)
+    set_key(home, "logs.days", "9")
+    assert (value_of(load_config(home.config), "training.epochs"), value_of(load_config(home.config), "logs.days")) == (
+        4,
+        9,
+    )

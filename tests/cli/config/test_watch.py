@@ -1,0 +1,105 @@
+"""An edit of keepstep.toml while a daemon runs: seen in the next turn, taken or refused, never half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.config.watch import ConfigWatch
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from events.changes import ConfigChanged, ConfigMended, ConfigRefused
+from events.kinds import AnyEvent
+
+Run = Callable[..., list[str]]
+Drop = Callable[..., Path]
+
+
+@pytest.fixture
+def learned_a_bit(home: Home, drop: Drop, run: Run) -> Iterator[Ledger]:
+    """Something is committed, and no version holds it."""
+    drop("a.jsonl", "ok")
+    run()
+    with closing(Ledger.open(home)) as ledger:
+        yield ledger
+
+
+def edit(home: Home, before: str, now: str) -> None:
+    text = home.config.read_text(encoding="utf-8")
+    assert before in text
+    home.config.write_text(text.replace(before, now, 1), encoding="utf-8")
+
+
+def looked(watch: ConfigWatch, ledger: Ledger) -> list[AnyEvent]:
+    """Two turns: an edit is taken when it has lasted for one."""
+    return [*watch.look(ledger), *watch.look(ledger)]
+
+
+def test_while_nobody_edits_nothing_is_read(home: Home, learned_a_bit: Ledger) -> None:
+    """A turn costs one call of the system."""
+    watch = ConfigWatch(home, lambda _: None)
+    assert looked(watch, learned_a_bit) == []
+    home.config.rename(home.root / "aside")  # the same file, put back: the stamp is the same
+    (home.root / "aside").rename(home.config)
+    config = watch.config
+    assert looked(watch, learned_a_bit) == []
+    assert watch.config is config
+
+
+def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, learned_a_bit: Ledger) -> None:
+    """What is learned by is journaled with the job that is the first under it."""
+    said: list[str] = []
+    watch = ConfigWatch(home, said.append)
+    looked(watch, learned_a_bit)
+    edit(home, "soft_gb = 0.0", "soft_gb = 2.5")
+    edit(home, "epochs = 1", "epochs = 2")
+    (changed,) = looked(watch, learned_a_bit)
+    assert isinstance(changed, ConfigChanged)
+    assert [each.key for each in changed.changes] == ["disk.soft_gb"]
+    assert watch.config.disk.soft_gb == 2.5
+    assert said == ["keepstep.toml was changed, for the next file: training.epochs 1 → 2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "says"),
+    [
+        ("r = 16", "r = 8", "method.r is 8, what was learned so far has 16"),
+        ("max_length = 1024", "max_length = 64", "data.max_length is 64, what was learned so far has 1024"),
+        ("epochs = 1", "epochs = 0", "training.epochs = 0 is not allowed"),
+        ("[training]", "[training", "is not valid TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
+    home: Home, learned_a_bit: Ledger, before: str, now: str, says: str
+) -> None:
+    """All of the file, other keys too; put back, that is said as well."""
+    watch = ConfigWatch(home, lambda _: None)
+    looked(watch, learned_a_bit)
+    edit(home, before, now)
+    edit(home, "soft_gb = 0.0", "soft_gb = 2.5")
+    (refused,) = looked(watch, learned_a_bit)
+    assert isinstance(refused, ConfigRefused)
+    assert says in refused.reason
+    assert refused.advice
+    assert watch.config.disk.soft_gb == 0.0
+    assert looked(watch, learned_a_bit) == []
+    edit(home, now, before)
+    mended, changed = looked(watch, learned_a_bit)
+    assert isinstance(mended, ConfigMended)
+    assert isinstance(changed, ConfigChanged)
+
+
+def test_a_file_that_is_gone_is_refused_too(home: Home, learned_a_bit: Ledger) -> None:
+    """An editor that writes it anew takes no longer than a turn."""
+    watch = ConfigWatch(home, lambda _: None)
+    looked(watch, learned_a_bit)
+    text = home.config.read_bytes()
+    home.config.unlink()
+    assert watch.look(learned_a_bit) == ()
+    (refused,) = watch.look(learned_a_bit)
+    assert isinstance(refused, ConfigRefused)
+    home.config.write_bytes(text)
+    assert [type(event) for event in looked(watch, learned_a_bit)] == [ConfigMended]

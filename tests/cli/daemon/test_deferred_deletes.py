@@ -1,0 +1,81 @@
+"""A deletion that fails is said, and tried again."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.daemon.deferred_deletes import AGAIN_AFTER_S, Rubbish
+from cli.daemon.sweep import sweep
+from cli.home.clock import Clock
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from journal.storage import Storage
+
+
+class Stubborn(Storage):
+    """A disk that lets nothing go, for a reason."""
+
+    code = errno.EBUSY
+
+    def unlink(self, path: Path) -> None:
+        if self.code:
+            raise OSError(self.code, "busy", str(path))
+        super().unlink(path)
+
+
+class Standing(Clock):
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def stubborn(home: Home) -> Home:
+    home.storage, home.clock = Stubborn(), Standing()
+    (home.versions / "v001").mkdir(parents=True)
+    (home.versions / "v001" / "weights").write_text("w", encoding="utf-8")
+    return home
+
+
+def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
+    said: list[str] = []
+    rubbish = Rubbish(stubborn, said.append)
+    rubbish.discard(stubborn.versions / "v001")
+    assert said == ["versions/v001 cannot be deleted yet (busy); it is tried again"]
+    rubbish.try_again()  # not due
+    stubborn.clock.at = AGAIN_AFTER_S
+    rubbish.try_again()
+    assert len(said) == 1
+    assert list(stubborn.versions.iterdir())
+    stubborn.storage.code = 0
+    stubborn.clock.at = 2 * AGAIN_AFTER_S
+    rubbish.try_again()
+    assert not list(stubborn.versions.iterdir())
+    assert not rubbish.left
+
+
+def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
+    """What a killed consolidation left, and what was half deleted before: both are tried again later."""
+    for name in (".staging-v001", ".condemned-v002"):
+        (stubborn.versions / name).mkdir()
+        (stubborn.versions / name / "weights").write_text("w", encoding="utf-8")
+    said: list[str] = []
+    rubbish = Rubbish(stubborn, said.append)
+    with closing(Ledger.open(stubborn)) as ledger:
+        sweep(ledger, rubbish.discard)
+    assert len(said) == len(rubbish.left) == 3
+    stubborn.storage.code = 0
+    stubborn.clock.at = AGAIN_AFTER_S
+    rubbish.try_again()
+    assert not list(stubborn.versions.iterdir())
+
+
+def test_a_full_disk_is_the_daemons_to_wait_out(stubborn: Home) -> None:
+    stubborn.storage.code = errno.ENOSPC
+    with pytest.raises(OSError, match="busy"):
+        Rubbish(stubborn, print).discard(stubborn.versions / "v001")

@@ -1,0 +1,90 @@
+"""Checks of what is around the home."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from cli.doctor import machine
+from cli.doctor.context import Patient
+from cli.doctor.machine import judge_gpus
+from cli.home.paths import Home
+from journal.storage import Storage
+
+
+class Narrow(Storage):
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+    def free_bytes(self, path: Path) -> int:
+        return self.free
+
+
+@pytest.mark.parametrize(("free", "level"), [(1_000_000, "fail"), (8_900_000, "warn"), (10**9, "pass")])
+def test_room_is_held_against_what_comes_next(
+    learned: Home, free: int, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next checkpoint must fit; a consolidation should."""
+    monkeypatch.setattr("cli.doctor.machine.weights_bytes", lambda _: 10_000_000)
+    found = machine.disk(Patient(Home(learned.root, storage=Narrow(free))))
+    assert found.level == level
+    assert bool(found.mend) == (level != "pass")
+
+
+@pytest.mark.parametrize(
+    ("available", "percent", "level"), [(1_000, 99.0, "fail"), (10**9, 90.0, "warn"), (10**9, 50.0, "pass")]
+)
+def test_memory_is_held_against_the_model(
+    learned: Home, available: int, percent: float, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is known before it is loaded."""
+    found = SimpleNamespace(available=available, total=10**10, percent=percent)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    assert machine.memory(Patient(learned)).level == level
+
+
+def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU is used."""
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert machine.gpu(Patient(home)).says == "no GPU: the CPU is used"
+
+
+@pytest.mark.parametrize(
+    ("script", "level", "says"),
+    [
+        ("echo 'NVIDIA H100, 1024, 81559, 41'", "pass", "NVIDIA H100: 1.1 of 85.5 GB in use, 41 °C"),
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "fail", "version mismatch"),
+        ("sleep 30", "fail", "does not answer"),
+    ],
+)
+def test_the_driver_has_its_word(
+    home: Home, script: str, level: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that fails, or hangs."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nexec 2>&1\n{script.replace('sleep', 'exec sleep')}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _: str(program))
+    monkeypatch.setattr(machine, "ASK_S", 1.0)
+    found = machine.gpu(Patient(home))
+    assert found.level == level
+    assert says in found.says
+
+
+def test_a_hot_card_is_told() -> None:
+    """Beside others that are well; and what a card does not say is no fault."""
+    assert judge_gpus("A, 1, 2, 50\nB, 1, 2, 95\n").level == "warn"
+    assert judge_gpus("A, 1, 2, [N/A]\n").level == "pass"
+
+
+def test_libraries_are_held_against_what_is_asked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old, or missing; what an extra would need is not asked for."""
+    wanted = ["psutil>=6.0", "msgspec>=99", "there-is-no-such>=1", 'neither-this>=1; extra == "demo"']
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    found = machine.libraries(Patient(home))
+    assert found.level == "fail"
+    assert found.says == f"msgspec is {metadata.version('msgspec')}, wanted >=99; there-is-no-such is missing"

@@ -1,0 +1,185 @@
+"""Checks of what is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.commands.backup import create_backup
+from cli.doctor import model as checks_model
+from cli.doctor.context import Patient
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from core import commands
+from tests.cli.supervision.test_watchdog import daemon
+from tests.harness.hub_cache import put_in_cache
+from tests.waiting import eventually
+
+Break = Callable[[Path], object]
+
+
+def rewrite(name: str, **keys: object) -> Break:
+    def change(model: Path) -> None:
+        path = model / name
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), **keys}), encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("breaking", "says"),
+    [
+        (lambda model: model.rename(model.with_name("elsewhere")), "is not here yet"),
+        (lambda model: (model / "config.json").unlink(), "has no config.json"),
+        (rewrite("config.json", quantization_config={"bits": 4}), "is quantised on disk"),
+        (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
+        (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "model.safetensors is damaged"),
+        (lambda model: (model / "model.safetensors").rename(model / "weights.safetensors"), "only weights.safetensors"),
+        (lambda model: (model / "adapter_config.json").write_text("{}"), "holds an adapter too"),
+        (rewrite("config.json", transformers_weights="w.safetensors"), "names w.safetensors as its weights"),
+        (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(learned: Home, breaking: Break, says: str) -> None:
+    """By its files alone, with what is wrong with which."""
+    assert checks_model.model(Patient(learned)).level == "pass"
+    breaking(learned.root / "model")
+    found = checks_model.model(Patient(learned))
+    assert found.level != "pass"
+    assert says in found.says
+    assert found.mend
+
+
+def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(learned: Home) -> None:
+    """A tokenizer with more tokens than the embedding has rows, an end that is beyond it, too few positions."""
+    model = learned.root / "model"
+    tokenizer = json.loads((model / "tokenizer.json").read_bytes())
+    added = {**tokenizer["added_tokens"][-1], "id": 262, "content": "<think>"}
+    (model / "tokenizer.json").write_text(
+        json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], added]}), encoding="utf-8"
+    )
+    found = checks_model.model(Patient(learned))
+    assert found.level == "warn"
+    assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.says
+    rewrite("tokenizer_config.json", eos_token="<think>")(model)
+    found = checks_model.model(Patient(learned))
+    assert (found.level, "eos_token of the tokenizer is 262" in found.says) == ("fail", True)
+
+
+def test_max_length_beyond_the_positions_of_the_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
+    assert checks_model.beyond_limits(tmp_path, 64) is None
+    found = checks_model.beyond_limits(tmp_path, 1024)
+    assert found is not None
+    assert (found.level, found.mend) == ("warn", "`keepstep config set data.max_length 64`")
+    assert "64 positions, and [data] max_length = 1024" in found.says
+    (tmp_path / "config.json").write_text("{")
+    broken = checks_model.beyond_limits(tmp_path, 64)
+    assert (broken and broken.level) == "fail"
+
+
+def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without asking the hub."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert checks_model.model_directory("org/name", tmp_path) is None
+    cached = tmp_path / "models--org--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc\n", encoding="ascii")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
+
+
+def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
+    learned: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is pinned, there is nothing to say."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    put_in_cache(tmp_path / "hub", "org/name", "1" * 40, learned.root / "model")
+    learned.config.write_text(
+        learned.config.read_text(encoding="utf-8").replace('path = "model"', 'path = "org/name"'), encoding="utf-8"
+    )
+    found = checks_model.model(Patient(learned))
+    assert (found.level, found.mend) == ("warn", f"keepstep config set model.revision {'1' * 40}")
+    learned.config.write_text(
+        learned.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
+        encoding="utf-8",
+    )
+    assert checks_model.model(Patient(learned)).level == "pass"
+
+
+def test_a_bad_checkpoint_is_told_with_what_follows(learned: Home) -> None:
+    """What is as long as it was needs the deep look."""
+    head = read_only(learned)[0].state.head
+    assert head is not None
+    weights = learned.checkpoints / head.id / "adapter_model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert checks_model.checkpoints(Patient(learned)).level == "pass"
+    found = checks_model.checkpoints(Patient(learned, deep=True))
+    assert found.level == "fail"
+    assert "adapter_model.safetensors does not have the SHA-256" in found.says
+    assert "runs the steps 2 to 2 again" in found.mend
+    weights.write_bytes(data[:-1])
+    assert checks_model.checkpoints(Patient(learned)).level == "fail"
+
+
+def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(learned: Home) -> None:
+    """The rehearsal says why, in the worker's words."""
+    config = learned.root / "model" / "config.json"
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("{", '{"quantization_config": {"bits": 4},', 1), "utf-8"
+    )
+    assert checks_model.resume(Patient(learned)).level == "pass"
+    found = checks_model.resume(Patient(learned, deep=True))
+    assert found.level == "fail"
+    assert "cannot be loaded" in found.says
+    assert "quantised on disk" in found.says
+
+
+def test_a_backup_that_is_not_what_it_was_is_told(learned: Home) -> None:
+    """By names and sizes at once."""
+    create_backup(learned, "to be sure")
+    assert checks_model.backups(Patient(learned)).says == "1 backups are what were made (by names and sizes)"
+    (backup,) = read_only(learned)[0].state.backups
+    next((learned.backups / backup.id).rglob("*.safetensors")).unlink()
+    assert checks_model.backups(Patient(learned)).level == "fail"
+
+
+def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
+    """With the way past it."""
+    job = "f" * 64
+    with closing(Ledger.open(home)) as ledger:
+        ledger.execute(commands.AddFile(job=job, name="gone.jsonl", size_bytes=3, priority="normal", known=False))
+    found = checks_model.data(Patient(home))
+    assert found.level == "fail"
+    assert "`keepstep skip ffffffffffff`" in found.mend
+    home.data_file(job).write_text("ok", encoding="utf-8")
+    assert checks_model.data(Patient(home)).says == "the data of gone.jsonl has 2 bytes"
+    home.data_file(job).write_text("ok\n", encoding="utf-8")
+    assert checks_model.data(Patient(home)).level == "pass"
+
+
+def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path]) -> None:
+    """Job, step, checkpoint and base: of no job, of one that waits, of one in hand."""
+    base = "from the base model"
+    assert checks_model.resume(Patient(home)).says == f"no file waits; the next one begins at global step 1, {base}"
+    drop("a.jsonl", "ok wait ok ok")
+    with daemon(home) as process:
+        eventually(lambda: read_only(home)[0].state.reached.step >= 1)
+        home.stop_file.touch()
+        assert process.wait(20) == 0
+    head = "from step-00000002-attempt-0001 beside the base model"
+    assert checks_model.resume(Patient(home)).says == f"goes on with a.jsonl at its step 3 of 4 (global step 3), {head}"
+
+
+def test_a_file_that_waits_is_named_as_the_next(home: Home) -> None:
+    """With the step that it begins at."""
+    with closing(Ledger.open(home)) as ledger:
+        ledger.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="low", known=False))
+    says = "begins b.jsonl at its step 1 (global step 1), from the base model"
+    assert checks_model.resume(Patient(home)).says == says

@@ -1,0 +1,256 @@
+"""Hooks in the life of a daemon: handed over at most once, also across restarts, and never in its way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.diagnosis.logs import Filter, last_lines
+from cli.errors import UserError
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.hooks import dispatch as cli_hooks
+from cli.hooks.dispatch import NOTE_BYTES, Hooks, read_note, write_note
+from cli.hooks.runner import Task
+from cli.hooks.trial import try_hooks
+from core import commands
+from events.settings import HookSettings
+from journal import Position
+
+Drop = Callable[..., Path]
+Run = Callable[..., list[str]]
+
+ALL = HookSettings(on_held="held", on_recovered="recovered", on_job_finished="finished")
+
+
+@pytest.fixture
+def configure(home: Home) -> Callable[[str, str], None]:
+    """`configure("on_held", "command")` sets a hook in the file."""
+
+    def set_key(key: str, value: str) -> None:
+        lines = home.config.read_text(encoding="utf-8").splitlines()
+        quoted = value if value.startswith("[") or value.replace(".", "").isdecimal() else json.dumps(value)
+        lines = [f"{key} = {quoted}" if line.startswith(f"{key} =") else line for line in lines]
+        home.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    return set_key
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """What would be run, in place of running it."""
+    tasks: list[Task] = []
+    monkeypatch.setattr(cli_hooks.Runner, "give", lambda _self, task: tasks.append(task))
+    return tasks
+
+
+def hold(ledger: Ledger, reason: str = "r") -> None:
+    ledger.execute(commands.HoldWork(reason=reason, advice="a"))
+
+
+def opened(home: Home) -> Ledger:
+    ledger = Ledger.open(home)
+    if ledger.state.daemon.status in {"off", "off_paused"}:
+        ledger.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    return ledger
+
+
+def test_a_finished_file_runs_its_hook_with_the_summary(
+    home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
+) -> None:
+    """Once, in the home, without a shell: a name is never a command."""
+    configure("on_job_finished", "sh -c 'cat > told; echo \"$KEEPSTEP_JOB_NAME\" > name; echo heard'")
+    drop("$(touch owned); a.jsonl", "ok ok")
+    run()
+    told = json.loads((home.root / "told").read_bytes())
+    assert told["hook"] == "job_finished"
+    assert told["message"] == "$(touch owned); a.jsonl: learned"
+    assert (told["kind"], told["global_step"], told["home"]) == ("job_trained", 2, str(home.root))
+    assert (home.root / "name").read_text(encoding="utf-8") == "$(touch owned); a.jsonl\n"
+    assert not (home.root / "owned").exists()
+    (line,) = last_lines(home.logs, Filter(source="hook"), 9)
+    assert (line.level, line.trace) == ("info", "heard")
+    (home.root / "told").unlink()
+    run()
+    assert not (home.root / "told").exists()
+
+
+def test_a_hook_that_fails_or_hangs_never_touches_training(
+    home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
+) -> None:
+    """It is in the log, and everything is learned meanwhile."""
+    configure("on_job_rejected", "sleep 60")
+    configure("on_job_finished", "/nowhere/at/all")
+    configure("timeout_s", "1.0")
+    drop("a.jsonl", "reject", "high")
+    drop("b.jsonl", "ok")
+    began = time.monotonic()
+    run()
+    assert time.monotonic() - began < 20
+    problems = sorted(line.message for line in last_lines(home.logs, Filter("error", source="hook"), 9))
+    assert len(problems) == 2
+    assert problems[0].startswith("on_job_finished: it could not be started")
+    assert problems[1].startswith("on_job_rejected: it did not end within 1 s")
+
+
+def test_what_happened_before_the_first_hook_is_handed_to_none(home: Home, given: list[Task]) -> None:
+    """A config with a new hook does not begin with the past."""
+    with closing(opened(home)) as ledger:
+        hold(ledger, "before")
+        hooks = Hooks(home)
+        hooks.look(ledger, HookSettings())
+        hooks.look(ledger, ALL)
+        assert given == []
+        hold(ledger, "after")
+        hooks.look(ledger, ALL)
+        hooks.look(ledger, ALL)
+        (task,) = given
+        assert (task.name, list(task.command)) == ("on_held", ["held"])
+        assert json.loads(task.said)["message"].startswith("waiting for you: after")
+
+
+def test_what_was_journaled_before_a_crash_is_handed_over_by_the_next_daemon(home: Home, given: list[Task]) -> None:
+    """What others appended while none ran, too; and nothing twice."""
+    with closing(opened(home)) as ledger:
+        hooks = Hooks(home)
+        hooks.look(ledger, ALL)
+        hold(ledger, "one")
+        hooks.look(ledger, ALL)
+        hold(ledger, "two")  # and here the daemon was killed
+    with closing(Ledger.open(home)) as ledger:
+        ledger.execute(commands.Resume())
+    with closing(opened(home)) as ledger:
+        Hooks(home).look(ledger, ALL)
+        Hooks(home).look(ledger, ALL)
+    assert [task.name for task in given] == ["on_held", "on_held", "on_recovered"]
+    assert "two" in json.loads(given[1].said)["message"]
+
+
+def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash in the middle of a hook does not run it again: at most once."""
+
+    def killed(_self: object, _task: Task) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_hooks.Runner, "give", killed)
+    with closing(opened(home)) as ledger:
+        hooks = Hooks(home)
+        hooks.look(ledger, ALL)
+        hold(ledger)
+        with pytest.raises(KeyboardInterrupt):
+            hooks.look(ledger, ALL)
+        assert read_note(home) == ledger.journal.position
+        again: list[Task] = []
+        monkeypatch.setattr(cli_hooks.Runner, "give", lambda _self, task: again.append(task))
+        Hooks(home).look(ledger, ALL)
+        assert again == []
+
+
+def test_what_cannot_be_noted_is_not_run(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the daemon goes on."""
+    with closing(opened(home)) as ledger:
+        hooks = Hooks(home)
+        hooks.look(ledger, ALL)
+        hold(ledger)
+
+        def failing(_home: Home, _position: Position) -> None:
+            raise OSError(errno.EIO, "I/O error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(cli_hooks, "write_note", failing)
+            hooks.look(ledger, ALL)
+        assert given == []
+        hold(ledger, "later")
+        hooks.look(ledger, ALL)
+        assert len(given) == 1
+
+
+def test_old_news_is_none(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that was away for days does not begin with what happened then."""
+    with closing(opened(home)) as ledger:
+        Hooks(home).look(ledger, ALL)
+        hold(ledger)
+        monkeypatch.setattr(cli_hooks, "TOO_OLD_S", -1.0)
+        Hooks(home).look(ledger, ALL)
+    assert given == []
+
+
+def test_a_note_of_another_journal_is_as_none(home: Home, given: list[Task]) -> None:
+    """Nor is one that cannot be read believed."""
+    with closing(opened(home)) as ledger:
+        write_note(home, Position(2, "00000000", 1, 400))
+        hooks = Hooks(home)
+        hooks.look(ledger, ALL)
+        hold(ledger)
+        hooks.look(ledger, ALL)
+        assert [task.name for task in given] == ["on_held"]
+        home.hooks.write_bytes(b"\xff")
+        assert read_note(home) is None
+
+
+def test_the_note_has_always_the_same_length(home: Home) -> None:
+    """It is written in place, and a full disk has room for it."""
+    home.hooks.parent.mkdir(exist_ok=True)
+    write_note(home, Position(2**40, "ffffffff", 2**20, 2**40))
+    write_note(home, Position(1, "00000000", 1, 1))
+    assert home.hooks.stat().st_size == NOTE_BYTES
+    assert read_note(home) == Position(1, "00000000", 1, 1)
+
+
+def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run: Run, given: list[Task]) -> None:
+    """It has left the state before its hook is run."""
+    with closing(opened(home)) as ledger:
+        Hooks(home).look(ledger, ALL)
+    drop("a.jsonl", "ok")
+    run()
+    with closing(opened(home)) as ledger:
+        Hooks(home).look(ledger, ALL)
+    (task,) = given
+    assert json.loads(task.said)["job_name"] == "a.jsonl"
+    assert json.loads(task.said)["message"] == "a.jsonl: learned"
+
+
+def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, given: list[Task]) -> None:
+    """Its addresses go by its standard input: no list of processes shows them."""
+    settings = HookSettings(notify=("json://user:secret@localhost",), notify_on=("held",))
+    with closing(opened(home)) as ledger:
+        hooks = Hooks(home)
+        hooks.look(ledger, settings)
+        hold(ledger)
+        ledger.execute(commands.Resume())
+        hooks.look(ledger, settings)
+    (task,) = given
+    assert list(task.command)[-2:] == ["-m", "cli.hooks.notification"]
+    assert "secret" not in " ".join(task.command) + str(task.environment)
+    assert json.loads(task.said)["urls"] == ["json://user:secret@localhost"]
+
+
+def test_hooks_can_be_tried(
+    home: Home, configure: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All, or one; how each went is said, and nothing is journaled."""
+    with pytest.raises(UserError, match="no hook is set"):
+        try_hooks(home, None)
+    configure("on_held", "sh -c 'echo \"$KEEPSTEP_HOOK $KEEPSTEP_SEQ\"'")
+    configure("on_job_failed", "false")
+    assert try_hooks(home, "on_held")
+    assert "    held 0\n" in capsys.readouterr().out
+    assert not try_hooks(home, None)
+    assert "on_job_failed: it ended with exit code 1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="neither on_diverged nor a notification"):
+        try_hooks(home, "diverged")
+    with pytest.raises(UserError, match="there is no hook 'x'"):
+        try_hooks(home, "x")
+
+
+def test_a_command_with_an_open_quote_is_refused(home: Home, configure: Callable[[str, str], None]) -> None:
+    """When the config is read, not when something has happened."""
+    configure("on_held", "echo 'oh")
+    with pytest.raises(UserError, match=r"hooks\.on_held is no command"):
+        try_hooks(home, None)

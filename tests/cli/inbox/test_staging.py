@@ -1,0 +1,275 @@
+"""Several files in one arriving directory: from every place where a crash can leave them, and each for itself."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from cli.commands.init import lay_out
+from cli.home.event_store import Ledger
+from cli.home.paths import Home
+from cli.inbox import accept, staging
+from cli.inbox.accept import file_sha256, finish_arrivals, take_all
+from cli.inbox.staging import batches, new_directory
+from events.kinds import AnyEvent, FileDuplicate, FileEnqueued
+from events.values import Priority
+from journal.durable import fsync_directory, fsync_file, opened, read_file
+from journal.storage import Storage
+from tests.simulation.disk import Disk, PowerCut, Process
+
+ROWS = {"a.jsonl": "first", "b.jsonl": "second", "c.jsonl": "first", "d.jsonl": "third"}
+"""The third file has the bytes of the first."""
+
+BOTH: Sequence[tuple[str, Priority]] = [("high", "high"), ("", "normal")]
+
+
+class Killed(BaseException):
+    """Stands for the process ending at that point."""
+
+
+def inbox_of(home: Home) -> list[tuple[Path, Priority]]:
+    return [(path, "normal") for path in sorted(home.inbox.glob("*.jsonl"))]
+
+
+def refused(path: Path, why: str) -> None:
+    pytest.fail(f"{path}: {why}")
+
+
+@pytest.mark.parametrize("nth", range(1, 5))
+@pytest.mark.parametrize("point", ["arrival_moved", "arrival_journaled", "arrival_named"])
+def test_killed_anywhere_every_file_is_taken_on_once(
+    point: str, nth: int, home: Home, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of them it is at: the next start and its first look at the inbox arrive at the same end."""
+    jobs = [file_sha256(drop(name, rows)) for name, rows in ROWS.items()]
+    left = nth
+
+    def reached(name: str) -> None:
+        nonlocal left
+        left -= name == point
+        if name == point and not left:
+            raise Killed
+
+    with closing(Ledger.open(home)) as dying, monkeypatch.context() as patched:
+        patched.setattr(accept, "reached", reached)
+        with pytest.raises(Killed):
+            list(take_all(dying, inbox_of(home), refused))
+    with closing(Ledger.open(home)) as again:
+        finish_arrivals(again)
+        list(take_all(again, inbox_of(home), refused))
+        assert {job.id: job.name for job in again.state.queue} == {
+            jobs[0]: "a.jsonl",
+            jobs[1]: "b.jsonl",
+            jobs[3]: "d.jsonl",
+        }
+        if (point, nth) == ("arrival_journaled", 3):  # between the record of a known file and its move
+            assert again.state.counts.duplicates == 2
+        else:
+            assert again.state.counts.duplicates == 1
+    assert all(file_sha256(home.data_file(job)) == job for job in jobs)
+    assert (home.rejected / "c.jsonl").exists()
+    assert not list((home.data / ".arriving").iterdir())
+
+
+def test_whatever_a_power_cut_takes_no_file_is_lost() -> None:
+    """Before each call that the arrival of three files makes, with several states of the disk after it."""
+    for seed in range(6):
+        at, cut = 0, True
+        while cut:
+            at += 1
+            cut = _survives_a_power_cut(Disk(Random(seed * 1000 + at)), at)
+        assert at > 60
+
+
+def _in_keepsteps_hands(home: Home) -> set[str]:
+    """The hashes of what stands in data/, and on the way there."""
+    storage, above = home.storage, [home.data]
+    if storage.exists(home.data / ".arriving"):
+        above += [home.data / ".arriving" / name for name in storage.names(home.data / ".arriving")]
+    files = [place / name for place in above for name in storage.names(place) if name.endswith(".jsonl")]
+    return {file_sha256(file, storage=storage) for file in files}
+
+
+def _survives_a_power_cut(disk: Disk, at: int) -> bool:
+    """Whether the power was cut before the arrival was complete."""
+    process = disk.process("init")
+    process.mkdir(Path("/home"))
+    disk.sync_directory(disk.root)
+    lay_out(Home(Path("/home"), storage=process), b"")
+    home = Home(Path("/home"), storage=disk.process("daemon"))
+    paths = [home.inbox / name for name in ("a.jsonl", "b.jsonl", "c.jsonl")]
+    for path in paths:
+        with opened(home.storage, path, os.O_WRONLY | os.O_CREAT) as fd:
+            home.storage.write(fd, f"{ROWS[path.name]}\n".encode() * 500)
+        fsync_file(path, storage=home.storage)
+    fsync_directory(home.inbox, storage=home.storage)
+    jobs = {file_sha256(path, storage=home.storage) for path in paths}
+    ledger, calls, cut = Ledger.open(home), 0, False
+
+    def before(_process: Process, _call: str, _path: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            disk.before_call = lambda *_: None
+            raise PowerCut
+
+    disk.before_call = before
+    try:
+        list(take_all(ledger, [(path, "normal") for path in paths], refused))
+    except PowerCut:
+        cut = True
+    disk.before_call = lambda *_: None
+    disk.cut_power()
+    home = Home(Path("/home"), storage=disk.process("next"))
+    ledger = Ledger.open(home)
+    journaled = {job.id for job in ledger.state.queue}
+    assert journaled <= _in_keepsteps_hands(home), at
+    finish_arrivals(ledger)
+    assert journaled <= {job.id for job in ledger.state.queue}
+    list(take_all(ledger, [(path, "normal") for path in paths if home.storage.exists(path)], refused))
+    assert {job.id for job in ledger.state.queue} == jobs, at
+    for job in jobs:
+        assert file_sha256(home.data_file(job), storage=home.storage) == job
+    assert not home.storage.names(home.data / ".arriving")
+    if not cut:
+        assert read_file(home.rejected / "c.jsonl", storage=home.storage) == b"first\n" * 500
+    return cut
+
+
+class Noting(Storage):
+    """Notes which directories are synced, and when the journal is."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self.synced.append(Path(f"/proc/self/fd/{fd}").readlink().name.partition("-")[0])
+
+    def fdatasync(self, fd: int) -> None:
+        super().fdatasync(fd)
+        self.synced.append("journal")
+
+
+def test_directories_are_synced_once_for_all_files(home: Home, drop: Callable[..., Path]) -> None:
+    """The new place before the old one, both before a file is read, and `data/` after the one record of them."""
+    for name in ("a", "b", "c"):
+        drop(f"{name}.jsonl", name)
+    storage = Noting()
+    with closing(Ledger.open(Home(home.root, storage=storage))) as ledger:
+        list(take_all(ledger, inbox_of(home)[:1], refused))
+        storage.synced.clear()
+        list(take_all(ledger, inbox_of(home), refused))
+        assert storage.synced == [".arriving", "normal", "inbox", "b.jsonl", "c.jsonl", "journal", "data", "normal"]
+
+
+class Troubled(Storage):
+    """What can happen to one file between the look at it and its record."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.parent.name == "inbox" and source.name == "gone.jsonl":
+            source.unlink()
+        super().rename(source, target)
+        if source.parent.name == "inbox" and source.name == "link.jsonl":
+            target.unlink()
+            target.symlink_to("/etc/passwd")
+        if source.parent.name == "inbox" and source.name == "taken-away.jsonl":
+            target.unlink()
+
+    def why_unreadable(self, path: Path) -> str | None:
+        return "Permission denied" if path.name == "secret.jsonl" else super().why_unreadable(path)
+
+    def open(self, path: Path, flags: int, mode: int = 0o640) -> int:
+        if path.name == "secret.jsonl" and ".arriving" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return super().open(path, flags, mode)
+
+
+def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable[..., Path]) -> None:
+    """One vanishes, one turns into a link, one may not be read: the others are jobs, and nothing of theirs is told."""
+    for name in ("a", "gone", "link", "m", "secret", "taken-away", "z"):
+        drop(f"{name}.jsonl", name)
+    said: list[tuple[str, str]] = []
+    with closing(Ledger.open(Home(home.root, storage=Troubled()))) as ledger:
+        list(take_all(ledger, inbox_of(home), lambda path, why: said.append((path.name, why))))
+        assert [job.name for job in ledger.state.queue] == ["a.jsonl", "m.jsonl", "z.jsonl"]
+    assert said == [("secret.jsonl", "Permission denied")]
+    assert [path.name for path in home.inbox.glob("*.jsonl")] == ["secret.jsonl"]
+    assert any(path.is_symlink() and path.name.endswith("link.jsonl") for path in home.rejected.iterdir())
+    assert not list((home.data / ".arriving").iterdir())
+
+
+def test_one_name_in_two_lanes_is_two_files(home: Home, drop: Callable[..., Path]) -> None:
+    """Each with the priority of its lane, in a directory of its own."""
+    files = [(drop("a.jsonl", f"row {lane}", lane), priority) for lane, priority in BOTH]
+    with closing(Ledger.open(home)) as ledger:
+        assert [type(event) for event in take_all(ledger, files, refused)] == [FileEnqueued, FileEnqueued]
+        assert {job.priority for job in ledger.state.queue} == {"high", "normal"}
+
+
+def test_names_that_become_one_name_get_a_directory_each() -> None:
+    """A copy has a shorter name than its file: a second one would replace the first."""
+    one, two = (Path(first + "x" * 220 + ".jsonl") for first in "ab")
+    other = Path("other.jsonl")
+    files: list[tuple[Path, Priority]] = [(other, "normal"), (one, "normal"), (two, "normal")]
+    assert list(batches(files)) == [("normal", [other, one]), ("normal", [two])]
+
+
+class Broken(Storage):
+    """The second file gets no name in data/."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.name == "b.jsonl" and target.parent.name == "data":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        super().rename(source, target)
+
+
+def test_what_was_journaled_is_told_before_an_error(home: Home, drop: Callable[..., Path]) -> None:
+    """The journal has it, so whoever tells of the journal hears it; and the next start finds both files."""
+    for name in ("a.jsonl", "b.jsonl"):
+        drop(name, name)
+    told: list[AnyEvent] = []
+    with closing(Ledger.open(Home(home.root, storage=Broken()))) as ledger:
+        events = take_all(ledger, inbox_of(home), refused)
+        with pytest.raises(OSError, match="Input/output"):
+            told.extend(iter(lambda: next(events), None))
+    assert [event.name for event in told if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
+    with closing(Ledger.open(home)) as ledger:
+        finish_arrivals(ledger)
+        assert all(home.data_file(job.id).exists() for job in ledger.state.queue)
+        assert ledger.state.counts.duplicates == 0
+
+
+def test_duplicates_that_arrive_together_are_told_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
+    """Also where all of them have the same bytes."""
+    for number in range(4):
+        drop(f"{number}.jsonl", "row")
+    with closing(Ledger.open(home)) as ledger:
+        found = [type(event) for event in take_all(ledger, inbox_of(home), refused)]
+    assert found == [FileEnqueued, FileDuplicate, FileDuplicate, FileDuplicate]
+    assert sorted(path.name for path in home.rejected.glob("?.jsonl")) == ["1.jsonl", "2.jsonl", "3.jsonl"]
+
+
+def test_a_new_directory_that_another_process_holds_is_not_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that finds it before its maker holds it removes it, and would take what comes into it."""
+    theirs: list[int] = []
+    sync = staging.durable.fsync_directory
+
+    def found_first(path: Path, *, storage: Storage) -> None:
+        sync(path, storage=storage)
+        if path.name == ".arriving" and not theirs:
+            (made,) = path.iterdir()
+            theirs.append(os.open(made, os.O_RDONLY))
+            fcntl.flock(theirs[0], fcntl.LOCK_EX)
+
+    monkeypatch.setattr(staging.durable, "fsync_directory", found_first)
+    with new_directory(home, "low") as directory:
+        assert not os.path.samestat(os.fstat(theirs[0]), directory.stat())
+    os.close(theirs[0])

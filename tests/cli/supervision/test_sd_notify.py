@@ -1,0 +1,66 @@
+"""The words to systemd, and the socket that they go to."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.supervision import sd_notify
+from cli.supervision.sd_notify import Notifier, words_of
+
+
+def listening(address: str | bytes) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(address)
+    listener.settimeout(5)
+    return listener
+
+
+def test_words_go_to_the_socket_in_one_datagram(tmp_path: Path) -> None:
+    """As sd_notify(3) has it: lines of NAME=value."""
+    with listening(str(tmp_path / "s")) as listener:
+        Notifier(str(tmp_path / "s")).tell(sd_notify.READY, sd_notify.status("waits\nfor  files"), sd_notify.ALIVE)
+        assert listener.recv(4096) == b"READY=1\nSTATUS=waits for files\nWATCHDOG=1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_an_abstract_socket_is_reached() -> None:
+    """`@name` stands for a name that begins with a zero byte."""
+    name = f"keepstep-{secrets.token_hex(8)}"
+    with listening(b"\0" + name.encode()) as listener:
+        Notifier(f"@{name}").tell(sd_notify.ALIVE)
+        assert listener.recv(4096) == b"WATCHDOG=1"
+
+
+def test_no_child_inherits_the_variables(tmp_path: Path) -> None:
+    """A worker that spoke for the daemon would keep a hung one alive."""
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "s"), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "HOME": "/"}
+    assert Notifier.from_environment(environment).is_heard
+    assert environment == {"HOME": "/"}
+
+
+@pytest.mark.parametrize("address", [None, "", "relative", "vsock:2:1"])
+def test_without_a_socket_that_is_ours_to_use_nothing_is_sent(address: str | None) -> None:
+    """Not under systemd: no effect."""
+    notifier = Notifier(address)
+    assert not notifier.is_heard
+    notifier.tell(sd_notify.READY)
+
+
+def test_nobody_is_waited_for(tmp_path: Path) -> None:
+    """A listener that is gone, or that reads nothing, never holds the daemon up."""
+    Notifier(str(tmp_path / "gone")).tell(sd_notify.READY)
+    with listening(str(tmp_path / "s")):
+        notifier = Notifier(str(tmp_path / "s"))
+        for _ in range(5_000):
+            notifier.tell(sd_notify.ALIVE)
+
+
+def test_what_was_said_is_read_back() -> None:
+    """Times in microseconds; rubbish is passed over."""
+    said = "\n".join([sd_notify.patience(1.5), sd_notify.more_time(2), "rubbish", "A=b=c"]).encode() + b"\nX=\xff"
+    assert words_of(said) == {"WATCHDOG_USEC": "1500000", "EXTEND_TIMEOUT_USEC": "2000000", "A": "b=c", "X": "\ufffd"}

@@ -1,0 +1,191 @@
+"""What the daemon says of itself to whoever watches it, and the file that stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.home.paths import Home
+from cli.home.snapshot_reader import read_only
+from cli.supervision.sd_notify import Notifier, words_of
+from cli.supervision.watchdog import BEAT_EVERY_S, BeatingStorage, KeepAlive, Watched
+from journal import durable
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[3]
+Drop = Callable[..., Path]
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "n"))
+        bound.settimeout(20)
+        yield bound
+
+
+@pytest.fixture
+def keep_alive(listener: socket.socket) -> KeepAlive:
+    return KeepAlive(Notifier(listener.getsockname()))
+
+
+def patient_with_workers(home: Home) -> None:
+    """Their silence is not what is looked at here."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("silence_s = 1.0", "silence_s = 600.0"), encoding="utf-8")
+
+
+@contextmanager
+def daemon(home: Home, notify: str | None = None, *more: str) -> Iterator[subprocess.Popen[str]]:
+    patient_with_workers(home)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"NOTIFY_SOCKET": notify} if notify else {})
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tests.harness.daemon", str(home.root), "tests.harness.worker", *more],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def heard(listener: socket.socket, until: str) -> list[dict[str, str]]:
+    """Everything up to the first message with this word."""
+    said: list[dict[str, str]] = []
+    while not said or until not in said[-1]:
+        said.append(words_of(listener.recv(4096)))
+    return said
+
+
+def everything(listener: socket.socket) -> list[dict[str, str]]:
+    listener.setblocking(False)
+    said = []
+    try:
+        while True:
+            said.append(words_of(listener.recv(4096)))
+    except BlockingIOError:
+        return said
+
+
+def test_it_is_ready_when_recovery_is_done_and_beats_from_then_on(
+    home: Home, drop: Drop, listener: socket.socket
+) -> None:
+    """The state in a line, as `keepstep status` has it; and that it leaves, when it does."""
+    drop("a.jsonl", "ok wait")
+    with daemon(home, listener.getsockname()) as process:
+        before = heard(listener, "READY")
+        assert before[0]["STATUS"] == "recovering"
+        assert all("EXTEND_TIMEOUT_USEC" in said for said in before[:-1])
+        lines = []
+        while "training a.jsonl" not in lines:
+            (*_, beat) = heard(listener, "WATCHDOG")
+            lines.append(beat.get("STATUS", ""))
+            assert "EXTEND_TIMEOUT_USEC" not in beat
+        children = psutil.Process(process.pid).children()
+        assert children
+        assert not any("NOTIFY_SOCKET" in child.environ() for child in children)
+        process.send_signal(signal.SIGTERM)
+        heard(listener, "STOPPING")
+        assert process.wait(20) == 0
+
+
+def test_a_loop_that_stands_still_is_not_heard_of(home: Home, listener: socket.socket) -> None:
+    """The word comes from the loop's own turns: there is no thread that would go on beating."""
+    with daemon(home, listener.getsockname()) as process:
+        heard(listener, "READY")
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+        everything(listener)
+        time.sleep(2.5 * BEAT_EVERY_S)  # what is not to come can only be waited for
+        assert everything(listener) == []
+
+
+def test_a_stop_file_stops_it_as_a_command_would(home: Home, drop: Drop) -> None:
+    """In the middle of a step: that is committed, and the file is gone, so that the next run is not stopped too."""
+    drop("a.jsonl", "ok wait ok ok")
+    with daemon(home) as process:
+        eventually(lambda: read_only(home)[0].state.reached.step >= 1)
+        home.stop_file.touch()
+        assert process.wait(20) == 0
+    state = read_only(home)[0].state
+    assert (state.global_step, state.daemon.status) == (2, "off")
+    assert not home.stop_file.exists()
+
+
+def test_a_stop_file_that_was_there_before_stops_the_next_daemon_once(home: Home) -> None:
+    """It means stop, whenever it was put there."""
+    home.stop_file.touch()
+    with daemon(home) as process:
+        assert process.wait(20) == 0
+    assert not home.stop_file.exists()
+
+
+def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, keep_alive: KeepAlive) -> None:
+    """What is read and written beats too; each second, not with each piece."""
+    (tmp_path / "large").write_bytes(bytes(20_000_000))
+    storage = BeatingStorage(keep_alive)
+    for _ in range(2):
+        began = time.monotonic()
+        durable.copy_durably(tmp_path / "large", tmp_path / "copy", storage=storage)
+        said = everything(listener)
+        assert said
+        assert all(words.get("WATCHDOG") == "1" for words in said)
+        assert len(said) <= 3 + (time.monotonic() - began) / BEAT_EVERY_S  # one each second, and two for each fsync
+        eventually(lambda: keep_alive.is_due)
+
+
+def test_a_large_file_has_its_time_to_reach_the_disk(
+    tmp_path: Path, listener: socket.socket, keep_alive: KeepAlive
+) -> None:
+    """One call, by the size of the file; then it is as before."""
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1_000_000_000)
+    durable.fsync_file(tmp_path / "large", storage=BeatingStorage(keep_alive))
+    patience = [int(said["WATCHDOG_USEC"]) / 1e6 for said in everything(listener) if "WATCHDOG_USEC" in said]
+    assert patience == [140.0, 40.0]
+
+
+def test_a_long_wait_is_no_hang(
+    home: Home, listener: socket.socket, keep_alive: KeepAlive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the loop waits for a minute; it comes by meanwhile, and a wake still ends it."""
+    monkeypatch.setattr("cli.supervision.watchdog.LONGEST_WAIT_S", 1.2 * BEAT_EVERY_S)
+    surroundings = Watched(home, keep_alive)
+    began = time.monotonic()
+    surroundings._wake()
+    assert surroundings.wait(60.0) == []
+    assert time.monotonic() - began < 20
+    assert surroundings.wait(2.5) == []
+    assert time.monotonic() - began >= 2.5
+    assert len([said for said in everything(listener) if "WATCHDOG" in said]) >= 2
+
+
+def test_nobody_who_watches_costs_nothing(home: Home) -> None:
+    """No view is read for a beat that nobody wants to hear."""
+    keep_alive = KeepAlive(Notifier(None))
+    assert not keep_alive.is_due
+    assert not keep_alive.line_is_due()
+
+
+def test_beats_of_the_disk_do_not_starve_the_line(keep_alive: KeepAlive) -> None:
+    """The loop reads more often than it waits; what it does is said all the same."""
+    assert keep_alive.line_is_due()
+    assert not keep_alive.line_is_due()
+    keep_alive.beat()
+    eventually(lambda: keep_alive.is_due)
+    keep_alive.beat()
+    assert not keep_alive.is_due
+    assert keep_alive.line_is_due()

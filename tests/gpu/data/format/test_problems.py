@@ -1,0 +1,52 @@
+"""The table of problems, the page that shows it, and the code that uses it."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+
+import pytest
+
+from gpu.data.format.problems import PROBLEMS, WARNED, Findings, kind_of, shown
+
+ROOT = Path(__file__).parents[4]
+
+
+def test_the_page_has_every_problem_with_its_level_and_meaning() -> None:
+    page = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8").partition("\n## Problems\n")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(name, kind.level, kind.means) for name, kind in PROBLEMS.items()]
+
+
+def test_every_problem_that_the_code_names_is_in_the_table_and_the_other_way_round() -> None:
+    modules = [path for path in (ROOT / "gpu" / "data").rglob("*.py") if path.name != "problems.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in modules)
+    named = set(re.findall(r'(?:add|Stop|Foreign|Problem|Fault|_finding|_found|_pairs|_refused)\(\s*"(\w+)"', text))
+    assert named <= {*PROBLEMS}
+    assert {name for name in PROBLEMS if f'"{name}"' not in text} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("bad_field", True), ("assistant_first", False), ("same_role_twice", False)]
+)
+def test_only_some_problems_leave_no_row(name: str, broken: bool) -> None:
+    found = Findings(3)
+    assert not found.broken
+    found.add(name, "it is wrong", {"a": "é"}, "Correct it.")
+    assert found.broken is broken
+    assert found.problems[0].message == 'Line 3: it is wrong: {"a": "é"}\nCorrect it.'
+
+
+def test_what_is_warned_of_does_not_refuse() -> None:
+    assert {"same_role_twice", "message_unrecognized_key"} <= WARNED
+    assert not WARNED & {"assistant_first", "broken_json"}
+
+
+def test_values_are_named_in_words() -> None:
+    values = [{}, [], [1], "a", True, 1, 1.5, None, b"a", datetime.date(2026, 1, 2)]
+    assert [kind_of(value) for value in values] == [
+        *("an object", "an empty list", "a list", "a string", "a truth value", "a number", "a number", "null"),
+        *("binary data", "a date"),
+    ]
+    assert shown(datetime.date(2026, 1, 2)) == '"2026-01-02"'

@@ -1,0 +1,152 @@
+"""Which rows a job is evaluated on: some of those that it never learns, the same ones each time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from events.settings import DataSettings, EvaluationSettings, JobSettings, Sources
+from events.worker import Prepare, Prepared
+from gpu.data.plan import held_out
+from gpu.data.plan.store import HELD_OUT, Tokens
+from gpu.errors import DataChanged, YieldAsked
+from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+from tests.harness.tiny_model import make_rows
+
+ROWS = make_rows(60)
+SET = make_rows(30, 1000)
+
+
+def kept(home: Home, sha256: str, data: bytes) -> None:
+    (home.path / "validation").mkdir(exist_ok=True)
+    (home.path / "validation" / f"{sha256}.jsonl").write_bytes(data)
+
+
+def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes = b"", **data: Any) -> JobSettings:
+    sha256 = ""
+    if validation:
+        sha256 = hashlib.sha256(validation).hexdigest()
+        kept(home, sha256, validation)
+    return replace(
+        settings(LORA, data=DataSettings(holdout=share, **data)),
+        sources=Sources(validation_sha256=sha256),
+        evaluation=EvaluationSettings(rows=rows),
+    )
+
+
+def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
+    """The tokens of each row that is evaluated, in order; and the way through the worker."""
+    warm = home.cold()
+    warm.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
+    tokens = warm._prepared[1].validation  # what training is given
+    assert tokens is None or isinstance(tokens, Tokens)
+    if tokens is None:
+        return []
+    spans = [tokens.span(row) for row in range(len(tokens))]
+    return [tokens.ids[start:end].tolist() for start, end in spans]
+
+
+def learned(home: Home) -> int:
+    return int(home.desk.of(Prepared)[-1].plan.rows)
+
+
+def test_rows_that_are_held_out_are_evaluated_and_not_learned(home: Home) -> None:
+    """Each row of the file is one or the other."""
+    rows = evaluated(home, how(home, share=0.25))
+    assert 5 <= len(rows) <= 25
+    assert learned(home) + len(rows) == 60
+
+
+def test_so_are_those_of_the_validation_set(home: Home) -> None:
+    """All of it, whatever the file."""
+    rows = evaluated(home, how(home, validation=SET))
+    assert len(rows) == 30
+    assert learned(home) == 60
+
+
+def test_a_row_that_is_in_both_counts_once(home: Home) -> None:
+    """The set is a part of the file, and half of all rows are held out."""
+    part = b"".join(ROWS.splitlines(keepends=True)[:20])
+    rows = evaluated(home, how(home, share=0.5, validation=part))
+    assert learned(home) + len(rows) == 60
+    assert len({tuple(row) for row in rows}) == len(rows)
+
+
+def test_of_many_some_are_taken_and_a_larger_number_holds_a_smaller_one(home: Home) -> None:
+    """By what they say: another order of the lines changes nothing."""
+    few, more = (evaluated(home, how(home, validation=SET, rows=number)) for number in (4, 12))
+    assert (len(few), len(more)) == (4, 12)
+    assert {tuple(row) for row in few} < {tuple(row) for row in more}
+    turned = b"".join(reversed(SET.splitlines(keepends=True)))
+    assert evaluated(home, how(home, validation=turned, rows=4)) == few
+
+
+def test_where_nothing_is_held_out_or_wanted_there_is_nothing(home: Home) -> None:
+    """And no file of it."""
+    assert evaluated(home, how(home)) == []
+    assert evaluated(home, how(home, validation=SET, rows=0)) == []
+    (cache,) = (home.path / "cache" / "tokens").iterdir()
+    assert not list(cache.glob(f"{HELD_OUT}*"))
+
+
+def test_they_are_found_again_with_the_rest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not encoded anew by the next attempt."""
+    wanted = how(home, share=0.25)
+    before = evaluated(home, wanted)
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("gpu.data.plan.prepare.held_out", never)
+    assert evaluated(home, wanted) == before
+
+
+def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
+    """Neither the rows nor their order."""
+    fingerprints = set()
+    for rows in (0, 3, 1000):
+        evaluated(home, how(home, share=0.25, rows=rows))
+        fingerprints.add(home.desk.of(Prepared)[-1].plan.batches_sha256)
+    assert len(fingerprints) == 1
+
+
+def test_bad_rows_of_the_set_are_passed_over(home: Home) -> None:
+    """It was never checked as a file to learn from is."""
+    rows = evaluated(home, how(home, validation=SET + b'{"prompt": 1}\n{"broken\n'))
+    assert len(rows) == 30
+
+
+def test_a_set_that_is_gone_is_named(home: Home) -> None:
+    wanted = how(home, validation=SET)
+    for path in (home.path / "validation").iterdir():
+        path.unlink()
+    with pytest.raises(DataChanged, match=r"validation set .* cannot be read"):
+        evaluated(home, wanted)
+
+
+def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path) -> None:
+    """Between some rows."""
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(SET)
+
+    def asked() -> None:
+        raise YieldAsked("now")
+
+    with pytest.raises(YieldAsked):
+        list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
+    assert FakeDesk().yield_asked() is False
+
+
+def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
+    """Who named it would wait for a loss that never comes."""
+    long = b"".join(b'{"prompt": "%d", "completion": "%s"}\n' % (row, b"far too long " * 99) for row in range(4))
+    for nothing, more in ((b'{"prompt": 1}\n{"broken\n', ["validation_damaged"]), (b"\n", []), (long, [])):
+        assert evaluated(home, how(home, validation=nothing, long="drop")) == []
+        assert home.desk.of(Prepared)[-1].plan.warnings == (*more, "nothing_evaluated")
+    for wanted in (how(home, validation=SET), how(home, rows=0, validation=b"\n"), how(home)):
+        evaluated(home, wanted)
+        assert home.desk.of(Prepared)[-1].plan.warnings == ()

@@ -1,0 +1,61 @@
+"""How a template takes messages, found out with probes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpu.data.template.message_form import Form, Messages, found_form, openings
+from gpu.data.template.render_check import Rendered
+from gpu.model.tokenizer import render_conversation
+from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_tokenizer
+
+LISTS = "{% for m in messages %}<|{{ m.role }}|>{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
+CALLS = PLAIN_TEMPLATE.replace(
+    "{{ message['content'] }}",
+    "{{ message.content }}{% for c in message.tool_calls or [] %}{{ c.function.name }} ARGUMENTS{% endfor %}",
+)
+
+
+def render(messages: Messages, form: Form, prompt: bool) -> Rendered:
+    text, spans = render_conversation(
+        make_tokenizer(form.text),
+        form.written(messages),
+        None,
+        form.text,
+        marked=form.marked and not prompt,
+        add_generation_prompt=prompt,
+        arguments={},
+    )
+    return Rendered(text, spans)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (PLAIN_TEMPLATE, {}),
+        (LISTS, {"lists": frozenset({"user", "assistant", "system"}), "header": "<|assistant|>"}),
+        (CALLS.replace("ARGUMENTS", "{{ c.function.arguments | tojson }}"), {}),
+        (CALLS.replace("ARGUMENTS", "{{ c.function.arguments }}"), {"string_arguments": True}),
+        (CALLS.replace("ARGUMENTS", "{{ '=' + c.function.arguments }}"), {"string_arguments": True}),
+        (PLAIN_TEMPLATE.partition("{% if add")[0], {"header": "<|assistant|>"}),
+        ("{{ raise_exception('no') }}", {}),
+    ],
+)
+def test_the_form_of_a_template_is_found(template: str, expected: dict[str, Any]) -> None:
+    form = found_form(template, marked=False, render=render)
+    assert form == Form(template, marked=False, **expected)
+
+
+def test_reasoning_is_given_under_the_names_that_the_template_has() -> None:
+    form = Form("{{ message.thought }}", marked=False)
+    (message,) = form.written([{"role": "assistant", "content": "a", "reasoning_content": "r"}])
+    assert message == {"role": "assistant", "content": "a", "reasoning_content": "r", "thought": "r"}
+
+
+def test_an_opening_that_answers_have_not_is_told() -> None:
+    form = Form(PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"), marked=False)
+    assert openings(form, render) == ("<|assistant|><think>", "<|assistant|>")
+    assert openings(Form(PLAIN_TEMPLATE, marked=False), render) is None
+    assert openings(Form(MARKED_TEMPLATE, marked=True), render) is None

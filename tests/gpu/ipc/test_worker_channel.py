@@ -1,0 +1,127 @@
+"""Orders in, facts out."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from events.course import Course, Split
+from events.worker import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
+from gpu.ipc import connection
+from gpu.ipc import worker_channel as module
+from gpu.ipc.worker_channel import Pulse, SocketDesk
+from tests.gpu.helpers import FakeDesk
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+"""Where a process would end, its reading thread does."""
+
+CHECKPOINT = "step-00000001-attempt-0001"
+
+
+class Ends:
+    """A desk and the daemon's end of its socket; `left` is how the process would have ended."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+        ours, self.theirs = socket.socketpair()
+        before = set(threading.enumerate())
+        self.desk = SocketDesk(ours)
+        (self.thread,) = set(threading.enumerate()) - before
+        self.daemon = connection.Sender(self.theirs)
+
+    def leave(self, code: int) -> None:
+        self.left.append(code)
+        sys.exit()
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    ends = Ends()
+    monkeypatch.setattr(module, "leave", ends.leave)
+    yield ends
+    ends.theirs.close()
+    ends.thread.join(10)
+    assert not ends.thread.is_alive()  # it would end this process once `leave` is itself again
+
+
+def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
+    desk = FakeDesk()
+    pulse = Pulse(desk, 7)
+    for done in range(1000):
+        pulse.beat("step", done, 1000)
+    assert desk.facts == [Heartbeat(attempt=7, phase="step", done=0, total=1000)]
+    pulse.beat("load", 1, 1, force=True)
+    assert len(desk.facts) == 2
+
+
+def test_two_phases_at_once_do_not_hide_each_other() -> None:
+    """A checkpoint is written while steps go on, and each has a deadline of its own."""
+    desk = FakeDesk()
+    pulse = Pulse(desk, 7)
+    for done in range(100):
+        pulse.beat("step", done, 100)
+        pulse.beat("checkpoint", done, 100)
+    assert [beat.phase for beat in desk.of(Heartbeat)] == ["step", "checkpoint"]
+
+
+def test_a_yield_is_seen_by_the_work_in_hand_and_answered_in_its_turn(ends: Ends) -> None:
+    assert not ends.desk.yield_asked()
+    ends.daemon.send(Yield(attempt=3))
+    ends.daemon.send(Committed(attempt=3, checkpoint=CHECKPOINT))
+    ends.desk.wait_committed(CHECKPOINT)
+    assert ends.desk.is_committed(CHECKPOINT)
+    assert ends.desk.yield_asked()
+    assert ends.desk.next_order() == Yield(attempt=3)
+    assert not ends.desk.yield_asked()
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"", 0), (connection.encode(Shutdown(attempt=1)), 0), (b"what?\n", 1), (b'{"order":"ya', 0)]
+)
+def test_the_process_ends_with_its_daemon(ends: Ends, data: bytes, code: int) -> None:
+    ends.theirs.sendall(data)
+    ends.theirs.shutdown(socket.SHUT_WR)
+    ends.thread.join(10)
+    assert ends.left == [code]
+
+
+def test_facts_of_several_threads_arrive_whole(ends: Ends) -> None:
+    reader = connection.fact_reader()
+    fact = CheckpointWritten(
+        attempt=1,
+        checkpoint=CHECKPOINT,
+        global_step=1,
+        step=1,
+        parent=None,
+        size_bytes=1,
+        manifest_sha256="0" * 64,
+        reason="end",
+    )
+    threads = [threading.Thread(target=lambda: [ends.desk.tell(fact) for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    facts = []
+    while len(facts) < 800:
+        facts += reader.feed(ends.theirs.recv(65536))
+    assert facts == [fact] * 800
+
+
+def test_a_step_that_does_not_fit_waits_for_its_course(ends: Ends) -> None:
+    """Told first, then waited: the daemon answers when it is journaled."""
+    course = Course(splits=(Split(step=2, parts=2, steps=64),))
+    fact = OutOfMemory(attempt=3, global_step=7, step=2, sequences=4, during="gradients", message="no memory")
+    answers: list[Course] = []
+    asking = threading.Thread(target=lambda: answers.append(ends.desk.ask_course(fact)))
+    asking.start()
+    heard = b""
+    while not heard.endswith(b"\n"):
+        heard += ends.theirs.recv(65536)
+    assert heard == connection.encode(fact)
+    assert not answers
+    ends.daemon.send(RunAgain(attempt=3, course=course))
+    asking.join(10)
+    assert answers == [course]

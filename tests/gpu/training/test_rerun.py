@@ -1,0 +1,108 @@
+"""Steps that were learned, learned once more by the worker's own code, in a place of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from events.course import Course, Split
+from events.values import CheckpointId
+from events.worker import Prepared
+from gpu.errors import DoesNotFit, PlanChanged
+from gpu.ipc.protocol import Refusal, Reran, Rerun, Stretch
+from gpu.training import rerun as running
+from gpu.training.rerun import Recorder, rerun
+from tests.gpu.helpers import LORA, Home, settings
+from tests.harness.tiny_model import make_rows
+
+HOW = settings(LORA, every_steps=1)
+
+
+@pytest.fixture
+def learned(home: Home) -> tuple[Home, str, str]:
+    """A home, its job, and the checkpoint at the end of its four steps."""
+    job = home.add(make_rows(6))
+    return home, job, home.learn(home.cold(), job, HOW)
+
+
+def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
+    (home.path / "scratch").mkdir(exist_ok=True)
+    plan = home.desk.of(Prepared)[-1].plan
+    stretch = Stretch(
+        job=job,
+        attempt=1,
+        settings=HOW,
+        batches_sha256=plan.batches_sha256,
+        global_step=0,
+        step=0,
+        until=4,
+        carry_optimizer=True,
+    )
+    return Rerun(
+        home=str(home.path),
+        scratch=str(home.path / "scratch"),
+        checkpoint=checkpoint,
+        stretches=(msgspec.structs.replace(stretch, **how),),
+    )
+
+
+def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(learned: tuple[Home, str, str]) -> None:
+    home, job, checkpoint = learned
+    said: list[str] = []
+    ran = rerun(order(home, job), said.append)
+    assert ran.checkpoint == checkpoint
+    assert [step for step, _, _ in ran.bits] == [1, 2, 3, 4]
+    assert [path.name for path in (home.path / "scratch").iterdir()] == [checkpoint]
+    again = Home(home.path / "scratch")
+    (again.path / "checkpoints").symlink_to(again.path)
+    assert again.bits(checkpoint) == home.bits(checkpoint)
+    assert ran.environment["device"] == "cpu"
+    assert said[0] == "\rstep 1"
+
+
+def test_rows_that_would_be_learned_in_another_order_are_refused(learned: tuple[Home, str, str]) -> None:
+    home, job, _ = learned
+    with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
+        rerun(order(home, job, batches_sha256="0" * 64))
+    assert not list((home.path / "scratch").iterdir())
+
+
+def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
+    job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), set_aside=(3,))
+    checkpoint = home.learn(home.cold(), job, HOW, course=course)
+    ran = rerun(order(home, job, course=course))
+    again = Home(home.path / "scratch")
+    (again.path / "checkpoints").symlink_to(again.path)
+    assert again.bits(checkpoint) == home.bits(checkpoint)
+    assert ran.bits[2] == (3, "NaN", 0.0)
+
+
+def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
+    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, job, _ = learned
+    monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:2")
+    with pytest.raises(DoesNotFit, match="step 2 does not fit into memory with 2 sequences at once"):
+        rerun(order(home, job))
+
+
+def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> None:
+    home, _, checkpoint = learned
+    desk = Recorder(home.path, lambda _: None)
+    assert not desk.yield_asked()
+    assert not desk.is_committed(checkpoint)
+    with pytest.raises(AssertionError):
+        desk.wait_committed(checkpoint)
+
+
+def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
+    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home, job, _ = learned
+    for wanted, says in ((order(home, job), Reran), (order(home, "0" * 64), Refusal)):
+        monkeypatch.setattr("sys.argv", ["gpu.training.rerun", msgspec.json.encode(wanted).decode()])
+        running.main()
+        answer: Any = msgspec.json.decode(capfd.readouterr().out, type=Reran | Refusal)
+        assert isinstance(answer, says)

@@ -1,0 +1,32 @@
+"""`keepstep run` with another worker than the real one, which no option of the command line asks for:
+
+python -P -m tests.harness.daemon HOME MODULE [--until-idle]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cli.errors import told
+from cli.home.paths import Home
+from cli.supervision.watchdog import run_daemon
+from gpu.runtime.streams import prepare_streams
+
+
+def main() -> None:
+    """Run until told to stop, or until idle."""
+    prepare_streams()
+    home = Home(Path(sys.argv[1]).absolute())
+    with told():
+        code = run_daemon(
+            home,
+            until_idle="--until-idle" in sys.argv,
+            write=lambda line: print(line, flush=True),
+            worker_module=sys.argv[2],
+        )
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

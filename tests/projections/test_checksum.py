@@ -1,0 +1,36 @@
+"""What is read back is what was written, or nothing."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from projections.checksum import is_sealed, sealed
+
+VIEWS = [b'{"seq":7,"crc":"00aa11bb"}', msgspec.json.format(b'{"seq":7,"crc":"00aa11bb"}', indent=2)]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_seal_is_one_more_field(view: bytes) -> None:
+    """Scripts read the view as before."""
+    assert is_sealed(sealed(view))
+    fields = json.loads(sealed(view))
+    assert list(fields) == ["seq", "crc", "check"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_flipped_bit_is_believed(view: bytes) -> None:
+    """Not one, wherever in what the seal is over, or in the seal."""
+    data = sealed(view)
+    for bit in range(data.index(b'"check"') * 8 - 8 * 4):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not is_sealed(bytes(flipped))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", VIEWS[0], b'{"check":"00000000"}'])
+def test_a_view_without_a_seal_is_none(data: bytes) -> None:
+    """Whoever wrote it, it was not this program."""
+    assert not is_sealed(data)
