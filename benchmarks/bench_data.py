@@ -91,7 +91,7 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     from gpu.data.encode.rows import tokenizer_sha256
     from gpu.data.plan.cache import token_cache
     from gpu.data.plan.prepare import prepare
-    from gpu.ipc.worker_channel import Pulse
+    from gpu.ipc.worker_channel import Heartbeats
     from gpu.model.tokenizer import load_tokenizer
     from tests.gpu.helpers import FakeDesk
 
@@ -100,13 +100,15 @@ def ours(home: Path, job: str) -> dict[str, Any]:
         data=DataSettings(prompt="question", completion="answer"),
         checks=CheckSettings(diversity="warn"),  # the rows are repeated, which would refuse them
     )
-    tokenizer, desk = load_tokenizer(settings.model, home), FakeDesk()
+    tokenizer, channel = load_tokenizer(settings.model, home), FakeDesk()
     began = time.perf_counter()
     how = preparation(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
-    prepared = prepare(home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, desk, Pulse(desk, 1))
+    prepared = prepare(
+        home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, channel, Heartbeats(channel, 1)
+    )
     seconds = time.perf_counter() - began
     again = time.perf_counter()
-    prepare(home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, desk, Pulse(desk, 1))
+    prepare(home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, channel, Heartbeats(channel, 1))
     lengths = prepared.tokens.lengths()[prepared.batches.order(1)]
     whole = lengths[: len(lengths) // 4 * 4].reshape(-1, 4)
     by_chance = 1 - whole.sum(dtype=np.int64) / (whole.max(axis=1).sum(dtype=np.int64) * 4)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cli.commands.init import create_home
 from cli.home.clock import timestamp
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
@@ -42,30 +42,30 @@ def job_of(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def append(ledger: Ledger, events: Iterable[AnyEvent]) -> None:
+def append(store: EventStore, events: Iterable[AnyEvent]) -> None:
     """Journal and fold events, many in a transaction."""
     batch: list[AnyEvent] = []
     for event in (*events, None):
         if event is not None:
             batch.append(event)
         if len(batch) >= TOGETHER or (event is None and batch):
-            with ledger.journal.transaction() as transaction:
+            with store.journal.transaction() as transaction:
                 for record in transaction.append([encode(each) for each in batch], at=timestamp(time.time())):
-                    ledger.folded = fold(ledger.folded, record)
+                    store.folded = fold(store.folded, record)
             batch = []
 
 
 def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
     """A home with so many jobs that wait, and so many that came and went."""
     home = create_home(directory, model="none")
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         append(
-            ledger,
+            store,
             (each for number in range(finished) for each in (_enqueued(number), JobSkipped(job=job_of(number)))),
         )
-        append(ledger, (_enqueued(finished + number) for number in range(waiting)))
-        ledger.save_snapshot()
-        ledger.show()
+        append(store, (_enqueued(finished + number) for number in range(waiting)))
+        store.save_snapshot()
+        store.show()
     return home
 
 
@@ -133,10 +133,10 @@ def measure_inbox(directory: Path) -> list[Row]:
             path.write_text(f"{number}\n", encoding="utf-8")
             os.utime(path, (1.0, 1.0))
         taking, turns = Intake(home, Inbox(home), lambda _: None), []
-        with closing(Ledger.open(home)) as ledger:
+        with closing(EventStore.open(home)) as store:
             while taking.has_more or not taking.has_looked:
                 began = time.perf_counter()
-                for _ in taking.take(ledger):
+                for _ in taking.take(store):
                     pass
                 turns.append(time.perf_counter() - began)
         rate[count] = count / sum(turns)

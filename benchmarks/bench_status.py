@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cli.commands.init import create_home
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core import commands
 
@@ -48,14 +48,14 @@ def on_a_terminal(command: list[str], home: Home) -> float:
 
 def with_jobs(home: Home, count: int) -> None:
     """Put `count` jobs into the queue; their files are not looked at."""
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         for number in range(count):
-            ledger.execute(
+            store.execute(
                 commands.AddFile(
                     job=f"{number:064x}", name=f"file-{number}.jsonl", size_bytes=1, priority="normal", known=False
                 )
             )
-        ledger.save_snapshot()
+        store.save_snapshot()
 
 
 def measure(name: str, home: Home, way: Callable[[list[str], Home], float]) -> Row:

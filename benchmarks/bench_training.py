@@ -65,7 +65,7 @@ def daemon_end(connection: socket.socket, directory: str) -> None:
                 sender.send(worker.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
 
 
-class Desk:
+class WorkerChannel:
     """The worker's side of the socket, without the habit of ending the process with it. `after_step` is called by the
     training loop with each step that it reports, and holds it up as long as it takes."""
 
@@ -82,7 +82,7 @@ class Desk:
         if isinstance(fact, worker.Step):
             self.after_step(fact)
 
-    def yield_asked(self) -> bool:
+    def yield_requested(self) -> bool:
         return False
 
     def ask_course(self, fact: worker.OutOfMemory) -> NoReturn:
@@ -197,7 +197,7 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
     return train
 
 
-def take_turns(desk: Desk, bare: Callable[[range], int]) -> dict[str, list[float]]:
+def take_turns(channel: WorkerChannel, bare: Callable[[range], int]) -> dict[str, list[float]]:
     """Have the bare loop train each stretch that keepstep has just trained; tokens/s of both come in as it runs."""
     speeds: dict[str, list[float]] = {"keepstep": [], "bare PyTorch loop": []}
     began, tokens = 0.0, 0
@@ -215,7 +215,7 @@ def take_turns(desk: Desk, bare: Callable[[range], int]) -> dict[str, list[float
             speeds["bare PyTorch loop"].append(tokens / (ended - passed))
         began, tokens = time.perf_counter(), 0
 
-    desk.after_step = after_step
+    channel.after_step = after_step
     return speeds
 
 
@@ -235,11 +235,11 @@ def main() -> list[Row]:
         torch.set_num_threads(THREADS)
         home = Path(directory)
         job, settings = make_home(home)
-        from gpu.session import Warm
+        from gpu.session import Session
 
-        desk = Desk(ours)
-        speeds = take_turns(desk, bare_loop(home, job, settings))
-        warm = Warm(home, desk)
+        channel = WorkerChannel(ours)
+        speeds = take_turns(channel, bare_loop(home, job, settings))
+        warm = Session(home, channel)
         warm.prepare(worker.Prepare(attempt=1, job=job, settings=settings))
         steps = (TURNS + 2) * STEPS_PER_TURN
         warm.train(worker.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))

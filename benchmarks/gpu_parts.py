@@ -29,7 +29,7 @@ from events.course import Course, Split
 from events.settings import DataSettings, EvaluationSettings, JobSettings, LoraSettings
 from events.values import ARITHMETIC
 from events.worker import Evaluated, Loaded, OutOfMemory, Step
-from gpu.runtime.determinism import be_exact, environment
+from gpu.runtime.determinism import enable_determinism, environment
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
@@ -95,7 +95,7 @@ def say(**fact: Any) -> None:
 def machine(work: Work) -> None:
     """The device is the one that is wanted, and the same product has the same bits."""
     with work.check("the device") as note:
-        device = be_exact(0)
+        device = enable_determinism(0)
         found = environment(device)
         say(machine=found)
         assert device.type == work.device, f"training would run on {device}"
@@ -156,7 +156,7 @@ MODES = {
 
 def words(home: Home) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step of the last attempt."""
-    return [(fact.global_step, fact.loss, fact.grad_norm) for fact in home.desk.of(Step)]
+    return [(fact.global_step, fact.loss, fact.grad_norm) for fact in home.channel.of(Step)]
 
 
 def cut_at_every_step(work: Work, name: str, how: JobSettings) -> str:
@@ -164,7 +164,7 @@ def cut_at_every_step(work: Work, name: str, how: JobSettings) -> str:
     home = work.home(name.replace(" ", "-").replace(",", ""))
     job = home.add(make_rows(10))
     whole = home.bits(home.learn(home.cold(), job, how))
-    expected, computes_in = words(home), home.desk.of(Loaded)[0].environment
+    expected, computes_in = words(home), home.channel.of(Loaded)[0].environment
     assert computes_in["device"] == work.device
     total = len(expected)
     cuts = range(1, total) if not work.tiny else (1, total - 1)
@@ -208,7 +208,7 @@ def evaluation(work: Work) -> None:
             for rows in (8, 0):
                 each = replace(how, evaluation=EvaluationSettings(every_steps=2, rows=rows))
                 ends.append((home.bits(home.learn(home.cold(), job, each, evaluates=True)), words(home)))
-                found = home.desk.of(Evaluated)
+                found = home.channel.of(Evaluated)
                 assert bool(found) == bool(rows)
                 if found:
                     note(f"{len(found)} evaluations, loss {found[0].loss:.2f} to {found[-1].loss:.2f}")
@@ -246,9 +246,9 @@ def memory(work: Work) -> None:
         ballast = torch.empty(free + in_use - (whole_bytes + part_bytes) // 2, dtype=torch.uint8, device="cuda")
         end = home.learn(home.cold(), job, how)
         del ballast
-        found = home.desk.of(OutOfMemory)
+        found = home.channel.of(OutOfMemory)
         assert [(fact.step, fact.during) for fact in found] == [(1, "gradients")], found
-        assert home.desk.course == split
+        assert home.channel.course == split
         assert words(home) == expected_words
         assert home.bits(end) == expected
         note(f"needs {whole_bytes / 1e9:.2f} GB, in two parts {part_bytes / 1e9:.2f} GB; {found[0].message[:80]}")

@@ -183,15 +183,15 @@ class _Timed(FakeDesk):
 
 def _our_speed(home: Path, job: str, settings: JobSettings, warm_up: int, steps: int) -> float:
     """Tokens/s of the worker's loop, from the end of the warm-up to the end of the last step."""
-    from gpu.session import Warm
+    from gpu.session import Session
 
-    desk = _Timed()
-    warm = Warm(home, desk)
+    channel = _Timed()
+    warm = Session(home, channel)
     warm.prepare(Prepare(attempt=1, job=job, settings=settings))
     warm.train(Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
-    assert desk.of(CheckpointWritten)
-    tokens = sum(step.tokens for step in desk.of(Step)[warm_up:])
-    return tokens / (desk.at[-1] - desk.at[warm_up - 1])
+    assert channel.of(CheckpointWritten)
+    tokens = sum(step.tokens for step in channel.of(Step)[warm_up:])
+    return tokens / (channel.at[-1] - channel.at[warm_up - 1])
 
 
 @contextmanager

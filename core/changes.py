@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from core import commands
 from core.moves import illegal
-from core.state import Misfit, State
-from events.changes import Change, ConfigChanged, ConfigMended, ConfigRefused
+from core.state import ConfigError, State
+from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
 from events.event import Event
 from events.kinds import AnyEvent
 from events.settings import JobSettings
@@ -61,11 +61,11 @@ def _written(section: Struct | None) -> dict[str, str]:
     return {key: msgspec.json.encode(value).decode() for key, value in values.items() if value is not None}
 
 
-def _note(state: State, command: commands.NoteConfig, _now: float) -> Sequence[AnyEvent]:
+def _note(state: State, command: commands.RecordConfig, _now: float) -> Sequence[AnyEvent]:
     """Say what is new: the same problem is not said twice."""
     events: list[AnyEvent] = []
     if command.problem is None and state.misfit is not None:
-        events.append(ConfigMended())
+        events.append(ConfigFixed())
     if command.problem is not None and (state.misfit is None or state.misfit.reason != command.problem):
         events.append(ConfigRefused(reason=command.problem, advice=command.advice))
     if command.changes:
@@ -78,19 +78,19 @@ def _config_changed(state: State, _event: ConfigChanged) -> State:
 
 
 def _config_refused(state: State, event: ConfigRefused) -> State:
-    return replace(state, misfit=Misfit(event.reason, event.advice))
+    return replace(state, misfit=ConfigError(event.reason, event.advice))
 
 
-def _config_mended(state: State, event: ConfigMended) -> State:
+def _config_mended(state: State, event: ConfigFixed) -> State:
     if state.misfit is None:
         raise illegal(event, state.daemon.status, "nothing was wrong with it")
     return replace(state, misfit=None)
 
 
-NOTING: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {commands.NoteConfig: _note}
+NOTING: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {commands.RecordConfig: _note}
 
 CHANGES: Mapping[type[Event], Callable[[State, Any], State]] = {
     ConfigChanged: _config_changed,
     ConfigRefused: _config_refused,
-    ConfigMended: _config_mended,
+    ConfigFixed: _config_mended,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from events.changes import Change
 from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
 from events.values import Failure, Priority
@@ -35,7 +35,7 @@ class StartDaemon(Command, frozen=True, kw_only=True):
     keepstep: str
 
 
-class LeaveHome(Command, frozen=True, kw_only=True):
+class StopDaemon(Command, frozen=True, kw_only=True):
     """The daemon is done."""
 
     reason: str
@@ -118,7 +118,7 @@ class StartAttempt(Command, frozen=True, kw_only=True):
     settings: JobSettings
 
 
-class LoseWorker(Command, frozen=True, kw_only=True):
+class ReportWorkerLost(Command, frozen=True, kw_only=True):
     """The worker of this attempt is gone, or had to be killed."""
 
     attempt: int
@@ -135,7 +135,7 @@ class HoldWork(Command, frozen=True, kw_only=True):
     advice: str
 
 
-class CondemnCheckpoint(Command, frozen=True, kw_only=True):
+class QuarantineCheckpoint(Command, frozen=True, kw_only=True):
     """A committed checkpoint, the head or one behind it, was found to be bad while no attempt ran."""
 
     checkpoint: str
@@ -192,7 +192,7 @@ class RecordBackup(Command, frozen=True, kw_only=True):
 
     backup: str
     reason: str
-    held: Left
+    held: DetachedCheckpoint
     size_bytes: int
     manifest_sha256: str
 
@@ -223,7 +223,7 @@ class RecordRejectedMoved(Command, frozen=True, kw_only=True):
     path: str
 
 
-class MeasureRoom(Command, frozen=True, kw_only=True):
+class MeasureDisk(Command, frozen=True, kw_only=True):
     """So much is free on the disk; act by the limits of the config."""
 
     free_bytes: int
@@ -242,7 +242,7 @@ class MeasureMemory(Command, frozen=True, kw_only=True):
     limits: MemorySettings
 
 
-class NoteConfig(Command, frozen=True, kw_only=True):
+class RecordConfig(Command, frozen=True, kw_only=True):
     """keepstep.toml was read anew: what it changes at once, or why it cannot be used and what to do."""
 
     changes: tuple[Change, ...] = ()
@@ -250,7 +250,7 @@ class NoteConfig(Command, frozen=True, kw_only=True):
     advice: str = ""
 
 
-class RunOutOfSpace(Command, frozen=True, kw_only=True):
+class ReportDiskFull(Command, frozen=True, kw_only=True):
     """The disk is full. Whatever runs ends, and nothing is begun until there is room."""
 
     message: str
@@ -258,7 +258,7 @@ class RunOutOfSpace(Command, frozen=True, kw_only=True):
     """That must be free before work goes on; the machine may want more."""
 
 
-class FindRoom(Command, frozen=True, kw_only=True):
+class ReportDiskFree(Command, frozen=True, kw_only=True):
     """So much is free on the disk; work goes on if it is enough."""
 
     free_bytes: int
@@ -285,7 +285,7 @@ class RecordWatchCost(Command, frozen=True, kw_only=True):
 AnyCommand = (
     CreateHome
     | StartDaemon
-    | LeaveHome
+    | StopDaemon
     | AddFile
     | MoveJob
     | HoldJob
@@ -297,9 +297,9 @@ AnyCommand = (
     | Skip
     | Retry
     | StartAttempt
-    | LoseWorker
+    | ReportWorkerLost
     | HoldWork
-    | CondemnCheckpoint
+    | QuarantineCheckpoint
     | PruneCheckpoints
     | RequestConsolidation
     | CancelConsolidation
@@ -313,11 +313,11 @@ AnyCommand = (
     | Retain
     | RecordSwept
     | RecordRejectedMoved
-    | MeasureRoom
+    | MeasureDisk
     | MeasureMemory
-    | NoteConfig
-    | RunOutOfSpace
-    | FindRoom
+    | RecordConfig
+    | ReportDiskFull
+    | ReportDiskFree
     | RecordOrphan
     | RecordWatchCost
     | AnyFact

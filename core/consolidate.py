@@ -41,7 +41,7 @@ def _cancel(state: State, _command: commands.CancelConsolidation, _now: float) -
         raise Refused("no consolidation is asked for")
     if state.consolidation is not None:
         raise Refused(f"{state.consolidation.version} is being made; it can be rolled back when it is there")
-    return [versions.ConsolidationDropped(message="it is not wanted any more")]
+    return [versions.ConsolidationCancelled(message="it is not wanted any more")]
 
 
 def _start(state: State, _command: commands.StartConsolidation, _now: float) -> Events:
@@ -56,7 +56,7 @@ def _start(state: State, _command: commands.StartConsolidation, _now: float) -> 
         raise Refused("it is not the time for a consolidation")
     head = state.head
     if head is None:
-        return [versions.ConsolidationDropped(message=f"nothing was learned since {state.base or 'the origin'}")]
+        return [versions.ConsolidationCancelled(message=f"nothing was learned since {state.base or 'the origin'}")]
     attempt, version = state.attempts + 1, version_id(state.versions_made + 1)
     return [
         versions.ConsolidationStarted(
@@ -137,15 +137,15 @@ def _failed_fact(state: State, fact: worker.Failed, now: float) -> Events:
     return _failed(state, fact.failure, fact.message, now)
 
 
-def _lose_worker(state: State, command: commands.LoseWorker, now: float) -> Events:
+def _lose_worker(state: State, command: commands.ReportWorkerLost, now: float) -> Events:
     return _failed(state, command.failure, command.message, now)
 
 
-def _run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+def _run_out_of_space(state: State, command: commands.ReportDiskFull, now: float) -> Events:
     return _failed(state, "disk_full", command.message, now, command.wanted_bytes)
 
 
-def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+def run_out_of_space(state: State, command: commands.ReportDiskFull, now: float) -> Events:
     """The same, whatever runs."""
     return (_run_out_of_space if state.consolidation is not None else of_a_job)(state, command, now)
 
@@ -162,7 +162,7 @@ def _failed(state: State, failure: Failure, message: str, now: float, wanted_byt
         again = failure not in GIVEN_UP_AT_ONCE
         wait = policies.retry_wait_s(state.wish.failures + 1, state.attempt) if again else None
         if wait is None:
-            then = [versions.ConsolidationDropped(message=f"{message} {_way_out(state, failure)}")]
+            then = [versions.ConsolidationCancelled(message=f"{message} {_way_out(state, failure)}")]
     aborted = versions.ConsolidationAborted(
         attempt=state.attempt,
         failure=failure,
@@ -195,7 +195,7 @@ def impossible(state: State, problem: Exception, now: float) -> Events:
     return _failed(state, "code", f"the worker reported what cannot be: {problem}", now)
 
 
-WISHES: Mapping[type, Callable[[State, Any, float], Events]] = {
+CONSOLIDATION_REQUESTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RequestConsolidation: _request,
     commands.CancelConsolidation: _cancel,
     commands.StartConsolidation: _start,
@@ -209,8 +209,8 @@ WHILE_CONSOLIDATING: Mapping[type, Callable[[State, Any, float], Events]] = {
     worker.Yielded: _yielded,
     worker.CheckpointBad: _checkpoint_bad,
     worker.Failed: _failed_fact,
-    commands.LoseWorker: _lose_worker,
-    commands.RunOutOfSpace: _run_out_of_space,
+    commands.ReportWorkerLost: _lose_worker,
+    commands.ReportDiskFull: _run_out_of_space,
 }
 """What the same words mean while a consolidation runs in the place of a job. They name its attempt, or nothing comes of
 them."""

@@ -12,7 +12,7 @@ from typing import Any
 from core import commands, consolidate, policies
 from core.changes import NOTING, changed_for
 from core.commands import AnyCommand
-from core.consolidate import WISHES
+from core.consolidate import CONSOLIDATION_REQUESTS
 from core.errors import IllegalEvent, Refused
 from core.evaluation import EVALUATED
 from core.evolve import evolve
@@ -207,7 +207,7 @@ def _start_daemon(state: State, command: commands.StartDaemon, _now: float) -> E
     return events
 
 
-def _leave_home(state: State, command: commands.LeaveHome, _now: float) -> Events:
+def _leave_home(state: State, command: commands.StopDaemon, _now: float) -> Events:
     refuse_unless_at_rest(state)
     return [kinds.DaemonStopped(reason=command.reason)]
 
@@ -255,7 +255,7 @@ def _record_rejected_moved(state: State, command: commands.RecordRejectedMoved, 
 _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.CreateHome: _create_home,
     commands.StartDaemon: _start_daemon,
-    commands.LeaveHome: _leave_home,
+    commands.StopDaemon: _leave_home,
     commands.AddFile: _add_file,
     commands.MoveJob: _move_job,
     commands.HoldJob: _hold_job,
@@ -274,7 +274,7 @@ _DECISIONS: Mapping[type, Callable[[State, Any, float], Events]] = {
     **REPORTS,
     **GUARD,
     **EVALUATED,
-    **WISHES,
+    **CONSOLIDATION_REQUESTS,
     **KEEPING,
     **MEASURING,
     **NOTING,

@@ -12,16 +12,16 @@ from core.moves import illegal, running_job
 from core.state import State
 from events.course import Course, Split
 from events.event import Event
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 
 
-def _micro_batch_halved(state: State, event: MicroBatchHalved) -> State:
+def _micro_batch_halved(state: State, event: MicrobatchSplit) -> State:
     job = _stopped_at(state, event)
     split = Split(step=event.step, parts=event.parts, steps=event.steps)
     return _on(state, job, job.course.with_split(split), event.global_step)
 
 
-def _batch_set_aside(state: State, event: BatchSetAside) -> State:
+def _batch_set_aside(state: State, event: BatchSkipped) -> State:
     job = _stopped_at(state, event)
     if job.until is not None:
         raise illegal(event, job.status, "others were built on this step")
@@ -29,7 +29,7 @@ def _batch_set_aside(state: State, event: BatchSetAside) -> State:
     return replace(on_course, begun=(replace(on_course.begun[0], strikes=job.strikes + 1), *state.begun[1:]))
 
 
-def _stopped_at(state: State, event: MicroBatchHalved | BatchSetAside) -> Job:
+def _stopped_at(state: State, event: MicrobatchSplit | BatchSkipped) -> Job:
     """The job whose next step the event is about, moved on by its table."""
     job = running_job(state, event)
     reached = state.reached
@@ -48,6 +48,6 @@ def _on(state: State, job: Job, course: Course, global_step: int) -> State:
 
 
 DETOURS: Mapping[type[Event], Callable[[State, Any], State]] = {
-    MicroBatchHalved: _micro_batch_halved,
-    BatchSetAside: _batch_set_aside,
+    MicrobatchSplit: _micro_batch_halved,
+    BatchSkipped: _batch_set_aside,
 }

@@ -66,7 +66,7 @@ class Consolidate(Effect, frozen=True, kw_only=True):
     description: str
 
 
-class BringBack(Effect, frozen=True, kw_only=True):
+class RestoreCheckpoint(Effect, frozen=True, kw_only=True):
     """Copy the head from its backup into its place, if it is not there; then `RecordRestored`."""
 
     backup: str
@@ -87,7 +87,7 @@ class MoveRejected(Effect, frozen=True, kw_only=True):
 
 
 class AwaitRoom(Effect, frozen=True, kw_only=True):
-    """The disk is full: begin nothing, look from time to time how much is free, and say so with `FindRoom`."""
+    """The disk is full: begin nothing, look from time to time how much is free, and say so with `ReportDiskFree`."""
 
     wanted_bytes: int
 
@@ -108,7 +108,7 @@ AnyEffect = (
     | TrainJob
     | BeginConsolidation
     | Consolidate
-    | BringBack
+    | RestoreCheckpoint
     | AskYield
     | MoveRejected
     | AwaitRoom
@@ -191,7 +191,7 @@ def _for_the_consolidation(state: State, now: float) -> tuple[AnyEffect, ...]:
 def _next(state: State, now: float) -> tuple[AnyEffect, ...]:
     """What is begun when nothing runs: what is in hand first, then what was asked for ahead of the queue."""
     if state.fetch is not None and state.head is not None:
-        return (BringBack(backup=state.fetch, checkpoint=state.head.id),)
+        return (RestoreCheckpoint(backup=state.fetch, checkpoint=state.head.id),)
     if state.wish is None or state.begun:
         return _next_attempt(state, now)
     waits_for_files = state.queue.front() is not None and not state.wish.after_current

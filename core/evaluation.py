@@ -20,7 +20,7 @@ from core.job import Evaluation, Job
 from core.moves import illegal, running_job
 from core.state import State
 from events import worker
-from events.evaluation import CONCERNS, Concern, EvaluationDone, EvaluationGivenUp
+from events.evaluation import CONCERNS, Concern, EvaluationAbandoned, EvaluationDone
 from events.event import Event
 from events.kinds import AnyEvent
 from events.settings import EvaluationSettings
@@ -91,7 +91,7 @@ def given_up(job: Job, attempt: int, failure: Failure, message: str) -> Sequence
     at_fault = failure in AT_FAULT or (failure == "killed" and job.failures > 0)
     if not at_fault or job.evaluation.given_up or job.status != "training":
         return []
-    return [EvaluationGivenUp(job=job.id, attempt=attempt, failure=failure, message=message)]
+    return [EvaluationAbandoned(job=job.id, attempt=attempt, failure=failure, message=message)]
 
 
 def _evaluated(state: State, fact: worker.Evaluated, _now: float) -> Sequence[AnyEvent]:
@@ -112,7 +112,7 @@ def _evaluation_done(state: State, event: EvaluationDone) -> State:
     return replace(state, begun=(replace(job, evaluation=found), *state.begun[1:]))
 
 
-def _evaluation_given_up(state: State, event: EvaluationGivenUp) -> State:
+def _evaluation_given_up(state: State, event: EvaluationAbandoned) -> State:
     job = running_job(state, event)
     found = replace(job.evaluation, given_up=True)
     return replace(state, begun=(replace(job, evaluation=found), *state.begun[1:]))
@@ -122,5 +122,5 @@ EVALUATED: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {w
 
 EVALUATION: Mapping[type[Event], Callable[[State, Any], State]] = {
     EvaluationDone: _evaluation_done,
-    EvaluationGivenUp: _evaluation_given_up,
+    EvaluationAbandoned: _evaluation_given_up,
 }

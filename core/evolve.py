@@ -20,8 +20,8 @@ from core.job import Evaluation, Job
 from core.meaning import meaning_of
 from core.memory import MEMORY
 from core.moves import current_job, daemon_moved, illegal, running_job
-from core.state import Counts, Full, Hold, Reached, Rejection, State
-from core.stretches import forgotten, lengthened, run_again
+from core.replay_ranges import forgotten, lengthened, run_again
+from core.state import Counts, DiskFull, Hold, Progress, Rejection, State
 from core.transitions import ENDS_ATTEMPT, JOB
 from core.upkeep import UPKEEP
 from core.versions import Checkpoint
@@ -79,7 +79,7 @@ def _resumed(state: State, event: kinds.Resumed) -> State:
 
 
 def _storage_exhausted(state: State, event: kinds.StorageExhausted) -> State:
-    return replace(state, full=Full(event.message, event.wanted_bytes))
+    return replace(state, full=DiskFull(event.message, event.wanted_bytes))
 
 
 def _storage_freed(state: State, event: kinds.StorageFreed) -> State:
@@ -168,7 +168,7 @@ def _finished(state: State, event: Event, counts: Counts) -> State:
     return replace(
         state,
         attempt=None,
-        reached=Reached(),
+        reached=Progress(),
         begun=state.begun[1:],
         counts=counts,
         # Behind a stretch that was run again, what followed it the first time is run again as well.
@@ -205,7 +205,7 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
         queue=state.queue if state.begun else state.queue.remove(job.id),
         attempt=event.attempt,
         attempts=event.attempt,
-        reached=Reached(state.global_step, job.committed_step),
+        reached=Progress(state.global_step, job.committed_step),
         repaired=False,  # whatever nothing named was set aside before this
         full=None,  # an earlier keepstep went on without saying that there was room
         trail=state.trail if same else state.trail.until(state.global_step),
@@ -242,7 +242,7 @@ def _step_reached(state: State, event: kinds.StepReached) -> State:
     trail = state.trail
     if global_step - trail.base > trail.length:
         trail = trail.extended((event.loss, event.grad_norm))
-    return replace(state, reached=Reached(global_step, event.step), trail=trail)
+    return replace(state, reached=Progress(global_step, event.step), trail=trail)
 
 
 def _divergence_detected(state: State, event: kinds.DivergenceDetected) -> State:
@@ -254,7 +254,7 @@ def _divergence_detected(state: State, event: kinds.DivergenceDetected) -> State
 
 def _attempt_ended(state: State, event: kinds.AttemptInterrupted | kinds.AttemptYielded) -> State:
     job = running_job(state, event)
-    return _with_current(daemon_moved(state, event, "attempt_ended"), job, attempt=None, reached=Reached())
+    return _with_current(daemon_moved(state, event, "attempt_ended"), job, attempt=None, reached=Progress())
 
 
 def _attempt_failed(state: State, event: kinds.AttemptFailed) -> State:
@@ -290,7 +290,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         state,
         committed,
         checkpoints=(*state.checkpoints, _checkpoint(event)),
-        stretches=lengthened(state, committed, event),
+        replay_ranges=lengthened(state, committed, event),
         meaning=meaning_of(job.settings),
     )
 

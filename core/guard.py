@@ -18,7 +18,7 @@ from core.reports import REPORTS
 from core.splits import halved
 from core.state import State
 from events import kinds, worker
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.values import Failure
 
@@ -43,7 +43,7 @@ def _out_of_memory(state: State, fact: worker.OutOfMemory, now: float) -> Events
             "max_length, or hold the model smaller ([model] dtype, [method] kind)"
         )
         return _fails(state, fact, "out_of_memory", message, now)
-    smaller = MicroBatchHalved(
+    smaller = MicrobatchSplit(
         job=job.id,
         attempt=fact.attempt,
         global_step=fact.global_step,
@@ -65,7 +65,7 @@ def _batch_suspect(state: State, fact: worker.BatchSuspect, now: float) -> Event
         return _fails(state, fact, "loss", where, now)
     if job.strikes >= STRIKES:
         return _given_up(job, fact, where)
-    aside = BatchSetAside(job=job.id, **asdict(fact))
+    aside = BatchSkipped(job=job.id, **asdict(fact))
     failed = kinds.AttemptFailed(
         job=job.id, attempt=fact.attempt, failure="loss", message=f"{where}; its batch is left out", retry_at=now
     )

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from core.job import Evaluation, Job
 from core.maps import Map
 from core.moves import daemon_moved, illegal
-from core.state import Reached, State, Trail
+from core.state import Progress, State, StepLog
 from core.transitions import CONSOLIDATION
-from core.versions import Backup, Checkpoint, Consolidation, Left, Meaning, Version, Wish
+from core.versions import Backup, Checkpoint, Consolidation, ConsolidationRequest, DetachedCheckpoint, Meaning, Version
 from events import versions
 from events.codec import kind_of
 from events.event import Event
@@ -24,11 +24,11 @@ from events.values import version_id
 def _requested(state: State, event: versions.ConsolidationRequested) -> State:
     if state.wish is not None:
         raise illegal(event, "wanted", "one is wanted already")
-    wish = Wish(description=event.description, after_current=event.after_current)
+    wish = ConsolidationRequest(description=event.description, after_current=event.after_current)
     return replace(state, wish=wish, night=state.night if event.night is None else event.night)
 
 
-def _dropped(state: State, event: versions.ConsolidationDropped) -> State:
+def _dropped(state: State, event: versions.ConsolidationCancelled) -> State:
     if state.wish is None or state.consolidation is not None:
         raise illegal(event, "running" if state.consolidation else "not wanted")
     return replace(state, wish=None)
@@ -48,7 +48,7 @@ def _started(state: State, event: versions.ConsolidationStarted) -> State:
         daemon_moved(state, event),
         attempt=event.attempt,
         attempts=event.attempt,
-        reached=Reached(state.global_step),
+        reached=Progress(state.global_step),
         repaired=False,
         consolidation=Consolidation(
             status="started",
@@ -121,15 +121,15 @@ def _finished(state: State, event: versions.ConsolidationFinished) -> State:
     return replace(
         daemon_moved(state, event, "attempt_ended"),
         attempt=None,
-        reached=Reached(),
+        reached=Progress(),
         consolidation=None,
         wish=None,
         base=event.version,
         base_step=step,
         checkpoints=(),
         left=(*state.left, *_of_the_branch(state)),
-        stretches=(),
-        trail=Trail(step),
+        replay_ranges=(),
+        trail=StepLog(step),
     )
 
 
@@ -140,7 +140,7 @@ def _aborted(state: State, event: versions.ConsolidationAborted) -> State:
     return replace(
         daemon_moved(state, event, "attempt_ended"),
         attempt=None,
-        reached=Reached(),
+        reached=Progress(),
         consolidation=None,
         wish=replace(state.wish, failures=failures, retry_at=event.retry_at),
     )
@@ -173,13 +173,13 @@ def _head_moved(state: State, event: versions.HeadMoved) -> State:
         checkpoints=(held.checkpoint,) if held is not None else (),
         left=(*left, *behind),
         meaning=meaning,
-        stretches=(),
+        replay_ranges=(),
         fetch=event.backup,
     )
-    return _with_jobs_anew(replace(moved, trail=Trail(moved.global_step)))
+    return _with_jobs_anew(replace(moved, trail=StepLog(moved.global_step)))
 
 
-def _held(state: State, event: versions.HeadMoved) -> Left:
+def _held(state: State, event: versions.HeadMoved) -> DetachedCheckpoint:
     if event.backup is not None:
         backup = state.backup(event.backup)
         if backup is None or backup.held.checkpoint.id != event.checkpoint:
@@ -191,16 +191,18 @@ def _held(state: State, event: versions.HeadMoved) -> Left:
     return held
 
 
-def kept_as(state: State, checkpoint: str) -> Left | None:
+def kept_as(state: State, checkpoint: str) -> DetachedCheckpoint | None:
     """The checkpoint of this name, on the branch or left behind, with what it belongs to; None: it was given up."""
     every = (*state.left, *_of_the_branch(state))
     return next((each for each in every if each.checkpoint.id == checkpoint), None)
 
 
-def _of_the_branch(state: State) -> tuple[Left, ...]:
+def _of_the_branch(state: State) -> tuple[DetachedCheckpoint, ...]:
     if not state.checkpoints:
         return ()
-    return tuple(Left(base=state.base, checkpoint=each, meaning=_meaning(state)) for each in state.checkpoints)
+    return tuple(
+        DetachedCheckpoint(base=state.base, checkpoint=each, meaning=_meaning(state)) for each in state.checkpoints
+    )
 
 
 def _with_jobs_anew(state: State) -> State:
@@ -258,7 +260,7 @@ def _backup_created(state: State, event: versions.BackupCreated) -> State:
     backup = Backup(
         id=event.backup,
         reason=event.reason,
-        held=Left(base=event.version, checkpoint=checkpoint, meaning=meaning),
+        held=DetachedCheckpoint(base=event.version, checkpoint=checkpoint, meaning=meaning),
         size_bytes=event.size_bytes,
         manifest_sha256=event.manifest_sha256,
         made_at=event.made_at,
@@ -274,7 +276,7 @@ def _backup_deleted(state: State, event: versions.BackupDeleted) -> State:
 
 HEADS: Mapping[type[Event], Callable[[State, Any], State]] = {
     versions.ConsolidationRequested: _requested,
-    versions.ConsolidationDropped: _dropped,
+    versions.ConsolidationCancelled: _dropped,
     versions.ConsolidationStarted: _started,
     versions.ConsolidationBackedUp: _backed_up,
     versions.ConsolidationMerged: _merged,

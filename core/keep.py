@@ -52,7 +52,7 @@ def _move_head(state: State, command: commands.MoveHead, _now: float) -> Events:
     moved = versions.HeadMoved(
         version=base, checkpoint=checkpoint, backup=command.backup if backup is not None and not in_place else None
     )
-    dropped = [versions.ConsolidationDropped(message="the head was moved")] if state.wish is not None else []
+    dropped = [versions.ConsolidationCancelled(message="the head was moved")] if state.wish is not None else []
     # Of what is left behind, its newest is enough to go back to it.
     older = [each for each in state.checkpoints[:-1] if each.id != checkpoint]
     pruned = [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in older]
@@ -136,7 +136,7 @@ def _retain(state: State, command: commands.Retain, now: float) -> Events:
     ]
 
 
-def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Events:
+def _measure_room(state: State, command: commands.MeasureDisk, now: float) -> Events:
     """Below the soft limit, give up what may be given up; below the hard one, end what runs and wait for room (for
     less, if the limit is lowered meanwhile)."""
     free, soft, hard = command.free_bytes, command.disk.soft_gb * GB, command.disk.hard_gb * GB
@@ -155,7 +155,7 @@ def _measure_room(state: State, command: commands.MeasureRoom, now: float) -> Ev
     wanted = int(hard * RECOVERED)
     message = f"{free / GB:.2f} GB are free on the disk, and hard_gb in [disk] wants {command.disk.hard_gb:g} left"
     if state.full is None and free < hard:
-        events += run_out_of_space(state, commands.RunOutOfSpace(message=message, wanted_bytes=wanted), now)
+        events += run_out_of_space(state, commands.ReportDiskFull(message=message, wanted_bytes=wanted), now)
     elif state.full is not None and (less := max(wanted, policies.room_wanted(state))) < state.full.wanted_bytes:
         message = message if free < hard else state.full.message
         events.append(kinds.StorageExhausted(message=message, wanted_bytes=less))
@@ -178,7 +178,7 @@ KEEPING: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.RecordBackup: _record_backup,
     commands.DeleteBackups: _delete_backups,
     commands.Retain: _retain,
-    commands.MeasureRoom: _measure_room,
+    commands.MeasureDisk: _measure_room,
     commands.RecordOrphan: _record_orphan,
     commands.RecordWatchCost: _record_watch_cost,
 }

@@ -60,7 +60,7 @@ def locked_by(state: State) -> Meaning | None:
     return state.meaning
 
 
-def is_learning(state: State) -> bool:
+def trains_weights(state: State) -> bool:
     """Whether there is something that no version holds: committed, or on its way."""
     return state.head is not None or (state.attempt is not None and state.consolidation is None)
 

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.moves import illegal
-from core.state import Short, State
+from core.state import MemoryShortage, State
 from events.event import Event
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
@@ -63,7 +63,7 @@ def is_short(measured: commands.MeasureMemory) -> bool:
     return others > may
 
 
-def is_enough(measured: commands.MeasureMemory, short: Short, share: float | None = None) -> bool:
+def is_enough(measured: commands.MeasureMemory, short: MemoryShortage, share: float | None = None) -> bool:
     """Whether what the worker had when memory was short would fit in again, with something to spare; or `share` of
     what it leaves to others, if that is given."""
     limits = measured.limits
@@ -77,7 +77,7 @@ def is_enough(measured: commands.MeasureMemory, short: Short, share: float | Non
     return others <= left_to_others(share, limits, total_bytes=measured.total_bytes, worker_bytes=wanted)
 
 
-def ends_attempts(short: Short | None, now: float) -> bool:
+def ends_attempts(short: MemoryShortage | None, now: float) -> bool:
     """Whether it has been short for so long that what runs is to end. A clock that was set back counts as long."""
     return short is not None and not short.since <= now < short.since + short.grace_s
 
@@ -91,7 +91,7 @@ def _places(measured: commands.MeasureMemory) -> Sequence[commands.MeasureMemory
     return [measured, *groups]
 
 
-def _enough_everywhere(measured: commands.MeasureMemory, short: Short) -> bool:
+def _enough_everywhere(measured: commands.MeasureMemory, short: MemoryShortage) -> bool:
     """A place that was not the reason need not become better than it is: it must only not become short."""
     places = _places(measured)
     reason = [place for place in places if place.total_bytes == short.total_bytes] or places
@@ -122,7 +122,7 @@ def _measure(state: State, command: commands.MeasureMemory, now: float) -> Seque
 def _memory_low(state: State, event: MemoryLow) -> State:
     if state.short is not None:
         raise illegal(event, state.daemon.status, "that is known already")
-    short = Short(
+    short = MemoryShortage(
         total_bytes=event.total_bytes,
         available_bytes=event.available_bytes,
         worker_bytes=event.worker_bytes,

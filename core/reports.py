@@ -177,7 +177,7 @@ def refuse_unless_at_rest(state: State) -> None:
         raise Refused("no daemon runs in this home")
 
 
-def _condemn_checkpoint(state: State, command: commands.CondemnCheckpoint, _now: float) -> Events:
+def _condemn_checkpoint(state: State, command: commands.QuarantineCheckpoint, _now: float) -> Events:
     refuse_unless_at_rest(state)
     if all(command.checkpoint != checkpoint.id for checkpoint in state.checkpoints):
         raise Refused(f"{command.checkpoint} is not a checkpoint that the present branch stands on")
@@ -205,7 +205,7 @@ def _yielded(state: State, fact: worker.Yielded, _now: float) -> Events:
     return [yielded, kinds.JobSkipped(job=job.id)] if job.skip_requested else [yielded]
 
 
-def _ended(state: State, fact: worker.Failed | commands.LoseWorker, now: float) -> Events:
+def _ended(state: State, fact: worker.Failed | commands.ReportWorkerLost, now: float) -> Events:
     """The worker failed, or is gone; either way this was its last word."""
     job = _running(state, fact)
     if job is None:
@@ -221,7 +221,7 @@ def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float)
     return _failed(state, job, fact.attempt, "code", f"the worker reported what cannot be: {error}", now)
 
 
-def run_out_of_space(state: State, command: commands.RunOutOfSpace, now: float) -> Events:
+def run_out_of_space(state: State, command: commands.ReportDiskFull, now: float) -> Events:
     """An attempt at a job ends, and room is waited for."""
     if state.attempt is None or state.current is None:
         return out_of_space(state, command.message, command.wanted_bytes)
@@ -235,7 +235,7 @@ def out_of_space(state: State, message: str, wanted_bytes: int = 0) -> list[AnyE
     return [kinds.StorageExhausted(message=message, wanted_bytes=max(wanted_bytes, policies.room_wanted(state)))]
 
 
-def _find_room(state: State, command: commands.FindRoom, _now: float) -> Events:
+def _find_room(state: State, command: commands.ReportDiskFree, _now: float) -> Events:
     if state.full is None or command.free_bytes < state.full.wanted_bytes:
         return []
     return [kinds.StorageFreed(free_bytes=command.free_bytes)]
@@ -300,10 +300,10 @@ def _give_up(job: Job, message: str) -> AnyEvent:
 
 
 REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
-    commands.LoseWorker: _ended,
-    commands.CondemnCheckpoint: _condemn_checkpoint,
-    commands.RunOutOfSpace: run_out_of_space,
-    commands.FindRoom: _find_room,
+    commands.ReportWorkerLost: _ended,
+    commands.QuarantineCheckpoint: _condemn_checkpoint,
+    commands.ReportDiskFull: run_out_of_space,
+    commands.ReportDiskFree: _find_room,
     worker.BackedUp: _nothing,  # of a consolidation that is over; those of the running one: `consolidate.py`
     worker.Merged: _nothing,
     worker.Verified: _nothing,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from core.job import Job
 from core.maps import Map
 from core.queue import Queue
-from core.versions import Backup, Checkpoint, Consolidation, Left, Meaning, Version, Wish
+from core.versions import Backup, Checkpoint, Consolidation, ConsolidationRequest, DetachedCheckpoint, Meaning, Version
 from events.settings import JobSettings
 from events.values import Number
 
@@ -30,14 +30,14 @@ class Daemon(Struct, frozen=True):
     host: str = ""
 
 
-class Reached(Struct, frozen=True, gc=False):
+class Progress(Struct, frozen=True, gc=False):
     """How far the running attempt is; uncommitted."""
 
     global_step: int = 0
     step: int = 0
 
 
-class Stretch(Struct, frozen=True, kw_only=True):
+class ReplayRange(Struct, frozen=True, kw_only=True):
     """Committed steps of one job in one go: what must be run again if the checkpoints behind it are lost."""
 
     job: Job
@@ -47,7 +47,7 @@ class Stretch(Struct, frozen=True, kw_only=True):
     global_to: int
 
 
-class Trail(Struct, frozen=True, gc=False):
+class StepLog(Struct, frozen=True, gc=False):
     """Loss and gradient norm of each step that can be run again, to hold against what it gives then.
 
     Grown states share one list and each sees its own prefix of it, so that a step costs the same however long the
@@ -64,31 +64,31 @@ class Trail(Struct, frozen=True, gc=False):
         index = global_step - self.base - 1
         return self.bits[index] if 0 <= index < self.length else None
 
-    def extended(self, bits: tuple[Number, Number]) -> Trail:
+    def extended(self, bits: tuple[Number, Number]) -> StepLog:
         """The trail with the next step's bits."""
         shared, length = self.bits, self.length
         if len(shared) != length:
             if shared[length] == bits:  # an event is evolved more than once: to look ahead, then for good
-                return Trail(self.base, length + 1, shared)
+                return StepLog(self.base, length + 1, shared)
             shared = shared[:length]
         shared.append(bits)
-        return Trail(self.base, length + 1, shared)
+        return StepLog(self.base, length + 1, shared)
 
-    def replaced(self, global_step: int, bits: tuple[Number, Number]) -> Trail:
+    def replaced(self, global_step: int, bits: tuple[Number, Number]) -> StepLog:
         """The trail with other bits at a step that it holds."""
         own = self.bits[: self.length]
         own[global_step - self.base - 1] = bits
-        return Trail(self.base, self.length, own)
+        return StepLog(self.base, self.length, own)
 
-    def until(self, last: int) -> Trail:
+    def until(self, last: int) -> StepLog:
         """The part up to and including global step `last`."""
         return self.between(self.base, last)
 
-    def between(self, first: int, last: int) -> Trail:
+    def between(self, first: int, last: int) -> StepLog:
         """The part after global step `first`, up to and including `last`."""
         first = max(first, self.base)
         own = self.bits[first - self.base : max(0, min(self.length, last - self.base))]
-        return Trail(first, len(own), own)
+        return StepLog(first, len(own), own)
 
 
 class Counts(Struct, frozen=True):
@@ -117,14 +117,14 @@ class Hold(Struct, frozen=True):
     advice: str
 
 
-class Full(Struct, frozen=True):
+class DiskFull(Struct, frozen=True):
     """The disk is full: what was said when it was noticed, and how much must be free before work goes on."""
 
     message: str
     wanted_bytes: int
 
 
-class Short(Struct, frozen=True, kw_only=True):
+class MemoryShortage(Struct, frozen=True, kw_only=True):
     """Memory is short: what was measured when it was noticed."""
 
     total_bytes: int
@@ -137,7 +137,7 @@ class Short(Struct, frozen=True, kw_only=True):
     """So long, what runs goes on."""
 
 
-class Misfit(Struct, frozen=True):
+class ConfigError(Struct, frozen=True):
     """keepstep.toml was edited and cannot be used."""
 
     reason: str
@@ -159,15 +159,15 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """The attempt that runs now."""
     attempts: int = 0
     """The number of the last attempt."""
-    reached: Reached = Reached()
-    trail: Trail = Trail()
+    reached: Progress = Progress()
+    trail: StepLog = StepLog()
     base: str | None = None
     """The version that is trained beside; None: the origin."""
     base_step: int = 0
     """The global step that the base stands at."""
     checkpoints: tuple[Checkpoint, ...] = ()
     """What was learned beside the base, on the present branch, oldest first."""
-    stretches: tuple[Stretch, ...] = ()
+    replay_ranges: tuple[ReplayRange, ...] = ()
     """What was learned behind `past_from`."""
     meaning: Meaning | None = None
     environment: dict[str, str] = {}
@@ -179,11 +179,11 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     versions: tuple[Version, ...] = ()
     """Every one that stands in `versions/`, in the order in which they were made."""
     versions_made: int = 0
-    left: tuple[Left, ...] = ()
+    left: tuple[DetachedCheckpoint, ...] = ()
     """What was learned and left behind when the head was moved; it can be gone back to."""
     backups: tuple[Backup, ...] = ()
     backups_made: int = 0
-    wish: Wish | None = None
+    wish: ConsolidationRequest | None = None
     """A consolidation that is wanted."""
     night: str = ""
     """The date of the last schedule that asked for one."""
@@ -196,13 +196,13 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """Records were given up, and no attempt was begun since: what nothing names may be what they named."""
     low: bool = False
     """Less is free on the disk than the config wants left alone."""
-    short: Short | None = None
+    short: MemoryShortage | None = None
     """Nothing is begun meanwhile, and what runs ends when it has lasted. It has no part in pausing and stopping."""
-    misfit: Misfit | None = None
+    misfit: ConfigError | None = None
     """Why keepstep.toml is not used as it is."""
     settings: JobSettings | None = None
     """Of the job that was begun last, for the first time."""
-    full: Full | None = None
+    full: DiskFull | None = None
     """No attempt is begun and no file is moved meanwhile. It has no part in pausing and stopping."""
     counts: Counts = Counts()
 

@@ -53,7 +53,7 @@ class Version(Struct, frozen=True, kw_only=True):
     difference: float
 
 
-class Left(Struct, frozen=True, kw_only=True):
+class DetachedCheckpoint(Struct, frozen=True, kw_only=True):
     """A checkpoint that the head was moved away from."""
 
     base: str | None
@@ -66,14 +66,14 @@ class Backup(Struct, frozen=True, kw_only=True):
 
     id: str
     reason: str
-    held: Left
+    held: DetachedCheckpoint
     size_bytes: int
     manifest_sha256: str
     made_at: float
     """Unix time, seconds."""
 
 
-class Wish(Struct, frozen=True, kw_only=True):
+class ConsolidationRequest(Struct, frozen=True, kw_only=True):
     """A consolidation that is wanted."""
 
     description: str

@@ -37,10 +37,10 @@ class ConfigRefused(Event, frozen=True, kw_only=True, tag="config_refused"):
     advice: str
 
 
-class ConfigMended(Event, frozen=True, kw_only=True, tag="config_mended"):
+class ConfigFixed(Event, frozen=True, kw_only=True, tag="config_mended"):
     """keepstep.toml can be used again."""
 
     v: Literal[1] = 1
 
 
-AnyChange = ConfigChanged | ConfigRefused | ConfigMended
+AnyChange = ConfigChanged | ConfigRefused | ConfigFixed

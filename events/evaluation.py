@@ -34,7 +34,7 @@ class EvaluationDone(Event, frozen=True, kw_only=True, tag="evaluation_done"):
     concern: Concern | None
 
 
-class EvaluationGivenUp(Event, frozen=True, kw_only=True, tag="evaluation_given_up"):
+class EvaluationAbandoned(Event, frozen=True, kw_only=True, tag="evaluation_given_up"):
     """The worker hung or failed in an evaluation: this job goes on without. (What follows is `attempt_failed`.)"""
 
     v: Literal[1] = 1
@@ -44,4 +44,4 @@ class EvaluationGivenUp(Event, frozen=True, kw_only=True, tag="evaluation_given_
     message: str
 
 
-AnyOfEvaluation = EvaluationDone | EvaluationGivenUp
+AnyOfEvaluation = EvaluationDone | EvaluationAbandoned

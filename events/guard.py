@@ -13,7 +13,7 @@ Suspicion = Literal["not_finite", "spike"]
 """What was wrong with a batch: its loss or a gradient was no number, or the loss was far above those before it."""
 
 
-class MicroBatchHalved(Event, frozen=True, kw_only=True, tag="micro_batch_halved"):
+class MicrobatchSplit(Event, frozen=True, kw_only=True, tag="micro_batch_halved"):
     """A step did not fit into memory. Nothing of it was done, and it is run again in smaller parts: the same rows, the
     same step. The fields are a `Split` (`course.py`), so that every later run of the step does the same."""
 
@@ -30,7 +30,7 @@ class MicroBatchHalved(Event, frozen=True, kw_only=True, tag="micro_batch_halved
     message: str
 
 
-class BatchSetAside(Event, frozen=True, kw_only=True, tag="batch_set_aside"):
+class BatchSkipped(Event, frozen=True, kw_only=True, tag="batch_set_aside"):
     """A step was stopped before it changed anything, and its batch is not learned: the step keeps its number, and when
     it is reached it changes nothing (`step_reached` then has loss NaN, no gradient and no tokens)."""
 
@@ -49,4 +49,4 @@ class BatchSetAside(Event, frozen=True, kw_only=True, tag="batch_set_aside"):
     """The same of rows that were mixed in from earlier files."""
 
 
-AnyDetour = MicroBatchHalved | BatchSetAside
+AnyDetour = MicrobatchSplit | BatchSkipped

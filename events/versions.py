@@ -25,7 +25,7 @@ class ConsolidationRequested(Event, frozen=True, kw_only=True, tag="consolidatio
     """The date (YYYY-MM-DD) of the schedule that asked; None: a person did."""
 
 
-class ConsolidationDropped(Event, frozen=True, kw_only=True, tag="consolidation_dropped"):
+class ConsolidationCancelled(Event, frozen=True, kw_only=True, tag="consolidation_dropped"):
     """It is not wanted any more, or cannot be had."""
 
     v: Literal[1] = 1
@@ -166,7 +166,7 @@ class BackupDeleted(Event, frozen=True, kw_only=True, tag="backup_deleted"):
 
 AnyOfVersions = (
     ConsolidationRequested
-    | ConsolidationDropped
+    | ConsolidationCancelled
     | ConsolidationStarted
     | ConsolidationBackedUp
     | ConsolidationMerged

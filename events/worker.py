@@ -39,7 +39,7 @@ from events.values import BackupId, CheckpointId, Failure, JobId, Number, Versio
 Phase = Literal["load", "prepare", "step", "evaluate", "checkpoint", "consolidate"]
 
 
-class LearnedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainedFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A data file, or steps of one, that went into weights."""
 
     name: str
@@ -250,7 +250,7 @@ class Consolidate(Order, frozen=True, kw_only=True, tag="consolidate"):
     checkpoint: CheckpointId
     backup: BackupId
     description: str
-    files: tuple[LearnedFile, ...]
+    files: tuple[TrainedFile, ...]
     """Every file that went into it, the oldest first."""
     space_factor: float
     """How many times the size of the model must be free before it begins."""

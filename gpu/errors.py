@@ -52,7 +52,7 @@ class CheckpointBroken(WorkerError):
         super().__init__(f"{checkpoint}: {problem}")
 
 
-class SealBroken(WorkerError):
+class VersionManifestBroken(WorkerError):
     """What seals a directory is not what was written. Data: `problem`."""
 
     def __init__(self, problem: str) -> None:
@@ -107,11 +107,11 @@ class StorageFailed(WorkerError):
         )
 
 
-class YieldAsked(WorkerError):
+class YieldRequested(WorkerError):
     """The daemon wants the worker to stop; raised where stopping costs nothing."""
 
 
-class LinkGarbage(WorkerError):
+class ProtocolViolation(WorkerError):
     """The other end of the socket sent what is no message. Data: `line`, the first bytes of it."""
 
     def __init__(self, line: bytes, reason: str) -> None:
@@ -138,7 +138,7 @@ class SuspectBatch(TrainingDiverged):
         super().__init__(fact.global_step, fact.message)
 
 
-class DoesNotFit(WorkerError):
+class MicrobatchTooLarge(WorkerError):
     """A step did not fit into memory, and cannot be run again by this process. Data: `global_step`, `step`, `sequences`
     (that were computed together), `reason`."""
 

@@ -26,19 +26,19 @@ from gpu.data.encode.encoder_pool import core_count, preparation
 from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.cache import token_cache
 from gpu.data.plan.prepare import PreparedJob, prepare
-from gpu.errors import CheckpointBroken, YieldAsked
-from gpu.ipc.worker_channel import Desk, Pulse
+from gpu.errors import CheckpointBroken, YieldRequested
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import files_to_keep, kept_sha256, load_tokenizer
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
-from gpu.runtime.determinism import be_exact, environment
+from gpu.runtime.determinism import enable_determinism, environment
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_what_cannot_be_packed
 from gpu.training.saver import Saver
 from gpu.versions.consolidate import consolidate
 from gpu.versions.rehearsal import rehearse
 from journal.durable import read_file
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +61,29 @@ class _Model:
     stands_at: CheckpointId | None
 
 
-class Warm:
+class Session:
     """Carries out orders, one at a time, on one home."""
 
-    def __init__(self, home: Path, desk: Desk, scratch: Path | None = None) -> None:
+    def __init__(self, home: Path, channel: WorkerChannel, scratch: Path | None = None) -> None:
         """`scratch`: where checkpoints are read from and written to, and tokens are kept; by default the home's own
         places for them."""
         self._home = home
         self._is_home = scratch is None
         self._checkpoints = scratch or home / "checkpoints"
         self._cache = token_cache(home, scratch)
-        self._desk = desk
+        self._channel = channel
         self._tokenizer: _Tokenizer | None = None
         self._model: _Model | None = None
         self._prepared: tuple[int, PreparedJob] | None = None
 
     def prepare(self, order: Prepare) -> None:
         """Raises RowRejected, DataChanged, ModelUnusable, StorageFailed, EncoderLost, YieldAsked."""
-        reached("prepare_asked")
-        pulse = Pulse(self._desk, order.attempt)
-        pulse.beat("load", 0, 1, force=True)
+        failpoint("prepare_asked")
+        heartbeats = Heartbeats(self._channel, order.attempt)
+        heartbeats.beat("load", 0, 1, force=True)
         self._prepared = None
         tokenizer = self._tokenizer_for(order.settings.model)
-        pulse.beat("load", 1, 1, force=True)
+        heartbeats.beat("load", 1, 1, force=True)
         path = self._home / "data" / f"{order.job}.jsonl"
         how = preparation(
             self._home,
@@ -94,27 +94,27 @@ class Warm:
             core_count(),
             records=self._is_home,
         )
-        prepared = prepare(path, order.job, order.name, order.settings, how, self._desk, pulse)
+        prepared = prepare(path, order.job, order.name, order.settings, how, self._channel, heartbeats)
         self._prepared = (order.attempt, prepared)
-        reached("prepared")
-        self._desk.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
-        reached("prepared_reported")
+        failpoint("prepared")
+        self._channel.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
+        failpoint("prepared_reported")
 
     def train(self, order: Train) -> None:
         """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, DoesNotFit,
         EvaluationFailed, and YieldAsked while the model is loaded."""
         if self._prepared is None or self._prepared[0] != order.attempt:
             raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
-        reached("loading")
+        failpoint("loading")
         prepared = self._prepared[1]
-        pulse = Pulse(self._desk, order.attempt)
-        device = be_exact(prepared.settings.training.threads)
+        heartbeats = Heartbeats(self._channel, order.attempt)
+        device = enable_determinism(prepared.settings.training.threads)
         computes_in = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
-        pulse.beat("load", 0, 1, force=True)
-        model = self._model_for(order, prepared, device, computes_in, pulse)
-        self._rehearse(order, prepared.settings, model.trained, pulse)
+        heartbeats.beat("load", 0, 1, force=True)
+        model = self._model_for(order, prepared, device, computes_in, heartbeats)
+        self._rehearse(order, prepared.settings, model.trained, heartbeats)
         history = self._history(order, prepared.job)
-        pulse.beat("load", 1, 1, force=True)
+        heartbeats.beat("load", 1, 1, force=True)
         training = Training(
             attempt=order.attempt,
             prepared=prepared,
@@ -132,18 +132,20 @@ class Warm:
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
         )
-        reached("loaded")
-        self._desk.tell(Loaded(attempt=order.attempt, environment=training.environment, trained=model.trained.summary))
-        reached("loaded_reported")
-        saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._desk, pulse, order.checkpoint)
+        failpoint("loaded")
+        self._channel.tell(
+            Loaded(attempt=order.attempt, environment=training.environment, trained=model.trained.summary)
+        )
+        failpoint("loaded_reported")
+        saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._channel, heartbeats, order.checkpoint)
         model.fresh, model.stands_at = False, None
-        training.run(self._desk, saver, pulse)
+        training.run(self._channel, saver, heartbeats)
         model.stands_at = training.stands_at
 
     def consolidate(self, order: Consolidate) -> None:
         """Make a version of what was learned. Raises as `gpu.versions.consolidate.consolidate`."""
         self.forget()  # the memory is needed, and what comes next is built on the version
-        consolidate(self._home, order, self._desk)
+        consolidate(self._home, order, self._channel)
 
     def forget(self) -> None:
         """After a failure, whatever is in memory is not to be trusted."""
@@ -159,7 +161,7 @@ class Warm:
         return self._tokenizer
 
     def _model_for(
-        self, order: Train, prepared: PreparedJob, device: torch.device, computes_in: Arithmetic, pulse: Pulse
+        self, order: Train, prepared: PreparedJob, device: torch.device, computes_in: Arithmetic, heartbeats: Heartbeats
     ) -> _Model:
         """The model, standing where the order says."""
         done = 0
@@ -167,10 +169,10 @@ class Warm:
         def watch(chunk: bytes) -> None:
             nonlocal done
             done += len(chunk)
-            pulse.beat("load", done, done)
-            if self._desk.yield_asked():
-                reached("yield_seen")
-                raise YieldAsked("nothing was trained: loading begins again with the next attempt")
+            heartbeats.beat("load", done, done)
+            if self._channel.yield_requested():
+                failpoint("yield_seen")
+                raise YieldRequested("nothing was trained: loading begins again with the next attempt")
 
         fresh = order.checkpoint is None
         model = self._built(prepared.settings, order.base, device, computes_in, watch, fresh=fresh)
@@ -188,16 +190,16 @@ class Warm:
             checkpoint.reset_moments(model.trained, model.optimizer)
         return model
 
-    def _rehearse(self, order: Train, settings: JobSettings, trained: TrainedModel, pulse: Pulse) -> None:
+    def _rehearse(self, order: Train, settings: JobSettings, trained: TrainedModel, heartbeats: Heartbeats) -> None:
         """Prove that a version can be made of what is about to be trained. Raises ModelUnusable, YieldAsked."""
         if not self._is_home:
             return  # steps that are run again were proven when they were run
 
         def beat() -> None:
-            pulse.beat("load", 0, 1)
-            if self._desk.yield_asked():
-                reached("yield_seen")
-                raise YieldAsked("nothing was trained: the rehearsal begins again with the next attempt")
+            heartbeats.beat("load", 0, 1)
+            if self._channel.yield_requested():
+                failpoint("yield_seen")
+                raise YieldRequested("nothing was trained: the rehearsal begins again with the next attempt")
 
         done = rehearse(trained, settings, self._home, order.base, self._tokenizer_for(settings.model).files, beat)
         if done.how != "known":

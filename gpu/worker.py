@@ -23,32 +23,32 @@ from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
     DataChanged,
-    DoesNotFit,
     EncoderLost,
     EvaluationFailed,
     MergeRefused,
+    MicrobatchTooLarge,
     ModelUnusable,
     PreflightFailed,
     RowRejected,
     StorageFailed,
     SuspectBatch,
     TrainingDiverged,
-    YieldAsked,
+    YieldRequested,
     is_disk_full,
     is_out_of_memory,
     nondeterministic_operation,
 )
 from gpu.ipc.connection import connect
-from gpu.ipc.worker_channel import SocketDesk, leave
+from gpu.ipc.worker_channel import SocketChannel, leave
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.log_lines import JsonLines
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import prepare_streams
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from journal.storage import use_mask_of
 
 if TYPE_CHECKING:
-    from gpu.session import Warm
+    from gpu.session import Session
 
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, cuBLAS refuses to be deterministic
@@ -84,49 +84,49 @@ def main() -> None:
     home = arguments.home.resolve()
     use_mask_of(home)
     try:
-        desk = SocketDesk(connect(arguments.socket))
+        channel = SocketChannel(connect(arguments.socket))
     except OSError as error:
         sys.exit(f"there is no daemon at {arguments.socket}: {error}")
-    desk.tell(Hello(attempt=0, pid=os.getpid()))
-    serve(home, desk)
+    channel.tell(Hello(attempt=0, pid=os.getpid()))
+    serve(home, channel)
 
 
-def serve(home: Path, desk: SocketDesk) -> None:
+def serve(home: Path, channel: SocketChannel) -> None:
     """Carry out orders for ever."""
-    from gpu.session import Warm  # torch: some seconds, during which the daemon's end is already being watched
+    from gpu.session import Session  # torch: some seconds, during which the daemon's end is already being watched
 
-    warm = Warm(home, desk)
+    session = Session(home, channel)
     while True:
-        order = desk.next_order()
+        order = channel.next_order()
         if isinstance(order, Prepare | Train | Consolidate):
-            carry_out(order, warm, desk)
+            carry_out(order, session, channel)
         else:
-            reached("yield_saved")
-            desk.tell(Yielded(attempt=order.attempt))
-            reached("yielded")
+            failpoint("yield_saved")
+            channel.tell(Yielded(attempt=order.attempt))
+            failpoint("yielded")
 
 
-def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk) -> None:
+def carry_out(order: Prepare | Train | Consolidate, session: Session, channel: SocketChannel) -> None:
     """Do what `order` says, and report what came of it."""
     try:
         match order:
             case Prepare():
-                warm.prepare(order)
+                session.prepare(order)
             case Train():
-                warm.train(order)
+                session.train(order)
             case Consolidate():
-                warm.consolidate(order)
-    except YieldAsked:
+                session.consolidate(order)
+    except YieldRequested:
         pass  # the order to yield is answered in its turn
     except RowRejected as error:
-        desk.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
+        channel.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
     except CheckpointBroken as error:
-        desk.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
+        channel.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
     except SuspectBatch as error:
-        desk.tell(error.fact)
-        warm.forget()
-    except DoesNotFit as error:  # within the update: the weights in memory are good for nothing
-        desk.tell(
+        channel.tell(error.fact)
+        session.forget()
+    except MicrobatchTooLarge as error:  # within the update: the weights in memory are good for nothing
+        channel.tell(
             OutOfMemory(
                 attempt=order.attempt,
                 global_step=error.global_step,
@@ -142,7 +142,7 @@ def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk
         failure, orderly = whose_fault(error.cause if isinstance(error, EvaluationFailed) else error)
         logging.info("attempt %d ends: %s", order.attempt, failure)  # its daemon logs the trace
         message = str(error) or type(error).__name__
-        desk.tell(
+        channel.tell(
             Failed(
                 attempt=order.attempt,
                 failure=failure,
@@ -153,7 +153,7 @@ def carry_out(order: Prepare | Train | Consolidate, warm: Warm, desk: SocketDesk
         )
         if not orderly:
             leave(1)
-        warm.forget()
+        session.forget()
 
 
 def whose_fault(error: Exception) -> tuple[Failure, bool]:

@@ -1,8 +1,8 @@
 """Named places where a test may have the process killed.
 
-`KEEPSTEP_CRASH_AT=renamed` kills the process with SIGKILL, as a power cut would, when `reached("renamed")` is called;
-`KEEPSTEP_CRASH_AT=renamed:3` at the third such call. With `KEEPSTEP_CRASH_ONCE=FILE` it happens to one process only:
-whoever dies makes the file, and where it is, nobody dies. Without the first variable nothing happens.
+`KEEPSTEP_CRASH_AT=renamed` kills the process with SIGKILL, as a power cut would, when `failpoint("renamed")` is
+called; `KEEPSTEP_CRASH_AT=renamed:3` at the third such call. With `KEEPSTEP_CRASH_ONCE=FILE` it happens to one process
+only: whoever dies makes the file, and where it is, nobody dies. Without the first variable nothing happens.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ POINTS = WORKER | CONSOLIDATION | DAEMON
 _calls: Counter[str] = Counter()
 
 
-def reached(point: str) -> None:
+def failpoint(point: str) -> None:
     """Die here if the environment says so. `point` is one of POINTS."""
     assert point in POINTS, f"{point} is in no table of journal/failpoints.py"
     _die_if_wanted(point)

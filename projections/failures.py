@@ -14,7 +14,7 @@ from events.codec import Record, kind_of
 from events.kinds import AnyEvent
 
 
-class Crash(Struct, frozen=True, kw_only=True):
+class Failure(Struct, frozen=True, kw_only=True):
     """Something that went wrong."""
 
     name: str
@@ -42,11 +42,11 @@ def crash_name(seq: int) -> str:
 
 
 @dataclass
-class Crashes:
+class Failures:
     """The last `number` of them, or all (None)."""
 
     number: int | None = None
-    found: deque[Crash] = field(init=False)
+    found: deque[Failure] = field(init=False)
     _names: dict[str, str] = field(init=False, default_factory=dict)
     """Of jobs; those that are finished have left the state."""
     _last: kinds.AttemptFailed | None = field(init=False, default=None)
@@ -68,7 +68,7 @@ class Crashes:
         ends = isinstance(event, kinds.AttemptFailed | kinds.AttemptInterrupted)
         job = getattr(event, "job", None)
         self.found.append(
-            Crash(
+            Failure(
                 name=crash_name(record.seq),
                 seq=record.seq,
                 at=record.at,

@@ -10,7 +10,7 @@ from core.state import State
 from events import kinds, places, versions
 from events.changes import ConfigRefused
 from events.codec import Record, kind_of
-from events.evaluation import EvaluationDone, EvaluationGivenUp
+from events.evaluation import EvaluationAbandoned, EvaluationDone
 from events.kinds import AnyEvent
 from events.memory import MemoryLow
 from events.upkeep import WatchCostMeasured
@@ -83,7 +83,7 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
     match event:
         case EvaluationDone(concern=concern) if before.current is not None:
             return told(event) if is_worse(concern, before.current.evaluation.concern) else None
-        case EvaluationGivenUp(failure=failure):
+        case EvaluationAbandoned(failure=failure):
             return f"the worker failed in an evaluation ({failure}); the job goes on without"
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
@@ -109,7 +109,7 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"step {step} run again gave loss {loss}, before it was {expected}"
         case kinds.AttemptInterrupted(reason=reason):
             return f"attempt {event.attempt} was interrupted: {reason}"
-        case versions.ConsolidationDropped(message=message):
+        case versions.ConsolidationCancelled(message=message):
             return f"no consolidation: {message}"
         case versions.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from core.evaluation import gap_of
 from core.job import Job
-from core.state import Counts, Full, Hold, Misfit, Short, State
+from core.state import ConfigError, Counts, DiskFull, Hold, MemoryShortage, State
 from events.upkeep import WatchCostMeasured
 from events.values import PRIORITIES, Number
 from events.worker import Heartbeat
@@ -175,12 +175,12 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """What was learned beside it; None: nothing yet."""
     consolidation: ConsolidationView | None
     hold: Hold | None
-    full: Full | None
+    full: DiskFull | None
     low: bool
     """Less is free on the disk than the config wants left alone."""
-    short: Short | None
+    short: MemoryShortage | None
     """Others use the memory: nothing is begun."""
-    misfit: Misfit | None
+    misfit: ConfigError | None
     """keepstep.toml was edited and is not used as it is."""
     validation: ValidationView | None
     """None: nothing was evaluated yet."""

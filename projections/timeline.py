@@ -20,7 +20,7 @@ from events.codec import Record
 from events.evaluation import EvaluationDone
 from events.event import Event
 from events.kinds import AnyEvent
-from projections.failures import Crashes
+from projections.failures import Failures
 from projections.lineage import Timeline
 
 Say = Callable[[AnyEvent, State], str | None]
@@ -68,7 +68,7 @@ class Teller:
     say: Say
     moments: list[Moment] = field(default_factory=list)
     timeline: Timeline = field(default_factory=Timeline)
-    crashes: Crashes = field(default_factory=Crashes)
+    crashes: Failures = field(default_factory=Failures)
     found: bool = False
     """Whether the journal knows the thing."""
     _steps: Steps = field(default_factory=Steps)
@@ -168,7 +168,7 @@ class OfACrash(Teller):
             if isinstance(event, kinds.AttemptStarted | versions.ConsolidationStarted):
                 self.moments.clear()  # only what led to it
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
-            detours = guard.MicroBatchHalved | guard.BatchSetAside
+            detours = guard.MicrobatchSplit | guard.BatchSkipped
             return isinstance(event, begins | detours | versions.ConsolidationStarted)
         if record.seq == self.seq:
             self._job = job or (before.current.id if before.current is not None else None)

@@ -64,15 +64,15 @@ def create_backup(home: Home, reason: str) -> None:
 
     from cli.errors import STORAGE_FAILED
     from cli.home.backups import make_backup
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
     from gpu.errors import StorageFailed
 
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         try:
-            name = make_backup(ledger, kind="manual", reason=reason)
+            name = make_backup(store, kind="manual", reason=reason)
         except StorageFailed as error:
             raise UserError(f"no backup was made: {error}", "make room or mend the disk", STORAGE_FAILED) from error
-        backup = ledger.state.backup(name)
+        backup = store.state.backup(name)
     assert backup is not None  # just journaled
     print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {backup.size_bytes / 1e6:.1f} MB, read back)")
 
@@ -147,8 +147,8 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
     import time
     from contextlib import closing
 
-    from cli.daemon.sweep import directory_given_up, discard
-    from cli.home.event_store import Ledger
+    from cli.daemon.sweep import discard, is_deleted
+    from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteBackups
     from core.decide import decide
@@ -161,11 +161,11 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
             print(f"{event.backup} would go ({event.size_bytes / 1e6:.1f} MB)")
         print("nothing was changed; `--execute` does it")
         return
-    with closing(Ledger.open(home)) as ledger:
-        events = ledger.execute(order)
+    with closing(EventStore.open(home)) as store:
+        events = store.execute(order)
     for event in events:
         assert isinstance(event, BackupDeleted)
-        if (given_up := directory_given_up(home, event)) is not None and not daemon_is_alive(home):
+        if (given_up := is_deleted(home, event)) is not None and not daemon_is_alive(home):
             discard(home, given_up)
         print(f"{event.backup} is given up ({event.size_bytes / 1e6:.1f} MB)")
 

@@ -113,7 +113,7 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
         found.append(each)
         if not json:
             print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next may take a while
-    then = what_follows(_state(home), found)
+    then = consequences(_state(home), found)
     if json:
         rows = [
             {
@@ -149,14 +149,14 @@ def proved(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Fou
             yield Found(checkpoint, problem)
 
 
-def what_follows(state: State, found: Sequence[Found]) -> str | None:
+def consequences(state: State, found: Sequence[Found]) -> str | None:
     """What a daemon that starts now does about what is bad, as the machine decides it; None if nothing is."""
-    from core.commands import AnyCommand, CondemnCheckpoint, StartDaemon
+    from core.commands import AnyCommand, QuarantineCheckpoint, StartDaemon
     from core.decide import decide
     from core.evolve import evolve
 
     head = state.head
-    bad = [CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem) for checkpoint, problem in found if problem]
+    bad = [QuarantineCheckpoint(checkpoint=checkpoint.id, problem=problem) for checkpoint, problem in found if problem]
     if head is None or not bad:
         return None
     start = StartDaemon(pid=0, process_started_at=0.0, boot_id="", host="", keepstep="")
@@ -229,7 +229,7 @@ def prune_checkpoints(home: Home, keep: int) -> None:
     from contextlib import closing
 
     from cli.daemon.sweep import discard
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import PruneCheckpoints
     from core.decide import decide
@@ -244,9 +244,9 @@ def prune_checkpoints(home: Home, keep: int) -> None:
                 f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",
                 "the older ones are what a daemon that starts goes back to: `keepstep run` first",
             )
-    with closing(Ledger.open(home)) as ledger, ledger.exclusive():
-        size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in ledger.state.checkpoints}
-        events = ledger.execute(order)
+    with closing(EventStore.open(home)) as store, store.exclusive():
+        size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.checkpoints}
+        events = store.execute(order)
     for event in events:
         assert isinstance(event, CheckpointPruned)
         if not daemon_is_alive(home):  # one that runs deletes it itself

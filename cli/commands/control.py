@@ -10,7 +10,7 @@ import typer
 
 from cli.commands.queue import job_id
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
 from core import commands
@@ -36,15 +36,15 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
             raise UserError(f"{path} {what}; nothing was added")
         if (why := home.storage.why_unreadable(path.resolve())) is not None:
             raise UserError(f"{path} cannot be read: {why}; nothing was added", "get the right to read it")
-    with closing(Ledger.open(home)) as ledger:
-        finish_arrivals(ledger)
+    with closing(EventStore.open(home)) as store:
+        finish_arrivals(store)
         for path in files:
-            events = take_copy(ledger, followed(path), lane, again=again, name=path.name)
+            events = take_copy(store, followed(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {identical(event.job, ledger.state)}")
+                    typer.echo(f"{shown_name(path)} {identical(event.job, store.state)}")
                 else:
-                    typer.echo(f"{shown_name(path)} is in the queue, {len(ledger.state.queue)} waiting")
+                    typer.echo(f"{shown_name(path)} is in the queue, {len(store.state.queue)} waiting")
     if not daemon_is_alive(home):
         typer.echo("no daemon runs; `keepstep run` starts one")
 
@@ -72,16 +72,16 @@ def skip(home_option: Path | None, job: str | None) -> None:
     """`keepstep skip`."""
     from cli.inbox.accept import skip_job
 
-    with closing(Ledger.open(find_home(home_option))) as ledger:
-        events = skip_job(ledger, None if job is None else job_id(ledger.state, job))
+    with closing(EventStore.open(find_home(home_option))) as store:
+        events = skip_job(store, None if job is None else job_id(store.state, job))
     running = any(isinstance(event, kinds.JobSkipRequested) for event in events)
     typer.echo("skipped at the next step; what it has learned is committed" if running else "skipped")
 
 
 def retry(home_option: Path | None, job: str) -> None:
     """`keepstep retry`."""
-    with closing(Ledger.open(find_home(home_option))) as ledger:
-        ledger.execute(commands.Retry(job=job_id(ledger.state, job)))
+    with closing(EventStore.open(find_home(home_option))) as store:
+        store.execute(commands.Retry(job=job_id(store.state, job)))
     typer.echo("back in the queue")
 
 
@@ -103,5 +103,5 @@ def cancel_consolidation(home_option: Path | None) -> None:
 
 def _execute(home_option: Path | None, command: AnyCommand) -> tuple[Home, Sequence[AnyEvent]]:
     home = find_home(home_option)
-    with closing(Ledger.open(home)) as ledger:
-        return home, ledger.execute(command)
+    with closing(EventStore.open(home)) as store:
+        return home, store.execute(command)

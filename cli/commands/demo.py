@@ -34,7 +34,7 @@ from cli.commands.init import create_home
 from cli.config.schema import Config, load_config
 from cli.daemon.loop import Daemon
 from cli.errors import STORAGE_FAILED, UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from cli.home.subprocesses import command, how_it_ended
@@ -167,9 +167,9 @@ def find_model() -> Path:
 def _give(home: Home) -> str:
     """Put the data into the inbox, unless keepstep has it already. Returns the id that its job has."""
     job, place = file_sha256(DATA), home.inbox / DATA.name
-    with closing(Ledger.open(home)) as ledger:
-        finish_arrivals(ledger)  # a daemon that was killed may have had it in its hands
-        known = home.data_file(job).exists() or ledger.state.job(job) is not None
+    with closing(EventStore.open(home)) as store:
+        finish_arrivals(store)  # a daemon that was killed may have had it in its hands
+        known = home.data_file(job).exists() or store.state.job(job) is not None
     if not known and not place.exists():
         durable.copy_durably(DATA, place)
         _say("data", f"{place}, {len(DATA.read_bytes().splitlines())} examples of what no model can know")

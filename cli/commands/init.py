@@ -12,7 +12,7 @@ from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
 from cli.doctor.model import beyond_limits, model_directory
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.layout import let_group_in, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
 from cli.version import VERSION
@@ -90,7 +90,7 @@ def _fill(home: Home, config: bytes) -> None:
     make_directories(home)
     open_inbox(home)
     if not home.storage.exists(home.journal):  # an init that was killed had come so far
-        Ledger.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
+        EventStore.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
     for name in home.storage.names(home.root):
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
             home.storage.unlink(home.root / name)

@@ -40,20 +40,20 @@ LOST_SHOWN = 8
 @app.command()
 def replay(home: HomeOption = None, json: JsonOption = False) -> None:
     """Rebuild the state and every view from the first record, and say what was found."""
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from cli.status.report import health
     from projections.status import plain, status_view
 
     found = find_home(home)
     began = time.perf_counter()
-    with closing(Ledger.open(found, from_first_record=True)) as ledger:
+    with closing(EventStore.open(found, from_first_record=True)) as store:
         seconds = time.perf_counter() - began
-        with ledger.exclusive():
-            ledger.show()
-            ledger.save_snapshot()
-        position, verdict = ledger.journal.position, ledger.journal.verdict
-        view = status_view(ledger.folded, seq=position.seq, crc=position.crc, heartbeat_at=0.0)
+        with store.exclusive():
+            store.show()
+            store.save_snapshot()
+        position, verdict = store.journal.position, store.journal.verdict
+        view = status_view(store.folded, seq=position.seq, crc=position.crc, heartbeat_at=0.0)
     what = health(view, alive=daemon_is_alive(found))
     if json:
         report = {

@@ -9,7 +9,7 @@ import typer
 from cli.daemon.sweep import sweep
 from cli.errors import UserError
 from cli.home.clock import timestamp
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
@@ -40,11 +40,11 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
         for view in (home.status, home.snapshot):  # both remember what was given up
             with suppress(FileNotFoundError):
                 home.storage.unlink(view)
-        with closing(Ledger.open(home, from_first_record=True)) as ledger:
-            set_aside = sweep(ledger)  # if this is killed, the next start does the same
-            ledger.show()
-            ledger.save_snapshot()
-            step = ledger.state.global_step
+        with closing(EventStore.open(home, from_first_record=True)) as store:
+            set_aside = sweep(store)  # if this is killed, the next start does the same
+            store.show()
+            store.save_snapshot()
+            step = store.state.global_step
     finally:
         lock.release()
     typer.echo(f"given up: {facts.finding}")

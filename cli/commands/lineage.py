@@ -18,7 +18,7 @@ from projections.lineage import Part, Timeline
 if TYPE_CHECKING:
     from core.state import State
     from core.versions import Checkpoint, Version
-    from events.worker import LearnedFile
+    from events.worker import TrainedFile
     from gpu.artifacts.manifest import Manifest
     from gpu.ipc.protocol import Located
 
@@ -185,13 +185,13 @@ def _begins(parts: Sequence[Part], base: str | None) -> int:
     return next(part.global_from for part in parts if part.base == base)
 
 
-def learned_files(home: Home) -> tuple[LearnedFile, ...]:
+def trained_files(home: Home) -> tuple[TrainedFile, ...]:
     """Every file, or steps of one, that went into the weights of the head. Reads the whole journal."""
-    from events.worker import LearnedFile
+    from events.worker import TrainedFile
 
     _, state, timeline = _folded(home, None)
     return tuple(
-        LearnedFile(
+        TrainedFile(
             name=part.name,
             sha256=part.job,
             rows=part.plan.rows,
@@ -223,12 +223,12 @@ def _folded(home: Home, seq: int | None) -> tuple[State, State, Timeline]:
 
 def _manifest(home: Home, found: Wanted) -> Manifest | None:
     from gpu.artifacts.manifest import read_manifest
-    from gpu.artifacts.version_manifest import read_sealed
+    from gpu.artifacts.version_manifest import read_version_manifest
     from gpu.errors import CheckpointBroken
 
     try:
         if found.version is not None:
-            return read_sealed(home.versions / found.version.id, storage=home.storage).checkpoint
+            return read_version_manifest(home.versions / found.version.id, storage=home.storage).checkpoint
         return read_manifest(home.checkpoints / found.checkpoint, storage=home.storage) if found.checkpoint else None
     except (CheckpointBroken, OSError, ValueError):
         return None  # `--verify` says what is wrong with it
@@ -352,7 +352,7 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
     """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
     import msgspec
 
-    from gpu.ipc.protocol import Learned, Locations, Refusal, Whereabouts
+    from gpu.ipc.protocol import Learned, LocateRows, Locations, Refusal
 
     if not asked:
         return ()
@@ -360,7 +360,7 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
         Learned(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
         for part, lines in asked
     )
-    order = Whereabouts(home=str(home.root), learned=learned)
+    order = LocateRows(home=str(home.root), learned=learned)
     said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers, then try again")
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):

@@ -96,13 +96,13 @@ def release(context: typer.Context, job: JobArgument, home: HomeOption = None) -
 @app.command()
 def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) -> None:
     """Take a job out that nothing was learned from; its file goes to rejected/ and can be dropped in again."""
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
     from cli.inbox.accept import remove_job
     from cli.output.terminal import printable
 
     found = find_home(home or context.obj)
-    with closing(Ledger.open(found)) as ledger:
-        removed, path = remove_job(ledger, job_id(ledger.state, job))
+    with closing(EventStore.open(found)) as store:
+        removed, path = remove_job(store, job_id(store.state, job))
     name = printable(removed.name)
     if removed.keeps_data:
         typer.echo(f"{name} is out of the queue; its file stays, for what was learned from it before stays learned")
@@ -192,11 +192,11 @@ def job_id(state: State, text: str) -> str:
 
 def _ordered(home_option: Path | None, wanted: Callable[[State], AnyCommand]) -> tuple[State, Any]:
     """Carry out an order that is one event; the state after it, and the event."""
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
 
-    with closing(Ledger.open(find_home(home_option))) as ledger:
-        (event,) = ledger.execute(wanted(ledger.state))
-        return ledger.state, event  # of the kind that the order leads to
+    with closing(EventStore.open(find_home(home_option))) as store:
+        (event,) = store.execute(wanted(store.state))
+        return store.state, event  # of the kind that the order leads to
 
 
 def _name(state: State, job: str) -> str:

@@ -19,7 +19,7 @@ from cli.home.subprocesses import ask, refused
 
 if TYPE_CHECKING:
     from core.versions import Checkpoint
-    from gpu.ipc.protocol import Reran, Stretch
+    from gpu.ipc.protocol import ReplayRange, Reran
     from projections.lineage import Part
 
 
@@ -119,7 +119,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
         home=str(home.root),
         scratch=str(scratch),
         checkpoint=start.id if start else None,
-        stretches=tuple(stretches(found.parts, start.global_step if start else 0)),
+        replay_ranges=tuple(replay_ranges(found.parts, start.global_step if start else 0)),
     )
     said = ask("gpu.training.rerun", order, otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
@@ -128,18 +128,18 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     return answer
 
 
-def stretches(parts: Sequence[Part], behind: int) -> Iterator[Stretch]:
+def replay_ranges(parts: Sequence[Part], behind: int) -> Iterator[ReplayRange]:
     """The steps of `parts` behind a global step, and behind the base that the last of them was trained beside, as
     orders."""
     from core.policies import carries_optimizer
-    from gpu.ipc.protocol import Stretch
+    from gpu.ipc.protocol import ReplayRange
 
     for part in parts:
         if part.global_to <= behind or part.base != parts[-1].base:
             continue
         global_step = max(part.global_from, behind)
         step = part.step_from + global_step - part.global_from
-        yield Stretch(
+        yield ReplayRange(
             job=part.job,
             attempt=part.attempts[-1],
             settings=part.settings,

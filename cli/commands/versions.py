@@ -240,25 +240,25 @@ def move_head(home: Home, command: Any) -> None:
     """Move the head, and say where to and what was left. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import directory_given_up, discard
-    from cli.home.backups import bring_back
-    from cli.home.event_store import Ledger
+    from cli.daemon.sweep import discard, is_deleted
+    from cli.home.backups import restore_backup
+    from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.decide import decide
-    from core.effects import BringBack
+    from core.effects import RestoreCheckpoint
     from events.versions import HeadMoved
 
-    with closing(Ledger.open(home)) as ledger:
-        before = ledger.state
+    with closing(EventStore.open(home)) as store:
+        before = store.state
         _refuse_what_is_not_there(home, before, decide(before, command, home.clock.now()))
-        events = ledger.execute(command)
+        events = store.execute(command)
         alive = daemon_is_alive(home)
         for event in events:
-            if (given_up := directory_given_up(home, event)) is not None and not alive:
+            if (given_up := is_deleted(home, event)) is not None and not alive:
                 discard(home, given_up)
-        state = ledger.state
+        state = store.state
         if state.fetch is not None and state.head is not None and not alive:
-            bring_back(ledger, BringBack(backup=state.fetch, checkpoint=state.head.id))
+            restore_backup(store, RestoreCheckpoint(backup=state.fetch, checkpoint=state.head.id))
     moved = next(event for event in events if isinstance(event, HeadMoved))
     beside = f", beside {moved.version or 'the origin'}" if moved.checkpoint else ""
     print(f"the next step goes on from {moved.checkpoint or moved.version or 'the origin'}{beside}")
@@ -286,8 +286,8 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     """`keepstep versions delete`. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import directory_given_up, discard
-    from cli.home.event_store import Ledger
+    from cli.daemon.sweep import discard, is_deleted
+    from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteVersion
     from core.decide import decide
@@ -301,9 +301,9 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
             f"{name} would be deleted for good ({getattr(would, 'size_bytes', 0) / 1e6:.1f} MB); nothing was changed",
             f"`keepstep versions delete {name} --confirm` does it",
         )
-    with closing(Ledger.open(home)) as ledger:
-        for event in ledger.execute(order):
-            if (given_up := directory_given_up(home, event)) is not None and not daemon_is_alive(home):
+    with closing(EventStore.open(home)) as store:
+        for event in store.execute(order):
+            if (given_up := is_deleted(home, event)) is not None and not daemon_is_alive(home):
                 discard(home, given_up)
     print(f"{name} is deleted")
 

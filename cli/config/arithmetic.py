@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from cli.doctor.context import Finding, Patient, Unknown, passed, warned
+from cli.doctor.context import DoctorContext, Finding, Unknown, passed, warned
 from events.values import ARITHMETIC, FP32_INSTEAD
 from gpu.runtime.cpu_features import bf16_support, cpu_model
 
@@ -15,13 +15,13 @@ SLOW_BF16 = (
 USE_FP32 = "to set what happens anyway: `keepstep config set training.precision fp32`"
 
 
-def check(patient: Patient) -> Finding:
+def check(context: DoctorContext) -> Finding:
     """Compare the precision that is asked for with what the processor is fast at. Loads no torch."""
-    if patient.config.job.training.precision == "fp32":
+    if context.config.job.training.precision == "fp32":
         return passed("fp32, as [training] precision asks")
     if shutil.which("nvidia-smi") is not None:
         return passed("bf16 on the GPU, if it has bfloat16 (NVIDIA: since Ampere); `doctor --deep` says which is used")
-    recorded = _recorded(patient)
+    recorded = _recorded(context)
     support = bf16_support()
     if support == "none" or (support == "unclear" and recorded == FP32_INSTEAD):
         return warned(SLOW_BF16, USE_FP32)
@@ -31,10 +31,10 @@ def check(patient: Patient) -> Finding:
     return passed(f"bf16; {cpu_model()} has instructions for it")
 
 
-def _recorded(patient: Patient) -> str | None:
+def _recorded(context: DoctorContext) -> str | None:
     """Return what the last training on this CPU computed in; None: there was none, or in fp32 as it asked."""
     try:
-        environment = patient.state.environment
+        environment = context.state.environment
     except Unknown:
         return None
     found = environment.get(ARITHMETIC)

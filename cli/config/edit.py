@@ -14,10 +14,10 @@ from msgspec import Struct
 from cli.config.schema import METHODS, OTHERS, Config, load_config, parse_config, read_config, real_config
 from cli.config.watch import conflict_of
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
 from core.changes import sections_of
-from core.meaning import Difference, differences, is_learning, locked_by
+from core.meaning import Difference, differences, locked_by, trains_weights
 from core.state import State
 from events.settings import JobSettings
 from events.text import visible
@@ -75,14 +75,14 @@ def set_key(home: Home, key: str, text: str) -> Edited:
     if visible(text) != text:
         raise UserError(f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8")
     section, _, name = key.partition(".")
-    with closing(Ledger.open(home)) as ledger, ledger.exclusive():
+    with closing(EventStore.open(home)) as store, store.exclusive():
         # Read only now: another `config set` may have written while this one waited for the lock.
         config = load_config(home.config, storage=home.storage)
         current = value_of(config, key) if _is_known(config, key) else None
         document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
         wanted = _parsed(home.config, document.unwrap(), section, name, text)
         changed = parse_config(wanted, home.config)  # also what it means together with the other keys
-        _refuse_if_locked(ledger.state, key, current, changed.job)
+        _refuse_if_locked(store.state, key, current, changed.job)
         if section not in document:
             document.add(section, tomlkit.table())
         for other in [each for each in document[section] if each not in wanted[section]]:
@@ -95,7 +95,7 @@ def set_key(home: Home, key: str, text: str) -> Edited:
             sync=True,
             storage=home.storage,
         )
-        applies = "at once" if section in OTHERS else _from_when(ledger.state)
+        applies = "at once" if section in OTHERS else _from_when(store.state)
     return Edited(shown(current), shown(value_of(changed, key)), applies)
 
 
@@ -119,7 +119,7 @@ def locked_keys(state: State, config: Config) -> set[str]:
         return set()
     kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # behind a version too
     free = set() if learned.model.revision else {"model.revision"}  # what has none can be pinned at any time
-    return {key for key in values(config) if is_lockable(key) and (is_learning(state) or key in kept)} - free
+    return {key for key in values(config) if is_lockable(key) and (trains_weights(state) or key in kept)} - free
 
 
 def shown(value: Any) -> str:
@@ -176,7 +176,7 @@ def _parsed(path: Path, document: dict[str, Any], section: str, name: str, text:
 
 
 def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings) -> None:
-    found = {each.key: each for each in differences(locked_by(state), wanted, learning=is_learning(state))}
+    found = {each.key: each for each in differences(locked_by(state), wanted, learning=trains_weights(state))}
     difference = found.get(key) or (found.get("method.kind") if key.startswith("method.") else None)
     if difference is None:
         return

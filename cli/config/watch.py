@@ -15,14 +15,14 @@ from msgspec import Struct
 from cli.config.schema import OTHERS, Config, load_config
 from cli.config.validation_set import is_changed, with_validation_kept
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import finish_arrivals
 from cli.inbox.plain_text import with_format_of
 from cli.output.console_resources import told
 from core.changes import changed_keys, sections_of
-from core.commands import HoldWork, NoteConfig
-from core.meaning import is_learning, locked_by
+from core.commands import HoldWork, RecordConfig
+from core.meaning import locked_by, trains_weights
 from core.policies import meaning_conflict
 from core.state import State
 from events.kinds import AnyEvent
@@ -46,13 +46,13 @@ class ConfigWatch:
         self.config = load_config(home.config, storage=home.storage)
         """What is in force. What a job learns under is read anew when it is begun."""
 
-    def look(self, ledger: Ledger) -> Sequence[AnyEvent]:
+    def look(self, store: EventStore) -> Sequence[AnyEvent]:
         """Take an edit, or refuse it; what was journaled. One call of the system a turn while there is none."""
-        stamp, state = self._stamp_now(), ledger.state
+        stamp, state = self._stamp_now(), store.state
         settled, self._last = stamp == self._last, stamp
         if not settled:  # an editor may still be at it
             return ()
-        seen = (stamp, locked_by(state), is_learning(state))
+        seen = (stamp, locked_by(state), trains_weights(state))
         if seen == self._seen:
             return ()
         edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
@@ -61,36 +61,36 @@ class ConfigWatch:
         except UserError as error:
             if isinstance(error.__cause__, OSError):
                 self._seen = None  # what could not be read once may be read the next time
-            return self._execute(ledger, NoteConfig(problem=error.reason, advice=error.advice or "mend the file"))
+            return self._execute(store, RecordConfig(problem=error.reason, advice=error.advice or "mend the file"))
         conflict = conflict_of(state, config.job)
         if conflict is not None:
             problem = f"keepstep.toml does not fit what has been learned: {conflict}"
-            return self._execute(ledger, NoteConfig(problem=problem, advice=MEND))
+            return self._execute(store, RecordConfig(problem=problem, advice=MEND))
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
         self.config = config
-        return self._execute(ledger, NoteConfig(changes=changes))
+        return self._execute(store, RecordConfig(changes=changes))
 
-    def read(self, ledger: Ledger) -> tuple[bool, Sequence[AnyEvent]]:
+    def read(self, store: EventStore) -> tuple[bool, Sequence[AnyEvent]]:
         """Take the config as the file has it now. Whether it can be used; if not, a person is waited for."""
         try:
             self.config = load_config(self._home.config, storage=self._home.storage)
         except UserError as error:
-            return False, _hold(ledger, error)
+            return False, _hold(store, error)
         return True, ()
 
-    def for_a_job(self, ledger: Ledger, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
+    def for_a_job(self, store: EventStore, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
         """The settings that the job `wanted` is begun under, their validation set kept; None as in `read`."""
-        usable, events = self.read(ledger)
+        usable, events = self.read(store)
         if not usable:
             return None, events
-        job, settings = ledger.state.current, self.config.job
-        begun = ledger.state.job(wanted)
+        job, settings = store.state.current, self.config.job
+        begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
             if not self._home.storage.exists(path):
-                finish_arrivals(ledger)  # a command was killed between journaling the file and naming it
+                finish_arrivals(store)  # a command was killed between journaling the file and naming it
             with suppress(FileNotFoundError):  # the worker tells of it
                 settings = with_format_of(settings, begun.name, path)
         if job is not None and job.begun:  # it has its own settings, and its own validation set
@@ -102,11 +102,11 @@ class ConfigWatch:
         try:
             return with_validation_kept(self._home, settings), ()
         except UserError as error:
-            return None, _hold(ledger, error)
+            return None, _hold(store, error)
 
-    def _execute(self, ledger: Ledger, command: NoteConfig) -> Sequence[AnyEvent]:
-        said = ledger.state.misfit.reason if ledger.state.misfit is not None else None
-        return ledger.execute(command) if command.changes or command.problem != said else ()
+    def _execute(self, store: EventStore, command: RecordConfig) -> Sequence[AnyEvent]:
+        said = store.state.misfit.reason if store.state.misfit is not None else None
+        return store.execute(command) if command.changes or command.problem != said else ()
 
     def _say(self, state: State, config: Config) -> None:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
@@ -127,12 +127,12 @@ class ConfigWatch:
 
 def conflict_of(state: State, wanted: JobSettings) -> str | None:
     """Why the next file cannot be learned under these settings; None if it can."""
-    return meaning_conflict(locked_by(state), wanted, learning=is_learning(state))
+    return meaning_conflict(locked_by(state), wanted, learning=trains_weights(state))
 
 
 def _own_sections(config: Config) -> dict[str, Struct]:
     return {name: getattr(config, name) for name in OTHERS}
 
 
-def _hold(ledger: Ledger, error: UserError) -> Sequence[AnyEvent]:
-    return ledger.execute(HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))
+def _hold(store: EventStore, error: UserError) -> Sequence[AnyEvent]:
+    return store.execute(HoldWork(reason=error.reason, advice=f"{error.advice}; then `keepstep resume`"))

@@ -13,7 +13,7 @@ AGAIN_AFTER_S = 60.0
 """A directory that somebody reads, a share that is away: minutes. The next start sweeps in any case."""
 
 
-class Rubbish:
+class DeferredDeletes:
     """Deletes, and remembers what it could not delete."""
 
     def __init__(self, home: Home, write: Callable[[str], None]) -> None:

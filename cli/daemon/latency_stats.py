@@ -44,7 +44,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """As `core.deadlines.Watched` has them. Seconds."""
 
 
-class Usual:
+class LatencyStats:
     """Reads and writes it, and never raises: nothing hangs on a cache."""
 
     def __init__(self, home: Home) -> None:

@@ -17,19 +17,19 @@ from msgspec.structs import asdict
 
 from cli.config.schema import Config
 from cli.config.watch import ConfigWatch
-from cli.daemon.deferred_deletes import Rubbish
-from cli.daemon.latency_stats import Usual
+from cli.daemon.deferred_deletes import DeferredDeletes
+from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.outcome import exit_code, inode_of, refuse_moved
-from cli.daemon.ports import Machine, Surroundings, Worker
-from cli.daemon.resource_monitor import Room, what_is_full
+from cli.daemon.ports import Machine, Ports, Worker
+from cli.daemon.resource_monitor import ResourceMonitor, what_is_full
 from cli.daemon.schedule import by_the_clock, measure
 from cli.daemon.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
 from cli.daemon.worker_messages import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.daemon.worker_process import log_failure
-from cli.daemon.worker_supervisor import Crew
+from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.errors import STORAGE_FAILED, UserError, is_full
-from cli.home.backups import back_up_in_emergency, bring_back
-from cli.home.event_store import Ledger
+from cli.home.backups import make_emergency_backup, restore_backup
+from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock
 from cli.home.layout import make_directories
 from cli.home.paths import Home
@@ -37,7 +37,7 @@ from cli.hooks.dispatch import Hooks
 from cli.inbox.accept import finish_arrivals, settle_rejection
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
-from cli.output.console import Narrator, held_back
+from cli.output.console import Console, held_back
 from cli.version import VERSION
 from core import commands, effects
 from core.commands import AnyCommand
@@ -47,9 +47,9 @@ from core.endings import classify
 from core.errors import Refused
 from events import kinds, versions, worker
 from events.values import Failure
-from gpu.errors import LinkGarbage
+from gpu.errors import ProtocolViolation
 from journal.errors import NoSpace
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 CATCH_UP_EVERY_S = 0.2
 """How soon the daemon notices what a command appended."""
@@ -64,20 +64,20 @@ class Daemon:
     """One run of the daemon over a home. `run` returns the exit code."""
 
     def __init__(
-        self, home: Home, *, until_idle: bool, write: Callable[[str], None], surroundings: Surroundings | None = None
+        self, home: Home, *, until_idle: bool, write: Callable[[str], None], ports: Ports | None = None
     ) -> None:
         self._home = home
         self._storage, self._clock = home.storage, home.clock
         self._until_idle = until_idle
         self._output = write
-        self._narrator = Narrator(self._print)
+        self._console = Console(self._print)
         self._lock = DaemonLock(home)
-        self._surroundings = surroundings or Machine(home)
-        self._crew = Crew(self._surroundings, Usual(home))
+        self._ports = ports or Machine(home)
+        self._supervisor = WorkerSupervisor(self._ports, LatencyStats(home))
         self._inbox = Inbox(home, lambda: self._config.inbox)
         self._intake = Intake(home, self._inbox, self._write)
-        self._room = Room(home, lambda: self._surroundings.measure(self._crew.worker))
-        self._rubbish = Rubbish(home, self._write)
+        self._resource_monitor = ResourceMonitor(home, lambda: self._ports.measure(self._supervisor.worker))
+        self._deferred_deletes = DeferredDeletes(home, self._write)
         self._hooks = Hooks(home)
         self._signals = 0
         self._started = self._recovered = False
@@ -97,54 +97,54 @@ class Daemon:
         for aside in make_directories(self._home):
             self._write(f"{self._home.relative(aside)} stood in the place of a directory, and was moved there")
         self._inode = inode_of(self._home)
-        self._lock.take(self._surroundings.identity())
+        self._lock.take(self._ports.identity())
         try:
             self._watch = ConfigWatch(self._home, self._write)
-            self._ledger = Ledger.open(self._home)
+            self._store = EventStore.open(self._home)
             try:
                 return self._run()
             finally:
-                self._crew.end()
-                self._ledger.close()
+                self._supervisor.end()
+                self._store.close()
         finally:
             self._lock.release()
 
     def _run(self) -> int:
-        with self._surroundings.entered(self._inbox, self._on_signal, self._config.logs):
+        with self._ports.entered(self._inbox, self._on_signal, self._config.logs):
             while not self._done:
                 self._turn()
-            self._hooks.leave(self._ledger, self._config.hooks)
-            with self._ledger.exclusive():
-                self._ledger.save_snapshot()
+            self._hooks.leave(self._store, self._config.hooks)
+            with self._store.exclusive():
+                self._store.save_snapshot()
         given_up = self._given_up if self._until_idle else ()
-        return exit_code(self._ledger.state, self._broken, given_up, self._write, until_idle=self._until_idle)
+        return exit_code(self._store.state, self._broken, given_up, self._write, until_idle=self._until_idle)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """No special path: say that a daemon is here, finish what was half done, and go on with what is owed."""
         if not self._started:
-            me = self._surroundings.identity()
-            self._crew.recall(me, self._ledger.journal.id)
-            self._narrator.look(self._ledger.state)
-            self._ledger.heartbeat_at = self._clock.now()
+            me = self._ports.identity()
+            self._supervisor.recall(me, self._store.journal.id)
+            self._console.look(self._store.state)
+            self._store.heartbeat_at = self._clock.now()
             self._execute(commands.StartDaemon(**asdict(me), keepstep=VERSION))
-            for left in self._surroundings.end_leftovers():
+            for left in self._ports.end_leftovers():
                 self._execute(commands.RecordOrphan(pid=left.pid, started_at=left.started_at, command=left.command))
             self._started = True  # a full disk may have the rest begun again
-        with self._ledger.exclusive():
+        with self._store.exclusive():
             sweep_temporaries(self._home)
-        condemned = list(condemn_damaged(self._ledger))
+        condemned = list(condemn_damaged(self._store))
         for event in condemned:
             self._after(event)
         if any(isinstance(event, kinds.CheckpointQuarantined) for event in condemned):
-            back_up_in_emergency(self._ledger, self._write)
-        sweep(self._ledger, self._rubbish.discard)
-        finish_arrivals(self._ledger)
+            make_emergency_backup(self._store, self._write)
+        sweep(self._store, self._deferred_deletes.discard)
+        finish_arrivals(self._store)
         self._recovered = True
-        state = self._ledger.state
+        state = self._store.state
         if state.daemon.status == "paused":
-            self._narrator.say_that_it_is_paused(state.hold)
+            self._console.say_that_it_is_paused(state.hold)
 
     def _write(self, line: str) -> None:
         log.warning("%s", line)
@@ -157,7 +157,7 @@ class Daemon:
     def _on_signal(self) -> None:
         self._signals += 1
         if self._signals >= 2:  # as safe as kill -9, and meant to be as quick; the worker ends with its daemon
-            self._surroundings.leave_at_once(AT_ONCE)
+            self._ports.leave_at_once(AT_ONCE)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -172,55 +172,55 @@ class Daemon:
         except (NoSpace, OSError) as error:
             if not is_full(error):
                 raise
-            self._crew.end()
+            self._supervisor.end()
             full = self._full or what_is_full(error)
             if self._signals:
                 raise UserError(full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
-            if self._full is not None or self._ledger.state.full is not None:  # said, or not even that fits
-                self._surroundings.wait(self._room.wait_s)
+            if self._full is not None or self._store.state.full is not None:  # said, or not even that fits
+                self._ports.wait(self._resource_monitor.wait_s)
             self._full = full
 
     def _say_what_is_full(self) -> None:
         if self._full is not None:
-            self._execute(commands.RunOutOfSpace(message=self._full))
+            self._execute(commands.ReportDiskFull(message=self._full))
             self._full = None
-            sweep(self._ledger, self._rubbish.discard)
+            sweep(self._store, self._deferred_deletes.discard)
 
     def _work(self) -> None:
-        for event in self._ledger.catch_up():
+        for event in self._store.catch_up():
             self._after(event)
         if self._broken is not None:
             self._leave("storage failed")
             return
-        if self._signals and self._ledger.state.daemon.status not in {"stopping", "stopping_paused"}:
+        if self._signals and self._store.state.daemon.status not in {"stopping", "stopping_paused"}:
             self._execute(commands.Stop(alive=True))
-        if self._ledger.journal.reserve_is_spent and self._ledger.state.full is None:
-            self._execute(commands.RunOutOfSpace(message="the disk is full; the journal is written from its reserve"))
-        if self._ledger.state.full is None:
-            for event in self._intake.take(self._ledger):
-                self._narrator.tell(event, self._ledger.state)
-        self._ledger.meter.lap("the inbox")
-        self._hear(self._watch.look(self._ledger))
-        self._hear(by_the_clock(self._ledger, self._config, self._room))
-        if self._ledger.state.short is not None and self._ledger.state.attempt is None:
-            self._crew.end()  # a warm worker holds a model: its memory goes with it
-        self._hooks.look(self._ledger, self._config.hooks)
-        self._rubbish.try_again()
+        if self._store.journal.reserve_is_spent and self._store.state.full is None:
+            self._execute(commands.ReportDiskFull(message="the disk is full; the journal is written from its reserve"))
+        if self._store.state.full is None:
+            for event in self._intake.take(self._store):
+                self._console.tell(event, self._store.state)
+        self._store.meter.lap("the inbox")
+        self._hear(self._watch.look(self._store))
+        self._hear(by_the_clock(self._store, self._config, self._resource_monitor))
+        if self._store.state.short is not None and self._store.state.attempt is None:
+            self._supervisor.end()  # a warm worker holds a model: its memory goes with it
+        self._hooks.look(self._store, self._config.hooks)
+        self._deferred_deletes.try_again()
         self._check_worker()
         wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
         wait_s = min(wait_s, self._do_what_is_owed())
         if self._until_idle and not self._done and self._nothing_left():
-            if held := self._ledger.state.queue.held:
+            if held := self._store.state.queue.held:
                 self._write(held_back(held))
             self._leave("nothing is left to do")
         if not self._done:
-            self._ledger.beat()
-            for process in self._surroundings.wait(wait_s):
+            self._store.beat()
+            for process in self._ports.wait(wait_s):
                 self._hear_worker(process)
-        self._ledger.meter.lap("orders and reports")
+        self._store.meter.lap("orders and reports")
 
     def _execute(self, command: AnyCommand) -> None:
-        self._hear(self._ledger.execute(command))
+        self._hear(self._store.execute(command))
 
     def _hear(self, events: Iterable[kinds.AnyEvent]) -> None:
         for event in events:
@@ -232,30 +232,30 @@ class Daemon:
 
     def _after(self, event: kinds.AnyEvent) -> None:
         """What follows from an event at once, whoever journaled it."""
-        self._narrator.tell(event, self._ledger.state)
-        if (order := answer_to(event, self._ledger.state)) is not None:
-            self._crew.tell(order)
+        self._console.tell(event, self._store.state)
+        if (order := answer_to(event, self._store.state)) is not None:
+            self._supervisor.tell(order)
         if isinstance(event, kinds.JobFailed):
             self._given_up.append(event.job)
         if isinstance(event, kinds.CheckpointCommitted):
-            self._room.proved()
-        elif given_up := directories_given_up(self._home, self._ledger.state, event):
+            self._resource_monitor.proved()
+        elif given_up := directories_given_up(self._home, self._store.state, event):
             for directory in given_up:  # these alone: the worker may be putting the next in its place
-                self._rubbish.discard(directory)
+                self._deferred_deletes.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
-            self._crew.end()  # it has held whole models, and what they took comes back only with its end
+            self._supervisor.end()  # it has held whole models, and what they took comes back only with its end
             self._execute(commands.Retain(retention=self._config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
-            sweep(self._ledger, self._rubbish.discard)
+            sweep(self._store, self._deferred_deletes.discard)
         elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
-            self._crew.end()  # whatever state it is in, the next attempt begins with a clean one
-            reached("worker_ended")
+            self._supervisor.end()  # whatever state it is in, the next attempt begins with a clean one
+            failpoint("worker_ended")
             if event.failure == "storage":
                 self._broken = event.message
-            sweep(self._ledger, self._rubbish.discard)
+            sweep(self._store, self._deferred_deletes.discard)
 
     def _nothing_left(self) -> bool:
-        state = self._ledger.state
+        state = self._store.state
         comes = not self._intake.has_looked or self._intake.has_more or self._inbox.has_unsettled()
         owed = (
             state.full is not None
@@ -276,16 +276,16 @@ class Daemon:
         except EOFError:
             self._lose_worker(*classify(process.how_it_ended()))
             return
-        except LinkGarbage as error:
+        except ProtocolViolation as error:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
-            self._crew.heard(fact)
+            self._supervisor.heard(fact)
             if isinstance(fact, worker.Heartbeat):
-                self._ledger.heard = fact
+                self._store.heard = fact
             elif isinstance(fact, worker.Evaluated):
-                self._ledger.heard = None
-            if isinstance(fact, Written) and (problem := problem_of(fact, self._ledger.state, self._home)):
+                self._store.heard = None
+            if isinstance(fact, Written) and (problem := problem_of(fact, self._store.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue
             if isinstance(fact, worker.Failed):
@@ -294,9 +294,9 @@ class Daemon:
 
     def _check_worker(self) -> None:
         """End a worker that let a deadline pass, or that died before it could say anything."""
-        process, state = self._crew.worker, self._ledger.state
+        process, state = self._supervisor.worker, self._store.state
         limits, failures = self._config.worker.limits, failures_in_a_row(state)
-        late = self._crew.late(self._clock.monotonic(), limits, failures, state.attempt)
+        late = self._supervisor.late(self._clock.monotonic(), limits, failures, state.attempt)
         if process is None:
             return
         if process.has_ended():
@@ -305,14 +305,16 @@ class Daemon:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
         if late is not None:
-            self._lose_worker("hang", f"{late}: {self._crew.end_hung()}")
+            self._lose_worker("hang", f"{late}: {self._supervisor.end_hung()}")
 
     def _lose_worker(self, failure: Failure, message: str) -> None:
-        attempt = self._ledger.state.attempt
-        self._crew.end()
+        attempt = self._store.state.attempt
+        self._supervisor.end()
         if attempt is not None:
-            evaluating = self._crew.is_evaluating
-            self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message, evaluating=evaluating))
+            evaluating = self._supervisor.is_evaluating
+            self._execute(
+                commands.ReportWorkerLost(attempt=attempt, failure=failure, message=message, evaluating=evaluating)
+            )
         else:
             self._write(f"{message}; nothing was running")
 
@@ -321,31 +323,33 @@ class Daemon:
     def _do_what_is_owed(self) -> float:
         """Carry out every effect; how long to wait then, in seconds."""
         wait_s = CATCH_UP_EVERY_S
-        for effect in next_effects(self._ledger.state, self._clock.now()):
+        for effect in next_effects(self._store.state, self._clock.now()):
             match effect:
                 case effects.BeginAttempt():
                     wait_s = self._begin_attempt(effect)
                 case effects.PrepareData():
                     self._prepare(effect)
                 case effects.TrainJob():
-                    self._crew.give(to_train(effect))
+                    self._supervisor.give(to_train(effect))
                 case effects.BeginConsolidation():
                     wait_s = self._begin_consolidation()
                 case effects.Consolidate():
-                    if not self._crew.has_had(worker.Consolidate, effect.attempt):
+                    if not self._supervisor.has_had(worker.Consolidate, effect.attempt):
                         space_factor = self._config.consolidation.space_factor
-                        self._crew.give(to_consolidate(effect, self._home, space_factor))
-                case effects.BringBack():
-                    bring_back(self._ledger, effect)
+                        self._supervisor.give(to_consolidate(effect, self._home, space_factor))
+                case effects.RestoreCheckpoint():
+                    restore_backup(self._store, effect)
                     wait_s = 0.0
                 case effects.AskYield():
-                    if self._crew.worker is None:  # asked before the attempt had a worker: there is nothing to wait for
+                    if (
+                        self._supervisor.worker is None
+                    ):  # asked before the attempt had a worker: there is nothing to wait for
                         self._execute(worker.Yielded(attempt=effect.attempt))
                     else:
-                        self._crew.give(worker.Yield(attempt=effect.attempt))
-                        reached("yield_asked")
+                        self._supervisor.give(worker.Yield(attempt=effect.attempt))
+                        failpoint("yield_asked")
                 case effects.MoveRejected():
-                    for event in settle_rejection(self._ledger, effect.job):
+                    for event in settle_rejection(self._store, effect.job):
                         self._after(event)
                     wait_s = 0.0
                 case effects.WaitUntil():
@@ -358,8 +362,8 @@ class Daemon:
 
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now, if there is room for it now."""
-        self._hear(measure(self._ledger, self._config, self._room, at_once=True))
-        settings, events = self._watch.for_a_job(self._ledger, effect.job)
+        self._hear(measure(self._store, self._config, self._resource_monitor, at_once=True))
+        settings, events = self._watch.for_a_job(self._store, effect.job)
         self._hear(events)
         if settings is None:
             return CATCH_UP_EVERY_S
@@ -368,8 +372,8 @@ class Daemon:
         return 0.0
 
     def _begin_consolidation(self) -> float:
-        self._hear(measure(self._ledger, self._config, self._room, at_once=True))
-        usable, events = self._watch.read(self._ledger)
+        self._hear(measure(self._store, self._config, self._resource_monitor, at_once=True))
+        usable, events = self._watch.read(self._store)
         self._hear(events)
         if not usable:
             return CATCH_UP_EVERY_S
@@ -379,19 +383,19 @@ class Daemon:
 
     def _prepare(self, effect: effects.PrepareData) -> None:
         if not self._storage.exists(self._home.data_file(effect.job)):
-            finish_arrivals(self._ledger)  # a command was killed between journaling the file and naming it
+            finish_arrivals(self._store)  # a command was killed between journaling the file and naming it
         order = worker.Prepare(attempt=effect.attempt, job=effect.job, name=effect.name, settings=effect.settings)
-        self._crew.give(order)
+        self._supervisor.give(order)
 
     def _look_for_room(self, effect: effects.AwaitRoom) -> None:
-        free_bytes = self._room.found(effect.wanted_bytes)
-        if free_bytes is not None and self._ledger.journal.restore_reserve():
-            finish_arrivals(self._ledger)
-            self._execute(commands.FindRoom(free_bytes=free_bytes))
-            self._room.trusted_again()
+        free_bytes = self._resource_monitor.found(effect.wanted_bytes)
+        if free_bytes is not None and self._store.journal.restore_reserve():
+            finish_arrivals(self._store)
+            self._execute(commands.ReportDiskFree(free_bytes=free_bytes))
+            self._resource_monitor.trusted_again()
             self._intake.look_again()
 
     def _leave(self, reason: str) -> None:
-        self._crew.tell(worker.Shutdown(attempt=0))
-        self._execute(commands.LeaveHome(reason=reason))
+        self._supervisor.tell(worker.Shutdown(attempt=0))
+        self._execute(commands.StopDaemon(reason=reason))
         self._done = True

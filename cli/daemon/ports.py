@@ -66,7 +66,7 @@ class Worker(Protocol):
         """Kill it, and return when it is gone: nothing of it may write after this."""
 
 
-class Surroundings(Protocol):
+class Ports(Protocol):
     """The port."""
 
     def entered(

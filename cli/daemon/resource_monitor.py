@@ -21,7 +21,7 @@ AGAIN_S = 1.0
 files, one after the other."""
 
 
-class Room:
+class ResourceMonitor:
     """The room that a home's disk has, looked at in due time."""
 
     def __init__(self, home: Home, machine: Callable[[], MachineView | None]) -> None:

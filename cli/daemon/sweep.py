@@ -14,9 +14,9 @@ import psutil
 
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home.backups import is_being_made
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from core.commands import CondemnCheckpoint, HoldWork, RecordSwept
+from core.commands import HoldWork, QuarantineCheckpoint, RecordSwept
 from core.errors import Refused
 from core.state import State
 from events import kinds, versions
@@ -27,7 +27,7 @@ from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import problem_of
 from gpu.data.plan.cache_names import caches, job_of
 from journal import durable
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from journal.storage import Storage
 
 CONDEMNED = ".condemned-"
@@ -38,14 +38,14 @@ EVERY_BYTE_AT_START_BYTES = 8 << 30
 sizes are checked then; every byte of a checkpoint is always checked before it is used."""
 
 
-def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
+def condemn_damaged(store: EventStore) -> Iterator[AnyEvent]:
     """Journal of every checkpoint that is not what was committed that it is set aside; what was journaled.
 
     The oldest first: then no checkpoint that is left has to be fallen back from to one that is gone. Raises UserError
     if all of them are missing at once: then it is a disk that is missing, and nothing is to be given up for that.
     """
-    home, checkpoints = ledger.home, ledger.state.checkpoints
-    if ledger.state.fetch is not None:
+    home, checkpoints = store.home, store.state.checkpoints
+    if store.state.fetch is not None:
         return  # it is brought back first
     if len(checkpoints) > 1 and not any(home.storage.exists(home.checkpoints / each.id) for each in checkpoints):
         raise UserError(
@@ -64,13 +64,13 @@ def condemn_damaged(ledger: Ledger) -> Iterator[AnyEvent]:
         )
         if problem is not None:
             with suppress(Refused):  # somebody gave it up, or moved the head away from it, meanwhile
-                yield from ledger.execute(CondemnCheckpoint(checkpoint=checkpoint.id, problem=problem))
-    yield from _hold_beside_a_damaged_base(ledger)
+                yield from store.execute(QuarantineCheckpoint(checkpoint=checkpoint.id, problem=problem))
+    yield from _hold_beside_a_damaged_base(store)
 
 
-def _hold_beside_a_damaged_base(ledger: Ledger) -> Sequence[AnyEvent]:
+def _hold_beside_a_damaged_base(store: EventStore) -> Sequence[AnyEvent]:
     """Nothing is learned beside a version that is not what was published; by names and sizes, as at every start."""
-    home, version = ledger.home, ledger.state.version(ledger.state.base)
+    home, version = store.home, store.state.version(store.state.base)
     if version is None:
         return ()
     problem = version_manifest.problem_of(
@@ -82,10 +82,10 @@ def _hold_beside_a_damaged_base(ledger: Ledger) -> Sequence[AnyEvent]:
         f"put versions/{version.id} back as it was; or go on from another one (`keepstep versions rollback`), or from "
         "the backup that was made before it (`keepstep backup list`); then `keepstep resume`"
     )
-    return ledger.execute(HoldWork(reason=f"{version.id} is not what was published: {problem}", advice=advice))
+    return store.execute(HoldWork(reason=f"{version.id} is not what was published: {problem}", advice=advice))
 
 
-def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) -> list[str]:
+def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None) -> list[str]:
     """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and tokens of no file in
     hand, and set quarantined checkpoints aside; what was set aside.
 
@@ -93,11 +93,11 @@ def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) ->
     runs: what one has just put in place is unnamed until its word of it is journaled. `delete`: what deletes, and says
     how many bytes that were, or None if it could not.
     """
-    delete = delete or partial(discard, ledger.home)
+    delete = delete or partial(discard, store.home)
     set_aside = []
-    home = ledger.home
+    home = store.home
     if home.storage.exists(home.tokens):
-        _sweep_tokens(home, ledger.state, delete)
+        _sweep_tokens(home, store.state, delete)
     if home.storage.exists(home.rehearsal):
         _sweep_rehearsals(home)
     for place, is_ours in (
@@ -110,9 +110,9 @@ def sweep(ledger: Ledger, delete: Callable[[Path], int | None] | None = None) ->
         # has journaled, or is still at.
         if place == home.backups and is_being_made(home):
             continue
-        with ledger.exclusive():
-            named = _named(ledger.state)
-        set_aside += _swept(ledger, place, paths, is_ours, named, delete)
+        with store.exclusive():
+            named = _named(store.state)
+        set_aside += _swept(store, place, paths, is_ours, named, delete)
     return set_aside
 
 
@@ -124,14 +124,14 @@ def _named(state: State) -> set[str]:
 
 
 def _swept(  # one place, as it was found
-    ledger: Ledger,
+    store: EventStore,
     place: Path,
     paths: Sequence[Path],
     is_ours: Callable[[str], bool],
     named: Collection[str],
     delete: Callable[[Path], int | None],
 ) -> list[str]:
-    home, storage, state = ledger.home, ledger.home.storage, ledger.state
+    home, storage, state = store.home, store.home.storage, store.state
     set_aside = []
     for path in paths:
         name = path.name
@@ -142,11 +142,11 @@ def _swept(  # one place, as it was found
         elif unnamed or name.startswith(CONDEMNED):
             delete(path)
         elif name.startswith(STAGING) and (size_bytes := delete(path)) is not None:
-            ledger.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
+            store.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
     return set_aside
 
 
-def directory_given_up(home: Home, event: AnyEvent) -> Path | None:
+def is_deleted(home: Home, event: AnyEvent) -> Path | None:
     """What is to be deleted after this event."""
     match event:
         case kinds.CheckpointPruned():
@@ -162,7 +162,7 @@ def directories_given_up(home: Home, state: State, event: AnyEvent) -> list[Path
     """The same, and what was kept of a file that is not in hand any more."""
     if isinstance(event, kinds.JobTrained | kinds.JobRejected | kinds.JobFailed | kinds.JobSkipped):
         return _tokens_given_up(home, state)
-    directory = directory_given_up(home, event)
+    directory = is_deleted(home, event)
     return [] if directory is None else [directory]
 
 
@@ -201,7 +201,7 @@ def discard(home: Home, directory: Path) -> int:
             durable.remove_tree(condemned, storage=home.storage)  # of one that was not deleted to its end
         with suppress(FileNotFoundError):
             durable.rename_durably(directory, condemned, storage=home.storage)
-        reached("pruned")
+        failpoint("pruned")
     with suppress(FileNotFoundError):
         return durable.remove_tree(condemned, storage=home.storage)
     return 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cli.commands.lineage import learned_files
+from cli.commands.lineage import trained_files
 from cli.home.paths import Home
 from core import effects
 from core.state import State
 from events import kinds, worker
-from events.guard import MicroBatchHalved
+from events.guard import MicrobatchSplit
 from events.kinds import AnyEvent
 from gpu.artifacts import backup, manifest, version_manifest
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 Written = worker.CheckpointWritten | worker.BackedUp | worker.VersionWritten
 """Facts that name a directory which counts once they are journaled."""
@@ -38,7 +38,7 @@ def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAga
     match event:
         case kinds.CheckpointCommitted():
             return worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
-        case MicroBatchHalved() if event.attempt == state.attempt and state.current is not None:
+        case MicrobatchSplit() if event.attempt == state.attempt and state.current is not None:
             return worker.RunAgain(attempt=event.attempt, course=state.current.course)
         case _:
             return None
@@ -53,14 +53,14 @@ def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float)
         checkpoint=effect.checkpoint,
         backup=effect.backup,
         description=effect.description,
-        files=learned_files(home),
+        files=trained_files(home),
         space_factor=space_factor,
     )
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:
     """Why what was reported is not there, by names and sizes; None if it is."""
-    reached("checkpoint_reported")
+    failpoint("checkpoint_reported")
     if fact.attempt != state.attempt:
         return None  # of an attempt that has ended: nothing comes of it anyway
     match fact:

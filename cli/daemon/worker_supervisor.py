@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cli.daemon.latency_stats import Usual
-from cli.daemon.ports import Surroundings, Worker
+from cli.daemon.latency_stats import LatencyStats
+from cli.daemon.ports import Ports, Worker
 from cli.home.identity import Identity
 from core import deadlines
 from core.deadlines import Late, Limits
@@ -14,11 +14,11 @@ LONGEST_TURN_S = 5.0
 stopped, or busy, and what the worker said meanwhile is still in the socket."""
 
 
-class Crew:
+class WorkerSupervisor:
     """Orders go through here, each once: effects are asked for again and again."""
 
-    def __init__(self, surroundings: Surroundings, usual: Usual) -> None:
-        self._surroundings, self._usual = surroundings, usual
+    def __init__(self, ports: Ports, usual: LatencyStats) -> None:
+        self._ports, self._usual = ports, usual
         self.worker: Worker | None = None
         self._watched = deadlines.Watched()
         self._looked_at = 0.0
@@ -30,7 +30,7 @@ class Crew:
     def give(self, order: worker.AnyOrder) -> None:
         """Give the order once, to the worker that is up, or to a new one."""
         if self.worker is None:
-            self.worker = self._surroundings.start_worker()
+            self.worker = self._ports.start_worker()
             self._watched = deadlines.anew(self._watched)
         if not self.has_had(type(order), order.attempt):
             self.worker.send(order)

@@ -13,7 +13,7 @@ from cli.diagnosis.logs import printable
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
-from cli.output.console import Narrator
+from cli.output.console import Console
 from cli.output.terminal import duration, local, print_json, shown_text
 from core.evolve import evolve
 from core.job import Job
@@ -38,9 +38,9 @@ class Ending(NamedTuple):
 
 def explain(home: Home, wanted: str, *, json: bool) -> None:
     """Tell it. Raises UserError where the journal knows no such thing, journal.errors.JournalError."""
-    narrator = Narrator(lambda _: None)
+    console = Console(lambda _: None)
     wanted = shown_text(wanted)
-    teller = teller_of(wanted, narrator.line)
+    teller = teller_of(wanted, console.line)
     state = State()
     for record in history(home.journal, decode_record, storage=home.storage):
         before, state = state, evolve(state, record.event)

@@ -9,7 +9,7 @@ from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from cli.output.terminal import local, print_json
-from projections.failures import Crash, Crashes
+from projections.failures import Failure, Failures
 
 SHOWN = 10
 """The last ones; as many as fit on a screen, five lines each."""
@@ -36,21 +36,21 @@ def _gone(home: Home) -> str | None:
     return f"the daemon (pid {daemon.pid}) ended without a word; the next `keepstep run` tells what that interrupted"
 
 
-def read_crashes(home: Home, number: int | None) -> list[Crash]:
+def read_crashes(home: Home, number: int | None) -> list[Failure]:
     """The last `number` crashes, or all, the oldest first. Reads the whole journal."""
     from core.evolve import evolve
     from core.state import State
     from events.codec import decode_record
     from journal import history
 
-    state, crashes = State(), Crashes(number)
+    state, crashes = State(), Failures(number)
     for record in history(home.journal, decode_record, storage=home.storage):
         crashes.see(state, record)
         state = evolve(state, record.event)
     return list(crashes.found)
 
 
-def lines_of(crash: Crash) -> str:
+def lines_of(crash: Failure) -> str:
     """One crash for a person."""
     attempt = f", attempt {crash.attempt}" if crash.attempt is not None and crash.kind != "daemon_held" else ""
     lost = f"; not committed: {steps(crash.steps_lost)}" if crash.steps_lost else ""
@@ -70,11 +70,11 @@ def steps(number: int) -> str:
     return "1 step" if number == 1 else f"{number} steps"
 
 
-def _and_the_log(crash: Crash) -> str:
+def _and_the_log(crash: Failure) -> str:
     logs = logs_of(crash)
     return f", and for its trace `{logs}`" if logs is not None else ""
 
 
-def logs_of(crash: Crash) -> str | None:
+def logs_of(crash: Failure) -> str | None:
     """The command that shows what the log has about it."""
     return f"keepstep logs --attempt {crash.attempt}" if crash.attempt is not None else None

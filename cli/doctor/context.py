@@ -35,7 +35,7 @@ class Unknown(Exception):
         super().__init__(f"not looked at, because {what} cannot be read")
 
 
-class Patient:
+class DoctorContext:
     """A home, however damaged. What is read once is kept; what cannot be read says so wherever it is needed."""
 
     def __init__(self, home: Home, *, deep: bool = False) -> None:
@@ -67,9 +67,9 @@ class Check(NamedTuple):
     """One line of the list."""
 
     name: str
-    look: Callable[[Patient], Finding]
+    look: Callable[[DoctorContext], Finding]
     """Changes nothing. May raise: the others go on."""
-    fix: Callable[[Patient], list[str]] | None = None
+    fix: Callable[[DoctorContext], list[str]] | None = None
     """Mends what can be mended without losing anything; what it did, in words. May raise, too."""
 
 

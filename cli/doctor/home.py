@@ -13,13 +13,13 @@ from pathlib import Path
 
 from cli.config.watch import MEND, conflict_of
 from cli.daemon.sweep import sweep_temporaries
-from cli.doctor.context import Finding, Patient, Unknown, failed, passed, warned
+from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
 from cli.home.layout import close, make_directories, replaceable, too_open
 from cli.home.trust import name_of
 from cli.hooks.runner import open_to_all
 from cli.inbox.ownership import WRITABLE_BY_OTHERS
-from cli.inbox.skipped_files import not_taken
+from cli.inbox.skipped_files import skipped_files
 from cli.inbox.unfinished_names import is_unfinished
 from journal import durable
 from journal.lock import AppendLock
@@ -30,9 +30,9 @@ FIX_LOCK_S = 2.0
 """A doctor waits for no append that hangs."""
 
 
-def layout(patient: Patient) -> Finding:
+def layout(context: DoctorContext) -> Finding:
     """Every directory of a home is there."""
-    home = patient.home
+    home = context.home
     places = [*home.directories(), home.journal]
     wrong = [path for path in (*places, home.tokens) if os.path.lexists(path) and not path.is_dir()]
     if wrong:
@@ -48,17 +48,17 @@ def layout(patient: Patient) -> Finding:
     return passed(f"{home.root} is whole")
 
 
-def make_missing(patient: Patient) -> list[str]:
+def make_missing(context: DoctorContext) -> list[str]:
     """Make the directories that are missing; never a journal: an empty one would be a lie."""
-    home = patient.home
+    home = context.home
     missing = [path for path in home.directories() if not path.exists()]
     aside = [f"moved aside: {home.relative(path)}" for path in make_directories(home)]
     return [*aside, *(f"made {home.relative(path)}" for path in missing)]
 
 
-def permissions(patient: Patient) -> Finding:
+def permissions(context: DoctorContext) -> Finding:
     """Whoever runs the daemon may write where it writes, and nobody else may."""
-    home, me = patient.home, os.geteuid()
+    home, me = context.home, os.geteuid()
     places = [home.root, *home.directories(), home.journal]
     places += [path for path in (home.config, home.daemon_lock) if path.exists()]
     with contextlib.suppress(OSError):  # said as one of the places
@@ -94,19 +94,19 @@ def permissions(patient: Patient) -> Finding:
     return passed(f"all of it may be read and written by {name_of(me)}, and by nobody else")
 
 
-def close_to_others(patient: Patient) -> list[str]:
+def close_to_others(context: DoctorContext) -> list[str]:
     """Narrow what others may read or write. Raises OSError."""
-    closed = close(patient.home)
+    closed = close(context.home)
     if not closed:
         return []
     more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
     return [f"closed to others: {closed[0]}{more}"]
 
 
-def inbox(patient: Patient) -> Finding:
+def inbox(context: DoctorContext) -> Finding:
     """Whatever lies in the inbox can be taken, and nothing waits under the name of an unfinished file."""
-    home = patient.home
-    found = not_taken(home, alive=patient.alive)
+    home = context.home
+    found = skipped_files(home, alive=context.alive)
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
         return warned(f"{first.path} {first.reason}{more}", "`keepstep status` lists them")
@@ -118,9 +118,9 @@ def inbox(patient: Patient) -> Finding:
     return passed("everything in the inbox can be taken")
 
 
-def hooks(patient: Patient) -> Finding:
+def hooks(context: DoctorContext) -> Finding:
     """What the config wants run and sent can be."""
-    home, settings = patient.home, patient.config.hooks
+    home, settings = context.home, context.config.hooks
     names = [name for name in settings.__struct_fields__ if name.startswith("on_") and getattr(settings, name)]
     for name in names:
         program = shlex.split(getattr(settings, name))[0]
@@ -140,15 +140,15 @@ def hooks(patient: Patient) -> Finding:
     return passed(f"{', '.join([*names, *(['notify'] if settings.notify else [])])}; `keepstep hooks test` tries them")
 
 
-def config(patient: Patient) -> Finding:
+def config(context: DoctorContext) -> Finding:
     """keepstep.toml can be used, and what was learned can go on under it."""
-    path = patient.home.config
+    path = context.home.config
     if not path.exists():
         mend = f"`keepstep init /tmp/new --model MODEL` writes one to copy to {shlex.quote(str(path))}"
         return failed(f"{path} is missing", mend)
-    found = patient.config.job  # raises what is wrong with it
+    found = context.config.job  # raises what is wrong with it
     try:
-        state = patient.state
+        state = context.state
     except Unknown:
         return passed("keepstep.toml is sound; whether what was learned can go on under it is not known")
     conflict = conflict_of(state, found)
@@ -163,26 +163,26 @@ def config(patient: Patient) -> Finding:
     return passed("keepstep.toml is sound")
 
 
-def leftovers(patient: Patient) -> Finding:
+def leftovers(context: DoctorContext) -> Finding:
     """Nothing unfinished lies about, and no order to stop that nobody carries out."""
-    home = patient.home
-    if home.stop_file.exists() and not patient.alive:
+    home = context.home
+    if home.stop_file.exists() and not context.alive:
         mend = f"rm {shlex.quote(str(home.stop_file))}"
         return warned("there is a .stop: the next daemon will leave as soon as it is up", mend)
-    found = list(_leftovers(patient))
+    found = list(_leftovers(context))
     if not found:
         return passed("nothing unfinished lies about")
-    if patient.alive:
+    if context.alive:
         return passed(f"{len(found)} unfinished files; the daemon that runs may be at them")
     names = ", ".join(home.relative(path) for path in found[:3]) + (", …" if len(found) > 3 else "")
     says = f"{len(found)} left by processes that are gone: {names}"
     return warned(says, "`keepstep doctor --fix`, or `keepstep run`, removes them")
 
 
-def remove_leftovers(patient: Patient) -> list[str]:
+def remove_leftovers(context: DoctorContext) -> list[str]:
     """What a daemon that starts would remove, under the same locks. Raises UserError if one runs, LockBusy."""
-    home = patient.home
-    before = list(_leftovers(patient))
+    home = context.home
+    before = list(_leftovers(context))
     if not before:
         return []
     lock = DaemonLock(home)
@@ -199,16 +199,16 @@ def remove_leftovers(patient: Patient) -> list[str]:
     return [f"removed {home.relative(path)}" for path in before if not os.path.lexists(path)]
 
 
-def _leftovers(patient: Patient) -> Iterator[Path]:
+def _leftovers(context: DoctorContext) -> Iterator[Path]:
     """What `sweep_temporaries` removes."""
-    home = patient.home
+    home = context.home
     for directory in (home.status.parent, home.rejected):
         yield from (path for path in _entries(directory) if durable.is_temporary(path.name))
     prefixes = (f".{home.journal.name}.", f".{home.config.name}.")
     yield from (
         path for path in _entries(home.root) if durable.is_temporary(path.name) and path.name.startswith(prefixes)
     )
-    if not patient.alive:
+    if not context.alive:
         yield from (path for path in _entries(home.run) if path.name.startswith("worker-") and path.suffix == ".sock")
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from cli.commands.force_stop import daemon_process
 from cli.daemon.orphans import workers_of
-from cli.doctor.context import Finding, Patient, Unknown, failed, passed, warned
+from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.snapshot_reader import witnesses
 from cli.output.terminal import ago, duration
 from journal import Survey, Verdict, last_position, read_line, survey
@@ -33,11 +33,11 @@ AHEAD_S = 5.0
 """Clocks of one machine differ by less between two processes."""
 
 
-def journal(patient: Patient) -> Finding:
+def journal(context: DoctorContext) -> Finding:
     """Every record, and what a start would find. Changes nothing."""
-    home = patient.home
+    home = context.home
     found = survey(home.journal, witnesses(home), storage=home.storage)
-    if found.verdict is Verdict.TORN and patient.alive:  # an append may just have been under way
+    if found.verdict is Verdict.TORN and context.alive:  # an append may just have been under way
         time.sleep(0.1)
         found = survey(home.journal, witnesses(home), storage=home.storage)
     if found.verdict is Verdict.DAMAGED:
@@ -48,29 +48,29 @@ def journal(patient: Patient) -> Finding:
     if found.verdict is Verdict.UNREADABLE:
         return failed(str(found.finding), "look at the disk (kernel log, cables), and touch nothing before")
     try:
-        _ = patient.state
+        _ = context.state
     except Unknown as unknown:
         raise unknown.__cause__ or unknown from None  # its own words: a record of a newer keepstep, say
     if found.verdict is Verdict.TORN:
         said = f"the last append never finished, behind record {found.position.seq}; nobody was told that it had"
         return warned(said, "`keepstep run` keeps its bytes aside in journal/torn/ and goes on; nothing is lost")
-    return passed(f"{found.records} records, every one valid; {_snapshot(patient, found)}")
+    return passed(f"{found.records} records, every one valid; {_snapshot(context, found)}")
 
 
-def _snapshot(patient: Patient, found: Survey) -> str:
-    snapshot = read_snapshot(patient.home.snapshot, storage=patient.home.storage)
+def _snapshot(context: DoctorContext, found: Survey) -> str:
+    snapshot = read_snapshot(context.home.snapshot, storage=context.home.storage)
     if snapshot is None:
         return "no snapshot: a start reads all of them"
     behind = found.position.seq - snapshot.seq
-    return f"the snapshot is {behind} behind and {ago(patient.home.snapshot.stat().st_mtime).removesuffix(' ago')} old"
+    return f"the snapshot is {behind} behind and {ago(context.home.snapshot.stat().st_mtime).removesuffix(' ago')} old"
 
 
-def clock(patient: Patient) -> Finding:
+def clock(context: DoctorContext) -> Finding:
     """No record is of the future: then the clock was set back, and waits and schedules are wrong."""
-    newest = _newest(patient.home.journal)
+    newest = _newest(context.home.journal)
     if newest is None:
         raise Unknown("the journal's last record")
-    ahead_s = datetime.fromisoformat(newest).timestamp() - patient.home.clock.now()
+    ahead_s = datetime.fromisoformat(newest).timestamp() - context.home.clock.now()
     if ahead_s > AHEAD_S:
         return warned(
             f"the last record is of {newest}, {duration(ahead_s)} in the future: the clock was set back",
@@ -91,11 +91,11 @@ def _newest(directory: Path) -> str | None:
     return None
 
 
-def daemon(patient: Patient) -> Finding:
+def daemon(context: DoctorContext) -> Finding:
     """Who works here, and whether they do."""
-    home, alive = patient.home, patient.alive
+    home, alive = context.home, context.alive
     if not alive:
-        return _without_daemon(patient)
+        return _without_daemon(context)
     process = daemon_process(home)
     who = f"pid {process.pid}, since {duration(time.time() - process.create_time())}" if process else "another process"
     shown = read_status(home.status, storage=home.storage)
@@ -106,19 +106,19 @@ def daemon(patient: Patient) -> Finding:
             f"the daemon ({who}) was last heard of {ago(shown.daemon.heartbeat_at)}: it hangs",
             "`keepstep stop --now`, then `keepstep run`",
         )
-    return _held(patient) or passed(f"a daemon runs: {who}")
+    return _held(context) or passed(f"a daemon runs: {who}")
 
 
-def _without_daemon(patient: Patient) -> Finding:
-    state = patient.state
-    stale = "; its lock file blocks nobody" if patient.home.daemon_lock.exists() else ""
+def _without_daemon(context: DoctorContext) -> Finding:
+    state = context.state
+    stale = "; its lock file blocks nobody" if context.home.daemon_lock.exists() else ""
     if state.daemon.status not in {"off", "off_paused"}:
         return warned(f"the daemon (pid {state.daemon.pid}) ended without a word{stale}", "`keepstep run` goes on")
-    return _held(patient) or passed("no daemon runs; `keepstep run` starts one")
+    return _held(context) or passed("no daemon runs; `keepstep run` starts one")
 
 
-def _held(patient: Patient) -> Finding | None:
-    state = patient.state
+def _held(context: DoctorContext) -> Finding | None:
+    state = context.state
     if state.hold is not None:
         return warned(f"work waits for you: {state.hold.reason}", state.hold.advice)
     if state.daemon.status in {"paused", "off_paused", "pausing"}:
@@ -126,9 +126,9 @@ def _held(patient: Patient) -> Finding | None:
     return None
 
 
-def status_file(patient: Patient) -> Finding:
+def status_file(context: DoctorContext) -> Finding:
     """The view that people and scripts read is whole, and not behind."""
-    home = patient.home
+    home = context.home
     mend = "`keepstep doctor --fix`, or `keepstep journal replay`"
     shown = read_status(home.status, storage=home.storage)
     last = last_position(home.journal, storage=home.storage)
@@ -137,27 +137,27 @@ def status_file(patient: Patient) -> Finding:
     if shown is None:
         what = "is damaged: its seal is not that of its content" if home.status.exists() else "is missing"
         return warned(f"{home.relative(home.status)} {what}; it is only a view", mend)
-    if (shown.seq, shown.crc) != (last.seq, last.crc) and not patient.alive:
+    if (shown.seq, shown.crc) != (last.seq, last.crc) and not context.alive:
         return warned(f"{home.relative(home.status)} shows record {shown.seq}, and the last is {last.seq}", mend)
     return passed(f"{home.relative(home.status)} shows record {shown.seq}")
 
 
-def rebuild_status(patient: Patient) -> list[str]:
+def rebuild_status(context: DoctorContext) -> list[str]:
     """Write the views anew, from the journal. Raises UserError if that is not sound, and what opening it raises."""
-    home = patient.home
-    sound = journal(patient)
+    home = context.home
+    sound = journal(context)
     if sound.level == "fail":
         raise UserError("the journal, which it is made from, is not sound", sound.mend)
-    with closing(Ledger.open(home)) as ledger, ledger.exclusive():
-        ledger.show()
-        ledger.save_snapshot()
+    with closing(EventStore.open(home)) as store, store.exclusive():
+        store.show()
+        store.save_snapshot()
     return [f"rebuilt {home.relative(home.status)} and {home.relative(home.snapshot)} from the journal"]
 
 
-def orphans(patient: Patient) -> Finding:
+def orphans(context: DoctorContext) -> Finding:
     """No worker of this home is left whose daemon is gone. By what it was started with, not by its name."""
-    owner = daemon_process(patient.home) if patient.alive else None
-    found = workers_of(patient.home.root)
+    owner = daemon_process(context.home) if context.alive else None
+    found = workers_of(context.home.root)
     left = [process for process in found if owner is None or owner.pid not in _ancestors(process)]
     if not left:
         return passed("no worker without a daemon" if not found else "the worker is the daemon's")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from cli.doctor.context import Finding, Patient, Unknown, failed, passed, size, warned
+from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, size, warned
 from cli.doctor.model import model_directory, weights_bytes
 from cli.errors import UserError
 from cli.machine.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
@@ -26,12 +26,12 @@ WHO_USES_IT = "end what else uses memory: `ps aux --sort=-rss` shows it"
 GPU_FIELDS = "name,memory.used,memory.total,temperature.gpu"
 
 
-def disk(patient: Patient) -> Finding:
+def disk(context: DoctorContext) -> Finding:
     """Room for the next checkpoint, and for a consolidation."""
-    home = patient.home
+    home = context.home
     free = home.storage.free_bytes(home.root)
     try:
-        state = patient.state
+        state = context.state
     except Unknown:
         return passed(f"{size(free)} are free; what is wanted is not known while the journal cannot be read")
     wanted = max(room_wanted(state), state.full.wanted_bytes if state.full is not None else 0)
@@ -40,20 +40,20 @@ def disk(patient: Patient) -> Finding:
             f"{size(free)} are free, and the next checkpoint may want {size(wanted)}",
             "make room; `keepstep checkpoints prune --keep 1` gives up older ones",
         )
-    factor = patient.config.consolidation.space_factor
-    weights = _weights_bytes(patient)
+    factor = context.config.consolidation.space_factor
+    weights = _weights_bytes(context)
     if weights is not None and free < factor * weights:
         return warned(
             f"{size(free)} are free, and a consolidation wants {size(factor * weights)} (space_factor)",
             "make room before the next one; `keepstep backup cleanup --retention-days 7` lists old backups",
         )
-    hard = patient.config.disk.hard_gb * 1e9
+    hard = context.config.disk.hard_gb * 1e9
     if free < hard:
         return failed(f"{size(free)} are free, less than [disk] hard_gb", "make room; training goes on by itself then")
     return passed(f"{size(free)} are free; the next checkpoint wants {size(wanted)} at most")
 
 
-def memory(patient: Patient) -> Finding:
+def memory(context: DoctorContext) -> Finding:
     """Enough that the model can be loaded."""
     import psutil
 
@@ -62,8 +62,8 @@ def memory(patient: Patient) -> Finding:
     available = min([found.available, *(group.available_bytes for group in memory_of_groups())])
     if available < found.available:
         said += f", {size(available)} within our control group"
-    weights = _weights_bytes(patient)
-    if weights is not None and available < weights and not patient.alive:
+    weights = _weights_bytes(context)
+    if weights is not None and available < weights and not context.alive:
         return failed(
             f"{said}, and the model alone has {size(weights)}", "end what else uses memory: `ps aux --sort=-rss`"
         )
@@ -72,17 +72,17 @@ def memory(patient: Patient) -> Finding:
     return passed(said)
 
 
-def _weights_bytes(patient: Patient) -> int | None:
+def _weights_bytes(context: DoctorContext) -> int | None:
     """None: not known, and the check of the model says why."""
     try:
-        model = patient.config.job.model
-        found = model_directory(model.path, patient.home.root, model.revision)
+        model = context.config.job.model
+        found = model_directory(model.path, context.home.root, model.revision)
         return weights_bytes(found) if found is not None else None
     except (OSError, ValueError, UserError):
         return None
 
 
-def gpu(patient: Patient) -> Finding:
+def gpu(context: DoctorContext) -> Finding:
     """What the driver says, by `nvidia-smi`, and by `nvidia-ml-py` where that is installed; torch has its word in the
     rehearsal (`--deep`)."""
     program = shutil.which("nvidia-smi")
@@ -104,7 +104,7 @@ def gpu(patient: Patient) -> Finding:
     nvml = load_nvml()  # the driver answers: it can be asked for what `nvidia-smi` does not say
     if nvml is None:
         return judge_gpus(ended.stdout)
-    return judge(read_gpus(nvml, _worker_pids(patient)))
+    return judge(read_gpus(nvml, _worker_pids(context)))
 
 
 def judge_gpus(listing: str) -> Finding:
@@ -125,11 +125,11 @@ def judge(cards: Sequence[GpuView]) -> Finding:
     return passed("; ".join(map(gpu_line, cards))) if cards else passed("no GPU: the CPU is used")
 
 
-def _worker_pids(patient: Patient) -> set[int]:
+def _worker_pids(context: DoctorContext) -> set[int]:
     """Processes of this home, which are no strangers on its card."""
     import psutil
 
-    home = str(patient.home.root)
+    home = str(context.home.root)
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -139,7 +139,7 @@ def _worker_pids(patient: Patient) -> set[int]:
     return found
 
 
-def libraries(_: Patient) -> Finding:
+def libraries(_: DoctorContext) -> Finding:
     """What is installed is what keepstep asks for; read from the packages, nothing is imported."""
     from packaging.requirements import Requirement
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli.doctor.context import Finding, Patient, failed, passed, size, warned
+from cli.doctor.context import DoctorContext, Finding, failed, passed, size, warned
 from core.state import State
 from events.settings import JobSettings
 
@@ -18,15 +18,15 @@ EVERY_BYTE = "every byte"
 BY_SIZE = "by names and sizes"
 
 
-def model(patient: Patient) -> Finding:
+def model(context: DoctorContext) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
     from gpu.model import hub
     from gpu.model.base import is_hub_id, problem_of_files
 
-    settings = patient.config.job.model
-    found = model_directory(settings.path, patient.home.root, settings.revision)
+    settings = context.config.job.model
+    found = model_directory(settings.path, context.home.root, settings.revision)
     if found is None and settings.path.startswith(("/", ".", "~")):
-        there = patient.home.root / Path(settings.path).expanduser()
+        there = context.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
     if found is None:
         how = f" --revision {settings.revision}" if settings.revision else ""
@@ -44,11 +44,11 @@ def model(patient: Patient) -> Finding:
         return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
     if not any((found / name).exists() for name in TOKENIZERS):
         return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
-    limited = beyond_limits(found, patient.config.job.data.max_length)
+    limited = beyond_limits(found, context.config.job.data.max_length)
     if limited is not None:
         return limited
     says = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
-    if is_hub_id(settings.path, patient.home.root) and not settings.revision:
+    if is_hub_id(settings.path, context.home.root) and not settings.revision:
         return warned(f"{says}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
     return passed(says)
 
@@ -107,9 +107,9 @@ def _problem_of_weights(directory: Path) -> str | None:
     return None
 
 
-def data(patient: Patient) -> Finding:
+def data(context: DoctorContext) -> Finding:
     """The files that are still to be learned from are in keepstep's hands."""
-    state, home = patient.state, patient.home
+    state, home = context.state, context.home
     jobs = [*state.begun, *state.queue, *(job for _, job in state.failed.items())]
     for job in jobs:
         path = home.data_file(job.id)
@@ -124,49 +124,49 @@ def data(patient: Patient) -> Finding:
     return passed(f"{len(jobs)} files are in hand" if jobs else "no file waits")
 
 
-def checkpoints(patient: Patient) -> Finding:
+def checkpoints(context: DoctorContext) -> Finding:
     """What was committed is what is there."""
-    from cli.commands.checkpoints import Found, what_follows
+    from cli.commands.checkpoints import Found, consequences
     from gpu.artifacts.manifest import problem_of
 
-    state, home = patient.state, patient.home
+    state, home = context.state, context.home
     found = [
-        Found(each, problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=patient.deep))
+        Found(each, problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=context.deep))
         for each in state.checkpoints
     ]
     bad = [each for each in found if each.problem is not None]
-    how = EVERY_BYTE if patient.deep else BY_SIZE
+    how = EVERY_BYTE if context.deep else BY_SIZE
     if bad:
         first = bad[0]
-        then = what_follows(state, found) or "`keepstep checkpoints verify`"
+        then = consequences(state, found) or "`keepstep checkpoints verify`"
         return failed(f"{first.checkpoint.id}: {first.problem}" + _more(len(bad)), then)
     if not found:
         return passed("nothing is committed beside the base yet")
     return passed(f"{len(found)} checkpoints are what was committed ({how})")
 
 
-def versions(patient: Patient) -> Finding:
+def versions(context: DoctorContext) -> Finding:
     """What was published is what is there."""
     from gpu.artifacts.version_manifest import problem_of
 
-    state, home = patient.state, patient.home
+    state, home = context.state, context.home
     named = [(each.id, each.manifest_sha256) for each in state.versions]
-    finding = _sealed(patient, home.versions, named, problem_of, "versions", "were published")
+    finding = _sealed(context, home.versions, named, problem_of, "versions", "were published")
     if finding.level == "fail" and state.base is not None and state.base in finding.says:
         return finding._replace(says=f"{finding.says}; it is what is trained beside")
     return finding
 
 
-def backups(patient: Patient) -> Finding:
+def backups(context: DoctorContext) -> Finding:
     """What was backed up is what is there."""
     from gpu.artifacts.backup import problem_of
 
-    named = [(each.id, each.manifest_sha256) for each in patient.state.backups]
-    return _sealed(patient, patient.home.backups, named, problem_of, "backups", "were made")
+    named = [(each.id, each.manifest_sha256) for each in context.state.backups]
+    return _sealed(context, context.home.backups, named, problem_of, "backups", "were made")
 
 
 def _sealed(
-    patient: Patient,
+    context: DoctorContext,
     place: Path,
     named: Sequence[tuple[str, str]],
     problem_of: Callable[..., str | None],
@@ -175,7 +175,7 @@ def _sealed(
 ) -> Finding:
     bad = []
     for name, sha256 in named:
-        problem = problem_of(place / name, sha256, every_byte=patient.deep)
+        problem = problem_of(place / name, sha256, every_byte=context.deep)
         if problem is not None:
             bad.append((name, problem))
     if bad:
@@ -187,28 +187,28 @@ def _sealed(
         return failed(f"{name}: {problem}" + _more(len(bad)), mend)
     if not named:
         return passed(f"there are no {what} yet")
-    return passed(f"{len(named)} {what} are what {made} ({EVERY_BYTE if patient.deep else BY_SIZE})")
+    return passed(f"{len(named)} {what} are what {made} ({EVERY_BYTE if context.deep else BY_SIZE})")
 
 
 def _more(count: int) -> str:
     return f" (and {count - 1} more)" if count > 1 else ""
 
 
-def resume(patient: Patient) -> Finding:
+def resume(context: DoctorContext) -> Finding:
     """Where the next step goes on, exactly; with `deep` what it starts from is really loaded, in another process."""
-    state = patient.state
+    state = context.state
     where = goes_on_at(state)
-    if not patient.deep:
+    if not context.deep:
         return passed(where)
-    if patient.alive and state.attempt is not None:
+    if context.alive and state.attempt is not None:
         return passed(f"{where}; a worker has it loaded")
-    settings = _settings(patient)
+    settings = _settings(context)
     from cli.home.subprocesses import ask
     from gpu.ipc.protocol import Refusal
     from gpu.versions.rehearse import Rehearse, Rehearsed
 
     order = Rehearse(
-        home=str(patient.home.root),
+        home=str(context.home.root),
         settings=settings,
         version=state.base,
         checkpoint=state.head.id if state.head is not None else None,
@@ -231,12 +231,12 @@ def resume(patient: Patient) -> Finding:
     return passed(loaded)
 
 
-def _settings(patient: Patient) -> JobSettings:
+def _settings(context: DoctorContext) -> JobSettings:
     """What the next attempt runs under. Raises UserError."""
-    job = patient.state.current
+    job = context.state.current
     if job is not None and job.begun and job.settings is not None:
         return job.settings
-    return patient.config.job
+    return context.config.job
 
 
 def _changes(state: State, now: dict[str, str]) -> Sequence[str]:

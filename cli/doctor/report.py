@@ -16,7 +16,7 @@ import typer
 from cli.config import arithmetic
 from cli.doctor import home as checks_home
 from cli.doctor import journal, machine, model
-from cli.doctor.context import Check, Finding, Level, Patient, Unknown, failed, warned
+from cli.doctor.context import Check, DoctorContext, Finding, Level, Unknown, failed, warned
 from cli.errors import UserError, exit_code_of, explain
 from cli.home.paths import CONFIG, Home, find_home
 from cli.home.trust import Foreign, refuse_foreign
@@ -80,31 +80,31 @@ def examine(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> b
 
 def looked_at(home: Home, *, fix: bool, deep: bool) -> Iterator[Line]:
     """Every check, one after the other."""
-    patient, failing = Patient(home, deep=deep), dict[str, str]()
+    context, failing = DoctorContext(home, deep=deep), dict[str, str]()
     for check in CHECKS:
-        finding, fixed = _look(check, patient), list[str]()
+        finding, fixed = _look(check, context), list[str]()
         if fix and check.fix is not None and finding.level != "pass":
-            fixed, problem = _mended(check, patient)
-            patient = Patient(home, deep=deep)  # what was read before may be otherwise now
-            finding = problem or _look(check, patient)
+            fixed, problem = _mended(check, context)
+            context = DoctorContext(home, deep=deep)  # what was read before may be otherwise now
+            finding = problem or _look(check, context)
         if finding.level == "fail":
             first = failing.setdefault(finding.says, check.name)
             finding = finding if first == check.name else warned(f"not looked at: {first} fails", "mend that first")
         yield Line(check.name, finding, fixed)
 
 
-def _look(check: Check, patient: Patient) -> Finding:
+def _look(check: Check, context: DoctorContext) -> Finding:
     try:
-        return check.look(patient)
+        return check.look(context)
     except Exception as error:  # noqa: BLE001 - of a home in any state; the other checks go on
         return _what_failed(error)
 
 
-def _mended(check: Check, patient: Patient) -> tuple[list[str], Finding | None]:
+def _mended(check: Check, context: DoctorContext) -> tuple[list[str], Finding | None]:
     """What was done, and why it could not be."""
     assert check.fix is not None
     try:
-        return check.fix(patient), None
+        return check.fix(context), None
     except Exception as error:  # noqa: BLE001 - as above
         found = _what_failed(error)
         return [], found._replace(says=f"it could not be mended: {found.says}")

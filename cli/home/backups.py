@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import is_locked
 from cli.home.paths import Home
 from core.commands import HoldWork, RecordBackup, RecordRestored
-from core.effects import BringBack
+from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from gpu.artifacts import backup as copies
 from gpu.artifacts.manifest import problem_of
 from gpu.errors import CheckpointBroken, StorageFailed
 from journal import durable
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from journal.lock import MODE
 
 SPARE = 3
@@ -49,14 +49,14 @@ def is_being_made(home: Home) -> bool:
     return is_locked(home, home.backup_lock)
 
 
-def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
+def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
     """Copy the head, read the copy back, journal it; its name. Raises UserError, gpu.errors.StorageFailed."""
-    home = ledger.home
+    home = store.home
     durable.make_directory(home.backups, storage=home.storage)
     durable.make_directory(home.run, storage=home.storage)
     with making_one(home):
-        with ledger.exclusive():  # only now: another backup may have got its name while this one was on its way here
-            state = ledger.state
+        with store.exclusive():  # only now: another backup may have got its name while this one was on its way here
+            state = store.state
         held = _held(state)
         name = f"{kind}-{state.backups_made + 1:04d}"
         if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled
@@ -75,7 +75,7 @@ def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
             raise UserError(
                 f"no backup was made: {error}", "`keepstep checkpoints verify` says which are good; then try again"
             ) from error
-        ledger.execute(
+        store.execute(
             RecordBackup(
                 backup=name, reason=reason, held=held, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256
             )
@@ -83,47 +83,47 @@ def make_backup(ledger: Ledger, *, kind: str, reason: str) -> str:
     return name
 
 
-def back_up_in_emergency(ledger: Ledger, say: Callable[[str], None]) -> None:
+def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None:
     """Behind a quarantine, copy what is left: a disk that spoils one checkpoint may spoil the next.
 
     Never in the way of anything: if it cannot be made, that is said.
     """
-    home, head = ledger.home, ledger.state.head
+    home, head = store.home, store.state.head
     if head is None:
         return
     try:
         if home.storage.free_bytes(home.root) < SPARE * head.size_bytes:
             say(f"no backup of {head.id} was made: it would leave too little room")
             return
-        name = make_backup(ledger, kind="emergency", reason="another checkpoint was found to be bad")
+        name = make_backup(store, kind="emergency", reason="another checkpoint was found to be bad")
     except (UserError, StorageFailed, Refused) as error:
         say(f"no backup of {head.id} was made: {error}")
         return
     say(f"backed up {head.id} as {name}, for another checkpoint was bad")
 
 
-def _held(state: State) -> Left:
+def _held(state: State) -> DetachedCheckpoint:
     if state.head is None or state.meaning is None:
         base = f"since {state.base}, which stands in versions/" if state.base else "yet"
         raise UserError(f"nothing was learned {base}", "there is nothing to back up")
-    return Left(base=state.base, checkpoint=state.head, meaning=state.meaning)
+    return DetachedCheckpoint(base=state.base, checkpoint=state.head, meaning=state.meaning)
 
 
-def bring_back(ledger: Ledger, effect: BringBack) -> None:
+def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
     """Put the head into its place again, if it is not there whole. Raises OSError."""
-    home, head = ledger.home, ledger.state.head
+    home, head = store.home, store.state.head
     assert head is not None  # it is to be brought back
     place = home.checkpoints / effect.checkpoint
     if problem_of(place, head.manifest_sha256, every_byte=True, storage=home.storage) is not None:
         try:
             if home.storage.exists(place):
                 durable.remove_tree(place, storage=home.storage)
-            copies.bring_back(home.backups / effect.backup, place, head.manifest_sha256, storage=home.storage)
+            copies.restore_backup(home.backups / effect.backup, place, head.manifest_sha256, storage=home.storage)
         except StorageFailed as error:
             # to the daemon it is a disk that is full, or fails, as any other
             raise OSError(error.errno or errno.EIO, str(error), str(place)) from error
         except (CheckpointBroken, FileNotFoundError) as error:
-            ledger.execute(
+            store.execute(
                 HoldWork(
                     reason=f"the backup {effect.backup} cannot be brought back: {error}",
                     advice="put it back as it was, or go on from another one (`keepstep backup list`, "
@@ -131,5 +131,5 @@ def bring_back(ledger: Ledger, effect: BringBack) -> None:
                 )
             )
             return
-    reached("brought_back")
-    ledger.execute(RecordRestored())
+    failpoint("brought_back")
+    store.execute(RecordRestored())

@@ -13,7 +13,7 @@ from cli.errors import UserError
 from cli.home.clock import timestamp
 from cli.home.paths import Home
 from cli.home.snapshot_reader import position_of, witnesses
-from cli.machine.overhead import Meter
+from cli.machine.overhead import OverheadMeter
 from core.commands import AnyCommand, CreateHome
 from core.decide import decide
 from core.errors import IllegalEvent
@@ -44,14 +44,14 @@ SNAPSHOT_EVERY_SHARE = 20
 behind 5,000 records that is less than they cost themselves."""
 
 
-class Ledger:
-    """Open with `Ledger.open`; change with `execute`; close to leave a fresh snapshot behind."""
+class EventStore:
+    """Open with `EventStore.open`; change with `execute`; close to leave a fresh snapshot behind."""
 
     def __init__(self, home: Home, journal: Journal[Record], folded: Folded, snapshot_seq: int) -> None:
         self.home = home
         self.journal = journal
         self.folded = folded
-        self.meter = Meter(home.clock)
+        self.meter = OverheadMeter(home.clock)
         """What journal and views cost; the daemon adds what else it does."""
         self.heartbeat_at = 0.0
         self.heard: Heartbeat | None = None
@@ -70,7 +70,7 @@ class Ledger:
         Journal.create(home.journal, at=timestamp(now), first=first, storage=home.storage)
 
     @classmethod
-    def open(cls, home: Home, *, from_first_record: bool = False) -> Ledger:
+    def open(cls, home: Home, *, from_first_record: bool = False) -> EventStore:
         """Recover the journal and fold it: from the snapshot, or (`from_first_record`) from the beginning.
 
         Raises journal.errors.JournalError, events.errors.UnknownEvent, core.errors.IllegalEvent.
@@ -85,7 +85,7 @@ class Ledger:
             return cls._open_after(home, None, witness)  # the snapshot is a cache; what it led to proves nothing
 
     @classmethod
-    def _open_after(cls, home: Home, snapshot: Snapshot | None, witness: Snapshot | None) -> Ledger:
+    def _open_after(cls, home: Home, snapshot: Snapshot | None, witness: Snapshot | None) -> EventStore:
         after = position_of(snapshot)
         try:
             journal = Journal.open(

@@ -42,7 +42,7 @@ class Home:
         self.status = root / "status" / "status.json"
         self.snapshot = root / "status" / "snapshot.json"
         self.machine = root / "status" / "machine.json"
-        self.not_taken = root / "status" / "inbox.json"
+        self.skipped_files = root / "status" / "inbox.json"
         self.hooks = root / "status" / "hooks.json"
         self.backup_lock = root / "run" / "backup.lock"
         self.daemon_lock = root / "run" / "daemon.lock"

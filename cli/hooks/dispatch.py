@@ -16,12 +16,12 @@ from datetime import datetime
 
 import msgspec
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.subprocesses import command
 from cli.hooks.runner import Runner, Task
-from cli.hooks.triggers import Occasions, Summary, summary
-from cli.output.console import Narrator
+from cli.hooks.triggers import Summary, Triggers, summary
+from cli.output.console import Console
 from core.state import State
 from events import kinds
 from events.codec import Record, decode_record, kind_of
@@ -51,52 +51,52 @@ class Hooks:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._runner = Runner()
-        self._narrator = Narrator(lambda _: None)
+        self._console = Console(lambda _: None)
         self._position: Position | None = None
         """Everything before it was looked at; None: not begun, or no hook is set."""
-        self._occasions = Occasions(State())
+        self._occasions = Triggers(State())
         self._names: dict[str, str] = {}
 
-    def look(self, ledger: Ledger, settings: HookSettings) -> None:
+    def look(self, store: EventStore, settings: HookSettings) -> None:
         """Hand over what has happened since the last look."""
         if not wanted(settings):
             self._position = None
             return
-        with ledger.meter.part("hooks"):
+        with store.meter.part("hooks"):
             if self._position is None:
-                self._begin(ledger)
-            for job in ledger.state.begun:
+                self._begin(store)
+            for job in store.state.begun:
                 self._remember(job.id, job.name)
-            if self._position != ledger.journal.position:
+            if self._position != store.journal.position:
                 try:
-                    self._hand_over(ledger, settings)
+                    self._hand_over(store, settings)
                 except (JournalError, OSError) as error:
-                    self._position = ledger.journal.position
+                    self._position = store.journal.position
                     log.error("hooks of the last events are not run: %s", error)  # noqa: TRY400 - no bug: no trace
 
-    def leave(self, ledger: Ledger, settings: HookSettings) -> None:
+    def leave(self, store: EventStore, settings: HookSettings) -> None:
         """Hand over the rest, and wait for what runs as long as it may take."""
-        self.look(ledger, settings)
+        self.look(store, settings)
         if not self._runner.wait(settings.timeout_s):
             log.error("the daemon leaves; hooks that have not ended are left alone, and those that wait are not run")
 
-    def _begin(self, ledger: Ledger) -> None:
-        self._occasions = Occasions(ledger.state)
+    def _begin(self, store: EventStore) -> None:
+        self._occasions = Triggers(store.state)
         self._position = read_note(self._home)
         if self._position is None:  # hooks are new here: what happened before they were set is not theirs
-            self._position = ledger.journal.position
+            self._position = store.journal.position
             try:
                 write_note(self._home, self._position)
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._home.hooks, error)
 
-    def _hand_over(self, ledger: Ledger, settings: HookSettings) -> None:
+    def _hand_over(self, store: EventStore, settings: HookSettings) -> None:
         assert self._position is not None  # `look` has begun
         try:
             records, position = follow(self._home.journal, decode_record, self._position, storage=self._home.storage)
         except PositionLost:
-            records, position = [], ledger.journal.position  # another journal stands here, or a repaired one
-        tasks = [task for record in records for task in self._tasks(record, ledger.state, settings)]
+            records, position = [], store.journal.position  # another journal stands here, or a repaired one
+        tasks = [task for record in records for task in self._tasks(record, store.state, settings)]
         if tasks:
             write_note(self._home, position)  # at most once: noted first, then run
         self._position = position
@@ -113,7 +113,7 @@ class Hooks:
             return ()
         job = getattr(event, "job", None)
         name = self._name(job, state) if isinstance(job, str) else None
-        line = self._narrator.line(event, state) or kind_of(event)
+        line = self._console.line(event, state) or kind_of(event)
         told = summary(
             occasion,
             event,

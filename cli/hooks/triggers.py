@@ -11,7 +11,7 @@ from core.failures import EXPLANATIONS, Trouble
 from core.state import State
 from events import kinds, versions
 from events.evaluation import EvaluationDone
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import Occasion
@@ -69,7 +69,7 @@ class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
         }
 
 
-class Occasions:
+class Triggers:
     """Tells which events are occasions. Remembers what is wrong now, to tell when it is over."""
 
     def __init__(self, state: State) -> None:
@@ -113,8 +113,8 @@ _OF: dict[type, Occasion] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
     versions.ConsolidationAborted: "attempt_failed",
-    BatchSetAside: "batch_set_aside",
-    MicroBatchHalved: "micro_batch_split",
+    BatchSkipped: "batch_set_aside",
+    MicrobatchSplit: "micro_batch_split",
     MemoryLow: "memory_low",
     MemoryRecovered: "recovered",
     kinds.StorageLow: "disk_low",
@@ -139,9 +139,9 @@ def summary(  # each is a column of the record
         failure = "damaged"
     elif isinstance(event, EvaluationDone):
         failure = "validation"
-    elif isinstance(event, BatchSetAside):
+    elif isinstance(event, BatchSkipped):
         failure = "loss"
-    elif isinstance(event, MicroBatchHalved):
+    elif isinstance(event, MicrobatchSplit):
         failure = "out_of_memory"
     advice = getattr(event, "advice", None) or (EXPLANATIONS[failure].advice if failure else None)
     fields: dict[str, Any] = {

@@ -22,10 +22,10 @@ from pathlib import Path
 import msgspec
 
 from cli.home.clock import timestamp
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.identical import identical
-from cli.inbox.ownership import NotTaken, bring, make_ours, safe_name
+from cli.inbox.ownership import SkippedFile, bring, make_ours, safe_name
 from cli.inbox.staging import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
 from cli.output.terminal import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
@@ -37,13 +37,13 @@ from events.places import JobRemoved
 from events.values import Priority
 from gpu.artifacts.manifest import describe
 from journal import durable
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from journal.storage import REAL, NotAFile, Storage
 from projections.checksum import UNREADABLE
 
 
 def take_all(
-    ledger: Ledger, files: Iterable[tuple[Path, Priority]], refuse: Callable[[Path, str], None]
+    store: EventStore, files: Iterable[tuple[Path, Priority]], refuse: Callable[[Path, str], None]
 ) -> Iterator[AnyEvent]:
     """Make jobs of complete files in the inbox; `refuse` hears of those that may not be read.
 
@@ -53,7 +53,7 @@ def take_all(
     for priority, paths in batches(files):
         events: list[AnyEvent] = []
         try:
-            _take_batch(ledger, paths, priority, refuse, events)
+            _take_batch(store, paths, priority, refuse, events)
         except Exception:
             yield from events
             raise
@@ -61,14 +61,14 @@ def take_all(
 
 
 def _take_batch(
-    ledger: Ledger,
+    store: EventStore,
     paths: Sequence[Path],
     priority: Priority,
     refuse: Callable[[Path, str], None],
     events: list[AnyEvent],
 ) -> None:
     """Make jobs of files through one arriving directory; `events` gets what is journaled. Raises as `take_all`."""
-    home, came = ledger.home, dict[Path, Path]()
+    home, came = store.home, dict[Path, Path]()
     try:
         with new_directory(home, priority) as directory:
             for path in paths:
@@ -76,16 +76,16 @@ def _take_batch(
                     came[bring(home, path, directory)] = path
                 except FileNotFoundError:
                     continue  # taken back before it was accepted
-                except (NotTaken, PermissionError) as error:
+                except (SkippedFile, PermissionError) as error:
                     refuse(path, _why(error))
                     continue
-                reached("arrival_moved")
+                failpoint("arrival_moved")
             if came:  # their new place first: a file that is on disk in neither is lost
                 durable.fsync_directory(directory, storage=home.storage)
                 for lane in sorted({path.parent for path in came.values()}):
                     with suppress(FileNotFoundError):  # removed by a person, with all names in it
                         durable.fsync_directory(lane, storage=home.storage)
-            for file, problem in _finish(ledger, directory, events).items():
+            for file, problem in _finish(store, directory, events).items():
                 refuse(came[file], _why(problem))
     except (FileNotFoundError, PermissionError) as error:
         if came:
@@ -95,12 +95,12 @@ def _take_batch(
                 refuse(path, _why(error))
 
 
-def _why(error: NotTaken | PermissionError) -> str:
-    return error.reason if isinstance(error, NotTaken) else error.strerror or str(error)
+def _why(error: SkippedFile | PermissionError) -> str:
+    return error.reason if isinstance(error, SkippedFile) else error.strerror or str(error)
 
 
 def take_copy(
-    ledger: Ledger, path: Path, priority: Priority, *, again: bool = False, name: str = ""
+    store: EventStore, path: Path, priority: Priority, *, again: bool = False, name: str = ""
 ) -> Sequence[AnyEvent]:
     """Make a job of a copy of `path`, which stays where it is; `again`: also of bytes that were accepted before.
     `name`: what the job is called, if not as the file.
@@ -109,21 +109,21 @@ def take_copy(
     again.
     """
     events: list[AnyEvent] = []
-    with new_directory(ledger.home, priority, again=again) as directory:
-        storage = ledger.home.storage
+    with new_directory(store.home, priority, again=again) as directory:
+        storage = store.home.storage
         durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
-        reached("arrival_copied")
-        for error in _finish(ledger, directory, events).values():
+        failpoint("arrival_copied")
+        for error in _finish(store, directory, events).values():
             raise error
     return events
 
 
-def finish_arrivals(ledger: Ledger) -> None:
+def finish_arrivals(store: EventStore) -> None:
     """Take on what an earlier process had in its hands when it died. Raises as `take_copy`."""
-    storage, arriving = ledger.home.storage, arriving_of(ledger.home)
+    storage, arriving = store.home.storage, arriving_of(store.home)
     if not storage.exists(arriving):
         return
-    durable.fsync_directory(ledger.home.data, storage=storage)  # where a name was given and its sync failed
+    durable.fsync_directory(store.home.data, storage=storage)  # where a name was given and its sync failed
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), held(storage, arriving / name) as ours:
             if ours:
@@ -132,39 +132,39 @@ def finish_arrivals(ledger: Ledger) -> None:
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
                 with suppress(Refused):  # to be trained again, and in progress; its source is where it was
-                    _finish(ledger, arriving / name, [])  # what stays out is in rejected/, or in the inbox again
+                    _finish(store, arriving / name, [])  # what stays out is in rejected/, or in the inbox again
 
 
-def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Path, NotTaken | PermissionError]:
+def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[Path, SkippedFile | PermissionError]:
     """From the arriving directory to the end; `events` gets what is journaled. Once more, from wherever it was left, is
     the same.
 
     Returns what stays out, by its path here, and why: a file that may not be taken is in `rejected/`. One that this
     process may not read is in the inbox again, where `cli.inbox.watcher` tells of it.
     """
-    storage = ledger.home.storage
+    storage = store.home.storage
     found: list[tuple[Path, str]] = []
-    stay_out: dict[Path, NotTaken | PermissionError] = {}
+    stay_out: dict[Path, SkippedFile | PermissionError] = {}
     for name in sorted(storage.names(directory)):
         file = directory / name
         if durable.is_temporary(name):  # a copy that was not finished; its source is where it was
             storage.unlink(file)
             continue
         try:
-            make_ours(ledger.home, file)
+            make_ours(store.home, file)
             found.append((file, settled_sha256(file, storage=storage)))
         except FileNotFoundError:
             continue  # taken away by a person; nothing was journaled of it
         except NotAFile:
-            _set_aside(ledger.home, file, "no_file", EXCHANGED)
-        except NotTaken as error:
-            _set_aside(ledger.home, file, "not_taken", error.reason)
+            _set_aside(store.home, file, "no_file", EXCHANGED)
+        except SkippedFile as error:
+            _set_aside(store.home, file, "not_taken", error.reason)
             stay_out[file] = error
         except PermissionError as error:
-            _put_back(ledger.home, file)
+            _put_back(store.home, file)
             stay_out[file] = error
     if found:
-        _make_jobs(ledger, directory, found, events)
+        _make_jobs(store, directory, found, events)
     return stay_out
 
 
@@ -178,57 +178,57 @@ def _put_back(home: Home, file: Path) -> None:
         durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
 
 
-def _make_jobs(ledger: Ledger, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:
+def _make_jobs(store: EventStore, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:
     """Journal files that are hashed from the disk: new ones together, a known one by itself.
 
     So a process that dies between the record of a known file and its move leaves only one to be journaled twice.
     """
     left, again = deque(found), is_again(directory)
     while left:
-        with ledger.exclusive():
+        with store.exclusive():
             new: dict[str, Path] = {}
             while left:
                 file, job = left[0]
-                if job in new or (not again and ledger.home.storage.exists(ledger.home.data_file(job))):
+                if job in new or (not again and store.home.storage.exists(store.home.data_file(job))):
                     break
                 new[job] = file
                 left.popleft()
             if new:
-                _take_new(ledger, directory, new, events)
+                _take_new(store, directory, new, events)
             else:
                 file, job = left.popleft()
-                _take_known(ledger, file, job, events)
+                _take_known(store, file, job, events)
 
 
-def _take_new(ledger: Ledger, directory: Path, files: dict[str, Path], events: list[AnyEvent]) -> None:
+def _take_new(store: EventStore, directory: Path, files: dict[str, Path], events: list[AnyEvent]) -> None:
     """Journal files by their hashes, unless that is done, and give them their names in `data/`. Under the append lock:
     the names are on disk before it is released, for a job that is skipped is known by its name alone."""
-    home, storage, again = ledger.home, ledger.home.storage, is_again(directory)
+    home, storage, again = store.home, store.home.storage, is_again(directory)
     adds: list[AddFile] = []
     for job, file in files.items():
         known = again and storage.exists(home.data_file(job))
-        if known or ledger.state.job(job) is None:
+        if known or store.state.job(job) is None:
             with suppress(FileNotFoundError):  # taken away by a person: the others do not depend on it
                 adds.append(_add(home, file, job, known=known))
                 if again:
-                    _forget(ledger, adds[-1], file, home.data_file(job))
-    events.extend(ledger.execute(*adds))
+                    _forget(store, adds[-1], file, home.data_file(job))
+    events.extend(store.execute(*adds))
     for job, file in files.items():
-        reached("arrival_journaled")
+        failpoint("arrival_journaled")
         with suppress(FileNotFoundError):  # as above
             storage.rename(file, home.data_file(job))
-        reached("arrival_named")
+        failpoint("arrival_named")
     for there in (home.data, directory):
         durable.fsync_directory(there, storage=storage)
 
 
-def _take_known(ledger: Ledger, file: Path, job: str, events: list[AnyEvent]) -> None:
+def _take_known(store: EventStore, file: Path, job: str, events: list[AnyEvent]) -> None:
     """Journal a file whose bytes are known, and return it. Under the append lock."""
     with suppress(FileNotFoundError):  # as above
-        events.extend(ledger.execute(_add(ledger.home, file, job, known=True)))
-        reached("arrival_journaled")
-        _return(ledger.home, file, job, ledger.state)
-        reached("arrival_named")
+        events.extend(store.execute(_add(store.home, file, job, known=True)))
+        failpoint("arrival_journaled")
+        _return(store.home, file, job, store.state)
+        failpoint("arrival_named")
 
 
 def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
@@ -243,16 +243,16 @@ def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
     )
 
 
-def _forget(ledger: Ledger, add: AddFile, file: Path, target: Path) -> None:
+def _forget(store: EventStore, add: AddFile, file: Path, target: Path) -> None:
     """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones.
 
     So whether bytes are known goes on saying whether they are journaled. A power cut may bring the old name back behind
     the record: then they are in hand and known, and the copy is let go. Raises Refused if they cannot be learned again
     now, and lets go of the copy then too.
     """
-    storage = ledger.home.storage
+    storage = store.home.storage
     try:
-        decide(ledger.state, add, ledger.home.clock.now())
+        decide(store.state, add, store.home.clock.now())
     except Refused:
         storage.unlink(file)
         storage.rmdir(file.parent)
@@ -276,31 +276,31 @@ def _set_aside(home: Home, file: Path, problem: str, message: str) -> None:
     durable.rename_durably(file, target, storage=home.storage)
 
 
-def remove_job(ledger: Ledger, job: str) -> tuple[JobRemoved, Path | None]:
+def remove_job(store: EventStore, job: str) -> tuple[JobRemoved, Path | None]:
     """Take a job out of the queue and put its file into `rejected/`: the event, and where the file is now.
 
     None if it stays in `data/`, or if the disk is full: then the daemon moves it when there is room. Raises
     core.errors.Refused, and as `take_copy`.
     """
-    finish_arrivals(ledger)
-    (event,) = ledger.execute(RemoveJob(job=job))
+    finish_arrivals(store)
+    (event,) = store.execute(RemoveJob(job=job))
     assert isinstance(event, JobRemoved)
-    if event.keeps_data or ledger.state.full is not None:
+    if event.keeps_data or store.state.full is not None:
         return event, None
-    for moved in settle_rejection(ledger, job):
+    for moved in settle_rejection(store, job):
         if isinstance(moved, RejectedFileMoved):
-            return event, ledger.home.root / moved.path
-    return event, ledger.home.rejected / safe_name(event.name)  # a daemon was quicker
+            return event, store.home.root / moved.path
+    return event, store.home.rejected / safe_name(event.name)  # a daemon was quicker
 
 
-def settle_rejection(ledger: Ledger, job: str) -> Sequence[AnyEvent]:
+def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
     """Move the file of an open rejection to `rejected/`, and journal it; nothing if another process did.
 
     Under the append lock: a command and the daemon may both be about to. Raises OSError, journal.errors.StorageFailed.
     """
-    home = ledger.home
-    with ledger.exclusive():
-        rejection = ledger.state.rejections.get(job)
+    home = store.home
+    with store.exclusive():
+        rejection = store.state.rejections.get(job)
         if rejection is None:
             return ()
         report: dict[str, object] = {
@@ -313,7 +313,7 @@ def settle_rejection(ledger: Ledger, job: str) -> Sequence[AnyEvent]:
         if (found := _found_in(home, job)) is not None:
             report["report"] = found
         target = put_in_rejected(home, home.data_file(job), rejection.name, report)
-        return ledger.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
+        return store.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
 
 
 def _found_in(home: Home, job: str) -> msgspec.Raw | None:
@@ -326,14 +326,14 @@ def _found_in(home: Home, job: str) -> msgspec.Raw | None:
     return msgspec.Raw(data)
 
 
-def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:
+def skip_job(store: EventStore, job: str | None) -> Sequence[AnyEvent]:
     """Pass a job over; None: the current one. Raises core.errors.Refused, and as `take_copy`.
 
     Its file may still be on its way. A job that is skipped is known no more but by its file in `data/`, so that is put
     there first: else it would be accepted again by whoever takes the file on.
     """
-    finish_arrivals(ledger)
-    return ledger.execute(Skip(job=job))
+    finish_arrivals(store)
+    return store.execute(Skip(job=job))
 
 
 def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, object]) -> Path:
@@ -352,9 +352,9 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
     text = msgspec.json.format(msgspec.json.encode({"file": _text(name), **report}), indent=2)
     report_path = target.with_name(f"{target.name}.report.json")
     durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
-    reached("report_written")
+    failpoint("report_written")
     durable.rename_durably(source, target, storage=storage)
-    reached("rejected_moved")
+    failpoint("rejected_moved")
     return target
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import take_all
-from cli.inbox.skipped_files import show_not_taken
+from cli.inbox.skipped_files import write_skipped_files
 from cli.inbox.watcher import POLL_EVERY_S, Inbox
 from cli.output.terminal import printable
 from events.kinds import AnyEvent
@@ -60,7 +60,7 @@ class Intake:
         """At the next turn: something that stood in the way is gone."""
         self._next_poll = 0.0
 
-    def take(self, ledger: Ledger) -> Iterator[AnyEvent]:
+    def take(self, store: EventStore) -> Iterator[AnyEvent]:
         """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
         began = self._home.clock.monotonic()
         if began >= self._next_poll or (began >= self._rested and self._inbox.was_heard() and not self.has_more):
@@ -68,10 +68,10 @@ class Intake:
             looked = self._home.clock.monotonic()
             self._rested = looked + REST * (looked - began)
             self._next_poll = max(self._rested, min(began + POLL_EVERY_S, self._inbox.next_settled() or math.inf))
-        yield from self._take_turn(ledger)
-        self._tell(ledger)
+        yield from self._take_turn(store)
+        self._tell(store)
 
-    def _take_turn(self, ledger: Ledger) -> Iterator[AnyEvent]:
+    def _take_turn(self, store: EventStore) -> Iterator[AnyEvent]:
         began = self._home.clock.monotonic()
         files, size_bytes = list[tuple[Path, Priority]](), 0
         for path, priority, file_bytes in islice(self._inbox.complete(began), self._most):
@@ -79,14 +79,14 @@ class Intake:
             size_bytes += file_bytes
             if size_bytes >= BYTES_A_TURN:
                 break
-        yield from take_all(ledger, files, self._inbox.refuse)
+        yield from take_all(store, files, self._inbox.refuse)
         took = self._home.clock.monotonic() - began
         if took > SECONDS_A_TURN:
             self._most = max(1, int(len(files) * SECONDS_A_TURN / took))
         elif len(files) == self._most:
             self._most = min(2 * self._most, FILES_A_TURN)
 
-    def _tell(self, ledger: Ledger) -> None:
+    def _tell(self, store: EventStore) -> None:
         """Say once of each thing why it is not taken, and show all of them in the status."""
         if self._inbox.not_watched is not None:
             self._say(
@@ -94,12 +94,12 @@ class Intake:
                 f"is not watched ({self._inbox.not_watched}): the kernel has no watch left. keepstep looks every "
                 f"{POLL_EVERY_S:g} s. To raise the limits: sysctl fs.inotify.max_user_instances, max_user_watches",
             )
-        not_taken = dict(self._inbox.not_taken)
-        for path, reason in not_taken.items():
+        skipped_files = dict(self._inbox.skipped_files)
+        for path, reason in skipped_files.items():
             self._say(path, reason)
-        if not_taken != self._shown and (not_taken or self._home.storage.exists(self._home.not_taken)):
-            self._shown = not_taken
-            show_not_taken(ledger, not_taken)
+        if skipped_files != self._shown and (skipped_files or self._home.storage.exists(self._home.skipped_files)):
+            self._shown = skipped_files
+            write_skipped_files(store, skipped_files)
 
     def _say(self, path: Path, reason: str) -> None:
         if (path, reason) not in self._said:

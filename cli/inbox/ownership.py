@@ -28,7 +28,7 @@ from journal.storage import NotAFile
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-class NotTaken(Exception):
+class SkippedFile(Exception):
     """A file stays out. Data: why, and what to do."""
 
     def __init__(self, reason: str) -> None:
@@ -101,7 +101,7 @@ def _refuse(home: Home, found: os.stat_result) -> None:
         if found.st_uid != os.geteuid() and found.st_mode & stat.S_IROTH:
             return
         whose = "a file that whoever made the link need not be allowed to read"
-    raise NotTaken(f"it is a hard link to {whose}; put a copy there instead: cp FILE INBOX")
+    raise SkippedFile(f"it is a hard link to {whose}; put a copy there instead: cp FILE INBOX")
 
 
 def safe_name(name: str) -> str:

@@ -24,12 +24,12 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
     Raises OSError.
     """
     data = settings.data
-    if data.format != "auto" or data.prompt is not None or data.completion is not None or not says_plain_text(name):
+    if data.format != "auto" or data.prompt is not None or data.completion is not None or not is_plain_text(name):
         return settings
     return replace(settings, data=replace(data, format="plain_text")) if holds_prose(path) else settings
 
 
-def says_plain_text(name: str) -> bool:
+def is_plain_text(name: str) -> bool:
     """Whether a name is one of plain text.
 
     >>> [says_plain_text(name) for name in ("notes.TXT", "README.md.gz", "a.jsonl")]

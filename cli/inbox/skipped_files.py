@@ -18,10 +18,10 @@ from journal.durable import read_file, write_atomically
 from journal.writer import FULL
 
 if TYPE_CHECKING:
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
 
 
-class NotTaken(Struct, frozen=True):
+class SkippedFile(Struct, frozen=True):
     """A thing in the inbox, and why it stays there."""
 
     path: str
@@ -29,14 +29,14 @@ class NotTaken(Struct, frozen=True):
     reason: str
 
 
-def show_not_taken(ledger: Ledger, not_taken: Mapping[Path, str]) -> None:
+def write_skipped_files(store: EventStore, skipped_files: Mapping[Path, str]) -> None:
     """Write the view, under the append lock as all views. A full disk, or a deleted status directory, leaves
     the old one."""
-    home = ledger.home
-    shown = [NotTaken(visible(home.relative(path)), visible(reason)) for path, reason in not_taken.items()]
+    home = store.home
+    shown = [SkippedFile(visible(home.relative(path)), visible(reason)) for path, reason in skipped_files.items()]
     try:
-        with ledger.exclusive():
-            write_atomically(home.not_taken, msgspec.json.encode(shown), sync=False, storage=home.storage)
+        with store.exclusive():
+            write_atomically(home.skipped_files, msgspec.json.encode(shown), sync=False, storage=home.storage)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -44,13 +44,13 @@ def show_not_taken(ledger: Ledger, not_taken: Mapping[Path, str]) -> None:
             raise
 
 
-def not_taken(home: Home, *, alive: bool) -> Sequence[NotTaken]:
+def skipped_files(home: Home, *, alive: bool) -> Sequence[SkippedFile]:
     """What is not taken now: as the daemon sees it, with its rights; without one, as this process does."""
     if alive:
         try:
-            return msgspec.json.decode(read_file(home.not_taken, storage=home.storage), type=list[NotTaken])
+            return msgspec.json.decode(read_file(home.skipped_files, storage=home.storage), type=list[SkippedFile])
         except (OSError, msgspec.MsgspecError, UnicodeError):
             return ()  # it has not looked yet
     from cli.inbox.watcher import not_taken_now
 
-    return [NotTaken(visible(home.relative(path)), why) for path, why in not_taken_now(home).items()]
+    return [SkippedFile(visible(home.relative(path)), why) for path, why in not_taken_now(home).items()]

@@ -5,7 +5,7 @@ it open for writing. That a writer closes its file proves nothing: many programs
 file that is renamed into the inbox obeys the same rule. It keeps its time of change: one that was written long
 before is taken at once.
 
-What cannot be taken stays where it is, and `not_taken` says why. `cli/daemon/ports.py` hears at once when something
+What cannot be taken stays where it is, and `skipped_files` says why. `cli/daemon/ports.py` hears at once when something
 happens. A poll every few seconds finds what that misses: network file systems, an overflow, files from before the
 daemon.
 """
@@ -66,7 +66,7 @@ class Inbox:
         """Those of them that the daemon may not read, and why not."""
         self._written_since: dict[Path, float] = {}
         """When each was first found settled but for a writer that still had it open."""
-        self.not_taken: dict[Path, str] = {}
+        self.skipped_files: dict[Path, str] = {}
         """What lies there and cannot be taken, with what to do about it."""
         self.not_watched: str | None = None
         """Why nobody reports events, so that only the poll finds files; None: somebody does."""
@@ -92,13 +92,13 @@ class Inbox:
         self._heard = False
         before, self._there, self._complete = self._there, {}, {}
         settings, wall_clock = self._settings(), self._clock.now()
-        self.not_taken = {}
+        self.skipped_files = {}
         for directory, priority in self._lanes.items():
             settle_s = settings.of(priority)
             for path, found in _entries(directory, self._storage):
                 if not stat.S_ISREG(found.st_mode):
                     if path not in self._lanes:
-                        self.not_taken[path] = _why_not(found.st_mode)
+                        self.skipped_files[path] = _why_not(found.st_mode)
                     continue
                 resting = _resting(before.get(path), _shape(found), priority, now, wall_clock)
                 self._there[path] = resting
@@ -106,10 +106,10 @@ class Inbox:
                     self._complete[path] = resting
         self._refused = {path: why for path, why in self._refused.items() if path in self._there}
         self._written_since = {path: at for path, at in self._written_since.items() if path in self._there}
-        self.not_taken.update(self._refused)
+        self.skipped_files.update(self._refused)
         for path, at in self._written_since.items():
             if path in self._complete and now - at >= LONG_WRITTEN_S:
-                self.not_taken[path] = STILL_WRITTEN
+                self.skipped_files[path] = STILL_WRITTEN
 
     def complete(self, now: float) -> Iterator[tuple[Path, Priority, int]]:
         """The files that can be taken, and their sizes in bytes: each once, in the order of their names in each lane.
@@ -131,13 +131,13 @@ class Inbox:
             elif self._storage.is_open_for_writing(path):
                 self._written_since.setdefault(path, now)
             else:
-                for known in (self._there, self._refused, self._written_since, self.not_taken):
+                for known in (self._there, self._refused, self._written_since, self.skipped_files):
                     known.pop(path, None)
                 yield path, resting.priority, shape.size_bytes
 
     def refuse(self, path: Path, why: str) -> None:
         """The file cannot be taken for `why`: it stays where it is, and is tried again at each `look`."""
-        self._refused[path] = self.not_taken[path] = _unreadable(why)
+        self._refused[path] = self.skipped_files[path] = _unreadable(why)
 
     def has_complete(self) -> bool:
         """Whether files are left that can be taken."""

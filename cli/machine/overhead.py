@@ -21,7 +21,7 @@ OTHER_THREADS = "watching files, logs, hooks"
 """What the process uses beside the daemon's own thread."""
 
 
-class Meter:
+class OverheadMeter:
     """Counts from when it is made, or last read."""
 
     def __init__(self, clock: Clock) -> None:

@@ -16,10 +16,10 @@ from core import evaluation
 from core.job import Job
 from core.state import Hold, State
 from events import kinds, places, versions
-from events.changes import ConfigChanged, ConfigMended, ConfigRefused
+from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
 from events.codec import kind_of
-from events.evaluation import EvaluationDone, EvaluationGivenUp
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.evaluation import EvaluationAbandoned, EvaluationDone
+from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
 from events.upkeep import OrphanEnded, WatchCostMeasured
@@ -40,7 +40,7 @@ def held_back(held: int) -> str:
     return f"{jobs} held and not learned; `keepstep queue` shows them, `keepstep queue release` lets them go"
 
 
-class Narrator:
+class Console:
     """Says what happens, one line an event, and only as many steps as can be read."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -107,16 +107,16 @@ class Narrator:
                 )
             case kinds.StepReached():
                 return self._step_line(event)
-            case MicroBatchHalved():
+            case MicrobatchSplit():
                 return (
                     f"step {event.step} does not fit into memory; it is run again with each micro-batch in "
                     f"{event.parts} parts"
                 )
-            case BatchSetAside():
+            case BatchSkipped():
                 return f"step {event.step}: {event.message}; its batch is left out: {rows_of(event)}"
             case EvaluationDone():
                 return evaluation.told(event)
-            case EvaluationGivenUp():
+            case EvaluationAbandoned():
                 return f"the worker failed in an evaluation ({event.failure}); the job goes on without"
             case kinds.DivergenceDetected():
                 return f"step {event.global_step} run again is not what it was: {event.expected_loss} → {event.loss}"
@@ -159,7 +159,7 @@ class Narrator:
                 return f"room on the disk is not low any more ({event.free_bytes / 1e9:.2f} GB)"
             case kinds.StorageFreed():
                 return f"there is room on the disk again ({event.free_bytes / 1e6:.1f} MB)"
-            case MemoryLow() | MemoryRecovered() | ConfigChanged() | ConfigRefused() | ConfigMended():
+            case MemoryLow() | MemoryRecovered() | ConfigChanged() | ConfigRefused() | ConfigFixed():
                 return console_resources.line_of(event, self._name)
             case OrphanEnded():
                 return f"a worker that an earlier daemon left behind (pid {event.pid}) was still there; it was ended"
@@ -192,7 +192,7 @@ class Narrator:
         return printable(self._job.name) if self._job is not None and self._job.id == job else job[:12]
 
 
-def rows_of(event: BatchSetAside) -> str:
+def rows_of(event: BatchSkipped) -> str:
     """The rows of a batch, in words."""
     own = [f"lines {', '.join(map(str, event.lines))} of the file"] if event.lines else []
     return "; ".join([*own, *(f"{', '.join(map(str, lines))} of {job[:12]}" for job, lines in event.earlier.items())])
@@ -231,7 +231,7 @@ def _level(event: AnyEvent) -> int:
             return logging.DEBUG
         case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
             return logging.ERROR
-        case MicroBatchHalved() | BatchSetAside() | EvaluationGivenUp() | EvaluationDone(concern=str()):
+        case MicrobatchSplit() | BatchSkipped() | EvaluationAbandoned() | EvaluationDone(concern=str()):
             return logging.WARNING
         case kinds.DivergenceDetected() | kinds.AttemptInterrupted() | kinds.JobRejected() | kinds.JournalRepaired():
             return logging.WARNING

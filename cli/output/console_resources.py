@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from core.memory import used_by_others
-from core.state import Short
-from events.changes import Change, ConfigChanged, ConfigMended, ConfigRefused
+from core.state import MemoryShortage
+from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
 from events.memory import MemoryLow, MemoryRecovered
 
 GB = 1e9
 
 
 def line_of(
-    event: MemoryLow | MemoryRecovered | ConfigChanged | ConfigRefused | ConfigMended, name: Callable[[str], str]
+    event: MemoryLow | MemoryRecovered | ConfigChanged | ConfigRefused | ConfigFixed, name: Callable[[str], str]
 ) -> str:
     """The line. `name`: a job's, by its id."""
     match event:
@@ -30,11 +30,11 @@ def line_of(
             return f"{name(event.job)} is the first under a changed keepstep.toml: {told(event.changes)}"
         case ConfigRefused():
             return f"keepstep.toml was changed and is not used: {event.reason}\n→ {event.advice}"
-        case ConfigMended():
+        case ConfigFixed():
             return "keepstep.toml can be used again"
 
 
-def want_of_memory(short: MemoryLow | Short) -> str:
+def want_of_memory(short: MemoryLow | MemoryShortage) -> str:
     """What was measured when it began, in words."""
     others = used_by_others(
         total_bytes=short.total_bytes, available_bytes=short.available_bytes, worker_bytes=short.worker_bytes

@@ -11,7 +11,7 @@ def line_of(event: AnyEvent) -> str | None:
     match event:
         case versions.ConsolidationRequested():
             return f"a consolidation is asked for{f': {event.description}' if event.description else ''}"
-        case versions.ConsolidationDropped():
+        case versions.ConsolidationCancelled():
             return f"no consolidation: {event.message}"
         case versions.ConsolidationStarted():
             return f"consolidating {event.checkpoint} into {event.version}"

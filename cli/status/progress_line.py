@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from cli.output.console_resources import want_of_memory
 from cli.output.terminal import duration, local_time
-from core.state import Short
+from core.state import MemoryShortage
 from projections.status import StatusView
 
 DAY_S = 86_400.0
@@ -52,7 +52,7 @@ def course_line(found: Course) -> str:
     return ", ".join(parts)
 
 
-def health_without_memory(short: Short, running: str | None) -> str:
+def health_without_memory(short: MemoryShortage, running: str | None) -> str:
     """What is done while others use the memory."""
     goes_on = f"{running} ends behind its next commit" if running is not None else "nothing is begun"
     return f"waiting for memory: {want_of_memory(short)}; {goes_on}, and work goes on by itself"

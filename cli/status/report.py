@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
-from cli.inbox.skipped_files import not_taken
+from cli.inbox.skipped_files import skipped_files
 from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import course, course_line, health_without_memory
-from core.state import Full
+from core.state import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
 from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
@@ -35,7 +35,7 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
                 "alive": alive,
                 "health": health(view, alive=alive),
                 "course": plain(course(view, alive=alive)),
-                "not_taken": [plain(each) for each in not_taken(home, alive=alive)],
+                "not_taken": [plain(each) for each in skipped_files(home, alive=alive)],
                 "machine": plain(machine) if machine is not None else None,
             }
         )
@@ -59,7 +59,7 @@ def watch_status(home_option: Path | None) -> None:
 
 
 def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
-    stuck = not_taken(home, alive=alive)
+    stuck = skipped_files(home, alive=alive)
     rows = [Row("not taken", f"{each.path} {each.reason}", "yellow") for each in stuck[:NOT_TAKEN_SHOWN]]
     if len(stuck) > NOT_TAKEN_SHOWN:
         rows.append(Row("", f"… and {len(stuck) - NOT_TAKEN_SHOWN} more in the inbox", "yellow"))
@@ -203,7 +203,7 @@ def _after(view: StatusView) -> str:
     return ", when nothing trains"
 
 
-def _room_advice(full: Full, status: str, *, alive: bool) -> str:
+def _room_advice(full: DiskFull, status: str, *, alive: bool) -> str:
     paused = "`keepstep resume`" if status in {"off_paused", "paused", "pausing", "stopping_paused"} else ""
     run = "" if alive else "`keepstep run`"
     commands = " and ".join(filter(None, (paused, run)))

@@ -35,7 +35,7 @@ FLUSHED_BYTES_PER_S = 10_000_000
 """What the slowest disk does at least: how long the system may take to write a large file down, in one call."""
 
 
-class KeepAlive:
+class Watchdog:
     """What is sent, and when."""
 
     def __init__(self, notifier: Notifier) -> None:
@@ -90,7 +90,7 @@ class KeepAlive:
 class BeatingStorage(Storage):
     """The disk, and a beat where it gives or takes something: a copy of many gigabytes is no hang."""
 
-    def __init__(self, keep_alive: KeepAlive) -> None:
+    def __init__(self, keep_alive: Watchdog) -> None:
         self._keep_alive = keep_alive
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
@@ -119,7 +119,7 @@ class Watched(Machine):
     """The machine, with somebody who watches; and with a file `.stop` in the home, which is an order to stop."""
 
     def __init__(
-        self, home: Home, keep_alive: KeepAlive, worker_module: str = "gpu.worker", *, leaves: bool = False
+        self, home: Home, keep_alive: Watchdog, worker_module: str = "gpu.worker", *, leaves: bool = False
     ) -> None:
         """`leaves`: the process ends with the daemon."""
         super().__init__(home, worker_module)
@@ -170,10 +170,10 @@ def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], wo
     Raises as `Daemon.run`.
     """
     notifier = Notifier.from_environment()
-    keep_alive = KeepAlive(notifier)
+    keep_alive = Watchdog(notifier)
     if notifier.is_heard:
         faulthandler.enable()  # before a hung one is killed, it is told to abort: where it hung is then in the log
         home = Home(home.root, storage=BeatingStorage(keep_alive), clock=home.clock)
         keep_alive.beat(sd_notify.status("recovering"))
-    surroundings = Watched(home, keep_alive, worker_module, leaves=True)
-    return Daemon(home, until_idle=until_idle, write=write, surroundings=surroundings).run()
+    ports = Watched(home, keep_alive, worker_module, leaves=True)
+    return Daemon(home, until_idle=until_idle, write=write, ports=ports).run()

@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.artifacts.commit import Committed, publish
-from gpu.artifacts.manifest import MANIFEST, FileEntry, describe, leads_out, names_below, read_seal
+from gpu.artifacts.manifest import MANIFEST, FileEntry, describe, leaves_directory, names_below, read_seal
 from gpu.artifacts.manifest import problem_of as problem_of_checkpoint
-from gpu.errors import CheckpointBroken, SealBroken
+from gpu.errors import CheckpointBroken, VersionManifestBroken
 from journal.durable import copy_durably, fsync_file, opened
 from journal.storage import REAL, Storage
 
@@ -88,14 +88,14 @@ def problem_of(
     """Why the backup in `directory` is not the one that was made; None if it is."""
     try:
         seal = msgspec.json.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage), type=Backup)
-    except SealBroken as error:
+    except VersionManifestBroken as error:
         return error.problem
     return problem_of_checkpoint(
         directory / seal.checkpoint, seal.checkpoint_sha256, every_byte=every_byte, watch=watch, storage=storage
     )
 
 
-def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, storage: Storage = REAL) -> Committed:
+def restore_backup(directory: Path, checkpoint: Path, manifest_sha256: str, *, storage: Storage = REAL) -> Committed:
     """Copy what the backup in `directory` holds to where the checkpoint stood, if it is the one that was committed with
     this manifest.
 
@@ -104,7 +104,7 @@ def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, stora
     source = directory / checkpoint.name
     try:
         manifest = read_seal(source, MANIFEST, manifest_sha256, storage=storage)
-    except SealBroken as error:
+    except VersionManifestBroken as error:
         raise CheckpointBroken(checkpoint.name, error.problem) from error
     names = [name for name in names_below(source, storage=storage) if name != MANIFEST]
 
@@ -126,7 +126,7 @@ def bring_back(directory: Path, checkpoint: Path, manifest_sha256: str, *, stora
 def _problem_of_staged(staging: Path, manifest: bytes, storage: Storage) -> str | None:
     """What is wrong with a copied checkpoint; `problem_of_checkpoint` would miss its name."""
     files = msgspec.json.decode(manifest, type=_Files).files
-    if (name := leads_out(files)) is not None:
+    if (name := leaves_directory(files)) is not None:
         return f"the manifest names a file outside of its directory, {name!r}"
     for name, expected in files.items():
         if describe(staging / name, storage=storage) != expected:

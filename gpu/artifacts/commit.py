@@ -28,7 +28,7 @@ from journal.durable import (
     rename_durably,
     write_all,
 )
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from journal.storage import REAL, Storage
 
 STAGING = ".staging-"
@@ -89,10 +89,10 @@ def publish(
     last, the file that `seal` makes of them.
 
     What is whole and not yet named is shown to `prove`, which raises what it finds wrong. `passed` hears of every point
-    on the way, in the place of `journal.failpoints.reached`. Raises as `commit`.
+    on the way, in the place of `journal.failpoints.failpoint`. Raises as `commit`.
     """
     staging = staging_of(final)
-    passed = passed or reached
+    passed = passed or failpoint
     try:
         if not storage.exists(final.parent):
             make_directory(final.parent, storage=storage)

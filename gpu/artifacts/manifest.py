@@ -20,7 +20,7 @@ from msgspec import Struct
 from events.settings import JobSettings
 from events.values import CheckpointId, JobId
 from gpu.artifacts import tensors
-from gpu.errors import CheckpointBroken, SealBroken
+from gpu.errors import CheckpointBroken, VersionManifestBroken
 from journal.durable import chunks, is_directory, opened, read_file
 from journal.storage import REAL, Storage
 
@@ -125,7 +125,7 @@ def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, s
     return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
-def leads_out(names: Iterable[str]) -> str | None:
+def leaves_directory(names: Iterable[str]) -> str | None:
     """The first of these names of files that would lead out of the directory which lists them; None if none does."""
     parts = ((name, PurePosixPath(name)) for name in names)
     return next((name for name, path in parts if path.is_absolute() or ".." in path.parts or "\0" in name), None)
@@ -137,11 +137,11 @@ def read_seal(directory: Path, name: str, sha256: str, *, storage: Storage = REA
         data = read_file(directory / name, storage=storage)
     except FileNotFoundError as error:
         missing = name if storage.exists(directory) else "its directory"
-        raise SealBroken(f"{missing} is missing") from error
+        raise VersionManifestBroken(f"{missing} is missing") from error
     except OSError as error:
-        raise SealBroken(f"{name} cannot be read: {error.strerror or error}") from error
+        raise VersionManifestBroken(f"{name} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise SealBroken(f"{name} is not the one that was written: it has another SHA-256")
+        raise VersionManifestBroken(f"{name} is not the one that was written: it has another SHA-256")
     return data
 
 

@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from events.settings import FullSettings
 from events.values import VersionId
-from events.worker import LearnedFile
-from gpu.artifacts.manifest import FileEntry, Manifest, describe, leads_out, read_seal
-from gpu.errors import SealBroken
+from events.worker import TrainedFile
+from gpu.artifacts.manifest import FileEntry, Manifest, describe, leaves_directory, read_seal
+from gpu.errors import VersionManifestBroken
 from gpu.model.base import base_files, base_sha256, combined
 from journal.durable import read_file
 from journal.storage import REAL, Storage
@@ -29,7 +29,7 @@ LEARNED = "learned"
 """Below a version: what was learned, as it was learned, one directory for each checkpoint that was merged."""
 
 
-class Sealed(Struct, frozen=True, kw_only=True):
+class VersionManifest(Struct, frozen=True, kw_only=True):
     """The content of `keepstep.json`."""
 
     format: Literal[1] = 1
@@ -44,7 +44,7 @@ class Sealed(Struct, frozen=True, kw_only=True):
     """The last that was merged, with its lineage: data, base, tokenizer, settings."""
     learned: tuple[str, ...] = ()
     """The directories below `learned/`, the oldest first: the weights are the origin and the sum of these."""
-    data: tuple[LearnedFile, ...] = ()
+    data: tuple[TrainedFile, ...] = ()
     applied: float | None
     in_place: float | None = None
     files: dict[str, FileEntry]
@@ -54,16 +54,16 @@ class Sealed(Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
 
-_decoder = msgspec.json.Decoder(Sealed)
+_decoder = msgspec.json.Decoder(VersionManifest)
 
 
-def read_sealed(directory: Path, *, storage: Storage = REAL) -> Sealed:
+def read_version_manifest(directory: Path, *, storage: Storage = REAL) -> VersionManifest:
     """What the model in `directory` says of itself. Raises OSError, ValueError."""
     try:
         sealed = _decoder.decode(read_file(directory / SEAL, storage=storage))
     except RecursionError as error:
         raise ValueError(f"{SEAL} is nested too deep") from error
-    if (name := leads_out(sealed.files)) is not None:
+    if (name := leaves_directory(sealed.files)) is not None:
         raise ValueError(f"{SEAL} names a file outside of its directory, {name!r}")
     return sealed
 
@@ -77,7 +77,7 @@ def trained_beside(home: Path, version: VersionId) -> Path:
     """What training loads to go on from a version: its weights, or (`full`) the float32 ones that they were rounded
     from. Raises OSError, ValueError."""
     directory = version_directory(home, version)
-    sealed = read_sealed(directory)
+    sealed = read_version_manifest(directory)
     if isinstance(sealed.checkpoint.lineage.settings.method, FullSettings):
         return directory / LEARNED / sealed.learned[-1]
     return directory
@@ -88,7 +88,7 @@ def problem_of_base(version: Path, beside: Path, watch: Callable[[bytes], None] 
 
     Raises OSError, ValueError.
     """
-    sealed = read_sealed(version)
+    sealed = read_version_manifest(version)
     place = beside.relative_to(version).as_posix()
     prefix = "" if place == "." else f"{place}/"
     names = base_files(beside)
@@ -112,16 +112,16 @@ def problem_of(
     try:
         sealed = _decoder.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage))
         return _problem_of_files(directory, sealed, every_byte, watch, storage)
-    except SealBroken as error:
+    except VersionManifestBroken as error:
         return error.problem
     except msgspec.MsgspecError as error:
         return f"{SEAL} is damaged: {error}"
 
 
 def _problem_of_files(
-    directory: Path, sealed: Sealed, every_byte: bool, watch: Callable[[bytes], None], storage: Storage
+    directory: Path, sealed: VersionManifest, every_byte: bool, watch: Callable[[bytes], None], storage: Storage
 ) -> str | None:
-    if (name := leads_out(sealed.files)) is not None:
+    if (name := leaves_directory(sealed.files)) is not None:
         return f"{SEAL} names a file outside of its directory, {name!r}"
     for name, expected in sealed.files.items():
         path = directory / name
@@ -137,7 +137,7 @@ def _problem_of_files(
     return None
 
 
-def card(sealed: Sealed, stored_as: str) -> str:
+def card(sealed: VersionManifest, stored_as: str) -> str:
     """The model card: https://huggingface.co/docs/hub/model-cards."""
     settings, cursor = sealed.checkpoint.lineage.settings, sealed.checkpoint.cursor
     method = msgspec.to_builtins(settings.method)
@@ -165,7 +165,7 @@ stored as {stored_as}.
 """
 
 
-def _table(data: Sequence[LearnedFile]) -> str:
+def _table(data: Sequence[TrainedFile]) -> str:
     if not data:
         return ""
     rows = [

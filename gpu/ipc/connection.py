@@ -18,7 +18,7 @@ import msgspec
 
 from events.text import carried
 from events.worker import AnyFact, AnyOrder
-from gpu.errors import LinkGarbage
+from gpu.errors import ProtocolViolation
 
 Message = TypeVar("Message")
 
@@ -59,7 +59,7 @@ class Reader(Generic[Message]):
             except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 if not messages:
                     del self._buffer[: end + 1]
-                    raise LinkGarbage(line, str(error)) from error
+                    raise ProtocolViolation(line, str(error)) from error
                 break
             del self._buffer[: end + 1]
             messages.append(message)
@@ -67,7 +67,7 @@ class Reader(Generic[Message]):
             if len(self._buffer) > MAX_LINE_BYTES and not messages:
                 line = bytes(self._buffer[:80])
                 self._buffer.clear()
-                raise LinkGarbage(line, f"no line end in {MAX_LINE_BYTES} bytes")
+                raise ProtocolViolation(line, f"no line end in {MAX_LINE_BYTES} bytes")
         return messages
 
 

@@ -65,7 +65,7 @@ class Refusal(Struct, frozen=True, kw_only=True, tag="refused"):
     """Whether it is the disk's fault that was to be written to."""
 
 
-class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReplayRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Steps of one job that are to be run once more."""
 
     job: JobId
@@ -97,7 +97,7 @@ class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where checkpoints are written; the one to start from lies there too."""
     checkpoint: CheckpointId | None
     """None: the base."""
-    stretches: tuple[Stretch, ...]
+    replay_ranges: tuple[ReplayRange, ...]
 
 
 class Reran(Struct, frozen=True, kw_only=True, tag="reran"):
@@ -138,7 +138,7 @@ class Learned(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lines: tuple[int, ...] = ()
 
 
-class Whereabouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LocateRows(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which steps learn the rows on some lines."""
 
     home: str
@@ -158,7 +158,7 @@ class Located(Struct, frozen=True, kw_only=True):
 
 
 class Locations(Struct, frozen=True, kw_only=True, tag="located"):
-    """The answer to `Whereabouts`."""
+    """The answer to `LocateRows`."""
 
     located: tuple[Located, ...]
     """One for each file that was asked about."""

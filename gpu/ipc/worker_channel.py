@@ -27,7 +27,7 @@ from events.worker import (
     Train,
     Yield,
 )
-from gpu.errors import LinkGarbage
+from gpu.errors import ProtocolViolation
 from gpu.ipc.connection import Sender, order_reader
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,13 @@ HEARTBEAT_S = 1.0
 """At most one heartbeat of a phase in this time: often enough for any deadline, rare enough to cost nothing."""
 
 
-class Desk(Protocol):
+class WorkerChannel(Protocol):
     """What the work needs of the other end."""
 
     def tell(self, fact: AnyFact) -> None:
         """Report a fact. Safe from any thread."""
 
-    def yield_asked(self) -> bool:
+    def yield_requested(self) -> bool:
         """Whether the daemon wants the current work to stop."""
 
     def is_committed(self, checkpoint: CheckpointId) -> bool:
@@ -55,11 +55,11 @@ class Desk(Protocol):
         """Report that a step did not fit; by what course it is to be run again, once that is journaled."""
 
 
-class Pulse:
+class Heartbeats:
     """Heartbeats of one attempt, from whatever code does its work; safe from any thread."""
 
-    def __init__(self, desk: Desk, attempt: int) -> None:
-        self._desk = desk
+    def __init__(self, channel: WorkerChannel, attempt: int) -> None:
+        self._channel = channel
         self._attempt = attempt
         self._lock = threading.Lock()
         self._last: dict[Phase, float] = {}
@@ -71,10 +71,10 @@ class Pulse:
             if now - self._last.get(phase, float("-inf")) < HEARTBEAT_S and not force:
                 return
             self._last[phase] = now
-        self._desk.tell(Heartbeat(attempt=self._attempt, phase=phase, done=done, total=total))
+        self._channel.tell(Heartbeat(attempt=self._attempt, phase=phase, done=done, total=total))
 
 
-class SocketDesk:
+class SocketChannel:
     """A desk at the end of a socket.
 
     A thread reads the orders. When the daemon closes the socket, or says so, the process ends at once, whatever it is
@@ -105,7 +105,7 @@ class SocketDesk:
             log.info("the daemon is gone")
             leave(0)
 
-    def yield_asked(self) -> bool:
+    def yield_requested(self) -> bool:
         return self._yield.is_set()
 
     def is_committed(self, checkpoint: CheckpointId) -> bool:
@@ -131,7 +131,7 @@ class SocketDesk:
                     for order in orders:
                         self._take(order)
                     data = b""
-            except LinkGarbage:
+            except ProtocolViolation:
                 log.exception("cannot understand the daemon")
                 leave(1)
             except OSError:

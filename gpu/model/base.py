@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from events.settings import ModelSettings
-from gpu.artifacts.manifest import MANIFEST, describe, leads_out
+from gpu.artifacts.manifest import MANIFEST, describe, leaves_directory
 from gpu.errors import ModelUnusable
 from gpu.model import hub
 from gpu.model.files import CONFIG, tokenizer_names
@@ -174,7 +174,7 @@ def weights_files(directory: Path) -> list[str]:
             index = msgspec.json.decode(read_file((directory / INDEX).resolve()), type=_Index)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ModelUnusable(f"{directory / INDEX} is damaged: {error}. Download the model once more.") from error
-        if (name := leads_out(index.weight_map.values())) is not None:
+        if (name := leaves_directory(index.weight_map.values())) is not None:
             raise ModelUnusable(f"{directory / INDEX} names a file outside of its directory, {name!r}.")
         return sorted(set(index.weight_map.values()))
     return sorted(path.name for path in directory.glob("*.safetensors"))

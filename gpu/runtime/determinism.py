@@ -24,7 +24,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
 
-def be_exact(threads: int) -> torch.device:
+def enable_determinism(threads: int) -> torch.device:
     """Make this process's arithmetic repeatable, with `threads` CPU threads (0: one for each core).
 
     Returns the device to train on.

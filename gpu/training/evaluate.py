@@ -16,12 +16,12 @@ from events.settings import EvaluationSettings, JobSettings
 from events.values import Number, number
 from gpu.data.plan.batches import MicroBatch
 from gpu.data.plan.store import Tokens
-from gpu.errors import EvaluationFailed, YieldAsked, is_out_of_memory
-from gpu.ipc.worker_channel import Desk, Pulse
+from gpu.errors import EvaluationFailed, YieldRequested, is_out_of_memory
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import BITSANDBYTES, TrainedModel
 from gpu.runtime.faults import run_out, strikes
 from gpu.training.loss import summed_loss
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 
 class Measured(NamedTuple):
@@ -54,18 +54,23 @@ def steps_since(step: int, settings: EvaluationSettings) -> int:
 
 
 def evaluate(
-    trained: TrainedModel, tokens: Tokens, settings: JobSettings, global_step: int, desk: Desk, pulse: Pulse
+    trained: TrainedModel,
+    tokens: Tokens,
+    settings: JobSettings,
+    global_step: int,
+    channel: WorkerChannel,
+    heartbeats: Heartbeats,
 ) -> Measured:
     """The loss on all rows of `tokens`, with a sign of progress behind each micro-batch.
 
     Raises YieldAsked between two micro-batches, and EvaluationFailed for whatever else goes wrong.
     """
     began = time.perf_counter()
-    pulse.beat("evaluate", 0, len(tokens), force=True)
+    heartbeats.beat("evaluate", 0, len(tokens), force=True)
     _without_dropout(trained)
     try:
-        loss = _mean_loss(trained, tokens, settings, global_step, desk, pulse)
-    except YieldAsked:
+        loss = _mean_loss(trained, tokens, settings, global_step, channel, heartbeats)
+    except YieldRequested:
         raise
     except Exception as error:
         raise EvaluationFailed(error) from error
@@ -73,20 +78,25 @@ def evaluate(
         trained.model.train()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # its blocks have other sizes than those of training
-    reached("evaluated")
+    failpoint("evaluated")
     return Measured(len(tokens), _predicted(tokens), number(loss), time.perf_counter() - began)
 
 
 def _mean_loss(
-    trained: TrainedModel, tokens: Tokens, settings: JobSettings, global_step: int, desk: Desk, pulse: Pulse
+    trained: TrainedModel,
+    tokens: Tokens,
+    settings: JobSettings,
+    global_step: int,
+    channel: WorkerChannel,
+    heartbeats: Heartbeats,
 ) -> float:
     """Rows of about equal length together; fewer at once from where so many do not fit into memory."""
     waiting = sorted(range(len(tokens)), key=tokens.length)
     together, done, loss = settings.training.batch_size, 0, 0.0
     while done < len(waiting):
-        if desk.yield_asked():
-            reached("yield_seen")
-            raise YieldAsked("an evaluation can be begun again at any time")
+        if channel.yield_requested():
+            failpoint("yield_seen")
+            raise YieldRequested("an evaluation can be begun again at any time")
         rows = waiting[done : done + together]
         try:
             loss += _summed(trained, tokens, tuple((row,) for row in rows), settings, global_step)
@@ -96,8 +106,8 @@ def _mean_loss(
             together = -(-len(rows) // 2)
             continue
         done += len(rows)
-        reached("evaluated_rows")
-        pulse.beat("evaluate", done, len(waiting))
+        failpoint("evaluated_rows")
+        heartbeats.beat("evaluate", done, len(waiting))
     return math.nan if strikes("nan_evaluation", global_step) else loss / _predicted(tokens)
 
 

@@ -27,16 +27,16 @@ from gpu.artifacts.manifest import Cursor, Lineage
 from gpu.data.plan.batches import Batch, MicroBatch
 from gpu.data.plan.prepare import PreparedJob
 from gpu.errors import (
-    DoesNotFit,
     EvaluationFailed,
+    MicrobatchTooLarge,
     ModelUnusable,
     SuspectBatch,
     TrainingDiverged,
-    YieldAsked,
+    YieldRequested,
     is_out_of_memory,
     nondeterministic_operation,
 )
-from gpu.ipc.worker_channel import Desk, Pulse
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
 from gpu.runtime.faults import run_out, strikes
@@ -46,7 +46,7 @@ from gpu.training.loss import summed_loss
 from gpu.training.loss_spike import threshold
 from gpu.training.microbatch_split import cut, most_together
 from gpu.training.saver import Saver
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 
 @dataclass
@@ -75,15 +75,15 @@ class Training:
     evaluated_to: int = -1
     """The step of this job behind which it was evaluated last."""
 
-    def run(self, desk: Desk, saver: Saver, pulse: Pulse) -> None:
+    def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
         Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit,
         EvaluationFailed.
         """
         try:
-            self._train(desk, saver, pulse)
-        except (TrainingDiverged, DoesNotFit, EvaluationFailed):
+            self._train(channel, saver, heartbeats)
+        except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed):
             saver.finish()  # what was being written was copied before that, and is good
             raise
 
@@ -94,51 +94,53 @@ class Training:
             saver.begin(self._snapshot(reason, self.prepared.batches.step(self.step).epoch, saver.parent))
             saver.finish()
 
-    def _train(self, desk: Desk, saver: Saver, pulse: Pulse) -> None:
+    def _train(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         batches = self.prepared.batches
-        while not desk.yield_asked():
+        while not channel.yield_requested():
             # Evaluate.
             if self._evaluation_is_due():
-                self._evaluate(desk, pulse)
-            if self.step == self.until or desk.yield_asked():
+                self._evaluate(channel, heartbeats)
+            if self.step == self.until or channel.yield_requested():
                 break
 
             # Step.
             batch = batches.step(self.step + 1)
-            report = self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, pulse)
+            report = (
+                self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, heartbeats)
+            )
             if isinstance(report, OutOfMemory):  # nothing has changed: the same step again, in smaller parts
                 saver.finish()  # which gives its copies back, too; and the answer may be that this attempt has failed
-                self.course = desk.ask_course(report)
+                self.course = channel.ask_course(report)
                 continue
 
             # Log.
             self._log(report)
-            reached("step")
-            desk.tell(report)
+            failpoint("step")
+            channel.tell(report)
 
             # Save.
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):
                 saver.begin(self._snapshot(reason, batch.epoch, saver.parent))
 
         if self.step < self.until:
-            reached("yield_seen")
+            failpoint("yield_seen")
 
     def _evaluation_is_due(self) -> bool:
         if not self.evaluates or self.prepared.validation is None or self.step <= self.evaluated_to:
             return False
         return is_due(self.step, self.prepared.batches.steps_total, self.prepared.settings.evaluation)
 
-    def _evaluate(self, desk: Desk, pulse: Pulse) -> None:
+    def _evaluate(self, channel: WorkerChannel, heartbeats: Heartbeats) -> None:
         """The loss on rows that are not learned; nothing, if the daemon asks to yield meanwhile. Raises
         EvaluationFailed."""
         settings, rows = self.prepared.settings, self.prepared.validation
         assert rows is not None  # it is due
-        with suppress(YieldAsked):
-            found = evaluate(self.trained, rows, settings, self.global_step, desk, pulse)
+        with suppress(YieldRequested):
+            found = evaluate(self.trained, rows, settings, self.global_step, channel, heartbeats)
             self.evaluated_to = self.step
             count = steps_since(self.step, settings.evaluation)
             losses = [entry["loss"] for entry in self.history[-count:] if not isinstance(entry["loss"], str)]
-            desk.tell(
+            channel.tell(
                 Evaluated(
                     attempt=self.attempt,
                     global_step=self.global_step,
@@ -148,7 +150,7 @@ class Training:
                 )
             )
 
-    def _learn(self, batch: Batch, pulse: Pulse) -> Step | OutOfMemory:
+    def _learn(self, batch: Batch, heartbeats: Heartbeats) -> Step | OutOfMemory:
         """One optimizer step; or that there was too little memory for it, and all is as it was.
 
         Raises SuspectBatch before anything is changed, DoesNotFit where something may be.
@@ -159,7 +161,7 @@ class Training:
         self.stands_at = None
         shortage = ""
         try:
-            loss, norm = self._gradients(batch, pulse)
+            loss, norm = self._gradients(batch, heartbeats)
         except Exception as error:
             if operation := nondeterministic_operation(error):
                 raise _cannot_repeat(operation, self.trained.device.type) from error
@@ -191,7 +193,7 @@ class Training:
         self.global_step += 1
         return Step(attempt=self.attempt, global_step=self.global_step, step=self.step, epoch=batch.epoch, **report)
 
-    def _gradients(self, batch: Batch, pulse: Pulse) -> tuple[float, float]:
+    def _gradients(self, batch: Batch, heartbeats: Heartbeats) -> tuple[float, float]:
         """Loss and gradient norm of a step, its clipped gradients left with the parameters.
 
         The loss is the mean over all trained tokens of the step, however they are split.
@@ -210,7 +212,7 @@ class Training:
                 micro_loss.backward()
                 run_out("backward", global_step, len(piece))
                 loss += micro_loss.detach()
-                pulse.beat("step", self.step * settings.gradient_accumulation + index + 1, total)
+                heartbeats.beat("step", self.step * settings.gradient_accumulation + index + 1, total)
         if strikes("nan_gradient", global_step):
             parameters[0].grad = torch.full_like(parameters[0], math.nan)
         if settings.max_grad_norm > 0:
@@ -228,7 +230,7 @@ class Training:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise DoesNotFit(self.global_step + 1, self.step + 1, together, _in_a_line(error)) from error
+            raise MicrobatchTooLarge(self.global_step + 1, self.step + 1, together, _in_a_line(error)) from error
         self.optimizer.zero_grad()
 
     def _given_back(self, batch: Batch, shortage: str) -> OutOfMemory:

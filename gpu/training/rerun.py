@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from events.course import Course
 from events.values import CheckpointId, Number
 from events.worker import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
-from gpu.errors import DoesNotFit, PlanChanged
-from gpu.ipc.protocol import Reran, Rerun, Stretch, reply
+from gpu.errors import MicrobatchTooLarge, PlanChanged
+from gpu.ipc.protocol import ReplayRange, Reran, Rerun, reply
 
 if TYPE_CHECKING:
-    from gpu.session import Warm
+    from gpu.session import Session
 
 
 class Recorder:
@@ -49,7 +49,7 @@ class Recorder:
             if before is not None and before != self.newest:
                 shutil.rmtree(self._checkpoints / before)
 
-    def yield_asked(self) -> bool:
+    def yield_requested(self) -> bool:
         """Never."""
         return False
 
@@ -63,32 +63,32 @@ class Recorder:
 
     def ask_course(self, fact: OutOfMemory) -> Course:
         """There is no other: in other parts it would be other bits. Raises DoesNotFit."""
-        raise DoesNotFit(fact.global_step, fact.step, fact.sequences, fact.message)
+        raise MicrobatchTooLarge(fact.global_step, fact.step, fact.sequences, fact.message)
 
 
 def rerun(order: Rerun, say: Callable[[str], None] = lambda _: None) -> Reran:
     """Raises WorkerError, OSError, ValueError."""
-    from gpu.session import Warm
+    from gpu.session import Session
 
     home, scratch = Path(order.home), Path(order.scratch)
-    desk = Recorder(scratch, say)
-    warm, checkpoint = Warm(home, desk, scratch), order.checkpoint
-    for stretch in order.stretches:
-        _run(warm, desk, stretch, checkpoint)
-        checkpoint = desk.newest
+    channel = Recorder(scratch, say)
+    session, checkpoint = Session(home, channel, scratch), order.checkpoint
+    for stretch in order.replay_ranges:
+        _run(session, channel, stretch, checkpoint)
+        checkpoint = channel.newest
     assert checkpoint is not None  # there was a stretch, and it ended with a checkpoint
     say("\n")
-    return Reran(checkpoint=checkpoint, bits=tuple(desk.bits), environment=desk.environment)
+    return Reran(checkpoint=checkpoint, bits=tuple(channel.bits), environment=channel.environment)
 
 
-def _run(warm: Warm, desk: Recorder, stretch: Stretch, checkpoint: CheckpointId | None) -> None:
-    warm.prepare(Prepare(attempt=stretch.attempt, job=stretch.job, settings=stretch.settings))
-    if desk.batches_sha256 != stretch.batches_sha256:
+def _run(session: Session, channel: Recorder, stretch: ReplayRange, checkpoint: CheckpointId | None) -> None:
+    session.prepare(Prepare(attempt=stretch.attempt, job=stretch.job, settings=stretch.settings))
+    if channel.batches_sha256 != stretch.batches_sha256:
         raise PlanChanged(
             f"the rows of {stretch.job[:12]} are planned otherwise now than when they were learned: the tokenizer, its "
             "chat template or keepstep itself is not what it was"
         )
-    warm.train(
+    session.train(
         Train(
             attempt=stretch.attempt,
             base=stretch.base,

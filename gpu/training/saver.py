@@ -14,20 +14,25 @@ from events.kinds import CheckpointReason
 from events.settings import CheckpointSettings
 from events.values import CheckpointId
 from gpu.artifacts.checkpoint import Snapshot, write
-from gpu.ipc.worker_channel import Desk, Pulse
-from journal.failpoints import reached
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
+from journal.failpoints import failpoint
 
 
 class Saver:
     """Saves the checkpoints of one attempt."""
 
     def __init__(
-        self, checkpoints: Path, cadence: CheckpointSettings, desk: Desk, pulse: Pulse, parent: CheckpointId | None
+        self,
+        checkpoints: Path,
+        cadence: CheckpointSettings,
+        channel: WorkerChannel,
+        heartbeats: Heartbeats,
+        parent: CheckpointId | None,
     ) -> None:
         self._checkpoints = checkpoints
         self._cadence = cadence
-        self._desk = desk
-        self._pulse = pulse
+        self._channel = channel
+        self._heartbeats = heartbeats
         self._parent = parent
         self._in_flight: CheckpointId | None = None
         self._thread: threading.Thread | None = None
@@ -63,12 +68,12 @@ class Saver:
             self._thread.join()
         self._raise()
         if self._in_flight is not None:
-            self._desk.wait_committed(self._in_flight)
+            self._channel.wait_committed(self._in_flight)
         self._free()
 
     def _free(self) -> bool:
         self._raise()
-        if self._in_flight is not None and self._desk.is_committed(self._in_flight):
+        if self._in_flight is not None and self._channel.is_committed(self._in_flight):
             self._parent, self._in_flight = self._in_flight, None
         return self._in_flight is None
 
@@ -78,12 +83,12 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            self._pulse.beat("checkpoint", 0, 1, force=True)  # from here on it has a deadline of its own
+            self._heartbeats.beat("checkpoint", 0, 1, force=True)  # from here on it has a deadline of its own
             written = write(
-                self._checkpoints, snapshot, lambda done, total: self._pulse.beat("checkpoint", done, total)
+                self._checkpoints, snapshot, lambda done, total: self._heartbeats.beat("checkpoint", done, total)
             )
-            reached("before_report")
-            self._desk.tell(written)
-            reached("reported")
+            failpoint("before_report")
+            self._channel.tell(written)
+            failpoint("reported")
         except BaseException as error:  # noqa: BLE001 - it is the training's to raise, at its next step boundary
             self._error = error

@@ -19,13 +19,13 @@ from gpu.artifacts.backup import Backup, back_up
 from gpu.artifacts.commit import publish
 from gpu.artifacts.manifest import MANIFEST, FileEntry, describe
 from gpu.artifacts.version_manifest import SEAL, card, version_directory
-from gpu.errors import PreflightFailed, YieldAsked
-from gpu.ipc.worker_channel import Desk, Pulse
+from gpu.errors import PreflightFailed, YieldRequested
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.base import weights_files
 from gpu.runtime.memory_limits import available_bytes
 from gpu.versions.logit_check import TOLERANCE, difference, refuse_unless_alike
 from gpu.versions.merged_model import Sources, kept, of_checkpoint, ordinary, sealed_as
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 MEMORY_FACTOR = 1.2
 """The merged model is loaded to be asked, one of the two at a time; beside its weights there is little."""
@@ -34,18 +34,18 @@ MEMORY_MARGIN_BYTES = 256 * 2**20
 """What merging itself needs: some blocks of rows, the adapters, the libraries."""
 
 
-def consolidate(home: Path, order: Consolidate, desk: Desk) -> None:
+def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
     """Carry out `order`.
 
     Raises CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldAsked, OSError.
     """
-    reached("consolidating")
-    pulse = Pulse(desk, order.attempt)
+    failpoint("consolidating")
+    heartbeats = Heartbeats(channel, order.attempt)
 
     def beat(_: bytes = b"") -> None:
-        if desk.yield_asked():
-            raise YieldAsked
-        pulse.beat("consolidate", 0, 1)
+        if channel.yield_requested():
+            raise YieldRequested
+        heartbeats.beat("consolidate", 0, 1)
 
     checkpoint = home / "checkpoints" / order.checkpoint
     sources = of_checkpoint(home, checkpoint, order.parent)
@@ -60,8 +60,8 @@ def consolidate(home: Path, order: Consolidate, desk: Desk) -> None:
         files={},
     )
     backed_up = back_up(home / "backups", backup, checkpoint, beat)
-    reached("backed_up")
-    desk.tell(
+    failpoint("backed_up")
+    channel.tell(
         BackedUp(attempt=order.attempt, size_bytes=backed_up.size_bytes, manifest_sha256=backed_up.manifest_sha256)
     )
     with ordinary(sources, None, beat, share=True) as made:
@@ -78,13 +78,13 @@ def consolidate(home: Path, order: Consolidate, desk: Desk) -> None:
 
         def prove(staging: Path) -> None:
             nonlocal distance
-            reached("merged")
-            desk.tell(Merged(attempt=order.attempt, applied=made.tally.applied, in_place=made.tally.in_place))
+            failpoint("merged")
+            channel.tell(Merged(attempt=order.attempt, applied=made.tally.applied, in_place=made.tally.in_place))
             beat()
             distance = difference(staging, sources.reference)
             refuse_unless_alike(distance, made.stored_as)
-            reached("verified")
-            desk.tell(Verified(attempt=order.attempt, difference=distance, tolerance=TOLERANCE[made.stored_as]))
+            failpoint("verified")
+            channel.tell(Verified(attempt=order.attempt, difference=distance, tolerance=TOLERANCE[made.stored_as]))
             beat()
 
         def seal(entries: Mapping[str, FileEntry]) -> tuple[str, bytes]:
@@ -92,8 +92,8 @@ def consolidate(home: Path, order: Consolidate, desk: Desk) -> None:
             return SEAL, replace(said, applied=tally.applied, in_place=tally.in_place, files=dict(entries)).encode()
 
         written = publish(version_directory(home, order.version), contents, seal, beat, prove)
-    reached("before_version_report")
-    desk.tell(
+    failpoint("before_version_report")
+    channel.tell(
         VersionWritten(
             attempt=order.attempt,
             version=order.version,
@@ -101,7 +101,7 @@ def consolidate(home: Path, order: Consolidate, desk: Desk) -> None:
             manifest_sha256=written.manifest_sha256,
         )
     )
-    reached("version_reported")
+    failpoint("version_reported")
 
 
 def _preflight(home: Path, sources: Sources, order: Consolidate) -> None:

@@ -19,7 +19,14 @@ from events.settings import FullSettings
 from events.values import VersionId
 from gpu.artifacts.commit import Content
 from gpu.artifacts.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below, verify
-from gpu.artifacts.version_manifest import LEARNED, SEAL, Sealed, read_sealed, trained_beside, version_directory
+from gpu.artifacts.version_manifest import (
+    LEARNED,
+    SEAL,
+    VersionManifest,
+    read_version_manifest,
+    trained_beside,
+    version_directory,
+)
 from gpu.errors import MergeRefused
 from gpu.ipc.protocol import DTYPES, Dtype
 from gpu.model.base import INDEX, base_directory, base_files, base_sha256, weights_files
@@ -61,7 +68,7 @@ class Sources:
         """Whether all weights were trained: then the newest of what was learned is the truth by itself."""
         return isinstance(self.manifest.lineage.settings.method, FullSettings)
 
-    def learned_files(self, directory: Path) -> list[str]:
+    def trained_files(self, directory: Path) -> list[str]:
         """What a version keeps of one of `learned`: enough to merge it again, and, `full`, to go on from it."""
         names = names_below(directory)
         if self.full:
@@ -81,7 +88,7 @@ def of_checkpoint(home: Path, checkpoint: Path, base: VersionId | None) -> Sourc
         sha256, parent, beside = manifest.lineage.base_sha256, None, origin
     else:
         parent = version_directory(home, base)
-        sealed, beside = read_sealed(parent), trained_beside(home, base)
+        sealed, beside = read_version_manifest(parent), trained_beside(home, base)
         if base_sha256(beside) != manifest.lineage.base_sha256:
             raise MergeRefused(
                 f"{base} is not what {manifest.checkpoint} was trained beside any more: its config or its weights were "
@@ -105,7 +112,7 @@ def of_checkpoint(home: Path, checkpoint: Path, base: VersionId | None) -> Sourc
 def of_version(home: Path, version: VersionId) -> Sources:
     """A version, to be rounded in another way. Raises MergeRefused, ModelUnusable, OSError, ValueError."""
     directory = version_directory(home, version)
-    sealed = read_sealed(directory)
+    sealed = read_version_manifest(directory)
     return Sources(
         origin=_origin(home, sealed.checkpoint, sealed.origin_sha256),
         origin_sha256=sealed.origin_sha256,
@@ -130,7 +137,7 @@ def _origin(home: Path, manifest: Manifest, sha256: str) -> Path:
 
 
 @dataclass(frozen=True)
-class OrdinaryModel:
+class MergedModel:
     """The files of a model, not yet written."""
 
     contents: Mapping[str, Content]
@@ -160,7 +167,7 @@ class OrdinaryModel:
 @contextmanager
 def ordinary(
     sources: Sources, dtype: Dtype | None, beat: Callable[[], None] = lambda: None, *, share: bool = False
-) -> Iterator[OrdinaryModel]:
+) -> Iterator[MergedModel]:
     """The model, as long as the files are open that it is made from. `dtype` None: each weight as the origin has it.
 
     `share`: a file of weights that is just that of the parent is the same file on disk. `beat` is called for each block
@@ -207,7 +214,7 @@ def ordinary(
                 return linked(sources.parent / file.path.name)
             return partial(write_merged, file, learned=learned, stored_as=stored_as, tally=tally, beat=beat)
 
-        yield OrdinaryModel(
+        yield MergedModel(
             contents={
                 **small,
                 **_small_files(sources, most, untied=_untied(layout, learned, files)),
@@ -240,13 +247,13 @@ def kept(sources: Sources) -> dict[str, Content]:
     return {
         f"{LEARNED}/{directory.name}/{name}": linked(directory / name)
         for directory in learned
-        for name in sources.learned_files(directory)
+        for name in sources.trained_files(directory)
     }
 
 
-def sealed_as(sources: Sources, made: OrdinaryModel) -> Sealed:
+def sealed_as(sources: Sources, made: MergedModel) -> VersionManifest:
     """What the model says of itself, but for its files; of a version there is more to say."""
-    return Sealed(
+    return VersionManifest(
         origin_sha256=sources.origin_sha256,
         checkpoint=sources.manifest,
         applied=made.tally.applied,
@@ -288,7 +295,7 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
     Checkpoints of earlier keepsteps keep the tokenizer as transformers 5 writes it, which nothing else loads.
     """
     small = sources.small
-    names = read_sealed(small).files if (small / SEAL).exists() else sources.manifest.files
+    names = read_version_manifest(small).files if (small / SEAL).exists() else sources.manifest.files
     of_tokenizer = sorted(filter(_is_of_tokenizer, names))
     kept = {name: read_file(small / name, most_bytes=SMALL_BYTES_MAX) for name in of_tokenizer}
     own = tokenizer_files(sources.origin, kept)

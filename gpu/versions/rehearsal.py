@@ -46,7 +46,7 @@ from gpu.runtime.memory_limits import available_bytes
 from gpu.versions.logit_check import difference, refuse_unless_alike
 from gpu.versions.merge import WeightsFile
 from gpu.versions.merge_check import Merged, compare, ends, expected_weights
-from gpu.versions.merged_model import OrdinaryModel, of_checkpoint, ordinary, sealed_as
+from gpu.versions.merged_model import MergedModel, of_checkpoint, ordinary, sealed_as
 from journal.durable import make_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -337,10 +337,10 @@ def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
         raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")
 
 
-def _refuse_unless_transformers_loads(origin: Path, made: OrdinaryModel | TrainedModel) -> None:
+def _refuse_unless_transformers_loads(origin: Path, made: MergedModel | TrainedModel) -> None:
     """Raises MergeRefused if transformers would find a weight missing in the files of the version, by the tensors of an
     ordinary model, or by those of a checkpoint of the trained one."""
-    if isinstance(made, OrdinaryModel):
+    if isinstance(made, MergedModel):
         tensors = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
     else:
         held = [*made.shapes, *((name, shape) for name, shape, _ in made.kinds_of_buffers)]

@@ -53,12 +53,12 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.model.build import build
     from gpu.model.tokenizer import kept_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic
-    from gpu.runtime.determinism import be_exact, environment
+    from gpu.runtime.determinism import enable_determinism, environment
     from gpu.versions.rehearsal import rehearse as rehearse_the_way
 
     began = time.monotonic()
     home = Path(order.home)
-    device = be_exact(order.settings.training.threads)
+    device = enable_determinism(order.settings.training.threads)
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
     computes_in = choose_arithmetic(order.settings.training.precision, device, order.environment)
     trained = build(order.settings, home, device, version=order.version, arithmetic=computes_in)

@@ -53,8 +53,8 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]
 
     def until_idle(*, until_idle: bool = True, worker_module: str = "tests.harness.worker") -> list[str]:
         said: list[str] = []
-        surroundings = Machine(home, worker_module)
-        Daemon(home, until_idle=until_idle, write=said.append, surroundings=surroundings).run()
+        ports = Machine(home, worker_module)
+        Daemon(home, until_idle=until_idle, write=said.append, ports=ports).run()
         return said
 
     return until_idle

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.inbox.accept import take_all
-from cli.inbox.ownership import NotTaken
+from cli.inbox.ownership import SkippedFile
 from events.kinds import AnyEvent
 from events.values import Priority
 
 
-def take_from_inbox(ledger: Ledger, path: Path, priority: Priority) -> Sequence[AnyEvent]:
+def take_from_inbox(store: EventStore, path: Path, priority: Priority) -> Sequence[AnyEvent]:
     """Make a job of it; its events. Raises NotTaken with the reason if it is not taken, and as `take_all`."""
     reasons: list[str] = []
-    events = list(take_all(ledger, [(path, priority)], lambda _, reason: reasons.append(reason)))
+    events = list(take_all(store, [(path, priority)], lambda _, reason: reasons.append(reason)))
     for reason in reasons:
-        raise NotTaken(reason)
+        raise SkippedFile(reason)
     return events

@@ -115,18 +115,18 @@ def test_status_tells_a_living_daemon_from_a_dead_one(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
 ) -> None:
     """A journal that ends in the middle of training, and nobody who holds the lock: nothing trains."""
-    from cli.home.event_store import Ledger
+    from cli.home.event_store import EventStore
     from core import commands
 
     drop("a.jsonl", "ok")
     run()
-    ledger = Ledger.open(home)
-    ledger.execute(commands.StartDaemon(pid=os.getpid(), process_started_at=1.0, boot_id="", host="", keepstep=""))
-    ledger.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="normal", known=False))
-    settings = ledger.state.stretches[-1].job.settings
+    store = EventStore.open(home)
+    store.execute(commands.StartDaemon(pid=os.getpid(), process_started_at=1.0, boot_id="", host="", keepstep=""))
+    store.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="normal", known=False))
+    settings = store.state.replay_ranges[-1].job.settings
     assert settings is not None
-    ledger.execute(commands.StartAttempt(job="e" * 64, settings=settings))
-    ledger.close()
+    store.execute(commands.StartAttempt(job="e" * 64, settings=settings))
+    store.close()
     dead = json.loads(keepstep("status", "--json", home=home).stdout)
     assert dead["alive"] is False
     assert dead["job"]["status"] == "interrupted"

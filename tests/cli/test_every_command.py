@@ -24,7 +24,7 @@ from cli.app import app
 from cli.commands.init import create_home
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import Machine
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import take_copy
 from cli.main import main
@@ -96,15 +96,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        Daemon(home, until_idle=True, write=lambda _: None, surroundings=Machine(home, "tests.harness.worker")).run()
+        Daemon(home, until_idle=True, write=lambda _: None, ports=Machine(home, "tests.harness.worker")).run()
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     waits = directory / f"{NAME}-waits.jsonl"
     waits.write_text("ok waits\n", encoding="utf-8")
     (home.inbox / f"{NAME}-link.jsonl").symlink_to(waits)
-    with closing(Ledger.open(home)) as ledger:
-        take_copy(ledger, waits, "normal")
-        ledger.execute(commands.Pause())
+    with closing(EventStore.open(home)) as store:
+        take_copy(store, waits, "normal")
+        store.execute(commands.Pause())
     return home.root
 
 
@@ -139,7 +139,7 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
             time.sleep(interrupt_after_s)
             os.kill(pid, signal.SIGINT)
         _, status = os.waitpid(pid, 0)
-        with closing(Ledger.open(Home(root))):
+        with closing(EventStore.open(Home(root))):
             pass  # whatever became of the command, the journal is whole
         return os.waitstatus_to_exitcode(status), errors.read_text(encoding="utf-8", errors="backslashreplace")
 
@@ -239,8 +239,8 @@ def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) 
     for name, text in (("new", "ok new\n"), ("bad", "reject\n")):
         (home.inbox / f"{NAME}-{name}.jsonl").write_text(text, encoding="utf-8")
         os.utime(home.inbox / f"{NAME}-{name}.jsonl", (1.0, 1.0))
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Resume())
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Resume())
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
     environment |= {"LOCPATH": str(tmp_path), "LANG": "de_DE.ISO-8859-1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "0"}
 

@@ -15,7 +15,7 @@ from cli.app import app
 from cli.commands.init import create_home
 from cli.daemon.loop import Daemon
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.state import State
 from events import kinds
@@ -41,8 +41,8 @@ def runs(home: Home) -> list[str]:
 
 
 def state(home: Home) -> State:
-    with closing(Ledger.open(home)) as ledger:
-        return ledger.state
+    with closing(EventStore.open(home)) as store:
+        return store.state
 
 
 def steps(home: Home) -> int:

@@ -9,7 +9,7 @@ from core import commands
 from core.changes import changed_keys, sections_of
 from core.errors import IllegalEvent
 from events import kinds
-from events.changes import Change, ConfigChanged, ConfigMended
+from events.changes import Change, ConfigChanged, ConfigFixed
 from events.codec import kind_of
 from events.settings import DataSettings, FullSettings, Sources, TrainingSettings
 from tests.core.world import World, settings
@@ -75,7 +75,7 @@ def test_a_job_that_was_begun_goes_on_as_it_was_and_nothing_is_said() -> None:
 def note(world: World, problem: str | None = None, changes: tuple[Change, ...] = ()) -> list[str]:
     """The kinds of what follows."""
     return [
-        kind_of(event) for event in world.execute(commands.NoteConfig(problem=problem, advice="a", changes=changes))
+        kind_of(event) for event in world.execute(commands.RecordConfig(problem=problem, advice="a", changes=changes))
     ]
 
 
@@ -97,5 +97,5 @@ def test_what_was_not_wrong_is_not_mended() -> None:
     world = World()
     before = world.state
     with pytest.raises(IllegalEvent):
-        world.happens(ConfigMended())
+        world.happens(ConfigFixed())
     assert world.state is before

@@ -75,7 +75,7 @@ def test_with_nothing_learned_it_is_refused_or_dropped() -> None:
     world.execute(ask)
     world.run()
     assert world.state.wish is None
-    assert isinstance(world.journal[-1], versions.ConsolidationDropped)
+    assert isinstance(world.journal[-1], versions.ConsolidationCancelled)
 
 
 def test_it_is_asked_for_once_and_can_be_taken_back_until_it_runs() -> None:
@@ -137,7 +137,7 @@ def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
         assert world.state.wish.retry_at == world.now + (policies.retry_wait_s(count, world.state.attempts) or 0.0)
     failing(world, "code")
     assert world.state.wish is None
-    assert isinstance(world.journal[-1], versions.ConsolidationDropped)
+    assert isinstance(world.journal[-1], versions.ConsolidationCancelled)
     assert world.state.head is not None
     world.add(1)
     world.run()

@@ -13,13 +13,13 @@ from core.commands import AnyCommand
 from core.decide import _DECISIONS, decide
 from core.errors import Refused
 from core.policies import room_wanted
-from core.state import Full
+from core.state import DiskFull
 from events import kinds
 from tests.core.world import ROOMY, START, World, job_id, settings
 
 START_DAEMON = commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep="")
 HOLD = commands.HoldWork(reason="the config is broken", advice="mend it")
-CONDEMN = commands.CondemnCheckpoint(checkpoint="step-00000002-attempt-0001", problem="rot")
+CONDEMN = commands.QuarantineCheckpoint(checkpoint="step-00000002-attempt-0001", problem="rot")
 ADD = commands.AddFile(job=job_id(1), name="again.jsonl", size_bytes=1, priority="normal", known=False)
 
 
@@ -114,8 +114,8 @@ def running_again() -> World:
         (waiting, commands.Retry(job=job_id(1)), "has not failed"),
         (idle, commands.PruneCheckpoints(keep=1), "nothing to prune: 0 checkpoints are kept"),
         (training, commands.PruneCheckpoints(keep=1), "nothing to prune: 1 checkpoints are kept"),
-        (off, commands.LeaveHome(reason="r"), "no daemon runs"),
-        (training, commands.LeaveHome(reason="r"), "attempt 1 still runs"),
+        (off, commands.StopDaemon(reason="r"), "no daemon runs"),
+        (training, commands.StopDaemon(reason="r"), "attempt 1 still runs"),
         (off, HOLD, "no daemon runs"),
         (training, HOLD, "attempt 1 still runs"),
         (training, CONDEMN, "attempt 1 still runs"),
@@ -168,7 +168,7 @@ def test_a_job_behind_steps_that_are_run_again_is_skipped_later() -> None:
     for _ in range(2):
         world.start()
         assert world.state.head is not None
-        world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+        world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     assert [job.name for job in world.state.begun] == ["file-1.jsonl", "file-2.jsonl", "file-2.jsonl"]
     assert "cannot be skipped" in str(world.refused(commands.Skip(job=job_id(2))))
 
@@ -181,7 +181,7 @@ def test_a_begun_job_behind_them_is_told_to_wait() -> None:
     world.run_until(kinds.AttemptStarted, 2)
     world.start()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     assert "skip it once they are done" in str(world.refused(commands.Skip(job=job_id(2))))
 
 
@@ -265,14 +265,14 @@ def test_a_full_disk_is_journaled_once(situation: Callable[[], World]) -> None:
     before, wanted = world.state, room_wanted(world.state)
     assert world.runs_out() == [kinds.StorageExhausted(message="the disk is full", wanted_bytes=wanted)]
     assert world.runs_out() == []
-    assert world.state == replace(before, full=Full("the disk is full", wanted))
+    assert world.state == replace(before, full=DiskFull("the disk is full", wanted))
 
 
 @pytest.mark.parametrize("situation", [off, idle, full, paused])
 def test_room_is_found_when_it_is_enough(situation: Callable[[], World]) -> None:
     """And only on a disk that was full."""
     world = situation()
-    assert world.execute(commands.FindRoom(free_bytes=ROOMY)) == (
+    assert world.execute(commands.ReportDiskFree(free_bytes=ROOMY)) == (
         [kinds.StorageFreed(free_bytes=ROOMY)] if situation is full else []
     )
     assert world.state.full is None
@@ -283,8 +283,8 @@ def test_a_byte_too_little_is_no_room() -> None:
     world = full()
     assert world.state.full is not None
     wanted = world.state.full.wanted_bytes
-    assert world.execute(commands.FindRoom(free_bytes=wanted - 1)) == []
-    assert world.execute(commands.FindRoom(free_bytes=wanted)) == [kinds.StorageFreed(free_bytes=wanted)]
+    assert world.execute(commands.ReportDiskFree(free_bytes=wanted - 1)) == []
+    assert world.execute(commands.ReportDiskFree(free_bytes=wanted)) == [kinds.StorageFreed(free_bytes=wanted)]
 
 
 def test_a_full_disk_outlives_the_daemon() -> None:

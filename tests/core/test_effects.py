@@ -165,7 +165,7 @@ def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
 def test_what_was_put_off_for_want_of_room_is_owed_again_when_there_is_some() -> None:
     """The report of the rejected file first, and then the next job."""
     made = full()()
-    made.execute(commands.FindRoom(free_bytes=ROOMY))
+    made.execute(commands.ReportDiskFree(free_bytes=ROOMY))
     move, begin = made.owed()
     assert isinstance(move, effects.MoveRejected)
     assert begin == effects.BeginAttempt(job=job_id(2))
@@ -188,7 +188,7 @@ def test_room_comes_before_a_wait() -> None:
     made.lose_worker()
     made.runs_out()
     assert next_effects(made.state, START + 1000) == (AWAIT,)
-    made.execute(commands.FindRoom(free_bytes=ROOMY))
+    made.execute(commands.ReportDiskFree(free_bytes=ROOMY))
     assert next_effects(made.state, START) == (effects.WaitUntil(at=START + WAIT_S),)
 
 

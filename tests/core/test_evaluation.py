@@ -13,7 +13,7 @@ from core.evaluation import AT_FAULT, concern_of, gap_of, is_worse, told
 from core.evolve import evolve
 from core.job import Evaluation, Job
 from events import kinds, worker
-from events.evaluation import Concern, EvaluationDone, EvaluationGivenUp
+from events.evaluation import Concern, EvaluationAbandoned, EvaluationDone
 from events.settings import EvaluationSettings
 from events.values import Failure, Number
 from tests.core.world import World, job_id, settings
@@ -169,14 +169,14 @@ def test_other_settings_begin_anew() -> None:
 def test_a_failure_in_an_evaluation_is_the_end_of_evaluations_and_not_of_the_job(failure: Failure) -> None:
     """Whether the worker said so, or was lost."""
     for lost in (
-        commands.LoseWorker(attempt=1, failure=failure, message="it hung", evaluating=True),
+        commands.ReportWorkerLost(attempt=1, failure=failure, message="it hung", evaluating=True),
         worker.Failed(attempt=1, failure=failure, message="it hung", trace="", evaluating=True),
     ):
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
         world.execute(lost)
         given_up, failed = world.journal[-2:]
-        assert isinstance(given_up, EvaluationGivenUp)
+        assert isinstance(given_up, EvaluationAbandoned)
         assert isinstance(failed, kinds.AttemptFailed)
         assert current(world).evaluation.given_up
         world.run()
@@ -187,8 +187,8 @@ def test_a_failure_in_an_evaluation_is_the_end_of_evaluations_and_not_of_the_job
 def test_a_failure_elsewhere_leaves_evaluations_be() -> None:
     """So does one that no evaluation can be the cause of."""
     for lost in (
-        commands.LoseWorker(attempt=1, failure="hang", message="it hung"),
-        commands.LoseWorker(attempt=1, failure="killed", message="somebody did it", evaluating=True),
+        commands.ReportWorkerLost(attempt=1, failure="hang", message="it hung"),
+        commands.ReportWorkerLost(attempt=1, failure="killed", message="somebody did it", evaluating=True),
     ):
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
@@ -241,7 +241,7 @@ def test_a_worker_that_is_killed_twice_in_evaluations_is_enough() -> None:
     world.config = settings(held_out=True, every_steps=100)
     for attempt in (1, 2):
         world.run_until(EvaluationDone, 2 if attempt == 1 else 0)
-        world.execute(commands.LoseWorker(attempt=attempt, failure="killed", message="somebody", evaluating=True))
+        world.execute(commands.ReportWorkerLost(attempt=attempt, failure="killed", message="somebody", evaluating=True))
         assert current(world).evaluation.given_up == (attempt == 2)
         world.run_until(kinds.TrainingStarted)
     world.run()
@@ -252,7 +252,7 @@ def test_a_retry_evaluates_again() -> None:
     """A person has looked at it, and what it begins on may be another head."""
     world = home_with(4)
     world.run_until(EvaluationDone, 1)
-    lost = commands.LoseWorker(attempt=1, failure="hang", message="it hung", evaluating=True)
+    lost = commands.ReportWorkerLost(attempt=1, failure="hang", message="it hung", evaluating=True)
     world.execute(lost)
     while world.state.current is not None:
         world.run_until(kinds.AttemptStarted)

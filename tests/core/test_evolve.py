@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.state import Full, State
+from core.state import DiskFull, State
 from events import kinds
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -285,7 +285,7 @@ def test_what_follows_a_stretch_run_again_is_still_held_against_its_first_run() 
     world.run()
     for _ in range(2):
         assert world.state.head is not None
-        world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+        world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     world.run_until(kinds.JobTrained)
     assert [world.state.trail.at(step) is not None for step in (1, 2, 3, 4)] == [True] * 4
 
@@ -302,7 +302,7 @@ def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None
         world.now += 100
         world.turn()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     world.execute(commands.Retry(job=job))
     world.run_until(kinds.JobSkipped)
     assert not world.state.begun
@@ -314,9 +314,9 @@ def test_a_full_disk_is_known_until_there_is_room() -> None:
     """Whatever else goes on; the second word of it is the one that counts."""
     state = training().state
     full = evolve(state, kinds.StorageExhausted(message="full", wanted_bytes=7))
-    assert full == replace(state, full=Full("full", 7))
+    assert full == replace(state, full=DiskFull("full", 7))
     again = evolve(full, kinds.StorageExhausted(message="fuller", wanted_bytes=9))
-    assert again.full == Full("fuller", 9)
+    assert again.full == DiskFull("fuller", 9)
     freed = kinds.StorageFreed(free_bytes=9)
     assert evolve(again, freed) == state
     refuses(state, freed, "was not full")

@@ -11,7 +11,7 @@ from core.evolve import evolve
 from core.job import Job
 from events import kinds, worker
 from events.course import Course, Split
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from tests.core.simulated_worker import bits
 from tests.core.world import World, job_id, settings
 
@@ -37,7 +37,7 @@ def current(world: World) -> Job:
 def run_all_again(world: World) -> None:
     """Every checkpoint is damaged."""
     for checkpoint in reversed(world.state.checkpoints):
-        world.execute(commands.CondemnCheckpoint(checkpoint=checkpoint.id, problem="rot"))
+        world.execute(commands.QuarantineCheckpoint(checkpoint=checkpoint.id, problem="rot"))
     world.run()
 
 
@@ -87,7 +87,7 @@ def test_a_step_is_halved_until_it_fits_and_nothing_is_begun_again() -> None:
     """One attempt, every step once."""
     world = home_with(6, room={3: 1})
     world.run()
-    assert count(world, MicroBatchHalved) == 2
+    assert count(world, MicrobatchSplit) == 2
     assert (count(world, kinds.AttemptStarted), count(world, kinds.StepReached)) == (1, 6)
     assert losses(world) == [bits(JOB, step, 1, 4 if step >= 3 else 1)[0] for step in range(1, 7)]
 
@@ -114,7 +114,7 @@ def test_steps_that_were_reached_whole_and_are_split_now_are_no_divergence() -> 
     world.room = {(JOB, 3): 2}
     world.start()
     world.run()
-    assert count(world, MicroBatchHalved) == 1
+    assert count(world, MicrobatchSplit) == 1
     assert count(world, kinds.DivergenceDetected) == 0
     assert world.ends[JOB] == ["JobTrained"]
 
@@ -126,7 +126,7 @@ def test_committed_steps_that_are_run_again_otherwise_are_a_divergence() -> None
     world.run()
     world.spoiled = {each.id for each in world.state.checkpoints}
     for checkpoint in reversed(world.state.checkpoints):
-        world.execute(commands.CondemnCheckpoint(checkpoint=checkpoint.id, problem="rot"))
+        world.execute(commands.QuarantineCheckpoint(checkpoint=checkpoint.id, problem="rot"))
     world.room = {(JOB, 3): 2}
     world.run()
     assert count(world, kinds.DivergenceDetected) == 2
@@ -139,7 +139,7 @@ def test_committed_steps_that_are_run_again_are_cut_as_they_were() -> None:
     before = losses(world)
     run_all_again(world)
     assert losses(world) == before
-    assert (count(world, MicroBatchHalved), count(world, kinds.DivergenceDetected)) == (2, 0)
+    assert (count(world, MicrobatchSplit), count(world, kinds.DivergenceDetected)) == (2, 0)
     assert world.state.global_step == 6
 
 
@@ -147,7 +147,7 @@ def test_within_an_update_the_attempt_ends_too_and_the_next_is_cut_from_there() 
     world = home_with(4)
     world.run_until(kinds.StepReached, 3)
     halved, failed = world.execute(shortage(world, during="update"))
-    assert isinstance(halved, MicroBatchHalved)
+    assert isinstance(halved, MicrobatchSplit)
     assert isinstance(failed, kinds.AttemptFailed)
     assert (failed.failure, world.state.attempt, world.state.global_step) == ("out_of_memory", None, 2)
     world.run()
@@ -212,11 +212,11 @@ def test_while_it_is_to_pause_a_step_that_does_not_fit_is_halved_all_the_same() 
 
 def test_a_suspect_batch_is_left_out_from_the_last_commit_on() -> None:
     world = home_with(6, poisoned=(4,))
-    world.run_until(BatchSetAside)
+    world.run_until(BatchSkipped)
     assert current(world).course.set_aside == (4,)
     world.run()
     assert losses(world) == ["NaN" if step == 4 else bits(JOB, step, 1)[0] for step in range(1, 7)]
-    assert (count(world, BatchSetAside), count(world, kinds.DivergenceDetected)) == (1, 0)
+    assert (count(world, BatchSkipped), count(world, kinds.DivergenceDetected)) == (1, 0)
     assert world.state.global_step == 6
 
 
@@ -241,7 +241,7 @@ def test_a_second_one_ends_the_job_and_says_what_to_do() -> None:
 
 def test_of_a_long_batch_a_few_lines_are_named() -> None:
     world = home_with(6, poisoned=(1,))
-    world.run_until(BatchSetAside)
+    world.run_until(BatchSkipped)
     world.run_until(kinds.StepReached)
     _, failed = world.execute(suspect(world))
     assert isinstance(failed, kinds.JobFailed)
@@ -254,7 +254,7 @@ def test_a_person_who_looked_has_it_go_on_without_that_one_too() -> None:
     world.execute(commands.Retry(job=JOB))
     world.run()
     assert world.ends[JOB] == ["JobTrained"]
-    assert count(world, BatchSetAside) == 2
+    assert count(world, BatchSkipped) == 2
 
 
 def test_of_a_job_that_is_to_be_skipped_nothing_is_set_aside() -> None:
@@ -272,14 +272,14 @@ def test_committed_steps_are_never_left_out_when_they_are_run_again() -> None:
     world.run()
     head = world.state.head
     assert head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
     world.poisoned = {(JOB, 4)}
     world.run()
-    assert count(world, BatchSetAside) == 0
+    assert count(world, BatchSkipped) == 0
     assert count(world, kinds.AttemptFailed) == 5
     assert world.state.hold is not None
     assert "committed steps of file-1.jsonl are lost" in world.state.hold.reason
-    aside = BatchSetAside(
+    aside = BatchSkipped(
         job=JOB,
         attempt=world.state.attempts,
         global_step=4,
@@ -302,4 +302,4 @@ def test_committed_steps_that_were_left_out_are_left_out_again() -> None:
     before = losses(world)
     run_all_again(world)
     assert losses(world) == before
-    assert (count(world, BatchSetAside), count(world, kinds.DivergenceDetected)) == (1, 0)
+    assert (count(world, BatchSkipped), count(world, kinds.DivergenceDetected)) == (1, 0)

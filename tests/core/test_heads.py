@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from core import commands
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.versions import Checkpoint, Left
+from core.versions import Checkpoint, DetachedCheckpoint
 from events import versions
 from events.kinds import AnyEvent
 from tests.core.world import World, settings
@@ -39,7 +39,7 @@ def test_a_consolidation_moves_the_head_and_learning_begins_anew_beside_the_vers
     state = world.state
     assert (state.base, state.head, state.global_step) == ("v001", None, 4)
     assert state.left == ()
-    assert state.stretches == ()
+    assert state.replay_ranges == ()
     assert [version.description for version in state.versions] == ["4 steps"]
     head = learned(world, 2)
     assert (head.global_step, head.parent) == (6, None)
@@ -164,11 +164,11 @@ def test_what_was_set_aside_and_is_brought_back_stands_in_its_place_again() -> N
     world.run()
     head = world.state.head
     assert head is not None
-    held = Left(base=None, checkpoint=head, meaning=world.state.meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=head, meaning=world.state.meaning)
     world.execute(
         commands.RecordBackup(backup="manual-0001", reason="r", held=held, size_bytes=1, manifest_sha256="cc" * 32)
     )
-    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
     world.run()
     assert world.state.quarantined == (head.id,)
     world.execute(commands.MoveHead(backup="manual-0001"))
@@ -187,7 +187,7 @@ def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning(
     head, meaning = world.state.head, world.state.meaning
     assert head is not None
     assert meaning is not None
-    held = Left(base=None, checkpoint=head, meaning=meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=head, meaning=meaning)
     made = commands.RecordBackup(backup="manual-0001", reason="r", held=held, size_bytes=1, manifest_sha256="cc" * 32)
     world.execute(commands.RollBack())
     assert world.state.meaning is None
@@ -214,7 +214,7 @@ def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> No
     world = lived(2)
     head = learned(world, 2)
     world.start()
-    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
     assert (world.state.head, world.state.base, world.state.global_step) == (None, "v001", 2)
     world.run()
     assert world.state.global_step == 4
@@ -230,7 +230,7 @@ def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> No
         versions.VersionDeleted(version="v009", size_bytes=1, by="person"),
         versions.BackupDeleted(backup="manual-0009", size_bytes=1, by="person"),
         versions.CheckpointRestored(checkpoint="step-00000009-attempt-0009"),
-        versions.ConsolidationDropped(message="m"),
+        versions.ConsolidationCancelled(message="m"),
         versions.ConsolidationMerged(attempt=9, applied=None, in_place=None),
         versions.ConsolidationStarted(
             attempt=9, version="v003", parent="v002", checkpoint="step-00000009-attempt-0009", backup="manual-0001"
@@ -312,7 +312,7 @@ def test_a_backup_of_what_the_branch_still_has_does_not_leave_it_behind() -> Non
     first = learned(world, 2)
     meaning = world.state.meaning
     assert meaning is not None
-    held = Left(base=None, checkpoint=first, meaning=meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=first, meaning=meaning)
     world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
     second = learned(world, 1)
     assert [each.id for each in world.state.checkpoints] == [first.id, second.id]

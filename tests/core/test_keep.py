@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from core import commands, policies
 from core.decide import decide
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from events import kinds, versions
 from events.codec import kind_of
 from events.settings import CheckpointSettings, DiskSettings, RetentionSettings
@@ -60,7 +60,7 @@ def backed_up(days: list[float]) -> World:
     assert state.meaning is not None
     for number, age in enumerate(days, 1):
         world.now = START - age * DAY
-        held = Left(base=None, checkpoint=state.head, meaning=state.meaning)
+        held = DetachedCheckpoint(base=None, checkpoint=state.head, meaning=state.meaning)
         world.execute(
             commands.RecordBackup(
                 backup=f"manual-{number:04d}", reason="", held=held, size_bytes=7, manifest_sha256="ab" * 32
@@ -125,7 +125,7 @@ GB = 10**9
 
 def measured(world: World, free_gb: float, *, soft: float = 0.0, hard: float = 0.0) -> list[str]:
     disk = DiskSettings(soft_gb=soft, hard_gb=hard)
-    order = commands.MeasureRoom(free_bytes=int(free_gb * GB), disk=disk, retention=RetentionSettings())
+    order = commands.MeasureDisk(free_bytes=int(free_gb * GB), disk=disk, retention=RetentionSettings())
     return [kind_of(event) for event in world.execute(order)]
 
 

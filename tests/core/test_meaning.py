@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from core import commands
-from core.meaning import differences, is_learning, locked_by, meaning_of
+from core.meaning import differences, locked_by, meaning_of, trains_weights
 from events import kinds
 from events.settings import DataSettings, FullSettings, LoraSettings, ModelSettings, TrainingSettings
 from tests.core.world import World, settings
@@ -55,11 +55,11 @@ def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
     world.run_until(kinds.StepReached)
     assert world.state.meaning is None
     assert locked_by(world.state) == meaning_of(PLAIN)
-    assert is_learning(world.state)
+    assert trains_weights(world.state)
     world.run()
     assert locked_by(world.state) == world.state.meaning
-    assert is_learning(world.state)
+    assert trains_weights(world.state)
     world.execute(commands.RequestConsolidation(description=""))
     world.run()
     assert locked_by(world.state) is not None
-    assert not is_learning(world.state)
+    assert not trains_weights(world.state)

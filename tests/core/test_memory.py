@@ -8,7 +8,7 @@ import pytest
 from core import commands, effects
 from core.errors import IllegalEvent
 from core.memory import ends_attempts, is_enough, is_short, left_to_others, used_by_others
-from core.state import Short
+from core.state import MemoryShortage
 from events import kinds, versions
 from events.codec import kind_of
 from events.memory import MemoryLow, MemoryRecovered
@@ -62,7 +62,7 @@ def test_others_may_use_so_much_of_what_the_worker_leaves(others: float, own: fl
 )
 def test_work_goes_on_where_what_the_worker_had_fits_in_again(others: float, need: float, enough: bool) -> None:
     """Not as soon as the limit is kept: the worker has gone, and with it that was what broke the limit."""
-    short = Short(total_bytes=1000, available_bytes=0, worker_bytes=round(10 * need), since=0.0, grace_s=0.0)
+    short = MemoryShortage(total_bytes=1000, available_bytes=0, worker_bytes=round(10 * need), since=0.0, grace_s=0.0)
     assert is_enough(measured(others), short) is enough
 
 
@@ -71,7 +71,7 @@ def test_work_goes_on_where_what_the_worker_had_fits_in_again(others: float, nee
 def test_what_was_held_is_not_enough_at_once(others: int, own: int) -> None:
     """No thrashing, whatever the figures: with the worker gone and others as they were, work stays held."""
     if others + own <= 100 and is_short(measured(others, own)):
-        short = Short(total_bytes=1000, available_bytes=0, worker_bytes=10 * own, since=0.0, grace_s=0.0)
+        short = MemoryShortage(total_bytes=1000, available_bytes=0, worker_bytes=10 * own, since=0.0, grace_s=0.0)
         assert not is_enough(measured(others), short)
         assert not is_enough(measured(others, own), short)
 
@@ -80,7 +80,7 @@ def test_what_was_held_is_not_enough_at_once(others: int, own: int) -> None:
 @pytest.mark.parametrize("others", range(0, 101, 5))
 def test_what_is_enough_is_not_short_with_the_worker_back(others: int, own: int) -> None:
     """The other way round: what goes on is not held again by its own weight."""
-    short = Short(total_bytes=1000, available_bytes=0, worker_bytes=10 * own, since=0.0, grace_s=0.0)
+    short = MemoryShortage(total_bytes=1000, available_bytes=0, worker_bytes=10 * own, since=0.0, grace_s=0.0)
     if others + own <= 100 and is_enough(measured(others), short):
         assert not is_short(measured(others, own))
 
@@ -94,7 +94,7 @@ def test_what_is_shared_makes_nobody_use_less_than_nothing() -> None:
 @pytest.mark.parametrize(("now", "ends"), [(0.0, False), (29.9, False), (30.0, True), (1e6, True), (-1.0, True)])
 def test_what_runs_goes_on_for_the_time_of_grace(now: float, ends: bool) -> None:
     """A clock that was set back must not make it last for ever."""
-    short = Short(total_bytes=1, available_bytes=0, worker_bytes=0, since=START, grace_s=30.0)
+    short = MemoryShortage(total_bytes=1, available_bytes=0, worker_bytes=0, since=START, grace_s=30.0)
     assert ends_attempts(short, START + now) is ends
     assert not ends_attempts(None, START + now)
 

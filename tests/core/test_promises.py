@@ -19,7 +19,7 @@ from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.job import RUNNING
 from core.policies import MARGIN_BYTES
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from events import kinds
 from events.codec import Record, decode, encode
 from events.settings import RetentionSettings
@@ -130,7 +130,7 @@ class Life(RuleBasedStateMachine):
         state = self.world.state
         if state.head is None or state.meaning is None:
             return
-        held = Left(base=state.base, checkpoint=state.head, meaning=state.meaning)
+        held = DetachedCheckpoint(base=state.base, checkpoint=state.head, meaning=state.meaning)
         number = state.backups_made + 1
         self.world.execute(
             commands.RecordBackup(
@@ -190,7 +190,7 @@ class Life(RuleBasedStateMachine):
         ids = [checkpoint.id for checkpoint in self.world.state.checkpoints]
         for number in which:
             bad = ids[-1 - number % len(ids)]  # the head most often: that is what most depends on
-            self.world.refused(commands.CondemnCheckpoint(checkpoint=bad, problem="found while it lay"))
+            self.world.refused(commands.QuarantineCheckpoint(checkpoint=bad, problem="found while it lay"))
 
     @rule(free_bytes=st.sampled_from([0, MARGIN_BYTES, MARGIN_BYTES + 2 * CHECKPOINT_BYTES, ROOMY]))
     def run_out_of_space(self, free_bytes: int) -> None:
@@ -211,7 +211,7 @@ class Life(RuleBasedStateMachine):
         """The daemon leaves, or finds that it needs a person."""
         if not leave:
             self.world.refused(commands.HoldWork(reason="the config is broken", advice="mend it"))
-        elif self.world.refused(commands.LeaveHome(reason="nothing is left to do")) is None:
+        elif self.world.refused(commands.StopDaemon(reason="nothing is left to do")) is None:
             self.world.end_worker()
             self.world.alive = False
 
@@ -288,7 +288,7 @@ class Life(RuleBasedStateMachine):
         assert first == state.base_step or first == state.checkpoints[0].global_step
         assert state.trail.base + state.trail.length >= state.global_step
         at = first
-        for number, stretch in enumerate(state.stretches):
+        for number, stretch in enumerate(state.replay_ranges):
             assert stretch.global_from == at or (number == 0 and stretch.global_from < at)
             at = stretch.global_to
         assert at == state.global_step

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.decide import decide
-from core.meaning import is_learning, locked_by
+from core.meaning import locked_by, trains_weights
 from core.policies import MARGIN_BYTES, meaning_conflict, retry_wait_s
 from core.reports import model_advice
 from events import kinds, worker
@@ -139,7 +139,7 @@ def test_advice_about_a_model_keeps_to_the_settings_that_can_be_changed() -> Non
     world.execute(commands.Skip(job=job_id(1)))
     world.execute(commands.RollBack())
     other = replace(world.config, model=replace(world.config.model, path="another"))
-    assert meaning_conflict(locked_by(world.state), other, learning=is_learning(world.state)) is None
+    assert meaning_conflict(locked_by(world.state), other, learning=trains_weights(world.state)) is None
 
 
 @pytest.mark.parametrize(("failure", "_then"), FAILS)
@@ -196,7 +196,7 @@ def test_steps_that_are_run_again_wait_for_room_like_all_others() -> None:
     world.add(4)
     world.run()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     for _ in range(6):
         world.run_until(kinds.TrainingStarted)
         world.fails("disk_full")
@@ -226,7 +226,7 @@ def test_committed_steps_that_are_run_again_are_never_given_up() -> None:
     world.add(4)
     world.run()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     for _ in range(5):
         world.now += 100
         world.turn()
@@ -347,7 +347,7 @@ def test_the_last_checkpoint_is_held_once() -> None:
     world.add(4)
     world.run()
     assert world.state.head is not None
-    condemn = commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot")
+    condemn = commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot")
     assert tags(world.execute(condemn)) == ["DaemonHeld"]
     world.start()
     assert world.execute(condemn) == []

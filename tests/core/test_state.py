@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from core.state import State, Trail
+from core.state import State, StepLog
 from tests.core.world import World, job_id
 
 
-def grown(*losses: float) -> Trail:
+def grown(*losses: float) -> StepLog:
     """A trail of these."""
-    trail = Trail()
+    trail = StepLog()
     for loss in losses:
         trail = trail.extended((loss, 0.0))
     return trail
 
 
-def losses(trail: Trail) -> list[object]:
+def losses(trail: StepLog) -> list[object]:
     """What it holds, in order."""
     return [bits[0] for bits in (trail.at(trail.base + step) for step in range(1, trail.length + 1)) if bits]
 

@@ -13,7 +13,7 @@ from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from events import evaluation, guard, kinds, places, versions, worker
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
@@ -59,11 +59,11 @@ def event(kind: str, state: State) -> AnyEvent:
         "evaluation_done": lambda: evaluation.EvaluationDone(
             **about, **at, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=0.1, concern=None
         ),
-        "evaluation_given_up": lambda: evaluation.EvaluationGivenUp(**about, failure="hang", message="m"),
-        "micro_batch_halved": lambda: guard.MicroBatchHalved(
+        "evaluation_given_up": lambda: evaluation.EvaluationAbandoned(**about, failure="hang", message="m"),
+        "micro_batch_halved": lambda: guard.MicrobatchSplit(
             **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
         ),
-        "batch_set_aside": lambda: guard.BatchSetAside(
+        "batch_set_aside": lambda: guard.BatchSkipped(
             **about,
             **numbers,
             global_step=at["global_step"] + 1,
@@ -166,7 +166,7 @@ def consolidation_world(status: str) -> World:
         state = world.state
         assert state.head is not None
         assert state.meaning is not None
-        held = Left(base=None, checkpoint=state.head, meaning=state.meaning)
+        held = DetachedCheckpoint(base=None, checkpoint=state.head, meaning=state.meaning)
         world.execute(commands.RecordBackup(backup=BACKUP, reason="", held=held, size_bytes=1, manifest_sha256=""))
     elif status in {"finished", "aborted"}:
         world.run_until(versions.ConsolidationVerified)

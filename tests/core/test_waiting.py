@@ -196,7 +196,7 @@ def test_a_second_pass_is_learned_whole_and_can_be_run_again() -> None:
     assert world.timeline.count((ONE, 2)) == 2
     world.start()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     world.run()
     assert not world.lost
     world.check_timeline()

@@ -22,7 +22,7 @@ from core.evolve import evolve
 from core.state import State
 from events import kinds, places, versions, worker
 from events.codec import decode, encode
-from events.guard import MicroBatchHalved
+from events.guard import MicrobatchSplit
 from events.kinds import AnyEvent
 from events.settings import (
     CheckpointSettings,
@@ -103,7 +103,7 @@ class World:
         for event in events:
             if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
                 self.worker.told(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-            elif isinstance(event, MicroBatchHalved) and self.worker is not None and self.state.attempt is not None:
+            elif isinstance(event, MicrobatchSplit) and self.worker is not None and self.state.attempt is not None:
                 assert self.state.current is not None
                 self.worker.told(worker.RunAgain(attempt=event.attempt, course=self.state.current.course))
             elif isinstance(event, kinds.AttemptFailed) or (
@@ -195,7 +195,7 @@ class World:
                         space_factor=3.0,
                     )
                 )
-            case effects.BringBack():
+            case effects.RestoreCheckpoint():
                 self.spoiled.discard(effect.checkpoint)
                 self.execute(commands.RecordRestored())
             case effects.AskYield():
@@ -206,11 +206,11 @@ class World:
             case effects.MoveRejected():
                 self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
             case effects.AwaitRoom():
-                self.execute(commands.FindRoom(free_bytes=self.free_bytes))
+                self.execute(commands.ReportDiskFree(free_bytes=self.free_bytes))
             case effects.WaitUntil():
                 self.now = effect.at
             case effects.Leave():
-                self.execute(commands.LeaveHome(reason="asked to stop"))
+                self.execute(commands.StopDaemon(reason="asked to stop"))
                 self.end_worker()
                 self.alive = False
 
@@ -241,7 +241,9 @@ class World:
         self.end_worker()
         if attempt is None:
             return []
-        return self.execute(commands.LoseWorker(attempt=attempt, failure=failure, message=f"a failure: {failure}"))
+        return self.execute(
+            commands.ReportWorkerLost(attempt=attempt, failure=failure, message=f"a failure: {failure}")
+        )
 
     def fails(self, failure: Failure) -> list[AnyEvent]:
         """The worker reports that the attempt failed."""
@@ -253,7 +255,7 @@ class World:
     def runs_out(self, free_bytes: int = 0) -> list[AnyEvent]:
         """The daemon itself finds the disk full."""
         self.free_bytes = free_bytes
-        return self.execute(commands.RunOutOfSpace(message="the disk is full"))
+        return self.execute(commands.ReportDiskFull(message="the disk is full"))
 
     def steady(self) -> Iterator[None]:
         """Let daemon and worker work; yields after each thing done, ends when nothing more happens."""

@@ -64,8 +64,8 @@ class Life:
         self._position, self._size = START, -1
         self._began = 0
         self._files = 0
-        self._desk = home.root.parent / f"{home.root.name}-desk"
-        self._desk.mkdir()
+        self._channel = home.root.parent / f"{home.root.name}-desk"
+        self._channel.mkdir()
         self._words = home.root.parent / f"{home.root.name}-words"
         self._words.mkdir()
         self.commands: list[subprocess.Popen[bytes]] = []
@@ -171,7 +171,7 @@ class Life:
 
     def on_desk(self, name: str, data: bytes) -> Path:
         """A file in the user's own directory."""
-        path = self._desk / name
+        path = self._channel / name
         path.write_bytes(data)
         os.utime(path, (1.0, 1.0))  # complete since long ago: the inbox need not wait for it to settle
         return path

@@ -20,23 +20,23 @@ from events.worker import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
 from gpu.artifacts.commit import commit
 from gpu.artifacts.manifest import verify
 from gpu.ipc.connection import connect
-from gpu.ipc.worker_channel import SocketDesk
+from gpu.ipc.worker_channel import SocketChannel
 from gpu.worker import carry_out
 from tests.harness.saving import manifest_of, report_of
 
 if TYPE_CHECKING:
-    from gpu.session import Warm
+    from gpu.session import Session
 
 WEIGHTS = "weights.safetensors"
 WEIGHTS_BYTES = 128 << 10
 STEP_S = 0.03
 
 
-class PlainWarm:
-    """What `gpu.session.Warm` is to the real worker."""
+class PlainSession:
+    """What `gpu.session.Session` is to the real worker."""
 
-    def __init__(self, home: Path, desk: SocketDesk) -> None:
-        self._home, self._desk = home, desk
+    def __init__(self, home: Path, channel: SocketChannel) -> None:
+        self._home, self._channel = home, channel
         self._job: Prepare | None = None
         self._steps = 0
 
@@ -54,7 +54,7 @@ class PlainWarm:
             tokenizer_sha256="",
             batches_sha256=order.job,
         )
-        self._desk.tell(Prepared(attempt=order.attempt, plan=plan))
+        self._channel.tell(Prepared(attempt=order.attempt, plan=plan))
 
     def train(self, order: Train) -> None:
         assert self._job is not None
@@ -63,13 +63,13 @@ class PlainWarm:
             directory = self._home / "checkpoints" / order.checkpoint
             verify(directory)
             state = (directory / WEIGHTS).read_bytes()[:32]
-        self._desk.tell(Loaded(attempt=order.attempt, environment={"device": "plain"}))
+        self._channel.tell(Loaded(attempt=order.attempt, environment={"device": "plain"}))
         every, saved, parent = self._job.settings.checkpoints.every_steps, order.step, order.checkpoint
         for step in range(order.step + 1, order.until + 1):
             global_step = order.global_step + step - order.step
             time.sleep(STEP_S)
             state = hashlib.sha256(state + f"{self._job.job} {step}".encode()).digest()
-            self._desk.tell(
+            self._channel.tell(
                 Step(
                     attempt=order.attempt,
                     global_step=global_step,
@@ -82,7 +82,7 @@ class PlainWarm:
                     seconds=STEP_S,
                 )
             )
-            ends = step == order.until or self._desk.yield_asked()
+            ends = step == order.until or self._channel.yield_requested()
             if ends or step - saved >= every:
                 reason: CheckpointReason = "end" if step == order.until else "yield" if ends else "steps"
                 parent, saved = self._save(order, state, step, global_step, parent, reason), step
@@ -100,8 +100,8 @@ class PlainWarm:
             order, self._job, step=step, global_step=global_step, steps_total=self._steps, parent=parent
         )
         done = commit(self._home / "checkpoints", manifest, {WEIGHTS: state * (WEIGHTS_BYTES // len(state))})
-        self._desk.tell(report_of(manifest, done, reason))
-        self._desk.wait_committed(manifest.checkpoint)
+        self._channel.tell(report_of(manifest, done, reason))
+        self._channel.wait_committed(manifest.checkpoint)
         return manifest.checkpoint
 
 
@@ -110,15 +110,15 @@ def main() -> None:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--socket", type=Path)
     arguments, _ = parser.parse_known_args()
-    desk = SocketDesk(connect(arguments.socket))
-    desk.tell(Hello(attempt=0, pid=os.getpid()))
-    warm = PlainWarm(arguments.home, desk)
+    channel = SocketChannel(connect(arguments.socket))
+    channel.tell(Hello(attempt=0, pid=os.getpid()))
+    session = PlainSession(arguments.home, channel)
     while True:
-        order = desk.next_order()
+        order = channel.next_order()
         if isinstance(order, Prepare | Train):
-            carry_out(order, cast("Warm", warm), desk)
+            carry_out(order, cast("Session", session), channel)
         else:
-            desk.tell(Yielded(attempt=order.attempt))
+            channel.tell(Yielded(attempt=order.attempt))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cli.config.schema import load_config
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.state import State
 from events import kinds
@@ -179,8 +179,8 @@ class Checker:
             self._configs.add(id(blob))
 
     def _read(self, home: Home) -> tuple[Opened, Verdict]:
-        with closing(Ledger.open(home)) as ledger:
-            state, verdict, position = ledger.state, ledger.journal.verdict, ledger.journal.position
+        with closing(EventStore.open(home)) as store:
+            state, verdict, position = store.state, store.journal.verdict, store.journal.position
         count = position.seq
         if verdict not in {Verdict.CLEAN, Verdict.TORN}:
             return Opened(f"the verdict is {verdict}"), verdict

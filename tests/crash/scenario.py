@@ -40,9 +40,9 @@ class Scenario:
 
     def __init__(self, base: Path, worker: str, model: Path | None) -> None:
         self.base, self.worker, self.model = base, worker, model
-        self.said, self.desk = base / "said", base / "desk"
+        self.said, self.channel = base / "said", base / "desk"
         self.said.mkdir()
-        self.desk.mkdir()
+        self.channel.mkdir()
         self.processes = 0
         self.user = (self.said / "user.txt").open("a", encoding="utf-8", buffering=1)
 
@@ -95,7 +95,7 @@ class Scenario:
 
     def draft(self, name: str, data: bytes) -> str:
         """A file on the user's desk, there to stay."""
-        path = self.desk / name
+        path = self.channel / name
         with path.open("wb") as file:
             file.write(data)
             file.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.commands import AnyCommand, Pause, Resume
 from events import kinds
@@ -119,8 +119,8 @@ def _to_the_end(home: Home, name: str) -> None:
 
 
 def _execute(home: Home, command: AnyCommand) -> None:
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(command)
+    with closing(EventStore.open(home)) as store:
+        store.execute(command)
 
 
 Forgotten = Callable[[Call, set[str]], bool]

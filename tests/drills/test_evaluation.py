@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from events import kinds
-from events.evaluation import EvaluationDone, EvaluationGivenUp
+from events.evaluation import EvaluationAbandoned, EvaluationDone
 from tests.drills.drill import Drill, Row
 
 Drills = Callable[..., Drill]
@@ -33,13 +33,13 @@ def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothi
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "hang"
     assert "no progress in an evaluation for" in event.message
-    (given_up,) = home.events(EvaluationGivenUp)
+    (given_up,) = home.events(EvaluationAbandoned)
     later = [
         each
         for each in home.events(EvaluationDone)
         if isinstance(each, EvaluationDone) and each.attempt > event.attempt
     ]
-    assert isinstance(given_up, EvaluationGivenUp)
+    assert isinstance(given_up, EvaluationAbandoned)
     assert given_up.job not in {each.job for each in later}
     assert later
     finished(home, calm)
@@ -57,7 +57,7 @@ def test_a_worker_that_dies_in_an_evaluation_is_the_same(drills: Drills, record:
     event, at = home.first(kinds.AttemptFailed)
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "code"
-    assert len(home.events(EvaluationGivenUp)) == 1
+    assert len(home.events(EvaluationAbandoned)) == 1
     finished(home, calm)
     did = "a new worker behind the last commit; the job went on without evaluations"
     after = f"{at - home.troubled_at():.1f} s"
@@ -71,7 +71,7 @@ def test_memory_that_runs_out_in_an_evaluation_costs_nothing(
     home = drills()
     home.start(KEEPSTEP_FAULTS="evaluation:5:1,evaluation:10:1")
     home.ended()
-    assert not home.events(kinds.AttemptFailed, EvaluationGivenUp)
+    assert not home.events(kinds.AttemptFailed, EvaluationAbandoned)
     finished(home, calm)
     did = "the loss of fewer rows at once, down to one"
     record(Row("out of memory in an evaluation", "by the worker itself", "at once", home.lost(), did))
@@ -87,7 +87,7 @@ def test_memory_that_is_too_short_for_one_row_ends_the_evaluations(
     (event,) = home.events(kinds.AttemptFailed)
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "out_of_memory"
-    assert len(home.events(EvaluationGivenUp)) == 1
+    assert len(home.events(EvaluationAbandoned)) == 1
     finished(home, calm)
     did = "a new worker behind the last commit; the job went on without evaluations"
     name = "out of memory in an evaluation, of one row alone"

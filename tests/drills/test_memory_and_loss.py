@@ -17,7 +17,7 @@ from core.versions import Checkpoint
 from events import kinds
 from events.codec import decode_record
 from events.event import Event
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from journal import START, follow
 from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, run_to_the_end, state_of
 from tests.drills.drill import REAL, Drill, Row
@@ -129,7 +129,7 @@ def aside(make: Make) -> Home:
 def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: Home, record: Record) -> None:
     """The same step again, in two parts; what is committed is proved by running it again, with memory for all."""
     assert_whole(split)
-    (halved,) = of(split, MicroBatchHalved)
+    (halved,) = of(split, MicrobatchSplit)
     assert (halved.global_step, halved.step, halved.parts, halved.attempt) == (3, 3, 2, 1)
     assert len(of(split, kinds.AttemptStarted)) == 2  # one a file
     assert len(of(split, kinds.StepReached)) == STEPS
@@ -169,7 +169,7 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
     home = make()
     killed_at(home, point, "forward:3")
     assert ran(home) == 0, log_of(home)
-    assert len(of(home, MicroBatchHalved)) == 1
+    assert len(of(home, MicrobatchSplit)) == 1
     assert state_of(home).global_step == STEPS
     assert not of(home, kinds.DivergenceDetected)
     assert learned(home) == learned(split)
@@ -193,7 +193,7 @@ def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make
 def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record: Record) -> None:
     """Back to the last commit, on without it; its rows are named, and they are not in the weights by that step."""
     assert_whole(aside, ["loss"])
-    (event,) = of(aside, BatchSetAside)
+    (event,) = of(aside, BatchSkipped)
     assert (event.global_step, event.loss, event.suspicion, len(event.lines)) == (5, "NaN", "not_finite", 4)
     reached = [event for event in of(aside, kinds.StepReached) if event.global_step == 5]
     assert [(event.loss, event.grad_norm, event.tokens) for event in reached] == [("NaN", 0.0, 0)]
@@ -223,7 +223,7 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
     home = make()
     killed_at(home, point, "nan:5")
     assert ran(home) == 0, log_of(home)
-    assert len(of(home, BatchSetAside)) == 1
+    assert len(of(home, BatchSkipped)) == 1
     assert state_of(home).global_step == STEPS
     assert learned(home) == learned(aside)
 
@@ -239,7 +239,7 @@ def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Mak
     assert kept >= 4
     assert command(home, "retry", failed.job[:12]).returncode == 0
     assert ran(home, "nan:22") == 0, log_of(home)  # its step 12 is global step 22 now
-    assert [event.step for event in of(home, BatchSetAside)] == [3, 12 - kept, 12]
+    assert [event.step for event in of(home, BatchSkipped)] == [3, 12 - kept, 12]
     assert state_of(home).global_step == STEPS
     did = "`job_failed` at the second: what is committed stays, the queue goes on; `retry` leaves both batches out"
     record(Row(TWICE, "`loss`, `batch_set_aside`, twice", "at once", "nothing committed", did))

@@ -21,7 +21,7 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.state import State
 from events import codec, kinds
-from events.changes import ConfigChanged, ConfigMended, ConfigRefused
+from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
 from events.codec import decode_record
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
@@ -237,7 +237,7 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     assert models == {"nowhere"}
     assert drill.state.counts.trained == 1
     drill.edit('path = "elsewhere"', 'path = "nowhere"')
-    drill.wait(lambda: bool(drill.events(ConfigMended)), "config_mended")
+    drill.wait(lambda: bool(drill.events(ConfigFixed)), "config_mended")
     _command(drill.home, "resume")
     drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
     drill.stop()

@@ -11,7 +11,7 @@ import pytest
 from events import kinds
 from tests.drills.soak.__main__ import soak
 from tests.drills.soak.course import ROUNDS, SPARED, Window, unexplained
-from tests.drills.soak.examples import Job, Stretch, account
+from tests.drills.soak.examples import Job, ReplayRange, account
 from tests.drills.soak.faults import FAULTS, Fault
 from tests.drills.soak.leaks import BREATH_BYTES, Judged, Sample, judge, judged
 from tests.drills.soak.page import BEGIN, END, PAGE, write
@@ -81,8 +81,8 @@ PLANNED = {1: (1, 4), 2: (2, 3), 3: (2, 4)}
 """Three lines in two epochs of two steps."""
 
 
-def problems(*stretches: tuple[int, int, Sequence[int]], skipped: bool = False) -> list[str]:
-    made = [Stretch(behind, until, frozenset(aside)) for behind, until, aside in stretches]
+def problems(*replay_ranges: tuple[int, int, Sequence[int]], skipped: bool = False) -> list[str]:
+    made = [ReplayRange(behind, until, frozenset(aside)) for behind, until, aside in replay_ranges]
     return account([Job("a", 2, 4, skipped, made, PLANNED)]).wrong
 
 
@@ -90,7 +90,7 @@ def test_every_example_once_in_each_epoch_is_right() -> None:
     """However many parts it was learned in."""
     assert problems((0, 4, [])) == []
     assert problems((0, 1, []), (1, 3, []), (3, 4, [])) == []
-    assert account([Job("a", 2, 4, False, [Stretch(0, 4, frozenset())], PLANNED)])[:4] == (1, 3, 6, 0)
+    assert account([Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset())], PLANNED)])[:4] == (1, 3, 6, 0)
 
 
 def test_an_example_that_was_learned_twice_is_found() -> None:
@@ -112,7 +112,7 @@ def test_an_example_that_was_left_out_is_found() -> None:
 
 def test_what_was_set_aside_is_named_and_not_counted_as_learned() -> None:
     """It was come by, and changed nothing."""
-    job = Job("a", 2, 4, False, [Stretch(0, 4, frozenset({2}))], PLANNED)
+    job = Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset({2}))], PLANNED)
     assert account([job]) == (1, 3, 4, 2, [])
 
 
@@ -124,7 +124,7 @@ def test_of_a_file_that_was_skipped_the_steps_before_count() -> None:
 
 def test_a_line_that_the_plan_does_not_have_is_found() -> None:
     """It was accepted, so it is to be learned."""
-    job = Job("a", 2, 4, False, [Stretch(0, 4, frozenset())], {1: (1, 4), 2: ()})
+    job = Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset())], {1: (1, 4), 2: ()})
     assert account([job]).wrong == ["a, line 2: learned 0 times, set aside 0, to be 2 in all"]
 
 

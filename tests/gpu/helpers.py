@@ -86,7 +86,7 @@ class FakeDesk:
         if isinstance(fact, CheckpointWritten):
             self._last = fact.checkpoint
 
-    def yield_asked(self) -> bool:
+    def yield_requested(self) -> bool:
         return self.yield_after is not None and len(self.of(Step)) >= self.yield_after
 
     def is_committed(self, checkpoint: str) -> bool:
@@ -126,7 +126,7 @@ class Home:
     """A home directory with a model in it."""
 
     path: Path
-    desk: FakeDesk = field(default_factory=FakeDesk)
+    channel: FakeDesk = field(default_factory=FakeDesk)
     attempts: int = 0
 
     def add(self, data: bytes) -> str:
@@ -135,16 +135,16 @@ class Home:
         (self.path / "data" / f"{job}.jsonl").write_bytes(data)
         return job
 
-    def cold(self, **desk: Any) -> Any:
+    def cold(self, **channel: Any) -> Any:
         """A worker that has nothing in memory."""
-        from gpu.session import Warm
+        from gpu.session import Session
 
-        self.desk = FakeDesk(**desk)
-        return Warm(self.path, self.desk)
+        self.channel = FakeDesk(**channel)
+        return Session(self.path, self.channel)
 
     def learn(
         self,
-        warm: Any,
+        session: Any,
         job: str,
         how: JobSettings,
         *,
@@ -160,10 +160,10 @@ class Home:
     ) -> str:
         """One attempt at `job`; returns the last checkpoint."""
         self.attempts += 1
-        self.desk.course = course
-        warm.prepare(Prepare(attempt=self.attempts, job=job, settings=how))
-        plan = self.desk.of(Prepared)[-1].plan
-        warm.train(
+        self.channel.course = course
+        session.prepare(Prepare(attempt=self.attempts, job=job, settings=how))
+        plan = self.channel.of(Prepared)[-1].plan
+        session.train(
             Train(
                 attempt=self.attempts,
                 global_step=step if global_step is None else global_step,
@@ -177,7 +177,7 @@ class Home:
                 evaluated_to=evaluated_to,
             )
         )
-        return str(self.desk.of(CheckpointWritten)[-1].checkpoint)
+        return str(self.channel.of(CheckpointWritten)[-1].checkpoint)
 
     def directory(self, checkpoint: str) -> Path:
         return self.path / "checkpoints" / checkpoint

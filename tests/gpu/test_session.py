@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from events.settings import DataSettings, LoraSettings
 from events.worker import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from gpu.artifacts.manifest import MANIFEST, read_manifest
-from gpu.errors import CheckpointForeign, YieldAsked
+from gpu.errors import CheckpointForeign, YieldRequested
 from journal.failpoints import WORKER
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.hub_cache import put_in_cache
@@ -64,7 +64,7 @@ def test_learned_weights_are_not_put_beside_another_model_under_the_same_path(
     job = first if step else home.add(SECOND)
     with pytest.raises(CheckpointForeign, match=says):
         home.learn(home.cold(), job, how, step=step, global_step=2, checkpoint=checkpoint)
-    assert not home.desk.of(Step)
+    assert not home.channel.of(Step)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_how_far_an_earlier_file_went_does_not_matter_to_the_next(home: Home) ->
     checkpoint = home.learn(home.cold(), home.add(FIRST), settings(LORA, epochs=10))
     assert read_manifest(home.directory(checkpoint)).cursor.step == 30
     end = home.learn(home.cold(), home.add(SECOND), settings(LORA), global_step=30, checkpoint=checkpoint)
-    steps_total = home.desk.of(Prepared)[0].plan.steps_total
-    assert [fact.step for fact in home.desk.of(Step)] == list(range(1, steps_total + 1)) == [1, 2, 3, 4]
+    steps_total = home.channel.of(Prepared)[0].plan.steps_total
+    assert [fact.step for fact in home.channel.of(Step)] == list(range(1, steps_total + 1)) == [1, 2, 3, 4]
     cursor = read_manifest(home.directory(end)).cursor
     assert (cursor.step, cursor.global_step) == (4, 34)
 
@@ -116,15 +116,15 @@ def test_a_checkpoint_names_the_bytes_that_it_was_trained_on(home: Home) -> None
     lines = "".join(f"{sha256}  {name}\n" for sha256, name in zip(sums, names, strict=True))
     named = read_manifest(home.directory(checkpoint)).lineage.base_sha256
     assert named == hashlib.sha256(lines.encode()).hexdigest()
-    assert "load" in {fact.phase for fact in home.desk.of(Heartbeat)}
+    assert "load" in {fact.phase for fact in home.channel.of(Heartbeat)}
 
 
 def test_after_a_failure_nothing_in_memory_is_believed(home: Home) -> None:
-    job, how, warm = home.add(FIRST), settings(LORA), home.cold()
-    whole = home.bits(home.learn(warm, job, how))
-    warm.forget()
+    job, how, session = home.add(FIRST), settings(LORA), home.cold()
+    whole = home.bits(home.learn(session, job, how))
+    session.forget()
     torch.manual_seed(3)
-    assert home.bits(home.learn(warm, job, how)) == whole
+    assert home.bits(home.learn(session, job, how)) == whole
 
 
 def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_table(
@@ -146,12 +146,12 @@ def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_tabl
 
 def test_training_what_another_attempt_prepared_is_refused(home: Home) -> None:
     """An order that was given out of turn: the tokens in memory may be another file's."""
-    warm = home.cold()
+    session = home.cold()
     job = home.add(FIRST)
-    warm.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
+    session.prepare(Prepare(attempt=1, job=job, settings=settings(LORA)))
     order = Train(attempt=2, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
     with pytest.raises(ValueError, match="before it was prepared"):
-        warm.train(order)
+        session.train(order)
 
 
 def test_a_part_of_a_job_can_be_run_again_behind_another_jobs_checkpoint(home: Home) -> None:
@@ -182,14 +182,14 @@ def test_a_pause_while_the_model_is_loaded_does_not_wait_for_it(
     job, how = home.add(FIRST), settings(LORA)
     done = home.learn(home.cold(), job, how, until=1) if goes_on else None
     monkeypatch.setattr("gpu.model.base._known", {})  # as in a new process: the base is read and hashed
-    warm = home.cold()
-    home.desk.yield_asked = lambda: bool(home.desk.of(Prepared)) and not home.desk.of(Step)
+    session = home.cold()
+    home.channel.yield_requested = lambda: bool(home.channel.of(Prepared)) and not home.channel.of(Step)
     step = 1 if goes_on else 0
-    with pytest.raises(YieldAsked):
-        home.learn(warm, job, how, step=step, checkpoint=done)
-    assert not home.desk.of(Loaded)
-    home.desk.yield_asked = lambda: False
-    again = home.learn(warm, job, how, step=step, checkpoint=done)
+    with pytest.raises(YieldRequested):
+        home.learn(session, job, how, step=step, checkpoint=done)
+    assert not home.channel.of(Loaded)
+    home.channel.yield_requested = lambda: False
+    again = home.learn(session, job, how, step=step, checkpoint=done)
     straight = home.learn(home.cold(), job, how, step=step, checkpoint=done)
     assert home.bits(again) == home.bits(straight)
 

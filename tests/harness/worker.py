@@ -57,9 +57,9 @@ from events.worker import (
 from gpu.artifacts.backup import Backup, back_up
 from gpu.artifacts.commit import commit, publish
 from gpu.artifacts.manifest import MANIFEST, read_manifest
-from gpu.artifacts.version_manifest import SEAL, Sealed
+from gpu.artifacts.version_manifest import SEAL, VersionManifest
 from gpu.ipc import connection as link
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 from tests.harness.saving import manifest_of, report_of
 
 
@@ -70,7 +70,7 @@ class FakeWorker:
         self.home = home
         self.connection = connection
         self.orders: queue.SimpleQueue[Prepare | Train | Consolidate | Yield] = queue.SimpleQueue()
-        self.yield_asked = threading.Event()
+        self.yield_requested = threading.Event()
         self.committed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.job: Prepare | None = None
         self.lines: list[str] = []
@@ -95,7 +95,7 @@ class FakeWorker:
             case Committed():
                 self.committed.put(order.checkpoint)
             case Yield():
-                self.yield_asked.set()
+                self.yield_requested.set()
                 self.orders.put(order)
             case Prepare() | Train() | Consolidate():
                 self.orders.put(order)
@@ -112,13 +112,13 @@ class FakeWorker:
             elif isinstance(order, Consolidate):
                 self.consolidate(order)
             else:
-                self.yield_asked.clear()
-                reached("yield_saved")
+                self.yield_requested.clear()
+                failpoint("yield_saved")
                 self.tell(Yielded(attempt=order.attempt))
-                reached("yielded")
+                failpoint("yielded")
 
     def prepare(self, order: Prepare) -> None:
-        reached("prepare_asked")
+        failpoint("prepare_asked")
         self.job = order
         self.lines = (self.home / "data" / f"{order.job}.jsonl").read_text(encoding="utf-8").split()
         if "reject" in self.lines:
@@ -127,8 +127,8 @@ class FakeWorker:
             return
         steps = len(self.lines)
         for _ in self.lines:
-            reached("row_prepared")
-        reached("prepared")
+            failpoint("row_prepared")
+        failpoint("prepared")
         fingerprint = hashlib.sha256(order.job.encode()).hexdigest()
         self.tell(
             Prepared(
@@ -146,25 +146,25 @@ class FakeWorker:
                 ),
             )
         )
-        reached("prepared_reported")
+        failpoint("prepared_reported")
 
     def train(self, order: Train) -> None:
         assert self.job is not None
         if self.lines[0] == "model":
             self.tell(Failed(attempt=order.attempt, failure="model", message="there is no such model", trace=""))
             return
-        reached("loading")
-        reached("loaded")
+        failpoint("loading")
+        failpoint("loaded")
         self.tell(Loaded(attempt=order.attempt, environment={"device": "fake"}))
-        reached("loaded_reported")
+        failpoint("loaded_reported")
         self.evaluate(order, order.step, order.global_step)
         every = self.job.settings.checkpoints.every_steps
         step, global_step, parent, saved = order.step, order.global_step, order.checkpoint, order.step
-        while step < order.until and not self.yield_asked.is_set():
+        while step < order.until and not self.yield_requested.is_set():
             if not self.behave(self.lines[step], order.attempt):
                 return
             step, global_step = step + 1, global_step + 1
-            reached("step")
+            failpoint("step")
             loss = int.from_bytes(hashlib.sha256(f"{self.job.job} {step}".encode()).digest()[:4], "big") / 2**32
             self.tell(
                 Step(
@@ -184,7 +184,7 @@ class FakeWorker:
             if step == order.until or (every and step - saved >= every):
                 parent, saved = self.save(order, step, global_step, parent), step
         if step < order.until:
-            reached("yield_seen")
+            failpoint("yield_seen")
         if step > saved:
             self.save(order, step, global_step, parent)
 
@@ -208,7 +208,7 @@ class FakeWorker:
     def consolidate(self, order: Consolidate) -> None:
         """As `gpu.versions.consolidate`, but that the weights are what was learned, one line more for each
         checkpoint."""
-        reached("consolidating")
+        failpoint("consolidating")
         checkpoint = self.home / "checkpoints" / order.checkpoint
         manifest = read_manifest(checkpoint)
         sha256 = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
@@ -221,19 +221,19 @@ class FakeWorker:
             files={},
         )
         made = back_up(self.home / "backups", backup, checkpoint)
-        reached("backed_up")
+        failpoint("backed_up")
         attempt = order.attempt
         self.tell(BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256))
-        if self.yield_asked.is_set():
+        if self.yield_requested.is_set():
             return
         versions = self.home / "versions"
         before = (versions / order.parent / "model").read_bytes() if order.parent else b""
-        sealed = Sealed(version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={})
+        sealed = VersionManifest(version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={})
 
         def prove(_: Path) -> None:
-            reached("merged")
+            failpoint("merged")
             self.tell(Merged(attempt=attempt, applied=1.0, in_place=0.5))
-            reached("verified")
+            failpoint("verified")
             self.tell(Verified(attempt=attempt, difference=0.0, tolerance=0.1))
 
         written = publish(
@@ -242,7 +242,7 @@ class FakeWorker:
             lambda files: (SEAL, msgspec.structs.replace(sealed, files=dict(files)).encode()),
             prove=prove,
         )
-        reached("before_version_report")
+        failpoint("before_version_report")
         self.tell(
             VersionWritten(
                 attempt=attempt,
@@ -251,7 +251,7 @@ class FakeWorker:
                 manifest_sha256=written.manifest_sha256,
             )
         )
-        reached("version_reported")
+        failpoint("version_reported")
 
     def behave(self, line: str, attempt: int) -> bool:
         """Whether there is a step after all."""
@@ -274,10 +274,10 @@ class FakeWorker:
                 self.tell(Failed(attempt=attempt, failure="storage", message="cannot write: I/O error", trace=""))
                 return False
             case "wait":
-                self.yield_asked.wait()
+                self.yield_requested.wait()
             case "wait-once" if not memory.exists():
                 memory.touch()
-                self.yield_asked.wait()
+                self.yield_requested.wait()
         return True
 
     def save(self, order: Train, step: int, global_step: int, parent: str | None) -> str:
@@ -290,10 +290,10 @@ class FakeWorker:
         committed = commit(self.home / "checkpoints", manifest, {"weights": weights})
         if self.lines[step - 1] == "phantom":
             shutil.rmtree(self.home / "checkpoints" / name)
-        reached("before_report")
-        ends = "end" if step == order.until else "yield" if self.yield_asked.is_set() else "steps"
+        failpoint("before_report")
+        ends = "end" if step == order.until else "yield" if self.yield_requested.is_set() else "steps"
         self.tell(report_of(manifest, committed, ends))
-        reached("reported")
+        failpoint("reported")
         assert self.committed.get() == name
         return name
 

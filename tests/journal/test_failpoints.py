@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from journal.failpoints import CONSOLIDATION, DAEMON, POINTS, WORKER, reached
+from journal.failpoints import CONSOLIDATION, DAEMON, POINTS, WORKER, failpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def called(*folders: str) -> set[str]:
 
 @pytest.mark.parametrize(("setting", "lines"), [("", 3), ("step", 0), ("step:3", 2), ("loaded", 3)])
 def test_the_process_is_killed_at_the_nth_time(setting: str, lines: int) -> None:
-    program = "from journal.failpoints import reached\nfor i in range(3): reached('step'); print(i, flush=True)"
+    program = "from journal.failpoints import failpoint\nfor i in range(3): failpoint('step'); print(i, flush=True)"
     ended = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "KEEPSTEP_CRASH_AT": setting}, capture_output=True
     )
@@ -51,7 +51,7 @@ def test_every_point_is_in_the_tables_and_every_line_of_them_is_a_point() -> Non
 
 def test_a_point_that_nobody_can_ask_for_is_a_mistake() -> None:
     with pytest.raises(AssertionError, match="nowhere is in no table"):
-        reached("nowhere")
+        failpoint("nowhere")
 
 
 def test_a_point_is_in_one_process() -> None:

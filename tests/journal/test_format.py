@@ -74,8 +74,8 @@ def test_only_a_record_with_its_own_crc_proves_anything() -> None:
     [line], _ = format.frame([b"{}"], at=AT, first_seq=7, durable=6, prev=format.NO_CRC, seed=SEED)
     changed = line.replace(b'"durable":6', b'"durable":9')
     assert [format.is_whole(each, SEED) for each in (line, header, changed)] == [True, False, False]
-    rubbish = b"\0" + changed + b"\n" + line + b"\n"
-    assert [record.durable for _, record in format.find_records(rubbish, SEED)] == [6]
+    deferred_deletes = b"\0" + changed + b"\n" + line + b"\n"
+    assert [record.durable for _, record in format.find_records(deferred_deletes, SEED)] == [6]
 
 
 def test_each_record_names_the_crc_of_the_one_before_across_segments(home: Path) -> None:

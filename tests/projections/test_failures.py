@@ -7,14 +7,14 @@ from core.evolve import evolve
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds
-from projections.failures import Crash, Crashes
+from projections.failures import Failure, Failures
 from tests.core.world import World
 from tests.projections.story import records
 
 
-def crashes(world: World, number: int | None = None) -> list[Crash]:
+def crashes(world: World, number: int | None = None) -> list[Failure]:
     """Of a world's journal."""
-    state, found = State(), Crashes(number)
+    state, found = State(), Failures(number)
     for record in records(world):
         found.see(state, record)
         state = evolve(state, record.event)

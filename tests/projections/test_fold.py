@@ -73,7 +73,7 @@ def test_only_the_last_troubles_are_kept() -> None:
     """As many as fit on a screen, oldest first, each with its place in the journal."""
     made = world()
     for number in range(ERRORS_SHOWN + 2):
-        made.execute(commands.RunOutOfSpace(message=f"full {number}"))
+        made.execute(commands.ReportDiskFull(message=f"full {number}"))
         made.turn()
     troubles = folded(made).progress.troubles
     assert [trouble.message for trouble in troubles] == [f"full {number}" for number in range(2, ERRORS_SHOWN + 2)]
@@ -184,7 +184,7 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
     made = world(4)
     made.run()
     assert made.state.head is not None
-    made.execute(commands.CondemnCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
     made.run()
     progress = folded(made).progress
     assert progress.bytes_done == progress.bytes_total == 500

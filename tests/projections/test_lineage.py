@@ -7,7 +7,7 @@ from random import Random
 from core import commands
 from core.evolve import evolve
 from core.state import State
-from core.versions import Left
+from core.versions import DetachedCheckpoint
 from events import kinds
 from events.course import Course, Split
 from projections.lineage import Timeline
@@ -36,7 +36,7 @@ def steps(world: World, global_step: int) -> list[tuple[str, int]]:
 def condemn(world: World) -> None:
     head = world.state.head
     assert head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
 
 
 def home_with(*files: int) -> World:
@@ -113,7 +113,7 @@ def test_what_was_set_aside_and_is_brought_back_from_a_backup_knows_what_it_was_
     head, meaning = world.state.head, world.state.meaning
     assert head is not None
     assert meaning is not None
-    held = Left(base=None, checkpoint=head, meaning=meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=head, meaning=meaning)
     world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
     condemn(world)
     world.add(2)
@@ -149,7 +149,7 @@ def test_it_agrees_with_the_books_in_every_life() -> None:
                 continue
             world.start()
             if what == "condemn" and world.state.head is not None:
-                order = commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot")
+                order = commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot")
                 condemned += world.refused(order) is None
             assert steps(world, world.state.global_step) == world.timeline
         assert steps(world, world.state.global_step) == world.timeline

@@ -38,7 +38,7 @@ def eventful() -> World:
     world.run_until(kinds.StepReached, 3)
     world.start()
     assert world.state.head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
     world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
     world.runs_out()
     return world
@@ -60,7 +60,7 @@ def test_a_snapshot_reads_back_as_it_was_taken(tmp_path: Path) -> None:
     state = whole.state
     assert len(state.queue)
     assert len(state.failed)
-    assert state.stretches
+    assert state.replay_ranges
     assert state.trail.length
     assert state.quarantined
     assert state.hold

@@ -84,7 +84,7 @@ def running_again() -> World:
     made.run_until(kinds.JobTrained)
     made.start()
     assert made.state.head is not None
-    made.execute(commands.CondemnCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
     made.run_until(kinds.StepReached)
     return made
 

@@ -192,7 +192,7 @@ def test_a_checkpoint_is_told_from_its_commit_to_its_end() -> None:
     """A damaged one is set aside, and its copy is named."""
     made = world()
     last = made.state.checkpoints[-1].id
-    made.execute(commands.CondemnCheckpoint(checkpoint=last, problem="a flipped bit"))
+    made.execute(commands.QuarantineCheckpoint(checkpoint=last, problem="a flipped bit"))
     assert told(made, OfACheckpoint(say, checkpoint=last)) == [
         f"committed as {last}",
         "job_trained",

@@ -14,7 +14,7 @@ import pytest
 from core import commands
 from events import kinds, versions, worker
 from events.evaluation import EvaluationDone
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from tests.core.simulated_worker import plan
 from tests.core.world import job_id, settings
 from tests.scenarios.playbook import Playbook
@@ -117,7 +117,7 @@ def a_worker_hangs_in_an_evaluation(book: Playbook) -> None:
     book.add(4)
     book.run_until(EvaluationDone, 2)
     book.execute(
-        commands.LoseWorker(attempt=1, failure="hang", message="no progress in an evaluation", evaluating=True)
+        commands.ReportWorkerLost(attempt=1, failure="hang", message="no progress in an evaluation", evaluating=True)
     )
     book.run()
 
@@ -128,7 +128,7 @@ def killed_behind_a_split(book: Playbook) -> None:
     book.room = {(job_id(1), 2): 2}
     book.start()
     book.add(3)
-    book.run_until(MicroBatchHalved)
+    book.run_until(MicrobatchSplit)
     book.note("kill -9, daemon and worker")
     book.start()
     book.run()
@@ -161,7 +161,7 @@ def a_batch_is_left_out(book: Playbook) -> None:
     book.poisoned = {(job_id(1), 4)}
     book.start()
     book.add(6)
-    book.run_until(BatchSetAside)
+    book.run_until(BatchSkipped)
     book.run_until(kinds.StepReached, 3)
     book.note("kill -9, daemon and worker")
     book.start()
@@ -560,12 +560,12 @@ def an_ancestor_is_bad(book: Playbook) -> None:
     book.note("kill -9, daemon and worker; the second of three checkpoints rots")
     bad, head = book.state.checkpoints[1:]
     book.start()
-    book.execute(commands.CondemnCheckpoint(checkpoint=bad.id, problem="a flipped bit"))
+    book.execute(commands.QuarantineCheckpoint(checkpoint=bad.id, problem="a flipped bit"))
     book.run_until(kinds.TrainingStarted)
     book.note("kill -9, daemon and worker; the head rots")
     book.start()
-    book.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
-    book.refused(commands.CondemnCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    book.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
+    book.refused(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
     book.run()
 
 

@@ -64,8 +64,8 @@ def begin(world: World, scene: str) -> None:
         _ask(world, commands.RequestConsolidation(description=""))
     if scene == "restoring":
         assert world.run_daemon() is None
-        with world.ledger(world.inspector()) as ledger:
-            (backup,) = ledger.state.backups
+        with world.store(world.inspector()) as store:
+            (backup,) = store.state.backups
         _ask(world, commands.MoveHead(backup=backup.id), commands.RequestConsolidation(description=""))
     if scene == "recovering":
         world.cut_at = world.calls + 300  # in the middle of training
@@ -76,9 +76,9 @@ def begin(world: World, scene: str) -> None:
 
 def _ask(world: World, *wanted: AnyCommand) -> None:
     process = world.disk.process("person")
-    with world.ledger(process) as ledger:
+    with world.store(process) as store:
         for command in wanted:
-            ledger.execute(command)
+            store.execute(command)
     process.die()
 
 

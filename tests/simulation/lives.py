@@ -209,8 +209,8 @@ def _mend(world: World) -> bool:
     """What a person does about a home that waits; False if there is nothing to do."""
     asked = False
     process = world.disk.process("person")
-    with world.ledger(process) as ledger:
-        hold = ledger.state.hold
+    with world.store(process) as store:
+        hold = store.state.hold
         for path in sorted(world.books.rotten):  # told which file is not what it was, a person puts a copy back
             if hold is not None and Path(path).parts[3] in hold.reason and process.exists(Path(path).parent):
                 write_atomically(Path(path), world.copies[path], sync=True, storage=process)
@@ -219,14 +219,14 @@ def _mend(world: World) -> bool:
             path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
             if hold is not None and path.name in hold.reason and not process.exists(path):
                 write_atomically(path, data, sync=True, storage=process)
-        for job in [job.id for job in ledger.state.queue if job.status == "held"]:
-            ledger.execute(commands.ReleaseJob(job=job))
+        for job in [job.id for job in store.state.queue if job.status == "held"]:
+            store.execute(commands.ReleaseJob(job=job))
             asked = True
-        for job, _ in list(ledger.state.failed.items()):
-            ledger.execute(commands.Retry(job=job))
+        for job, _ in list(store.state.failed.items()):
+            store.execute(commands.Retry(job=job))
             asked = True
         with suppress(Refused):
-            ledger.execute(commands.Resume())
+            store.execute(commands.Resume())
             asked = True
-        must(ledger.state.hold is None, "resuming ends a hold")
+        must(store.state.hold is None, "resuming ends a hold")
     return asked

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cli.commands.backup import clean_up, create_backup, restore_backup
 from cli.commands.versions import delete_version, move_head
 from cli.errors import REFUSED, UserError, exit_code_of
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import finish_arrivals, remove_job, skip_job, take_copy
 from core import commands
@@ -83,30 +83,30 @@ class People:
         elif what == "add":
             path = Path("/outside") / f"added-{self._world.files}.jsonl"
             self._world.write(process, path, self._world.content())
-            with self._world.ledger(process) as ledger:
-                finish_arrivals(ledger)
-                take_copy(ledger, path, "high")
+            with self._world.store(process) as store:
+                finish_arrivals(store)
+                take_copy(store, path, "high")
         elif what == "again":
             path = Path("/outside") / f"again-{self._world.files}-{self._world.calls}.jsonl"
             self._world.write(process, path, self._world.random.choice(self._world.contents))
-            with self._world.ledger(process) as ledger:
-                finish_arrivals(ledger)
-                take_copy(ledger, path, "normal", again=True)
+            with self._world.store(process) as store:
+                finish_arrivals(store)
+                take_copy(store, path, "normal", again=True)
         elif what == "tangle":
             with contextlib.suppress(FileExistsError):
                 process.mkdir(self._world.root / "inbox" / f"directory-{self._world.files}.jsonl")
         elif what in {"move", "hold", "release", "remove"}:
-            with self._world.ledger(process) as ledger:
-                self._order(ledger, what)
+            with self._world.store(process) as store:
+                self._order(store, what)
         elif what in SELDOM:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._of_versions(self._world.home(process), what)
         elif what == "skip":
-            with self._world.ledger(process) as ledger:
-                skip_job(ledger, None)
+            with self._world.store(process) as store:
+                skip_job(store, None)
         else:
-            with self._world.ledger(process) as ledger:
-                failed = next((job for job, _ in ledger.state.failed.items()), "none")
+            with self._world.store(process) as store:
+                failed = next((job for job, _ in store.state.failed.items()), "none")
                 wanted: dict[str, AnyCommand] = {
                     "pause": commands.Pause(),
                     "resume": commands.Resume(),
@@ -114,15 +114,15 @@ class People:
                     "prune": commands.PruneCheckpoints(keep=1),
                     "stop": commands.Stop(alive=self._world.daemon is not None and not self._world.daemon.dead),
                 }
-                ledger.execute(wanted[what])
+                store.execute(wanted[what])
 
-    def _order(self, ledger: Ledger, what: str) -> None:
+    def _order(self, store: EventStore, what: str) -> None:
         """Something about a job that waits, or does no more."""
-        jobs = [job.id for job in (*ledger.state.begun, *ledger.state.queue)]
-        jobs += [job for job, _ in ledger.state.failed.items()] or ["none"]
+        jobs = [job.id for job in (*store.state.begun, *store.state.queue)]
+        jobs += [job for job, _ in store.state.failed.items()] or ["none"]
         job, other = self._world.random.choice(jobs), self._world.random.choice([None, *jobs])
         if what == "remove":
-            remove_job(ledger, job)
+            remove_job(store, job)
             return
         priority = self._world.random.choice(PRIORITIES) if other is None else None
         move = commands.MoveJob(job=job, priority=priority, before=other, first=other is None and len(jobs) % 2 == 0)
@@ -131,15 +131,15 @@ class People:
             "hold": commands.HoldJob(job=job),
             "release": commands.ReleaseJob(job=job),
         }
-        ledger.execute(orders[what])
+        store.execute(orders[what])
 
     def _of_versions(self, home: Home, what: str) -> None:
         """Something about what was learned, by the very commands."""
-        with contextlib.closing(Ledger.open(home)) as ledger:
-            state = ledger.state
+        with contextlib.closing(EventStore.open(home)) as store:
+            state = store.state
             if what in {"consolidate", "cancel"}:
                 now = self._world.random.random() < 0.5
-                ledger.execute(
+                store.execute(
                     commands.RequestConsolidation(description="", after_current=now)
                     if what == "consolidate"
                     else commands.CancelConsolidation()

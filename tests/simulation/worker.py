@@ -21,8 +21,8 @@ from events.values import Number
 from gpu.artifacts.backup import Backup, back_up
 from gpu.artifacts.commit import commit, publish
 from gpu.artifacts.manifest import MANIFEST, describe, verify
-from gpu.artifacts.version_manifest import SEAL, Sealed, read_sealed
-from gpu.errors import CheckpointBroken, LinkGarbage, StorageFailed
+from gpu.artifacts.version_manifest import SEAL, VersionManifest, read_version_manifest
+from gpu.errors import CheckpointBroken, ProtocolViolation, StorageFailed
 from gpu.worker import whose_fault
 from journal.durable import read_file
 from tests.harness.saving import manifest_of, report_of
@@ -81,7 +81,7 @@ class SimulatedWorker:
                 if facts:
                     self.outbox.appendleft(fact)
                     break
-                raise LinkGarbage(fact, "simulated")
+                raise ProtocolViolation(fact, "simulated")
             facts.append(fact)
             self.world.books.facts.append(fact)
             if self.world.random.random() < 0.5:
@@ -223,7 +223,7 @@ class SimulatedWorker:
         """As `gpu.artifacts.version_manifest.problem_of_base`, without the files of a real model."""
         directory = self.home.versions / base
         try:
-            sealed = read_sealed(directory, storage=self.process)
+            sealed = read_version_manifest(directory, storage=self.process)
         except (OSError, ValueError) as error:
             return str(error)
         found = describe(directory / "weights", storage=self.process)
@@ -247,7 +247,9 @@ class SimulatedWorker:
             yield worker.BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256)
             yield worker.Merged(attempt=attempt, applied=1.0, in_place=0.5)
             weights = read_file(checkpoint / "weights", storage=self.process)
-            sealed = Sealed(version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={})
+            sealed = VersionManifest(
+                version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={}
+            )
             yield worker.Verified(attempt=attempt, difference=0.0, tolerance=0.1)
             written = publish(
                 self.home.versions / order.version,

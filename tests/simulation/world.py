@@ -19,7 +19,7 @@ from cli.commands.init import lay_out
 from cli.daemon.loop import Daemon
 from cli.daemon.orphans import Leftover
 from cli.home.clock import Clock
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
@@ -75,7 +75,7 @@ class SimulatedClock(Clock):
 
 
 class World:
-    """Everything but the daemon; `cli.daemon.ports.Surroundings` to it."""
+    """Everything but the daemon; `cli.daemon.ports.Ports` to it."""
 
     def __init__(self, seed: int, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.seed, self.random = seed, Random(seed)
@@ -216,12 +216,12 @@ class World:
                 at_work.outbox.append(fact)
 
     @contextlib.contextmanager
-    def ledger(self, process: Process) -> Iterator[Ledger]:
-        ledger = Ledger.open(self.home(process))
+    def store(self, process: Process) -> Iterator[EventStore]:
+        store = EventStore.open(self.home(process))
         try:
-            yield ledger
+            yield store
         finally:
-            ledger.close()
+            store.close()
 
     # -- files that come
 
@@ -267,7 +267,7 @@ class World:
         if (fault := self.faults.pop(0, None)) is not None:
             self.faults[process.number] = fault
         home, tell = self.home(process), lambda line: self.note(f"    {line}")
-        daemon = Daemon(home, until_idle=True, write=tell, surroundings=self)
+        daemon = Daemon(home, until_idle=True, write=tell, ports=self)
         try:
             daemon.run()
         except (Killed, PowerCut, Exception) as error:  # noqa: BLE001 - whatever ended it, the caller judges it

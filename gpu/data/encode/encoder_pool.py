@@ -35,7 +35,7 @@ AHEAD = 2
 """Chunks on their way for each encoder: the one that it is at, and the next."""
 
 
-class Encoders:
+class EncoderPool:
     """A number of encoders, started on entering and gone on leaving."""
 
     def __init__(self, order: EncoderOrder, count: int, tokenizer_sha256: str) -> None:
@@ -47,7 +47,7 @@ class Encoders:
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count, "encoders")
 
-    def __enter__(self) -> Encoders:
+    def __enter__(self) -> EncoderPool:
         """Raises EncoderLost, ModelUnusable, OSError."""
         try:
             for _ in range(self._count):
@@ -131,7 +131,7 @@ def preparation(
     def start(form: str | None) -> Iterator[LookThrough]:
         named = replace(settings, model=pinned(settings.model, home))
         order = EncoderOrder(home=str(home), settings=named, form=form, limits=limits)
-        with Encoders(order, count, tokenizer_sha256) as encoders:
+        with EncoderPool(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode
 
     encoders = start if count > 1 else None

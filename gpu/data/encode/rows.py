@@ -25,7 +25,7 @@ from gpu.data.encode.spans import Tokens, common_prefix, covering, with_exact_of
 from gpu.data.encode.split_rows import Piece
 from gpu.data.format.example import Example, Problem, Row, Text, Tokenised
 from gpu.data.format.role_order import is_empty
-from gpu.data.template.chat_template import CannotLearn, ChatTemplate, Rendered, shown
+from gpu.data.template.chat_template import ChatTemplate, NotTrainable, Rendered, shown
 from gpu.model.limits import UNLIMITED, ModelLimits
 
 MASK_VERSION = 2
@@ -139,7 +139,7 @@ class Encoder:
             own = [next(tokens) for _ in draft.texts]
             try:
                 made.append(draft.finish(own))
-            except CannotLearn as refused:
+            except NotTrainable as refused:
                 made.append(refused.problem)
         return made
 
@@ -156,7 +156,7 @@ class Encoder:
             case Example() if self._template is not None:
                 try:
                     rendered = self._template.rendered(row)
-                except CannotLearn as refused:
+                except NotTrainable as refused:
                     return refused.problem
                 return _Draft(
                     tuple(text for text, _ in rendered),
@@ -240,7 +240,7 @@ class Encoder:
         if ids[: len(beginning)] != beginning:
             what = "the tokenizer makes one token of the end of an answer and the beginning of the next turn"
             advice = "Use a fast tokenizer (tokenizer.json), or correct the line."
-            raise CannotLearn(Problem("tokens_straddle_turns", row.line, what, shown(row), advice))
+            raise NotTrainable(Problem("tokens_straddle_turns", row.line, what, shown(row), advice))
         return len(beginning)
 
     def _tokenise(self, texts: list[str]) -> list[Tokens]:

@@ -20,7 +20,7 @@ from gpu.data.examine import record
 from gpu.data.examine.examination import Examination, FileFacts, Known
 from gpu.data.examine.report import Report
 from gpu.data.plan.cache import token_cache
-from gpu.data.plan.prepare import Preparation, gone_through
+from gpu.data.plan.prepare import Preparation, examine_file
 from gpu.data.plan.store import Counter
 from gpu.data.read.source import container_of
 from gpu.ipc.protocol import Check, Checked, reply
@@ -52,7 +52,7 @@ def _report(path: Path, order: Check, how: Preparation) -> Report:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{path.name}: {rows:,} rows")
 
-    report = gone_through(path, file, settings, how, examination, Counter(), look)
+    report = examine_file(path, file, settings, how, examination, Counter(), look)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
     return report

@@ -37,7 +37,7 @@ from gpu.data.plan.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.model.limits import UNLIMITED, ModelLimits
 from journal.durable import claim_directory, make_directory, read_file, remove_tree
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 PARTS = ".parts"
 """What a directory is called, behind STAGING and its name, while rows are still being written into it."""
@@ -134,7 +134,7 @@ class TokenCache:
         try:
             with TokenWriter(parts) as learned, TokenWriter(parts, HELD_OUT) as evaluated:
                 report = fill(learned, evaluated)
-            reached("tokens_written")
+            failpoint("tokens_written")
             manifest = TokensManifest(
                 name=name,
                 data_sha256=data_sha256,
@@ -148,7 +148,7 @@ class TokenCache:
             for path in (parts, staging_of(self._own / name)):
                 with suppress(OSError):  # it is not there, or it is deleted by whoever keeps the next, or starts next
                     remove_tree(path)
-        reached("tokens_kept")
+        failpoint("tokens_kept")
         return Kept.at(self._own / name, whole)
 
     def _commit(self, parts: Path, names: Sequence[str], manifest: TokensManifest, watch: Watch) -> TokensManifest:

@@ -27,7 +27,7 @@ from gpu.data.format.example import BadRow, Problem, Row
 from gpu.data.format.problems import weight_of
 from gpu.data.read import rows
 from gpu.data.read.source import Record, records
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 CHUNK_BYTES = 256 * 1024
 """A tenth of a second's work or so: what passes between two looks at the daemon's orders, and little enough that all
@@ -215,7 +215,7 @@ class Look:
             else:
                 made.add(each.row, encoding)
                 made.warnings += (*each.warnings, *warned)
-            reached("row_prepared")
+            failpoint("row_prepared")
         return made.looked()
 
     def _read(self, record: Record) -> _Seen:

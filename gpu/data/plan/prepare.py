@@ -35,10 +35,10 @@ from gpu.data.plan.replay import replayed
 from gpu.data.plan.store import Counter, Tokens, TokenWriter
 from gpu.data.read.rows import first_format
 from gpu.data.read.source import container_of
-from gpu.errors import DataChanged, RowRejected, YieldAsked
-from gpu.ipc.worker_channel import Desk, Pulse
+from gpu.errors import DataChanged, RowRejected, YieldRequested
+from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.limits import UNLIMITED, ModelLimits
-from journal.failpoints import reached
+from journal.failpoints import failpoint
 
 PARALLEL_FROM_BYTES = 8 << 20
 """A smaller file is encoded by the preparing process itself, in less time than encoders need until they can begin."""
@@ -95,7 +95,13 @@ class PreparedJob:
 
 
 def prepare(
-    path: Path, job: JobId, name: str, settings: JobSettings, how: Preparation, desk: Desk, pulse: Pulse
+    path: Path,
+    job: JobId,
+    name: str,
+    settings: JobSettings,
+    how: Preparation,
+    channel: WorkerChannel,
+    heartbeats: Heartbeats,
 ) -> PreparedJob:
     """Read, check and tokenise the file at `path`, which a person called `name`, or find what came of it before.
 
@@ -106,16 +112,16 @@ def prepare(
     def count(chunk: bytes) -> None:
         nonlocal lines
         lines += chunk.count(b"\n")
-        _pause(desk)
-        pulse.beat("prepare", 0, lines)
+        _pause(channel)
+        heartbeats.beat("prepare", 0, lines)
 
     def watch(_: bytes) -> None:
-        _pause(desk)
-        pulse.beat("prepare", lines, lines)
+        _pause(channel)
+        heartbeats.beat("prepare", lines, lines)
 
     def look(rows: int) -> None:
-        _pause(desk)
-        pulse.beat("prepare", rows, max(rows, lines))  # a file that is packed has more rows than lines
+        _pause(channel)
+        heartbeats.beat("prepare", rows, max(rows, lines))  # a file that is packed has more rows than lines
 
     check_bytes(path, job, count)
     kept = encoded(path, job, settings, how, name=name, look=look, watch=watch)
@@ -152,7 +158,7 @@ def encoded(
         with _recorded(reports, job, how) as recorder:
             put_aside = recorder.put_aside if recorder is not None else lambda _: None
             examination = Examination(settings, known, put_aside, how.limits)
-            report = gone_through(path, file, settings, how, examination, learned, look)
+            report = examine_file(path, file, settings, how, examination, learned, look)
             if report.refusal is None:
                 encoder = Encoder(how.tokenizer, settings.data, how.limits)
                 heard = partial(look, examination.rows)
@@ -170,7 +176,7 @@ def encoded(
     return how.cache.make(key, job, how.tokenizer_sha256, fill, watch)
 
 
-def gone_through(
+def examine_file(
     path: Path,
     file: FileFacts,
     settings: JobSettings,
@@ -289,7 +295,7 @@ def check_bytes(path: Path, job: JobId, watch: Callable[[bytes], None] = lambda 
         raise DataChanged(f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}")
 
 
-def _pause(desk: Desk) -> None:
-    if desk.yield_asked():
-        reached("yield_seen")
-        raise YieldAsked("preparation can begin again at any time")
+def _pause(channel: WorkerChannel) -> None:
+    if channel.yield_requested():
+        failpoint("yield_seen")
+        raise YieldRequested("preparation can begin again at any time")

@@ -1,4 +1,4 @@
-"""Which steps learned a row: `python -P -m gpu.data.plan.row_locator`, with `Whereabouts` as JSON for its only
+"""Which steps learned a row: `python -P -m gpu.data.plan.row_locator`, with `LocateRows` as JSON for its only
 argument.
 
 What a plan is made of are the lengths of the rows in tokens. They are in the home's cache, or the file is encoded once
@@ -18,11 +18,11 @@ from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.cache import Kept, cache_name, token_cache
 from gpu.data.plan.prepare import check_bytes, encoded, planned
 from gpu.errors import PlanChanged, WorkerError
-from gpu.ipc.protocol import Learned, Located, Locations, Whereabouts, reply
+from gpu.ipc.protocol import Learned, Located, LocateRows, Locations, reply
 from gpu.model.tokenizer import load_limits, load_tokenizer
 
 
-def locate(order: Whereabouts) -> Locations:
+def locate(order: LocateRows) -> Locations:
     """A file that cannot be planned is no failure: it is said of that file."""
     with tempfile.TemporaryDirectory(prefix="keepstep-") as scratch:
         found = []
@@ -70,7 +70,7 @@ def _tokenizer(settings: ModelSettings, home: Path) -> tuple[Any, str]:
 
 def main() -> None:
     """Carry out the order on the command line."""
-    reply(Whereabouts, locate)
+    reply(LocateRows, locate)
 
 
 if __name__ == "__main__":

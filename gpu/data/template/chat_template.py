@@ -27,10 +27,10 @@ from gpu.data.format.example import Example, Problem
 from gpu.data.template.divergence import Answer, Renderings, cause_of, located
 from gpu.data.template.markers import Markers
 from gpu.data.template.message_form import PROBES, REFUSALS, Form, Messages, found_form, openings
-from gpu.data.template.render_check import CannotLearn, Judge, Rendered, TextJudge, content_of
+from gpu.data.template.render_check import Judge, NotTrainable, Rendered, TextJudge, content_of
 from gpu.model.tokenizer import render_conversation
 
-__all__ = ["CannotLearn", "ChatTemplate", "Rendered", "shown"]
+__all__ = ["ChatTemplate", "NotTrainable", "Rendered", "shown"]
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -70,7 +70,7 @@ class _Structure(NamedTuple):
 
     form: Form
     """In which it takes them."""
-    refused: CannotLearn | None
+    refused: NotTrainable | None
     """Why it cannot be trained with them."""
     owners: tuple[int | None, ...] | None
     """Of each marked part, the message that it belongs to; None: not known, the template takes no markers."""
@@ -91,11 +91,11 @@ class ChatTemplate:
         if unread := [name for name in example.template_kwargs or () if not self._form(example.tools).reads(name)]:
             what = f"the chat template does not read {', '.join(unread)}, which chat_template_kwargs of the row sets"
             advice = "Remove it, or correct its name."
-            raise CannotLearn(Problem("row_key_refused", example.line, what, shown(example), advice))
+            raise NotTrainable(Problem("row_key_refused", example.line, what, shown(example), advice))
         structure = self._structure(example)
         texts = self._texts(example, structure.form, TextJudge(), structure.owners)
         if structure.refused is not None:  # the row's own texts did not show it: they occur elsewhere, too
-            raise CannotLearn(replace(structure.refused.problem, line=example.line, seen=shown(example)))
+            raise NotTrainable(replace(structure.refused.problem, line=example.line, seen=shown(example)))
         return texts
 
     def openings(self) -> tuple[str, str] | None:
@@ -126,7 +126,7 @@ class ChatTemplate:
                 whole = self._render(example, example.messages, tried)
                 owners = markers.owners(whole.spans, whole.text) if tried.marked else None
                 self._texts(example, tried, markers, owners)
-            except CannotLearn as refused:
+            except NotTrainable as refused:
                 # A template may refuse the markers and not the row, which is rendered next and says so itself.
                 only_markers = refused.problem.name == "template_refused"
                 found.append(_Structure(tried, None if only_markers else refused, owners))
@@ -154,7 +154,7 @@ class ChatTemplate:
         message = example.messages[index]
         if index == 0:
             what, advice = "the assistant speaks first", "Put a user's message before it."
-            raise CannotLearn(Problem("assistant_first", example.line, what, content_of(message), advice))
+            raise NotTrainable(Problem("assistant_first", example.line, what, content_of(message), advice))
         prompt = self._render(example, example.messages[:index], form, add_generation_prompt=True).text + form.header
         is_last = index == len(example.messages) - 1
         text = whole if is_last else self._render(example, example.messages[: index + 1], form).text
@@ -178,7 +178,7 @@ class ChatTemplate:
         )
         found = located(made, content_of(answer), PROBES[1])
         if found is None:
-            raise CannotLearn(_unstable(example, index + 1, made))
+            raise NotTrainable(_unstable(example, index + 1, made))
         return found
 
     def _end_of_turn(self, text: str, start: int, content: str) -> int:
@@ -195,7 +195,7 @@ class ChatTemplate:
         judge.context(example, len(example.messages), whole.text)
         try:
             return [_chosen(example, whole, judge, owners)]
-        except CannotLearn as refused:
+        except NotTrainable as refused:
             answers = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
             if len(answers) == 1 or refused.problem.name == "template_marks_unmatched":
                 raise
@@ -211,7 +211,7 @@ class ChatTemplate:
         except REFUSALS as error:
             what, advice = f"the chat template says: {error}", "The model's chat template does not allow such a row."
             advice += " Correct the line or remove it."
-            raise CannotLearn(Problem("template_refused", example.line, what, shown(example), advice)) from error
+            raise NotTrainable(Problem("template_refused", example.line, what, shown(example), advice)) from error
 
     def _written(self, messages: Messages, example: Example, form: Form, add_generation_prompt: bool) -> Rendered:
         return Rendered(
@@ -252,7 +252,7 @@ def _chosen(example: Example, whole: Rendered, judge: Judge, owners: tuple[int |
         owners = tuple(answers)
     trained = {index for index in answers if example.train[index]}
     if owners is None or len(owners) != len(whole.spans) or not trained <= {*owners} <= {*answers}:
-        raise CannotLearn(_unmatched(example, len(whole.spans), len(answers)))
+        raise NotTrainable(_unmatched(example, len(whole.spans), len(answers)))
     spans = [(owner, span) for owner, span in zip(owners, whole.spans, strict=True) if owner in trained]
     for index in sorted(trained):
         judge.answer(example, index, "".join(whole.text[slice(*span)] for owner, span in spans if owner == index))

@@ -16,7 +16,7 @@ from gpu.data.format.example import Example
 from gpu.data.format.tools import Arguments
 from gpu.data.template.render_check import (
     THINK_TAG,
-    CannotLearn,
+    NotTrainable,
     content_of,
     dropped_call,
     dropped_content,
@@ -127,7 +127,7 @@ class Markers:
         if not all(marker in trained for marker in message.calls):
             raise dropped_call(example, index)
 
-    def _dropped(self, example: Example, index: int, *, is_last: bool) -> CannotLearn:
+    def _dropped(self, example: Example, index: int, *, is_last: bool) -> NotTrainable:
         return dropped_content(example, index, "") if is_last else dropped_reasoning(example, index)
 
     def context(self, example: Example, end: int, text: str) -> None:

@@ -29,7 +29,7 @@ class Rendered(NamedTuple):
     spans: tuple[tuple[int, int], ...]
 
 
-class CannotLearn(Exception):
+class NotTrainable(Exception):
     """A row that cannot be trained; never leaves `gpu/data/`."""
 
     def __init__(self, problem: Problem) -> None:
@@ -76,13 +76,13 @@ def content_of(message: dict[str, Any]) -> str:
     return str(message.get("content") or "")
 
 
-def dropped_content(example: Example, index: int, seen: str) -> CannotLearn:
+def dropped_content(example: Example, index: int, seen: str) -> NotTrainable:
     """The template leaves out the content of a message, or a part of it."""
     trained = ", which was to be trained" if example.train[index] else ""
     return _dropped(example, f"text of message {index + 1} ({example.messages[index]['role']}){trained}", seen)
 
 
-def dropped_reasoning(example: Example, index: int) -> CannotLearn:
+def dropped_reasoning(example: Example, index: int) -> NotTrainable:
     """The template leaves out the reasoning of an answer that is trained."""
     advice = (
         "The template has no place for it. Use a model whose chat template writes `reasoning_content`; put it into the "
@@ -92,30 +92,30 @@ def dropped_reasoning(example: Example, index: int) -> CannotLearn:
     return _dropped(example, f"the reasoning of message {index + 1}", reasoning, advice)
 
 
-def dropped_tools(example: Example) -> CannotLearn:
+def dropped_tools(example: Example) -> NotTrainable:
     """The template leaves out the declared tools."""
     names = ", ".join(tool["function"]["name"] for tool in example.tools or ())
     return _dropped(example, "the declared tools", names)
 
 
-def dropped_call(example: Example, index: int) -> CannotLearn:
+def dropped_call(example: Example, index: int) -> NotTrainable:
     """The template leaves out a tool call, or arguments of it."""
     what = f"the chat template leaves out a tool call of message {index + 1}, or arguments of it"
     advice = "Use a model whose chat template writes tool calls, or remove the line."
     calls = json.dumps(example.messages[index].get("tool_calls"), ensure_ascii=False)
-    return CannotLearn(Problem("template_without_tool_calls", example.line, what, calls, advice))
+    return NotTrainable(Problem("template_without_tool_calls", example.line, what, calls, advice))
 
 
-def writes_python(example: Example, what: str) -> CannotLearn:
+def writes_python(example: Example, what: str) -> NotTrainable:
     """The template writes an object as Python shows it."""
     said = f"the chat template writes {what} as Python shows objects, and not as JSON"
     advice = "Its author forgot `| tojson`. Add it to the chat template, or use another model."
-    return CannotLearn(Problem("template_writes_python", example.line, said, "", advice))
+    return NotTrainable(Problem("template_writes_python", example.line, said, "", advice))
 
 
-def _dropped(example: Example, what: str, seen: str, advice: str = "") -> CannotLearn:
+def _dropped(example: Example, what: str, seen: str, advice: str = "") -> NotTrainable:
     advice = advice or "Use a model whose chat template writes it, or remove it from the row if it is not needed."
-    return CannotLearn(
+    return NotTrainable(
         Problem("template_drops_text", example.line, f"the chat template leaves out {what}", seen, advice)
     )
 

@@ -13,11 +13,11 @@ import pytest
 from cli.daemon.sweep import discard, sweep
 from cli.errors import UserError
 from cli.home.backups import make_backup
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.state import State
-from gpu.artifacts.backup import bring_back
+from gpu.artifacts.backup import restore_backup
 from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from tests.cli.commands.test_checkpoints import keepstep, spoil
@@ -93,7 +93,7 @@ def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(learned
     place = learned.checkpoints / head.id
     shutil.rmtree(place)
     with pytest.raises(CheckpointBroken, match="another SHA-256"):
-        bring_back(learned.backups / "manual-0001", place, head.manifest_sha256)
+        restore_backup(learned.backups / "manual-0001", place, head.manifest_sha256)
     assert not place.exists()
 
 
@@ -105,8 +105,8 @@ def test_one_that_is_made_while_a_daemon_sweeps_stays(learned: Home) -> None:
         keepstep(learned, "backup", "create")
         return discard(learned, path)
 
-    with closing(Ledger.open(learned)) as ledger:
-        sweep(ledger, meanwhile)
+    with closing(EventStore.open(learned)) as store:
+        sweep(store, meanwhile)
     assert not (learned.checkpoints / "step-00000099-attempt-0009").exists()
     assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
 
@@ -162,7 +162,7 @@ def test_behind_a_quarantine_what_is_left_is_backed_up(learned: Home, run: Run) 
 
 def test_two_backups_at_once_have_two_names(learned: Home) -> None:
     """The second was on its way while the first was made: it does not take the first for what a crash left."""
-    with closing(Ledger.open(learned)) as one, closing(Ledger.open(learned)) as other:
+    with closing(EventStore.open(learned)) as one, closing(EventStore.open(learned)) as other:
         assert make_backup(one, kind="manual", reason="first") == "manual-0001"
         assert make_backup(other, kind="manual", reason="second") == "manual-0002"
     assert {path.name for path in learned.backups.iterdir()} == {"manual-0001", "manual-0002"}

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import cli.commands.checkpoints
 from cli.app import app
-from cli.commands.checkpoints import Found, what_follows
+from cli.commands.checkpoints import Found, consequences
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.errors import Refused
@@ -155,7 +155,7 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
 def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
     state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
     found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
-    then = what_follows(state, found)
+    then = consequences(state, found)
     for each in state.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
@@ -195,16 +195,16 @@ def test_what_was_committed_meanwhile_is_known(
     home: Home, committed: tuple[Checkpoint, ...], drop: Callable[..., Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between opening the journal and taking its lock, a daemon learned another file."""
-    real_open = Ledger.open
+    real_open = EventStore.open
 
-    def open_too_early(home: Home) -> Ledger:
+    def open_too_early(home: Home) -> EventStore:
         early = real_open(home)
-        monkeypatch.setattr(Ledger, "open", real_open)
+        monkeypatch.setattr(EventStore, "open", real_open)
         drop("b.jsonl", "ok ok ok ok ok")
         run()
         return early
 
-    monkeypatch.setattr(Ledger, "open", open_too_early)
+    monkeypatch.setattr(EventStore, "open", open_too_early)
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
     (head,) = read_only(home)[0].state.checkpoints
     assert code == 0

@@ -17,9 +17,9 @@ from cli.commands import demo
 from cli.config.schema import load_config
 from cli.config.template import config_text
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.output.console import Narrator
+from cli.output.console import Console
 from core import commands
 from core.state import State
 from events import kinds, worker
@@ -65,13 +65,13 @@ def learn_at_once(home: Home) -> None:
     """What a daemon and its worker would journal, without either."""
     from tests.cli.taking import take_from_inbox
 
-    ledger = Ledger.open(home)
+    store = EventStore.open(home)
     try:
-        ledger.execute(commands.StartDaemon(pid=1, process_started_at=0.0, boot_id="", host="", keepstep="0"))
+        store.execute(commands.StartDaemon(pid=1, process_started_at=0.0, boot_id="", host="", keepstep="0"))
         for path in home.inbox.glob("*.jsonl"):
-            take_from_inbox(ledger, path, "normal")
-        job = next(iter(ledger.state.queue))
-        ledger.execute(commands.StartAttempt(job=job.id, settings=load_config(home.config).job))
+            take_from_inbox(store, path, "normal")
+        job = next(iter(store.state.queue))
+        store.execute(commands.StartAttempt(job=job.id, settings=load_config(home.config).job))
         plan = Plan(
             rows=48,
             tokens=3000,
@@ -83,9 +83,9 @@ def learn_at_once(home: Home) -> None:
             tokenizer_sha256="0" * 64,
             batches_sha256="0" * 64,
         )
-        ledger.execute(worker.Prepared(attempt=1, plan=plan))
-        ledger.execute(worker.Loaded(attempt=1, environment={}))
-        ledger.execute(
+        store.execute(worker.Prepared(attempt=1, plan=plan))
+        store.execute(worker.Loaded(attempt=1, environment={}))
+        store.execute(
             worker.Step(
                 attempt=1,
                 global_step=1,
@@ -98,7 +98,7 @@ def learn_at_once(home: Home) -> None:
                 seconds=1.0,
             )
         )
-        ledger.execute(
+        store.execute(
             worker.CheckpointWritten(
                 attempt=1,
                 checkpoint="step-00000001-attempt-0001",
@@ -110,9 +110,9 @@ def learn_at_once(home: Home) -> None:
                 reason="end",
             )
         )
-        ledger.execute(commands.LeaveHome(reason="nothing is left to do"))
+        store.execute(commands.StopDaemon(reason="nothing is left to do"))
     finally:
-        ledger.close()
+        store.close()
 
 
 @pytest.fixture
@@ -278,8 +278,8 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
         tokens=10,
         seconds=1.0,
     )
-    narrator = Narrator(lines.append)
-    narrator.tell(event, State())
+    console = Console(lines.append)
+    console.tell(event, State())
     step = demo.Teller.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")

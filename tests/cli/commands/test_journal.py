@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.commands.journal import app
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from journal.errors import LockBusy
 from journal.lock import AppendLock
@@ -22,10 +22,10 @@ def test_replay_writes_the_views_while_nobody_can_append(home: Home, monkeypatch
     free: list[str] = []
 
     def watched(name: str) -> None:
-        write = getattr(Ledger, name)
+        write = getattr(EventStore, name)
 
-        def watching(ledger: Ledger) -> None:
-            lock = AppendLock(REAL, ledger.home.journal / LOCK_NAME, timeout_s=0.0)
+        def watching(store: EventStore) -> None:
+            lock = AppendLock(REAL, store.home.journal / LOCK_NAME, timeout_s=0.0)
             try:
                 with lock:
                     free.append(name)
@@ -33,9 +33,9 @@ def test_replay_writes_the_views_while_nobody_can_append(home: Home, monkeypatch
                 pass
             finally:
                 lock.close()
-            write(ledger)
+            write(store)
 
-        monkeypatch.setattr(Ledger, name, watching)
+        monkeypatch.setattr(EventStore, name, watching)
 
     watched("show")
     watched("save_snapshot")

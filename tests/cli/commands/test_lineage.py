@@ -20,11 +20,11 @@ from cli.commands import lineage as lineage_module
 from cli.commands.lineage import read_lineage
 from cli.daemon.loop import Daemon
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import take_copy
 from events.kinds import FileDuplicate
-from gpu.ipc.protocol import Located, Locations, Whereabouts, encode_order
+from gpu.ipc.protocol import Located, LocateRows, Locations, encode_order
 from tests.harness.tiny_model import make_rows
 
 
@@ -129,8 +129,8 @@ def test_a_file_of_any_name_is_found_by_it(name: bytes, learned: Home) -> None:
     """As the system has the name, and as keepstep shows it; also by the name of a later file with the same bytes."""
     path = learned.root.parent / os.fsdecode(name)
     path.write_bytes(make_rows(32))
-    with closing(Ledger.open(learned)) as ledger:
-        (event,) = take_copy(ledger, path, "normal")
+    with closing(EventStore.open(learned)) as store:
+        (event,) = take_copy(store, path, "normal")
         assert isinstance(event, FileDuplicate)
     path.unlink()
     assert lineage(learned, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
@@ -143,8 +143,8 @@ def test_a_name_that_nobody_knows_is_unknown(learned: Home, tmp_path: Path) -> N
     assert (code, said.startswith("unknown: no file called 'nobody.jsonl' ever arrived")) == (1, True)
     assert told(learned, "--contains", "nobody.jsonl:1")["contains"] is None
     (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
-    with closing(Ledger.open(learned)) as ledger:
-        take_copy(ledger, tmp_path / "waits.jsonl", "normal")
+    with closing(EventStore.open(learned)) as store:
+        take_copy(store, tmp_path / "waits.jsonl", "normal")
     (tmp_path / "waits.jsonl").unlink()
     assert lineage(learned, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
 
@@ -194,7 +194,7 @@ def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypa
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
 
 
-def another_rule(module: str, order: Whereabouts, *, otherwise: str) -> bytes:
+def another_rule(module: str, order: LocateRows, *, otherwise: str) -> bytes:
     """What `gpu.data.plan.row_locator` would say."""
     assert (module, bool(otherwise)) == ("gpu.data.plan.row_locator", True)
     located = Located(batches_sha256="another", steps=((1,),))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import file_sha256
 from core import commands
@@ -137,9 +137,9 @@ def test_bytes_are_learned_once_more_when_a_person_asks(
 
 def test_a_long_queue_is_shown_in_part(home: Home) -> None:
     """The first fifty, and how many more; a script gets all."""
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         for number in range(60):
-            ledger.execute(
+            store.execute(
                 commands.AddFile(
                     job=f"{number:064x}", name=f"{number}.jsonl", size_bytes=1, priority="normal", known=False
                 )

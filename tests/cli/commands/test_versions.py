@@ -18,7 +18,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import Machine, Worker
 from cli.errors import UserError
 from cli.home.clock import Clock
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.errors import Refused
@@ -93,7 +93,7 @@ def test_asked_for_twice_or_for_nothing_it_is_refused_and_it_can_be_taken_back(
     home: Home, drop: Drop, run: Run
 ) -> None:
     with pytest.raises(Refused, match="nothing was learned"):
-        Ledger.open(home).execute(_request())
+        EventStore.open(home).execute(_request())
     drop("a.jsonl", "ok ok")
     run()
     assert "no daemon runs: `keepstep run` does it" in keepstep(home, "consolidate")[1]
@@ -198,7 +198,7 @@ def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
     drop("b.jsonl", "ok ok")
     said: list[str] = []
     with pytest.raises(UserError, match="v001 is not what was published"):
-        Daemon(home, until_idle=True, write=said.append, surroundings=Machine(home, "tests.harness.worker")).run()
+        Daemon(home, until_idle=True, write=said.append, ports=Machine(home, "tests.harness.worker")).run()
     assert state(home).hold is not None
     assert state(home).base == "v001"
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from cli.config import arithmetic
-from cli.doctor.context import Patient
+from cli.doctor.context import DoctorContext
 from cli.home.paths import Home
-from cli.output.console import Narrator
+from cli.output.console import Console
 from core.state import State
 from events import kinds
 from events.values import ARITHMETIC, FP32_INSTEAD
 
 
-def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, support: str) -> Patient:
+def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, support: str) -> DoctorContext:
     monkeypatch.setattr(arithmetic, "bf16_support", lambda: support)
     monkeypatch.setattr("shutil.which", lambda _: None)
     config = home.config.read_text(encoding="utf-8")
     home.config.write_text(config.replace('precision = "fp32"', f'precision = "{precision}"'), encoding="utf-8")
-    return Patient(home)
+    return DoctorContext(home)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,16 @@ def started(attempt: int, **environment: str) -> kinds.TrainingStarted:
 
 def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the journal: a CPU whose features do not tell was measured when training started."""
-    patient = asks_for(home, "bf16", monkeypatch, "unclear")
+    context = asks_for(home, "bf16", monkeypatch, "unclear")
     monkeypatch.setattr(arithmetic, "cpu_model", lambda: "this one")
     for cpu, level in (("this one", "warn"), ("another", "pass")):
-        patient.__dict__["state"] = State(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD})
-        assert arithmetic.check(patient).level == level
+        context.__dict__["state"] = State(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD})
+        assert arithmetic.check(context).level == level
 
 
 def test_run_says_it_once() -> None:
     """With what to set. Where bfloat16 is used as asked, nothing is said."""
-    narrator, state = Narrator(lambda _: None), State()
+    console, state = Console(lambda _: None), State()
     used = ("bf16", FP32_INSTEAD, FP32_INSTEAD)
-    lines = [str(narrator.line(started(n, **{ARITHMETIC: each}), state)) for n, each in enumerate(used)]
+    lines = [str(console.line(started(n, **{ARITHMETIC: each}), state)) for n, each in enumerate(used)]
     assert ["keepstep config set training.precision fp32" in line for line in lines] == [False, True, False]

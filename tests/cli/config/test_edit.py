@@ -13,7 +13,7 @@ import pytest
 from cli.config.edit import check, locked_keys, set_key, value_of
 from cli.config.schema import load_config
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core import commands
@@ -109,9 +109,9 @@ def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: 
     """What begins anew beside it may have another shape; it is made from the same model all the same."""
     drop("a.jsonl", "ok")
     run()
-    ledger = Ledger.open(home)
-    ledger.execute(commands.RequestConsolidation(description=""))
-    ledger.close()
+    store = EventStore.open(home)
+    store.execute(commands.RequestConsolidation(description=""))
+    store.close()
     run()
     set_key(home, "method.r", "8")
     set_key(home, "data.max_length", "2048")
@@ -149,14 +149,14 @@ def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
 
 def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another command wrote while this one waited."""
-    open_ledger = Ledger.open
+    open_ledger = EventStore.open
 
-    def while_it_waits(where: Home) -> Ledger:
+    def while_it_waits(where: Home) -> EventStore:
         text = home.config.read_text(encoding="utf-8")
         home.config.write_text(text.replace("epochs = 1 ", "epochs = 4 "), encoding="utf-8")
         return open_ledger(where)
 
-    monkeypatch.setattr(Ledger, "open", while_it_waits)
+    monkeypatch.setattr(EventStore, "open", while_it_waits)
     set_key(home, "logs.days", "9")
     assert (value_of(load_config(home.config), "training.epochs"), value_of(load_config(home.config), "logs.days")) == (
         4,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cli.config.watch import ConfigWatch
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from events.changes import ConfigChanged, ConfigMended, ConfigRefused
+from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
 from events.kinds import AnyEvent
 
 Run = Callable[..., list[str]]
@@ -19,12 +19,12 @@ Drop = Callable[..., Path]
 
 
 @pytest.fixture
-def learned_a_bit(home: Home, drop: Drop, run: Run) -> Iterator[Ledger]:
+def learned_a_bit(home: Home, drop: Drop, run: Run) -> Iterator[EventStore]:
     """Something is committed, and no version holds it."""
     drop("a.jsonl", "ok")
     run()
-    with closing(Ledger.open(home)) as ledger:
-        yield ledger
+    with closing(EventStore.open(home)) as store:
+        yield store
 
 
 def edit(home: Home, before: str, now: str) -> None:
@@ -33,12 +33,12 @@ def edit(home: Home, before: str, now: str) -> None:
     home.config.write_text(text.replace(before, now, 1), encoding="utf-8")
 
 
-def looked(watch: ConfigWatch, ledger: Ledger) -> list[AnyEvent]:
+def looked(watch: ConfigWatch, store: EventStore) -> list[AnyEvent]:
     """Two turns: an edit is taken when it has lasted for one."""
-    return [*watch.look(ledger), *watch.look(ledger)]
+    return [*watch.look(store), *watch.look(store)]
 
 
-def test_while_nobody_edits_nothing_is_read(home: Home, learned_a_bit: Ledger) -> None:
+def test_while_nobody_edits_nothing_is_read(home: Home, learned_a_bit: EventStore) -> None:
     """A turn costs one call of the system."""
     watch = ConfigWatch(home, lambda _: None)
     assert looked(watch, learned_a_bit) == []
@@ -49,7 +49,7 @@ def test_while_nobody_edits_nothing_is_read(home: Home, learned_a_bit: Ledger) -
     assert watch.config is config
 
 
-def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, learned_a_bit: Ledger) -> None:
+def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, learned_a_bit: EventStore) -> None:
     """What is learned by is journaled with the job that is the first under it."""
     said: list[str] = []
     watch = ConfigWatch(home, said.append)
@@ -73,7 +73,7 @@ def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, lea
     ],
 )
 def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
-    home: Home, learned_a_bit: Ledger, before: str, now: str, says: str
+    home: Home, learned_a_bit: EventStore, before: str, now: str, says: str
 ) -> None:
     """All of the file, other keys too; put back, that is said as well."""
     watch = ConfigWatch(home, lambda _: None)
@@ -88,11 +88,11 @@ def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
     assert looked(watch, learned_a_bit) == []
     edit(home, now, before)
     mended, changed = looked(watch, learned_a_bit)
-    assert isinstance(mended, ConfigMended)
+    assert isinstance(mended, ConfigFixed)
     assert isinstance(changed, ConfigChanged)
 
 
-def test_a_file_that_is_gone_is_refused_too(home: Home, learned_a_bit: Ledger) -> None:
+def test_a_file_that_is_gone_is_refused_too(home: Home, learned_a_bit: EventStore) -> None:
     """An editor that writes it anew takes no longer than a turn."""
     watch = ConfigWatch(home, lambda _: None)
     looked(watch, learned_a_bit)
@@ -102,4 +102,4 @@ def test_a_file_that_is_gone_is_refused_too(home: Home, learned_a_bit: Ledger) -
     (refused,) = watch.look(learned_a_bit)
     assert isinstance(refused, ConfigRefused)
     home.config.write_bytes(text)
-    assert [type(event) for event in looked(watch, learned_a_bit)] == [ConfigMended]
+    assert [type(event) for event in looked(watch, learned_a_bit)] == [ConfigFixed]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon.deferred_deletes import AGAIN_AFTER_S, Rubbish
+from cli.daemon.deferred_deletes import AGAIN_AFTER_S, DeferredDeletes
 from cli.daemon.sweep import sweep
 from cli.home.clock import Clock
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from journal.storage import Storage
 
@@ -44,19 +44,19 @@ def stubborn(home: Home) -> Home:
 
 def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
     said: list[str] = []
-    rubbish = Rubbish(stubborn, said.append)
-    rubbish.discard(stubborn.versions / "v001")
+    deferred_deletes = DeferredDeletes(stubborn, said.append)
+    deferred_deletes.discard(stubborn.versions / "v001")
     assert said == ["versions/v001 cannot be deleted yet (busy); it is tried again"]
-    rubbish.try_again()  # not due
+    deferred_deletes.try_again()  # not due
     stubborn.clock.at = AGAIN_AFTER_S
-    rubbish.try_again()
+    deferred_deletes.try_again()
     assert len(said) == 1
     assert list(stubborn.versions.iterdir())
     stubborn.storage.code = 0
     stubborn.clock.at = 2 * AGAIN_AFTER_S
-    rubbish.try_again()
+    deferred_deletes.try_again()
     assert not list(stubborn.versions.iterdir())
-    assert not rubbish.left
+    assert not deferred_deletes.left
 
 
 def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
@@ -65,17 +65,17 @@ def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
         (stubborn.versions / name).mkdir()
         (stubborn.versions / name / "weights").write_text("w", encoding="utf-8")
     said: list[str] = []
-    rubbish = Rubbish(stubborn, said.append)
-    with closing(Ledger.open(stubborn)) as ledger:
-        sweep(ledger, rubbish.discard)
-    assert len(said) == len(rubbish.left) == 3
+    deferred_deletes = DeferredDeletes(stubborn, said.append)
+    with closing(EventStore.open(stubborn)) as store:
+        sweep(store, deferred_deletes.discard)
+    assert len(said) == len(deferred_deletes.left) == 3
     stubborn.storage.code = 0
     stubborn.clock.at = AGAIN_AFTER_S
-    rubbish.try_again()
+    deferred_deletes.try_again()
     assert not list(stubborn.versions.iterdir())
 
 
 def test_a_full_disk_is_the_daemons_to_wait_out(stubborn: Home) -> None:
     stubborn.storage.code = errno.ENOSPC
     with pytest.raises(OSError, match="busy"):
-        Rubbish(stubborn, print).discard(stubborn.versions / "v001")
+        DeferredDeletes(stubborn, print).discard(stubborn.versions / "v001")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cli.daemon.latency_stats import KEPT_EVERY_S, Known, Usual
+from cli.daemon.latency_stats import KEPT_EVERY_S, Known, LatencyStats
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from core.deadlines import GAPS_KEPT, Watched
@@ -29,14 +29,14 @@ WATCHED = Watched(
 @pytest.fixture
 def kept(home: Home) -> Home:
     """A home in which it was written down."""
-    usual = Usual(home)
+    usual = LatencyStats(home)
     usual.recall(ME, "journal-1")
     usual.keep(WATCHED, at_once=True)
     return home
 
 
 def recalled(home: Home, me: Identity = ME, journal: str = "journal-1") -> Watched:
-    return Usual(home).recall(me, journal)
+    return LatencyStats(home).recall(me, journal)
 
 
 def edit(home: Home, **changes: object) -> None:
@@ -123,7 +123,7 @@ def test_it_is_written_rarely_and_only_when_there_is_something_new(kept: Home, m
     """Once a minute at most, and when a worker ends."""
     now = 1000.0
     monkeypatch.setattr(kept.clock, "monotonic", lambda: now)
-    usual = Usual(kept)
+    usual = LatencyStats(kept)
     watched = usual.recall(ME, "journal-1")
     kept.usual.unlink()
     usual.keep(watched, at_once=True)
@@ -148,7 +148,7 @@ def test_a_disk_that_does_not_take_it_stops_nothing(kept: Home, monkeypatch: pyt
     def full(path: Path, flags: int, mode: int = 0o644) -> int:
         raise OSError(28, "No space left on device", str(path))
 
-    usual = Usual(kept)
+    usual = LatencyStats(kept)
     watched = usual.recall(ME, "journal-1")
     monkeypatch.setattr(kept.storage, "open", full)
     usual.keep(replace(watched, gaps=Map({"step": (9.0,) * 8})), at_once=True)

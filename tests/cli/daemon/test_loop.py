@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cli.daemon.latency_stats import Usual
+from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.ports import Machine
 from cli.daemon.worker_messages import problem_of
-from cli.daemon.worker_supervisor import Crew
+from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
@@ -208,13 +208,13 @@ def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> Non
 
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
-    crew, given = Crew(Machine(home), Usual(home)), list[object]()
+    supervisor, given = WorkerSupervisor(Machine(home), LatencyStats(home)), list[object]()
     worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
-    monkeypatch.setattr(crew, "worker", worker_process)
+    monkeypatch.setattr(supervisor, "worker", worker_process)
     train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
-    crew.give(train)
+    supervisor.give(train)
     assert given == []
-    crew.give(replace(train, attempt=2))
+    supervisor.give(replace(train, attempt=2))
     assert given == [replace(train, attempt=2)]
 
 
@@ -232,15 +232,15 @@ CONSOLIDATE: dict[str, Any] = {
 
 def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon was stopped, or busy; what the worker said meanwhile is still in the socket."""
-    crew = Crew(Machine(home), Usual(home))
+    supervisor = WorkerSupervisor(Machine(home), LatencyStats(home))
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
-    monkeypatch.setattr(crew, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
-    crew.late(1000.0, limits, 0, None)
+    monkeypatch.setattr(supervisor, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
+    supervisor.late(1000.0, limits, 0, None)
     order = worker.Consolidate(**CONSOLIDATE)
-    crew.give(order)
-    assert crew.late(5000.0, limits, 0, order.attempt) is None
+    supervisor.give(order)
+    assert supervisor.late(5000.0, limits, 0, order.attempt) is None
     now = 5000.0
-    while (late := crew.late(now, limits, 0, order.attempt)) is None:
+    while (late := supervisor.late(now, limits, 0, order.attempt)) is None:
         now += 1.0
     assert 50.0 < now - 5000.0 < 60.0
     assert late.phase == "consolidate"
@@ -258,8 +258,8 @@ def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Hom
         manifest_sha256="",
         reason="steps",
     )
-    with closing(Ledger.open(home)) as ledger:
-        assert problem_of(late, ledger.state, home) is None
+    with closing(EventStore.open(home)) as store:
+        assert problem_of(late, store.state, home) is None
 
 
 def test_a_skipped_job_keeps_what_it_has_committed(home: Home, drop: Drop, run: Run) -> None:
@@ -288,10 +288,10 @@ def test_views_that_somebody_deleted_are_made_again(home: Home, drop: Drop, run:
     drop("a.jsonl", "ok ok")
     run()
     shutil.rmtree(home.status.parent)
-    with closing(Ledger.open(home)) as ledger:
-        ledger.show()
-        ledger.show()
-        ledger.save_snapshot()
+    with closing(EventStore.open(home)) as store:
+        store.show()
+        store.show()
+        store.save_snapshot()
     assert home.status.is_file()
     assert home.snapshot.is_file()
     shutil.rmtree(home.status.parent)
@@ -359,7 +359,7 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
     """A journal that ends in the middle of an attempt: the next daemon says so, and goes on."""
     drop("a.jsonl", "ok ok")
     run()
-    with_attempt = Ledger.open(home)
+    with_attempt = EventStore.open(home)
     with_attempt.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
     with_attempt.execute(commands.AddFile(job="f" * 64, name="gone", size_bytes=1, priority="normal", known=False))
     settings = next(event.settings for event in events() if isinstance(event, kinds.AttemptStarted))
@@ -372,8 +372,8 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
 
 
 def _execute(home: Home, command: AnyCommand) -> None:
-    ledger = Ledger.open(home)
+    store = EventStore.open(home)
     try:
-        ledger.execute(command)
+        store.execute(command)
     finally:
-        ledger.close()
+        store.close()

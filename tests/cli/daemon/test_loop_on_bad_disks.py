@@ -10,7 +10,7 @@ import pytest
 
 from cli.daemon import loop as daemon_module
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core import commands
 from events import kinds
@@ -112,10 +112,10 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
     drop("a.jsonl", "ok ok ok broken")
     sweeping = daemon_module.sweep
 
-    def sweep_and_resume(ledger: Ledger, *how: object) -> None:
-        sweeping(ledger, *how)
-        if ledger.state.hold is not None:
-            ledger.execute(commands.Resume())
+    def sweep_and_resume(store: EventStore, *how: object) -> None:
+        sweeping(store, *how)
+        if store.state.hold is not None:
+            store.execute(commands.Resume())
 
     monkeypatch.setattr(daemon_module, "sweep", sweep_and_resume)
     with pytest.raises(UserError, match="I/O error"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core import commands
@@ -72,8 +72,8 @@ def test_a_home_that_is_moved_ends_its_daemon(home: Home, drop: Callable[..., Pa
         assert "the home was moved or removed while its daemon ran" in said
     time.sleep(0.5)  # its worker is gone, too
     assert not home.root.exists()
-    with closing(Ledger.open(Home(moved))) as ledger:
-        ledger.execute(commands.Pause())
+    with closing(EventStore.open(Home(moved))) as store:
+        store.execute(commands.Pause())
 
 
 def test_files_that_failed_for_good_are_named_and_are_exit_code_1(

@@ -10,7 +10,7 @@ import pytest
 from cli.commands.journal_repair import repair_journal
 from cli.daemon.sweep import CONDEMNED, directories_given_up, discard, sweep, sweep_temporaries
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.status.report import current
@@ -55,9 +55,9 @@ def test_a_start_sweeps_what_no_record_names(home: Home) -> None:
         "notes",
         ".hidden",
     )
-    ledger = Ledger.open(home)
-    sweep(ledger)
-    ledger.close()
+    store = EventStore.open(home)
+    sweep(store)
+    store.close()
     assert names(home) == {"notes", ".hidden"}
 
 
@@ -72,14 +72,14 @@ def test_sockets_of_dead_workers_go(home: Home) -> None:
 def test_behind_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
     """The records that named it may be those that were given up; also if the repair itself was killed just then."""
     make(home, "step-00000009-attempt-0001")
-    ledger = Ledger.open(home)
-    with ledger.exclusive() as transaction:
+    store = EventStore.open(home)
+    with store.exclusive() as transaction:
         repaired = JournalRepaired(first_seq=2, last_seq=3, problem="rot")
         transaction.append([encode(repaired)], at="2026-11-22T03:00:00Z")
-    ledger.close()
-    ledger = Ledger.open(home)
-    assert sweep(ledger) == ["step-00000009-attempt-0001"]
-    ledger.close()
+    store.close()
+    store = EventStore.open(home)
+    assert sweep(store) == ["step-00000009-attempt-0001"]
+    store.close()
     assert names(home) == set()
     assert (home.quarantine / "step-00000009-attempt-0001" / "file").exists()
 
@@ -95,11 +95,11 @@ def test_a_repair_is_refused_while_a_daemon_runs(home: Home) -> None:
 
 def test_a_status_that_is_behind_is_not_believed(home: Home) -> None:
     """Somebody appended, and what was shown of it is gone: the journal is asked."""
-    ledger = Ledger.open(home)
-    ledger.execute(Pause())
+    store = EventStore.open(home)
+    store.execute(Pause())
     behind = home.status.read_bytes()
-    ledger.execute(Resume())
-    ledger.close()
+    store.execute(Resume())
+    store.close()
     home.status.write_bytes(behind)
     assert current(home)[0].daemon.status == "off"
 
@@ -113,37 +113,37 @@ def keep_tokens(home: Home, *names: str) -> None:
         (home.tokens / name / "ids.i32").write_bytes(b"1234")
 
 
-def in_hand(home: Home) -> Ledger:
+def in_hand(home: Home) -> EventStore:
     """JOB is begun."""
-    ledger = Ledger.open(home)
-    ledger.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
-    ledger.execute(AddFile(job=JOB, name="a.jsonl", size_bytes=1, priority="normal", known=False))
-    ledger.execute(StartAttempt(job=JOB, settings=JobSettings(model=ModelSettings(path="model"))))
-    return ledger
+    store = EventStore.open(home)
+    store.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    store.execute(AddFile(job=JOB, name="a.jsonl", size_bytes=1, priority="normal", known=False))
+    store.execute(StartAttempt(job=JOB, settings=JobSettings(model=ModelSettings(path="model"))))
+    return store
 
 
 def test_a_start_keeps_the_tokens_of_what_is_in_hand_and_no_others(home: Home) -> None:
     """Not those of other files, and nothing that was not finished; what is somebody else's stays."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
     keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", CONDEMNED + other, "notes")
-    ledger = in_hand(home)
-    sweep(ledger)
+    store = in_hand(home)
+    sweep(store)
     assert {path.name for path in home.tokens.iterdir()} == {mine, "notes"}
-    ledger.close()
+    store.close()
 
 
 def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
     """However it ends. What a worker may be writing just now is left to the next start."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
     keep_tokens(home, mine, other, f".staging-{mine}.parts")
-    ledger = in_hand(home)
+    store = in_hand(home)
     for event in (
         JobTrained(job=OTHER, attempt=1, global_step=1, checkpoint="step-00000001-attempt-0001"),
         JobSkipped(job=OTHER),
     ):
-        assert directories_given_up(home, ledger.state, event) == [home.tokens / other]
-    assert directories_given_up(home, ledger.state, Resumed()) == []
-    ledger.close()
+        assert directories_given_up(home, store.state, event) == [home.tokens / other]
+    assert directories_given_up(home, store.state, Resumed()) == []
+    store.close()
 
 
 def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(learned: Home) -> None:
@@ -156,6 +156,6 @@ def test_a_start_removes_what_a_killed_rehearsal_left(home: Home) -> None:
     for pid in (999_999_999, os.getpid()):
         (home.rehearsal / str(pid)).mkdir(parents=True)
         (home.rehearsal / str(pid) / "model.safetensors").write_bytes(b"half")
-    with closing(Ledger.open(home)) as ledger:
-        sweep(ledger)
+    with closing(EventStore.open(home)) as store:
+        sweep(store)
     assert [path.name for path in home.rehearsal.iterdir()] == [str(os.getpid())]

@@ -14,7 +14,7 @@ import pytest
 
 from cli.diagnosis.explain import explain
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core import commands
@@ -43,7 +43,7 @@ def test_the_story_of_a_job_that_was_killed_once(home: Home, drop: Drop, run: Ru
     """From the queue to the weights."""
     drop("a.jsonl", "ok ok ok ok die-once ok")
     run()
-    job = next(iter(read_only(home)[0].state.stretches)).job.id
+    job = next(iter(read_only(home)[0].state.replay_ranges)).job.id
     lines = told("a.jsonl")
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"
@@ -68,8 +68,8 @@ def test_the_story_of_a_job_that_was_given_up_and_of_one_that_waits(
     assert told("a.jsonl")[-2] == "now   in hand, queued"
     assert told("a.jsonl")[-1].startswith("next  waiting for you: there is no such model; do what the message says")
     assert told("b.jsonl")[-2] == "now   number 1 of 1 in the queue"
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Skip(job=None))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Skip(job=None))
     assert told("a.jsonl")[-2] == "now   done with: a.jsonl: skipped"
 
 
@@ -100,8 +100,8 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
     """What it is made of; and where a head that moved away can be found again."""
     drop("a.jsonl", "ok ok")
     run()
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.RequestConsolidation(description="the notes", after_current=False, night=None))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.RequestConsolidation(description="the notes", after_current=False, night=None))
     run()
     lines = told("v001")
     assert lines[:2] == ["version v001", "a consolidation is asked for: the notes"]
@@ -111,8 +111,8 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
     run()
     last = read_only(home)[0].state.head
     assert last is not None
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.RollBack())
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.RollBack())
     assert told("b.jsonl")[-2] == "now   what it taught was left behind when the head was moved"
     assert told(last.id)[-1] == f"next  `keepstep versions restore {last.id}` goes back to it"
     assert told("4")[-2] == "now   it is not committed"

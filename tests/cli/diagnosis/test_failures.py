@@ -8,13 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from cli.diagnosis.failures import lines_of, logs_of, show_crashes
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from core.commands import LeaveHome, StartDaemon
+from core.commands import StartDaemon, StopDaemon
 from core.failures import EXPLANATIONS
-from projections.failures import Crash
+from projections.failures import Failure
 
-CRASH = Crash(
+CRASH = Failure(
     name="crash-17",
     seq=17,
     at="2026-11-22T03:00:00.000000Z",
@@ -62,11 +62,11 @@ def test_a_daemon_that_ended_without_a_word_is_told_before_the_next_one_journals
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two seconds after a kill, "nothing has gone wrong" would be half the truth."""
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(StartDaemon(pid=7, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    with closing(EventStore.open(home)) as store:
+        store.execute(StartDaemon(pid=7, process_started_at=1.0, boot_id="", host="", keepstep=""))
     show_crashes(home, all_of_them=False, json=False)
     assert "the daemon (pid 7) ended without a word" in capsys.readouterr().out
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(LeaveHome(reason="r"))
+    with closing(EventStore.open(home)) as store:
+        store.execute(StopDaemon(reason="r"))
     show_crashes(home, all_of_them=False, json=False)
     assert capsys.readouterr().out == "nothing has gone wrong\n"

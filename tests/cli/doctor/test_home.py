@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.doctor import home as checks_home
-from cli.doctor.context import Patient
+from cli.doctor.context import DoctorContext
 from cli.errors import UserError
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
@@ -19,32 +19,32 @@ def test_a_file_in_the_place_of_a_directory_is_told(home: Home) -> None:
     """It is somebody's: nothing is moved."""
     home.rejected.rmdir()
     home.rejected.touch()
-    found = checks_home.layout(Patient(home))
+    found = checks_home.layout(DoctorContext(home))
     assert (found.level, found.says) == ("fail", f"{home.rejected} is not a directory")
 
 
 def test_a_journal_is_never_made_up(home: Home) -> None:
     """An empty one in the place of one that is lost would make everything else debris."""
     home.journal.rename(home.root / "elsewhere")
-    assert checks_home.layout(Patient(home)).level == "fail"
-    assert checks_home.make_missing(Patient(home)) == []
+    assert checks_home.layout(DoctorContext(home)).level == "fail"
+    assert checks_home.make_missing(DoctorContext(home)) == []
     assert not home.journal.exists()
 
 
 def test_what_anybody_may_write_to_is_told(home: Home) -> None:
     """Whoever may write to an inbox may teach."""
     home.inbox.chmod(0o777)
-    found = checks_home.permissions(Patient(home))
+    found = checks_home.permissions(DoctorContext(home))
     assert (found.level, found.mend) == ("warn", f"chmod o-w {home.inbox}")
     home.inbox.chmod(0o1777)  # as /tmp: each their own files
-    assert checks_home.permissions(Patient(home)).level == "pass"
+    assert checks_home.permissions(DoctorContext(home)).level == "pass"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_what_may_not_be_used_is_told_with_its_owner(home: Home) -> None:
     """And every other check goes on."""
     home.checkpoints.chmod(0)
-    found = checks_home.permissions(Patient(home))
+    found = checks_home.permissions(DoctorContext(home))
     home.checkpoints.chmod(0o755)
     assert found.level == "fail"
     assert str(home.checkpoints) in found.says
@@ -54,7 +54,7 @@ def test_what_may_not_be_used_is_told_with_its_owner(home: Home) -> None:
 def test_root_is_warned_of_a_home_of_somebody_else(home: Home) -> None:
     """What root makes in there, its owner could not change."""
     os.chown(home.checkpoints, 65534, -1)
-    found = checks_home.permissions(Patient(home))
+    found = checks_home.permissions(DoctorContext(home))
     assert found.level == "warn"
     assert "and you are root" in found.says
 
@@ -64,14 +64,14 @@ def test_a_wrong_key_is_named(home: Home) -> None:
     text = home.config.read_text(encoding="utf-8")
     home.config.write_text(text.replace("batch_size = 4", "batch_size = 0"), encoding="utf-8")
     with pytest.raises(UserError, match=r"training\.batch_size"):
-        checks_home.config(Patient(home))
+        checks_home.config(DoctorContext(home))
 
 
 def test_a_config_that_would_change_what_was_learned_is_told(learned: Home) -> None:
     """Before the next file is held for it."""
     text = learned.config.read_text(encoding="utf-8")
     learned.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
-    found = checks_home.config(Patient(learned))
+    found = checks_home.config(DoctorContext(learned))
     assert found.level == "fail"
     assert "method.r is 8, what was learned so far has 16" in found.says
 
@@ -82,13 +82,13 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
     left.touch()
     lock = DaemonLock(home)
     lock.take(this_process())
-    assert checks_home.leftovers(Patient(home)).level == "pass"
+    assert checks_home.leftovers(DoctorContext(home)).level == "pass"
     with pytest.raises(UserError, match="a daemon already runs"):
-        checks_home.remove_leftovers(Patient(home))
+        checks_home.remove_leftovers(DoctorContext(home))
     assert left.exists()
     lock.release()
-    assert checks_home.leftovers(Patient(home)).level == "warn"
-    assert checks_home.remove_leftovers(Patient(home)) == ["removed status/.status.json.12345678.tmp"]
+    assert checks_home.leftovers(DoctorContext(home)).level == "warn"
+    assert checks_home.remove_leftovers(DoctorContext(home)) == ["removed status/.status.json.12345678.tmp"]
 
 
 def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:
@@ -96,8 +96,8 @@ def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:
     mine: list[Path] = [home.root / ".mine.tmp", home.run / "my.sock", home.status.parent / "notes"]
     for path in mine:
         path.touch()
-    assert checks_home.leftovers(Patient(home)).level == "pass"
-    assert checks_home.remove_leftovers(Patient(home)) == []
+    assert checks_home.leftovers(DoctorContext(home)).level == "pass"
+    assert checks_home.remove_leftovers(DoctorContext(home)) == []
     assert all(path.exists() for path in mine)
 
 
@@ -110,15 +110,15 @@ def set_hooks(home: Home, **values: str) -> None:
 
 def test_a_hook_without_its_program_is_told_before_it_is_needed(home: Home) -> None:
     """By name, or by a path in the home; what is there passes."""
-    assert checks_home.hooks(Patient(home)).says == "no hook is set"
+    assert checks_home.hooks(DoctorContext(home)).says == "no hook is set"
     set_hooks(home, on_held='"no-such-program --x"')
-    found = checks_home.hooks(Patient(home))
+    found = checks_home.hooks(DoctorContext(home))
     assert (found.level, found.says) == ("warn", "on_held cannot run: there is no program no-such-program")
     set_hooks(home, on_held='"./tell.sh"')
-    assert checks_home.hooks(Patient(home)).level == "warn"
+    assert checks_home.hooks(DoctorContext(home)).level == "warn"
     (home.root / "tell.sh").write_text("#!/bin/sh\n", encoding="utf-8")
     (home.root / "tell.sh").chmod(0o755)
-    assert checks_home.hooks(Patient(home)).level == "pass"
+    assert checks_home.hooks(DoctorContext(home)).level == "pass"
 
 
 def test_notifications_want_apprise_and_a_config_that_nobody_else_reads(
@@ -128,8 +128,8 @@ def test_notifications_want_apprise_and_a_config_that_nobody_else_reads(
     set_hooks(home, notify='["json://user:password@nowhere"]')
     home.config.chmod(0o644)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert checks_home.hooks(Patient(home)).mend == "`pip install 'keepstep[notify]'`"
+    assert checks_home.hooks(DoctorContext(home)).mend == "`pip install 'keepstep[notify]'`"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert checks_home.hooks(Patient(home)).mend == f"chmod 600 {home.config}"
+    assert checks_home.hooks(DoctorContext(home)).mend == f"chmod 600 {home.config}"
     home.config.chmod(0o600)
-    assert checks_home.hooks(Patient(home)).level == "pass"
+    assert checks_home.hooks(DoctorContext(home)).level == "pass"

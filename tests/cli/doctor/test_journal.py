@@ -15,9 +15,9 @@ import pytest
 
 from cli.daemon.orphans import workers_of
 from cli.doctor import journal as checks_journal
-from cli.doctor.context import Patient
+from cli.doctor.context import DoctorContext
 from cli.home.clock import Clock
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core import commands
@@ -34,8 +34,8 @@ class Yesterday(Clock):
 
 def test_a_clock_that_was_set_back_is_told(home: Home) -> None:
     """By the journal's own last record."""
-    assert checks_journal.clock(Patient(home)).level == "pass"
-    found = checks_journal.clock(Patient(Home(home.root, clock=Yesterday())))
+    assert checks_journal.clock(DoctorContext(home)).level == "pass"
+    found = checks_journal.clock(DoctorContext(Home(home.root, clock=Yesterday())))
     assert found.level == "warn"
     assert "in the future: the clock was set back" in found.says
 
@@ -57,21 +57,21 @@ def test_a_record_of_a_newer_keepstep_is_told_in_its_words(home: Home) -> None:
 
 def test_a_daemon_that_ended_without_a_word_is_told(home: Home) -> None:
     """Its lock file blocks nobody."""
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
     home.daemon_lock.write_text("{}", encoding="utf-8")
-    found = checks_journal.daemon(Patient(home))
+    found = checks_journal.daemon(DoctorContext(home))
     assert found.level == "warn"
     assert "(pid 1) ended without a word; its lock file blocks nobody" in found.says
 
 
 def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
     """With what was said then."""
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
-        ledger.execute(commands.HoldWork(reason="the model is gone", advice="bring it back"))
-        ledger.execute(commands.LeaveHome(reason="done"))
-    found = checks_journal.daemon(Patient(home))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+        store.execute(commands.HoldWork(reason="the model is gone", advice="bring it back"))
+        store.execute(commands.StopDaemon(reason="done"))
+    found = checks_journal.daemon(DoctorContext(home))
     assert (found.level, found.mend) == ("warn", "bring it back")
 
 
@@ -79,28 +79,28 @@ def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -
     """By the process that holds the lock."""
     with daemon(home) as process:
         eventually(lambda: read_only(home)[0].state.daemon.status == "idle")
-        found = checks_journal.daemon(Patient(home))
+        found = checks_journal.daemon(DoctorContext(home))
         assert found.level == "pass"
         assert f"pid {process.pid}" in found.says
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-        assert checks_journal.daemon(Patient(home)).mend == f"`kill -CONT {process.pid}`"
+        assert checks_journal.daemon(DoctorContext(home)).mend == f"`kill -CONT {process.pid}`"
 
 
 def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
     """It is only a view, and rebuilt."""
     shown = home.status
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Pause())
-    assert checks_journal.status_file(Patient(home)).level == "pass"
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Pause())
+    assert checks_journal.status_file(DoctorContext(home)).level == "pass"
     before = shown.read_bytes()
     shown.write_bytes(before.replace(b"paused", b"paws_d", 1))
-    assert "is damaged: its seal" in checks_journal.status_file(Patient(home)).says
-    assert checks_journal.rebuild_status(Patient(home))
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Resume())
+    assert "is damaged: its seal" in checks_journal.status_file(DoctorContext(home)).says
+    assert checks_journal.rebuild_status(DoctorContext(home))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Resume())
     shown.write_bytes(before)
-    assert "shows record 2, and the last is 3" in checks_journal.status_file(Patient(home)).says
+    assert "shows record 2, and the last is 3" in checks_journal.status_file(DoctorContext(home)).says
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")
@@ -122,7 +122,7 @@ def test_a_worker_without_a_daemon_is_found_by_what_it_was_started_with(home: Ho
     ]
     try:
         assert [process.pid for process in workers_of(home.root)] == [orphan.pid]
-        found = checks_journal.orphans(Patient(home))
+        found = checks_journal.orphans(DoctorContext(home))
         assert found.level == "fail"
         assert f"`kill -9 {orphan.pid}`" in found.mend
     finally:
@@ -131,7 +131,7 @@ def test_a_worker_without_a_daemon_is_found_by_what_it_was_started_with(home: Ho
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-    assert checks_journal.orphans(Patient(home)).level == "pass"
+    assert checks_journal.orphans(DoctorContext(home)).level == "pass"
 
 
 def test_nobody_is_taken_for_an_orphan_by_this_process(home: Home) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cli.doctor import machine
-from cli.doctor.context import Patient
+from cli.doctor.context import DoctorContext
 from cli.doctor.machine import judge_gpus
 from cli.home.paths import Home
 from journal.storage import Storage
@@ -30,7 +30,7 @@ def test_room_is_held_against_what_comes_next(
 ) -> None:
     """The next checkpoint must fit; a consolidation should."""
     monkeypatch.setattr("cli.doctor.machine.weights_bytes", lambda _: 10_000_000)
-    found = machine.disk(Patient(Home(learned.root, storage=Narrow(free))))
+    found = machine.disk(DoctorContext(Home(learned.root, storage=Narrow(free))))
     assert found.level == level
     assert bool(found.mend) == (level != "pass")
 
@@ -44,13 +44,13 @@ def test_memory_is_held_against_the_model(
     """What does not fit is known before it is loaded."""
     found = SimpleNamespace(available=available, total=10**10, percent=percent)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
-    assert machine.memory(Patient(learned)).level == level
+    assert machine.memory(DoctorContext(learned)).level == level
 
 
 def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU is used."""
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert machine.gpu(Patient(home)).says == "no GPU: the CPU is used"
+    assert machine.gpu(DoctorContext(home)).says == "no GPU: the CPU is used"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_driver_has_its_word(
     program.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda _: str(program))
     monkeypatch.setattr(machine, "ASK_S", 1.0)
-    found = machine.gpu(Patient(home))
+    found = machine.gpu(DoctorContext(home))
     assert found.level == level
     assert says in found.says
 
@@ -85,6 +85,6 @@ def test_libraries_are_held_against_what_is_asked_for(home: Home, monkeypatch: p
     """Too old, or missing; what an extra would need is not asked for."""
     wanted = ["psutil>=6.0", "msgspec>=99", "there-is-no-such>=1", 'neither-this>=1; extra == "demo"']
     monkeypatch.setattr(metadata, "requires", lambda _: wanted)
-    found = machine.libraries(Patient(home))
+    found = machine.libraries(DoctorContext(home))
     assert found.level == "fail"
     assert found.says == f"msgspec is {metadata.version('msgspec')}, wanted >=99; there-is-no-such is missing"

@@ -11,8 +11,8 @@ import pytest
 
 from cli.commands.backup import create_backup
 from cli.doctor import model as checks_model
-from cli.doctor.context import Patient
-from cli.home.event_store import Ledger
+from cli.doctor.context import DoctorContext
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core import commands
@@ -47,9 +47,9 @@ def rewrite(name: str, **keys: object) -> Break:
 )
 def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(learned: Home, breaking: Break, says: str) -> None:
     """By its files alone, with what is wrong with which."""
-    assert checks_model.model(Patient(learned)).level == "pass"
+    assert checks_model.model(DoctorContext(learned)).level == "pass"
     breaking(learned.root / "model")
-    found = checks_model.model(Patient(learned))
+    found = checks_model.model(DoctorContext(learned))
     assert found.level != "pass"
     assert says in found.says
     assert found.mend
@@ -63,11 +63,11 @@ def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(lear
     (model / "tokenizer.json").write_text(
         json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], added]}), encoding="utf-8"
     )
-    found = checks_model.model(Patient(learned))
+    found = checks_model.model(DoctorContext(learned))
     assert found.level == "warn"
     assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.says
     rewrite("tokenizer_config.json", eos_token="<think>")(model)
-    found = checks_model.model(Patient(learned))
+    found = checks_model.model(DoctorContext(learned))
     assert (found.level, "eos_token of the tokenizer is 262" in found.says) == ("fail", True)
 
 
@@ -103,13 +103,13 @@ def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
     learned.config.write_text(
         learned.config.read_text(encoding="utf-8").replace('path = "model"', 'path = "org/name"'), encoding="utf-8"
     )
-    found = checks_model.model(Patient(learned))
+    found = checks_model.model(DoctorContext(learned))
     assert (found.level, found.mend) == ("warn", f"keepstep config set model.revision {'1' * 40}")
     learned.config.write_text(
         learned.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
         encoding="utf-8",
     )
-    assert checks_model.model(Patient(learned)).level == "pass"
+    assert checks_model.model(DoctorContext(learned)).level == "pass"
 
 
 def test_a_bad_checkpoint_is_told_with_what_follows(learned: Home) -> None:
@@ -119,13 +119,13 @@ def test_a_bad_checkpoint_is_told_with_what_follows(learned: Home) -> None:
     weights = learned.checkpoints / head.id / "adapter_model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert checks_model.checkpoints(Patient(learned)).level == "pass"
-    found = checks_model.checkpoints(Patient(learned, deep=True))
+    assert checks_model.checkpoints(DoctorContext(learned)).level == "pass"
+    found = checks_model.checkpoints(DoctorContext(learned, deep=True))
     assert found.level == "fail"
     assert "adapter_model.safetensors does not have the SHA-256" in found.says
     assert "runs the steps 2 to 2 again" in found.mend
     weights.write_bytes(data[:-1])
-    assert checks_model.checkpoints(Patient(learned)).level == "fail"
+    assert checks_model.checkpoints(DoctorContext(learned)).level == "fail"
 
 
 def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(learned: Home) -> None:
@@ -134,8 +134,8 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(learned: Home) -> N
     config.write_text(
         config.read_text(encoding="utf-8").replace("{", '{"quantization_config": {"bits": 4},', 1), "utf-8"
     )
-    assert checks_model.resume(Patient(learned)).level == "pass"
-    found = checks_model.resume(Patient(learned, deep=True))
+    assert checks_model.resume(DoctorContext(learned)).level == "pass"
+    found = checks_model.resume(DoctorContext(learned, deep=True))
     assert found.level == "fail"
     assert "cannot be loaded" in found.says
     assert "quantised on disk" in found.says
@@ -144,42 +144,47 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(learned: Home) -> N
 def test_a_backup_that_is_not_what_it_was_is_told(learned: Home) -> None:
     """By names and sizes at once."""
     create_backup(learned, "to be sure")
-    assert checks_model.backups(Patient(learned)).says == "1 backups are what were made (by names and sizes)"
+    assert checks_model.backups(DoctorContext(learned)).says == "1 backups are what were made (by names and sizes)"
     (backup,) = read_only(learned)[0].state.backups
     next((learned.backups / backup.id).rglob("*.safetensors")).unlink()
-    assert checks_model.backups(Patient(learned)).level == "fail"
+    assert checks_model.backups(DoctorContext(learned)).level == "fail"
 
 
 def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
     """With the way past it."""
     job = "f" * 64
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.AddFile(job=job, name="gone.jsonl", size_bytes=3, priority="normal", known=False))
-    found = checks_model.data(Patient(home))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.AddFile(job=job, name="gone.jsonl", size_bytes=3, priority="normal", known=False))
+    found = checks_model.data(DoctorContext(home))
     assert found.level == "fail"
     assert "`keepstep skip ffffffffffff`" in found.mend
     home.data_file(job).write_text("ok", encoding="utf-8")
-    assert checks_model.data(Patient(home)).says == "the data of gone.jsonl has 2 bytes"
+    assert checks_model.data(DoctorContext(home)).says == "the data of gone.jsonl has 2 bytes"
     home.data_file(job).write_text("ok\n", encoding="utf-8")
-    assert checks_model.data(Patient(home)).level == "pass"
+    assert checks_model.data(DoctorContext(home)).level == "pass"
 
 
 def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path]) -> None:
     """Job, step, checkpoint and base: of no job, of one that waits, of one in hand."""
     base = "from the base model"
-    assert checks_model.resume(Patient(home)).says == f"no file waits; the next one begins at global step 1, {base}"
+    assert (
+        checks_model.resume(DoctorContext(home)).says == f"no file waits; the next one begins at global step 1, {base}"
+    )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
         eventually(lambda: read_only(home)[0].state.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     head = "from step-00000002-attempt-0001 beside the base model"
-    assert checks_model.resume(Patient(home)).says == f"goes on with a.jsonl at its step 3 of 4 (global step 3), {head}"
+    assert (
+        checks_model.resume(DoctorContext(home)).says
+        == f"goes on with a.jsonl at its step 3 of 4 (global step 3), {head}"
+    )
 
 
 def test_a_file_that_waits_is_named_as_the_next(home: Home) -> None:
     """With the step that it begins at."""
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="low", known=False))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="low", known=False))
     says = "begins b.jsonl at its step 1 (global step 1), from the base model"
-    assert checks_model.resume(Patient(home)).says == says
+    assert checks_model.resume(DoctorContext(home)).says == says

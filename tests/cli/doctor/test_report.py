@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from cli.doctor import report as doctor_module
-from cli.doctor.context import Check, Patient, passed
+from cli.doctor.context import Check, DoctorContext, passed
 from cli.doctor.report import CHECKS, Line, looked_at
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -122,7 +122,7 @@ def test_a_damaged_journal_is_not_touched_by_fixing(learned: Home) -> None:
 def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor who faints helps nobody."""
 
-    def broken(_: Patient) -> object:
+    def broken(_: DoctorContext) -> object:
         raise ZeroDivisionError("a bug")
 
     checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))

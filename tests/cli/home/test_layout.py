@@ -13,9 +13,9 @@ import pytest
 
 from cli.commands.init import create_home
 from cli.doctor import home as checks_home
-from cli.doctor.context import Patient
+from cli.doctor.context import DoctorContext
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.layout import close, make_directories, too_open
 from cli.home.paths import Home, find_home
 from cli.status.report import current
@@ -67,11 +67,11 @@ def test_doctor_narrows_an_old_home(home: Home) -> None:
     os.link(home.checkpoints / "linked", home.root / "mine")
     for path in (home.root, *home.root.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    found = checks_home.permissions(Patient(home))
+    found = checks_home.permissions(DoctorContext(home))
     assert found.level == "warn"
     assert "doctor --fix" in found.mend
-    assert checks_home.close_to_others(Patient(home))
-    assert checks_home.permissions(Patient(home)).level == "pass"
+    assert checks_home.close_to_others(DoctorContext(home))
+    assert checks_home.permissions(DoctorContext(home)).level == "pass"
     assert [path for path in home.root.rglob("*") if path.stat().st_mode & 0o077] == [
         path for path in home.root.rglob("*") if path.name in {"linked", "mine"}
     ]
@@ -81,9 +81,9 @@ def test_doctor_tells_of_what_others_may_write(home: Home) -> None:
     """A version that was made under umask 000, inside a home that is closed."""
     (home.versions / "v001").mkdir(mode=0o777)
     (home.versions / "v001").chmod(0o777)
-    assert checks_home.permissions(Patient(home)).level == "warn"
+    assert checks_home.permissions(DoctorContext(home)).level == "warn"
     close(home)
-    assert checks_home.permissions(Patient(home)).level == "pass"
+    assert checks_home.permissions(DoctorContext(home)).level == "pass"
 
 
 @needs_root
@@ -93,8 +93,8 @@ def test_a_group_is_let_in_on_purpose() -> None:
         group = grp.getgrgid(NOBODY).gr_name
         home = create_home(place / "home", model="nowhere", group=group)
         assert stat.S_IMODE(home.root.stat().st_mode) == 0o2750
-        with closing(Ledger.open(find_home(home.root))) as ledger:
-            ledger.show()
+        with closing(EventStore.open(find_home(home.root))) as store:
+            store.show()
             with another_user():
                 (home.inbox / "x.jsonl").write_text("row\n", encoding="utf-8")
                 view, alive = current(home)
@@ -104,11 +104,11 @@ def test_a_group_is_let_in_on_purpose() -> None:
                         (path / "new").touch()
                 with pytest.raises(PermissionError):
                     home.config.read_bytes()
-            take_from_inbox(ledger, home.inbox / "x.jsonl", "normal")
+            take_from_inbox(store, home.inbox / "x.jsonl", "normal")
         (kept,) = home.data.glob("*.jsonl")
         assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_uid) == (0o640, 0)
         assert list(too_open(home)) == []
-        assert f"the group {group} may read it" in checks_home.permissions(Patient(home)).says
+        assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).says
 
 
 def test_a_group_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cli.diagnosis.logs import Filter, last_lines
 from cli.errors import UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.hooks import dispatch as cli_hooks
 from cli.hooks.dispatch import NOTE_BYTES, Hooks, read_note, write_note
@@ -50,15 +50,15 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     return tasks
 
 
-def hold(ledger: Ledger, reason: str = "r") -> None:
-    ledger.execute(commands.HoldWork(reason=reason, advice="a"))
+def hold(store: EventStore, reason: str = "r") -> None:
+    store.execute(commands.HoldWork(reason=reason, advice="a"))
 
 
-def opened(home: Home) -> Ledger:
-    ledger = Ledger.open(home)
-    if ledger.state.daemon.status in {"off", "off_paused"}:
-        ledger.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
-    return ledger
+def opened(home: Home) -> EventStore:
+    store = EventStore.open(home)
+    if store.state.daemon.status in {"off", "off_paused"}:
+        store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
+    return store
 
 
 def test_a_finished_file_runs_its_hook_with_the_summary(
@@ -101,15 +101,15 @@ def test_a_hook_that_fails_or_hangs_never_touches_training(
 
 def test_what_happened_before_the_first_hook_is_handed_to_none(home: Home, given: list[Task]) -> None:
     """A config with a new hook does not begin with the past."""
-    with closing(opened(home)) as ledger:
-        hold(ledger, "before")
+    with closing(opened(home)) as store:
+        hold(store, "before")
         hooks = Hooks(home)
-        hooks.look(ledger, HookSettings())
-        hooks.look(ledger, ALL)
+        hooks.look(store, HookSettings())
+        hooks.look(store, ALL)
         assert given == []
-        hold(ledger, "after")
-        hooks.look(ledger, ALL)
-        hooks.look(ledger, ALL)
+        hold(store, "after")
+        hooks.look(store, ALL)
+        hooks.look(store, ALL)
         (task,) = given
         assert (task.name, list(task.command)) == ("on_held", ["held"])
         assert json.loads(task.said)["message"].startswith("waiting for you: after")
@@ -117,17 +117,17 @@ def test_what_happened_before_the_first_hook_is_handed_to_none(home: Home, given
 
 def test_what_was_journaled_before_a_crash_is_handed_over_by_the_next_daemon(home: Home, given: list[Task]) -> None:
     """What others appended while none ran, too; and nothing twice."""
-    with closing(opened(home)) as ledger:
+    with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(ledger, ALL)
-        hold(ledger, "one")
-        hooks.look(ledger, ALL)
-        hold(ledger, "two")  # and here the daemon was killed
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Resume())
-    with closing(opened(home)) as ledger:
-        Hooks(home).look(ledger, ALL)
-        Hooks(home).look(ledger, ALL)
+        hooks.look(store, ALL)
+        hold(store, "one")
+        hooks.look(store, ALL)
+        hold(store, "two")  # and here the daemon was killed
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Resume())
+    with closing(opened(home)) as store:
+        Hooks(home).look(store, ALL)
+        Hooks(home).look(store, ALL)
     assert [task.name for task in given] == ["on_held", "on_held", "on_recovered"]
     assert "two" in json.loads(given[1].said)["message"]
 
@@ -139,56 +139,56 @@ def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli_hooks.Runner, "give", killed)
-    with closing(opened(home)) as ledger:
+    with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(ledger, ALL)
-        hold(ledger)
+        hooks.look(store, ALL)
+        hold(store)
         with pytest.raises(KeyboardInterrupt):
-            hooks.look(ledger, ALL)
-        assert read_note(home) == ledger.journal.position
+            hooks.look(store, ALL)
+        assert read_note(home) == store.journal.position
         again: list[Task] = []
         monkeypatch.setattr(cli_hooks.Runner, "give", lambda _self, task: again.append(task))
-        Hooks(home).look(ledger, ALL)
+        Hooks(home).look(store, ALL)
         assert again == []
 
 
 def test_what_cannot_be_noted_is_not_run(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     """And the daemon goes on."""
-    with closing(opened(home)) as ledger:
+    with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(ledger, ALL)
-        hold(ledger)
+        hooks.look(store, ALL)
+        hold(store)
 
         def failing(_home: Home, _position: Position) -> None:
             raise OSError(errno.EIO, "I/O error")
 
         with monkeypatch.context() as broken:
             broken.setattr(cli_hooks, "write_note", failing)
-            hooks.look(ledger, ALL)
+            hooks.look(store, ALL)
         assert given == []
-        hold(ledger, "later")
-        hooks.look(ledger, ALL)
+        hold(store, "later")
+        hooks.look(store, ALL)
         assert len(given) == 1
 
 
 def test_old_news_is_none(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that was away for days does not begin with what happened then."""
-    with closing(opened(home)) as ledger:
-        Hooks(home).look(ledger, ALL)
-        hold(ledger)
+    with closing(opened(home)) as store:
+        Hooks(home).look(store, ALL)
+        hold(store)
         monkeypatch.setattr(cli_hooks, "TOO_OLD_S", -1.0)
-        Hooks(home).look(ledger, ALL)
+        Hooks(home).look(store, ALL)
     assert given == []
 
 
 def test_a_note_of_another_journal_is_as_none(home: Home, given: list[Task]) -> None:
     """Nor is one that cannot be read believed."""
-    with closing(opened(home)) as ledger:
+    with closing(opened(home)) as store:
         write_note(home, Position(2, "00000000", 1, 400))
         hooks = Hooks(home)
-        hooks.look(ledger, ALL)
-        hold(ledger)
-        hooks.look(ledger, ALL)
+        hooks.look(store, ALL)
+        hold(store)
+        hooks.look(store, ALL)
         assert [task.name for task in given] == ["on_held"]
         home.hooks.write_bytes(b"\xff")
         assert read_note(home) is None
@@ -205,12 +205,12 @@ def test_the_note_has_always_the_same_length(home: Home) -> None:
 
 def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run: Run, given: list[Task]) -> None:
     """It has left the state before its hook is run."""
-    with closing(opened(home)) as ledger:
-        Hooks(home).look(ledger, ALL)
+    with closing(opened(home)) as store:
+        Hooks(home).look(store, ALL)
     drop("a.jsonl", "ok")
     run()
-    with closing(opened(home)) as ledger:
-        Hooks(home).look(ledger, ALL)
+    with closing(opened(home)) as store:
+        Hooks(home).look(store, ALL)
     (task,) = given
     assert json.loads(task.said)["job_name"] == "a.jsonl"
     assert json.loads(task.said)["message"] == "a.jsonl: learned"
@@ -219,12 +219,12 @@ def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run
 def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, given: list[Task]) -> None:
     """Its addresses go by its standard input: no list of processes shows them."""
     settings = HookSettings(notify=("json://user:secret@localhost",), notify_on=("held",))
-    with closing(opened(home)) as ledger:
+    with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(ledger, settings)
-        hold(ledger)
-        ledger.execute(commands.Resume())
-        hooks.look(ledger, settings)
+        hooks.look(store, settings)
+        hold(store)
+        store.execute(commands.Resume())
+        hooks.look(store, settings)
     (task,) = given
     assert list(task.command)[-2:] == ["-m", "cli.hooks.notification"]
     assert "secret" not in " ".join(task.command) + str(task.environment)

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cli.hooks.triggers import TITLES, Occasions, summary
+from cli.hooks.triggers import TITLES, Triggers, summary
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds, versions
 from events.codec import kind_of
 from events.evaluation import EvaluationDone
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
 from events.settings import HookSettings, Occasion
@@ -28,8 +28,8 @@ HELD = kinds.DaemonHeld(reason="no model", advice="mend [model]")
 
 
 LOW = MemoryLow(total_bytes=9, available_bytes=1, worker_bytes=0, grace_s=1.0, at=1.8e9)
-HALVED = MicroBatchHalved(job=JOB, attempt=1, global_step=3, step=3, parts=2, steps=64, message="no memory")
-ASIDE = BatchSetAside(
+HALVED = MicrobatchSplit(job=JOB, attempt=1, global_step=3, step=3, parts=2, steps=64, message="no memory")
+ASIDE = BatchSkipped(
     job=JOB,
     attempt=1,
     global_step=5,
@@ -73,7 +73,7 @@ def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
 
 def test_every_occasion_comes_of_an_event() -> None:
     """Of all kinds that there are, in the order of the examples."""
-    occasions = Occasions(State())
+    occasions = Triggers(State())
     assert {occasions.see(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(Occasion)}
 
 
@@ -98,7 +98,7 @@ def test_every_occasion_comes_of_an_event() -> None:
 )
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:
     """A pause that ends is none."""
-    occasions = Occasions(State())
+    occasions = Triggers(State())
     assert [occasions.see(event) for event in events] == seen
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands.init import lay_out
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
 from cli.inbox.accept import (
@@ -35,8 +35,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def ledger(home: Home) -> Iterator[Ledger]:
-    opened = Ledger.open(home)
+def store(home: Home) -> Iterator[EventStore]:
+    opened = EventStore.open(home)
     yield opened
     opened.close()
 
@@ -44,23 +44,23 @@ def ledger(home: Home) -> Iterator[Ledger]:
 @pytest.fixture
 def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def arm(point: str) -> None:
-        def reached(name: str) -> None:
+        def failpoint(name: str) -> None:
             if name == point:
                 raise Killed
 
-        monkeypatch.setattr(accept, "reached", reached)
+        monkeypatch.setattr(accept, "failpoint", failpoint)
 
     return arm
 
 
-def test_a_file_is_moved_under_its_hash(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_a_file_is_moved_under_its_hash(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """Out of the inbox, into data/, one job with its name and size."""
     path = drop("a.jsonl", "ok ok")
     job = file_sha256(path)
-    take_from_inbox(ledger, path, "high")
+    take_from_inbox(store, path, "high")
     assert not path.exists()
     assert home.data_file(job).read_text(encoding="utf-8") == "ok\nok\n"
-    waiting = ledger.state.queue.front()
+    waiting = store.state.queue.front()
     assert waiting is not None
     assert (waiting.id, waiting.name, waiting.size_bytes, waiting.priority) == (job, "a.jsonl", 6, "high")
 
@@ -72,13 +72,13 @@ def test_killed_anywhere_the_file_is_taken_on_once(
     """The next start finds it where it is and arrives at the same end: one job, its name kept."""
     path = drop("a.jsonl", "ok", "low")
     job = file_sha256(path)
-    dying = Ledger.open(home)
+    dying = EventStore.open(home)
     die_at(point)
     with pytest.raises(Killed):
         take_from_inbox(dying, path, "low")
     dying.close()
     monkeypatch.undo()
-    again = Ledger.open(home)
+    again = EventStore.open(home)
     finish_arrivals(again)
     finish_arrivals(again)
     assert [(waiting.id, waiting.name, waiting.priority) for waiting in again.state.queue] == [(job, "a.jsonl", "low")]
@@ -94,39 +94,39 @@ def test_a_skipped_file_that_was_on_its_way_is_not_accepted_again(
     """Its process died between journaling it and naming it; skipped there and then it must not become unknown."""
     path = drop("a.jsonl", "ok")
     job = file_sha256(path)
-    dying = Ledger.open(home)
+    dying = EventStore.open(home)
     die_at("arrival_journaled")
     with pytest.raises(Killed):
         take_from_inbox(dying, path, "normal")
     dying.close()
     monkeypatch.undo()
-    with closing(Ledger.open(home)) as again:
+    with closing(EventStore.open(home)) as again:
         skip_job(again, job)
         finish_arrivals(again)
         assert not len(again.state.queue)
         assert home.data_file(job).exists()
 
 
-def test_a_copy_leaves_the_original_where_it_is(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_copy_leaves_the_original_where_it_is(home: Home, store: EventStore, tmp_path: Path) -> None:
     """`keepstep add` never moves what a person keeps elsewhere."""
     path = tmp_path / "mine.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(ledger, path, "normal")
+    take_copy(store, path, "normal")
     assert path.exists()
-    assert len(ledger.state.queue) == 1
+    assert len(store.state.queue) == 1
 
 
-def test_half_a_copy_is_never_believed(home: Home, ledger: Ledger) -> None:
+def test_half_a_copy_is_never_believed(home: Home, store: EventStore) -> None:
     """A copy that was cut off is removed: its source is where it was."""
     directory = home.data / ".arriving" / "normal-0123456789abcdef"
     directory.mkdir(parents=True)
     (directory / ".a.jsonl.01234567.tmp").write_text("half", encoding="utf-8")
-    finish_arrivals(ledger)
-    assert len(ledger.state.queue) == 0
+    finish_arrivals(store)
+    assert len(store.state.queue) == 0
     assert not directory.exists()
 
 
-def test_an_arrival_that_another_process_is_at_is_left_alone(home: Home, ledger: Ledger) -> None:
+def test_an_arrival_that_another_process_is_at_is_left_alone(home: Home, store: EventStore) -> None:
     """A daemon that starts while `keepstep add` copies does not take the copy from under it."""
     import fcntl
 
@@ -135,26 +135,26 @@ def test_an_arrival_that_another_process_is_at_is_left_alone(home: Home, ledger:
     (directory / ".a.jsonl.01234567.tmp").write_text("half", encoding="utf-8")
     fd = os.open(directory, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    finish_arrivals(ledger)
+    finish_arrivals(store)
     assert (directory / ".a.jsonl.01234567.tmp").exists()
     os.close(fd)
 
 
-def test_the_same_bytes_again_are_known_and_kept(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_the_same_bytes_again_are_known_and_kept(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """Under any name; the second file goes to rejected/ with a word about why, for it may not be ours to delete."""
-    take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
-    events = take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
+    take_from_inbox(store, drop("a.jsonl", "ok"), "normal")
+    events = take_from_inbox(store, drop("b.jsonl", "ok"), "normal")
     assert [type(event) for event in events] == [FileDuplicate]
-    assert len(ledger.state.queue) == 1
+    assert len(store.state.queue) == 1
     assert json.loads((home.rejected / "b.jsonl.report.json").read_bytes())["problem"] == "duplicate"
     assert (home.rejected / "b.jsonl").exists()
 
 
-def test_nothing_in_rejected_is_overwritten(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_nothing_in_rejected_is_overwritten(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """Two rejected files of one name are two files."""
-    take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
+    take_from_inbox(store, drop("a.jsonl", "ok"), "normal")
     for _ in range(2):
-        take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
+        take_from_inbox(store, drop("a.jsonl", "ok"), "normal")
     assert sorted(path.name for path in home.rejected.glob("*.jsonl")) == ["2-a.jsonl", "a.jsonl"]
 
 
@@ -173,15 +173,15 @@ def test_no_name_leaves_the_directory(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def test_names_of_any_bytes_are_taken(home: Home, ledger: Ledger) -> None:
+def test_names_of_any_bytes_are_taken(home: Home, store: EventStore) -> None:
     """Newlines, quotes, emoji, and bytes that are no UTF-8."""
     for number, name in enumerate(
         [b"new\nline.jsonl", '"😀".jsonl'.encode(), b"\xff\xfe.jsonl", b"x" * 240 + b".jsonl"]
     ):
         path = Path(os.fsdecode(os.fsencode(home.inbox) + b"/" + name))
         path.write_text(f"ok {number}\n", encoding="utf-8")
-        take_from_inbox(ledger, path, "normal")
-    names = [job.name for job in ledger.state.queue]
+        take_from_inbox(store, path, "normal")
+    names = [job.name for job in store.state.queue]
     assert names[:3] == ["new\\nline.jsonl", '"😀".jsonl', "\\xff\\xfe.jsonl"]
     assert len(names) == 4
 
@@ -199,9 +199,9 @@ def test_a_file_from_another_file_system_is_copied_before_it_goes(home: Home, dr
     """Whole and synced; then the original is deleted."""
     path = drop("a.jsonl", "ok ok")
     job = file_sha256(path)
-    ledger = Ledger.open(Home(home.root, storage=Elsewhere()))
-    take_from_inbox(ledger, path, "normal")
-    ledger.close()
+    store = EventStore.open(Home(home.root, storage=Elsewhere()))
+    take_from_inbox(store, path, "normal")
+    store.close()
     assert not path.exists()
     assert home.data_file(job).read_text(encoding="utf-8") == "ok\nok\n"
 
@@ -256,7 +256,7 @@ def test_killed_anywhere_bytes_are_learned_again_once(
 ) -> None:
     """`add --again` dies, and the next daemon takes the copy on: one pass more, not two, and none is lost."""
     job = file_sha256(learned_before)
-    with closing(Ledger.open(Home(home.root, storage=Forgetful()) if point == "forgotten" else home)) as dying:
+    with closing(EventStore.open(Home(home.root, storage=Forgetful()) if point == "forgotten" else home)) as dying:
         if point != "forgotten":
             die_at(point)
         with pytest.raises(Killed):
@@ -272,31 +272,31 @@ def test_killed_anywhere_bytes_are_learned_again_once(
     assert [type(event) for event in events()].count(JobTrained) == 2
 
 
-def test_bytes_in_hand_are_not_learned_again_now(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Refused with the name that they have there; nothing is left on its way, and the job keeps its file."""
     path = tmp_path / "a.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(ledger, path, "normal")
+    take_copy(store, path, "normal")
     with pytest.raises(Refused, match=r"in hand already, as a\.jsonl"):
-        take_copy(ledger, path, "normal", again=True)
+        take_copy(store, path, "normal", again=True)
     assert not list((home.data / ".arriving").iterdir())
     assert home.data_file(file_sha256(path)).exists()
-    assert len(ledger.state.queue) == 1
+    assert len(store.state.queue) == 1
 
 
 def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
     home: Home, learned_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two people asked, one of them was killed: it is learned once more, and the copy is no debris."""
-    with closing(Ledger.open(home)) as dying:
+    with closing(EventStore.open(home)) as dying:
         die_at("arrival_copied")
         with pytest.raises(Killed):
             take_copy(dying, learned_before, "normal", again=True)
     monkeypatch.undo()
-    with closing(Ledger.open(home)) as ledger:
-        take_copy(ledger, learned_before, "normal", again=True)
-        finish_arrivals(ledger)
-        assert len(ledger.state.queue) == 1
+    with closing(EventStore.open(home)) as store:
+        take_copy(store, learned_before, "normal", again=True)
+        finish_arrivals(store)
+        assert len(store.state.queue) == 1
     assert not list((home.data / ".arriving").iterdir())
 
 
@@ -312,7 +312,7 @@ def test_a_job_that_was_taken_out_loses_no_file(
     """Killed on the way, the next daemon finishes it: the file is in rejected/, once, and can be dropped in again."""
     path = drop("a.jsonl", "ok")
     job = file_sha256(path)
-    with closing(Ledger.open(home)) as dying:
+    with closing(EventStore.open(home)) as dying:
         take_from_inbox(dying, path, "normal")
         die_at(point)
         with pytest.raises(Killed):
@@ -327,39 +327,39 @@ def test_a_job_that_was_taken_out_loses_no_file(
     assert any("a.jsonl: learned" in line for line in run())
 
 
-def test_a_file_that_has_another_name_is_copied(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_a_file_that_has_another_name_is_copied(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """What is written under that name later does not reach what was accepted."""
     path = drop("a.jsonl", "ok")
     job = file_sha256(path)
     other = home.root.parent / "mine.jsonl"
     os.link(path, other)
-    take_from_inbox(ledger, path, "normal")
+    take_from_inbox(store, path, "normal")
     other.write_text("changed\n", encoding="utf-8")
     assert not path.exists()
     assert home.data_file(job).read_text(encoding="utf-8") == "ok\n"
 
 
 def test_a_deleted_or_changed_inbox_does_not_reach_what_was_accepted(
-    home: Home, ledger: Ledger, drop: Callable[..., Path]
+    home: Home, store: EventStore, drop: Callable[..., Path]
 ) -> None:
     """The name is free again, and the bytes are elsewhere."""
     path = drop("a.jsonl", "ok")
     job = file_sha256(path)
-    take_from_inbox(ledger, path, "normal")
+    take_from_inbox(store, path, "normal")
     path.write_text("other\n", encoding="utf-8")
     path.unlink()
     assert home.data_file(job).read_text(encoding="utf-8") == "ok\n"
 
 
-def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Between the look and the move anything can happen; it stays where it is."""
     (home.inbox / "a.jsonl").symlink_to(tmp_path / "secret")
-    assert list(accept.take_all(ledger, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
+    assert list(accept.take_all(store, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
     assert (home.inbox / "a.jsonl").is_symlink()
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "directory"])
-def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, ledger: Ledger, tmp_path: Path) -> None:
+def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, store: EventStore, tmp_path: Path) -> None:
     """Found on its way: set aside as it is, with a word about it, and no job comes of it."""
     secret = tmp_path / "secret"
     secret.write_text("secret\n", encoding="utf-8")
@@ -369,20 +369,20 @@ def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, ledg
         (directory / "a.jsonl").mkdir()
     else:
         (directory / "a.jsonl").symlink_to(secret if what == "link" else tmp_path / "nothing")
-    finish_arrivals(ledger)
+    finish_arrivals(store)
     assert not directory.exists()
-    assert not len(ledger.state.queue)
+    assert not len(store.state.queue)
     names = sorted(path.name for path in home.rejected.iterdir())
     assert names == ["normal-0123456789abcdef-a.jsonl", "normal-0123456789abcdef-a.jsonl.report.json"]
     assert secret.read_text(encoding="utf-8") == "secret\n"
 
 
 def test_a_duplicate_names_the_first_one_while_that_is_at_hand(
-    home: Home, ledger: Ledger, drop: Callable[..., Path]
+    home: Home, store: EventStore, drop: Callable[..., Path]
 ) -> None:
     """In its report; later its id is what there is."""
-    take_from_inbox(ledger, drop("a.jsonl", "ok"), "normal")
-    take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
+    take_from_inbox(store, drop("a.jsonl", "ok"), "normal")
+    take_from_inbox(store, drop("b.jsonl", "ok"), "normal")
     report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
     assert report["first"] == "a.jsonl"
     assert "identical to a.jsonl, which is in progress" in report["message"]

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from cli.commands.init import lay_out
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import (
     file_sha256,
@@ -44,9 +44,9 @@ def disk_of(seed: int) -> Disk:
     return made
 
 
-def opened_on(disk: Disk) -> tuple[Home, Ledger]:
+def opened_on(disk: Disk) -> tuple[Home, EventStore]:
     home = Home(Path("/home"), storage=disk.process("shell"))
-    return home, Ledger.open(home)
+    return home, EventStore.open(home)
 
 
 def write(home: Home, path: Path, data: bytes) -> None:
@@ -67,16 +67,16 @@ def fail_once(disk: Disk, call: str, path: str) -> None:
 
 def test_a_file_is_known_by_what_is_on_disk_and_not_by_what_the_cache_shows(disk: Disk) -> None:
     """Its fsync failed once; after that the cache holds bytes that the next power cut takes."""
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     path = home.inbox / "a.jsonl"
     write(home, path, b"row\n" * 2000)
     fail_once(disk, "fsync", "a.jsonl")
     with pytest.raises(OSError, match="Input/output"):
-        take_from_inbox(ledger, path, "normal")
-    finish_arrivals(ledger)
+        take_from_inbox(store, path, "normal")
+    finish_arrivals(store)
     disk.cut_power()
-    home, ledger = opened_on(disk)
-    (job,) = [waiting.id for waiting in ledger.state.queue]
+    home, store = opened_on(disk)
+    (job,) = [waiting.id for waiting in store.state.queue]
     assert file_sha256(home.data_file(job), storage=home.storage) == job
 
 
@@ -84,10 +84,10 @@ def test_a_rejected_file_that_was_moved_and_not_synced_does_not_come_back() -> N
     """Done already is the same as done only if it is also on disk."""
     for seed in range(20):
         disk = disk_of(seed)
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
         write(home, home.inbox / "a.jsonl", b"row\n")
-        take_from_inbox(ledger, home.inbox / "a.jsonl", "normal")
-        (job,) = [waiting.id for waiting in ledger.state.queue]
+        take_from_inbox(store, home.inbox / "a.jsonl", "normal")
+        (job,) = [waiting.id for waiting in store.state.queue]
         fail_once(disk, "fsync", "/home/data")
         with pytest.raises(OSError, match="Input/output"):
             put_in_rejected(home, home.data_file(job), "a.jsonl", {})
@@ -102,7 +102,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(disk: Disk) -> N
     """Its writer was slow; the name that it gets must be that of its bytes."""
     ticks = count(1_800_000_000)
     disk.now = lambda: next(ticks)
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     path = home.inbox / "a.jsonl"
     write(home, path, b"first\n")
     reads = 0
@@ -115,8 +115,8 @@ def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(disk: Disk) -> N
             write(home, Path(at), b"other\n")
 
     disk.before_call = change
-    take_from_inbox(ledger, path, "normal")
-    (job,) = [waiting.id for waiting in ledger.state.queue]
+    take_from_inbox(store, path, "normal")
+    (job,) = [waiting.id for waiting in store.state.queue]
     assert read_file(home.data_file(job), storage=home.storage) == b"other\n"
     assert file_sha256(home.data_file(job), storage=home.storage) == job
 
@@ -126,7 +126,7 @@ def test_a_file_that_was_moved_on_and_not_synced_is_not_lost_with_its_directory(
     removes that must not reach the disk before what emptied it."""
     for seed in range(40):
         disk = disk_of(seed)
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
         path = home.inbox / "a.jsonl"
         write(home, path, b"row\n")
 
@@ -138,30 +138,30 @@ def test_a_file_that_was_moved_on_and_not_synced_is_not_lost_with_its_directory(
 
         disk.before_call = kill
         with pytest.raises(Dead):
-            take_from_inbox(ledger, path, "normal")
-        home, ledger = opened_on(disk)
-        finish_arrivals(ledger)
+            take_from_inbox(store, path, "normal")
+        home, store = opened_on(disk)
+        finish_arrivals(store)
         disk.cut_power()
-        home, ledger = opened_on(disk)
-        finish_arrivals(ledger)
-        (job,) = [waiting.id for waiting in ledger.state.queue]
+        home, store = opened_on(disk)
+        finish_arrivals(store)
+        (job,) = [waiting.id for waiting in store.state.queue]
         assert file_sha256(home.data_file(job), storage=home.storage) == job
 
 
 def test_no_place_that_a_file_stands_in_is_ever_unsynced(disk: Disk) -> None:
     """From the inbox's lanes to data/: whatever the power cut takes of the names above it, the file is not among it."""
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     for lane in ("", "high", "low"):
         write(home, home.inbox / lane / f"a{lane}.jsonl", f"row {lane}\n".encode())
         fsync_file(home.inbox / lane / f"a{lane}.jsonl", storage=home.storage)
         fsync_directory(home.inbox / lane, storage=home.storage)
     disk.cut_power()
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     assert all(home.storage.exists(home.inbox / lane / f"a{lane}.jsonl") for lane in ("", "high", "low"))
-    take_from_inbox(ledger, home.inbox / "a.jsonl", "normal")
+    take_from_inbox(store, home.inbox / "a.jsonl", "normal")
     disk.cut_power()
-    home, ledger = opened_on(disk)
-    (job,) = [waiting.id for waiting in ledger.state.queue]
+    home, store = opened_on(disk)
+    (job,) = [waiting.id for waiting in store.state.queue]
     assert home.storage.exists(home.data_file(job))
 
 
@@ -181,19 +181,19 @@ def meanwhile(disk: Disk, call: str, path: str, what: Callable[[], None]) -> Non
 
 def test_a_copy_that_is_under_way_is_not_taken_by_another_process(disk: Disk) -> None:
     """It holds the directory that it works in; a daemon that starts just then leaves it alone."""
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     source = Path("/mine.jsonl")
     write(home, source, b"row\n")
     theirs = opened_on(disk)[1]
     meanwhile(disk, "rename", "/.arriving/", lambda: finish_arrivals(theirs))
-    take_copy(ledger, source, "normal")
-    assert [job.name for job in ledger.state.queue] == ["mine.jsonl"]
+    take_copy(store, source, "normal")
+    assert [job.name for job in store.state.queue] == ["mine.jsonl"]
     assert not home.storage.names(home.data / ".arriving")
 
 
 def test_two_copies_of_one_file_at_once_are_one_job(disk: Disk) -> None:
     """Whether its bytes are known is asked under the append lock: the other copy may be in and done by then."""
-    home, ledger = opened_on(disk)
+    home, store = opened_on(disk)
     source = Path("/mine.jsonl")
     write(home, source, b"row\n")
     theirs = opened_on(disk)[1]
@@ -203,8 +203,8 @@ def test_two_copies_of_one_file_at_once_are_one_job(disk: Disk) -> None:
         theirs.execute(Skip(job=file_sha256(source, storage=home.storage)))
 
     meanwhile(disk, "lock", "/journal/lock", be_quicker)
-    assert any(isinstance(event, FileDuplicate) for event in take_copy(ledger, source, "normal"))
-    assert not len(ledger.state.queue)
+    assert any(isinstance(event, FileDuplicate) for event in take_copy(store, source, "normal"))
+    assert not len(store.state.queue)
     assert home.storage.exists(home.rejected / "mine.jsonl")
 
 
@@ -212,7 +212,7 @@ def test_a_file_on_its_way_survives_whatever_the_power_cut_takes() -> None:
     """Out of the inbox, and not journaled yet: every name above it is on disk."""
     for seed in range(20):
         disk = disk_of(seed)
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
         path = home.inbox / "a.jsonl"
         write(home, path, b"row\n")
         fsync_file(path, storage=home.storage)
@@ -223,18 +223,18 @@ def test_a_file_on_its_way_survives_whatever_the_power_cut_takes() -> None:
 
         meanwhile(disk, "lock", "/journal/lock", cut)
         with pytest.raises(PowerCut):
-            take_from_inbox(ledger, path, "normal")
+            take_from_inbox(store, path, "normal")
         disk.cut_power()
-        home, ledger = opened_on(disk)
-        finish_arrivals(ledger)
-        assert len(ledger.state.queue) == 1
+        home, store = opened_on(disk)
+        finish_arrivals(store)
+        assert len(store.state.queue) == 1
 
 
 def test_what_a_dead_process_moved_is_on_disk_before_it_is_accepted() -> None:
     """Killed between the rename out of the inbox and its sync; accepted by the next, and then the power goes."""
     for seed in range(20):
         disk = disk_of(seed)
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
         path = home.inbox / "a.jsonl"
         write(home, path, b"row\n")
 
@@ -243,16 +243,16 @@ def test_what_a_dead_process_moved_is_on_disk_before_it_is_accepted() -> None:
 
         meanwhile(disk, "fsync", "/.arriving/normal-", die)
         with pytest.raises(Dead):
-            take_from_inbox(ledger, path, "normal")
+            take_from_inbox(store, path, "normal")
         home.storage.die()
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
 
         def cut() -> None:
             raise PowerCut
 
         meanwhile(disk, "rename", "/home/data/", cut)
         with pytest.raises(PowerCut):
-            finish_arrivals(ledger)
+            finish_arrivals(store)
         disk.cut_power()
         left = disk.process("afterwards")
         (there,) = left.names(home.data / ".arriving")
@@ -263,10 +263,10 @@ def test_the_report_of_a_rejected_file_is_on_disk_with_it() -> None:
     """Whole, not a name without content."""
     for seed in range(20):
         disk = disk_of(seed)
-        home, ledger = opened_on(disk)
+        home, store = opened_on(disk)
         write(home, home.inbox / "a.jsonl", b"row\n")
-        take_from_inbox(ledger, home.inbox / "a.jsonl", "normal")
-        (job,) = [waiting.id for waiting in ledger.state.queue]
+        take_from_inbox(store, home.inbox / "a.jsonl", "normal")
+        (job,) = [waiting.id for waiting in store.state.queue]
         put_in_rejected(home, home.data_file(job), "a.jsonl", {"problem": "broken_json"})
         disk.cut_power()
         report = read_file(home.rejected / "a.jsonl.report.json", storage=disk.process("afterwards"))

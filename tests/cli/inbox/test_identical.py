@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core import commands
 from tests.cli.taking import take_from_inbox
@@ -31,11 +31,11 @@ def test_two_bad_files_that_come_together_are_not_said_to_be_accepted(
 
 def test_what_was_rejected_is_said_to_be_rejected(home: Home, drop: Callable[..., Path]) -> None:
     """While the first one's file has not been moved yet, the second one is known by it."""
-    with closing(Ledger.open(home)) as ledger:
-        take_from_inbox(ledger, drop("a.jsonl", "bad"), "normal")
-        front = ledger.state.queue.front()
+    with closing(EventStore.open(home)) as store:
+        take_from_inbox(store, drop("a.jsonl", "bad"), "normal")
+        front = store.state.queue.front()
         assert front is not None
-        ledger.execute(commands.RemoveJob(job=front.id))
-        take_from_inbox(ledger, drop("b.jsonl", "bad"), "normal")
+        store.execute(commands.RemoveJob(job=front.id))
+        take_from_inbox(store, drop("b.jsonl", "bad"), "normal")
     report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
     assert report["message"].startswith("this file is identical to a.jsonl, which was rejected: ")

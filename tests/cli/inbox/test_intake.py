@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import intake
 from cli.inbox.accept import shown_name
@@ -47,29 +47,29 @@ def test_many_files_are_taken_a_few_a_turn(home: Home, many: int) -> None:
         look(now)
 
     inbox.look = counted
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         turns = 0
         while taking.has_more or not taking.has_looked:
             began = time.monotonic()
-            assert len(list(taking.take(ledger))) <= FILES_A_TURN
+            assert len(list(taking.take(store))) <= FILES_A_TURN
             assert time.monotonic() - began < intake.SECONDS_A_TURN + 5.0  # those of the last file are its disk's
             turns += 1
         assert turns >= 3
         assert looked <= 1 + turns // 2
-        assert len(ledger.state.queue) == many
-        assert [job.name for job in ledger.state.queue] == [f"{number:05}.jsonl" for number in range(many)]
+        assert len(store.state.queue) == many
+        assert [job.name for job in store.state.queue] == [f"{number:05}.jsonl" for number in range(many)]
 
 
 def test_what_is_urgent_does_not_wait_for_all_the_others(home: Home, many: int) -> None:
     """A file that comes into the lane for that while many are being taken is found at the next poll."""
     taking = Intake(home, Inbox(home), lambda _: None)
-    with closing(Ledger.open(home)) as ledger:
-        list(taking.take(ledger))
+    with closing(EventStore.open(home)) as store:
+        list(taking.take(store))
         path = home.inbox / "high" / "urgent.jsonl"
         path.write_text("ok\n", encoding="utf-8")
         os.utime(path, (1.0, 1.0))
         taking.look_again()
-        event = next(iter(taking.take(ledger)))
+        event = next(iter(taking.take(store)))
         assert isinstance(event, kinds.FileEnqueued)
         assert event.name == "urgent.jsonl"
     assert many > FILES_A_TURN
@@ -114,8 +114,8 @@ def test_what_is_no_file_is_never_taken_and_said_once(
     ]
     assert sum("is no file (a pipe, a socket, a device)" in line for line in said) == 2
     assert not [line for line in said if line.startswith(("inbox/high", "inbox/low"))]
-    with closing(Ledger.open(home)) as ledger:
-        assert ledger.state.counts.trained == 1
+    with closing(EventStore.open(home)) as store:
+        assert store.state.counts.trained == 1
     assert len(list(home.inbox.iterdir())) == 6 + 2
     assert secret.exists()
 
@@ -129,17 +129,17 @@ def test_a_file_that_is_written_for_minutes_is_taken_when_its_writer_closes_it(h
         os.utime(path, (1.0, 1.0))
         for now in (0.0, 10.0, 50.0, 70.0):
             inbox.look(now)
-            assert inbox.not_taken == ({path: STILL_WRITTEN} if now > LONG_WRITTEN_S else {})
+            assert inbox.skipped_files == ({path: STILL_WRITTEN} if now > LONG_WRITTEN_S else {})
             assert list(inbox.complete(now)) == []
             assert inbox.has_unsettled()
         writer.write("ok\n")
     os.utime(path, (1.0, 1.0))
     inbox.look(71.0)
-    assert not inbox.not_taken, "its change counts: it is not complete yet"
+    assert not inbox.skipped_files, "its change counts: it is not complete yet"
     inbox.look(75.0)
     assert [each[:2] for each in inbox.complete(75.0)] == [(path, "normal")]
     assert not inbox.has_unsettled()
-    assert not inbox.not_taken
+    assert not inbox.skipped_files
 
 
 def test_one_name_with_two_contents_is_two_jobs(
@@ -170,8 +170,8 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
         os.utime(path, (1.0, 1.0))
         said = run()
         assert all(part.isprintable() for line in said for part in line.split("\n"))
-    with closing(Ledger.open(home)) as ledger:
-        counts = ledger.state.counts
+    with closing(EventStore.open(home)) as store:
+        counts = store.state.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
     for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
         told = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
@@ -183,9 +183,9 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
 def turns_of(home: Home) -> list[int]:
     """How many files each turn takes, until none is left."""
     taking, turns = Intake(home, Inbox(home), lambda _: None), list[int]()
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         while taking.has_more or not taking.has_looked:
-            turns.append(len(list(taking.take(ledger))))
+            turns.append(len(list(taking.take(store))))
     return turns
 
 
@@ -230,11 +230,11 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
         return bring(home, path, directory)
 
     monkeypatch.setattr(accept, "bring", forbidden)
-    with closing(Ledger.open(home)) as ledger:
+    with closing(EventStore.open(home)) as store:
         for _ in range(3):
             taking.look_again()
-            list(taking.take(ledger))
-        assert len(ledger.state.queue) == 1
+            list(taking.take(store))
+        assert len(store.state.queue) == 1
     (line,) = said
     assert line.startswith("inbox/a.jsonl cannot be taken from the inbox: Permission denied. It stays there")
 

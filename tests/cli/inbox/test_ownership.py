@@ -12,10 +12,10 @@ import pytest
 
 from cli.commands.control import add_files
 from cli.commands.init import create_home
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import file_sha256, finish_arrivals, take_all, take_copy
-from cli.inbox.ownership import NotTaken, others_fill_inbox, safe_name
+from cli.inbox.ownership import SkippedFile, others_fill_inbox, safe_name
 from journal.storage import NotAFile, Storage
 from tests.cli.second_user import (
     NOBODY,
@@ -38,8 +38,8 @@ class Quick(Storage):
 
 
 @pytest.fixture
-def ledger(home: Home) -> Iterator[Ledger]:
-    with closing(Ledger.open(home)) as opened:
+def store(home: Home) -> Iterator[EventStore]:
+    with closing(EventStore.open(home)) as opened:
         yield opened
 
 
@@ -68,7 +68,7 @@ def test_a_file_exchanged_during_its_arrival_gives_nothing_away(open_home: Home,
     secret.chmod(0o600)
     path, other = open_home.inbox / "x.jsonl", open_home.inbox / ".y"
     taken = 0
-    with closing(Ledger.open(open_home)) as ledger, process_of_another_user(lambda: exchange(path, other)):
+    with closing(EventStore.open(open_home)) as store, process_of_another_user(lambda: exchange(path, other)):
         for number in range(500):
             for name in (path, other):
                 with suppress(FileNotFoundError):
@@ -81,9 +81,9 @@ def test_a_file_exchanged_during_its_arrival_gives_nothing_away(open_home: Home,
             new.write_text(f"row {number}\n", encoding="utf-8")
             os.chown(new, NOBODY, NOBODY)
             new.rename(path)
-            with suppress(FileNotFoundError, NotTaken):
-                taken += len(take_from_inbox(ledger, path, "normal"))
-        finish_arrivals(ledger)
+            with suppress(FileNotFoundError, SkippedFile):
+                taken += len(take_from_inbox(store, path, "normal"))
+        finish_arrivals(store)
     assert taken
     assert leaked(open_home, secret) == []
     assert not list((open_home.data / ".arriving").iterdir())
@@ -98,8 +98,8 @@ def test_a_file_of_another_user_is_copied(open_home: Home) -> None:
         path.write_text("row\n", encoding="utf-8")
         writer = os.open(path, os.O_WRONLY)
     job = file_sha256(path)
-    with closing(Ledger.open(open_home)) as ledger:
-        take_from_inbox(ledger, path, "normal")
+    with closing(EventStore.open(open_home)) as store:
+        take_from_inbox(store, path, "normal")
     os.write(writer, b"changed")
     os.close(writer)
     kept = open_home.data_file(job)
@@ -115,8 +115,8 @@ def test_a_file_of_another_user_that_a_crash_left_halfway_is_copied_too(open_hom
     directory.mkdir(parents=True)
     (directory / "x.jsonl").write_text("row\n", encoding="utf-8")
     os.chown(directory / "x.jsonl", NOBODY, NOBODY)
-    with closing(Ledger.open(open_home)) as ledger:
-        finish_arrivals(ledger)
+    with closing(EventStore.open(open_home)) as store:
+        finish_arrivals(store)
     (kept,) = open_home.data.glob("*.jsonl")
     assert kept.stat().st_uid == 0
 
@@ -131,8 +131,8 @@ def test_a_hard_link_in_an_inbox_of_many_may_not_name_our_file(open_home: Home, 
     path = open_home.inbox / "x.jsonl"
     os.link(secret, path)
     said: list[str] = []
-    with closing(Ledger.open(open_home)) as ledger:
-        assert not list(take_all(ledger, [(path, "normal")], lambda _, why: said.append(why)))
+    with closing(EventStore.open(open_home)) as store:
+        assert not list(take_all(store, [(path, "normal")], lambda _, why: said.append(why)))
     assert path.exists()
     assert leaked(open_home, secret) == []
     assert "hard link" in said[0]
@@ -146,52 +146,52 @@ def test_a_hard_link_of_a_user_to_their_own_file_is_copied_if_all_may_read_it(op
     with another_user():
         path.write_text("row\n", encoding="utf-8")
         os.link(path, open_home.inbox / ".again")
-    with closing(Ledger.open(open_home)) as ledger:
-        assert take_from_inbox(ledger, path, "normal")
+    with closing(EventStore.open(open_home)) as store:
+        assert take_from_inbox(store, path, "normal")
     (kept,) = open_home.data.glob("*.jsonl")
     assert (kept.stat().st_uid, kept.stat().st_nlink) == (0, 1)
 
 
 @needs_root
-def test_a_hard_link_to_a_file_of_another_user_is_refused(home: Home, ledger: Ledger) -> None:
+def test_a_hard_link_to_a_file_of_another_user_is_refused(home: Home, store: EventStore) -> None:
     """Also in an inbox that nobody else can fill."""
     (home.root / "theirs").write_text("row\n", encoding="utf-8")
     os.chown(home.root / "theirs", NOBODY, NOBODY)
     os.link(home.root / "theirs", home.inbox / "x.jsonl")
-    with pytest.raises(NotTaken, match="a file of another user"):
-        take_from_inbox(ledger, home.inbox / "x.jsonl", "normal")
+    with pytest.raises(SkippedFile, match="a file of another user"):
+        take_from_inbox(store, home.inbox / "x.jsonl", "normal")
     assert (home.inbox / "x.jsonl").exists()
 
 
-def test_what_leaves_the_inbox_never_gets_wider(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_what_leaves_the_inbox_never_gets_wider(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """Moved or copied, under any umask."""
     before = os.umask(0)
     try:
         for number, mode in enumerate((0o600, 0o644, 0o666)):
             path = drop(f"{mode:o}.jsonl", f"row {number}")
             path.chmod(mode)
-            take_from_inbox(ledger, path, "normal")
+            take_from_inbox(store, path, "normal")
             path = drop(f"copied-{mode:o}.jsonl", f"other {number}")
             path.chmod(mode)
-            take_copy(ledger, path, "normal")
+            take_copy(store, path, "normal")
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in home.data.glob("*.jsonl")} == {0o600}
 
 
-def test_a_file_that_others_hold_open_is_copied(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
+def test_a_file_that_others_hold_open_is_copied(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
     """Its mode let them open it, and no mode takes that back."""
     path = drop("a.jsonl", "row")
     path.chmod(0o666)
     with path.open("ab") as writer:
-        take_from_inbox(ledger, path, "normal")
+        take_from_inbox(store, path, "normal")
         writer.write(b"changed")
     (kept,) = home.data.glob("*.jsonl")
     assert kept.read_text(encoding="utf-8") == "row\n"
 
 
 def test_another_file_system_is_asked_about_the_open_file_too(
-    home: Home, ledger: Ledger, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    home: Home, store: EventStore, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name is exchanged between the look and the copy: what was looked at is copied, and the other one stays."""
     path, secret = drop("a.jsonl", "row"), home.root / "secret"
@@ -207,7 +207,7 @@ def test_another_file_system_is_asked_about_the_open_file_too(
         raise OSError(errno.EXDEV, "other disk")
 
     monkeypatch.setattr(Storage, "rename", other_disk)
-    take_from_inbox(ledger, path, "normal")
+    take_from_inbox(store, path, "normal")
     assert path.is_symlink()
     assert leaked(home, secret) == []
 
@@ -229,22 +229,22 @@ class Sticky(Storage):
 def test_a_file_that_may_not_leave_the_inbox_is_not_accepted(home: Home, drop: Callable[..., Path]) -> None:
     """It would be copied at each look. It stays, its copy goes, and the reason is told."""
     path = drop("a.jsonl", "row")
-    with closing(Ledger.open(Home(home.root, storage=Sticky()))) as ledger:
-        with pytest.raises(NotTaken, match="Operation not permitted"):
-            take_from_inbox(ledger, path, "normal")
-        assert not len(ledger.state.queue)
+    with closing(EventStore.open(Home(home.root, storage=Sticky()))) as store:
+        with pytest.raises(SkippedFile, match="Operation not permitted"):
+            take_from_inbox(store, path, "normal")
+        assert not len(store.state.queue)
     assert path.exists()
     assert not list((home.data / ".arriving").iterdir())
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Whoever adds it by its name, and whoever put it into the inbox a moment ago."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotAFile, match="pipe"):
-        take_copy(ledger, tmp_path / "pipe", "normal")
+        take_copy(store, tmp_path / "pipe", "normal")
     os.mkfifo(home.inbox / "x.jsonl")
-    assert not take_from_inbox(ledger, home.inbox / "x.jsonl", "normal")
+    assert not take_from_inbox(store, home.inbox / "x.jsonl", "normal")
     assert (home.inbox / "x.jsonl").is_fifo()
     assert not list((home.data / ".arriving").iterdir()), "a failed arrival leaves no directory"
 
@@ -254,8 +254,8 @@ def test_a_person_can_add_a_file_by_a_link_of_their_own(home: Home, tmp_path: Pa
     (tmp_path / "real.jsonl").write_text("row\n", encoding="utf-8")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")
     add_files(home.root, [tmp_path / "link.jsonl"], "normal")
-    with closing(Ledger.open(home)) as ledger:
-        assert [job.name for job in ledger.state.queue] == ["link.jsonl"]
+    with closing(EventStore.open(home)) as store:
+        assert [job.name for job in store.state.queue] == ["link.jsonl"]
 
 
 @needs_root
@@ -306,8 +306,8 @@ def test_what_was_exchanged_before_the_move_goes_to_rejected(
 
     monkeypatch.setattr(Storage, "rename", exchanged)
     said: list[str] = []
-    with closing(Ledger.open(open_home)) as ledger:
-        assert not list(take_all(ledger, [(path, "normal")], lambda _, why: said.append(why)))
+    with closing(EventStore.open(open_home)) as store:
+        assert not list(take_all(store, [(path, "normal")], lambda _, why: said.append(why)))
     assert "hard link" in said[0]
     report, moved = sorted(open_home.rejected.iterdir(), key=lambda each: each.name.endswith("x.jsonl"))
     assert moved.samefile(secret)

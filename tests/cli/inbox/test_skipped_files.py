@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.inbox.accept import finish_arrivals
-from cli.inbox.skipped_files import not_taken, show_not_taken
+from cli.inbox.skipped_files import skipped_files, write_skipped_files
 from tests.harness.rights import ordinary_rights
 
 
@@ -49,12 +49,12 @@ def test_an_unreadable_file_stays_and_the_others_are_trained(home: Home, run: Ca
         assert "bad.jsonl cannot be taken from the inbox: Permission denied" in shown.stdout, arguments
     refused = CliRunner().invoke(app, ["add", str(bad), "--home", str(home.root)])
     assert "cannot be read: Permission denied; nothing was added" in str(refused.exception)
-    with closing(Ledger.open(home)) as ledger:
-        assert ledger.state.counts.trained == 1
+    with closing(EventStore.open(home)) as store:
+        assert store.state.counts.trained == 1
     bad.chmod(0o644)
     assert not [line for line in run() if "cannot be taken" in line]
-    with closing(Ledger.open(home)) as ledger:
-        assert ledger.state.counts.trained == 2
+    with closing(EventStore.open(home)) as store:
+        assert store.state.counts.trained == 2
 
 
 def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
@@ -63,9 +63,9 @@ def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
     arriving.mkdir(parents=True)
     put(arriving / "bad.jsonl", "ok\n", mode=0)
     put(home.inbox / "high" / "bad.jsonl", "another\n")
-    with closing(Ledger.open(home)) as ledger:
-        finish_arrivals(ledger)
-        finish_arrivals(ledger)
+    with closing(EventStore.open(home)) as store:
+        finish_arrivals(store)
+        finish_arrivals(store)
     assert not arriving.exists()
     assert sorted(path.name for path in (home.inbox / "high").iterdir()) == ["2-bad.jsonl", "bad.jsonl"]
     assert (home.inbox / "high" / "bad.jsonl").read_text(encoding="utf-8") == "another\n"
@@ -73,9 +73,9 @@ def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
 
 def test_a_living_daemon_says_what_it_cannot_take(home: Home) -> None:
     """With its own rights: whoever asks may have others."""
-    with closing(Ledger.open(home)) as ledger:
-        show_not_taken(ledger, {home.inbox / os.fsdecode(b"\xff.jsonl"): "is odd"})
-    assert not_taken(home, alive=False) == []
+    with closing(EventStore.open(home)) as store:
+        write_skipped_files(store, {home.inbox / os.fsdecode(b"\xff.jsonl"): "is odd"})
+    assert skipped_files(home, alive=False) == []
     lock = DaemonLock(home)
     lock.take(this_process())
     try:
@@ -89,6 +89,6 @@ def test_a_link_in_the_inbox_is_shown_without_a_daemon(home: Home, drop: Callabl
     """The command looks for itself."""
     drop("a.jsonl", "ok")
     (home.inbox / "link.jsonl").symlink_to("/etc/passwd")
-    (found,) = not_taken(home, alive=False)
+    (found,) = skipped_files(home, alive=False)
     assert found.path == "inbox/link.jsonl"
     assert "is a link" in found.reason

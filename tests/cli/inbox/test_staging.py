@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from cli.commands.init import lay_out
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept, staging
 from cli.inbox.accept import file_sha256, finish_arrivals, take_all
@@ -51,17 +51,17 @@ def test_killed_anywhere_every_file_is_taken_on_once(
     jobs = [file_sha256(drop(name, rows)) for name, rows in ROWS.items()]
     left = nth
 
-    def reached(name: str) -> None:
+    def failpoint(name: str) -> None:
         nonlocal left
         left -= name == point
         if name == point and not left:
             raise Killed
 
-    with closing(Ledger.open(home)) as dying, monkeypatch.context() as patched:
-        patched.setattr(accept, "reached", reached)
+    with closing(EventStore.open(home)) as dying, monkeypatch.context() as patched:
+        patched.setattr(accept, "failpoint", failpoint)
         with pytest.raises(Killed):
             list(take_all(dying, inbox_of(home), refused))
-    with closing(Ledger.open(home)) as again:
+    with closing(EventStore.open(home)) as again:
         finish_arrivals(again)
         list(take_all(again, inbox_of(home), refused))
         assert {job.id: job.name for job in again.state.queue} == {
@@ -111,7 +111,7 @@ def _survives_a_power_cut(disk: Disk, at: int) -> bool:
         fsync_file(path, storage=home.storage)
     fsync_directory(home.inbox, storage=home.storage)
     jobs = {file_sha256(path, storage=home.storage) for path in paths}
-    ledger, calls, cut = Ledger.open(home), 0, False
+    store, calls, cut = EventStore.open(home), 0, False
 
     def before(_process: Process, _call: str, _path: str) -> None:
         nonlocal calls
@@ -122,19 +122,19 @@ def _survives_a_power_cut(disk: Disk, at: int) -> bool:
 
     disk.before_call = before
     try:
-        list(take_all(ledger, [(path, "normal") for path in paths], refused))
+        list(take_all(store, [(path, "normal") for path in paths], refused))
     except PowerCut:
         cut = True
     disk.before_call = lambda *_: None
     disk.cut_power()
     home = Home(Path("/home"), storage=disk.process("next"))
-    ledger = Ledger.open(home)
-    journaled = {job.id for job in ledger.state.queue}
+    store = EventStore.open(home)
+    journaled = {job.id for job in store.state.queue}
     assert journaled <= _in_keepsteps_hands(home), at
-    finish_arrivals(ledger)
-    assert journaled <= {job.id for job in ledger.state.queue}
-    list(take_all(ledger, [(path, "normal") for path in paths if home.storage.exists(path)], refused))
-    assert {job.id for job in ledger.state.queue} == jobs, at
+    finish_arrivals(store)
+    assert journaled <= {job.id for job in store.state.queue}
+    list(take_all(store, [(path, "normal") for path in paths if home.storage.exists(path)], refused))
+    assert {job.id for job in store.state.queue} == jobs, at
     for job in jobs:
         assert file_sha256(home.data_file(job), storage=home.storage) == job
     assert not home.storage.names(home.data / ".arriving")
@@ -163,10 +163,10 @@ def test_directories_are_synced_once_for_all_files(home: Home, drop: Callable[..
     for name in ("a", "b", "c"):
         drop(f"{name}.jsonl", name)
     storage = Noting()
-    with closing(Ledger.open(Home(home.root, storage=storage))) as ledger:
-        list(take_all(ledger, inbox_of(home)[:1], refused))
+    with closing(EventStore.open(Home(home.root, storage=storage))) as store:
+        list(take_all(store, inbox_of(home)[:1], refused))
         storage.synced.clear()
-        list(take_all(ledger, inbox_of(home), refused))
+        list(take_all(store, inbox_of(home), refused))
         assert storage.synced == [".arriving", "normal", "inbox", "b.jsonl", "c.jsonl", "journal", "data", "normal"]
 
 
@@ -197,9 +197,9 @@ def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable
     for name in ("a", "gone", "link", "m", "secret", "taken-away", "z"):
         drop(f"{name}.jsonl", name)
     said: list[tuple[str, str]] = []
-    with closing(Ledger.open(Home(home.root, storage=Troubled()))) as ledger:
-        list(take_all(ledger, inbox_of(home), lambda path, why: said.append((path.name, why))))
-        assert [job.name for job in ledger.state.queue] == ["a.jsonl", "m.jsonl", "z.jsonl"]
+    with closing(EventStore.open(Home(home.root, storage=Troubled()))) as store:
+        list(take_all(store, inbox_of(home), lambda path, why: said.append((path.name, why))))
+        assert [job.name for job in store.state.queue] == ["a.jsonl", "m.jsonl", "z.jsonl"]
     assert said == [("secret.jsonl", "Permission denied")]
     assert [path.name for path in home.inbox.glob("*.jsonl")] == ["secret.jsonl"]
     assert any(path.is_symlink() and path.name.endswith("link.jsonl") for path in home.rejected.iterdir())
@@ -209,9 +209,9 @@ def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable
 def test_one_name_in_two_lanes_is_two_files(home: Home, drop: Callable[..., Path]) -> None:
     """Each with the priority of its lane, in a directory of its own."""
     files = [(drop("a.jsonl", f"row {lane}", lane), priority) for lane, priority in BOTH]
-    with closing(Ledger.open(home)) as ledger:
-        assert [type(event) for event in take_all(ledger, files, refused)] == [FileEnqueued, FileEnqueued]
-        assert {job.priority for job in ledger.state.queue} == {"high", "normal"}
+    with closing(EventStore.open(home)) as store:
+        assert [type(event) for event in take_all(store, files, refused)] == [FileEnqueued, FileEnqueued]
+        assert {job.priority for job in store.state.queue} == {"high", "normal"}
 
 
 def test_names_that_become_one_name_get_a_directory_each() -> None:
@@ -236,23 +236,23 @@ def test_what_was_journaled_is_told_before_an_error(home: Home, drop: Callable[.
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, name)
     told: list[AnyEvent] = []
-    with closing(Ledger.open(Home(home.root, storage=Broken()))) as ledger:
-        events = take_all(ledger, inbox_of(home), refused)
+    with closing(EventStore.open(Home(home.root, storage=Broken()))) as store:
+        events = take_all(store, inbox_of(home), refused)
         with pytest.raises(OSError, match="Input/output"):
             told.extend(iter(lambda: next(events), None))
     assert [event.name for event in told if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
-    with closing(Ledger.open(home)) as ledger:
-        finish_arrivals(ledger)
-        assert all(home.data_file(job.id).exists() for job in ledger.state.queue)
-        assert ledger.state.counts.duplicates == 0
+    with closing(EventStore.open(home)) as store:
+        finish_arrivals(store)
+        assert all(home.data_file(job.id).exists() for job in store.state.queue)
+        assert store.state.counts.duplicates == 0
 
 
 def test_duplicates_that_arrive_together_are_told_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
     """Also where all of them have the same bytes."""
     for number in range(4):
         drop(f"{number}.jsonl", "row")
-    with closing(Ledger.open(home)) as ledger:
-        found = [type(event) for event in take_all(ledger, inbox_of(home), refused)]
+    with closing(EventStore.open(home)) as store:
+        found = [type(event) for event in take_all(store, inbox_of(home), refused)]
     assert found == [FileEnqueued, FileDuplicate, FileDuplicate, FileDuplicate]
     assert sorted(path.name for path in home.rejected.glob("?.jsonl")) == ["1.jsonl", "2.jsonl", "3.jsonl"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from cli.home.clock import Clock
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, Meter
+from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, OverheadMeter
 from cli.status.report import status_rows
 from core.commands import RecordWatchCost
 from events.upkeep import WatchCostMeasured
@@ -36,7 +36,7 @@ class Hand(Clock):
 def test_parts_are_taken_out_of_laps_and_nothing_is_counted_twice() -> None:
     """A part in a part, too."""
     clock = Hand()
-    meter = Meter(clock)
+    meter = OverheadMeter(clock)
     clock.used += 1
     with meter.part("the journal"):
         clock.used += 2
@@ -54,7 +54,7 @@ def test_parts_are_taken_out_of_laps_and_nothing_is_counted_twice() -> None:
 def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
     """And counts anew each time."""
     clock = Hand()
-    meter = Meter(clock)
+    meter = OverheadMeter(clock)
     clock.wall, clock.used, clock.others = FIRST_AFTER_S - 1, 3.0, 1.0
     meter.lap("orders")
     meter.turned(training=True)
@@ -82,35 +82,35 @@ def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
 
 def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:
     """As a share of training time, with what costs most."""
-    ledger = Ledger.open(home)
-    ledger.execute(
+    store = EventStore.open(home)
+    store.execute(
         RecordWatchCost(
             wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0}
         )
     )
-    view = status_view(ledger.folded, seq=1, crc="", heartbeat_at=0.0)
+    view = status_view(store.folded, seq=1, crc="", heartbeat_at=0.0)
     (row,) = [row for row in status_rows(view, alive=True) if row.name == "watching"]
     assert row.text == "0.20% of training time (90.0 CPU seconds in 24 h 0 min; most of it is b)"
-    idle = ledger.folded.progress.watching
+    idle = store.folded.progress.watching
     assert isinstance(idle, WatchCostMeasured)
-    progress = replace(ledger.folded.progress, watching=replace(idle, training_s=0.0))
-    view = status_view(replace(ledger.folded, progress=progress), seq=1, crc="", heartbeat_at=0.0)
+    progress = replace(store.folded.progress, watching=replace(idle, training_s=0.0))
+    view = status_view(replace(store.folded, progress=progress), seq=1, crc="", heartbeat_at=0.0)
     assert any("nothing was trained" in row.text for row in status_rows(view, alive=True))
-    ledger.close()
+    store.close()
 
 
 def test_the_daemon_counts_all_that_it_does(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], monkeypatch: object
 ) -> None:
     """Every lap of its loop has a name."""
-    made: list[Meter] = []
-    beginning = Meter.__init__
+    made: list[OverheadMeter] = []
+    beginning = OverheadMeter.__init__
 
-    def remembered(self: Meter, clock: Clock) -> None:
+    def remembered(self: OverheadMeter, clock: Clock) -> None:
         beginning(self, clock)
         made.append(self)
 
-    monkeypatch.setattr(Meter, "__init__", remembered)
+    monkeypatch.setattr(OverheadMeter, "__init__", remembered)
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made

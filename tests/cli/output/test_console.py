@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cli.output.console import INDENT, Narrator
+from cli.output.console import INDENT, Console
 from core.state import State
 from events import kinds, places
-from events.evaluation import EvaluationDone, EvaluationGivenUp
+from events.evaluation import EvaluationAbandoned, EvaluationDone
 from events.kinds import AnyEvent
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
@@ -15,7 +15,7 @@ from tests.events.examples import CHECKPOINT, JOB, PARENT
 def told(event: AnyEvent) -> str:
     """The lines about an event, without the time."""
     lines: list[str] = []
-    Narrator(lines.append).tell(event, State())
+    Console(lines.append).tell(event, State())
     return "\n".join(line[len(INDENT) :] for line in "\n".join(lines).split("\n"))
 
 
@@ -65,7 +65,7 @@ def told(event: AnyEvent) -> str:
             "training loss: the file is being learned by heart",
         ),
         (
-            EvaluationGivenUp(job=JOB, attempt=3, failure="hang", message="m"),
+            EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="m"),
             "the worker failed in an evaluation (hang); the job goes on without",
         ),
         (places.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.output.console_resources import line_of
-from events.changes import Change, ConfigChanged, ConfigMended, ConfigRefused
+from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
 from events.memory import MemoryLow, MemoryRecovered
 
 GB = 10**9
@@ -29,7 +29,7 @@ GB = 10**9
             "keepstep.toml was changed: disk.soft_gb 0.0 → 1.0",
         ),
         (ConfigRefused(reason="r", advice="a"), "keepstep.toml was changed and is not used: r\n→ a"),
-        (ConfigMended(), "keepstep.toml can be used again"),
+        (ConfigFixed(), "keepstep.toml can be used again"),
     ],
 )
 def test_each_is_a_sentence(event: MemoryLow, line: str) -> None:

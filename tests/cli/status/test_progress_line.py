@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cli.status.progress_line import Course, course, course_line, health_without_memory
 from cli.status.report import health
 from core import commands
-from core.state import Short
+from core.state import MemoryShortage
 from events import kinds
 from events.settings import MemorySettings
 from projections.status import StatusView, status_view
@@ -85,7 +85,7 @@ def test_a_time_of_another_day_has_its_date() -> None:
 
 def test_want_of_memory_is_said_with_what_runs_meanwhile() -> None:
     """In the time of grace, and behind it."""
-    short = Short(total_bytes=10**11, available_bytes=10**10, worker_bytes=10**10, since=0.0, grace_s=1.0)
+    short = MemoryShortage(total_bytes=10**11, available_bytes=10**10, worker_bytes=10**10, since=0.0, grace_s=1.0)
     assert health_without_memory(short, "a.jsonl") == (
         "waiting for memory: others use 80.0 of 100.0 GB beside the worker's 10.0 GB; "
         "a.jsonl ends behind its next commit, and work goes on by itself"

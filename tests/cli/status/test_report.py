@@ -54,7 +54,7 @@ def stopped(situation: Callable[[], World]) -> Callable[[], World]:
 
     def left() -> World:
         world = situation()
-        world.execute(commands.LeaveHome(reason="asked to stop"))
+        world.execute(commands.StopDaemon(reason="asked to stop"))
         return world
 
     return left
@@ -115,7 +115,7 @@ def test_a_full_disk_is_said_with_what_makes_work_go_on(
 def test_with_room_again_nothing_of_it_is_left_but_the_trouble() -> None:
     """The last line says that it was so."""
     world = full()
-    world.execute(commands.FindRoom(free_bytes=2**30))
+    world.execute(commands.ReportDiskFree(free_bytes=2**30))
     shown = view(world)
     assert health(shown, alive=True) == "preparing file-1.jsonl"
     rows = status_rows(shown, alive=True)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cli.errors import CRASHED, UserError
-from cli.home.event_store import Ledger
+from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
@@ -80,8 +80,8 @@ def pid_of(home: Home) -> int:
 
 
 def stop(home: Home) -> None:
-    with closing(Ledger.open(home)) as ledger:
-        ledger.execute(commands.Stop(alive=True))
+    with closing(EventStore.open(home)) as store:
+        store.execute(commands.Stop(alive=True))
 
 
 def test_a_killed_daemon_runs_again_and_loses_nothing(home: Home, drop: Drop, events: Events) -> None:

@@ -18,7 +18,7 @@ import pytest
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from cli.supervision.sd_notify import Notifier, words_of
-from cli.supervision.watchdog import BEAT_EVERY_S, BeatingStorage, KeepAlive, Watched
+from cli.supervision.watchdog import BEAT_EVERY_S, BeatingStorage, Watchdog, Watched
 from journal import durable
 from tests.waiting import eventually
 
@@ -35,8 +35,8 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def keep_alive(listener: socket.socket) -> KeepAlive:
-    return KeepAlive(Notifier(listener.getsockname()))
+def keep_alive(listener: socket.socket) -> Watchdog:
+    return Watchdog(Notifier(listener.getsockname()))
 
 
 def patient_with_workers(home: Home) -> None:
@@ -133,7 +133,7 @@ def test_a_stop_file_that_was_there_before_stops_the_next_daemon_once(home: Home
     assert not home.stop_file.exists()
 
 
-def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, keep_alive: KeepAlive) -> None:
+def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, keep_alive: Watchdog) -> None:
     """What is read and written beats too; each second, not with each piece."""
     (tmp_path / "large").write_bytes(bytes(20_000_000))
     storage = BeatingStorage(keep_alive)
@@ -148,7 +148,7 @@ def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, keep_al
 
 
 def test_a_large_file_has_its_time_to_reach_the_disk(
-    tmp_path: Path, listener: socket.socket, keep_alive: KeepAlive
+    tmp_path: Path, listener: socket.socket, keep_alive: Watchdog
 ) -> None:
     """One call, by the size of the file; then it is as before."""
     with (tmp_path / "large").open("wb") as file:
@@ -159,28 +159,28 @@ def test_a_large_file_has_its_time_to_reach_the_disk(
 
 
 def test_a_long_wait_is_no_hang(
-    home: Home, listener: socket.socket, keep_alive: KeepAlive, monkeypatch: pytest.MonkeyPatch
+    home: Home, listener: socket.socket, keep_alive: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk the loop waits for a minute; it comes by meanwhile, and a wake still ends it."""
     monkeypatch.setattr("cli.supervision.watchdog.LONGEST_WAIT_S", 1.2 * BEAT_EVERY_S)
-    surroundings = Watched(home, keep_alive)
+    ports = Watched(home, keep_alive)
     began = time.monotonic()
-    surroundings._wake()
-    assert surroundings.wait(60.0) == []
+    ports._wake()
+    assert ports.wait(60.0) == []
     assert time.monotonic() - began < 20
-    assert surroundings.wait(2.5) == []
+    assert ports.wait(2.5) == []
     assert time.monotonic() - began >= 2.5
     assert len([said for said in everything(listener) if "WATCHDOG" in said]) >= 2
 
 
 def test_nobody_who_watches_costs_nothing(home: Home) -> None:
     """No view is read for a beat that nobody wants to hear."""
-    keep_alive = KeepAlive(Notifier(None))
+    keep_alive = Watchdog(Notifier(None))
     assert not keep_alive.is_due
     assert not keep_alive.line_is_due()
 
 
-def test_beats_of_the_disk_do_not_starve_the_line(keep_alive: KeepAlive) -> None:
+def test_beats_of_the_disk_do_not_starve_the_line(keep_alive: Watchdog) -> None:
     """The loop reads more often than it waits; what it does is said all the same."""
     assert keep_alive.line_is_due()
     assert not keep_alive.line_is_due()

@@ -15,11 +15,11 @@ from cli.home.paths import Home
 from events import kinds
 from events.event import Event
 from gpu.data.plan.row_locator import locate
-from gpu.ipc.protocol import Learned, Whereabouts
+from gpu.ipc.protocol import Learned, LocateRows
 from projections.lineage import Part
 
 
-class Stretch(NamedTuple):
+class ReplayRange(NamedTuple):
     """Steps of a job that reached the head, behind one and up to another, and which of these changed nothing."""
 
     behind: int
@@ -34,7 +34,7 @@ class Job(NamedTuple):
     epochs: int
     steps_total: int
     skipped: bool
-    stretches: Sequence[Stretch]
+    replay_ranges: Sequence[ReplayRange]
     steps_of: Mapping[int, Sequence[int]]
     """For each line the steps that the plan has it in."""
 
@@ -54,11 +54,11 @@ def account(jobs: Sequence[Job]) -> Account:
     examples = learned = set_aside = 0
     wrong: list[str] = []
     for job in jobs:
-        end = max((stretch.until for stretch in job.stretches), default=0)
+        end = max((stretch.until for stretch in job.replay_ranges), default=0)
         if not job.skipped and end != job.steps_total:
             wrong.append(f"{job.name}: {end} of {job.steps_total} steps reached the head")
         for line, planned in job.steps_of.items():
-            times, aside = _times(planned, job.stretches)
+            times, aside = _times(planned, job.replay_ranges)
             examples, learned, set_aside = examples + 1, learned + times, set_aside + aside
             due = sum(step <= end for step in planned) if job.skipped else job.epochs
             if times + aside != due:
@@ -66,10 +66,13 @@ def account(jobs: Sequence[Job]) -> Account:
     return Account(len(jobs), examples, learned, set_aside, wrong)
 
 
-def _times(planned: Sequence[int], stretches: Sequence[Stretch]) -> tuple[int, int]:
+def _times(planned: Sequence[int], replay_ranges: Sequence[ReplayRange]) -> tuple[int, int]:
     """How often a line was learned, and how often it was passed over."""
     passed = [
-        step in stretch.set_aside for stretch in stretches for step in planned if stretch.behind < step <= stretch.until
+        step in stretch.set_aside
+        for stretch in replay_ranges
+        for step in planned
+        if stretch.behind < step <= stretch.until
     ]
     return passed.count(False), passed.count(True)
 
@@ -89,13 +92,15 @@ def jobs_of(home: Home, events: Sequence[Event]) -> list[Job]:
 
 def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
     if not parts:
-        return Job(name=name, epochs=0, steps_total=1, skipped=False, stretches=(), steps_of={})  # nothing was learned
+        return Job(
+            name=name, epochs=0, steps_total=1, skipped=False, replay_ranges=(), steps_of={}
+        )  # nothing was learned
     last = parts[-1]
     lines = range(1, 1 + home.data_file(last.job).read_bytes().count(b"\n"))
     asked = Learned(
         job=last.job, settings=last.settings, tokenizer_sha256=last.plan.tokenizer_sha256, lines=tuple(lines)
     )
-    (located,) = locate(Whereabouts(home=str(home.root), learned=(asked,))).located
+    (located,) = locate(LocateRows(home=str(home.root), learned=(asked,))).located
     assert not located.problem, f"{name}: {located.problem}"
     assert located.batches_sha256 == last.plan.batches_sha256, f"{name} is planned otherwise now"
     return Job(
@@ -103,6 +108,6 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
         epochs=last.plan.epochs,
         steps_total=last.plan.steps_total,
         skipped=skipped,
-        stretches=[Stretch(part.step_from, part.step_to, frozenset(part.course.set_aside)) for part in parts],
+        replay_ranges=[ReplayRange(part.step_from, part.step_to, frozenset(part.course.set_aside)) for part in parts],
         steps_of=dict(zip(lines, located.steps, strict=True)),
     )

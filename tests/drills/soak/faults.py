@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import psutil
 
 from events import kinds, memory, versions
-from events.changes import ConfigMended, ConfigRefused
+from events.changes import ConfigFixed, ConfigRefused
 from events.event import Event
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from events.values import Failure
 from tests.drills.soak.life import SoakLife
 
@@ -269,7 +269,7 @@ NUMBERS: Mapping[str, tuple[str, float]] = {
 """The fault, and how often."""
 
 DIES_IN_A_CONSOLIDATION = ("consolidating", "backed_up", "merged", "verified", "before_version_report")
-SETTLED = (versions.VersionPublished, versions.ConsolidationDropped)
+SETTLED = (versions.VersionPublished, versions.ConsolidationCancelled)
 HANG: frozenset[Failure] = frozenset({"hang"})
 LOSS: frozenset[Failure] = frozenset({"loss"})
 KILLED: frozenset[Failure] = frozenset({"killed"})
@@ -284,10 +284,10 @@ IN_THE_WORKER = (
     Fault("worker killed in a consolidation", 1.0, "worker",
           _in_a_consolidation(DIES_IN_A_CONSOLIDATION, "SIGKILL"), SETTLED, KILLED),
     Fault("disk full in a save", 1.0, "worker", _at(["file_written"], "no_room"), [kinds.StorageFreed], FULL),
-    *(Fault(name, 1.0, "nothing", _at_a_step(what), [MicroBatchHalved], causes, marks=True)
+    *(Fault(name, 1.0, "nothing", _at_a_step(what), [MicrobatchSplit], causes, marks=True)
       for name, (what, causes) in SHORT_OF_MEMORY.items()),
     *(Fault(name, 0.5, "nothing", _in_an_evaluation(what), ()) for name, what in EVALUATIONS.items()),
-    *(Fault(name, weight, "nothing", _at_a_step(what), [BatchSetAside, kinds.JobFailed], LOSS, marks=True)
+    *(Fault(name, weight, "nothing", _at_a_step(what), [BatchSkipped, kinds.JobFailed], LOSS, marks=True)
       for name, (what, weight) in NUMBERS.items()),
 )  # fmt: skip
 
@@ -307,9 +307,9 @@ FROM_OUTSIDE = (
 BY_PEOPLE = (
     Fault("learning rate edited", 1.0, "nothing", _other_rate, ()),
     Fault("model edited, and mended", 0.6, "nothing",
-          _edit('tiny-model"', 'other-model"', ConfigRefused), [ConfigMended]),
+          _edit('tiny-model"', 'other-model"', ConfigRefused), [ConfigFixed]),
     Fault("half an edit of the config, and the rest", 0.6, "nothing",
-          _edit("soft_gb = 0.0", "soft_gb = ", ConfigRefused), [ConfigMended]),
+          _edit("soft_gb = 0.0", "soft_gb = ", ConfigRefused), [ConfigFixed]),
     Fault("bad file in the inbox", 1.0, "nothing", _bad_file, [kinds.JobRejected]),
     Fault("file that was learned before", 1.0, "nothing", _same_file_again, [kinds.FileDuplicate]),
     Fault("pause, resume", 1.5, "nothing", _pause, ()),

@@ -79,7 +79,7 @@ class Now:
                 self.given_up.pop(event.job, None)
             case kinds.DaemonHeld() | kinds.Resumed():
                 self.is_held = isinstance(event, kinds.DaemonHeld)
-            case versions.ConsolidationRequested() | versions.VersionPublished() | versions.ConsolidationDropped():
+            case versions.ConsolidationRequested() | versions.VersionPublished() | versions.ConsolidationCancelled():
                 self.wants_a_version = isinstance(event, versions.ConsolidationRequested)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cli.home.paths import Home
 from events import kinds
-from events.guard import BatchSetAside, MicroBatchHalved
+from events.guard import BatchSkipped, MicrobatchSplit
 from projections.status import read_status
 from tests.crash.checks import check, check_given
 from tests.crash.homes import KEEPSTEP, log_of, state_of
@@ -85,7 +85,7 @@ def status_problems(home: Home) -> list[str]:
 def marks(course: Course) -> tuple[int, int]:
     """How many steps were cut in parts, and how many batches set aside."""
     life = course.life
-    return life.count(MicroBatchHalved), life.count(BatchSetAside)
+    return life.count(MicrobatchSplit), life.count(BatchSkipped)
 
 
 def steps_reached(course: Course) -> int:

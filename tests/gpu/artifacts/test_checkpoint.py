@@ -125,7 +125,7 @@ def test_trainer_state_is_what_transformers_reads(home: Home) -> None:
 
 def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
     directory = learned(home, settings(LORA))
-    written = home.desk.of(CheckpointWritten)[-1]
+    written = home.channel.of(CheckpointWritten)[-1]
     manifest = verify(directory)
     assert written.manifest_sha256 == hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     assert written.size_bytes == sum(path.stat().st_size for path in directory.iterdir())

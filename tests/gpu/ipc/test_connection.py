@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from events.worker import Committed, Hello, Yield
-from gpu.errors import LinkGarbage
+from gpu.errors import ProtocolViolation
 from gpu.ipc import connection
 
 HELLO = Hello(attempt=0, pid=7)
@@ -27,7 +27,7 @@ def test_messages_arrive_whole_however_the_bytes_are_cut() -> None:
 def test_garbage_is_named_after_the_messages_before_it_and_passed_over(line: bytes) -> None:
     reader = connection.fact_reader()
     assert reader.feed(connection.encode(HELLO) + line + b"\n" + connection.encode(HELLO)) == [HELLO]
-    with pytest.raises(LinkGarbage) as garbage:
+    with pytest.raises(ProtocolViolation) as garbage:
         reader.feed(b"")
     assert garbage.value.line == line
     assert reader.feed(b"") == [HELLO]
@@ -37,14 +37,14 @@ def test_an_endless_line_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(connection, "MAX_LINE_BYTES", 100)
     reader = connection.fact_reader()
     assert reader.feed(b"x" * 100) == []
-    with pytest.raises(LinkGarbage):
+    with pytest.raises(ProtocolViolation):
         reader.feed(b"x")
 
 
 def test_orders_are_not_facts() -> None:
     order = Committed(attempt=1, checkpoint="step-00000001-attempt-0001")
     assert connection.order_reader().feed(connection.encode(order)) == [order]
-    with pytest.raises(LinkGarbage):
+    with pytest.raises(ProtocolViolation):
         connection.fact_reader().feed(connection.encode(Yield(attempt=1)))
 
 

@@ -13,7 +13,7 @@ from events.course import Course, Split
 from events.worker import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
 from gpu.ipc import connection
 from gpu.ipc import worker_channel as module
-from gpu.ipc.worker_channel import Pulse, SocketDesk
+from gpu.ipc.worker_channel import Heartbeats, SocketChannel
 from tests.gpu.helpers import FakeDesk
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -29,7 +29,7 @@ class Ends:
         self.left: list[int] = []
         ours, self.theirs = socket.socketpair()
         before = set(threading.enumerate())
-        self.desk = SocketDesk(ours)
+        self.channel = SocketChannel(ours)
         (self.thread,) = set(threading.enumerate()) - before
         self.daemon = connection.Sender(self.theirs)
 
@@ -49,34 +49,34 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
 
 
 def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
-    desk = FakeDesk()
-    pulse = Pulse(desk, 7)
+    channel = FakeDesk()
+    heartbeats = Heartbeats(channel, 7)
     for done in range(1000):
-        pulse.beat("step", done, 1000)
-    assert desk.facts == [Heartbeat(attempt=7, phase="step", done=0, total=1000)]
-    pulse.beat("load", 1, 1, force=True)
-    assert len(desk.facts) == 2
+        heartbeats.beat("step", done, 1000)
+    assert channel.facts == [Heartbeat(attempt=7, phase="step", done=0, total=1000)]
+    heartbeats.beat("load", 1, 1, force=True)
+    assert len(channel.facts) == 2
 
 
 def test_two_phases_at_once_do_not_hide_each_other() -> None:
     """A checkpoint is written while steps go on, and each has a deadline of its own."""
-    desk = FakeDesk()
-    pulse = Pulse(desk, 7)
+    channel = FakeDesk()
+    heartbeats = Heartbeats(channel, 7)
     for done in range(100):
-        pulse.beat("step", done, 100)
-        pulse.beat("checkpoint", done, 100)
-    assert [beat.phase for beat in desk.of(Heartbeat)] == ["step", "checkpoint"]
+        heartbeats.beat("step", done, 100)
+        heartbeats.beat("checkpoint", done, 100)
+    assert [beat.phase for beat in channel.of(Heartbeat)] == ["step", "checkpoint"]
 
 
 def test_a_yield_is_seen_by_the_work_in_hand_and_answered_in_its_turn(ends: Ends) -> None:
-    assert not ends.desk.yield_asked()
+    assert not ends.channel.yield_requested()
     ends.daemon.send(Yield(attempt=3))
     ends.daemon.send(Committed(attempt=3, checkpoint=CHECKPOINT))
-    ends.desk.wait_committed(CHECKPOINT)
-    assert ends.desk.is_committed(CHECKPOINT)
-    assert ends.desk.yield_asked()
-    assert ends.desk.next_order() == Yield(attempt=3)
-    assert not ends.desk.yield_asked()
+    ends.channel.wait_committed(CHECKPOINT)
+    assert ends.channel.is_committed(CHECKPOINT)
+    assert ends.channel.yield_requested()
+    assert ends.channel.next_order() == Yield(attempt=3)
+    assert not ends.channel.yield_requested()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_facts_of_several_threads_arrive_whole(ends: Ends) -> None:
         manifest_sha256="0" * 64,
         reason="end",
     )
-    threads = [threading.Thread(target=lambda: [ends.desk.tell(fact) for _ in range(200)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [ends.channel.tell(fact) for _ in range(200)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     facts = []
@@ -115,7 +115,7 @@ def test_a_step_that_does_not_fit_waits_for_its_course(ends: Ends) -> None:
     course = Course(splits=(Split(step=2, parts=2, steps=64),))
     fact = OutOfMemory(attempt=3, global_step=7, step=2, sequences=4, during="gradients", message="no memory")
     answers: list[Course] = []
-    asking = threading.Thread(target=lambda: answers.append(ends.desk.ask_course(fact)))
+    asking = threading.Thread(target=lambda: answers.append(ends.channel.ask_course(fact)))
     asking.start()
     heard = b""
     while not heard.endswith(b"\n"):

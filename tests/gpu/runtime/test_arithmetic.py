@@ -83,13 +83,13 @@ def bf16(how: JobSettings) -> JobSettings:
 
 def trained(home: Home, job: str, how: JobSettings, environment: dict[str, str], **cut: Any) -> tuple[Any, list[Any]]:
     """Train with a cold worker; what it was trained in, and what the journal would hold of each step."""
-    warm = home.cold()
+    session = home.cold()
     home.attempts += 1
-    warm.prepare(Prepare(attempt=home.attempts, job=job, settings=how))
-    until = home.desk.of(Prepared)[0].plan.steps_total
+    session.prepare(Prepare(attempt=home.attempts, job=job, settings=how))
+    until = home.channel.of(Prepared)[0].plan.steps_total
     order = {"global_step": 0, "step": 0, "until": until, "checkpoint": None, "carry_optimizer": True, **cut}
-    warm.train(Train(attempt=home.attempts, environment=environment, **order))
-    return home.desk.of(Loaded)[0].environment, [(fact.loss, fact.grad_norm) for fact in home.desk.of(Step)]
+    session.train(Train(attempt=home.attempts, environment=environment, **order))
+    return home.channel.of(Loaded)[0].environment, [(fact.loss, fact.grad_norm) for fact in home.channel.of(Step)]
 
 
 @pytest.mark.parametrize("method", [LORA, FULL], ids=["lora", "full"])
@@ -115,12 +115,12 @@ def test_a_resume_keeps_the_choice_and_the_bits(home: Home, monkeypatch: pytest.
         has(monkeypatch, "unclear")
         monkeypatch.setattr(gpu.runtime.arithmetic, "bf16_is_fast", lambda fast=fast: fast)
         begun, whole = trained(home, job, how, {})
-        bits = home.bits(home.desk.facts[-1].checkpoint)
+        bits = home.bits(home.channel.facts[-1].checkpoint)
         monkeypatch.setattr(gpu.runtime.arithmetic, "bf16_is_fast", lambda fast=fast: not fast)
         for cut in (1, 4):
             _, first = trained(home, job, how, begun, until=cut)
-            behind = home.desk.facts[-1].checkpoint
+            behind = home.channel.facts[-1].checkpoint
             resumed, rest = trained(home, job, how, begun, step=cut, global_step=cut, checkpoint=behind)
             assert resumed == begun
             assert first + rest == whole
-            assert home.bits(home.desk.facts[-1].checkpoint) == bits
+            assert home.bits(home.channel.facts[-1].checkpoint) == bits

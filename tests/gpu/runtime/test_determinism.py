@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from gpu.runtime.determinism import be_exact, environment, seed_generators
+from gpu.runtime.determinism import enable_determinism, environment, seed_generators
 
 
 def draws() -> tuple[float, float, float]:
@@ -24,7 +24,7 @@ def test_the_same_parts_draw_the_same_and_others_draw_others() -> None:
 
 
 def test_exactness_is_switched_on_without_filling_new_memory() -> None:
-    device = be_exact(1)
+    device = enable_determinism(1)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
     assert torch.get_num_threads() == 1

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings, EvaluationSettings, JobSettings
 from events.worker import Evaluated, Heartbeat, Prepare, Step
-from gpu.errors import EvaluationFailed, YieldAsked
-from gpu.ipc.worker_channel import Pulse
+from gpu.errors import EvaluationFailed, YieldRequested
+from gpu.ipc.worker_channel import Heartbeats
 from gpu.model.build import build
 from gpu.training.evaluate import evaluate, is_due, steps_since
 from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
@@ -32,16 +32,16 @@ def often(method: Any = LORA, *, every_steps: int = 2, rows: int = 8, **changes:
 
 def standing(home: Home, how: JobSettings, data: bytes = ROWS) -> tuple[Any, Any]:
     """A model, and the tokens of a file."""
-    warm = home.cold()
-    warm.prepare(Prepare(attempt=1, job=home.add(data), settings=how))
-    return build(how, home.path, torch.device("cpu")), warm._prepared[1].tokens
+    session = home.cold()
+    session.prepare(Prepare(attempt=1, job=home.add(data), settings=how))
+    return build(how, home.path, torch.device("cpu")), session._prepared[1].tokens
 
 
-def measure(home: Home, how: JobSettings, desk: FakeDesk | None = None) -> Any:
+def measure(home: Home, how: JobSettings, channel: FakeDesk | None = None) -> Any:
     """The loss on all rows of the file, before anything is learned."""
     trained, tokens = standing(home, how)
-    desk = desk or FakeDesk()
-    return evaluate(trained, tokens, how, 7, desk, Pulse(desk, 1)), trained, tokens
+    channel = channel or FakeDesk()
+    return evaluate(trained, tokens, how, 7, channel, Heartbeats(channel, 1)), trained, tokens
 
 
 def test_it_is_the_mean_over_all_tokens_that_are_to_be_predicted(home: Home) -> None:
@@ -71,11 +71,11 @@ def test_it_is_the_same_number_each_time(home: Home) -> None:
 def test_the_model_trains_on_as_before(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is back in training mode, also when something went wrong, and no gradient is left."""
     trained, tokens = standing(home, settings(LORA))
-    desk = FakeDesk()
+    channel = FakeDesk()
     for fault in ("", "evaluation:7:0"):
         monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
         with suppress(EvaluationFailed):
-            evaluate(trained, tokens, settings(LORA), 7, desk, Pulse(desk, 1))
+            evaluate(trained, tokens, settings(LORA), 7, channel, Heartbeats(channel, 1))
             assert not fault
         assert all(module.training for module in trained.model.modules())
         assert all(parameter.grad is None for parameter in trained.parameters.values())
@@ -92,19 +92,19 @@ def test_weights_are_the_same_bits_with_evaluations_and_without(home: Home, how:
     quiet = replace(how, evaluation=EvaluationSettings(rows=0))
     ends = []
     for each in (how, quiet):
-        ends.append((home.bits(home.learn(home.cold(), job, each, evaluates=True)), losses(home.desk)))
-        assert bool(home.desk.of(Evaluated)) == (each is how)
+        ends.append((home.bits(home.learn(home.cold(), job, each, evaluates=True)), losses(home.channel)))
+        assert bool(home.channel.of(Evaluated)) == (each is how)
     assert ends[0] == ends[1]
 
 
-def losses(desk: FakeDesk) -> list[Any]:
-    return [fact.loss for fact in desk.of(Step)]
+def losses(channel: FakeDesk) -> list[Any]:
+    return [fact.loss for fact in channel.of(Step)]
 
 
 def test_a_job_is_evaluated_at_its_beginning_on_its_way_and_at_its_end(home: Home) -> None:
     """Beside the mean loss of the steps since."""
     home.learn(home.cold(), home.add(ROWS), often(every_steps=4), evaluates=True)
-    steps, found = losses(home.desk), home.desk.of(Evaluated)
+    steps, found = losses(home.channel), home.channel.of(Evaluated)
     total = len(steps)
     assert [fact.step for fact in found] == [0, *range(4, total, 4), total]
     assert [fact.step for fact in found] == [
@@ -122,39 +122,39 @@ def test_it_is_not_evaluated_where_it_was_before_or_nobody_wants_it(home: Home) 
     """The order says so."""
     job = home.add(ROWS)
     home.learn(home.cold(), job, often(), evaluates=True, evaluated_to=4)
-    assert [fact.step for fact in home.desk.of(Evaluated)][:2] == [6, 8]
+    assert [fact.step for fact in home.channel.of(Evaluated)][:2] == [6, 8]
     home.learn(home.cold(), job, often())
-    assert home.desk.of(Evaluated) == []
+    assert home.channel.of(Evaluated) == []
 
 
 def test_a_run_that_goes_on_is_evaluated_as_one_that_was_not_cut(home: Home) -> None:
     """The same losses behind the same steps, the training loss too."""
     job = home.add(ROWS)
     home.learn(home.cold(), job, often(every_steps=4), evaluates=True)
-    whole = [(fact.step, fact.loss, fact.training_loss) for fact in home.desk.of(Evaluated)]
+    whole = [(fact.step, fact.loss, fact.training_loss) for fact in home.channel.of(Evaluated)]
     for cut in (4, 6):
         checkpoint = home.learn(home.cold(), job, often(every_steps=4), until=cut)
         home.learn(
             home.cold(), job, often(every_steps=4), step=cut, checkpoint=checkpoint, evaluates=True, evaluated_to=4
         )
-        again = [(fact.step, fact.loss, fact.training_loss) for fact in home.desk.of(Evaluated)]
+        again = [(fact.step, fact.loss, fact.training_loss) for fact in home.channel.of(Evaluated)]
         assert again == [each for each in whole if each[0] > 4]
 
 
 def test_progress_is_said_in_its_own_phase(home: Home) -> None:
     """A hang in it is told from a hang in a step."""
     home.learn(home.cold(), home.add(ROWS), often(), evaluates=True)
-    assert {fact.phase for fact in home.desk.of(Heartbeat)} >= {"evaluate", "step"}
+    assert {fact.phase for fact in home.channel.of(Heartbeat)} >= {"evaluate", "step"}
 
 
 def test_it_stops_at_once_when_the_daemon_wants_it_to(home: Home) -> None:
     """Nothing is reported, and the steps that were made are committed."""
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         measure(home, settings(LORA), FakeDesk(yield_after=0))
     job = home.add(ROWS)
     home.learn(home.cold(yield_after=2), job, often(every_steps=2), evaluates=True)
-    assert [fact.step for fact in home.desk.of(Evaluated)] == [0]
-    assert len(home.desk.of(Step)) == 2
+    assert [fact.step for fact in home.channel.of(Evaluated)] == [0]
+    assert len(home.channel.of(Step)) == 2
 
 
 def test_where_memory_is_short_fewer_rows_are_taken_together(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +177,6 @@ def test_a_loss_that_is_no_number_is_said_as_such(home: Home, monkeypatch: pytes
     """And stops nothing."""
     monkeypatch.setenv("KEEPSTEP_FAULTS", "nan_evaluation:2")
     home.learn(home.cold(), home.add(ROWS), often(), evaluates=True)
-    found = {fact.step: fact.loss for fact in home.desk.of(Evaluated)}
+    found = {fact.step: fact.loss for fact in home.channel.of(Evaluated)}
     assert found.pop(2) == "NaN"
     assert all(math.isfinite(loss) for loss in found.values())

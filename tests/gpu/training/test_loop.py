@@ -32,9 +32,9 @@ MODES = {
 }
 
 
-def words(desk: FakeDesk) -> list[tuple[Any, ...]]:
+def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step."""
-    return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in desk.of(Step)]
+    return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in channel.of(Step)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -42,13 +42,13 @@ def test_a_run_cut_at_any_step_ends_with_the_bits_of_one_that_was_not(home: Home
     """Each part by a worker that has nothing in memory."""
     job, how = home.add(ROWS), MODES[mode]
     whole = home.bits(home.learn(home.cold(), job, how))
-    expected = words(home.desk)
+    expected = words(home.channel)
     assert [step for step, *_ in expected] == [1, 2, 3, 4, 5, 6]
     for cut in range(1, 6):
         checkpoint = home.learn(home.cold(), job, how, until=cut)
-        begun = words(home.desk)
+        begun = words(home.channel)
         checkpoint = home.learn(home.cold(), job, how, step=cut, checkpoint=checkpoint)
-        assert begun + words(home.desk) == expected
+        assert begun + words(home.channel) == expected
         assert home.bits(checkpoint) == whole
 
 
@@ -76,10 +76,10 @@ def test_a_warm_worker_loads_what_it_is_told_to_not_what_it_remembers(home: Home
 def test_saving_behind_the_training_does_not_change_it(home: Home) -> None:
     job = home.add(ROWS)
     quiet = home.learn(home.cold(), job, settings(LORA))
-    assert len(home.desk.of(CheckpointWritten)) == 1
+    assert len(home.channel.of(CheckpointWritten)) == 1
     busy = home.learn(home.cold(), job, settings(LORA, every_steps=1))
     assert home.bits(busy) == home.bits(quiet)
-    written = home.desk.of(CheckpointWritten)
+    written = home.channel.of(CheckpointWritten)
     assert [fact.reason for fact in written[:-1]] == ["steps"] * (len(written) - 1)
     assert written[-1].reason == "end"
     assert [fact.parent for fact in written] == [None, *(fact.checkpoint for fact in written[:-1])]
@@ -88,7 +88,7 @@ def test_saving_behind_the_training_does_not_change_it(home: Home) -> None:
 def test_a_checkpoint_holds_its_own_step_although_training_went_on(home: Home) -> None:
     job = home.add(ROWS)
     home.learn(home.cold(), job, settings(LORA, every_steps=2))
-    behind = home.desk.of(CheckpointWritten)[0]
+    behind = home.channel.of(CheckpointWritten)[0]
     until = home.learn(home.cold(), job, settings(LORA), until=behind.step)
     assert home.bits(behind.checkpoint) == home.bits(until)
 
@@ -97,20 +97,20 @@ def test_no_checkpoint_is_written_before_the_last_one_is_committed(home: Home) -
     session, job = home.cold(commits=False), home.add(ROWS)
     running = threading.Thread(target=home.learn, args=(session, job, settings(LORA, every_steps=1)), daemon=True)
     running.start()
-    while len(home.desk.of(Step)) < 6:
+    while len(home.channel.of(Step)) < 6:
         running.join(0.01)
     running.join(0.2)
-    assert len(home.desk.of(CheckpointWritten)) == 1
-    home.desk.committed.set()
+    assert len(home.channel.of(CheckpointWritten)) == 1
+    home.channel.committed.set()
     running.join(30)
-    assert [fact.reason for fact in home.desk.of(CheckpointWritten)] == ["steps", "end"]
+    assert [fact.reason for fact in home.channel.of(CheckpointWritten)] == ["steps", "end"]
 
 
 def test_asked_to_yield_it_commits_at_the_next_step_boundary(home: Home) -> None:
     job, how = home.add(ROWS), settings(LORA)
     whole = home.learn(home.cold(), job, how)
     yielded = home.learn(home.cold(yield_after=4), job, how)
-    assert [(fact.step, fact.reason) for fact in home.desk.of(CheckpointWritten)] == [(4, "yield")]
+    assert [(fact.step, fact.reason) for fact in home.channel.of(CheckpointWritten)] == [(4, "yield")]
     assert home.bits(home.learn(home.cold(), job, how, step=4, checkpoint=yielded)) == home.bits(whole)
 
 
@@ -151,12 +151,12 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_step_however_it_is_split(ho
     whole = settings(plain, batch_size=10, gradient_accumulation=1, epochs=1)
     parts = settings(plain, batch_size=3, gradient_accumulation=4, epochs=1)
     home.learn(home.cold(), job, whole)
-    together = home.desk.of(Step)[0]
+    together = home.channel.of(Step)[0]
     home.learn(home.cold(), job, parts)
-    apart = home.desk.of(Step)[0]
+    apart = home.channel.of(Step)[0]
     assert apart.loss == pytest.approx(together.loss, rel=1e-5)
     assert apart.grad_norm == pytest.approx(together.grad_norm, rel=1e-4)
-    assert apart.tokens == together.tokens == home.desk.of(Prepared)[0].plan.tokens
+    assert apart.tokens == together.tokens == home.channel.of(Prepared)[0].plan.tokens
 
 
 def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
@@ -165,7 +165,7 @@ def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
     for packing in (False, True):
         how = settings(plain, data=DataSettings(packing=packing, max_length=200), batch_size=10, epochs=1)
         home.learn(home.cold(), job, how)
-        seen.append(home.desk.of(Step)[0])
+        seen.append(home.channel.of(Step)[0])
     apart, packed = seen
     assert packed.loss == pytest.approx(apart.loss, rel=1e-5)
     assert packed.grad_norm == pytest.approx(apart.grad_norm, rel=1e-4)
@@ -174,7 +174,7 @@ def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
 
 def test_it_learns(home: Home) -> None:
     home.learn(home.cold(), home.add(ROWS), settings(FULL, epochs=6))
-    losses = [fact.loss for fact in home.desk.of(Step)]
+    losses = [fact.loss for fact in home.channel.of(Step)]
     assert losses[-1] < losses[0] / 2
 
 
@@ -187,7 +187,7 @@ def test_numbers_that_run_away_stop_the_attempt_before_the_weights_are_touched(
     with pytest.raises(TrainingDiverged) as diverged:
         home.learn(home.cold(), home.add(ROWS), settings(FULL))
     assert diverged.value.global_step == 1
-    assert not home.desk.of(CheckpointWritten)
+    assert not home.channel.of(CheckpointWritten)
 
 
 def _poison(home: Home) -> None:
@@ -202,11 +202,11 @@ def _poison(home: Home) -> None:
 
 def test_what_is_said_while_it_works(home: Home) -> None:
     home.learn(home.cold(), home.add(ROWS), settings(LORA))
-    loaded = home.desk.of(Loaded)[0].environment
+    loaded = home.channel.of(Loaded)[0].environment
     assert {"python", "torch", "transformers", "peft", "device", "threads", "cpu_capability"} <= loaded.keys()
     assert (loaded["deterministic"], loaded["threads"]) == ("true", "1")
-    assert {"load"} <= {fact.phase for fact in home.desk.of(Heartbeat)}
-    assert all(isinstance(fact.loss, float) and fact.tokens > 0 and fact.seconds > 0 for fact in home.desk.of(Step))
+    assert {"load"} <= {fact.phase for fact in home.channel.of(Heartbeat)}
+    assert all(isinstance(fact.loss, float) and fact.tokens > 0 and fact.seconds > 0 for fact in home.channel.of(Step))
 
 
 def test_a_damaged_checkpoint_is_named_before_anything_is_trained(home: Home) -> None:
@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_trained(home: Home) ->
     (home.directory(checkpoint) / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointBroken):
         home.learn(home.cold(), job, how, step=2, checkpoint=checkpoint)
-    assert not home.desk.of(Step)
+    assert not home.channel.of(Step)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "/nowhere/at/all", "data"])

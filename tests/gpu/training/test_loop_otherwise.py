@@ -17,7 +17,7 @@ from events.course import Course, Split
 from events.settings import DataSettings, EvaluationSettings, GuardSettings, JobSettings, LoraSettings
 from events.worker import CheckpointWritten, OutOfMemory, Step
 from gpu.artifacts.checkpoint import write
-from gpu.errors import DoesNotFit, EvaluationFailed, ModelUnusable, SuspectBatch, TrainingDiverged
+from gpu.errors import EvaluationFailed, MicrobatchTooLarge, ModelUnusable, SuspectBatch, TrainingDiverged
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -35,9 +35,9 @@ MODES = {
 }
 
 
-def words(desk: FakeDesk) -> list[tuple[Any, ...]]:
+def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step."""
-    return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in desk.of(Step)]
+    return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in channel.of(Step)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -49,13 +49,13 @@ def test_memory_that_runs_out_leaves_the_bits_of_a_run_that_knew(
     job, how = home.add(ROWS), MODES[mode]
     monkeypatch.setenv("KEEPSTEP_FAULTS", f"{fault}:2")
     surprised = home.bits(home.learn(home.cold(), job, how))
-    found, steps = home.desk.of(OutOfMemory), words(home.desk)
+    found, steps = home.channel.of(OutOfMemory), words(home.channel)
     assert [(fact.step, fact.during) for fact in found] == [(2, "gradients")]
-    assert home.desk.course == SPLIT
+    assert home.channel.course == SPLIT
     monkeypatch.delenv("KEEPSTEP_FAULTS")
     assert home.bits(home.learn(home.cold(), job, how, course=SPLIT)) == surprised
-    assert words(home.desk) == steps
-    assert len(home.desk.of(OutOfMemory)) == 0
+    assert words(home.channel) == steps
+    assert len(home.channel.of(OutOfMemory)) == 0
 
 
 def test_a_run_cut_behind_the_split_ends_with_the_same_bits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +63,13 @@ def test_a_run_cut_behind_the_split_ends_with_the_same_bits(home: Home, monkeypa
     job, how = home.add(ROWS), settings(LORA)
     monkeypatch.setenv("KEEPSTEP_FAULTS", "backward:2")
     whole = home.bits(home.learn(home.cold(), job, how))
-    expected = words(home.desk)
+    expected = words(home.channel)
     monkeypatch.delenv("KEEPSTEP_FAULTS")
     for cut in range(1, 6):
         checkpoint = home.learn(home.cold(), job, how, until=cut, course=SPLIT)
-        begun = words(home.desk)
+        begun = words(home.channel)
         end = home.learn(home.cold(), job, how, step=cut, checkpoint=checkpoint, course=SPLIT)
-        assert begun + words(home.desk) == expected
+        assert begun + words(home.channel) == expected
         assert home.bits(end) == whole
 
 
@@ -77,9 +77,9 @@ def test_steps_before_the_split_are_as_they_were_and_steps_behind_it_are_not(hom
     """It is the same sum in another order, with dropout drawn for each piece."""
     job = home.add(ROWS)
     home.learn(home.cold(), job, settings(LORA))
-    whole = words(home.desk)
+    whole = words(home.channel)
     home.learn(home.cold(), job, settings(LORA), course=SPLIT)
-    cut = words(home.desk)
+    cut = words(home.channel)
     assert cut[:1] == whole[:1]
     assert all(before != now for before, now in zip(whole[1:], cut[1:], strict=True))
 
@@ -88,9 +88,9 @@ def test_the_loss_of_a_split_step_is_the_mean_over_all_its_tokens(home: Home) ->
     """But for rounding, and with no dropout."""
     job, how = home.add(ROWS), settings(LoraSettings(r=4))
     home.learn(home.cold(), job, how)
-    whole = home.desk.of(Step)
+    whole = home.channel.of(Step)
     home.learn(home.cold(), job, how, course=Course(splits=(Split(step=1, parts=2, steps=64),)))
-    for before, now in zip(whole, home.desk.of(Step), strict=True):
+    for before, now in zip(whole, home.channel.of(Step), strict=True):
         assert now.loss == pytest.approx(before.loss, rel=1e-4)
         assert now.grad_norm == pytest.approx(before.grad_norm, rel=1e-3)
         assert now.tokens == before.tokens
@@ -101,27 +101,27 @@ def test_parts_grow_back_when_their_steps_are_over(home: Home, monkeypatch: pyte
     job, how = home.add(ROWS), settings(LORA)
     short = Course(splits=(Split(step=2, parts=2, steps=2),))
     home.learn(home.cold(), job, how, course=short)
-    plain = words(home.desk)
+    plain = words(home.channel)
     monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:4")
     surprised = home.learn(home.cold(), job, how, course=short)
     again = halved(short, 4, 2)
     assert again is not None
-    assert home.desk.course == short.with_split(again)
-    assert words(home.desk)[:3] == plain[:3]
-    assert words(home.desk)[3] != plain[3]
+    assert home.channel.course == short.with_split(again)
+    assert words(home.channel)[:3] == plain[:3]
+    assert words(home.channel)[3] != plain[3]
     monkeypatch.delenv("KEEPSTEP_FAULTS")
     assert home.bits(home.learn(home.cold(), job, how, course=short.with_split(again))) == home.bits(surprised)
 
 
 def test_memory_that_runs_out_within_an_update_ends_the_attempt(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights have changed, and nothing of that is written; from the last commit it is as if it had known."""
-    job, how, warm = home.add(ROWS), settings(LORA), home.cold()
-    saved = home.learn(warm, job, how, until=1)
+    job, how, session = home.add(ROWS), settings(LORA), home.cold()
+    saved = home.learn(session, job, how, until=1)
     monkeypatch.setenv("KEEPSTEP_FAULTS", "update:2")
-    with pytest.raises(DoesNotFit) as caught:
-        home.learn(warm, job, how, step=1, checkpoint=saved)
+    with pytest.raises(MicrobatchTooLarge) as caught:
+        home.learn(session, job, how, step=1, checkpoint=saved)
     assert (caught.value.step, caught.value.sequences) == (2, 2)
-    assert len(home.desk.of(CheckpointWritten)) == 1
+    assert len(home.channel.of(CheckpointWritten)) == 1
     end = home.learn(home.cold(), job, how, step=1, checkpoint=saved, course=SPLIT)
     monkeypatch.delenv("KEEPSTEP_FAULTS")
     assert home.bits(end) == home.bits(home.learn(home.cold(), job, how, course=SPLIT))
@@ -145,15 +145,15 @@ def test_a_suspect_step_is_stopped_and_left_out_by_whoever_goes_on(
     home: Home, monkeypatch: pytest.MonkeyPatch, mode: str, fault: str
 ) -> None:
     """From the last commit, to the bits of a run that was told so from the start."""
-    job, how, warm = home.add(ROWS), MODES[mode], home.cold()
-    saved = home.learn(warm, job, how, until=2)
+    job, how, session = home.add(ROWS), MODES[mode], home.cold()
+    saved = home.learn(session, job, how, until=2)
     monkeypatch.setenv("KEEPSTEP_FAULTS", f"{fault}:4")
     with pytest.raises(SuspectBatch) as caught:
-        home.learn(warm, job, how, step=2, checkpoint=saved)
+        home.learn(session, job, how, step=2, checkpoint=saved)
     fact = caught.value.fact
     assert (fact.step, fact.global_step, fact.suspicion) == (4, 4, "not_finite")
     assert "NaN" in {fact.loss, fact.grad_norm}
-    assert len(home.desk.of(Step)) == 3
+    assert len(home.channel.of(Step)) == 3
     end = home.learn(home.cold(), job, how, step=2, checkpoint=saved, course=ASIDE)
     monkeypatch.delenv("KEEPSTEP_FAULTS")
     assert home.bits(end) == home.bits(home.learn(home.cold(), job, how, course=ASIDE))
@@ -166,11 +166,11 @@ def test_a_step_that_is_left_out_keeps_its_number_and_changes_nothing(home: Home
     aside = home.learn(home.cold(), job, how, step=3, until=4, checkpoint=before, course=ASIDE)
     assert home.bits(before) == home.bits(aside)
     home.learn(home.cold(), job, how, course=ASIDE)
-    fact = home.desk.of(Step)[3]
+    fact = home.channel.of(Step)[3]
     assert (fact.step, fact.loss, fact.grad_norm, fact.learning_rate, fact.tokens) == (4, "NaN", 0.0, 0.0, 0)
-    rates = [each.learning_rate for each in home.desk.of(Step)]
+    rates = [each.learning_rate for each in home.channel.of(Step)]
     home.learn(home.cold(), job, how)
-    plain = [each.learning_rate for each in home.desk.of(Step)]
+    plain = [each.learning_rate for each in home.channel.of(Step)]
     assert rates == [*plain[:3], 0.0, *plain[4:]]
 
 
@@ -187,11 +187,11 @@ def test_the_first_and_the_last_step_can_be_left_out_and_any_cut_gives_the_same(
 def test_the_rows_of_a_suspect_batch_are_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     job, how = home.add(ROWS), settings(LORA)
     monkeypatch.setenv("KEEPSTEP_FAULTS", "nan:2")
-    warm = home.cold()
+    session = home.cold()
     with pytest.raises(TrainingDiverged) as caught:
-        home.learn(warm, job, how)
+        home.learn(session, job, how)
     assert isinstance(caught.value, SuspectBatch)
-    prepared = warm._prepared[1]
+    prepared = session._prepared[1]
     rows = sorted(prepared.tokens.line(row) for row in prepared.batches.step(2).rows)
     assert (list(caught.value.fact.lines), caught.value.fact.earlier) == (rows, {})
     assert len(rows) == 4
@@ -212,9 +212,9 @@ def test_a_spike_is_stopped_if_it_is_wanted(home: Home, monkeypatch: pytest.Monk
     with pytest.raises(SuspectBatch, match="is above") as caught:
         home.learn(home.cold(), job, spiky())
     assert (caught.value.fact.step, caught.value.fact.suspicion) == (30, "spike")
-    assert len(home.desk.of(Step)) == 29
+    assert len(home.channel.of(Step)) == 29
     home.learn(home.cold(), job, spiky(0.0))
-    assert len(home.desk.of(Step)) == 35
+    assert len(home.channel.of(Step)) == 35
 
 
 def test_without_a_spike_it_looks_and_changes_nothing(home: Home) -> None:
@@ -229,7 +229,7 @@ def test_a_worker_that_goes_on_judges_by_the_same_losses(home: Home, monkeypatch
     with pytest.raises(SuspectBatch) as caught:
         home.learn(home.cold(), job, spiky())
     said.add(caught.value.fact.message)
-    for checkpoint in [each for each in home.desk.of(CheckpointWritten) if each.step >= 12]:
+    for checkpoint in [each for each in home.channel.of(CheckpointWritten) if each.step >= 12]:
         with pytest.raises(SuspectBatch) as caught:
             home.learn(home.cold(), job, spiky(), step=checkpoint.step, checkpoint=checkpoint.checkpoint)
         said.add(caught.value.fact.message)
@@ -242,7 +242,7 @@ def test_losses_of_steps_that_were_left_out_are_not_held_against_others(home: Ho
     end = home.learn(home.cold(), job, spiky(), course=Course(set_aside=(5, 20)))
     state = json.loads((home.directory(end) / "trainer_state.json").read_bytes())
     assert [entry["step"] for entry in state["log_history"] if entry["loss"] == "NaN"] == [5, 20]
-    assert len(home.desk.of(Step)) == 35
+    assert len(home.channel.of(Step)) == 35
 
 
 @pytest.mark.parametrize("fault", ["nan:3", "update:3:0", "evaluation:2:0"])
@@ -259,9 +259,9 @@ def test_what_is_being_saved_when_a_step_fails_is_saved(
     monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
     how = settings(LORA, every_steps=2, data=DataSettings(holdout=0.2))
     how = replace(how, evaluation=EvaluationSettings(every_steps=2))
-    with pytest.raises((SuspectBatch, DoesNotFit, EvaluationFailed)):
+    with pytest.raises((SuspectBatch, MicrobatchTooLarge, EvaluationFailed)):
         home.learn(home.cold(), home.add(ROWS), how, evaluates=True)
-    assert [fact.step for fact in home.desk.of(CheckpointWritten)] == [2]
+    assert [fact.step for fact in home.channel.of(CheckpointWritten)] == [2]
 
 
 def test_a_model_that_cannot_be_exact_on_its_device_is_refused_by_name(

@@ -62,10 +62,10 @@ def test_models_that_would_mix_rows_are_refused(family: str) -> None:
 
 def test_a_warm_model_is_asked_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have been built for a job that packs nothing."""
-    warm, job = home.cold(), home.add(make_rows(10))
-    checkpoint = home.learn(warm, job, settings(LORA))
+    session, job = home.cold(), home.add(make_rows(10))
+    checkpoint = home.learn(session, job, settings(LORA))
     monkeypatch.setattr("gpu.training.packing_check._keeps_apart", lambda _: False)
     packing = settings(LORA, data=DataSettings(packing=True))
     with pytest.raises(ModelUnusable):
-        home.learn(warm, job, packing, global_step=6, checkpoint=checkpoint)
-    assert len(home.desk.of(Step)) == 6
+        home.learn(session, job, packing, global_step=6, checkpoint=checkpoint)
+    assert len(home.channel.of(Step)) == 6

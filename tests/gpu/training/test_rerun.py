@@ -10,8 +10,8 @@ import pytest
 from events.course import Course, Split
 from events.values import CheckpointId
 from events.worker import Prepared
-from gpu.errors import DoesNotFit, PlanChanged
-from gpu.ipc.protocol import Refusal, Reran, Rerun, Stretch
+from gpu.errors import MicrobatchTooLarge, PlanChanged
+from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
 from gpu.training import rerun as running
 from gpu.training.rerun import Recorder, rerun
 from tests.gpu.helpers import LORA, Home, settings
@@ -29,8 +29,8 @@ def learned(home: Home) -> tuple[Home, str, str]:
 
 def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
     (home.path / "scratch").mkdir(exist_ok=True)
-    plan = home.desk.of(Prepared)[-1].plan
-    stretch = Stretch(
+    plan = home.channel.of(Prepared)[-1].plan
+    stretch = ReplayRange(
         job=job,
         attempt=1,
         settings=HOW,
@@ -44,7 +44,7 @@ def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: A
         home=str(home.path),
         scratch=str(home.path / "scratch"),
         checkpoint=checkpoint,
-        stretches=(msgspec.structs.replace(stretch, **how),),
+        replay_ranges=(msgspec.structs.replace(stretch, **how),),
     )
 
 
@@ -84,17 +84,17 @@ def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
 ) -> None:
     home, job, _ = learned
     monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:2")
-    with pytest.raises(DoesNotFit, match="step 2 does not fit into memory with 2 sequences at once"):
+    with pytest.raises(MicrobatchTooLarge, match="step 2 does not fit into memory with 2 sequences at once"):
         rerun(order(home, job))
 
 
 def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> None:
     home, _, checkpoint = learned
-    desk = Recorder(home.path, lambda _: None)
-    assert not desk.yield_asked()
-    assert not desk.is_committed(checkpoint)
+    channel = Recorder(home.path, lambda _: None)
+    assert not channel.yield_requested()
+    assert not channel.is_committed(checkpoint)
     with pytest.raises(AssertionError):
-        desk.wait_committed(checkpoint)
+        channel.wait_committed(checkpoint)
 
 
 def test_it_is_a_command_that_answers_in_one_line_whatever_happens(

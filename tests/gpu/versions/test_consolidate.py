@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import LoraSettings
 from events.values import backup_before, version_id
-from events.worker import BackedUp, Consolidate, LearnedFile, Merged, Verified, VersionWritten
+from events.worker import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
 from gpu.artifacts import backup, version_manifest
 from gpu.artifacts.commit import STAGING
-from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldAsked
+from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldRequested
 from gpu.model.base import base_sha256
 from gpu.model.build import build
 from gpu.versions import consolidate
@@ -57,8 +57,8 @@ class Nights:
     def learn(self) -> str:
         """A checkpoint beside the newest version."""
         job = self.home.add(make_rows(6, start=10 * self.count))
-        warm = self.home.cold()
-        checkpoint = self.home.learn(warm, job, self.settings, global_step=self.global_step, base=self.base)
+        session = self.home.cold()
+        checkpoint = self.home.learn(session, job, self.settings, global_step=self.global_step, base=self.base)
         self.global_step = int(checkpoint.split("-")[1])
         return checkpoint
 
@@ -72,7 +72,7 @@ class Nights:
                 checkpoint=checkpoint,
                 backup=backup_before(version, 100 + self.count),
                 description="a | night",
-                files=(LearnedFile(name="a|b.jsonl", sha256="ab" * 32, rows=6, epochs=1, steps=(1, 2)),),
+                files=(TrainedFile(name="a|b.jsonl", sha256="ab" * 32, rows=6, epochs=1, steps=(1, 2)),),
                 space_factor=3.0,
             ),
             **other,
@@ -83,11 +83,11 @@ class Nights:
 
     def consolidated(self, checkpoint: str) -> Night:
         """A version of a checkpoint."""
-        desk = FakeDesk()
+        channel = FakeDesk()
         order = self.order(checkpoint)
-        consolidate.consolidate(self.path, order, desk)
+        consolidate.consolidate(self.path, order, channel)
         self.count += 1
-        return Night(order.version, desk.facts)
+        return Night(order.version, channel.facts)
 
     def weights(self, version: str) -> dict[str, torch.Tensor]:
         return load_file(self.path / "versions" / version / "model.safetensors")
@@ -114,7 +114,7 @@ def test_a_version_is_complete_and_ordinary_and_answers_as_base_and_adapter_do(n
     ]
     assert first.fact(Merged).applied == pytest.approx(1.0, abs=0.01)
     assert first.fact(Verified).difference < first.fact(Verified).tolerance
-    told = version_manifest.read_sealed(directory)
+    told = version_manifest.read_version_manifest(directory)
     assert (told.version, told.parent, told.origin_sha256) == ("v001", None, base_sha256(nights.path / "model"))
     written = first.fact(VersionWritten)
     assert version_manifest.problem_of(directory, written.manifest_sha256, every_byte=True) is None
@@ -129,7 +129,7 @@ def test_the_second_is_trained_beside_the_first_and_made_of_the_origin_and_all_t
     for _ in range(3):
         last = nights.night()
     directory = nights.path / "versions" / last.version
-    told = version_manifest.read_sealed(directory)
+    told = version_manifest.read_version_manifest(directory)
     assert told.parent == "v002"
     assert told.origin_sha256 == base_sha256(nights.path / "model")
     beside = version_manifest.trained_beside(nights.path, "v002")
@@ -163,7 +163,7 @@ def test_what_was_learned_beside_four_bits_is_merged_into_the_weights_that_they_
     name = "model.layers.0.mlp.up_proj.weight"
     rounded = build(nights.settings, tmp_path, CPU).model.get_submodule(f"base_model.model.{name[:-7]}").base_layer
     assert rounded.weight.dtype == torch.uint8
-    told = version_manifest.read_sealed(tmp_path / "versions" / "v002")
+    told = version_manifest.read_version_manifest(tmp_path / "versions" / "v002")
     assert told.origin_sha256 == base_sha256(model)
     learned = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in told.learned)
     made, origin = nights.weights("v002")[name], load_file(model / "model.safetensors")[name]
@@ -250,7 +250,7 @@ def test_a_merge_that_answers_otherwise_gets_no_name(nights: Nights, monkeypatch
 
 def test_asked_to_yield_it_stops_and_there_is_no_version(nights: Nights) -> None:
     order = nights.order(nights.learn())
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         consolidate.consolidate(nights.path, order, FakeDesk(yield_after=0))
     assert not (nights.path / "versions").exists()
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from events.settings import FullSettings, LoraSettings
 from events.worker import Merged
-from gpu.errors import ModelUnusable, YieldAsked
+from gpu.errors import ModelUnusable, YieldRequested
 from gpu.model.build import TrainedModel, build
 from gpu.versions import merge, rehearsal
 from gpu.versions.rehearsal import Rehearsal, rehearse
@@ -238,9 +238,9 @@ def test_a_rehearsal_does_not_change_a_bit_of_training(tmp_path: Path, method: A
     second = home.bits(home.learn(home.cold(), job, how))
     assert first == second
     proof.unlink()
-    warm = home.cold()
-    home.learn(warm, job, how)
-    assert home.bits(home.learn(warm, job, how)) == first
+    session = home.cold()
+    home.learn(session, job, how)
+    assert home.bits(home.learn(session, job, how)) == first
 
 
 def test_what_a_killed_rehearsal_left_is_removed(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_a_rehearsal_makes_way(tmp_path: Path) -> None:
     trained = build(how, tmp_path, CPU)
 
     def beat() -> None:
-        raise YieldAsked
+        raise YieldRequested
 
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         rehearse(trained, how, tmp_path, None, {}, beat)
     assert not (tmp_path / "cache" / "rehearsal" / str(os.getpid())).exists()
 

@@ -13,11 +13,11 @@ import pytest
 
 from events.worker import Prepare, Prepared
 from gpu.data.encode import encoder_pool as encoders_module
-from gpu.data.encode.encoder_pool import AHEAD, Encoders, core_count
+from gpu.data.encode.encoder_pool import AHEAD, EncoderPool, core_count
 from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.chunk import Chunk, Chunks
 from gpu.data.read.source import Record
-from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldAsked
+from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldRequested
 from tests.gpu.data.encode.test_encoder import order
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tokenizer
@@ -49,10 +49,10 @@ def kept(home: Home) -> dict[str, bytes]:
     return found
 
 
-def prepared(home: Home, data: bytes = ROWS, **desk: Any) -> Any:
+def prepared(home: Home, data: bytes = ROWS, **channel: Any) -> Any:
     how = settings(LORA, threads=0)
-    home.cold(**desk).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
-    return home.desk.of(Prepared)[0].plan
+    home.cold(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
+    return home.channel.of(Prepared)[0].plan
 
 
 def test_the_same_bytes_come_out_of_any_number_of_encoders(home: Home, large: Callable[[int], None]) -> None:
@@ -75,7 +75,7 @@ def test_the_first_bad_row_of_the_file_is_the_one_that_is_named(home: Home, larg
 
 def test_a_preparation_that_is_to_stop_leaves_no_encoder(home: Home, large: Callable[[int], None]) -> None:
     large(2)
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         prepared(home, yield_after=0)
     assert not _children()
     assert not list(home.path.glob("cache/tokens/*"))
@@ -91,14 +91,14 @@ def test_no_more_is_on_its_way_than_keeps_them_busy(home: Home) -> None:
             given += 1
             yield Chunk([Record(number + 1, make_rows(1, number))])
 
-    with Encoders(order(home), 2, SHA256) as encoders:
+    with EncoderPool(order(home), 2, SHA256) as encoders:
         for taken, _ in enumerate(encoders.encode(chunks())):
             assert given <= taken + 1 + AHEAD * 2
     assert given == 40
 
 
 def test_an_encoder_that_is_killed_is_named_and_the_others_end(home: Home) -> None:
-    with Encoders(order(home), 2, SHA256) as encoders:
+    with EncoderPool(order(home), 2, SHA256) as encoders:
         answers = encoders.encode(Chunk([Record(number, make_rows(1))]) for number in range(1, 100))
         next(answers)
         os.kill(_children()[0].pid, signal.SIGKILL)
@@ -108,9 +108,9 @@ def test_an_encoder_that_is_killed_is_named_and_the_others_end(home: Home) -> No
 
 
 def test_encoders_with_another_tokenizer_are_not_listened_to(home: Home) -> None:
-    with pytest.raises(ModelUnusable, match="changed on disk"), Encoders(order(home), 2, "another"):
+    with pytest.raises(ModelUnusable, match="changed on disk"), EncoderPool(order(home), 2, "another"):
         pass
-    with pytest.raises(ModelUnusable, match="there is no model"), Encoders(order(home, "./nowhere"), 2, SHA256):
+    with pytest.raises(ModelUnusable, match="there is no model"), EncoderPool(order(home, "./nowhere"), 2, SHA256):
         pass
     assert not _children()
 
@@ -120,7 +120,7 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
     reading, writing = os.pipe()
     parent = os.fork()
     if not parent:
-        with Encoders(order(home), 2, SHA256):
+        with EncoderPool(order(home), 2, SHA256):
             os.write(writing, " ".join(str(child.pid) for child in _children()).encode())
             time.sleep(600)
     pids = [int(pid) for pid in os.read(reading, 100).split()]

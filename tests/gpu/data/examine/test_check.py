@@ -31,7 +31,7 @@ def test_the_report_is_the_one_that_preparation_writes(home: Home) -> None:
     home.cold().prepare(Prepare(attempt=1, job=home.add(make_rows(20)), name="a.jsonl", settings=settings(LORA)))
     (written,) = (home.path / "reports").glob("*.json")
     assert written.read_bytes() == found.encode()
-    plan = home.desk.of(Prepared)[0].plan
+    plan = home.channel.of(Prepared)[0].plan
     assert (found.learned, found.tokens, found.trained_tokens) == (plan.rows, plan.tokens, plan.trained_tokens)
 
 
@@ -70,7 +70,7 @@ def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
     assert report.cut_tokens > 0
     assert "max_length_beyond_positions" in {finding.name for finding in report.findings}
     home.learn(home.cold(), home.add(make_rows(4)), settings(FULL, epochs=1))
-    assert home.desk.of(Step)
+    assert home.channel.of(Step)
 
 
 def test_a_file_of_tokens_that_the_model_lacks_is_refused_with_both_numbers(home: Home) -> None:

@@ -20,7 +20,7 @@ from gpu.data.examine.report import Report
 from gpu.data.plan import cache
 from gpu.data.plan.cache import TokenCache, TokensManifest, cache_name, token_cache
 from gpu.data.plan.store import TokenWriter
-from gpu.errors import RowRejected, StorageFailed, YieldAsked
+from gpu.errors import RowRejected, StorageFailed, YieldRequested
 from tests.gpu.data.plan.test_store import chunk
 
 JOB, TOKENIZER = "ab" * 32, "cd" * 32
@@ -138,9 +138,9 @@ def test_whoever_stops_it_while_it_is_committed_leaves_nothing_either(tmp_path: 
     """The daemon's order to yield is seen there too."""
 
     def stop(_: bytes) -> None:
-        raise YieldAsked("now")
+        raise YieldRequested("now")
 
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         TokenCache(tmp_path).make(NAME, JOB, TOKENIZER, fill, stop)
     assert not list(tmp_path.iterdir())
 

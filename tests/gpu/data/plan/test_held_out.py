@@ -13,7 +13,7 @@ from events.settings import DataSettings, EvaluationSettings, JobSettings, Sourc
 from events.worker import Prepare, Prepared
 from gpu.data.plan import held_out
 from gpu.data.plan.store import HELD_OUT, Tokens
-from gpu.errors import DataChanged, YieldAsked
+from gpu.errors import DataChanged, YieldRequested
 from tests.gpu.helpers import LORA, FakeDesk, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -40,9 +40,9 @@ def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes =
 
 def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
     """The tokens of each row that is evaluated, in order; and the way through the worker."""
-    warm = home.cold()
-    warm.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
-    tokens = warm._prepared[1].validation  # what training is given
+    session = home.cold()
+    session.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
+    tokens = session._prepared[1].validation  # what training is given
     assert tokens is None or isinstance(tokens, Tokens)
     if tokens is None:
         return []
@@ -51,7 +51,7 @@ def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[
 
 
 def learned(home: Home) -> int:
-    return int(home.desk.of(Prepared)[-1].plan.rows)
+    return int(home.channel.of(Prepared)[-1].plan.rows)
 
 
 def test_rows_that_are_held_out_are_evaluated_and_not_learned(home: Home) -> None:
@@ -110,7 +110,7 @@ def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
     fingerprints = set()
     for rows in (0, 3, 1000):
         evaluated(home, how(home, share=0.25, rows=rows))
-        fingerprints.add(home.desk.of(Prepared)[-1].plan.batches_sha256)
+        fingerprints.add(home.channel.of(Prepared)[-1].plan.batches_sha256)
     assert len(fingerprints) == 1
 
 
@@ -134,11 +134,11 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
     path.write_bytes(SET)
 
     def asked() -> None:
-        raise YieldAsked("now")
+        raise YieldRequested("now")
 
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
-    assert FakeDesk().yield_asked() is False
+    assert FakeDesk().yield_requested() is False
 
 
 def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
@@ -146,7 +146,7 @@ def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
     long = b"".join(b'{"prompt": "%d", "completion": "%s"}\n' % (row, b"far too long " * 99) for row in range(4))
     for nothing, more in ((b'{"prompt": 1}\n{"broken\n', ["validation_damaged"]), (b"\n", []), (long, [])):
         assert evaluated(home, how(home, validation=nothing, long="drop")) == []
-        assert home.desk.of(Prepared)[-1].plan.warnings == (*more, "nothing_evaluated")
+        assert home.channel.of(Prepared)[-1].plan.warnings == (*more, "nothing_evaluated")
     for wanted in (how(home, validation=SET), how(home, rows=0, validation=b"\n"), how(home)):
         evaluated(home, wanted)
-        assert home.desk.of(Prepared)[-1].plan.warnings == ()
+        assert home.channel.of(Prepared)[-1].plan.warnings == ()

@@ -13,16 +13,16 @@ import pytest
 
 from events.settings import DataSettings, Sources
 from events.worker import Prepare, Prepared
-from gpu.errors import DataChanged, RowRejected, YieldAsked
+from gpu.errors import DataChanged, RowRejected, YieldRequested
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(10)
 
 
-def plan(home: Home, data: bytes = ROWS, **desk: Any) -> Any:
-    home.cold(**desk).prepare(Prepare(attempt=1, job=home.add(data), settings=settings(LORA)))
-    return home.desk.of(Prepared)[0].plan
+def plan(home: Home, data: bytes = ROWS, **channel: Any) -> Any:
+    home.cold(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=settings(LORA)))
+    return home.channel.of(Prepared)[0].plan
 
 
 def test_the_plan_counts_what_is_in_the_file(home: Home) -> None:
@@ -55,7 +55,7 @@ def test_a_data_file_that_is_not_what_was_accepted_is_not_learned(home: Home, ch
 
 
 def test_preparation_stops_when_asked_to(home: Home) -> None:
-    with pytest.raises(YieldAsked):
+    with pytest.raises(YieldRequested):
         plan(home, yield_after=0)
 
 
@@ -99,7 +99,7 @@ def test_bad_rows_are_left_out_where_that_is_asked_for(home: Home) -> None:
     bad = b"7\n{oops\n"
     how = settings(LORA, data=DataSettings(bad_rows="skip", bad_rows_max=0.2))
     home.cold().prepare(Prepare(attempt=1, job=home.add(bad + ROWS), settings=how))
-    found = home.desk.of(Prepared)[0].plan
+    found = home.channel.of(Prepared)[0].plan
     assert (found.rows, found.skipped_rows) == (10, 2)
     skipped = home.path / "reports" / f"{hashlib.sha256(bad + ROWS).hexdigest()}.skipped.jsonl"
     assert skipped.read_bytes() == bad
@@ -120,7 +120,7 @@ def test_the_share_of_padding_is_told(home: Home) -> None:
     assert 0 < plan(home).padding_share < 0.3
     how = settings(LORA, data=DataSettings(packing=True, max_length=128))
     home.cold().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
-    assert 0 <= home.desk.of(Prepared)[0].plan.padding_share < 0.3
+    assert 0 <= home.channel.of(Prepared)[0].plan.padding_share < 0.3
 
 
 def test_a_refusal_names_the_first_row_and_how_many_more_there_are(home: Home) -> None:
@@ -153,7 +153,7 @@ def test_rows_of_the_validation_set_are_not_trained_on(home: Home) -> None:
     how = msgspec.structs.replace(settings(LORA), sources=Sources(validation_sha256=sha256))
     for _ in range(2):
         home.cold().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
-        found = home.desk.of(Prepared)[-1].plan
+        found = home.channel.of(Prepared)[-1].plan
         assert (found.rows, found.held_out_rows, found.warnings) == (9, 1, ("in_validation",))
     assert all(line != 4 for line in prepared_lines(home))
     (home.path / "validation" / f"{sha256}.jsonl").unlink()

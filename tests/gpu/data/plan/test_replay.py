@@ -14,7 +14,7 @@ from events.worker import Prepare, Prepared
 from gpu.data.plan import replay
 from gpu.data.plan.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.plan.store import Tokens
-from gpu.errors import DataChanged, YieldAsked
+from gpu.errors import DataChanged, YieldRequested
 from tests.gpu.helpers import LORA, FakeDesk, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -29,7 +29,7 @@ def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, 
     home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     (kept,) = (home.path / "cache" / "tokens").iterdir()
     tokens = Tokens(kept)
-    return home.desk.of(Prepared)[-1].plan, tokens.lines.tolist()
+    return home.channel.of(Prepared)[-1].plan, tokens.lines.tolist()
 
 
 def test_a_share_of_earlier_rows_stands_behind_the_files_own(home: Home) -> None:
@@ -69,7 +69,7 @@ def test_what_is_held_out_is_not_mixed_in_either(home: Home) -> None:
         sources=Sources(validation_sha256=sha256, replay=(home.add(EARLIER[0]),)),
     )
     home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
-    assert home.desk.of(Prepared)[-1].plan.replayed_rows == 0
+    assert home.channel.of(Prepared)[-1].plan.replayed_rows == 0
 
 
 def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
@@ -85,7 +85,7 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     read = 0
 
     class Asking(FakeDesk):
-        def yield_asked(self) -> bool:
+        def yield_requested(self) -> bool:
             return read > 0
 
     def earlier_rows(*arguments: Any) -> Any:
@@ -96,12 +96,12 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
 
     jobs = tuple(home.add(each) for each in EARLIER)
     how = replace(settings(LORA, data=DataSettings(replay=0.25)), sources=Sources(replay=jobs))
-    warm = home.cold()
-    warm._desk = Asking()
+    session = home.cold()
+    session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
         rows_of = replay.rows.read
         patched.setattr(replay, "rows", SimpleNamespace(read=earlier_rows))
-        with pytest.raises(YieldAsked):
-            warm.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+        with pytest.raises(YieldRequested):
+            session.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     assert read < 30
     assert not list((home.path / "cache" / "tokens").iterdir())

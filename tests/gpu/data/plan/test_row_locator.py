@@ -13,7 +13,7 @@ from events.settings import DataSettings, JobSettings
 from events.worker import Prepare, Prepared
 from gpu.data.plan import row_locator
 from gpu.data.plan.row_locator import locate
-from gpu.ipc.protocol import Learned, Located, Locations, Whereabouts
+from gpu.ipc.protocol import Learned, Located, LocateRows, Locations
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
 
@@ -24,12 +24,12 @@ def planned(home: Home, data: bytes, how: JobSettings) -> tuple[str, Any]:
     """The job, and its plan as the worker made it."""
     job = home.add(data)
     home.cold().prepare(Prepare(attempt=1, job=job, settings=how))
-    return job, home.desk.of(Prepared)[0].plan
+    return job, home.channel.of(Prepared)[0].plan
 
 
 def asked(home: Home, job: str, plan: Any, how: JobSettings, *lines: int) -> Located:
     learned = Learned(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=lines)
-    (located,) = locate(Whereabouts(home=str(home.path), learned=(learned,))).located
+    (located,) = locate(LocateRows(home=str(home.path), learned=(learned,))).located
     return located
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) 
         Learned(job=each, settings=how, tokenizer_sha256=made.tokenizer_sha256, lines=(1,))
         for each, made in ((job, plan), (other, other_plan))
     )
-    answers = locate(Whereabouts(home=str(home.path), learned=learned)).located
+    answers = locate(LocateRows(home=str(home.path), learned=learned)).located
     assert [bool(answer.problem) for answer in answers] == [True, False]
 
     model = (home.path / "model").resolve()
@@ -107,7 +107,7 @@ def test_it_is_a_program_that_answers_in_one_line_and_loads_no_torch(home: Home)
     how = settings(LORA)
     job, plan = planned(home, ROWS, how)
     learned = Learned(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=(1,))
-    order = msgspec.json.encode(Whereabouts(home=str(home.path), learned=(learned,))).decode()
+    order = msgspec.json.encode(LocateRows(home=str(home.path), learned=(learned,))).decode()
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "gpu.data.plan.row_locator", order], capture_output=True, text=True, check=True
     )

@@ -11,7 +11,7 @@ import pytest
 from events.settings import DataSettings
 from gpu.data.encode.rows import Encoder
 from gpu.data.format.example import Example, Problem
-from gpu.data.template.chat_template import PINNED_DATE, CannotLearn, ChatTemplate
+from gpu.data.template.chat_template import PINNED_DATE, ChatTemplate, NotTrainable
 from tests.harness.chat_tokenizer import make_chat_tokenizer
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
 
@@ -38,7 +38,7 @@ def learned(template: str, example: Example) -> list[list[str]]:
 
 
 def refusal(template: str, example: Example) -> Problem:
-    with pytest.raises(CannotLearn) as refused:
+    with pytest.raises(NotTrainable) as refused:
         ChatTemplate(make_tokenizer(template)).rendered(example)
     return refused.value.problem
 

@@ -11,7 +11,7 @@ from gpu.data.format.formats import FORMATS, read_fields
 from gpu.data.format.problems import Findings
 from gpu.data.template.chat_template import ChatTemplate
 from gpu.data.template.markers import Markers
-from gpu.data.template.render_check import CannotLearn
+from gpu.data.template.render_check import NotTrainable
 from tests.harness.tiny_model import PLAIN_TEMPLATE, make_tokenizer
 
 GENERATE = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -46,7 +46,7 @@ JSON_CALL = "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</ca
 
 
 def refused(text: str, example: Example) -> str:
-    with pytest.raises(CannotLearn) as refusal:
+    with pytest.raises(NotTrainable) as refusal:
         ChatTemplate(make_tokenizer(text)).rendered(example)
     assert refusal.value.problem.line == 5
     return refusal.value.problem.name

@@ -11,7 +11,7 @@ from gpu.data.format.example import Example
 from gpu.data.format.formats import FORMATS, read_fields
 from gpu.data.format.problems import Findings
 from gpu.data.template.chat_template import ChatTemplate
-from gpu.data.template.render_check import CannotLearn, TextJudge
+from gpu.data.template.render_check import NotTrainable, TextJudge
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_tokenizer
 
 ASKED = {"role": "user", "content": "Weather in Rome?"}
@@ -57,7 +57,7 @@ def trained(template: str, example: Example) -> list[list[str]]:
 
 
 def refused(template: str, example: Example) -> str:
-    with pytest.raises(CannotLearn) as refusal:
+    with pytest.raises(NotTrainable) as refusal:
         ChatTemplate(make_tokenizer(template)).rendered(example)
     return refusal.value.problem.name
 
@@ -159,12 +159,12 @@ def test_text_is_found_however_the_template_spaces_or_escapes_it(content: str, t
 
 def test_what_is_missing_is_named() -> None:
     example = Example(5, [ASKED, SAYS], (False, True))
-    with pytest.raises(CannotLearn) as refusal:
+    with pytest.raises(NotTrainable) as refusal:
         TextJudge().answer(example, 1, "Rain.")
     problem = refusal.value.problem
     assert (problem.name, problem.line, problem.seen) == ("template_drops_text", 5, "Sunny.")
     assert "message 2" in problem.what
-    with pytest.raises(CannotLearn, match=r"message 1 \(user\)"):
+    with pytest.raises(NotTrainable, match=r"message 1 \(user\)"):
         TextJudge().context(example, 2, "Sunny.")
 
 
@@ -172,5 +172,5 @@ def test_a_tools_answer_in_json_may_be_written_anew() -> None:
     told = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
     example = Example(5, [ASKED, told], (False, False))
     TextJudge().context(example, 2, "Weather in Rome? sky: sunny wind: low")
-    with pytest.raises(CannotLearn):
+    with pytest.raises(NotTrainable):
         TextJudge().context(example, 2, "Weather in Rome? sky: sunny")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from core.job import Job
-from core.state import State, Stretch
+from core.state import ReplayRange, State
 from events.kinds import CheckpointCommitted
 
 
-def lengthened(state: State, job: Job, event: CheckpointCommitted) -> tuple[Stretch, ...]:
+def lengthened(state: State, job: Job, event: CheckpointCommitted) -> tuple[ReplayRange, ...]:
     """The stretches of `state` with the steps that `event` commits: one more, or the last one longer."""
-    earlier, global_from = state.stretches, state.global_step
+    earlier, global_from = state.replay_ranges, state.global_step
     step_from = event.step - (event.global_step - global_from)
     if earlier and earlier[-1].job.id == job.id and earlier[-1].step_to == step_from:
         step_from, global_from = earlier[-1].step_from, earlier[-1].global_from
         earlier = earlier[:-1]
-    stretch = Stretch(
+    stretch = ReplayRange(
         job=job, step_from=step_from, step_to=event.step, global_from=global_from, global_to=event.global_step
     )
     return (*earlier, stretch)
@@ -27,7 +27,7 @@ def forgotten(state: State) -> State:
     oldest = state.checkpoints[0].global_step
     return replace(
         state,
-        stretches=tuple(stretch for stretch in state.stretches if stretch.global_to > oldest),
+        replay_ranges=tuple(stretch for stretch in state.replay_ranges if stretch.global_to > oldest),
         trail=state.trail.between(oldest, state.trail.base + state.trail.length),
     )
 
@@ -40,7 +40,7 @@ def run_again(state: State, global_step: int) -> State:
     first. Only a stretch that is being run again already just goes back to an earlier step.
     """
     kept, again = [], []
-    for stretch in state.stretches:
+    for stretch in state.replay_ranges:
         if max(stretch.global_from, state.past_from) < global_step:  # what cannot be run again is not remembered
             at = min(stretch.global_to, global_step)
             kept.append(replace(stretch, global_to=at, step_to=stretch.step_from + at - stretch.global_from))
@@ -60,4 +60,4 @@ def run_again(state: State, global_step: int) -> State:
     current = begun[0] if begun and begun[0].until is not None else None
     if current is not None and again and (again[-1].id, again[-1].until) == (current.id, current.committed_step):
         begun = (replace(current, committed_step=again.pop().committed_step), *begun[1:])
-    return replace(state, stretches=tuple(kept), begun=(*again, *begun))
+    return replace(state, replay_ranges=tuple(kept), begun=(*again, *begun))

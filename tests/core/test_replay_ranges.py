@@ -28,7 +28,7 @@ def condemn(world: World) -> None:
     """The head is found to be bad, while nothing runs."""
     head = world.state.head
     assert head is not None
-    world.execute(commands.CondemnCheckpoint(checkpoint=head.id, problem="rot"))
+    world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
 
 
 def in_hand(state: State) -> list[tuple[str, int, int | None]]:
@@ -40,7 +40,7 @@ def test_commits_of_one_job_make_one_stretch() -> None:
     """And the next job begins another."""
     lived = world(4, 2)
     lived.run()
-    assert [(each.global_from, each.global_to) for each in lived.state.stretches] == [(0, 4), (4, 6)]
+    assert [(each.global_from, each.global_to) for each in lived.state.replay_ranges] == [(0, 4), (4, 6)]
 
 
 def test_a_retried_job_does_not_lengthen_the_stretch_of_another() -> None:
@@ -55,7 +55,7 @@ def test_a_retried_job_does_not_lengthen_the_stretch_of_another() -> None:
     lived.run()
     lived.execute(commands.Retry(job=job_id(1)))
     lived.run()
-    told = [(each.job.name, each.step_from, each.step_to) for each in lived.state.stretches]
+    told = [(each.job.name, each.step_from, each.step_to) for each in lived.state.replay_ranges]
     assert told == [("file-1.jsonl", 0, 2), ("file-2.jsonl", 0, 2), ("file-1.jsonl", 2, 6)]
 
 
@@ -118,7 +118,7 @@ def test_a_pruned_past_is_forgotten() -> None:
     lived = world(4, 4, 4, keep=2)
     lived.run()
     oldest = lived.state.checkpoints[0].global_step
-    assert all(stretch.global_to > oldest for stretch in lived.state.stretches)
+    assert all(stretch.global_to > oldest for stretch in lived.state.replay_ranges)
     assert lived.state.trail.base == oldest
 
 
@@ -151,7 +151,7 @@ def condemned(checkpoints: Sequence[int], bad: Sequence[int], *, pruned: bool) -
     assert [each.global_step for each in lived.state.checkpoints] == list(checkpoints)
     ids = [each.id for each in lived.state.checkpoints]
     for each in bad:
-        lived.execute(commands.CondemnCheckpoint(checkpoint=ids[each], problem="rot"))
+        lived.execute(commands.QuarantineCheckpoint(checkpoint=ids[each], problem="rot"))
     return lived
 
 
@@ -216,7 +216,7 @@ def test_a_bad_ancestor_leaves_head_and_jobs_as_they_are() -> None:
     lived.start()
     before = lived.state
     first, second = before.checkpoints
-    lived.execute(commands.CondemnCheckpoint(checkpoint=first.id, problem="rot"))
+    lived.execute(commands.QuarantineCheckpoint(checkpoint=first.id, problem="rot"))
     assert lived.state == replace(before, checkpoints=(second,), quarantined=(first.id,))
     lived.run()
     assert sum(isinstance(event, kinds.StepReached) for event in lived.journal) == 6
@@ -227,7 +227,7 @@ def test_the_base_is_behind_the_oldest_until_something_is_pruned() -> None:
     lived = world(8, keep=3)
     lived.run_until(kinds.CheckpointCommitted, 3)
     lived.start()
-    lived.execute(commands.CondemnCheckpoint(checkpoint=lived.state.checkpoints[0].id, problem="rot"))
+    lived.execute(commands.QuarantineCheckpoint(checkpoint=lived.state.checkpoints[0].id, problem="rot"))
     assert lived.state.past_from == 0
     lived.run()
     assert [each.global_step for each in lived.state.checkpoints] == [4, 6, 8]
