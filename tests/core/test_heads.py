@@ -150,7 +150,7 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     assert world.state.head is not None
     refuse(world, versions.CheckpointRestored(checkpoint="step-00000009-attempt-0009"))
     world.add(1)
-    assert [type(effect).__name__ for effect in world.owed()] == ["BringBack"]
+    assert [type(effect).__name__ for effect in world.owed()] == ["RestoreCheckpoint"]
     world.run()
     assert world.state.fetch is None
     assert world.state.global_step == 3

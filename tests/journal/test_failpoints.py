@@ -15,7 +15,7 @@ from journal.failpoints import CONSOLIDATION, DAEMON, POINTS, WORKER, failpoint
 ROOT = Path(__file__).parents[2]
 
 
-CALLS = {"reached", "crashpoints.reached"}
+CALLS = {"failpoint", "failpoints.failpoint"}
 
 TOLD = {"gpu/artifacts/commit.py": {"passed"}}
 """What `publish` tells of its points, which are those of a checkpoint unless it is told otherwise."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "stretches", "counts", "quarantined", "hold")
+KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "replay_ranges", "counts", "quarantined", "hold")
 KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "wish", "consolidation", "fetch")
 
 
