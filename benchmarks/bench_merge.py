@@ -51,17 +51,17 @@ def kept(directory: Path) -> tuple[float, float, float]:
     target = directory / "merged.safetensors"
     with closing(WeightsFile(directory / "model.safetensors")) as file:
         write_merged(file, target, Adapters(nights), lambda _: "BF16", Tally())
-    learned, in_place = torch.zeros(SIZE, SIZE), before
+    trained, in_place = torch.zeros(SIZE, SIZE), before
     for night in nights:
         tensors = load_file(night / "adapter_model.safetensors")
         a, b = (tensors[f"base_model.model.w.lora_{half}.weight"] for half in "AB")
-        learned += b @ a
+        trained += b @ a
         in_place = (in_place.float() + b @ a).to(torch.bfloat16)
 
     def share(after: torch.Tensor) -> float:
-        return float(((after.double() - before.double()) * learned).sum() / (learned * learned).sum())
+        return float(((after.double() - before.double()) * trained).sum() / (trained * trained).sum())
 
-    return share(load_file(target)["w.weight"]), share((before.float() + learned).to(torch.bfloat16)), share(in_place)
+    return share(load_file(target)["w.weight"]), share((before.float() + trained).to(torch.bfloat16)), share(in_place)
 
 
 def _adapter(directory: Path, size: int, std: float) -> Path:

@@ -44,7 +44,7 @@ def _nights(place: Path) -> None:
     origin = load_file(model / "model.safetensors")
     made = nights.weights(f"v{NIGHTS:03d}")
     adapters = sorted((place / "versions" / f"v{NIGHTS:03d}" / "learned").iterdir())
-    moved = single = in_place = learned = 0.0
+    moved = single = in_place = trained = 0.0
     for name in (name for name in origin if name.endswith("_proj.weight")):
         deltas = [of_adapter(adapter, name) for adapter in adapters]
         at_first, total = origin[name].double(), torch.stack(deltas).sum(dim=0)
@@ -55,8 +55,8 @@ def _nights(place: Path) -> None:
         moved += float(((made[name].double() - at_first) * total).sum())
         single += float(((at_once.double() - at_first) * total).sum())
         in_place += float(((night_after_night.double() - at_first) * total).sum())
-        learned += float((total * total).sum())
-    kept, once, in_place = moved / learned, single / learned, in_place / learned
+        trained += float((total * total).sum())
+    kept, once, in_place = moved / trained, single / trained, in_place / trained
     print(f"{NIGHTS} consolidations of a tiny model in bfloat16, {seconds:.0f} s with training; share that is kept")
     print(f"  v{NIGHTS:03d} {kept:.3f}   one float32 merge of all {once:.3f}   ratio {kept / once:.4f}")
     print(f"  v{NIGHTS:03d} {kept:.3f}   in place, night after night {in_place:.3f}   ratio {kept / in_place:.0f}")

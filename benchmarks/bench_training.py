@@ -164,7 +164,7 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
         ids = [row.ids + [0] * (width - len(row.ids)) for row in chosen]
         mask = [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in chosen]
         labels = [
-            [token if learned else -100 for token, learned in zip(row.ids, row.learned, strict=True)]
+            [token if trained else -100 for token, trained in zip(row.ids, row.trained, strict=True)]
             + [-100] * (width - len(row.ids))
             for row in chosen
         ]
@@ -180,7 +180,7 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
         for step in steps:
             micro_batches = batches.step(step).micro_batches
             tokens += sum(len(rows[number].ids) for numbers in micro_batches for (number,) in numbers)
-            items = sum(sum(rows[number].learned[1:]) for numbers in micro_batches for (number,) in numbers)
+            items = sum(sum(rows[number].trained[1:]) for numbers in micro_batches for (number,) in numbers)
             loss = 0.0
             for numbers in micro_batches:
                 with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bf16"):

@@ -188,7 +188,7 @@ def _run(
             last_words = f"no end after {budget_s:.0f} s"
         errors.seek(0)
         trace = errors.read()
-    lines = _heard(name, said, findings)
+    lines = _received(name, said, findings)
     if process.returncode != 0:
         last_words = last_words or (trace.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         sys.stderr.write(trace[-4000:])
@@ -197,7 +197,7 @@ def _run(
         findings.rows.append(Row(name, "-", FAILED, time.monotonic() - began, "it said nothing"))
 
 
-def _heard(name: str, said: str, findings: Findings) -> int:
+def _received(name: str, said: str, findings: Findings) -> int:
     """Take up what a part printed; return how many checks there were."""
     count = 0
     for line in said.splitlines():

@@ -64,9 +64,9 @@ def _written(section: Struct | None) -> dict[str, str]:
 def _note(state: State, command: commands.RecordConfig, _now: float) -> Sequence[AnyEvent]:
     """Say what is new: the same problem is not said twice."""
     events: list[AnyEvent] = []
-    if command.problem is None and state.misfit is not None:
+    if command.problem is None and state.config_error is not None:
         events.append(ConfigFixed())
-    if command.problem is not None and (state.misfit is None or state.misfit.reason != command.problem):
+    if command.problem is not None and (state.config_error is None or state.config_error.reason != command.problem):
         events.append(ConfigRefused(reason=command.problem, advice=command.advice))
     if command.changes:
         events.append(ConfigChanged(job=None, changes=command.changes))
@@ -78,13 +78,13 @@ def _config_changed(state: State, _event: ConfigChanged) -> State:
 
 
 def _config_refused(state: State, event: ConfigRefused) -> State:
-    return replace(state, misfit=ConfigError(event.reason, event.advice))
+    return replace(state, config_error=ConfigError(event.reason, event.advice))
 
 
-def _config_mended(state: State, event: ConfigFixed) -> State:
-    if state.misfit is None:
+def _config_fixed(state: State, event: ConfigFixed) -> State:
+    if state.config_error is None:
         raise illegal(event, state.daemon.status, "nothing was wrong with it")
-    return replace(state, misfit=None)
+    return replace(state, config_error=None)
 
 
 NOTING: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {commands.RecordConfig: _note}
@@ -92,5 +92,5 @@ NOTING: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {comm
 CHANGES: Mapping[type[Event], Callable[[State, Any], State]] = {
     ConfigChanged: _config_changed,
     ConfigRefused: _config_refused,
-    ConfigFixed: _config_mended,
+    ConfigFixed: _config_fixed,
 }

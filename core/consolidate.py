@@ -11,7 +11,7 @@ from typing import Any
 
 from core import commands, policies
 from core.errors import Refused
-from core.reports import condemned, out_of_space, refuse_unless_at_rest
+from core.reports import condemned, out_of_space, refuse_unless_idle
 from core.reports import run_out_of_space as of_a_job
 from core.state import State
 from events import kinds, versions, worker
@@ -20,12 +20,12 @@ from events.values import Failure, backup_before, version_id
 
 Events = Sequence[AnyEvent]
 
-GIVEN_UP_AT_ONCE: frozenset[Failure] = frozenset({"preflight", "model"})
+ABANDONED_AT_ONCE: frozenset[Failure] = frozenset({"preflight", "model"})
 """Failures that waiting a minute does not mend; whoever wants it asks again."""
 
 
 def _request(state: State, command: commands.RequestConsolidation, _now: float) -> Events:
-    if state.wish is not None:
+    if state.consolidation_request is not None:
         raise Refused(f"a consolidation is {'running' if state.consolidation else 'asked for'} already")
     if state.head is None and not state.begun and state.queue.front() is None:
         raise Refused(f"nothing was learned since {state.base or 'the origin'}, so there is nothing to consolidate")
@@ -37,7 +37,7 @@ def _request(state: State, command: commands.RequestConsolidation, _now: float) 
 
 
 def _cancel(state: State, _command: commands.CancelConsolidation, _now: float) -> Events:
-    if state.wish is None:
+    if state.consolidation_request is None:
         raise Refused("no consolidation is asked for")
     if state.consolidation is not None:
         raise Refused(f"{state.consolidation.version} is being made; it can be rolled back when it is there")
@@ -45,9 +45,9 @@ def _cancel(state: State, _command: commands.CancelConsolidation, _now: float) -
 
 
 def _start(state: State, _command: commands.StartConsolidation, _now: float) -> Events:
-    refuse_unless_at_rest(state)
+    refuse_unless_idle(state)
     if (
-        state.wish is None
+        state.consolidation_request is None
         or state.begun
         or state.full is not None
         or state.short is not None
@@ -153,14 +153,14 @@ def run_out_of_space(state: State, command: commands.ReportDiskFull, now: float)
 def _failed(state: State, failure: Failure, message: str, now: float, wanted_bytes: int = 0) -> Events:
     """This attempt is over: try again later, or not."""
     assert state.attempt is not None
-    assert state.wish is not None
+    assert state.consolidation_request is not None
     wait: float | None = None
     then: list[AnyEvent] = []
     if failure == "disk_full":
         then = list(out_of_space(state, message, wanted_bytes))
     else:
-        again = failure not in GIVEN_UP_AT_ONCE
-        wait = policies.retry_wait_s(state.wish.failures + 1, state.attempt) if again else None
+        again = failure not in ABANDONED_AT_ONCE
+        wait = policies.retry_wait_s(state.consolidation_request.failures + 1, state.attempt) if again else None
         if wait is None:
             then = [versions.ConsolidationCancelled(message=f"{message} {_way_out(state, failure)}")]
     aborted = versions.ConsolidationAborted(

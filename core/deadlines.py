@@ -129,7 +129,7 @@ def usual_s(gaps: Sequence[float]) -> float | None:
 def failures_in_a_row(state: State) -> int:
     """Of what is in hand, without progress in between."""
     if state.consolidation is not None:
-        return state.wish.failures if state.wish is not None else 0
+        return state.consolidation_request.failures if state.consolidation_request is not None else 0
     return state.current.failures if state.current is not None else 0
 
 
@@ -163,16 +163,16 @@ def passed(watched: Watched, seconds: float) -> Watched:
     return replace(watched, silence_s=watched.silence_s + seconds, saving_silence_s=saving_silence_s)
 
 
-def heard(watched: Watched, fact: worker.AnyFact) -> Watched:
+def received(watched: Watched, fact: worker.AnyFact) -> Watched:
     """What it said; a late word of another attempt proves nothing."""
     if fact.attempt != watched.attempt:
         return watched
     match fact:
         case worker.Heartbeat(phase="checkpoint"):
-            known = _learned(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
+            known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=True, saving_silence_s=0.0)
         case worker.CheckpointWritten():
-            known = _learned(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
+            known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=False, saving_silence_s=0.0, silence_s=0.0)
         case worker.Heartbeat():
             return _progressed(watched, fact.phase)
@@ -221,10 +221,10 @@ def _found(watched: Watched, environment: dict[str, str]) -> Watched:
 
 def _progressed(watched: Watched, phase: Phase) -> Watched:
     """The gap that ends here is one of the phase that was waited in."""
-    return replace(_learned(watched, watched.phase, watched.silence_s), phase=phase, silence_s=0.0)
+    return replace(_trained(watched, watched.phase, watched.silence_s), phase=phase, silence_s=0.0)
 
 
-def _learned(watched: Watched, phase: Phase, gap_s: float) -> Watched:
+def _trained(watched: Watched, phase: Phase, gap_s: float) -> Watched:
     gaps = (*(watched.gaps.get(phase) or ()), gap_s)[-GAPS_KEPT:]
     return replace(watched, gaps=watched.gaps.insert(phase, gaps))
 

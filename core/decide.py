@@ -20,7 +20,7 @@ from core.guard import GUARD
 from core.job import RUNNING, Job
 from core.keep import KEEPING
 from core.memory import MEASURING
-from core.reports import REPORTS, impossible, refuse_unless_at_rest
+from core.reports import REPORTS, impossible, refuse_unless_idle
 from core.state import State
 from events import kinds, places, worker
 from events.kinds import AnyEvent
@@ -106,7 +106,7 @@ def _move_job(state: State, command: commands.MoveJob, _now: float) -> Events:
         before = queue.lane(priority).front
     elif priority == job.priority:
         raise Refused(f"{job.name} has priority {priority} already")
-    if priority == job.priority and before in {job.id, queue.behind(job.id)}:
+    if priority == job.priority and before in {job.id, queue.after(job.id)}:
         raise Refused(f"{job.name} stands there already")
     return [places.JobMoved(job=job.id, priority=priority, before=before)]
 
@@ -130,7 +130,7 @@ def _remove_job(state: State, command: commands.RemoveJob, _now: float) -> Event
     if job.begun:
         advice = "it stays" if job.status == "failed" else "`keepstep skip` ends it and keeps what it has learned"
         raise Refused(f"{job.name} has been learned in part, and weights hold that: it cannot be taken back; {advice}")
-    return [places.JobRemoved(job=job.id, name=job.name, keeps_data=job.learned_from)]
+    return [places.JobRemoved(job=job.id, name=job.name, keeps_data=job.trained_from)]
 
 
 def _pause(state: State, _command: commands.Pause, _now: float) -> Events:
@@ -177,10 +177,10 @@ def _retry(state: State, command: commands.Retry, _now: float) -> Events:
 
 
 def _prune_checkpoints(state: State, command: commands.PruneCheckpoints, _now: float) -> Events:
-    given_up = policies.checkpoints_to_prune(state.checkpoints, command.keep)
-    if not given_up:
+    abandoned = policies.checkpoints_to_prune(state.checkpoints, command.keep)
+    if not abandoned:
         raise Refused(f"there is nothing to prune: {len(state.checkpoints)} checkpoints are kept, the head among them")
-    return [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in given_up]
+    return [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in abandoned]
 
 
 # -- the daemon -----------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def _start_daemon(state: State, command: commands.StartDaemon, _now: float) -> E
 
 
 def _leave_home(state: State, command: commands.StopDaemon, _now: float) -> Events:
-    refuse_unless_at_rest(state)
+    refuse_unless_idle(state)
     return [kinds.DaemonStopped(reason=command.reason)]
 
 
@@ -220,7 +220,7 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused(f"nothing is begun without room on the disk: {state.full.message}")
     if state.short is not None:
         raise Refused("nothing is begun while memory is short")
-    settings = policies.with_sources(command.settings, state.learned, job.id)
+    settings = policies.with_sources(command.settings, state.trained, job.id)
     if job.begun and job.settings is not None:
         settings = job.settings
     conflict = policies.meaning_conflict(state.meaning, settings, learning=state.head is not None)
@@ -236,7 +236,7 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
 
 
 def _hold_work(state: State, command: commands.HoldWork, _now: float) -> Events:
-    refuse_unless_at_rest(state)
+    refuse_unless_idle(state)
     if state.hold is not None and state.hold.reason == command.reason:
         return []
     return [kinds.DaemonHeld(reason=command.reason, advice=command.advice)]

@@ -168,10 +168,10 @@ def _for_the_attempt(state: State, now: float) -> tuple[AnyEffect, ...]:
 
 
 def _for_the_consolidation(state: State, now: float) -> tuple[AnyEffect, ...]:
-    running, attempt, wish = state.consolidation, state.attempt, state.wish
+    running, attempt, consolidation_request = state.consolidation, state.attempt, state.consolidation_request
     assert running is not None
     assert attempt is not None
-    assert wish is not None
+    assert consolidation_request is not None
     if state.daemon.status != "working" or memory.ends_attempts(state.short, now):
         return (AskYield(attempt=attempt),)
     if running.status != "started":  # then the worker is at it
@@ -183,7 +183,7 @@ def _for_the_consolidation(state: State, now: float) -> tuple[AnyEffect, ...]:
             parent=running.parent,
             checkpoint=running.checkpoint,
             backup=running.backup,
-            description=wish.description,
+            description=consolidation_request.description,
         ),
     )
 
@@ -192,12 +192,16 @@ def _next(state: State, now: float) -> tuple[AnyEffect, ...]:
     """What is begun when nothing runs: what is in hand first, then what was asked for ahead of the queue."""
     if state.fetch is not None and state.head is not None:
         return (RestoreCheckpoint(backup=state.fetch, checkpoint=state.head.id),)
-    if state.wish is None or state.begun:
+    if state.consolidation_request is None or state.begun:
         return _next_attempt(state, now)
-    waits_for_files = state.queue.front() is not None and not state.wish.after_current
-    if not waits_for_files and policies.is_due(state.wish.retry_at, now):
+    waits_for_files = state.queue.front() is not None and not state.consolidation_request.after_current
+    if not waits_for_files and policies.is_due(state.consolidation_request.retry_at, now):
         return (BeginConsolidation(),)
-    again = () if state.wish.retry_at is None or waits_for_files else (WaitUntil(at=state.wish.retry_at),)
+    again = (
+        ()
+        if state.consolidation_request.retry_at is None or waits_for_files
+        else (WaitUntil(at=state.consolidation_request.retry_at),)
+    )
     return (*_next_attempt(state, now), *again)
 
 

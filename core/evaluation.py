@@ -61,9 +61,9 @@ def told(event: EvaluationDone) -> str:
     """What was found, in a sentence."""
     number = event.loss if isinstance(event.loss, str) else f"{event.loss:.4f}"
     gap = gap_of(event.loss, event.training_loss)
-    beside = f" (training loss {event.training_loss:.4f}, gap {gap:+z.2f})" if gap is not None else ""
+    next_to = f" (training loss {event.training_loss:.4f}, gap {gap:+z.2f})" if gap is not None else ""
     concern = f"; {SAYS[event.concern]}" if event.concern is not None else ""
-    return f"validation loss {number} behind step {event.step}{beside}{concern}"
+    return f"validation loss {number} behind step {event.step}{next_to}{concern}"
 
 
 def gap_of(loss: Number, training_loss: Number | None) -> float | None:
@@ -81,15 +81,15 @@ def is_worse(concern: Concern | None, before: Concern | None) -> bool:
 def evaluates(job: Job) -> bool:
     """Whether the job's next attempt is evaluated on the way. Steps that are run again were evaluated before."""
     settings = job.settings
-    if settings is None or job.evaluation.given_up or job.until is not None:
+    if settings is None or job.evaluation.abandoned or job.until is not None:
         return False
     return settings.evaluation.rows > 0 and bool(settings.data.holdout or settings.sources.validation_sha256)
 
 
-def given_up(job: Job, attempt: int, failure: Failure, message: str) -> Sequence[AnyEvent]:
+def abandoned(job: Job, attempt: int, failure: Failure, message: str) -> Sequence[AnyEvent]:
     """What comes of a failure in an evaluation, besides what comes of every failure."""
     at_fault = failure in AT_FAULT or (failure == "killed" and job.failures > 0)
-    if not at_fault or job.evaluation.given_up or job.status != "training":
+    if not at_fault or job.evaluation.abandoned or job.status != "training":
         return []
     return [EvaluationAbandoned(job=job.id, attempt=attempt, failure=failure, message=message)]
 
@@ -112,9 +112,9 @@ def _evaluation_done(state: State, event: EvaluationDone) -> State:
     return replace(state, begun=(replace(job, evaluation=found), *state.begun[1:]))
 
 
-def _evaluation_given_up(state: State, event: EvaluationAbandoned) -> State:
+def _evaluation_abandoned(state: State, event: EvaluationAbandoned) -> State:
     job = running_job(state, event)
-    found = replace(job.evaluation, given_up=True)
+    found = replace(job.evaluation, abandoned=True)
     return replace(state, begun=(replace(job, evaluation=found), *state.begun[1:]))
 
 
@@ -122,5 +122,5 @@ EVALUATED: Mapping[type, Callable[[State, Any, float], Sequence[AnyEvent]]] = {w
 
 EVALUATION: Mapping[type[Event], Callable[[State, Any], State]] = {
     EvaluationDone: _evaluation_done,
-    EvaluationAbandoned: _evaluation_given_up,
+    EvaluationAbandoned: _evaluation_abandoned,
 }

@@ -114,7 +114,7 @@ def _job_skipped(state: State, event: kinds.JobSkipped) -> State:
 
 
 def _job_rejected(state: State, event: kinds.JobRejected) -> State:
-    keeps_data = current_job(state, event).learned_from
+    keeps_data = current_job(state, event).trained_from
     moved = _finished(state, event, replace(state.counts, rejected=state.counts.rejected + 1))
     if keeps_data:
         return moved
@@ -128,9 +128,9 @@ def _job_trained(state: State, event: kinds.JobTrained) -> State:
     if head is None or head.id != event.checkpoint or job.goal != job.committed_step:
         raise illegal(event, job.status, "its last step is not committed")
     again = job.until is not None  # counted when it was trained the first time
-    learned = (*(each for each in state.learned if each != job.id), job.id)[-policies.REPLAYED_FILES :]
+    trained = (*(each for each in state.trained if each != job.id), job.id)[-policies.REPLAYED_FILES :]
     finished = _finished(state, event, replace(state.counts, trained=state.counts.trained + (not again)))
-    return finished if again else replace(finished, learned=learned)
+    return finished if again else replace(finished, trained=trained)
 
 
 def _job_failed(state: State, event: kinds.JobFailed) -> State:
@@ -152,7 +152,7 @@ def _job_retried(state: State, event: kinds.JobRetried) -> State:
         raise illegal(event, "not failed", f"job {event.job[:12]}")
     # What is run again may stand on other weights now.
     evaluated = min(job.evaluation.step, job.committed_step - 1)
-    evaluation = replace(job.evaluation, given_up=False, step=evaluated)
+    evaluation = replace(job.evaluation, abandoned=False, step=evaluated)
     again = replace(job, status=JOB[job.status]["job_retried"], failures=0, strikes=0, evaluation=evaluation)
     return replace(state, failed=state.failed.remove(job.id), queue=state.queue.push(again))
 
@@ -284,7 +284,7 @@ def _checkpoint_committed(state: State, event: kinds.CheckpointCommitted) -> Sta
         raise illegal(event, job.status, f"step {event.global_step} is not among the steps reached since the head")
     if event.step - job.committed_step != event.global_step - state.global_step:
         raise illegal(event, job.status, f"step {event.step} of the job is not step {event.global_step}")
-    committed = replace(job, committed_step=event.step, failures=0, learned_from=True)
+    committed = replace(job, committed_step=event.step, failures=0, trained_from=True)
     assert job.settings is not None  # every started attempt carries them
     return _with_current(
         state,

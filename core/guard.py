@@ -64,7 +64,7 @@ def _batch_suspect(state: State, fact: worker.BatchSuspect, now: float) -> Event
     if job.skip_requested or job.until is not None:  # nobody wants it; or others were built on it as it was
         return _fails(state, fact, "loss", where, now)
     if job.strikes >= STRIKES:
-        return _given_up(job, fact, where)
+        return _abandoned(job, fact, where)
     aside = BatchSkipped(job=job.id, **asdict(fact))
     failed = kinds.AttemptFailed(
         job=job.id, attempt=fact.attempt, failure="loss", message=f"{where}; its batch is left out", retry_at=now
@@ -72,7 +72,7 @@ def _batch_suspect(state: State, fact: worker.BatchSuspect, now: float) -> Event
     return [aside, failed]
 
 
-def _given_up(job: Job, fact: worker.BatchSuspect, where: str) -> Events:
+def _abandoned(job: Job, fact: worker.BatchSuspect, where: str) -> Events:
     lines = ", ".join(map(str, fact.lines[:LINES_SHOWN])) + (", …" if len(fact.lines) > LINES_SHOWN else "")
     message = (
         f"a second batch of it is suspect, and one was left out before: {where}. What is committed stays. Look at "

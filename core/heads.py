@@ -22,20 +22,22 @@ from events.values import version_id
 
 
 def _requested(state: State, event: versions.ConsolidationRequested) -> State:
-    if state.wish is not None:
+    if state.consolidation_request is not None:
         raise illegal(event, "wanted", "one is wanted already")
-    wish = ConsolidationRequest(description=event.description, after_current=event.after_current)
-    return replace(state, wish=wish, night=state.night if event.night is None else event.night)
+    consolidation_request = ConsolidationRequest(description=event.description, after_current=event.after_current)
+    return replace(
+        state, consolidation_request=consolidation_request, night=state.night if event.night is None else event.night
+    )
 
 
 def _dropped(state: State, event: versions.ConsolidationCancelled) -> State:
-    if state.wish is None or state.consolidation is not None:
+    if state.consolidation_request is None or state.consolidation is not None:
         raise illegal(event, "running" if state.consolidation else "not wanted")
-    return replace(state, wish=None)
+    return replace(state, consolidation_request=None)
 
 
 def _started(state: State, event: versions.ConsolidationStarted) -> State:
-    if state.wish is None or state.begun:  # that nothing else runs, the daemon's table says
+    if state.consolidation_request is None or state.begun:  # that nothing else runs, the daemon's table says
         raise illegal(event, state.daemon.status, "it is not wanted, or a job is in hand")
     if event.attempt != state.attempts + 1:
         raise illegal(event, "wanted", f"attempt {event.attempt} does not follow attempt {state.attempts}")
@@ -92,13 +94,13 @@ def _published(state: State, event: versions.VersionPublished) -> State:
     running = _moved(state, event)
     if event.version != running.version:
         raise illegal(event, "verified", f"{running.version} is being made")
-    assert state.wish is not None
+    assert state.consolidation_request is not None
     version = Version(
         id=event.version,
         parent=running.parent,
         checkpoint=running.checkpoint,
         global_step=state.global_step,
-        description=state.wish.description,
+        description=state.consolidation_request.description,
         made_at=event.made_at,
         size_bytes=event.size_bytes,
         manifest_sha256=event.manifest_sha256,
@@ -123,7 +125,7 @@ def _finished(state: State, event: versions.ConsolidationFinished) -> State:
         attempt=None,
         reached=Progress(),
         consolidation=None,
-        wish=None,
+        consolidation_request=None,
         base=event.version,
         base_step=step,
         checkpoints=(),
@@ -135,14 +137,14 @@ def _finished(state: State, event: versions.ConsolidationFinished) -> State:
 
 def _aborted(state: State, event: versions.ConsolidationAborted) -> State:
     _moved(state, event)
-    assert state.wish is not None
-    failures = state.wish.failures + (event.retry_at is not None)
+    assert state.consolidation_request is not None
+    failures = state.consolidation_request.failures + (event.retry_at is not None)
     return replace(
         daemon_moved(state, event, "attempt_ended"),
         attempt=None,
         reached=Progress(),
         consolidation=None,
-        wish=replace(state.wish, failures=failures, retry_at=event.retry_at),
+        consolidation_request=replace(state.consolidation_request, failures=failures, retry_at=event.retry_at),
     )
 
 
@@ -164,14 +166,14 @@ def _head_moved(state: State, event: versions.HeadMoved) -> State:
     left = tuple(each for each in state.left if held is None or each.checkpoint.id != held.checkpoint.id)
     # What was to be brought back and is not in its place yet stays in its backup alone.
     branch = _of_the_branch(state) if state.fetch is None else ()
-    behind = [each for each in branch if held is None or each.checkpoint.id != held.checkpoint.id]
+    after = [each for each in branch if held is None or each.checkpoint.id != held.checkpoint.id]
     meaning = held.meaning if held is not None else version.meaning if version is not None else None
     moved = replace(
         state,
         base=event.version,
         base_step=base_step,
         checkpoints=(held.checkpoint,) if held is not None else (),
-        left=(*left, *behind),
+        left=(*left, *after),
         meaning=meaning,
         replay_ranges=(),
         fetch=event.backup,

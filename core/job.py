@@ -22,7 +22,7 @@ RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
 class Evaluation(Struct, frozen=True, omit_defaults=True):
     """How it did on rows that it does not learn."""
 
-    given_up: bool = False
+    abandoned: bool = False
     """The worker hung or failed in one."""
     step: int = -1
     """Behind which it was evaluated last; -1: not yet. Up to there nothing new would be found: steps that are run again
@@ -59,7 +59,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Attempts that failed since the last commit."""
     retry_at: float | None = None
     skip_requested: bool = False
-    learned_from: bool = False
+    trained_from: bool = False
     """Some weights hold what it says, or may: of this pass, of an earlier one, of a branch that was left. Its file then
     stays in `data/` whatever becomes of the job, or their lineage could not be shown any more."""
 

@@ -52,7 +52,11 @@ def _move_head(state: State, command: commands.MoveHead, _now: float) -> Events:
     moved = versions.HeadMoved(
         version=base, checkpoint=checkpoint, backup=command.backup if backup is not None and not in_place else None
     )
-    dropped = [versions.ConsolidationCancelled(message="the head was moved")] if state.wish is not None else []
+    dropped = (
+        [versions.ConsolidationCancelled(message="the head was moved")]
+        if state.consolidation_request is not None
+        else []
+    )
     # Of what is left behind, its newest is enough to go back to it.
     older = [each for each in state.checkpoints[:-1] if each.id != checkpoint]
     pruned = [kinds.CheckpointPruned(checkpoint=each.id, size_bytes=each.size_bytes) for each in older]
@@ -115,10 +119,10 @@ def _record_backup(state: State, command: commands.RecordBackup, now: float) -> 
 
 
 def _delete_backups(state: State, command: commands.DeleteBackups, now: float) -> Events:
-    given_up = policies.backups_to_delete(state, keep=1, days=command.older_than_days, now=now)
-    if not given_up:
+    abandoned = policies.backups_to_delete(state, keep=1, days=command.older_than_days, now=now)
+    if not abandoned:
         raise Refused(f"no backup is older than {command.older_than_days:g} days and could go (the newest one stays)")
-    return [versions.BackupDeleted(backup=each.id, size_bytes=each.size_bytes, by="person") for each in given_up]
+    return [versions.BackupDeleted(backup=each.id, size_bytes=each.size_bytes, by="person") for each in abandoned]
 
 
 def _retain(state: State, command: commands.Retain, now: float) -> Events:

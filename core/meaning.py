@@ -19,7 +19,7 @@ class Difference(NamedTuple):
     """A key that is not what was learned under."""
 
     key: str
-    learned: object
+    trained: object
     wanted: object
 
 
@@ -28,7 +28,7 @@ def meaning_of(settings: JobSettings) -> Meaning:
     return Meaning(settings.model, settings.method, settings.data.max_length)
 
 
-def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> list[Difference]:
+def differences(trained: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> list[Difference]:
     """Where the wanted settings would give what was learned another meaning.
 
     `learning`: something is learned that no version holds yet. When nothing is, a method of the same kind may take
@@ -36,19 +36,19 @@ def differences(learned: Meaning | None, wanted: JobSettings, *, learning: bool 
     (`trust_remote_code`) does not change what weights mean. Nor does pinning a hub id that had no revision: the worker
     compares the bytes of the base with those that were trained on.
     """
-    if learned is None:
+    if trained is None:
         return []
-    pairs = [("model", learned.model, wanted.model)]
-    if learning or type(learned.method) is not type(wanted.method):
-        pairs.append(("method", learned.method, wanted.method))  # type: ignore[arg-type]  # sections, all of them
+    pairs = [("model", trained.model, wanted.model)]
+    if learning or type(trained.method) is not type(wanted.method):
+        pairs.append(("method", trained.method, wanted.method))  # type: ignore[arg-type]  # sections, all of them
     found = [
         Difference(key, then, now)
         for section, ours, theirs in pairs
         for key, then, now in _fields(section, ours, theirs)
         if then != now and key != "model.trust_remote_code" and not (key == "model.revision" and not then)
     ]
-    if learning and learned.max_length and learned.max_length != wanted.data.max_length:
-        found.append(Difference("data.max_length", learned.max_length, wanted.data.max_length))
+    if learning and trained.max_length and trained.max_length != wanted.data.max_length:
+        found.append(Difference("data.max_length", trained.max_length, wanted.data.max_length))
     return found
 
 

@@ -61,11 +61,11 @@ REPLAYED_FILES = 64
 grow with the years."""
 
 
-def with_sources(settings: JobSettings, learned: Sequence[str], job: str) -> JobSettings:
+def with_sources(settings: JobSettings, trained: Sequence[str], job: str) -> JobSettings:
     """The settings with the earlier files that rows are mixed in from, if any are to be."""
     if not settings.data.replay:
         return settings
-    earlier = tuple(each for each in learned if each != job)
+    earlier = tuple(each for each in trained if each != job)
     return replace(settings, sources=replace(settings.sources, replay=earlier))
 
 
@@ -138,14 +138,14 @@ def backups_to_delete(state: State, *, keep: int, days: float, now: float) -> Se
     return [backup for backup in older if backup.made_at <= old and backup.id != state.fetch]
 
 
-def meaning_conflict(learned: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> str | None:
+def meaning_conflict(trained: Meaning | None, wanted: JobSettings, *, learning: bool = True) -> str | None:
     """Why what has been learned cannot go on under the wanted settings; None if it can.
 
     The rules are those of `core.meaning`.
     """
     found = [
-        f"{each.key} is {_shown(each.wanted)}, what was learned so far has {_shown(each.learned)}"
-        for each in differences(learned, wanted, learning=learning)
+        f"{each.key} is {_shown(each.wanted)}, what was learned so far has {_shown(each.trained)}"
+        for each in differences(trained, wanted, learning=learning)
     ]
     return "; ".join(found) or None
 

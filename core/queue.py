@@ -23,7 +23,7 @@ class Place(Struct, frozen=True, omit_defaults=True):
 
     job: Job
     ahead: str | None = None
-    behind: str | None = None
+    after: str | None = None
     across: str | None = None
     """Of a held job at either end of its run: the other end. Within a run it means nothing."""
 
@@ -60,7 +60,7 @@ class Queue(Struct, frozen=True):
             while job_id is not None:
                 place = self.places[job_id]
                 yield place.job
-                job_id = place.behind
+                job_id = place.after
 
     @property
     def held(self) -> int:
@@ -76,9 +76,9 @@ class Queue(Struct, frozen=True):
         """The line of this priority."""
         return self.lanes[PRIORITIES.index(priority)]
 
-    def behind(self, job_id: str) -> str | None:
+    def after(self, job_id: str) -> str | None:
         """The job that stands directly behind this one in its lane. Raises KeyError if it does not wait."""
-        return self.places[job_id].behind
+        return self.places[job_id].after
 
     def ready(self) -> Iterator[Job]:
         """The jobs that are not held, in the order in which they will be taken."""
@@ -91,7 +91,7 @@ class Queue(Struct, frozen=True):
                     place = self.places[place.across]
                 else:
                     yield place.job
-                job_id = place.behind
+                job_id = place.after
 
     def front(self) -> Job | None:
         """The job that is taken next."""
@@ -122,8 +122,8 @@ class Queue(Struct, frozen=True):
         first = last = job_id
         if (ahead := self._held(place.ahead)) is not None:
             first = ahead
-        if (behind := self._held(place.behind)) is not None:
-            last = behind
+        if (after := self._held(place.after)) is not None:
+            last = after
         lane = self.lane(place.job.priority)
         return self._with(place.job.priority, replace(lane, held=lane.held + 1), _run(places, first, last))
 
@@ -136,8 +136,8 @@ class Queue(Struct, frozen=True):
             assert place.ahead is not None  # it is not the first of its run
             places = _run(places, first, place.ahead)
         if last != job_id:
-            assert place.behind is not None
-            places = _run(places, place.behind, last)
+            assert place.after is not None
+            places = _run(places, place.after, last)
         lane = self.lane(place.job.priority)
         return self._with(place.job.priority, replace(lane, held=lane.held - 1), places)
 
@@ -146,19 +146,19 @@ class Queue(Struct, frozen=True):
         if self.places[job_id].is_held:
             return self.release(job_id).remove(job_id)
         place = self.places[job_id]
-        ahead, behind = place.ahead, place.behind
+        ahead, after = place.ahead, place.after
         places = self.places.remove(job_id)
         if ahead is not None:
-            places = places.insert(ahead, replace(places[ahead], behind=behind))
-        if behind is not None:
-            places = places.insert(behind, replace(places[behind], ahead=ahead))
-        first, last = self._held(ahead), self._held(behind)
+            places = places.insert(ahead, replace(places[ahead], after=after))
+        if after is not None:
+            places = places.insert(after, replace(places[after], ahead=ahead))
+        first, last = self._held(ahead), self._held(after)
         if first is not None and last is not None:  # two runs have become one
             places = _run(places, first, last)
         lane = self.lane(place.job.priority)
         lane = replace(
             lane,
-            front=behind if lane.front == job_id else lane.front,
+            front=after if lane.front == job_id else lane.front,
             back=ahead if lane.back == job_id else lane.back,
             length=lane.length - 1,
         )
@@ -169,7 +169,7 @@ class Queue(Struct, frozen=True):
         ahead = lane.back if before is None else self.places[before].ahead
         places = self.places.insert(job.id, Place(job, ahead, before))
         if ahead is not None:
-            places = places.insert(ahead, replace(places[ahead], behind=job.id))
+            places = places.insert(ahead, replace(places[ahead], after=job.id))
         if before is not None:
             places = places.insert(before, replace(places[before], ahead=job.id))
             if ahead is not None and self.places[before].is_held and self.places[ahead].is_held:  # a run is cut in two
@@ -190,15 +190,15 @@ class Queue(Struct, frozen=True):
 
     def _run_around(self, job_id: str) -> tuple[str, str]:
         """The first and the last of the run that a held job stands in: looked for both ways, so the nearer is found."""
-        ahead = behind = self.places[job_id]
+        ahead = after = self.places[job_id]
         while True:
             if (end := self._end(ahead, ahead.ahead)) is not None:
                 return ahead.job.id, end
-            if (end := self._end(behind, behind.behind)) is not None:
-                return end, behind.job.id
+            if (end := self._end(after, after.after)) is not None:
+                return end, after.job.id
             assert ahead.ahead is not None  # else it were an end
-            assert behind.behind is not None
-            ahead, behind = self.places[ahead.ahead], self.places[behind.behind]
+            assert after.after is not None
+            ahead, after = self.places[ahead.ahead], self.places[after.after]
 
     def _end(self, place: Place, beyond: str | None) -> str | None:
         """The other end, if what lies `beyond` makes this place an end of its run."""

@@ -16,10 +16,10 @@ def lengthened(state: State, job: Job, event: CheckpointCommitted) -> tuple[Repl
     if earlier and earlier[-1].job.id == job.id and earlier[-1].step_to == step_from:
         step_from, global_from = earlier[-1].step_from, earlier[-1].global_from
         earlier = earlier[:-1]
-    stretch = ReplayRange(
+    replay_range = ReplayRange(
         job=job, step_from=step_from, step_to=event.step, global_from=global_from, global_to=event.global_step
     )
-    return (*earlier, stretch)
+    return (*earlier, replay_range)
 
 
 def forgotten(state: State) -> State:
@@ -27,7 +27,7 @@ def forgotten(state: State) -> State:
     oldest = state.checkpoints[0].global_step
     return replace(
         state,
-        replay_ranges=tuple(stretch for stretch in state.replay_ranges if stretch.global_to > oldest),
+        replay_ranges=tuple(replay_range for replay_range in state.replay_ranges if replay_range.global_to > oldest),
         trail=state.trail.between(oldest, state.trail.base + state.trail.length),
     )
 
@@ -40,18 +40,20 @@ def run_again(state: State, global_step: int) -> State:
     first. Only a stretch that is being run again already just goes back to an earlier step.
     """
     kept, again = [], []
-    for stretch in state.replay_ranges:
-        if max(stretch.global_from, state.past_from) < global_step:  # what cannot be run again is not remembered
-            at = min(stretch.global_to, global_step)
-            kept.append(replace(stretch, global_to=at, step_to=stretch.step_from + at - stretch.global_from))
-        if stretch.global_to > global_step:
-            resume_at = stretch.step_from + max(0, global_step - stretch.global_from)
+    for replay_range in state.replay_ranges:
+        if max(replay_range.global_from, state.past_from) < global_step:  # what cannot be run again is not remembered
+            at = min(replay_range.global_to, global_step)
+            kept.append(
+                replace(replay_range, global_to=at, step_to=replay_range.step_from + at - replay_range.global_from)
+            )
+        if replay_range.global_to > global_step:
+            resume_at = replay_range.step_from + max(0, global_step - replay_range.global_from)
             again.append(
                 replace(
-                    stretch.job,
+                    replay_range.job,
                     status="queued",
                     committed_step=resume_at,
-                    until=stretch.step_to,
+                    until=replay_range.step_to,
                     failures=0,
                     skip_requested=False,
                 )

@@ -169,7 +169,7 @@ def _checkpoint_bad(state: State, fact: worker.CheckpointBad, now: float) -> Eve
     return [failed, *condemned(state, fact.checkpoint, fact.problem)]
 
 
-def refuse_unless_at_rest(state: State) -> None:
+def refuse_unless_idle(state: State) -> None:
     """Raises Refused unless a daemon is on and no attempt runs."""
     if state.attempt is not None:
         raise Refused(f"attempt {state.attempt} still runs")
@@ -177,8 +177,8 @@ def refuse_unless_at_rest(state: State) -> None:
         raise Refused("no daemon runs in this home")
 
 
-def _condemn_checkpoint(state: State, command: commands.QuarantineCheckpoint, _now: float) -> Events:
-    refuse_unless_at_rest(state)
+def _quarantine_checkpoint(state: State, command: commands.QuarantineCheckpoint, _now: float) -> Events:
+    refuse_unless_idle(state)
     if all(command.checkpoint != checkpoint.id for checkpoint in state.checkpoints):
         raise Refused(f"{command.checkpoint} is not a checkpoint that the present branch stands on")
     return condemned(state, command.checkpoint, command.problem)
@@ -210,8 +210,8 @@ def _ended(state: State, fact: worker.Failed | commands.ReportWorkerLost, now: f
     job = _running(state, fact)
     if job is None:
         return []
-    given_up = evaluation.given_up(job, fact.attempt, fact.failure, fact.message) if fact.evaluating else ()
-    return [*given_up, *_failed(state, job, fact.attempt, fact.failure, fact.message, now)]
+    abandoned = evaluation.abandoned(job, fact.attempt, fact.failure, fact.message) if fact.evaluating else ()
+    return [*abandoned, *_failed(state, job, fact.attempt, fact.failure, fact.message, now)]
 
 
 def impossible(state: State, fact: worker.Fact, error: IllegalEvent, now: float) -> Events:
@@ -256,8 +256,8 @@ def _failed(
         then = [kinds.DaemonHeld(reason=message, advice=advice)]
     else:
         wait = policies.retry_wait_s(job.failures + 1, attempt)
-        given_up = f"given up after {job.failures + 1} attempts without progress; the last: {message}"
-        then = [] if wait is not None else [_give_up(job, given_up)]
+        abandoned = f"given up after {job.failures + 1} attempts without progress; the last: {message}"
+        then = [] if wait is not None else [_give_up(job, abandoned)]
     return [
         kinds.AttemptFailed(
             job=job.id,
@@ -301,7 +301,7 @@ def _give_up(job: Job, message: str) -> AnyEvent:
 
 REPORTS: Mapping[type, Callable[[State, Any, float], Events]] = {
     commands.ReportWorkerLost: _ended,
-    commands.QuarantineCheckpoint: _condemn_checkpoint,
+    commands.QuarantineCheckpoint: _quarantine_checkpoint,
     commands.ReportDiskFull: run_out_of_space,
     commands.ReportDiskFree: _find_room,
     worker.BackedUp: _nothing,  # of a consolidation that is over; those of the running one: `consolidate.py`

@@ -15,7 +15,7 @@ def night_due(settings: ConsolidationSettings, zone: tzinfo, state: State, now: 
     they were set forward; of one that comes twice, the first counts (PEP 495, fold = 0). `missed = "skip"`: not if its
     moment was before the daemon's start. `now`: Unix time, seconds.
     """
-    if not settings.schedule or state.wish is not None or state.head is None:
+    if not settings.schedule or state.consolidation_request is not None or state.head is None:
         return None
     at = time.fromisoformat(settings.schedule)
     day = datetime.fromtimestamp(now, zone).date()

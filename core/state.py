@@ -171,7 +171,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """What was learned behind `past_from`."""
     meaning: Meaning | None = None
     environment: dict[str, str] = {}
-    learned: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     """The jobs that were trained last, the oldest first: what is mixed into new ones comes from their files."""
     failed: Map[Job] = Map()
     rejections: Map[Rejection] = Map()
@@ -183,7 +183,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """What was learned and left behind when the head was moved; it can be gone back to."""
     backups: tuple[Backup, ...] = ()
     backups_made: int = 0
-    wish: ConsolidationRequest | None = None
+    consolidation_request: ConsolidationRequest | None = None
     """A consolidation that is wanted."""
     night: str = ""
     """The date of the last schedule that asked for one."""
@@ -198,7 +198,7 @@ class State(Struct, frozen=True, kw_only=True, gc=False):  # no cycles: values r
     """Less is free on the disk than the config wants left alone."""
     short: MemoryShortage | None = None
     """Nothing is begun meanwhile, and what runs ends when it has lasted. It has no part in pausing and stopping."""
-    misfit: ConfigError | None = None
+    config_error: ConfigError | None = None
     """Why keepstep.toml is not used as it is."""
     settings: JobSettings | None = None
     """Of the job that was begun last, for the first time."""

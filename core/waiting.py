@@ -26,7 +26,7 @@ def _file_enqueued(state: State, event: kinds.FileEnqueued) -> State:
         name=event.name,
         size_bytes=event.size_bytes,
         priority=event.priority,
-        learned_from=event.again,
+        trained_from=event.again,
     )
     return replace(state, queue=state.queue.push(job))
 
@@ -73,7 +73,7 @@ def _job_removed(state: State, event: places.JobRemoved) -> State:
     if job is None:
         raise illegal(event, "settled", f"job {event.job[:12]} neither waits nor has failed")
     _status_after(job, event)
-    if job.begun or (job.learned_from and not event.keeps_data):
+    if job.begun or (job.trained_from and not event.keeps_data):
         raise illegal(event, job.status, "weights hold what was learned from it")
     rejections = state.rejections
     if not event.keeps_data:

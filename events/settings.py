@@ -99,7 +99,7 @@ class DataSettings(Section, frozen=True, kw_only=True):
     """Rows of earlier files that are mixed into each new one, as a share of its rows, so that less is forgotten."""
 
 
-Occasion = Literal[
+HookTrigger = Literal[
     "job_finished",
     "job_rejected",
     "job_failed",
@@ -306,7 +306,7 @@ class HookSettings(Section, frozen=True, kw_only=True):
     on_validation_alert: str = ""
     notify: tuple[str, ...] = ()
     """Where notifications go, as apprise writes it (`pip install 'keepstep[notify]'`): "discord://…", "mailto://…"."""
-    notify_on: tuple[Occasion, ...] = get_args(Occasion)
+    notify_on: tuple[HookTrigger, ...] = get_args(HookTrigger)
     notify_template: str = "{{ message }}"
     """The text of a notification, in Jinja2; the fields are those of the summary."""
     timeout_s: Annotated[float, Meta(gt=0.0)] = 30.0

@@ -182,20 +182,20 @@ def begin_segment(
     directory: Path,
     journal_id: str,
     number: int,
-    behind: Position,
+    after: Position,
     *,
     first_seq: int,
     records: bytes = b"",
 ) -> Position:
-    """Makes segment `number` as the one that follows `behind`. The rename in here is the commit. Raises OSError."""
+    """Makes segment `number` as the one that follows `after`. The rename in here is the commit. Raises OSError."""
     before = None
-    if behind.segment:
-        hashed = digest(storage, directory / segment_name(behind.segment), behind.offset)
-        before = Predecessor(behind.segment, behind.seq, behind.crc, behind.offset, hashed)
+    if after.segment:
+        hashed = digest(storage, directory / segment_name(after.segment), after.offset)
+        before = Predecessor(after.segment, after.seq, after.crc, after.offset, hashed)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     header = encode_header(Header(journal_id, number, first_seq, created, before))
     write_atomically(directory / segment_name(number), header + records, sync=True, storage=storage)
-    return Position(behind.seq, behind.crc, number, len(header))
+    return Position(after.seq, after.crc, number, len(header))
 
 
 def keep_aside(storage: Storage, segment: Path, offset: int) -> Path | None:

@@ -32,16 +32,16 @@ def sealed(view: bytes) -> bytes:
     return b'%s,\n  "check": "%08x"\n}' % (body, crc32(body))
 
 
-def is_sealed(data: bytes) -> bool:
+def has_checksum(data: bytes) -> bool:
     """Whether this is, byte for byte, what `sealed` made."""
     end = _END.search(data, max(0, len(data) - _END_BYTES))
     return end is not None and end[1] == b"%08x" % crc32(memoryview(data)[: end.start()])
 
 
-def read_sealed(path: Path, decoder: msgspec.json.Decoder[View], storage: Storage) -> View | None:
+def read_checked(path: Path, decoder: msgspec.json.Decoder[View], storage: Storage) -> View | None:
     """What was written there. Gone, spoiled or of another shape is the same as never written: None."""
     try:
         data = durable.read_file(path, storage=storage)
-        return decoder.decode(data) if is_sealed(data) else None
+        return decoder.decode(data) if has_checksum(data) else None
     except UNREADABLE:
         return None

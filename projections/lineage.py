@@ -78,10 +78,10 @@ class Timeline(Branch):
         if isinstance(event, kinds.DaemonStarted):
             self.keepstep = event.keepstep
         elif isinstance(event, kinds.CheckpointCommitted):
-            self._forget_behind(before.global_step)
+            self._forget_after(before.global_step)
             self._add(before, event)
         elif isinstance(event, versions.VersionPublished):
-            self._forget_behind(before.global_step)
+            self._forget_after(before.global_step)
             self.published[event.version] = self.until(before.global_step)
         elif isinstance(event, versions.HeadMoved):
             self._move(before, event)
@@ -101,7 +101,7 @@ class Timeline(Branch):
             target = self.branch_of(event.checkpoint) or target
         self.parts, self.commits = list(target.parts), list(target.commits)
 
-    def _forget_behind(self, global_step: int) -> None:
+    def _forget_after(self, global_step: int) -> None:
         """Without what was set aside since: it is run again. A backup may still hold it, and be gone back to."""
         if self.commits and self.commits[-1][0] > global_step:
             self.forgotten.append(self.until(self.commits[-1][0]))

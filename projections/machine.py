@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_sealed, sealed
+from projections.checksum import read_checked, sealed
 
 
 class GroupMemoryView(Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ def write_machine(path: Path, view: MachineView, *, storage: Storage = REAL) -> 
 
 def read_machine(path: Path, *, storage: Storage = REAL) -> MachineView | None:
     """The file; None if it is missing or is not one."""
-    return read_sealed(path, _decoder, storage)
+    return read_checked(path, _decoder, storage)
 
 
 _decoder: msgspec.json.Decoder[MachineView] = msgspec.json.Decoder(MachineView)

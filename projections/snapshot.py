@@ -25,7 +25,7 @@ from core.maps import Map
 from core.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import UNREADABLE, is_sealed, sealed
+from projections.checksum import UNREADABLE, has_checksum, sealed
 from projections.progress import Folded
 from projections.shards import Shards, shards_of
 
@@ -78,7 +78,7 @@ def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
     try:
         data = durable.read_file(path, most_bytes=LONGEST_BYTES, storage=storage)
         end = data.find(b"\n")
-        first = _decoder.decode(data[:end]) if is_sealed(data) else None
+        first = _decoder.decode(data[:end]) if has_checksum(data) else None
     except UNREADABLE:
         return None
     if first is None or first.snapshot.reducer != reducer_version():

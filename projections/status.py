@@ -22,7 +22,7 @@ from events.values import PRIORITIES, Number
 from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_sealed, sealed
+from projections.checksum import read_checked, sealed
 from projections.progress import Evaluated, Folded, Progress, Trouble
 
 QUEUE_SHOWN = 20
@@ -180,7 +180,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     """Less is free on the disk than the config wants left alone."""
     short: MemoryShortage | None
     """Others use the memory: nothing is begun."""
-    misfit: ConfigError | None
+    config_error: ConfigError | None
     """keepstep.toml was edited and is not used as it is."""
     validation: ValidationView | None
     """None: nothing was evaluated yet."""
@@ -192,17 +192,17 @@ class StatusView(Struct, frozen=True, kw_only=True):
 
 
 def status_view(
-    folded: Folded, *, seq: int, crc: str, heartbeat_at: float, heard: Heartbeat | None = None
+    folded: Folded, *, seq: int, crc: str, heartbeat_at: float, received: Heartbeat | None = None
 ) -> StatusView:
-    """What the status file says. Pure; costs the same however long the queue and the history. `heard`: the last sign of
-    progress of the worker, which is no event."""
+    """What the status file says. Pure; costs the same however long the queue and the history. `received`: the last sign
+    of progress of the worker, which is no event."""
     state, progress = folded.state, folded.progress
     job = _job_view(state, progress)
-    if job is not None and heard is not None and heard.attempt == job.attempt:
-        rows = (heard.done, heard.total)
-        if (heard.phase, job.status) == ("prepare", "preparing"):
+    if job is not None and received is not None and received.attempt == job.attempt:
+        rows = (received.done, received.total)
+        if (received.phase, job.status) == ("prepare", "preparing"):
             job = replace(job, rows_prepared=rows)
-        elif (heard.phase, job.status) == ("evaluate", "training"):
+        elif (received.phase, job.status) == ("evaluate", "training"):
             job = replace(job, rows_evaluated=rows)
     done, eta_s = _queue_progress(state, progress, job)
     daemon, head = state.daemon, state.head
@@ -237,7 +237,7 @@ def status_view(
         full=state.full,
         low=state.low,
         short=state.short,
-        misfit=state.misfit,
+        config_error=state.config_error,
         validation=_validation_view(progress.evaluated),
         failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
         counts=state.counts,
@@ -282,14 +282,14 @@ def _version_view(state: State) -> VersionView | None:
 
 
 def _consolidation_view(state: State) -> ConsolidationView | None:
-    wish, running = state.wish, state.consolidation
-    if wish is None:
+    consolidation_request, running = state.consolidation_request, state.consolidation
+    if consolidation_request is None:
         return None
     return ConsolidationView(
         status=running.status if running is not None else "wanted",
         version=running.version if running is not None else None,
-        description=wish.description,
-        retry_at=wish.retry_at,
+        description=consolidation_request.description,
+        retry_at=consolidation_request.retry_at,
     )
 
 
@@ -346,7 +346,7 @@ def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> No
 
 def read_status(path: Path, *, storage: Storage = REAL) -> StatusView | None:
     """The status file; None if it is missing or is not one."""
-    return read_sealed(path, _decoder, storage)
+    return read_checked(path, _decoder, storage)
 
 
 _decoder: msgspec.json.Decoder[StatusView] = msgspec.json.Decoder(StatusView)

@@ -165,8 +165,8 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
         events = store.execute(order)
     for event in events:
         assert isinstance(event, BackupDeleted)
-        if (given_up := is_deleted(home, event)) is not None and not daemon_is_alive(home):
-            discard(home, given_up)
+        if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+            discard(home, abandoned)
         print(f"{event.backup} is given up ({event.size_bytes / 1e6:.1f} MB)")
 
 

@@ -237,8 +237,8 @@ def prune_checkpoints(home: Home, keep: int) -> None:
 
     order = PruneCheckpoints(keep=keep)
     would = decide(_state(home), order, 0.0)  # refused before anything large is read
-    given_up = {event.checkpoint for event in would if isinstance(event, CheckpointPruned)}
-    for checkpoint, problem in proved(home, deep=False, but=given_up):
+    abandoned = {event.checkpoint for event in would if isinstance(event, CheckpointPruned)}
+    for checkpoint, problem in proved(home, deep=False, but=abandoned):
         if problem is not None:
             raise UserError(
                 f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",

@@ -92,7 +92,7 @@ def request_consolidation(home_option: Path | None, description: str, *, after_c
     if not daemon_is_alive(home):
         typer.echo("asked for; no daemon runs: `keepstep run` does it")
     else:
-        typer.echo(f"asked for; it begins {'behind the file in hand' if after_current else 'when no file waits'}")
+        typer.echo(f"asked for; it begins {'after the file in hand' if after_current else 'when no file waits'}")
 
 
 def cancel_consolidation(home_option: Path | None) -> None:

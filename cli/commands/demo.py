@@ -98,7 +98,7 @@ def run_demo(directory: Path) -> None:
         answers.before = _ask(home, None)
         _write_answers(home, answers)
         _say_answers(answers.before)
-    head = _learned(home, job)
+    head = _trained(home, job)
     if head is None:
         head = _learn(home, job, directory)
     else:
@@ -220,7 +220,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
 # -- learning -----------------------------------------------------------------------------------------------------
 
 
-def _learned(home: Home, job: str) -> str | None:
+def _trained(home: Home, job: str) -> str | None:
     """The head, if the data is learned; else None."""
     state = read_only(home)[0].state
     if state.head is None or state.job(job) is not None or not home.data_file(job).exists():
@@ -233,7 +233,7 @@ def _learn(home: Home, job: str, directory: Path) -> str:
     _say("learning", f"the daemon, as `keepstep run --until-idle` runs it in {directory}; Ctrl-C commits and leaves")
     with Teller() as teller:
         Daemon(home, until_idle=True, write=teller.tell).run()
-    head = _learned(home, job)
+    head = _trained(home, job)
     if head is not None:
         return head
     state = read_only(home)[0].state

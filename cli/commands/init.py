@@ -57,7 +57,7 @@ def model_warning(home: Home) -> list[str]:
     job = load_config(home.config).job
     directory = model_directory(job.model.path, home.root, job.model.revision)
     finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
-    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.mend}"]
+    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.advice}"]
 
 
 def refuse_home(directory: Path) -> Home:

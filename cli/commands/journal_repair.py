@@ -30,7 +30,7 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
         facts = repair(
             home.journal,
             accept_loss=accept_loss,
-            make_event=_given_up,
+            make_event=_abandoned,
             at=timestamp(home.clock.now()),
             witnesses=witnesses(home),
             storage=home.storage,
@@ -54,7 +54,7 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
     typer.echo(f"step {step} is committed; `keepstep run` goes on from there")
 
 
-def _given_up(facts: Survey) -> bytes:
+def _abandoned(facts: Survey) -> bytes:
     finding = facts.finding
     return encode(
         JournalRepaired(first_seq=finding.seq, last_seq=finding.last_seq, problem=f"{finding.case.name}: {finding}")

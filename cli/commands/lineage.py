@@ -170,12 +170,12 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> W
             )
         branch, global_step = timeline.until(int(asked)), int(asked)
     left = [each.checkpoint for each in latest.left]
-    beside = branch.parts[-1].base
+    next_to = branch.parts[-1].base
     mine = {name for _, name in branch.commits}
     kept = [
         each
         for each in (*left, *state.checkpoints)
-        if each.id in there & mine and _begins(branch.parts, beside) < each.global_step <= global_step
+        if each.id in there & mine and _begins(branch.parts, next_to) < each.global_step <= global_step
     ]
     return Wanted(latest, branch.parts, global_step, kept, None)
 
@@ -352,15 +352,15 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
     """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
     import msgspec
 
-    from gpu.ipc.protocol import Learned, LocateRows, Locations, Refusal
+    from gpu.ipc.protocol import LocateRows, Locations, Refusal, Trained
 
     if not asked:
         return ()
-    learned = tuple(
-        Learned(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
+    trained = tuple(
+        Trained(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
         for part, lines in asked
     )
-    order = LocateRows(home=str(home.root), learned=learned)
+    order = LocateRows(home=str(home.root), trained=trained)
     said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers, then try again")
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):

@@ -128,16 +128,16 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     return answer
 
 
-def replay_ranges(parts: Sequence[Part], behind: int) -> Iterator[ReplayRange]:
+def replay_ranges(parts: Sequence[Part], after: int) -> Iterator[ReplayRange]:
     """The steps of `parts` behind a global step, and behind the base that the last of them was trained beside, as
     orders."""
     from core.policies import carries_optimizer
     from gpu.ipc.protocol import ReplayRange
 
     for part in parts:
-        if part.global_to <= behind or part.base != parts[-1].base:
+        if part.global_to <= after or part.base != parts[-1].base:
             continue
-        global_step = max(part.global_from, behind)
+        global_step = max(part.global_from, after)
         step = part.step_from + global_step - part.global_from
         yield ReplayRange(
             job=part.job,

@@ -173,7 +173,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
         print(f"said      {version.description}")
     print(f"made      {local_time(version.made_at)}, of {version.checkpoint} beside {version.parent or 'the origin'}")
     said = of_what_was_learned(version.applied, version.in_place).removeprefix(": ")
-    print(f"exact     {said or 'nothing was learned'}")
+    print(f"exact     {said or 'nothing was trained'}")
     if (problem := problem_of_version(home, version)) is not None:
         print(f"DAMAGED   {problem}")
     print(f"answers   its logits are off by {version.difference:.2%} from those of base and checkpoint")
@@ -254,14 +254,14 @@ def move_head(home: Home, command: Any) -> None:
         events = store.execute(command)
         alive = daemon_is_alive(home)
         for event in events:
-            if (given_up := is_deleted(home, event)) is not None and not alive:
-                discard(home, given_up)
+            if (abandoned := is_deleted(home, event)) is not None and not alive:
+                discard(home, abandoned)
         state = store.state
         if state.fetch is not None and state.head is not None and not alive:
             restore_backup(store, RestoreCheckpoint(backup=state.fetch, checkpoint=state.head.id))
     moved = next(event for event in events if isinstance(event, HeadMoved))
-    beside = f", beside {moved.version or 'the origin'}" if moved.checkpoint else ""
-    print(f"the next step goes on from {moved.checkpoint or moved.version or 'the origin'}{beside}")
+    next_to = f", beside {moved.version or 'the origin'}" if moved.checkpoint else ""
+    print(f"the next step goes on from {moved.checkpoint or moved.version or 'the origin'}{next_to}")
     left = before.head.id if before.head is not None else before.base
     if left is not None:
         print(f"left behind: {left}; `keepstep versions restore {left}` goes back to it")
@@ -303,8 +303,8 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
         )
     with closing(EventStore.open(home)) as store:
         for event in store.execute(order):
-            if (given_up := is_deleted(home, event)) is not None and not daemon_is_alive(home):
-                discard(home, given_up)
+            if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+                discard(home, abandoned)
     print(f"{name} is deleted")
 
 

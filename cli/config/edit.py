@@ -114,11 +114,11 @@ def check(home: Home) -> str:
 
 def locked_keys(state: State, config: Config) -> set[str]:
     """The keys that `set_key` would refuse now, whatever else they were set to."""
-    learned = locked_by(state)
-    if learned is None:
+    trained = locked_by(state)
+    if trained is None:
         return set()
     kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # behind a version too
-    free = set() if learned.model.revision else {"model.revision"}  # what has none can be pinned at any time
+    free = set() if trained.model.revision else {"model.revision"}  # what has none can be pinned at any time
     return {key for key in values(config) if is_lockable(key) and (trains_weights(state) or key in kept)} - free
 
 
@@ -183,14 +183,14 @@ def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings)
     step = f" (step {state.global_step})" if state.head is not None else ""
     raise UserError(
         f"{key} is locked: it is {shown(current)} in keepstep.toml, and what was learned since "
-        f"{state.base or 'the origin'}{step} has {_learned(difference)}. Weights that were learned under one mean "
+        f"{state.base or 'the origin'}{step} has {_trained(difference)}. Weights that were learned under one mean "
         "nothing under another, so it was not changed",
         _what_to_do(state, wanted),
     )
 
 
-def _learned(difference: Difference) -> str:
-    value = difference.learned
+def _trained(difference: Difference) -> str:
+    value = difference.trained
     return shown(list(value) if isinstance(value, tuple) else value)
 
 

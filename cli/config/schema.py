@@ -33,6 +33,7 @@ from events.settings import (
     FullSettings,
     GuardSettings,
     HookSettings,
+    HookTrigger,
     InboxSettings,
     JobSettings,
     LogSettings,
@@ -40,7 +41,6 @@ from events.settings import (
     MemorySettings,
     ModelSettings,
     NonNegative,
-    Occasion,
     QloraSettings,
     RetentionSettings,
     Section,
@@ -247,12 +247,12 @@ def _check_rows(path: Path, checks: CheckSettings) -> None:
 
 
 def _check_hooks(path: Path, hooks: HookSettings) -> None:
-    for occasion in get_args(Occasion):
+    for trigger in get_args(HookTrigger):
         try:
-            shlex.split(getattr(hooks, f"on_{occasion}"))
+            shlex.split(getattr(hooks, f"on_{trigger}"))
         except ValueError as error:
             raise UserError(
-                f"{path}: hooks.on_{occasion} is no command: {error}",
+                f"{path}: hooks.on_{trigger} is no command: {error}",
                 "close its quotes; a pipe or a variable needs a shell: \"sh -c '…'\"",
             ) from error
 

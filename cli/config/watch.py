@@ -28,7 +28,7 @@ from core.state import State
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
-MEND = "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`"
+ADVICE = "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`"
 
 Stamp = tuple[int, int, int] | None
 
@@ -65,7 +65,7 @@ class ConfigWatch:
         conflict = conflict_of(state, config.job)
         if conflict is not None:
             problem = f"keepstep.toml does not fit what has been learned: {conflict}"
-            return self._execute(store, RecordConfig(problem=problem, advice=MEND))
+            return self._execute(store, RecordConfig(problem=problem, advice=ADVICE))
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
@@ -105,7 +105,7 @@ class ConfigWatch:
             return None, _hold(store, error)
 
     def _execute(self, store: EventStore, command: RecordConfig) -> Sequence[AnyEvent]:
-        said = store.state.misfit.reason if store.state.misfit is not None else None
+        said = store.state.config_error.reason if store.state.config_error is not None else None
         return store.execute(command) if command.changes or command.problem != said else ()
 
     def _say(self, state: State, config: Config) -> None:

@@ -21,7 +21,7 @@ from core.deadlines import GAPS_KEPT, Phase, Watched, usual_s
 from core.maps import Map
 from events.settings import JobSettings
 from journal.durable import read_file, write_atomically
-from projections.checksum import UNREADABLE, is_sealed, sealed
+from projections.checksum import UNREADABLE, has_checksum, sealed
 
 KEPT_EVERY_S = 60.0
 """While there is something new: a daemon that is killed loses at most this much of what it has learned, and writing the
@@ -61,7 +61,7 @@ class LatencyStats:
         name = self._home.relative(self._home.usual)
         try:
             data = read_file(self._home.usual, storage=self._home.storage)
-            known = _decoder.decode(data) if is_sealed(data) else None
+            known = _decoder.decode(data) if has_checksum(data) else None
         except FileNotFoundError:
             return Watched()
         except UNREADABLE as error:

@@ -23,7 +23,7 @@ from cli.daemon.outcome import exit_code, inode_of, refuse_moved
 from cli.daemon.ports import Machine, Ports, Worker
 from cli.daemon.resource_monitor import ResourceMonitor, what_is_full
 from cli.daemon.schedule import by_the_clock, measure
-from cli.daemon.sweep import condemn_damaged, directories_given_up, sweep, sweep_temporaries
+from cli.daemon.sweep import condemn_damaged, deleted_directories, sweep, sweep_temporaries
 from cli.daemon.worker_messages import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.daemon.worker_process import log_failure
 from cli.daemon.worker_supervisor import WorkerSupervisor
@@ -84,7 +84,7 @@ class Daemon:
         self._done = False
         self._full: str | None = None
         """What did not fit on the disk, as long as not even that could be journaled."""
-        self._given_up: list[str] = []
+        self._abandoned: list[str] = []
         """The jobs that failed for good in this run."""
         self._broken: str | None = None
         """What the disk did not take or give, though it is not full."""
@@ -116,8 +116,8 @@ class Daemon:
             self._hooks.leave(self._store, self._config.hooks)
             with self._store.exclusive():
                 self._store.save_snapshot()
-        given_up = self._given_up if self._until_idle else ()
-        return exit_code(self._store.state, self._broken, given_up, self._write, until_idle=self._until_idle)
+        abandoned = self._abandoned if self._until_idle else ()
+        return exit_code(self._store.state, self._broken, abandoned, self._write, until_idle=self._until_idle)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -200,15 +200,15 @@ class Daemon:
             for event in self._intake.take(self._store):
                 self._console.tell(event, self._store.state)
         self._store.meter.lap("the inbox")
-        self._hear(self._watch.look(self._store))
-        self._hear(by_the_clock(self._store, self._config, self._resource_monitor))
+        self._receive(self._watch.look(self._store))
+        self._receive(by_the_clock(self._store, self._config, self._resource_monitor))
         if self._store.state.short is not None and self._store.state.attempt is None:
             self._supervisor.end()  # a warm worker holds a model: its memory goes with it
         self._hooks.look(self._store, self._config.hooks)
         self._deferred_deletes.try_again()
         self._check_worker()
         wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
-        wait_s = min(wait_s, self._do_what_is_owed())
+        wait_s = min(wait_s, self._carry_out_effects())
         if self._until_idle and not self._done and self._nothing_left():
             if held := self._store.state.queue.held:
                 self._write(held_back(held))
@@ -216,13 +216,13 @@ class Daemon:
         if not self._done:
             self._store.beat()
             for process in self._ports.wait(wait_s):
-                self._hear_worker(process)
+                self._receive_from_worker(process)
         self._store.meter.lap("orders and reports")
 
     def _execute(self, command: AnyCommand) -> None:
-        self._hear(self._store.execute(command))
+        self._receive(self._store.execute(command))
 
-    def _hear(self, events: Iterable[kinds.AnyEvent]) -> None:
+    def _receive(self, events: Iterable[kinds.AnyEvent]) -> None:
         for event in events:
             self._after(event)
 
@@ -236,11 +236,11 @@ class Daemon:
         if (order := answer_to(event, self._store.state)) is not None:
             self._supervisor.tell(order)
         if isinstance(event, kinds.JobFailed):
-            self._given_up.append(event.job)
+            self._abandoned.append(event.job)
         if isinstance(event, kinds.CheckpointCommitted):
             self._resource_monitor.proved()
-        elif given_up := directories_given_up(self._home, self._store.state, event):
-            for directory in given_up:  # these alone: the worker may be putting the next in its place
+        elif abandoned := deleted_directories(self._home, self._store.state, event):
+            for directory in abandoned:  # these alone: the worker may be putting the next in its place
                 self._deferred_deletes.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
             self._supervisor.end()  # it has held whole models, and what they took comes back only with its end
@@ -263,14 +263,14 @@ class Daemon:
             or state.begun
             or state.queue.front() is not None
             or len(state.rejections)
-            or state.wish is not None
+            or state.consolidation_request is not None
             or state.fetch is not None
         )
         return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed)
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
-    def _hear_worker(self, process: Worker) -> None:
+    def _receive_from_worker(self, process: Worker) -> None:
         try:
             facts = process.receive()
         except EOFError:
@@ -280,11 +280,11 @@ class Daemon:
             self._lose_worker("code", str(error))
             return
         for fact in facts:
-            self._supervisor.heard(fact)
+            self._supervisor.received(fact)
             if isinstance(fact, worker.Heartbeat):
-                self._store.heard = fact
+                self._store.received = fact
             elif isinstance(fact, worker.Evaluated):
-                self._store.heard = None
+                self._store.received = None
             if isinstance(fact, Written) and (problem := problem_of(fact, self._store.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue
@@ -300,7 +300,7 @@ class Daemon:
         if process is None:
             return
         if process.has_ended():
-            self._hear_worker(process)  # what it said last is still in the socket
+            self._receive_from_worker(process)  # what it said last is still in the socket
             if not process.connected:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
@@ -320,7 +320,7 @@ class Daemon:
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
-    def _do_what_is_owed(self) -> float:
+    def _carry_out_effects(self) -> float:
         """Carry out every effect; how long to wait then, in seconds."""
         wait_s = CATCH_UP_EVERY_S
         for effect in next_effects(self._store.state, self._clock.now()):
@@ -362,9 +362,9 @@ class Daemon:
 
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now, if there is room for it now."""
-        self._hear(measure(self._store, self._config, self._resource_monitor, at_once=True))
+        self._receive(measure(self._store, self._config, self._resource_monitor, at_once=True))
         settings, events = self._watch.for_a_job(self._store, effect.job)
-        self._hear(events)
+        self._receive(events)
         if settings is None:
             return CATCH_UP_EVERY_S
         with contextlib.suppress(Refused):  # somebody else's append came first, or there is no room: the next turn sees
@@ -372,9 +372,9 @@ class Daemon:
         return 0.0
 
     def _begin_consolidation(self) -> float:
-        self._hear(measure(self._store, self._config, self._resource_monitor, at_once=True))
+        self._receive(measure(self._store, self._config, self._resource_monitor, at_once=True))
         usable, events = self._watch.read(self._store)
-        self._hear(events)
+        self._receive(events)
         if not usable:
             return CATCH_UP_EVERY_S
         with contextlib.suppress(Refused):  # as above

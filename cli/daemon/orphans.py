@@ -55,7 +55,7 @@ def workers_of(root: Path, module: str = WORKER_MODULE) -> list[psutil.Process]:
 
 def is_worker_of(root: Path, words: list[str], module: str = WORKER_MODULE) -> bool:
     """Whether a process with these words for its command line is a worker that a daemon of this home started."""
-    home, socket = _behind("--home", words), _behind("--socket", words)
+    home, socket = _after("--home", words), _after("--socket", words)
     if module not in words or home is None or socket is None:
         return False
     real, path = os.path.realpath(root), Path(socket)
@@ -105,6 +105,6 @@ def _stays(pid: int, why: str) -> UserError:
     )
 
 
-def _behind(option: str, words: list[str]) -> str | None:
+def _after(option: str, words: list[str]) -> str | None:
     rest = words[words.index(option) + 1 :] if option in words else []
     return rest[0] if rest else None

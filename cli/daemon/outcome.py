@@ -11,11 +11,11 @@ from core.state import State
 
 
 def exit_code(
-    state: State, broken: str | None, given_up: Iterable[str], write: Callable[[str], None], *, until_idle: bool
+    state: State, broken: str | None, abandoned: Iterable[str], write: Callable[[str], None], *, until_idle: bool
 ) -> int:
     """The exit code of a run that has left.
 
-    `broken`: what the disk did not take or give. `given_up`: the jobs that failed for good in this run, if
+    `broken`: what the disk did not take or give. `abandoned`: the jobs that failed for good in this run, if
     somebody waits for all of them. Raises UserError if a person is needed.
     """
     if broken is not None:
@@ -23,7 +23,7 @@ def exit_code(
         raise UserError(broken, advice, STORAGE_FAILED)
     if until_idle and state.hold is not None:
         raise UserError(state.hold.reason, state.hold.advice, REFUSED)
-    names = [printable(job.name) for job in map(state.failed.get, given_up) if job is not None]
+    names = [printable(job.name) for job in map(state.failed.get, abandoned) if job is not None]
     if not names:
         return 0
     files = "1 file" if len(names) == 1 else f"{len(names)} files"

@@ -72,7 +72,7 @@ class Ports(Protocol):
     def entered(
         self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings
     ) -> contextlib.AbstractContextManager[None]:
-        """Signals lead to `on_signal`, events in the inbox to `inbox.heard`, and what is logged into the log, for
+        """Signals lead to `on_signal`, events in the inbox to `inbox.received`, and what is logged into the log, for
         the time of a block."""
 
     def wait(self, seconds: float) -> list[Worker]:
@@ -175,5 +175,5 @@ class _Handler(FileSystemEventHandler):
         self._wake = wake
 
     def on_any_event(self, _event: FileSystemEvent) -> None:
-        self._inbox.heard()
+        self._inbox.received()
         self._wake()

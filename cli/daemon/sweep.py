@@ -158,19 +158,19 @@ def is_deleted(home: Home, event: AnyEvent) -> Path | None:
     return None
 
 
-def directories_given_up(home: Home, state: State, event: AnyEvent) -> list[Path]:
+def deleted_directories(home: Home, state: State, event: AnyEvent) -> list[Path]:
     """The same, and what was kept of a file that is not in hand any more."""
     if isinstance(event, kinds.JobTrained | kinds.JobRejected | kinds.JobFailed | kinds.JobSkipped):
-        return _tokens_given_up(home, state)
+        return _abandoned_tokens(home, state)
     directory = is_deleted(home, event)
     return [] if directory is None else [directory]
 
 
-def _tokens_given_up(home: Home, state: State) -> list[Path]:
+def _abandoned_tokens(home: Home, state: State) -> list[Path]:
     """What is kept of files that are not in hand any more."""
-    in_hand = {job.id for job in state.begun}
+    in_progress = {job.id for job in state.begun}
     kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
-    return [path for path, job in kept if job is not None and job not in in_hand]
+    return [path for path, job in kept if job is not None and job not in in_progress]
 
 
 def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]) -> None:
@@ -178,7 +178,7 @@ def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]
     unfinished = [
         path for path in _directories(home.tokens, home.storage) if path.name.startswith((STAGING, CONDEMNED))
     ]
-    for path in (*_tokens_given_up(home, state), *unfinished):
+    for path in (*_abandoned_tokens(home, state), *unfinished):
         delete(path)
 
 

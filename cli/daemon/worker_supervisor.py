@@ -46,9 +46,9 @@ class WorkerSupervisor:
         if self.worker is not None:
             self.worker.send(order)
 
-    def heard(self, fact: worker.AnyFact) -> None:
+    def received(self, fact: worker.AnyFact) -> None:
         """The worker said something."""
-        self._watched = deadlines.heard(self._watched, fact)
+        self._watched = deadlines.received(self._watched, fact)
         self._usual.keep(self._watched)
 
     @property

@@ -244,7 +244,7 @@ def _of_a_version(teller: OfAVersion, state: State) -> Ending:
         )
     if version is None:
         gone = name in teller.timeline.published
-        wanted = "it is begun again when its time comes" if state.wish is not None else "nothing"
+        wanted = "it is begun again when its time comes" if state.consolidation_request is not None else "nothing"
         return Ending(title, "given up" if gone else "never finished", "nothing" if gone else wanted)
     parts = teller.timeline.published[name].parts
     files = ", ".join(dict.fromkeys(part.name for part in parts))

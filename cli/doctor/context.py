@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     level: Level
     says: str
     """One sentence."""
-    mend: str = ""
+    advice: str = ""
     """A command, or what else is to be done; where it passes, nothing."""
 
 
@@ -78,14 +78,14 @@ def passed(says: str) -> Finding:
     return Finding("pass", says)
 
 
-def warned(says: str, mend: str) -> Finding:
+def warned(says: str, advice: str) -> Finding:
     """It works, and somebody should look."""
-    return Finding("warn", says, mend)
+    return Finding("warn", says, advice)
 
 
-def failed(says: str, mend: str) -> Finding:
+def failed(says: str, advice: str) -> Finding:
     """It does not work, or will not."""
-    return Finding("fail", says, mend)
+    return Finding("fail", says, advice)
 
 
 def size(size_bytes: float) -> str:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.config.watch import MEND, conflict_of
+from cli.config.watch import ADVICE, conflict_of
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
@@ -133,8 +133,10 @@ def hooks(context: DoctorContext) -> Finding:
     if settings.notify and importlib.util.find_spec("apprise") is None:
         return warned("notifications cannot be sent without apprise", "`pip install 'keepstep[notify]'`")
     if settings.notify and home.config.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        mend = f"chmod 600 {shlex.quote(str(home.config))}"
-        return warned("others may read keepstep.toml, and the addresses of [hooks] notify have passwords in them", mend)
+        advice = f"chmod 600 {shlex.quote(str(home.config))}"
+        return warned(
+            "others may read keepstep.toml, and the addresses of [hooks] notify have passwords in them", advice
+        )
     if not names and not settings.notify:
         return passed("no hook is set")
     return passed(f"{', '.join([*names, *(['notify'] if settings.notify else [])])}; `keepstep hooks test` tries them")
@@ -144,8 +146,8 @@ def config(context: DoctorContext) -> Finding:
     """keepstep.toml can be used, and what was learned can go on under it."""
     path = context.home.config
     if not path.exists():
-        mend = f"`keepstep init /tmp/new --model MODEL` writes one to copy to {shlex.quote(str(path))}"
-        return failed(f"{path} is missing", mend)
+        advice = f"`keepstep init /tmp/new --model MODEL` writes one to copy to {shlex.quote(str(path))}"
+        return failed(f"{path} is missing", advice)
     found = context.config.job  # raises what is wrong with it
     try:
         state = context.state
@@ -155,7 +157,7 @@ def config(context: DoctorContext) -> Finding:
     if conflict is not None:
         return failed(
             f"what was learned cannot go on under keepstep.toml: {conflict}",
-            MEND,
+            ADVICE,
         )
     job = state.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:
@@ -167,8 +169,8 @@ def leftovers(context: DoctorContext) -> Finding:
     """Nothing unfinished lies about, and no order to stop that nobody carries out."""
     home = context.home
     if home.stop_file.exists() and not context.alive:
-        mend = f"rm {shlex.quote(str(home.stop_file))}"
-        return warned("there is a .stop: the next daemon will leave as soon as it is up", mend)
+        advice = f"rm {shlex.quote(str(home.stop_file))}"
+        return warned("there is a .stop: the next daemon will leave as soon as it is up", advice)
     found = list(_leftovers(context))
     if not found:
         return passed("nothing unfinished lies about")

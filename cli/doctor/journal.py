@@ -61,8 +61,8 @@ def _snapshot(context: DoctorContext, found: Survey) -> str:
     snapshot = read_snapshot(context.home.snapshot, storage=context.home.storage)
     if snapshot is None:
         return "no snapshot: a start reads all of them"
-    behind = found.position.seq - snapshot.seq
-    return f"the snapshot is {behind} behind and {ago(context.home.snapshot.stat().st_mtime).removesuffix(' ago')} old"
+    after = found.position.seq - snapshot.seq
+    return f"the snapshot is {after} behind and {ago(context.home.snapshot.stat().st_mtime).removesuffix(' ago')} old"
 
 
 def clock(context: DoctorContext) -> Finding:
@@ -129,16 +129,16 @@ def _held(context: DoctorContext) -> Finding | None:
 def status_file(context: DoctorContext) -> Finding:
     """The view that people and scripts read is whole, and not behind."""
     home = context.home
-    mend = "`keepstep doctor --fix`, or `keepstep journal replay`"
+    advice = "`keepstep doctor --fix`, or `keepstep journal replay`"
     shown = read_status(home.status, storage=home.storage)
     last = last_position(home.journal, storage=home.storage)
     if last.seq == 1 and not home.status.exists():
         return passed("nothing has been done here yet: there is nothing to show")
     if shown is None:
         what = "is damaged: its seal is not that of its content" if home.status.exists() else "is missing"
-        return warned(f"{home.relative(home.status)} {what}; it is only a view", mend)
+        return warned(f"{home.relative(home.status)} {what}; it is only a view", advice)
     if (shown.seq, shown.crc) != (last.seq, last.crc) and not context.alive:
-        return warned(f"{home.relative(home.status)} shows record {shown.seq}, and the last is {last.seq}", mend)
+        return warned(f"{home.relative(home.status)} shows record {shown.seq}, and the last is {last.seq}", advice)
     return passed(f"{home.relative(home.status)} shows record {shown.seq}")
 
 
@@ -147,7 +147,7 @@ def rebuild_status(context: DoctorContext) -> list[str]:
     home = context.home
     sound = journal(context)
     if sound.level == "fail":
-        raise UserError("the journal, which it is made from, is not sound", sound.mend)
+        raise UserError("the journal, which it is made from, is not sound", sound.advice)
     with closing(EventStore.open(home)) as store, store.exclusive():
         store.show()
         store.save_snapshot()

@@ -64,10 +64,10 @@ def beyond_limits(directory: Path, max_length: int) -> Finding | None:
         return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "fetch the model anew")
     if problem is not None:
         says, of_every_text = problem
-        mend = "use the model's own tokenizer, or `model.resize_token_embeddings(len(tokenizer))` and save the model"
+        advice = "use the model's own tokenizer, or `model.resize_token_embeddings(len(tokenizer))` and save the model"
         if of_every_text:
-            return failed(f"{directory}: {says}", mend)
-        return warned(f"{directory}: {says}; rows with one of the other tokens are refused", mend)
+            return failed(f"{directory}: {says}", advice)
+        return warned(f"{directory}: {says}; rows with one of the other tokens are refused", advice)
     if limits.positions is not None and limits.positions < max_length:
         return warned(
             f"{directory} has {limits.positions} positions, and [data] max_length = {max_length}: rows are held to "
@@ -116,11 +116,11 @@ def data(context: DoctorContext) -> Finding:
         if not path.exists():
             if any((home.data / ".arriving").glob("*/*")):
                 continue  # a command was killed between journaling it and naming it: the daemon finishes that
-            mend = f"put the file back as {home.relative(path)}, or `keepstep skip {job.id[:12]}`"
-            return failed(f"{job.name} is to be learned, and its data is missing", mend)
+            advice = f"put the file back as {home.relative(path)}, or `keepstep skip {job.id[:12]}`"
+            return failed(f"{job.name} is to be learned, and its data is missing", advice)
         if path.stat().st_size != job.size_bytes:
-            mend = f"bring its {job.size_bytes} bytes back, or `keepstep skip {job.id[:12]}`"
-            return failed(f"the data of {job.name} has {path.stat().st_size} bytes", mend)
+            advice = f"bring its {job.size_bytes} bytes back, or `keepstep skip {job.id[:12]}`"
+            return failed(f"the data of {job.name} has {path.stat().st_size} bytes", advice)
     return passed(f"{len(jobs)} files are in hand" if jobs else "no file waits")
 
 
@@ -180,11 +180,11 @@ def _sealed(
             bad.append((name, problem))
     if bad:
         name, problem = bad[0]
-        mend = {
+        advice = {
             "versions": f"put versions/{name} back as it was, or go on from another: `keepstep versions list`",
             "backups": "make another: `keepstep backup create`",
         }[what]
-        return failed(f"{name}: {problem}" + _more(len(bad)), mend)
+        return failed(f"{name}: {problem}" + _more(len(bad)), advice)
     if not named:
         return passed(f"there are no {what} yet")
     return passed(f"{len(named)} {what} are what {made} ({EVERY_BYTE if context.deep else BY_SIZE})")
@@ -197,7 +197,7 @@ def _more(count: int) -> str:
 def resume(context: DoctorContext) -> Finding:
     """Where the next step goes on, exactly; with `deep` what it starts from is really loaded, in another process."""
     state = context.state
-    where = goes_on_at(state)
+    where = resumes_at(state)
     if not context.deep:
         return passed(where)
     if context.alive and state.attempt is not None:
@@ -245,7 +245,7 @@ def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
     return environment_changes(state.environment, now)
 
 
-def goes_on_at(state: State) -> str:
+def resumes_at(state: State) -> str:
     """In words: which job, at which step, from what, beside what."""
     base = state.base or "the base model"
     head = f"from {state.head.id} beside {base}" if state.head is not None else f"from {base}"

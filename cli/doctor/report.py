@@ -149,5 +149,5 @@ def _show(line: Line) -> None:
     for what in line.fixed:
         typer.echo(f"{typer.style('fixed', fg='cyan')}  {line.name:<12} {what}")
     typer.echo(f"{typer.style(mark, fg=color)}   {line.name:<12} {line.finding.says}")
-    if line.finding.mend:
-        typer.echo(f"       {'':<12} → {line.finding.mend}")
+    if line.finding.advice:
+        typer.echo(f"       {'':<12} → {line.finding.advice}")

@@ -54,7 +54,7 @@ class EventStore:
         self.meter = OverheadMeter(home.clock)
         """What journal and views cost; the daemon adds what else it does."""
         self.heartbeat_at = 0.0
-        self.heard: Heartbeat | None = None
+        self.received: Heartbeat | None = None
         """The worker's last sign of progress."""
         """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
         self._snapshot_seq = snapshot_seq
@@ -170,7 +170,7 @@ class EventStore:
                 seq=position.seq,
                 crc=position.crc,
                 heartbeat_at=heartbeat_at,
-                heard=self.heard,
+                received=self.received,
             )
             write_status(self.home.status, view, storage=self.home.storage)
 

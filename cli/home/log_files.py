@@ -172,7 +172,7 @@ class Eavesdropper:
         self.attempt: int | None = None
         """What the process works on now."""
         self._last: deque[str] = deque(maxlen=LAST_WORDS)
-        self._heard = 0
+        self._received = 0
         self._log = logging.getLogger(f"keepstep.{source}")
         self._thread = threading.Thread(target=self._read, name=f"what the {source} says", daemon=True)
         self._thread.start()
@@ -182,11 +182,11 @@ class Eavesdropper:
             for data in iter(lambda: self._pipe.readline(4 * log_lines.LONGEST_TEXT), b""):
                 for part in re.split(rb"[\r\n]+", data):  # progress bars end their lines with \r
                     if part.strip():
-                        self._hear(part)
+                        self._receive(part)
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         line = log_lines.decode(data)
-        self._heard += 1
+        self._received += 1
         self._last.append(line.message if line is not None else data.decode(errors="backslashreplace").rstrip())
         extra = {"source": self._source, "attempt": self.attempt}
         if line is None:
@@ -200,16 +200,16 @@ class Eavesdropper:
     def answer(self, ask: Callable[[], None], timeout_s: float, quiet_s: float) -> bool:
         """Have the process say something, and wait until it has begun to and then stopped for `quiet_s`, for
         `timeout_s` at most. Whether it said anything."""
-        before = last = self._heard
+        before = last = self._received
         ask()
         deadline = (quiet_since := time.monotonic()) + timeout_s
         while (now := time.monotonic()) < deadline and self._thread.is_alive():
-            if self._heard != last:
-                last, quiet_since = self._heard, now
+            if self._received != last:
+                last, quiet_since = self._received, now
             elif last != before and now - quiet_since >= quiet_s:
                 break
             time.sleep(LOOK_S)
-        return self._heard != before
+        return self._received != before
 
     def last_words(self) -> str:
         """The last lines that were said."""

@@ -107,15 +107,15 @@ class Hooks:
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
             self._remember(event.job, event.name)
-        occasion = self._occasions.see(event)
+        trigger = self._occasions.see(event)
         at = datetime.fromisoformat(record.at).timestamp()
-        if occasion is None or self._home.clock.now() - at > TOO_OLD_S:
+        if trigger is None or self._home.clock.now() - at > TOO_OLD_S:
             return ()
         job = getattr(event, "job", None)
         name = self._name(job, state) if isinstance(job, str) else None
         line = self._console.line(event, state) or kind_of(event)
         told = summary(
-            occasion,
+            trigger,
             event,
             seq=record.seq,
             at=record.at,

@@ -12,13 +12,13 @@ from cli.home.paths import Home
 from cli.hooks.dispatch import tasks_for
 from cli.hooks.runner import run
 from cli.hooks.triggers import TITLES, Summary
-from events.settings import Occasion
+from events.settings import HookTrigger
 
 
 def try_hooks(home: Home, hook: str | None) -> bool:
     """Whether all of them ended well; what each of them said is shown. Raises UserError if none is set."""
     settings = load_config(home.config, storage=home.storage).hooks
-    names: tuple[Occasion, ...] = get_args(Occasion)
+    names: tuple[HookTrigger, ...] = get_args(HookTrigger)
     chosen = [name for name in names if hook in (None, name, f"on_{name}")]
     if not chosen:
         raise UserError(f"there is no hook {hook!r}", f"choose one of {', '.join(names)}")
@@ -36,12 +36,12 @@ def try_hooks(home: Home, hook: str | None) -> bool:
     return good
 
 
-def sample(home: Home, occasion: Occasion) -> Summary:
+def sample(home: Home, trigger: HookTrigger) -> Summary:
     """What a hook is told in a test: `seq` 0, which no record has."""
     return Summary(
-        hook=occasion,
-        title=f"keepstep: {TITLES[occasion]}",
-        message=f"this is a test of on_{occasion}; nothing has happened",
+        hook=trigger,
+        title=f"keepstep: {TITLES[trigger]}",
+        message=f"this is a test of on_{trigger}; nothing has happened",
         seq=0,
         at=timestamp(home.clock.now()),
         kind="test",

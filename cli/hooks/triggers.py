@@ -14,9 +14,9 @@ from events.evaluation import EvaluationDone
 from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
-from events.settings import Occasion
+from events.settings import HookTrigger
 
-TITLES: dict[Occasion, str] = {
+TITLES: dict[HookTrigger, str] = {
     "job_finished": "a file is learned",
     "job_rejected": "a file cannot be learned from",
     "job_failed": "a job is given up",
@@ -41,7 +41,7 @@ LONGEST_MESSAGE = 4_000
 class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a hook gets as JSON. What does not apply is left out."""
 
-    hook: Occasion
+    hook: HookTrigger
     title: str
     message: str
     seq: int
@@ -78,7 +78,7 @@ class Triggers:
         self._failing = {job.id} if job is not None and job.failures else set[str]()
         self._concern = (job.id, job.evaluation.concern) if job is not None else ("", None)
 
-    def see(self, event: AnyEvent) -> Occasion | None:
+    def see(self, event: AnyEvent) -> HookTrigger | None:
         """What `event` is an occasion for; None: nothing."""
         match event:
             case kinds.AttemptFailed(job=job):
@@ -109,7 +109,7 @@ class Triggers:
                 return _OF.get(type(event))
 
 
-_OF: dict[type, Occasion] = {
+_OF: dict[type, HookTrigger] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
     versions.ConsolidationAborted: "attempt_failed",
@@ -129,7 +129,15 @@ _OF: dict[type, Occasion] = {
 
 
 def summary(  # each is a column of the record
-    occasion: Occasion, event: AnyEvent, *, seq: int, at: str, kind: str, home: str, message: str, job_name: str | None
+    trigger: HookTrigger,
+    event: AnyEvent,
+    *,
+    seq: int,
+    at: str,
+    kind: str,
+    home: str,
+    message: str,
+    job_name: str | None,
 ) -> Summary:
     """What a hook is told of `event`."""
     failure: Trouble | None = getattr(event, "failure", None)
@@ -156,8 +164,8 @@ def summary(  # each is a column of the record
         "global_step": getattr(event, "global_step", None),
     }
     return Summary(
-        hook=occasion,
-        title=f"keepstep: {TITLES[occasion]}",
+        hook=trigger,
+        title=f"keepstep: {TITLES[trigger]}",
         message=message[:LONGEST_MESSAGE],
         seq=seq,
         at=at,

@@ -63,7 +63,7 @@ class Intake:
     def take(self, store: EventStore) -> Iterator[AnyEvent]:
         """Make jobs of the next complete files. Raises OSError, journal.errors.StorageFailed."""
         began = self._home.clock.monotonic()
-        if began >= self._next_poll or (began >= self._rested and self._inbox.was_heard() and not self.has_more):
+        if began >= self._next_poll or (began >= self._rested and self._inbox.was_seen() and not self.has_more):
             self._inbox.look(began)
             looked = self._home.clock.monotonic()
             self._rested = looked + REST * (looked - began)

@@ -57,7 +57,7 @@ class Inbox:
         """`settings`: those that are in force now."""
         self._storage, self._clock, self._settings = home.storage, home.clock, settings
         self._lanes = _lanes(home)
-        self._heard = False
+        self._received = False
         self._there: dict[Path, Resting] = {}
         """Every regular file that was not taken yet."""
         self._complete: dict[Path, Resting] = {}
@@ -75,13 +75,13 @@ class Inbox:
         """What there is to watch."""
         return list(self._lanes)
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """Something was closed or renamed in the inbox. From any thread."""
-        self._heard = True
+        self._received = True
 
-    def was_heard(self) -> bool:
+    def was_seen(self) -> bool:
         """Whether something happened since the last `look`."""
-        return self._heard
+        return self._received
 
     def look(self, now: float) -> None:
         """Find out what lies there now. `now`: monotonic seconds.
@@ -89,7 +89,7 @@ class Inbox:
         A file that is seen for the first time counts as unchanged since its time of change: what lay there before
         the daemon need not wait.
         """
-        self._heard = False
+        self._received = False
         before, self._there, self._complete = self._there, {}, {}
         settings, wall_clock = self._settings(), self._clock.now()
         self.skipped_files = {}

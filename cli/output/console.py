@@ -75,7 +75,7 @@ class Console:
     def _line(self, event: AnyEvent, state: State) -> str | None:
         match event:
             case kinds.FileEnqueued():
-                return f"{event.name} is in the queue{', to be learned once more' if event.again else ''}"
+                return f"{event.name} is in the queue{', to be trained once more' if event.again else ''}"
             case kinds.FileDuplicate():
                 return f"{event.name} {identical(event.job, state)}; see rejected/"
             case places.JobMoved() | places.JobHeld() | places.JobReleased() | places.JobRemoved():

@@ -31,8 +31,8 @@ def line_of(event: AnyEvent) -> str | None:
         case versions.ConsolidationAborted():
             return f"the consolidation failed ({event.failure}): {event.message}"
         case versions.HeadMoved():
-            beside = f" beside {event.version}" if event.version and event.checkpoint else ""
-            return f"going on from {event.checkpoint or event.version or 'the origin'}{beside}"
+            next_to = f" beside {event.version}" if event.version and event.checkpoint else ""
+            return f"going on from {event.checkpoint or event.version or 'the origin'}{next_to}"
         case versions.CheckpointRestored():
             return f"{event.checkpoint} is back in its place"
         case versions.VersionDeleted():

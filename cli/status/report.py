@@ -145,9 +145,9 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     well = alive and view.hold is None and view.full is None and view.short is None
     line = ", ".join(filter(None, (health(view, alive=alive), course_line(course(view, alive=alive)))))
     row("keepstep", line, "bold" if well else "bold yellow")
-    if view.misfit is not None:
-        row("config", f"not used as it is: {view.misfit.reason}", "yellow")
-        row("", f"→ {view.misfit.advice}", "yellow")
+    if view.config_error is not None:
+        row("config", f"not used as it is: {view.config_error.reason}", "yellow")
+        row("", f"→ {view.config_error.advice}", "yellow")
     if view.hold is not None:
         row("", f"→ {view.hold.advice}", "yellow")
     if view.full is not None:
@@ -186,8 +186,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
 
 
 def _validation_line(found: ValidationView) -> str:
-    beside = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
-    return f"loss {number(found.loss)}{beside} on {found.rows} rows, behind step {found.step} of {found.name}"
+    next_to = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
+    return f"loss {number(found.loss)}{next_to} on {found.rows} rows, behind step {found.step} of {found.name}"
 
 
 def _watching_line(cost: WatchingView) -> str:

@@ -56,7 +56,7 @@ class Notifier:
         return cls(address, int(microseconds) / 1e6 if microseconds and microseconds.isdecimal() else SILENCE_S)
 
     @property
-    def is_heard(self) -> bool:
+    def is_listening(self) -> bool:
         """Whether somebody wants to know."""
         return self._socket is not None
 

@@ -117,7 +117,7 @@ class Supervisor:
     def _one_life(self) -> str | None:
         """Start the daemon and watch it to its end; why it had to be ended, None if it ended by itself."""
         supervisor = os.getpid()
-        self._hear(0.0)  # what the one before said last
+        self._receive(0.0)  # what the one before said last
         self._process = process = subprocess.Popen(
             self._command,
             env={**os.environ, "NOTIFY_SOCKET": self._address, "WATCHDOG_USEC": str(round(self._silence_s * 1e6))},
@@ -127,19 +127,19 @@ class Supervisor:
         )
         if self._stopping:  # the signal came while it was started
             process.terminate()
-        limit_s, heard_at = START_S, time.monotonic()
+        limit_s, received_at = START_S, time.monotonic()
         while process.poll() is None:
-            for said in self._hear(1.0):
-                heard_at = time.monotonic()
+            for said in self._receive(1.0):
+                received_at = time.monotonic()
                 asked_for = said.get("WATCHDOG_USEC", "")
                 limit_s = int(asked_for) / 1e6 if asked_for.isdecimal() else self._silence_s
-            silence_s = time.monotonic() - heard_at
+            silence_s = time.monotonic() - received_at
             if silence_s > limit_s and process.poll() is None:
                 self._end()
                 return f"did not come by for {silence_s:.0f} s: it hung"
         return None
 
-    def _hear(self, seconds: float) -> list[dict[str, str]]:
+    def _receive(self, seconds: float) -> list[dict[str, str]]:
         """What was said, at the latest after `seconds`; all of it, so that nothing waits unread."""
         self._selector.select(seconds)
         said = []
@@ -175,7 +175,7 @@ class Supervisor:
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self._stopping and (left := until - time.monotonic()) > 0:
-            self._hear(left)
+            self._receive(left)
 
     def _pass_on(self) -> None:
         """One signal more for the daemon: the first has it commit and leave, the second leave at once."""

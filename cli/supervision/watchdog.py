@@ -46,13 +46,13 @@ class Watchdog:
     @property
     def is_due(self) -> bool:
         """Whether somebody wants to hear of the loop, and has not for a while."""
-        return self._notifier.is_heard and time.monotonic() >= self._next_beat
+        return self._notifier.is_listening and time.monotonic() >= self._next_beat
 
     def line_is_due(self) -> bool:
         """The same of the line that says what it does; asked once, it is due again after a while. Apart from the beats:
         most of those come with what is read and written."""
         now = time.monotonic()
-        if not self._notifier.is_heard or now < self._next_line:
+        if not self._notifier.is_listening or now < self._next_line:
             return False
         self._next_line = now + BEAT_EVERY_S
         return True
@@ -77,7 +77,7 @@ class Watchdog:
     def flushing(self, size_bytes: int) -> Iterator[None]:
         """One call that takes as long as it takes, in a block: it is waited for by the size of the file."""
         takes_s = size_bytes / FLUSHED_BYTES_PER_S
-        if not self._notifier.is_heard or takes_s < BEAT_EVERY_S:
+        if not self._notifier.is_listening or takes_s < BEAT_EVERY_S:
             yield
             return
         self.beat(sd_notify.patience(SILENCE_S + takes_s), sd_notify.more_time(SILENCE_S + takes_s))
@@ -171,7 +171,7 @@ def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], wo
     """
     notifier = Notifier.from_environment()
     keep_alive = Watchdog(notifier)
-    if notifier.is_heard:
+    if notifier.is_listening:
         faulthandler.enable()  # before a hung one is killed, it is told to abort: where it hung is then in the log
         home = Home(home.root, storage=BeatingStorage(keep_alive), clock=home.clock)
         keep_alive.beat(sd_notify.status("recovering"))

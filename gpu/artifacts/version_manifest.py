@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from events.settings import FullSettings
 from events.values import VersionId
@@ -25,7 +25,7 @@ from journal.storage import REAL, Storage
 SEAL = "keepstep.json"
 """Written last: what the model was made of, and size and SHA-256 of every file."""
 
-LEARNED = "learned"
+TRAINED = "learned"
 """Below a version: what was learned, as it was learned, one directory for each checkpoint that was merged."""
 
 
@@ -42,7 +42,7 @@ class VersionManifest(Struct, frozen=True, kw_only=True):
     """Of the very first base: config and weights, as in `gpu.model.base`."""
     checkpoint: Manifest
     """The last that was merged, with its lineage: data, base, tokenizer, settings."""
-    learned: tuple[str, ...] = ()
+    trained: tuple[str, ...] = field(default=(), name="learned")
     """The directories below `learned/`, the oldest first: the weights are the origin and the sum of these."""
     data: tuple[TrainedFile, ...] = ()
     applied: float | None
@@ -79,23 +79,23 @@ def trained_beside(home: Path, version: VersionId) -> Path:
     directory = version_directory(home, version)
     sealed = read_version_manifest(directory)
     if isinstance(sealed.checkpoint.lineage.settings.method, FullSettings):
-        return directory / LEARNED / sealed.learned[-1]
+        return directory / TRAINED / sealed.trained[-1]
     return directory
 
 
-def problem_of_base(version: Path, beside: Path, watch: Callable[[bytes], None] = lambda _: None) -> str | None:
+def problem_of_base(version: Path, next_to: Path, watch: Callable[[bytes], None] = lambda _: None) -> str | None:
     """Why what a version is trained beside is not what was published; None if it is. Reads all of it, once.
 
     Raises OSError, ValueError.
     """
     sealed = read_version_manifest(version)
-    place = beside.relative_to(version).as_posix()
+    place = next_to.relative_to(version).as_posix()
     prefix = "" if place == "." else f"{place}/"
-    names = base_files(beside)
+    names = base_files(next_to)
     if missing := [name for name in sealed.files if name.startswith(prefix) and not (version / name).exists()]:
         return f"{missing[0]} is missing"
     published = {name: sealed.files[prefix + name].sha256 for name in names if prefix + name in sealed.files}
-    if base_sha256(beside, watch) == combined(published):
+    if base_sha256(next_to, watch) == combined(published):
         return None
     return "its config or its weights do not have the SHA-256 that they were published with"
 

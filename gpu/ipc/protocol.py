@@ -128,7 +128,7 @@ class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
     reports: tuple[Report, ...]
 
 
-class Learned(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file that was learned, and lines of it that are asked about."""
 
     job: JobId
@@ -142,7 +142,7 @@ class LocateRows(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which steps learn the rows on some lines."""
 
     home: str
-    learned: tuple[Learned, ...]
+    trained: tuple[Trained, ...]
 
 
 class Located(Struct, frozen=True, kw_only=True):

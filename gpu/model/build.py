@@ -156,8 +156,8 @@ def build(
 def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:
     """Where what is trained beside a version is. Raises ModelUnusable if it is not what was published."""
     try:
-        beside = trained_beside(home, version)
-        problem = problem_of_base(version_directory(home, version), beside, watch)
+        next_to = trained_beside(home, version)
+        problem = problem_of_base(version_directory(home, version), next_to, watch)
     except (OSError, ValueError) as error:
         problem = str(error)
     if problem is not None:
@@ -165,7 +165,7 @@ def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) 
             f"versions/{version} is not what was published: {problem}. Put it back as it was; or go on from another "
             "one (`keepstep versions rollback`), or from the backup that was made before it (`keepstep backup list`)."
         )
-    return str(beside)
+    return str(next_to)
 
 
 def _held_as(settings: JobSettings, device: torch.device, arithmetic: Arithmetic) -> dict[str, Any]:

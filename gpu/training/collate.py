@@ -45,8 +45,8 @@ def collate(tokens: Tokens, micro_batch: MicroBatch, device: torch.device, *, pa
             ids = input_ids[place, at : at + size]
             ids[:] = tokens.ids[start:end]
             positions[place, at : at + size] = np.arange(size)
-            learned = tokens.learned[start + 1 : end] != 0
-            targets[place, at : at + size - 1][learned] = ids[1:][learned]
+            trained = tokens.trained[start + 1 : end] != 0
+            targets[place, at : at + size - 1][trained] = ids[1:][trained]
             at += size
         positions[place, at:] = np.arange(width - at)
     columns = np.flatnonzero((targets != IGNORED).any(axis=0))

@@ -73,32 +73,32 @@ def rerun(order: Rerun, say: Callable[[str], None] = lambda _: None) -> Reran:
     home, scratch = Path(order.home), Path(order.scratch)
     channel = Recorder(scratch, say)
     session, checkpoint = Session(home, channel, scratch), order.checkpoint
-    for stretch in order.replay_ranges:
-        _run(session, channel, stretch, checkpoint)
+    for replay_range in order.replay_ranges:
+        _run(session, channel, replay_range, checkpoint)
         checkpoint = channel.newest
     assert checkpoint is not None  # there was a stretch, and it ended with a checkpoint
     say("\n")
     return Reran(checkpoint=checkpoint, bits=tuple(channel.bits), environment=channel.environment)
 
 
-def _run(session: Session, channel: Recorder, stretch: ReplayRange, checkpoint: CheckpointId | None) -> None:
-    session.prepare(Prepare(attempt=stretch.attempt, job=stretch.job, settings=stretch.settings))
-    if channel.batches_sha256 != stretch.batches_sha256:
+def _run(session: Session, channel: Recorder, replay_range: ReplayRange, checkpoint: CheckpointId | None) -> None:
+    session.prepare(Prepare(attempt=replay_range.attempt, job=replay_range.job, settings=replay_range.settings))
+    if channel.batches_sha256 != replay_range.batches_sha256:
         raise PlanChanged(
-            f"the rows of {stretch.job[:12]} are planned otherwise now than when they were learned: the tokenizer, its "
-            "chat template or keepstep itself is not what it was"
+            f"the rows of {replay_range.job[:12]} are planned otherwise now than when they were trained: the tokenizer, "
+            "its chat template or keepstep itself is not what it was"
         )
     session.train(
         Train(
-            attempt=stretch.attempt,
-            base=stretch.base,
+            attempt=replay_range.attempt,
+            base=replay_range.base,
             checkpoint=checkpoint,
-            global_step=stretch.global_step,
-            step=stretch.step,
-            until=stretch.until,
-            carry_optimizer=stretch.carry_optimizer,
-            course=stretch.course,
-            environment=stretch.environment,
+            global_step=replay_range.global_step,
+            step=replay_range.step,
+            until=replay_range.until,
+            carry_optimizer=replay_range.carry_optimizer,
+            course=replay_range.course,
+            environment=replay_range.environment,
         )
     )
 

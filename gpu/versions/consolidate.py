@@ -70,7 +70,7 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
             version=order.version,
             parent=order.parent,
             description=order.description,
-            learned=tuple(directory.name for directory in (sources.learned[-1:] if sources.full else sources.learned)),
+            trained=tuple(directory.name for directory in (sources.trained[-1:] if sources.full else sources.trained)),
             data=order.files,
         )
         contents = {**made.contents, **kept(sources), "README.md": card(said, made.stored_as).encode()}

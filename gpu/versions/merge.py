@@ -53,7 +53,7 @@ DTYPES = {
 class Tally:
     """How much of what was learned the stored weights really moved. Sums over all weights that learned."""
 
-    learned: float = 0.0
+    trained: float = 0.0
     """Σ delta²"""
     moved: float = 0.0
     """Σ moved · delta, `moved` being what is stored now less what was stored before."""
@@ -64,19 +64,19 @@ class Tally:
         """Count one block, and what is stored of it now."""
         before, delta = sum_.before.float(), sum_.delta
         in_place = (before + delta).to(stored.dtype).float()
-        self.learned += float((delta * delta).sum(dtype=torch.float64))
+        self.trained += float((delta * delta).sum(dtype=torch.float64))
         self.moved += float(((stored.float() - before) * delta).sum(dtype=torch.float64))
         self.moved_in_place += float(((in_place - before) * delta).sum(dtype=torch.float64))
 
     @property
     def applied(self) -> float | None:
         """The applied fraction: the projection of what moved onto what was learned. None if nothing was learned."""
-        return self.moved / self.learned if self.learned else None
+        return self.moved / self.trained if self.trained else None
 
     @property
     def in_place(self) -> float | None:
         """What it would be if the delta were added to the rounded weights themselves."""
-        return self.moved_in_place / self.learned if self.learned else None
+        return self.moved_in_place / self.trained if self.trained else None
 
 
 class Rows(NamedTuple):
@@ -96,13 +96,13 @@ class Sum(NamedTuple):
     """That last part alone."""
 
 
-class Learned(Protocol):
+class Trained(Protocol):
     """Where the truth about a weight comes from."""
 
-    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+    def refuse_mismatch(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if what was learned does not fit the files that are to be gone through."""
 
-    def learns(self, name: str) -> bool:
+    def trains(self, name: str) -> bool:
         """Whether a weight is another than it was at first."""
 
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
@@ -133,7 +133,7 @@ class Adapters:
     def __post_init__(self) -> None:
         self._pairs = [_read_adapter(directory, self.place) for directory in self.directories]
 
-    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+    def refuse_mismatch(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if something learned belongs to no weight of the files, or to one of another shape."""
         there = {name: tensor.shape for file in files for name, tensor in file.tensors.items()}
         for pairs in self._pairs:
@@ -144,22 +144,22 @@ class Adapters:
                 if change != there[name]:
                     raise MergeRefused(f"{name}: the change is {_size(change)}, the weight {_size(there[name])}")
 
-    def learns(self, name: str) -> bool:
+    def trains(self, name: str) -> bool:
         """Whether any of them learned this weight."""
         return any(name in pairs for pairs in self._pairs)
 
     def sum(self, name: str, rows: Rows, found: torch.Tensor) -> Sum | None:
         """base + Σ scale · B A, in float32: https://arxiv.org/abs/2106.09685, section 4.1."""
-        if not self.learns(name):
+        if not self.trains(name):
             return None
-        learned, delta = torch.zeros(found.shape), torch.zeros(found.shape)
+        trained, delta = torch.zeros(found.shape), torch.zeros(found.shape)
         before = found
         for pairs in self._pairs:
-            before = (found.float() + learned).to(found.dtype)  # as the version was stored that this one learned beside
+            before = (found.float() + trained).to(found.dtype)  # as the version was stored that this one learned beside
             pair = pairs.get(name)
             delta = torch.zeros(found.shape) if pair is None else _delta(pair, rows, before)
-            learned += delta
-        return Sum(found.float() + learned, before, delta)
+            trained += delta
+        return Sum(found.float() + trained, before, delta)
 
 
 def _delta(pair: _Pair, rows: Rows, before: torch.Tensor) -> torch.Tensor:
@@ -235,7 +235,7 @@ class Masters:
     buffers: frozenset[str] = frozenset()
     """Tensors that are part of the model and are not trained: they are copied."""
 
-    def refuse_misfit(self, files: Sequence[WeightsFile]) -> None:
+    def refuse_mismatch(self, files: Sequence[WeightsFile]) -> None:
         """Raises MergeRefused if something was trained that the base does not have, or has in another shape."""
         for file in files:
             for name, tensor in file.tensors.items():
@@ -250,7 +250,7 @@ class Masters:
                         f"{name} was trained as {_size(tensor.shape)}, the base has it as {_size(shape)}"
                     )
 
-    def learns(self, name: str) -> bool:
+    def trains(self, name: str) -> bool:
         """All but buffers were trained."""
         return name not in self.buffers
 
@@ -316,7 +316,7 @@ def same(one: WeightsFile, name: str, other: WeightsFile, other_name: str) -> bo
 def write_merged(
     file: WeightsFile,
     target: Path,
-    learned: Learned,
+    trained: Trained,
     stored_as: Callable[[str], str],
     tally: Tally,
     beat: Callable[[], None] = lambda: None,
@@ -332,7 +332,7 @@ def write_merged(
         for name, tensor in file.in_order():
             for rows in _blocks(tensor):
                 found = file.rows(name, rows)
-                sum_ = learned.sum(name, rows, found)
+                sum_ = trained.sum(name, rows, found)
                 block = (found if sum_ is None else sum_.truth).to(DTYPES[kinds[name]])
                 if block.is_floating_point() and not torch.isfinite(block).all():
                     raise MergeRefused(f"{name} cannot be stored as {kinds[name]}: it holds what is not a number there")

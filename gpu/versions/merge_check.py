@@ -16,7 +16,7 @@ from events.settings import FullSettings, JobSettings
 from gpu.artifacts.checkpoint import Snapshot
 from gpu.errors import MergeRefused
 from gpu.model.build import TrainedModel, name_on_disk
-from gpu.versions.merge import DTYPES, Learned, Rows, WeightsFile
+from gpu.versions.merge import DTYPES, Rows, Trained, WeightsFile
 
 ROWS = 16
 """Rows that are compared at each end of a weight."""
@@ -38,16 +38,16 @@ class Merged:
     """The weights of the version: as written, or computed when they are asked for."""
 
     files: Sequence[WeightsFile]
-    learned: Learned | None
+    trained: Trained | None
     """None: the files are the version's own."""
 
     def rows(self, name: str, rows: Rows) -> torch.Tensor:
         """Some rows of a tensor of the version, in float32."""
         file = next(file for file in self.files if name in file.tensors)
         found = file.rows(name, rows)
-        if self.learned is None:
+        if self.trained is None:
             return found.float()
-        sum_ = self.learned.sum(name, rows, found)
+        sum_ = self.trained.sum(name, rows, found)
         return (found if sum_ is None else sum_.truth.to(found.dtype)).float()
 
     def whole(self, name: str) -> torch.Tensor:

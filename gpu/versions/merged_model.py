@@ -20,8 +20,8 @@ from events.values import VersionId
 from gpu.artifacts.commit import Content
 from gpu.artifacts.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below, verify
 from gpu.artifacts.version_manifest import (
-    LEARNED,
     SEAL,
+    TRAINED,
     VersionManifest,
     read_version_manifest,
     trained_beside,
@@ -35,7 +35,7 @@ from gpu.model.files import CONFIG, GENERATION_CONFIG, SMALL_BYTES_MAX, read_mod
 from gpu.model.layout import Layout, layout_of
 from gpu.model.tokenizer import kept_sha256
 from gpu.versions.logit_check import Reference
-from gpu.versions.merge import Adapters, Learned, Masters, Tally, WeightsFile, same, write_merged
+from gpu.versions.merge import Adapters, Masters, Tally, Trained, WeightsFile, same, write_merged
 from journal.durable import read_file
 
 NOT_OF_A_MODEL = frozenset({*WEIGHTS_FILES, OPTIMIZER_FILE, MANIFEST, "trainer_state.json", "adapter_config.json"})
@@ -55,7 +55,7 @@ class Sources:
     origin_sha256: str
     parent: Path | None
     """The version that the newest was learned beside; None: the origin."""
-    learned: tuple[Path, ...]
+    trained: tuple[Path, ...]
     """Directories of checkpoints, or of what a version keeps of them; the oldest first."""
     small: Path
     """Where tokenizer and chat template are."""
@@ -69,7 +69,7 @@ class Sources:
         return isinstance(self.manifest.lineage.settings.method, FullSettings)
 
     def trained_files(self, directory: Path) -> list[str]:
-        """What a version keeps of one of `learned`: enough to merge it again, and, `full`, to go on from it."""
+        """What a version keeps of one of `trained`: enough to merge it again, and, `full`, to go on from it."""
         names = names_below(directory)
         if self.full:
             return [name for name in names if name not in {OPTIMIZER_FILE, MANIFEST, "trainer_state.json"}]
@@ -85,27 +85,27 @@ def of_checkpoint(home: Path, checkpoint: Path, base: VersionId | None) -> Sourc
     earlier: tuple[Path, ...] = ()
     if base is None:
         origin = _origin(home, manifest, manifest.lineage.base_sha256)
-        sha256, parent, beside = manifest.lineage.base_sha256, None, origin
+        sha256, parent, next_to = manifest.lineage.base_sha256, None, origin
     else:
         parent = version_directory(home, base)
-        sealed, beside = read_version_manifest(parent), trained_beside(home, base)
-        if base_sha256(beside) != manifest.lineage.base_sha256:
+        sealed, next_to = read_version_manifest(parent), trained_beside(home, base)
+        if base_sha256(next_to) != manifest.lineage.base_sha256:
             raise MergeRefused(
                 f"{base} is not what {manifest.checkpoint} was trained beside any more: its config or its weights were "
                 "changed. Put it back as it was"
             )
         sha256 = sealed.origin_sha256
         origin = _origin(home, manifest, sha256)
-        earlier = tuple(parent / LEARNED / name for name in sealed.learned)
+        earlier = tuple(parent / TRAINED / name for name in sealed.trained)
     full = isinstance(manifest.lineage.settings.method, FullSettings)
     return Sources(
         origin=origin,
         origin_sha256=sha256,
         parent=parent,
-        learned=(*(earlier[-1:] if full else earlier), checkpoint),
+        trained=(*(earlier[-1:] if full else earlier), checkpoint),
         small=checkpoint,
         manifest=manifest,
-        reference=Reference(checkpoint) if full else Reference(beside, checkpoint),
+        reference=Reference(checkpoint) if full else Reference(next_to, checkpoint),
     )
 
 
@@ -117,7 +117,7 @@ def of_version(home: Path, version: VersionId) -> Sources:
         origin=_origin(home, sealed.checkpoint, sealed.origin_sha256),
         origin_sha256=sealed.origin_sha256,
         parent=None,
-        learned=tuple(directory / LEARNED / name for name in sealed.learned),
+        trained=tuple(directory / TRAINED / name for name in sealed.trained),
         small=directory,
         manifest=sealed.checkpoint,
         reference=Reference(directory),
@@ -148,7 +148,7 @@ class MergedModel:
     """Of the weights that were written so far."""
     sources: Sequence[WeightsFile]
     """The files that are gone through; the model's own have the same names and tensors."""
-    learned: Learned
+    trained: Trained
     layout: Layout
     """Of the origin."""
 
@@ -181,11 +181,11 @@ def ordinary(
         files = [opened(sources.origin / name) for name in weights_files(sources.origin)]
         at_first = {name: file for file in files for name in file.tensors}
         layout = layout_of(sources.origin)
-        learned: Learned
+        trained: Trained
         small: dict[str, Content] = {}
         if sources.full:
-            *before, masters = (opened(directory / WEIGHTS_FILES[1]) for directory in sources.learned)
-            learned = Masters(
+            *before, masters = (opened(directory / WEIGHTS_FILES[1]) for directory in sources.trained)
+            trained = Masters(
                 at_first,
                 dict.fromkeys(before[-1].tensors, before[-1]) if before else None,
                 layout.tensor,
@@ -193,10 +193,10 @@ def ordinary(
             )
             files = [masters]
         else:
-            learned = Adapters(sources.learned, layout.place)
+            trained = Adapters(sources.trained, layout.place)
             if INDEX in base_files(sources.origin):
                 small[INDEX] = read_model_file(sources.origin, INDEX)
-        learned.refuse_misfit(files)
+        trained.refuse_mismatch(files)
 
         def stored_as(name: str) -> str:
             """The kind of number that a tensor is rounded to: of a buffer that the origin lacks, its own."""
@@ -210,21 +210,21 @@ def ordinary(
         tally = Tally()
 
         def weights(file: WeightsFile) -> Content:
-            if share and sources.parent is not None and not any(map(learned.learns, file.tensors)):
+            if share and sources.parent is not None and not any(map(trained.trains, file.tensors)):
                 return linked(sources.parent / file.path.name)
-            return partial(write_merged, file, learned=learned, stored_as=stored_as, tally=tally, beat=beat)
+            return partial(write_merged, file, trained=trained, stored_as=stored_as, tally=tally, beat=beat)
 
         yield MergedModel(
             contents={
                 **small,
-                **_small_files(sources, most, untied=_untied(layout, learned, files)),
+                **_small_files(sources, most, untied=_untied(layout, trained, files)),
                 **{file.path.name: weights(file) for file in files},
             },
             dtypes=tuple(sorted(set(dtypes))),
             stored_as=most,
             tally=tally,
             sources=files,
-            learned=learned,
+            trained=trained,
             layout=layout,
         )
 
@@ -243,10 +243,10 @@ def linked(source: Path) -> Content:
 
 def kept(sources: Sources) -> dict[str, Content]:
     """What a version keeps of what was learned, so that it can be merged again, into other weights too."""
-    learned = sources.learned[-1:] if sources.full else sources.learned
+    trained = sources.trained[-1:] if sources.full else sources.trained
     return {
-        f"{LEARNED}/{directory.name}/{name}": linked(directory / name)
-        for directory in learned
+        f"{TRAINED}/{directory.name}/{name}": linked(directory / name)
+        for directory in trained
         for name in sources.trained_files(directory)
     }
 
@@ -262,7 +262,7 @@ def sealed_as(sources: Sources, made: MergedModel) -> VersionManifest:
     )
 
 
-def _untied(layout: Layout, learned: Learned, files: Sequence[WeightsFile]) -> bool:
+def _untied(layout: Layout, trained: Trained, files: Sequence[WeightsFile]) -> bool:
     """True if the config calls two weights one, and the model stores each of them as itself: transformers 4 would
     then load the first one for both."""
     there = {name: file for file in files for name in file.tensors}
@@ -270,7 +270,7 @@ def _untied(layout: Layout, learned: Learned, files: Sequence[WeightsFile]) -> b
         one, other = (name if name in there else layout.stored.get(name, name) for name in pair)
         if one not in there or other not in there:
             continue  # trained as one weight
-        if learned.learns(one) or learned.learns(other) or not same(there[one], one, there[other], other):
+        if trained.trains(one) or trained.trains(other) or not same(there[one], one, there[other], other):
             return True
     return False
 
@@ -308,6 +308,6 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
 
 def _is_of_tokenizer(name: str) -> bool:
     """Whether a file of a checkpoint or a version belongs to its tokenizer."""
-    return not (name in NOT_OF_A_MODEL or name in NOT_OF_A_TOKENIZER or name.startswith(f"{LEARNED}/")) and (
+    return not (name in NOT_OF_A_MODEL or name in NOT_OF_A_TOKENIZER or name.startswith(f"{TRAINED}/")) and (
         Path(name).suffix not in {".safetensors", ".py"}
     )

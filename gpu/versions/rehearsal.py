@@ -226,7 +226,7 @@ def _whole_way(
             publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
             merged = Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
         else:
-            merged = Merged(made.sources, made.learned)
+            merged = Merged(made.sources, made.trained)
         base = sources.parent or sources.origin
         before = [stack.enter_context(closing(WeightsFile(base / name))) for name in weights_files(base)]
         stored = Merged(before, None)

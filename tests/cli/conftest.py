@@ -70,7 +70,7 @@ def events(home: Home) -> Callable[[], list[AnyEvent]]:
 
 
 @pytest.fixture(scope="session")
-def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.harness.tiny_model import make_rows, make_tiny_model
 
     home = create_home(tmp_path_factory.mktemp("learned") / "home", model="model", method="lora")
@@ -83,7 +83,7 @@ def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def learned(learned_once: Path, tmp_path: Path) -> Home:
+def trained(trained_once: Path, tmp_path: Path) -> Home:
     """A home of one's own where a file of 32 rows was really learned, in two steps, a checkpoint each."""
-    shutil.copytree(learned_once, tmp_path / "home")
+    shutil.copytree(trained_once, tmp_path / "home")
     return Home(tmp_path / "home")

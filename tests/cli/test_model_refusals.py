@@ -96,23 +96,23 @@ def test_refused_model_is_trained_after_the_advice_is_followed(home: Home) -> No
     assert state(home).base == "v001"
 
 
-def test_settings_lock_is_opened_by_the_advice(learned: Home) -> None:
+def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     """After some steps the method is fixed: the advice says how to leave them first, and each command works."""
-    (learned.root / "model" / "adapter_config.json").write_text("{}", encoding="utf-8")
-    (learned.inbox / "b.jsonl").write_bytes(make_rows(8, start=100))
-    runs(learned)
-    hold = state(learned).hold
+    (trained.root / "model" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (trained.inbox / "b.jsonl").write_bytes(make_rows(8, start=100))
+    runs(trained)
+    hold = state(trained).hold
     assert hold is not None
     assert "holds an adapter too" in hold.reason
-    locked = CliRunner().invoke(app, ["config", "set", "method.r", "4", "--home", str(learned.root)])
+    locked = CliRunner().invoke(app, ["config", "set", "method.r", "4", "--home", str(trained.root)])
     assert locked.exit_code == 1
-    follow_commands(learned, hold.advice)
-    keepstep(learned, "config", "set", "method.r", "4")
-    (learned.root / "model" / "adapter_config.json").unlink()
-    keepstep(learned, "resume")
-    (learned.inbox / "b.jsonl").write_bytes(make_rows(8, start=200))
-    runs(learned)
-    now = state(learned)
+    follow_commands(trained, hold.advice)
+    keepstep(trained, "config", "set", "method.r", "4")
+    (trained.root / "model" / "adapter_config.json").unlink()
+    keepstep(trained, "resume")
+    (trained.inbox / "b.jsonl").write_bytes(make_rows(8, start=200))
+    runs(trained)
+    now = state(trained)
     assert now.hold is None
     assert now.head is not None
     assert now.meaning is not None

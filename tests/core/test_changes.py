@@ -85,10 +85,10 @@ def test_a_problem_is_said_once_and_its_end_too() -> None:
     assert note(world, "p") == ["config_refused"]
     assert note(world, "p") == []
     assert note(world, "q") == ["config_refused"]
-    assert world.state.misfit is not None
-    assert (world.state.misfit.reason, world.state.misfit.advice) == ("q", "a")
+    assert world.state.config_error is not None
+    assert (world.state.config_error.reason, world.state.config_error.advice) == ("q", "a")
     assert note(world, None, (Change("disk.soft_gb", "0.0", "1.0"),)) == ["config_mended", "config_changed"]
-    assert world.state.misfit is None
+    assert world.state.config_error is None
     assert note(world) == []
 
 

@@ -74,7 +74,7 @@ def test_with_nothing_learned_it_is_refused_or_dropped() -> None:
     world.add(0)  # it will be rejected
     world.execute(ask)
     world.run()
-    assert world.state.wish is None
+    assert world.state.consolidation_request is None
     assert isinstance(world.journal[-1], versions.ConsolidationCancelled)
 
 
@@ -104,7 +104,7 @@ def test_a_daemon_that_is_gone_costs_the_attempt_and_not_the_wish(stage: str) ->
     world.start()
     assert world.state.head == head
     assert world.state.attempt is None
-    assert world.state.wish is not None
+    assert world.state.consolidation_request is not None
     world.run()
     assert world.state.base == "v001"
 
@@ -116,7 +116,7 @@ def test_a_pause_ends_it_and_it_begins_again() -> None:
     world.run()
     assert world.state.daemon.status == "paused"
     assert world.state.base is None
-    assert world.state.wish is not None
+    assert world.state.consolidation_request is not None
     world.execute(commands.Resume())
     world.run()
     assert world.state.base == "v001"
@@ -132,11 +132,13 @@ def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
     world = waiting()
     for count in range(1, policies.ATTEMPTS_WITHOUT_PROGRESS):
         failing(world, "code")
-        assert world.state.wish is not None
-        assert world.state.wish.failures == count
-        assert world.state.wish.retry_at == world.now + (policies.retry_wait_s(count, world.state.attempts) or 0.0)
+        assert world.state.consolidation_request is not None
+        assert world.state.consolidation_request.failures == count
+        assert world.state.consolidation_request.retry_at == world.now + (
+            policies.retry_wait_s(count, world.state.attempts) or 0.0
+        )
     failing(world, "code")
-    assert world.state.wish is None
+    assert world.state.consolidation_request is None
     assert isinstance(world.journal[-1], versions.ConsolidationCancelled)
     assert world.state.head is not None
     world.add(1)
@@ -148,7 +150,7 @@ def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
 def test_what_time_does_not_mend_is_given_up_at_once(failure: Failure) -> None:
     world = waiting()
     failing(world, failure)
-    assert world.state.wish is None
+    assert world.state.consolidation_request is None
 
 
 def test_a_full_disk_is_waited_out() -> None:
@@ -156,7 +158,7 @@ def test_a_full_disk_is_waited_out() -> None:
     world.run_until(versions.ConsolidationStarted)
     world.runs_out()
     assert world.state.full is not None
-    assert [type(effect) for effect in world.owed()] == [effects.AwaitRoom]
+    assert [type(effect) for effect in world.pending_effects()] == [effects.AwaitRoom]
     world.free_bytes = 2**40
     world.run()
     assert world.state.base == "v001"
@@ -178,7 +180,7 @@ def test_while_a_failed_one_waits_files_are_learned() -> None:
     world = waiting(after_current=True)
     failing(world, "code")
     world.add(1)
-    (first, *_) = world.owed()
+    (first, *_) = world.pending_effects()
     assert isinstance(first, effects.BeginAttempt)
 
 

@@ -53,16 +53,16 @@ def step(number: int = 1) -> worker.Step:
     )
 
 
-def watched(*story: worker.AnyFact | worker.AnyOrder | float, before: Watched | None = None) -> Watched:
+def watched(*timeline: worker.AnyFact | worker.AnyOrder | float, before: Watched | None = None) -> Watched:
     """A worker that is up, to which all this happens; a number is seconds that pass."""
     now = deadlines.is_up(before or Watched())
-    for each in story:
+    for each in timeline:
         if isinstance(each, float):
             now = deadlines.passed(now, each)
         elif isinstance(each, worker.Order):
             now = deadlines.ordered(now, each)
         else:
-            now = deadlines.heard(now, each)
+            now = deadlines.received(now, each)
     return now
 
 
@@ -122,9 +122,11 @@ def test_a_cap_below_the_floor_is_the_deadline() -> None:
         ((PREPARE, TRAIN, LOADED, worker.Yield(attempt=1)), "step"),
     ],
 )
-def test_what_a_silent_worker_is_late_with(story: tuple[worker.AnyFact | worker.AnyOrder, ...], phase: Phase) -> None:
+def test_what_a_silent_worker_is_late_with(
+    timeline: tuple[worker.AnyFact | worker.AnyOrder, ...], phase: Phase
+) -> None:
     """Saving and loading have their own deadlines; a save that hangs is seen though steps go on."""
-    found = late(watched(*story, 1801.0), LIMITS, 0)
+    found = late(watched(*timeline, 1801.0), LIMITS, 0)
     assert found is not None
     assert found.phase == phase
 

@@ -91,12 +91,12 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
     ],
 )
 def test_what_is_owed_follows_from_the_state_alone(
-    situation: Callable[[], World], owed: tuple[effects.AnyEffect, ...]
+    situation: Callable[[], World], pending_effects: tuple[effects.AnyEffect, ...]
 ) -> None:
     """Asked once or again, the answer is the same."""
     state = situation().state
-    assert next_effects(state, START) == owed
-    assert next_effects(state, START) == owed
+    assert next_effects(state, START) == pending_effects
+    assert next_effects(state, START) == pending_effects
 
 
 def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
@@ -105,7 +105,7 @@ def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
     made.run_until(kinds.CheckpointCommitted)
     made.start()
     made.run_until(kinds.JobPrepared)
-    (effect,) = made.owed()
+    (effect,) = made.pending_effects()
     assert isinstance(effect, effects.TrainJob)
     head = made.state.head
     assert head is not None
@@ -126,7 +126,7 @@ def test_the_optimizer_begins_anew_only_where_the_job_does(optimizer: str, step:
         made.run_until(kinds.CheckpointCommitted)
         made.start()
         made.run_until(kinds.JobPrepared)
-    (effect,) = made.owed()
+    (effect,) = made.pending_effects()
     assert isinstance(effect, effects.TrainJob)
     assert (effect.step, effect.carry_optimizer) == (step, carry)
 
@@ -153,20 +153,20 @@ def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
     """Before the next job, before leaving, and while paused."""
     made = world(0, 4)
     made.run_until(kinds.JobRejected)
-    move, begin = made.owed()
+    move, begin = made.pending_effects()
     assert isinstance(move, effects.MoveRejected)
     assert begin == effects.BeginAttempt(job=job_id(2))
     made.execute(PAUSE)
-    assert made.owed() == (move,)
+    assert made.pending_effects() == (move,)
     made.execute(STOP)
-    assert made.owed() == (move, effects.Leave())
+    assert made.pending_effects() == (move, effects.Leave())
 
 
 def test_what_was_put_off_for_want_of_room_is_owed_again_when_there_is_some() -> None:
     """The report of the rejected file first, and then the next job."""
     made = full()()
     made.execute(commands.ReportDiskFree(free_bytes=ROOMY))
-    move, begin = made.owed()
+    move, begin = made.pending_effects()
     assert isinstance(move, effects.MoveRejected)
     assert begin == effects.BeginAttempt(job=job_id(2))
 
@@ -197,11 +197,11 @@ def test_an_attempt_that_an_earlier_keepstep_left_on_a_full_disk_is_ended_as_eve
     made = world(4)
     made.run_until(kinds.StepReached)
     made.happens(kinds.StorageExhausted(message="full", wanted_bytes=0))
-    assert made.owed() == ()
+    assert made.pending_effects() == ()
     made.execute(STOP)
-    assert made.owed() == (YIELD,)
+    assert made.pending_effects() == (YIELD,)
     assert [type(event) for event in made.runs_out()] == [kinds.AttemptFailed]
-    assert made.owed() == (effects.Leave(),)
+    assert made.pending_effects() == (effects.Leave(),)
 
 
 def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> None:
@@ -228,9 +228,9 @@ def test_a_worker_that_was_asked_to_yield_gets_no_more_orders() -> None:
     made.worker.act()
     made.execute(PAUSE)
     made.turn()
-    made.hear()
+    made.receive()
     made.execute(RESUME)
-    assert made.owed() == (TRAIN,)
+    assert made.pending_effects() == (TRAIN,)
     made.run()
     made.check_timeline()
     assert made.ends == {JOB: ["JobTrained"]}

@@ -175,10 +175,10 @@ def test_a_failure_in_an_evaluation_is_the_end_of_evaluations_and_not_of_the_job
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
         world.execute(lost)
-        given_up, failed = world.journal[-2:]
-        assert isinstance(given_up, EvaluationAbandoned)
+        abandoned, failed = world.journal[-2:]
+        assert isinstance(abandoned, EvaluationAbandoned)
         assert isinstance(failed, kinds.AttemptFailed)
-        assert current(world).evaluation.given_up
+        assert current(world).evaluation.abandoned
         world.run()
         assert world.state.counts.trained == 1
         assert len(found(world)) == 2
@@ -193,7 +193,7 @@ def test_a_failure_elsewhere_leaves_evaluations_be() -> None:
         world = home_with(4)
         world.run_until(EvaluationDone, 2)
         world.execute(lost)
-        assert not current(world).evaluation.given_up
+        assert not current(world).evaluation.abandoned
         world.run()
         assert [event.step for event in found(world)] == [0, 2, 4]
 
@@ -242,7 +242,7 @@ def test_a_worker_that_is_killed_twice_in_evaluations_is_enough() -> None:
     for attempt in (1, 2):
         world.run_until(EvaluationDone, 2 if attempt == 1 else 0)
         world.execute(commands.ReportWorkerLost(attempt=attempt, failure="killed", message="somebody", evaluating=True))
-        assert current(world).evaluation.given_up == (attempt == 2)
+        assert current(world).evaluation.abandoned == (attempt == 2)
         world.run_until(kinds.TrainingStarted)
     world.run()
     assert world.state.counts.trained == 1

@@ -99,11 +99,11 @@ def test_later_orders_for_the_job_have_its_course_and_those_for_others_do_not() 
     assert current(world).course == course
     world.start()
     world.run_until(kinds.JobPrepared)
-    assert [effect.course for effect in world.owed() if hasattr(effect, "course")] == [course]
+    assert [effect.course for effect in world.pending_effects() if hasattr(effect, "course")] == [course]
     world.run()
     world.add(1)
     world.run_until(kinds.JobPrepared)
-    assert [effect.course for effect in world.owed() if hasattr(effect, "course")] == [Course()]
+    assert [effect.course for effect in world.pending_effects() if hasattr(effect, "course")] == [Course()]
 
 
 def test_steps_that_were_reached_whole_and_are_split_now_are_no_divergence() -> None:
@@ -226,7 +226,7 @@ def test_it_is_left_out_at_once_without_a_wait() -> None:
     _, failed = world.execute(suspect(world))
     assert isinstance(failed, kinds.AttemptFailed)
     assert (failed.failure, failed.retry_at) == ("loss", world.now)
-    assert isinstance(world.owed()[0].job, str)
+    assert isinstance(world.pending_effects()[0].job, str)
 
 
 def test_a_second_one_ends_the_job_and_says_what_to_do() -> None:

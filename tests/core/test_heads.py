@@ -27,7 +27,7 @@ def lived(*steps: int) -> World:
     return world
 
 
-def learned(world: World, steps: int) -> Checkpoint:
+def trained(world: World, steps: int) -> Checkpoint:
     world.add(steps)
     world.run()
     assert world.state.head is not None
@@ -41,7 +41,7 @@ def test_a_consolidation_moves_the_head_and_learning_begins_anew_beside_the_vers
     assert state.left == ()
     assert state.replay_ranges == ()
     assert [version.description for version in state.versions] == ["4 steps"]
-    head = learned(world, 2)
+    head = trained(world, 2)
     assert (head.global_step, head.parent) == (6, None)
 
 
@@ -57,16 +57,16 @@ def test_each_version_is_built_on_the_one_before() -> None:
 
 def test_what_is_left_behind_can_be_gone_back_to() -> None:
     world = lived(2)
-    head = learned(world, 3)
+    head = trained(world, 3)
     world.execute(commands.RollBack())
     assert (world.state.base, world.state.head, world.state.global_step) == ("v001", None, 2)
     assert [left.checkpoint.id for left in world.state.left] == [head.id]
-    other = learned(world, 2)
+    other = trained(world, 2)
     assert other.global_step == 4
     world.execute(commands.MoveHead(checkpoint=head.id))
     assert world.state.head == head
     assert [left.checkpoint.id for left in world.state.left] == [other.id]
-    assert learned(world, 1).parent == head.id
+    assert trained(world, 1).parent == head.id
 
 
 def test_rolled_back_again_and_again_it_ends_at_the_origin() -> None:
@@ -84,7 +84,7 @@ def test_rolled_back_again_and_again_it_ends_at_the_origin() -> None:
 def test_a_version_behind_a_rollback_has_a_number_of_its_own() -> None:
     world = lived(2, 2)
     world.execute(commands.MoveHead(version="v001"))
-    learned(world, 1)
+    trained(world, 1)
     world.execute(commands.RequestConsolidation(description="another way"))
     world.run()
     assert [(each.id, each.parent) for each in world.state.versions][-1] == ("v003", "v001")
@@ -150,7 +150,7 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     assert world.state.head is not None
     refuse(world, versions.CheckpointRestored(checkpoint="step-00000009-attempt-0009"))
     world.add(1)
-    assert [type(effect).__name__ for effect in world.owed()] == ["RestoreCheckpoint"]
+    assert [type(effect).__name__ for effect in world.pending_effects()] == ["RestoreCheckpoint"]
     world.run()
     assert world.state.fetch is None
     assert world.state.global_step == 3
@@ -212,7 +212,7 @@ def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
 
 def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> None:
     world = lived(2)
-    head = learned(world, 2)
+    head = trained(world, 2)
     world.start()
     world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="a flipped bit"))
     assert (world.state.head, world.state.base, world.state.global_step) == (None, "v001", 2)
@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(event: AnyEvent) -> None:
 def consolidating() -> World:
     """A world in the middle of one."""
     world = lived(2)
-    learned(world, 2)
+    trained(world, 2)
     world.execute(commands.RequestConsolidation(description=""))
     world.run_until(versions.ConsolidationStarted)
     return world
@@ -275,7 +275,7 @@ def test_nothing_moves_the_head_or_begins_another_while_one_runs() -> None:
 )
 def test_one_begins_as_it_must_or_not_at_all(wrong: dict[str, Any]) -> None:
     world = lived(2)
-    head = learned(world, 2)
+    head = trained(world, 2)
     world.execute(commands.RequestConsolidation(description=""))
     right = versions.ConsolidationStarted(
         attempt=world.state.attempts + 1,
@@ -297,7 +297,7 @@ def test_of_several_that_were_left_behind_the_one_that_is_named_is_gone_back_to(
     world = lived(2)
     heads = []
     for _ in range(3):
-        heads.append(learned(world, 1).id)
+        heads.append(trained(world, 1).id)
         world.execute(commands.RollBack())
     assert [left.checkpoint.id for left in world.state.left] == heads
     world.execute(commands.MoveHead(checkpoint=heads[1]))
@@ -309,12 +309,12 @@ def test_of_several_that_were_left_behind_the_one_that_is_named_is_gone_back_to(
 def test_a_backup_of_what_the_branch_still_has_does_not_leave_it_behind() -> None:
     """What the head is moved to is the head, and nothing else besides."""
     world = lived()
-    first = learned(world, 2)
+    first = trained(world, 2)
     meaning = world.state.meaning
     assert meaning is not None
     held = DetachedCheckpoint(base=None, checkpoint=first, meaning=meaning)
     world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
-    second = learned(world, 1)
+    second = trained(world, 1)
     assert [each.id for each in world.state.checkpoints] == [first.id, second.id]
     world.execute(commands.MoveHead(backup="manual-0001"))
     assert [each.id for each in world.state.checkpoints] == [first.id]

@@ -11,7 +11,7 @@ from core.versions import DetachedCheckpoint
 from events import kinds, versions
 from events.codec import kind_of
 from events.settings import CheckpointSettings, DiskSettings, RetentionSettings
-from tests.core.test_heads import learned, lived
+from tests.core.test_heads import lived, trained
 from tests.core.world import START, World
 
 DAY = policies.DAY_S
@@ -27,7 +27,7 @@ def test_a_version_that_is_needed_is_not_deleted(version: str, reason: str) -> N
 
 def test_one_that_something_left_behind_needs_is_not_deleted_before_that() -> None:
     world = lived(1, 1)
-    head = learned(world, 1)
+    head = trained(world, 1)
     world.execute(commands.MoveHead(version="v001"))
     assert f"{head.id} was learned beside it" in str(world.refused(commands.DeleteVersion(version="v002")))
     world.execute(commands.DeleteVersion(version=head.id))
@@ -54,7 +54,7 @@ def test_by_default_no_version_goes() -> None:
 def backed_up(days: list[float]) -> World:
     """A world with backups of these ages, in days."""
     world = lived()
-    learned(world, 1)
+    trained(world, 1)
     state = world.state
     assert state.head is not None
     assert state.meaning is not None
@@ -95,7 +95,7 @@ def test_a_person_may_give_up_all_backups_but_the_newest() -> None:
 
 def test_a_backup_that_the_head_is_brought_back_from_stays() -> None:
     world = backed_up([50, 1])
-    learned(world, 1)
+    trained(world, 1)
     world.execute(commands.MoveHead(backup="manual-0001"))
     assert world.state.fetch == "manual-0001"
     assert world.refused(commands.DeleteBackups(older_than_days=0)) is not None
@@ -114,10 +114,10 @@ def test_moving_the_head_to_where_it_stands_or_to_nothing_is_refused() -> None:
 
 def test_a_head_that_is_moved_takes_the_wish_for_a_consolidation_with_it() -> None:
     world = lived(1)
-    learned(world, 1)
+    trained(world, 1)
     world.execute(commands.RequestConsolidation(description=""))
     world.execute(commands.RollBack())
-    assert world.state.wish is None
+    assert world.state.consolidation_request is None
 
 
 GB = 10**9
@@ -131,7 +131,7 @@ def measured(world: World, free_gb: float, *, soft: float = 0.0, hard: float = 0
 
 def test_below_the_soft_limit_what_may_go_goes_at_once_and_it_is_said_once() -> None:
     world = lived(1)
-    learned(world, 5)
+    trained(world, 5)
     assert len(world.state.checkpoints) == 2
     assert measured(world, 3, soft=4) == ["storage_low", "checkpoint_pruned"]
     assert world.state.low
@@ -144,7 +144,7 @@ def test_below_the_soft_limit_what_may_go_goes_at_once_and_it_is_said_once() -> 
 def test_what_is_learned_meanwhile_is_given_up_too() -> None:
     world = backed_up([3, 2, 1])
     assert measured(world, 3, soft=4) == ["storage_low", "backup_deleted", "backup_deleted"]
-    learned(world, 6)
+    trained(world, 6)
     assert measured(world, 3, soft=4) == ["checkpoint_pruned"]
 
 
@@ -187,14 +187,14 @@ def test_a_hard_limit_that_is_lowered_is_not_waited_for_any_more() -> None:
 def test_a_soft_limit_that_is_turned_off_is_no_want_of_room() -> None:
     """Nothing is low any more."""
     world = lived(1)
-    learned(world, 5)
+    trained(world, 5)
     measured(world, 3, soft=4)
     assert measured(world, 3, soft=0) == ["storage_recovered"]
 
 
 def test_a_consolidation_ends_below_the_hard_limit_too_and_is_made_when_there_is_room() -> None:
     world = lived()
-    learned(world, 1)
+    trained(world, 1)
     world.execute(commands.RequestConsolidation(description=""))
     world.run_until(versions.ConsolidationStarted)
     assert measured(world, 1, hard=2) == ["consolidation_aborted", "storage_exhausted"]
@@ -208,18 +208,18 @@ def test_a_checkpoint_behind_each_multiple_of_some_steps_stays() -> None:
     world.config = replace(
         world.config, checkpoints=CheckpointSettings(every_steps=2, every_seconds=0, keep=1, keep_every_steps=5)
     )
-    learned(world, 17)
+    trained(world, 17)
     assert [checkpoint.global_step for checkpoint in world.state.checkpoints] == [6, 10, 16, 17]
 
 
 def test_what_was_left_behind_is_gone_back_to_beside_what_it_was_learned_beside() -> None:
     world = lived()
-    first = learned(world, 1)
+    first = trained(world, 1)
     world.execute(commands.MoveHead())
-    learned(world, 1)
+    trained(world, 1)
     world.execute(commands.RequestConsolidation(description=""))
     world.run()
-    second = learned(world, 1)
+    second = trained(world, 1)
     world.execute(commands.RollBack())
     assert [(each.checkpoint.id, each.base) for each in world.state.left] == [(first.id, None), (second.id, "v001")]
     world.execute(commands.MoveHead(checkpoint=second.id))

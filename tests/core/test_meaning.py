@@ -12,7 +12,7 @@ from events.settings import DataSettings, FullSettings, LoraSettings, ModelSetti
 from tests.core.world import World, settings
 
 PLAIN = settings()
-LEARNED = meaning_of(PLAIN)
+TRAINED = meaning_of(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ LEARNED = meaning_of(PLAIN)
 )
 def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], behind_a_version: list[str]) -> None:
     """Harmless keys never; shape and length until a version holds what was learned."""
-    assert [each.key for each in differences(LEARNED, wanted)] == locked
-    found = differences(LEARNED, wanted, learning=False)
+    assert [each.key for each in differences(TRAINED, wanted)] == locked
+    found = differences(TRAINED, wanted, learning=False)
     assert [each.key for each in found] == behind_a_version
     assert differences(None, wanted) == []
 

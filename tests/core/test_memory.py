@@ -118,13 +118,13 @@ def test_it_is_said_once_and_what_runs_ends_behind_a_commit_when_it_lasts() -> N
     world = working()
     assert told(world, measured(90)) == ["memory_low"]
     assert told(world, measured(95)) == []
-    assert effects.AskYield(attempt=1) not in world.owed()
+    assert effects.AskYield(attempt=1) not in world.pending_effects()
     world.now += 30
-    assert world.owed() == (effects.AskYield(attempt=1),)
+    assert world.pending_effects() == (effects.AskYield(attempt=1),)
     world.run()
     assert world.state.attempt is None
     assert world.state.head is not None
-    assert world.owed() == ()
+    assert world.pending_effects() == ()
     assert told(world, measured(80)) == []
     assert told(world, measured(60)) == ["memory_recovered"]
     world.run()
@@ -164,10 +164,10 @@ def test_nothing_is_begun_meanwhile() -> None:
     world.start()
     job = world.add(1)
     world.execute(measured(90))
-    assert world.owed() == ()
+    assert world.pending_effects() == ()
     assert "memory is short" in str(world.refused(commands.StartAttempt(job=job, settings=world.config)))
     world.execute(commands.Stop(alive=True))
-    assert world.owed() == (effects.Leave(),)
+    assert world.pending_effects() == (effects.Leave(),)
 
 
 def test_turned_off_it_is_never_short_and_what_was_held_goes_on() -> None:

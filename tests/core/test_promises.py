@@ -83,7 +83,7 @@ class Life(RuleBasedStateMachine):
         if which == "turn":
             self.world.turn()
         elif which == "hear":
-            self.world.hear()
+            self.world.receive()
         elif self.world.worker is not None:
             self.world.worker.act()
 
@@ -257,8 +257,8 @@ class Life(RuleBasedStateMachine):
         state = self.world.state
         for job in self.world.steps:
             ended = [end for end in self.world.ends.get(job, []) if end != "JobFailed"]
-            in_hand = sum(each.id == job and each.until is None for each in state.begun)
-            places = [state.queue.get(job) is not None, in_hand, state.failed.get(job) is not None, len(ended)]
+            in_progress = sum(each.id == job and each.until is None for each in state.begun)
+            places = [state.queue.get(job) is not None, in_progress, state.failed.get(job) is not None, len(ended)]
             assert sum(places) == 1, (job, places)
 
     @invariant()
@@ -278,7 +278,7 @@ class Life(RuleBasedStateMachine):
         state = self.world.state
         if state.full is not None:
             assert state.attempt is None
-            assert len(self.world.owed()) == 1
+            assert len(self.world.pending_effects()) == 1
 
     @invariant()
     def what_can_be_lost_can_be_run_again(self) -> None:
@@ -288,9 +288,9 @@ class Life(RuleBasedStateMachine):
         assert first == state.base_step or first == state.checkpoints[0].global_step
         assert state.trail.base + state.trail.length >= state.global_step
         at = first
-        for number, stretch in enumerate(state.replay_ranges):
-            assert stretch.global_from == at or (number == 0 and stretch.global_from < at)
-            at = stretch.global_to
+        for number, replay_range in enumerate(state.replay_ranges):
+            assert replay_range.global_from == at or (number == 0 and replay_range.global_from < at)
+            at = replay_range.global_to
         assert at == state.global_step
 
     @invariant()

@@ -31,7 +31,7 @@ def condemn(world: World) -> None:
     world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
 
 
-def in_hand(state: State) -> list[tuple[str, int, int | None]]:
+def in_progress(state: State) -> list[tuple[str, int, int | None]]:
     """(name, step it stands at, step it ends at) of the jobs in hand."""
     return [(job.name, job.committed_step, job.until) for job in state.begun]
 
@@ -64,7 +64,7 @@ def test_a_finished_job_comes_back_for_its_lost_steps() -> None:
     lived = world(5)
     lived.run()
     condemn(lived)
-    assert in_hand(lived.state) == [("file-1.jsonl", 4, 5)]
+    assert in_progress(lived.state) == [("file-1.jsonl", 4, 5)]
 
 
 def test_every_job_behind_the_ancestor_comes_back_in_order() -> None:
@@ -73,7 +73,7 @@ def test_every_job_behind_the_ancestor_comes_back_in_order() -> None:
     lived.run()
     for _ in range(2):
         condemn(lived)
-    assert in_hand(lived.state) == [("file-1.jsonl", 2, 3), ("file-2.jsonl", 0, 2)]
+    assert in_progress(lived.state) == [("file-1.jsonl", 2, 3), ("file-2.jsonl", 0, 2)]
     lived.run()
     assert not lived.lost
     lived.check_timeline()
@@ -85,7 +85,7 @@ def test_the_job_in_hand_waits_until_its_lost_steps_are_back() -> None:
     lived.run_until(kinds.CheckpointCommitted, 2)
     lived.start()
     condemn(lived)
-    assert in_hand(lived.state) == [("file-1.jsonl", 2, 4), ("file-1.jsonl", 4, None)]
+    assert in_progress(lived.state) == [("file-1.jsonl", 2, 4), ("file-1.jsonl", 4, None)]
 
 
 def test_lost_steps_are_run_again_under_their_old_settings_even_from_the_very_beginning() -> None:
@@ -108,9 +108,9 @@ def test_losing_more_while_running_again_goes_further_back() -> None:
     condemn(lived)
     lived.run_until(kinds.CheckpointCommitted)
     lived.start()
-    assert in_hand(lived.state) == [("file-1.jsonl", 4, 6)]
+    assert in_progress(lived.state) == [("file-1.jsonl", 4, 6)]
     condemn(lived)
-    assert in_hand(lived.state) == [("file-1.jsonl", 2, 6)]
+    assert in_progress(lived.state) == [("file-1.jsonl", 2, 6)]
 
 
 def test_a_pruned_past_is_forgotten() -> None:
@@ -118,7 +118,7 @@ def test_a_pruned_past_is_forgotten() -> None:
     lived = world(4, 4, 4, keep=2)
     lived.run()
     oldest = lived.state.checkpoints[0].global_step
-    assert all(stretch.global_to > oldest for stretch in lived.state.replay_ranges)
+    assert all(replay_range.global_to > oldest for replay_range in lived.state.replay_ranges)
     assert lived.state.trail.base == oldest
 
 
@@ -135,7 +135,7 @@ def test_a_failed_job_comes_back_for_the_steps_it_had_committed() -> None:
     lived.run()
     condemn(lived)
     condemn(lived)
-    assert in_hand(lived.state)[0] == ("file-1.jsonl", 2, 4)
+    assert in_progress(lived.state)[0] == ("file-1.jsonl", 2, 4)
     lived.execute(commands.Retry(job=job))
     lived.run()
     assert not lived.lost

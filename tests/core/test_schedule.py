@@ -18,7 +18,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 """Clocks go forward on 2026-03-29 at 02:00, back on 2026-10-25 at 03:00."""
 
 
-def learned(first_started_at: float = 0.0) -> State:
+def trained(first_started_at: float = 0.0) -> State:
     """A state with something to consolidate."""
     world = World()
     world.start()
@@ -29,7 +29,7 @@ def learned(first_started_at: float = 0.0) -> State:
 
 def nights(settings: ConsolidationSettings, first: datetime, days: int) -> list[str]:
     """Every date that is asked for, each asked at once, with a look every ten minutes."""
-    state, found = learned(first.timestamp()), []
+    state, found = trained(first.timestamp()), []
     at = first
     while at < first + timedelta(days=days):
         night = night_due(settings, BERLIN, state, at.timestamp())
@@ -57,7 +57,7 @@ def test_a_time_that_the_clocks_leave_out_comes_later_and_one_that_comes_twice_c
 
 
 def test_a_missed_night_is_made_up_for_once_or_not_at_all() -> None:
-    state = learned(first_started_at=0.0)
+    state = trained(first_started_at=0.0)
     now = datetime(2026, 11, 24, 9, tzinfo=UTC).timestamp()
     state = replace(state, daemon=replace(state.daemon, process_started_at=now - 60))
     assert night_due(ConsolidationSettings(schedule="03:00"), UTC, state, now) == "2026-11-24"
@@ -69,11 +69,11 @@ def test_a_missed_night_is_made_up_for_once_or_not_at_all() -> None:
 
 def test_a_home_that_is_new_has_missed_nothing() -> None:
     now = datetime(2026, 11, 24, 9, tzinfo=UTC).timestamp()
-    assert night_due(ConsolidationSettings(schedule="03:00"), UTC, learned(now - 60), now) is None
+    assert night_due(ConsolidationSettings(schedule="03:00"), UTC, trained(now - 60), now) is None
 
 
 def test_a_clock_that_is_set_back_asks_for_no_night_again() -> None:
-    state = replace(learned(), night="2026-11-24")
+    state = replace(trained(), night="2026-11-24")
     yesterday = datetime(2026, 11, 23, 9, tzinfo=UTC).timestamp()
     assert night_due(ConsolidationSettings(schedule="03:00"), UTC, state, yesterday) is None
 
@@ -82,7 +82,7 @@ def test_nothing_is_asked_for_without_need() -> None:
     """No schedule; nothing learned; one is wanted already."""
     now = datetime(2026, 11, 24, 9, tzinfo=UTC).timestamp()
     at_three = ConsolidationSettings(schedule="03:00")
-    assert night_due(ConsolidationSettings(), UTC, learned(), now) is None
+    assert night_due(ConsolidationSettings(), UTC, trained(), now) is None
     assert night_due(at_three, UTC, State(), now) is None
     world = World()
     world.start()

@@ -185,7 +185,7 @@ def consolidation_status(state: State) -> str:
     """Where the consolidation is now."""
     if state.consolidation is not None:
         return state.consolidation.status
-    return "finished" if state.wish is None else "aborted"
+    return "finished" if state.consolidation_request is None else "aborted"
 
 
 def job_status(state: State) -> str:

@@ -24,7 +24,7 @@ def waiting() -> World:
     return world
 
 
-def in_hand() -> World:
+def in_progress() -> World:
     """The urgent one is being learned."""
     world = waiting()
     world.run_until(kinds.StepReached)
@@ -88,10 +88,10 @@ def test_a_job_stands_where_it_was_put(move: commands.MoveJob, expected: list[st
         (waiting, commands.MoveJob(job=job_id(9), first=True), "no job 000000000000 waits"),
         (waiting, commands.ReleaseJob(job=ONE), "file-1.jsonl is not held"),
         (waiting, commands.RemoveJob(job=job_id(9)), "no job 000000000000 waits"),
-        (in_hand, commands.MoveJob(job=THREE, priority="low"), "is in hand, and what is begun is finished first"),
-        (in_hand, commands.HoldJob(job=THREE), "`keepstep skip` passes it over"),
-        (in_hand, commands.ReleaseJob(job=THREE), "is in hand"),
-        (in_hand, commands.RemoveJob(job=THREE), "is in hand"),
+        (in_progress, commands.MoveJob(job=THREE, priority="low"), "is in hand, and what is begun is finished first"),
+        (in_progress, commands.HoldJob(job=THREE), "`keepstep skip` passes it over"),
+        (in_progress, commands.ReleaseJob(job=THREE), "is in hand"),
+        (in_progress, commands.RemoveJob(job=THREE), "is in hand"),
         (failed, commands.HoldJob(job=THREE), "has failed and has no place in the queue; `keepstep retry`"),
         (failed, commands.MoveJob(job=THREE, first=True), "has failed"),
     ],

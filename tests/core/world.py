@@ -143,7 +143,7 @@ class World:
             commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=True, again=True)
         )
 
-    def owed(self) -> tuple[effects.AnyEffect, ...]:
+    def pending_effects(self) -> tuple[effects.AnyEffect, ...]:
         """What the machine asks for now."""
         return next_effects(self.state, self.now)
 
@@ -152,7 +152,7 @@ class World:
         if not self.alive:
             return False
         before = len(self.journal), self._orders_given(), self.now
-        for effect in self.owed():
+        for effect in self.pending_effects():
             self._carry_out(effect)
         return (len(self.journal), self._orders_given(), self.now) != before
 
@@ -221,7 +221,7 @@ class World:
         if (type(order), order.attempt) not in self.worker.sent and not yielding:
             self.worker.told(order)
 
-    def hear(self) -> list[AnyEvent] | None:
+    def receive(self) -> list[AnyEvent] | None:
         """Take one fact from the worker; None if it said nothing."""
         if self.worker is None or not self.worker.outbox:
             return None
@@ -261,7 +261,7 @@ class World:
         """Let daemon and worker work; yields after each thing done, ends when nothing more happens."""
         quiet = 0
         while quiet < 3:  # all three in a row had nothing to do
-            for action in (self._act, self._hear, self.turn):
+            for action in (self._act, self._receive, self.turn):
                 quiet = 0 if action() else quiet + 1
                 if not quiet:
                     yield
@@ -269,13 +269,13 @@ class World:
     def _act(self) -> bool:
         return self.worker is not None and self.worker.act()
 
-    def _hear(self) -> bool:
-        return self.hear() is not None
+    def _receive(self) -> bool:
+        return self.receive() is not None
 
     def run(self, *, limit: int = 5_000) -> None:
         """Let daemon and worker work until nothing more happens."""
         for count, _ in enumerate(self.steady()):
-            assert count < limit, f"no end in sight: {self.owed()}"
+            assert count < limit, f"no end in sight: {self.pending_effects()}"
 
     def run_until(self, event: type[AnyEvent], count: int = 1) -> None:
         """Work until so many more events of this type have happened."""
@@ -307,8 +307,10 @@ class World:
             case kinds.CheckpointCommitted():
                 count = event.global_step - before.global_step
                 fresh, self.reached = self.reached[:count], self.reached[count:]
-                owed, self.lost = self.lost[:count], self.lost[count:]
-                assert fresh[: len(owed)] == owed, "committed steps that were lost did not come back as they were"
+                pending_effects, self.lost = self.lost[:count], self.lost[count:]
+                assert fresh[: len(pending_effects)] == pending_effects, (
+                    "committed steps that were lost did not come back as they were"
+                )
                 self.timeline.extend(fresh)
                 self.stood[event.checkpoint] = tuple(self.timeline)
             case versions.VersionPublished():

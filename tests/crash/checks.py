@@ -13,7 +13,7 @@ from events import kinds, versions
 from events.codec import Record, decode_record
 from events.values import Number
 from journal import START, follow
-from tests.crash.homes import learned, log_of, state_of
+from tests.crash.homes import log_of, state_of, trained
 from tests.crash.life import Life
 
 Step = tuple[str, int, int, Number, Number, float, int]
@@ -33,7 +33,7 @@ def check(home: Home) -> State:
     """
     _check_steps(home)
     _check_returned(home)
-    _check_debris(home)
+    _check_leftover_files(home)
     return state_of(home)
 
 
@@ -102,7 +102,7 @@ def _check_returned(home: Home) -> None:
     assert files == again | {Path(path).name for path in moved.values()}
 
 
-def _check_debris(home: Home) -> None:
+def _check_leftover_files(home: Home) -> None:
     state = state_of(home)
     left = {left.checkpoint.id for left in state.left}
     assert _names(home.checkpoints) == {checkpoint.id for checkpoint in state.checkpoints} | left
@@ -163,4 +163,4 @@ def assert_same(home: Home, calm: Home) -> None:
     steps, wanted = committed_steps(home), committed_steps(calm)
     differing = [number for number in steps.keys() | wanted.keys() if steps.get(number) != wanted.get(number)]
     assert not differing, f"steps {sorted(differing)[:10]} are not those of the calm run"
-    assert learned(home) == learned(calm)
+    assert trained(home) == trained(calm)

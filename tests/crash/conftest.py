@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.homes import learned
+from tests.crash.homes import trained
 from tests.crash.on_disk import Running, plain_home
 from tests.crash.torture import check
 
@@ -20,4 +20,4 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     finally:
         daemon.end()
     check(home)
-    return learned(home)
+    return trained(home)

@@ -60,8 +60,8 @@ def settle(backing: int, image: Path) -> None:
     shown = subprocess.run(["dumpe2fs", image], check=True, capture_output=True, text=True).stdout
     free: set[int] = set()
     for found in re.finditer(r"^  Free blocks: (.+)$", shown, re.MULTILINE):
-        for stretch in found[1].split(", "):
-            first, _, last = stretch.partition("-")
+        for replay_range in found[1].split(", "):
+            first, _, last = replay_range.partition("-")
             free.update(range(int(first), int(last or first) + 1))
     for block in range(SIZE_BYTES // BLOCK):
         if block not in free:

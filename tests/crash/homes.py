@@ -101,7 +101,7 @@ def state_of(home: Home) -> State:
     return read_only(home)[0].state
 
 
-def learned(home: Home) -> dict[str, str]:
+def trained(home: Home) -> dict[str, str]:
     """SHA-256 of everything that training produced: every file of the head, weights, optimizer's state, log and all.
 
     Without the manifest, which names the attempt, and of these it took more where something happened.

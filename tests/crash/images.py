@@ -148,13 +148,13 @@ def walk(
         disk, listener = Disk("ext4" if kind == "kill" else kind), Listener(recording.records)
         for number, call in enumerate(recording.calls):
             news = disk.apply(call)
-            heard = call.path.startswith("said/") and call.kind == "write" and listener.hear(call.path, call.data)
-            if (news is None and not heard) or not only(number):
+            received = call.path.startswith("said/") and call.kind == "write" and listener.receive(call.path, call.data)
+            if (news is None and not received) or not only(number):
                 continue
             if kind == "kill":
                 yield f"{number}:kill:", call, disk.killed(), listener.said
                 continue
-            for name, tree in disk.images(None if heard else news, limit, f"{seed}:{number}:{kind}"):
+            for name, tree in disk.images(None if received else news, limit, f"{seed}:{number}:{kind}"):
                 yield f"{number}:{kind}:{name}", call, tree, listener.said
 
 

@@ -25,7 +25,7 @@ from cli.home.paths import Home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.log import RESERVE_BYTES
 from tests.crash.disks import Disk, why_not
-from tests.crash.homes import KEEPSTEP, learned, make_home
+from tests.crash.homes import KEEPSTEP, make_home, trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ def is_plain(said: str) -> bool:
 
 def weights(home: Home) -> dict[str, str]:
     """What was learned, without the files that name the place of the base model, which is another on each disk."""
-    return {name: digest for name, digest in learned(home).items() if name.endswith(".safetensors")}
+    return {name: digest for name, digest in trained(home).items() if name.endswith(".safetensors")}
 
 
 def has_reserve(home: Home) -> None:

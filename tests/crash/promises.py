@@ -91,10 +91,10 @@ class Listener:
     def __init__(self, records: list[Record]) -> None:
         self._records = records
         self._lines: dict[str, str] = {}
-        self._heard: Counter[tuple[str, ...]] = Counter()
+        self._received: Counter[tuple[str, ...]] = Counter()
         self.said = Said()
 
-    def hear(self, path: str, data: bytes) -> bool:
+    def receive(self, path: str, data: bytes) -> bool:
         """Whether something new is promised. Raises ValueError for a line that no one has thought of."""
         *lines, self._lines[path] = (self._lines.get(path, "") + data.decode()).split("\n")
         before = self.said
@@ -109,8 +109,8 @@ class Listener:
             found = re.match(pattern, line)
             if found:
                 key = (speaker, kind.__name__, *found.groups())
-                self._heard[key] += 1
-                times = self._heard[key]
+                self._received[key] += 1
+                times = self._received[key]
                 meant = [n for n, r in enumerate(self._records, 1) if type(r.event) is kind and fits(r.event, found)]
                 if len(meant) < times:
                     raise ValueError(f"{line!r} was said {times} times and journaled {len(meant)} times")

@@ -10,7 +10,7 @@ import pytest
 
 from cli.home.paths import Home
 from events import kinds
-from tests.crash.homes import learned, log_of, make_home, run_to_the_end, state_of
+from tests.crash.homes import log_of, make_home, run_to_the_end, state_of, trained
 from tests.crash.torture import records_of
 
 
@@ -70,6 +70,6 @@ def test_a_damaged_head_is_set_aside_and_its_steps_are_run_again(
     quarantined = [event for event in events if isinstance(event, kinds.CheckpointQuarantined)]
     assert [event.checkpoint for event in quarantined] == [head.id]
     assert not any(isinstance(event, kinds.DivergenceDetected) for event in events)
-    assert learned(home) == learned(calm)
+    assert trained(home) == trained(calm)
     assert state_of(home).counts.trained == 2
     assert (home.quarantine / head.id).exists() == (damage is not lose_everything)

@@ -50,7 +50,7 @@ TELLING = ["merged", "journaled_consolidation_verified"]
 TELLING_OF_ALL = ["renamed:1", "renamed:2", "journaled_consolidation_started", "journaled_version_published", "pruned"]
 
 
-def learned(life: Life) -> Life:
+def trained(life: Life) -> Life:
     life.more()
     life.to_the_end()
     return life
@@ -89,7 +89,7 @@ def everything_is_there(home: Home) -> State:
         assert backup.problem_of(home.backups / name, sha256, every_byte=True) is None
     for each in (*state.checkpoints, *(left.checkpoint for left in state.left)):
         assert problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=True) is None
-    assert state.wish is None
+    assert state.consolidation_request is None
     assert state.fetch is None
     return state
 
@@ -113,11 +113,11 @@ def _sha256(path: Path) -> str:
 def lived_through(life: Life, calm: Life, points: list[str]) -> None:
     """Learn and consolidate, killed at one point after the other; then all that came of it, beside a calm life."""
     for point in points:
-        learned(life)
+        trained(life)
         assert life.command("consolidate") == 0
         assert killed(life, point), f"{point} was never reached\n{log_of(life.home)}"
         life.to_the_end()
-        consolidated(learned(calm))
+        consolidated(trained(calm))
     state, wanted = everything_is_there(life.home), everything_is_there(calm.home)
     assert [version.id for version in state.versions] == [version.id for version in wanted.versions]
     assert len(state.versions) == len(points)
@@ -144,7 +144,7 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
 
 @pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
 def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, tmp_path: Path) -> None:
-    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     if point.endswith("requested"):
         assert command_killed(life, point, "consolidate")
         life.to_the_end()
@@ -157,7 +157,7 @@ def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(po
 
 
 def two_versions(life: Life) -> Life:
-    return learned(consolidated(learned(consolidated(learned(life)))))
+    return trained(consolidated(trained(consolidated(trained(life)))))
 
 
 MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
@@ -207,7 +207,7 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
     ],
 )
 def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, tmp_path: Path) -> None:
-    life = consolidated(learned(Life.faked(tmp_path / "home", Random(SEED))))
+    life = consolidated(trained(Life.faked(tmp_path / "home", Random(SEED))))
     (made,) = life.state.backups
     if by == "command":
         assert command_killed(life, point, "backup", "restore", made.id)
@@ -229,7 +229,7 @@ def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, t
     ["renamed", *(pytest.param(point, marks=pytest.mark.long) for point in (*OF_A_COMMIT, "journaled_backup_created"))],
 )
 def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_path: Path) -> None:
-    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     assert command_killed(life, point, "backup", "create", "--reason", "to be sure")
     life.to_the_end()
     state = everything_is_there(life.home)
@@ -240,7 +240,7 @@ def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_pa
 
 @pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
 def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     for _ in range(2):
         assert life.command("backup", "create") == 0
     assert command_killed(life, point, "backup", "cleanup", "--retention-days", "0", "--execute")
@@ -261,7 +261,7 @@ def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
 
 def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -> None:
     """`keepstep pause` in the middle: it ends at once, and `resume` makes the version."""
-    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     assert life.command("pause") == 0
     assert life.command("consolidate") == 0
     assert life.command("resume") == 0
@@ -278,7 +278,7 @@ def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: l
     lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
     assert life.command("lineage", "v001", "--verify") == 0
     steps_before = life.state.global_step
-    learned(life)
+    trained(life)
     assert life.command("lineage", "--prove") == 0  # beside the version, from the last checkpoint that is kept
     target = tmp_path / "then"
     assert life.command("checkout", "--step", str(steps_before + 1), "--to", str(target)) == 0
@@ -287,7 +287,7 @@ def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: l
 
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
 def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = learned(Life.faked(tmp_path / "home", Random(SEED)))
+    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     assert len(life.state.checkpoints) > 1
     assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
     life.to_the_end()
@@ -300,7 +300,7 @@ def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: st
 )
 def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path: Path) -> None:
     """Beside the home, a model that is whole, or what the next export of that name takes away."""
-    life = consolidated(learned(Life.real(tmp_path / "home", Random(SEED))))
+    life = consolidated(trained(Life.real(tmp_path / "home", Random(SEED))))
     before = {path: _sha256(path) for path in life.home.versions.rglob("*") if path.is_file()}
     target = tmp_path / "out" / "model"
     assert command_killed(life, point, "versions", "export", "v001", "--to", str(target))

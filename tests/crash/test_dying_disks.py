@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.disks import MortalDisk, mortal_disk, small_disk
-from tests.crash.homes import learned, make_home
+from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     Scene,
     ended_over_storage,
@@ -61,7 +61,7 @@ def test_a_device_that_dies_ends_the_daemon_and_costs_nothing_that_was_acknowled
         home = plain_home(disk.root / "home")
         with scene(disk, home, tmp_path) as here:
             survives_the_device(here, disk, getattr(disk, fault))
-            assert learned(home) == calm
+            assert trained(home) == calm
 
 
 @pytest.mark.parametrize("fault", ["stop_writing", "lose_the_end"])
@@ -76,7 +76,7 @@ def test_a_daemon_that_is_started_on_a_dying_device_says_so(fault: str, tmp_path
             disk.replace_device()
             here.ends_well(here.start())
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
 
 
 @pytest.mark.long
@@ -123,7 +123,7 @@ def test_a_disk_that_hangs_is_waited_for(tmp_path: Path, calm: dict[str, str]) -
             here.ends_well(daemon)
             assert not here.events("attempt_failed"), here.report()
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
 
 
 # -- what cannot be read --------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named_and_kept(tmp_path: Path, calm
             here.ends_well(daemon)
             assert [event["checkpoint"] for event in here.events("checkpoint_quarantined")] == [head], here.report()
             assert head in daemon.said, here.report()
-            assert learned(home) == calm
+            assert trained(home) == calm
             disk.replace_device()
             kept = home.quarantine / head / "weights.safetensors"
             assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest
@@ -176,7 +176,7 @@ def test_a_journal_that_cannot_be_read_stops_everything_and_is_not_touched(
             assert segment.read_bytes() == content
             here.ends_well(here.start())
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
 
 
 def test_a_journal_whose_end_was_lost_behind_a_witness_is_refused(tmp_path: Path) -> None:

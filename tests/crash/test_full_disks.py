@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.disks import small_disk, thin_disk
-from tests.crash.homes import learned, make_home
+from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     INODES,
     Running,
@@ -87,7 +87,7 @@ def goes_on_by_itself(here: Scene, daemon: Running, calm: dict[str, str]) -> Non
     here.ends_well(daemon)
     assert is_plain(daemon.said), here.report()
     check(here.home)
-    assert learned(here.home) == calm
+    assert trained(here.home) == calm
     has_reserve(here.home)
     assert here.keepstep("journal", "verify").returncode == 0, here.report()
 
@@ -127,7 +127,7 @@ def test_a_daemon_goes_on_when_every_block_that_it_frees_is_taken_by_others(
                 daemon = here.start()
             here.ends_well(daemon)
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
             has_reserve(home)
 
 
@@ -149,7 +149,7 @@ def test_a_daemon_that_is_started_on_a_full_disk_goes_on_when_there_is_room(
                 daemon = here.start()
             here.ends_well(daemon)
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
             has_reserve(home)
 
 
@@ -168,7 +168,7 @@ def test_a_daemon_that_waits_from_its_start_goes_on_by_itself(tmp_path: Path, ca
             here.ends_well(daemon)
             assert is_plain(daemon.said), here.report()
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
             has_reserve(home)
 
 
@@ -260,7 +260,7 @@ def test_a_full_pool_behind_a_disk_that_shows_room_is_not_hammered(
                 daemon = here.start()
             here.ends_well(daemon)
             check(home)
-            assert learned(home) == calm
+            assert trained(home) == calm
 
 
 @pytest.mark.long

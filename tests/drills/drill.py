@@ -19,7 +19,7 @@ from events import kinds
 from events.codec import Record, decode_record
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal import START, follow
-from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, start_process, state_of
+from tests.crash.homes import KEEPSTEP, log_of, make_home, start_process, state_of, trained
 from tests.waiting import eventually
 
 PATIENCE_S = 240.0
@@ -149,7 +149,7 @@ class Drill:
 
     def weights(self) -> dict[str, str]:
         """What was learned: SHA-256 by file, without the one that names where the model lies."""
-        return {name: sha256 for name, sha256 in learned(self.home).items() if name != "adapter_config.json"}
+        return {name: sha256 for name, sha256 in trained(self.home).items() if name != "adapter_config.json"}
 
     def log(self) -> str:
         """Everything that was logged."""

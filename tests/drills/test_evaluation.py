@@ -33,14 +33,14 @@ def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothi
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "hang"
     assert "no progress in an evaluation for" in event.message
-    (given_up,) = home.events(EvaluationAbandoned)
+    (abandoned,) = home.events(EvaluationAbandoned)
     later = [
         each
         for each in home.events(EvaluationDone)
         if isinstance(each, EvaluationDone) and each.attempt > event.attempt
     ]
-    assert isinstance(given_up, EvaluationAbandoned)
-    assert given_up.job not in {each.job for each in later}
+    assert isinstance(abandoned, EvaluationAbandoned)
+    assert abandoned.job not in {each.job for each in later}
     assert later
     finished(home, calm)
     _, begun = home.first(kinds.TrainingStarted, since=at)

@@ -19,7 +19,7 @@ from events.codec import decode_record
 from events.event import Event
 from events.guard import BatchSkipped, MicrobatchSplit
 from journal import START, follow
-from tests.crash.homes import KEEPSTEP, learned, log_of, make_home, run_to_the_end, state_of
+from tests.crash.homes import KEEPSTEP, log_of, make_home, run_to_the_end, state_of, trained
 from tests.drills.drill import REAL, Drill, Row
 
 E = TypeVar("E", bound=Event)
@@ -145,7 +145,7 @@ def test_out_of_memory_in_the_backward_pass_leaves_nothing_of_the_half_step(
     home = make()
     assert ran(home, "backward:3") == 0, log_of(home)
     assert_whole(home)
-    assert learned(home) == learned(split)
+    assert trained(home) == trained(split)
     record(Row(BACKWARD, "`micro_batch_halved`", "at once", Drill(home, REAL).lost(), AGAIN))
 
 
@@ -156,7 +156,7 @@ def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
     home = make()
     assert ran(home, "update:3") == 0, log_of(home)
     assert_whole(home, ["out_of_memory"])
-    assert learned(home) == learned(split)
+    assert trained(home) == trained(split)
     did = "back to the last commit; the step in two parts"
     record(Row(UPDATE, "`out_of_memory`, `micro_batch_halved`", "at once", Drill(home, REAL).lost(), did))
 
@@ -172,7 +172,7 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
     assert len(of(home, MicrobatchSplit)) == 1
     assert state_of(home).global_step == STEPS
     assert not of(home, kinds.DivergenceDetected)
-    assert learned(home) == learned(split)
+    assert trained(home) == trained(split)
 
 
 @pytest.mark.long
@@ -212,7 +212,7 @@ def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> No
     home = make()
     assert ran(home, "nan_gradient:5") == 0, log_of(home)
     assert_whole(home, ["loss"])
-    assert learned(home) == learned(aside)
+    assert trained(home) == trained(aside)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
     assert ran(home) == 0, log_of(home)
     assert len(of(home, BatchSkipped)) == 1
     assert state_of(home).global_step == STEPS
-    assert learned(home) == learned(aside)
+    assert trained(home) == trained(aside)
 
 
 def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make, record: Record) -> None:

@@ -40,9 +40,9 @@ HOVERING = {"total": 100 * GB, "available": 20 * GB}
 
 PRESSURE = "memory taken by others while training"
 EDITED = "config edited during training: what is harmless"
-MISFIT = "config edited during training: what decides what the weights mean"
+CONFIG_ERROR = "config edited during training: what decides what the weights mean"
 BROKEN = "config edited: half a file"
-ROWS = (PRESSURE, EDITED, MISFIT, BROKEN)
+ROWS = (PRESSURE, EDITED, CONFIG_ERROR, BROKEN)
 
 Record = Callable[[Row], None]
 
@@ -202,7 +202,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
     drill.wait(lambda: drill.state.reached.step == 2, "two steps")
     drill.edit("learning_rate = 0.0002", "learning_rate = 0.0001")
     time.sleep(1.0)  # what is not to come can only be waited for
-    assert status(drill.home)["misfit"] is None
+    assert status(drill.home)["config_error"] is None
     drill.drop("b.jsonl", "ok")
     _let_go(drill)
     drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
@@ -230,7 +230,9 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
     assert seen_s < 5.0
     assert drill.state.attempt == attempt
-    assert "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["misfit"]["reason"]
+    assert (
+        "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["config_error"]["reason"]
+    )
     _let_go(drill)
     drill.wait(lambda: drill.state.hold is not None, "a hold")
     models = {event.settings.model.path for event in drill.events(kinds.AttemptStarted)}
@@ -244,7 +246,7 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     assert len(drill.events(ConfigRefused)) == 1
     detected = "`config_refused`: model.path is elsewhere, what was learned so far has nowhere"
     did = "the running file was finished as it was begun, nothing begun under it; mended and resumed, it went on"
-    record(Row(MISFIT, detected, f"{seen_s:.1f} s", "nothing", did))
+    record(Row(CONFIG_ERROR, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
 def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: Drill, record: Record) -> None:
@@ -258,7 +260,7 @@ def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: 
     drill.stop()
     (changed,) = drill.events(ConfigChanged)
     assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
-    assert drill.state.misfit is None
+    assert drill.state.config_error is None
     detected = "`config_refused`: the file cannot be read"
     record(Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "went on by what was in force until it was whole"))
 

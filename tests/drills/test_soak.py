@@ -82,7 +82,7 @@ PLANNED = {1: (1, 4), 2: (2, 3), 3: (2, 4)}
 
 
 def problems(*replay_ranges: tuple[int, int, Sequence[int]], skipped: bool = False) -> list[str]:
-    made = [ReplayRange(behind, until, frozenset(aside)) for behind, until, aside in replay_ranges]
+    made = [ReplayRange(after, until, frozenset(aside)) for after, until, aside in replay_ranges]
     return account([Job("a", 2, 4, skipped, made, PLANNED)]).wrong
 
 

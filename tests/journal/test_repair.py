@@ -10,7 +10,7 @@ from journal import JournalDamaged, PositionLost, Survey, Verdict, Witness, repa
 from tests.journal.helpers import AT, Faulty, Guarded, Killed, append, create, events, open_journal, records, snapshot
 
 
-def given_up(facts: Survey) -> bytes:
+def abandoned(facts: Survey) -> bytes:
     return b'{"kind":"given_up","from":%d,"to":%d}' % (facts.finding.seq, facts.finding.last_seq)
 
 
@@ -33,14 +33,14 @@ def test_without_consent_nothing_is_given_up(tmp_path: Path) -> None:
     home = damaged(tmp_path / "journal")
     before = snapshot(home)
     with pytest.raises(JournalDamaged):
-        repair(home, accept_loss=False, make_event=given_up, at=AT)
+        repair(home, accept_loss=False, make_event=abandoned, at=AT)
     assert snapshot(home) == before
 
 
 def test_a_journal_that_is_not_damaged_is_left_alone(home: Path) -> None:
     """Repairing is no habit."""
     before = snapshot(home)
-    assert repair(home, accept_loss=True, make_event=given_up, at=AT).verdict is Verdict.CLEAN
+    assert repair(home, accept_loss=True, make_event=abandoned, at=AT).verdict is Verdict.CLEAN
     assert snapshot(home) == before
 
 
@@ -48,9 +48,9 @@ def test_the_loss_is_journaled_and_its_numbers_are_never_used_again(tmp_path: Pa
     """What was before stays, the first new record says what is gone, and no byte is deleted."""
     home = damaged(tmp_path / "journal")
     before = snapshot(home)
-    facts = repair(home, accept_loss=True, make_event=given_up, at=AT)
+    facts = repair(home, accept_loss=True, make_event=abandoned, at=AT)
     found = records(home)
-    assert found[-1].event == given_up(facts)
+    assert found[-1].event == abandoned(facts)
     assert found[-1].seq == facts.finding.last_seq + 1 == 17
     assert [record.seq for record in found[:-1]] == list(range(1, facts.finding.seq))
     after = snapshot(home)
@@ -66,8 +66,8 @@ def test_damaged_headers_and_missing_segments_can_be_given_up(tmp_path: Path, se
     home = damaged(tmp_path / "journal")
     segment = min(segment, len(list(home.glob("*.jsonl"))))
     (home / f"{segment:08d}.jsonl").write_bytes(b"rubbish\n")
-    facts = repair(home, accept_loss=True, make_event=given_up, at=AT)
-    assert events(home)[-1] == given_up(facts)
+    facts = repair(home, accept_loss=True, make_event=abandoned, at=AT)
+    assert events(home)[-1] == abandoned(facts)
     assert survey(home).verdict is Verdict.CLEAN
 
 
@@ -75,7 +75,7 @@ def test_segments_that_were_given_up_are_moved_out_of_the_way(tmp_path: Path) ->
     """What lies in the journal's directory counts, and what does not count lies in `torn/`."""
     home = damaged(tmp_path / "journal")
     before = {path.name for path in home.glob("*.jsonl")}
-    repair(home, accept_loss=True, make_event=given_up, at=AT)
+    repair(home, accept_loss=True, make_event=abandoned, at=AT)
     counted = {segment.path.name for segment in survey(home).segments}
     assert {path.name for path in home.glob("*.jsonl")} == counted
     assert {path.name for path in (home / "torn").glob("*.jsonl")} == before - counted != set()
@@ -94,7 +94,7 @@ def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
     witness = Witness("view", lost.seq, lost.crc)
     with pytest.raises(JournalDamaged, match="view remembers"):
         open_journal(home, witnesses=[witness])
-    repair(home, accept_loss=True, make_event=given_up, at=AT, witnesses=[witness])
+    repair(home, accept_loss=True, make_event=abandoned, at=AT, witnesses=[witness])
     assert len(events(home, witnesses=[witness])) == 3
     with pytest.raises(PositionLost):
         open_journal(home, after=lost)
@@ -103,7 +103,7 @@ def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
 def test_a_repair_holds_the_lock(tmp_path: Path) -> None:
     """A daemon that appends meanwhile would be cut off with what is given up."""
     storage = Guarded()
-    repair(damaged(tmp_path / "journal"), accept_loss=True, make_event=given_up, at=AT, storage=storage)
+    repair(damaged(tmp_path / "journal"), accept_loss=True, make_event=abandoned, at=AT, storage=storage)
     assert storage.unguarded == []
 
 
@@ -115,13 +115,13 @@ def test_killed_at_every_call_the_repair_can_be_done_again(tmp_path: Path, segme
         facts = survey(home)
         storage = Faulty(call)
         try:
-            repair(home, accept_loss=True, make_event=given_up, at=AT, storage=storage)
+            repair(home, accept_loss=True, make_event=abandoned, at=AT, storage=storage)
         except Killed:
             again = survey(home)
             if again.verdict is Verdict.DAMAGED:
                 assert again.finding == facts.finding
-                repair(home, accept_loss=True, make_event=given_up, at=AT)
-        assert events(home)[-1] == given_up(facts)
+                repair(home, accept_loss=True, make_event=abandoned, at=AT)
+        assert events(home)[-1] == abandoned(facts)
         append(open_journal(home), 99)
         assert survey(home).verdict is Verdict.CLEAN
         if storage.calls < call:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.projections.timeline import records
+
 from core import commands
 from core.evolve import evolve
 from core.failures import EXPLANATIONS
@@ -9,7 +11,6 @@ from core.state import State
 from events import kinds
 from projections.failures import Failure, Failures
 from tests.core.world import World
-from tests.projections.story import records
 
 
 def crashes(world: World, number: int | None = None) -> list[Failure]:

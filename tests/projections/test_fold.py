@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.projections.timeline import folded, records
 
 from core import commands
 from core.errors import IllegalEvent
@@ -14,7 +15,6 @@ from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
 from projections.progress import Folded
 from tests.core.world import World, seen
 from tests.events.examples import CHECKPOINT, JOB
-from tests.projections.story import folded, records
 
 
 def world(*files: int) -> World:

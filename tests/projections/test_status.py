@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.projections.timeline import folded
 
 from core import commands
 from events import kinds
 from projections.progress import Folded, Pace, Progress
 from projections.status import QUEUE_SHOWN, StatusView, plain, read_status, status_view, write_status
 from tests.core.world import World, job_id, settings
-from tests.projections.story import folded
 
 
 def world(*files: int) -> World:
@@ -67,7 +67,7 @@ def full() -> World:
     return made
 
 
-def given_up() -> World:
+def abandoned() -> World:
     """A job failed for good while another waits to be tried again."""
     made = world(2, 2)
     for _ in range(6):
@@ -89,7 +89,7 @@ def running_again() -> World:
     return made
 
 
-SITUATIONS = [nothing, training, done, held, full, given_up, running_again]
+SITUATIONS = [nothing, training, done, held, full, abandoned, running_again]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)

@@ -21,16 +21,16 @@ from tests.scenarios.playbook import Playbook
 
 Story = Callable[[Playbook], None]
 
-STORIES: dict[str, Story] = {}
+TIMELINES: dict[str, Story] = {}
 
 
-def story(tell: Story) -> Story:
+def timeline(tell: Story) -> Story:
     """Register a scenario under its function's name."""
-    STORIES[tell.__name__] = tell
+    TIMELINES[tell.__name__] = tell
     return tell
 
 
-@story
+@timeline
 def two_files(book: Playbook) -> None:
     """Two files are learned one after another; the daemon is stopped when nothing is left."""
     book.start()
@@ -41,7 +41,7 @@ def two_files(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def killed_while_training(book: Playbook) -> None:
     """Daemon and worker are killed behind a commit; the steps since then are run again, and give the same bits."""
     book.start()
@@ -52,7 +52,7 @@ def killed_while_training(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def killed_before_the_first_commit(book: Playbook) -> None:
     """Nothing was committed, so the next attempt starts from the base, under the settings of now."""
     book.start()
@@ -64,7 +64,7 @@ def killed_before_the_first_commit(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_step_run_again_diverges(book: Playbook) -> None:
     """Another machine, other bits: the journal says so, and work goes on."""
     book.start()
@@ -83,7 +83,7 @@ def a_step_run_again_diverges(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_step_does_not_fit_into_memory(book: Playbook) -> None:
     """It is run again in smaller parts, and later ones with it; killed, the next attempt cuts them in the same way."""
     job = job_id(1)
@@ -96,7 +96,7 @@ def a_step_does_not_fit_into_memory(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_validation_loss_rises(book: Playbook) -> None:
     """It is told, and nothing else; killed, the next attempt does not say again what it finds again."""
     book.validation = {2: 0.9, 4: 1.4, 6: "NaN"}
@@ -109,7 +109,7 @@ def a_validation_loss_rises(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_worker_hangs_in_an_evaluation(book: Playbook) -> None:
     """The next attempt goes on without; nothing else depends on it."""
     book.config = settings(held_out=True)
@@ -122,7 +122,7 @@ def a_worker_hangs_in_an_evaluation(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def killed_behind_a_split(book: Playbook) -> None:
     """It was journaled and nobody told: the next attempt is."""
     book.room = {(job_id(1), 2): 2}
@@ -134,7 +134,7 @@ def killed_behind_a_split(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def one_row_does_not_fit(book: Playbook) -> None:
     """There is nothing left to cut: it fails, is tried again, and is given up."""
     book.room = {(job_id(1), 3): 0}
@@ -143,7 +143,7 @@ def one_row_does_not_fit(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def memory_runs_out_within_an_update(book: Playbook) -> None:
     """What is in memory may be half-changed: the next attempt begins at the last commit, in smaller parts then."""
     book.start()
@@ -155,7 +155,7 @@ def memory_runs_out_within_an_update(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_batch_is_left_out(book: Playbook) -> None:
     """Its numbers ran away: back to the last commit, and on without it; killed, it is left out again."""
     book.poisoned = {(job_id(1), 4)}
@@ -168,7 +168,7 @@ def a_batch_is_left_out(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_second_batch_is_suspect(book: Playbook) -> None:
     """The job is given up, and the queue goes on; a person who looked has it go on without that batch."""
     book.poisoned = {(job_id(1), 2), (job_id(1), 5)}
@@ -180,7 +180,7 @@ def a_second_batch_is_suspect(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_and_resumed(book: Playbook) -> None:
     """In the middle of training: what was reached is committed first, and training goes on from there."""
     book.start()
@@ -193,7 +193,7 @@ def paused_and_resumed(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_while_preparing(book: Playbook) -> None:
     """The worker has nothing to commit and yields at once."""
     book.start()
@@ -206,7 +206,7 @@ def paused_while_preparing(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_before_a_worker_is_up(book: Playbook) -> None:
     """Nobody has to be waited for."""
     book.start()
@@ -216,7 +216,7 @@ def paused_before_a_worker_is_up(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def moved_in_the_queue(book: Playbook) -> None:
     """To the front, before another, into another lane; the job in hand is left alone."""
     book.start()
@@ -231,7 +231,7 @@ def moved_in_the_queue(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def held_and_released(book: Playbook) -> None:
     """It is passed over; when nothing else is left, nothing is done; released, it is learned."""
     book.start()
@@ -246,7 +246,7 @@ def held_and_released(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def removed_and_dropped_in_again(book: Playbook) -> None:
     """Its file goes to rejected/ and is known no more; one that weights hold a part of is not taken back."""
     book.start()
@@ -259,7 +259,7 @@ def removed_and_dropped_in_again(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def learned_again(book: Playbook) -> None:
     """A second pass over the same bytes, when the first has come to its end; taken back, the file stays."""
     book.start()
@@ -273,7 +273,7 @@ def learned_again(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_when_ready(book: Playbook) -> None:
     """The plan is kept, the training not begun."""
     book.start()
@@ -285,7 +285,7 @@ def paused_when_ready(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_and_resumed_before_it_yields(book: Playbook) -> None:
     """The worker was asked already: its attempt ends, and the next one begins at once."""
     book.start()
@@ -297,7 +297,7 @@ def paused_and_resumed_before_it_yields(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def paused_while_idle_and_stopped(book: Playbook) -> None:
     """The pause outlives the daemon; a file that comes meanwhile waits."""
     book.start()
@@ -311,7 +311,7 @@ def paused_while_idle_and_stopped(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def stopped_while_training(book: Playbook) -> None:
     """What was reached is committed, and the next daemon goes on."""
     book.start()
@@ -324,7 +324,7 @@ def stopped_while_training(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def stopped_while_preparing(book: Playbook) -> None:
     """The job is queued again, ahead of all others."""
     book.start()
@@ -337,7 +337,7 @@ def stopped_while_preparing(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def skipped_while_training(book: Playbook) -> None:
     """What it has learned stays learned; the next job goes on from there."""
     book.start()
@@ -349,7 +349,7 @@ def skipped_while_training(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def skipped_while_preparing(book: Playbook) -> None:
     """It ends as soon as the worker looks up."""
     book.start()
@@ -360,7 +360,7 @@ def skipped_while_preparing(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def skipped_while_waiting(book: Playbook) -> None:
     """A job in the queue leaves it; so does a begun one while the daemon is off."""
     book.start()
@@ -373,7 +373,7 @@ def skipped_while_waiting(book: Playbook) -> None:
     book.execute(commands.Skip())
 
 
-@story
+@timeline
 def two_nights(book: Playbook) -> None:
     """What was learned becomes a version, and what is learned beside that the next one."""
     book.start()
@@ -384,7 +384,7 @@ def two_nights(book: Playbook) -> None:
         book.run()
 
 
-@story
+@timeline
 def killed_while_consolidating(book: Playbook) -> None:
     """The old state is whole, the wish stands, and it begins again under another number."""
     book.start()
@@ -396,7 +396,7 @@ def killed_while_consolidating(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def rolled_back_and_gone_forward_again(book: Playbook) -> None:
     """What is left behind stays, and can be gone back to."""
     book.start()
@@ -414,7 +414,7 @@ def rolled_back_and_gone_forward_again(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def brought_back_from_a_backup(book: Playbook) -> None:
     """The head of before a consolidation, out of the backup that was made before it."""
     book.start()
@@ -428,7 +428,7 @@ def brought_back_from_a_backup(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_consolidation_makes_way_for_a_pause(book: Playbook) -> None:
     """It ends at once, and is made when work goes on."""
     book.start()
@@ -442,7 +442,7 @@ def a_consolidation_makes_way_for_a_pause(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def skipped_and_killed(book: Playbook) -> None:
     """The wish outlives the daemon that heard it."""
     book.start()
@@ -454,7 +454,7 @@ def skipped_and_killed(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_file_is_rejected(book: Playbook) -> None:
     """It is moved, with its report, and the next file is learned."""
     book.start()
@@ -463,7 +463,7 @@ def a_file_is_rejected(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def killed_before_a_rejected_file_was_moved(book: Playbook) -> None:
     """The intent is in the journal, so the next daemon carries it out."""
     book.start()
@@ -474,7 +474,7 @@ def killed_before_a_rejected_file_was_moved(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def tried_until_it_fails_and_retried(book: Playbook) -> None:
     """Five deaths without progress give the job up; a person brings it back."""
     book.start()
@@ -488,7 +488,7 @@ def tried_until_it_fails_and_retried(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_worker_hangs(book: Playbook) -> None:
     """It is ended, the job waits a little, and goes on from the last commit; late words are dropped."""
     book.start()
@@ -503,7 +503,7 @@ def a_worker_hangs(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_checkpoint_is_bad(book: Playbook) -> None:
     """The ancestor takes over; the lost steps are run again first, and then the job goes on."""
     book.start()
@@ -516,7 +516,7 @@ def a_checkpoint_is_bad(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def checkpoints_of_two_files_are_bad(book: Playbook) -> None:
     """Both come back, in the order in which they were learned, before the third goes on."""
     book.config = settings(keep=9)
@@ -531,7 +531,7 @@ def checkpoints_of_two_files_are_bad(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_only_checkpoint_is_bad(book: Playbook) -> None:
     """There is no way back, so a person is asked; an undamaged copy puts it right."""
     book.config = settings(keep=1)
@@ -550,7 +550,7 @@ def the_only_checkpoint_is_bad(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def an_ancestor_is_bad(book: Playbook) -> None:
     """The head is good, so training goes on from it; when it rots as well, the one behind the bad one takes over."""
     book.config = settings(keep=9)
@@ -569,7 +569,7 @@ def an_ancestor_is_bad(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_disk_is_full(book: Playbook) -> None:
     """Nothing is begun, by this daemon or the next, until there is room enough; then work goes on by itself."""
     book.start()
@@ -589,7 +589,7 @@ def the_disk_is_full(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_disk_is_full_while_paused(book: Playbook) -> None:
     """Room does not unpause, `resume` makes no room; a rejected file is moved once its report can be written."""
     book.start()
@@ -611,7 +611,7 @@ def the_disk_is_full_while_paused(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_config_no_longer_fits(book: Playbook) -> None:
     """Another base for what was learned on this one: work is held until the old value is back."""
     book.start()
@@ -625,7 +625,7 @@ def the_config_no_longer_fits(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_model_cannot_be_loaded(book: Playbook) -> None:
     """Held with the reason; `resume` tries again."""
     book.start()
@@ -638,7 +638,7 @@ def the_model_cannot_be_loaded(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def the_plan_changes_under_a_begun_job(book: Playbook) -> None:
     """The tokenizer was replaced: the committed steps no longer belong to these batches."""
     book.start()
@@ -651,7 +651,7 @@ def the_plan_changes_under_a_begun_job(book: Playbook) -> None:
     book.run()
 
 
-@story
+@timeline
 def a_file_comes_twice(book: Playbook) -> None:
     """The same bytes are learned once."""
     book.start()
@@ -660,10 +660,10 @@ def a_file_comes_twice(book: Playbook) -> None:
     book.run()
 
 
-@pytest.mark.parametrize("name", sorted(STORIES))
+@pytest.mark.parametrize("name", sorted(TIMELINES))
 def test_a_story_goes_as_it_was_written_down(name: str, golden: Callable[[Path, str], None]) -> None:
     """Event for event, effect for effect; and every committed step is in it once."""
-    tell = STORIES[name]
+    tell = TIMELINES[name]
     book = Playbook()
     tell(book)
     book.end()
@@ -674,4 +674,4 @@ def test_a_story_goes_as_it_was_written_down(name: str, golden: Callable[[Path, 
 
 def test_every_transcript_has_its_story() -> None:
     """None is left over from a story that is no longer told."""
-    assert {path.stem for path in Path(__file__).parent.glob("*.txt")} == set(STORIES)
+    assert {path.stem for path in Path(__file__).parent.glob("*.txt")} == set(TIMELINES)

@@ -290,7 +290,7 @@ class Books:
         must(state.attempt is None, "nothing runs any more")
         must(not state.begun, "nothing is half learned", state.begun)
         must(not len(state.queue), "nothing waits", list(state.queue))
-        must(state.wish is None, "no consolidation is wanted", state.wish)
+        must(state.consolidation_request is None, "no consolidation is wanted", state.consolidation_request)
         must(state.fetch is None, "the head is in its place", state.fetch)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
@@ -302,12 +302,12 @@ class Books:
             if end == "JobTrained" and not self.moved and not self._is_rotten(str(home.data_file(job))):
                 lines = len(read_file(home.data_file(job), storage=home.storage).split())
                 _, timeline = self._check_events([record.event for record in records])
-                learned = [step for name, step in timeline if name == job]
-                must(passes_of(learned)[-1] == lines, f"every row of {job[:8]} is learned once", learned, lines)
-        self._check_debris(home, state)
+                trained = [step for name, step in timeline if name == job]
+                must(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is learned once", trained, lines)
+        self._check_leftover_files(home, state)
         self._check_views(home, records)
 
-    def _check_debris(self, home: Home, state: State) -> None:
+    def _check_leftover_files(self, home: Home, state: State) -> None:
         storage = home.storage
         named = {checkpoint.id for checkpoint in state.checkpoints} | {left.checkpoint.id for left in state.left}
         must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)

@@ -197,7 +197,7 @@ def calm(world: World, counts: Counter[str]) -> None:
             counts["damage refused"] += 1
             return
         counts["quarantined"] += len(state.quarantined)
-        if _mend(world):
+        if _advice(world):
             continue
         world.books.check_end()
         counts["learned"] += state.global_step
@@ -205,7 +205,7 @@ def calm(world: World, counts: Counter[str]) -> None:
     raise Broken("the daemon does not come to an end by itself")
 
 
-def _mend(world: World) -> bool:
+def _advice(world: World) -> bool:
     """What a person does about a home that waits; False if there is nothing to do."""
     asked = False
     process = world.disk.process("person")

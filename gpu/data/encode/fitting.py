@@ -24,10 +24,10 @@ _RESIZE = (
 
 
 class Encoded(NamedTuple):
-    """One example as the model sees it. `learned` has a 1 for each token that is learned."""
+    """One example as the model sees it. `trained` has a 1 for each token that is learned."""
 
     ids: list[int]
-    learned: Sequence[int]
+    trained: Sequence[int]
     truncated: bool
 
 
@@ -120,11 +120,11 @@ class Fitter:
         and left out as `long = "drop"` would; one that has nothing to train even before it is cut is bad.
         """
         limit = self._longest
-        cut = [Encoded(ids[:limit], learned[:limit], len(ids) > limit) for ids, learned in pieces]
-        kept = tuple(piece for piece in cut if any(piece.learned[1:]))
+        cut = [Encoded(ids[:limit], trained[:limit], len(ids) > limit) for ids, trained in pieces]
+        kept = tuple(piece for piece in cut if any(piece.trained[1:]))
         if kept:
             return replace(encoding, pieces=kept)
-        if encoding.long and any(any(learned[1:]) for _, learned in pieces):
+        if encoding.long and any(any(trained[1:]) for _, trained in pieces):
             what = f"nothing of its answer lies within {self._limit()}, so the row is left out"
             advice = f'{self._raise("the prompt")} [data] long = "split" in keepstep.toml.'
             warning = Problem("answer_cut_off", row.line, what, _seen(row), advice)
@@ -138,7 +138,7 @@ class Fitter:
             made = conversations(row, limit, self._encode)
             if made is not None:
                 return made
-        return [window for ids, learned in pieces for window in windows(ids, learned, limit)]
+        return [window for ids, trained in pieces for window in windows(ids, trained, limit)]
 
     # -- what the model takes -------------------------------------------------------------------------------------
 

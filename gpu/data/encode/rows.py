@@ -91,8 +91,8 @@ class Encoder:
         (pieces,) = self._pieces([Example(0, turns, (False, True), plain=True)])
         if isinstance(pieces, Problem):
             return []  # it says no to such a row; to others it may say yes
-        ids, learned = pieces[-1]
-        said = [token for token, is_learned in zip(ids, learned, strict=True) if is_learned]
+        ids, trained = pieces[-1]
+        said = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
         ends = {*self._tokenizer.added_tokens_encoder.values(), self._tokenizer.eos_token_id}
         last = [token for token in said if token in ends or self._tokenizer.decode([token]).strip()][-1:]
         if not last or last[0] in ends:
@@ -174,11 +174,11 @@ class Encoder:
                 if row.text.strip():
                     return None
             case Tokenised():
-                if any(row.learned[1:]):
+                if any(row.trained[1:]):
                     return None
                 return nothing_to_train(row, "nothing to learn in this row, none of its tokens is to be learned")
             case Example():
-                answers = [message for message, learned in zip(row.messages, row.train, strict=True) if learned]
+                answers = [message for message, trained in zip(row.messages, row.train, strict=True) if trained]
                 if any(str(answer.get("content") or "").strip() or answer.get("tool_calls") for answer in answers):
                     return None
                 if not answers and any(message["role"] == "assistant" for message in row.messages):
@@ -191,7 +191,7 @@ class Encoder:
                 what = f"token {place} is not in the vocabulary, which has {self._vocabulary} tokens"
                 advice = "Tokenise the data with the tokenizer of this model."
                 return Problem("token_out_of_range", row.line, what, str(token), advice)
-        return _Draft((), lambda _: [(row.ids, bytes(row.learned))])
+        return _Draft((), lambda _: [(row.ids, bytes(row.trained))])
 
     def _trained_whole(self, tokens: list[Tokens]) -> list[Piece]:
         before, after = self._put_around(tokens[0].ids)

@@ -15,12 +15,12 @@ Piece = tuple[list[int], bytes]
 Encode = Callable[[Example], list[Piece] | Problem]
 
 
-def windows(ids: list[int], learned: bytes, limit: int) -> Iterator[Piece]:
+def windows(ids: list[int], trained: bytes, limit: int) -> Iterator[Piece]:
     """Pieces of up to `limit` tokens. Each but the first begins with the last token of the one before, so that there
     is something to predict its second token from; that one is not learned again."""
-    yield ids[:limit], learned[:limit]
+    yield ids[:limit], trained[:limit]
     for start in range(limit - 1, len(ids) - 1, limit - 1):
-        yield ids[start : start + limit], b"\0" + learned[start + 1 : start + limit]
+        yield ids[start : start + limit], b"\0" + trained[start + 1 : start + limit]
 
 
 def conversations(row: Example, limit: int, encode: Encode) -> list[Piece] | None:
@@ -53,7 +53,7 @@ def conversations(row: Example, limit: int, encode: Encode) -> list[Piece] | Non
         pieces = encode(part(first, last))
         if isinstance(pieces, Problem):
             return None
-        made.extend(window for ids, learned in pieces for window in windows(ids, learned, limit))
+        made.extend(window for ids, trained in pieces for window in windows(ids, trained, limit))
         done = last + 1
     return made
 

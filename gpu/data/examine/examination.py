@@ -158,7 +158,7 @@ class Examination:
         """What each good row says, in their order."""
         return np.frombuffer(self._content, dtype=np.uint64) if self._content else np.zeros(0, np.uint64)
 
-    def report(self, file: FileFacts, *, learned: int, tokens: int, trained_tokens: int, replayed: int = 0) -> Report:
+    def report(self, file: FileFacts, *, trained: int, tokens: int, trained_tokens: int, replayed: int = 0) -> Report:
         """All that was found, and how much is learned."""
         findings = sorted(self._findings(), key=lambda finding: ("refuse", "skip", "warn").index(finding.severity))
         refused = any(finding.severity == "refuse" for finding in findings)
@@ -170,7 +170,7 @@ class Examination:
             kind=file.kind,
             rows_are=file.rows_are,
             rows=self.rows,
-            learned=learned,
+            trained=trained,
             replayed=replayed,
             bad_rows=self.bad_rows,
             dropped_rows=self.fates["dropped"],

@@ -61,12 +61,12 @@ def identity(row: Row) -> Identity:
         case Example():
             says = [row.messages, row.train, row.tools]
             content = _hash(says if row.template_kwargs is None else [*says, row.template_kwargs])
-            last = max((place for place, learned in enumerate(row.train) if learned), default=None)
+            last = max((place for place, trained in enumerate(row.train) if trained), default=None)
             if last is None:
                 return Identity(content, NO_PROMPT, 0)
             return Identity(content, _hash([row.messages[:last], row.tools]), _hash(row.messages[last]))
         case _:
-            return Identity(_hash([row.ids, row.learned]), NO_PROMPT, 0)
+            return Identity(_hash([row.ids, row.trained]), NO_PROMPT, 0)
 
 
 def _hash(value: object) -> int:

@@ -62,7 +62,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """What its rows are: "messages", "prompt_completion", …; None if that could not be told."""
     rows: int
     """All that stand in the file."""
-    learned: int
+    trained: int
     """What will be trained on: a row that was split is several."""
     replayed: int = 0
     """And rows of earlier files that are mixed in."""

@@ -46,7 +46,7 @@ class Tokenised:
 
     line: int
     ids: list[int]
-    learned: list[bool]
+    trained: list[bool]
     """One for each token."""
 
 

@@ -53,11 +53,11 @@ def read_tokens(fields: Fields, found: Findings) -> Tokenised | None:
         what = f"label {wrong + 1} is {labels[wrong]}, and neither its token id {ids[wrong]} nor {IGNORED_LABEL}"
         found.add("bad_labels", what, labels, "Labels stand at their own tokens; they are not shifted by one.")
         return None
-    learned = [label != IGNORED_LABEL for label in labels]
-    if not any(learned[1:]):  # nothing comes before the first token, so it cannot be predicted
+    trained = [label != IGNORED_LABEL for label in labels]
+    if not any(trained[1:]):  # nothing comes before the first token, so it cannot be predicted
         found.add("no_trainable_tokens", f"all labels of this row are {IGNORED_LABEL}", labels, CORRECT)
         return None
-    return Tokenised(found.line, ids, learned)
+    return Tokenised(found.line, ids, trained)
 
 
 def _are_whole(value: Any) -> bool:

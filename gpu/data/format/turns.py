@@ -145,7 +145,7 @@ def _read_turn(message: Any, where: str, keys: Keys, found: Findings, turns: Tur
         elif message.get(key) is not None:
             found.add("bad_field", f"{key!r} of {where} must be a string", message[key], "Correct the line.")
     turns.messages.append(made)
-    turns.train.append(_is_learned(message, made["role"], where, found))
+    turns.train.append(_is_trained(message, made["role"], where, found))
 
 
 def _calls(message: dict[str, Any], role: str | None, where: str, keys: Keys, found: Findings) -> list[dict[str, Any]]:
@@ -236,7 +236,7 @@ def _is_media(name: str, value: Any) -> bool:
     return key is not None and key.has_effect(value)
 
 
-def _is_learned(message: dict[str, Any], role: str | None, where: str, found: Findings) -> bool:
+def _is_trained(message: dict[str, Any], role: str | None, where: str, found: Findings) -> bool:
     flags: dict[str, bool] = {}
     for name in (*FLAGS, *INVERSE_FLAGS):
         value = message.get(name)

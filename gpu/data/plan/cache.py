@@ -132,8 +132,8 @@ class TokenCache:
         except OSError as error:
             raise StorageFailed(parts, error) from error
         try:
-            with TokenWriter(parts) as learned, TokenWriter(parts, HELD_OUT) as evaluated:
-                report = fill(learned, evaluated)
+            with TokenWriter(parts) as trained, TokenWriter(parts, HELD_OUT) as evaluated:
+                report = fill(trained, evaluated)
             failpoint("tokens_written")
             manifest = TokensManifest(
                 name=name,

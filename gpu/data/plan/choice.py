@@ -43,14 +43,14 @@ def encoded(chosen: Sequence[Choice], encoder: Encoder) -> Iterator[Looked]:
 
 def _encoded(chosen: Sequence[Choice], encoder: Encoder) -> Looked:
     lines, per_row, lengths, piece_lines, ids = array("q"), array("i"), array("i"), array("q"), array("i")
-    learned = bytearray()
+    trained = bytearray()
     for choice, encoding in zip(chosen, encoder.encode_many([choice.row for choice in chosen]), strict=True):
         line = line_of(choice.source, choice.row.line)
         lines.append(line)
         per_row.append(len(encoding.pieces))
         for piece in encoding.pieces:
             ids.extend(piece.ids)
-            learned += bytes([0, *piece.learned[1:]])
+            trained += bytes([0, *piece.trained[1:]])
             lengths.append(len(piece.ids))
             piece_lines.append(line)
-    return Looked.of_pieces(lines=lines, pieces=per_row, ids=ids, learned=learned, lengths=lengths, at=piece_lines)
+    return Looked.of_pieces(lines=lines, pieces=per_row, ids=ids, trained=trained, lengths=lengths, at=piece_lines)

@@ -101,7 +101,7 @@ class Looked(Struct, frozen=True, array_like=True):
     """4 × SKETCH_NUMBERS bytes for each good row; b"" if nobody asks."""
     ids: bytes
     """int32 for each token."""
-    learned: bytes
+    trained: bytes
     """A byte for each token: 1 if it is learned. The first of a piece never is: nothing predicts it."""
     lengths: bytes
     """int32 for each piece: its tokens."""
@@ -119,7 +119,7 @@ class Looked(Struct, frozen=True, array_like=True):
         lines: array[int],
         pieces: array[int],
         ids: array[int],
-        learned: bytearray,
+        trained: bytearray,
         lengths: array[int],
         at: array[int],
     ) -> Looked:
@@ -132,7 +132,7 @@ class Looked(Struct, frozen=True, array_like=True):
             identities=b"",
             sketches=b"",
             ids=_little(ids),
-            learned=bytes(learned),
+            trained=bytes(trained),
             lengths=_little(lengths),
             piece_lines=_little(at),
             bad=[],
@@ -172,7 +172,7 @@ class Looked(Struct, frozen=True, array_like=True):
             self,
             pieces=np.where(keeps_row, per_row, 0).astype("<i4").tobytes(),
             ids=np.frombuffer(self.ids, "<i4")[of_token].tobytes(),
-            learned=np.frombuffer(self.learned, "u1")[of_token].tobytes(),
+            trained=np.frombuffer(self.trained, "u1")[of_token].tobytes(),
             lengths=lengths[keeps].tobytes(),
             piece_lines=np.frombuffer(self.piece_lines, "<i8")[keeps].tobytes(),
         )
@@ -245,7 +245,7 @@ class _Columns:
         self._lines, self._piece_lines = array("q"), array("q")
         self._pieces, self._row_tokens, self._ids, self._lengths = array("i"), array("i"), array("i"), array("i")
         self._identities = array("Q")
-        self._fates, self._learned, self._sketches = bytearray(), bytearray(), bytearray()
+        self._fates, self._trained, self._sketches = bytearray(), bytearray(), bytearray()
         self._bad: list[BadRow] = []
         self.warnings: list[Problem] = []
 
@@ -256,7 +256,7 @@ class _Columns:
             self._sketches += quality.sketch(row)
         for piece in encoding.pieces:
             self._ids.extend(piece.ids)
-            self._learned += bytes([0, *piece.learned[1:]])
+            self._trained += bytes([0, *piece.trained[1:]])
             self._lengths.append(len(piece.ids))
             self._piece_lines.append(row.line)
 
@@ -280,7 +280,7 @@ class _Columns:
             identities=_little(self._identities),
             sketches=bytes(self._sketches),
             ids=_little(self._ids),
-            learned=bytes(self._learned),
+            trained=bytes(self._trained),
             lengths=_little(self._lengths),
             piece_lines=_little(self._piece_lines),
             bad=self._bad,

@@ -147,7 +147,7 @@ def encoded(
     if (kept := how.cache.find(key, watch)) is not None:
         return kept
 
-    def fill(learned: TokenWriter, evaluated: TokenWriter) -> Report:
+    def fill(trained: TokenWriter, evaluated: TokenWriter) -> Report:
         reports = how.home / "reports"
         validation = record.kept_validation(how.home, settings.sources.validation_sha256)
         known_set = record.validation_rows(validation, settings.data)
@@ -158,13 +158,13 @@ def encoded(
         with _recorded(reports, job, how) as recorder:
             put_aside = recorder.put_aside if recorder is not None else lambda _: None
             examination = Examination(settings, known, put_aside, how.limits)
-            report = examine_file(path, file, settings, how, examination, learned, look)
+            report = examine_file(path, file, settings, how, examination, trained, look)
             if report.refusal is None:
                 encoder = Encoder(how.tokenizer, settings.data, how.limits)
-                heard = partial(look, examination.rows)
-                for looked in held_out(path, validation, settings, known.validation, encoder, heard):
+                received = partial(look, examination.rows)
+                for looked in held_out(path, validation, settings, known.validation, encoder, received):
                     evaluated.append(looked)
-                    heard()
+                    received()
                 if validation is not None and settings.evaluation.rows and not evaluated.pieces:
                     report = replace(report, findings=(*report.findings, NOTHING_EVALUATED))
             if recorder is not None:
@@ -208,7 +208,7 @@ def examine_file(
         to.append(looked)
     return examination.report(
         file._replace(rows_are=form),
-        learned=own,
+        trained=own,
         replayed=to.pieces - own,
         tokens=to.tokens,
         trained_tokens=to.trained_tokens,
@@ -266,7 +266,7 @@ def _recorded(reports: Path, job: JobId, how: Preparation) -> Iterator[record.Wr
 def _plan(kept: Kept, batches: Batches) -> Plan:
     report = kept.manifest.report
     return Plan(
-        rows=report.learned + report.replayed,
+        rows=report.trained + report.replayed,
         replayed_rows=report.replayed,
         tokens=report.tokens,
         trained_tokens=report.trained_tokens,

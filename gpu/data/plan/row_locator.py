@@ -18,7 +18,7 @@ from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.cache import Kept, cache_name, token_cache
 from gpu.data.plan.prepare import check_bytes, encoded, planned
 from gpu.errors import PlanChanged, WorkerError
-from gpu.ipc.protocol import Learned, Located, LocateRows, Locations, reply
+from gpu.ipc.protocol import Located, LocateRows, Locations, Trained, reply
 from gpu.model.tokenizer import load_limits, load_tokenizer
 
 
@@ -26,40 +26,40 @@ def locate(order: LocateRows) -> Locations:
     """A file that cannot be planned is no failure: it is said of that file."""
     with tempfile.TemporaryDirectory(prefix="keepstep-") as scratch:
         found = []
-        for learned in order.learned:
+        for trained in order.trained:
             try:
-                found.append(_located(Path(order.home), learned, Path(scratch)))
+                found.append(_located(Path(order.home), trained, Path(scratch)))
             except (WorkerError, OSError) as error:
                 found.append(Located(problem=" ".join(str(error).split())))
         return Locations(located=tuple(found))
 
 
-def _located(home: Path, learned: Learned, scratch: Path) -> Located:
-    kept = _kept(home, learned, scratch)
-    batches = planned(kept, learned.settings)
+def _located(home: Path, trained: Trained, scratch: Path) -> Located:
+    kept = _kept(home, trained, scratch)
+    batches = planned(kept, trained.settings)
     epochs = range(1, batches.epochs + 1)
     steps = tuple(
         tuple(sorted({batches.step_of(row, epoch) for epoch in epochs for row in kept.tokens.of_line(line)}))
-        for line in learned.lines
+        for line in trained.lines
     )
     return Located(batches_sha256=batches.sha256, steps=steps)
 
 
-def _kept(home: Path, learned: Learned, scratch: Path) -> Kept:
+def _kept(home: Path, trained: Trained, scratch: Path) -> Kept:
     """Raises PlanChanged, DataChanged, ModelUnusable, RowRejected, StorageFailed, EncoderLost, OSError."""
     cache = token_cache(home, scratch)
-    limits = load_limits(learned.settings.model, home)
-    name = cache_name(learned.job, learned.tokenizer_sha256, learned.settings, limits)
+    limits = load_limits(trained.settings.model, home)
+    name = cache_name(trained.job, trained.tokenizer_sha256, trained.settings, limits)
     if (kept := cache.find(name)) is not None:
         return kept
-    tokenizer, sha256 = _tokenizer(learned.settings.model, home)
-    if sha256 != learned.tokenizer_sha256:
-        model = learned.settings.model.path
+    tokenizer, sha256 = _tokenizer(trained.settings.model, home)
+    if sha256 != trained.tokenizer_sha256:
+        model = trained.settings.model.path
         raise PlanChanged(f"the tokenizer or the chat template of {model} is not the one that it was learned with")
-    how = preparation(home, learned.settings, tokenizer, sha256, cache, core_count(), records=False)
-    path = home / "data" / f"{learned.job}.jsonl"
-    check_bytes(path, learned.job)
-    return encoded(path, learned.job, learned.settings, how)
+    how = preparation(home, trained.settings, tokenizer, sha256, cache, core_count(), records=False)
+    path = home / "data" / f"{trained.job}.jsonl"
+    check_bytes(path, trained.job)
+    return encoded(path, trained.job, trained.settings, how)
 
 
 @cache

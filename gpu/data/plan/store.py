@@ -26,7 +26,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "ends.i64": np.dtype("<i8"),
     "lines.i64": np.dtype("<i8"),
 }
-"""What each file is an array of. `ids` and `learned` have an entry for each token; `ends` one for each piece, behind a
+"""What each file is an array of. `ids` and `trained` have an entry for each token; `ends` one for each piece, behind a
 0: how many tokens there are up to its end; `lines` one for each piece: the line of the file that it is of."""
 
 HELD_OUT = "held-out."
@@ -45,8 +45,8 @@ class Counter:
     def append(self, looked: Looked) -> None:
         """Take a chunk in."""
         self.pieces += len(looked.lengths) // DTYPES["ids.i32"].itemsize
-        self.tokens += len(looked.learned)
-        self.trained_tokens += int(np.count_nonzero(np.frombuffer(looked.learned, "u1")))
+        self.tokens += len(looked.trained)
+        self.trained_tokens += int(np.count_nonzero(np.frombuffer(looked.trained, "u1")))
 
 
 class TokenWriter(Counter):
@@ -78,7 +78,7 @@ class TokenWriter(Counter):
         ends = np.frombuffer(looked.lengths, "<i4").cumsum(dtype="<i8") + self.tokens
         for name, data in (
             ("ids.i32", looked.ids),
-            ("learned.u8", looked.learned),
+            ("learned.u8", looked.trained),
             ("ends.i64", ends.tobytes()),
             ("lines.i64", looked.piece_lines),
         ):
@@ -104,7 +104,7 @@ class Tokens:
     def __init__(self, directory: Path, prefix: str = "") -> None:
         """Raises OSError, ValueError if there is nothing in it."""
         self.ids: npt.NDArray[np.int32] = _mapped(directory, prefix, "ids.i32")
-        self.learned: npt.NDArray[np.uint8] = _mapped(directory, prefix, "learned.u8")
+        self.trained: npt.NDArray[np.uint8] = _mapped(directory, prefix, "learned.u8")
         self.lines: npt.NDArray[np.int64] = _mapped(directory, prefix, "lines.i64")
         self._ends: npt.NDArray[np.int64] = _mapped(directory, prefix, "ends.i64")
 
@@ -124,7 +124,7 @@ class Tokens:
     def trained_in(self, row: int) -> int:
         """Tokens of `row` that are learned."""
         start, end = self.span(row)
-        return int(np.count_nonzero(self.learned[start:end]))
+        return int(np.count_nonzero(self.trained[start:end]))
 
     def span(self, row: int) -> tuple[int, int]:
         """Where the tokens of `row` begin and end in the arrays."""

@@ -31,7 +31,7 @@ def state(home: Home) -> State:
 
 
 @pytest.fixture
-def learned(home: Home, drop: Callable[..., Path], run: Run) -> Home:
+def trained(home: Home, drop: Callable[..., Path], run: Run) -> Home:
     drop("a.jsonl", "ok ok ok ok ok")
     run()
     return home
@@ -41,16 +41,16 @@ def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_a_backup_is_a_copy_that_shares_nothing(learned: Home) -> None:
-    code, said = keepstep(learned, "backup", "create", "--reason", "before I try this")
+def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
+    code, said = keepstep(trained, "backup", "create", "--reason", "before I try this")
     assert code == 0
     assert "read back" in said
-    head = state(learned).head
+    head = state(trained).head
     assert head is not None
-    copy = learned.backups / "manual-0001" / head.id
-    assert files(copy) == files(learned.checkpoints / head.id)
-    assert "before I try this" in keepstep(learned, "backup", "list")[1]
-    assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
+    copy = trained.backups / "manual-0001" / head.id
+    assert files(copy) == files(trained.checkpoints / head.id)
+    assert "before I try this" in keepstep(trained, "backup", "list")[1]
+    assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
 
 
 def test_with_nothing_learned_there_is_nothing_to_back_up(home: Home) -> None:
@@ -60,109 +60,109 @@ def test_with_nothing_learned_there_is_nothing_to_back_up(home: Home) -> None:
     assert "no backup yet" in keepstep(home, "backup", "list")[1]
 
 
-def test_a_damaged_head_is_not_backed_up(learned: Home) -> None:
-    head = state(learned).head
+def test_a_damaged_head_is_not_backed_up(trained: Home) -> None:
+    head = state(trained).head
     assert head is not None
-    spoil(learned, head)
-    assert "no backup was made" in str(_refused(learned, "backup", "create"))
-    assert state(learned).backups == ()
+    spoil(trained, head)
+    assert "no backup was made" in str(_refused(trained, "backup", "create"))
+    assert state(trained).backups == ()
 
 
-def test_a_backup_that_rots_is_named_and_not_brought_back(learned: Home, run: Run, drop: Callable[..., Path]) -> None:
-    keepstep(learned, "backup", "create")
+def test_a_backup_that_rots_is_named_and_not_brought_back(trained: Home, run: Run, drop: Callable[..., Path]) -> None:
+    keepstep(trained, "backup", "create")
     drop("b.jsonl", "ok ok ok ok b")
     run()
-    (weights,) = (learned.backups / "manual-0001").glob("*/weights")
+    (weights,) = (trained.backups / "manual-0001").glob("*/weights")
     weights.write_bytes(b"x" * weights.stat().st_size)
-    code, said = keepstep(learned, "backup", "verify")
+    code, said = keepstep(trained, "backup", "verify")
     assert code == 1
     assert "manual-0001  weights does not have the SHA-256" in said
-    assert not json.loads(keepstep(learned, "backup", "verify", "--json")[1])[0]["good"]
-    before = state(learned).head
-    assert "is not what was written" in str(_refused(learned, "backup", "restore", "manual-0001"))
-    assert state(learned).head == before
+    assert not json.loads(keepstep(trained, "backup", "verify", "--json")[1])[0]["good"]
+    before = state(trained).head
+    assert "is not what was written" in str(_refused(trained, "backup", "restore", "manual-0001"))
+    assert state(trained).head == before
 
 
-def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(learned: Home) -> None:
+def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(trained: Home) -> None:
     """Its own manifest says that it is whole; the journal has the SHA-256 of the one that was committed."""
-    keepstep(learned, "backup", "create")
-    head = state(learned).head
+    keepstep(trained, "backup", "create")
+    head = state(trained).head
     assert head is not None
-    manifest = learned.backups / "manual-0001" / head.id / MANIFEST
+    manifest = trained.backups / "manual-0001" / head.id / MANIFEST
     manifest.write_bytes(manifest.read_bytes().replace(b'"validation"', b'"vilidation"'))
-    place = learned.checkpoints / head.id
+    place = trained.checkpoints / head.id
     shutil.rmtree(place)
     with pytest.raises(CheckpointBroken, match="another SHA-256"):
-        restore_backup(learned.backups / "manual-0001", place, head.manifest_sha256)
+        restore_backup(trained.backups / "manual-0001", place, head.manifest_sha256)
     assert not place.exists()
 
 
-def test_one_that_is_made_while_a_daemon_sweeps_stays(learned: Home) -> None:
+def test_one_that_is_made_while_a_daemon_sweeps_stays(trained: Home) -> None:
     """It was not there when the sweep began, and is no debris."""
-    (learned.checkpoints / "step-00000099-attempt-0009").mkdir()
+    (trained.checkpoints / "step-00000099-attempt-0009").mkdir()
 
     def meanwhile(path: Path) -> int | None:
-        keepstep(learned, "backup", "create")
-        return discard(learned, path)
+        keepstep(trained, "backup", "create")
+        return discard(trained, path)
 
-    with closing(EventStore.open(learned)) as store:
+    with closing(EventStore.open(trained)) as store:
         sweep(store, meanwhile)
-    assert not (learned.checkpoints / "step-00000099-attempt-0009").exists()
-    assert "manual-0001  good" in keepstep(learned, "backup", "verify")[1]
+    assert not (trained.checkpoints / "step-00000099-attempt-0009").exists()
+    assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
 
 
 def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
-    learned: Home, run: Run, drop: Callable[..., Path]
+    trained: Home, run: Run, drop: Callable[..., Path]
 ) -> None:
-    keepstep(learned, "backup", "create")
-    first = state(learned).head
+    keepstep(trained, "backup", "create")
+    first = state(trained).head
     assert first is not None
     drop("b.jsonl", "ok ok ok ok b")
     run()
-    second = state(learned).head
+    second = state(trained).head
     assert second is not None
-    shutil.rmtree(learned.checkpoints / first.id, ignore_errors=True)
-    said = keepstep(learned, "backup", "restore", "manual-0001")[1]
+    shutil.rmtree(trained.checkpoints / first.id, ignore_errors=True)
+    said = keepstep(trained, "backup", "restore", "manual-0001")[1]
     assert f"goes on from {first.id}, beside the origin" in said
-    assert files(learned.checkpoints / first.id) == files(learned.backups / "manual-0001" / first.id)
+    assert files(trained.checkpoints / first.id) == files(trained.backups / "manual-0001" / first.id)
     run()
-    assert state(learned).global_step == first.global_step
-    assert (learned.checkpoints / second.id).is_dir()
-    keepstep(learned, "versions", "restore", second.id)
+    assert state(trained).global_step == first.global_step
+    assert (trained.checkpoints / second.id).is_dir()
+    keepstep(trained, "versions", "restore", second.id)
     run()
-    assert state(learned).global_step == second.global_step
+    assert state(trained).global_step == second.global_step
 
 
-def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(learned: Home) -> None:
+def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(trained: Home) -> None:
     for _ in range(3):
-        keepstep(learned, "backup", "create")
-    said = keepstep(learned, "backup", "cleanup", "--retention-days", "0")[1]
+        keepstep(trained, "backup", "create")
+    said = keepstep(trained, "backup", "cleanup", "--retention-days", "0")[1]
     assert "manual-0001 would go" in said
     assert "nothing was changed" in said
-    assert len(state(learned).backups) == 3
-    keepstep(learned, "backup", "cleanup", "--retention-days", "0", "--execute")
-    assert [path.name for path in learned.backups.iterdir()] == ["manual-0003"]
+    assert len(state(trained).backups) == 3
+    keepstep(trained, "backup", "cleanup", "--retention-days", "0", "--execute")
+    assert [path.name for path in trained.backups.iterdir()] == ["manual-0003"]
 
 
-def test_names_of_backups_that_are_not_there_are_refused(learned: Home) -> None:
+def test_names_of_backups_that_are_not_there_are_refused(trained: Home) -> None:
     for words in (("verify", "manual-0009"), ("restore", "manual-0009")):
-        assert "there is no backup manual-0009" in str(_refused(learned, "backup", *words))
+        assert "there is no backup manual-0009" in str(_refused(trained, "backup", *words))
 
 
-def test_behind_a_quarantine_what_is_left_is_backed_up(learned: Home, run: Run) -> None:
+def test_behind_a_quarantine_what_is_left_is_backed_up(trained: Home, run: Run) -> None:
     """A disk that spoils one checkpoint may spoil the next."""
-    first, head = state(learned).checkpoints
-    spoil(learned, head)
+    first, head = state(trained).checkpoints
+    spoil(trained, head)
     said = "\n".join(run())
     assert f"backed up {first.id} as emergency-0001" in said
-    (backup,) = state(learned).backups
+    (backup,) = state(trained).backups
     assert (backup.id, backup.held.checkpoint.id) == ("emergency-0001", first.id)
     assert len([line for line in run() if "emergency" in line]) == 0
 
 
-def test_two_backups_at_once_have_two_names(learned: Home) -> None:
+def test_two_backups_at_once_have_two_names(trained: Home) -> None:
     """The second was on its way while the first was made: it does not take the first for what a crash left."""
-    with closing(EventStore.open(learned)) as one, closing(EventStore.open(learned)) as other:
+    with closing(EventStore.open(trained)) as one, closing(EventStore.open(trained)) as other:
         assert make_backup(one, kind="manual", reason="first") == "manual-0001"
         assert make_backup(other, kind="manual", reason="second") == "manual-0002"
-    assert {path.name for path in learned.backups.iterdir()} == {"manual-0001", "manual-0002"}
+    assert {path.name for path in trained.backups.iterdir()} == {"manual-0001", "manual-0002"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.core.test_stretches import ALL, KEPT, condemned
 from typer.testing import CliRunner
 
 import cli.commands.checkpoints
@@ -22,7 +23,6 @@ from cli.home.snapshot_reader import read_only
 from core.errors import Refused
 from core.versions import Checkpoint
 from gpu.artifacts.commit import commit
-from tests.core.test_stretches import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -224,16 +224,16 @@ def test_a_daemon_that_runs_deletes_what_is_given_up_itself(
 # -- export ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_becomes_an_ordinary_model(learned: Home, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_an_ordinary_model(trained: Home, tmp_path: Path) -> None:
     """The head, or any that is kept, by its name or its step; from the command line, with processes of their own."""
     from transformers import AutoModelForCausalLM
 
-    code, said = keepstep(learned, "checkpoints", "export", "--to", str(tmp_path / "out"), "--dtype", "bfloat16")
+    code, said = keepstep(trained, "checkpoints", "export", "--to", str(tmp_path / "out"), "--dtype", "bfloat16")
     assert code == 0, said
     assert f"{tmp_path / 'out'}  (" in said
     assert "of what was learned is in its weights" in said
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype.itemsize == 2
-    code, said = keepstep(learned, "checkpoints", "export", "1", "--to", str(tmp_path / "first"), "--json")
+    code, said = keepstep(trained, "checkpoints", "export", "1", "--to", str(tmp_path / "first"), "--json")
     told = json.loads(said)
     assert code == 0
     assert told["dtypes"] == ["F32"]
@@ -249,19 +249,19 @@ def refusal(home: Home, *arguments: str) -> str:
     return ended.exception.reason
 
 
-def test_what_cannot_be_exported_is_said_and_leaves_nothing(learned: Home, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for arguments, says in (
         (["--to", str(tmp_path / "there")], "stands there already; nothing was written"),
-        (["--to", str(learned.root / "checkpoints" / "mine")], "is in the home"),
+        (["--to", str(trained.root / "checkpoints" / "mine")], "is in the home"),
         (["--to", str(tmp_path / "out"), "--dtype", "int4"], "unknown dtype 'int4'"),
         (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
     ):
-        assert says in refusal(learned, *arguments)
-    head = read_only(learned)[0].state.head
+        assert says in refusal(trained, *arguments)
+    head = read_only(trained)[0].state.head
     assert head is not None
-    (learned.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
-    said = refusal(learned, "--to", str(tmp_path / "out"))
+    (trained.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
+    said = refusal(trained, "--to", str(tmp_path / "out"))
     assert f"{head.id} was not exported: {head.id}: adapter_config.json has 2 bytes" in said
     assert not (tmp_path / "out").exists()
 

@@ -92,7 +92,7 @@ def test_the_report_of_a_file_that_was_prepared_is_shown_again(home: Home) -> No
     """By its name, or by the first digits of its hash; what cannot be read is passed over."""
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
     file = FileFacts("a.jsonl", "ab" * 32, 9, "JSON Lines", "text")
-    made = examination.report(file, learned=0, tokens=0, trained_tokens=0)
+    made = examination.report(file, trained=0, tokens=0, trained_tokens=0)
     (home.reports / f"{'ab' * 32}.json").write_bytes(made.encode())
     (home.reports / f"{'cd' * 32}.json").write_bytes(b"{}")
     for name in ("a.jsonl", "ababab"):

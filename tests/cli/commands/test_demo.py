@@ -312,9 +312,9 @@ def test_unpacked_model_has_the_names_that_transformers_4_knows(tmp_path: Path) 
 def test_killed_unpack_leaves_debris_that_the_next_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu.model import gguf
 
-    debris = tmp_path / ".staging-model-abc"
-    debris.mkdir()
-    (debris / "model.safetensors").write_bytes(b"half")
+    leftover_files = tmp_path / ".staging-model-abc"
+    leftover_files.mkdir()
+    (leftover_files / "model.safetensors").write_bytes(b"half")
 
     def convert(source: Path, directory: Path) -> None:
         (directory / "config.json").write_text('{"_model_name_or_path": "x", "hidden_size": 1}', encoding="utf-8")

@@ -48,30 +48,30 @@ def spoil(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_it_names_what_the_weights_were_made_from(learned: Home) -> None:
-    code, said = lineage(learned)
+def test_it_names_what_the_weights_were_made_from(trained: Home) -> None:
+    code, said = lineage(trained)
     assert code == 0
     assert said.startswith("step 2, step-00000002-attempt-0001\n")
     assert "base      model, SHA-256 " in said
     assert "kind lora, r 16" in said
     assert "torch" in said
-    whole = told(learned)
+    whole = told(trained)
     (part,) = whole["parts"]
     assert (part["name"], part["step_to"], part["plan"]["rows"], part["attempts"]) == ("a.jsonl", 2, 32, [1])
-    assert told(learned, "1")["parts"][0]["global_to"] == 1
-    assert told(learned, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
+    assert told(trained, "1")["parts"][0]["global_to"] == 1
+    assert told(trained, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
 
 
 @pytest.fixture
-def replayed(learned: Home) -> Home:
+def replayed(trained: Home) -> Home:
     """The same, and behind it a file of 16 rows into which 8 of the first were mixed: steps 3 and 4."""
-    config = learned.config.read_text(encoding="utf-8")
+    config = trained.config.read_text(encoding="utf-8")
     assert "\nreplay = 0.0 " in config
-    learned.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")
-    (learned.inbox / "b.jsonl").write_bytes(make_rows(16, 500))
-    os.utime(learned.inbox / "b.jsonl", (1.0, 1.0))
-    assert Daemon(learned, until_idle=True, write=lambda _: None).run() == 0
-    return learned
+    trained.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")
+    (trained.inbox / "b.jsonl").write_bytes(make_rows(16, 500))
+    os.utime(trained.inbox / "b.jsonl", (1.0, 1.0))
+    assert Daemon(trained, until_idle=True, write=lambda _: None).run() == 0
+    return trained
 
 
 def mixed_in(earlier: str, job: str) -> set[int]:
@@ -98,98 +98,98 @@ def test_a_row_that_was_mixed_into_a_later_file_is_found_there_too(replayed: Hom
         told(replayed, "--contains", "a.jsonl:33")
 
 
-def test_every_row_is_found_at_the_steps_that_learned_it(learned: Home) -> None:
+def test_every_row_is_found_at_the_steps_that_learned_it(trained: Home) -> None:
     """Each row once an epoch, and each step has as many as the batch is large."""
-    (part,) = read_lineage(learned, None).parts
-    (located,) = lineage_module._located(learned, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
+    (part,) = read_lineage(trained, None).parts
+    (located,) = lineage_module._located(trained, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
     at = [step for (step,) in located.steps]
     assert Counter(at) == {1: 16, 2: 16}
     job, first = part.job, at.index(2) + 1
     for step in (1, 2):
-        found = told(learned, "--contains", f"a.jsonl:{at.index(step) + 1}")
+        found = told(trained, "--contains", f"a.jsonl:{at.index(step) + 1}")
         assert found == {"contains": True, "job": job, "global_steps": [step]}
-    row = learned.data_file(job).read_bytes().splitlines()[first - 1]
-    assert 2 in told(learned, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
-    assert not told(learned, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
-    code, said = lineage(learned, "1", "--contains", f"{job[:8]}:{first}")
+    row = trained.data_file(job).read_bytes().splitlines()[first - 1]
+    assert 2 in told(trained, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
+    assert not told(trained, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
+    code, said = lineage(trained, "1", "--contains", f"{job[:8]}:{first}")
     assert (code, said) == (1, f"no: line {first} of {job[:8]} was not learned up to step 1\n")
-    assert lineage(learned, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
+    assert lineage(trained, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
 
 
-def test_a_file_is_known_by_its_bytes_wherever_it_lies(learned: Home, tmp_path: Path) -> None:
+def test_a_file_is_known_by_its_bytes_wherever_it_lies(trained: Home, tmp_path: Path) -> None:
     (tmp_path / "copy").write_bytes(make_rows(32))
     (tmp_path / "other").write_bytes(make_rows(31))
-    assert lineage(learned, "--contains", f"{tmp_path / 'copy'}:1")[0] == 0
-    code, said = lineage(learned, "--contains", f"{tmp_path / 'other'}:1")
+    assert lineage(trained, "--contains", f"{tmp_path / 'copy'}:1")[0] == 0
+    code, said = lineage(trained, "--contains", f"{tmp_path / 'other'}:1")
     assert (code, said) == (1, f"no: nothing of {tmp_path / 'other'} is in these weights\n")
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.jsonl", b"two\nlines.jsonl", "日本.jsonl".encode()])
-def test_a_file_of_any_name_is_found_by_it(name: bytes, learned: Home) -> None:
+def test_a_file_of_any_name_is_found_by_it(name: bytes, trained: Home) -> None:
     """As the system has the name, and as keepstep shows it; also by the name of a later file with the same bytes."""
-    path = learned.root.parent / os.fsdecode(name)
+    path = trained.root.parent / os.fsdecode(name)
     path.write_bytes(make_rows(32))
-    with closing(EventStore.open(learned)) as store:
+    with closing(EventStore.open(trained)) as store:
         (event,) = take_copy(store, path, "normal")
         assert isinstance(event, FileDuplicate)
     path.unlink()
-    assert lineage(learned, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
-    assert lineage(learned, "--contains", f"{event.name}:1")[0] == 0
+    assert lineage(trained, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
+    assert lineage(trained, "--contains", f"{event.name}:1")[0] == 0
 
 
-def test_a_name_that_nobody_knows_is_unknown(learned: Home, tmp_path: Path) -> None:
+def test_a_name_that_nobody_knows_is_unknown(trained: Home, tmp_path: Path) -> None:
     """Only of a file that arrived can it be said that it was not trained."""
-    code, said = lineage(learned, "--contains", "nobody.jsonl:1")
+    code, said = lineage(trained, "--contains", "nobody.jsonl:1")
     assert (code, said.startswith("unknown: no file called 'nobody.jsonl' ever arrived")) == (1, True)
-    assert told(learned, "--contains", "nobody.jsonl:1")["contains"] is None
+    assert told(trained, "--contains", "nobody.jsonl:1")["contains"] is None
     (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
-    with closing(EventStore.open(learned)) as store:
+    with closing(EventStore.open(trained)) as store:
         take_copy(store, tmp_path / "waits.jsonl", "normal")
     (tmp_path / "waits.jsonl").unlink()
-    assert lineage(learned, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
+    assert lineage(trained, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
 
 
-def test_all_is_good_until_one_byte_is_another(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it is named: the data, the weights, a manifest, the base."""
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
     by_text = cache(lineage_module.ask)
     monkeypatch.setattr(
         "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_order(order), **said)
     )
-    code, said = lineage(learned, "--verify")
+    code, said = lineage(trained, "--verify")
     assert code == 0
     assert [line.split()[:2] for line in said.splitlines()[-3:]] == [
         ["good", "data"],
         ["good", "checkpoint"],
         ["good", "base"],
     ]
-    (data,) = learned.data.glob("*.jsonl")
-    head = learned.checkpoints / "step-00000002-attempt-0001"
+    (data,) = trained.data.glob("*.jsonl")
+    head = trained.checkpoints / "step-00000002-attempt-0001"
     for path, names in (
         (data, f"CHANGED   data data/{data.name}: its bytes are not those of its name"),
         (head / "adapter_model.safetensors", f"CHANGED   checkpoint {head.name}: adapter_model.safetensors does not"),
         (head / "manifest.json", f"CHANGED   checkpoint {head.name}: manifest.json"),
-        (learned.root / "model" / "model.safetensors", "its config or its weights are not what they were"),
+        (trained.root / "model" / "model.safetensors", "its config or its weights are not what they were"),
     ):
         before = path.read_bytes()
         spoil(path)
-        code, said = lineage(learned, "--verify")
+        code, said = lineage(trained, "--verify")
         assert code == 1
         assert names in said
         path.write_bytes(before)
-    assert told(learned, "--verify")["good"]
+    assert told(trained, "--verify")["good"]
     data.unlink()
-    report = told(learned, "--verify")
+    report = told(trained, "--verify")
     assert not report["good"]
     assert [check["what"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
 
 
-def test_settings_that_differ_from_the_journal_are_named(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if manifest and its committed hash had both been forged."""
-    head = learned.checkpoints / "step-00000002-attempt-0001" / "manifest.json"
+    head = trained.checkpoints / "step-00000002-attempt-0001" / "manifest.json"
     head.write_bytes(head.read_bytes().replace(b'"seed": 42', b'"seed": 43'))
     monkeypatch.setattr("gpu.artifacts.manifest.problem_of", lambda *_, **__: None)
-    code, said = lineage(learned, "--verify")
+    code, said = lineage(trained, "--verify")
     assert code == 1
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
 
@@ -198,17 +198,17 @@ def another_rule(module: str, order: LocateRows, *, otherwise: str) -> bytes:
     """What `gpu.data.plan.row_locator` would say."""
     assert (module, bool(otherwise)) == ("gpu.data.plan.row_locator", True)
     located = Located(batches_sha256="another", steps=((1,),))
-    return msgspec.json.encode(Locations(located=(located,) * len(order.learned)))
+    return msgspec.json.encode(Locations(located=(located,) * len(order.trained)))
 
 
-def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could name a step, and it would be the wrong one."""
     monkeypatch.setattr("cli.commands.lineage.ask", another_rule)
-    code, said = lineage(learned, "--verify")
+    code, said = lineage(trained, "--verify")
     assert code == 1
     assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said
     with pytest.raises(UserError, match=r"orders the rows of a\.jsonl otherwise"):
-        lineage(learned, "--contains", "a.jsonl:1")
+        lineage(trained, "--contains", "a.jsonl:1")
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(learned: Home, m
         (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
     ],
 )
-def test_what_nobody_knows_is_said(learned: Home, arguments: list[str], says: str) -> None:
+def test_what_nobody_knows_is_said(trained: Home, arguments: list[str], says: str) -> None:
     with pytest.raises(UserError) as refused:
-        lineage(learned, *arguments)
+        lineage(trained, *arguments)
     assert refused.value.reason == says
 
 
-def test_a_step_between_two_checkpoints_has_none_of_its_own(learned: Home) -> None:
-    found = read_lineage(learned, None)
+def test_a_step_between_two_checkpoints_has_none_of_its_own(trained: Home) -> None:
+    found = read_lineage(trained, None)
     earlier = msgspec.structs.replace(found.kept[-1], global_step=found.global_step - 1)
     assert found.checkpoint == found.kept[-1].id
     assert found._replace(kept=[earlier]).checkpoint is None

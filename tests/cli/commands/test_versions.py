@@ -38,13 +38,13 @@ def state(home: Home) -> State:
 def night(home: Home, drop: Drop, run: Run) -> Callable[[str], list[str]]:
     """Learn a file and consolidate it; what the daemon said."""
 
-    def learned(name: str) -> list[str]:
+    def trained(name: str) -> list[str]:
         drop(f"{name}.jsonl", f"ok ok ok ok {name}")
         run()
         assert keepstep(home, "consolidate", "-d", f"of {name}")[0] == 0
         return run()
 
-    return learned
+    return trained
 
 
 def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(

@@ -34,7 +34,7 @@ def test_doctor_compares_the_precision_with_the_processor(
     home: Home, monkeypatch: pytest.MonkeyPatch, precision: str, support: str, level: str, says: str
 ) -> None:
     found = arithmetic.check(asks_for(home, precision, monkeypatch, support))
-    assert (found.level, bool(found.mend)) == (level, level == "warn")
+    assert (found.level, bool(found.advice)) == (level, level == "warn")
     assert says in found.says
 
 

@@ -73,7 +73,7 @@ def test_what_is_not_allowed_is_not_written(home: Home, key: str, text: str, say
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "current", "learned"),
+    ("key", "text", "current", "trained"),
     [
         ("model.path", "other", '"nowhere"', '"nowhere"'),
         ("method.r", "8", "16", "16"),
@@ -82,13 +82,13 @@ def test_what_is_not_allowed_is_not_written(home: Home, key: str, text: str, say
     ],
 )
 def test_what_weights_mean_is_locked_while_no_version_holds_them(
-    home: Home, drop: Drop, run: Run, key: str, text: str, current: str, learned: str
+    home: Home, drop: Drop, run: Run, key: str, text: str, current: str, trained: str
 ) -> None:
     """With the value of the file, that of the weights, why, and what to do."""
     drop("a.jsonl", "ok")
     run()
     before = home.config.read_bytes()
-    with pytest.raises(UserError, match=f"{key} is locked: it is ({current}) .* has {learned}") as refused:
+    with pytest.raises(UserError, match=f"{key} is locked: it is ({current}) .* has {trained}") as refused:
         set_key(home, key, text)
     assert home.config.read_bytes() == before
     assert "keepstep" in refused.value.advice

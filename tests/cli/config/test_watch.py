@@ -19,7 +19,7 @@ Drop = Callable[..., Path]
 
 
 @pytest.fixture
-def learned_a_bit(home: Home, drop: Drop, run: Run) -> Iterator[EventStore]:
+def trained_a_bit(home: Home, drop: Drop, run: Run) -> Iterator[EventStore]:
     """Something is committed, and no version holds it."""
     drop("a.jsonl", "ok")
     run()
@@ -38,25 +38,25 @@ def looked(watch: ConfigWatch, store: EventStore) -> list[AnyEvent]:
     return [*watch.look(store), *watch.look(store)]
 
 
-def test_while_nobody_edits_nothing_is_read(home: Home, learned_a_bit: EventStore) -> None:
+def test_while_nobody_edits_nothing_is_read(home: Home, trained_a_bit: EventStore) -> None:
     """A turn costs one call of the system."""
     watch = ConfigWatch(home, lambda _: None)
-    assert looked(watch, learned_a_bit) == []
+    assert looked(watch, trained_a_bit) == []
     home.config.rename(home.root / "aside")  # the same file, put back: the stamp is the same
     (home.root / "aside").rename(home.config)
     config = watch.config
-    assert looked(watch, learned_a_bit) == []
+    assert looked(watch, trained_a_bit) == []
     assert watch.config is config
 
 
-def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, learned_a_bit: EventStore) -> None:
+def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, trained_a_bit: EventStore) -> None:
     """What is learned by is journaled with the job that is the first under it."""
     said: list[str] = []
     watch = ConfigWatch(home, said.append)
-    looked(watch, learned_a_bit)
+    looked(watch, trained_a_bit)
     edit(home, "soft_gb = 0.0", "soft_gb = 2.5")
     edit(home, "epochs = 1", "epochs = 2")
-    (changed,) = looked(watch, learned_a_bit)
+    (changed,) = looked(watch, trained_a_bit)
     assert isinstance(changed, ConfigChanged)
     assert [each.key for each in changed.changes] == ["disk.soft_gb"]
     assert watch.config.disk.soft_gb == 2.5
@@ -73,33 +73,33 @@ def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, lea
     ],
 )
 def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
-    home: Home, learned_a_bit: EventStore, before: str, now: str, says: str
+    home: Home, trained_a_bit: EventStore, before: str, now: str, says: str
 ) -> None:
     """All of the file, other keys too; put back, that is said as well."""
     watch = ConfigWatch(home, lambda _: None)
-    looked(watch, learned_a_bit)
+    looked(watch, trained_a_bit)
     edit(home, before, now)
     edit(home, "soft_gb = 0.0", "soft_gb = 2.5")
-    (refused,) = looked(watch, learned_a_bit)
+    (refused,) = looked(watch, trained_a_bit)
     assert isinstance(refused, ConfigRefused)
     assert says in refused.reason
     assert refused.advice
     assert watch.config.disk.soft_gb == 0.0
-    assert looked(watch, learned_a_bit) == []
+    assert looked(watch, trained_a_bit) == []
     edit(home, now, before)
-    mended, changed = looked(watch, learned_a_bit)
+    mended, changed = looked(watch, trained_a_bit)
     assert isinstance(mended, ConfigFixed)
     assert isinstance(changed, ConfigChanged)
 
 
-def test_a_file_that_is_gone_is_refused_too(home: Home, learned_a_bit: EventStore) -> None:
+def test_a_file_that_is_gone_is_refused_too(home: Home, trained_a_bit: EventStore) -> None:
     """An editor that writes it anew takes no longer than a turn."""
     watch = ConfigWatch(home, lambda _: None)
-    looked(watch, learned_a_bit)
+    looked(watch, trained_a_bit)
     text = home.config.read_bytes()
     home.config.unlink()
-    assert watch.look(learned_a_bit) == ()
-    (refused,) = watch.look(learned_a_bit)
+    assert watch.look(trained_a_bit) == ()
+    (refused,) = watch.look(trained_a_bit)
     assert isinstance(refused, ConfigRefused)
     home.config.write_bytes(text)
-    assert [type(event) for event in looked(watch, learned_a_bit)] == [ConfigFixed]
+    assert [type(event) for event in looked(watch, trained_a_bit)] == [ConfigFixed]

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from cli.commands.journal_repair import repair_journal
-from cli.daemon.sweep import CONDEMNED, directories_given_up, discard, sweep, sweep_temporaries
+from cli.daemon.sweep import CONDEMNED, deleted_directories, discard, sweep, sweep_temporaries
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
@@ -97,10 +97,10 @@ def test_a_status_that_is_behind_is_not_believed(home: Home) -> None:
     """Somebody appended, and what was shown of it is gone: the journal is asked."""
     store = EventStore.open(home)
     store.execute(Pause())
-    behind = home.status.read_bytes()
+    after = home.status.read_bytes()
     store.execute(Resume())
     store.close()
-    home.status.write_bytes(behind)
+    home.status.write_bytes(after)
     assert current(home)[0].daemon.status == "off"
 
 
@@ -113,7 +113,7 @@ def keep_tokens(home: Home, *names: str) -> None:
         (home.tokens / name / "ids.i32").write_bytes(b"1234")
 
 
-def in_hand(home: Home) -> EventStore:
+def in_progress(home: Home) -> EventStore:
     """JOB is begun."""
     store = EventStore.open(home)
     store.execute(StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
@@ -126,7 +126,7 @@ def test_a_start_keeps_the_tokens_of_what_is_in_hand_and_no_others(home: Home) -
     """Not those of other files, and nothing that was not finished; what is somebody else's stays."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
     keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", CONDEMNED + other, "notes")
-    store = in_hand(home)
+    store = in_progress(home)
     sweep(store)
     assert {path.name for path in home.tokens.iterdir()} == {mine, "notes"}
     store.close()
@@ -136,19 +136,19 @@ def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
     """However it ends. What a worker may be writing just now is left to the next start."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
     keep_tokens(home, mine, other, f".staging-{mine}.parts")
-    store = in_hand(home)
+    store = in_progress(home)
     for event in (
         JobTrained(job=OTHER, attempt=1, global_step=1, checkpoint="step-00000001-attempt-0001"),
         JobSkipped(job=OTHER),
     ):
-        assert directories_given_up(home, store.state, event) == [home.tokens / other]
-    assert directories_given_up(home, store.state, Resumed()) == []
+        assert deleted_directories(home, store.state, event) == [home.tokens / other]
+    assert deleted_directories(home, store.state, Resumed()) == []
     store.close()
 
 
-def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(learned: Home) -> None:
-    assert learned.tokens.exists()
-    assert not list(learned.tokens.iterdir())
+def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(trained: Home) -> None:
+    assert trained.tokens.exists()
+    assert not list(trained.tokens.iterdir())
 
 
 def test_a_start_removes_what_a_killed_rehearsal_left(home: Home) -> None:

@@ -35,7 +35,7 @@ def test_what_anybody_may_write_to_is_told(home: Home) -> None:
     """Whoever may write to an inbox may teach."""
     home.inbox.chmod(0o777)
     found = checks_home.permissions(DoctorContext(home))
-    assert (found.level, found.mend) == ("warn", f"chmod o-w {home.inbox}")
+    assert (found.level, found.advice) == ("warn", f"chmod o-w {home.inbox}")
     home.inbox.chmod(0o1777)  # as /tmp: each their own files
     assert checks_home.permissions(DoctorContext(home)).level == "pass"
 
@@ -67,11 +67,11 @@ def test_a_wrong_key_is_named(home: Home) -> None:
         checks_home.config(DoctorContext(home))
 
 
-def test_a_config_that_would_change_what_was_learned_is_told(learned: Home) -> None:
+def test_a_config_that_would_change_what_was_learned_is_told(trained: Home) -> None:
     """Before the next file is held for it."""
-    text = learned.config.read_text(encoding="utf-8")
-    learned.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
-    found = checks_home.config(DoctorContext(learned))
+    text = trained.config.read_text(encoding="utf-8")
+    trained.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
+    found = checks_home.config(DoctorContext(trained))
     assert found.level == "fail"
     assert "method.r is 8, what was learned so far has 16" in found.says
 
@@ -128,8 +128,8 @@ def test_notifications_want_apprise_and_a_config_that_nobody_else_reads(
     set_hooks(home, notify='["json://user:password@nowhere"]')
     home.config.chmod(0o644)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert checks_home.hooks(DoctorContext(home)).mend == "`pip install 'keepstep[notify]'`"
+    assert checks_home.hooks(DoctorContext(home)).advice == "`pip install 'keepstep[notify]'`"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert checks_home.hooks(DoctorContext(home)).mend == f"chmod 600 {home.config}"
+    assert checks_home.hooks(DoctorContext(home)).advice == f"chmod 600 {home.config}"
     home.config.chmod(0o600)
     assert checks_home.hooks(DoctorContext(home)).level == "pass"

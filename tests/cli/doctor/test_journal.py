@@ -72,7 +72,7 @@ def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
         store.execute(commands.HoldWork(reason="the model is gone", advice="bring it back"))
         store.execute(commands.StopDaemon(reason="done"))
     found = checks_journal.daemon(DoctorContext(home))
-    assert (found.level, found.mend) == ("warn", "bring it back")
+    assert (found.level, found.advice) == ("warn", "bring it back")
 
 
 def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -> None:
@@ -84,7 +84,7 @@ def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -
         assert f"pid {process.pid}" in found.says
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-        assert checks_journal.daemon(DoctorContext(home)).mend == f"`kill -CONT {process.pid}`"
+        assert checks_journal.daemon(DoctorContext(home)).advice == f"`kill -CONT {process.pid}`"
 
 
 def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
@@ -124,7 +124,7 @@ def test_a_worker_without_a_daemon_is_found_by_what_it_was_started_with(home: Ho
         assert [process.pid for process in workers_of(home.root)] == [orphan.pid]
         found = checks_journal.orphans(DoctorContext(home))
         assert found.level == "fail"
-        assert f"`kill -9 {orphan.pid}`" in found.mend
+        assert f"`kill -9 {orphan.pid}`" in found.advice
     finally:
         for process in (orphan, *others):
             process.kill()

@@ -26,25 +26,25 @@ class Narrow(Storage):
 
 @pytest.mark.parametrize(("free", "level"), [(1_000_000, "fail"), (8_900_000, "warn"), (10**9, "pass")])
 def test_room_is_held_against_what_comes_next(
-    learned: Home, free: int, level: str, monkeypatch: pytest.MonkeyPatch
+    trained: Home, free: int, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next checkpoint must fit; a consolidation should."""
     monkeypatch.setattr("cli.doctor.machine.weights_bytes", lambda _: 10_000_000)
-    found = machine.disk(DoctorContext(Home(learned.root, storage=Narrow(free))))
+    found = machine.disk(DoctorContext(Home(trained.root, storage=Narrow(free))))
     assert found.level == level
-    assert bool(found.mend) == (level != "pass")
+    assert bool(found.advice) == (level != "pass")
 
 
 @pytest.mark.parametrize(
     ("available", "percent", "level"), [(1_000, 99.0, "fail"), (10**9, 90.0, "warn"), (10**9, 50.0, "pass")]
 )
 def test_memory_is_held_against_the_model(
-    learned: Home, available: int, percent: float, level: str, monkeypatch: pytest.MonkeyPatch
+    trained: Home, available: int, percent: float, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit is known before it is loaded."""
     found = SimpleNamespace(available=available, total=10**10, percent=percent)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
-    assert machine.memory(DoctorContext(learned)).level == level
+    assert machine.memory(DoctorContext(trained)).level == level
 
 
 def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

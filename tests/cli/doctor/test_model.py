@@ -45,29 +45,29 @@ def rewrite(name: str, **keys: object) -> Break:
         (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(learned: Home, breaking: Break, says: str) -> None:
+def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(trained: Home, breaking: Break, says: str) -> None:
     """By its files alone, with what is wrong with which."""
-    assert checks_model.model(DoctorContext(learned)).level == "pass"
-    breaking(learned.root / "model")
-    found = checks_model.model(DoctorContext(learned))
+    assert checks_model.model(DoctorContext(trained)).level == "pass"
+    breaking(trained.root / "model")
+    found = checks_model.model(DoctorContext(trained))
     assert found.level != "pass"
     assert says in found.says
-    assert found.mend
+    assert found.advice
 
 
-def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(learned: Home) -> None:
+def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(trained: Home) -> None:
     """A tokenizer with more tokens than the embedding has rows, an end that is beyond it, too few positions."""
-    model = learned.root / "model"
+    model = trained.root / "model"
     tokenizer = json.loads((model / "tokenizer.json").read_bytes())
     added = {**tokenizer["added_tokens"][-1], "id": 262, "content": "<think>"}
     (model / "tokenizer.json").write_text(
         json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], added]}), encoding="utf-8"
     )
-    found = checks_model.model(DoctorContext(learned))
+    found = checks_model.model(DoctorContext(trained))
     assert found.level == "warn"
     assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.says
     rewrite("tokenizer_config.json", eos_token="<think>")(model)
-    found = checks_model.model(DoctorContext(learned))
+    found = checks_model.model(DoctorContext(trained))
     assert (found.level, "eos_token of the tokenizer is 262" in found.says) == ("fail", True)
 
 
@@ -76,7 +76,7 @@ def test_max_length_beyond_the_positions_of_the_model_is_told(tmp_path: Path) ->
     assert checks_model.beyond_limits(tmp_path, 64) is None
     found = checks_model.beyond_limits(tmp_path, 1024)
     assert found is not None
-    assert (found.level, found.mend) == ("warn", "`keepstep config set data.max_length 64`")
+    assert (found.level, found.advice) == ("warn", "`keepstep config set data.max_length 64`")
     assert "64 positions, and [data] max_length = 1024" in found.says
     (tmp_path / "config.json").write_text("{")
     broken = checks_model.beyond_limits(tmp_path, 64)
@@ -95,59 +95,59 @@ def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
-    learned: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it is pinned, there is nothing to say."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    put_in_cache(tmp_path / "hub", "org/name", "1" * 40, learned.root / "model")
-    learned.config.write_text(
-        learned.config.read_text(encoding="utf-8").replace('path = "model"', 'path = "org/name"'), encoding="utf-8"
+    put_in_cache(tmp_path / "hub", "org/name", "1" * 40, trained.root / "model")
+    trained.config.write_text(
+        trained.config.read_text(encoding="utf-8").replace('path = "model"', 'path = "org/name"'), encoding="utf-8"
     )
-    found = checks_model.model(DoctorContext(learned))
-    assert (found.level, found.mend) == ("warn", f"keepstep config set model.revision {'1' * 40}")
-    learned.config.write_text(
-        learned.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
+    found = checks_model.model(DoctorContext(trained))
+    assert (found.level, found.advice) == ("warn", f"keepstep config set model.revision {'1' * 40}")
+    trained.config.write_text(
+        trained.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
         encoding="utf-8",
     )
-    assert checks_model.model(DoctorContext(learned)).level == "pass"
+    assert checks_model.model(DoctorContext(trained)).level == "pass"
 
 
-def test_a_bad_checkpoint_is_told_with_what_follows(learned: Home) -> None:
+def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
-    head = read_only(learned)[0].state.head
+    head = read_only(trained)[0].state.head
     assert head is not None
-    weights = learned.checkpoints / head.id / "adapter_model.safetensors"
+    weights = trained.checkpoints / head.id / "adapter_model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert checks_model.checkpoints(DoctorContext(learned)).level == "pass"
-    found = checks_model.checkpoints(DoctorContext(learned, deep=True))
+    assert checks_model.checkpoints(DoctorContext(trained)).level == "pass"
+    found = checks_model.checkpoints(DoctorContext(trained, deep=True))
     assert found.level == "fail"
     assert "adapter_model.safetensors does not have the SHA-256" in found.says
-    assert "runs the steps 2 to 2 again" in found.mend
+    assert "runs the steps 2 to 2 again" in found.advice
     weights.write_bytes(data[:-1])
-    assert checks_model.checkpoints(DoctorContext(learned)).level == "fail"
+    assert checks_model.checkpoints(DoctorContext(trained)).level == "fail"
 
 
-def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(learned: Home) -> None:
+def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(trained: Home) -> None:
     """The rehearsal says why, in the worker's words."""
-    config = learned.root / "model" / "config.json"
+    config = trained.root / "model" / "config.json"
     config.write_text(
         config.read_text(encoding="utf-8").replace("{", '{"quantization_config": {"bits": 4},', 1), "utf-8"
     )
-    assert checks_model.resume(DoctorContext(learned)).level == "pass"
-    found = checks_model.resume(DoctorContext(learned, deep=True))
+    assert checks_model.resume(DoctorContext(trained)).level == "pass"
+    found = checks_model.resume(DoctorContext(trained, deep=True))
     assert found.level == "fail"
     assert "cannot be loaded" in found.says
     assert "quantised on disk" in found.says
 
 
-def test_a_backup_that_is_not_what_it_was_is_told(learned: Home) -> None:
+def test_a_backup_that_is_not_what_it_was_is_told(trained: Home) -> None:
     """By names and sizes at once."""
-    create_backup(learned, "to be sure")
-    assert checks_model.backups(DoctorContext(learned)).says == "1 backups are what were made (by names and sizes)"
-    (backup,) = read_only(learned)[0].state.backups
-    next((learned.backups / backup.id).rglob("*.safetensors")).unlink()
-    assert checks_model.backups(DoctorContext(learned)).level == "fail"
+    create_backup(trained, "to be sure")
+    assert checks_model.backups(DoctorContext(trained)).says == "1 backups are what were made (by names and sizes)"
+    (backup,) = read_only(trained)[0].state.backups
+    next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
+    assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
 
 def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
@@ -157,7 +157,7 @@ def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
         store.execute(commands.AddFile(job=job, name="gone.jsonl", size_bytes=3, priority="normal", known=False))
     found = checks_model.data(DoctorContext(home))
     assert found.level == "fail"
-    assert "`keepstep skip ffffffffffff`" in found.mend
+    assert "`keepstep skip ffffffffffff`" in found.advice
     home.data_file(job).write_text("ok", encoding="utf-8")
     assert checks_model.data(DoctorContext(home)).says == "the data of gone.jsonl has 2 bytes"
     home.data_file(job).write_text("ok\n", encoding="utf-8")

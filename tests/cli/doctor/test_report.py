@@ -30,35 +30,35 @@ def contents(home: Home) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
 
 
-def test_a_home_in_good_health_passes_and_is_left_as_it_was(learned: Home) -> None:
+def test_a_home_in_good_health_passes_and_is_left_as_it_was(trained: Home) -> None:
     """Every check, and not a byte changed."""
-    before = contents(learned)
-    lines = found(learned)
+    before = contents(trained)
+    lines = found(trained)
     assert {name: line.finding for name, line in lines.items() if line.finding.level != "pass"} == {}
     assert set(lines) == {check.name for check in CHECKS}
-    assert contents(learned) == before
+    assert contents(trained) == before
 
 
-def test_a_look_into_everything_loads_what_the_next_step_starts_from(learned: Home) -> None:
+def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Home) -> None:
     """In a process of its own, by the worker's own code."""
-    line = found(learned, deep=True)["resume"]
+    line = found(trained, deep=True)["resume"]
     assert line.finding.level == "pass"
     assert "global step 3, from step-00000002-attempt-0001 beside the base model; loaded in" in line.finding.says
 
 
-def test_no_check_ends_the_others_whatever_is_broken(learned: Home) -> None:
+def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
     """Journal, config, status, model and checkpoints at once: each is its own finding, and none is a bug."""
-    segment = learned.journal / "00000001.jsonl"
+    segment = trained.journal / "00000001.jsonl"
     data = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(b"".join([*data[:3], b"rot\n", *data[4:]]))
-    learned.config.write_text("[training\n", encoding="utf-8")
-    learned.status.write_bytes(b"{}")
-    shutil.rmtree(learned.root / "model")
-    lines = found(learned)
+    trained.config.write_text("[training\n", encoding="utf-8")
+    trained.status.write_bytes(b"{}")
+    shutil.rmtree(trained.root / "model")
+    lines = found(trained)
     assert set(lines) == {check.name for check in CHECKS}
     assert lines["journal"].finding.level == "fail"
     assert "record 3 to at least" in lines["journal"].finding.says
-    assert "repair --accept-loss" in lines["journal"].finding.mend
+    assert "repair --accept-loss" in lines["journal"].finding.advice
     assert "is not valid TOML" in lines["config"].finding.says
     assert lines["checkpoints"].finding.level == "warn"
     assert "because the journal cannot be read" in lines["resume"].finding.says
@@ -66,56 +66,56 @@ def test_no_check_ends_the_others_whatever_is_broken(learned: Home) -> None:
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "data", "status", "run", "inbox", "journal", "keepstep.toml"])
-def test_whatever_is_missing_is_found_and_told(learned: Home, gone: str) -> None:
+def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None:
     """And what nobody needs to have been there is made anew."""
-    path = learned.root / gone
+    path = trained.root / gone
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
-    lines = found(learned)
+    lines = found(trained)
     assert any(line.finding.level != "pass" for line in lines.values())
     assert not any("the check itself went wrong" in line.finding.says for line in lines.values())
-    mended = found(learned, fix=True)
+    mended = found(trained, fix=True)
     assert path.exists() == (gone not in {"journal", "keepstep.toml"})
     assert not any("the check itself went wrong" in line.finding.says for line in mended.values())
 
 
-def test_fixing_loses_nothing_and_says_what_it_did(learned: Home) -> None:
+def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
     """Directories made, temporaries and sockets removed, the view rebuilt: all else is as it was."""
-    before = contents(learned)
-    shutil.rmtree(learned.inbox)
-    learned.status.write_bytes(b"{}")
-    (learned.status.parent / ".status.json.1234abcd.tmp").write_bytes(b"half")
-    (learned.run / "worker-1234.sock").touch()
-    (learned.checkpoints / "my-own").mkdir()
-    assert levels(learned, "warn") == {"home", "leftovers", "status file"}
-    lines = found(learned, fix=True)
+    before = contents(trained)
+    shutil.rmtree(trained.inbox)
+    trained.status.write_bytes(b"{}")
+    (trained.status.parent / ".status.json.1234abcd.tmp").write_bytes(b"half")
+    (trained.run / "worker-1234.sock").touch()
+    (trained.checkpoints / "my-own").mkdir()
+    assert levels(trained, "warn") == {"home", "leftovers", "status file"}
+    lines = found(trained, fix=True)
     assert lines["home"].fixed == ["made inbox", "made inbox/high", "made inbox/low"]
     assert lines["leftovers"].fixed == ["removed status/.status.json.1234abcd.tmp", "removed run/worker-1234.sock"]
     assert lines["status file"].fixed == ["rebuilt status/status.json and status/snapshot.json from the journal"]
     assert all(line.finding.level == "pass" for line in lines.values())
-    assert (learned.checkpoints / "my-own").is_dir()
-    after = contents(learned)
+    assert (trained.checkpoints / "my-own").is_dir()
+    after = contents(trained)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {
-        str(learned.status),
-        str(learned.snapshot),
-        str(learned.daemon_lock),
+        str(trained.status),
+        str(trained.snapshot),
+        str(trained.daemon_lock),
     }
 
 
-def test_a_damaged_journal_is_not_touched_by_fixing(learned: Home) -> None:
+def test_a_damaged_journal_is_not_touched_by_fixing(trained: Home) -> None:
     """Nothing is rebuilt from what cannot be read; that it cannot is said."""
-    segment = learned.journal / "00000001.jsonl"
+    segment = trained.journal / "00000001.jsonl"
     segment.write_bytes(segment.read_bytes().replace(b'"seq":4', b'"seq":9', 1))
-    learned.status.unlink()
-    before = contents(learned)
-    line = found(learned, fix=True)["status file"]
+    trained.status.unlink()
+    before = contents(trained)
+    line = found(trained, fix=True)["status file"]
     assert line.finding.level == "fail"
     assert "could not be mended" in line.finding.says
-    after = contents(learned)
+    after = contents(trained)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {
-        str(learned.daemon_lock)
+        str(trained.daemon_lock)
     }
 
 
@@ -138,39 +138,39 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return CliRunner()
 
 
-def test_the_command_says_each_check_and_how_to_mend_it(learned: Home, narrow: CliRunner) -> None:
+def test_the_command_says_each_check_and_how_to_mend_it(trained: Home, narrow: CliRunner) -> None:
     """Exit code 1 if something fails; a warning alone is none."""
-    learned.stop_file.touch()
-    shown = narrow.invoke(app, ["doctor", "--home", str(learned.root)])
+    trained.stop_file.touch()
+    shown = narrow.invoke(app, ["doctor", "--home", str(trained.root)])
     assert shown.exit_code == 0, shown.output
     assert "warn   leftovers" in shown.stdout
     assert "→ rm " in shown.stdout
     assert "21 pass, 1 warn, 0 fail" in shown.stdout
-    learned.stop_file.unlink()
-    (learned.root / "model" / "config.json").unlink()
-    shown = narrow.invoke(app, ["doctor", "--home", str(learned.root), "--json"])
+    trained.stop_file.unlink()
+    (trained.root / "model" / "config.json").unlink()
+    shown = narrow.invoke(app, ["doctor", "--home", str(trained.root), "--json"])
     assert shown.exit_code == 1
     report = json.loads(shown.stdout)
     assert not report["good"]
     (bad,) = [check for check in report["checks"] if check["level"] == "fail"]
     assert bad["check"] == "model"
-    assert set(bad) == {"check", "level", "says", "mend", "fixed"}
+    assert set(bad) == {"check", "level", "says", "advice", "fixed"}
 
 
-def test_a_home_without_its_config_is_still_known_for_one(learned: Home, tmp_path: Path) -> None:
+def test_a_home_without_its_config_is_still_known_for_one(trained: Home, tmp_path: Path) -> None:
     """By its journal; anything else is no home."""
-    learned.config.unlink()
-    assert doctor_module.damaged_home(learned.root).root == learned.root
+    trained.config.unlink()
+    assert doctor_module.damaged_home(trained.root).root == trained.root
     with pytest.raises(UserError, match="not a keepstep home"):
         doctor_module.damaged_home(tmp_path)
 
 
-def test_the_journal_is_only_read(learned: Home) -> None:
+def test_the_journal_is_only_read(trained: Home) -> None:
     """A torn tail is told, and left for the next start to keep aside."""
-    segment = learned.journal / "00000001.jsonl"
+    segment = trained.journal / "00000001.jsonl"
     torn = segment.read_bytes() + b'{"seq":99,'
     segment.write_bytes(torn)
-    line = found(learned)["journal"]
+    line = found(trained)["journal"]
     assert line.finding.level == "warn"
     assert "nobody was told" in line.finding.says
     assert segment.read_bytes() == torn
@@ -182,11 +182,11 @@ def test_a_new_home_has_nothing_to_mend(home: Home) -> None:
     assert found(home)["status file"].finding.says == "nothing has been done here yet: there is nothing to show"
 
 
-def test_one_cause_is_told_once(learned: Home) -> None:
+def test_one_cause_is_told_once(trained: Home) -> None:
     """A config that cannot be read fails as itself; what needs it says that it was not looked at."""
-    config = learned.config.read_text(encoding="utf-8")
-    learned.config.write_text(config.replace('on_held = ""', 'on_held = "sh -c \'open"'), encoding="utf-8")
-    lines = found(learned)
+    config = trained.config.read_text(encoding="utf-8")
+    trained.config.write_text(config.replace('on_held = ""', 'on_held = "sh -c \'open"'), encoding="utf-8")
+    lines = found(trained)
     failing = [name for name, line in lines.items() if line.finding.level == "fail"]
     assert failing == ["config"]
     assert lines["disk"].finding.says == "not looked at: config fails"

@@ -69,7 +69,7 @@ def test_doctor_narrows_an_old_home(home: Home) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     found = checks_home.permissions(DoctorContext(home))
     assert found.level == "warn"
-    assert "doctor --fix" in found.mend
+    assert "doctor --fix" in found.advice
     assert checks_home.close_to_others(DoctorContext(home))
     assert checks_home.permissions(DoctorContext(home)).level == "pass"
     assert [path for path in home.root.rglob("*") if path.stat().st_mode & 0o077] == [

@@ -172,10 +172,10 @@ faulthandler._sigsegv()
             cwd=Path(__file__).parents[3],
         )
         assert process.stdout is not None
-        heard = Eavesdropper(process.stdout, "worker")
-        heard.attempt = 7
+        received = Eavesdropper(process.stdout, "worker")
+        received.attempt = 7
         process.wait()
-        heard.end(5.0)
+        received.end(5.0)
     lines = last_lines(tmp_path, Filter(source="worker", attempt=7), 99)
     assert (lines[0].message, lines[0].level, lines[0].logger) == ("structured", "error", "lib")
     assert [line.message for line in lines[1:5]] == ["printed", "10%", "20%", "\\xff"]
@@ -202,19 +202,19 @@ def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
     ):
         assert process.stdout is not None
         assert process.stdin is not None
-        heard = Eavesdropper(process.stdout, "worker")
-        assert heard.answer(lambda: None, 10.0, 0.1)  # it comes up
-        assert not heard.answer(lambda: None, 0.2, 0.1)
+        received = Eavesdropper(process.stdout, "worker")
+        assert received.answer(lambda: None, 10.0, 0.1)  # it comes up
+        assert not received.answer(lambda: None, 0.2, 0.1)
 
         def ask() -> None:
             assert process.stdin is not None
             process.stdin.write(b"where\n")
             process.stdin.flush()
 
-        assert heard.answer(ask, 10.0, 0.2)
-        assert heard.last_words() == "up\nwhere\nwhere\nwhere"
+        assert received.answer(ask, 10.0, 0.2)
+        assert received.last_words() == "up\nwhere\nwhere\nwhere"
         process.kill()
-        heard.end(5.0)
+        received.end(5.0)
 
 
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(

@@ -17,11 +17,11 @@ COMMAND = [sys.executable, "-P", "-m", "cli"]
 
 
 @pytest.fixture
-def odd(learned: Home, tmp_path: Path) -> Path:
+def odd(trained: Home, tmp_path: Path) -> Path:
     """A home in which two steps were trained, below a directory that is called `caf\\xe9`."""
     root = tmp_path / os.fsdecode(b"caf\xe9") / "home"
     root.parent.mkdir()
-    shutil.move(learned.root, root)
+    shutil.move(trained.root, root)
     return root
 
 

@@ -16,8 +16,8 @@ from gpu.ipc.protocol import Learned, LocateRows, Locations
 def test_an_order_of_any_length_is_answered(tmp_path: Path, files: int) -> None:
     """About hundreds of files, each with its settings, too: more than an argument of a process may be long."""
     settings = JobSettings(model=ModelSettings(path=str(tmp_path / "none")))
-    learned = tuple(Learned(job=f"{n:064}", settings=settings, tokenizer_sha256="") for n in range(files))
-    order = msgspec.json.encode(LocateRows(home=str(tmp_path), learned=learned)).decode()
+    trained = tuple(Learned(job=f"{n:064}", settings=settings, tokenizer_sha256="") for n in range(files))
+    order = msgspec.json.encode(LocateRows(home=str(tmp_path), trained=trained)).decode()
     assert (len(order) > 2 * ARGUMENT_BYTES) == (files > 1)
     said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers")
     located = msgspec.json.decode(said, type=Locations).located

@@ -18,7 +18,7 @@ from events.evaluation import EvaluationDone
 from events.guard import BatchSkipped, MicrobatchSplit
 from events.kinds import AnyEvent
 from events.memory import MemoryLow, MemoryRecovered
-from events.settings import HookSettings, Occasion
+from events.settings import HookSettings, HookTrigger
 from tests.events.examples import CHECKPOINT, EVENTS, JOB
 
 PAGE = Path(__file__).parents[3] / "docs" / "when-it-fails.md"
@@ -64,7 +64,7 @@ def committed() -> kinds.CheckpointCommitted:
 
 def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
     """And no setting is for nothing."""
-    names = set(get_args(Occasion))
+    names = set(get_args(HookTrigger))
     assert set(TITLES) == names
     assert {name for name in HookSettings.__struct_fields__ if name.startswith("on_")} == {f"on_{n}" for n in names}
     text = PAGE.read_text(encoding="utf-8").partition("<!-- hooks -->")[2].partition("<!-- /hooks -->")[0]
@@ -73,8 +73,8 @@ def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
 
 def test_every_occasion_comes_of_an_event() -> None:
     """Of all kinds that there are, in the order of the examples."""
-    occasions = Triggers(State())
-    assert {occasions.see(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(Occasion)}
+    triggers = Triggers(State())
+    assert {triggers.see(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(HookTrigger)}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_every_occasion_comes_of_an_event() -> None:
 )
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:
     """A pause that ends is none."""
-    occasions = Triggers(State())
-    assert [occasions.see(event) for event in events] == seen
+    triggers = Triggers(State())
+    assert [triggers.see(event) for event in events] == seen
 
 
 def test_a_summary_has_what_applies_and_nothing_else() -> None:

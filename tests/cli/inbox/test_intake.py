@@ -150,9 +150,9 @@ def test_one_name_with_two_contents_is_two_jobs(
     run()
     drop("a.jsonl", "ok ok")
     run()
-    learned = [event for event in events() if isinstance(event, kinds.FileEnqueued)]
-    assert [event.name for event in learned] == ["a.jsonl", "a.jsonl"]
-    assert learned[0].job != learned[1].job
+    trained = [event for event in events() if isinstance(event, kinds.FileEnqueued)]
+    assert [event.name for event in trained] == ["a.jsonl", "a.jsonl"]
+    assert trained[0].job != trained[1].job
 
 
 NAMES = [b"new\nline.jsonl", "😀 zwölf.jsonl".encode(), b"a..%2f..%2fetc.jsonl", b"-rf.jsonl", b"--help.jsonl"]

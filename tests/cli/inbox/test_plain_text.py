@@ -63,7 +63,7 @@ def test_a_text_file_in_the_inbox_is_begun_as_plain_text(
     assert begun == ["plain_text", "auto"]
 
 
-def test_the_check_says_what_the_daemon_would_do(tmp_path: Path, learned: Home) -> None:
+def test_the_check_says_what_the_daemon_would_do(tmp_path: Path, trained: Home) -> None:
     """`data check notes.txt`, in the same call as rows."""
     from typer.testing import CliRunner
 
@@ -72,6 +72,6 @@ def test_the_check_says_what_the_daemon_would_do(tmp_path: Path, learned: Home) 
     (tmp_path / "notes.txt").write_text("One two.\n\nThree four.\n", encoding="utf-8")
     (tmp_path / "rows.csv").write_text('prompt,completion\n1+1?,"2, really"\n', encoding="utf-8")
     files = [str(tmp_path / "notes.txt"), str(tmp_path / "rows.csv")]
-    said = CliRunner().invoke(app, ["data", "check", *files, "--home", str(learned.root), "--json"])
+    said = CliRunner().invoke(app, ["data", "check", *files, "--home", str(trained.root), "--json"])
     reports = json.loads(said.stdout)
     assert [(report["kind"], report["rows"]) for report in reports] == [("plain text", 2), ("CSV", 1)]

@@ -38,8 +38,8 @@ def test_a_close_is_no_end(home: Home) -> None:
     for row in range(12):
         with path.open("a", encoding="utf-8") as file:
             file.write(f"row {row}\n")
-        inbox.heard()
-        assert inbox.was_heard()
+        inbox.received()
+        assert inbox.was_seen()
         assert taken(inbox, now + row) == []
         assert inbox.next_settled() is not None
     assert taken(inbox, now + 11 + SETTLE_S - 0.1) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.projections.timeline import folded
 
 from cli.status.report import health, status_rows
 from core import commands
@@ -15,7 +16,6 @@ from events.evaluation import EvaluationDone
 from events.worker import Heartbeat
 from projections.status import StatusView, status_view
 from tests.core.world import World, settings
-from tests.projections.story import folded
 
 
 def view(world: World) -> StatusView:
@@ -131,8 +131,8 @@ def test_how_far_a_file_is_prepared_is_said_while_it_is() -> None:
     world.run_until(kinds.AttemptStarted)
 
     def said(**other: Any) -> str:
-        heard = replace(Heartbeat(attempt=1, phase="prepare", done=12_000, total=40_000), **other)
-        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, heard=heard), alive=True)
+        received = replace(Heartbeat(attempt=1, phase="prepare", done=12_000, total=40_000), **other)
+        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, received=received), alive=True)
 
     assert said() == "preparing file-1.jsonl: 12,000 of about 40,000 rows"
     assert said(attempt=7) == said(phase="load") == "preparing file-1.jsonl"
@@ -147,8 +147,8 @@ def test_an_evaluation_says_so_and_how_far_it_is() -> None:
     world.run_until(kinds.StepReached, 2)
 
     def said(**changes: Any) -> str:
-        heard = replace(Heartbeat(attempt=1, phase="evaluate", done=96, total=2_000), **changes)
-        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, heard=heard), alive=True)
+        received = replace(Heartbeat(attempt=1, phase="evaluate", done=96, total=2_000), **changes)
+        return health(status_view(folded(world), seq=1, crc="", heartbeat_at=0.0, received=received), alive=True)
 
     assert said() == "evaluating file-1.jsonl: 96 of 2,000 held-out rows"
     assert said(attempt=7) == said(phase="step") == "training file-1.jsonl"

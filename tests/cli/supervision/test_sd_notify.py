@@ -39,7 +39,7 @@ def test_an_abstract_socket_is_reached() -> None:
 def test_no_child_inherits_the_variables(tmp_path: Path) -> None:
     """A worker that spoke for the daemon would keep a hung one alive."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "s"), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "HOME": "/"}
-    assert Notifier.from_environment(environment).is_heard
+    assert Notifier.from_environment(environment).is_listening
     assert environment == {"HOME": "/"}
 
 
@@ -47,7 +47,7 @@ def test_no_child_inherits_the_variables(tmp_path: Path) -> None:
 def test_without_a_socket_that_is_ours_to_use_nothing_is_sent(address: str | None) -> None:
     """Not under systemd: no effect."""
     notifier = Notifier(address)
-    assert not notifier.is_heard
+    assert not notifier.is_listening
     notifier.tell(sd_notify.READY)
 
 

@@ -62,7 +62,7 @@ def daemon(home: Home, notify: str | None = None, *more: str) -> Iterator[subpro
         process.communicate()
 
 
-def heard(listener: socket.socket, until: str) -> list[dict[str, str]]:
+def received(listener: socket.socket, until: str) -> list[dict[str, str]]:
     """Everything up to the first message with this word."""
     said: list[dict[str, str]] = []
     while not said or until not in said[-1]:
@@ -86,26 +86,26 @@ def test_it_is_ready_when_recovery_is_done_and_beats_from_then_on(
     """The state in a line, as `keepstep status` has it; and that it leaves, when it does."""
     drop("a.jsonl", "ok wait")
     with daemon(home, listener.getsockname()) as process:
-        before = heard(listener, "READY")
+        before = received(listener, "READY")
         assert before[0]["STATUS"] == "recovering"
         assert all("EXTEND_TIMEOUT_USEC" in said for said in before[:-1])
         lines = []
         while "training a.jsonl" not in lines:
-            (*_, beat) = heard(listener, "WATCHDOG")
+            (*_, beat) = received(listener, "WATCHDOG")
             lines.append(beat.get("STATUS", ""))
             assert "EXTEND_TIMEOUT_USEC" not in beat
         children = psutil.Process(process.pid).children()
         assert children
         assert not any("NOTIFY_SOCKET" in child.environ() for child in children)
         process.send_signal(signal.SIGTERM)
-        heard(listener, "STOPPING")
+        received(listener, "STOPPING")
         assert process.wait(20) == 0
 
 
 def test_a_loop_that_stands_still_is_not_heard_of(home: Home, listener: socket.socket) -> None:
     """The word comes from the loop's own turns: there is no thread that would go on beating."""
     with daemon(home, listener.getsockname()) as process:
-        heard(listener, "READY")
+        received(listener, "READY")
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         everything(listener)

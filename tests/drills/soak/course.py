@@ -138,7 +138,7 @@ class Course:
         life.feeding = False
         life.clock.unlink(missing_ok=True)
         assert life.wait(lambda: life.left() == 0 and not life.now.wants_a_version, SETTLED_S), log_of(life.home)
-        assert life.wait(lambda: not life.now.given_up and not life.now.is_held, SETTLED_S), log_of(life.home)
+        assert life.wait(lambda: not life.now.abandoned and not life.now.is_held, SETTLED_S), log_of(life.home)
         life.leave()
         life.to_the_end()
 

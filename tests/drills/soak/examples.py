@@ -22,7 +22,7 @@ from projections.lineage import Part
 class ReplayRange(NamedTuple):
     """Steps of a job that reached the head, behind one and up to another, and which of these changed nothing."""
 
-    behind: int
+    after: int
     until: int
     set_aside: frozenset[int]
 
@@ -44,35 +44,35 @@ class Account(NamedTuple):
 
     jobs: int
     examples: int
-    learned: int
+    trained: int
     set_aside: int
     wrong: list[str]
 
 
 def account(jobs: Sequence[Job]) -> Account:
     """Hold each example against what it should have been."""
-    examples = learned = set_aside = 0
+    examples = trained = set_aside = 0
     wrong: list[str] = []
     for job in jobs:
-        end = max((stretch.until for stretch in job.replay_ranges), default=0)
+        end = max((replay_range.until for replay_range in job.replay_ranges), default=0)
         if not job.skipped and end != job.steps_total:
             wrong.append(f"{job.name}: {end} of {job.steps_total} steps reached the head")
         for line, planned in job.steps_of.items():
             times, aside = _times(planned, job.replay_ranges)
-            examples, learned, set_aside = examples + 1, learned + times, set_aside + aside
+            examples, trained, set_aside = examples + 1, trained + times, set_aside + aside
             due = sum(step <= end for step in planned) if job.skipped else job.epochs
             if times + aside != due:
                 wrong.append(f"{job.name}, line {line}: learned {times} times, set aside {aside}, to be {due} in all")
-    return Account(len(jobs), examples, learned, set_aside, wrong)
+    return Account(len(jobs), examples, trained, set_aside, wrong)
 
 
 def _times(planned: Sequence[int], replay_ranges: Sequence[ReplayRange]) -> tuple[int, int]:
     """How often a line was learned, and how often it was passed over."""
     passed = [
-        step in stretch.set_aside
-        for stretch in replay_ranges
+        step in replay_range.set_aside
+        for replay_range in replay_ranges
         for step in planned
-        if stretch.behind < step <= stretch.until
+        if replay_range.after < step <= replay_range.until
     ]
     return passed.count(False), passed.count(True)
 
@@ -100,7 +100,7 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
     asked = Learned(
         job=last.job, settings=last.settings, tokenizer_sha256=last.plan.tokenizer_sha256, lines=tuple(lines)
     )
-    (located,) = locate(LocateRows(home=str(home.root), learned=(asked,))).located
+    (located,) = locate(LocateRows(home=str(home.root), trained=(asked,))).located
     assert not located.problem, f"{name}: {located.problem}"
     assert located.batches_sha256 == last.plan.batches_sha256, f"{name} is planned otherwise now"
     return Job(

@@ -222,7 +222,7 @@ def _edit(before: str, now: str, noticed: type[Event]) -> Callable[[SoakLife], b
         life.edit(before, now)
         life.wait(lambda: life.seen([noticed], since), MEETS_S)
         life.spend(life.choose.uniform(0.0, 3.0))
-        life.mend()
+        life.advice()
         return True
 
     return begin

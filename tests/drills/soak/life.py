@@ -49,7 +49,7 @@ class Now:
         self.counts: Counter[type[Event]] = Counter()
         self.done: set[str] = set()
         """Jobs that were learned or skipped."""
-        self.given_up: dict[str, None] = {}
+        self.abandoned: dict[str, None] = {}
         """Jobs that nobody has retried yet."""
         self.is_held = False
         """Whether the daemon waits for a person."""
@@ -74,9 +74,9 @@ class Now:
                 self.done.add(event.job)
                 self.deaths = 0
             case kinds.JobFailed():
-                self.given_up[event.job] = None
+                self.abandoned[event.job] = None
             case kinds.JobRetried():
-                self.given_up.pop(event.job, None)
+                self.abandoned.pop(event.job, None)
             case kinds.DaemonHeld() | kinds.Resumed():
                 self.is_held = isinstance(event, kinds.DaemonHeld)
             case versions.ConsolidationRequested() | versions.VersionPublished() | versions.ConsolidationCancelled():
@@ -90,10 +90,10 @@ class SoakLife(Life):
         self.now, self._noted = Now(), 0
         super().__init__(home, choose)
         self.never = (kinds.DivergenceDetected, kinds.CheckpointQuarantined)
-        beside = home.root.parent
-        self.orders = beside / f"{home.root.name}-orders"
-        self.clock = beside / f"{home.root.name}-clock"
-        self.memory = beside / f"{home.root.name}-memory"
+        next_to = home.root.parent
+        self.orders = next_to / f"{home.root.name}-orders"
+        self.clock = next_to / f"{home.root.name}-clock"
+        self.memory = next_to / f"{home.root.name}-memory"
         self.feeding = True
         self.starts = self.resumed = self.retried = 0
         self.config = home.config.read_text(encoding="utf-8")
@@ -141,7 +141,7 @@ class SoakLife(Life):
                 self.more()
         if self.now.is_held and self.home.config.read_text(encoding="utf-8") == self.config:
             self.resumed += self.command("resume") == 0
-        for job in list(self.now.given_up):
+        for job in list(self.now.abandoned):
             self.retried += self.command("retry", job[:12]) == 0
         self.between()
 
@@ -216,7 +216,7 @@ class SoakLife(Life):
         return self.orders.with_suffix(".taken")
 
     def edit(self, before: str, now: str, *, stays: bool = False) -> None:
-        """Change keepstep.toml behind the daemon's back; `mend` takes it back unless it `stays`."""
+        """Change keepstep.toml behind the daemon's back; `advice` takes it back unless it `stays`."""
         assert self.config.count(before) == 1, before
         text = self.config.replace(before, now)
         self.config = text if stays else self.config
@@ -227,7 +227,7 @@ class SoakLife(Life):
         (line,) = [line for line in self.config.splitlines() if line.startswith("learning_rate = ")]
         self.edit(f"\n{line}\n", f"\nlearning_rate = {rate}\n", stays=True)
 
-    def mend(self) -> None:
+    def advice(self) -> None:
         """keepstep.toml is as it was."""
         durable.write_atomically(self.home.config, self.config.encode(), sync=False)
 

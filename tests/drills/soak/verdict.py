@@ -46,9 +46,9 @@ def judge(course: Course, root: Path, say: Callable[[str], None]) -> Verdict:
     wrong += [] if doctor.returncode == 0 else [f"doctor: {doctor.stdout}"]
     wrong += status_problems(home)
     say("how often each example was learned")
-    learned = account(jobs_of(home, events))
-    with ThreadPoolExecutor(1) as beside:  # either waits for other processes, most of the time
-        waited = beside.submit(same_as_calm, home, events, root, say)
+    trained = account(jobs_of(home, events))
+    with ThreadPoolExecutor(1) as next_to:  # either waits for other processes, most of the time
+        waited = next_to.submit(same_as_calm, home, events, root, say)
         journaled = same_as_journaled(home, say)
         calm = waited.result()
     proved = command(home, "lineage", "--prove") if state_of(home).head is not None else None
@@ -56,12 +56,12 @@ def judge(course: Course, root: Path, say: Callable[[str], None]) -> Verdict:
     lives = leaks.judged(course.watch.lives)
     wrong += [f"it leaks: {each}" for each in lives if not each.holds and each.seconds >= leaks.LEAST_S]
     return Verdict(
-        account=learned,
+        account=trained,
         calm=calm,
         journaled=journaled,
         lives=lives,
         doctor=doctor.stdout.splitlines()[-1] if doctor.stdout else "",
-        wrong=[*wrong, *learned.wrong, *(f"calm: {each}" for each in calm.wrong), *journaled.wrong],
+        wrong=[*wrong, *trained.wrong, *(f"calm: {each}" for each in calm.wrong), *journaled.wrong],
     )
 
 

@@ -27,7 +27,7 @@ from events.event import Event
 from events.guard import BatchSkipped, MicrobatchSplit
 from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
 from tests.crash.checks import committed_steps
-from tests.crash.homes import learned, log_of, state_of
+from tests.crash.homes import log_of, state_of, trained
 from tests.drills.soak.life import SoakLife
 
 MARKS = (MicrobatchSplit, BatchSkipped, kinds.JobSkipRequested, kinds.JobSkipped, kinds.JobFailed)
@@ -121,7 +121,7 @@ def _has(life: SoakLife, kind: type[Event], times: int) -> bool:
 
 def _head(home: Home) -> dict[str, str]:
     """Without the file that names where the base lies."""
-    return {name: sha256 for name, sha256 in learned(home).items() if name != "adapter_config.json"}
+    return {name: sha256 for name, sha256 in trained(home).items() if name != "adapter_config.json"}
 
 
 def _weights(directory: Path) -> dict[str, str]:

@@ -35,7 +35,7 @@ ROWS = make_rows(8)
 CPU = torch.device("cpu")
 
 
-def learned(home: Home, how: Any) -> Path:
+def trained(home: Home, how: Any) -> Path:
     """A checkpoint of a short job."""
     return home.directory(home.learn(home.cold(), home.add(ROWS), how))
 
@@ -62,18 +62,18 @@ def test_buffers_are_saved_in_their_own_kind_and_loaded_strictly(tmp_path: Path)
     """Also those that hold no floating-point numbers; a checkpoint of before they were saved still loads."""
     make_model(tmp_path / "model", "apertus")
     home, how = Home(tmp_path), settings(FULL)
-    directory = learned(home, how)
+    directory = trained(home, how)
     manifest = read_manifest(directory)
     assert {kind for _, _, kind in manifest.buffers} == {"F32"}
-    trained = build(how, tmp_path, CPU)
-    ours = ground(how, directory, trained)._replace(buffers=trained.kinds_of_buffers)
-    before = {name: buffer.clone() for name, buffer in trained.buffers.items()}
-    for buffer in trained.buffers.values():
+    built = build(how, tmp_path, CPU)
+    ours = ground(how, directory, built)._replace(buffers=built.kinds_of_buffers)
+    before = {name: buffer.clone() for name, buffer in built.buffers.items()}
+    for buffer in built.buffers.values():
         buffer.zero_()
-    checkpoint.load(directory, trained, None, ours)
-    assert all(torch.equal(trained.buffers[name], before[name]) for name in before)
+    checkpoint.load(directory, built, None, ours)
+    assert all(torch.equal(built.buffers[name], before[name]) for name in before)
     with pytest.raises(CheckpointForeign, match="buffers are not those of the model"):
-        checkpoint.load(directory, trained, None, ours._replace(buffers=()))
+        checkpoint.load(directory, built, None, ours._replace(buffers=()))
     weights = {
         name: tensor for name, tensor in load_file(directory / "model.safetensors").items() if name not in before
     }
@@ -84,8 +84,8 @@ def test_buffers_are_saved_in_their_own_kind_and_loaded_strictly(tmp_path: Path)
     said = msgspec.json.decode(old.encode())
     del said["buffers"]
     (directory / MANIFEST).write_bytes(msgspec.json.encode(said))
-    checkpoint.load(directory, trained, None, ours)
-    assert all(torch.equal(trained.buffers[name], before[name]) for name in before)
+    checkpoint.load(directory, built, None, ours)
+    assert all(torch.equal(built.buffers[name], before[name]) for name in before)
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -94,7 +94,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def test_peft_reads_an_adapter_and_answers_as_the_trained_model_does(home: Home) -> None:
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     base = AutoModelForCausalLM.from_pretrained(home.path / "model")
     untrained = logits(base)
     theirs = PeftModel.from_pretrained(base, directory)
@@ -108,7 +108,7 @@ def test_peft_reads_an_adapter_and_answers_as_the_trained_model_does(home: Home)
 def test_transformers_reads_full_weights_and_its_tokenizer(tmp_path: Path, tied: bool) -> None:
     make_tiny_model(tmp_path / "model", tie_word_embeddings=tied)
     home = Home(tmp_path)
-    directory = learned(home, settings(FULL))
+    directory = trained(home, settings(FULL))
     theirs, found = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
     assert not any(found.values())
     assert torch.equal(logits(theirs), logits(loaded(home, settings(FULL), directory)[0].model))
@@ -117,14 +117,14 @@ def test_transformers_reads_full_weights_and_its_tokenizer(tmp_path: Path, tied:
 
 
 def test_trainer_state_is_what_transformers_reads(home: Home) -> None:
-    state = TrainerState.load_from_json(learned(home, settings(LORA)) / "trainer_state.json")
+    state = TrainerState.load_from_json(trained(home, settings(LORA)) / "trainer_state.json")
     assert (state.global_step, state.max_steps, state.num_train_epochs, state.epoch) == (4, 4, 2, 2.0)
     assert [entry["step"] for entry in state.log_history] == [1, 2, 3, 4]
     assert set(state.log_history[0]) == {"epoch", "step", "loss", "grad_norm", "learning_rate"}
 
 
 def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     written = home.channel.of(CheckpointWritten)[-1]
     manifest = verify(directory)
     assert written.manifest_sha256 == hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
@@ -139,12 +139,12 @@ def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
 
 def test_every_file_is_for_its_owner_alone(home: Home) -> None:
     """Those that a library writes too."""
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
 
 
 def test_loading_gives_back_weights_and_moments_bit_for_bit(home: Home) -> None:
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     weights, state = checkpoint.copied(*loaded(home, settings(LORA), directory))
     for file, tensors in (("adapter_model.safetensors", weights), ("optimizer.safetensors", state)):
         on_disk = load_file(directory / file)
@@ -208,7 +208,7 @@ def take_another(directory: Path) -> None:
     ],
 )
 def test_damage_on_disk_is_named(home: Home, damage: Callable[[Path], None], says: str) -> None:
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     damage(directory)
     with pytest.raises(CheckpointBroken) as broken:
         loaded(home, settings(LORA), directory)
@@ -233,7 +233,7 @@ def test_tensors_that_the_model_does_not_expect_are_named(
     home: Home, change: Callable[[Any], object], says: str
 ) -> None:
     """Even under a manifest that vouches for them."""
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     path = directory / "adapter_model.safetensors"
     tensors = load_file(path)
     change(tensors)
@@ -250,13 +250,13 @@ def test_tensors_that_the_model_does_not_expect_are_named(
 
 def test_a_whole_checkpoint_of_another_shape_is_foreign_not_broken(home: Home) -> None:
     """It must not be thrown away because a person changed the settings."""
-    directory = learned(home, settings(LORA))
+    directory = trained(home, settings(LORA))
     with pytest.raises(CheckpointForeign, match=f"{directory.name} .*: it has r=4, the settings say r=8"):
         loaded(home, settings(LoraSettings(r=8, dropout=0.1)), directory)
 
 
 def snapshot_of(home: Home, how: Any) -> checkpoint.Snapshot:
-    directory = learned(home, how)
+    directory = trained(home, how)
     manifest = read_manifest(directory)
     weights, state = checkpoint.copied(*loaded(home, how, directory))
     return checkpoint.Snapshot(
@@ -337,7 +337,7 @@ def test_weights_that_are_not_numbers_are_never_written(home: Home, tmp_path: Pa
 
 def test_settings_survive_the_manifest(home: Home) -> None:
     how = settings(LORA, precision="bf16")
-    directory = learned(home, how)
+    directory = trained(home, how)
     assert read_manifest(directory).lineage.settings == how
     assert json.loads((directory / MANIFEST).read_bytes())["format"] == 1
 
@@ -348,7 +348,7 @@ def test_a_full_checkpoint_has_the_configs_of_its_base(tmp_path: Path) -> None:
     config = {**json.loads((model / "config.json").read_bytes()), "of_nobody": {"kept": 1}, "dtype": "bfloat16"}
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (model / "generation_config.json").write_text('{"max_new_tokens":  7}', encoding="utf-8")
-    directory = learned(Home(tmp_path), settings(FULL))
+    directory = trained(Home(tmp_path), settings(FULL))
     said = json.loads((directory / "config.json").read_bytes())
     kind = {"dtype": "float32", "torch_dtype": "float32"}
     assert said == {**config, **kind, "rope_theta": 5e5, "rope_scaling": None}
@@ -361,7 +361,7 @@ def test_a_checkpoint_has_the_tokenizer_files_of_its_base(tmp_path: Path) -> Non
     model = make_tiny_model(tmp_path / "model")
     (model / CHAT_TEMPLATES).mkdir()
     (model / CHAT_TEMPLATES / "tool_use.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
-    directory = learned(Home(tmp_path), settings(LORA))
+    directory = trained(Home(tmp_path), settings(LORA))
     own = tokenizer_files(model)
     assert tokenizer_files(directory) == own
     entries = verify(directory).files

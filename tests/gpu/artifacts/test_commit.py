@@ -61,14 +61,16 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
 
 @pytest.mark.parametrize("fault", ["kill", "EIO", "ENOSPC", "short"])
 @pytest.mark.parametrize("debris", [False, True])
-def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(tmp_path: Path, fault: str, debris: bool) -> None:
+def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
+    tmp_path: Path, fault: str, leftover_files: bool
+) -> None:
     """And whoever comes after it, under another name or the same, is not disturbed by what was left."""
     at = 0
     while True:
         at += 1
         checkpoints = tmp_path / str(at)
         checkpoints.mkdir()
-        if debris:
+        if leftover_files:
             (checkpoints / f".staging-{NAME}").mkdir()
             (checkpoints / f".staging-{NAME}" / "half").write_bytes(b"half")
         disk = EveryCall(at, fault)

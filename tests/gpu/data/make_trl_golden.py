@@ -236,8 +236,8 @@ def main() -> None:
         for title, row in ROWS.items():
             if ("tools" in row and name not in WITH_TOOLS) or title in WITHOUT.get(name, ()):
                 continue
-            trained_template, ids, learned = _trained(make_chat_tokenizer(given, **tokenizer), row)
-            rows.append({"title": title, **row, "input_ids": ids, "learned": learned})
+            trained_template, ids, trained = _trained(make_chat_tokenizer(given, **tokenizer), row)
+            rows.append({"title": title, **row, "input_ids": ids, "learned": trained})
         head = {"trl": trl.__version__, "template": original, "trained_template": trained_template, **tokenizer}
         text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "rows": [\n'
         text += ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) + "\n ]\n}\n"
@@ -260,8 +260,8 @@ def _write_spaced() -> None:
         for row in given:
             tokenizer = make_spaced_tokenizer(kind, SPACED_MARKED.get(row.get("template", "")))
             fields = {key: value for key, value in row.items() if key not in ("title", "template")}
-            _, ids, learned = _trained(tokenizer, fields, assistant_only_loss="messages" in row)
-            rows.append({**row, "input_ids": ids, "learned": learned})
+            _, ids, trained = _trained(tokenizer, fields, assistant_only_loss="messages" in row)
+            rows.append({**row, "input_ids": ids, "learned": trained})
         head = {"trl": trl.__version__, "templates": SPACED_TEMPLATES, "marked_templates": SPACED_MARKED}
         text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "rows": [\n'
         text += ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) + "\n ]\n}\n"

@@ -117,10 +117,10 @@ def test_a_step_that_does_not_fit_waits_for_its_course(ends: Ends) -> None:
     answers: list[Course] = []
     asking = threading.Thread(target=lambda: answers.append(ends.channel.ask_course(fact)))
     asking.start()
-    heard = b""
-    while not heard.endswith(b"\n"):
-        heard += ends.theirs.recv(65536)
-    assert heard == connection.encode(fact)
+    received = b""
+    while not received.endswith(b"\n"):
+        received += ends.theirs.recv(65536)
+    assert received == connection.encode(fact)
     assert not answers
     ends.daemon.send(RunAgain(attempt=3, course=course))
     asking.join(10)

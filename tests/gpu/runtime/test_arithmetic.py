@@ -119,8 +119,8 @@ def test_a_resume_keeps_the_choice_and_the_bits(home: Home, monkeypatch: pytest.
         monkeypatch.setattr(gpu.runtime.arithmetic, "bf16_is_fast", lambda fast=fast: not fast)
         for cut in (1, 4):
             _, first = trained(home, job, how, begun, until=cut)
-            behind = home.channel.facts[-1].checkpoint
-            resumed, rest = trained(home, job, how, begun, step=cut, global_step=cut, checkpoint=behind)
+            after = home.channel.facts[-1].checkpoint
+            resumed, rest = trained(home, job, how, begun, step=cut, global_step=cut, checkpoint=after)
             assert resumed == begun
             assert first + rest == whole
             assert home.bits(home.channel.facts[-1].checkpoint) == bits

@@ -24,7 +24,7 @@ def stored(tmp_path: Path) -> Callable[..., Tokens]:
 
     def store(*pieces: tuple[list[int], list[int]]) -> Tokens:
         with TokenWriter(tmp_path) as writer:
-            writer.append(chunk(*((1, ids, learned) for ids, learned in pieces)))
+            writer.append(chunk(*((1, ids, trained) for ids, trained in pieces)))
         return Tokens(tmp_path)
 
     return store

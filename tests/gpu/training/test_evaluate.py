@@ -56,7 +56,7 @@ def test_it_is_the_mean_over_all_tokens_that_are_to_be_predicted(home: Home) -> 
         with torch.no_grad():
             scores = torch.log_softmax(trained.model(input_ids=ids).logits[0].float(), dim=-1)
         logits += [
-            -float(scores[place - 1, ids[0, place]]) for place in range(1, end - start) if tokens.learned[start + place]
+            -float(scores[place - 1, ids[0, place]]) for place in range(1, end - start) if tokens.trained[start + place]
         ]
     assert found.tokens == len(logits)
     assert found.loss == pytest.approx(sum(logits) / len(logits), rel=1e-5)

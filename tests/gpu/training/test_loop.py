@@ -88,9 +88,9 @@ def test_saving_behind_the_training_does_not_change_it(home: Home) -> None:
 def test_a_checkpoint_holds_its_own_step_although_training_went_on(home: Home) -> None:
     job = home.add(ROWS)
     home.learn(home.cold(), job, settings(LORA, every_steps=2))
-    behind = home.channel.of(CheckpointWritten)[0]
-    until = home.learn(home.cold(), job, settings(LORA), until=behind.step)
-    assert home.bits(behind.checkpoint) == home.bits(until)
+    after = home.channel.of(CheckpointWritten)[0]
+    until = home.learn(home.cold(), job, settings(LORA), until=after.step)
+    assert home.bits(after.checkpoint) == home.bits(until)
 
 
 def test_no_checkpoint_is_written_before_the_last_one_is_committed(home: Home) -> None:

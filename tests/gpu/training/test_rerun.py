@@ -21,7 +21,7 @@ HOW = settings(LORA, every_steps=1)
 
 
 @pytest.fixture
-def learned(home: Home) -> tuple[Home, str, str]:
+def trained(home: Home) -> tuple[Home, str, str]:
     """A home, its job, and the checkpoint at the end of its four steps."""
     job = home.add(make_rows(6))
     return home, job, home.learn(home.cold(), job, HOW)
@@ -30,7 +30,7 @@ def learned(home: Home) -> tuple[Home, str, str]:
 def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
     (home.path / "scratch").mkdir(exist_ok=True)
     plan = home.channel.of(Prepared)[-1].plan
-    stretch = ReplayRange(
+    replay_range = ReplayRange(
         job=job,
         attempt=1,
         settings=HOW,
@@ -44,12 +44,12 @@ def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: A
         home=str(home.path),
         scratch=str(home.path / "scratch"),
         checkpoint=checkpoint,
-        replay_ranges=(msgspec.structs.replace(stretch, **how),),
+        replay_ranges=(msgspec.structs.replace(replay_range, **how),),
     )
 
 
-def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(learned: tuple[Home, str, str]) -> None:
-    home, job, checkpoint = learned
+def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(trained: tuple[Home, str, str]) -> None:
+    home, job, checkpoint = trained
     said: list[str] = []
     ran = rerun(order(home, job), said.append)
     assert ran.checkpoint == checkpoint
@@ -62,8 +62,8 @@ def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(learned: tupl
     assert said[0] == "\rstep 1"
 
 
-def test_rows_that_would_be_learned_in_another_order_are_refused(learned: tuple[Home, str, str]) -> None:
-    home, job, _ = learned
+def test_rows_that_would_be_learned_in_another_order_are_refused(trained: tuple[Home, str, str]) -> None:
+    home, job, _ = trained
     with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
         rerun(order(home, job, batches_sha256="0" * 64))
     assert not list((home.path / "scratch").iterdir())
@@ -80,16 +80,16 @@ def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
 
 
 def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
-    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, job, _ = learned
+    home, job, _ = trained
     monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:2")
     with pytest.raises(MicrobatchTooLarge, match="step 2 does not fit into memory with 2 sequences at once"):
         rerun(order(home, job))
 
 
-def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> None:
-    home, _, checkpoint = learned
+def test_nobody_waits_for_what_was_not_said(trained: tuple[Home, str, str]) -> None:
+    home, _, checkpoint = trained
     channel = Recorder(home.path, lambda _: None)
     assert not channel.yield_requested()
     assert not channel.is_committed(checkpoint)
@@ -98,9 +98,9 @@ def test_nobody_waits_for_what_was_not_said(learned: tuple[Home, str, str]) -> N
 
 
 def test_it_is_a_command_that_answers_in_one_line_whatever_happens(
-    learned: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    trained: tuple[Home, str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    home, job, _ = learned
+    home, job, _ = trained
     for wanted, says in ((order(home, job), Reran), (order(home, "0" * 64), Refusal)):
         monkeypatch.setattr("sys.argv", ["gpu.training.rerun", msgspec.json.encode(wanted).decode()])
         running.main()

@@ -132,11 +132,11 @@ def test_the_second_is_trained_beside_the_first_and_made_of_the_origin_and_all_t
     told = version_manifest.read_version_manifest(directory)
     assert told.parent == "v002"
     assert told.origin_sha256 == base_sha256(nights.path / "model")
-    beside = version_manifest.trained_beside(nights.path, "v002")
-    assert told.checkpoint.lineage.base_sha256 == base_sha256(beside)
+    next_to = version_manifest.trained_beside(nights.path, "v002")
+    assert told.checkpoint.lineage.base_sha256 == base_sha256(next_to)
     full = nights.settings.method == FULL
-    assert len(told.learned) == (1 if full else 3)
-    assert difference(directory, Reference(beside)) > 1e-4  # it learned something beside it
+    assert len(told.trained) == (1 if full else 3)
+    assert difference(directory, Reference(next_to)) > 1e-4  # it learned something beside it
 
 
 def test_a_version_is_rounded_once_however_many_nights_went_into_it(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_what_was_learned_beside_four_bits_is_merged_into_the_weights_that_they_
     assert rounded.weight.dtype == torch.uint8
     told = version_manifest.read_version_manifest(tmp_path / "versions" / "v002")
     assert told.origin_sha256 == base_sha256(model)
-    learned = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in told.learned)
+    trained = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in told.trained)
     made, origin = nights.weights("v002")[name], load_file(model / "model.safetensors")[name]
-    assert torch.equal(made, origin + learned)
+    assert torch.equal(made, origin + trained)
 
 
 def of_adapter(directory: Path, weight: str) -> torch.Tensor:

@@ -36,10 +36,12 @@ from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tiny_model
 @pytest.fixture(scope="module", params=["lora", "qlora", "full"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
     """A home that has learned, and its checkpoint."""
-    return learned(tmp_path_factory.mktemp(request.param), {"lora": LORA, "qlora": QLORA, "full": FULL}[request.param])
+    return trained_home(
+        tmp_path_factory.mktemp(request.param), {"lora": LORA, "qlora": QLORA, "full": FULL}[request.param]
+    )
 
 
-def learned(path: Path, method: Any, **how: Any) -> tuple[Home, str]:
+def trained_home(path: Path, method: Any, **how: Any) -> tuple[Home, str]:
     home = Home(path)
     if not (path / "model").exists():
         make_tiny_model(path / "model")
@@ -86,7 +88,7 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model", max_shard_size="30KB")
     AutoTokenizer.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "model")
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
-    exported = export(order(*learned(tmp_path, LORA), tmp_path / "out"))
+    exported = export(order(*trained_home(tmp_path, LORA), tmp_path / "out"))
     assert exported.difference <= exported.tolerance / 4
     names = [{path.name for path in (tmp_path / place).glob("model*")} for place in ("model", "out")]
     assert names[0] == names[1]
@@ -135,7 +137,7 @@ def test_a_writer_that_was_killed_is_in_nobodys_way(trained: tuple[Home, str], t
 
 
 def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_path: Path) -> None:
-    home, checkpoint = learned(tmp_path, LORA)
+    home, checkpoint = trained_home(tmp_path, LORA)
     target = tmp_path / "out"
     config = tmp_path / "model" / "config.json"
     before = config.read_bytes()
@@ -148,7 +150,7 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         origin=tmp_path / "model",
         origin_sha256="",
         parent=None,
-        learned=(directory,),
+        trained=(directory,),
         small=directory,
         manifest=merging.verify(directory),
         reference=Reference(tmp_path / "model"),
@@ -222,7 +224,7 @@ def test_the_tokenizer_is_that_of_the_base_byte_for_byte(tmp_path: Path) -> None
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (model / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    home, checkpoint = learned(tmp_path, LORA)
+    home, checkpoint = trained_home(tmp_path, LORA)
     directory = home.directory(checkpoint)
     as_an_earlier_keepstep_kept_it(directory)
     assert tokenizer_files(directory) != tokenizer_files(model)
@@ -232,7 +234,7 @@ def test_the_tokenizer_is_that_of_the_base_byte_for_byte(tmp_path: Path) -> None
 
 def test_a_tokenizer_that_was_changed_since_is_not_taken_for_that_of_the_training(tmp_path: Path) -> None:
     """A template that was added to the base later, beside files that are what they were: the model never saw it."""
-    home, checkpoint = learned(tmp_path, LORA)
+    home, checkpoint = trained_home(tmp_path, LORA)
     trained_with = tokenizer_files(home.directory(checkpoint))
     (tmp_path / "model" / "chat_template.jinja").write_text(MARKED_TEMPLATE, encoding="utf-8")
     export(order(home, checkpoint, tmp_path / "out"))
@@ -240,7 +242,7 @@ def test_a_tokenizer_that_was_changed_since_is_not_taken_for_that_of_the_trainin
 
 
 def test_a_file_of_the_base_that_is_none_of_it_is_not_exported(tmp_path: Path) -> None:
-    home, checkpoint = learned(tmp_path, LORA)
+    home, checkpoint = trained_home(tmp_path, LORA)
     (tmp_path / "secret").write_bytes(b"{}")
     (tmp_path / "model" / "generation_config.json").unlink()
     (tmp_path / "model" / "generation_config.json").symlink_to(tmp_path / "secret")

@@ -61,13 +61,13 @@ def delta_of(directory: Path, module: str) -> torch.Tensor:
 
 
 def written(
-    source: Path, learned: merge.Learned, stored_as: Callable[[str], str] | None = None
+    source: Path, trained: merge.Trained, stored_as: Callable[[str], str] | None = None
 ) -> tuple[dict[str, torch.Tensor], Tally]:
     tally, target = Tally(), source.with_name("merged.safetensors")
     target.unlink(missing_ok=True)
     with closing(WeightsFile(source)) as file:
-        learned.refuse_misfit([file])
-        write_merged(file, target, learned, stored_as or (lambda name: file.tensors[name].dtype), tally)
+        trained.refuse_mismatch([file])
+        write_merged(file, target, trained, stored_as or (lambda name: file.tensors[name].dtype), tally)
     return load_file(target), tally
 
 
@@ -108,10 +108,10 @@ def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path,
     in_place = before
     for night in nights:
         in_place = (in_place.float() + delta_of(night, "layer")).to(torch.bfloat16)
-    learned = sum(delta_of(night, "layer") for night in nights)
-    kept = ((in_place.float() - before.float()) * learned).sum() / (learned * learned).sum()
+    trained = sum(delta_of(night, "layer") for night in nights)
+    kept = ((in_place.float() - before.float()) * trained).sum() / (trained * trained).sum()
     assert float(kept) < 0.5
-    once = ((merged["layer.weight"].float() - before.float()) * learned).sum() / (learned * learned).sum()
+    once = ((merged["layer.weight"].float() - before.float()) * trained).sum() / (trained * trained).sum()
     assert float(once) == pytest.approx(1.0, abs=0.06)
 
 
@@ -143,8 +143,8 @@ def wide(directory: Path, seed: int) -> Path:
 def test_rslora_has_its_own_scale(base: Path, tmp_path: Path) -> None:
     directory = adapter(tmp_path / "one", "layer", use_rslora=True)
     merged, _ = written(base, Adapters([directory]))
-    learned = delta_of(directory, "layer") * R / R**0.5
-    torch.testing.assert_close(merged["layer.weight"], load_file(base)["layer.weight"] + learned)
+    trained = delta_of(directory, "layer") * R / R**0.5
+    torch.testing.assert_close(merged["layer.weight"], load_file(base)["layer.weight"] + trained)
 
 
 def test_a_vector_of_dora_without_dora_and_the_other_way_round_are_refused(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_it_is_what_peft_itself_would_merge(tmp_path: Path, config: dict[str, bo
     tuned.save_pretrained(tmp_path / "adapter")
     theirs = tuned.merge_and_unload().state_dict()
     merged, _ = written(tmp_path / "model" / "model.safetensors", Adapters([tmp_path / "adapter"]))
-    learned = [name for name in merged if name.endswith("_proj.weight")]
-    assert learned
-    for name in learned:
+    trained = [name for name in merged if name.endswith("_proj.weight")]
+    assert trained
+    for name in trained:
         torch.testing.assert_close(merged[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
@@ -218,8 +218,8 @@ def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tm
     (tmp_path / "trained").mkdir()
     save_file(masters, tmp_path / "trained" / "model.safetensors")
     with closing(WeightsFile(base)) as at_first:
-        learned = Masters(dict.fromkeys(at_first.tensors, at_first))
-        merged, tally = written(tmp_path / "trained" / "model.safetensors", learned, lambda _: "BF16")
+        trained = Masters(dict.fromkeys(at_first.tensors, at_first))
+        merged, tally = written(tmp_path / "trained" / "model.safetensors", trained, lambda _: "BF16")
         assert {name: tensor.dtype for name, tensor in merged.items()} == dict.fromkeys(masters, torch.bfloat16)
         assert torch.equal(merged["layer.weight"], masters["layer.weight"].to(torch.bfloat16))
         assert tally.applied == pytest.approx(1.0, abs=0.01)
@@ -231,8 +231,8 @@ def test_buffers_are_copied_and_stay_what_they_are(base: Path, tmp_path: Path) -
     masters = {"layer.weight": torch.ones(6, 4), "scale": torch.tensor([1.5]), "steps": torch.tensor(3)}
     save_file(masters, tmp_path / "trained" / "model.safetensors")
     with closing(WeightsFile(base)) as at_first:
-        learned = Masters(dict.fromkeys(at_first.tensors, at_first), buffers=frozenset({"scale", "steps"}))
-        merged, tally = written(tmp_path / "trained" / "model.safetensors", learned)
+        trained = Masters(dict.fromkeys(at_first.tensors, at_first), buffers=frozenset({"scale", "steps"}))
+        merged, tally = written(tmp_path / "trained" / "model.safetensors", trained)
     assert torch.equal(merged["scale"], masters["scale"])
     assert torch.equal(merged["steps"], masters["steps"])
     assert tally.applied == pytest.approx(1.0)
@@ -245,9 +245,9 @@ def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: di
 
 
 def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
-    learned = Adapters([adapter(tmp_path / "one", "lm_head")])
+    trained = Adapters([adapter(tmp_path / "one", "lm_head")])
     with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no tensor for lm_head\.weight"):
-        learned.refuse_misfit([file])
+        trained.refuse_mismatch([file])
 
 
 def test_what_has_another_shape_is_refused(base: Path, tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def split(tokenizer: Any, row: Row) -> tuple[str, str]:
     encoding = encode(tokenizer, row)
     assert encoding.problem is None, encoding.problem.message
     (piece,) = encoding.pieces
-    learned = [token for token, mark in zip(piece.ids, piece.learned, strict=True) if mark]
-    return tokenizer.decode(piece.ids), tokenizer.decode(learned)
+    trained = [token for token, mark in zip(piece.ids, piece.trained, strict=True) if mark]
+    return tokenizer.decode(piece.ids), tokenizer.decode(trained)
 
 
 # -- what TRL trains --------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_with_marks_the_trained_tokens_are_those_of_trl(path: Path) -> None:
             continue
         (piece,) = encoding.pieces
         assert piece.ids == row["input_ids"], row["title"]
-        assert _places(piece.learned) == row["learned"], row["title"]
+        assert _places(piece.trained) == row["learned"], row["title"]
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -123,7 +123,7 @@ def test_without_marks_too_but_for_line_breaks_that_no_model_writes(path: Path) 
         if len(pieces) != 1 or pieces[0].ids != row["input_ids"]:
             otherwise[row["title"]] = len(pieces)
             continue
-        ours, theirs = set(_places(pieces[0].learned)), set(row["learned"])
+        ours, theirs = set(_places(pieces[0].trained)), set(row["learned"])
         assert ours <= theirs, row["title"]
         assert {tokenizer.decode([row["input_ids"][place]]) for place in theirs - ours} <= {
             "\n",
@@ -146,7 +146,7 @@ def test_a_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path
         tokenizer = make_spaced_tokenizer(path.stem, golden["templates"].get(row.get("template")))  # type: ignore[arg-type]
         (piece,) = encode(tokenizer, _row(row)).pieces
         assert piece.ids == row["input_ids"], row["title"]
-        ours, theirs = _places(piece.learned), row["learned"]
+        ours, theirs = _places(piece.trained), row["learned"]
         assert ours == theirs[len(theirs) - len(ours) :], row["title"]
         if ours != theirs:
             otherwise.add(row["title"])
@@ -162,7 +162,7 @@ def test_a_slow_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl
     for row in golden["rows"]:
         template = golden["templates"].get(row.get("template"))
         (piece,) = encode(Slow(make_spaced_tokenizer(path.stem, template)), _row(row)).pieces  # type: ignore[arg-type]
-        assert (piece.ids, _places(piece.learned)) == (row["input_ids"], row["learned"]), row["title"]
+        assert (piece.ids, _places(piece.trained)) == (row["input_ids"], row["learned"]), row["title"]
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
@@ -178,12 +178,12 @@ def _row(row: dict[str, Any]) -> Row:
 
 
 def _example(row: dict[str, Any]) -> Example:
-    learned = tuple(message["role"] == "assistant" for message in row["messages"])
-    return Example(1, row["messages"], learned, row.get("tools"))
+    trained = tuple(message["role"] == "assistant" for message in row["messages"])
+    return Example(1, row["messages"], trained, row.get("tools"))
 
 
-def _places(learned: Any) -> list[int]:
-    return [place for place, is_learned in enumerate(learned) if is_learned]
+def _places(trained: Any) -> list[int]:
+    return [place for place, is_trained in enumerate(trained) if is_trained]
 
 
 # -- what is learned --------------------------------------------------------------------------------------------------
@@ -192,27 +192,27 @@ def _places(learned: Any) -> list[int]:
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
 def test_only_the_assistant_is_learned_in_every_turn_with_its_end(template: str) -> None:
     """Not the role header, and not the line break that the template puts after the end of a turn."""
-    whole, learned = split(make_tokenizer(template), DIALOGUE)
+    whole, trained = split(make_tokenizer(template), DIALOGUE)
     assert whole == (
         "<|system|>be kind<|end|>\n<|user|>one?<|end|>\n<|assistant|>1<|end|>\n"
         "<|user|>two?<|end|>\n<|assistant|>2<|end|>\n"
     )
-    assert learned == "1<|end|>2<|end|>"
+    assert trained == "1<|end|>2<|end|>"
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
-@pytest.mark.parametrize(("flags", "learned"), [((True, False), "1<|end|>"), ((False, True), "2<|end|>")])
-def test_an_answer_that_is_not_to_be_learned_is_context(template: str, flags: tuple[bool, bool], learned: str) -> None:
+@pytest.mark.parametrize(("flags", "trained"), [((True, False), "1<|end|>"), ((False, True), "2<|end|>")])
+def test_an_answer_that_is_not_to_be_learned_is_context(template: str, flags: tuple[bool, bool], trained: str) -> None:
     row = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2", train=(False, flags[0], False, flags[1]))
     whole, found = split(make_tokenizer(template), row)
-    assert (whole.count("<|assistant|>"), found) == (2, learned)
+    assert (whole.count("<|assistant|>"), found) == (2, trained)
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
 def test_a_token_with_one_character_of_the_answer_is_learned(template: str) -> None:
     """As TRL has it: here the line break of the header and the first space of the answer are one token."""
-    whole, learned = split(_with_line_breaks(template), chat("user: Q", "assistant:   ?"))
-    assert (whole, learned) == ("<|user|>\nQ<|end|>\n<|assistant|>\n  ?<|end|>\n", "\n  ?<|end|>")
+    whole, trained = split(_with_line_breaks(template), chat("user: Q", "assistant:   ?"))
+    assert (whole, trained) == ("<|user|>\nQ<|end|>\n<|assistant|>\n  ?<|end|>\n", "\n  ?<|end|>")
 
 
 def _with_line_breaks(template: str) -> Any:
@@ -250,7 +250,7 @@ def test_text_is_learned_whole_and_gets_one_end() -> None:
 
 def test_token_ids_are_taken_as_they_are() -> None:
     (piece,) = encode(make_tokenizer(), Tokenised(1, [9, 8, 7], [False, False, True])).pieces
-    assert (piece.ids, list(piece.learned)) == ([9, 8, 7], [0, 0, 1])
+    assert (piece.ids, list(piece.trained)) == ([9, 8, 7], [0, 0, 1])
 
 
 def _begins_texts(tokenizer: Any) -> Any:
@@ -358,7 +358,7 @@ def test_a_long_text_is_cut_into_windows() -> None:
     tokenizer = make_tokenizer()
     assert encoding.long == "split"
     assert [tokenizer.decode(piece.ids) for piece in encoding.pieces] == ["01234567", "789abcde", "efghij<|end|>"]
-    assert [list(piece.learned) for piece in encoding.pieces[1:]] == [[0] + [1] * 7, [0] + [1] * 6]
+    assert [list(piece.trained) for piece in encoding.pieces[1:]] == [[0] + [1] * 7, [0] + [1] * 6]
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])

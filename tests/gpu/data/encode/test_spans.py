@@ -29,8 +29,8 @@ def test_a_token_with_one_character_of_the_part_belongs_to_it(
     text: str, start: int, end: int, pieces: list[str]
 ) -> None:
     tokens = tokens_of(make_spaced_tokenizer("first"), text)
-    first, behind = covering(tokens, start, end, ())
-    assert tokens.encoding.tokens[first:behind] == pieces
+    first, after = covering(tokens, start, end, ())
+    assert tokens.encoding.tokens[first:after] == pieces
 
 
 def test_a_role_header_that_takes_the_spaces_after_it_stays_outside() -> None:

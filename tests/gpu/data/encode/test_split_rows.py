@@ -14,23 +14,23 @@ ROLES = {"system": 1000, "user": 2000, "assistant": 3000}
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(2, 20))
-def test_windows_teach_each_token_once_with_the_one_before_it_in_sight(learned: list[bool], limit: int) -> None:
-    ids = list(range(len(learned)))
-    pieces = list(windows(ids, bytes(learned), limit))
+def test_windows_teach_each_token_once_with_the_one_before_it_in_sight(trained: list[bool], limit: int) -> None:
+    ids = list(range(len(trained)))
+    pieces = list(windows(ids, bytes(trained), limit))
     assert all(0 < len(part) == len(marks) <= limit for part, marks in pieces)
     taught = [token for part, marks in pieces for token, mark in list(zip(part, marks, strict=True))[1:] if mark]
-    assert taught == [token for token in ids[1:] if learned[token]]
+    assert taught == [token for token in ids[1:] if trained[token]]
 
 
 def encode(row: Example) -> list[Piece] | Problem:
     """A token for the role, one for each character, one for the end; a message's tokens are of its own kind."""
     ids: list[int] = [9]
-    learned = bytearray(1)
+    trained = bytearray(1)
     for message, train in zip(row.messages, row.train, strict=True):
         start = ROLES[message["role"]]
         ids += [start, *(start + int(part) for part in message["content"].split()), start + 999]
-        learned += bytes([0]) + bytes([train]) * (len(ids) - len(learned) - 1)
-    return [(ids, bytes(learned))]
+        trained += bytes([0]) + bytes([train]) * (len(ids) - len(trained) - 1)
+    return [(ids, bytes(trained))]
 
 
 def conversation(roles: list[tuple[str, int, bool]]) -> Example:
@@ -53,17 +53,17 @@ def test_conversations_teach_each_token_once(turns: list[tuple[str, int, bool]],
         return
     assert all(len(ids) <= limit for ids, _ in pieces)
     taught = [token for ids, marks in pieces for token, mark in list(zip(ids, marks, strict=True))[1:] if mark]
-    ((whole, learned),) = encode(row)
-    assert taught == [token for token, mark in zip(whole, learned, strict=True) if mark]
+    ((whole, trained),) = encode(row)
+    assert taught == [token for token, mark in zip(whole, trained, strict=True) if mark]
 
 
 def test_what_is_not_learned_is_kept_as_context_where_there_is_room() -> None:
     turns = [("user", 2, False), ("assistant", 2, False)] * 2 + [("user", 2, False), ("assistant", 2, True)]
     row = conversation(turns)
-    ((whole, learned),) = encode(row)
+    ((whole, trained),) = encode(row)
     assert len(whole) == 25
-    assert conversations(row, 17, encode) == [([9, *whole[9:]], bytes(1) + learned[9:])]
-    assert conversations(row, 16, encode) == [([9, *whole[17:]], bytes(1) + learned[17:])]
+    assert conversations(row, 17, encode) == [([9, *whole[9:]], bytes(1) + trained[9:])]
+    assert conversations(row, 16, encode) == [([9, *whole[17:]], bytes(1) + trained[17:])]
 
 
 def test_where_the_template_refuses_a_part_there_are_no_conversations() -> None:

@@ -32,7 +32,7 @@ def test_the_report_is_the_one_that_preparation_writes(home: Home) -> None:
     (written,) = (home.path / "reports").glob("*.json")
     assert written.read_bytes() == found.encode()
     plan = home.channel.of(Prepared)[0].plan
-    assert (found.learned, found.tokens, found.trained_tokens) == (plan.rows, plan.tokens, plan.trained_tokens)
+    assert (found.trained, found.tokens, found.trained_tokens) == (plan.rows, plan.tokens, plan.trained_tokens)
 
 
 def test_the_home_is_only_read(home: Home) -> None:
@@ -84,7 +84,7 @@ def test_one_row_that_is_too_long_does_not_refuse_three_hundred(home: Home) -> N
     """Whose answer is cut off: `long` says what becomes of it, and not `bad_rows`."""
     long = b'{"prompt": "' + b"p" * 2000 + b'", "completion": "c"}\n'
     (report,) = check(order(home, ("a.jsonl", make_rows(299) + long))).reports
-    assert (report.verdict, report.learned, report.dropped_rows, report.bad_rows) == ("good", 299, 1, 0)
+    assert (report.verdict, report.trained, report.dropped_rows, report.bad_rows) == ("good", 299, 1, 0)
     (told,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
     assert (told.severity, told.count, told.places[0].line) == ("warn", 1, 300)
     assert report.cut_tokens > 2000
@@ -94,4 +94,4 @@ def test_it_is_a_process_that_loads_no_torch(home: Home, tmp_path: Path) -> None
     asked = msgspec.json.encode(order(home, ("a.jsonl", make_rows(3)))).decode()
     program = "import sys; from gpu.data.examine.check import main; main(); sys.exit(bool(sys.modules.get('torch')))"
     ran = subprocess.run([sys.executable, "-P", "-c", program, asked], capture_output=True, text=True, check=True)
-    assert msgspec.json.decode(ran.stdout, type=Checked).reports[0].learned == 3
+    assert msgspec.json.decode(ran.stdout, type=Checked).reports[0].trained == 3

@@ -30,8 +30,8 @@ def examined(*outcomes: Outcome, known: Known = NOTHING_KNOWN, aside: list[bytes
     checks = CheckSettings(**how.pop("checks", {}))
     settings = JobSettings(model=ModelSettings(path="m"), data=DataSettings(**how), checks=checks)
     examination = Examination(settings, known, (aside if aside is not None else []).append)
-    learned = sum(examination.see(outcome) for outcome in outcomes)
-    return examination.report(FILE, learned=learned, tokens=10 * learned, trained_tokens=learned)
+    trained = sum(examination.see(outcome) for outcome in outcomes)
+    return examination.report(FILE, trained=trained, tokens=10 * trained, trained_tokens=trained)
 
 
 def names(report: Report) -> list[tuple[str, str, int]]:
@@ -50,7 +50,7 @@ def test_one_bad_row_refuses_its_file_and_all_of_them_are_counted() -> None:
 def test_bad_rows_are_left_out_and_put_aside_if_the_settings_say_so() -> None:
     aside: list[bytes] = []
     report = examined(*(good(line) for line in range(1, 20)), bad(20), bad_rows="skip", aside=aside)
-    assert (report.verdict, report.rows, report.bad_rows, report.learned) == ("good", 20, 1, 19)
+    assert (report.verdict, report.rows, report.bad_rows, report.trained) == ("good", 20, 1, 19)
     assert names(report) == [("broken_json", "skip", 1)]
     assert aside == [b"{oops"]
 
@@ -72,7 +72,7 @@ def test_a_file_without_rows_and_one_with_a_fault_of_its_own_are_refused() -> No
     assert names(examined()) == [("empty_file", "refuse", 0)]
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
     examination.see_file(Problem("not_text", 7, "it is compressed, and ends too early"))
-    report = examination.report(FILE, learned=0, tokens=None, trained_tokens=None)
+    report = examination.report(FILE, trained=0, tokens=None, trained_tokens=None)
     assert names(report) == [("not_text", "refuse", 1)]
     assert report.findings[0].places[0].line == 7
 
@@ -112,7 +112,7 @@ def test_a_share_of_long_rows_is_said_and_nearly_all_of_them_refuse(over: int, e
 def test_rows_of_the_validation_set_are_never_learned() -> None:
     known = Known(validation=np.array([1002, 1003], np.uint64))
     report = examined(good(1), good(2), good(4), known=known)
-    assert (report.learned, report.held_out_rows) == (2, 1)
+    assert (report.trained, report.held_out_rows) == (2, 1)
     assert names(report) == [("in_validation", "warn", 1)]
 
 
@@ -133,7 +133,7 @@ def test_rows_are_held_out_by_what_they_say_alone() -> None:
     first = examined(*(good(line) for line in range(1, 501)), holdout=0.1)
     again = examined(*(good(line, line + 1000) for line in reversed(range(1, 501))), holdout=0.1)
     assert 20 < first.held_out_rows == again.held_out_rows < 90
-    assert first.learned == 500 - first.held_out_rows
+    assert first.trained == 500 - first.held_out_rows
 
 
 def test_rows_of_earlier_files_are_said() -> None:
@@ -146,7 +146,7 @@ def test_warnings_of_rows_are_said_and_the_rows_are_learned() -> None:
     odd = Problem("special_token_in_content", 1, "special tokens in it", "<|end|>")
     report = examined(good(1, warnings=(odd,)), good(2))
     assert names(report) == [("special_token_in_content", "warn", 1)]
-    assert report.learned == 2
+    assert report.trained == 2
 
 
 def test_lengths_are_a_histogram_of_every_good_row() -> None:

@@ -20,7 +20,9 @@ from gpu.data.examine.quality import (
 )
 from gpu.data.format.example import Example, Row, Text, Tokenised
 
-STORY = "In the morning the daemon wakes up, looks into its inbox, and finds a file that nobody has read before. " * 3
+TIMELINE = (
+    "In the morning the daemon wakes up, looks into its inbox, and finds a file that nobody has read before. " * 3
+)
 
 
 def asked(question: str, answer: str, line: int = 1) -> Example:
@@ -66,7 +68,7 @@ def test_the_same_question_with_another_answer_is_found_and_with_the_same_one_is
 
 def test_a_changed_word_leaves_a_row_nearly_the_same_and_another_text_is_not() -> None:
     found = nearly_the_same(
-        sketches(STORY, "Something else altogether, about apples.", STORY.replace("wakes", "gets")), 0.8
+        sketches(TIMELINE, "Something else altogether, about apples.", TIMELINE.replace("wakes", "gets")), 0.8
     )
     assert found.row.tolist() == [2]
     assert found.earlier.tolist() == [0]
@@ -79,7 +81,7 @@ def test_any_text_has_a_sketch_and_is_like_itself(text: str) -> None:
 
 def test_a_sketch_is_the_same_every_time() -> None:
     """Whatever order sets of text have in this process."""
-    assert np.array_equal(sketches(STORY), sketches(STORY))
+    assert np.array_equal(sketches(TIMELINE), sketches(TIMELINE))
     assert sketches("abcdefgh")[0, :2].tolist() == [2196101723, 3450236172]
 
 

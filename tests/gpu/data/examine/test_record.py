@@ -21,7 +21,7 @@ JOB, OTHER = "ab" * 32, "cd" * 32
 def report() -> record.Report:
     file = FileFacts("a.jsonl", JOB, 10, "JSON Lines", "text")
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
-    return examination.report(file, learned=1, tokens=2, trained_tokens=1)
+    return examination.report(file, trained=1, tokens=2, trained_tokens=1)
 
 
 def content(*numbers: int) -> np.ndarray:

@@ -30,15 +30,15 @@ EXAMPLES = [(row[1].strip("`"), re.findall("`([^`]*)`", row[2])) for row in tabl
 REFUSED = re.findall(r"`(\{[^`]*\})` → `(\w+)`", PAGE)
 
 
-def learned(row: Row) -> list[str]:
+def trained(row: Row) -> list[str]:
     """What is learned of it, in the words of the page."""
     match row:
         case Text():
             return [row.text]
         case Tokenised():
-            return [str(token) for token, learns in zip(row.ids, row.learned, strict=True) if learns]
+            return [str(token) for token, trains in zip(row.ids, row.trained, strict=True) if trains]
         case Example():
-            said = [message for message, learns in zip(row.messages, row.train, strict=True) if learns]
+            said = [message for message, trains in zip(row.messages, row.train, strict=True) if trains]
             calls = [[call["function"]["name"] for call in message.get("tool_calls", [])] for message in said]
             return [one for message, names in zip(said, calls, strict=True) for one in (names or [message["content"]])]
 
@@ -77,7 +77,7 @@ def test_every_example_of_the_page_is_read_and_learned_as_it_says(
     file.write_text(example + "\n", encoding="utf-8")
     (row,) = read(file, DataSettings(), tolerated=frozenset())
     assert isinstance(row, Row)
-    assert learned(row) == says[-len(learned(row)) :]
+    assert trained(row) == says[-len(trained(row)) :]
 
 
 @pytest.mark.parametrize(("example", "problem"), REFUSED)
@@ -95,7 +95,7 @@ def test_mapped_fields_make_any_pair_a_prompt_and_its_completion(tmp_path: Path)
     row, bad = read(file, DataSettings(prompt="question", completion="answer"))
     assert isinstance(row, Example)
     assert row.plain
-    assert learned(row) == ["a"]
+    assert trained(row) == ["a"]
     assert isinstance(bad, BadRow)
     assert "'answer' is missing" in bad.problems[0].message
     found = Findings(1)

@@ -66,7 +66,7 @@ def test_text_parts_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "learned"),
+    ("flags", "trained"),
     [
         ({"weight": 1}, True),
         ({"weight": 0}, False),
@@ -78,8 +78,8 @@ def test_text_parts_are_joined() -> None:
         ({"weight": 0, "train": False}, False),
     ],
 )
-def test_an_assistant_is_learned_unless_its_flag_says_otherwise(flags: dict[str, Any], learned: bool) -> None:
-    assert one({**A, **flags}) == (A, learned, [])
+def test_an_assistant_is_learned_unless_its_flag_says_otherwise(flags: dict[str, Any], trained: bool) -> None:
+    assert one({**A, **flags}) == (A, trained, [])
 
 
 @pytest.mark.parametrize("flags", [{"weight": 1}, {"train": True}, {"training": True}])

@@ -41,7 +41,7 @@ def fill(writer: TokenWriter, _: TokenWriter) -> Report:
 def report(**other: Any) -> Report:
     file = FileFacts("a.jsonl", JOB, 10, "JSON Lines", "text")
     examination = Examination(settings())
-    return replace(examination.report(file, learned=2, tokens=5, trained_tokens=0), **other)
+    return replace(examination.report(file, trained=2, tokens=5, trained_tokens=0), **other)
 
 
 def make(place: Path, name: str = NAME) -> cache.Kept:
@@ -54,7 +54,7 @@ def test_what_was_made_is_found_again(tmp_path: Path) -> None:
     assert found is not None
     assert found.manifest == made.manifest
     assert found.tokens.ids.tolist() == made.tokens.ids.tolist() == [5, 6, 7, 8, 9]
-    assert (found.manifest.report.learned, found.manifest.report.trained_tokens) == (2, 2)
+    assert (found.manifest.report.trained, found.manifest.report.trained_tokens) == (2, 2)
     assert token_cache(tmp_path).find(NAME[:-1]) is None
 
 

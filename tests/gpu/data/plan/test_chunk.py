@@ -54,7 +54,7 @@ def test_what_comes_of_a_file_does_not_depend_on_how_it_is_cut(file: Path, chunk
     assert array("i", b"".join(each.ids for each in found)).tolist() == [
         token for piece in pieces for token in piece.ids
     ]
-    assert list(b"".join(each.learned for each in found)) == [m for piece in pieces for m in (0, *piece.learned[1:])]
+    assert list(b"".join(each.trained for each in found)) == [m for piece in pieces for m in (0, *piece.trained[1:])]
     assert array("q", b"".join(each.piece_lines for each in found)).tolist() == [row.line for row in rows]
     outcomes = [outcome for each in found for outcome, _ in each.outcomes()]
     assert [outcome.line for outcome in outcomes] == [row.line for row in rows]
@@ -102,7 +102,7 @@ def test_rows_are_left_out_with_all_their_pieces() -> None:
     less = found.without([0])
     assert [pieces for _, pieces in less.outcomes()] == [0, 0, per_row[2]]
     assert array("q", less.piece_lines).tolist() == [3] * per_row[2]
-    assert len(less.ids) == 4 * len(less.learned) == 4 * sum(array("i", less.lengths))
+    assert len(less.ids) == 4 * len(less.trained) == 4 * sum(array("i", less.lengths))
     assert found.without([]) is found
 
 
@@ -149,7 +149,7 @@ def test_rows_of_which_nothing_is_known_but_their_pieces() -> None:
         lines=array("q", [9]),
         pieces=array("i", [1]),
         ids=array("i", [5, 6]),
-        learned=bytearray([0, 1]),
+        trained=bytearray([0, 1]),
         lengths=array("i", [2]),
         at=array("q", [9]),
     )

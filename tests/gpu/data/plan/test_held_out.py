@@ -50,7 +50,7 @@ def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[
     return [tokens.ids[start:end].tolist() for start, end in spans]
 
 
-def learned(home: Home) -> int:
+def trained(home: Home) -> int:
     return int(home.channel.of(Prepared)[-1].plan.rows)
 
 
@@ -58,21 +58,21 @@ def test_rows_that_are_held_out_are_evaluated_and_not_learned(home: Home) -> Non
     """Each row of the file is one or the other."""
     rows = evaluated(home, how(home, share=0.25))
     assert 5 <= len(rows) <= 25
-    assert learned(home) + len(rows) == 60
+    assert trained(home) + len(rows) == 60
 
 
 def test_so_are_those_of_the_validation_set(home: Home) -> None:
     """All of it, whatever the file."""
     rows = evaluated(home, how(home, validation=SET))
     assert len(rows) == 30
-    assert learned(home) == 60
+    assert trained(home) == 60
 
 
 def test_a_row_that_is_in_both_counts_once(home: Home) -> None:
     """The set is a part of the file, and half of all rows are held out."""
     part = b"".join(ROWS.splitlines(keepends=True)[:20])
     rows = evaluated(home, how(home, share=0.5, validation=part))
-    assert learned(home) + len(rows) == 60
+    assert trained(home) + len(rows) == 60
     assert len({tuple(row) for row in rows}) == len(rows)
 
 

@@ -18,7 +18,7 @@ def chunk(*pieces: tuple[int, list[int], list[int]]) -> Looked:
         lines=array("q", sorted({line for line, _, _ in pieces})),
         pieces=array("i"),
         ids=array("i", [token for _, ids, _ in pieces for token in ids]),
-        learned=bytearray(mark for _, _, learned in pieces for mark in learned),
+        trained=bytearray(mark for _, _, trained in pieces for mark in trained),
         lengths=array("i", [len(ids) for _, ids, _ in pieces]),
         at=array("q", [line for line, _, _ in pieces]),
     )

@@ -31,7 +31,7 @@ def chat(*contents: str, train: tuple[bool, ...] | None = None) -> Example:
 DIALOGUE = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2")
 
 
-def learned(template: str, example: Example) -> list[list[str]]:
+def trained(template: str, example: Example) -> list[list[str]]:
     """For each text, the parts that are learned."""
     rendered = ChatTemplate(make_tokenizer(template)).rendered(example)
     return [[text[start:end] for start, end in spans] for text, spans in rendered]
@@ -76,12 +76,12 @@ def refusal(template: str, example: Example) -> Problem:
 )
 def test_an_answer_is_from_behind_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
     """The last of them has no generation prompt, so that its header is found out otherwise."""
-    assert learned(template, DIALOGUE) == [parts or ["1<|end|>", "2<|end|>"]]
+    assert trained(template, DIALOGUE) == [parts or ["1<|end|>", "2<|end|>"]]
 
 
 def test_an_answer_that_is_not_to_be_learned_need_not_be_found() -> None:
     row = chat("assistant: Hello.", "user: one?", "assistant: 1", train=(False, False, True))
-    assert learned(PLAIN_TEMPLATE, row) == [["1<|end|>"]]
+    assert trained(PLAIN_TEMPLATE, row) == [["1<|end|>"]]
 
 
 def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last() -> None:
@@ -96,9 +96,9 @@ def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last
     assert [text for text, _ in rendered] == [
         tokenizer.apply_chat_template(DIALOGUE.messages[:end], tokenize=False) for end in (2, 4)
     ]
-    assert learned(thinking, DIALOGUE) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
+    assert trained(thinking, DIALOGUE) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
     only_the_last = Example(5, DIALOGUE.messages, (False, False, False, True))
-    assert learned(thinking, only_the_last) == [["<think></think>2<|end|>"]]
+    assert trained(thinking, only_the_last) == [["<think></think>2<|end|>"]]
 
 
 OPENS = PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>\n{% endif")
@@ -110,9 +110,9 @@ CUTS = OPENS.replace("{{ message['content'] }}", "{{ message['content'].split('<
 
 def test_an_answer_without_the_opening_of_its_prompt_is_trained_as_the_template_writes_it() -> None:
     """As TRL does; in one text."""
-    assert learned(OPENS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
-    assert learned(CUTS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
-    assert learned(OPENS, chat("user: u", "assistant: <thinks>")) == [["<thinks><|end|>"]]
+    assert trained(OPENS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
+    assert trained(CUTS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
+    assert trained(OPENS, chat("user: u", "assistant: <thinks>")) == [["<thinks><|end|>"]]
 
 
 def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_cut_it_off() -> None:
@@ -123,7 +123,7 @@ def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_c
     assert second.text.endswith(
         "<|assistant|>2<|end|>\n<|user|>2+2?<|end|>\n<|assistant|><think>hard</think>4<|end|>\n"
     )
-    assert learned(CUTS, row) == [["easy\n</think>2<|end|>"], ["hard</think>4<|end|>"]]
+    assert trained(CUTS, row) == [["easy\n</think>2<|end|>"], ["hard</think>4<|end|>"]]
 
 
 def test_reasoning_that_a_template_cuts_off_elsewhere_refuses_the_row() -> None:
@@ -141,7 +141,7 @@ def test_what_the_assistant_did_since_the_question_may_be_written_otherwise_once
     row = chat("user: u", "assistant: 1", "assistant: 2")
     first, second = ChatTemplate(make_tokenizer(thinking)).rendered(row)
     assert second.text == first.text + "<|assistant|><think></think>2<|end|>\n"
-    assert learned(thinking, row) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
+    assert trained(thinking, row) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
 
 
 def test_the_openings_are_told_where_they_differ() -> None:
@@ -213,7 +213,7 @@ def test_marked_tokens_are_those_of_transformers() -> None:
     tokenizer = make_tokenizer(MARKED_TEMPLATE)
     given = tokenizer.apply_chat_template(DIALOGUE.messages, return_dict=True, return_assistant_tokens_mask=True)
     (piece,) = Encoder(tokenizer, DataSettings()).encode(DIALOGUE).pieces
-    assert (piece.ids, list(piece.learned)) == (given["input_ids"], given["assistant_masks"])
+    assert (piece.ids, list(piece.trained)) == (given["input_ids"], given["assistant_masks"])
 
 
 def test_marks_around_more_than_an_answer_are_refused() -> None:
@@ -245,7 +245,7 @@ def test_a_mark_around_an_end_of_turn_belongs_to_the_answer_before_it() -> None:
     apart = MARKED_TEMPLATE.replace("<|end|>{% endg", "{% endgeneration %}{% generation %}<|end|>{% endg")
     assert apart != MARKED_TEMPLATE
     flagged = Example(5, DIALOGUE.messages, (False, False, False, True))
-    assert learned(apart, flagged) == [["2", "<|end|>"]]
+    assert trained(apart, flagged) == [["2", "<|end|>"]]
 
 
 def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_last_character() -> None:
@@ -255,7 +255,7 @@ def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_l
     tokenizer = make_tokenizer(MARKED_TEMPLATE.replace("<|end|>{% endg", "~{% endg"))
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("~", "")
     (piece,) = Encoder(tokenizer, DataSettings()).encode(chat("user: one?", "assistant: 1", "user: bye")).pieces
-    assert tokenizer.decode([token for token, on in zip(piece.ids, piece.learned, strict=True) if on]) == "1"
+    assert tokenizer.decode([token for token, on in zip(piece.ids, piece.trained, strict=True) if on]) == "1"
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_a_tool_call_that_the_template_leaves_out_is_not_learned_as_silence(temp
     assert (problem.name, problem.line) == ("template_without_tool_calls", 5)
     writes = "{{ message['content'] }}{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}"
     better = template.replace("{{ message['content'] }}", writes)
-    assert "weather" in learned(better, row)[0][0]
+    assert "weather" in trained(better, row)[0][0]
 
 
 def test_rows_with_tools_have_the_template_that_is_for_them() -> None:
