@@ -85,7 +85,7 @@ def _run(session: Session, channel: Recorder, replay_range: ReplayRange, checkpo
     session.prepare(Prepare(attempt=replay_range.attempt, job=replay_range.job, settings=replay_range.settings))
     if channel.batches_sha256 != replay_range.batches_sha256:
         raise PlanChanged(
-            f"the rows of {replay_range.job[:12]} are planned otherwise now than when they were trained: the tokenizer, "
+            f"the rows of {replay_range.job[:12]} are planned in another way now than in training: the tokenizer, "
             "its chat template or keepstep itself is not what it was"
         )
     session.train(

@@ -106,7 +106,7 @@ def test_a_cap_below_the_floor_is_the_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("story", "phase"),
+    ("timeline", "phase"),
     [
         ((PREPARE,), "load"),
         ((PREPARE, beat("prepare")), "prepare"),

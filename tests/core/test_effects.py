@@ -61,7 +61,7 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
 
 
 @pytest.mark.parametrize(
-    ("situation", "owed"),
+    ("situation", "pending_effects"),
     [
         (lambda: World(), ()),
         (lambda: world(), ()),

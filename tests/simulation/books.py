@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "replay_ranges", "counts", "quarantined", "hold")
-KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "wish", "consolidation", "fetch")
+KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "consolidation_request", "consolidation", "fetch")
 
 
 COUNTED = (

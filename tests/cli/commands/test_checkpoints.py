@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.core.test_stretches import ALL, KEPT, condemned
 from typer.testing import CliRunner
 
 import cli.commands.checkpoints
@@ -23,6 +22,7 @@ from cli.home.snapshot_reader import read_only
 from core.errors import Refused
 from core.versions import Checkpoint
 from gpu.artifacts.commit import commit
+from tests.core.test_replay_ranges import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]

@@ -16,7 +16,7 @@ from cli.home.paths import Home
 from core.deadlines import GAPS_KEPT, Watched
 from core.maps import Map
 from events.settings import JobSettings, ModelSettings
-from projections.checksum import is_sealed, sealed
+from projections.checksum import has_checksum, sealed
 
 ME = Identity(pid=7, process_started_at=1.0, boot_id="boot-1", host="here")
 WATCHED = Watched(
@@ -101,7 +101,7 @@ def test_what_another_version_wrote_or_cannot_be_is_not_used(
 def test_every_flipped_byte_and_every_cut_is_seen(kept: Home, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing of a damaged file is used; an empty one, as a power cut leaves it, included."""
     whole = kept.usual.read_bytes()
-    assert is_sealed(whole)
+    assert has_checksum(whole)
     for at in range(0, len(whole), 7):
         for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
             kept.usual.write_bytes(damaged)

@@ -60,7 +60,7 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
 
 
 @pytest.mark.parametrize("fault", ["kill", "EIO", "ENOSPC", "short"])
-@pytest.mark.parametrize("debris", [False, True])
+@pytest.mark.parametrize("leftover_files", [False, True])
 def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
     tmp_path: Path, fault: str, leftover_files: bool
 ) -> None:
