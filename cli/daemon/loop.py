@@ -305,13 +305,15 @@ class Daemon:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
         if late is not None:
-            self._lose_worker("hang", f"{late}: {self._supervisor.end_hung()}")
+            message = f"{late}: {self._supervisor.end_hung()}"
+            self._lose_worker("hang", message, evaluating=late.phase == "evaluate")
 
-    def _lose_worker(self, failure: Failure, message: str) -> None:
+    def _lose_worker(self, failure: Failure, message: str, *, evaluating: bool | None = None) -> None:
+        """`evaluating`: whether it was lost in an evaluation; None: it is what its last sign of life says."""
         attempt = self._store.state.attempt
         self._supervisor.end()
         if attempt is not None:
-            evaluating = self._supervisor.is_evaluating
+            evaluating = self._supervisor.is_evaluating if evaluating is None else evaluating
             self._execute(
                 commands.ReportWorkerLost(attempt=attempt, failure=failure, message=message, evaluating=evaluating)
             )

@@ -19,14 +19,18 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import msgspec
-
-from cli.home.clock import timestamp
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.identical import identical
 from cli.inbox.ownership import SkippedFile, bring, make_ours, safe_name
-from cli.inbox.staging import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
+from cli.inbox.rejection_reports import (
+    duplicate_report,
+    encode_report,
+    forget_duplicates,
+    note_duplicate,
+    reject_duplicates,
+    verdict_report,
+)
+from cli.inbox.staging import arriving_of, batches, filling, held, is_again, new_directory, priority_of, settled_sha256
 from cli.output.terminal import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
@@ -39,7 +43,6 @@ from gpu.artifacts.manifest import describe
 from journal import durable
 from journal.failpoints import failpoint
 from journal.storage import REAL, NotAFile, Storage
-from projections.checksum import UNREADABLE
 
 
 def take_all(
@@ -71,20 +74,8 @@ def _take_batch(
     home, came = store.home, dict[Path, Path]()
     try:
         with new_directory(home, priority) as directory:
-            for path in paths:
-                try:
-                    came[bring(home, path, directory)] = path
-                except FileNotFoundError:
-                    continue  # taken back before it was accepted
-                except (SkippedFile, PermissionError) as error:
-                    refuse(path, _why(error))
-                    continue
-                failpoint("arrival_moved")
-            if came:  # their new place first: a file that is on disk in neither is lost
-                durable.fsync_directory(directory, storage=home.storage)
-                for lane in sorted({path.parent for path in came.values()}):
-                    with suppress(FileNotFoundError):  # removed by a person, with all names in it
-                        durable.fsync_directory(lane, storage=home.storage)
+            with filling(home.storage, directory):
+                _bring_all(home, paths, directory, refuse, came)
             for file, problem in _finish(store, directory, events).items():
                 refuse(came[file], _why(problem))
     except (FileNotFoundError, PermissionError) as error:
@@ -93,6 +84,26 @@ def _take_batch(
         if isinstance(error, PermissionError):  # no directory could be made: all files are where they were
             for path in paths:
                 refuse(path, _why(error))
+
+
+def _bring_all(
+    home: Home, paths: Sequence[Path], directory: Path, refuse: Callable[[Path, str], None], came: dict[Path, Path]
+) -> None:
+    """Bring files of the inbox into an arriving directory; `came` gets their old paths by their new ones. On disk."""
+    for path in paths:
+        try:
+            came[bring(home, path, directory)] = path
+        except FileNotFoundError:
+            continue  # taken back before it was accepted
+        except (SkippedFile, PermissionError) as error:
+            refuse(path, _why(error))
+            continue
+        failpoint("arrival_moved")
+    if came:  # their new place first: a file that is on disk in neither is lost
+        durable.fsync_directory(directory, storage=home.storage)
+        for lane in sorted({path.parent for path in came.values()}):
+            with suppress(FileNotFoundError):  # removed by a person, with all names in it
+                durable.fsync_directory(lane, storage=home.storage)
 
 
 def _why(error: SkippedFile | PermissionError) -> str:
@@ -111,7 +122,8 @@ def take_copy(
     events: list[AnyEvent] = []
     with new_directory(store.home, priority, again=again) as directory:
         storage = store.home.storage
-        durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
+        with filling(storage, directory):
+            durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
         failpoint("arrival_copied")
         for error in _finish(store, directory, events).values():
             raise error
@@ -123,7 +135,10 @@ def finish_arrivals(store: EventStore) -> None:
     storage, arriving = store.home.storage, arriving_of(store.home)
     if not storage.exists(arriving):
         return
-    durable.fsync_directory(store.home.data, storage=storage)  # where a name was given and its sync failed
+    home = store.home
+    for place in (home.data, home.rejected, home.inbox, home.inbox / "high", home.inbox / "low"):
+        with suppress(FileNotFoundError):  # a person removed it
+            durable.fsync_directory(place, storage=storage)  # a file may have come there, and the sync have failed
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), held(storage, arriving / name) as ours:
             if ours:
@@ -140,7 +155,8 @@ def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[
     the same.
 
     Returns what stays out, by its path here, and why: a file that may not be taken is in `rejected/`. One that this
-    process may not read is in the inbox again, where `cli.inbox.watcher` tells of it.
+    process may not read is in the inbox again, where `cli.inbox.watcher` tells of it. So is one that somebody still
+    writes.
     """
     storage = store.home.storage
     found: list[tuple[Path, str]] = []
@@ -151,6 +167,9 @@ def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[
             storage.unlink(file)
             continue
         try:
+            if storage.is_open_for_writing(file):
+                _put_back(store.home, file)  # nobody can open it here: its writer came between the look and the move
+                continue
             make_ours(store.home, file)
             found.append((file, settled_sha256(file, storage=storage)))
         except FileNotFoundError:
@@ -161,7 +180,8 @@ def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[
             _set_aside(store.home, file, "not_taken", error.reason)
             stay_out[file] = error
         except PermissionError as error:
-            _put_back(store.home, file)
+            if storage.why_unreadable(file) is not None:
+                _put_back(store.home, file)
             stay_out[file] = error
     if found:
         _make_jobs(store, directory, found, events)
@@ -169,13 +189,12 @@ def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[
 
 
 def _put_back(home: Home, file: Path) -> None:
-    """Move a file that this process may not read into the inbox again."""
+    """Move a file into the inbox again. It gets another name where a new file has its own."""
     storage = home.storage
-    if storage.why_unreadable(file) is not None:
-        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
-        lane = lanes.get(priority_of(file.parent), home.inbox)
-        durable.make_directory(lane, storage=storage)
-        durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
+    lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
+    lane = lanes.get(priority_of(file.parent), home.inbox)
+    durable.make_directory(lane, storage=storage)
+    durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
 
 
 def _make_jobs(store: EventStore, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:
@@ -267,12 +286,8 @@ EXCHANGED = "what lay in the inbox under this name was exchanged for something t
 def _set_aside(home: Home, file: Path, problem: str, message: str) -> None:
     """Move to `rejected/` what was exchanged between the look at it and the move. Nothing is read through it."""
     target = _free_name(home.rejected, f"{file.parent.name}-{safe_name(file.name)}", home.storage)
-    report = msgspec.json.format(
-        msgspec.json.encode({"file": shown_name(file), "problem": problem, "message": message})
-    )
-    durable.write_atomically(
-        target.with_name(f"{target.name}.report.json"), report + b"\n", sync=True, storage=home.storage
-    )
+    report = encode_report({"file": shown_name(file), "problem": problem, "message": message})
+    durable.write_atomically(target.with_name(f"{target.name}.report.json"), report, sync=True, storage=home.storage)
     durable.rename_durably(file, target, storage=home.storage)
 
 
@@ -303,27 +318,12 @@ def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
         rejection = store.state.rejections.get(job)
         if rejection is None:
             return ()
-        report: dict[str, object] = {
-            "problem": rejection.problem,
-            "line": rejection.line,
-            "message": rejection.message,
-            "job": job,
-            "at": timestamp(home.clock.now()),
-        }
-        if (found := _found_in(home, job)) is not None:
-            report["report"] = found
+        report = verdict_report(home, job, rejection)
         target = put_in_rejected(home, home.data_file(job), rejection.name, report)
-        return store.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
-
-
-def _found_in(home: Home, job: str) -> msgspec.Raw | None:
-    """The report of what was found in the file of a job; None if there is none."""
-    try:
-        data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
-        msgspec.json.decode(data)
-    except UNREADABLE:
-        return None  # a view: it says more than the rejection does, and nothing needs it
-    return msgspec.Raw(data)
+        reject_duplicates(home, job, rejection.name, report)
+        events = store.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
+        forget_duplicates(home, job)
+        return events
 
 
 def skip_job(store: EventStore, job: str | None) -> Sequence[AnyEvent]:
@@ -336,10 +336,13 @@ def skip_job(store: EventStore, job: str | None) -> Sequence[AnyEvent]:
     return store.execute(Skip(job=job))
 
 
-def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, object]) -> Path:
+def put_in_rejected(
+    home: Home, source: Path, name: str, report: dict[str, object], *, duplicate_of: str | None = None
+) -> Path:
     """Move `source` to `rejected/` beside its report, which is written first. Done already is the same as done.
 
-    A file of that name may lie there from an earlier night: nothing is overwritten.
+    A file of that name may lie there from an earlier night: nothing is overwritten. `duplicate_of`: the job whose
+    verdict the report will get.
     """
     storage, names = home.storage, _names_in(home.rejected, safe_name(name))
     before = target = next(names)
@@ -349,9 +352,10 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
         return before
-    text = msgspec.json.format(msgspec.json.encode({"file": _text(name), **report}), indent=2)
     report_path = target.with_name(f"{target.name}.report.json")
-    durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
+    if duplicate_of is not None:
+        note_duplicate(home, duplicate_of, report_path)
+    durable.write_atomically(report_path, encode_report({"file": _text(name), **report}), sync=True, storage=storage)
     failpoint("report_written")
     durable.rename_durably(source, target, storage=storage)
     failpoint("rejected_moved")
@@ -369,11 +373,9 @@ def _free_name(directory: Path, name: str, storage: Storage) -> Path:
 
 
 def _return(home: Home, file: Path, job: str, state: State) -> None:
-    message = f"this file {identical(job, state)}"
-    report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
-    if (first := state.job(job) or state.rejections.get(job)) is not None:
-        report["first"] = first.name
-    put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
+    """Put a file whose bytes are known into `rejected/`. Its report stays true when the first file gets its verdict."""
+    waits_for = job if state.rejections.get(job) is None and state.job(job) is not None else None
+    put_in_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
 
 
 def file_sha256(path: Path, *, storage: Storage = REAL) -> str:

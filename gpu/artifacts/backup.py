@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.artifacts.commit import Committed, publish
-from gpu.artifacts.manifest import MANIFEST, FileEntry, describe, leaves_directory, names_below, read_seal
+from gpu.artifacts.manifest import MANIFEST, UNDECODABLE, FileEntry, describe, leaves_directory, names_below, read_seal
 from gpu.artifacts.manifest import problem_of as problem_of_checkpoint
 from gpu.errors import CheckpointBroken, VersionManifestBroken
 from journal.durable import copy_durably, fsync_file, opened
@@ -90,6 +90,10 @@ def problem_of(
         seal = msgspec.json.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage), type=Backup)
     except VersionManifestBroken as error:
         return error.problem
+    except UNDECODABLE as error:
+        return f"{SEAL} is damaged: {error}"
+    if (name := leaves_directory(seal.files)) is not None:
+        return f"{SEAL} names a file outside of its directory, {name!r}"
     return problem_of_checkpoint(
         directory / seal.checkpoint, seal.checkpoint_sha256, every_byte=every_byte, watch=watch, storage=storage
     )
