@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
+from events.text import printable
 from gpu.runtime.streams import discard_output
 from journal.errors import JournalDamaged, JournalError, JournalReadFailed, NoSpace, StorageFailed
 from journal.writer import FULL
@@ -113,8 +114,6 @@ def explain(error: BaseException) -> str:
 
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
-    from cli.output.terminal import printable
-
     said = "\n".join(printable(line) for line in explain(error).split("\n"))
     sys.stderr.write(f"keepstep: {said}\n")
     raise SystemExit(code) from error

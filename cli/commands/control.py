@@ -24,7 +24,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.home.trust import followed
     from cli.inbox.accept import finish_arrivals, shown_name, take_copy
-    from cli.inbox.identical import identical
+    from cli.output.event_lines import duplicate_text
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)
@@ -42,7 +42,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
             events = take_copy(store, followed(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {identical(event.job, store.state)}")
+                    typer.echo(f"{shown_name(path)} {duplicate_text(event.job, store.state)}")
                 else:
                     typer.echo(f"{shown_name(path)} is in the queue, {len(store.state.queue)} waiting")
     if not daemon_is_alive(home):

@@ -141,7 +141,7 @@ def _named(settings: ModelSettings, model: str) -> ModelSettings:
     """`settings` for the model that was named: a directory, a hub id, or NAME@REVISION. Raises UserError."""
     from msgspec.structs import replace
 
-    from cli.config.pinning import pinned_model
+    from cli.commands.pinning import pinned_model
 
     if Path(model).is_dir():
         return replace(settings, path=str(Path(model).absolute()), revision="")

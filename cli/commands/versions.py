@@ -159,7 +159,7 @@ def problem_of_version(home: Home, version: Version) -> str | None:
 def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
-    from cli.output.console_versions import of_what_was_learned
+    from cli.output.event_lines import applied_text
     from cli.output.terminal import local_time, print_json
     from projections.status import plain
 
@@ -172,7 +172,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     if version.description:
         print(f"said      {version.description}")
     print(f"made      {local_time(version.made_at)}, of {version.checkpoint} beside {version.parent or 'the origin'}")
-    said = of_what_was_learned(version.applied, version.in_place).removeprefix(": ")
+    said = applied_text(version.applied, version.in_place)
     print(f"exact     {said or 'nothing was trained'}")
     if (problem := problem_of_version(home, version)) is not None:
         print(f"DAMAGED   {problem}")

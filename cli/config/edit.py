@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from cli.config.schema import METHODS, OTHERS, Config, load_config, parse_config, read_config, real_config
-from cli.config.watch import conflict_of
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
 from core.changes import sections_of
 from core.meaning import Difference, differences, locked_by, trains_weights
+from core.policies import meaning_conflict
 from core.state import State
 from events.settings import JobSettings
 from events.text import visible
@@ -26,6 +26,10 @@ from journal import durable
 LOCKABLE = ("model", "method", "data.max_length")
 """Sections and keys that decide what weights mean. (Tokenizer and chat template come with the model's directory; a plan
 that was made by others is refused when a file is prepared.)"""
+
+
+CONFLICT_ADVICE = "set the old value again; or run `keepstep consolidate` or `keepstep versions rollback` first"
+"""What to do about a keepstep.toml that does not fit the trained weights."""
 
 
 class Edited(NamedTuple):
@@ -110,6 +114,11 @@ def check(home: Home) -> str:
         raise UserError(f"keepstep.toml does not fit what has been learned: {conflict}", _what_to_do(state, config.job))
     locked = ", and fits what has been learned" if locked_by(state) is not None else ""
     return f"{home.config} can be used{locked}"
+
+
+def conflict_of(state: State, wanted: JobSettings) -> str | None:
+    """Why the next job cannot train under these settings; None if it can."""
+    return meaning_conflict(locked_by(state), wanted, learning=trains_weights(state))
 
 
 def locked_keys(state: State, config: Config) -> set[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import asdict
 
 from cli.config.schema import Config
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.outcome import exit_code, inode_of, refuse_moved
@@ -37,7 +37,8 @@ from cli.hooks.dispatch import Hooks
 from cli.inbox.accept import finish_arrivals, settle_rejection
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
-from cli.output.console import Console, held_back
+from cli.output.console import Console
+from cli.output.event_lines import held_jobs_text
 from cli.version import VERSION
 from core import commands, effects
 from core.commands import AnyCommand
@@ -126,7 +127,7 @@ class Daemon:
         if not self._started:
             me = self._ports.identity()
             self._supervisor.recall(me, self._store.journal.id)
-            self._console.look(self._store.state)
+            self._console.remember_job(self._store.state)
             self._store.heartbeat_at = self._clock.now()
             self._execute(commands.StartDaemon(**asdict(me), keepstep=VERSION))
             for left in self._ports.end_leftovers():
@@ -144,7 +145,7 @@ class Daemon:
         self._recovered = True
         state = self._store.state
         if state.daemon.status == "paused":
-            self._console.say_that_it_is_paused(state.hold)
+            self._console.print_paused(state.hold)
 
     def _write(self, line: str) -> None:
         log.warning("%s", line)
@@ -198,7 +199,7 @@ class Daemon:
             self._execute(commands.ReportDiskFull(message="the disk is full; the journal is written from its reserve"))
         if self._store.state.full is None:
             for event in self._intake.take(self._store):
-                self._console.tell(event, self._store.state)
+                self._console.print_event(event, self._store.state)
         self._store.meter.lap("the inbox")
         self._receive(self._watch.look(self._store))
         self._receive(by_the_clock(self._store, self._config, self._resource_monitor))
@@ -211,7 +212,7 @@ class Daemon:
         wait_s = min(wait_s, self._carry_out_effects())
         if self._until_idle and not self._done and self._nothing_left():
             if held := self._store.state.queue.held:
-                self._write(held_back(held))
+                self._write(held_jobs_text(held))
             self._leave("nothing is left to do")
         if not self._done:
             self._store.beat()
@@ -232,7 +233,7 @@ class Daemon:
 
     def _after(self, event: kinds.AnyEvent) -> None:
         """What follows from an event at once, whoever journaled it."""
-        self._console.tell(event, self._store.state)
+        self._console.print_event(event, self._store.state)
         if (order := answer_to(event, self._store.state)) is not None:
             self._supervisor.tell(order)
         if isinstance(event, kinds.JobFailed):

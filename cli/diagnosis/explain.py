@@ -9,12 +9,11 @@ from typing import NamedTuple
 import msgspec
 
 from cli.diagnosis.failures import logs_of, steps
-from cli.diagnosis.logs import printable
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.output.console import Console
-from cli.output.terminal import duration, local, print_json, shown_text
+from cli.output.terminal import duration, local, print_json, printable_lines, shown_text
 from core.evolve import evolve
 from core.job import Job
 from core.state import State
@@ -40,7 +39,7 @@ def explain(home: Home, wanted: str, *, json: bool) -> None:
     """Tell it. Raises UserError where the journal knows no such thing, journal.errors.JournalError."""
     console = Console(lambda _: None)
     wanted = shown_text(wanted)
-    teller = teller_of(wanted, console.line)
+    teller = teller_of(wanted, console.text)
     state = State()
     for record in history(home.journal, decode_record, storage=home.storage):
         before, state = state, evolve(state, record.event)
@@ -50,15 +49,15 @@ def explain(home: Home, wanted: str, *, json: bool) -> None:
         moments = [msgspec.to_builtins(moment) for moment in teller.moments]
         print_json({**ending._asdict(), "moments": moments})
         return
-    print(printable(ending.title))
+    print(printable_lines(ending.title))
     left = len(teller.moments) - SHOWN
     if left > 0:
         print(f"  … {left} lines before these; `--json` has them")
     for moment in teller.moments[-SHOWN:]:
-        first, *more = printable(moment.text).split("\n")
+        first, *more = printable_lines(moment.text).split("\n")
         print("\n".join([f"  {local(moment.at)}  {first}", *(f"{' ' * 18}{line}" for line in more)]))
-    print(f"now   {printable(ending.now)}")
-    print(f"next  {printable(ending.next)}")
+    print(f"now   {printable_lines(ending.now)}")
+    print(f"next  {printable_lines(ending.next)}")
 
 
 def teller_of(wanted: str, say: Say) -> Teller:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.diagnosis.logs import printable
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
-from cli.output.terminal import local, print_json
+from cli.output.terminal import local, print_json, printable_lines
 from projections.failures import Failure, Failures
 
 SHOWN = 10
@@ -56,8 +55,8 @@ def lines_of(crash: Failure) -> str:
     lost = f"; not committed: {steps(crash.steps_lost)}" if crash.steps_lost else ""
     return "\n".join(
         [
-            f"{local(crash.at)}  {crash.name}  {crash.failure}: {printable(crash.what)}{attempt}",
-            *(f"    {line}" for line in printable(crash.message).split("\n")),
+            f"{local(crash.at)}  {crash.name}  {crash.failure}: {printable_lines(crash.what)}{attempt}",
+            *(f"    {line}" for line in printable_lines(crash.message).split("\n")),
             f"    means  {crash.meaning}{lost}",
             f"    do     {crash.advice}",
             f"    see    `keepstep explain {crash.name}`{_and_the_log(crash)}",

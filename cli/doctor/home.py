@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.config.watch import ADVICE, conflict_of
+from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
@@ -157,7 +157,7 @@ def config(context: DoctorContext) -> Finding:
     if conflict is not None:
         return failed(
             f"what was learned cannot go on under keepstep.toml: {conflict}",
-            ADVICE,
+            CONFLICT_ADVICE,
         )
     job = state.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:

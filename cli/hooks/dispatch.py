@@ -113,7 +113,7 @@ class Hooks:
             return ()
         job = getattr(event, "job", None)
         name = self._name(job, state) if isinstance(job, str) else None
-        line = self._console.line(event, state) or kind_of(event)
+        line = self._console.text(event, state) or kind_of(event)
         told = summary(
             trigger,
             event,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from cli.home.clock import timestamp
 from cli.home.paths import Home
-from cli.inbox.identical import identical
+from cli.machine.clock import timestamp
+from cli.output.event_lines import duplicate_text
 from cli.output.terminal import printable
 from core.state import Rejection, State
 from events.values import JobId
@@ -98,7 +98,7 @@ def duplicate_report(home: Home, job: JobId, state: State) -> dict[str, object]:
     """What the report of a file says that has the bytes of `job`, which arrived before it."""
     if (rejection := state.rejections.get(job)) is not None:
         return _as_first(rejection.name, verdict_report(home, job, rejection))
-    message, at = f"this file {identical(job, state)}", timestamp(home.clock.now())
+    message, at = f"this file {duplicate_text(job, state)}", timestamp(home.clock.now())
     report: dict[str, object] = {"problem": PROBLEM, "line": None, "message": message, "job": job, "at": at}
     if (first := state.job(job)) is not None:
         report["first"] = first.name

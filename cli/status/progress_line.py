@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from cli.output.console_resources import want_of_memory
+from cli.output.event_lines import memory_text
 from cli.output.terminal import duration, local_time
 from core.state import MemoryShortage
 from projections.status import StatusView
@@ -55,7 +55,7 @@ def course_line(found: Course) -> str:
 def health_without_memory(short: MemoryShortage, running: str | None) -> str:
     """What is done while others use the memory."""
     goes_on = f"{running} ends behind its next commit" if running is not None else "nothing is begun"
-    return f"waiting for memory: {want_of_memory(short)}; {goes_on}, and work goes on by itself"
+    return f"waiting for memory: {memory_text(short)}; {goes_on}, and work goes on by itself"
 
 
 def _waits_for(view: StatusView, *, alive: bool) -> str | None:

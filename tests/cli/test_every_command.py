@@ -251,7 +251,7 @@ def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) 
         return done.stdout.decode("latin-1")
 
     said = keepstep("tests.harness.daemon", str(home.root), "tests.harness.worker", "--until-idle")
-    assert "\\u65e5\\u672c \\u2026-new.jsonl: learned" in said
+    assert "\\u65e5\\u672c \\u2026-new.jsonl: trained" in said
     for command in ("status", "queue", "logs", "lineage"):
         keepstep("cli", command, "--home", str(home.root))
     assert "\\u65e5\\u672c" in keepstep("cli", "explain", f"{NAME}-new.jsonl", "--home", str(home.root))

@@ -159,7 +159,7 @@ def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: D
     assert seen_s < 2 * MEASURE_EVERY_S
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
-    assert said["health"].startswith("waiting for memory: others use 9")
+    assert said["health"].startswith("waiting for memory: other processes use 9")
     assert said["course"]["waits_for"] == "memory"
     assert available(drill.home) == FULL["available"]
     drill.wait(lambda: not list(drill.home.run.glob("worker-*.sock")), "the end of the worker")

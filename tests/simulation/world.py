@@ -18,11 +18,11 @@ from typing import Any
 from cli.commands.init import lay_out
 from cli.daemon.loop import Daemon
 from cli.daemon.orphans import Leftover
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
+from cli.machine.clock import Clock
 from events import worker
 from events.settings import LogSettings
 from journal.durable import read_file

@@ -17,10 +17,10 @@ from cli.config.schema import load_config, zone_of
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import Machine, Worker
 from cli.errors import UserError
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
+from cli.machine.clock import Clock
 from core.errors import Refused
 from core.state import State
 from journal.storage import Storage
@@ -53,9 +53,9 @@ def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
     said = "\n".join(night("a"))
     for line in (
         "consolidating step-00000005-attempt-0001 into v001",
-        "the head is backed up, and the copy was read back",
-        "merged: 100.0% of what was learned is in the weights (merging in place would have kept 50.0%)",
-        "it answers as what it was made of: its logits are off by 0.00%",
+        "backed up the head and read the copy back",
+        "merged: 100.0% of the training is in the weights (merging in place would have kept 50.0%)",
+        "verified: its logits differ by 0.00%",
         "published versions/v001",
     ):
         assert line in said
@@ -250,7 +250,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     assert len(state(home).checkpoints) == 2
     home.storage = Small()
     said = "\n".join(run())
-    assert "room on the disk is low (3.00 GB)" in said
+    assert "disk space is low (3.00 GB free)" in said
     assert len(state(home).checkpoints) == 1
     assert state(home).low
     assert "are free on the disk" in keepstep(home, "status")[1]
@@ -260,7 +260,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
     assert state(home).global_step == 10
 
 

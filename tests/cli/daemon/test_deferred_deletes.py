@@ -10,9 +10,9 @@ import pytest
 
 from cli.daemon.deferred_deletes import AGAIN_AFTER_S, DeferredDeletes
 from cli.daemon.sweep import sweep
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
+from cli.machine.clock import Clock
 from journal.storage import Storage
 
 

@@ -103,5 +103,5 @@ def test_a_daemon_that_starts_ends_what_an_earlier_one_left_and_journals_it(
     told = run()
     (ended,) = [event for event in events() if isinstance(event, OrphanEnded)]
     assert ended.pid == left.pid != os.getpid()
-    assert any("left behind" in line for line in told)
+    assert any("left running" in line for line in told)
     assert left.wait(5.0) is not None

@@ -62,4 +62,4 @@ def test_without_a_watch_of_the_kernel_the_inbox_is_polled(
     said = run()
     (line,) = [line for line in said if "is not watched" in line]
     assert "fs.inotify.max_user_instances" in line
-    assert any("a.jsonl: learned" in line for line in said)
+    assert any("a.jsonl: trained" in line for line in said)

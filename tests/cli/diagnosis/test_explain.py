@@ -50,7 +50,7 @@ def test_the_story_of_a_job_that_was_killed_once(home: Home, drop: Drop, run: Ru
     assert any(line.startswith("attempt 1 failed (killed): the worker was killed by SIGKILL") for line in lines)
     assert "a.jsonl: training from step 3" in lines
     assert lines[-3:] == [
-        "a.jsonl: learned",
+        "a.jsonl: trained",
         "now   its 6 steps are in the weights of the head",
         "next  nothing; it is finished",
     ]
@@ -104,7 +104,7 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
         store.execute(commands.RequestConsolidation(description="the notes", after_current=False, night=None))
     run()
     lines = told("v001")
-    assert lines[:2] == ["version v001", "a consolidation is asked for: the notes"]
+    assert lines[:2] == ["version v001", "consolidation requested: the notes"]
     assert lines[-2] == "now   what is trained beside; step 2, made of a.jsonl"
     assert told("a.jsonl")[-2] == "now   its 2 steps are in the weights of the head, in v001"
     drop("b.jsonl", "ok ok ok")

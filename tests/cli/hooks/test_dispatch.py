@@ -70,7 +70,7 @@ def test_a_finished_file_runs_its_hook_with_the_summary(
     run()
     told = json.loads((home.root / "told").read_bytes())
     assert told["hook"] == "job_finished"
-    assert told["message"] == "$(touch owned); a.jsonl: learned"
+    assert told["message"] == "$(touch owned); a.jsonl: trained"
     assert (told["kind"], told["global_step"], told["home"]) == ("job_trained", 2, str(home.root))
     assert (home.root / "name").read_text(encoding="utf-8") == "$(touch owned); a.jsonl\n"
     assert not (home.root / "owned").exists()
@@ -213,7 +213,7 @@ def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run
         Hooks(home).look(store, ALL)
     (task,) = given
     assert json.loads(task.said)["job_name"] == "a.jsonl"
-    assert json.loads(task.said)["message"] == "a.jsonl: learned"
+    assert json.loads(task.said)["message"] == "a.jsonl: trained"
 
 
 def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, given: list[Task]) -> None:

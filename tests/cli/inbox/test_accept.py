@@ -324,7 +324,7 @@ def test_a_job_that_was_taken_out_loses_no_file(
     assert not home.data_file(job).exists()
     (home.rejected / "a.jsonl").rename(home.inbox / "a.jsonl")
     os.utime(home.inbox / "a.jsonl", (1.0, 1.0))
-    assert any("a.jsonl: learned" in line for line in run())
+    assert any("a.jsonl: trained" in line for line in run())
 
 
 def test_a_file_that_has_another_name_is_copied(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:

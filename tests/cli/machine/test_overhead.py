@@ -7,9 +7,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
+from cli.machine.clock import Clock
 from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, OverheadMeter
 from cli.status.report import status_rows
 from core.commands import RecordWatchCost

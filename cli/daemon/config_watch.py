@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.config.schema import OTHERS, Config, load_config
 from cli.config.validation_set import is_changed, with_validation_kept
 from cli.errors import UserError
@@ -19,16 +20,13 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import finish_arrivals
 from cli.inbox.plain_text import with_format_of
-from cli.output.console_resources import told
+from cli.output.event_lines import changes_text
 from core.changes import changed_keys, sections_of
 from core.commands import HoldWork, RecordConfig
 from core.meaning import locked_by, trains_weights
-from core.policies import meaning_conflict
 from core.state import State
 from events.kinds import AnyEvent
 from events.settings import JobSettings
-
-ADVICE = "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`"
 
 Stamp = tuple[int, int, int] | None
 
@@ -65,7 +63,7 @@ class ConfigWatch:
         conflict = conflict_of(state, config.job)
         if conflict is not None:
             problem = f"keepstep.toml does not fit what has been learned: {conflict}"
-            return self._execute(store, RecordConfig(problem=problem, advice=ADVICE))
+            return self._execute(store, RecordConfig(problem=problem, advice=CONFLICT_ADVICE))
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
@@ -112,7 +110,7 @@ class ConfigWatch:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
         if changes:
             running = f"; {state.current.name} is finished as it was begun" if state.current is not None else ""
-            self._write(f"keepstep.toml was changed, for the next file: {told(changes)}{running}")
+            self._write(f"keepstep.toml was changed, for the next file: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:
         """What an edit changes; None: the file is gone."""
@@ -123,11 +121,6 @@ class ConfigWatch:
         except OSError:  # it may be there all the same; the next turn sees
             return self._stamp
         return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def conflict_of(state: State, wanted: JobSettings) -> str | None:
-    """Why the next file cannot be learned under these settings; None if it can."""
-    return meaning_conflict(locked_by(state), wanted, learning=trains_weights(state))
 
 
 def _own_sections(config: Config) -> dict[str, Struct]:

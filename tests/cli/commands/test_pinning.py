@@ -12,7 +12,7 @@ import pytest
 
 from cli.commands.data import settings_for
 from cli.commands.init import create_home
-from cli.config.pinning import pinned_model, unpinned_note
+from cli.commands.pinning import pinned_model, unpinned_note
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
