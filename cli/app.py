@@ -51,12 +51,12 @@ def init(
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
     from cli.commands.init import create_home, model_warning, refuse_home
-    from cli.commands.pinning import pinned_model
+    from cli.commands.pinning import resolve_model
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
     refuse_home(directory)
-    named = pinned_model(model)
+    named = resolve_model(model)
     home = create_home(directory, model=named.path, revision=named.revision, method=method, group=group)
     typer.echo(f"made {home.root}")
     if named.note:

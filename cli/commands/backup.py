@@ -171,6 +171,6 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
 
 
 def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
 
-    return read_only(home)[0].state
+    return load_state(home)[0].state

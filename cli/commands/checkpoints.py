@@ -266,9 +266,9 @@ def _wanted(state: State, wanted: str | None) -> Checkpoint:
 
 
 def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
 
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 def _examined(directory: Path) -> str | None:

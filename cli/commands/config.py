@@ -19,12 +19,12 @@ def show(home: HomeOption = None, json: JsonOption = False) -> None:
     from cli.config.edit import locked_keys, shown, values
     from cli.config.schema import load_config
     from cli.home.paths import find_home
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
     from cli.output.terminal import print_json, print_listing
 
     found = find_home(home, reads_only=True)
     config = load_config(found.config, storage=found.storage)
-    locked = locked_keys(read_only(found)[0].state, config)
+    locked = locked_keys(load_state(found)[0].state, config)
     if json:
         print_json({"values": values(config), "locked": sorted(locked)})
         return

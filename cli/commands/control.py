@@ -22,8 +22,8 @@ from events.values import PRIORITIES
 
 def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
     """`keepstep add`: every file is looked at before the first is taken."""
-    from cli.home.trust import followed
-    from cli.inbox.accept import finish_arrivals, shown_name, take_copy
+    from cli.home.trust import resolve_link
+    from cli.inbox.accept import accept_copy, finish_arrivals, shown_name
     from cli.output.event_lines import duplicate_text
 
     home = find_home(home_option)
@@ -39,7 +39,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         for path in files:
-            events = take_copy(store, followed(path), lane, again=again, name=path.name)
+            events = accept_copy(store, resolve_link(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
                     typer.echo(f"{shown_name(path)} {duplicate_text(event.job, store.state)}")

@@ -36,8 +36,8 @@ from cli.daemon.loop import Daemon
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
-from cli.home.subprocesses import command, how_it_ended
+from cli.home.snapshot_reader import load_state
+from cli.home.subprocesses import command, describe_exit
 from cli.inbox.accept import file_sha256, finish_arrivals
 from cli.output.terminal import duration
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
@@ -212,7 +212,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
         done = subprocess.run(called, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode == 0:
         return done.stdout.decode()
-    reason = how_it_ended(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+    reason = describe_exit(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
     advice = f"was there too little memory? It takes about 3 GB. See {log}" if done.returncode < 0 else f"see {log}"
     raise UserError(f"{module} failed: {reason}", f"{advice}; then run the demo again")
 
@@ -222,7 +222,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
 
 def _trained(home: Home, job: str) -> str | None:
     """The head, if the data is learned; else None."""
-    state = read_only(home)[0].state
+    state = load_state(home)[0].state
     if state.head is None or state.job(job) is not None or not home.data_file(job).exists():
         return None
     return state.head.id
@@ -236,7 +236,7 @@ def _learn(home: Home, job: str, directory: Path) -> str:
     head = _trained(home, job)
     if head is not None:
         return head
-    state = read_only(home)[0].state
+    state = load_state(home)[0].state
     if state.failed.get(job) is not None:
         advice = f"`keepstep logs` says why; `keepstep retry {job[:12]}` in {directory} brings it back"
         raise UserError("the demo's data could not be learned", advice)

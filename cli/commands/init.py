@@ -13,7 +13,7 @@ from cli.config.template import config_text
 from cli.doctor.model import beyond_limits, model_directory
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import let_group_in, make_directories, open_inbox
+from cli.home.layout import grant_group, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
 from cli.version import VERSION
 from core.commands import CreateHome
@@ -82,7 +82,7 @@ def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
         except PermissionError as error:
             raise UserError(f"{home.root} belongs to another user", "choose a directory of your own") from error
         if group:
-            let_group_in(home, group)
+            grant_group(home, group)
         _fill(home, config)
 
 

@@ -115,11 +115,11 @@ def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) ->
 def show_queue(home_option: Path | None, *, json: bool, everything: bool = False) -> None:
     """`keepstep queue`."""
     from cli.home.identity import daemon_is_alive
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
     from cli.output.terminal import print_json, print_listing
 
     home = find_home(home_option, reads_only=True)
-    folded, _ = read_only(home)
+    folded, _ = load_state(home)
     state = folded.state
     rows = _rows(state, alive=daemon_is_alive(home))
     if json:

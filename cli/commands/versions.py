@@ -340,6 +340,6 @@ def _version(state: State, name: str) -> Version:
 
 
 def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
 
-    return read_only(home)[0].state
+    return load_state(home)[0].state

@@ -34,7 +34,7 @@ from cli.home.identity import DaemonLock
 from cli.home.layout import make_directories
 from cli.home.paths import Home
 from cli.hooks.dispatch import Hooks
-from cli.inbox.accept import finish_arrivals, settle_rejection
+from cli.inbox.accept import finish_arrivals, finish_rejection
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
 from cli.output.console import Console
@@ -114,7 +114,7 @@ class Daemon:
         with self._ports.entered(self._inbox, self._on_signal, self._config.logs):
             while not self._done:
                 self._turn()
-            self._hooks.leave(self._store, self._config.hooks)
+            self._hooks.finish(self._store, self._config.hooks)
             with self._store.exclusive():
                 self._store.save_snapshot()
         abandoned = self._abandoned if self._until_idle else ()
@@ -198,14 +198,14 @@ class Daemon:
         if self._store.journal.reserve_is_spent and self._store.state.full is None:
             self._execute(commands.ReportDiskFull(message="the disk is full; the journal is written from its reserve"))
         if self._store.state.full is None:
-            for event in self._intake.take(self._store):
+            for event in self._intake.accept_some(self._store):
                 self._console.print_event(event, self._store.state)
         self._store.meter.lap("the inbox")
-        self._receive(self._watch.look(self._store))
+        self._receive(self._watch.check_edit(self._store))
         self._receive(by_the_clock(self._store, self._config, self._resource_monitor))
         if self._store.state.short is not None and self._store.state.attempt is None:
             self._supervisor.end()  # a warm worker holds a model: its memory goes with it
-        self._hooks.look(self._store, self._config.hooks)
+        self._hooks.dispatch(self._store, self._config.hooks)
         self._deferred_deletes.try_again()
         self._check_worker()
         wait_s = 0.0 if self._intake.has_more else CATCH_UP_EVERY_S
@@ -215,7 +215,7 @@ class Daemon:
                 self._write(held_jobs_text(held))
             self._leave("nothing is left to do")
         if not self._done:
-            self._store.beat()
+            self._store.write_heartbeat()
             for process in self._ports.wait(wait_s):
                 self._receive_from_worker(process)
         self._store.meter.lap("orders and reports")
@@ -257,7 +257,7 @@ class Daemon:
 
     def _nothing_left(self) -> bool:
         state = self._store.state
-        comes = not self._intake.has_looked or self._intake.has_more or self._inbox.has_unsettled()
+        comes = not self._intake.has_scanned or self._intake.has_more or self._inbox.has_unsettled()
         owed = (
             state.full is not None
             or comes
@@ -275,7 +275,7 @@ class Daemon:
         try:
             facts = process.receive()
         except EOFError:
-            self._lose_worker(*classify(process.how_it_ended()))
+            self._lose_worker(*classify(process.describe_exit()))
             return
         except ProtocolViolation as error:
             self._lose_worker("code", str(error))
@@ -303,7 +303,7 @@ class Daemon:
         if process.has_ended():
             self._receive_from_worker(process)  # what it said last is still in the socket
             if not process.connected:
-                self._lose_worker(*classify(process.how_it_ended()))
+                self._lose_worker(*classify(process.describe_exit()))
             return
         if late is not None:
             message = f"{late}: {self._supervisor.end_hung()}"
@@ -352,7 +352,7 @@ class Daemon:
                         self._supervisor.give(worker.Yield(attempt=effect.attempt))
                         failpoint("yield_asked")
                 case effects.MoveRejected():
-                    for event in settle_rejection(self._store, effect.job):
+                    for event in finish_rejection(self._store, effect.job):
                         self._after(event)
                     wait_s = 0.0
                 case effects.WaitUntil():
@@ -366,7 +366,7 @@ class Daemon:
     def _begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt, under the config as the file has it now, if there is room for it now."""
         self._receive(measure(self._store, self._config, self._resource_monitor, at_once=True))
-        settings, events = self._watch.for_a_job(self._store, effect.job)
+        settings, events = self._watch.job_settings(self._store, effect.job)
         self._receive(events)
         if settings is None:
             return CATCH_UP_EVERY_S
@@ -376,7 +376,7 @@ class Daemon:
 
     def _begin_consolidation(self) -> float:
         self._receive(measure(self._store, self._config, self._resource_monitor, at_once=True))
-        usable, events = self._watch.read(self._store)
+        usable, events = self._watch.reload(self._store)
         self._receive(events)
         if not usable:
             return CATCH_UP_EVERY_S
@@ -396,7 +396,7 @@ class Daemon:
             finish_arrivals(self._store)
             self._execute(commands.ReportDiskFree(free_bytes=free_bytes))
             self._resource_monitor.trusted_again()
-            self._intake.look_again()
+            self._intake.scan_soon()
 
     def _leave(self, reason: str) -> None:
         self._supervisor.tell(worker.Shutdown(attempt=0))

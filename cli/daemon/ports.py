@@ -55,7 +55,7 @@ class Worker(Protocol):
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""
 
-    def how_it_ended(self) -> Ending:
+    def describe_exit(self) -> Ending:
         """How it ended; it has ended, or is about to."""
 
     def show_stacks(self) -> bool:
@@ -175,5 +175,5 @@ class _Handler(FileSystemEventHandler):
         self._wake = wake
 
     def on_any_event(self, _event: FileSystemEvent) -> None:
-        self._inbox.received()
+        self._inbox.notify()
         self._wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cli.config.schema import Config, zone_of
+from cli.config.schema import Config, time_zone
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.home.event_store import EventStore
 from core.commands import MeasureDisk, MeasureMemory, RequestConsolidation
@@ -18,7 +18,7 @@ def ask_for_the_night(store: EventStore, settings: ConsolidationSettings) -> Seq
     """Journal that a consolidation is wanted, if the schedule says so now; what was journaled. Raises UserError."""
     if not settings.schedule:
         return ()
-    night = night_due(settings, zone_of(settings), store.state, store.home.clock.now())
+    night = night_due(settings, time_zone(settings), store.state, store.home.clock.now())
     if night is None:
         return ()
     return store.execute(
@@ -39,7 +39,7 @@ def measure(store: EventStore, config: Config, room: ResourceMonitor, *, at_once
     machine = room.machine()
     if machine is None:
         return
-    store.show_machine(machine)
+    store.write_machine_view(machine)
     memory = machine.memory
     command = MeasureMemory(
         total_bytes=memory.total_bytes,
@@ -61,6 +61,6 @@ def by_the_clock(store: EventStore, config: Config, room: ResourceMonitor) -> It
         yield from ask_for_the_night(store, config.consolidation)
     yield from measure(store, config, room)
     store.meter.lap("schedule and room")
-    store.meter.turned(training=store.state.attempt is not None)
-    if (cost := store.meter.due()) is not None:
+    store.meter.end_turn(training=store.state.attempt is not None)
+    if (cost := store.meter.take_report()) is not None:
         yield from store.execute(cost)

@@ -16,10 +16,10 @@ import socket
 import subprocess
 from typing import BinaryIO, cast
 
-from cli.home.log_files import Eavesdropper
+from cli.home.log_files import OutputReader
 from cli.home.paths import Home
 from cli.home.subprocesses import command
-from cli.machine.oom_kills import memory_kills
+from cli.machine.oom_kills import count_oom_kills
 from core.endings import Ending
 from events.worker import AnyFact, AnyOrder, Failed
 from gpu.ipc import connection as link
@@ -56,7 +56,7 @@ class WorkerProcess:
         self._pending: list[AnyOrder] = []
         self.sent: set[tuple[type, int]] = set()
         """Which orders this worker has had, by kind and attempt: effects are asked for again and again."""
-        self._memory_kills = memory_kills()
+        self._memory_kills = count_oom_kills()
         self._process = subprocess.Popen(
             command(module, "--home", str(home.root), "--socket", str(self._path)),
             stdin=subprocess.DEVNULL,
@@ -65,7 +65,7 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C on the terminal is the daemon's to handle
         )
         assert self._process.stdout is not None  # it was asked for
-        self._said = Eavesdropper(cast("BinaryIO", self._process.stdout), "worker")
+        self._said = OutputReader(cast("BinaryIO", self._process.stdout), "worker")
         selector.register(self._listener, selectors.EVENT_READ, self)
 
     @property
@@ -108,20 +108,20 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self._connection.sendall(link.encode(order))
 
-    def how_it_ended(self) -> Ending:
+    def describe_exit(self) -> Ending:
         """How the process ended; it has ended, or is about to."""
         try:
             code = self._process.wait(timeout=KILL_WAIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._said.end(SAID_WAIT_S)
-        words = self._said.last_words()
+        self._said.join(SAID_WAIT_S)
+        words = self._said.last_output()
         return Ending(
             killed_by=_signal_name(-code) if code < 0 else None,
             exit_code=code if code >= 0 else None,
             was_up=self.connected,
-            memory_kills=max(0, memory_kills() - self._memory_kills),
+            memory_kills=max(0, count_oom_kills() - self._memory_kills),
             says="memory" if names_memory(words) else "driver" if names_driver(words) else None,
         )
 
@@ -130,7 +130,7 @@ class WorkerProcess:
         moment for that. One that is stopped, or stuck in the kernel, says nothing."""
         if self.has_ended():
             return False
-        shown = self._said.answer(
+        shown = self._said.ask(
             lambda: self._process.send_signal(signal.SIGUSR1), timeout_s=STACKS_WAIT_S, quiet_s=STACKS_QUIET_S
         )
         self._process.terminate()
@@ -152,7 +152,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group of its own: its children too
         self._process.wait()
-        self._said.end(SAID_WAIT_S)
+        self._said.join(SAID_WAIT_S)
         self._listener.close()
         if self._connection is not None:
             self._connection.close()

@@ -6,7 +6,7 @@ import msgspec
 
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.output.terminal import local, print_json, printable_lines
 from projections.failures import Failure, Failures
 
@@ -29,7 +29,7 @@ def show_crashes(home: Home, *, all_of_them: bool, json: bool) -> None:
 
 def _gone(home: Home) -> str | None:
     """What has gone wrong and is not journaled yet."""
-    daemon = read_only(home)[0].state.daemon
+    daemon = load_state(home)[0].state.daemon
     if daemon.status in {"off", "off_paused"} or daemon_is_alive(home):
         return None
     return f"the daemon (pid {daemon.pid}) ended without a word; the next `keepstep run` tells what that interrupted"

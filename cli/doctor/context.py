@@ -45,10 +45,10 @@ class DoctorContext:
     @cached_property
     def state(self) -> State:
         """The present, by the journal. Raises Unknown."""
-        from cli.home.snapshot_reader import read_only
+        from cli.home.snapshot_reader import load_state
 
         try:
-            return read_only(self.home)[0].state
+            return load_state(self.home)[0].state
         except (JournalError, EventError, IllegalEvent, OSError) as error:
             raise Unknown("the journal") from error
 

@@ -15,8 +15,8 @@ from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
-from cli.home.layout import close, make_directories, replaceable, too_open
-from cli.home.trust import name_of
+from cli.home.layout import close, find_too_open, make_directories, replaceable
+from cli.home.trust import user_name
 from cli.hooks.runner import open_to_all
 from cli.inbox.ownership import WRITABLE_BY_OTHERS
 from cli.inbox.skipped_files import skipped_files
@@ -68,13 +68,13 @@ def permissions(context: DoctorContext) -> Finding:
         found = path.stat()
         wanted = os.R_OK if path == home.config else os.R_OK | os.W_OK
         if not os.access(path, wanted | (os.X_OK if path.is_dir() else 0)):
-            owner = name_of(found.st_uid)
+            owner = user_name(found.st_uid)
             return failed(
                 f"{path} may not be used by you; it belongs to {owner}",
                 f"run keepstep as {owner}, or give it to whoever does",
             )
         if me == 0 and found.st_uid != 0:
-            owner = name_of(found.st_uid)
+            owner = user_name(found.st_uid)
             return warned(
                 f"{path} belongs to {owner}, and you are root: what root makes in there, {owner} cannot change",
                 f"run keepstep as {owner}",
@@ -86,12 +86,12 @@ def permissions(context: DoctorContext) -> Finding:
     closes = f"`keepstep doctor --fix --home {shlex.quote(str(home.root))}` closes it"
     if not lets_group_in(home.root.stat().st_mode) and home.root.stat().st_mode & 0o077:
         return warned(f"others may look into {home.root}: what is in it is to be private", closes)
-    writable = [path for path, _ in too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
+    writable = [path for path, _ in find_too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
     if writable:
         return warned(f"others may write to {len(writable)} files and directories, such as {writable[0]}", closes)
     if lets_group_in(home.root.stat().st_mode):
-        return passed(f"{name_of(me)} may read and write all of it; the group {home.root.group()} may read it")
-    return passed(f"all of it may be read and written by {name_of(me)}, and by nobody else")
+        return passed(f"{user_name(me)} may read and write all of it; the group {home.root.group()} may read it")
+    return passed(f"all of it may be read and written by {user_name(me)}, and by nobody else")
 
 
 def close_to_others(context: DoctorContext) -> list[str]:

@@ -149,7 +149,7 @@ def rebuild_status(context: DoctorContext) -> list[str]:
     if sound.level == "fail":
         raise UserError("the journal, which it is made from, is not sound", sound.advice)
     with closing(EventStore.open(home)) as store, store.exclusive():
-        store.show()
+        store.write_status()
         store.save_snapshot()
     return [f"rebuilt {home.relative(home.status)} and {home.relative(home.snapshot)} from the journal"]
 

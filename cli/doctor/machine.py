@@ -12,7 +12,7 @@ from importlib import metadata
 from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, size, warned
 from cli.doctor.model import model_directory, weights_bytes
 from cli.errors import UserError
-from cli.machine.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
+from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read_gpus
 from cli.status.machine import HOT_C, gpu_line
 from core.policies import room_wanted
 from gpu.runtime.memory_limits import memory_of_groups
@@ -94,10 +94,12 @@ def gpu(context: DoctorContext) -> Finding:
             capture_output=True,
             text=True,
             check=False,
-            timeout=ASK_S,
+            timeout=ANSWER_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return failed(f"the driver does not answer: `nvidia-smi` took more than {ASK_S:.0f} s", "restart the machine")
+        return failed(
+            f"the driver does not answer: `nvidia-smi` took more than {ANSWER_TIMEOUT_S:.0f} s", "restart the machine"
+        )
     if ended.returncode != 0:
         said = (ended.stderr or ended.stdout).strip().splitlines() or ["it said nothing"]
         return failed(f"`nvidia-smi` failed: {said[-1]}", "`dmesg | grep -i nvrm` says more; often a restart mends it")
@@ -109,7 +111,7 @@ def gpu(context: DoctorContext) -> Finding:
 
 def judge_gpus(listing: str) -> Finding:
     """What the lines of `nvidia-smi --query-gpu` come to."""
-    return judge(listed_gpus(listing))
+    return judge(parse_nvidia_smi(listing))
 
 
 def judge(cards: Sequence[GpuView]) -> Finding:

@@ -18,7 +18,7 @@ from cli.doctor import home as checks_home
 from cli.doctor.context import Check, DoctorContext, Finding, Level, Unknown, failed, warned
 from cli.errors import UserError, exit_code_of, explain
 from cli.home.paths import CONFIG, Home, find_home
-from cli.home.trust import Foreign, refuse_foreign
+from cli.home.trust import ForeignHome, refuse_foreign
 
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing),
@@ -130,7 +130,7 @@ def damaged_home(given: Path | None, *, fix: bool = False) -> Home:
     """
     try:
         return find_home(given, reads_only=not fix, closes_it=True)
-    except Foreign:
+    except ForeignHome:
         raise
     except UserError:
         named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)

@@ -1,4 +1,4 @@
-"""Every file that ever arrived, by the names that it had: also those of later files with the same bytes."""
+"""Find jobs by the names of all files that ever arrived, including duplicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from journal import history
 
 
 def arrived(home: Home, name: str) -> Iterator[str]:
-    """The jobs of files that ever arrived under this name, or whose SHA-256 begins so. Reads the whole journal."""
+    """The jobs of files that arrived under this name, or whose SHA-256 begins with it. Reads the whole journal."""
     for record in history(home.journal, decode_record, storage=home.storage):
         event = record.event
         if isinstance(event, FileEnqueued | FileDuplicate) and (

@@ -70,9 +70,11 @@ def current(home: Home) -> tuple[StatusView, bool]:
     """What the journal says now, and whether a daemon is alive to do it. Raises journal.errors.JournalError."""
     view = _shown(home)
     if view is None:
-        from cli.home.snapshot_reader import read_view  # folding needs the machine, which the usual case can do without
+        from cli.home.snapshot_reader import (
+            load_status,  # folding needs the machine, which the usual case can do without
+        )
 
-        view = read_view(home)
+        view = load_status(home)
     alive = daemon_is_alive(home)
     if not alive and view.job is not None and view.job.attempt is not None:
         view = replace(view, job=replace(view.job, status="interrupted", attempt=None))  # nothing trains now

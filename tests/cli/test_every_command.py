@@ -26,7 +26,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import Machine
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import take_copy
+from cli.inbox.accept import accept_copy
 from cli.main import main
 from core import commands
 
@@ -103,7 +103,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     waits.write_text("ok waits\n", encoding="utf-8")
     (home.inbox / f"{NAME}-link.jsonl").symlink_to(waits)
     with closing(EventStore.open(home)) as store:
-        take_copy(store, waits, "normal")
+        accept_copy(store, waits, "normal")
         store.execute(commands.Pause())
     return home.root
 

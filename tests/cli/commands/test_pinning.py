@@ -12,7 +12,7 @@ import pytest
 
 from cli.commands.data import settings_for
 from cli.commands.init import create_home
-from cli.commands.pinning import pinned_model, unpinned_note
+from cli.commands.pinning import resolve_model, unpinned_note
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -98,7 +98,7 @@ def test_a_home_without_a_commit_keeps_working_and_can_be_pinned(cache: Path, tm
 def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: Path) -> None:
     """There is nothing to pin."""
     snapshot = cache / "models--org--name" / "snapshots" / FIRST
-    named = pinned_model(str(snapshot))
+    named = resolve_model(str(snapshot))
     assert named == (str(snapshot), "", "")
     assert unpinned_note(create_home(tmp_path / "home", model=named.path)) == ""
 
@@ -115,7 +115,7 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
 )
 def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str) -> None:
     """A commit needs neither hub nor cache; a name that neither has is not pinned, and that is said."""
-    found = pinned_model(named)
+    found = resolve_model(named)
     assert (found.path, found.revision) == (path, revision)
     assert ("is not pinned" in found.note) == (not revision)
 
@@ -123,9 +123,9 @@ def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str
 def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
     """Nor has it revisions, whatever its name looks like."""
     (tmp_path / "a@b").mkdir()
-    assert pinned_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
+    assert resolve_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
     with pytest.raises(UserError, match="a directory has no revisions"):
-        pinned_model(f"{tmp_path}/source@main")
+        resolve_model(f"{tmp_path}/source@main")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
 )
 def test_a_revision_that_means_nothing_is_refused(cache: Path, named: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        pinned_model(named)
+        resolve_model(named)
 
 
 def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
     for old, new, says in [
         (FIRST, "main", "40 hexadecimal digits"),
         (f'path = "{MODEL}"', f'path = "{tmp_path}/source"', "is a directory, which has none"),
-        (f'path = "{MODEL}"', f'path = "{MODEL}@main"', "names a revision, which has a key of its own"),
+        (f'path = "{MODEL}"', f'path = "{MODEL}@main"', "has a revision in it"),
     ]:
         home.config.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(UserError) as refused:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from cli.commands.versions import export_version
-from cli.config.schema import load_config, zone_of
+from cli.config.schema import load_config, time_zone
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import Machine, Worker
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.machine.clock import Clock
 from core.errors import Refused
 from core.state import State
@@ -31,7 +31,7 @@ Drop = Callable[..., Path]
 
 
 def state(home: Home) -> State:
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_a_schedule_that_is_none_is_refused_by_name(home: Home, key: str) -> Non
 def test_utc_needs_no_list_of_zones() -> None:
     from events.settings import ConsolidationSettings
 
-    assert zone_of(ConsolidationSettings(timezone="utc")) is UTC
+    assert time_zone(ConsolidationSettings(timezone="utc")) is UTC
 
 
 def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_not_exported(

@@ -35,7 +35,7 @@ def edit(home: Home, before: str, now: str) -> None:
 
 def looked(watch: ConfigWatch, store: EventStore) -> list[AnyEvent]:
     """Two turns: an edit is taken when it has lasted for one."""
-    return [*watch.look(store), *watch.look(store)]
+    return [*watch.check_edit(store), *watch.check_edit(store)]
 
 
 def test_while_nobody_edits_nothing_is_read(home: Home, trained_a_bit: EventStore) -> None:
@@ -60,7 +60,7 @@ def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, tra
     assert isinstance(changed, ConfigChanged)
     assert [each.key for each in changed.changes] == ["disk.soft_gb"]
     assert watch.config.disk.soft_gb == 2.5
-    assert said == ["keepstep.toml was changed, for the next file: training.epochs 1 → 2"]
+    assert said == ["keepstep.toml was changed, for the next job: training.epochs 1 → 2"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_file_that_is_gone_is_refused_too(home: Home, trained_a_bit: EventStor
     looked(watch, trained_a_bit)
     text = home.config.read_bytes()
     home.config.unlink()
-    assert watch.look(trained_a_bit) == ()
-    (refused,) = watch.look(trained_a_bit)
+    assert watch.check_edit(trained_a_bit) == ()
+    (refused,) = watch.check_edit(trained_a_bit)
     assert isinstance(refused, ConfigRefused)
     home.config.write_bytes(text)
     assert [type(event) for event in looked(watch, trained_a_bit)] == [ConfigFixed]

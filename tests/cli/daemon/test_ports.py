@@ -23,7 +23,7 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
     with machine.entered(inbox, lambda: None, LogSettings()):
         (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
         began = time.monotonic()
-        while not inbox.was_seen():
+        while not inbox.has_news():
             assert time.monotonic() - began < 10
             assert machine.wait(5.0) == []
 

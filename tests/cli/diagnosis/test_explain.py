@@ -16,7 +16,7 @@ from cli.diagnosis.explain import explain
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 
 Drop = Callable[..., Path]
@@ -43,7 +43,7 @@ def test_the_story_of_a_job_that_was_killed_once(home: Home, drop: Drop, run: Ru
     """From the queue to the weights."""
     drop("a.jsonl", "ok ok ok ok die-once ok")
     run()
-    job = next(iter(read_only(home)[0].state.replay_ranges)).job.id
+    job = next(iter(load_state(home)[0].state.replay_ranges)).job.id
     lines = told("a.jsonl")
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"
@@ -85,7 +85,7 @@ def test_the_story_of_a_crash_a_step_and_a_checkpoint(home: Home, drop: Drop, ru
     )
     assert lines[-2] == "now   1 step had not been committed; what followed is above"
     assert "`keepstep logs --attempt 1`" in lines[-1]
-    head = read_only(home)[0].state.head
+    head = load_state(home)[0].state.head
     assert head is not None
     assert told("5")[0] == "step 5: step 5 of 6 of a.jsonl"
     assert told("5")[-2] == f"now   in the weights of the head; first in {head.id}"
@@ -109,7 +109,7 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
     assert told("a.jsonl")[-2] == "now   its 2 steps are in the weights of the head, in v001"
     drop("b.jsonl", "ok ok ok")
     run()
-    last = read_only(home)[0].state.head
+    last = load_state(home)[0].state.head
     assert last is not None
     with closing(EventStore.open(home)) as store:
         store.execute(commands.RollBack())

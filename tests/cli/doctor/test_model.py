@@ -14,7 +14,7 @@ from cli.doctor import model as checks_model
 from cli.doctor.context import DoctorContext
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 from tests.cli.supervision.test_watchdog import daemon
 from tests.harness.hub_cache import put_in_cache
@@ -114,7 +114,7 @@ def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
 
 def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
-    head = read_only(trained)[0].state.head
+    head = load_state(trained)[0].state.head
     assert head is not None
     weights = trained.checkpoints / head.id / "adapter_model.safetensors"
     data = weights.read_bytes()
@@ -145,7 +145,7 @@ def test_a_backup_that_is_not_what_it_was_is_told(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
     assert checks_model.backups(DoctorContext(trained)).says == "1 backups are what were made (by names and sizes)"
-    (backup,) = read_only(trained)[0].state.backups
+    (backup,) = load_state(trained)[0].state.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
@@ -172,7 +172,7 @@ def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path])
     )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     head = "from step-00000002-attempt-0001 beside the base model"

@@ -15,7 +15,7 @@ import pytest
 from cli.commands.init import create_home
 from cli.errors import UserError
 from cli.home import identity
-from cli.home.backups import is_being_made, making_one
+from cli.home.backups import backup_is_running, backup_lock_held
 from cli.home.identity import DaemonLock, daemon_is_alive, flock_holders, lock_holder, this_process
 from cli.home.paths import Home
 from tests.cli.second_user import another_user, needs_root, place_for_all
@@ -32,7 +32,7 @@ def test_every_lock_is_its_owners_alone(home: Home) -> None:
         path.chmod(0o644)
     lock = DaemonLock(home)
     lock.take(this_process())
-    with making_one(home):
+    with backup_lock_held(home):
         assert {stat.S_IMODE(path.stat().st_mode) for path in locks(home)} == {0o600}
     lock.release()
 
@@ -50,7 +50,7 @@ def open_home() -> Iterator[Home]:
 @needs_root
 def test_another_user_cannot_hold_a_lock(open_home: Home) -> None:
     """Not even where all directories above it are open."""
-    with making_one(open_home):
+    with backup_lock_held(open_home):
         pass
     lock = DaemonLock(open_home)
     lock.take(this_process())
@@ -116,9 +116,9 @@ def test_whoever_may_not_open_a_lock_still_learns_whether_it_is_held(open_home: 
 
 def test_a_backup_that_is_made_is_seen(home: Home) -> None:
     """So that a daemon does not sweep it."""
-    assert not is_being_made(home)
-    with making_one(home):
-        assert is_being_made(home)
+    assert not backup_is_running(home)
+    with backup_lock_held(home):
+        assert backup_is_running(home)
 
 
 def test_where_there_is_no_list_of_locks_an_open_file_has_to_do(

@@ -16,7 +16,7 @@ from cli.doctor import home as checks_home
 from cli.doctor.context import DoctorContext
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import close, make_directories, too_open
+from cli.home.layout import close, find_too_open, make_directories
 from cli.home.paths import Home, find_home
 from cli.status.report import current
 from journal.storage import PRIVATE, Storage
@@ -94,7 +94,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
         home = create_home(place / "home", model="nowhere", group=group)
         assert stat.S_IMODE(home.root.stat().st_mode) == 0o2750
         with closing(EventStore.open(find_home(home.root))) as store:
-            store.show()
+            store.write_status()
             with another_user():
                 (home.inbox / "x.jsonl").write_text("row\n", encoding="utf-8")
                 view, alive = current(home)
@@ -107,7 +107,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
             take_from_inbox(store, home.inbox / "x.jsonl", "normal")
         (kept,) = home.data.glob("*.jsonl")
         assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_uid) == (0o640, 0)
-        assert list(too_open(home)) == []
+        assert list(find_too_open(home)) == []
         assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).says
 
 

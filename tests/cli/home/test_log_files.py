@@ -19,7 +19,7 @@ import pytest
 from cli.diagnosis.logs import Filter, Tail, last_lines, readable, show_logs
 from cli.errors import UserError
 from cli.home import log_files as cli_logs
-from cli.home.log_files import PARTS, Eavesdropper, LogFiles, log_files, logged
+from cli.home.log_files import FILES_MIN, LogFiles, OutputReader, log_files, logged
 from cli.home.paths import Home
 from events.settings import LogSettings
 from gpu.runtime import log_lines
@@ -60,7 +60,7 @@ def test_all_files_together_stay_below_the_limit(tmp_path: Path) -> None:
     files.close()
     found = log_files(tmp_path)
     assert 0.8e6 < sum(path.stat().st_size for path in found) <= 1e6
-    assert len(found) <= PARTS
+    assert len(found) <= FILES_MIN
     assert messages(tmp_path)[-1].startswith("1499 ")
     assert (tmp_path / "mine.txt").exists()
 
@@ -97,7 +97,7 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     monkeypatch.setattr(cli_logs.os, "write", full)
     for _ in range(3):
         files.emit(record("lost"))
-    assert files.missed == 3
+    assert files.lines_lost == 3
     monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room
     files.emit(record("half"))
     monkeypatch.setattr(cli_logs.os, "write", write)
@@ -110,7 +110,7 @@ def test_a_directory_that_is_not_there_ends_nothing(tmp_path: Path) -> None:
     """Nor one that may not be written to."""
     files = LogFiles(tmp_path / "gone", LogSettings())
     files.emit(record("lost"))
-    assert files.missed == 1
+    assert files.lines_lost == 1
     (tmp_path / "gone").mkdir()
     files.emit(record("kept"))
     files.close()
@@ -172,10 +172,10 @@ faulthandler._sigsegv()
             cwd=Path(__file__).parents[3],
         )
         assert process.stdout is not None
-        received = Eavesdropper(process.stdout, "worker")
+        received = OutputReader(process.stdout, "worker")
         received.attempt = 7
         process.wait()
-        received.end(5.0)
+        received.join(5.0)
     lines = last_lines(tmp_path, Filter(source="worker", attempt=7), 99)
     assert (lines[0].message, lines[0].level, lines[0].logger) == ("structured", "error", "lib")
     assert [line.message for line in lines[1:5]] == ["printed", "10%", "20%", "\\xff"]
@@ -202,19 +202,19 @@ def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
     ):
         assert process.stdout is not None
         assert process.stdin is not None
-        received = Eavesdropper(process.stdout, "worker")
-        assert received.answer(lambda: None, 10.0, 0.1)  # it comes up
-        assert not received.answer(lambda: None, 0.2, 0.1)
+        received = OutputReader(process.stdout, "worker")
+        assert received.ask(lambda: None, 10.0, 0.1)  # it comes up
+        assert not received.ask(lambda: None, 0.2, 0.1)
 
         def ask() -> None:
             assert process.stdin is not None
             process.stdin.write(b"where\n")
             process.stdin.flush()
 
-        assert received.answer(ask, 10.0, 0.2)
-        assert received.last_words() == "up\nwhere\nwhere\nwhere"
+        assert received.ask(ask, 10.0, 0.2)
+        assert received.last_output() == "up\nwhere\nwhere\nwhere"
         process.kill()
-        received.end(5.0)
+        received.join(5.0)
 
 
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(

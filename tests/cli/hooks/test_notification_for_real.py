@@ -96,7 +96,7 @@ def test_a_file_that_is_learned_is_told(
     drop("a.jsonl", "ok ok")
     run()
     ((title, message),) = [(each["title"], each["message"]) for each in server.got]
-    assert (title, message) == ("keepstep: a file is learned", "a.jsonl: step 2")
+    assert (title, message) == ("keepstep: a file is trained", "a.jsonl: step 2")
     assert "json: sent" in logged(home)
     assert "secret" not in logged(home)
 
@@ -128,5 +128,5 @@ def test_a_server_that_is_not_there_costs_training_nothing(
     drop("a.jsonl", "ok ok")
     run()
     assert sum(isinstance(event, kinds.JobTrained) for event in events()) == 1
-    assert "json: it was not taken" in logged(home)
+    assert "json: the service did not accept it" in logged(home)
     assert "secret" not in logged(home)

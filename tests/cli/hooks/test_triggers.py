@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cli.hooks.triggers import TITLES, Triggers, summary
+from cli.hooks.triggers import TITLES, Triggers, make_summary
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds, versions
@@ -74,7 +74,7 @@ def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
 def test_every_occasion_comes_of_an_event() -> None:
     """Of all kinds that there are, in the order of the examples."""
     triggers = Triggers(State())
-    assert {triggers.see(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(HookTrigger)}
+    assert {triggers.trigger_of(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(HookTrigger)}
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_every_occasion_comes_of_an_event() -> None:
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:
     """A pause that ends is none."""
     triggers = Triggers(State())
-    assert [triggers.see(event) for event in events] == seen
+    assert [triggers.trigger_of(event) for event in events] == seen
 
 
 def test_a_summary_has_what_applies_and_nothing_else() -> None:
     """As JSON, and as variables."""
-    told = summary(
+    told = make_summary(
         "attempt_failed", FAILED, seq=7, at="t", kind=kind_of(FAILED), home="/h", message="m" * 9_999, job_name="a\0b"
     )
     fields = msgspec.json.decode(msgspec.json.encode(told))
@@ -136,6 +136,6 @@ def test_the_advice_is_that_of_the_event_or_of_its_failure(
     event: AnyEvent, advice: str, checkpoint: str | None
 ) -> None:
     """A hold was journaled with its own."""
-    told = summary("held", event, seq=1, at="", kind="", home="", message="", job_name=None)
+    told = make_summary("held", event, seq=1, at="", kind="", home="", message="", job_name=None)
     assert told.advice == advice
     assert (told.checkpoint is msgspec.UNSET) == (checkpoint is None)

@@ -16,13 +16,13 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
 from cli.inbox.accept import (
+    accept_copy,
     file_sha256,
     finish_arrivals,
-    put_in_rejected,
+    move_to_rejected,
     remove_job,
     safe_name,
     skip_job,
-    take_copy,
 )
 from core.errors import Refused
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued, JobTrained
@@ -111,7 +111,7 @@ def test_a_copy_leaves_the_original_where_it_is(home: Home, store: EventStore, t
     """`keepstep add` never moves what a person keeps elsewhere."""
     path = tmp_path / "mine.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(store, path, "normal")
+    accept_copy(store, path, "normal")
     assert path.exists()
     assert len(store.state.queue) == 1
 
@@ -210,8 +210,8 @@ def test_a_move_that_was_done_is_said_to_be_where_it_was_done(home: Home, tmp_pa
     """Killed between the move and its record: the file of an earlier night that has the name is another one."""
     for night in ("first", "second"):
         (tmp_path / "a.jsonl").write_text(night, encoding="utf-8")
-        moved = put_in_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {})
-        assert put_in_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {}) == moved
+        moved = move_to_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {})
+        assert move_to_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {}) == moved
         assert moved.read_text(encoding="utf-8") == night
 
 
@@ -260,7 +260,7 @@ def test_killed_anywhere_bytes_are_learned_again_once(
         if point != "forgotten":
             die_at(point)
         with pytest.raises(Killed):
-            take_copy(dying, learned_before, "high", again=True)
+            accept_copy(dying, learned_before, "high", again=True)
     monkeypatch.undo()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     run()
@@ -276,9 +276,9 @@ def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, 
     """Refused with the name that they have there; nothing is left on its way, and the job keeps its file."""
     path = tmp_path / "a.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(store, path, "normal")
+    accept_copy(store, path, "normal")
     with pytest.raises(Refused, match=r"in hand already, as a\.jsonl"):
-        take_copy(store, path, "normal", again=True)
+        accept_copy(store, path, "normal", again=True)
     assert not list((home.data / ".arriving").iterdir())
     assert home.data_file(file_sha256(path)).exists()
     assert len(store.state.queue) == 1
@@ -291,10 +291,10 @@ def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
     with closing(EventStore.open(home)) as dying:
         die_at("arrival_copied")
         with pytest.raises(Killed):
-            take_copy(dying, learned_before, "normal", again=True)
+            accept_copy(dying, learned_before, "normal", again=True)
     monkeypatch.undo()
     with closing(EventStore.open(home)) as store:
-        take_copy(store, learned_before, "normal", again=True)
+        accept_copy(store, learned_before, "normal", again=True)
         finish_arrivals(store)
         assert len(store.state.queue) == 1
     assert not list((home.data / ".arriving").iterdir())
@@ -354,7 +354,7 @@ def test_a_deleted_or_changed_inbox_does_not_reach_what_was_accepted(
 def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Between the look and the move anything can happen; it stays where it is."""
     (home.inbox / "a.jsonl").symlink_to(tmp_path / "secret")
-    assert list(accept.take_all(store, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
+    assert list(accept.accept_files(store, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
     assert (home.inbox / "a.jsonl").is_symlink()
 
 

@@ -13,7 +13,7 @@ import pytest
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
-from cli.inbox.accept import remove_job, settle_rejection
+from cli.inbox.accept import finish_rejection, remove_job
 from core import commands
 from events.kinds import FileEnqueued
 from tests.cli.taking import take_from_inbox
@@ -69,10 +69,10 @@ def test_killed_while_a_rejection_is_settled_every_report_gets_its_reasons(
     with monkeypatch.context() as patched:
         patched.setattr(accept, "failpoint", reached)
         with pytest.raises(Killed):
-            settle_rejection(store, job)
+            finish_rejection(store, job)
     assert report(home, "b.jsonl")["problem"] == "duplicate"
     with closing(EventStore.open(home)) as again:
-        settle_rejection(again, job)
+        finish_rejection(again, job)
     assert report(home, "b.jsonl")["problem"] == "removed"
 
 

@@ -41,18 +41,18 @@ def test_an_unreadable_file_stays_and_the_others_are_trained(home: Home, run: Ca
     put(home.inbox / "good.jsonl", "ok\n")
     for _ in range(2):
         said = run()
-        assert len([line for line in said if "inbox/low/bad.jsonl cannot be taken" in line]) == 1, said
+        assert len([line for line in said if "inbox/low/bad.jsonl cannot be accepted" in line]) == 1, said
     assert bad.exists()
     assert not list((home.data / ".arriving").iterdir())
     for arguments in (["status"], ["doctor"]):
         shown = CliRunner(env={"COLUMNS": "300"}).invoke(app, [*arguments, "--home", str(home.root)])
-        assert "bad.jsonl cannot be taken from the inbox: Permission denied" in shown.stdout, arguments
+        assert "bad.jsonl cannot be accepted: Permission denied" in shown.stdout, arguments
     refused = CliRunner().invoke(app, ["add", str(bad), "--home", str(home.root)])
     assert "cannot be read: Permission denied; nothing was added" in str(refused.exception)
     with closing(EventStore.open(home)) as store:
         assert store.state.counts.trained == 1
     bad.chmod(0o644)
-    assert not [line for line in run() if "cannot be taken" in line]
+    assert not [line for line in run() if "cannot be accepted" in line]
     with closing(EventStore.open(home)) as store:
         assert store.state.counts.trained == 2
 
