@@ -35,9 +35,7 @@ def backup_lock_held(home: Home) -> Iterator[None]:
     """
     fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, MODE)
     try:
-        with suppress(
-            OSError
-        ):  # an earlier keepstep made it readable, and so lockable, by all; ignore a file of another user
+        with suppress(OSError):  # a file of another user. An earlier keepstep let all users read and so lock it
             home.storage.set_mode(fd, MODE)
         if not home.storage.try_lock(fd):
             raise UserError("another backup is being made", "try again when it is done")

@@ -70,9 +70,7 @@ class DaemonLock:
         storage, path = self._home.storage, self._home.daemon_lock
         make_directory(path.parent, storage=storage)
         fd = storage.open(path, os.O_RDWR | os.O_CREAT, MODE)
-        with suppress(
-            OSError
-        ):  # an earlier keepstep made it readable, and so lockable, by all; ignore a file of another user
+        with suppress(OSError):  # a file of another user. An earlier keepstep let all users read and so lock it
             storage.set_mode(fd, MODE)
         for _ in range(START_TRIES):
             if storage.try_lock(fd):

@@ -169,7 +169,7 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
 def test_data_is_checked_with_the_model_that_is_named(
     cache: Path, tmp_path: Path, model: str, path: str, revision: str
 ) -> None:
-    """The home's revision is that of its own model and of no other."""
+    """The home's revision belongs to its model only."""
     home = create_home(tmp_path / "home", model="home/name", revision=SECOND)
     _, settings = settings_for(model.format(tmp=tmp_path), home.root)
     assert (settings.model.path, settings.model.revision) == (path.format(tmp=tmp_path), revision)

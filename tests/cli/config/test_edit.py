@@ -28,9 +28,9 @@ def test_a_value_is_changed_in_its_place_and_comments_stay(home: Home) -> None:
     edited = set_key(home, "training.learning_rate", "1e-4")
     after = home.config.read_text(encoding="utf-8").splitlines()
     assert (edited.before, edited.now, edited.applies) == ("0.0002", "0.0001", "from the next job on")
-    assert [line for line in after if line not in before] == ["learning_rate = 0.0001"]
+    assert [line for line in after if line not in before] == ["learning_rate = 0.0001 # peak learning rate"]
     set_key(home, "training.epochs", "2")
-    assert "epochs = 2 # how often each file is read" in home.config.read_text(encoding="utf-8")
+    assert "epochs = 2 # passes over each file" in home.config.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_text_may_go_without_its_quotes(home: Home, key: str, text: str, value
         ("training.epochs", "0", r"training.epochs = 0 is not allowed"),
         ("training.epoch", "1", r"unknown key training.epoch"),
         ("nothing.at_all", "1", r"unknown section \[nothing\]"),
-        ("training", "1", "no key"),
+        ("training", "1", "not a key"),
         ("memory.resume_below", "0.9", "is not below hold_above"),
     ],
 )
@@ -108,7 +108,7 @@ def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> Non
 
 
 def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: Drop, run: Run) -> None:
-    """What begins anew beside it may have another shape; it is made from the same model all the same."""
+    """A new adapter on the version may have another shape, but the same model."""
     drop("a.jsonl", "ok")
     run()
     store = EventStore.open(home)
@@ -151,12 +151,12 @@ def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
 
 def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another command wrote while this one waited."""
-    open_ledger = EventStore.open
+    open_store = EventStore.open
 
     def while_it_waits(where: Home) -> EventStore:
         text = home.config.read_text(encoding="utf-8")
         home.config.write_text(text.replace("epochs = 1 ", "epochs = 4 "), encoding="utf-8")
-        return open_ledger(where)
+        return open_store(where)
 
     monkeypatch.setattr(EventStore, "open", while_it_waits)
     set_key(home, "logs.days", "9")

@@ -18,7 +18,7 @@ def settings(validation: str | None) -> JobSettings:
     return JobSettings(model=ModelSettings(path="m"), data=DataSettings(validation=validation))
 
 
-def test_it_is_kept_and_every_other_one_beside_it(home: Home) -> None:
+def test_each_validation_set_is_kept(home: Home) -> None:
     for content in (b"a", b"b", b"a"):
         (home.root / "held.jsonl").write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -51,7 +51,7 @@ def test_one_that_is_no_file_is_named_and_not_opened(home: Home) -> None:
 
 
 def test_one_that_may_not_be_read_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person mends it; the daemon waits for that and does not end."""
+    """The user fixes it; the daemon waits and does not end."""
 
     def refused(fd: int, **_: Any) -> str:
         raise PermissionError(13, "Permission denied")
@@ -62,7 +62,7 @@ def test_one_that_may_not_be_read_is_named(home: Home, monkeypatch: pytest.Monke
         keep_validation_set(home, settings("held.jsonl"))
 
 
-def test_what_a_person_changed_is_told_from_what_changes_by_itself() -> None:
+def test_only_changes_of_the_user_count() -> None:
     before = JobSettings(model=ModelSettings(path="m"), sources=Sources(replay=("a",)))
     assert not is_changed(before, JobSettings(model=ModelSettings(path="m")))
     assert is_changed(before, JobSettings(model=ModelSettings(path="n")))

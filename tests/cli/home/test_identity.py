@@ -26,7 +26,7 @@ def locks(home: Home) -> list[Path]:
 
 
 def test_every_lock_is_its_owners_alone(home: Home) -> None:
-    """Whoever can open a file can lock it; those of an earlier keepstep are narrowed when they are taken."""
+    """A user who can open a file can lock it. Lock files of an earlier keepstep are restricted when they are used."""
     for path in (home.daemon_lock, home.backup_lock):
         path.touch()
         path.chmod(0o644)
@@ -102,7 +102,7 @@ def test_a_process_that_has_the_file_open_and_no_lock_is_not_named(home: Home) -
 
 @needs_root
 @pytest.mark.parametrize("lock_is_held", [False, True])
-def test_whoever_may_not_open_a_lock_still_learns_whether_it_is_held(open_home: Home, lock_is_held: bool) -> None:
+def test_a_user_without_access_to_a_lock_sees_whether_it_is_held(open_home: Home, lock_is_held: bool) -> None:
     """From the list of the system; `status` asks it for a member of the group."""
     home = open_home
     home.daemon_lock.touch(0o600)

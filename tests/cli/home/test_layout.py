@@ -1,4 +1,4 @@
-"""What stands where in a home, and who may read it."""
+"""The directories of a home and their modes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_doctor_narrows_an_old_home(home: Home) -> None:
     ]
 
 
-def test_doctor_tells_of_what_others_may_write(home: Home) -> None:
+def test_doctor_reports_files_that_others_can_write(home: Home) -> None:
     """A version that was made under umask 000, inside a home that is closed."""
     (home.versions / "v001").mkdir(mode=0o777)
     (home.versions / "v001").chmod(0o777)

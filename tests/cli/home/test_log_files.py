@@ -41,7 +41,7 @@ def messages(directory: Path) -> list[str]:
     return [json.loads(line)["message"] for path in log_files(directory) for line in path.read_bytes().splitlines()]
 
 
-def test_each_day_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_each_day_has_its_own_file(tmp_path: Path) -> None:
     """Named for it. A clock that is set back opens no older one again."""
     files = LogFiles(tmp_path, LogSettings())
     for days in (0, 0, 1, 0, 2):
@@ -117,8 +117,8 @@ def test_a_directory_that_is_not_there_ends_nothing(tmp_path: Path) -> None:
     assert messages(tmp_path / "gone") == ["1 lines before this could not be written", "kept"]
 
 
-def test_behind_half_a_line_a_new_one_begins(tmp_path: Path) -> None:
-    """What a power cut leaves spoils no more than itself."""
+def test_a_partial_line_is_ended_before_the_next(tmp_path: Path) -> None:
+    """A power cut costs only the line that it cuts."""
     (tmp_path / "2026-11-22.jsonl").write_bytes(b'{"at":"20')
     files = LogFiles(tmp_path, LogSettings())
     files.emit(record("whole"))
@@ -150,7 +150,7 @@ def test_libraries_and_warnings_go_to_the_log_and_not_to_the_terminal(
     assert (root.handlers, root.level) == (handlers, level)
 
 
-def test_everything_that_a_process_says_is_heard(tmp_path: Path) -> None:
+def test_all_output_of_a_process_is_logged(tmp_path: Path) -> None:
     """Its log lines as such, its prints, what has no end of line, bytes that are no text, and a native crash."""
     script = """
 import faulthandler, logging, os, sys
@@ -191,7 +191,7 @@ def killed(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.kill()
 
 
-def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
+def test_the_answer_of_a_process_is_awaited(tmp_path: Path) -> None:
     """Until it has said all; one that says nothing costs the time that it was given."""
     says = "import sys\nprint('up', flush=True)\nfor line in sys.stdin: print(line * 3, flush=True)"
     with (
@@ -285,7 +285,7 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
 
 
 def test_where_nothing_is_to_be_shown_it_says_why(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    """Beside the output, so that a script gets nothing."""
+    """On stderr, so that a script gets nothing."""
     show_logs(home, Filter(), number=9, follow=False, json=False)
     assert capsys.readouterr() == ("", "nothing was logged yet; the daemon does: `keepstep run`\n")
     line = LogLine(at="2026-11-22T03:00:00Z", level="info", source="daemon", message="m")

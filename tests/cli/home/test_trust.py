@@ -1,4 +1,4 @@
-"""Whose home is obeyed."""
+"""Homes of other users are not trusted."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_home_that_anybody_may_write_to_is_refused(home: Home, name: str) -> N
 
 @pytest.mark.parametrize("name", ["run/daemon.lock", "status/hooks.json"])
 def test_nothing_is_written_through_a_link(home: Home, tmp_path: Path, name: str) -> None:
-    """Whoever put it there would choose the file."""
+    """Its owner would choose the file."""
     victim = tmp_path / "victim"
     victim.write_text("precious", encoding="utf-8")
     (home.root / name).symlink_to(victim)

@@ -65,26 +65,26 @@ def test_a_finished_file_runs_its_hook_with_the_summary(
     home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
 ) -> None:
     """Once, in the home, without a shell: a name is never a command."""
-    configure("on_job_finished", "sh -c 'cat > told; echo \"$KEEPSTEP_JOB_NAME\" > name; echo heard'")
+    configure("on_job_finished", "sh -c 'cat > event; echo \"$KEEPSTEP_JOB_NAME\" > name; echo heard'")
     drop("$(touch owned); a.jsonl", "ok ok")
     run()
-    told = json.loads((home.root / "told").read_bytes())
-    assert told["hook"] == "job_finished"
-    assert told["message"] == "$(touch owned); a.jsonl: trained"
-    assert (told["kind"], told["global_step"], told["home"]) == ("job_trained", 2, str(home.root))
+    event = json.loads((home.root / "event").read_bytes())
+    assert event["hook"] == "job_finished"
+    assert event["message"] == "$(touch owned); a.jsonl: trained"
+    assert (event["kind"], event["global_step"], event["home"]) == ("job_trained", 2, str(home.root))
     assert (home.root / "name").read_text(encoding="utf-8") == "$(touch owned); a.jsonl\n"
     assert not (home.root / "owned").exists()
     (line,) = last_lines(home.logs, Filter(source="hook"), 9)
     assert (line.level, line.trace) == ("info", "heard")
-    (home.root / "told").unlink()
+    (home.root / "event").unlink()
     run()
-    assert not (home.root / "told").exists()
+    assert not (home.root / "event").exists()
 
 
 def test_a_hook_that_fails_or_hangs_never_touches_training(
     home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
 ) -> None:
-    """It is in the log, and everything is learned meanwhile."""
+    """The log has it, and all files are trained."""
     configure("on_job_rejected", "sleep 60")
     configure("on_job_finished", "/nowhere/at/all")
     configure("timeout_s", "1.0")
@@ -153,7 +153,7 @@ def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_cannot_be_noted_is_not_run(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the daemon goes on."""
+    """And the daemon continues."""
     with closing(opened(home)) as store:
         hooks = Hooks(home)
         hooks.dispatch(store, ALL)
@@ -216,7 +216,7 @@ def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run
     assert json.loads(task.stdin)["message"] == "a.jsonl: trained"
 
 
-def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, given: list[Task]) -> None:
+def test_a_notification_is_a_separate_process_for_what_was_chosen(home: Home, given: list[Task]) -> None:
     """Its addresses go by its standard input: no list of processes shows them."""
     settings = HookSettings(notify=("json://user:secret@localhost",), notify_on=("held",))
     with closing(opened(home)) as store:

@@ -88,10 +88,10 @@ def logged(home: Home) -> str:
     return "\n".join(str(line) for line in lines)
 
 
-def test_a_file_that_is_learned_is_told(
+def test_a_trained_file_is_notified(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], server: Server
 ) -> None:
-    """By the daemon, through the process of its own, with the template filled; the password is in no log."""
+    """By the daemon, in a separate process, with the rendered template; the password is in no log."""
     notify(home, server.url)
     drop("a.jsonl", "ok ok")
     run()
@@ -104,7 +104,7 @@ def test_a_file_that_is_learned_is_told(
 def test_a_server_that_hangs_costs_training_nothing(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], events: Events, server: Server
 ) -> None:
-    """Files that come behind it are learned while it hangs; it is ended in the end, and the log says so."""
+    """Later files are trained while it hangs; the timeout ends it, and the log says so."""
     server.may_answer.clear()
     notify(home, server.url, SHORT_S)
     for name in "abc":

@@ -117,7 +117,7 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
 
 
 def test_a_program_that_anybody_may_write_to_is_not_started(tmp_path: Path) -> None:
-    """Whoever wrote to it would run commands as the daemon."""
+    """Other users could run commands as the daemon."""
     program = tmp_path / "tell.sh"
     program.write_text("#!/bin/sh\ntouch was-here\n", encoding="utf-8")
     program.chmod(0o757)

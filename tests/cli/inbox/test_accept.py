@@ -215,7 +215,7 @@ def test_a_move_that_was_done_is_said_to_be_where_it_was_done(home: Home, tmp_pa
         assert moved.read_text(encoding="utf-8") == night
 
 
-def test_an_init_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_init_that_was_killed_leaves_no_files(tmp_path: Path) -> None:
     """Given again, it makes what was missing and removes what was not finished."""
     home = Home(tmp_path / "home")
     home.root.mkdir()
@@ -235,8 +235,8 @@ class Forgetful(Storage):
 
 
 @pytest.fixture
-def learned_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
-    """A copy of a file of two steps that was learned before."""
+def trained_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
+    """A copy of a file of two steps that was trained before."""
     path = tmp_path / "once-more.jsonl"
     path.write_text("ok\nok\n", encoding="utf-8")
     drop("a.jsonl", "ok ok")
@@ -245,34 +245,34 @@ def learned_before(home: Home, drop: Callable[..., Path], run: Callable[..., lis
 
 
 @pytest.mark.parametrize("point", ["arrival_copied", "forgotten", "arrival_journaled", "arrival_named"])
-def test_killed_anywhere_bytes_are_learned_again_once(
+def test_killed_anywhere_bytes_are_trained_again_once(
     point: str,
     home: Home,
-    learned_before: Path,
+    trained_before: Path,
     die_at: Callable[[str], None],
     run: Callable[..., list[str]],
     events: Callable[[], list[AnyEvent]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`add --again` dies, and the next daemon takes the copy on: one pass more, not two, and none is lost."""
-    job = file_sha256(learned_before)
+    job = file_sha256(trained_before)
     with closing(EventStore.open(Home(home.root, storage=Forgetful()) if point == "forgotten" else home)) as dying:
         if point != "forgotten":
             die_at(point)
         with pytest.raises(Killed):
-            accept_copy(dying, learned_before, "high", again=True)
+            accept_copy(dying, trained_before, "high", again=True)
     monkeypatch.undo()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     run()
     run()
-    assert home.data_file(job).read_bytes() == learned_before.read_bytes()
+    assert home.data_file(job).read_bytes() == trained_before.read_bytes()
     assert not list((home.data / ".arriving").iterdir())
     passes = [event.again for event in events() if isinstance(event, FileEnqueued)]
     assert passes == [False, True]
     assert [type(event) for event in events()].count(JobTrained) == 2
 
 
-def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, tmp_path: Path) -> None:
+def test_bytes_in_progress_are_not_trained_again_now(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Refused with the name that they have there; nothing is left on its way, and the job keeps its file."""
     path = tmp_path / "a.jsonl"
     path.write_text("ok\n", encoding="utf-8")
@@ -285,16 +285,16 @@ def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, 
 
 
 def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
-    home: Home, learned_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    home: Home, trained_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two people asked, one of them was killed: it is learned once more, and the copy is no debris."""
+    """Two users asked, one was killed: it is trained again once, and no copy is left over."""
     with closing(EventStore.open(home)) as dying:
         die_at("arrival_copied")
         with pytest.raises(Killed):
-            accept_copy(dying, learned_before, "normal", again=True)
+            accept_copy(dying, trained_before, "normal", again=True)
     monkeypatch.undo()
     with closing(EventStore.open(home)) as store:
-        accept_copy(store, learned_before, "normal", again=True)
+        accept_copy(store, trained_before, "normal", again=True)
         finish_arrivals(store)
         assert len(store.state.queue) == 1
     assert not list((home.data / ".arriving").iterdir())
@@ -360,7 +360,7 @@ def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, store: 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "directory"])
 def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, store: EventStore, tmp_path: Path) -> None:
-    """Found on its way: set aside as it is, with a word about it, and no job comes of it."""
+    """Found during its arrival: moved to rejected/ with a report, and no job is made."""
     secret = tmp_path / "secret"
     secret.write_text("secret\n", encoding="utf-8")
     directory = home.data / ".arriving" / "normal-0123456789abcdef"

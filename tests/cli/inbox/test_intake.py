@@ -75,10 +75,10 @@ def test_what_is_urgent_does_not_wait_for_all_the_others(home: Home, many: int) 
     assert many > FILES_PER_TURN
 
 
-def test_files_that_come_while_one_is_learned_interrupt_nothing(
+def test_files_that_arrive_during_training_interrupt_nothing(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], events: Callable[[], list[AnyEvent]]
 ) -> None:
-    """A hundred beside the running job: it is learned in one attempt, and then each of them."""
+    """A hundred during the running job: it trains in one attempt, and then each of them."""
     drop("a.jsonl", "slow ok slow ok slow ok")
     for number in range(40):
         drop(f"low-{number}.jsonl", f"ok {' ok' * number}", "low")
@@ -160,7 +160,7 @@ NAMES += [b"x" * 249 + b".jsonl", b"\xff\xfe.jsonl", b"\x1b[31mred.jsonl", b"a b
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_of_any_name_is_learned_and_stays_at_home(
+def test_a_file_of_any_name_is_trained_and_stays_in_the_home(
     name: bytes, home: Home, run: Callable[..., list[str]]
 ) -> None:
     """Once as a file to learn from, once as one that came before: nothing is written outside, nothing raw is said."""
@@ -174,8 +174,8 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
         counts = store.state.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
     for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
-        told = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
-        assert told.exit_code == 0, told.output
+        reported = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
+        assert reported.exit_code == 0, reported.output
     assert sorted(path.name for path in home.root.parent.iterdir()) == ["home"]
     assert len([path for path in home.rejected.iterdir() if not path.name.endswith(".report.json")]) == 1
 

@@ -111,7 +111,7 @@ def test_a_file_of_another_user_is_copied(open_home: Home, monkeypatch: pytest.M
 
 @needs_root
 def test_a_file_of_another_user_that_a_crash_left_halfway_is_copied_too(open_home: Home) -> None:
-    """Whoever takes it on judges it again."""
+    """The process that continues checks it again."""
     directory = open_home.data / ".arriving" / "normal-0123456789abcdef"
     directory.mkdir(parents=True)
     (directory / "x.jsonl").write_text("row\n", encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_file_of_another_user_that_a_crash_left_halfway_is_copied_too(open_hom
 @needs_root
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_a_hard_link_in_an_inbox_of_many_may_not_name_our_file(open_home: Home, mode: int) -> None:
-    """Whoever made the link need not be allowed to read it. It stays, and the reason is told."""
+    """The maker of the link may not be allowed to read it. It stays, and the reason is reported."""
     secret = open_home.root.parent / "secret"
     secret.write_bytes(SECRET)
     secret.chmod(mode)
@@ -183,7 +183,7 @@ def test_what_leaves_the_inbox_never_gets_wider(home: Home, store: EventStore, d
 def test_a_file_that_others_open_as_it_is_taken_is_copied(
     home: Home, store: EventStore, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads it can open it for writing through /proc as long as its mode lets them, and no mode takes that
+    """A user who reads it can open it for writing through /proc as long as its mode lets them, and no mode takes that
     back."""
     path, asked = drop("a.jsonl", "row"), list[bool]()
     path.chmod(0o666)
@@ -251,7 +251,7 @@ def test_a_file_that_may_not_leave_the_inbox_is_not_accepted(home: Home, drop: C
 
 @pytest.mark.timeout(20)
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, store: EventStore, tmp_path: Path) -> None:
-    """Whoever adds it by its name, and whoever put it into the inbox a moment ago."""
+    """Added by its name, or put into the inbox a moment ago."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotAFile, match="pipe"):
         accept_copy(store, tmp_path / "pipe", "normal")
@@ -261,7 +261,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, store: EventSto
     assert not list((home.data / ".arriving").iterdir()), "a failed arrival leaves no directory"
 
 
-def test_a_person_can_add_a_file_by_a_link_of_their_own(home: Home, tmp_path: Path) -> None:
+def test_a_user_can_add_a_file_by_their_link(home: Home, tmp_path: Path) -> None:
     """The job has the name that the person gave."""
     (tmp_path / "real.jsonl").write_text("row\n", encoding="utf-8")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")

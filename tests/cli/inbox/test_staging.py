@@ -294,7 +294,7 @@ class Troubled(Storage):
 
 
 def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable[..., Path]) -> None:
-    """One vanishes, one turns into a link, one may not be read: the others are jobs, and nothing of theirs is told."""
+    """One vanishes, one turns into a link, one may not be read: the others are jobs, and only the three are refused."""
     for name in ("a", "gone", "link", "m", "secret", "taken-away", "z"):
         drop(f"{name}.jsonl", name)
     said: list[tuple[str, str]] = []
@@ -358,7 +358,7 @@ def test_a_file_with_a_writer_is_put_back_at_the_next_start(home: Home) -> None:
 
 
 def test_one_name_in_two_lanes_is_two_files(home: Home, drop: Callable[..., Path]) -> None:
-    """Each with the priority of its lane, in a directory of its own."""
+    """Each with the priority of its lane, in a separate directory."""
     files = [(drop("a.jsonl", f"row {lane}", lane), priority) for lane, priority in BOTH]
     with closing(EventStore.open(home)) as store:
         assert [type(event) for event in accept_files(store, files, refused)] == [FileEnqueued, FileEnqueued]
@@ -382,23 +382,23 @@ class Broken(Storage):
         super().rename(source, target)
 
 
-def test_what_was_journaled_is_told_before_an_error(home: Home, drop: Callable[..., Path]) -> None:
-    """The journal has it, so whoever tells of the journal hears it; and the next start finds both files."""
+def test_journaled_events_are_yielded_before_an_error(home: Home, drop: Callable[..., Path]) -> None:
+    """The caller gets all journaled events; the next start finds both files."""
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, name)
-    told: list[AnyEvent] = []
+    yielded: list[AnyEvent] = []
     with closing(EventStore.open(Home(home.root, storage=Broken()))) as store:
         events = accept_files(store, inbox_of(home), refused)
         with pytest.raises(OSError, match="Input/output"):
-            told.extend(iter(lambda: next(events), None))
-    assert [event.name for event in told if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
+            yielded.extend(iter(lambda: next(events), None))
+    assert [event.name for event in yielded if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         assert all(home.data_file(job.id).exists() for job in store.state.queue)
         assert store.state.counts.duplicates == 0
 
 
-def test_duplicates_that_arrive_together_are_told_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
+def test_duplicates_that_arrive_together_are_reported_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
     """Also where all of them have the same bytes."""
     for number in range(4):
         drop(f"{number}.jsonl", "row")

@@ -1,4 +1,4 @@
-"""The cards, by a driver that is made here: there need be none in the machine."""
+"""GPUs, measured with a fake driver."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def settled(watch: GpuWatch) -> tuple[Any, str | None]:
     return watch.latest(())
 
 
-def test_the_driver_is_asked_beside_the_loop() -> None:
-    """The answer to a question is there with the next one; trouble is told in its words."""
+def test_a_thread_asks_the_driver() -> None:
+    """Each call returns the answer to the one before; an error has the driver's words."""
     cards, problem = settled(GpuWatch(lambda: FakeNvml()))
     assert (len(cards), problem) == (2, None)
     assert settled(GpuWatch(lambda: FakeNvml(broken=True))) == ((), "the driver reports: GPU is lost")
     assert settled(GpuWatch(lambda: None)) == ((), None)
 
 
-def test_a_driver_that_hangs_hangs_nobody_and_is_told() -> None:
+def test_a_driver_that_hangs_is_reported_and_blocks_nothing() -> None:
     """One question is under way at a time, however long it takes."""
     now = 0.0
     nvml = FakeNvml()

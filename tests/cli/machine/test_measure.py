@@ -1,4 +1,4 @@
-"""What the machine has and does, measured on the real one."""
+"""Measurements of this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_rates_are_there_from_the_second_time_on(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_a_worker_is_that_of_its_children_too() -> None:
-    """Encoders are processes of their own."""
+    """Encoders are subprocesses."""
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {EATER!r}])"
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -45,7 +45,7 @@ def test_the_memory_of_a_worker_is_that_of_its_children_too() -> None:
     assert list(process_tree(parent.pid)) == [parent.pid]
 
 
-def test_a_kernel_that_tells_of_no_children_is_asked_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lists_of_children_all_processes_are_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was not built with that."""
     child = subprocess.Popen([sys.executable, "-c", EATER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

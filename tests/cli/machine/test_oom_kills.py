@@ -1,4 +1,4 @@
-"""What the system counts of those that it ended for memory."""
+"""The count of OOM kills."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_parts_are_taken_out_of_laps_and_nothing_is_counted_twice() -> None:
 
 
 def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
-    """And counts anew each time."""
+    """And then the count starts again."""
     clock = Hand()
     meter = OverheadMeter(clock)
     clock.wall, clock.used, clock.others = FIRST_AFTER_S - 1, 3.0, 1.0
