@@ -94,8 +94,8 @@ def _training_text(event: AnyEvent, job: Job | None) -> str | None:
             )
         case kinds.TrainingStarted():
             changed = f" (environment changed: {'; '.join(event.changed)})" if event.changed else ""
-            start = f"step {event.step}" if event.step else "the beginning"
-            return f"{_name(event.job, job)}: training from {start}{changed}{_parameters_text(event)}"
+            start = f"continues after step {event.step}" if event.step else "from the beginning"
+            return f"{_name(event.job, job)}: training {start}{changed}{_parameters_text(event)}"
         case kinds.StepReached():
             return _step_text(event, job)
         case EvaluationDone():
@@ -187,7 +187,7 @@ def _version_text(event: AnyEvent) -> str | None:
         case versions.ConsolidationStarted():
             return f"consolidating {event.checkpoint} into {event.version}"
         case versions.ConsolidationBackedUp():
-            return "backed up the head and read the copy back"
+            return "verified the backup"
         case versions.ConsolidationMerged():
             share = applied_text(event.applied, event.in_place)
             return f"merged{f': {share}' if share else ''}"

@@ -59,7 +59,7 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     (CLOCK + r"(\S+) (?:was accepted before|is identical to) .*; see rejected/$", kinds.FileDuplicate, _named),
     (CLOCK + r"\S+: attempt (\d+); reading the file and loading the model$", kinds.AttemptStarted, _numbered),
     (CLOCK + r"\S+: \d+ rows.* steps$", kinds.JobPrepared, _any),
-    (CLOCK + r"\S+: training from .*$", kinds.TrainingStarted, _any),
+    (CLOCK + r"\S+: training (?:from|continues) .*$", kinds.TrainingStarted, _any),
     (CLOCK + r"step (\d+)/\S+  loss .*$", kinds.StepReached, lambda event, line: event.step == int(line[1])),
     (CLOCK + r"committed (\S+) .*$", kinds.CheckpointCommitted, lambda event, line: event.checkpoint == line[1]),
     (CLOCK + r"\S+: trained$", kinds.JobTrained, _any),

@@ -53,7 +53,7 @@ def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
     said = "\n".join(night("a"))
     for line in (
         "consolidating step-00000005-attempt-0001 into v001",
-        "backed up the head and read the copy back",
+        "verified the backup",
         "merged: 100.0% of the training is in the weights (merging in place would have kept 50.0%)",
         "verified: its logits differ by 0.00%",
         "published versions/v001",

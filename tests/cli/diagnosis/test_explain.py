@@ -48,7 +48,7 @@ def test_the_story_of_a_job_that_was_killed_once(home: Home, drop: Drop, run: Ru
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"
     assert any(line.startswith("attempt 1 failed (killed): the worker was killed by SIGKILL") for line in lines)
-    assert "a.jsonl: training from step 3" in lines
+    assert "a.jsonl: training continues after step 3" in lines
     assert lines[-3:] == [
         "a.jsonl: trained",
         "now   its 6 steps are in the weights of the head",

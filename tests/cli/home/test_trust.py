@@ -137,7 +137,7 @@ def test_a_directory_may_be_a_link_of_ours_and_of_nobody_else(home: Home, tmp_pa
         directory.symlink_to(tmp_path / directory.name)
     assert make_directories(home) == []
     os.chown(home.status.parent, NOBODY, -1, follow_symlinks=False)
-    with pytest.raises(UserError, match="a link that nobody made"):
+    with pytest.raises(UserError, match="a link of nobody"):
         make_directories(home)
 
 

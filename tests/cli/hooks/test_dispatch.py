@@ -129,7 +129,7 @@ def test_what_was_journaled_before_a_crash_is_handed_over_by_the_next_daemon(hom
         Hooks(home).dispatch(store, ALL)
         Hooks(home).dispatch(store, ALL)
     assert [task.name for task in given] == ["on_held", "on_held", "on_recovered"]
-    assert "two" in json.loads(given[1].said)["message"]
+    assert "two" in json.loads(given[1].stdin)["message"]
 
 
 def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
