@@ -23,8 +23,9 @@ from events.values import PRIORITIES
 def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, again: bool = False) -> None:
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.home.trust import resolve_link
-    from cli.inbox.accept import accept_copy, finish_arrivals, shown_name
+    from cli.inbox.accept import accept_copy, finish_arrivals
     from cli.output.event_lines import duplicate_text
+    from cli.output.terminal import shown_text
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)
@@ -42,9 +43,9 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
             events = accept_copy(store, resolve_link(path), lane, again=again, name=path.name)
             for event in events:
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {duplicate_text(event.job, store.state)}")
+                    typer.echo(f"{shown_text(path.name)} {duplicate_text(event.job, store.state)}")
                 else:
-                    typer.echo(f"{shown_name(path)} is in the queue, {len(store.state.queue)} waiting")
+                    typer.echo(f"{shown_text(path.name)} is in the queue, {len(store.state.queue)} waiting")
     if not daemon_is_alive(home):
         typer.echo("no daemon runs; `keepstep run` starts one")
 

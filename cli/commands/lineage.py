@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.subprocesses import ask, refused
-from cli.inbox.history import arrived
+from cli.inbox.history import find_jobs
 from cli.output.terminal import shown_text
 from projections.lineage import Part, Timeline
 
@@ -294,7 +294,7 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     path = Path(name).expanduser()
     jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
     jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
-    jobs = jobs or set(arrived(home, name))
+    jobs = jobs or set(find_jobs(home, name))
     if len(jobs) > 1:
         raise UserError(
             f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"

@@ -16,7 +16,7 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
 from core.changes import sections_of
-from core.meaning import Difference, differences, locked_by, trains_weights
+from core.meaning import differences, locked_by, trains_weights
 from core.policies import meaning_conflict
 from core.state import State
 from events.settings import JobSettings
@@ -82,7 +82,7 @@ def set_key(home: Home, key: str, text: str) -> KeyChange:
     with closing(EventStore.open(home)) as store, store.exclusive():
         # Read under the lock: another `config set` may have written while this one waited for it.
         config = load_config(home.config, storage=home.storage)
-        current = value_of(config, key) if _is_known(config, key) else None
+        current = values(config).get(key)
         document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
         wanted = _parsed(home.config, document.unwrap(), section, name, text)
         changed = parse_config(wanted, home.config)  # checks it together with the other keys, too
@@ -140,10 +140,6 @@ def shown(value: Any) -> str:
     return str(tomlkit.item(value).as_string())
 
 
-def _is_known(config: Config, key: str) -> bool:
-    return key in values(config)
-
-
 def _put(table: Any, name: str, value: Any) -> None:
     """Set a value and keep the comment after it."""
     import tomlkit
@@ -192,15 +188,10 @@ def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings)
     step = f" (step {state.global_step})" if state.head is not None else ""
     raise UserError(
         f"{key} is locked and was not changed: it is {shown(current)} in keepstep.toml, and the weights trained since "
-        f"{state.base or 'the origin'}{step} have {_trained(difference)}. Weights trained under one value mean nothing "
-        "under another",
+        f"{state.base or 'the origin'}{step} have {shown(difference.trained)}. Weights trained under one value mean "
+        "nothing under another",
         _what_to_do(state, wanted),
     )
-
-
-def _trained(difference: Difference) -> str:
-    value = difference.trained
-    return shown(list(value) if isinstance(value, tuple) else value)
 
 
 def _what_to_do(state: State, wanted: JobSettings) -> str:

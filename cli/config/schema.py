@@ -24,14 +24,10 @@ from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
 from events.settings import (
-    CheckpointSettings,
     CheckSettings,
     ConsolidationSettings,
-    DataSettings,
     DiskSettings,
-    EvaluationSettings,
     FullSettings,
-    GuardSettings,
     HookSettings,
     HookTrigger,
     InboxSettings,
@@ -45,7 +41,6 @@ from events.settings import (
     RetentionSettings,
     Section,
     Severity,
-    TrainingSettings,
 )
 from journal.durable import opened
 from journal.storage import REAL, Storage
@@ -95,7 +90,7 @@ CONFIG_BYTES_MAX = 1 << 20
 INFINITE_ALLOWED = ("retention", "worker")
 """The sections in which a number may be `inf`. The others end up in JSON, which has no infinity, or in system calls."""
 
-DAEMON_SECTIONS = ("consolidation", "retention", "disk", "memory", "worker", "inbox", "logs", "hooks")
+DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "job")
 """Sections that do not change what is trained: the daemon applies them at once."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
@@ -133,26 +128,10 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     """`document` as a Config; `path` is for messages."""
     method = document.get("method", {})
     kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
-    if kind not in METHODS:
+    if not isinstance(kind, str) or kind not in METHODS:
         raise _wrong(path, "method.kind", kind, _listed(METHODS))
-    sections: dict[str, type[Section]] = {
-        "model": ModelSettings,
-        "method": METHODS[kind],
-        "data": DataSettings,
-        "checks": CheckSettings,
-        "training": TrainingSettings,
-        "guard": GuardSettings,
-        "evaluation": EvaluationSettings,
-        "checkpoints": CheckpointSettings,
-        "consolidation": ConsolidationSettings,
-        "retention": RetentionSettings,
-        "disk": DiskSettings,
-        "memory": MemorySettings,
-        "worker": WorkerSettings,
-        "inbox": InboxSettings,
-        "logs": LogSettings,
-        "hooks": HookSettings,
-    }
+    sections: dict[str, type[Section]] = {**_hints(JobSettings), **_hints(Config), "method": METHODS[kind]}
+    del sections["sources"], sections["job"]  # not written by users; not a section
     for name in document:
         if name not in sections:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
@@ -187,7 +166,7 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
 
 
 @cache
-def _hints(kind: type[Section]) -> dict[str, Any]:
+def _hints(kind: type[Struct]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 

@@ -15,7 +15,7 @@ from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
-from cli.home.layout import close, find_too_open, make_directories, replaceable
+from cli.home.layout import find_too_open, make_directories, replaceable, restrict_modes
 from cli.home.trust import user_name
 from cli.hooks.runner import open_to_all
 from cli.inbox.ownership import WRITABLE_BY_OTHERS
@@ -96,7 +96,7 @@ def permissions(context: DoctorContext) -> Finding:
 
 def close_to_others(context: DoctorContext) -> list[str]:
     """Narrow what others may read or write. Raises OSError."""
-    closed = close(context.home)
+    closed = restrict_modes(context.home)
     if not closed:
         return []
     more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.identity import is_locked
+from cli.home.identity import is_locked, open_lock
 from cli.home.paths import Home
 from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
@@ -21,7 +20,6 @@ from gpu.artifacts.manifest import problem_of
 from gpu.errors import CheckpointBroken, StorageFailed
 from journal import durable
 from journal.failpoints import failpoint
-from journal.lock import MODE
 
 SPARE = 3
 """Free space for an emergency backup, as a multiple of the checkpoint: the copy and the next two checkpoints."""
@@ -33,10 +31,8 @@ def backup_lock_held(home: Home) -> Iterator[None]:
 
     Raises UserError if another process holds it.
     """
-    fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, MODE)
+    fd = open_lock(home, home.backup_lock)
     try:
-        with suppress(OSError):  # a file of another user. An earlier keepstep let all users read and so lock it
-            home.storage.set_mode(fd, MODE)
         if not home.storage.try_lock(fd):
             raise UserError("another backup is being made", "try again when it is done")
         yield

@@ -164,7 +164,7 @@ class EventStore:
         heartbeat_at = self.heartbeat_at
         if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
-        with self.meter.part("views"), _writing_view(self.home):
+        with self.meter.part("views"), writing_view(self.home):
             view = status_view(
                 self.folded,
                 seq=position.seq,
@@ -176,7 +176,7 @@ class EventStore:
 
     def write_machine_view(self, view: MachineView) -> None:
         """Write the measurements of the machine, next to the status."""
-        with self.meter.part("views"), self.exclusive(), _writing_view(self.home):
+        with self.meter.part("views"), self.exclusive(), writing_view(self.home):
             write_machine(self.home.machine, view, storage=self.home.storage)
 
     def write_heartbeat(self) -> None:
@@ -191,7 +191,7 @@ class EventStore:
         """Write the folded state to disk, for the next start."""
         at = self.journal.position
         snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
-        with self.meter.part("views"), _writing_view(self.home):
+        with self.meter.part("views"), writing_view(self.home):
             write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
         self._snapshot_seq = at.seq
 
@@ -211,7 +211,7 @@ class EventStore:
 
 
 @contextmanager
-def _writing_view(home: Home) -> Iterator[None]:
+def writing_view(home: Home) -> Iterator[None]:
     """Skip a view that a full disk does not take; readers see that the old one is out of date. Also skip a view whose
     directory was deleted, and make the directory again."""
     try:

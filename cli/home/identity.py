@@ -69,9 +69,7 @@ class DaemonLock:
         """Take the lock. Raises UserError naming the daemon that holds it, OSError."""
         storage, path = self._home.storage, self._home.daemon_lock
         make_directory(path.parent, storage=storage)
-        fd = storage.open(path, os.O_RDWR | os.O_CREAT, MODE)
-        with suppress(OSError):  # a file of another user. An earlier keepstep let all users read and so lock it
-            storage.set_mode(fd, MODE)
+        fd = open_lock(self._home, path)
         for _ in range(START_TRIES):
             if storage.try_lock(fd):
                 self._fd = fd
@@ -97,6 +95,14 @@ class DaemonLock:
         if self._fd is not None:
             self._home.storage.close(self._fd)
             self._fd = None
+
+
+def open_lock(home: Home, lock: Path) -> int:
+    """Open a lock file, made if it is missing, and keep other users from opening and so locking it. Raises OSError."""
+    fd = home.storage.open(lock, os.O_RDWR | os.O_CREAT, MODE)
+    with suppress(OSError):  # it belongs to another user
+        home.storage.set_mode(fd, MODE)
+    return fd
 
 
 def daemon_is_alive(home: Home) -> bool:

@@ -132,7 +132,7 @@ def _too_open(path: Path, allowed: int) -> Iterator[tuple[Path, int]]:
         yield path, mode & ~others
 
 
-def close(home: Home) -> list[Path]:
+def restrict_modes(home: Home) -> list[Path]:
     """Restrict the modes that are too wide; the changed paths. Raises OSError."""
     closed = list(find_too_open(home))
     for path, mode in closed:

@@ -265,7 +265,7 @@ def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
     size_bytes, directory = home.storage.stat(file).st_size, file.parent
     return AddFile(
         job=job,
-        name=shown_name(file),
+        name=shown_text(file.name),
         size_bytes=size_bytes,
         priority=priority_of(directory),
         known=known,
@@ -297,7 +297,7 @@ REPLACED = "the file was replaced by something that is not a file while keepstep
 def _refuse_replaced(home: Home, file: Path, problem: str, message: str) -> None:
     """Move a refused entry to `rejected/`, with a report. It may be a link: nothing is read through it."""
     target = _free_name(home.rejected, f"{file.parent.name}-{safe_name(file.name)}", home.storage)
-    report = encode_report({"file": shown_name(file), "problem": problem, "message": message})
+    report = encode_report({"file": shown_text(file.name), "problem": problem, "message": message})
     durable.write_atomically(target.with_name(f"{target.name}.report.json"), report, sync=True, storage=home.storage)
     durable.rename_durably(file, target, storage=home.storage)
 
@@ -392,11 +392,6 @@ def _reject_duplicate(home: Home, file: Path, job: str, state: State) -> None:
 def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
     """The SHA-256 of a file, in hexadecimal: the id of its job."""
     return describe(path, storage=storage).sha256
-
-
-def shown_name(path: Path) -> str:
-    """The name of a file as `shown_text`."""
-    return shown_text(path.name)
 
 
 def _text(name: str) -> str:

@@ -11,7 +11,7 @@ from events.kinds import FileDuplicate, FileEnqueued
 from journal import history
 
 
-def arrived(home: Home, name: str) -> Iterator[str]:
+def find_jobs(home: Home, name: str) -> Iterator[str]:
     """The jobs of files that arrived under this name, or whose SHA-256 begins with it. Reads the whole journal."""
     for record in history(home.journal, decode_record, storage=home.storage):
         event = record.event

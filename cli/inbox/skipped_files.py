@@ -15,7 +15,6 @@ from msgspec import Struct
 from cli.home.paths import Home
 from events.text import visible
 from journal.durable import read_file, write_atomically
-from journal.writer import FULL
 
 if TYPE_CHECKING:
     from cli.home.event_store import EventStore
@@ -30,17 +29,13 @@ class SkippedFile(Struct, frozen=True):
 
 
 def write_skipped_files(store: EventStore, skipped_files: Mapping[Path, str]) -> None:
-    """Write the view, under the append lock like all views. Keeps the old one on a full disk or without `status/`."""
+    """Write the view, under the append lock like all views."""
+    from cli.home.event_store import writing_view  # here, not above: `status` does not need it
+
     home = store.home
     shown = [SkippedFile(visible(home.relative(path)), visible(reason)) for path, reason in skipped_files.items()]
-    try:
-        with store.exclusive():
-            write_atomically(home.skipped_files, msgspec.json.encode(shown), sync=False, storage=home.storage)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
+    with store.exclusive(), writing_view(home):
+        write_atomically(home.skipped_files, msgspec.json.encode(shown), sync=False, storage=home.storage)
 
 
 def skipped_files(home: Home, *, alive: bool) -> Sequence[SkippedFile]:

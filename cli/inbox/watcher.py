@@ -137,7 +137,16 @@ class Inbox:
 
     def refuse(self, path: Path, why: str) -> None:
         """Record why a file cannot be accepted. It stays in the inbox and is tried again after each `scan`."""
-        self._refused[path] = self.skipped_files[path] = _unreadable(why)
+        self._refused[path] = self.skipped_files[path] = (
+            f"cannot be accepted: {why}. It stays in the inbox until the user who runs keepstep can read it (`chmod`, "
+            "`chown`)"
+        )
+
+    def refuse_unreadable(self) -> None:
+        """Refuse all files that this process cannot read."""
+        for path in self._files:
+            if (why := self._storage.why_unreadable(path)) is not None:
+                self.refuse(path, why)
 
     def has_complete(self) -> bool:
         """True if complete files are left."""
@@ -158,16 +167,10 @@ class Inbox:
 
 def find_skipped(home: Home) -> dict[Path, str]:
     """The entries of the inbox that this process could not accept, and why. For a home without a daemon."""
-    found: dict[Path, str] = {}
-    lanes = _lanes(home)
-    for directory in lanes:
-        for path, there in _entries(directory, home.storage):
-            if not stat.S_ISREG(there.st_mode):
-                if path not in lanes:
-                    found[path] = _why_not(there.st_mode)
-            elif (why := home.storage.why_unreadable(path)) is not None:
-                found[path] = _unreadable(why)
-    return found
+    inbox = Inbox(home)
+    inbox.scan(home.clock.monotonic())
+    inbox.refuse_unreadable()
+    return inbox.skipped_files
 
 
 def _lanes(home: Home) -> dict[Path, Priority]:
@@ -207,10 +210,3 @@ def _why_not(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "is a link and is not followed; put the file itself there, or `keepstep add` it"
     return "is not a file (a pipe, a socket, a device) and is never accepted; remove it from the inbox"
-
-
-def _unreadable(why: str) -> str:
-    return (
-        f"cannot be accepted: {why}. It stays in the inbox until the user who runs keepstep can read it (`chmod`, "
-        "`chown`)"
-    )

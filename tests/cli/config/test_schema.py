@@ -44,6 +44,7 @@ def test_every_setting_is_written_with_a_comment() -> None:
 @pytest.mark.parametrize(
     ("document", "reason", "advice"),
     [
+        ({"method": {"kind": ["lora"]}}, "method.kind = ['lora'] is not allowed", "allowed: lora, qlora, full"),
         ({}, "model.path is missing", "a text in quotes that is not empty"),
         ({"modle": {}}, "unknown section [modle]", "model, method"),
         ({**MODEL, "training": {"lr": 1}}, "unknown key training.lr", "learning_rate"),

@@ -16,7 +16,7 @@ from cli.doctor import home as checks_home
 from cli.doctor.context import DoctorContext
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import close, find_too_open, make_directories
+from cli.home.layout import find_too_open, make_directories, restrict_modes
 from cli.home.paths import Home, find_home
 from cli.status.report import current
 from journal.storage import PRIVATE, Storage
@@ -82,7 +82,7 @@ def test_doctor_reports_files_that_others_can_write(home: Home) -> None:
     (home.versions / "v001").mkdir(mode=0o777)
     (home.versions / "v001").chmod(0o777)
     assert checks_home.permissions(DoctorContext(home)).level == "warn"
-    close(home)
+    restrict_modes(home)
     assert checks_home.permissions(DoctorContext(home)).level == "pass"
 
 

@@ -17,9 +17,9 @@ from cli.app import app
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import intake
-from cli.inbox.accept import shown_name
 from cli.inbox.intake import FILES_PER_TURN, Intake
 from cli.inbox.watcher import LONG_WRITTEN_S, STILL_WRITTEN, Inbox
+from cli.output.terminal import shown_text
 from events import kinds
 from events.kinds import AnyEvent
 
@@ -173,7 +173,7 @@ def test_a_file_of_any_name_is_trained_and_stays_in_the_home(
     with closing(EventStore.open(home)) as store:
         counts = store.state.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
-    for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
+    for asked in (os.fsdecode(name), shown_text(path.name)):  # as the system has the name, and as keepstep shows it
         reported = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
         assert reported.exit_code == 0, reported.output
     assert sorted(path.name for path in home.root.parent.iterdir()) == ["home"]
