@@ -45,7 +45,7 @@ def test_init_writes_the_commit_that_a_hub_id_means(cache: Path, tmp_path: Path)
     made = keepstep("init", tmp_path / "home", "--model", MODEL)
     assert made.returncode == 0, made.stderr
     assert f"{MODEL} is pinned to commit {FIRST}" in made.stdout
-    assert f'revision = "{FIRST}" # the commit' in (tmp_path / "home" / "keepstep.toml").read_text(encoding="utf-8")
+    assert f'revision = "{FIRST}" # commit' in (tmp_path / "home" / "keepstep.toml").read_text(encoding="utf-8")
     assert load_config(tmp_path / "home" / "keepstep.toml").job.model == ModelSettings(path=MODEL, revision=FIRST)
     assert "is a home already" in keepstep("init", tmp_path / "home", "--model", f"{MODEL}@next").stderr
 
