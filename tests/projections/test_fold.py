@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.projections.timeline import folded, records
 
 from core import commands
 from core.errors import IllegalEvent
@@ -15,6 +14,7 @@ from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
 from projections.progress import Folded
 from tests.core.world import World, seen
 from tests.events.examples import CHECKPOINT, JOB
+from tests.projections.timeline import folded, records
 
 
 def world(*files: int) -> World:
@@ -183,8 +183,8 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
     """Their file was counted when it was done the first time."""
     made = world(4)
     made.run()
-    assert made.state.head is not None
-    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    assert made.state.head.checkpoint is not None
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.checkpoint.id, problem="rot"))
     made.run()
     progress = folded(made).progress
     assert progress.bytes_done == progress.bytes_total == 500
