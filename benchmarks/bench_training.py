@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from events import codec, kinds, worker
+from events import codec, kinds, messages
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.ipc import connection as link
 from journal import Journal
@@ -55,14 +55,14 @@ def daemon_end(connection: socket.socket, directory: str) -> None:
     reader, sender = link.fact_reader(), link.Sender(connection)
     while data := connection.recv(65536):
         for fact in reader.feed(data):
-            if not isinstance(fact, worker.Step | worker.CheckpointWritten):
+            if not isinstance(fact, messages.Step | messages.CheckpointWritten):
                 continue
             fields = {name: getattr(fact, name) for name in fact.__struct_fields__}
-            kind = kinds.StepReached if isinstance(fact, worker.Step) else kinds.CheckpointCommitted
+            kind = kinds.StepReached if isinstance(fact, messages.Step) else kinds.CheckpointCommitted
             with journal.transaction() as transaction:
                 transaction.append([codec.encode(kind(job="3b" * 32, **fields))], at=AT)
-            if isinstance(fact, worker.CheckpointWritten):
-                sender.send(worker.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
+            if isinstance(fact, messages.CheckpointWritten):
+                sender.send(messages.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
 
 
 class WorkerChannel:
@@ -70,22 +70,22 @@ class WorkerChannel:
     training loop with each step that it reports, and holds it up as long as it takes."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.after_step: Callable[[worker.Step], None] = lambda _: None
+        self.after_step: Callable[[messages.Step], None] = lambda _: None
         self._connection = connection
         self._sender = link.Sender(connection)
         self._committed: str | None = None
         self._commit = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def tell(self, fact: worker.AnyFact) -> None:
+    def tell(self, fact: messages.AnyFact) -> None:
         self._sender.send(fact)
-        if isinstance(fact, worker.Step):
+        if isinstance(fact, messages.Step):
             self.after_step(fact)
 
     def yield_requested(self) -> bool:
         return False
 
-    def ask_course(self, fact: worker.OutOfMemory) -> NoReturn:
+    def ask_course(self, fact: messages.OutOfMemory) -> NoReturn:
         raise MemoryError(fact.message)
 
     def is_committed(self, checkpoint: str) -> bool:
@@ -99,7 +99,7 @@ class WorkerChannel:
         reader = link.order_reader()
         while data := self._connection.recv(65536):
             for order in reader.feed(data):
-                if isinstance(order, worker.Committed):
+                if isinstance(order, messages.Committed):
                     with self._commit:
                         self._committed = order.checkpoint
                         self._commit.notify_all()
@@ -202,7 +202,7 @@ def take_turns(channel: WorkerChannel, bare: Callable[[range], int]) -> dict[str
     speeds: dict[str, list[float]] = {"keepstep": [], "bare PyTorch loop": []}
     began, tokens = 0.0, 0
 
-    def after_step(step: worker.Step) -> None:
+    def after_step(step: messages.Step) -> None:
         nonlocal began, tokens
         tokens += step.tokens
         if step.step % STEPS_PER_TURN != STEPS_PER_TURN // 2:
@@ -240,9 +240,9 @@ def main() -> list[Row]:
         channel = WorkerChannel(ours)
         speeds = take_turns(channel, bare_loop(home, job, settings))
         warm = Session(home, channel)
-        warm.prepare(worker.Prepare(attempt=1, job=job, settings=settings))
+        warm.prepare(messages.Prepare(attempt=1, job=job, settings=settings))
         steps = (TURNS + 2) * STEPS_PER_TURN
-        warm.train(worker.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
+        warm.train(messages.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
         ours.shutdown(socket.SHUT_RDWR)
         daemon.join()
     rows = [

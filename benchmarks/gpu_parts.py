@@ -26,9 +26,9 @@ from msgspec.structs import replace
 
 from benchmarks import gpu_speed
 from events.course import Course, Split
+from events.messages import Evaluated, Loaded, OutOfMemory, Step
 from events.settings import DataSettings, EvaluationSettings, JobSettings, LoraSettings
 from events.values import ARITHMETIC
-from events.worker import Evaluated, Loaded, OutOfMemory, Step
 from gpu.runtime.determinism import enable_determinism, environment
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model

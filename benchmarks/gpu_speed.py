@@ -22,8 +22,8 @@ import psutil
 import torch
 
 from benchmarks.bench_training import bare_loop
+from events.messages import AnyFact, CheckpointWritten, Prepare, Step, Train
 from events.settings import CheckpointSettings, DataSettings, JobSettings, ModelSettings, TrainingSettings
-from events.worker import AnyFact, CheckpointWritten, Prepare, Step, Train
 from tests.gpu.helpers import FULL, FakeDesk
 from tests.harness.tiny_model import make_tokenizer
 

@@ -6,8 +6,8 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from events.messages import BatchSuspect
 from events.values import CheckpointId
-from events.worker import BatchSuspect
 from gpu.runtime.driver import names_memory
 
 NOT_DETERMINISTIC = "does not have a deterministic implementation"

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from events.messages import Consolidate, Loaded, Prepare, Prepared, Train
 from events.settings import JobSettings, MethodSettings, ModelSettings
 from events.values import ARITHMETIC, CheckpointId, JobId, VersionId
-from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu.artifacts import checkpoint
 from gpu.artifacts.compatibility import Ground
 from gpu.artifacts.manifest import Manifest, read_manifest

@@ -17,8 +17,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from events.messages import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from events.values import Failure
-from events.worker import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,

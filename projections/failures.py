@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
 
@@ -64,7 +64,9 @@ class Failures:
         self._last = event if isinstance(event, kinds.AttemptFailed) else None
         if failure is None:
             return
-        reached = before.reached.global_step - before.global_step if before.attempt is not None else 0
+        reached = (
+            before.attempts.reached.global_step - before.head.global_step if before.attempts.current is not None else 0
+        )
         ends = isinstance(event, kinds.AttemptFailed | kinds.AttemptInterrupted)
         job = getattr(event, "job", None)
         self.found.append(
@@ -79,8 +81,8 @@ class Failures:
                 meaning=EXPLANATIONS[failure].meaning,
                 advice=getattr(event, "advice", EXPLANATIONS[failure].advice),
                 job=job,
-                attempt=getattr(event, "attempt", before.attempts or None),
-                global_step=before.global_step,
+                attempt=getattr(event, "attempt", before.attempts.last or None),
+                global_step=before.head.global_step,
                 steps_lost=max(0, reached) if ends else 0,
             )
         )
@@ -89,7 +91,7 @@ class Failures:
         match event:
             case kinds.AttemptFailed(failure=failure):
                 return failure
-            case versions.ConsolidationAborted(failure=failure):
+            case kinds.ConsolidationAborted(failure=failure):
                 return failure
             case kinds.JobFailed():
                 return self._last.failure if self._last is not None else "code"
@@ -110,8 +112,9 @@ class Failures:
                 return "the daemon"
             case kinds.CheckpointQuarantined(checkpoint=checkpoint):
                 return checkpoint
-            case versions.ConsolidationAborted():
-                return before.consolidation.version if before.consolidation is not None else "a consolidation"
+            case kinds.ConsolidationAborted():
+                running = before.consolidation.running
+                return running.version if running is not None else "a consolidation"
             case _:
                 job = getattr(event, "job", "")
                 return self._names.get(job, job[:12])

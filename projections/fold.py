@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from core.evaluation import is_worse, told
 from core.evolve import evolve
 from core.state import State
-from events import kinds, places, versions
-from events.changes import ConfigRefused
+from core.topics.evaluation import described, is_worse
+from events import kinds
 from events.codec import Record, kind_of
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.kinds import AnyEvent
-from events.memory import MemoryLow
-from events.upkeep import WatchCostMeasured
+from events.kinds import AnyEvent, ConfigRefused, EvaluationAbandoned, EvaluationDone, MemoryLow, OverheadMeasured
 from projections.progress import Evaluated, Folded, Pace, Progress, Trouble
 
 ERRORS_SHOWN = 5
@@ -37,10 +33,10 @@ def fold(folded: Folded, record: Record) -> Folded:
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
         progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
-    if isinstance(event, WatchCostMeasured):
+    if isinstance(event, OverheadMeasured):
         progress = replace(progress, watching=event)
-    if isinstance(event, EvaluationDone) and before.current is not None:
-        progress = replace(progress, evaluated=Evaluated(record.at, before.current.name, event))
+    if isinstance(event, EvaluationDone) and before.training.current is not None:
+        progress = replace(progress, evaluated=Evaluated(record.at, before.training.current.name, event))
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)
@@ -62,7 +58,7 @@ def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
         job = before.job(event.job)
         size = job.size_bytes if job is not None and job.until is None else 0
         return replace(progress, bytes_done=progress.bytes_done + size)
-    if isinstance(event, places.JobRemoved):
+    if isinstance(event, kinds.JobRemoved):
         waiting = before.queue.get(event.job)  # what had failed was counted as done
         left = progress.bytes_total - (waiting.size_bytes if waiting is not None else 0)
         return replace(progress, bytes_total=max(progress.bytes_done, left))
@@ -73,7 +69,7 @@ def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
 
 
 def _with_more_bytes(progress: Progress, before: State, size_bytes: int) -> Progress:
-    if not before.begun and not len(before.queue):
+    if not before.training.in_progress and not len(before.queue):
         return replace(progress, bytes_total=size_bytes, bytes_done=0)
     return replace(progress, bytes_total=progress.bytes_total + size_bytes)
 
@@ -81,8 +77,8 @@ def _with_more_bytes(progress: Progress, before: State, size_bytes: int) -> Prog
 def _trouble(event: AnyEvent, before: State) -> str | None:
     """What went wrong, in words; None if nothing did."""
     match event:
-        case EvaluationDone(concern=concern) if before.current is not None:
-            return told(event) if is_worse(concern, before.current.evaluation.concern) else None
+        case EvaluationDone(concern=concern) if before.training.current is not None:
+            return described(event) if is_worse(concern, before.training.current.evaluation.concern) else None
         case EvaluationAbandoned(failure=failure):
             return f"the worker failed in an evaluation ({failure}); the job goes on without"
         case kinds.JobRejected(name=name, message=message):
@@ -109,9 +105,9 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
             return f"step {step} run again gave loss {loss}, before it was {expected}"
         case kinds.AttemptInterrupted(reason=reason):
             return f"attempt {event.attempt} was interrupted: {reason}"
-        case versions.ConsolidationCancelled(message=message):
+        case kinds.ConsolidationCancelled(message=message):
             return f"no consolidation: {message}"
-        case versions.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
+        case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"
         case _:
             return None

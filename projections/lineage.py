@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.course import Course
 from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
@@ -78,12 +78,12 @@ class Timeline(Branch):
         if isinstance(event, kinds.DaemonStarted):
             self.keepstep = event.keepstep
         elif isinstance(event, kinds.CheckpointCommitted):
-            self._forget_after(before.global_step)
+            self._forget_after(before.head.global_step)
             self._add(before, event)
-        elif isinstance(event, versions.VersionPublished):
-            self._forget_after(before.global_step)
-            self.published[event.version] = self.until(before.global_step)
-        elif isinstance(event, versions.HeadMoved):
+        elif isinstance(event, kinds.VersionPublished):
+            self._forget_after(before.head.global_step)
+            self.published[event.version] = self.until(before.head.global_step)
+        elif isinstance(event, kinds.HeadMoved):
             self._move(before, event)
 
     def branch_of(self, checkpoint: CheckpointId) -> Branch | None:
@@ -94,8 +94,8 @@ class Timeline(Branch):
                     return branch.until(global_step)
         return None
 
-    def _move(self, before: State, event: versions.HeadMoved) -> None:
-        self.left.append(self.until(before.global_step))
+    def _move(self, before: State, event: kinds.HeadMoved) -> None:
+        self.left.append(self.until(before.head.global_step))
         target = self.published.get(event.version, Branch()) if event.version is not None else Branch()
         if event.checkpoint is not None:
             target = self.branch_of(event.checkpoint) or target
@@ -113,11 +113,11 @@ class Timeline(Branch):
             self.commits.pop()
 
     def _add(self, before: State, event: kinds.CheckpointCommitted) -> None:
-        job = before.current
+        job = before.training.current
         assert job is not None  # it committed
         assert job.settings is not None
         assert job.plan is not None
-        steps = event.global_step - before.global_step
+        steps = event.global_step - before.head.global_step
         part = Part(
             job=job.id,
             name=job.name,
@@ -126,12 +126,12 @@ class Timeline(Branch):
             plan=job.plan,
             step_from=event.step - steps,
             step_to=event.step,
-            base=before.base,
-            global_from=before.global_step,
+            base=before.head.base,
+            global_from=before.head.global_step,
             global_to=event.global_step,
             attempts=(event.attempt,),
             keepstep=self.keepstep,
-            environment=before.environment,
+            environment=before.training.environment,
             course=job.course,
         )
         last = self.parts[-1] if self.parts else None

@@ -6,8 +6,7 @@ from msgspec import Struct
 
 from core.state import State
 from events import kinds
-from events.evaluation import EvaluationDone
-from events.upkeep import WatchCostMeasured
+from events.kinds import EvaluationDone, OverheadMeasured
 
 
 class Trouble(Struct, frozen=True):
@@ -49,7 +48,7 @@ class Progress(Struct, frozen=True, gc=False):
     evaluated: Evaluated | None = None
     """Last of all, of whatever job."""
     troubles: tuple[Trouble, ...] = ()
-    watching: WatchCostMeasured | None = None
+    watching: OverheadMeasured | None = None
     """What the daemon itself took, as last measured."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from core.queue import Place
+from core.structures.queue import Place
 
 JOBS_IN_A_SHARD = 32
 """A part is decoded in some ten microseconds; and the table of a hundred thousand jobs has four thousand entries."""

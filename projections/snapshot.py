@@ -21,8 +21,8 @@ from msgspec.structs import replace
 import core
 import events
 import projections
-from core.maps import Map
-from core.queue import Place
+from core.structures.maps import Map
+from core.structures.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.checksum import UNREADABLE, has_checksum, sealed

@@ -14,12 +14,17 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from core.evaluation import gap_of
 from core.job import Job
-from core.state import ConfigError, Counts, DiskFull, Hold, MemoryShortage, State
-from events.upkeep import WatchCostMeasured
+from core.state import State
+from core.topics.config import ConfigError
+from core.topics.daemon import Hold
+from core.topics.disk import DiskFull
+from core.topics.evaluation import gap_of
+from core.topics.memory import MemoryShortage
+from core.topics.outcomes import Counts
+from events.kinds import OverheadMeasured
+from events.messages import Heartbeat
 from events.values import PRIORITIES, Number
-from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
 from projections.checksum import read_checked, sealed
@@ -205,7 +210,7 @@ def status_view(
         elif (received.phase, job.status) == ("evaluate", "training"):
             job = replace(job, rows_evaluated=rows)
     done, eta_s = _queue_progress(state, progress, job)
-    daemon, head = state.daemon, state.head
+    daemon, head = state.daemon, state.head.checkpoint
     return StatusView(
         seq=seq,
         crc=crc,
@@ -218,7 +223,7 @@ def status_view(
             host=daemon.host,
             heartbeat_at=heartbeat_at,
         ),
-        global_step=state.global_step,
+        global_step=state.head.global_step,
         job=job,
         queue=QueueView(
             waiting=len(state.queue),
@@ -233,14 +238,16 @@ def status_view(
         checkpoint=(
             CheckpointView(id=head.id, global_step=head.global_step, size_bytes=head.size_bytes) if head else None
         ),
-        hold=state.hold,
-        full=state.full,
-        low=state.low,
-        short=state.short,
-        config_error=state.config_error,
+        hold=state.daemon.hold,
+        full=state.disk.full,
+        low=state.disk.low,
+        short=state.memory.shortage,
+        config_error=state.config.error,
         validation=_validation_view(progress.evaluated),
-        failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
-        counts=state.counts,
+        failed=tuple(
+            FailedView(id=job.id, name=job.name) for job in islice(state.outcomes.failed.values(), QUEUE_SHOWN)
+        ),
+        counts=state.outcomes.counts,
         troubles=progress.troubles,
         watching=_watching_view(progress.watching),
     )
@@ -262,7 +269,7 @@ def _validation_view(evaluated: Evaluated | None) -> ValidationView | None:
     )
 
 
-def _watching_view(cost: WatchCostMeasured | None) -> WatchingView | None:
+def _watching_view(cost: OverheadMeasured | None) -> WatchingView | None:
     if cost is None:
         return None
     return WatchingView(
@@ -275,14 +282,14 @@ def _watching_view(cost: WatchCostMeasured | None) -> WatchingView | None:
 
 
 def _version_view(state: State) -> VersionView | None:
-    base = state.version(state.base)
+    base = state.retention.version(state.head.base)
     if base is None:
         return None
     return VersionView(id=base.id, global_step=base.global_step, made_at=base.made_at, description=base.description)
 
 
 def _consolidation_view(state: State) -> ConsolidationView | None:
-    consolidation_request, running = state.consolidation_request, state.consolidation
+    consolidation_request, running = state.consolidation.request, state.consolidation.running
     if consolidation_request is None:
         return None
     return ConsolidationView(
@@ -298,17 +305,17 @@ def _waiting_view(job: Job) -> WaitingView:
 
 
 def _job_view(state: State, progress: Progress) -> JobView | None:
-    job = state.current
+    job = state.training.current
     if job is None:
         return None
-    step = state.reached.step if state.attempt is not None else job.committed_step
+    step = state.attempts.reached.step if state.attempts.current is not None else job.committed_step
     last, pace = progress.last_step, progress.pace
     left = job.goal - step if job.goal is not None else None
     return JobView(
         id=job.id,
         name=job.name,
         status=job.status,
-        attempt=state.attempt,
+        attempt=state.attempts.current,
         step=step,
         steps_total=job.goal,
         progress=step / job.goal if job.goal else 0.0,
@@ -323,7 +330,7 @@ def _job_view(state: State, progress: Progress) -> JobView | None:
 
 def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tuple[float, float | None]:
     """The share of the whole queue that is done, and the seconds that the rest will take."""
-    current = state.current
+    current = state.training.current
     of_current = job.progress * current.size_bytes if job and current and current.until is None else 0.0
     done_bytes = min(progress.bytes_total, progress.bytes_done + of_current)
     done = done_bytes / progress.bytes_total if progress.bytes_total else 1.0

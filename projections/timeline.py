@@ -15,11 +15,10 @@ from msgspec import Struct
 
 from core.failures import EXPLANATIONS
 from core.state import State
-from events import guard, kinds, versions
+from events import kinds
 from events.codec import Record
-from events.evaluation import EvaluationDone
 from events.event import Event
-from events.kinds import AnyEvent
+from events.kinds import AnyEvent, EvaluationDone
 from projections.failures import Failures
 from projections.lineage import Timeline
 
@@ -135,10 +134,10 @@ class OfAJob(Teller):
         if isinstance(event, kinds.FileEnqueued | kinds.FileDuplicate) and self._fits(event.job, event.name):
             self.jobs.setdefault(event.job, event.name)
         if (job := getattr(event, "job", None)) is not None:
-            return job in self.jobs and not isinstance(event, versions.BackupCreated)
-        if isinstance(event, versions.VersionPublished):
+            return job in self.jobs and not isinstance(event, kinds.BackupCreated)
+        if isinstance(event, kinds.VersionPublished):
             return any(part.job in self.jobs for part in self.timeline.published[event.version].parts)
-        if isinstance(event, versions.HeadMoved):
+        if isinstance(event, kinds.HeadMoved):
             return any(part.job in self.jobs for part in (*self.timeline.parts, *self.timeline.left[-1].parts))
         return _around(before, after, event, self.jobs)
 
@@ -149,7 +148,7 @@ class OfAJob(Teller):
 def _around(before: State, after: State, event: AnyEvent, jobs: dict[str, str]) -> bool:
     """What stops and lets go on whatever is in hand, if that is one of these jobs."""
     stops = kinds.DaemonHeld | kinds.Resumed | kinds.PauseRequested | kinds.StorageExhausted | kinds.StorageFreed
-    current = after.current or before.current
+    current = after.training.current or before.training.current
     return isinstance(event, stops) and current is not None and current.id in jobs
 
 
@@ -165,20 +164,20 @@ class OfACrash(Teller):
         event = record.event
         job = getattr(event, "job", None)
         if record.seq < self.seq:
-            if isinstance(event, kinds.AttemptStarted | versions.ConsolidationStarted):
+            if isinstance(event, kinds.AttemptStarted | kinds.ConsolidationStarted):
                 self.moments.clear()  # only what led to it
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
-            detours = guard.MicrobatchSplit | guard.BatchSkipped
-            return isinstance(event, begins | detours | versions.ConsolidationStarted)
+            detours = kinds.MicrobatchSplit | kinds.BatchSkipped
+            return isinstance(event, begins | detours | kinds.ConsolidationStarted)
         if record.seq == self.seq:
-            self._job = job or (before.current.id if before.current is not None else None)
+            self._job = job or (before.training.current.id if before.training.current is not None else None)
             self._over = not self.crashes.found or self.crashes.found[-1].seq != self.seq
             return not self._over
         if self._over or isinstance(event, kinds.StepReached):
             return False
         ends = kinds.CheckpointCommitted | kinds.JobTrained | kinds.JobSkipped | kinds.JobRejected
         self._over = isinstance(event, ends) and job == self._job
-        self._over = self._over or isinstance(event, versions.VersionPublished)
+        self._over = self._over or isinstance(event, kinds.VersionPublished)
         mine = job == self._job if job is not None else getattr(event, "attempt", None) is not None
         return mine or _around(before, after, event, {self._job or "": ""}) or isinstance(event, kinds.Resumed)
 
@@ -197,16 +196,20 @@ class OfAStep(Teller):
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        at_a_step = kinds.StepReached | kinds.DivergenceDetected | guard.AnyDetour | EvaluationDone
+        at_a_step = (
+            kinds.StepReached | kinds.DivergenceDetected | kinds.MicrobatchSplit | kinds.BatchSkipped | EvaluationDone
+        )
         if isinstance(event, at_a_step):
             return event.global_step == self.step
         if isinstance(event, kinds.CheckpointCommitted):
-            return before.global_step < self.step <= event.global_step
-        if isinstance(event, versions.VersionPublished):
+            return before.head.global_step < self.step <= event.global_step
+        if isinstance(event, kinds.VersionPublished):
             branch = self.timeline.published[event.version]
-            return bool(branch.parts) and branch.parts[-1].global_to >= self.step > before.base_step
-        moves = kinds.CheckpointQuarantined | versions.HeadMoved
-        return isinstance(event, moves) and (before.global_step >= self.step) != (after.global_step >= self.step)
+            return bool(branch.parts) and branch.parts[-1].global_to >= self.step > before.head.base_step
+        moves = kinds.CheckpointQuarantined | kinds.HeadMoved
+        return isinstance(event, moves) and (before.head.global_step >= self.step) != (
+            after.head.global_step >= self.step
+        )
 
 
 @dataclass
@@ -219,12 +222,12 @@ class OfACheckpoint(Teller):
 
     def concerns(self, before: State, _after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, versions.VersionPublished) and not self._in_a_version:
+        if isinstance(event, kinds.VersionPublished) and not self._in_a_version:
             commits = self.timeline.published[event.version].commits
             self._in_a_version = any(name == self.checkpoint for _, name in commits)
             return self._in_a_version
-        head = before.head.id if before.head is not None else None
-        if isinstance(event, versions.HeadMoved) and self.checkpoint == head:
+        head = before.head.checkpoint.id if before.head.checkpoint is not None else None
+        if isinstance(event, kinds.HeadMoved) and self.checkpoint == head:
             return True
         return getattr(event, "checkpoint", None) == self.checkpoint and not isinstance(event, kinds.TrainingStarted)
 
@@ -239,15 +242,15 @@ class OfAVersion(Teller):
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, versions.ConsolidationRequested):
+        if isinstance(event, kinds.ConsolidationRequested):
             self._asked = (before, after, record)
             return False
-        if isinstance(event, versions.ConsolidationStarted) and event.version == self.version:
+        if isinstance(event, kinds.ConsolidationStarted) and event.version == self.version:
             self._attempts.add(event.attempt)
             if self._asked is not None:
                 self.tell(*self._asked)
                 self._asked = None
-        if isinstance(event, versions.HeadMoved) and before.base == self.version:
+        if isinstance(event, kinds.HeadMoved) and before.head.base == self.version:
             return True
         mine = getattr(event, "version", None) == self.version
         of_its_attempts = getattr(event, "attempt", None) in self._attempts and not hasattr(event, "job")
@@ -259,7 +262,7 @@ def _meaning(event: AnyEvent) -> str:
     match event:
         case kinds.AttemptFailed(failure=failure):
             return f" ({EXPLANATIONS[failure].meaning})"
-        case versions.ConsolidationAborted(failure=str(failure)):
+        case kinds.ConsolidationAborted(failure=str(failure)):
             return f" ({EXPLANATIONS[failure].meaning})"
         case kinds.DivergenceDetected():
             return f" ({EXPLANATIONS['diverged'].meaning})"

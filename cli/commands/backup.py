@@ -72,7 +72,7 @@ def create_backup(home: Home, reason: str) -> None:
             name = make_backup(store, kind="manual", reason=reason)
         except StorageFailed as error:
             raise UserError(f"no backup was made: {error}", "make room or mend the disk", STORAGE_FAILED) from error
-        backup = store.state.backup(name)
+        backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
     print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {backup.size_bytes / 1e6:.1f} MB, read back)")
 
@@ -84,9 +84,9 @@ def show_backups(home: Home, *, json: bool) -> None:
 
     state = _state(home)
     if json:
-        print_json([{**plain(backup), "path": str(home.backups / backup.id)} for backup in state.backups])
+        print_json([{**plain(backup), "path": str(home.backups / backup.id)} for backup in state.retention.backups])
         return
-    if not state.backups:
+    if not state.retention.backups:
         print("there is no backup yet; `keepstep backup create` makes one")
         return
     rows = [
@@ -98,7 +98,7 @@ def show_backups(home: Home, *, json: bool) -> None:
             f"{backup.size_bytes / 1e6:.1f} MB",
             backup.reason,
         ]
-        for backup in state.backups
+        for backup in state.retention.backups
     ]
     print_listing(["backup", "made", "holds", "beside", "size", "why"], rows)
 
@@ -110,9 +110,9 @@ def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
 
     found: list[dict[str, Any]] = []
     state = _state(home)
-    if wanted is not None and state.backup(wanted) is None:
+    if wanted is not None and state.retention.backup(wanted) is None:
         raise UserError(f"there is no backup {wanted}", "`keepstep backup list` has those that there are")
-    for backup in state.backups:
+    for backup in state.retention.backups:
         if wanted in {None, backup.id}:
             problem = problem_of(
                 home.backups / backup.id, backup.manifest_sha256, every_byte=True, storage=home.storage
@@ -133,7 +133,7 @@ def restore_backup(home: Home, name: str) -> None:
     from core.commands import MoveHead
     from gpu.artifacts.backup import problem_of
 
-    backup = _state(home).backup(name)
+    backup = _state(home).retention.backup(name)
     if backup is None:
         raise UserError(f"there is no backup {name}", "`keepstep backup list` has those that there are")
     problem = problem_of(home.backups / name, backup.manifest_sha256, every_byte=True, storage=home.storage)
@@ -152,7 +152,7 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteBackups
     from core.decide import decide
-    from events.versions import BackupDeleted
+    from events.kinds import BackupDeleted
 
     order = DeleteBackups(older_than_days=days)
     if not execute:

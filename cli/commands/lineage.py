@@ -17,8 +17,8 @@ from projections.lineage import Part, Timeline
 
 if TYPE_CHECKING:
     from core.state import State
-    from core.versions import Checkpoint, Version
-    from events.worker import TrainedFile
+    from core.values import Checkpoint, Version
+    from events.messages import TrainedFile
     from gpu.artifacts.manifest import Manifest
     from gpu.ipc.protocol import Located
 
@@ -149,32 +149,32 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> W
     """What went into a version, a checkpoint, or the weights after a step (None: the head), as the journal has it up to
     record `seq` (None: its end). Raises UserError if it knows no such thing."""
     latest, state, timeline = _folded(home, seq)
-    if wanted is None and state.head is None:
-        wanted = state.base
-    if wanted is None and state.head is None:
+    if wanted is None and state.head.checkpoint is None:
+        wanted = state.head.base
+    if wanted is None and state.head.checkpoint is None:
         raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
     if wanted in timeline.published:
-        branch, version = timeline.published[wanted], latest.version(wanted)
+        branch, version = timeline.published[wanted], latest.retention.version(wanted)
         return Wanted(latest, branch.parts, branch.parts[-1].global_to, (), version)
-    there = {checkpoint.id for checkpoint in latest.checkpoints}
+    there = {checkpoint.id for checkpoint in latest.head.checkpoints}
     by_name = timeline.branch_of(wanted) if wanted is not None else None
     if by_name is not None:
         branch, global_step = by_name, by_name.parts[-1].global_to
-        there |= {left.checkpoint.id for left in latest.left}
+        there |= {left.checkpoint.id for left in latest.head.detached}
     else:
-        asked = str(state.global_step) if wanted is None else wanted
-        if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
+        asked = str(state.head.global_step) if wanted is None else wanted
+        if not asked.isdecimal() or not 1 <= int(asked) <= state.head.global_step:
             raise UserError(
                 f"the journal knows no committed {wanted}",
-                f"name a version, a checkpoint, or a step up to {state.global_step}",
+                f"name a version, a checkpoint, or a step up to {state.head.global_step}",
             )
         branch, global_step = timeline.until(int(asked)), int(asked)
-    left = [each.checkpoint for each in latest.left]
+    left = [each.checkpoint for each in latest.head.detached]
     next_to = branch.parts[-1].base
     mine = {name for _, name in branch.commits}
     kept = [
         each
-        for each in (*left, *state.checkpoints)
+        for each in (*left, *state.head.checkpoints)
         if each.id in there & mine and _begins(branch.parts, next_to) < each.global_step <= global_step
     ]
     return Wanted(latest, branch.parts, global_step, kept, None)
@@ -187,7 +187,7 @@ def _begins(parts: Sequence[Part], base: str | None) -> int:
 
 def trained_files(home: Home) -> tuple[TrainedFile, ...]:
     """Every file, or steps of one, that went into the weights of the head. Reads the whole journal."""
-    from events.worker import TrainedFile
+    from events.messages import TrainedFile
 
     _, state, timeline = _folded(home, None)
     return tuple(
@@ -198,7 +198,7 @@ def trained_files(home: Home) -> tuple[TrainedFile, ...]:
             epochs=part.plan.epochs,
             steps=(part.global_from + 1, part.global_to),
         )
-        for part in timeline.until(state.global_step).parts
+        for part in timeline.until(state.head.global_step).parts
     )
 
 
@@ -325,7 +325,7 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
             yield from (
                 part.global_from + step - part.step_from
                 for step in steps
-                if part.step_from < step <= part.step_to and step not in part.course.set_aside
+                if part.step_from < step <= part.step_to and step not in part.course.skipped
             )
 
 

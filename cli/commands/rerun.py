@@ -18,7 +18,7 @@ from cli.home.paths import Home, new_directory
 from cli.home.subprocesses import ask, refused
 
 if TYPE_CHECKING:
-    from core.versions import Checkpoint
+    from core.values import Checkpoint
     from gpu.ipc.protocol import ReplayRange, Reran
     from projections.lineage import Part
 
@@ -68,7 +68,7 @@ def prove(home: Home, wanted: str | None, *, json: bool) -> bool:
     with tempfile.TemporaryDirectory(prefix="keepstep-") as directory:
         ran = _run_again(home, found, start, Path(directory))
         for global_step, loss, grad_norm in ran.bits:
-            before = found.state.trail.at(global_step)
+            before = found.state.recovery.step_log.at(global_step)
             if before not in {None, (loss, grad_norm)}:
                 problem = problem or f"step {global_step} gave loss {loss}, when it was learned {before[0]}"
         for path in sorted((Path(directory) / ran.checkpoint).glob("*.safetensors")):
@@ -108,7 +108,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     from gpu.ipc.protocol import Refusal, Reran, Rerun
 
     base = found.parts[-1].base
-    if base is not None and found.state.version(base) is None:
+    if base is not None and found.state.retention.version(base) is None:
         raise UserError(
             f"step {found.global_step} was trained beside {base}, which was given up",
             "name a step behind a version that is kept: `keepstep versions list`",
@@ -131,7 +131,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
 def replay_ranges(parts: Sequence[Part], after: int) -> Iterator[ReplayRange]:
     """The steps of `parts` behind a global step, and behind the base that the last of them was trained beside, as
     orders."""
-    from core.policies import carries_optimizer
+    from core.topics.training import carries_optimizer
     from gpu.ipc.protocol import ReplayRange
 
     for part in parts:
@@ -171,7 +171,7 @@ def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
 
 
 def _changes(parts: Sequence[Part], ran: Reran | None) -> list[str]:
-    from core.policies import environment_changes
+    from core.topics.training import environment_changes
 
     return list(environment_changes(parts[-1].environment, ran.environment)) if ran is not None else []
 

@@ -16,9 +16,9 @@ from cli.config.watch import conflict_of
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
-from core.changes import sections_of
-from core.meaning import Difference, differences, locked_by, trains_weights
+from core.compatibility import Difference, differences, fixed_settings, has_unpublished_training
 from core.state import State
+from core.topics.config import sections_of
 from events.settings import JobSettings
 from events.text import visible
 from journal import durable
@@ -108,18 +108,20 @@ def check(home: Home) -> str:
     conflict = conflict_of(state, config.job)
     if conflict is not None:
         raise UserError(f"keepstep.toml does not fit what has been learned: {conflict}", _what_to_do(state, config.job))
-    locked = ", and fits what has been learned" if locked_by(state) is not None else ""
+    locked = ", and fits what has been learned" if fixed_settings(state) is not None else ""
     return f"{home.config} can be used{locked}"
 
 
 def locked_keys(state: State, config: Config) -> set[str]:
     """The keys that `set_key` would refuse now, whatever else they were set to."""
-    trained = locked_by(state)
+    trained = fixed_settings(state)
     if trained is None:
         return set()
     kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # behind a version too
     free = set() if trained.model.revision else {"model.revision"}  # what has none can be pinned at any time
-    return {key for key in values(config) if is_lockable(key) and (trains_weights(state) or key in kept)} - free
+    return {
+        key for key in values(config) if is_lockable(key) and (has_unpublished_training(state) or key in kept)
+    } - free
 
 
 def shown(value: Any) -> str:
@@ -176,14 +178,17 @@ def _parsed(path: Path, document: dict[str, Any], section: str, name: str, text:
 
 
 def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings) -> None:
-    found = {each.key: each for each in differences(locked_by(state), wanted, learning=trains_weights(state))}
+    found = {
+        each.key: each
+        for each in differences(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
+    }
     difference = found.get(key) or (found.get("method.kind") if key.startswith("method.") else None)
     if difference is None:
         return
-    step = f" (step {state.global_step})" if state.head is not None else ""
+    step = f" (step {state.head.global_step})" if state.head.checkpoint is not None else ""
     raise UserError(
         f"{key} is locked: it is {shown(current)} in keepstep.toml, and what was learned since "
-        f"{state.base or 'the origin'}{step} has {_trained(difference)}. Weights that were learned under one mean "
+        f"{state.head.base or 'the origin'}{step} has {_trained(difference)}. Weights that were learned under one mean "
         "nothing under another, so it was not changed",
         _what_to_do(state, wanted),
     )
@@ -196,11 +201,11 @@ def _trained(difference: Difference) -> str:
 
 def _what_to_do(state: State, wanted: JobSettings) -> str:
     """A way to the wanted settings; what a version does not unlock needs another home."""
-    if differences(locked_by(state), wanted, learning=False):
+    if differences(fixed_settings(state), wanted, unpublished=False):
         return (
             "begin another home for it (`keepstep init`): every version of this one is made from that model and method"
         )
-    waits = "" if state.head is not None else ", once something of the file in hand is committed"
+    waits = "" if state.head.checkpoint is not None else ", once something of the file in hand is committed"
     return (
         f"`keepstep consolidate` makes a version of it{waits}, or `keepstep versions rollback` leaves it behind; "
         "then try again"
@@ -208,5 +213,5 @@ def _what_to_do(state: State, wanted: JobSettings) -> str:
 
 
 def _from_when(state: State) -> str:
-    job = state.current
+    job = state.training.current
     return f"from the file behind {job.name} on" if job is not None else "from the next file on"

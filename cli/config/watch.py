@@ -20,11 +20,10 @@ from cli.home.paths import Home
 from cli.inbox.accept import finish_arrivals
 from cli.inbox.plain_text import with_format_of
 from cli.output.console_resources import told
-from core.changes import changed_keys, sections_of
 from core.commands import HoldWork, RecordConfig
-from core.meaning import locked_by, trains_weights
-from core.policies import meaning_conflict
+from core.compatibility import fixed_settings, has_unpublished_training, settings_conflict
 from core.state import State
+from core.topics.config import changed_keys, sections_of
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
@@ -52,7 +51,7 @@ class ConfigWatch:
         settled, self._last = stamp == self._last, stamp
         if not settled:  # an editor may still be at it
             return ()
-        seen = (stamp, locked_by(state), trains_weights(state))
+        seen = (stamp, fixed_settings(state), has_unpublished_training(state))
         if seen == self._seen:
             return ()
         edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
@@ -85,7 +84,7 @@ class ConfigWatch:
         usable, events = self.read(store)
         if not usable:
             return None, events
-        job, settings = store.state.current, self.config.job
+        job, settings = store.state.training.current, self.config.job
         begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
@@ -105,13 +104,17 @@ class ConfigWatch:
             return None, _hold(store, error)
 
     def _execute(self, store: EventStore, command: RecordConfig) -> Sequence[AnyEvent]:
-        said = store.state.config_error.reason if store.state.config_error is not None else None
+        said = store.state.config.error.reason if store.state.config.error is not None else None
         return store.execute(command) if command.changes or command.problem != said else ()
 
     def _say(self, state: State, config: Config) -> None:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
         if changes:
-            running = f"; {state.current.name} is finished as it was begun" if state.current is not None else ""
+            running = (
+                f"; {state.training.current.name} is finished as it was begun"
+                if state.training.current is not None
+                else ""
+            )
             self._write(f"keepstep.toml was changed, for the next file: {told(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:
@@ -127,7 +130,7 @@ class ConfigWatch:
 
 def conflict_of(state: State, wanted: JobSettings) -> str | None:
     """Why the next file cannot be learned under these settings; None if it can."""
-    return meaning_conflict(locked_by(state), wanted, learning=trains_weights(state))
+    return settings_conflict(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
 
 
 def _own_sections(config: Config) -> dict[str, Struct]:

@@ -18,7 +18,7 @@ from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.version import VERSION
 from core.deadlines import GAPS_KEPT, Phase, Watched, usual_s
-from core.maps import Map
+from core.structures.maps import Map
 from events.settings import JobSettings
 from journal.durable import read_file, write_atomically
 from projections.checksum import UNREADABLE, has_checksum, sealed

@@ -24,7 +24,7 @@ from cli.daemon.ports import Machine, Ports, Worker
 from cli.daemon.resource_monitor import ResourceMonitor, what_is_full
 from cli.daemon.schedule import by_the_clock, measure
 from cli.daemon.sweep import condemn_damaged, deleted_directories, sweep, sweep_temporaries
-from cli.daemon.worker_messages import Written, answer_to, problem_of, to_consolidate, to_train
+from cli.daemon.worker_messages import Written, answer_to, problem_of, with_files
 from cli.daemon.worker_process import log_failure
 from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.errors import STORAGE_FAILED, UserError, is_full
@@ -43,9 +43,9 @@ from core import commands, effects
 from core.commands import AnyCommand
 from core.deadlines import failures_in_a_row
 from core.effects import next_effects
-from core.endings import classify
 from core.errors import Refused
-from events import kinds, versions, worker
+from core.worker_exit import classify
+from events import kinds, messages
 from events.values import Failure
 from gpu.errors import ProtocolViolation
 from journal.errors import NoSpace
@@ -144,7 +144,7 @@ class Daemon:
         self._recovered = True
         state = self._store.state
         if state.daemon.status == "paused":
-            self._console.say_that_it_is_paused(state.hold)
+            self._console.say_that_it_is_paused(state.daemon.hold)
 
     def _write(self, line: str) -> None:
         log.warning("%s", line)
@@ -176,7 +176,7 @@ class Daemon:
             full = self._full or what_is_full(error)
             if self._signals:
                 raise UserError(full, "make room; `keepstep run` then goes on", STORAGE_FAILED) from error
-            if self._full is not None or self._store.state.full is not None:  # said, or not even that fits
+            if self._full is not None or self._store.state.disk.full is not None:  # said, or not even that fits
                 self._ports.wait(self._resource_monitor.wait_s)
             self._full = full
 
@@ -194,15 +194,15 @@ class Daemon:
             return
         if self._signals and self._store.state.daemon.status not in {"stopping", "stopping_paused"}:
             self._execute(commands.Stop(alive=True))
-        if self._store.journal.reserve_is_spent and self._store.state.full is None:
+        if self._store.journal.reserve_is_spent and self._store.state.disk.full is None:
             self._execute(commands.ReportDiskFull(message="the disk is full; the journal is written from its reserve"))
-        if self._store.state.full is None:
+        if self._store.state.disk.full is None:
             for event in self._intake.take(self._store):
                 self._console.tell(event, self._store.state)
         self._store.meter.lap("the inbox")
         self._receive(self._watch.look(self._store))
         self._receive(by_the_clock(self._store, self._config, self._resource_monitor))
-        if self._store.state.short is not None and self._store.state.attempt is None:
+        if self._store.state.memory.shortage is not None and self._store.state.attempts.current is None:
             self._supervisor.end()  # a warm worker holds a model: its memory goes with it
         self._hooks.look(self._store, self._config.hooks)
         self._deferred_deletes.try_again()
@@ -242,12 +242,12 @@ class Daemon:
         elif abandoned := deleted_directories(self._home, self._store.state, event):
             for directory in abandoned:  # these alone: the worker may be putting the next in its place
                 self._deferred_deletes.discard(directory)
-        elif isinstance(event, versions.ConsolidationFinished):
+        elif isinstance(event, kinds.ConsolidationFinished):
             self._supervisor.end()  # it has held whole models, and what they took comes back only with its end
             self._execute(commands.Retain(retention=self._config.retention))
-        elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
+        elif isinstance(event, kinds.ConsolidationAborted) and event.failure is None:
             sweep(self._store, self._deferred_deletes.discard)
-        elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
+        elif isinstance(event, kinds.AttemptFailed | kinds.ConsolidationAborted):
             self._supervisor.end()  # whatever state it is in, the next attempt begins with a clean one
             failpoint("worker_ended")
             if event.failure == "storage":
@@ -258,13 +258,13 @@ class Daemon:
         state = self._store.state
         comes = not self._intake.has_looked or self._intake.has_more or self._inbox.has_unsettled()
         owed = (
-            state.full is not None
+            state.disk.full is not None
             or comes
-            or state.begun
+            or state.training.in_progress
             or state.queue.front() is not None
-            or len(state.rejections)
-            or state.consolidation_request is not None
-            or state.fetch is not None
+            or len(state.outcomes.rejections)
+            or state.consolidation.request is not None
+            or state.head.pending_restore is not None
         )
         return state.daemon.status == "paused" or (state.daemon.status == "idle" and not owed)
 
@@ -281,14 +281,14 @@ class Daemon:
             return
         for fact in facts:
             self._supervisor.received(fact)
-            if isinstance(fact, worker.Heartbeat):
+            if isinstance(fact, messages.Heartbeat):
                 self._store.received = fact
-            elif isinstance(fact, worker.Evaluated):
+            elif isinstance(fact, messages.Evaluated):
                 self._store.received = None
             if isinstance(fact, Written) and (problem := problem_of(fact, self._store.state, self._home)):
                 self._lose_worker("storage", problem)
                 continue
-            if isinstance(fact, worker.Failed):
+            if isinstance(fact, messages.Failed):
                 log_failure(fact)
             self._execute(fact)
 
@@ -296,7 +296,7 @@ class Daemon:
         """End a worker that let a deadline pass, or that died before it could say anything."""
         process, state = self._supervisor.worker, self._store.state
         limits, failures = self._config.worker.limits, failures_in_a_row(state)
-        late = self._supervisor.late(self._clock.monotonic(), limits, failures, state.attempt)
+        late = self._supervisor.late(self._clock.monotonic(), limits, failures, state.attempts.current)
         if process is None:
             return
         if process.has_ended():
@@ -310,7 +310,7 @@ class Daemon:
 
     def _lose_worker(self, failure: Failure, message: str, *, evaluating: bool | None = None) -> None:
         """`evaluating`: whether it was lost in an evaluation; None: it is what its last sign of life says."""
-        attempt = self._store.state.attempt
+        attempt = self._store.state.attempts.current
         self._supervisor.end()
         if attempt is not None:
             evaluating = self._supervisor.is_evaluating if evaluating is None else evaluating
@@ -329,36 +329,22 @@ class Daemon:
             match effect:
                 case effects.BeginAttempt():
                     wait_s = self._begin_attempt(effect)
-                case effects.PrepareData():
-                    self._prepare(effect)
-                case effects.TrainJob():
-                    self._supervisor.give(to_train(effect))
+                case effects.SendToWorker():
+                    self._send(effect.message)
                 case effects.BeginConsolidation():
                     wait_s = self._begin_consolidation()
-                case effects.Consolidate():
-                    if not self._supervisor.has_had(worker.Consolidate, effect.attempt):
-                        space_factor = self._config.consolidation.space_factor
-                        self._supervisor.give(to_consolidate(effect, self._home, space_factor))
                 case effects.RestoreCheckpoint():
                     restore_backup(self._store, effect)
                     wait_s = 0.0
-                case effects.AskYield():
-                    if (
-                        self._supervisor.worker is None
-                    ):  # asked before the attempt had a worker: there is nothing to wait for
-                        self._execute(worker.Yielded(attempt=effect.attempt))
-                    else:
-                        self._supervisor.give(worker.Yield(attempt=effect.attempt))
-                        failpoint("yield_asked")
                 case effects.MoveRejected():
                     for event in settle_rejection(self._store, effect.job):
                         self._after(event)
                     wait_s = 0.0
                 case effects.WaitUntil():
                     wait_s = min(wait_s, max(0.0, effect.at - self._clock.now()))
-                case effects.AwaitRoom():
+                case effects.AwaitDiskSpace():
                     self._look_for_room(effect)
-                case effects.Leave():
+                case effects.StopProcess():
                     self._leave("asked to stop")
         return wait_s
 
@@ -383,13 +369,21 @@ class Daemon:
             self._execute(commands.StartConsolidation())
         return 0.0
 
-    def _prepare(self, effect: effects.PrepareData) -> None:
-        if not self._storage.exists(self._home.data_file(effect.job)):
-            finish_arrivals(self._store)  # a command was killed between journaling the file and naming it
-        order = worker.Prepare(attempt=effect.attempt, job=effect.job, name=effect.name, settings=effect.settings)
-        self._supervisor.give(order)
+    def _send(self, message: messages.AnyOrder) -> None:
+        """Send a message that the state requires; it is asked for in every turn, and sent once."""
+        match message:
+            case messages.Prepare() if not self._storage.exists(self._home.data_file(message.job)):
+                finish_arrivals(self._store)  # a command was killed between journaling the file and naming it
+            case messages.Consolidate() if not self._supervisor.has_had(messages.Consolidate, message.attempt):
+                message = with_files(message, self._home, self._config.consolidation.space_factor)
+            case messages.Yield() if self._supervisor.worker is None:  # the attempt has no worker yet to wait for
+                self._execute(messages.Yielded(attempt=message.attempt))
+                return
+        self._supervisor.give(message)
+        if isinstance(message, messages.Yield):
+            failpoint("yield_asked")
 
-    def _look_for_room(self, effect: effects.AwaitRoom) -> None:
+    def _look_for_room(self, effect: effects.AwaitDiskSpace) -> None:
         free_bytes = self._resource_monitor.found(effect.wanted_bytes)
         if free_bytes is not None and self._store.journal.restore_reserve():
             finish_arrivals(self._store)
@@ -398,6 +392,6 @@ class Daemon:
             self._intake.look_again()
 
     def _leave(self, reason: str) -> None:
-        self._supervisor.tell(worker.Shutdown(attempt=0))
+        self._supervisor.tell(messages.Shutdown(attempt=0))
         self._execute(commands.StopDaemon(reason=reason))
         self._done = True

@@ -21,9 +21,9 @@ def exit_code(
     if broken is not None:
         advice = "look at the disk (kernel log, mount options); then `keepstep resume` and `keepstep run`"
         raise UserError(broken, advice, STORAGE_FAILED)
-    if until_idle and state.hold is not None:
-        raise UserError(state.hold.reason, state.hold.advice, REFUSED)
-    names = [printable(job.name) for job in map(state.failed.get, abandoned) if job is not None]
+    if until_idle and state.daemon.hold is not None:
+        raise UserError(state.daemon.hold.reason, state.daemon.hold.advice, REFUSED)
+    names = [printable(job.name) for job in map(state.outcomes.failed.get, abandoned) if job is not None]
     if not names:
         return 0
     files = "1 file" if len(names) == 1 else f"{len(names)} files"

@@ -26,9 +26,9 @@ from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
 from cli.machine.gpus import GpuWatch
 from cli.machine.measure import MachineWatch
-from core.endings import Ending
+from core.worker_exit import Ending
+from events.messages import AnyFact, AnyOrder
 from events.settings import LogSettings
-from events.worker import AnyFact, AnyOrder
 from projections.machine import MachineView
 
 

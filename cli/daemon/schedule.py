@@ -9,7 +9,7 @@ from cli.daemon.resource_monitor import ResourceMonitor
 from cli.home.event_store import EventStore
 from core.commands import MeasureDisk, MeasureMemory, RequestConsolidation
 from core.decide import decide
-from core.schedule import night_due
+from core.topics.consolidation_request import date_due
 from events.kinds import AnyEvent
 from events.settings import ConsolidationSettings
 
@@ -18,11 +18,11 @@ def ask_for_the_night(store: EventStore, settings: ConsolidationSettings) -> Seq
     """Journal that a consolidation is wanted, if the schedule says so now; what was journaled. Raises UserError."""
     if not settings.schedule:
         return ()
-    night = night_due(settings, zone_of(settings), store.state, store.home.clock.now())
+    night = date_due(settings, zone_of(settings), store.state, store.home.clock.now())
     if night is None:
         return ()
     return store.execute(
-        RequestConsolidation(description=f"what was learned up to {night}", after_current=True, night=night)
+        RequestConsolidation(description=f"what was learned up to {night}", after_current=True, scheduled_for=night)
     )
 
 
@@ -34,7 +34,9 @@ def measure(store: EventStore, config: Config, room: ResourceMonitor, *, at_once
     if not room.is_due(at_once=at_once):
         return
     limits, state = config.disk, store.state
-    if limits.soft_gb or limits.hard_gb or state.low or state.full is not None:  # they may have been lowered since
+    if (
+        limits.soft_gb or limits.hard_gb or state.disk.low or state.disk.full is not None
+    ):  # they may have been lowered since
         yield from store.execute(MeasureDisk(free_bytes=room.free_bytes(), disk=limits, retention=config.retention))
     machine = room.machine()
     if machine is None:
@@ -61,6 +63,6 @@ def by_the_clock(store: EventStore, config: Config, room: ResourceMonitor) -> It
         yield from ask_for_the_night(store, config.consolidation)
     yield from measure(store, config, room)
     store.meter.lap("schedule and room")
-    store.meter.turned(training=store.state.attempt is not None)
+    store.meter.turned(training=store.state.attempts.current is not None)
     if (cost := store.meter.due()) is not None:
         yield from store.execute(cost)

@@ -16,10 +16,10 @@ from cli.errors import STORAGE_FAILED, UserError
 from cli.home.backups import is_being_made
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from core.commands import HoldWork, QuarantineCheckpoint, RecordSwept
+from core.commands import HoldWork, QuarantineCheckpoint, RecordLeftoverDeleted
 from core.errors import Refused
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
 from gpu.artifacts import version_manifest
@@ -44,8 +44,8 @@ def condemn_damaged(store: EventStore) -> Iterator[AnyEvent]:
     The oldest first: then no checkpoint that is left has to be fallen back from to one that is gone. Raises UserError
     if all of them are missing at once: then it is a disk that is missing, and nothing is to be given up for that.
     """
-    home, checkpoints = store.home, store.state.checkpoints
-    if store.state.fetch is not None:
+    home, checkpoints = store.home, store.state.head.checkpoints
+    if store.state.head.pending_restore is not None:
         return  # it is brought back first
     if len(checkpoints) > 1 and not any(home.storage.exists(home.checkpoints / each.id) for each in checkpoints):
         raise UserError(
@@ -70,7 +70,7 @@ def condemn_damaged(store: EventStore) -> Iterator[AnyEvent]:
 
 def _hold_beside_a_damaged_base(store: EventStore) -> Sequence[AnyEvent]:
     """Nothing is learned beside a version that is not what was published; by names and sizes, as at every start."""
-    home, version = store.home, store.state.version(store.state.base)
+    home, version = store.home, store.state.retention.version(store.state.head.base)
     if version is None:
         return ()
     problem = version_manifest.problem_of(
@@ -118,9 +118,9 @@ def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None)
 
 def _named(state: State) -> set[str]:
     """The directories that the journal knows of; no two kinds of them share a name."""
-    checkpoints = (*state.checkpoints, *(left.checkpoint for left in state.left))
-    names = {each.id for each in checkpoints} | {each.id for each in state.versions}
-    return names | {each.id for each in state.backups}
+    checkpoints = (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached))
+    names = {each.id for each in checkpoints} | {each.id for each in state.retention.versions}
+    return names | {each.id for each in state.retention.backups}
 
 
 def _swept(  # one place, as it was found
@@ -136,13 +136,13 @@ def _swept(  # one place, as it was found
     for path in paths:
         name = path.name
         unnamed = is_ours(name) and name not in named
-        if (name in state.quarantined and place == home.checkpoints) or (unnamed and state.repaired):
+        if (name in state.recovery.quarantined and place == home.checkpoints) or (unnamed and state.home.repaired):
             durable.rename_durably(path, _free(home.quarantine / name, storage), storage=storage)
             set_aside.append(name)
         elif unnamed or name.startswith(CONDEMNED):
             delete(path)
         elif name.startswith(STAGING) and (size_bytes := delete(path)) is not None:
-            store.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
+            store.execute(RecordLeftoverDeleted(path=home.relative(path), size_bytes=size_bytes))
     return set_aside
 
 
@@ -151,9 +151,9 @@ def is_deleted(home: Home, event: AnyEvent) -> Path | None:
     match event:
         case kinds.CheckpointPruned():
             return home.checkpoints / event.checkpoint
-        case versions.VersionDeleted():
+        case kinds.VersionDeleted():
             return home.versions / event.version
-        case versions.BackupDeleted():
+        case kinds.BackupDeleted():
             return home.backups / event.backup
     return None
 
@@ -168,7 +168,7 @@ def deleted_directories(home: Home, state: State, event: AnyEvent) -> list[Path]
 
 def _abandoned_tokens(home: Home, state: State) -> list[Path]:
     """What is kept of files that are not in hand any more."""
-    in_progress = {job.id for job in state.begun}
+    in_progress = {job.id for job in state.training.in_progress}
     kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
     return [path for path, job in kept if job is not None and job not in in_progress]
 

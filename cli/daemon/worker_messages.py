@@ -1,90 +1,65 @@
-"""What the machine wants done, as orders to a worker; and whether what a worker reports is there."""
+"""Messages to the worker that follow from events, and checks that what the worker reports exists on disk."""
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from cli.commands.lineage import trained_files
 from cli.home.paths import Home
-from core import effects
 from core.state import State
-from events import kinds, worker
-from events.guard import MicrobatchSplit
-from events.kinds import AnyEvent
+from events import kinds, messages
+from events.kinds import AnyEvent, MicrobatchSplit
 from gpu.artifacts import backup, manifest, version_manifest
 from journal.failpoints import failpoint
 
-Written = worker.CheckpointWritten | worker.BackedUp | worker.VersionWritten
+Written = messages.CheckpointWritten | messages.BackedUp | messages.VersionWritten
 """Facts that name a directory which counts once they are journaled."""
 
 
-def to_train(effect: effects.TrainJob) -> worker.Train:
-    """Train from the head on."""
-    return worker.Train(
-        attempt=effect.attempt,
-        global_step=effect.global_step,
-        step=effect.step,
-        until=effect.until,
-        base=effect.base,
-        checkpoint=effect.checkpoint,
-        carry_optimizer=effect.carry_optimizer,
-        course=effect.course,
-        evaluates=effect.evaluates,
-        evaluated_to=effect.evaluated_to,
-        environment=effect.environment,
-    )
-
-
-def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAgain | None:
+def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.RunAgain | None:
     """What a worker that waits for this event to be journaled is to hear. `state`: after it, and what came with it."""
     match event:
         case kinds.CheckpointCommitted():
-            return worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
-        case MicrobatchSplit() if event.attempt == state.attempt and state.current is not None:
-            return worker.RunAgain(attempt=event.attempt, course=state.current.course)
+            return messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
+        case MicrobatchSplit() if event.attempt == state.attempts.current and state.training.current is not None:
+            return messages.RunAgain(attempt=event.attempt, course=state.training.current.course)
         case _:
             return None
 
 
-def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float) -> worker.Consolidate:
-    """Make a version. Reads the whole journal for what went into it: once a night, when nothing trains."""
-    return worker.Consolidate(
-        attempt=effect.attempt,
-        version=effect.version,
-        parent=effect.parent,
-        checkpoint=effect.checkpoint,
-        backup=effect.backup,
-        description=effect.description,
-        files=trained_files(home),
-        space_factor=space_factor,
-    )
+def with_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
+    """Add what the state does not hold. Reads the whole journal for the trained files: once a night, when nothing
+    trains."""
+    return replace(message, files=trained_files(home), space_factor=space_factor)
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:
     """Why what was reported is not there, by names and sizes; None if it is."""
     failpoint("checkpoint_reported")
-    if fact.attempt != state.attempt:
+    if fact.attempt != state.attempts.current:
         return None  # of an attempt that has ended: nothing comes of it anyway
     match fact:
-        case worker.CheckpointWritten():
+        case messages.CheckpointWritten():
             name, problem = (
                 fact.checkpoint,
                 manifest.problem_of(
                     home.checkpoints / fact.checkpoint, fact.manifest_sha256, every_byte=False, storage=home.storage
                 ),
             )
-        case worker.VersionWritten():
+        case messages.VersionWritten():
             name, problem = (
                 fact.version,
                 version_manifest.problem_of(
                     home.versions / fact.version, fact.manifest_sha256, every_byte=False, storage=home.storage
                 ),
             )
-        case worker.BackedUp():
-            if state.consolidation is None:
+        case messages.BackedUp():
+            if state.consolidation.running is None:
                 return None
             name, problem = (
-                state.consolidation.backup,
+                state.consolidation.running.backup,
                 backup.problem_of(
-                    home.backups / state.consolidation.backup,
+                    home.backups / state.consolidation.running.backup,
                     fact.manifest_sha256,
                     every_byte=False,
                     storage=home.storage,

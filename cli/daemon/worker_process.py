@@ -20,8 +20,8 @@ from cli.home.log_files import Eavesdropper
 from cli.home.paths import Home
 from cli.home.subprocesses import command
 from cli.machine.oom_kills import memory_kills
-from core.endings import Ending
-from events.worker import AnyFact, AnyOrder, Failed
+from core.worker_exit import Ending
+from events.messages import AnyFact, AnyOrder, Failed
 from gpu.ipc import connection as link
 from gpu.runtime.driver import names_driver, names_memory
 

@@ -7,7 +7,7 @@ from cli.daemon.ports import Ports, Worker
 from cli.home.identity import Identity
 from core import deadlines
 from core.deadlines import Late, Limits
-from events import worker
+from events import messages
 
 LONGEST_TURN_S = 5.0
 """Of a turn of the daemon's, as much counts as the worker's silence. What is beyond it is the daemon's own: it was
@@ -27,7 +27,7 @@ class WorkerSupervisor:
         """Begin with what an earlier daemon knew of the workers of this home."""
         self._watched = self._usual.recall(me, journal)
 
-    def give(self, order: worker.AnyOrder) -> None:
+    def give(self, order: messages.AnyOrder) -> None:
         """Give the order once, to the worker that is up, or to a new one."""
         if self.worker is None:
             self.worker = self._ports.start_worker()
@@ -36,17 +36,17 @@ class WorkerSupervisor:
             self.worker.send(order)
             self._watched = deadlines.ordered(self._watched, order)
 
-    def has_had(self, order: type[worker.Order], attempt: int) -> bool:
+    def has_had(self, order: type[messages.Order], attempt: int) -> bool:
         """Whether the worker was given this order; or is to yield, and then it would begin again behind its own end."""
         sent = self.worker.sent if self.worker is not None else set()
-        return (order, attempt) in sent or (worker.Yield, attempt) in sent
+        return (order, attempt) in sent or (messages.Yield, attempt) in sent
 
-    def tell(self, order: worker.AnyOrder) -> None:
+    def tell(self, order: messages.AnyOrder) -> None:
         """Tell the worker, if there is one."""
         if self.worker is not None:
             self.worker.send(order)
 
-    def received(self, fact: worker.AnyFact) -> None:
+    def received(self, fact: messages.AnyFact) -> None:
         """The worker said something."""
         self._watched = deadlines.received(self._watched, fact)
         self._usual.keep(self._watched)

@@ -104,9 +104,9 @@ def _where_to_look(teller: Teller, state: State) -> str:
         case OfACrash():
             return "`keepstep crashes --all` names them"
         case OfAStep():
-            if not state.global_step:
+            if not state.head.global_step:
                 return "nothing is committed yet"
-            return f"step {state.global_step} is committed; name one up to that"
+            return f"step {state.head.global_step} is committed; name one up to that"
         case OfACheckpoint():
             return "`keepstep checkpoints` names those that are there"
         case OfAVersion():
@@ -130,39 +130,39 @@ def _of_a_job(teller: OfAJob, state: State, wanted: str, *, alive: bool) -> Endi
         last = teller.moments[-1].text if teller.moments else "known"
         return Ending(title, where or f"done with: {last.splitlines()[0]}", "nothing; it is finished")
     committed = f"; {where}" if where else ""
-    if state.failed.get(job) is not None:
+    if state.outcomes.failed.get(job) is not None:
         return Ending(title, f"failed{committed}", f"nothing by itself; `keepstep retry {job[:12]}` brings it back")
-    if state.current is not None and state.current.id == job:
+    if state.training.current is not None and state.training.current.id == job:
         return Ending(title, f"in hand, {found.status}{committed}", _next_of(state, found, alive=alive))
     place = next((n for n, waiting in enumerate(state.queue, 1) if waiting.id == job), 1)
     return Ending(title, f"number {place} of {len(state.queue)} in the queue{committed}", _general(state, alive=alive))
 
 
 def _next_of(state: State, job: Job, *, alive: bool) -> str:
-    if state.attempt is not None and alive:
+    if state.attempts.current is not None and alive:
         goal = f" of {job.goal}" if job.goal is not None else ""
-        return f"attempt {state.attempt} goes on behind step {state.reached.step}{goal}"
-    if job.retry_at is not None and alive and state.hold is None:
+        return f"attempt {state.attempts.current} goes on behind step {state.attempts.reached.step}{goal}"
+    if job.retry_at is not None and alive and state.daemon.hold is None:
         return f"it is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
     return _general(state, alive=alive)
 
 
 def _general(state: State, *, alive: bool) -> str:
     """What anything waits for that is not finished."""
-    if state.hold is not None:
-        return f"waiting for you: {state.hold.reason}; {state.hold.advice}"
-    if state.full is not None:
-        return f"waiting for room on the disk: {state.full.wanted_bytes / 1e6:.1f} MB must be free"
+    if state.daemon.hold is not None:
+        return f"waiting for you: {state.daemon.hold.reason}; {state.daemon.hold.advice}"
+    if state.disk.full is not None:
+        return f"waiting for room on the disk: {state.disk.full.wanted_bytes / 1e6:.1f} MB must be free"
     if state.daemon.status in {"paused", "off_paused", "stopping_paused"}:
         return "paused; `keepstep resume` goes on" + ("" if alive else ", then `keepstep run`")
-    return "its turn comes by itself" if alive else f"`keepstep run` goes on from step {state.global_step}"
+    return "its turn comes by itself" if alive else f"`keepstep run` goes on from step {state.head.global_step}"
 
 
 def _where_it_is(timeline: Timeline, state: State, job: str) -> str:
     """Which weights have something of the job in them."""
-    head = timeline.until(state.global_step)
+    head = timeline.until(state.head.global_step)
     words = [f"its {_steps(head.parts, job)} in the weights of the head"] if _has(head.parts, job) else []
-    standing = {version.id for version in state.versions}
+    standing = {version.id for version in state.retention.versions}
     made = [name for name, branch in timeline.published.items() if _has(branch.parts, job) and name in standing]
     if made:
         words.append(f"in {', '.join(made)}")
@@ -191,12 +191,12 @@ def _of_a_crash(teller: OfACrash, state: State, *, alive: bool) -> Ending:
     later = teller.moments[-1]
     waits = state.job(crash.job) if crash.job is not None else None
     now = f"{lost}; what followed is above" if later.seq > crash.seq else f"{lost}; nothing followed yet"
-    if crash.job is not None and state.failed.get(crash.job) is not None:
+    if crash.job is not None and state.outcomes.failed.get(crash.job) is not None:
         then = f"`keepstep retry {crash.job[:12]}` brings the job back"
-    elif waits is not None and waits is state.current:
+    elif waits is not None and waits is state.training.current:
         then = _next_of(state, waits, alive=alive)
     else:
-        then = "it is over" if state.hold is None else _general(state, alive=alive)
+        then = "it is over" if state.daemon.hold is None else _general(state, alive=alive)
     logs = f"; its trace: `{logs}`" if (logs := logs_of(crash)) is not None else ""
     return Ending(title, now, f"{then}. What you can do if it comes again: {crash.advice}{logs}")
 
@@ -205,13 +205,15 @@ def _of_a_step(teller: OfAStep, state: State) -> Ending:
     step, timeline = teller.step, teller.timeline
     branch = timeline.until(step)
     part = branch.parts[-1] if branch.parts and branch.parts[-1].global_to >= step else None
-    if part is None or step > state.global_step:
+    if part is None or step > state.head.global_step:
         return Ending(f"step {step}", "it is not committed", "it is run again, or was left behind when the head moved")
     number = part.step_from + step - part.global_from
     title = f"step {step}: step {number} of {part.plan.steps_total} of {part.name}"
-    holders = [checkpoint.id for checkpoint in state.checkpoints if checkpoint.global_step >= step > state.base_step]
-    made = [version.id for version in state.versions if version.global_step >= step]
-    held = [*holders[:1], *(made[:1] if step <= state.base_step or not holders else ())]
+    holders = [
+        checkpoint.id for checkpoint in state.head.checkpoints if checkpoint.global_step >= step > state.head.base_step
+    ]
+    made = [version.id for version in state.retention.versions if version.global_step >= step]
+    held = [*holders[:1], *(made[:1] if step <= state.head.base_step or not holders else ())]
     now = f"in the weights of the head; first in {held[0]}" if held else "in the weights of the head"
     return Ending(title, now, f"`keepstep checkout --step {step}` brings its weights back")
 
@@ -219,17 +221,17 @@ def _of_a_step(teller: OfAStep, state: State) -> Ending:
 def _of_a_checkpoint(teller: OfACheckpoint, state: State) -> Ending:
     name = teller.checkpoint
     title = f"checkpoint {name}"
-    if state.head is not None and state.head.id == name:
+    if state.head.checkpoint is not None and state.head.checkpoint.id == name:
         return Ending(title, "the head: what the next step starts from", "the next commit follows it")
-    if any(each.id == name for each in state.checkpoints):
+    if any(each.id == name for each in state.head.checkpoints):
         return Ending(title, "kept, behind the head", "retention gives it up in time")
-    if any(each.checkpoint.id == name for each in state.left):
+    if any(each.checkpoint.id == name for each in state.head.detached):
         return Ending(
             title, "left behind when the head was moved", f"`keepstep versions restore {name}` goes back to it"
         )
-    backups = [backup.id for backup in state.backups if backup.held.checkpoint.id == name]
+    backups = [backup.id for backup in state.retention.backups if backup.held.checkpoint.id == name]
     copies = f"; its copy is {', '.join(backups)}" if backups else ""
-    if name in state.quarantined:
+    if name in state.recovery.quarantined:
         return Ending(title, f"damaged, in quarantine/{copies}", "nothing; its steps are run again")
     later = "`keepstep backup restore` brings it back" if backups else "nothing; `keepstep checkout` runs to its step"
     return Ending(title, f"given up: what came after it is kept{copies}", later)
@@ -237,19 +239,23 @@ def _of_a_checkpoint(teller: OfACheckpoint, state: State) -> Ending:
 
 def _of_a_version(teller: OfAVersion, state: State) -> Ending:
     name = teller.version
-    version, title = state.version(name), f"version {name}"
-    if state.consolidation is not None and state.consolidation.version == name:
+    version, title = state.retention.version(name), f"version {name}"
+    if state.consolidation.running is not None and state.consolidation.running.version == name:
         return Ending(
-            title, f"being made: {state.consolidation.status.replace('_', ' ')}", "it is published, if it is good"
+            title,
+            f"being made: {state.consolidation.running.status.replace('_', ' ')}",
+            "it is published, if it is good",
         )
     if version is None:
         gone = name in teller.timeline.published
-        wanted = "it is begun again when its time comes" if state.consolidation_request is not None else "nothing"
+        wanted = "it is begun again when its time comes" if state.consolidation.request is not None else "nothing"
         return Ending(title, "given up" if gone else "never finished", "nothing" if gone else wanted)
     parts = teller.timeline.published[name].parts
     files = ", ".join(dict.fromkeys(part.name for part in parts))
-    stands = "what is trained beside" if state.base == name else "kept"
+    stands = "what is trained beside" if state.head.base == name else "kept"
     then = (
-        "the next version follows it" if state.base == name else f"`keepstep versions restore {name}` goes back to it"
+        "the next version follows it"
+        if state.head.base == name
+        else f"`keepstep versions restore {name}` goes back to it"
     )
     return Ending(title, f"{stands}; step {version.global_step}, made of {files}", then)

@@ -159,7 +159,7 @@ def config(context: DoctorContext) -> Finding:
             f"what was learned cannot go on under keepstep.toml: {conflict}",
             ADVICE,
         )
-    job = state.current
+    job = state.training.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:
         return passed(f"keepstep.toml is sound; {job.name} is finished under what it was begun with")
     return passed("keepstep.toml is sound")

@@ -110,7 +110,7 @@ def _problem_of_weights(directory: Path) -> str | None:
 def data(context: DoctorContext) -> Finding:
     """The files that are still to be learned from are in keepstep's hands."""
     state, home = context.state, context.home
-    jobs = [*state.begun, *state.queue, *(job for _, job in state.failed.items())]
+    jobs = [*state.training.in_progress, *state.queue, *(job for _, job in state.outcomes.failed.items())]
     for job in jobs:
         path = home.data_file(job.id)
         if not path.exists():
@@ -132,7 +132,7 @@ def checkpoints(context: DoctorContext) -> Finding:
     state, home = context.state, context.home
     found = [
         Found(each, problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=context.deep))
-        for each in state.checkpoints
+        for each in state.head.checkpoints
     ]
     bad = [each for each in found if each.problem is not None]
     how = EVERY_BYTE if context.deep else BY_SIZE
@@ -150,9 +150,9 @@ def versions(context: DoctorContext) -> Finding:
     from gpu.artifacts.version_manifest import problem_of
 
     state, home = context.state, context.home
-    named = [(each.id, each.manifest_sha256) for each in state.versions]
+    named = [(each.id, each.manifest_sha256) for each in state.retention.versions]
     finding = _sealed(context, home.versions, named, problem_of, "versions", "were published")
-    if finding.level == "fail" and state.base is not None and state.base in finding.says:
+    if finding.level == "fail" and state.head.base is not None and state.head.base in finding.says:
         return finding._replace(says=f"{finding.says}; it is what is trained beside")
     return finding
 
@@ -161,7 +161,7 @@ def backups(context: DoctorContext) -> Finding:
     """What was backed up is what is there."""
     from gpu.artifacts.backup import problem_of
 
-    named = [(each.id, each.manifest_sha256) for each in context.state.backups]
+    named = [(each.id, each.manifest_sha256) for each in context.state.retention.backups]
     return _sealed(context, context.home.backups, named, problem_of, "backups", "were made")
 
 
@@ -200,7 +200,7 @@ def resume(context: DoctorContext) -> Finding:
     where = resumes_at(state)
     if not context.deep:
         return passed(where)
-    if context.alive and state.attempt is not None:
+    if context.alive and state.attempts.current is not None:
         return passed(f"{where}; a worker has it loaded")
     settings = _settings(context)
     from cli.home.subprocesses import ask
@@ -210,9 +210,9 @@ def resume(context: DoctorContext) -> Finding:
     order = Rehearse(
         home=str(context.home.root),
         settings=settings,
-        version=state.base,
-        checkpoint=state.head.id if state.head is not None else None,
-        environment=state.current.environment if state.current is not None else {},
+        version=state.head.base,
+        checkpoint=state.head.checkpoint.id if state.head.checkpoint is not None else None,
+        environment=state.training.current.environment if state.training.current is not None else {},
     )
     said = ask("gpu.versions.rehearse", order, otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
@@ -233,24 +233,24 @@ def resume(context: DoctorContext) -> Finding:
 
 def _settings(context: DoctorContext) -> JobSettings:
     """What the next attempt runs under. Raises UserError."""
-    job = context.state.current
+    job = context.state.training.current
     if job is not None and job.begun and job.settings is not None:
         return job.settings
     return context.config.job
 
 
 def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
-    from core.policies import environment_changes
+    from core.topics.training import environment_changes
 
-    return environment_changes(state.environment, now)
+    return environment_changes(state.training.environment, now)
 
 
 def resumes_at(state: State) -> str:
     """In words: which job, at which step, from what, beside what."""
-    base = state.base or "the base model"
-    head = f"from {state.head.id} beside {base}" if state.head is not None else f"from {base}"
-    step = f"global step {state.global_step + 1}"
-    job = state.current
+    base = state.head.base or "the base model"
+    head = f"from {state.head.checkpoint.id} beside {base}" if state.head.checkpoint is not None else f"from {base}"
+    step = f"global step {state.head.global_step + 1}"
+    job = state.training.current
     if job is not None:
         of = f" of {job.goal}" if job.goal is not None else ""
         return f"goes on with {job.name} at its step {job.committed_step + 1}{of} ({step}), {head}"

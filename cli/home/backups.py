@@ -15,7 +15,7 @@ from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
-from core.versions import DetachedCheckpoint
+from core.values import DetachedCheckpoint
 from gpu.artifacts import backup as copies
 from gpu.artifacts.manifest import problem_of
 from gpu.errors import CheckpointBroken, StorageFailed
@@ -58,7 +58,7 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
         with store.exclusive():  # only now: another backup may have got its name while this one was on its way here
             state = store.state
         held = _held(state)
-        name = f"{kind}-{state.backups_made + 1:04d}"
+        name = f"{kind}-{state.retention.backups_made + 1:04d}"
         if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled
             durable.remove_tree(home.backups / name, storage=home.storage)
         seal = copies.Backup(
@@ -88,7 +88,7 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
     Never in the way of anything: if it cannot be made, that is said.
     """
-    home, head = store.home, store.state.head
+    home, head = store.home, store.state.head.checkpoint
     if head is None:
         return
     try:
@@ -103,15 +103,17 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
 
 def _held(state: State) -> DetachedCheckpoint:
-    if state.head is None or state.meaning is None:
-        base = f"since {state.base}, which stands in versions/" if state.base else "yet"
+    if state.head.checkpoint is None or state.head.weight_settings is None:
+        base = f"since {state.head.base}, which stands in versions/" if state.head.base else "yet"
         raise UserError(f"nothing was learned {base}", "there is nothing to back up")
-    return DetachedCheckpoint(base=state.base, checkpoint=state.head, meaning=state.meaning)
+    return DetachedCheckpoint(
+        base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
+    )
 
 
 def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
     """Put the head into its place again, if it is not there whole. Raises OSError."""
-    home, head = store.home, store.state.head
+    home, head = store.home, store.state.head.checkpoint
     assert head is not None  # it is to be brought back
     place = home.checkpoints / effect.checkpoint
     if problem_of(place, head.manifest_sha256, every_byte=True, storage=home.storage) is not None:

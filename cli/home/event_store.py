@@ -20,8 +20,8 @@ from core.errors import IllegalEvent
 from core.state import State
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from events.messages import Heartbeat
 from events.text import carried
-from events.worker import Heartbeat
 from journal import Journal, Transaction
 from journal.durable import claim_directory
 from journal.errors import JournalMissing, PositionLost

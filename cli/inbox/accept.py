@@ -36,8 +36,7 @@ from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused
 from core.state import State
-from events.kinds import AnyEvent, RejectedFileMoved
-from events.places import JobRemoved
+from events.kinds import AnyEvent, JobRemoved, RejectedFileMoved
 from events.values import Priority
 from gpu.artifacts.manifest import describe
 from journal import durable
@@ -258,7 +257,7 @@ def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
         size_bytes=size_bytes,
         priority=priority_of(directory),
         known=known,
-        again=is_again(directory),
+        retrain=is_again(directory),
     )
 
 
@@ -300,7 +299,7 @@ def remove_job(store: EventStore, job: str) -> tuple[JobRemoved, Path | None]:
     finish_arrivals(store)
     (event,) = store.execute(RemoveJob(job=job))
     assert isinstance(event, JobRemoved)
-    if event.keeps_data or store.state.full is not None:
+    if event.keeps_data or store.state.disk.full is not None:
         return event, None
     for moved in settle_rejection(store, job):
         if isinstance(moved, RejectedFileMoved):
@@ -315,7 +314,7 @@ def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
     """
     home = store.home
     with store.exclusive():
-        rejection = store.state.rejections.get(job)
+        rejection = store.state.outcomes.rejections.get(job)
         if rejection is None:
             return ()
         report = verdict_report(home, job, rejection)
@@ -374,7 +373,7 @@ def _free_name(directory: Path, name: str, storage: Storage) -> Path:
 
 def _return(home: Home, file: Path, job: str, state: State) -> None:
     """Put a file whose bytes are known into `rejected/`. Its report stays true when the first file gets its verdict."""
-    waits_for = job if state.rejections.get(job) is None and state.job(job) is not None else None
+    waits_for = job if state.outcomes.rejections.get(job) is None and state.job(job) is not None else None
     put_in_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
 
 

@@ -8,7 +8,7 @@ from core.state import State
 
 def identical(job: str, state: State) -> str:
     """A clause that goes after the file's name: what it is identical to, what became of that, and what to do."""
-    rejection = state.rejections.get(job)
+    rejection = state.outcomes.rejections.get(job)
     if rejection is not None:
         return (
             f"is identical to {printable(rejection.name)}, which was rejected: "

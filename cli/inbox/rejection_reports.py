@@ -20,7 +20,8 @@ from cli.home.clock import timestamp
 from cli.home.paths import Home
 from cli.inbox.identical import identical
 from cli.output.terminal import printable
-from core.state import Rejection, State
+from core.state import State
+from core.topics.outcomes import Rejection
 from events.values import JobId
 from journal import durable
 from projections.checksum import UNREADABLE
@@ -96,7 +97,7 @@ def verdict_report(home: Home, job: JobId, rejection: Rejection) -> dict[str, ob
 
 def duplicate_report(home: Home, job: JobId, state: State) -> dict[str, object]:
     """What the report of a file says that has the bytes of `job`, which arrived before it."""
-    if (rejection := state.rejections.get(job)) is not None:
+    if (rejection := state.outcomes.rejections.get(job)) is not None:
         return _as_first(rejection.name, verdict_report(home, job, rejection))
     message, at = f"this file {identical(job, state)}", timestamp(home.clock.now())
     report: dict[str, object] = {"problem": PROBLEM, "line": None, "message": message, "job": job, "at": at}

@@ -12,17 +12,26 @@ from cli.config.arithmetic import SLOW_BF16, USE_FP32
 from cli.inbox.identical import identical
 from cli.output import console_resources, console_versions
 from cli.output.terminal import printable
-from core import evaluation
 from core.job import Job
-from core.state import Hold, State
-from events import kinds, places, versions
-from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
+from core.state import State
+from core.topics.daemon import Hold
+from core.topics.evaluation import described
+from events import kinds
 from events.codec import kind_of
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
-from events.kinds import AnyEvent
-from events.memory import MemoryLow, MemoryRecovered
-from events.upkeep import OrphanEnded, WatchCostMeasured
+from events.kinds import (
+    AnyEvent,
+    BatchSkipped,
+    ConfigChanged,
+    ConfigFixed,
+    ConfigRefused,
+    EvaluationAbandoned,
+    EvaluationDone,
+    MemoryLow,
+    MemoryRecovered,
+    MicrobatchSplit,
+    OrphanEnded,
+    OverheadMeasured,
+)
 from events.values import ARITHMETIC, FP32_INSTEAD
 
 STEP_LINE_EVERY_S = 2.0
@@ -51,20 +60,20 @@ class Console:
 
     def look(self, state: State) -> None:
         """Remember which job is in hand, before events about it come."""
-        self._job = state.current
+        self._job = state.training.current
 
     def tell(self, event: AnyEvent, state: State) -> None:
         """Say it, if there is something to say. `state`: after the event; what has just left it is remembered."""
         line = self.line(event, state)
         if line is not None:
             lines = f"\n{INDENT}".join(printable(part) for part in line.split("\n"))
-            extra = {"attempt": getattr(event, "attempt", state.attempt), "kind": kind_of(event)}
+            extra = {"attempt": getattr(event, "attempt", state.attempts.current), "kind": kind_of(event)}
             log.log(_level(event), "%s", line, extra=extra)
             self._write(f"{time.strftime('%H:%M:%S')}  {lines}")
 
     def line(self, event: AnyEvent, state: State) -> str | None:
         """The same, without saying it; None: there is nothing to say."""
-        self._job = state.current or self._job
+        self._job = state.training.current or self._job
         return self._line(_named(event), state)
 
     def say_that_it_is_paused(self, hold: Hold | None) -> None:
@@ -75,10 +84,10 @@ class Console:
     def _line(self, event: AnyEvent, state: State) -> str | None:
         match event:
             case kinds.FileEnqueued():
-                return f"{event.name} is in the queue{', to be trained once more' if event.again else ''}"
+                return f"{event.name} is in the queue{', to be trained once more' if event.retrain else ''}"
             case kinds.FileDuplicate():
                 return f"{event.name} {identical(event.job, state)}; see rejected/"
-            case places.JobMoved() | places.JobHeld() | places.JobReleased() | places.JobRemoved():
+            case kinds.JobMoved() | kinds.JobHeld() | kinds.JobReleased() | kinds.JobRemoved():
                 return _order_line(event, state)
             case kinds.AttemptStarted():
                 return f"{self._name(event.job)}: attempt {event.attempt}; reading and loading"
@@ -115,7 +124,7 @@ class Console:
             case BatchSkipped():
                 return f"step {event.step}: {event.message}; its batch is left out: {rows_of(event)}"
             case EvaluationDone():
-                return evaluation.told(event)
+                return described(event)
             case EvaluationAbandoned():
                 return f"the worker failed in an evaluation ({event.failure}); the job goes on without"
             case kinds.DivergenceDetected():
@@ -142,7 +151,7 @@ class Console:
             case kinds.CheckpointQuarantined():
                 head = event.head or "the beginning"
                 return f"{event.checkpoint} is damaged and set aside ({event.problem}); going on from {head}"
-            case kinds.PartialSwept():
+            case kinds.LeftoverDeleted():
                 return f"swept {event.path}"
             case kinds.PauseRequested():
                 return "pausing at the next step"
@@ -163,7 +172,7 @@ class Console:
                 return console_resources.line_of(event, self._name)
             case OrphanEnded():
                 return f"a worker that an earlier daemon left behind (pid {event.pid}) was still there; it was ended"
-            case WatchCostMeasured():
+            case OverheadMeasured():
                 share = f"{event.training_cpu_s / event.training_s:.2%}" if event.training_s else "no share"
                 return f"watching took {share} of training time ({event.cpu_s:.1f} CPU seconds in all)"
             case _:
@@ -200,14 +209,14 @@ def rows_of(event: BatchSkipped) -> str:
 
 def _order_line(event: AnyEvent, state: State) -> str | None:
     match event:
-        case places.JobMoved():
+        case kinds.JobMoved():
             where = f"before {_waiting(event.before, state)}" if event.before else "to the back"
             return f"{_waiting(event.job, state)} is moved {where}, priority {event.priority}"
-        case places.JobHeld():
+        case kinds.JobHeld():
             return f"{_waiting(event.job, state)} is held; the queue passes it over"
-        case places.JobReleased():
+        case kinds.JobReleased():
             return f"{_waiting(event.job, state)} waits for its turn again"
-        case places.JobRemoved():
+        case kinds.JobRemoved():
             return f"{event.name} is taken out of the queue{'' if event.keeps_data else '; its file goes to rejected/'}"
         case _:
             return None
@@ -237,7 +246,7 @@ def _level(event: AnyEvent) -> int:
             return logging.WARNING
         case kinds.StorageExhausted() | kinds.StorageLow() | MemoryLow() | ConfigRefused():
             return logging.WARNING
-        case versions.ConsolidationAborted(failure=str()):
+        case kinds.ConsolidationAborted(failure=str()):
             return logging.ERROR
         case _:
             return logging.INFO

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.memory import used_by_others
-from core.state import MemoryShortage
-from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
-from events.memory import MemoryLow, MemoryRecovered
+from core.topics.memory import MemoryShortage, used_by_others
+from events.kinds import Change, ConfigChanged, ConfigFixed, ConfigRefused, MemoryLow, MemoryRecovered
 
 GB = 1e9
 

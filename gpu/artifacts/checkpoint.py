@@ -16,9 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from events.kinds import CheckpointReason
-from events.values import CheckpointId
-from events.worker import CheckpointWritten
+from events.messages import CheckpointWritten
+from events.values import CheckpointId, CheckpointReason
 from gpu.artifacts.commit import Content, commit
 from gpu.artifacts.compatibility import OPTIMIZER, Ground, differences
 from gpu.artifacts.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify

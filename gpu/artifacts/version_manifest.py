@@ -14,9 +14,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from events.messages import TrainedFile
 from events.settings import FullSettings
 from events.values import VersionId
-from events.worker import TrainedFile
 from gpu.artifacts.manifest import UNDECODABLE, FileEntry, Manifest, describe, leaves_directory, read_seal
 from gpu.errors import VersionManifestBroken
 from gpu.model.base import base_files, base_sha256, combined

@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from events.messages import AnyFact, AnyOrder
 from events.text import carried
-from events.worker import AnyFact, AnyOrder
 from gpu.errors import ProtocolViolation
 
 Message = TypeVar("Message")

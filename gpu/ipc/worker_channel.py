@@ -12,8 +12,7 @@ from socket import socket
 from typing import NoReturn, Protocol
 
 from events.course import Course
-from events.values import CheckpointId
-from events.worker import (
+from events.messages import (
     AnyFact,
     AnyOrder,
     Committed,
@@ -27,6 +26,7 @@ from events.worker import (
     Train,
     Yield,
 )
+from events.values import CheckpointId
 from gpu.errors import ProtocolViolation
 from gpu.ipc.connection import Sender, order_reader
 

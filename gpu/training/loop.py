@@ -18,10 +18,8 @@ from typing import Any
 import torch
 
 from events.course import Course
-from events.guard import Suspicion
-from events.kinds import CheckpointReason
-from events.values import CheckpointId, checkpoint_id, number
-from events.worker import BatchSuspect, Evaluated, OutOfMemory, Step
+from events.messages import BatchSuspect, Evaluated, OutOfMemory, Step
+from events.values import CheckpointId, CheckpointReason, Suspicion, checkpoint_id, number
 from gpu.artifacts.checkpoint import STATE_FILE, Snapshot, copied, copied_buffers
 from gpu.artifacts.manifest import Cursor, Lineage
 from gpu.data.plan.batches import Batch, MicroBatch
@@ -105,9 +103,7 @@ class Training:
 
             # Step.
             batch = batches.step(self.step + 1)
-            report = (
-                self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, heartbeats)
-            )
+            report = self._pass_over(batch) if self.step + 1 in self.course.skipped else self._learn(batch, heartbeats)
             if isinstance(report, OutOfMemory):  # nothing has changed: the same step again, in smaller parts
                 saver.finish()  # which gives its copies back, too; and the answer may be that this attempt has failed
                 self.course = channel.ask_course(report)

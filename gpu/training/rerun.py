@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.course import Course
+from events.messages import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
 from events.values import CheckpointId, Number
-from events.worker import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
 from gpu.errors import MicrobatchTooLarge, PlanChanged
 from gpu.ipc.protocol import ReplayRange, Reran, Rerun, reply
 

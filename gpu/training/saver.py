@@ -10,9 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from events.kinds import CheckpointReason
 from events.settings import CheckpointSettings
-from events.values import CheckpointId
+from events.values import CheckpointId, CheckpointReason
 from gpu.artifacts.checkpoint import Snapshot, write
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from journal.failpoints import failpoint

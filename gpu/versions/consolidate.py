@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from events.worker import BackedUp, Consolidate, Merged, Verified, VersionWritten
+from events.messages import BackedUp, Consolidate, Merged, Verified, VersionWritten
 from gpu.artifacts.backup import Backup, back_up
 from gpu.artifacts.commit import publish
 from gpu.artifacts.manifest import MANIFEST, FileEntry, describe

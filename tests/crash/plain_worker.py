@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from events.kinds import CheckpointReason
+from events.messages import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
 from events.settings import Plan
-from events.worker import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
+from events.values import CheckpointReason
 from gpu.artifacts.commit import commit
 from gpu.artifacts.manifest import verify
 from gpu.ipc.connection import connect

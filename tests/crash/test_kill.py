@@ -90,8 +90,8 @@ def test_a_skip_outlives_the_daemon(name: str, tmp_path: Path) -> None:
     kill_at(life, SKIPPING[name])
     life.to_the_end()
     at_the_end(life)
-    assert life.state.counts.skipped == 1
-    assert life.state.counts.trained == 1
+    assert life.state.outcomes.counts.skipped == 1
+    assert life.state.outcomes.counts.trained == 1
 
 
 def test_a_second_file_of_a_rejected_name_is_journaled_as_what_it_is(tmp_path: Path) -> None:

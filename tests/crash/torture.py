@@ -169,7 +169,9 @@ class Torture:
             life.until(life.happened(kinds.DaemonStarted), MOMENT_S)
             time.sleep(choose.uniform(0.0, 0.3))
         elif phase == "loading":
-            life.until(life.happened(kinds.AttemptStarted, begun if life.state.attempt else begun + 1), MOMENT_S)
+            life.until(
+                life.happened(kinds.AttemptStarted, begun if life.state.attempts.current else begun + 1), MOMENT_S
+            )
             time.sleep(choose.uniform(0.0, 4.0))
         else:
             life.until(life.happened(kinds.StepReached, steps + choose.randint(1, 24)), MOMENT_S)

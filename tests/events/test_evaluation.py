@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from core.evaluation import SAYS
-from events.evaluation import CONCERNS, Concern
+from core.topics.evaluation import SAYS
+from events.values import CONCERNS, Concern
 
 
 def test_concerns_are_ranked_and_each_has_words() -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.splits import halved
+from core.topics.step_recovery import next_split
 from events.course import Course
+from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -24,7 +25,6 @@ from events.settings import (
     QloraSettings,
     TrainingSettings,
 )
-from events.worker import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
 from gpu.artifacts.manifest import Cursor, Lineage, Manifest
 
 LORA = LoraSettings(r=4, dropout=0.1)
@@ -98,7 +98,7 @@ class FakeDesk:
     def ask_course(self, fact: OutOfMemory) -> Course:
         """As the daemon decides."""
         self.tell(fact)
-        split = halved(self.course, fact.step, fact.sequences)
+        split = next_split(self.course, fact.step, fact.sequences)
         assert split is not None, "one row alone does not fit"
         self.course = self.course.with_split(split)
         return self.course

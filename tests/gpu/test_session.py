@@ -15,8 +15,8 @@ import torch
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
+from events.messages import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from events.settings import DataSettings, LoraSettings
-from events.worker import Heartbeat, Loaded, Prepare, Prepared, Step, Train
 from gpu.artifacts.manifest import MANIFEST, read_manifest
 from gpu.errors import CheckpointForeign, YieldRequested
 from journal.failpoints import WORKER

@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from events.worker import Consolidate
+from events.messages import Consolidate
 from gpu.ipc.protocol import Order
 from gpu.model.files import CHAT_TEMPLATES
 from gpu.versions.consolidate import consolidate

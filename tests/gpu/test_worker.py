@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from events.settings import ModelSettings
-from events.worker import (
+from events.messages import (
     AnyFact,
     CheckpointBad,
     CheckpointWritten,
@@ -33,6 +32,7 @@ from events.worker import (
     Yield,
     Yielded,
 )
+from events.settings import ModelSettings
 from gpu.artifacts.manifest import verify
 from gpu.errors import CheckpointForeign, DataChanged, ModelUnusable, StorageFailed
 from gpu.ipc import connection

@@ -32,8 +32,7 @@ from pathlib import Path
 
 import msgspec
 
-from events.settings import Plan
-from events.worker import (
+from events.messages import (
     AnyFact,
     BackedUp,
     Committed,
@@ -54,6 +53,7 @@ from events.worker import (
     Yield,
     Yielded,
 )
+from events.settings import Plan
 from gpu.artifacts.backup import Backup, back_up
 from gpu.artifacts.commit import commit, publish
 from gpu.artifacts.manifest import MANIFEST, read_manifest

@@ -176,7 +176,7 @@ def name_of(node: ast.AST) -> str:
 
 
 def words(node: ast.AST) -> set[str]:
-    """What an expression is about: the last word of each name in it. `state.head.id` is about an id."""
+    """What an expression is about: the last word of each name in it. `state.head.checkpoint.id` is about an id."""
     if isinstance(node, ast.Attribute):
         return {node.attr} | (words(node.value) if isinstance(node.value, ast.Call) else set())
     if isinstance(node, ast.Name):

@@ -85,7 +85,7 @@ def test_a_step_that_is_not_the_same_is_shown_with_both_numbers() -> None:
     """NaN is shown as NaN."""
     world = working()
     state = world.state
-    job = state.current
+    job = state.training.current
     assert job is not None
     diverged = kinds.DivergenceDetected(
         job=job.id,

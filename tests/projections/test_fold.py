@@ -183,8 +183,8 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
     """Their file was counted when it was done the first time."""
     made = world(4)
     made.run()
-    assert made.state.head is not None
-    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    assert made.state.head.checkpoint is not None
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.checkpoint.id, problem="rot"))
     made.run()
     progress = folded(made).progress
     assert progress.bytes_done == progress.bytes_total == 500

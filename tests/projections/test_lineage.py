@@ -7,7 +7,7 @@ from random import Random
 from core import commands
 from core.evolve import evolve
 from core.state import State
-from core.versions import DetachedCheckpoint
+from core.values import DetachedCheckpoint
 from events import kinds
 from events.course import Course, Split
 from projections.lineage import Timeline
@@ -34,7 +34,7 @@ def steps(world: World, global_step: int) -> list[tuple[str, int]]:
 
 
 def condemn(world: World) -> None:
-    head = world.state.head
+    head = world.state.head.checkpoint
     assert head is not None
     world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
 
@@ -110,7 +110,7 @@ def test_what_was_set_aside_and_is_brought_back_from_a_backup_knows_what_it_was_
     """Its steps were run again meanwhile, by an attempt whose checkpoint has another name."""
     world = home_with(2)
     world.run()
-    head, meaning = world.state.head, world.state.meaning
+    head, meaning = world.state.head.checkpoint, world.state.head.weight_settings
     assert head is not None
     assert meaning is not None
     held = DetachedCheckpoint(base=None, checkpoint=head, meaning=meaning)
@@ -148,9 +148,9 @@ def test_it_agrees_with_the_books_in_every_life() -> None:
                 world.lose_worker()
                 continue
             world.start()
-            if what == "condemn" and world.state.head is not None:
-                order = commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot")
+            if what == "condemn" and world.state.head.checkpoint is not None:
+                order = commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot")
                 condemned += world.refused(order) is None
-            assert steps(world, world.state.global_step) == world.timeline
-        assert steps(world, world.state.global_step) == world.timeline
+            assert steps(world, world.state.head.global_step) == world.timeline
+        assert steps(world, world.state.head.global_step) == world.timeline
     assert condemned > 100

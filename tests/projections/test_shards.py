@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from core.job import Job
-from core.maps import Map
-from core.queue import Place
+from core.structures.maps import Map
+from core.structures.queue import Place
 from projections.shards import JOBS_IN_A_SHARD, Shards, shards_of
 
 

@@ -83,8 +83,8 @@ def running_again() -> World:
     made.config = settings(keep=9)
     made.run_until(kinds.JobTrained)
     made.start()
-    assert made.state.head is not None
-    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    assert made.state.head.checkpoint is not None
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.checkpoint.id, problem="rot"))
     made.run_until(kinds.StepReached)
     return made
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from core import commands
 from core.evolve import evolve
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.codec import kind_of
 from events.kinds import AnyEvent
 from projections.timeline import OfACheckpoint, OfACrash, OfAJob, OfAStep, OfAVersion, Teller
@@ -191,7 +191,7 @@ def test_what_is_in_a_version_has_it_in_its_story() -> None:
 def test_a_checkpoint_is_told_from_its_commit_to_its_end() -> None:
     """A damaged one is set aside, and its copy is named."""
     made = world()
-    last = made.state.checkpoints[-1].id
+    last = made.state.head.checkpoints[-1].id
     made.execute(commands.QuarantineCheckpoint(checkpoint=last, problem="a flipped bit"))
     assert told(made, OfACheckpoint(say, checkpoint=last)) == [
         f"committed as {last}",
@@ -204,12 +204,12 @@ def test_a_checkpoint_is_told_from_its_commit_to_its_end() -> None:
 def test_a_head_that_moves_away_is_part_of_what_it_leaves() -> None:
     """A job whose steps are left behind, and the checkpoint that was the head."""
     made = consolidated()
-    last = made.state.checkpoints[-1].id
+    last = made.state.head.checkpoints[-1].id
     made.execute(commands.RollBack())
-    assert isinstance(made.journal[-1], versions.HeadMoved | kinds.CheckpointPruned)
+    assert isinstance(made.journal[-1], kinds.HeadMoved | kinds.CheckpointPruned)
     for teller in (
         OfAJob(say, wanted="file-2.jsonl"),
         OfACheckpoint(say, checkpoint=last),
-        OfAStep(say, step=made.state.global_step + 1),
+        OfAStep(say, step=made.state.head.global_step + 1),
     ):
         assert "head_moved" in told(made, teller)

@@ -19,7 +19,7 @@ from core import effects
 from core.commands import AnyCommand
 from core.decide import decide
 from core.errors import Refused
-from events import worker
+from events import messages
 from events.codec import kind_of
 from events.course import Course
 from events.event import Event
@@ -78,7 +78,7 @@ class Playbook(World):
 
     def execute(self, command: AnyCommand) -> list[AnyEvent]:
         """As in the world, written down."""
-        sign = ">>" if isinstance(command, worker.Fact) else ">"
+        sign = ">>" if isinstance(command, messages.Fact) else ">"
         self.lines.append(f"{sign} {_shown(command)}")
         try:
             decide(self.state, command, self.now)
@@ -101,17 +101,19 @@ class Playbook(World):
     def end(self) -> None:
         """What is left, at the end of a transcript."""
         state = self.state
-        counts = ", ".join(f"{name} {count}" for name, count in msgspec.structs.asdict(state.counts).items() if count)
-        hold = f"; held: {state.hold.reason} -> {state.hold.advice}" if state.hold else ""
+        counts = ", ".join(
+            f"{name} {count}" for name, count in msgspec.structs.asdict(state.outcomes.counts).items() if count
+        )
+        hold = f"; held: {state.daemon.hold.reason} -> {state.daemon.hold.advice}" if state.daemon.hold else ""
         self.lines.append(
-            f"== {state.daemon.status}, committed step {state.global_step}; {counts or 'no job ended'}{hold}"
+            f"== {state.daemon.status}, committed step {state.head.global_step}; {counts or 'no job ended'}{hold}"
         )
 
 
 _ORDER_OF: dict[type, type] = {
-    effects.PrepareData: worker.Prepare,
-    effects.TrainJob: worker.Train,
-    effects.AskYield: worker.Yield,
+    effects.PrepareData: messages.Prepare,
+    effects.TrainJob: messages.Train,
+    effects.AskYield: messages.Yield,
 }
 
 

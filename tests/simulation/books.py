@@ -12,7 +12,7 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
 from core.evolve import evolve
 from core.state import State
-from events import kinds, places, versions, worker
+from events import kinds, messages
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
 from gpu.artifacts import backup, version_manifest
@@ -37,16 +37,16 @@ KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "consolidation_requ
 
 
 COUNTED = (
-    places.JobMoved,
-    places.JobHeld,
-    places.JobReleased,
-    places.JobRemoved,
-    versions.ConsolidationAborted,
-    versions.VersionPublished,
-    versions.HeadMoved,
-    versions.CheckpointRestored,
-    versions.VersionDeleted,
-    versions.BackupCreated,
+    kinds.JobMoved,
+    kinds.JobHeld,
+    kinds.JobReleased,
+    kinds.JobRemoved,
+    kinds.ConsolidationAborted,
+    kinds.VersionPublished,
+    kinds.HeadMoved,
+    kinds.CheckpointRestored,
+    kinds.VersionDeleted,
+    kinds.BackupCreated,
 )
 
 
@@ -80,7 +80,7 @@ class Books:
         """Transactions whose append was interrupted: each is there whole, or not at all."""
         self.rotten: set[str] = set()
         """Paths in which a bit flipped."""
-        self.facts: list[worker.AnyFact] = []
+        self.facts: list[messages.AnyFact] = []
         self.running_attempt: int | None = None
         self.excuses: set[str] = set()
         self.counts: dict[str, int] = {}
@@ -113,7 +113,7 @@ class Books:
                 books.acknowledged[record.seq] = encode(record.event)
                 if isinstance(record.event, COUNTED):
                     books.count(kind_of(record.event))
-                if isinstance(record.event, kinds.AttemptStarted | versions.ConsolidationStarted):
+                if isinstance(record.event, kinds.AttemptStarted | kinds.ConsolidationStarted):
                     books.running_attempt = record.event.attempt
             return records
 
@@ -181,26 +181,30 @@ class Books:
                 case kinds.RejectedFileMoved():  # it is its owner's again, who may bring it back
                     accepted.discard(event.job)
                     ended.pop(event.job, None)
-                case places.JobRemoved():
+                case kinds.JobRemoved():
                     must(event.job not in ended, "a job ends once", event, ended.get(event.job))
                     ended[event.job] = "JobRemoved"
                 case kinds.AttemptStarted():
-                    must(before.queue.get(event.job) is not None or before.current is not None, "it was there", event)
+                    must(
+                        before.queue.get(event.job) is not None or before.training.current is not None,
+                        "it was there",
+                        event,
+                    )
                     reached = []
                 case kinds.StepReached():
                     reached.append((event.job, event.step))
                 case kinds.CheckpointCommitted():
-                    count = event.global_step - before.global_step
+                    count = event.global_step - before.head.global_step
                     timeline += reached[:count]
                     reached = reached[count:]
                     stood[event.checkpoint] = list(timeline)
-                case versions.VersionPublished():
+                case kinds.VersionPublished():
                     stood[event.version] = list(timeline)
-                case versions.HeadMoved():
+                case kinds.HeadMoved():
                     timeline = list(stood.get(event.checkpoint or event.version or "", ()))
                     self.moved = True
                 case kinds.CheckpointQuarantined():
-                    timeline = timeline[: state.global_step]
+                    timeline = timeline[: state.head.global_step]
                 case kinds.DivergenceDetected():
                     raise Broken(f"a step that is run again gives the same bits: {event}")
                 case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected():
@@ -209,7 +213,7 @@ class Books:
                         must(job.status != "held" or isinstance(event, kinds.JobSkipped), "a held job waits", event)
                         must(event.job not in ended, "a job ends once", event, ended.get(event.job))
                         ended[event.job] = type(event).__name__
-            must(len(timeline) == state.global_step, "the committed step is the length of the timeline", event)
+            must(len(timeline) == state.head.global_step, "the committed step is the length of the timeline", event)
         self.ended = ended
         steps: dict[str, list[int]] = {}
         for job, step in timeline:
@@ -223,9 +227,16 @@ class Books:
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
         """No committed checkpoint, no version and no backup is lost; each holds exactly what was learned up to it."""
-        fetched = state.head.id if state.fetch is not None and state.head is not None else None
-        must(timeline[: state.base_step] == self.stood.get(state.base or "", []), "the head stands on its version")
-        for checkpoint in (*state.checkpoints, *(left.checkpoint for left in state.left)):
+        fetched = (
+            state.head.checkpoint.id
+            if state.head.pending_restore is not None and state.head.checkpoint is not None
+            else None
+        )
+        must(
+            timeline[: state.head.base_step] == self.stood.get(state.head.base or "", []),
+            "the head was trained from its version",
+        )
+        for checkpoint in (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached)):
             if checkpoint.id == fetched:
                 continue
             directory = home.checkpoints / checkpoint.id
@@ -235,7 +246,7 @@ class Books:
             must(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
-        for version in state.versions:
+        for version in state.retention.versions:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
@@ -245,7 +256,7 @@ class Books:
             must(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
-        for copy in state.backups:
+        for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
                 problem = backup.problem_of(directory, copy.manifest_sha256, every_byte=True, storage=home.storage)
@@ -287,11 +298,11 @@ class Books:
         """All accepted files are learned, nothing is left lying, and the views say what the journal says."""
         state, records = self.check()
         home = self.world.home(self.world.inspector())
-        must(state.attempt is None, "nothing runs any more")
-        must(not state.begun, "nothing is half learned", state.begun)
+        must(state.attempts.current is None, "nothing runs any more")
+        must(not state.training.in_progress, "nothing is half learned", state.training.in_progress)
         must(not len(state.queue), "nothing waits", list(state.queue))
-        must(state.consolidation_request is None, "no consolidation is wanted", state.consolidation_request)
-        must(state.fetch is None, "the head is in its place", state.fetch)
+        must(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
+        must(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
                 rejected = home.storage.exists(home.rejected) and not home.storage.exists(
@@ -309,11 +320,13 @@ class Books:
 
     def _check_leftover_files(self, home: Home, state: State) -> None:
         storage = home.storage
-        named = {checkpoint.id for checkpoint in state.checkpoints} | {left.checkpoint.id for left in state.left}
+        named = {checkpoint.id for checkpoint in state.head.checkpoints} | {
+            left.checkpoint.id for left in state.head.detached
+        }
         must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
-        named = {version.id for version in state.versions}
+        named = {version.id for version in state.retention.versions}
         must(set(storage.names(home.versions)) == named, "only named versions are left", named)
-        named = {each.id for each in state.backups}
+        named = {each.id for each in state.retention.backups}
         must(set(storage.names(home.backups)) == named, "only named backups are left", named)
         arriving = home.data / ".arriving"
         must(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")

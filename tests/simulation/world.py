@@ -23,7 +23,7 @@ from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
-from events import worker
+from events import messages
 from events.settings import LogSettings
 from journal.durable import read_file
 from tests.simulation.books import Books, must
@@ -104,7 +104,7 @@ class World:
         self.keen = self.random.random() < 0.3
         """Whether its people care for versions and backups more than for files."""
         self.people = People(self)
-        self._said: list[worker.AnyFact] = []
+        self._said: list[messages.AnyFact] = []
         root = self.disk.process("the system")
         root.mkdir(ROOT)
         root.mkdir(Path("/outside"))

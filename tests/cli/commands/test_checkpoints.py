@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.core.test_replay_ranges import ALL, KEPT, condemned
 from typer.testing import CliRunner
 
 import cli.commands.checkpoints
@@ -20,9 +21,8 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.errors import Refused
-from core.versions import Checkpoint
+from core.values import Checkpoint
 from gpu.artifacts.commit import commit
-from tests.core.test_replay_ranges import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -39,7 +39,7 @@ def committed(home: Home, drop: Callable[..., Path], run: Run) -> tuple[Checkpoi
     """Two that were kept, of seven steps of the fake worker; the first is pruned."""
     drop("a.jsonl", "ok ok ok ok ok ok ok")
     run()
-    return read_only(home)[0].state.checkpoints
+    return read_only(home)[0].state.head.checkpoints
 
 
 def spoil(home: Home, checkpoint: Checkpoint) -> None:
@@ -101,7 +101,10 @@ def test_one_that_was_pruned_while_it_was_read_is_no_error(
 ) -> None:
     older, head = committed
     state = read_only(home)[0].state
-    states = [state, *[msgspec.structs.replace(state, checkpoints=(head,))] * 2]
+    states = [
+        state,
+        *[msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(head,)))] * 2,
+    ]
     monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: states.pop(0))
     shutil.rmtree(home.checkpoints / older.id)
     code, said = keepstep(home, "checkpoints", "verify")
@@ -154,9 +157,9 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
 )
 def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
     state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
-    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
+    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.head.checkpoints]
     then = consequences(state, found)
-    for each in state.checkpoints:
+    for each in state.head.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
 
@@ -169,12 +172,12 @@ def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
     assert (code, said) == (0, f"{older.id} is given up ({older.size_bytes / 1e6:.1f} MB)\n")
     assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
-    assert read_only(home)[0].state.checkpoints == (head,)
+    assert read_only(home)[0].state.head.checkpoints == (head,)
     ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
     assert isinstance(ended.exception, Refused)
     assert keepstep(home, "checkpoints", "prune", "--keep", "0")[0] == 2
     run()  # and a daemon finds nothing amiss
-    assert read_only(home)[0].state.head == head
+    assert read_only(home)[0].state.head.checkpoint == head
 
 
 def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
@@ -206,7 +209,7 @@ def test_what_was_committed_meanwhile_is_known(
 
     monkeypatch.setattr(EventStore, "open", open_too_early)
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
-    (head,) = read_only(home)[0].state.checkpoints
+    (head,) = read_only(home)[0].state.head.checkpoints
     assert code == 0
     assert head.global_step > committed[-1].global_step
     assert "is given up (" in said
@@ -258,7 +261,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_p
         (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
     ):
         assert says in refusal(trained, *arguments)
-    head = read_only(trained)[0].state.head
+    head = read_only(trained)[0].state.head.checkpoint
     assert head is not None
     (trained.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
     said = refusal(trained, "--to", str(tmp_path / "out"))

@@ -22,7 +22,7 @@ from cli.home.paths import Home
 from cli.output.console import Console
 from core import commands
 from core.state import State
-from events import kinds, worker
+from events import kinds, messages
 from events.settings import Plan
 
 
@@ -83,10 +83,10 @@ def learn_at_once(home: Home) -> None:
             tokenizer_sha256="0" * 64,
             batches_sha256="0" * 64,
         )
-        store.execute(worker.Prepared(attempt=1, plan=plan))
-        store.execute(worker.Loaded(attempt=1, environment={}))
+        store.execute(messages.Prepared(attempt=1, plan=plan))
+        store.execute(messages.Loaded(attempt=1, environment={}))
         store.execute(
-            worker.Step(
+            messages.Step(
                 attempt=1,
                 global_step=1,
                 step=1,
@@ -99,7 +99,7 @@ def learn_at_once(home: Home) -> None:
             )
         )
         store.execute(
-            worker.CheckpointWritten(
+            messages.CheckpointWritten(
                 attempt=1,
                 checkpoint="step-00000001-attempt-0001",
                 global_step=1,

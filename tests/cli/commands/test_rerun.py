@@ -221,10 +221,14 @@ def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.M
     home, _ = lived
     found = read_lineage(home, None)
     step = found.kept[0].global_step + 1
-    told = found.state.trail.at(step)
+    told = found.state.recovery.step_log.at(step)
     assert told is not None
-    trail = found.state.trail.replaced(step, (9.5, told[1]))
-    other = found._replace(state=msgspec.structs.replace(found.state, trail=trail))
+    trail = found.state.recovery.step_log.replaced(step, (9.5, told[1]))
+    other = found._replace(
+        state=msgspec.structs.replace(
+            found.state, recovery=msgspec.structs.replace(found.state.recovery, step_log=trail)
+        )
+    )
     monkeypatch.setattr("cli.commands.rerun.read_lineage", lambda *_: other)
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 1

@@ -14,7 +14,7 @@ from cli.daemon.latency_stats import KEPT_EVERY_S, Known, LatencyStats
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from core.deadlines import GAPS_KEPT, Watched
-from core.maps import Map
+from core.structures.maps import Map
 from events.settings import JobSettings, ModelSettings
 from projections.checksum import has_checksum, sealed
 

@@ -30,7 +30,7 @@ from cli.hooks.dispatch import read_note, write_note
 from core import commands
 from core.commands import AnyCommand
 from core.deadlines import Limits
-from events import kinds, worker
+from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import AnyEvent
 from journal import Position
@@ -55,7 +55,7 @@ def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.T
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: read_only(home)[0].state.reached.step >= step
+    return lambda: read_only(home)[0].state.attempts.reached.step >= step
 
 
 def test_files_are_learned_in_the_order_of_their_lanes(home: Home, drop: Drop, run: Run, events: Events) -> None:
@@ -70,8 +70,8 @@ def test_files_are_learned_in_the_order_of_their_lanes(home: Home, drop: Drop, r
         "b.jsonl",
         "c.jsonl",
     ]
-    assert state_of(home).global_step == 6
-    assert state_of(home).counts.trained == 3
+    assert state_of(home).head.global_step == 6
+    assert state_of(home).outcomes.counts.trained == 3
 
 
 def test_a_worker_that_dies_is_replaced_and_the_job_goes_on_from_its_commit(
@@ -85,7 +85,7 @@ def test_a_worker_that_dies_is_replaced_and_the_job_goes_on_from_its_commit(
     failed = next(event for event in events() if isinstance(event, kinds.AttemptFailed))
     assert failed.failure == "killed"
     assert "SIGKILL" in failed.message
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_silent_worker_is_ended_and_reported_as_hung(home: Home, drop: Drop, run: Run, events: Events) -> None:
@@ -100,7 +100,7 @@ def test_a_silent_worker_is_ended_and_reported_as_hung(home: Home, drop: Drop, r
     stopper.join()
     failed = next(event for event in events() if isinstance(event, kinds.AttemptFailed))
     assert failed.failure == "hang"
-    assert state_of(home).counts == state_of(home).counts.__class__(trained=1, skipped=1)
+    assert state_of(home).outcomes.counts == state_of(home).outcomes.counts.__class__(trained=1, skipped=1)
 
 
 def test_a_worker_that_dies_before_it_is_up_is_one_failed_attempt(
@@ -140,7 +140,7 @@ def test_a_rejected_file_goes_to_rejected_with_a_report(home: Home, drop: Drop, 
     assert report["line"] == 2
     assert (home.rejected / "bad.jsonl").read_text(encoding="utf-8") == "ok\nreject\n"
     assert not list(home.inbox.glob("*.jsonl"))
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_model_that_cannot_be_loaded_holds_the_queue(home: Home, drop: Drop, run: Run) -> None:
@@ -150,8 +150,8 @@ def test_a_model_that_cannot_be_loaded_holds_the_queue(home: Home, drop: Drop, r
         run()
     state = state_of(home)
     assert state.daemon.status == "off_paused"
-    assert state.current is not None
-    assert not len(state.failed)
+    assert state.training.current is not None
+    assert not len(state.outcomes.failed)
 
 
 def test_a_pause_commits_at_the_next_step_and_outlives_the_daemon(
@@ -163,11 +163,11 @@ def test_a_pause_commits_at_the_next_step_and_outlives_the_daemon(
     run()
     pauser.join()
     assert state_of(home).daemon.status == "off_paused"
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     _execute(home, commands.Resume())
     run()
     assert [event.step for event in events() if isinstance(event, kinds.StepReached)] == [1, 2, 3, 4]
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_signal_commits_and_stops(home: Home, drop: Drop, run: Run) -> None:
@@ -176,7 +176,7 @@ def test_a_signal_commits_and_stops(home: Home, drop: Drop, run: Run) -> None:
     killer = when(reached(home, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     run(until_idle=False)
     killer.join()
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     assert state_of(home).daemon.status == "off"
 
 
@@ -189,14 +189,14 @@ def test_a_worker_that_waited_for_work_is_not_late_with_what_comes(
     def another() -> None:
         time.sleep(2.5)  # deadlines here are a second
         drop("b.jsonl", "ok b")
-        eventually(lambda: state_of(home).counts.trained == 2)
+        eventually(lambda: state_of(home).outcomes.counts.trained == 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    waiting = when(lambda: state_of(home).counts.trained == 1, another)
+    waiting = when(lambda: state_of(home).outcomes.counts.trained == 1, another)
     run(until_idle=False)
     waiting.join()
     assert not [event for event in events() if isinstance(event, kinds.AttemptFailed)]
-    assert state_of(home).counts.trained == 2
+    assert state_of(home).outcomes.counts.trained == 2
 
 
 def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> None:
@@ -209,9 +209,9 @@ def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> Non
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
     supervisor, given = WorkerSupervisor(Machine(home), LatencyStats(home)), list[object]()
-    worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
+    worker_process = SimpleNamespace(sent={(messages.Prepare, 1), (messages.Yield, 1)}, send=given.append)
     monkeypatch.setattr(supervisor, "worker", worker_process)
-    train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
+    train = messages.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
     supervisor.give(train)
     assert given == []
     supervisor.give(replace(train, attempt=2))
@@ -236,7 +236,7 @@ def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatc
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
     monkeypatch.setattr(supervisor, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
     supervisor.late(1000.0, limits, 0, None)
-    order = worker.Consolidate(**CONSOLIDATE)
+    order = messages.Consolidate(**CONSOLIDATE)
     supervisor.give(order)
     assert supervisor.late(5000.0, limits, 0, order.attempt) is None
     now = 5000.0
@@ -248,7 +248,7 @@ def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatc
 
 def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:
     """What an attempt that has ended wrote may be swept by now; that is no sign of a failing disk."""
-    late = worker.CheckpointWritten(
+    late = messages.CheckpointWritten(
         attempt=7,
         checkpoint="step-00000003-attempt-0007",
         global_step=3,
@@ -269,8 +269,8 @@ def test_a_skipped_job_keeps_what_it_has_committed(home: Home, drop: Drop, run: 
     skipper = when(reached(home, 1), lambda: _execute(home, commands.Skip()))
     run()
     skipper.join()
-    assert state_of(home).counts.skipped == 1
-    assert state_of(home).global_step == 4
+    assert state_of(home).outcomes.counts.skipped == 1
+    assert state_of(home).head.global_step == 4
 
 
 def test_debris_is_swept_and_strangers_are_left_alone(home: Home, drop: Drop, run: Run) -> None:
@@ -303,7 +303,7 @@ def test_retention_keeps_the_newest(home: Home, drop: Drop, run: Run) -> None:
     """keep = 2: two directories, and the journal says which went."""
     drop("a.jsonl", "ok " * 13)
     run()
-    assert [checkpoint.global_step for checkpoint in state_of(home).checkpoints] == [12, 13]
+    assert [checkpoint.global_step for checkpoint in state_of(home).head.checkpoints] == [12, 13]
     assert len(list(home.checkpoints.iterdir())) == 2
 
 
@@ -334,7 +334,7 @@ def test_a_broken_config_holds_the_next_job_and_loses_nothing(home: Home, drop: 
         run()
     home.config.write_text(text, encoding="utf-8")
     run()
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_config_that_changed_under_a_begun_job_is_said_and_holds_from_the_next_file_on(
@@ -368,7 +368,7 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
     (home.data / f"{'f' * 64}.jsonl").write_text("ok\n", encoding="utf-8")
     run()
     assert "attempt_interrupted" in [kind_of(event) for event in events()]
-    assert state_of(home).counts.trained == 2
+    assert state_of(home).outcomes.counts.trained == 2
 
 
 def _execute(home: Home, command: AnyCommand) -> None:

@@ -41,7 +41,7 @@ def test_a_full_disk_is_waited_out(
     run()
     said = [kind_of(event) for event in events()]
     assert said.index("storage_exhausted") < said.index("storage_freed") < said.index("job_trained")
-    assert state_of(home).full is None
+    assert state_of(home).disk.full is None
     assert (home.journal / "reserve").exists()
 
 
@@ -52,34 +52,34 @@ def test_a_damaged_checkpoint_is_set_aside_at_the_next_start(
     """The head or one behind it; its bytes are kept, and the steps that it held alone are run again."""
     drop("a.jsonl", "ok " * 5)
     run()
-    bad = state_of(home).checkpoints[which]
+    bad = state_of(home).head.checkpoints[which]
     (home.checkpoints / bad.id / "weights").write_text("rot", encoding="utf-8")
     run()
-    assert state_of(home).global_step == 5
+    assert state_of(home).head.global_step == 5
     assert (home.quarantine / bad.id / "weights").read_text(encoding="utf-8") == "rot"
     assert not (home.checkpoints / bad.id).exists()
     (said,) = [event for event in events() if isinstance(event, kinds.CheckpointQuarantined)]
     assert "weights" in said.problem
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_checkpoints_that_are_all_missing_are_a_disk_that_is_missing(home: Home, drop: Drop, run: Run) -> None:
     """Nothing is given up for a mount that was forgotten; a person can say that they are really gone."""
     drop("a.jsonl", "ok " * 5)
     run()
-    head = state_of(home).head
+    head = state_of(home).head.checkpoint
     assert head is not None
     home.checkpoints.rename(home.root / "elsewhere")
     home.checkpoints.mkdir()
     with pytest.raises(UserError, match="none of the 2 committed checkpoints") as told:
         run()
     assert told.value.exit_code == 4
-    assert state_of(home).head == head
+    assert state_of(home).head.checkpoint == head
     (home.checkpoints / head.id).mkdir()
     drop("b.jsonl", "ok")
     run()
-    assert state_of(home).counts.trained == 2
-    assert state_of(home).global_step == 6
+    assert state_of(home).outcomes.counts.trained == 2
+    assert state_of(home).head.global_step == 6
 
 
 def test_a_disk_that_fails_ends_the_daemon_with_its_own_exit_code(
@@ -91,7 +91,7 @@ def test_a_disk_that_fails_ends_the_daemon_with_its_own_exit_code(
         run(until_idle=False)
     assert told.value.exit_code == 4
     assert [kind_of(event) for event in events()[-3:]] == ["attempt_failed", "daemon_held", "daemon_stopped"]
-    assert state_of(home).global_step == 3
+    assert state_of(home).head.global_step == 3
 
 
 def test_a_checkpoint_that_is_reported_and_not_there_is_not_committed(
@@ -114,7 +114,7 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
 
     def sweep_and_resume(store: EventStore, *how: object) -> None:
         sweeping(store, *how)
-        if store.state.hold is not None:
+        if store.state.daemon.hold is not None:
             store.execute(commands.Resume())
 
     monkeypatch.setattr(daemon_module, "sweep", sweep_and_resume)

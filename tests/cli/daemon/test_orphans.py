@@ -13,8 +13,7 @@ import pytest
 
 from cli.daemon.orphans import end_leftovers, is_worker_of
 from cli.home.paths import Home
-from events.kinds import AnyEvent
-from events.upkeep import OrphanEnded
+from events.kinds import AnyEvent, OrphanEnded
 
 SOCKET = "worker-0123abcd.sock"
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(60)"

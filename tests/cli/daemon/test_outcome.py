@@ -43,7 +43,7 @@ def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: read_only(home)[0].state.reached.step >= step
+    return lambda: read_only(home)[0].state.attempts.reached.step >= step
 
 
 def test_a_closed_terminal_commits_first(
@@ -56,7 +56,7 @@ def test_a_closed_terminal_commits_first(
         for _ in range(2):
             process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 0
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     assert state_of(home).daemon.status == "off"
     assert "attempt_interrupted" not in [kind_of(event) for event in events()]
 
@@ -88,7 +88,7 @@ def test_files_that_failed_for_good_are_named_and_are_exit_code_1(
     assert process.returncode == 1, said
     assert "2 files failed and will not be tried again: a.jsonl, b.jsonl" in said
     assert len([event for event in events() if isinstance(event, kinds.JobFailed)]) == 2
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
     with daemon(home, "--until-idle") as process:
         process.communicate(timeout=120)
     assert process.returncode == 0, "what failed in an earlier run is told there"

@@ -82,7 +82,7 @@ def test_killed_anywhere_the_file_is_taken_on_once(
     finish_arrivals(again)
     finish_arrivals(again)
     assert [(waiting.id, waiting.name, waiting.priority) for waiting in again.state.queue] == [(job, "a.jsonl", "low")]
-    assert again.state.counts.duplicates == 0
+    assert again.state.outcomes.counts.duplicates == 0
     assert home.data_file(job).exists()
     assert not list((home.data / ".arriving").iterdir())
     again.close()
@@ -235,7 +235,7 @@ class Forgetful(Storage):
 
 
 @pytest.fixture
-def learned_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
+def trained_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
     """A copy of a file of two steps that was learned before."""
     path = tmp_path / "once-more.jsonl"
     path.write_text("ok\nok\n", encoding="utf-8")
@@ -248,24 +248,24 @@ def learned_before(home: Home, drop: Callable[..., Path], run: Callable[..., lis
 def test_killed_anywhere_bytes_are_learned_again_once(
     point: str,
     home: Home,
-    learned_before: Path,
+    trained_before: Path,
     die_at: Callable[[str], None],
     run: Callable[..., list[str]],
     events: Callable[[], list[AnyEvent]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`add --again` dies, and the next daemon takes the copy on: one pass more, not two, and none is lost."""
-    job = file_sha256(learned_before)
+    job = file_sha256(trained_before)
     with closing(EventStore.open(Home(home.root, storage=Forgetful()) if point == "forgotten" else home)) as dying:
         if point != "forgotten":
             die_at(point)
         with pytest.raises(Killed):
-            take_copy(dying, learned_before, "high", again=True)
+            take_copy(dying, trained_before, "high", again=True)
     monkeypatch.undo()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     run()
     run()
-    assert home.data_file(job).read_bytes() == learned_before.read_bytes()
+    assert home.data_file(job).read_bytes() == trained_before.read_bytes()
     assert not list((home.data / ".arriving").iterdir())
     passes = [event.again for event in events() if isinstance(event, FileEnqueued)]
     assert passes == [False, True]
@@ -285,16 +285,16 @@ def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, 
 
 
 def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
-    home: Home, learned_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    home: Home, trained_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two people asked, one of them was killed: it is learned once more, and the copy is no debris."""
     with closing(EventStore.open(home)) as dying:
         die_at("arrival_copied")
         with pytest.raises(Killed):
-            take_copy(dying, learned_before, "normal", again=True)
+            take_copy(dying, trained_before, "normal", again=True)
     monkeypatch.undo()
     with closing(EventStore.open(home)) as store:
-        take_copy(store, learned_before, "normal", again=True)
+        take_copy(store, trained_before, "normal", again=True)
         finish_arrivals(store)
         assert len(store.state.queue) == 1
     assert not list((home.data / ".arriving").iterdir())

@@ -6,9 +6,8 @@ import pytest
 
 from cli.output.console import INDENT, Console
 from core.state import State
-from events import kinds, places
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.kinds import AnyEvent
+from events import kinds
+from events.kinds import AnyEvent, EvaluationAbandoned, EvaluationDone
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
 
@@ -45,7 +44,7 @@ def told(event: AnyEvent) -> str:
             "`keepstep add --again`; see rejected/",
         ),
         (
-            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", again=True),
+            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", retrain=True),
             "\\x1b[31ma.jsonl is in the queue, to be learned once more",
         ),
         (
@@ -68,18 +67,18 @@ def told(event: AnyEvent) -> str:
             EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="m"),
             "the worker failed in an evaluation (hang); the job goes on without",
         ),
-        (places.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),
-        (places.JobReleased(job=JOB), "abababababab waits for its turn again"),
-        (places.JobMoved(job=JOB, priority="low", before=None), "abababababab is moved to the back, priority low"),
+        (kinds.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),
+        (kinds.JobReleased(job=JOB), "abababababab waits for its turn again"),
+        (kinds.JobMoved(job=JOB, priority="low", before=None), "abababababab is moved to the back, priority low"),
         (
-            places.JobMoved(job=JOB, priority="high", before=JOB),
+            kinds.JobMoved(job=JOB, priority="high", before=JOB),
             "abababababab is moved before abababababab, priority high",
         ),
         (
-            places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
+            kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
             "a.jsonl is taken out of the queue; its file goes to rejected/",
         ),
-        (places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is taken out of the queue"),
+        (kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is taken out of the queue"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.output.console_resources import line_of
-from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
-from events.memory import MemoryLow, MemoryRecovered
+from events.kinds import Change, ConfigChanged, ConfigFixed, ConfigRefused, MemoryLow, MemoryRecovered
 
 GB = 10**9
 

@@ -117,11 +117,11 @@ def test_a_stop_file_stops_it_as_a_command_would(home: Home, drop: Drop) -> None
     """In the middle of a step: that is committed, and the file is gone, so that the next run is not stopped too."""
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.reached.step >= 1)
+        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     state = read_only(home)[0].state
-    assert (state.global_step, state.daemon.status) == (2, "off")
+    assert (state.head.global_step, state.daemon.status) == (2, "off")
     assert not home.stop_file.exists()
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_callback import TrainerState
 
+from events.messages import CheckpointWritten
 from events.settings import LoraSettings
-from events.worker import CheckpointWritten
 from gpu.artifacts import checkpoint
 from gpu.artifacts.compatibility import Ground
 from gpu.artifacts.manifest import MANIFEST, FileEntry, read_manifest, verify

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from events.course import Course, Split
-from events.worker import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
+from events.messages import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
 from gpu.ipc import connection
 from gpu.ipc import worker_channel as module
 from gpu.ipc.worker_channel import Heartbeats, SocketChannel

@@ -9,9 +9,9 @@ import torch
 from msgspec.structs import replace
 
 import gpu.runtime.arithmetic
+from events.messages import Loaded, Prepare, Prepared, Step, Train
 from events.settings import JobSettings
 from events.values import ARITHMETIC, FP32_INSTEAD
-from events.worker import Loaded, Prepare, Prepared, Step, Train
 from gpu.runtime.arithmetic import _seconds_per_product, bf16_is_fast, choose_arithmetic
 from gpu.runtime.determinism import hardware
 from tests.gpu.helpers import FULL, LORA, Home, settings

@@ -10,8 +10,8 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from events.messages import Evaluated, Heartbeat, Prepare, Step
 from events.settings import DataSettings, EvaluationSettings, JobSettings
-from events.worker import Evaluated, Heartbeat, Prepare, Step
 from gpu.errors import EvaluationFailed, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats
 from gpu.model.build import build

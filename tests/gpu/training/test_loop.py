@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from events.messages import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from events.settings import DataSettings, LoraSettings
-from events.worker import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from gpu import session
 from gpu.errors import CheckpointBroken, ModelUnusable, TrainingDiverged
 from gpu.versions.rehearsal import Rehearsal

@@ -12,10 +12,10 @@ import torch
 from msgspec.structs import replace
 
 import gpu.training.loop
-from core.splits import halved
+from core.topics.step_recovery import next_split
 from events.course import Course, Split
+from events.messages import CheckpointWritten, OutOfMemory, Step
 from events.settings import DataSettings, EvaluationSettings, GuardSettings, JobSettings, LoraSettings
-from events.worker import CheckpointWritten, OutOfMemory, Step
 from gpu.artifacts.checkpoint import write
 from gpu.errors import EvaluationFailed, MicrobatchTooLarge, ModelUnusable, SuspectBatch, TrainingDiverged
 from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
@@ -25,7 +25,7 @@ ROWS = make_rows(10)
 """Three steps an epoch, two epochs; micro-batches of two."""
 
 SPLIT = Course(splits=(Split(step=2, parts=2, steps=64),))
-ASIDE = Course(set_aside=(4,))
+ASIDE = Course(skipped=(4,))
 
 MODES = {
     "lora, dropout": settings(LORA),
@@ -104,7 +104,7 @@ def test_parts_grow_back_when_their_steps_are_over(home: Home, monkeypatch: pyte
     plain = words(home.channel)
     monkeypatch.setenv("KEEPSTEP_FAULTS", "forward:4")
     surprised = home.learn(home.cold(), job, how, course=short)
-    again = halved(short, 4, 2)
+    again = next_split(short, 4, 2)
     assert again is not None
     assert home.channel.course == short.with_split(again)
     assert words(home.channel)[:3] == plain[:3]
@@ -176,7 +176,7 @@ def test_a_step_that_is_left_out_keeps_its_number_and_changes_nothing(home: Home
 
 @pytest.mark.parametrize("aside", [1, 3, 6])
 def test_the_first_and_the_last_step_can_be_left_out_and_any_cut_gives_the_same(home: Home, aside: int) -> None:
-    job, how, course = home.add(ROWS), settings(LORA), Course(set_aside=(aside,))
+    job, how, course = home.add(ROWS), settings(LORA), Course(skipped=(aside,))
     whole = home.bits(home.learn(home.cold(), job, how, course=course))
     for cut in (1, 3, 5):
         checkpoint = home.learn(home.cold(), job, how, until=cut, course=course)
@@ -239,7 +239,7 @@ def test_a_worker_that_goes_on_judges_by_the_same_losses(home: Home, monkeypatch
 def test_losses_of_steps_that_were_left_out_are_not_held_against_others(home: Home) -> None:
     """There are none: NaN is shown as NaN, in the log of the checkpoint too."""
     job = home.add(ROWS)
-    end = home.learn(home.cold(), job, spiky(), course=Course(set_aside=(5, 20)))
+    end = home.learn(home.cold(), job, spiky(), course=Course(skipped=(5, 20)))
     state = json.loads((home.directory(end) / "trainer_state.json").read_bytes())
     assert [entry["step"] for entry in state["log_history"] if entry["loss"] == "NaN"] == [5, 20]
     assert len(home.channel.of(Step)) == 35

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from events.messages import Step
 from events.settings import DataSettings
-from events.worker import Step
 from gpu.errors import ModelUnusable
 from gpu.model.build import TrainedModel
 from gpu.training.packing_check import refuse_what_cannot_be_packed

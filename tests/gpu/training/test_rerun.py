@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from events.course import Course, Split
+from events.messages import Prepared
 from events.values import CheckpointId
-from events.worker import Prepared
 from gpu.errors import MicrobatchTooLarge, PlanChanged
 from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
 from gpu.training import rerun as running

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from events.messages import CheckpointWritten, Heartbeat, Step
 from events.settings import CheckpointSettings
-from events.worker import CheckpointWritten, Heartbeat, Step
 from gpu.errors import StorageFailed
 from gpu.ipc.worker_channel import Heartbeats
 from gpu.training.saver import Saver

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from events.messages import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
 from events.settings import LoraSettings
 from events.values import backup_before, version_id
-from events.worker import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
 from gpu.artifacts import backup, version_manifest
 from gpu.artifacts.commit import STAGING
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldRequested

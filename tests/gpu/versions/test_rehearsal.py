@@ -17,8 +17,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from events.messages import Merged
 from events.settings import FullSettings, LoraSettings
-from events.worker import Merged
 from gpu.errors import ModelUnusable, YieldRequested
 from gpu.model.build import TrainedModel, build
 from gpu.versions import merge, rehearsal

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from events.worker import Prepare, Prepared
+from events.messages import Prepare, Prepared
 from gpu.data.encode import encoder_pool as encoders_module
 from gpu.data.encode.encoder_pool import AHEAD, EncoderPool, core_count
 from gpu.data.encode.rows import tokenizer_sha256

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared, Step
 from events.settings import DataSettings, JobSettings, ModelSettings
-from events.worker import Prepare, Prepared, Step
 from gpu.data.examine.check import check
 from gpu.ipc.protocol import Check, Checked
 from tests.gpu.helpers import FULL, LORA, Home, settings

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, EvaluationSettings, JobSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.data.plan import held_out
 from gpu.data.plan.store import HELD_OUT, Tokens
 from gpu.errors import DataChanged, YieldRequested

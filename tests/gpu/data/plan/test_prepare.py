@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.errors import DataChanged, RowRejected, YieldRequested
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
@@ -168,5 +168,5 @@ def prepared_lines(home: Home) -> list[int]:
 
 def test_rows_of_earlier_files_are_warned_of(home: Home) -> None:
     plan(home)
-    assert "learned_before" in plan(home, ROWS + make_rows(2, 50)).warnings
-    assert "learned_before" not in plan(home, make_rows(2, 70)).warnings
+    assert "trained_before" in plan(home, ROWS + make_rows(2, 50)).warnings
+    assert "trained_before" not in plan(home, make_rows(2, 70)).warnings

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.data.plan import replay
 from gpu.data.plan.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.plan.store import Tokens

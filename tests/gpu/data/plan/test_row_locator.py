@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, JobSettings
-from events.worker import Prepare, Prepared
 from gpu.data.plan import row_locator
 from gpu.data.plan.row_locator import locate
 from gpu.ipc.protocol import Located, LocateRows, Locations, Trained
