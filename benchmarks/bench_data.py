@@ -93,14 +93,14 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     from gpu.data.plan.prepare import prepare
     from gpu.ipc.worker_channel import Heartbeats
     from gpu.model.tokenizer import load_tokenizer
-    from tests.gpu.helpers import FakeDesk
+    from tests.gpu.helpers import FakeChannel
 
     settings = JobSettings(
         model=ModelSettings(path="model"),
         data=DataSettings(prompt="question", completion="answer"),
         checks=CheckSettings(diversity="warn"),  # the rows are repeated, which would refuse them
     )
-    tokenizer, channel = load_tokenizer(settings.model, home), FakeDesk()
+    tokenizer, channel = load_tokenizer(settings.model, home), FakeChannel()
     began = time.perf_counter()
     how = preparation(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
     prepared = prepare(

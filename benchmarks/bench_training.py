@@ -77,7 +77,7 @@ class WorkerChannel:
         self._commit = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def tell(self, fact: worker.AnyFact) -> None:
+    def send(self, fact: worker.AnyFact) -> None:
         self._sender.send(fact)
         if isinstance(fact, worker.Step):
             self.after_step(fact)
@@ -85,7 +85,7 @@ class WorkerChannel:
     def yield_requested(self) -> bool:
         return False
 
-    def ask_course(self, fact: worker.OutOfMemory) -> NoReturn:
+    def request_course(self, fact: worker.OutOfMemory) -> NoReturn:
         raise MemoryError(fact.message)
 
     def is_committed(self, checkpoint: str) -> bool:

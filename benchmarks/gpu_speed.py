@@ -24,7 +24,7 @@ import torch
 from benchmarks.bench_training import bare_loop
 from events.settings import CheckpointSettings, DataSettings, JobSettings, ModelSettings, TrainingSettings
 from events.worker import AnyFact, CheckpointWritten, Prepare, Step, Train
-from tests.gpu.helpers import FULL, FakeDesk
+from tests.gpu.helpers import FULL, FakeChannel
 from tests.harness.tiny_model import make_tokenizer
 
 
@@ -167,16 +167,16 @@ def _bare_speed(home: Path, job: str, settings: JobSettings, device: str, warm_u
     return tokens / (time.perf_counter() - began)
 
 
-class _Timed(FakeDesk):
+class _Timed(FakeChannel):
     """Notes when each step was reported, and when each checkpoint was."""
 
     def __init__(self) -> None:
         super().__init__()
         self.at: list[float] = []
 
-    def tell(self, fact: AnyFact) -> None:
+    def send(self, fact: AnyFact) -> None:
         """Hear a fact."""
-        super().tell(fact)
+        super().send(fact)
         if isinstance(fact, Step):
             self.at.append(time.perf_counter())
 

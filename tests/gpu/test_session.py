@@ -75,7 +75,7 @@ def test_learned_weights_are_not_put_beside_another_model_under_the_same_path(
             settings(LoraSettings(r=4, target_modules=("q_proj",))),
             "it has target_modules=all-linear, the settings say target_modules=q_proj",
         ),
-        (settings(LORA, seed=43), "the batches behind it are planned otherwise"),
+        (settings(LORA, seed=43), "the batches after it are planned otherwise"),
     ],
 )
 def test_settings_that_a_checkpoint_does_not_fit_are_named(home: Home, other: Any, says: str) -> None:
@@ -122,7 +122,7 @@ def test_a_checkpoint_names_the_bytes_that_it_was_trained_on(home: Home) -> None
 def test_after_a_failure_nothing_in_memory_is_believed(home: Home) -> None:
     job, how, session = home.add(FIRST), settings(LORA), home.cold()
     whole = home.bits(home.learn(session, job, how))
-    session.forget()
+    session.discard()
     torch.manual_seed(3)
     assert home.bits(home.learn(session, job, how)) == whole
 
@@ -158,12 +158,12 @@ def test_a_part_of_a_job_can_be_run_again_behind_another_jobs_checkpoint(home: H
     """Its batches are no business of that checkpoint's, and the log of it is another job's."""
     first, second = home.add(FIRST), home.add(SECOND)
     checkpoint = home.learn(home.cold(), first, settings(LORA))
-    stands_at = read_manifest(home.path / "checkpoints" / checkpoint).cursor.global_step
+    at_checkpoint = read_manifest(home.path / "checkpoints" / checkpoint).cursor.global_step
     again = home.learn(
-        home.cold(), second, settings(LORA), step=1, global_step=stands_at, until=2, checkpoint=checkpoint
+        home.cold(), second, settings(LORA), step=1, global_step=at_checkpoint, until=2, checkpoint=checkpoint
     )
     state = json.loads((home.path / "checkpoints" / again / "trainer_state.json").read_bytes())
-    assert [entry["step"] for entry in state["log_history"]] == [stands_at + 1]
+    assert [entry["step"] for entry in state["log_history"]] == [at_checkpoint + 1]
 
 
 def test_a_checkpoint_that_stands_elsewhere_than_the_order_says_is_not_gone_on_from(home: Home) -> None:

@@ -33,10 +33,10 @@ from events.worker import (
     Yield,
     Yielded,
 )
-from gpu.artifacts.manifest import verify
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.errors import CheckpointForeign, DataChanged, ModelUnusable, StorageFailed
 from gpu.ipc import connection
-from gpu.worker import whose_fault
+from gpu.worker import classify_failure
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 from tests.waiting import eventually
@@ -197,7 +197,7 @@ def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, po
     final = [path for path in (home.path / "checkpoints").iterdir() if not path.name.startswith(".staging-")]
     assert len(final) == (1 if point == "renamed" else 0)
     for directory in final:
-        verify(directory)
+        CheckpointDirectory(directory).verify()
 
 
 def test_a_worker_without_a_daemon_says_so_and_ends(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def wrapped(error: OSError) -> Exception:
 )
 def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failure: str, orderly: bool) -> None:
     """After one that may have left memory in disorder, the process does not go on."""
-    assert whose_fault(error) == (failure, orderly)
+    assert classify_failure(error) == (failure, orderly)
 
 
 def test_what_the_daemon_imports_does_not_load_torch() -> None:

@@ -15,8 +15,9 @@ from core.state import State
 from events import kinds, places, versions, worker
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VersionDirectory
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
@@ -231,7 +232,8 @@ class Books:
             directory = home.checkpoints / checkpoint.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+            artifact = CheckpointDirectory(directory, home.storage)
+            problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
             must(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
@@ -239,16 +241,14 @@ class Books:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = version_manifest.problem_of(
-                directory, version.manifest_sha256, every_byte=True, storage=home.storage
-            )
+            problem = find_problem(VersionDirectory(directory, home.storage), version.manifest_sha256, every_byte=True)
             must(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
         for copy in state.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
-                problem = backup.problem_of(directory, copy.manifest_sha256, every_byte=True, storage=home.storage)
+                problem = find_problem(BackupDirectory(directory, home.storage), copy.manifest_sha256, every_byte=True)
                 must(problem is None, f"{copy.id} is there whole", problem)
 
     def _weights_of(self, name: str) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gpu.artifacts.commit import Committed, commit
-from gpu.artifacts.manifest import MANIFEST, problem_of, verify
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.commit import Committed
+from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import StorageFailed
 from journal.storage import Storage
-from tests.gpu.helpers import CONTENTS, NAME, manifest
+from tests.gpu.helpers import CONTENTS, NAME, commit, manifest
 from tests.journal.helpers import Faulty, Killed
 
 
@@ -55,8 +56,8 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
     assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != MANIFEST} == CONTENTS
     assert done.manifest_sha256 == hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     assert done.size_bytes == sum(path.stat().st_size for path in directory.iterdir())
-    assert set(verify(directory).files) == set(CONTENTS)
-    assert problem_of(directory, done.manifest_sha256, every_byte=True) is None
+    assert set(CheckpointDirectory(directory).verify().files) == set(CONTENTS)
+    assert find_problem(CheckpointDirectory(directory), done.manifest_sha256, every_byte=True) is None
 
 
 @pytest.mark.parametrize("fault", ["kill", "EIO", "ENOSPC", "short"])
@@ -83,10 +84,10 @@ def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
         else:
             assert disk.calls < at or fault == "short"
         for path in final_names(checkpoints):
-            verify(path)
+            CheckpointDirectory(path).verify()
         if not final_names(checkpoints):
             committed(checkpoints, Storage())
-            verify(checkpoints / NAME)
+            CheckpointDirectory(checkpoints / NAME).verify()
         if disk.calls < at:
             break
     assert at > len(CONTENTS) * 4
@@ -106,7 +107,7 @@ def test_what_stands_under_the_name_already_is_not_touched(tmp_path: Path) -> No
     """It may be a committed checkpoint; a writer cannot know."""
     (tmp_path / NAME).mkdir()
     disk = Faulty()
-    with pytest.raises(StorageFailed, match="stands there already"):
+    with pytest.raises(StorageFailed, match="exists already"):
         committed(tmp_path, disk)
     assert disk.names_called == []
     assert list((tmp_path / NAME).iterdir()) == []

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu.artifacts.commit import commit
-from gpu.artifacts.manifest import MANIFEST, names_below, problem_of, read_manifest
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.manifest import MANIFEST, names_below, read_manifest
 from journal.storage import Storage
-from tests.gpu.helpers import CONTENTS, NAME, manifest, safetensors
+from tests.gpu.helpers import CONTENTS, NAME, commit, manifest, safetensors
 
 
 def flip(directory: Path) -> None:
@@ -64,14 +64,14 @@ def test_names_and_sizes_tell_without_reading_a_byte(
     done = commit(tmp_path, manifest(), CONTENTS)
     damage(tmp_path / NAME)
     for every_byte in (False, True):
-        assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=every_byte) == says
+        assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=every_byte) == says
 
 
 def test_other_bytes_of_the_same_size_are_found_by_reading(tmp_path: Path) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     flip(tmp_path / NAME)
-    assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=False) is None
-    problem = problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True)
+    assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=False) is None
+    problem = find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True)
     assert problem == "weights does not have the SHA-256 of the manifest"
 
 
@@ -90,7 +90,9 @@ class Unreadable(Storage):
 @pytest.mark.parametrize("name", [MANIFEST, "weights"])
 def test_a_disk_that_cannot_be_read_is_named_as_that(tmp_path: Path, name: str) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
-    problem = problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True, storage=Unreadable(name))
+    problem = find_problem(
+        CheckpointDirectory(tmp_path / NAME, Unreadable(name)), done.manifest_sha256, every_byte=True
+    )
     assert problem == f"{name} cannot be read: Input/output error"
 
 
@@ -117,13 +119,13 @@ def test_the_tensors_are_those_of_the_manifest(tmp_path: Path, contents: Any, sa
     files = {"optimizer.safetensors": {**MOMENTS, "step": (2,)}, **contents}
     trained = msgspec.structs.replace(manifest(), parameters=tuple(SHAPES.items()))
     done = commit(tmp_path, trained, {name: safetensors(shapes) for name, shapes in files.items()})
-    assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True) == says
+    assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True) == says
 
 
 def test_reading_is_told_in_bytes(tmp_path: Path) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     seen: list[bytes] = []
-    problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True, watch=seen.append)
+    find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True, watch=seen.append)
     assert sum(map(len, seen)) == sum(each.size_bytes for each in read_manifest(tmp_path / NAME).files.values())
 
 
@@ -163,5 +165,5 @@ def test_files_in_subdirectories_are_checked_as_others(
     directory = tmp_path / NAME
     assert names_below(directory) == sorted([*contents, MANIFEST])
     damage(directory)
-    problem = problem_of(directory, committed.manifest_sha256, every_byte=True)
+    problem = find_problem(CheckpointDirectory(directory), committed.manifest_sha256, every_byte=True)
     assert problem is None if says is None else problem is not None and says in problem

@@ -119,7 +119,7 @@ def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_trained(
     config = make_tiny_model(tmp_path / "model") / "config.json"
     told = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps({**told, "quantization_config": {"bits": 4}}), encoding="utf-8")
-    with pytest.raises(ModelUnusable, match="is quantised on disk"):
+    with pytest.raises(ModelUnusable, match="is quantized on disk"):
         build(settings(LORA), tmp_path, CPU)
 
 

@@ -16,7 +16,7 @@ from gpu.errors import EvaluationFailed, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats
 from gpu.model.build import build
 from gpu.training.evaluate import evaluate, is_due, steps_since
-from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(40)
@@ -37,10 +37,10 @@ def standing(home: Home, how: JobSettings, data: bytes = ROWS) -> tuple[Any, Any
     return build(how, home.path, torch.device("cpu")), session._prepared[1].tokens
 
 
-def measure(home: Home, how: JobSettings, channel: FakeDesk | None = None) -> Any:
+def measure(home: Home, how: JobSettings, channel: FakeChannel | None = None) -> Any:
     """The loss on all rows of the file, before anything is learned."""
     trained, tokens = standing(home, how)
-    channel = channel or FakeDesk()
+    channel = channel or FakeChannel()
     return evaluate(trained, tokens, how, 7, channel, Heartbeats(channel, 1)), trained, tokens
 
 
@@ -71,7 +71,7 @@ def test_it_is_the_same_number_each_time(home: Home) -> None:
 def test_the_model_trains_on_as_before(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is back in training mode, also when something went wrong, and no gradient is left."""
     trained, tokens = standing(home, settings(LORA))
-    channel = FakeDesk()
+    channel = FakeChannel()
     for fault in ("", "evaluation:7:0"):
         monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
         with suppress(EvaluationFailed):
@@ -97,7 +97,7 @@ def test_weights_are_the_same_bits_with_evaluations_and_without(home: Home, how:
     assert ends[0] == ends[1]
 
 
-def losses(channel: FakeDesk) -> list[Any]:
+def losses(channel: FakeChannel) -> list[Any]:
     return [fact.loss for fact in channel.of(Step)]
 
 
@@ -150,7 +150,7 @@ def test_progress_is_said_in_its_own_phase(home: Home) -> None:
 def test_it_stops_at_once_when_the_daemon_wants_it_to(home: Home) -> None:
     """Nothing is reported, and the steps that were made are committed."""
     with pytest.raises(YieldRequested):
-        measure(home, settings(LORA), FakeDesk(yield_after=0))
+        measure(home, settings(LORA), FakeChannel(yield_after=0))
     job = home.add(ROWS)
     home.learn(home.cold(yield_after=2), job, often(every_steps=2), evaluates=True)
     assert [fact.step for fact in home.channel.of(Evaluated)] == [0]

@@ -17,7 +17,7 @@ from events.worker import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from gpu import session
 from gpu.errors import CheckpointBroken, ModelUnusable, TrainingDiverged
 from gpu.versions.rehearsal import Rehearsal
-from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(10)
@@ -32,7 +32,7 @@ MODES = {
 }
 
 
-def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
+def words(channel: FakeChannel) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step."""
     return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in channel.of(Step)]
 

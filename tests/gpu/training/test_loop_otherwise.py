@@ -18,7 +18,7 @@ from events.settings import DataSettings, EvaluationSettings, GuardSettings, Job
 from events.worker import CheckpointWritten, OutOfMemory, Step
 from gpu.artifacts.checkpoint import write
 from gpu.errors import EvaluationFailed, MicrobatchTooLarge, ModelUnusable, SuspectBatch, TrainingDiverged
-from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(10)
@@ -35,7 +35,7 @@ MODES = {
 }
 
 
-def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
+def words(channel: FakeChannel) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step."""
     return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in channel.of(Step)]
 

@@ -11,9 +11,9 @@ from events.course import Course, Split
 from events.values import CheckpointId
 from events.worker import Prepared
 from gpu.errors import MicrobatchTooLarge, PlanChanged
-from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
+from gpu.ipc.protocol import Refusal, Reran, Rerun, RerunRange
 from gpu.training import rerun as running
-from gpu.training.rerun import Recorder, rerun
+from gpu.training.rerun import RecordingChannel, rerun
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -30,7 +30,7 @@ def trained(home: Home) -> tuple[Home, str, str]:
 def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
     (home.path / "scratch").mkdir(exist_ok=True)
     plan = home.channel.of(Prepared)[-1].plan
-    replay_range = ReplayRange(
+    rerun_range = RerunRange(
         job=job,
         attempt=1,
         settings=HOW,
@@ -44,7 +44,7 @@ def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: A
         home=str(home.path),
         scratch=str(home.path / "scratch"),
         checkpoint=checkpoint,
-        replay_ranges=(msgspec.structs.replace(replay_range, **how),),
+        rerun_ranges=(msgspec.structs.replace(rerun_range, **how),),
     )
 
 
@@ -90,7 +90,7 @@ def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
 
 def test_nobody_waits_for_what_was_not_said(trained: tuple[Home, str, str]) -> None:
     home, _, checkpoint = trained
-    channel = Recorder(home.path, lambda _: None)
+    channel = RecordingChannel(home.path, lambda _: None)
     assert not channel.yield_requested()
     assert not channel.is_committed(checkpoint)
     with pytest.raises(AssertionError):

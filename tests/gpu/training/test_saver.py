@@ -9,12 +9,12 @@ from events.worker import CheckpointWritten, Heartbeat, Step
 from gpu.errors import StorageFailed
 from gpu.ipc.worker_channel import Heartbeats
 from gpu.training.saver import Saver
-from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 
 def saver(home: Home, **cadence: float) -> Saver:
-    channel = FakeDesk()
+    channel = FakeChannel()
     return Saver(home.path, CheckpointSettings(**cadence), channel, Heartbeats(channel, 1), None)
 
 

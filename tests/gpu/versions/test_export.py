@@ -20,15 +20,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from events.settings import JobSettings, ModelSettings
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import MANIFEST, describe, read_manifest
-from gpu.artifacts.version_manifest import SEAL
+from gpu.artifacts.version_manifest import VERSION_MANIFEST
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, WorkerError
-from gpu.ipc.protocol import Dtype, Exported, Order, Refusal
+from gpu.ipc.protocol import Dtype, Exported, ExportRequest, Refusal
 from gpu.model.base import base_directory
 from gpu.model.files import tokenizer_files, tokenizer_names
 from gpu.versions import export as exporting
 from gpu.versions import merged_model as merging
 from gpu.versions.export import export
-from gpu.versions.logit_check import TOLERANCE, Reference, difference
+from gpu.versions.logit_check import TOLERANCE, Reference, logit_distance
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tiny_model
 
@@ -50,9 +50,9 @@ def trained_home(path: Path, method: Any, **how: Any) -> tuple[Home, str]:
     return home, checkpoint
 
 
-def order(home: Home, checkpoint: str, target: Path, dtype: Dtype | None = None) -> Order:
+def order(home: Home, checkpoint: str, target: Path, dtype: Dtype | None = None) -> ExportRequest:
     directory = home.path / "checkpoints" / checkpoint
-    return Order(home=str(home.path), checkpoint=str(directory), target=str(target), dtype=dtype)
+    return ExportRequest(home=str(home.path), checkpoint=str(directory), target=str(target), dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
@@ -68,10 +68,10 @@ def test_plain_transformers_loads_it_and_it_answers_as_base_and_checkpoint_did(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(trained[0].path / "model").chat_template
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    told = json.loads((tmp_path / "out" / SEAL).read_text(encoding="utf-8"))
+    told = json.loads((tmp_path / "out" / VERSION_MANIFEST).read_text(encoding="utf-8"))
     for name, entry in told["files"].items():
         assert sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == entry["sha256"]
-    assert told["files"].keys() == {path.name for path in (tmp_path / "out").iterdir()} - {SEAL}
+    assert told["files"].keys() == {path.name for path in (tmp_path / "out").iterdir()} - {VERSION_MANIFEST}
 
 
 def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Home, str], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Ho
     home, checkpoint = trained
     export(order(home, checkpoint, tmp_path / "out"))
     base = home.path / "model"
-    assert difference(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
+    assert logit_distance(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
 
 
 def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_merge_that_is_wrong_gets_no_name(
             tensor.mul_(1.5)
 
     merge_wrongly(monkeypatch, louder)
-    with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
+    with pytest.raises(MergeRefused, match="does not predict what base and checkpoint predict"):
         export(order(*trained, tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 

@@ -189,14 +189,14 @@ def test_a_merge_that_is_not_peft_s_is_refused(
     make_tiny_model(tmp_path / "model")
     monkeypatch.setattr(rehearsal, "WHOLE_BYTES", whole_bytes)
 
-    def doubled(self: Any, name: str, rows: merge.Rows, found: torch.Tensor) -> merge.Sum | None:
+    def doubled(self: Any, name: str, rows: merge.RowRange, found: torch.Tensor) -> merge.MergedBlock | None:
         made = real(self, name, rows, found)
-        return made._replace(truth=made.truth + made.delta) if made and name.endswith("q_proj.weight") else made
+        return made._replace(value=made.value + made.delta) if made and name.endswith("q_proj.weight") else made
 
-    kind = merge.Masters if method == FULL else merge.Adapters
-    real = kind.sum
-    monkeypatch.setattr(kind, "sum", doubled)
-    with pytest.raises(ModelUnusable, match=r"is not what peft and transformers make of it|does not answer"):
+    kind = merge.FullWeights if method == FULL else merge.AdapterWeights
+    real = kind.merge
+    monkeypatch.setattr(kind, "merge", doubled)
+    with pytest.raises(ModelUnusable, match=r"differs from what peft and transformers compute|does not predict"):
         rehearsed(tmp_path, method)
     assert not list((tmp_path / "cache").rglob("*")) or not list((tmp_path / "cache" / "rehearsed").glob("*"))
 
@@ -282,7 +282,7 @@ def test_a_weight_that_is_infinite_is_refused_by_its_name(tmp_path: Path) -> Non
         return tensors
 
     rewritten(make_tiny_model(tmp_path / "model"), poisoned)
-    with pytest.raises(ModelUnusable, match=r"model\.norm\.weight of the model holds infinity"):
+    with pytest.raises(ModelUnusable, match=r"model\.norm\.weight of the model is not finite"):
         rehearsed(tmp_path, LORA4)
 
 

@@ -15,7 +15,7 @@ from gpu.data.plan import replay
 from gpu.data.plan.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.plan.store import Tokens
 from gpu.errors import DataChanged, YieldRequested
-from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 NEW = make_rows(40)
@@ -84,7 +84,7 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     """There may be sixty-four of them, and large: a worker that reads them is neither hung nor deaf."""
     read = 0
 
-    class Asking(FakeDesk):
+    class Asking(FakeChannel):
         def yield_requested(self) -> bool:
             return read > 0
 
