@@ -45,7 +45,7 @@ from gpu.runtime.log_lines import JsonLines
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import prepare_streams
 from journal.failpoints import failpoint
-from journal.storage import use_mask_of
+from journal.storage import set_file_mask
 
 if TYPE_CHECKING:
     from gpu.session import Session
@@ -82,7 +82,7 @@ def main() -> None:
     _set_up_logging()
     os.environ.update(ENVIRONMENT)
     home = arguments.home.resolve()
-    use_mask_of(home)
+    set_file_mask(home)
     try:
         channel = SocketChannel(connect(arguments.socket))
     except OSError as error:

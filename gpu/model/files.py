@@ -55,7 +55,7 @@ def read_model_file(directory: Path, name: str) -> bytes:
             f"Replace the link with the file: cp --remove-destination {target} {path}"
         )
     try:
-        return read_file(target, most_bytes=SMALL_BYTES_MAX)
+        return read_file(target, bytes_max=SMALL_BYTES_MAX)
     except NotAFile as error:
         raise ModelUnusable(f"{path} is not a file. Put the model's {name} in its place.") from error
 

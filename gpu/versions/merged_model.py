@@ -321,7 +321,7 @@ def _tokenizer_files(sources: Sources) -> dict[str, bytes]:
         read_version_manifest(directory).files if (directory / VERSION_MANIFEST).exists() else sources.manifest.files
     )
     names_of_tokenizer = sorted(filter(_is_of_tokenizer, names))
-    kept = {name: read_file(directory / name, most_bytes=SMALL_BYTES_MAX) for name in names_of_tokenizer}
+    kept = {name: read_file(directory / name, bytes_max=SMALL_BYTES_MAX) for name in names_of_tokenizer}
     own = tokenizer_files(sources.origin, kept)
     if own == kept:
         return own

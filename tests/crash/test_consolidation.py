@@ -66,14 +66,14 @@ def consolidated(life: Life) -> Life:
 def killed(life: Life, point: str) -> bool:
     """A daemon that does what is owed dies there; whether it came to it."""
     died = life.word(f"died-{point}")
-    life.start(KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.start(KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     life.ended(120.0)
     return died.exists()
 
 
 def command_killed(life: Life, point: str, *words: str) -> bool:
     died = life.word(f"died-{point}")
-    life.command(*words, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.command(*words, KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     return died.exists()
 
 

@@ -185,7 +185,7 @@ def test_it_yields_with_everything_committed_ignores_signals_and_ends_with_its_d
 
 @pytest.mark.parametrize("point", ["before_manifest", "renamed"])
 def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, point: str) -> None:
-    daemon = Daemon(home, KEEPSTEP_CRASH_AT=point)
+    daemon = Daemon(home, KEEPSTEP_FAILPOINT=point)
     facts = daemon.facts()
     next(facts)
     daemon.send(Prepare(attempt=1, job=home.add(make_rows(2)), settings=settings(LORA, epochs=1)))

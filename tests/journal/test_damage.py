@@ -210,7 +210,7 @@ def test_a_witness_of_any_record_is_heard(layout: Layout, tmp_path: Path, seq: i
     lines = [line for data in layout.files.values() for line in data.splitlines() if b'{"seq":' in line[:8]]
     seen = read_line(lines[seq - 1])
     assert len(events(tmp_path, witnesses=[Witness("view", seq, seen.crc)])) == len(lines)
-    with pytest.raises(JournalDamaged, match=f"view remembers record {seq} with crc 00000001"):
+    with pytest.raises(JournalDamaged, match=f"view has seen record {seq} with crc 00000001"):
         open_journal(tmp_path, witnesses=[Witness("view", seq, "00000001")])
 
 

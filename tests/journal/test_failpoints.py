@@ -38,7 +38,7 @@ def called(*folders: str) -> set[str]:
 def test_the_process_is_killed_at_the_nth_time(setting: str, lines: int) -> None:
     program = "from journal.failpoints import failpoint\nfor i in range(3): failpoint('step'); print(i, flush=True)"
     ended = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "KEEPSTEP_CRASH_AT": setting}, capture_output=True
+        [sys.executable, "-c", program], env={**os.environ, "KEEPSTEP_FAILPOINT": setting}, capture_output=True
     )
     assert ended.returncode == (0 if lines == 3 else -9)
     assert len(ended.stdout.splitlines()) == lines

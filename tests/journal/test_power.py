@@ -12,7 +12,7 @@ import pytest
 
 from journal import Journal, Line, NoSpace, StorageFailed, Verdict, read_line
 from journal.durable import read_file
-from journal.segments import KEPT
+from journal.segments import TORN_DIRECTORY
 from tests.journal.helpers import AT, event
 from tests.simulation.disk import Disk, Killed, Process
 
@@ -174,7 +174,7 @@ def test_bytes_that_are_kept_aside_are_kept(seed: int) -> None:
     disk = made(seed)
     process = disk.process("half an append")
     if seed % 2:  # whoever tidied up made it necessary to make it again
-        process.rmdir(DIRECTORY / KEPT)
+        process.rmdir(DIRECTORY / TORN_DIRECTORY)
     fd = process.open(DIRECTORY / "00000001.jsonl", os.O_RDWR | os.O_APPEND)
     process.write(fd, b'{"seq":2,"at":')
     process.fsync(fd)
@@ -184,6 +184,6 @@ def test_bytes_that_are_kept_aside_are_kept(seed: int) -> None:
     assert journal.verdict is Verdict.TORN
     disk.cut_power()
     left = disk.process("afterwards")
-    (kept,) = left.names(DIRECTORY / KEPT)
-    assert read_file(DIRECTORY / KEPT / kept, storage=left) == b'{"seq":2,"at":'
+    (kept,) = left.names(DIRECTORY / TORN_DIRECTORY)
+    assert read_file(DIRECTORY / TORN_DIRECTORY / kept, storage=left) == b'{"seq":2,"at":'
     assert read(opened(disk)) == [event(0)]

@@ -40,7 +40,7 @@ CHECKSUM = re.compile(
 step with the same step run again, a tensor with the one that is expected."""
 
 FENCING = re.compile(
-    r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|stands_at|checkpoint|segment_name"
+    r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|at_checkpoint|checkpoint|segment_name"
     r"|_worker|plan|named|quarantined|counted|sent|pid|boot_id|process_started_at"
 )
 """What a comparison of identities compares: who is speaking, of what, behind what."""
@@ -62,14 +62,13 @@ SAYS_FINE = {
     "_crc_holds": ("checksum", "True"),
     "is_whole": ("checksum", "True"),
     "_is_whole": ("checksum", "True"),
-    "stands_at": ("checksum", "True"),
+    "contains_position": ("checksum", "True"),
     "find_problem": ("checksum", "None"),
     "problem_of": ("checksum", "None"),
     "_problem": ("checksum", "None"),
-    "_hear_witnesses": ("checksum", "None"),
     "verify": ("checksum", "{1}.read({0})"),
     "is_at_end": ("fencing", "True"),
-    "gave_up": ("fencing", "False"),
+    "is_abandoned": ("fencing", "False"),
     "refuse_unless_at_rest": ("fencing", "None"),
 }
 """Checks that have a name, and what they answer without a look at anything; `{0}`: the first argument, `{1}`: the

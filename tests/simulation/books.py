@@ -21,7 +21,7 @@ from gpu.artifacts.version_manifest import VersionDirectory
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
-from journal.segments import KEPT
+from journal.segments import TORN_DIRECTORY
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
@@ -133,7 +133,7 @@ class Books:
         if self._is_rotten(str(home.journal)):
             whole = survey(home.journal, witnesses(home), storage=home.storage).verdict is Verdict.CLEAN
             # in its very last transaction, with no witness left, rot cannot be told from an append that was cut off
-            if not whole or home.storage.names(home.journal / KEPT):
+            if not whole or home.storage.names(home.journal / TORN_DIRECTORY):
                 raise Rotted
         records, _ = follow(home.journal, decode_record, START, storage=home.storage)
         self._check_journal(records)

@@ -214,7 +214,7 @@ def test_too_little_room_or_memory_is_found_before_anything_is_written(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = nights.order(nights.learn(), space_factor=1e12)
-    with pytest.raises(PreflightFailed, match=r"free on the disk, and merging this model"):
+    with pytest.raises(PreflightFailed, match=r"free, and merging this model"):
         consolidate.consolidate(nights.path, order, FakeChannel())
     monkeypatch.setattr(consolidate, "MEMORY_FACTOR", 1e12)
     with pytest.raises(PreflightFailed, match="of memory are free"):
