@@ -66,19 +66,19 @@ class Artifact(ABC, Generic[M]):
     def write(
         self,
         contents: Mapping[str, Content],
-        seal: Callable[[Mapping[str, FileEntry]], M],
+        complete_manifest: Callable[[Mapping[str, FileEntry]], M],
         watch: Watch = lambda _: None,
         prove: Callable[[Path], None] = lambda _: None,
         *,
         passed: Callable[[str], None] | None = None,
     ) -> Committed:
-        """Write `contents` and the manifest that `seal` makes of their sizes and SHA-256s.
+        """Write `contents` and the manifest that `complete_manifest` makes of their sizes and SHA-256s.
 
         `watch`, `prove` and `passed` are those of `publish`. Raises StorageFailed, and what `prove` raises.
         """
 
         def manifest(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
-            return self.manifest_name, seal(files).encode()
+            return self.manifest_name, complete_manifest(files).encode()
 
         return publish(self.path, contents, manifest, watch, prove, passed=passed, storage=self.storage)
 

@@ -76,7 +76,7 @@ def back_up(
     CheckpointDirectory(checkpoint, storage).verify(manifest.checkpoint_sha256, every_byte=False)
     names = names_below(checkpoint, storage=storage)
 
-    def seal(files: Mapping[str, FileEntry]) -> BackupManifest:
+    def complete_manifest(files: Mapping[str, FileEntry]) -> BackupManifest:
         return msgspec.structs.replace(manifest, files=dict(files))
 
     def prove(staging: Path) -> None:
@@ -88,4 +88,4 @@ def back_up(
 
     contents = copies(checkpoint, names, storage)
     below = {f"{manifest.checkpoint}/{name}": content for name, content in contents.items()}
-    return BackupDirectory(backups / manifest.backup, storage).write(below, seal, watch, prove)
+    return BackupDirectory(backups / manifest.backup, storage).write(below, complete_manifest, watch, prove)

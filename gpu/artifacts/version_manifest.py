@@ -40,7 +40,7 @@ class VersionManifest(Struct, frozen=True, kw_only=True):
     """SHA-256 of the first base's config and weights; see `gpu.model.base`."""
     checkpoint: Manifest
     """The manifest of the last checkpoint that was merged."""
-    trained: tuple[str, ...] = field(default=(), name="learned")
+    trained: tuple[str, ...] = field(default=(), name=TRAINED)
     """The directories below `TRAINED`, the oldest first: the weights are the origin plus the sum of these."""
     data: tuple[TrainedFile, ...] = ()
     applied: float | None

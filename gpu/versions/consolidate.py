@@ -96,11 +96,12 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
             channel.send(Verified(attempt=order.attempt, difference=distance, tolerance=TOLERANCE[merged.stored_as]))
             beat()
 
-        def seal(files: Mapping[str, FileEntry]) -> VersionManifest:
+        def complete_manifest(files: Mapping[str, FileEntry]) -> VersionManifest:
             tally = merged.tally
             return replace(manifest, applied=tally.applied, in_place=tally.in_place, files=dict(files))
 
-        written = VersionDirectory(version_directory(home, order.version)).write(contents, seal, beat, prove)
+        version = VersionDirectory(version_directory(home, order.version))
+        written = version.write(contents, complete_manifest, beat, prove)
     failpoint("before_version_report")
     channel.send(
         VersionWritten(

@@ -37,10 +37,10 @@ def export(order: ExportRequest) -> Exported:
                 distance = logit_distance(staging, sources.reference)
                 refuse_unless_close(distance, merged.stored_as)
 
-            def seal(files: Mapping[str, FileEntry]) -> VersionManifest:
+            def complete_manifest(files: Mapping[str, FileEntry]) -> VersionManifest:
                 return replace(make_manifest(sources, merged), files=dict(files))
 
-            committed = VersionDirectory(target).write(contents, seal, prove=prove)
+            committed = VersionDirectory(target).write(contents, complete_manifest, prove=prove)
     finally:
         shutil.rmtree(staging_of(target), ignore_errors=True)  # a completed export has been renamed
     return Exported(

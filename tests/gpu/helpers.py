@@ -149,14 +149,14 @@ class Home:
         (self.path / "data" / f"{job}.jsonl").write_bytes(data)
         return job
 
-    def cold(self, **channel: Any) -> Any:
+    def new_session(self, **channel: Any) -> Any:
         """A worker that has nothing in memory."""
         from gpu.session import Session
 
         self.channel = FakeChannel(**channel)
         return Session(self.path, self.channel)
 
-    def learn(
+    def train_job(
         self,
         session: Any,
         job: str,

@@ -98,7 +98,7 @@ def test_transformers_4_loads_what_was_trained(tmp_path: Path, method: Any, spel
     model = base(tmp_path / "model", spelling)
     home = Home(tmp_path)
     how = settings(method, learning_rate=0.05)
-    checkpoint = home.learn(home.cold(), home.add(make_rows(8)), how)
+    checkpoint = home.train_job(home.new_session(), home.add(make_rows(8)), how)
     directory = home.directory(checkpoint)
     if method is FULL:
         is_the_same_there(directory, tmp_path)

@@ -129,7 +129,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
     assert isinstance(failed, Failed)
     assert (failed.failure, "cannot be read" in failed.message) == ("data", True)
 
-    # A damaged checkpoint; the attempt may go on from another.
+    # A damaged checkpoint; the attempt may continue from another.
     weights = home.directory(last) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x99")
     one.send(Prepare(attempt=5, job=job, settings=how))
@@ -144,7 +144,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
             one.send(Committed(attempt=5, checkpoint=fact.checkpoint))
             break
 
-    # Asked to stop with nothing in hand, it says that it stands; told to go, it goes.
+    # Asked to yield while idle, it reports that; ordered to shut down, it ends.
     one.send(Yield(attempt=5))
     assert next(facts) == Yielded(attempt=5)
     one.send(Shutdown(attempt=5))
@@ -234,7 +234,7 @@ def wrapped(error: OSError) -> Exception:
     ],
 )
 def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failure: str, orderly: bool) -> None:
-    """After one that may have left memory in disorder, the process does not go on."""
+    """After a failure that may have damaged its memory, the process ends."""
     assert classify_failure(error) == (failure, orderly)
 
 

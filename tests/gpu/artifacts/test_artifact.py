@@ -34,11 +34,11 @@ def checkpoint(place: Path) -> Written:
 def version(place: Path) -> Written:
     made = VersionManifest(version="v001", checkpoint=manifest(), applied=1.0, files={})
 
-    def seal(files: Mapping[str, FileEntry]) -> VersionManifest:
+    def complete_manifest(files: Mapping[str, FileEntry]) -> VersionManifest:
         return msgspec.structs.replace(made, files=dict(files))
 
     artifact = VersionDirectory(place / "v001")
-    return Written(artifact, artifact.write(CONTENTS, seal).manifest_sha256)
+    return Written(artifact, artifact.write(CONTENTS, complete_manifest).manifest_sha256)
 
 
 def backup(place: Path) -> Written:

@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 def trained(home: Home, how: Any) -> Path:
     """A checkpoint of a short job."""
-    return home.directory(home.learn(home.cold(), home.add(ROWS), how))
+    return home.directory(home.train_job(home.new_session(), home.add(ROWS), how))
 
 
 def ground(how: Any, directory: Path, trained: Any) -> TrainingTarget:

@@ -65,7 +65,7 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
 def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
     tmp_path: Path, fault: str, leftover_files: bool
 ) -> None:
-    """And whoever comes after it, under another name or the same, is not disturbed by what was left."""
+    """The next writer, under the same name or another, is not disturbed by the leftover files."""
     at = 0
     while True:
         at += 1
@@ -93,7 +93,7 @@ def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
     assert at > len(CONTENTS) * 4
 
 
-def test_a_writer_of_its_own_that_fails_is_storage_s_fault(tmp_path: Path) -> None:
+def test_a_content_function_that_fails_is_a_storage_failure(tmp_path: Path) -> None:
     def full(path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -113,7 +113,7 @@ def test_what_stands_under_the_name_already_is_not_touched(tmp_path: Path) -> No
     assert list((tmp_path / NAME).iterdir()) == []
 
 
-def test_progress_is_told_in_bytes_on_disk(tmp_path: Path) -> None:
+def test_progress_is_reported_in_bytes_on_disk(tmp_path: Path) -> None:
     seen: list[bytes] = []
     done = commit(tmp_path, manifest(), {**CONTENTS, "w": lambda path: path.write_bytes(b"x" * 50)}, seen.append)
     assert sum(map(len, seen)) == done.size_bytes

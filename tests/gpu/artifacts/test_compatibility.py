@@ -102,7 +102,7 @@ def test_every_difference_has_its_name(ours: TrainingTarget, says: list[str]) ->
     assert differences(whole(), ours) == says
 
 
-def test_all_of_them_are_told_at_once() -> None:
+def test_all_differences_are_reported_at_once() -> None:
     found = differences(whole(), ground(FullSettings(), parameters=OTHER, base_sha256="b2", tokenizer_sha256="t2"))
     assert "it has kind=lora, the settings say kind=full" in found
     assert len(found) == 3

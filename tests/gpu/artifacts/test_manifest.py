@@ -1,4 +1,4 @@
-"""Whether a directory is the checkpoint that was committed: every doubt is named."""
+"""A directory that is not the committed checkpoint is refused with the reason."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rewrite(directory: Path) -> None:
         (link, "weights is not a file"),
     ],
 )
-def test_names_and_sizes_tell_without_reading_a_byte(
+def test_names_and_sizes_show_damage_without_reading_a_byte(
     tmp_path: Path, damage: Callable[[Path], object], says: str | None
 ) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
@@ -122,7 +122,7 @@ def test_the_tensors_are_those_of_the_manifest(tmp_path: Path, contents: Any, sa
     assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True) == says
 
 
-def test_reading_is_told_in_bytes(tmp_path: Path) -> None:
+def test_progress_of_reading_is_reported_in_bytes(tmp_path: Path) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     seen: list[bytes] = []
     find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True, watch=seen.append)

@@ -1,4 +1,4 @@
-"""Every tensor of a checkpoint, loaded by a process of its own."""
+"""Every tensor of a checkpoint, loaded by a separate process."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
 
 
 def test_two_phases_at_once_do_not_hide_each_other() -> None:
-    """A checkpoint is written while steps go on, and each has a deadline of its own."""
+    """A checkpoint is written while steps continue, and each phase has its own deadline."""
     channel = FakeChannel()
     heartbeats = Heartbeats(channel, 7)
     for done in range(100):
@@ -68,7 +68,7 @@ def test_two_phases_at_once_do_not_hide_each_other() -> None:
     assert [beat.phase for beat in channel.of(Heartbeat)] == ["step", "checkpoint"]
 
 
-def test_a_yield_is_seen_by_the_work_in_hand_and_answered_in_its_turn(ends: Ends) -> None:
+def test_a_yield_is_seen_by_the_work_in_progress_and_then_answered_as_an_order(ends: Ends) -> None:
     assert not ends.channel.yield_requested()
     ends.daemon.send(Yield(attempt=3))
     ends.daemon.send(Committed(attempt=3, checkpoint=CHECKPOINT))

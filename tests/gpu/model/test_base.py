@@ -113,9 +113,9 @@ def test_a_commit_is_used_whatever_the_main_branch_is(cache: Path, tmp_path: Pat
 def test_without_a_commit_a_home_stays_with_what_it_was_trained_on(cache: Path, tmp_path: Path, place: str) -> None:
     """When something else brings a newer main branch into the cache, the home does not follow it."""
     trained_on = base_sha256(base_directory("org/name", tmp_path, revision=FIRST))
-    seal = {"origin_sha256": trained_on} if "versions" in place else {"lineage": {"base_sha256": trained_on}}
+    manifest = {"origin_sha256": trained_on} if "versions" in place else {"lineage": {"base_sha256": trained_on}}
     (tmp_path / place).parent.mkdir(parents=True)
-    (tmp_path / place).write_text(json.dumps(seal), encoding="utf-8")
+    (tmp_path / place).write_text(json.dumps(manifest), encoding="utf-8")
     assert base_directory("org/name", tmp_path).name == FIRST
     assert pin_revision(ModelSettings(path="org/name"), tmp_path).revision == FIRST
     assert pin_revision(ModelSettings(path="org/name", revision=SECOND), tmp_path).revision == SECOND

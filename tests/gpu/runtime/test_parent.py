@@ -1,4 +1,4 @@
-"""A process that is nothing without its parent ends with it."""
+"""A worker process ends with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a loss is far above those before it: the table of cases."""
+"""The limit of a loss spike: a table of cases."""
 
 from __future__ import annotations
 

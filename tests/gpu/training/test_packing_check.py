@@ -62,10 +62,10 @@ def test_models_that_would_mix_rows_are_refused(family: str) -> None:
 
 def test_a_warm_model_is_asked_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have been built for a job that packs nothing."""
-    session, job = home.cold(), home.add(make_rows(10))
-    checkpoint = home.learn(session, job, settings(LORA))
+    session, job = home.new_session(), home.add(make_rows(10))
+    checkpoint = home.train_job(session, job, settings(LORA))
     monkeypatch.setattr("gpu.training.packing_check._keeps_apart", lambda _: False)
     packing = settings(LORA, data=DataSettings(packing=True))
     with pytest.raises(ModelUnusable):
-        home.learn(session, job, packing, global_step=6, checkpoint=checkpoint)
+        home.train_job(session, job, packing, global_step=6, checkpoint=checkpoint)
     assert len(home.channel.of(Step)) == 6

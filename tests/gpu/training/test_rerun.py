@@ -1,4 +1,4 @@
-"""Steps that were learned, learned once more by the worker's own code, in a place of their own."""
+"""The worker's code runs trained steps again, in a scratch directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOW = settings(LORA, every_steps=1)
 def trained(home: Home) -> tuple[Home, str, str]:
     """A home, its job, and the checkpoint at the end of its four steps."""
     job = home.add(make_rows(6))
-    return home, job, home.learn(home.cold(), job, HOW)
+    return home, job, home.train_job(home.new_session(), job, HOW)
 
 
 def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
@@ -62,7 +62,7 @@ def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(trained: tupl
     assert said[0] == "\rstep 1"
 
 
-def test_rows_that_would_be_learned_in_another_order_are_refused(trained: tuple[Home, str, str]) -> None:
+def test_a_changed_batch_plan_is_refused(trained: tuple[Home, str, str]) -> None:
     home, job, _ = trained
     with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
         rerun(order(home, job, batches_sha256="0" * 64))
@@ -71,7 +71,7 @@ def test_rows_that_would_be_learned_in_another_order_are_refused(trained: tuple[
 
 def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
     job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), set_aside=(3,))
-    checkpoint = home.learn(home.cold(), job, HOW, course=course)
+    checkpoint = home.train_job(home.new_session(), job, HOW, course=course)
     ran = rerun(order(home, job, course=course))
     again = Home(home.path / "scratch")
     (again.path / "checkpoints").symlink_to(again.path)

@@ -72,7 +72,7 @@ def written(
 
 
 @pytest.mark.parametrize("block", [1, 5, 2**20])
-def test_a_weight_is_the_base_and_what_every_adapter_learned(
+def test_a_weight_is_the_base_plus_the_delta_of_every_adapter(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     """Whatever fits into one block of rows."""
@@ -101,7 +101,7 @@ def test_everything_but_counts_is_rounded_to_what_is_asked_for(base: Path, tmp_p
 
 
 def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path, tmp_path: Path) -> None:
-    """Each far below what bfloat16 can hold beside such weights; added up before they are rounded they are not."""
+    """Each delta is far below the resolution of bfloat16; their sum before rounding is not."""
     nights = [adapter(tmp_path / f"{night}", "layer", seed=3, size=0.001) for night in range(100)]
     merged, _ = written(base, AdapterWeights(nights), lambda _: "BF16")
     before = load_file(base)["layer.weight"].to(torch.bfloat16)
@@ -115,8 +115,8 @@ def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path,
     assert float(once) == pytest.approx(1.0, abs=0.06)
 
 
-def test_of_the_last_night_it_is_told_what_is_kept_and_what_would_have_been_in_place(tmp_path: Path) -> None:
-    """Fifty nights, each too fine for the weights that it learned beside."""
+def test_the_applied_fraction_of_the_last_night_and_that_of_a_merge_in_place(tmp_path: Path) -> None:
+    """Fifty nights, each with a delta below the resolution of the weights."""
     torch.manual_seed(0)
     base = tmp_path / "model.safetensors"
     save_file({"layer.weight": torch.randn(512, 512).to(torch.bfloat16)}, base)
@@ -128,7 +128,7 @@ def test_of_the_last_night_it_is_told_what_is_kept_and_what_would_have_been_in_p
 
 
 def wide(directory: Path, seed: int) -> Path:
-    """A night that learned a little of everything in a layer of 512 × 512."""
+    """A night with a small delta of a whole layer of 512 × 512."""
     generator = torch.Generator().manual_seed(seed)
     directory.mkdir()
     tensors = {
@@ -168,7 +168,7 @@ def test_a_weight_that_its_layer_holds_turned_gets_the_change_turned(base: Path,
 
 
 def test_an_embedding_gets_what_peft_would_merge(base: Path, tmp_path: Path) -> None:
-    """Its factors have names of their own, and other axes."""
+    """Its factors have other names and other axes."""
     embedding = torch.nn.Sequential(torch.nn.Embedding(7, 4))
     save_file({"0.weight": embedding[0].weight.detach().clone()}, base)
     model: Any = get_peft_model(embedding, LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["0"]))
@@ -208,7 +208,7 @@ def test_it_is_what_peft_itself_would_merge(tmp_path: Path, config: dict[str, bo
         torch.testing.assert_close(merged[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
-def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tmp_path: Path) -> None:
+def test_weights_that_were_trained_whole_are_stored_as_they_are(base: Path, tmp_path: Path) -> None:
     """Rounded to what is asked for, and held against what they were at first."""
     masters = {
         name: tensor.float() + 0.5
@@ -244,7 +244,7 @@ def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: di
         AdapterWeights([adapter(tmp_path / "one", "layer", **config)])
 
 
-def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
+def test_a_delta_for_a_missing_tensor_is_refused(base: Path, tmp_path: Path) -> None:
     trained = AdapterWeights([adapter(tmp_path / "one", "lm_head")])
     with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no tensor for lm_head\.weight"):
         trained.refuse_mismatch([file])
@@ -306,7 +306,7 @@ def test_masters_of_another_shape_or_of_nothing_are_refused(base: Path, tmp_path
 
 
 def test_numbers_that_only_hardware_knows_are_refused(base: Path, tmp_path: Path) -> None:
-    """Eight-bit floats come with scales of their own, which nothing here knows."""
+    """Eight-bit floats have separate scales, which the merge does not read."""
     save_file({"layer.weight": torch.zeros(6, 4).to(torch.float8_e4m3fn)}, base)
     with pytest.raises(MergeRefused, match="is stored as F8_E4M3, which cannot be added to"):
         written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]))

@@ -80,7 +80,7 @@ def same_model(home: Path, version: str, checkpoint: Path, method: Any) -> float
 def becomes_a_version(home: Path, method: Any) -> Nights:
     """Train a file and make a version of it; it is the checkpoint's model."""
     nights = Nights(home, method)
-    checkpoint = nights.learn()
+    checkpoint = nights.train_job()
     kept = home / "kept" / checkpoint
     kept.parent.mkdir()
     (home / "checkpoints" / checkpoint).rename(kept)
@@ -167,7 +167,7 @@ def test_buffers_are_part_of_a_full_checkpoint_and_of_its_version(tmp_path: Path
     base = make_model(tmp_path / "model", architecture)
     nights = Nights(tmp_path, FULL)
     nights.settings = settings(FULL, learning_rate=1e-9)
-    checkpoint = tmp_path / "checkpoints" / nights.learn()
+    checkpoint = tmp_path / "checkpoints" / nights.train_job()
     at_first = AutoModelForCausalLM.from_pretrained(base)
     trained = AutoModelForCausalLM.from_pretrained(checkpoint)
     buffers = {name for name, _ in at_first.named_buffers()} & at_first.state_dict().keys()
@@ -233,14 +233,14 @@ def test_a_rehearsal_does_not_change_a_bit_of_training(tmp_path: Path, method: A
     make_tiny_model(tmp_path / "model")
     home = Home(tmp_path)
     job, how = home.add(make_rows(6)), settings(method)
-    first = home.bits(home.learn(home.cold(), job, how))
+    first = home.bits(home.train_job(home.new_session(), job, how))
     (proof,) = (tmp_path / "cache" / "rehearsed").iterdir()
-    second = home.bits(home.learn(home.cold(), job, how))
+    second = home.bits(home.train_job(home.new_session(), job, how))
     assert first == second
     proof.unlink()
-    session = home.cold()
-    home.learn(session, job, how)
-    assert home.bits(home.learn(session, job, how)) == first
+    session = home.new_session()
+    home.train_job(session, job, how)
+    assert home.bits(home.train_job(session, job, how)) == first
 
 
 def test_what_a_killed_rehearsal_left_is_removed(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes =
 
 def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
     """The tokens of each row that is evaluated, in order; and the way through the worker."""
-    session = home.cold()
+    session = home.new_session()
     session.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
     tokens = session._prepared[1].validation  # what training is given
     assert tokens is None or isinstance(tokens, Tokens)

@@ -23,7 +23,7 @@ ROWS = make_rows(10)
 def planned(home: Home, data: bytes, how: JobSettings) -> tuple[str, Any]:
     """The job, and its plan as the worker made it."""
     job = home.add(data)
-    home.cold().prepare(Prepare(attempt=1, job=job, settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=job, settings=how))
     return job, home.channel.of(Prepared)[0].plan
 
 
