@@ -35,7 +35,7 @@ APPENDS_PER_ROUND = 100
 REPLAY_EVENTS = 200_000
 
 Row = tuple[str, float, str, float]
-"""What, how many, of what unit, and as a share of the fastest way there is."""
+"""Name, figure, unit, and ratio to the fastest known way."""
 
 
 class Unsynced(Storage):

@@ -1,8 +1,8 @@
 """Benchmark the merge: how much of many small deltas survives in bfloat16, and the memory compared with peft's merge.
 
 A hundred nights, each a LoRA delta far below the resolution of bfloat16 weights. The applied fraction is
-Σ moved · delta / Σ delta²: once as keepstep merges (base + float32 sum, rounded once), once merged in place (rounded each night). The
-memory is the peak of a process above that after loading its libraries, for the same adapter and model.
+Σ moved · delta / Σ delta²: once as keepstep merges (base + float32 sum, rounded once), once merged in place (rounded
+each night). The memory is the peak of a process above that after loading its libraries, for the same adapter and model.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 NIGHTS = 100
 LEARNING_RATE = 8e-7
-"""With it, all nights together move the weights by about 2e-4 (standard deviation)."""
+"""A rate with which all nights together move the weights by about 2e-4 (standard deviation)."""
 
 
 def main() -> None:

@@ -42,10 +42,10 @@ does not count for the other side."""
 
 ROWS = 96
 THREADS = 1
-"""With more threads, other processes delay every barrier, and the noise exceeds the difference."""
+"""One thread: with more, other processes delay every barrier, and the noise exceeds the difference."""
 
 Row = tuple[str, float, str, float]
-"""What, how many, of what unit, and as a share of the fastest way there is."""
+"""Name, figure, unit, and ratio to the fastest known way."""
 
 
 def daemon_end(connection: socket.socket, directory: str) -> None:

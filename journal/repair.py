@@ -31,9 +31,9 @@ def repair(
     A new segment begins with the record `make_event(survey)`, which journals the loss. A journal that is not damaged is
     not changed.
 
-    No segment is edited and no byte is deleted: the damaged bytes are copied to `torn/`, and segments that no longer
+    No segment is edited and no byte is deleted. The damaged bytes are copied to `torn/`, and segments that no longer
     belong to the chain are moved there. Numbers of lost records are never used again: the new segment begins after the
-    last number that any file or witness mentions, so no witness takes a new record for a lost one.
+    last number that any file or witness mentions. So no witness takes a new record for a lost one.
 
     The rename of the new segment is the commit. After a kill before it, the journal is as damaged as before; after a
     kill after it, it is repaired, and the next opening cleans up.

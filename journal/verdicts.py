@@ -26,7 +26,7 @@ from journal.format import Witness
 
 
 class Verdict(enum.Enum):
-    """What to do with the journal."""
+    """An instruction for the handling of a journal."""
 
     CLEAN = "clean"
     """Continue."""

@@ -52,9 +52,9 @@ M = TypeVar("M", bound=AnyManifest)
 class Artifact(ABC, Generic[M]):
     """A directory and its manifest, which is written last and names every other file with its size and SHA-256.
 
-    The surface is this small on purpose. `write` is the only way onto the disk, `verify` the only reason to trust what
-    is there, `restore` the only way to replace a lost one; so each rule stands once and the fault tests try each call.
-    Which artifact is needed, kept or deleted is the decision of the state machine and needs no look at the disk.
+    The surface is this small on purpose. `write` is the only way onto the disk, `verify` the only reason to trust its
+    content, and `restore` the only way to replace a lost artifact. So each rule stands once, and the fault tests try
+    each call. The state machine decides which artifacts are needed, kept or deleted, without a look at the disk.
     """
 
     manifest_name: str
@@ -206,7 +206,7 @@ class CheckpointDirectory(Artifact[Manifest]):
 
 
 class _Files(Struct):
-    """What the manifests of all artifacts have in common."""
+    """The field that the manifests of all artifacts have."""
 
     files: dict[str, FileEntry]
 

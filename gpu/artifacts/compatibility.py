@@ -20,7 +20,7 @@ OPTIMIZER = "torch.optim.AdamW"
 
 
 class TrainingTarget(NamedTuple):
-    """What is about to be trained, in the terms of a checkpoint's manifest."""
+    """The training that a checkpoint must fit, in the terms of its manifest."""
 
     settings: JobSettings
     parameters: Parameters

@@ -81,7 +81,7 @@ class RerunRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     global_step: int
     """The global step before the first of them."""
     step: int
-    """The same, counted within the job."""
+    """The step of the job before the first of them."""
     until: int
     carry_optimizer: bool
     course: Course = Course()
@@ -98,7 +98,7 @@ class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scratch: str
     """The directory for checkpoints; the one to start from is there too."""
     checkpoint: CheckpointId | None
-    """None: the base."""
+    """The checkpoint to start from; None: the base."""
     rerun_ranges: tuple[RerunRange, ...]
 
 
@@ -153,7 +153,7 @@ class Located(Struct, frozen=True, kw_only=True):
     batches_sha256: str = ""
     """SHA-256 of the plan as it is made now; "" if it cannot be made."""
     problem: str = ""
-    """Why the plan cannot be made; "" if it can."""
+    """The reason why the plan cannot be made; "" if it can."""
     steps: tuple[tuple[int, ...], ...] = ()
     """By line: the steps of the job, over all epochs, that train on its row; () for a blank line or a row that was left
     out."""

@@ -37,7 +37,7 @@ HEARTBEAT_S = 1.0
 
 
 class WorkerChannel(Protocol):
-    """What the worker's code needs of the daemon. Tests and reruns implement it without a socket."""
+    """The worker's connection to the daemon. Tests and reruns implement it without a socket."""
 
     def send(self, fact: AnyFact) -> None:
         """Report a fact. Any thread may call this."""

@@ -176,12 +176,12 @@ def weights_files(directory: Path) -> list[str]:
 
 
 class Problem(NamedTuple):
-    """Why a model cannot be used."""
+    """A reason why a model cannot be used."""
 
     what: str
     """The predicate of a sentence about the directory."""
     advice: str
-    """What to do; without a period."""
+    """An instruction, without a period."""
 
 
 ADAPTER_CONFIG = "adapter_config.json"

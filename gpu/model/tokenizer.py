@@ -86,7 +86,7 @@ _LIBRARY_ERRORS = (
     AssertionError,  # raised by torch for a padding token outside of the embedding
     SafetensorError,
 )
-"""What transformers, tokenizers and safetensors raise for missing, damaged or foreign files."""
+"""Errors of transformers, tokenizers and safetensors for missing, damaged or foreign files."""
 
 
 @contextmanager

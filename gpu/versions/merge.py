@@ -51,7 +51,7 @@ DTYPES = {
 
 @dataclass
 class MergeStats:
-    """How far the stored weights moved towards the exact ones: sums over all trained weights."""
+    """Sums over all trained weights that show how far the stored weights moved towards the exact ones."""
 
     trained: float = 0.0
     """Σ delta²"""

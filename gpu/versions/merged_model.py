@@ -57,7 +57,7 @@ ADAPTER_FILES = frozenset({WEIGHTS_FILES[0], "adapter_config.json"})
 
 @dataclass(frozen=True)
 class Sources:
-    """What a merged model is made from."""
+    """Everything that a merged model is made from."""
 
     origin: Path
     origin_sha256: str
@@ -157,7 +157,7 @@ class MergedModel:
     stored_as: str
     """The dtype that most of its weights are rounded to."""
     tally: MergeStats
-    """Of the weights that were written so far."""
+    """Statistics of the weights that were written so far."""
     sources: Sequence[WeightsFile]
     """The input files; the files of the model have the same names and tensors."""
     trained: TrainedWeights

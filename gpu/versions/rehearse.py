@@ -18,7 +18,7 @@ from gpu.ipc.protocol import run_request
 
 
 class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to load."""
+    """The request: base, method and checkpoint to load."""
 
     home: str
     settings: JobSettings
@@ -31,7 +31,7 @@ class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rehearsed(Struct, frozen=True, kw_only=True, tag="rehearsed"):
-    """What was loaded."""
+    """The answer: what was loaded."""
 
     global_step: int | None
     """The step of the checkpoint; None: no checkpoint was loaded."""

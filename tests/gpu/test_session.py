@@ -127,13 +127,22 @@ def test_after_a_failure_nothing_in_memory_is_believed(home: Home) -> None:
     assert home.bits(home.train_job(session, job, how)) == whole
 
 
-def test_the_points_where_a_worker_can_be_killed_come_in_the_order_of_their_table(
+def test_the_failpoints_of_a_worker_are_reached_in_the_order_of_their_table(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a job that is asked to yield; what answers the order to yield is `worker.serve`."""
     seen: list[str] = []
-    for module in ("commit", "data.cache", "data.chunk", "data.prepare", "evaluate", "saver", "train", "warm"):
-        monkeypatch.setattr(f"gpu.{module}.reached", seen.append)
+    for module in (
+        "artifacts.commit",
+        "data.plan.cache",
+        "data.plan.chunk",
+        "data.plan.prepare",
+        "training.evaluate",
+        "training.saver",
+        "training.loop",
+        "session",
+    ):
+        monkeypatch.setattr(f"gpu.{module}.failpoint", seen.append)
     held_out = settings(LORA, data=DataSettings(holdout=0.3))
     home.train_job(home.new_session(yield_after=2), home.add(FIRST), held_out, evaluates=True)
     assert seen.count("row_prepared") == 10

@@ -253,5 +253,5 @@ def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
     next(one.facts())
     one.process.send_signal(signal.SIGUSR1)
     eventually(lambda: one.log.read_text(encoding="utf-8").count("most recent call first") >= 2)
-    assert "desk.py" in one.log.read_text(encoding="utf-8")
+    assert "worker_channel.py" in one.log.read_text(encoding="utf-8")
     assert one.process.poll() is None

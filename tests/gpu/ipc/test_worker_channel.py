@@ -23,7 +23,7 @@ CHECKPOINT = "step-00000001-attempt-0001"
 
 
 class Ends:
-    """A desk and the daemon's end of its socket; `left` is how the process would have ended."""
+    """A worker channel and the daemon's end of its socket; `left` is how the process would have ended."""
 
     def __init__(self) -> None:
         self.left: list[int] = []

@@ -64,7 +64,7 @@ def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(trained: tupl
 
 def test_a_changed_batch_plan_is_refused(trained: tuple[Home, str, str]) -> None:
     home, job, _ = trained
-    with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
+    with pytest.raises(PlanChanged, match="has changed since it was trained"):
         rerun(order(home, job, batches_sha256="0" * 64))
     assert not list((home.path / "scratch").iterdir())
 
