@@ -29,7 +29,7 @@ from gpu.data.plan.prepare import PreparedJob, prepare
 from gpu.errors import CheckpointBroken, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel, build
-from gpu.model.tokenizer import load_tokenizer, saved_tokenizer_sha256, tokenizer_files_to_save
+from gpu.model.tokenizer import comparable_sha256, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism, environment
 from gpu.training.loop import Training
@@ -216,20 +216,14 @@ class Session:
 
     def _target(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> TrainingTarget:
         """Return what the checkpoint of this manifest must fit."""
-        tokenizer = prepared.plan.tokenizer_sha256
-        if (
-            manifest.lineage.tokenizer_sha256
-            != tokenizer
-            == saved_tokenizer_sha256(self._checkpoints / manifest.checkpoint)
-        ):
-            tokenizer = manifest.lineage.tokenizer_sha256
+        recorded, directory = manifest.lineage.tokenizer_sha256, self._checkpoints / manifest.checkpoint
         cursor = manifest.cursor
         resumes = order.step > 0 and (cursor.job, cursor.step) == (prepared.job, order.step)
         return TrainingTarget(
             settings=prepared.settings,
             parameters=trained.shapes,
             base_sha256=trained.base_sha256,
-            tokenizer_sha256=tokenizer,
+            tokenizer_sha256=comparable_sha256(prepared.plan.tokenizer_sha256, recorded, directory),
             buffers=trained.buffer_kinds,
             batches_sha256=prepared.plan.batches_sha256 if resumes else None,
         )

@@ -95,9 +95,9 @@ class Artifact(ABC, Generic[M]):
         Names and sizes are always compared; with `every_byte` the SHA-256 of each file too. Raises ArtifactBroken.
         """
 
-    @abstractmethod
     def broken(self, problem: str) -> ArtifactBroken:
-        """Return the error that names this artifact and its `problem`."""
+        """Return the error for this `problem`."""
+        return ArtifactBroken(problem)
 
     def restore(self, source: Path, manifest_sha256: str) -> Committed:
         """Copy the same artifact from `source`, if its manifest has this SHA-256. Raises StorageFailed, ArtifactBroken.

@@ -17,7 +17,6 @@ from events.values import BackupId, CheckpointId, VersionId
 from gpu.artifacts.artifact import Artifact, CheckpointDirectory, Watch, copies
 from gpu.artifacts.commit import Committed
 from gpu.artifacts.manifest import FileEntry, names_below, read_hashed
-from gpu.errors import ArtifactBroken
 from journal.durable import opened
 from journal.storage import REAL, Storage
 
@@ -56,9 +55,6 @@ class BackupDirectory(Artifact[BackupManifest]):
         copy = CheckpointDirectory(self.path / manifest.checkpoint, self.storage)
         copy.verify(manifest.checkpoint_sha256, every_byte=every_byte, watch=watch)
         return manifest
-
-    def broken(self, problem: str) -> ArtifactBroken:
-        return ArtifactBroken(problem)
 
 
 def back_up(

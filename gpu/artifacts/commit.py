@@ -67,7 +67,7 @@ def publish(
 
     The names in `contents` may contain directories. `watch` receives every chunk once it is on disk. `prove` receives
     the complete staging directory and raises what it finds wrong. `passed` replaces `journal.failpoints.failpoint` at
-    each point. Raises StorageFailed; whatever has the final name then is complete, but nobody was told of it.
+    each point. Raises StorageFailed; a directory that has the final name then is complete, but is not reported.
     """
     staging = staging_of(final)
     passed = passed or failpoint

@@ -15,7 +15,6 @@ from events.values import VersionId
 from events.worker import TrainedFile
 from gpu.artifacts.artifact import Artifact, Watch
 from gpu.artifacts.manifest import FileEntry, Manifest, describe, leaves_directory, read_hashed
-from gpu.errors import ArtifactBroken
 from gpu.model.base import base_files, base_sha256, combine_sha256
 from journal.durable import read_file
 from journal.storage import REAL, Storage
@@ -133,9 +132,6 @@ class VersionDirectory(Artifact[VersionManifest]):
                 reason = error.strerror or os.strerror(error.errno or 0)
                 raise self.broken(f"{name} cannot be read: {reason}") from error
         return manifest
-
-    def broken(self, problem: str) -> ArtifactBroken:
-        return ArtifactBroken(problem)
 
 
 def card(manifest: VersionManifest, stored_as: str) -> str:

@@ -125,6 +125,14 @@ def tokenizer_files_to_save(tokenizer: Any, settings: ModelSettings, home: Path,
         return {**files, CONFIG: config} if saved_tokenizer_sha256(Path(scratch)) == sha256 else files
 
 
+def comparable_sha256(sha256: str, recorded: str, checkpoint: Path) -> str:
+    """Return the SHA-256 of the tokenizer to compare with the `recorded` one of a checkpoint.
+
+    It is `recorded` if the checkpoint holds the tokenizer of `sha256`, recorded by another library version.
+    """
+    return recorded if recorded != sha256 == saved_tokenizer_sha256(checkpoint) else sha256
+
+
 def saved_tokenizer_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | None:
     """Return the SHA-256 of the tokenizer in a checkpoint; None if it cannot be loaded.
 

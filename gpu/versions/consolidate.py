@@ -22,7 +22,7 @@ from gpu.errors import PreflightFailed, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.base import weights_files
 from gpu.runtime.memory_limits import available_bytes
-from gpu.versions.logit_check import TOLERANCE, logit_distance, refuse_unless_close
+from gpu.versions.logit_check import TOLERANCE, refuse_unless_close
 from gpu.versions.merged_model import (
     Sources,
     checkpoint_sources,
@@ -90,8 +90,7 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
             failpoint("merged")
             channel.send(Merged(attempt=order.attempt, applied=merged.tally.applied, in_place=merged.tally.in_place))
             beat()
-            distance = logit_distance(staging, sources.reference)
-            refuse_unless_close(distance, merged.stored_as)
+            distance = refuse_unless_close(staging, sources.reference, merged.stored_as)
             failpoint("verified")
             channel.send(Verified(attempt=order.attempt, difference=distance, tolerance=TOLERANCE[merged.stored_as]))
             beat()

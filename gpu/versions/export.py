@@ -19,7 +19,7 @@ from gpu.artifacts.manifest import FileEntry
 from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, card
 from gpu.errors import MergeRefused
 from gpu.ipc.protocol import Exported, ExportRequest, run_request
-from gpu.versions.logit_check import TOLERANCE, logit_distance, refuse_unless_close
+from gpu.versions.logit_check import TOLERANCE, refuse_unless_close
 from gpu.versions.merged_model import Sources, checkpoint_sources, make_manifest, open_merged_model, version_sources
 
 
@@ -34,8 +34,7 @@ def export(order: ExportRequest) -> Exported:
 
             def prove(staging: Path) -> None:
                 nonlocal distance
-                distance = logit_distance(staging, sources.reference)
-                refuse_unless_close(distance, merged.stored_as)
+                distance = refuse_unless_close(staging, sources.reference, merged.stored_as)
 
             def complete_manifest(files: Mapping[str, FileEntry]) -> VersionManifest:
                 return replace(make_manifest(sources, merged), files=dict(files))

@@ -38,13 +38,15 @@ def logit_distance(model: Path, reference: Reference) -> float:
     return float(torch.linalg.norm(theirs - ours) / torch.linalg.norm(ours))
 
 
-def refuse_unless_close(distance: float, stored_as: str) -> None:
-    """Raise MergeRefused if `distance` is more than storing the weights as `stored_as` explains."""
+def refuse_unless_close(model: Path, reference: Reference, stored_as: str) -> float:
+    """Return `logit_distance`. Raises MergeRefused if it is more than storing the weights as `stored_as` explains."""
+    distance = logit_distance(model, reference)
     if not distance <= TOLERANCE[stored_as]:  # NaN is refused too
         raise MergeRefused(
             "the merged model does not predict what base and checkpoint predict: its logits are off by "
             f"{distance:.1%}, and rounding to {stored_as} explains {TOLERANCE[stored_as]:.1%} at most"
         )
+    return distance
 
 
 def _logits(of: Reference, dtype: Any) -> tuple[Any, Any, set[str]]:

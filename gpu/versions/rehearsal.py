@@ -41,7 +41,7 @@ from gpu.model.targets import attention_names, way_out
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.library_paths import library_path
 from gpu.runtime.memory_limits import available_bytes
-from gpu.versions.logit_check import logit_distance, refuse_unless_close
+from gpu.versions.logit_check import refuse_unless_close
 from gpu.versions.merge import WeightsFile
 from gpu.versions.merge_check import MergedTensors, check_tensor, expected_weights, first_and_last
 from gpu.versions.merged_model import MergedModel, checkpoint_sources, make_manifest, open_merged_model
@@ -239,7 +239,7 @@ def _merge_and_compare(
             check_tensor(merged, tensor, numbers, expected.close)
             beat()
         if whole:
-            refuse_unless_close(logit_distance(target, sources.reference), merged_model.stored_as)
+            refuse_unless_close(target, sources.reference, merged_model.stored_as)
     return whole
 
 

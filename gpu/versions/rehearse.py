@@ -50,7 +50,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.artifacts.manifest import read_manifest
     from gpu.data.encode.rows import tokenizer_sha256
     from gpu.model.build import build
-    from gpu.model.tokenizer import load_tokenizer, saved_tokenizer_sha256
+    from gpu.model.tokenizer import comparable_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic
     from gpu.runtime.determinism import enable_determinism, environment
     from gpu.versions.rehearsal import rehearse as rehearse_consolidation
@@ -68,8 +68,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
         checkpoint.reset_moments(trained, optimizer)
         directory = home / "checkpoints" / order.checkpoint
         lineage = read_manifest(directory).lineage
-        if lineage.tokenizer_sha256 != fingerprint == saved_tokenizer_sha256(directory):
-            fingerprint = lineage.tokenizer_sha256  # the same tokenizer, saved by another library version
+        fingerprint = comparable_sha256(fingerprint, lineage.tokenizer_sha256, directory)
         target = TrainingTarget(order.settings, trained.shapes, trained.base_sha256, fingerprint, trained.buffer_kinds)
         global_step = checkpoint.load(directory, trained, optimizer, target).cursor.global_step
     return Rehearsed(
