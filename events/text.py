@@ -2,7 +2,7 @@
 
 Python decodes a path byte that is not UTF-8 to a lone surrogate (PEP 383). JSON cannot carry one. `visible` writes the
 byte as \\xNN instead, for text that only people read: events, views, messages. Text that names a file to open must not
-change: `gpu.ipc.protocol.encode_order` carries it.
+change: `gpu.ipc.protocol.encode_request` carries it.
 """
 
 from __future__ import annotations

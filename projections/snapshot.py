@@ -76,7 +76,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -
 def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
     """The snapshot at `path`, if it is there, whole, and folded by this very code."""
     try:
-        data = durable.read_file(path, most_bytes=LONGEST_BYTES, storage=storage)
+        data = durable.read_file(path, bytes_max=LONGEST_BYTES, storage=storage)
         end = data.find(b"\n")
         first = _decoder.decode(data[:end]) if has_checksum(data) else None
     except UNREADABLE:

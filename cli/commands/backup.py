@@ -106,7 +106,8 @@ def show_backups(home: Home, *, json: bool) -> None:
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     """`keepstep backup verify`: whether all are good. Raises UserError."""
     from cli.output.terminal import print_json
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.backup import BackupDirectory
 
     found: list[dict[str, Any]] = []
     state = _state(home)
@@ -114,9 +115,8 @@ def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
         raise UserError(f"there is no backup {wanted}", "`keepstep backup list` has those that there are")
     for backup in state.retention.backups:
         if wanted in {None, backup.id}:
-            problem = problem_of(
-                home.backups / backup.id, backup.manifest_sha256, every_byte=True, storage=home.storage
-            )
+            artifact = BackupDirectory(home.backups / backup.id, home.storage)
+            problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
             found.append({"id": backup.id, "good": problem is None, "problem": problem})
             if not json:
                 print(f"{backup.id}  {problem or 'good'}", flush=True)
@@ -131,12 +131,14 @@ def restore_backup(home: Home, name: str) -> None:
     """`keepstep backup restore`. Raises UserError, core.errors.Refused."""
     from cli.commands.versions import move_head
     from core.commands import MoveHead
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.backup import BackupDirectory
 
     backup = _state(home).retention.backup(name)
     if backup is None:
         raise UserError(f"there is no backup {name}", "`keepstep backup list` has those that there are")
-    problem = problem_of(home.backups / name, backup.manifest_sha256, every_byte=True, storage=home.storage)
+    artifact = BackupDirectory(home.backups / name, home.storage)
+    problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
     if problem is not None:
         raise UserError(f"{name} is not what was written: {problem}; nothing was changed", "`keepstep backup verify`")
     move_head(home, MoveHead(backup=name))

@@ -136,13 +136,14 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
 
 def proved(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Found]:
     """Every committed checkpoint `but` these, the oldest first, and what is wrong with it."""
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
     for checkpoint in _state(home).head.checkpoints:
         if checkpoint.id in but:
             continue
         directory = home.checkpoints / checkpoint.id
-        problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+        artifact = CheckpointDirectory(directory, home.storage)
+        problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
         if problem is None and deep:
             problem = _examined(directory)
         # A daemon that runs may have given it up while it was read: the journal says so before the directory goes.
@@ -194,7 +195,7 @@ def exported(
 
     from cli.home.subprocesses import ask, refused
     from cli.output.terminal import print_json
-    from gpu.ipc.protocol import DTYPES, Exported, Order, Refusal
+    from gpu.ipc.protocol import DTYPES, Exported, ExportRequest, Refusal
 
     kind = next((name for name in DTYPES if name == dtype), None)
     if dtype is not None and kind is None:
@@ -203,7 +204,7 @@ def exported(
     if not json:
         what = "base and checkpoint are" if checkpoint is not None else f"{version} is"
         print(f"merging {name}; then {what} asked, and it must answer in the same way", flush=True)
-    order = Order(
+    order = ExportRequest(
         home=str(home.root),
         checkpoint=str(checkpoint) if checkpoint is not None else None,
         version=version,

@@ -116,13 +116,13 @@ def from_anywhere(model: str) -> str:
 
 def _refuse_unusable(directory: Path) -> None:
     """Raises UserError if the files there are not those of a model that can be trained and merged."""
-    from gpu.model.base import problem_of_files
+    from gpu.model.base import find_model_problem
     from gpu.model.files import CONFIG
 
     if not (directory / CONFIG).exists():
         return  # it may be filled later; `keepstep doctor` and the first job look at it
     try:
-        problem = problem_of_files(directory)
+        problem = find_model_problem(directory)
     except (OSError, msgspec.MsgspecError) as error:
         raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
     if problem is not None:

@@ -237,8 +237,8 @@ def _manifest(home: Home, found: Wanted) -> Manifest | None:
 def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
     """Every file and every setting that the weights depend on, held against what the journal says."""
     from cli.inbox.accept import file_sha256
-    from gpu.artifacts import version_manifest
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+    from gpu.artifacts.version_manifest import VersionDirectory, training_base
     from gpu.errors import ModelUnusable
     from gpu.model.base import base_directory, base_sha256
 
@@ -257,12 +257,12 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
             otherwise = "this keepstep orders its rows otherwise than the one that learned it"
             yield Check(f"plan of {part.name}", located.problem or otherwise)
     if (held := found.held) is not None:
-        problem = problem_of(home.checkpoints / held.id, held.manifest_sha256, every_byte=True, storage=home.storage)
+        checkpoint = CheckpointDirectory(home.checkpoints / held.id, home.storage)
+        problem = find_problem(checkpoint, held.manifest_sha256, every_byte=True)
         yield Check(f"checkpoint {held.id}", problem)
     if (version := found.version) is not None:
-        problem = version_manifest.problem_of(
-            home.versions / version.id, version.manifest_sha256, every_byte=True, storage=home.storage
-        )
+        directory = VersionDirectory(home.versions / version.id, home.storage)
+        problem = find_problem(directory, version.manifest_sha256, every_byte=True)
         yield Check(f"version {version.id}", problem)
     if manifest is None:
         return
@@ -272,7 +272,7 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
     what = f"base {last.base or last.settings.model.path}"
     try:
         if last.base is not None:
-            base = version_manifest.trained_beside(home.root, last.base)
+            base = training_base(home.root, last.base)
         else:
             model = last.settings.model
             base = base_directory(model.path, home.root, revision=model.revision, fetch=False)
@@ -352,12 +352,12 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
     """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
     import msgspec
 
-    from gpu.ipc.protocol import LocateRows, Locations, Refusal, Trained
+    from gpu.ipc.protocol import LocateRows, Locations, Refusal, TrainedJob
 
     if not asked:
         return ()
     trained = tuple(
-        Trained(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
+        TrainedJob(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
         for part, lines in asked
     )
     order = LocateRows(home=str(home.root), trained=trained)

@@ -154,9 +154,11 @@ def _said(home: Home, version: Version) -> str:
 
 def problem_of_version(home: Home, version: Version) -> str | None:
     """Why what stands under its name is not what was published, by seal, names and sizes; None if it is."""
-    from gpu.artifacts.version_manifest import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.version_manifest import VersionDirectory
 
-    return problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)
+    artifact = VersionDirectory(home.versions / version.id, home.storage)
+    return find_problem(artifact, version.manifest_sha256, every_byte=False)
 
 
 def show_version(home: Home, name: str, *, json: bool) -> None:

@@ -42,7 +42,7 @@ def pinned_model(model: str) -> Named:
         raise UserError(f"{model} names no revision", f"write one, as in {path}@main, or leave out the @")
     try:
         commit = hub.resolve(path, revision)
-    except hub.NoCommit as error:
+    except hub.CommitNotFound as error:
         if error.is_wrong or revision:
             raise UserError(
                 f"{model}: no commit found: {error.reason}",

@@ -50,7 +50,7 @@ class Worker(Protocol):
         """Give an order. One to a worker that is not up yet waits; one to a dead worker is lost."""
 
     def receive(self) -> list[AnyFact]:
-        """What it said. Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense."""
+        """What it said. Raises EOFError when it is gone, gpu.errors.ProtocolViolation when it speaks nonsense."""
 
     def has_ended(self) -> bool:
         """Whether the process is gone, connected or not."""

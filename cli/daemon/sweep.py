@@ -22,9 +22,9 @@ from core.state import State
 from events import kinds
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
-from gpu.artifacts import version_manifest
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.commit import STAGING
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.version_manifest import VersionDirectory
 from gpu.data.plan.cache_names import caches, job_of
 from journal import durable
 from journal.failpoints import failpoint
@@ -56,12 +56,8 @@ def condemn_damaged(store: EventStore) -> Iterator[AnyEvent]:
         )
     every_byte = sum(checkpoint.size_bytes for checkpoint in checkpoints) <= EVERY_BYTE_AT_START_BYTES
     for checkpoint in checkpoints:
-        problem = problem_of(
-            home.checkpoints / checkpoint.id,
-            checkpoint.manifest_sha256,
-            every_byte=every_byte,
-            storage=home.storage,
-        )
+        artifact = CheckpointDirectory(home.checkpoints / checkpoint.id, home.storage)
+        problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=every_byte)
         if problem is not None:
             with suppress(Refused):  # somebody gave it up, or moved the head away from it, meanwhile
                 yield from store.execute(QuarantineCheckpoint(checkpoint=checkpoint.id, problem=problem))
@@ -73,9 +69,8 @@ def _hold_beside_a_damaged_base(store: EventStore) -> Sequence[AnyEvent]:
     home, version = store.home, store.state.retention.version(store.state.head.base)
     if version is None:
         return ()
-    problem = version_manifest.problem_of(
-        home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage
-    )
+    artifact = VersionDirectory(home.versions / version.id, home.storage)
+    problem = find_problem(artifact, version.manifest_sha256, every_byte=False)
     if problem is None:
         return ()
     advice = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from cli.commands.lineage import trained_files
@@ -9,7 +11,9 @@ from cli.home.paths import Home
 from core.state import State
 from events import kinds, messages
 from events.kinds import AnyEvent, MicrobatchSplit
-from gpu.artifacts import backup, manifest, version_manifest
+from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VersionDirectory
 from journal.failpoints import failpoint
 
 Written = messages.CheckpointWritten | messages.BackedUp | messages.VersionWritten
@@ -40,29 +44,12 @@ def problem_of(fact: Written, state: State, home: Home) -> str | None:
         return None  # of an attempt that has ended: nothing comes of it anyway
     match fact:
         case messages.CheckpointWritten():
-            name, problem = (
-                fact.checkpoint,
-                manifest.problem_of(
-                    home.checkpoints / fact.checkpoint, fact.manifest_sha256, every_byte=False, storage=home.storage
-                ),
-            )
+            artifact: Artifact[Any] = CheckpointDirectory(home.checkpoints / fact.checkpoint, home.storage)
         case messages.VersionWritten():
-            name, problem = (
-                fact.version,
-                version_manifest.problem_of(
-                    home.versions / fact.version, fact.manifest_sha256, every_byte=False, storage=home.storage
-                ),
-            )
+            artifact = VersionDirectory(home.versions / fact.version, home.storage)
         case messages.BackedUp():
             if state.consolidation.running is None:
                 return None
-            name, problem = (
-                state.consolidation.running.backup,
-                backup.problem_of(
-                    home.backups / state.consolidation.running.backup,
-                    fact.manifest_sha256,
-                    every_byte=False,
-                    storage=home.storage,
-                ),
-            )
-    return f"{name} was reported and is not there whole: {problem}" if problem is not None else None
+            artifact = BackupDirectory(home.backups / state.consolidation.running.backup, home.storage)
+    problem = find_problem(artifact, fact.manifest_sha256, every_byte=False)
+    return f"{artifact.path.name} was reported and is not there whole: {problem}" if problem is not None else None

@@ -81,7 +81,7 @@ class WorkerProcess:
     def receive(self) -> list[AnyFact]:
         """What the worker said.
 
-        Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense.
+        Raises EOFError when it is gone, gpu.errors.ProtocolViolation when it speaks nonsense.
         """
         if self._connection is None:
             self._accept()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cli.doctor.context import DoctorContext, Finding, failed, passed, size, warned
 from core.state import State
 from events.settings import JobSettings
+
+if TYPE_CHECKING:
+    from gpu.artifacts.artifact import Artifact
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 """What transformers makes a tokenizer of; one of them is there."""
@@ -21,7 +25,7 @@ BY_SIZE = "by names and sizes"
 def model(context: DoctorContext) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
     from gpu.model import hub
-    from gpu.model.base import is_hub_id, problem_of_files
+    from gpu.model.base import find_model_problem, is_hub_id
 
     settings = context.config.job.model
     found = model_directory(settings.path, context.home.root, settings.revision)
@@ -36,7 +40,7 @@ def model(context: DoctorContext) -> Finding:
         )
     if not (found / "config.json").exists():
         return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
-    unusable = problem_of_files(found)
+    unusable = find_model_problem(found)
     if unusable is not None:
         return failed(f"{found} {unusable.what}", unusable.advice)
     problem = _problem_of_weights(found)
@@ -55,11 +59,11 @@ def model(context: DoctorContext) -> Finding:
 
 def beyond_limits(directory: Path, max_length: int) -> Finding | None:
     """What tokenizer and settings ask of the model in `directory` that it does not have; None: nothing."""
-    from gpu.model.limits import limits_of, problem_of_vocabulary
+    from gpu.model.limits import find_vocabulary_problem, read_limits
 
     try:
-        limits = limits_of(directory)
-        problem = problem_of_vocabulary(directory, limits)
+        limits = read_limits(directory)
+        problem = find_vocabulary_problem(directory, limits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "fetch the model anew")
     if problem is not None:
@@ -127,11 +131,16 @@ def data(context: DoctorContext) -> Finding:
 def checkpoints(context: DoctorContext) -> Finding:
     """What was committed is what is there."""
     from cli.commands.checkpoints import Found, consequences
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
     state, home = context.state, context.home
     found = [
-        Found(each, problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=context.deep))
+        Found(
+            each,
+            find_problem(
+                CheckpointDirectory(home.checkpoints / each.id), each.manifest_sha256, every_byte=context.deep
+            ),
+        )
         for each in state.head.checkpoints
     ]
     bad = [each for each in found if each.problem is not None]
@@ -147,11 +156,11 @@ def checkpoints(context: DoctorContext) -> Finding:
 
 def versions(context: DoctorContext) -> Finding:
     """What was published is what is there."""
-    from gpu.artifacts.version_manifest import problem_of
+    from gpu.artifacts.version_manifest import VersionDirectory
 
     state, home = context.state, context.home
-    named = [(each.id, each.manifest_sha256) for each in state.retention.versions]
-    finding = _sealed(context, home.versions, named, problem_of, "versions", "were published")
+    named = [(VersionDirectory(home.versions / each.id), each.manifest_sha256) for each in state.retention.versions]
+    finding = _artifacts(context, named, "versions", "were published")
     if finding.level == "fail" and state.head.base is not None and state.head.base in finding.says:
         return finding._replace(says=f"{finding.says}; it is what is trained beside")
     return finding
@@ -159,25 +168,23 @@ def versions(context: DoctorContext) -> Finding:
 
 def backups(context: DoctorContext) -> Finding:
     """What was backed up is what is there."""
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.backup import BackupDirectory
 
-    named = [(each.id, each.manifest_sha256) for each in context.state.retention.backups]
-    return _sealed(context, context.home.backups, named, problem_of, "backups", "were made")
+    named = [
+        (BackupDirectory(context.home.backups / each.id), each.manifest_sha256)
+        for each in context.state.retention.backups
+    ]
+    return _artifacts(context, named, "backups", "were made")
 
 
-def _sealed(
-    context: DoctorContext,
-    place: Path,
-    named: Sequence[tuple[str, str]],
-    problem_of: Callable[..., str | None],
-    what: str,
-    made: str,
-) -> Finding:
+def _artifacts(context: DoctorContext, named: Sequence[tuple[Artifact[Any], str]], what: str, made: str) -> Finding:
+    from gpu.artifacts.artifact import find_problem
+
     bad = []
-    for name, sha256 in named:
-        problem = problem_of(place / name, sha256, every_byte=context.deep)
+    for artifact, sha256 in named:
+        problem = find_problem(artifact, sha256, every_byte=context.deep)
         if problem is not None:
-            bad.append((name, problem))
+            bad.append((artifact.path.name, problem))
     if bad:
         name, problem = bad[0]
         advice = {

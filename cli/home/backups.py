@@ -16,8 +16,8 @@ from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
 from core.values import DetachedCheckpoint
-from gpu.artifacts import backup as copies
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.errors import CheckpointBroken, StorageFailed
 from journal import durable
 from journal.failpoints import failpoint
@@ -61,7 +61,7 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
         name = f"{kind}-{state.retention.backups_made + 1:04d}"
         if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled
             durable.remove_tree(home.backups / name, storage=home.storage)
-        seal = copies.Backup(
+        manifest = BackupManifest(
             backup=name,
             reason=reason,
             version=held.base,
@@ -70,7 +70,7 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
             files={},
         )
         try:
-            made = copies.back_up(home.backups, seal, home.checkpoints / held.checkpoint.id, storage=home.storage)
+            made = back_up(home.backups, manifest, home.checkpoints / held.checkpoint.id, storage=home.storage)
         except CheckpointBroken as error:
             raise UserError(
                 f"no backup was made: {error}", "`keepstep checkpoints verify` says which are good; then try again"
@@ -116,11 +116,12 @@ def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
     home, head = store.home, store.state.head.checkpoint
     assert head is not None  # it is to be brought back
     place = home.checkpoints / effect.checkpoint
-    if problem_of(place, head.manifest_sha256, every_byte=True, storage=home.storage) is not None:
+    checkpoint = CheckpointDirectory(place, home.storage)
+    if find_problem(checkpoint, head.manifest_sha256, every_byte=True) is not None:
         try:
             if home.storage.exists(place):
                 durable.remove_tree(place, storage=home.storage)
-            copies.restore_backup(home.backups / effect.backup, place, head.manifest_sha256, storage=home.storage)
+            checkpoint.restore(home.backups / effect.backup / effect.checkpoint, head.manifest_sha256)
         except StorageFailed as error:
             # to the daemon it is a disk that is full, or fails, as any other
             raise OSError(error.errno or errno.EIO, str(error), str(place)) from error

@@ -37,9 +37,9 @@ def how_it_ended(exit_code: int, said: str) -> str:
 def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
     """What a module answers to an order, or to a path: one line of JSON. Raises UserError with the advice
     `otherwise`."""
-    from gpu.ipc.protocol import ON_INPUT, encode_order
+    from gpu.ipc.protocol import ON_INPUT, encode_request
 
-    argument = order if isinstance(order, str) else encode_order(order)
+    argument = order if isinstance(order, str) else encode_request(order)
     shown = sys.stderr.isatty()  # then how far it is, and what goes wrong, are seen there
     long = len(os.fsencode(argument)) > ARGUMENT_BYTES
     ended = subprocess.run(

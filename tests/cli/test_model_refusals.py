@@ -103,7 +103,7 @@ def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     runs(trained)
     hold = state(trained).daemon.hold
     assert hold is not None
-    assert "holds an adapter too" in hold.reason
+    assert "contains an adapter" in hold.reason
     locked = CliRunner().invoke(app, ["config", "set", "method.r", "4", "--home", str(trained.root)])
     assert locked.exit_code == 1
     follow_commands(trained, hold.advice)

@@ -25,7 +25,8 @@ from events import kinds
 from events.codec import Record
 from events.errors import EventError
 from events.event import Event
-from gpu.artifacts.manifest import MANIFEST, verify
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from journal import JournalError, Verdict
 from tests.crash.contents import Tree
@@ -244,7 +245,7 @@ class Checker:
 
 def _verified(directory: Path) -> str:
     try:
-        verify(directory)
+        CheckpointDirectory(directory).verify()
     except (CheckpointBroken, OSError) as error:
         return str(error)
     return ""

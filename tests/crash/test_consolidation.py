@@ -15,8 +15,9 @@ import pytest
 from cli.home.paths import Home
 from core.state import State
 from events.codec import kind_of
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VERSION_MANIFEST, VersionDirectory
 from journal.failpoints import CONSOLIDATION
 from tests.crash.checks import check, records_of
 from tests.crash.homes import log_of
@@ -65,14 +66,14 @@ def consolidated(life: Life) -> Life:
 def killed(life: Life, point: str) -> bool:
     """A daemon that does what is owed dies there; whether it came to it."""
     died = life.word(f"died-{point}")
-    life.start(KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.start(KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     life.ended(120.0)
     return died.exists()
 
 
 def command_killed(life: Life, point: str, *words: str) -> bool:
     died = life.word(f"died-{point}")
-    life.command(*words, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.command(*words, KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     return died.exists()
 
 
@@ -82,13 +83,14 @@ def everything_is_there(home: Home) -> State:
     named = {version.id: version.manifest_sha256 for version in state.retention.versions}
     assert {path.name for path in home.versions.iterdir()} == named.keys()
     for name, sha256 in named.items():
-        assert version_manifest.problem_of(home.versions / name, sha256, every_byte=True) is None
+        assert find_problem(VersionDirectory(home.versions / name), sha256, every_byte=True) is None
     copies = {each.id: each.manifest_sha256 for each in state.retention.backups}
     assert {path.name for path in home.backups.iterdir()} == copies.keys()
     for name, sha256 in copies.items():
-        assert backup.problem_of(home.backups / name, sha256, every_byte=True) is None
+        assert find_problem(BackupDirectory(home.backups / name), sha256, every_byte=True) is None
     for each in (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached)):
-        assert problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=True) is None
+        artifact = CheckpointDirectory(home.checkpoints / each.id)
+        assert find_problem(artifact, each.manifest_sha256, every_byte=True) is None
     assert state.consolidation.request is None
     assert state.head.pending_restore is None
     return state
@@ -101,8 +103,7 @@ def weights(home: Home, version: str) -> dict[str, str]:
     return {
         path.name if "learned" in path.parts else path.relative_to(directory).as_posix(): _sha256(path)
         for path in files
-        if path.name
-        not in {version_manifest.SEAL, "README.md", "adapter_config.json"}  # which name attempts, and the home
+        if path.name not in {VERSION_MANIFEST, "README.md", "adapter_config.json"}  # which name attempts, and the home
     }
 
 

@@ -107,7 +107,7 @@ def test_a_second_file_of_a_rejected_name_is_journaled_as_what_it_is(tmp_path: P
 
 def kill_at(life: Life, point: Point) -> None:
     died = life.word("died")
-    point.situations[0](life, KEEPSTEP_CRASH_AT=point.name, KEEPSTEP_CRASH_ONCE=str(died))
+    point.situations[0](life, KEEPSTEP_FAILPOINT=point.name, KEEPSTEP_FAILPOINT_ONCE=str(died))
     if life.process is not None:
         assert life.ended(60.0) == -9, log_of(life.home)
     assert died.exists(), f"the point was never reached\n{log_of(life.home)}"

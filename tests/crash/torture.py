@@ -111,7 +111,7 @@ class Torture:
             situation = self.choose.choice(situations)
             count = self.choose.randint(1, most)
             died = self.life.word(f"{name}-{self.kills}-{attempt}")
-            environment = {"KEEPSTEP_CRASH_AT": f"{name}:{count}", "KEEPSTEP_CRASH_ONCE": str(died)}
+            environment = {"KEEPSTEP_FAILPOINT": f"{name}:{count}", "KEEPSTEP_FAILPOINT_ONCE": str(died)}
             situation(self.life, **environment)
             if self.life.process is not None:
                 self.life.until(died.exists, MOMENT_S)

@@ -76,7 +76,7 @@ def ran(home: Home, faults: str = "", **environment: str) -> int:
 def killed_at(home: Home, point: str, faults: str) -> None:
     """A daemon meets the faults and dies with -9 at that point."""
     once = home.root / "run" / "died"
-    code = ran(home, faults, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(once))
+    code = ran(home, faults, KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(once))
     assert once.exists(), log_of(home)
     assert code in {-signal.SIGKILL, 0}, log_of(home)  # 0: it was the worker that died
 

@@ -15,12 +15,13 @@ from core.state import State
 from events import kinds, messages
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VersionDirectory
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
-from journal.segments import KEPT
+from journal.segments import TORN_DIRECTORY
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
@@ -132,7 +133,7 @@ class Books:
         if self._is_rotten(str(home.journal)):
             whole = survey(home.journal, witnesses(home), storage=home.storage).verdict is Verdict.CLEAN
             # in its very last transaction, with no witness left, rot cannot be told from an append that was cut off
-            if not whole or home.storage.names(home.journal / KEPT):
+            if not whole or home.storage.names(home.journal / TORN_DIRECTORY):
                 raise Rotted
         records, _ = follow(home.journal, decode_record, START, storage=home.storage)
         self._check_journal(records)
@@ -242,7 +243,8 @@ class Books:
             directory = home.checkpoints / checkpoint.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+            artifact = CheckpointDirectory(directory, home.storage)
+            problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
             must(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
@@ -250,16 +252,14 @@ class Books:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = version_manifest.problem_of(
-                directory, version.manifest_sha256, every_byte=True, storage=home.storage
-            )
+            problem = find_problem(VersionDirectory(directory, home.storage), version.manifest_sha256, every_byte=True)
             must(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
         for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
-                problem = backup.problem_of(directory, copy.manifest_sha256, every_byte=True, storage=home.storage)
+                problem = find_problem(BackupDirectory(directory, home.storage), copy.manifest_sha256, every_byte=True)
                 must(problem is None, f"{copy.id} is there whole", problem)
 
     def _weights_of(self, name: str) -> str:

@@ -18,12 +18,12 @@ from core.worker_exit import Ending
 from events import messages
 from events.settings import Plan
 from events.values import Number
-from gpu.artifacts.backup import Backup, back_up
-from gpu.artifacts.commit import commit, publish
-from gpu.artifacts.manifest import MANIFEST, describe, verify
-from gpu.artifacts.version_manifest import SEAL, VersionManifest, read_version_manifest
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.backup import BackupManifest, back_up
+from gpu.artifacts.manifest import MANIFEST, describe
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, read_version_manifest
 from gpu.errors import CheckpointBroken, ProtocolViolation, StorageFailed
-from gpu.worker import whose_fault
+from gpu.worker import classify_failure
 from journal.durable import read_file
 from tests.harness.saving import manifest_of, report_of
 from tests.simulation.disk import Killed, Process
@@ -148,7 +148,7 @@ class SimulatedWorker:
         return True
 
     def _fail(self, attempt: int, error: Exception) -> None:
-        failure, _ = whose_fault(error)
+        failure, _ = classify_failure(error)
         self.outbox.append(messages.Failed(attempt=attempt, failure=failure, message=str(error), trace=""))
         self._training = self._prepared = self._merging = None
 
@@ -199,7 +199,7 @@ class SimulatedWorker:
         assert self._prepared.attempt == order.attempt, "told to train what another attempt prepared"
         self._weights = UNTRAINED
         if order.base is not None:
-            problem = self._problem_of_base(order.base)
+            problem = self._find_base_problem(order.base)
             if problem is not None:
                 message = f"{order.base} is not what was published: {problem}"
                 self.outbox.append(messages.Failed(attempt=order.attempt, failure="model", message=message, trace=""))
@@ -208,7 +208,7 @@ class SimulatedWorker:
         if order.checkpoint is not None:
             directory = self.home.checkpoints / order.checkpoint
             try:
-                manifest = verify(directory, storage=self.process)
+                manifest = CheckpointDirectory(directory, self.process).verify()
             except CheckpointBroken as error:
                 bad = messages.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem=error.problem)
                 self.outbox.append(bad)
@@ -221,8 +221,8 @@ class SimulatedWorker:
         self._global_step = order.global_step
         self.outbox.append(messages.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
-    def _problem_of_base(self, base: str) -> str | None:
-        """As `gpu.artifacts.version_manifest.problem_of_base`, without the files of a real model."""
+    def _find_base_problem(self, base: str) -> str | None:
+        """As `gpu.artifacts.version_manifest.find_base_problem`, without the files of a real model."""
         directory = self.home.versions / base
         try:
             sealed = read_version_manifest(directory, storage=self.process)
@@ -235,9 +235,9 @@ class SimulatedWorker:
         """As `gpu.versions.consolidate`: the same protocol, and weights that are those of the checkpoint."""
         attempt, checkpoint = order.attempt, self.home.checkpoints / order.checkpoint
         try:
-            manifest = verify(checkpoint, storage=self.process)
+            manifest = CheckpointDirectory(checkpoint, self.process).verify()
             sha256 = describe(checkpoint / MANIFEST, storage=self.process).sha256
-            backup = Backup(
+            backup = BackupManifest(
                 backup=order.backup,
                 reason=f"before {order.version}",
                 version=order.parent,
@@ -253,11 +253,9 @@ class SimulatedWorker:
                 version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={}
             )
             yield messages.Verified(attempt=attempt, difference=0.0, tolerance=0.1)
-            written = publish(
-                self.home.versions / order.version,
+            written = VersionDirectory(self.home.versions / order.version, self.process).write(
                 {"weights": weights, f"learned/{order.checkpoint}/weights": weights},
-                lambda files: (SEAL, replace(sealed, files=dict(files)).encode()),
-                storage=self.process,
+                lambda files: replace(sealed, files=dict(files)),
             )
             yield messages.VersionWritten(
                 attempt=attempt,
@@ -341,7 +339,8 @@ class SimulatedWorker:
         )
         contents = {"weights": self._weights.encode(), "state": b"s" * 700}
         try:
-            committed = commit(self.home.checkpoints, manifest, contents, storage=self.process)
+            directory = CheckpointDirectory(self.home.checkpoints / manifest.checkpoint, self.process)
+            committed = directory.write(contents, manifest.with_files)
         except StorageFailed as error:
             self._fail(order.attempt, error)
             return

@@ -17,7 +17,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.state import State
-from gpu.artifacts.backup import restore_backup
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from tests.cli.commands.test_checkpoints import keepstep, spoil
@@ -93,7 +93,7 @@ def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(trained
     place = trained.checkpoints / head.id
     shutil.rmtree(place)
     with pytest.raises(CheckpointBroken, match="another SHA-256"):
-        restore_backup(trained.backups / "manual-0001", place, head.manifest_sha256)
+        CheckpointDirectory(place).restore(trained.backups / "manual-0001" / head.id, head.manifest_sha256)
     assert not place.exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.core.test_replay_ranges import ALL, KEPT, condemned
+from tests.core.topics.test_recovery import ALL, KEPT, condemned
 from typer.testing import CliRunner
 
 import cli.commands.checkpoints
@@ -22,7 +22,7 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from core.errors import Refused
 from core.values import Checkpoint
-from gpu.artifacts.commit import commit
+from gpu.artifacts.artifact import CheckpointDirectory
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -119,14 +119,14 @@ def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.
         "model.safetensors": safetensors({"a": (2,)}, float("nan")),
         "optimizer.safetensors": safetensors(moments),
     }
-    done = commit(home.checkpoints, trained, files)
+    done = CheckpointDirectory(home.checkpoints / NAME).write(files, trained.with_files)
     one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
     state = msgspec.structs.replace(read_only(home)[0].state, checkpoints=(one,))
     monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: state)
     assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
     code, said = keepstep(home, "checkpoints", "verify", "--deep")
     assert code == 1
-    assert said.startswith(f"{NAME}  model.safetensors: a holds what is not a number\n")
+    assert said.startswith(f"{NAME}  model.safetensors: a is not finite\n")
 
 
 def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:

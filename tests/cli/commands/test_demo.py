@@ -340,7 +340,7 @@ def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "gpu.generate.completion", "--model", str(tmp_path), "Who?"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "cannot be asked" in done.stderr.splitlines()[-1]
+    assert "cannot answer" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

@@ -36,11 +36,11 @@ def rewrite(name: str, **keys: object) -> Break:
     [
         (lambda model: model.rename(model.with_name("elsewhere")), "is not here yet"),
         (lambda model: (model / "config.json").unlink(), "has no config.json"),
-        (rewrite("config.json", quantization_config={"bits": 4}), "is quantised on disk"),
+        (rewrite("config.json", quantization_config={"bits": 4}), "is quantized on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
         (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "model.safetensors is damaged"),
         (lambda model: (model / "model.safetensors").rename(model / "weights.safetensors"), "only weights.safetensors"),
-        (lambda model: (model / "adapter_config.json").write_text("{}"), "holds an adapter too"),
+        (lambda model: (model / "adapter_config.json").write_text("{}"), "contains an adapter"),
         (rewrite("config.json", transformers_weights="w.safetensors"), "names w.safetensors as its weights"),
         (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
     ],

@@ -19,13 +19,13 @@ from typing import NamedTuple
 import msgspec
 
 from cli.commands.lineage import read_lineage
-from cli.commands.rerun import replay_ranges
+from cli.commands.rerun import rerun_ranges
 from cli.home.paths import Home
 from cli.home.subprocesses import ask
 from events import kinds
 from events.event import Event
 from events.kinds import BatchSkipped, MicrobatchSplit
-from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
+from gpu.ipc.protocol import Refusal, Reran, Rerun, RerunRange
 from tests.crash.checks import committed_steps
 from tests.crash.homes import log_of, state_of, trained
 from tests.drills.soak.life import SoakLife
@@ -144,7 +144,7 @@ def same_as_journaled(home: Home, say: Say) -> Compared:
         end = found.parts[-1].global_to
         say(f"steps {begin + 1} to {end} again, for {name}")
         with tempfile.TemporaryDirectory(prefix="keepstep-soak-") as scratch:
-            ran = _again(home, list(replay_ranges(found.parts, begin)), Path(scratch))
+            ran = _again(home, list(rerun_ranges(found.parts, begin)), Path(scratch))
             for number, loss, norm in ran.bits:
                 steps += 1
                 if (told[number][3], told[number][4]) != (loss, norm):
@@ -161,8 +161,8 @@ def _of_version(home: Home, version: str) -> Path:
     return home.backups / backup.id / backup.held.checkpoint.id
 
 
-def _again(home: Home, order: Sequence[ReplayRange], scratch: Path) -> Reran:
-    asked = Rerun(home=str(home.root), scratch=str(scratch), checkpoint=None, replay_ranges=tuple(order))
+def _again(home: Home, order: Sequence[RerunRange], scratch: Path) -> Reran:
+    asked = Rerun(home=str(home.root), scratch=str(scratch), checkpoint=None, rerun_ranges=tuple(order))
     said = ask("gpu.training.rerun", msgspec.json.encode(asked).decode(), otherwise="look at the traceback")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
     assert isinstance(answer, Reran), answer

@@ -83,7 +83,7 @@ def bf16(how: JobSettings) -> JobSettings:
 
 def trained(home: Home, job: str, how: JobSettings, environment: dict[str, str], **cut: Any) -> tuple[Any, list[Any]]:
     """Train with a cold worker; what it was trained in, and what the journal would hold of each step."""
-    session = home.cold()
+    session = home.new_session()
     home.attempts += 1
     session.prepare(Prepare(attempt=home.attempts, job=job, settings=how))
     until = home.channel.of(Prepared)[0].plan.steps_total

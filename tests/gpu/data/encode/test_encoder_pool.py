@@ -51,7 +51,7 @@ def kept(home: Home) -> dict[str, bytes]:
 
 def prepared(home: Home, data: bytes = ROWS, **channel: Any) -> Any:
     how = settings(LORA, threads=0)
-    home.cold(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
+    home.new_session(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
     return home.channel.of(Prepared)[0].plan
 
 
