@@ -26,14 +26,14 @@ _END_BYTES = 64
 """More than the seal takes: the megabytes before it are not searched for it."""
 
 
-def sealed(view: bytes) -> bytes:
+def with_checksum(view: bytes) -> bytes:
     """The JSON object `view` with a last field more, `check`: the CRC-32 of all that stands before it."""
     body = view.rstrip().removesuffix(b"}").rstrip()
     return b'%s,\n  "check": "%08x"\n}' % (body, crc32(body))
 
 
 def has_checksum(data: bytes) -> bool:
-    """Whether this is, byte for byte, what `sealed` made."""
+    """Whether this is, byte for byte, what `with_checksum` made."""
     end = _END.search(data, max(0, len(data) - _END_BYTES))
     return end is not None and end[1] == b"%08x" % crc32(memoryview(data)[: end.start()])
 

@@ -36,7 +36,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     """That were reached and not committed: they are run again when the job is."""
 
 
-def crash_name(seq: int) -> str:
+def failure_name(seq: int) -> str:
     """The name of the crash that record `seq` tells of."""
     return f"crash-{seq}"
 
@@ -55,7 +55,7 @@ class Failures:
     def __post_init__(self) -> None:
         self.found = deque(maxlen=self.number)
 
-    def see(self, before: State, record: Record) -> None:
+    def observe(self, before: State, record: Record) -> None:
         """Follow one record; `before` is the state that it was decided on."""
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
@@ -69,7 +69,7 @@ class Failures:
         job = getattr(event, "job", None)
         self.found.append(
             Failure(
-                name=crash_name(record.seq),
+                name=failure_name(record.seq),
                 seq=record.seq,
                 at=record.at,
                 kind=kind_of(event),

@@ -1,4 +1,4 @@
-"""What went into the weights: the committed timeline, as parts of files that were learned one after the other.
+"""What went into the weights: the committed lineage, as parts of files that were learned one after the other.
 
 A fold over the whole journal, made when somebody asks: the state forgets what is finished, this does not. Steps that
 were lost with a checkpoint and run again stand here as they were run the last time.
@@ -6,17 +6,22 @@ were lost with a checkpoint and run again stand here as they were run the last t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from core.evolve import evolve
 from core.state import State
 from events import kinds, versions
+from events.codec import Record
 from events.course import Course
 from events.kinds import AnyEvent
 from events.settings import JobSettings, Plan
 from events.values import CheckpointId, JobId, VersionId
+from events.worker import TrainedFile
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -63,7 +68,7 @@ class Branch:
 
 
 @dataclass
-class Timeline(Branch):
+class Lineage(Branch):
     """The branch of the head, and those that were left."""
 
     left: list[Branch] = field(default_factory=list)
@@ -73,7 +78,7 @@ class Timeline(Branch):
     """The branch of each version, those that were given up too."""
     keepstep: str = ""
 
-    def see(self, before: State, event: AnyEvent) -> None:
+    def observe(self, before: State, event: AnyEvent) -> None:
         """Follow one event; `before` is the state that it was decided on."""
         if isinstance(event, kinds.DaemonStarted):
             self.keepstep = event.keepstep
@@ -150,3 +155,58 @@ def _goes_on(last: Part, part: Part) -> bool:
         getattr(last, name) == getattr(part, name)
         for name in ("job", "settings", "plan", "base", "keepstep", "environment")
     )
+
+
+class LineageAt(NamedTuple):
+    """The lineage at one record of the journal."""
+
+    latest: State
+    """The state at the end of the journal."""
+    state: State | None
+    """The state at the record; None: the journal has no such record."""
+    lineage: Lineage
+    last_seq: int
+    """The number of the last record."""
+
+
+def fold_lineage(records: Iterable[Record], seq: int | None = None) -> LineageAt:
+    """Fold the whole journal; return the lineage at record `seq` (None: at the end).
+
+    Raises core.errors.IllegalEvent.
+    """
+    latest, state, lineage, last_seq = State(), None, Lineage(), 0
+    for record in records:
+        if state is None:
+            lineage.observe(latest, record.event)
+        latest, last_seq = evolve(latest, record.event), record.seq
+        if record.seq == seq:
+            state = latest
+    return LineageAt(latest, latest if seq is None else state, lineage, last_seq)
+
+
+def trained_files(records: Iterable[Record]) -> tuple[TrainedFile, ...]:
+    """Every file, or range of its steps, that the weights of the head were trained on."""
+    latest, _, lineage, _ = fold_lineage(records)
+    return tuple(
+        TrainedFile(
+            name=part.name,
+            sha256=part.job,
+            rows=part.plan.rows,
+            epochs=part.plan.epochs,
+            steps=(part.global_from + 1, part.global_to),
+        )
+        for part in lineage.until(latest.global_step).parts
+    )
+
+
+def jobs_called(records: Iterable[Record], name: str, sha256_prefix: str | None = None) -> Iterator[JobId]:
+    """The jobs of all files that arrived under `name`, or whose SHA-256 begins with `sha256_prefix`.
+
+    A file that arrived again under another name counts too: its job has both names.
+    """
+    for record in records:
+        event = record.event
+        if isinstance(event, kinds.FileEnqueued | kinds.FileDuplicate) and (
+            event.name == name or (sha256_prefix is not None and event.job.startswith(sha256_prefix))
+        ):
+            yield event.job

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_checked, sealed
+from projections.checksum import read_checked, with_checksum
 
 
 class GroupMemoryView(Struct, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class MachineView(Struct, frozen=True, kw_only=True):
 
 def write_machine(path: Path, view: MachineView, *, storage: Storage = REAL) -> None:
     """Replace the file; not synced. Raises OSError."""
-    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    data = with_checksum(msgspec.json.format(msgspec.json.encode(view), indent=2))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 

@@ -25,7 +25,7 @@ from core.maps import Map
 from core.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import UNREADABLE, has_checksum, sealed
+from projections.checksum import UNREADABLE, has_checksum, with_checksum
 from projections.progress import Folded
 from projections.shards import Shards, shards_of
 
@@ -69,7 +69,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -
     shards = shards_of(places.items(), len(places))
     first = _First(_with_places(snapshot, Map()), len(places), [len(shard) for shard in shards])
     last = b'{"seq":%d}' % snapshot.seq
-    data = sealed(b"\n".join([_encoder.encode(first), *shards, last]))
+    data = with_checksum(b"\n".join([_encoder.encode(first), *shards, last]))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 

@@ -22,7 +22,7 @@ from events.values import PRIORITIES, Number
 from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_checked, sealed
+from projections.checksum import read_checked, with_checksum
 from projections.progress import Evaluated, Folded, Progress, Trouble
 
 QUEUE_SHOWN = 20
@@ -340,7 +340,7 @@ def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tu
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:
     """Replace the status file. Readers see the old one or the new one, whole."""
-    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    data = with_checksum(msgspec.json.format(msgspec.json.encode(view), indent=2))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 

@@ -1,7 +1,7 @@
 """The story of one thing: what the journal says of a job, an accident, a step, a checkpoint or a version, in the order
 in which it happened. A fold over the whole journal, made when somebody asks.
 
-A **teller** knows which records belong to its thing. What is the same for all of them is here: the words come from
+A **timeline** knows which records belong to its thing. What is the same for all of them is here: the words come from
 `say`, steps and commits that follow one another become one line.
 """
 
@@ -21,13 +21,13 @@ from events.evaluation import EvaluationDone
 from events.event import Event
 from events.kinds import AnyEvent
 from projections.failures import Failures
-from projections.lineage import Timeline
+from projections.lineage import Lineage
 
-Say = Callable[[AnyEvent, State], str | None]
+Describe = Callable[[AnyEvent, State], str | None]
 """A sentence about an event; `State`: after it. None: there is nothing to say."""
 
 
-class Moment(Struct, frozen=True):
+class TimelineEntry(Struct, frozen=True):
     """A line of a story."""
 
     seq: int
@@ -62,25 +62,25 @@ class Steps:
 
 
 @dataclass
-class Teller:
+class Timeline:
     """Base of all: sees every record, keeps the moments of its thing."""
 
-    say: Say
-    moments: list[Moment] = field(default_factory=list)
-    timeline: Timeline = field(default_factory=Timeline)
-    crashes: Failures = field(default_factory=Failures)
+    say: Describe
+    entries: list[TimelineEntry] = field(default_factory=list)
+    lineage: Lineage = field(default_factory=Lineage)
+    failures: Failures = field(default_factory=Failures)
     found: bool = False
     """Whether the journal knows the thing."""
     _steps: Steps = field(default_factory=Steps)
     _names: dict[str, str] = field(default_factory=dict)
 
-    def see(self, before: State, after: State, record: Record) -> None:
+    def observe(self, before: State, after: State, record: Record) -> None:
         """Follow one record, between the states before and after it."""
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
             self._names[event.job] = event.name
-        self.timeline.see(before, event)
-        self.crashes.see(before, record)
+        self.lineage.observe(before, event)
+        self.failures.observe(before, record)
         if self.concerns(before, after, record):
             self.found = True
             self.tell(before, after, record)
@@ -102,7 +102,7 @@ class Teller:
     def add(self, record: Record, text: str) -> None:
         """One more moment."""
         self._steps = Steps()
-        self.moments.append(Moment(record.seq, record.at, text))
+        self.entries.append(TimelineEntry(record.seq, record.at, text))
 
     def named(self, text: str, event: Event) -> str:
         """`text` with a job's name in the place of its number."""
@@ -114,16 +114,16 @@ class Teller:
             self._steps = Steps()
         steps = self._steps
         if steps.first is not None or steps.commit is not None:
-            self.moments.pop()
+            self.entries.pop()
         if isinstance(event, kinds.StepReached):
             steps.first, steps.last = steps.first or event, event
         else:
             steps.commit, steps.commits = event, steps.commits + 1
-        self.moments.append(Moment(record.seq, record.at, steps.text()))
+        self.entries.append(TimelineEntry(record.seq, record.at, steps.text()))
 
 
 @dataclass
-class OfAJob(Teller):
+class JobTimeline(Timeline):
     """`wanted`: the file's name, or the first digits of its SHA-256."""
 
     wanted: str = ""
@@ -137,9 +137,9 @@ class OfAJob(Teller):
         if (job := getattr(event, "job", None)) is not None:
             return job in self.jobs and not isinstance(event, versions.BackupCreated)
         if isinstance(event, versions.VersionPublished):
-            return any(part.job in self.jobs for part in self.timeline.published[event.version].parts)
+            return any(part.job in self.jobs for part in self.lineage.published[event.version].parts)
         if isinstance(event, versions.HeadMoved):
-            return any(part.job in self.jobs for part in (*self.timeline.parts, *self.timeline.left[-1].parts))
+            return any(part.job in self.jobs for part in (*self.lineage.parts, *self.lineage.left[-1].parts))
         return _around(before, after, event, self.jobs)
 
     def _fits(self, job: str, name: str) -> bool:
@@ -154,7 +154,7 @@ def _around(before: State, after: State, event: AnyEvent, jobs: dict[str, str]) 
 
 
 @dataclass
-class OfACrash(Teller):
+class FailureTimeline(Timeline):
     """`seq`: the record that tells of it. What led to it, and what followed until work went on."""
 
     seq: int = 0
@@ -166,13 +166,13 @@ class OfACrash(Teller):
         job = getattr(event, "job", None)
         if record.seq < self.seq:
             if isinstance(event, kinds.AttemptStarted | versions.ConsolidationStarted):
-                self.moments.clear()  # only what led to it
+                self.entries.clear()  # only what led to it
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
             detours = guard.MicrobatchSplit | guard.BatchSkipped
             return isinstance(event, begins | detours | versions.ConsolidationStarted)
         if record.seq == self.seq:
             self._job = job or (before.current.id if before.current is not None else None)
-            self._over = not self.crashes.found or self.crashes.found[-1].seq != self.seq
+            self._over = not self.failures.found or self.failures.found[-1].seq != self.seq
             return not self._over
         if self._over or isinstance(event, kinds.StepReached):
             return False
@@ -182,15 +182,15 @@ class OfACrash(Teller):
         mine = job == self._job if job is not None else getattr(event, "attempt", None) is not None
         return mine or _around(before, after, event, {self._job or "": ""}) or isinstance(event, kinds.Resumed)
 
-    def see(self, before: State, after: State, record: Record) -> None:
-        """As every teller; what only led up to a record that is no crash is no story."""
-        super().see(before, after, record)
+    def observe(self, before: State, after: State, record: Record) -> None:
+        """As every timeline; what only led up to a record that is no crash is no story."""
+        super().observe(before, after, record)
         if record.seq < self.seq:
             self.found = False
 
 
 @dataclass
-class OfAStep(Teller):
+class StepTimeline(Timeline):
     """`step`: global. Each time that it was reached, what holds it, and what became of that."""
 
     step: int = 0
@@ -203,14 +203,14 @@ class OfAStep(Teller):
         if isinstance(event, kinds.CheckpointCommitted):
             return before.global_step < self.step <= event.global_step
         if isinstance(event, versions.VersionPublished):
-            branch = self.timeline.published[event.version]
+            branch = self.lineage.published[event.version]
             return bool(branch.parts) and branch.parts[-1].global_to >= self.step > before.base_step
         moves = kinds.CheckpointQuarantined | versions.HeadMoved
         return isinstance(event, moves) and (before.global_step >= self.step) != (after.global_step >= self.step)
 
 
 @dataclass
-class OfACheckpoint(Teller):
+class CheckpointTimeline(Timeline):
     """`checkpoint`: its name. Its commit, copies of it, what was made of it, and its end."""
 
     checkpoint: str = ""
@@ -220,7 +220,7 @@ class OfACheckpoint(Teller):
     def concerns(self, before: State, _after: State, record: Record) -> bool:
         event = record.event
         if isinstance(event, versions.VersionPublished) and not self._in_a_version:
-            commits = self.timeline.published[event.version].commits
+            commits = self.lineage.published[event.version].commits
             self._in_a_version = any(name == self.checkpoint for _, name in commits)
             return self._in_a_version
         head = before.head.id if before.head is not None else None
@@ -230,7 +230,7 @@ class OfACheckpoint(Teller):
 
 
 @dataclass
-class OfAVersion(Teller):
+class VersionTimeline(Timeline):
     """`version`: its name. From the wish for it to its end, and when the head stood on it."""
 
     version: str = ""

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from cli.errors import STORAGE_ERRNOS, UserError
 from cli.home.paths import Home
-from cli.inbox.accept import file_sha256
 from events.settings import JobSettings, Sources
+from gpu.artifacts.manifest import describe
 from journal import durable
 from journal.storage import NotAFile
 
@@ -27,7 +27,7 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
     if path is None:
         return settings
     try:
-        sha256 = file_sha256(path, storage=home.storage)
+        sha256 = describe(path, storage=home.storage).sha256
     except OSError as error:
         if error.errno in STORAGE_ERRNOS:
             raise
@@ -42,7 +42,7 @@ def _keep(home: Home, path: Path) -> str:
     durable.make_directory(home.validation, storage=home.storage)
     copy = durable.temporary_path(home.validation / "set", storage=home.storage)
     durable.copy_durably(path, copy, storage=home.storage)
-    sha256 = file_sha256(copy, storage=home.storage)
+    sha256 = describe(copy, storage=home.storage).sha256
     durable.rename_durably(copy, _kept(home, sha256), storage=home.storage)
     return sha256
 

@@ -1,9 +1,9 @@
-"""What the machine wants done, as orders to a worker; and whether what a worker reports is there."""
+"""Messages between the daemon and its worker: effects become orders, and reported files are checked."""
 
 from __future__ import annotations
 
-from cli.commands.lineage import trained_files
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from core import effects
 from core.state import State
 from events import kinds, worker
@@ -11,13 +11,14 @@ from events.guard import MicrobatchSplit
 from events.kinds import AnyEvent
 from gpu.artifacts import backup, manifest, version_manifest
 from journal.failpoints import failpoint
+from projections.lineage import trained_files
 
 Written = worker.CheckpointWritten | worker.BackedUp | worker.VersionWritten
-"""Facts that name a directory which counts once they are journaled."""
+"""Facts that name a directory. The directory counts once the fact is journaled."""
 
 
 def to_train(effect: effects.TrainJob) -> worker.Train:
-    """Train from the head on."""
+    """The order to train from the head."""
     return worker.Train(
         attempt=effect.attempt,
         global_step=effect.global_step,
@@ -34,7 +35,7 @@ def to_train(effect: effects.TrainJob) -> worker.Train:
 
 
 def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAgain | None:
-    """What a worker that waits for this event to be journaled is to hear. `state`: after it, and what came with it."""
+    """The answer to a worker that waits until this event is journaled. `state`: after the transaction of the event."""
     match event:
         case kinds.CheckpointCommitted():
             return worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
@@ -45,7 +46,7 @@ def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAga
 
 
 def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float) -> worker.Consolidate:
-    """Make a version. Reads the whole journal for what went into it: once a night, when nothing trains."""
+    """The order to make a version. Reads the whole journal for its files: once a night, when nothing trains."""
     return worker.Consolidate(
         attempt=effect.attempt,
         version=effect.version,
@@ -53,16 +54,16 @@ def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float)
         checkpoint=effect.checkpoint,
         backup=effect.backup,
         description=effect.description,
-        files=trained_files(home),
+        files=trained_files(read_records(home)),
         space_factor=space_factor,
     )
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:
-    """Why what was reported is not there, by names and sizes; None if it is."""
+    """Why a reported directory is not usable, by the names and sizes of its files; None: it is complete."""
     failpoint("checkpoint_reported")
     if fact.attempt != state.attempt:
-        return None  # of an attempt that has ended: nothing comes of it anyway
+        return None  # of an attempt that has ended: the fact is ignored
     match fact:
         case worker.CheckpointWritten():
             name, problem = (
@@ -90,4 +91,4 @@ def problem_of(fact: Written, state: State, home: Home) -> str | None:
                     storage=home.storage,
                 ),
             )
-    return f"{name} was reported and is not there whole: {problem}" if problem is not None else None
+    return f"the worker reported {name}, but it is missing or incomplete: {problem}" if problem is not None else None

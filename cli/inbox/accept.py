@@ -21,13 +21,13 @@ from pathlib import Path
 
 import msgspec
 
-from cli.home.clock import timestamp
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.identical import identical
 from cli.inbox.ownership import SkippedFile, bring, make_ours, safe_name
 from cli.inbox.staging import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
-from cli.output.terminal import shown_text
+from cli.machine.clock import timestamp
+from cli.output.identical import identical
+from cli.text import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused

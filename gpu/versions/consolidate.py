@@ -8,7 +8,6 @@ Nothing that was there before is touched, so that a kill at any point costs the 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from gpu.runtime.memory_limits import available_bytes
 from gpu.versions.logit_check import TOLERANCE, difference, refuse_unless_alike
 from gpu.versions.merged_model import Sources, kept, of_checkpoint, ordinary, sealed_as
 from journal.failpoints import failpoint
+from journal.storage import REAL
 
 MEMORY_FACTOR = 1.2
 """The merged model is loaded to be asked, one of the two at a time; beside its weights there is little."""
@@ -107,7 +107,7 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
 def _preflight(home: Path, sources: Sources, order: Consolidate) -> None:
     """Raises PreflightFailed while there is too little room or memory; nothing is begun then."""
     model_bytes = sum((sources.origin / name).stat().st_size for name in weights_files(sources.origin))
-    wanted, free = int(order.space_factor * model_bytes), shutil.disk_usage(home).free
+    wanted, free = int(order.space_factor * model_bytes), REAL.free_bytes(home)
     if free < wanted:
         raise PreflightFailed(
             f"{_gb(free)} are free on the disk, and merging this model of {_gb(model_bytes)} wants {_gb(wanted)} "

@@ -48,6 +48,7 @@ from gpu.versions.merge import WeightsFile
 from gpu.versions.merge_check import Merged, compare, ends, expected_weights
 from gpu.versions.merged_model import MergedModel, of_checkpoint, ordinary, sealed_as
 from journal.durable import make_directory, write_atomically
+from journal.storage import REAL
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ def _there_is_room(trained: TrainedModel, settings: JobSettings, home: Path) -> 
     wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes
     return (
         wanted_bytes <= WHOLE_BYTES
-        and shutil.disk_usage(home).free > 2 * wanted_bytes
+        and REAL.free_bytes(home) > 2 * wanted_bytes
         and available_bytes() > MEMORY_FACTOR * model_bytes
     )
 

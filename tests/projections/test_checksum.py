@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from projections.checksum import has_checksum, sealed
+from projections.checksum import has_checksum, with_checksum
 
 VIEWS = [b'{"seq":7,"crc":"00aa11bb"}', msgspec.json.format(b'{"seq":7,"crc":"00aa11bb"}', indent=2)]
 
@@ -15,15 +15,15 @@ VIEWS = [b'{"seq":7,"crc":"00aa11bb"}', msgspec.json.format(b'{"seq":7,"crc":"00
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_seal_is_one_more_field(view: bytes) -> None:
     """Scripts read the view as before."""
-    assert has_checksum(sealed(view))
-    fields = json.loads(sealed(view))
+    assert has_checksum(with_checksum(view))
+    fields = json.loads(with_checksum(view))
     assert list(fields) == ["seq", "crc", "check"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_flipped_bit_is_believed(view: bytes) -> None:
     """Not one, wherever in what the seal is over, or in the seal."""
-    data = sealed(view)
+    data = with_checksum(view)
     for bit in range(data.index(b'"check"') * 8 - 8 * 4):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.projections.timeline import records
-
 from core import commands
 from core.evolve import evolve
 from core.failures import EXPLANATIONS
@@ -11,13 +9,14 @@ from core.state import State
 from events import kinds
 from projections.failures import Failure, Failures
 from tests.core.world import World
+from tests.projections.timeline import records
 
 
 def crashes(world: World, number: int | None = None) -> list[Failure]:
     """Of a world's journal."""
     state, found = State(), Failures(number)
     for record in records(world):
-        found.see(state, record)
+        found.observe(state, record)
         state = evolve(state, record.event)
     return list(found.found)
 

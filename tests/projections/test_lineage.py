@@ -10,17 +10,17 @@ from core.state import State
 from core.versions import DetachedCheckpoint
 from events import kinds
 from events.course import Course, Split
-from projections.lineage import Timeline
+from projections.lineage import Lineage
 from tests.core.world import World, job_id, settings
 
 
-def told(world: World) -> Timeline:
+def told(world: World) -> Lineage:
     """The fold over all that was journaled."""
-    state, timeline = State(), Timeline()
+    state, lineage = State(), Lineage()
     for event in world.journal:
-        timeline.see(state, event)
+        lineage.observe(state, event)
         state = evolve(state, event)
-    return timeline
+    return lineage
 
 
 def steps(world: World, global_step: int) -> list[tuple[str, int]]:

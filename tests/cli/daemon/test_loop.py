@@ -18,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from cli.daemon.latency_stats import LatencyStats
-from cli.daemon.ports import Machine
+from cli.daemon.ports import RealPorts
 from cli.daemon.worker_messages import problem_of
 from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.errors import UserError
@@ -208,13 +208,13 @@ def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> Non
 
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
-    supervisor, given = WorkerSupervisor(Machine(home), LatencyStats(home)), list[object]()
+    supervisor, given = WorkerSupervisor(RealPorts(home), LatencyStats(home)), list[object]()
     worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
     monkeypatch.setattr(supervisor, "worker", worker_process)
     train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
-    supervisor.give(train)
+    supervisor.send_once(train)
     assert given == []
-    supervisor.give(replace(train, attempt=2))
+    supervisor.send_once(replace(train, attempt=2))
     assert given == [replace(train, attempt=2)]
 
 
@@ -232,15 +232,15 @@ CONSOLIDATE: dict[str, Any] = {
 
 def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon was stopped, or busy; what the worker said meanwhile is still in the socket."""
-    supervisor = WorkerSupervisor(Machine(home), LatencyStats(home))
+    supervisor = WorkerSupervisor(RealPorts(home), LatencyStats(home))
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
     monkeypatch.setattr(supervisor, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
-    supervisor.late(1000.0, limits, 0, None)
+    supervisor.missed_deadline(1000.0, limits, 0, None)
     order = worker.Consolidate(**CONSOLIDATE)
-    supervisor.give(order)
-    assert supervisor.late(5000.0, limits, 0, order.attempt) is None
+    supervisor.send_once(order)
+    assert supervisor.missed_deadline(5000.0, limits, 0, order.attempt) is None
     now = 5000.0
-    while (late := supervisor.late(now, limits, 0, order.attempt)) is None:
+    while (late := supervisor.missed_deadline(now, limits, 0, order.attempt)) is None:
         now += 1.0
     assert 50.0 < now - 5000.0 < 60.0
     assert late.phase == "consolidate"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon import loop as daemon_module
+from cli.daemon import event_handler
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_is_reported_and_not_there_is_not_committed(
 ) -> None:
     """The disk has lost what it took, or the worker lies: neither is gone on with."""
     drop("a.jsonl", "ok ok phantom ok")
-    with pytest.raises(UserError, match="reported and is not there whole: its directory is missing") as told:
+    with pytest.raises(UserError, match="is missing or incomplete: its directory is missing") as told:
         run(until_idle=False)
     assert told.value.exit_code == 4
     assert not any(isinstance(event, kinds.CheckpointCommitted) for event in events())
@@ -110,14 +110,14 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
 ) -> None:
     """The daemon is on its way out: the next one begins it."""
     drop("a.jsonl", "ok ok ok broken")
-    sweeping = daemon_module.sweep
+    sweeping = event_handler.sweep
 
     def sweep_and_resume(store: EventStore, *how: object) -> None:
         sweeping(store, *how)
         if store.state.hold is not None:
             store.execute(commands.Resume())
 
-    monkeypatch.setattr(daemon_module, "sweep", sweep_and_resume)
+    monkeypatch.setattr(event_handler, "sweep", sweep_and_resume)
     with pytest.raises(UserError, match="I/O error"):
         run(until_idle=False)
     assert sum(isinstance(event, kinds.AttemptStarted) for event in events()) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.daemon.orphans import end_leftovers, is_worker_of
+from cli.daemon.orphans import end_orphans, is_worker_of
 from cli.home.paths import Home
 from events.kinds import AnyEvent
 from events.upkeep import OrphanEnded
@@ -81,13 +81,13 @@ def test_a_leftover_is_ended_with_its_children_and_others_are_let_be(
     other = started("-m", "gpu.worker", "--home", str(tmp_path), "--socket", str(tmp_path / "run" / SOCKET))
     child = psutil.Process(int(said(left)))
     said(other)
-    (ended,) = end_leftovers(home)
+    (ended,) = end_orphans(home)
     assert ended.pid == left.pid
     assert "gpu.worker" in ended.command
     assert left.wait(5.0) is not None
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert other.poll() is None
-    assert end_leftovers(home) == []
+    assert end_orphans(home) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from cli.commands.journal_repair import repair_journal
-from cli.daemon.sweep import CONDEMNED, deleted_directories, discard, sweep, sweep_temporaries
+from cli.daemon.sweep import DELETING, deleted_directories, discard, sweep, sweep_temporaries
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
@@ -51,7 +51,8 @@ def test_a_start_sweeps_what_no_record_names(home: Home) -> None:
         home,
         "step-00000009-attempt-0001",
         ".staging-step-00000010-attempt-0001",
-        CONDEMNED + "step-00000001-attempt-0001",
+        DELETING + "step-00000001-attempt-0001",
+        ".condemned-step-00000002-attempt-0001",  # as earlier versions named it
         "notes",
         ".hidden",
     )
@@ -125,7 +126,7 @@ def in_progress(home: Home) -> EventStore:
 def test_a_start_keeps_the_tokens_of_what_is_in_hand_and_no_others(home: Home) -> None:
     """Not those of other files, and nothing that was not finished; what is somebody else's stays."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
-    keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", CONDEMNED + other, "notes")
+    keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", DELETING + other, "notes")
     store = in_progress(home)
     sweep(store)
     assert {path.name for path in home.tokens.iterdir()} == {mine, "notes"}

@@ -91,7 +91,7 @@ def test_a_daemon_that_runs_already_is_left_alone(service: Service, systemd: Fak
     service.install(said.append, start=True)
     lock.release()
     assert "user start" not in systemd.told
-    assert any("a daemon runs in this home" in line for line in said)
+    assert any("a daemon already runs in this home" in line for line in said)
 
 
 def test_uninstalling_stops_it_and_leaves_the_home_as_it_was(service: Service, systemd: FakeSystemd) -> None:

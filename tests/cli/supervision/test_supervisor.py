@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.errors import CRASHED, UserError
+from cli.errors import CRASHED, INTERRUPTED, UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
-from cli.supervision.supervisor import AT_ONCE, LONGEST_PAUSE_S, Supervisor
+from cli.supervision.supervisor import LONGEST_PAUSE_S, Supervisor
 from core import commands
 from events import kinds
 from events.kinds import AnyEvent
@@ -26,7 +26,7 @@ from tests.cli.supervision.test_watchdog import patient_with_workers
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
-SILENCE_S = 3.0
+WATCHDOG_TIMEOUT_S = 3.0
 
 SCRIPT = f"""
 import sys
@@ -34,7 +34,7 @@ from cli.errors import told
 from cli.supervision.supervisor import Supervisor
 with told():
     say = lambda line: print(line, flush=True)
-    sys.exit(Supervisor(sys.argv[1:], write=say, silence_s={SILENCE_S}, first_pause_s=0.1).run())
+    sys.exit(Supervisor(sys.argv[1:], write=say, timeout_s={WATCHDOG_TIMEOUT_S}, first_pause_s=0.1).run())
 """
 
 Drop = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_a_daemon_that_hangs_is_killed_and_runs_again(home: Home) -> None:
         eventually(works(home))
         first = pid_of(home)
         os.kill(first, signal.SIGSTOP)
-        assert eventually(works(home, but=first)) < SILENCE_S + 15
+        assert eventually(works(home, but=first)) < WATCHDOG_TIMEOUT_S + 15
         assert not psutil.pid_exists(first)
         supervisor.terminate()
         said, _ = supervisor.communicate(timeout=30)
@@ -118,7 +118,7 @@ def test_a_loop_that_hangs_says_where(tmp_path: Path) -> None:
     """It is told to abort first, and the dump of its threads goes to where its words go."""
     hang = (
         "import faulthandler, time\nfrom cli.supervision.sd_notify import ALIVE, Notifier\nfaulthandler.enable()\n"
-        "Notifier.from_environment().tell(ALIVE)\ndef stuck_here():\n    time.sleep(600)\nstuck_here()"
+        "Notifier.from_environment().send(ALIVE)\ndef stuck_here():\n    time.sleep(600)\nstuck_here()"
     )
     with supervised(sys.executable, "-P", "-c", hang) as supervisor:
         assert supervisor.stdout is not None
@@ -134,7 +134,7 @@ def test_a_daemon_that_crashes_at_its_start_is_given_up(tmp_path: Path) -> None:
     supervisor = Supervisor(
         [sys.executable, "-c", "import os; os.abort()"], write=said.append, first_pause_s=0.01, crashes_max=4
     )
-    with pytest.raises(UserError, match=r"crashed 4 times within an hour, the last time so: it was killed by SIGABRT"):
+    with pytest.raises(UserError, match=r"crashed 4 times within an hour, the last time it was killed by SIGABRT"):
         supervisor.run()
     assert len(said) == 3
 
@@ -148,7 +148,7 @@ def test_pauses_grow_and_stay_under_a_minute() -> None:
     assert set(pauses[4:]) == {LONGEST_PAUSE_S}
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, AT_ONCE])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, INTERRUPTED])
 def test_an_end_that_means_something_is_passed_on(code: int, tmp_path: Path) -> None:
     """Refused, damaged, storage failed: starting it again would change nothing."""
     tried = tmp_path / "tried"
@@ -201,5 +201,5 @@ def test_signals_are_passed_on_one_by_one(home: Home, drop: Drop) -> None:
         eventually(lambda: read_only(home)[0].state.daemon.status == "stopping")
         supervisor.send_signal(signal.SIGINT)
         said, _ = supervisor.communicate(timeout=30)
-    assert supervisor.returncode == AT_ONCE
+    assert supervisor.returncode == INTERRUPTED
     assert "started again" not in said

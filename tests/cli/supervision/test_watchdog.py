@@ -17,8 +17,8 @@ import pytest
 
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
-from cli.supervision.sd_notify import Notifier, words_of
-from cli.supervision.watchdog import BEAT_EVERY_S, BeatingStorage, Watchdog, Watched
+from cli.supervision.sd_notify import Notifier, parse_datagram
+from cli.supervision.watchdog import HEARTBEAT_EVERY_S, HeartbeatStorage, Watchdog, WatchedPorts
 from journal import durable
 from tests.waiting import eventually
 
@@ -35,7 +35,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def keep_alive(listener: socket.socket) -> Watchdog:
+def watchdog(listener: socket.socket) -> Watchdog:
     return Watchdog(Notifier(listener.getsockname()))
 
 
@@ -66,7 +66,7 @@ def received(listener: socket.socket, until: str) -> list[dict[str, str]]:
     """Everything up to the first message with this word."""
     said: list[dict[str, str]] = []
     while not said or until not in said[-1]:
-        said.append(words_of(listener.recv(4096)))
+        said.append(parse_datagram(listener.recv(4096)))
     return said
 
 
@@ -75,7 +75,7 @@ def everything(listener: socket.socket) -> list[dict[str, str]]:
     said = []
     try:
         while True:
-            said.append(words_of(listener.recv(4096)))
+            said.append(parse_datagram(listener.recv(4096)))
     except BlockingIOError:
         return said
 
@@ -109,7 +109,7 @@ def test_a_loop_that_stands_still_is_not_heard_of(home: Home, listener: socket.s
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         everything(listener)
-        time.sleep(2.5 * BEAT_EVERY_S)  # what is not to come can only be waited for
+        time.sleep(2.5 * HEARTBEAT_EVERY_S)  # what is not to come can only be waited for
         assert everything(listener) == []
 
 
@@ -133,37 +133,39 @@ def test_a_stop_file_that_was_there_before_stops_the_next_daemon_once(home: Home
     assert not home.stop_file.exists()
 
 
-def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, keep_alive: Watchdog) -> None:
+def test_a_long_copy_is_no_hang(tmp_path: Path, listener: socket.socket, watchdog: Watchdog) -> None:
     """What is read and written beats too; each second, not with each piece."""
     (tmp_path / "large").write_bytes(bytes(20_000_000))
-    storage = BeatingStorage(keep_alive)
+    storage = HeartbeatStorage(watchdog)
     for _ in range(2):
         began = time.monotonic()
         durable.copy_durably(tmp_path / "large", tmp_path / "copy", storage=storage)
         said = everything(listener)
         assert said
         assert all(words.get("WATCHDOG") == "1" for words in said)
-        assert len(said) <= 3 + (time.monotonic() - began) / BEAT_EVERY_S  # one each second, and two for each fsync
-        eventually(lambda: keep_alive.is_due)
+        assert (
+            len(said) <= 3 + (time.monotonic() - began) / HEARTBEAT_EVERY_S
+        )  # one each second, and two for each fsync
+        eventually(lambda: watchdog.is_due)
 
 
 def test_a_large_file_has_its_time_to_reach_the_disk(
-    tmp_path: Path, listener: socket.socket, keep_alive: Watchdog
+    tmp_path: Path, listener: socket.socket, watchdog: Watchdog
 ) -> None:
     """One call, by the size of the file; then it is as before."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1_000_000_000)
-    durable.fsync_file(tmp_path / "large", storage=BeatingStorage(keep_alive))
-    patience = [int(said["WATCHDOG_USEC"]) / 1e6 for said in everything(listener) if "WATCHDOG_USEC" in said]
-    assert patience == [140.0, 40.0]
+    durable.fsync_file(tmp_path / "large", storage=HeartbeatStorage(watchdog))
+    timeouts = [int(said["WATCHDOG_USEC"]) / 1e6 for said in everything(listener) if "WATCHDOG_USEC" in said]
+    assert timeouts == [140.0, 40.0]
 
 
 def test_a_long_wait_is_no_hang(
-    home: Home, listener: socket.socket, keep_alive: Watchdog, monkeypatch: pytest.MonkeyPatch
+    home: Home, listener: socket.socket, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk the loop waits for a minute; it comes by meanwhile, and a wake still ends it."""
-    monkeypatch.setattr("cli.supervision.watchdog.LONGEST_WAIT_S", 1.2 * BEAT_EVERY_S)
-    ports = Watched(home, keep_alive)
+    monkeypatch.setattr("cli.supervision.watchdog.LONGEST_WAIT_S", 1.2 * HEARTBEAT_EVERY_S)
+    ports = WatchedPorts(home, watchdog)
     began = time.monotonic()
     ports._wake()
     assert ports.wait(60.0) == []
@@ -175,17 +177,17 @@ def test_a_long_wait_is_no_hang(
 
 def test_nobody_who_watches_costs_nothing(home: Home) -> None:
     """No view is read for a beat that nobody wants to hear."""
-    keep_alive = Watchdog(Notifier(None))
-    assert not keep_alive.is_due
-    assert not keep_alive.line_is_due()
+    watchdog = Watchdog(Notifier(None))
+    assert not watchdog.is_due
+    assert not watchdog.line_is_due()
 
 
-def test_beats_of_the_disk_do_not_starve_the_line(keep_alive: Watchdog) -> None:
+def test_beats_of_the_disk_do_not_starve_the_line(watchdog: Watchdog) -> None:
     """The loop reads more often than it waits; what it does is said all the same."""
-    assert keep_alive.line_is_due()
-    assert not keep_alive.line_is_due()
-    keep_alive.beat()
-    eventually(lambda: keep_alive.is_due)
-    keep_alive.beat()
-    assert not keep_alive.is_due
-    assert keep_alive.line_is_due()
+    assert watchdog.line_is_due()
+    assert not watchdog.line_is_due()
+    watchdog.beat()
+    eventually(lambda: watchdog.is_due)
+    watchdog.beat()
+    assert not watchdog.is_due
+    assert watchdog.line_is_due()

@@ -1,0 +1,159 @@
+"""The effect executor: carries out the work that the state still requires.
+
+`METHODS` maps each type of effect to the method that carries it out. An effect may be requested in every turn until its
+outcome is journaled, so carrying it out twice has the same result as once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from cli.config.watch import ConfigWatch
+from cli.daemon.event_handler import EventHandler
+from cli.daemon.resource_monitor import ResourceMonitor
+from cli.daemon.schedule import check_resources
+from cli.daemon.worker_messages import to_consolidate, to_train
+from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.home.backups import restore_backup
+from cli.home.event_store import EventStore
+from cli.inbox.accept import finish_arrivals, settle_rejection
+from cli.inbox.intake import Intake
+from core import commands, effects
+from core.effects import next_effects
+from core.errors import Refused
+from events import worker
+from journal.failpoints import failpoint
+
+CATCH_UP_EVERY_S = 0.2
+"""How soon the daemon notices what another process appended to the journal."""
+
+AT_ONCE_S = 0.0
+"""The next effect can follow without a wait."""
+
+
+class EffectExecutor:
+    """Carries out effects. Each method returns how long the daemon may wait afterwards, in seconds."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        handler: EventHandler,
+        *,
+        supervisor: WorkerSupervisor,
+        monitor: ResourceMonitor,
+        watch: ConfigWatch,
+        intake: Intake,
+        leave: Callable[[str], None],
+    ) -> None:
+        self._store, self._handler, self._supervisor = store, handler, supervisor
+        self._monitor, self._watch, self._intake, self._leave = monitor, watch, intake, leave
+
+    def run(self) -> float:
+        """Carry out every effect that the state requires now; return how long the daemon may wait, in seconds."""
+        required = next_effects(self._store.state, self._store.home.clock.now())
+        return min([CATCH_UP_EVERY_S, *(METHODS[type(effect)](self, effect) for effect in required)])
+
+    def begin_attempt(self, effect: effects.BeginAttempt) -> float:
+        """Journal the attempt with the config as the file has it now, if disk and memory allow it."""
+        self._check_resources()
+        self._finish_arrival(effect.job)
+        settings, events = self._watch.for_a_job(self._store, effect.job)
+        self._handler.handle(events)
+        if settings is None:
+            return CATCH_UP_EVERY_S
+        with suppress(Refused):  # another process changed the state first, or there is no room
+            self._handler.execute(commands.StartAttempt(job=effect.job, settings=settings))
+        return AT_ONCE_S
+
+    def prepare_data(self, effect: effects.PrepareData) -> float:
+        """Have the worker read and plan the job's data."""
+        self._finish_arrival(effect.job)
+        self._supervisor.send_once(
+            worker.Prepare(attempt=effect.attempt, job=effect.job, name=effect.name, settings=effect.settings)
+        )
+        return CATCH_UP_EVERY_S
+
+    def train(self, effect: effects.TrainJob) -> float:
+        """Have the worker train."""
+        self._supervisor.send_once(to_train(effect))
+        return CATCH_UP_EVERY_S
+
+    def begin_consolidation(self, _effect: effects.BeginConsolidation) -> float:
+        """Journal the consolidation, if disk, memory and config allow it."""
+        self._check_resources()
+        usable, events = self._watch.read(self._store)
+        self._handler.handle(events)
+        if not usable:
+            return CATCH_UP_EVERY_S
+        with suppress(Refused):  # as in `begin_attempt`
+            self._handler.execute(commands.StartConsolidation())
+        return AT_ONCE_S
+
+    def consolidate(self, effect: effects.Consolidate) -> float:
+        """Have the worker make a version. The message lists the trained files, so the whole journal is read for it."""
+        if not self._supervisor.was_sent(worker.Consolidate, effect.attempt):
+            space_factor = self._watch.config.consolidation.space_factor
+            self._supervisor.send_once(to_consolidate(effect, self._store.home, space_factor))
+        return CATCH_UP_EVERY_S
+
+    def restore_checkpoint(self, effect: effects.RestoreCheckpoint) -> float:
+        """Copy the head from its backup."""
+        restore_backup(self._store, effect)
+        return AT_ONCE_S
+
+    def ask_yield(self, effect: effects.AskYield) -> float:
+        """Ask the worker to commit and stop at the next step."""
+        if self._supervisor.worker is None:  # the attempt has no worker yet: nothing can be lost
+            self._handler.execute(worker.Yielded(attempt=effect.attempt))
+        else:
+            self._supervisor.send_once(worker.Yield(attempt=effect.attempt))
+            failpoint("yield_asked")
+        return CATCH_UP_EVERY_S
+
+    def move_rejected(self, effect: effects.MoveRejected) -> float:
+        """Move a rejected file into `rejected/`."""
+        self._handler.handle(settle_rejection(self._store, effect.job))
+        return AT_ONCE_S
+
+    def wait_until(self, effect: effects.WaitUntil) -> float:
+        """Nothing is to be done before a time."""
+        return max(0.0, effect.at - self._store.home.clock.now())
+
+    def await_room(self, effect: effects.AwaitRoom) -> float:
+        """Look from time to time whether the full disk has room again."""
+        free_bytes = self._monitor.enough_free_bytes(effect.wanted_bytes)
+        if free_bytes is not None and self._store.journal.restore_reserve():
+            finish_arrivals(self._store)
+            self._handler.execute(commands.ReportDiskFree(free_bytes=free_bytes))
+            self._monitor.back_off()
+            self._intake.look_again()
+        return CATCH_UP_EVERY_S
+
+    def leave(self, _effect: effects.Leave) -> float:
+        """End the daemon."""
+        self._leave("asked to stop")
+        return CATCH_UP_EVERY_S
+
+    def _check_resources(self) -> None:
+        self._handler.handle(check_resources(self._store, self._watch.config, self._monitor, at_once=True))
+
+    def _finish_arrival(self, job: str) -> None:
+        if not self._store.home.storage.exists(self._store.home.data_file(job)):
+            finish_arrivals(self._store)  # a command was killed after it journaled the file and before it named it
+
+
+METHODS: Mapping[type, Callable[[EffectExecutor, Any], float]] = {
+    effects.BeginAttempt: EffectExecutor.begin_attempt,
+    effects.PrepareData: EffectExecutor.prepare_data,
+    effects.TrainJob: EffectExecutor.train,
+    effects.BeginConsolidation: EffectExecutor.begin_consolidation,
+    effects.Consolidate: EffectExecutor.consolidate,
+    effects.RestoreCheckpoint: EffectExecutor.restore_checkpoint,
+    effects.AskYield: EffectExecutor.ask_yield,
+    effects.MoveRejected: EffectExecutor.move_rejected,
+    effects.AwaitRoom: EffectExecutor.await_room,
+    effects.WaitUntil: EffectExecutor.wait_until,
+    effects.Leave: EffectExecutor.leave,
+}
