@@ -50,8 +50,11 @@ TROUBLES: list[tuple[AnyEvent, str]] = [
     (kinds.StorageExhausted(message="the disk is full", wanted_bytes=1), "the disk is full"),
     (kinds.StorageFreed(free_bytes=1), ""),
     (kinds.AttemptFailed(job=JOB, attempt=1, failure="disk_full", message="the disk is full", retry_at=None), ""),
-    (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were given up: rot"),
-    (kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None), f"{CHECKPOINT} was set aside: rot"),
+    (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were abandoned by a repair: rot"),
+    (
+        kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None),
+        f"{CHECKPOINT} was quarantined: rot",
+    ),
     (
         kinds.AttemptInterrupted(job=JOB, attempt=4, reason="the daemon was gone"),
         "attempt 4 was interrupted: the daemon was gone",

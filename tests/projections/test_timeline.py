@@ -103,7 +103,7 @@ def test_a_failure_says_what_it_means_and_when_it_is_tried_again() -> None:
     told(world(), timeline)
     (failed,) = [moment.text for moment in timeline.entries if moment.text.startswith("attempt_failed")]
     assert "the worker's process was killed" in failed
-    assert "; to be tried again after " in failed
+    assert "; retried after " in failed
 
 
 def test_a_crash_is_told_from_what_led_to_it_until_work_went_on() -> None:
