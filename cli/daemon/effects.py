@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from cli.config.watch import ConfigWatch
@@ -33,115 +34,110 @@ AT_ONCE_S = 0.0
 """The next effect can follow without a wait."""
 
 
+@dataclass
 class EffectExecutor:
     """Carries out effects. Each method returns how long the daemon may wait afterwards, in seconds."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        handler: EventHandler,
-        *,
-        supervisor: WorkerSupervisor,
-        monitor: ResourceMonitor,
-        watch: ConfigWatch,
-        intake: Intake,
-        leave: Callable[[str], None],
-    ) -> None:
-        self._store, self._handler, self._supervisor = store, handler, supervisor
-        self._monitor, self._watch, self._intake, self._leave = monitor, watch, intake, leave
+    store: EventStore
+    handler: EventHandler
+    supervisor: WorkerSupervisor
+    monitor: ResourceMonitor
+    watch: ConfigWatch
+    intake: Intake
+    end_daemon: Callable[[str], None]
 
     def run(self) -> float:
         """Carry out every effect that the state requires now; return how long the daemon may wait, in seconds."""
-        required = next_effects(self._store.state, self._store.home.clock.now())
+        required = next_effects(self.store.state, self.store.home.clock.now())
         return min([CATCH_UP_EVERY_S, *(METHODS[type(effect)](self, effect) for effect in required)])
 
     def begin_attempt(self, effect: effects.BeginAttempt) -> float:
         """Journal the attempt with the config as the file has it now, if disk and memory allow it."""
         self._check_resources()
         self._finish_arrival(effect.job)
-        settings, events = self._watch.for_a_job(self._store, effect.job)
-        self._handler.handle(events)
+        settings, events = self.watch.for_a_job(self.store, effect.job)
+        self.handler.handle(events)
         if settings is None:
             return CATCH_UP_EVERY_S
         with suppress(Refused):  # another process changed the state first, or there is no room
-            self._handler.execute(commands.StartAttempt(job=effect.job, settings=settings))
+            self.handler.execute(commands.StartAttempt(job=effect.job, settings=settings))
         return AT_ONCE_S
 
     def prepare_data(self, effect: effects.PrepareData) -> float:
         """Have the worker read and plan the job's data."""
         self._finish_arrival(effect.job)
-        self._supervisor.send_once(
+        self.supervisor.send_once(
             worker.Prepare(attempt=effect.attempt, job=effect.job, name=effect.name, settings=effect.settings)
         )
         return CATCH_UP_EVERY_S
 
     def train(self, effect: effects.TrainJob) -> float:
         """Have the worker train."""
-        self._supervisor.send_once(to_train(effect))
+        self.supervisor.send_once(to_train(effect))
         return CATCH_UP_EVERY_S
 
     def begin_consolidation(self, _effect: effects.BeginConsolidation) -> float:
         """Journal the consolidation, if disk, memory and config allow it."""
         self._check_resources()
-        usable, events = self._watch.read(self._store)
-        self._handler.handle(events)
+        usable, events = self.watch.read(self.store)
+        self.handler.handle(events)
         if not usable:
             return CATCH_UP_EVERY_S
         with suppress(Refused):  # as in `begin_attempt`
-            self._handler.execute(commands.StartConsolidation())
+            self.handler.execute(commands.StartConsolidation())
         return AT_ONCE_S
 
     def consolidate(self, effect: effects.Consolidate) -> float:
         """Have the worker make a version. The message lists the trained files, so the whole journal is read for it."""
-        if not self._supervisor.was_sent(worker.Consolidate, effect.attempt):
-            space_factor = self._watch.config.consolidation.space_factor
-            self._supervisor.send_once(to_consolidate(effect, self._store.home, space_factor))
+        if not self.supervisor.was_sent(worker.Consolidate, effect.attempt):
+            space_factor = self.watch.config.consolidation.space_factor
+            self.supervisor.send_once(to_consolidate(effect, self.store.home, space_factor))
         return CATCH_UP_EVERY_S
 
     def restore_checkpoint(self, effect: effects.RestoreCheckpoint) -> float:
         """Copy the head from its backup."""
-        restore_backup(self._store, effect)
+        restore_backup(self.store, effect)
         return AT_ONCE_S
 
     def ask_yield(self, effect: effects.AskYield) -> float:
         """Ask the worker to commit and stop at the next step."""
-        if self._supervisor.worker is None:  # the attempt has no worker yet: nothing can be lost
-            self._handler.execute(worker.Yielded(attempt=effect.attempt))
+        if self.supervisor.worker is None:  # the attempt has no worker yet: nothing can be lost
+            self.handler.execute(worker.Yielded(attempt=effect.attempt))
         else:
-            self._supervisor.send_once(worker.Yield(attempt=effect.attempt))
+            self.supervisor.send_once(worker.Yield(attempt=effect.attempt))
             failpoint("yield_asked")
         return CATCH_UP_EVERY_S
 
     def move_rejected(self, effect: effects.MoveRejected) -> float:
         """Move a rejected file into `rejected/`."""
-        self._handler.handle(settle_rejection(self._store, effect.job))
+        self.handler.handle(settle_rejection(self.store, effect.job))
         return AT_ONCE_S
 
     def wait_until(self, effect: effects.WaitUntil) -> float:
         """Nothing is to be done before a time."""
-        return max(0.0, effect.at - self._store.home.clock.now())
+        return max(0.0, effect.at - self.store.home.clock.now())
 
     def await_room(self, effect: effects.AwaitRoom) -> float:
         """Look from time to time whether the full disk has room again."""
-        free_bytes = self._monitor.enough_free_bytes(effect.wanted_bytes)
-        if free_bytes is not None and self._store.journal.restore_reserve():
-            finish_arrivals(self._store)
-            self._handler.execute(commands.ReportDiskFree(free_bytes=free_bytes))
-            self._monitor.back_off()
-            self._intake.look_again()
+        free_bytes = self.monitor.enough_free_bytes(effect.wanted_bytes)
+        if free_bytes is not None and self.store.journal.restore_reserve():
+            finish_arrivals(self.store)
+            self.handler.execute(commands.ReportDiskFree(free_bytes=free_bytes))
+            self.monitor.back_off()
+            self.intake.look_again()
         return CATCH_UP_EVERY_S
 
     def leave(self, _effect: effects.Leave) -> float:
         """End the daemon."""
-        self._leave("asked to stop")
+        self.end_daemon("asked to stop")
         return CATCH_UP_EVERY_S
 
     def _check_resources(self) -> None:
-        self._handler.handle(check_resources(self._store, self._watch.config, self._monitor, at_once=True))
+        self.handler.handle(check_resources(self.store, self.watch.config, self.monitor, at_once=True))
 
     def _finish_arrival(self, job: str) -> None:
-        if not self._store.home.storage.exists(self._store.home.data_file(job)):
-            finish_arrivals(self._store)  # a command was killed after it journaled the file and before it named it
+        if not self.store.home.storage.exists(self.store.home.data_file(job)):
+            finish_arrivals(self.store)  # a command was killed after it journaled the file and before it named it
 
 
 METHODS: Mapping[type, Callable[[EffectExecutor, Any], float]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from cli.config.schema import Config
+from cli.config.watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.sweep import deleted_directories, sweep
@@ -19,29 +20,24 @@ from events.kinds import AnyEvent
 from journal.failpoints import failpoint
 
 
+@dataclass
 class EventHandler:
     """Prints an event, answers the worker, deletes directories. Every part of the daemon journals through it."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        *,
-        console: Console,
-        supervisor: WorkerSupervisor,
-        monitor: ResourceMonitor,
-        deletes: DeferredDeletes,
-        config: Callable[[], Config],
-    ) -> None:
-        self._store, self._console, self._supervisor = store, console, supervisor
-        self._monitor, self._deletes, self._config = monitor, deletes, config
-        self.failed_jobs: list[str] = []
-        """The jobs that failed permanently in this run."""
-        self.storage_failure: str | None = None
-        """Why storage failed although the disk is not full; None: it did not fail. The daemon then stops."""
+    store: EventStore
+    console: Console
+    supervisor: WorkerSupervisor
+    monitor: ResourceMonitor
+    deletes: DeferredDeletes
+    watch: ConfigWatch
+    failed_jobs: list[str] = field(default_factory=list)
+    """The jobs that failed permanently in this run."""
+    storage_failure: str | None = None
+    """Why storage failed although the disk is not full; None: it did not fail. The daemon then stops."""
 
     def execute(self, command: AnyCommand) -> None:
         """Journal what follows from a command and handle it. Raises core.errors.Refused, OSError."""
-        self.handle(self._store.execute(command))
+        self.handle(self.store.execute(command))
 
     def handle(self, events: Iterable[AnyEvent]) -> None:
         """Handle events that are in the journal. Raises OSError if the disk is full."""
@@ -49,24 +45,24 @@ class EventHandler:
             self._handle(event)
 
     def _handle(self, event: AnyEvent) -> None:
-        self._console.tell(event, self._store.state)
-        if (message := answer_to(event, self._store.state)) is not None:
-            self._supervisor.send(message)
+        self.console.tell(event, self.store.state)
+        if (message := answer_to(event, self.store.state)) is not None:
+            self.supervisor.send(message)
         if isinstance(event, kinds.JobFailed):
             self.failed_jobs.append(event.job)
         if isinstance(event, kinds.CheckpointCommitted):
-            self._monitor.reset_backoff()
-        elif directories := deleted_directories(self._store.home, self._store.state, event):
+            self.monitor.reset_backoff()
+        elif directories := deleted_directories(self.store.home, self.store.state, event):
             for directory in directories:  # no sweep here: the worker may write the next checkpoint now
-                self._deletes.discard(directory)
+                self.deletes.discard(directory)
         elif isinstance(event, versions.ConsolidationFinished):
-            self._supervisor.end()  # the worker held whole models; only its end returns the memory
-            self.execute(commands.Retain(retention=self._config().retention))
+            self.supervisor.end()  # the worker held whole models; only its end returns the memory
+            self.execute(commands.Retain(retention=self.watch.config.retention))
         elif isinstance(event, versions.ConsolidationAborted) and event.failure is None:
-            sweep(self._store, self._deletes.discard)
+            sweep(self.store, self.deletes.discard)
         elif isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted):
-            self._supervisor.end()  # the next attempt starts with a new worker
+            self.supervisor.end()  # the next attempt starts with a new worker
             failpoint("worker_ended")
             if event.failure == "storage":
                 self.storage_failure = event.message
-            sweep(self._store, self._deletes.discard)
+            sweep(self.store, self.deletes.discard)

@@ -91,36 +91,13 @@ class Daemon:
 
     def _connect(self, store: EventStore) -> None:
         """Make the parts that need the open store."""
+        supervisor, monitor, deletes = self._supervisor, self._monitor, self._deletes
+        console, watch, write = self._console, self._watch, self._write
         self._store = store
-        self._handler = EventHandler(
-            store,
-            console=self._console,
-            supervisor=self._supervisor,
-            monitor=self._monitor,
-            deletes=self._deletes,
-            config=lambda: self._config,
-        )
-        self._recovery = Recovery(
-            store,
-            self._handler,
-            ports=self._ports,
-            supervisor=self._supervisor,
-            deletes=self._deletes,
-            console=self._console,
-            write=self._write,
-        )
-        self._listener = WorkerListener(
-            store, self._handler, self._supervisor, config=lambda: self._config, write=self._write
-        )
-        self._effects = EffectExecutor(
-            store,
-            self._handler,
-            supervisor=self._supervisor,
-            monitor=self._monitor,
-            watch=self._watch,
-            intake=self._intake,
-            leave=self._leave,
-        )
+        self._handler = handler = EventHandler(store, console, supervisor, monitor, deletes, watch)
+        self._recovery = Recovery(store, handler, self._ports, supervisor, deletes, console, write)
+        self._listener = WorkerListener(store, handler, supervisor, watch, write)
+        self._effects = EffectExecutor(store, handler, supervisor, monitor, watch, self._intake, self._leave)
 
     def _run(self) -> int:
         with self._ports.listening(self._inbox, self._on_signal, self._config.logs):

@@ -3,12 +3,13 @@
 1. Replay: `EventStore.open` folds the journal into the state.
 2. Compare the state with the facts on disk: the processes, the checkpoints, the directories, the files on their way in.
 3. Journal what was found: a lost attempt, an orphan, a damaged checkpoint, a leftover directory, an accepted file.
-4. Carry out the next effects. This is what every turn of the loop does; recovery has no effects of its own.
+4. Carry out the next effects, as every turn of the loop does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from msgspec.structs import asdict
 
@@ -26,53 +27,53 @@ from core import commands
 from events import kinds
 
 
+@dataclass
 class Recovery:
     """Recovers once. A full disk may interrupt `run`; the next call repeats all but the journaled start."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        handler: EventHandler,
-        *,
-        ports: Ports,
-        supervisor: WorkerSupervisor,
-        deletes: DeferredDeletes,
-        console: Console,
-        write: Callable[[str], None],
-    ) -> None:
-        self._store, self._handler, self._ports = store, handler, ports
-        self._supervisor, self._deletes, self._console, self._write = supervisor, deletes, console, write
-        self._announced = False
-        self.is_done = False
+    store: EventStore
+    handler: EventHandler
+    ports: Ports
+    supervisor: WorkerSupervisor
+    deletes: DeferredDeletes
+    console: Console
+    write: Callable[[str], None]
+    is_announced: bool = False
+    is_done: bool = False
 
     def run(self) -> None:
         """Compare the replayed state with the facts on disk and journal the differences. Every part is idempotent.
 
         Raises UserError if a person is needed; OSError.
         """
-        if not self._announced:
+        # 1. Replay: the state is the folded journal; `EventStore.open` has done it.
+        if not self.is_announced:
             self._announce()
-        with self._store.exclusive():
-            sweep_temporaries(self._store.home)
-        damaged = list(quarantine_damaged(self._store))
-        self._handler.handle(damaged)
+
+        # 2. and 3. Compare with the facts on disk, and journal what differs.
+        with self.store.exclusive():
+            sweep_temporaries(self.store.home)
+        damaged = list(quarantine_damaged(self.store))
+        self.handler.handle(damaged)
         if any(isinstance(event, kinds.CheckpointQuarantined) for event in damaged):
-            make_emergency_backup(self._store, self._write)
-        sweep(self._store, self._deletes.discard)
-        finish_arrivals(self._store)
+            make_emergency_backup(self.store, self.write)
+        sweep(self.store, self.deletes.discard)
+        finish_arrivals(self.store)
+
+        # 4. The next effects: the loop carries them out, now and in every turn.
         self.is_done = True
-        if self._store.state.daemon.status == "paused":
-            self._console.say_that_it_is_paused(self._store.state.hold)
+        if self.store.state.daemon.status == "paused":
+            self.console.say_that_it_is_paused(self.store.state.hold)
 
     def _announce(self) -> None:
         """Journal that this daemon runs, which ends an attempt that lost its daemon; then end workers without one."""
-        identity = self._ports.identity()
-        self._supervisor.load_latencies(identity, self._store.journal.id)
-        self._console.look(self._store.state)
-        self._store.heartbeat_at = self._store.home.clock.now()
-        self._handler.execute(commands.StartDaemon(**asdict(identity), keepstep=VERSION))
-        for orphan in self._ports.end_orphans():
-            self._handler.execute(
+        identity = self.ports.identity()
+        self.supervisor.load_latencies(identity, self.store.journal.id)
+        self.console.look(self.store.state)
+        self.store.heartbeat_at = self.store.home.clock.now()
+        self.handler.execute(commands.StartDaemon(**asdict(identity), keepstep=VERSION))
+        for orphan in self.ports.end_orphans():
+            self.handler.execute(
                 commands.RecordOrphan(pid=orphan.pid, started_at=orphan.started_at, command=orphan.command)
             )
-        self._announced = True
+        self.is_announced = True

@@ -58,7 +58,7 @@ def test_one_that_may_not_be_read_is_named(home: Home, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     (home.root / "held.jsonl").touch()
-    monkeypatch.setattr("cli.config.validation_set.file_sha256", refused)
+    monkeypatch.setattr("cli.config.validation_set.describe", refused)
     with pytest.raises(UserError, match=r"held.jsonl cannot be read: Permission denied"):
         with_validation_kept(home, settings("held.jsonl"))
 

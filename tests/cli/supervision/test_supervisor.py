@@ -96,7 +96,7 @@ def test_a_killed_daemon_runs_again_and_loses_nothing(home: Home, drop: Drop, ev
         stop(home)
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0
-    assert "the daemon was killed by SIGKILL; it is started again" in said
+    assert "the daemon was killed by SIGKILL; it is restarted" in said
     assert [event.step for event in events() if isinstance(event, kinds.TrainingStarted)] == [0, 3]
 
 
@@ -111,7 +111,7 @@ def test_a_daemon_that_hangs_is_killed_and_runs_again(home: Home) -> None:
         supervisor.terminate()
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0
-    assert "it hung; it is started again" in said
+    assert "it hung; it is restarted" in said
 
 
 def test_a_loop_that_hangs_says_where(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_loop_that_hangs_says_where(tmp_path: Path) -> None:
     with supervised(sys.executable, "-P", "-c", hang) as supervisor:
         assert supervisor.stdout is not None
         said = ""
-        while "it is started again" not in said:
+        while "it is restarted" not in said:
             said += supervisor.stdout.readline()
     assert "in stuck_here" in said
 
@@ -134,7 +134,7 @@ def test_a_daemon_that_crashes_at_its_start_is_given_up(tmp_path: Path) -> None:
     supervisor = Supervisor(
         [sys.executable, "-c", "import os; os.abort()"], write=said.append, first_pause_s=0.01, crashes_max=4
     )
-    with pytest.raises(UserError, match=r"crashed 4 times within an hour, the last time it was killed by SIGABRT"):
+    with pytest.raises(UserError, match=r"crashed 4 times within an hour; the last time it was killed by SIGABRT"):
         supervisor.run()
     assert len(said) == 3
 
