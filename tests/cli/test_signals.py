@@ -1,4 +1,4 @@
-"""What a process is asked to stop with."""
+"""Signals that ask a process to stop."""
 
 from __future__ import annotations
 

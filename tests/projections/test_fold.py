@@ -1,4 +1,4 @@
-"""What people ask and the machine does not need: troubles, speed, bytes."""
+"""The progress that only people look at: troubles, speed, bytes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_only_the_last_troubles_are_kept() -> None:
 
 
 def test_a_full_disk_is_one_trouble() -> None:
-    """The attempt that it ended is none beside it."""
+    """The attempt that it ended is not a second one."""
     made = world(4)
     made.run_until(kinds.StepReached)
     made.fails("disk_full")
@@ -128,7 +128,7 @@ def test_the_speed_follows_the_steps_smoothly() -> None:
     assert pace.tokens_per_step == pytest.approx(100 + SMOOTHING * 100)
 
 
-def test_a_new_attempt_measures_anew() -> None:
+def test_a_new_attempt_measures_its_own_speed() -> None:
     """Its speed may be another, and nothing was reached yet."""
     made = world(5)
     made.run_until(kinds.StepReached)
@@ -168,7 +168,7 @@ def test_a_file_is_done_however_it_ends(end: str) -> None:
 
 
 def test_a_retried_file_counts_again() -> None:
-    """Alone, it begins a new count; beside others, it is added to theirs."""
+    """Alone, it begins a new count; next to others, it is added to theirs."""
     for others in (0, 1):
         made = world(2)
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""A deletion that fails is said, and tried again."""
+"""A deletion that fails is reported and retried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from journal.storage import Storage
 
 
 class Stubborn(Storage):
-    """A disk that lets nothing go, for a reason."""
+    """A disk that refuses to delete, with an error code."""
 
     code = errno.EBUSY
 
@@ -42,7 +42,7 @@ def stubborn(home: Home) -> Home:
     return home
 
 
-def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
+def test_a_failed_delete_is_reported_once_and_retried_until_it_succeeds(stubborn: Home) -> None:
     said: list[str] = []
     deferred_deletes = DeferredDeletes(stubborn, said.append)
     deferred_deletes.discard(stubborn.versions / "v001")
@@ -59,7 +59,7 @@ def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
     assert not deferred_deletes.pending
 
 
-def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
+def test_leftovers_that_cannot_be_deleted_do_not_stop_a_start(stubborn: Home) -> None:
     """What a killed consolidation left, and what was half deleted before: both are tried again later."""
     for name in (".staging-v001", ".condemned-v002"):
         (stubborn.versions / name).mkdir()

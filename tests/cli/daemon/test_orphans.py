@@ -1,4 +1,4 @@
-"""Leftovers are found by what they were started with, and nothing else is touched."""
+"""Orphans are found by their command line, and no other process is touched."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_daemon_that_starts_ends_what_an_earlier_one_left_and_journals_it(
     """Before anything else is begun."""
     left = started("-m", "tests.harness.worker", "--home", str(home.root), "--socket", str(home.run / SOCKET))
     said(left)
-    told = run()
+    caught = run()
     (ended,) = [event for event in events() if isinstance(event, OrphanEnded)]
     assert ended.pid == left.pid != os.getpid()
-    assert any("left behind" in line for line in told)
+    assert any("left behind" in line for line in caught)
     assert left.wait(5.0) is not None

@@ -1,4 +1,4 @@
-"""What the daemon has around it, on the real machine."""
+"""The ports of the real machine."""
 
 from __future__ import annotations
 

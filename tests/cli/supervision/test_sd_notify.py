@@ -1,4 +1,4 @@
-"""The words to systemd, and the socket that they go to."""
+"""Messages to systemd, and the socket that they are sent to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def listener_on(address: str | bytes) -> socket.socket:
     return listener
 
 
-def test_words_go_to_the_socket_in_one_datagram(tmp_path: Path) -> None:
+def test_lines_are_sent_in_one_datagram(tmp_path: Path) -> None:
     """As sd_notify(3) has it: lines of NAME=value."""
     with listener_on(str(tmp_path / "s")) as listener:
         Notifier(str(tmp_path / "s")).send(sd_notify.READY, sd_notify.status("waits\nfor  files"), sd_notify.ALIVE)
@@ -37,7 +37,7 @@ def test_an_abstract_socket_is_reached() -> None:
 
 
 def test_no_child_inherits_the_variables(tmp_path: Path) -> None:
-    """A worker that spoke for the daemon would keep a hung one alive."""
+    """A worker that sent heartbeats would keep a hung daemon alive."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "s"), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "HOME": "/"}
     assert Notifier.from_environment(environment).is_listening
     assert environment == {"HOME": "/"}
@@ -51,8 +51,8 @@ def test_without_a_socket_that_is_ours_to_use_nothing_is_sent(address: str | Non
     notifier.send(sd_notify.READY)
 
 
-def test_nobody_is_waited_for(tmp_path: Path) -> None:
-    """A listener that is gone, or that reads nothing, never holds the daemon up."""
+def test_sending_never_blocks(tmp_path: Path) -> None:
+    """A listener that is gone or reads nothing never delays the daemon."""
     Notifier(str(tmp_path / "gone")).send(sd_notify.READY)
     with listener_on(str(tmp_path / "s")):
         notifier = Notifier(str(tmp_path / "s"))
@@ -60,8 +60,8 @@ def test_nobody_is_waited_for(tmp_path: Path) -> None:
             notifier.send(sd_notify.ALIVE)
 
 
-def test_what_was_said_is_read_back() -> None:
-    """Times in microseconds; rubbish is passed over."""
+def test_a_datagram_is_parsed() -> None:
+    """Times in microseconds; lines without `=` are ignored."""
     said = (
         "\n".join([sd_notify.watchdog_timeout(1.5), sd_notify.extend_timeout(2), "rubbish", "A=b=c"]).encode()
         + b"\nX=\xff"

@@ -1,4 +1,4 @@
-"""The real daemon under a supervisor: killed, stopped, crashing at its start, told to end."""
+"""The real daemon under a supervisor: killed, stopped, crashing at its start, asked to stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cli.supervision.supervisor import LONGEST_PAUSE_S, Supervisor
 from core import commands
 from events import kinds
 from events.kinds import AnyEvent
-from tests.cli.supervision.test_watchdog import patient_with_workers
+from tests.cli.supervision.test_watchdog import allow_silent_workers
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ Events = Callable[[], list[AnyEvent]]
 
 @contextmanager
 def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
-    """A supervisor in a process of its own."""
+    """A supervisor in a separate process."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", SCRIPT, *daemon],
         stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def fake(home: Home, *more: str) -> list[str]:
-    patient_with_workers(home)
+    allow_silent_workers(home)
     return [sys.executable, "-P", "-m", "tests.harness.daemon", str(home.root), "tests.harness.worker", *more]
 
 
@@ -85,7 +85,7 @@ def stop(home: Home) -> None:
 
 
 def test_a_killed_daemon_runs_again_and_loses_nothing(home: Home, drop: Drop, events: Events) -> None:
-    """kill -9 in the middle of a job: the next one goes on behind its commit, and `stop` ends both."""
+    """kill -9 in the middle of a job: the next daemon continues from its commit, and `stop` ends both."""
     drop("a.jsonl", "ok ok ok ok wait-once ok")
     with supervised(*fake(home)) as supervisor:
         eventually(lambda: read_only(home)[0].state.reached.step >= 4)
@@ -128,8 +128,8 @@ def test_a_loop_that_hangs_says_where(tmp_path: Path) -> None:
     assert "in stuck_here" in said
 
 
-def test_a_daemon_that_crashes_at_its_start_is_given_up(tmp_path: Path) -> None:
-    """With growing pauses, and not for ever; the last exit code says that it was a crash."""
+def test_a_daemon_that_crashes_at_each_start_is_abandoned(tmp_path: Path) -> None:
+    """The pauses grow; in the end the supervisor exits with the code of a crash."""
     said: list[str] = []
     supervisor = Supervisor(
         [sys.executable, "-c", "import os; os.abort()"], write=said.append, first_pause_s=0.01, crashes_max=4
