@@ -143,7 +143,7 @@ def test_pauses_grow_and_stay_under_a_minute() -> None:
     """With the time that a hang takes to be seen."""
     said: list[str] = []
     supervisor = Supervisor(["none"], write=said.append)
-    pauses = [supervisor._count("crashed") for _ in range(10)]
+    pauses = [supervisor._count_crash("crashed") for _ in range(10)]
     assert pauses[:4] == [1, 2, 4, 8]
     assert set(pauses[4:]) == {LONGEST_PAUSE_S}
 
