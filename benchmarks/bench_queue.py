@@ -17,11 +17,11 @@ from contextlib import closing
 from pathlib import Path
 
 from cli.commands.init import create_home
-from cli.home.clock import timestamp
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
+from cli.machine.clock import timestamp
 from events.codec import encode
 from events.kinds import AnyEvent, FileEnqueued, JobSkipped
 from projections.fold import fold

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from cli.text import printable
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
 from gpu.runtime.streams import discard_output
@@ -113,8 +114,6 @@ def explain(error: BaseException) -> str:
 
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
-    from cli.output.terminal import printable
-
     said = "\n".join(printable(line) for line in explain(error).split("\n"))
     sys.stderr.write(f"keepstep: {said}\n")
     raise SystemExit(code) from error

@@ -1,7 +1,7 @@
-"""The status file: what keepstep does now, for people and for scripts.
+"""The status file: what keepstep does now, for people and scripts.
 
-It carries the (seq, crc) of the last record it has seen, and the identity and heartbeat of the daemon that wrote
-it, so that a reader can tell a living word from a dead one.
+It carries the (seq, crc) of the last record that it shows, and the identity and heartbeat of the daemon that wrote it.
+A reader can therefore tell whether the status is current.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from events.messages import Heartbeat
 from events.values import PRIORITIES, Number
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_checked, sealed
+from projections.checksum import read_checked, with_checksum
 from projections.progress import Evaluated, Folded, Progress, Trouble
 
 QUEUE_SHOWN = 20
-"""The status stays small however long the queue; `keepstep queue` lists it whole."""
+"""Limits the size of the status; `keepstep queue` lists the whole queue."""
 
 
 class DaemonView(Struct, frozen=True, kw_only=True):
-    """Who wrote this, and when it was last heard of."""
+    """The daemon that wrote the status, and its last heartbeat."""
 
     status: str
     since: str
@@ -44,11 +44,11 @@ class DaemonView(Struct, frozen=True, kw_only=True):
     boot_id: str
     host: str
     heartbeat_at: float
-    """Unix time, seconds. Older than a few beats, or another process behind the pid: nothing runs."""
+    """Unix time, seconds. No daemon runs if it is older than a few heartbeats or the pid has another process."""
 
 
 class JobView(Struct, frozen=True, kw_only=True):
-    """The job in hand."""
+    """The current job."""
 
     id: str
     name: str
@@ -63,16 +63,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     learning_rate: float | None
     tokens_per_s: float | None
     eta_s: float | None
-    """Until this file is learned."""
+    """Seconds until this file is trained."""
     retry_at: float | None
     rows_prepared: tuple[int, int] | None = None
-    """While it is prepared: how many rows of about how many; as the worker said last, not journaled."""
+    """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
-    """While the loss on rows that are not learned is computed, the same."""
+    """During an evaluation, the same for held-out rows."""
 
 
 class LanesView(Struct, frozen=True, kw_only=True):
-    """How many wait in each lane, held ones too."""
+    """Waiting jobs in each lane, including held ones."""
 
     high: int
     normal: int
@@ -80,7 +80,7 @@ class LanesView(Struct, frozen=True, kw_only=True):
 
 
 class WaitingView(Struct, frozen=True, kw_only=True):
-    """A job that waits."""
+    """A waiting job."""
 
     id: str
     name: str
@@ -89,29 +89,29 @@ class WaitingView(Struct, frozen=True, kw_only=True):
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
-    """What waits: how many, how many of them are held, and those that are taken next."""
+    """The queue: the number of waiting jobs, of held ones among them, and the next jobs."""
 
     waiting: int
     held: int
     lanes: LanesView
     next: tuple[WaitingView, ...]
     progress: float
-    """0 to 1, of all files since the queue was last empty, by their length."""
+    """0 to 1, of all files since the queue was last empty, by size."""
     eta_s: float | None
 
 
 class ConsolidationView(Struct, frozen=True, kw_only=True):
-    """A version that is being made, or waits to be."""
+    """A consolidation that runs or waits."""
 
     status: str
-    """wanted, or how far it is."""
+    """`wanted` before it starts, then its current part."""
     version: str | None
     description: str
     retry_at: float | None
 
 
 class VersionView(Struct, frozen=True, kw_only=True):
-    """What is trained beside."""
+    """The version that is the base of training."""
 
     id: str
     global_step: int
@@ -129,39 +129,39 @@ class CheckpointView(Struct, frozen=True, kw_only=True):
 
 
 class ValidationView(Struct, frozen=True, kw_only=True):
-    """How the job that was evaluated last did on rows that it does not learn."""
+    """The last evaluation on held-out rows."""
 
     name: str
-    """Of its file."""
+    """The name of the file."""
     at: str
     step: int
     loss: Number
     training_loss: Number | None
     gap: float | None
-    """The one less the other, nats."""
+    """`loss` minus `training_loss`, nats."""
     concern: str | None
     rows: int
 
 
 class FailedView(Struct, frozen=True, kw_only=True):
-    """A job that was given up and can be retried."""
+    """A job that failed permanently; `keepstep retry` tries it again."""
 
     id: str
     name: str
 
 
 class WatchingView(Struct, frozen=True, kw_only=True):
-    """What the daemon itself takes, as last measured."""
+    """The cost of the daemon itself, as last measured."""
 
     share: float | None
-    """Its CPU seconds for each second that an attempt ran; None: none did."""
+    """CPU seconds per second of a running attempt; None: no attempt ran."""
     cpu_s: float
-    """Of the whole time that was measured, `wall_s`."""
+    """CPU seconds in the measured time, `wall_s`."""
     wall_s: float
     most: str | None
-    """What costs most."""
+    """The most expensive part."""
     parts: dict[str, float]
-    """CPU seconds of each."""
+    """CPU seconds of each part."""
 
 
 class StatusView(Struct, frozen=True, kw_only=True):
@@ -171,22 +171,22 @@ class StatusView(Struct, frozen=True, kw_only=True):
     crc: str
     daemon: DaemonView
     global_step: int
-    """Committed."""
+    """The last committed step."""
     job: JobView | None
     queue: QueueView
     version: VersionView | None
     """None: the origin."""
     checkpoint: CheckpointView | None
-    """What was learned beside it; None: nothing yet."""
+    """The head; None: nothing was trained on this base yet."""
     consolidation: ConsolidationView | None
     hold: Hold | None
     full: DiskFull | None
     low: bool
-    """Less is free on the disk than the config wants left alone."""
+    """True if less is free on the disk than the config reserves."""
     short: MemoryShortage | None
-    """Others use the memory: nothing is begun."""
+    """Other programs use the memory, so no job starts; None: there is enough."""
     config_error: ConfigError | None
-    """keepstep.toml was edited and is not used as it is."""
+    """keepstep.toml has an error, so the last valid config is used; None: it has none."""
     validation: ValidationView | None
     """None: nothing was evaluated yet."""
     failed: tuple[FailedView, ...]
@@ -199,8 +199,10 @@ class StatusView(Struct, frozen=True, kw_only=True):
 def status_view(
     folded: Folded, *, seq: int, crc: str, heartbeat_at: float, received: Heartbeat | None = None
 ) -> StatusView:
-    """What the status file says. Pure; costs the same however long the queue and the history. `received`: the last sign
-    of progress of the worker, which is no event."""
+    """The status view. Pure; its cost does not grow with the queue or the history.
+
+    `received`: the last heartbeat of the worker, which is not journaled.
+    """
     state, progress = folded.state, folded.progress
     job = _job_view(state, progress)
     if job is not None and received is not None and received.attempt == job.attempt:
@@ -339,20 +341,20 @@ def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tu
     pace = progress.pace
     assert pace is not None  # there is no eta without it
     seconds_per_byte = pace.seconds_per_step * current.plan.steps_total / current.size_bytes
-    # A stretch that is run again belongs to a file that was counted as done, or that waits behind it.
+    # The file of a replay range is counted as done already, or waits in the queue.
     of_this_file = current.size_bytes if current.until is None else 0
     waiting_bytes = max(0.0, progress.bytes_total - progress.bytes_done - of_this_file)
     return done, job.eta_s + waiting_bytes * seconds_per_byte
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:
-    """Replace the status file. Readers see the old one or the new one, whole."""
-    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    """Replace the status file. A reader sees either the old or the new one."""
+    data = with_checksum(msgspec.json.format(msgspec.json.encode(view), indent=2))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 
 def read_status(path: Path, *, storage: Storage = REAL) -> StatusView | None:
-    """The status file; None if it is missing or is not one."""
+    """The view in the status file; None if it is missing or damaged."""
     return read_checked(path, _decoder, storage)
 
 
@@ -360,5 +362,5 @@ _decoder: msgspec.json.Decoder[StatusView] = msgspec.json.Decoder(StatusView)
 
 
 def plain(view: Any) -> Any:
-    """A view as dicts and lists, for `--json` and for merging with what only the reader knows."""
+    """A view as dicts and lists, for `--json`, to which the reader may add fields."""
     return msgspec.to_builtins(view)

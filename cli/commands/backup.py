@@ -149,7 +149,7 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
     import time
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteBackups
@@ -167,7 +167,7 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
         events = store.execute(order)
     for event in events:
         assert isinstance(event, BackupDeleted)
-        if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+        if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
             discard(home, abandoned)
         print(f"{event.backup} is given up ({event.size_bytes / 1e6:.1f} MB)")
 

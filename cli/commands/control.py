@@ -24,7 +24,7 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.home.trust import followed
     from cli.inbox.accept import finish_arrivals, shown_name, take_copy
-    from cli.inbox.identical import identical
+    from cli.output.identical import identical
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)

@@ -11,7 +11,8 @@ import typer
 from cli.commands.journal import HomeOption, JsonOption
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
-from cli.output.terminal import Row, shown_text
+from cli.output.terminal import Row
+from cli.text import shown_text
 
 if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
@@ -83,10 +84,10 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     """`keepstep data check`: whether all of them are good. Raises UserError."""
     import msgspec
 
+    from cli.config.plain_text import may_be_plain_text
     from cli.config.validation_set import validation_file
     from cli.home.subprocesses import ask, refused
     from cli.home.trust import followed
-    from cli.inbox.plain_text import may_be_plain_text
     from cli.output.terminal import print_json
     from gpu.ipc.protocol import Check, Checked, Refusal
 

@@ -37,7 +37,7 @@ from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
-from cli.home.subprocesses import command, how_it_ended
+from cli.home.subprocesses import command, exit_status
 from cli.inbox.accept import file_sha256, finish_arrivals
 from cli.output.terminal import duration
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
@@ -130,7 +130,7 @@ def _unpack(home: Home) -> None:
     if target.exists():  # whole: it gets this name last of all
         return
     source = find_model()
-    if shutil.disk_usage(home.root).free < ROOM_BYTES:
+    if home.storage.free_bytes(home.root) < ROOM_BYTES:
         raise UserError(
             f"there is too little room at {home.root}: the demo takes {ROOM_BYTES / 1e9:.1f} GB",
             "make room, or name another directory: `keepstep demo DIR`",
@@ -212,7 +212,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
         done = subprocess.run(called, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode == 0:
         return done.stdout.decode()
-    reason = how_it_ended(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+    reason = exit_status(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
     advice = f"was there too little memory? It takes about 3 GB. See {log}" if done.returncode < 0 else f"see {log}"
     raise UserError(f"{module} failed: {reason}", f"{advice}; then run the demo again")
 

@@ -8,11 +8,11 @@ import typer
 
 from cli.daemon.sweep import sweep
 from cli.errors import UserError
-from cli.home.clock import timestamp
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
+from cli.machine.clock import timestamp
 from events.codec import encode
 from events.kinds import JournalRepaired
 from journal import Survey, Verdict, repair

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.errors import UserError
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from cli.home.subprocesses import ask, refused
-from cli.inbox.history import arrived
-from cli.output.terminal import shown_text
-from projections.lineage import Part, Timeline
+from cli.text import shown_text
+from projections.lineage import Lineage, Part, fold_lineage, jobs_called
 
 if TYPE_CHECKING:
     from core.state import State
     from core.values import Checkpoint, Version
-    from events.messages import TrainedFile
     from gpu.artifacts.manifest import Manifest
     from gpu.ipc.protocol import Located
 
@@ -148,16 +147,16 @@ def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple
 def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
     """What went into a version, a checkpoint, or the weights after a step (None: the head), as the journal has it up to
     record `seq` (None: its end). Raises UserError if it knows no such thing."""
-    latest, state, timeline = _folded(home, seq)
-    if wanted is None and state.head.checkpoint is None:
+    latest, state, lineage = _folded(home, seq)
+    if wanted is None and state.head is None:
         wanted = state.head.base
-    if wanted is None and state.head.checkpoint is None:
+    if wanted is None and state.head is None:
         raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
-    if wanted in timeline.published:
-        branch, version = timeline.published[wanted], latest.retention.version(wanted)
+    if wanted in lineage.published:
+        branch, version = lineage.published[wanted], latest.retention.version(wanted)
         return Wanted(latest, branch.parts, branch.parts[-1].global_to, (), version)
     there = {checkpoint.id for checkpoint in latest.head.checkpoints}
-    by_name = timeline.branch_of(wanted) if wanted is not None else None
+    by_name = lineage.branch_of(wanted) if wanted is not None else None
     if by_name is not None:
         branch, global_step = by_name, by_name.parts[-1].global_to
         there |= {left.checkpoint.id for left in latest.head.detached}
@@ -168,7 +167,7 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> W
                 f"the journal knows no committed {wanted}",
                 f"name a version, a checkpoint, or a step up to {state.head.global_step}",
             )
-        branch, global_step = timeline.until(int(asked)), int(asked)
+        branch, global_step = lineage.until(int(asked)), int(asked)
     left = [each.checkpoint for each in latest.head.detached]
     next_to = branch.parts[-1].base
     mine = {name for _, name in branch.commits}
@@ -185,40 +184,12 @@ def _begins(parts: Sequence[Part], base: str | None) -> int:
     return next(part.global_from for part in parts if part.base == base)
 
 
-def trained_files(home: Home) -> tuple[TrainedFile, ...]:
-    """Every file, or steps of one, that went into the weights of the head. Reads the whole journal."""
-    from events.messages import TrainedFile
-
-    _, state, timeline = _folded(home, None)
-    return tuple(
-        TrainedFile(
-            name=part.name,
-            sha256=part.job,
-            rows=part.plan.rows,
-            epochs=part.plan.epochs,
-            steps=(part.global_from + 1, part.global_to),
-        )
-        for part in timeline.until(state.head.global_step).parts
-    )
-
-
-def _folded(home: Home, seq: int | None) -> tuple[State, State, Timeline]:
-    """The state now, and state and timeline as they stood at record `seq` (None: its end). Raises UserError."""
-    from core.evolve import evolve
-    from core.state import State as Empty
-    from events.codec import decode_record
-    from journal import history
-
-    latest, then, timeline, last = Empty(), None, Timeline(), 0
-    for record in history(home.journal, decode_record, storage=home.storage):
-        if then is None:
-            timeline.see(latest, record.event)
-        latest, last = evolve(latest, record.event), record.seq
-        if record.seq == seq:
-            then = latest
-    if seq is not None and then is None:
-        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last}")
-    return latest, latest if then is None else then, timeline
+def _folded(home: Home, seq: int | None) -> tuple[State, State, Lineage]:
+    """The state now, and state and lineage as they stood at record `seq` (None: its end). Raises UserError."""
+    latest, state, lineage, last_seq = fold_lineage(read_records(home), seq)
+    if state is None:
+        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last_seq}")
+    return latest, state, lineage
 
 
 def _manifest(home: Home, found: Wanted) -> Manifest | None:
@@ -294,7 +265,7 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     path = Path(name).expanduser()
     jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
     jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
-    jobs = jobs or set(arrived(home, name))
+    jobs = jobs or set(jobs_called(read_records(home), shown_text(name), name if len(name) >= 6 else None))
     if len(jobs) > 1:
         raise UserError(
             f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"

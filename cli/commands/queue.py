@@ -98,7 +98,7 @@ def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) ->
     """Take a job out that nothing was learned from; its file goes to rejected/ and can be dropped in again."""
     from cli.home.event_store import EventStore
     from cli.inbox.accept import remove_job
-    from cli.output.terminal import printable
+    from cli.text import printable
 
     found = find_home(home or context.obj)
     with closing(EventStore.open(found)) as store:
@@ -171,7 +171,7 @@ def job_id(state: State, text: str) -> str:
 
     Raises UserError if none or more than one fits.
     """
-    from cli.output.terminal import shown_text
+    from cli.text import shown_text
 
     if state.job(text) is not None:
         return text
@@ -200,7 +200,7 @@ def _ordered(home_option: Path | None, wanted: Callable[[State], AnyCommand]) ->
 
 
 def _name(state: State, job: str) -> str:
-    from cli.output.terminal import printable
+    from cli.text import printable
 
     found = state.queue.get(job)
     return printable(found.name) if found is not None else job[:12]

@@ -245,7 +245,7 @@ def move_head(home: Home, command: Any) -> None:
     """Move the head, and say where to and what was left. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.backups import restore_backup
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
@@ -259,7 +259,7 @@ def move_head(home: Home, command: Any) -> None:
         events = store.execute(command)
         alive = daemon_is_alive(home)
         for event in events:
-            if (abandoned := is_deleted(home, event)) is not None and not alive:
+            if (abandoned := deleted_directory(home, event)) is not None and not alive:
                 discard(home, abandoned)
         state = store.state
         if state.head.pending_restore is not None and state.head.checkpoint is not None and not alive:
@@ -293,7 +293,7 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     """`keepstep versions delete`. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteVersion
@@ -310,7 +310,7 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
         )
     with closing(EventStore.open(home)) as store:
         for event in store.execute(order):
-            if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+            if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
                 discard(home, abandoned)
     print(f"{name} is deleted")
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.commands.init import from_anywhere
+import msgspec
+
 from cli.errors import UserError
 from cli.home.paths import Home
+from events.text import visible
 
 
 class Named(NamedTuple):
@@ -33,7 +35,7 @@ def pinned_model(model: str) -> Named:
     from gpu.model import hub
 
     path, at, revision = (model, "", "") if Path(model).expanduser().is_dir() else model.partition("@")
-    location = from_anywhere(path)
+    location = model_location(path)
     if location != path or Path(location).is_absolute():
         if at:
             raise UserError(f"{path} is a directory, and a directory has no revisions", f"leave out @{revision}")
@@ -70,3 +72,35 @@ def unpinned_note(home: Home) -> str:
         f"[model] revision is not set: {model.path} is used as the cache has it, at commit {found.name}. "
         f"To pin it: {hub.how_to_pin(found)}"
     )
+
+
+def model_location(model: str) -> str:
+    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
+    path = Path(model).expanduser()
+    named = str(path.absolute()) if path.is_dir() else model
+    if visible(named) != named:
+        raise UserError(
+            f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
+            "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
+        )
+    if path.is_dir():
+        _refuse_unusable(path.absolute())
+        return named
+    if model.startswith(("/", ".", "~")):
+        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
+    return model
+
+
+def _refuse_unusable(directory: Path) -> None:
+    """Raises UserError if the files there are not those of a model that can be trained and merged."""
+    from gpu.model.base import find_model_problem
+    from gpu.model.files import CONFIG
+
+    if not (directory / CONFIG).exists():
+        return  # it may be filled later; `keepstep doctor` and the first job look at it
+    try:
+        problem = find_model_problem(directory)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
+    if problem is not None:
+        raise UserError(f"the model at {directory} {problem.what}", problem.advice)

@@ -13,9 +13,8 @@ from msgspec.structs import replace
 
 from cli.errors import STORAGE_ERRNOS, UserError
 from cli.home.paths import Home
-from cli.inbox.accept import file_sha256
 from events.settings import JobSettings, Sources
-from gpu.artifacts.manifest import describe_open
+from gpu.artifacts.manifest import describe, describe_open
 from journal import durable
 from journal.storage import NotAFile
 
@@ -44,7 +43,7 @@ def _keep(home: Home, fd: int) -> str:
     durable.make_directory(home.validation, storage=home.storage)
     copy = durable.temporary_path(home.validation / "set", storage=home.storage)
     durable.copy_open(fd, copy, storage=home.storage)
-    sha256 = file_sha256(copy, storage=home.storage)
+    sha256 = describe(copy, storage=home.storage).sha256
     durable.rename_durably(copy, _kept(home, sha256), storage=home.storage)
     return sha256
 

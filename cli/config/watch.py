@@ -12,13 +12,12 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from cli.config.plain_text import with_format_of
 from cli.config.schema import OTHERS, Config, load_config
 from cli.config.validation_set import is_changed, with_validation_kept
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import finish_arrivals
-from cli.inbox.plain_text import with_format_of
 from cli.output.console_resources import told
 from core.commands import HoldWork, RecordConfig
 from core.compatibility import fixed_settings, has_unpublished_training, settings_conflict
@@ -88,8 +87,6 @@ class ConfigWatch:
         begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
-            if not self._home.storage.exists(path):
-                finish_arrivals(store)  # a command was killed between journaling the file and naming it
             with suppress(FileNotFoundError):  # the worker tells of it
                 settings = with_format_of(settings, begun.name, path)
         if job is not None and job.begun:  # it has its own settings, and its own validation set

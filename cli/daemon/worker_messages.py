@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cli.commands.lineage import trained_files
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from core.state import State
 from events import kinds, messages
 from events.kinds import AnyEvent, MicrobatchSplit
@@ -15,13 +15,14 @@ from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.version_manifest import VersionDirectory
 from journal.failpoints import failpoint
+from projections.lineage import trained_files
 
 Written = messages.CheckpointWritten | messages.BackedUp | messages.VersionWritten
-"""Facts that name a directory which counts once they are journaled."""
+"""Facts that name a directory. The directory counts once the fact is journaled."""
 
 
 def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.RunAgain | None:
-    """What a worker that waits for this event to be journaled is to hear. `state`: after it, and what came with it."""
+    """The answer to a worker that waits until this event is journaled. `state`: after the transaction of the event."""
     match event:
         case kinds.CheckpointCommitted():
             return messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
@@ -31,17 +32,17 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
             return None
 
 
-def with_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
-    """Add what the state does not hold. Reads the whole journal for the trained files: once a night, when nothing
+def with_trained_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
+    """Add the trained files, which the state does not hold. Reads the whole journal: once a night, while nothing
     trains."""
-    return replace(message, files=trained_files(home), space_factor=space_factor)
+    return replace(message, files=trained_files(read_records(home)), space_factor=space_factor)
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:
-    """Why what was reported is not there, by names and sizes; None if it is."""
+    """Why a reported directory is not usable, by the names and sizes of its files; None: it is complete."""
     failpoint("checkpoint_reported")
     if fact.attempt != state.attempts.current:
-        return None  # of an attempt that has ended: nothing comes of it anyway
+        return None  # of an attempt that has ended: the fact is ignored
     match fact:
         case messages.CheckpointWritten():
             artifact: Artifact[Any] = CheckpointDirectory(home.checkpoints / fact.checkpoint, home.storage)
@@ -52,4 +53,5 @@ def problem_of(fact: Written, state: State, home: Home) -> str | None:
                 return None
             artifact = BackupDirectory(home.backups / state.consolidation.running.backup, home.storage)
     problem = find_problem(artifact, fact.manifest_sha256, every_byte=False)
-    return f"{artifact.path.name} was reported and is not there whole: {problem}" if problem is not None else None
+    name = artifact.path.name
+    return f"the worker reported {name}, but it is missing or incomplete: {problem}" if problem is not None else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.diagnosis.logs import printable
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
 from cli.output.terminal import local, print_json
+from cli.text import printable_lines
 from projections.failures import Failure, Failures
 
 SHOWN = 10
@@ -45,7 +45,7 @@ def read_crashes(home: Home, number: int | None) -> list[Failure]:
 
     state, crashes = State(), Failures(number)
     for record in history(home.journal, decode_record, storage=home.storage):
-        crashes.see(state, record)
+        crashes.observe(state, record)
         state = evolve(state, record.event)
     return list(crashes.found)
 
@@ -56,8 +56,8 @@ def lines_of(crash: Failure) -> str:
     lost = f"; not committed: {steps(crash.steps_lost)}" if crash.steps_lost else ""
     return "\n".join(
         [
-            f"{local(crash.at)}  {crash.name}  {crash.failure}: {printable(crash.what)}{attempt}",
-            *(f"    {line}" for line in printable(crash.message).split("\n")),
+            f"{local(crash.at)}  {crash.name}  {crash.failure}: {printable_lines(crash.what)}{attempt}",
+            *(f"    {line}" for line in printable_lines(crash.message).split("\n")),
             f"    means  {crash.meaning}{lost}",
             f"    do     {crash.advice}",
             f"    see    `keepstep explain {crash.name}`{_and_the_log(crash)}",

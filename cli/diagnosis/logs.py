@@ -12,8 +12,8 @@ from typing import NamedTuple
 from cli.errors import UserError
 from cli.home.log_files import log_files
 from cli.home.paths import Home
-from cli.output import terminal
 from cli.output.terminal import local
+from cli.text import printable_lines
 from gpu.runtime import log_lines
 from gpu.runtime.log_lines import LEVELS, LogLine
 from gpu.runtime.streams import reader_is_gone
@@ -105,14 +105,9 @@ def readable(line: LogLine) -> str:
     """A line for a person: when, how bad, who, what; the trace below it."""
     attempt = f" attempt {line.attempt}:" if line.attempt is not None and line.source != "daemon" else ""
     loud = f" {line.level.upper()}" if LEVELS.index(line.level) > LEVELS.index("info") else ""
-    first, *more = printable(line.message).split("\n")
-    below = [*more, *(printable(line.trace).rstrip().split("\n") if line.trace else ())]
+    first, *more = printable_lines(line.message).split("\n")
+    below = [*more, *(printable_lines(line.trace).rstrip().split("\n") if line.trace else ())]
     return "\n".join([f"{local(line.at)}  {line.source}{loud}{attempt} {first}", *(INDENT + text for text in below)])
-
-
-def printable(text: str) -> str:
-    """`text` with everything escaped that would move a terminal's cursor, colour it, or hide something."""
-    return "\n".join(terminal.printable(line) for line in text.replace("\t", "    ").split("\n"))
 
 
 def _show(line: LogLine, *, json: bool) -> None:

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import typer
 
-from cli.config import arithmetic
+from cli.doctor import arithmetic, journal, machine, model
 from cli.doctor import home as checks_home
-from cli.doctor import journal, machine, model
 from cli.doctor.context import Check, DoctorContext, Finding, Level, Unknown, failed, warned
 from cli.errors import UserError, exit_code_of, explain
 from cli.home.paths import CONFIG, Home, find_home

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cli.errors import UserError
-from cli.home.clock import timestamp
 from cli.home.paths import Home
 from cli.home.snapshot_reader import position_of, witnesses
+from cli.machine.clock import timestamp
 from cli.machine.overhead import OverheadMeter
 from core.commands import AnyCommand, CreateHome
 from core.decide import decide

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from cli.errors import UserError
-from cli.home.clock import REAL_CLOCK, Clock
 from cli.home.trust import refuse_foreign, refuse_open_to_all
+from cli.machine.clock import REAL_CLOCK, Clock
 from journal.storage import REAL, Storage, set_file_mask
 
 CONFIG = "keepstep.toml"

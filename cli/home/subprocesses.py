@@ -27,7 +27,7 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def how_it_ended(exit_code: int, said: str) -> str:
+def exit_status(exit_code: int, said: str) -> str:
     """Why a process failed: the signal that killed it, or the last line of what it `said`."""
     if exit_code < 0:
         return f"it was killed by {signal.Signals(-exit_code).name}"
@@ -51,7 +51,7 @@ def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
         env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
     )
     if ended.returncode != 0:
-        reason = how_it_ended(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
+        reason = exit_status(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
         raise UserError(f"`{module}` ended without an answer: {reason}", otherwise)
     return ended.stdout
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import get_args
 
 from cli.config.schema import load_config
-from cli.diagnosis.logs import printable
 from cli.errors import UserError
-from cli.home.clock import timestamp
 from cli.home.paths import Home
 from cli.hooks.dispatch import tasks_for
 from cli.hooks.runner import run
 from cli.hooks.triggers import TITLES, Summary
+from cli.machine.clock import timestamp
+from cli.text import printable_lines
 from events.settings import HookTrigger
 
 
@@ -31,7 +31,7 @@ def try_hooks(home: Home, hook: str | None) -> bool:
         outcome = run(task)
         good = good and outcome.problem is None
         print(f"{task.name}: {outcome.problem or 'done'} ({outcome.seconds:.1f} s)")
-        for line in printable(outcome.output).splitlines():
+        for line in printable_lines(outcome.output).splitlines():
             print(f"    {line}")
     return good
 

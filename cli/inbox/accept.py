@@ -31,7 +31,7 @@ from cli.inbox.rejection_reports import (
     verdict_report,
 )
 from cli.inbox.staging import arriving_of, batches, filling, held, is_again, new_directory, priority_of, settled_sha256
-from cli.output.terminal import shown_text
+from cli.text import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from cli.home.clock import timestamp
 from cli.home.paths import Home
-from cli.inbox.identical import identical
-from cli.output.terminal import printable
+from cli.machine.clock import timestamp
+from cli.output.identical import identical
+from cli.text import printable
 from core.state import State
 from core.topics.outcomes import Rejection
 from events.values import JobId

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cli.home.clock import Clock
+from cli.machine.clock import Clock
 from core.commands import RecordOverhead
 
 DAY_S = 86_400.0

@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from cli.config.arithmetic import SLOW_BF16, USE_FP32
-from cli.inbox.identical import identical
 from cli.output import console_resources, console_versions
-from cli.output.terminal import printable
+from cli.output.identical import identical
+from cli.text import printable
 from core.job import Job
 from core.state import State
 from core.topics.daemon import Hold
@@ -183,7 +182,7 @@ class Console:
         if self._told_arithmetic or event.environment.get(ARITHMETIC) != FP32_INSTEAD:
             return ""
         self._told_arithmetic = True
-        return f"\n{SLOW_BF16}\n→ {USE_FP32}"
+        return f"\n{console_resources.SLOW_BF16}\n→ {console_resources.USE_FP32}"
 
     def _step_line(self, event: kinds.StepReached) -> str | None:
         now = time.monotonic()

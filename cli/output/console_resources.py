@@ -9,6 +9,12 @@ from events.kinds import Change, ConfigChanged, ConfigFixed, ConfigRefused, Memo
 
 GB = 1e9
 
+SLOW_BF16 = (
+    'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that '
+    '[model] dtype = "bfloat16" holds stay in bfloat16 in memory.'
+)
+USE_FP32 = "to set what happens anyway: `keepstep config set training.precision fp32`"
+
 
 def line_of(
     event: MemoryLow | MemoryRecovered | ConfigChanged | ConfigRefused | ConfigFixed, name: Callable[[str], str]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cli.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,29 +19,6 @@ class Row(NamedTuple):
     name: str
     text: str
     style: str = ""
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with whatever a terminal would act on written out: names are whatever somebody called a file.
-
-    >>> printable("two\\nlines \\x1b[31m ünï 🦶")
-    'two\\\\nlines \\\\x1b[31m ünï 🦶'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each == JOINER else each.encode("unicode_escape").decode() for each in text
-    )
-
-
-def shown_text(name: str) -> str:
-    """The name of a file as keepstep journals and shows it: bytes that are no UTF-8, and what a terminal would act on,
-    are written out. A name that is shown already stays as it is, so whatever a person types is found."""
-    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
-
-
-JOINER = "\u200d"
-"""Holds emoji together that are made of several, and is nothing by itself."""
 
 
 def print_report(rows: Sequence[Row]) -> None:

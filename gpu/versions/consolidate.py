@@ -8,7 +8,6 @@ any point costs time and nothing else.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from gpu.versions.merged_model import (
     trained_contents,
 )
 from journal.failpoints import failpoint
+from journal.storage import REAL
 
 MEMORY_FACTOR = 1.2
 """Memory for the check of the logits, as a multiple of the model: one of the two models is loaded at a time."""
@@ -116,7 +116,7 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
 def _preflight(home: Path, sources: Sources, order: Consolidate) -> None:
     """Raise PreflightFailed if there is too little disk space or memory; nothing has been written then."""
     model_bytes = sum((sources.origin / name).stat().st_size for name in weights_files(sources.origin))
-    wanted, free = int(order.space_factor * model_bytes), shutil.disk_usage(home).free
+    wanted, free = int(order.space_factor * model_bytes), REAL.free_bytes(home)
     if free < wanted:
         raise PreflightFailed(
             f"the disk has {_gb(free)} free, and merging this model of {_gb(model_bytes)} needs {_gb(wanted)} "

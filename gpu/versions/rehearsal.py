@@ -46,6 +46,7 @@ from gpu.versions.merge import WeightsFile
 from gpu.versions.merge_check import MergedTensors, check_tensor, expected_weights, first_and_last
 from gpu.versions.merged_model import MergedModel, checkpoint_sources, make_manifest, open_merged_model
 from journal.durable import make_directory, write_atomically
+from journal.storage import REAL
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +256,7 @@ def _has_resources(trained: TrainedModel, settings: JobSettings, home: Path) -> 
     wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes
     return (
         wanted_bytes <= WHOLE_BYTES
-        and shutil.disk_usage(home).free > 2 * wanted_bytes
+        and REAL.free_bytes(home) > 2 * wanted_bytes
         and available_bytes() > MEMORY_FACTOR * model_bytes
     )
 

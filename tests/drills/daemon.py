@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from cli.errors import told
-from cli.home.clock import Clock
 from cli.home.paths import Home
+from cli.machine.clock import Clock
 from cli.supervision.watchdog import run_daemon
 
 BACK_S = 86_400.0

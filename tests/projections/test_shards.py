@@ -1,4 +1,4 @@
-"""Waiting jobs in parts: each is found in its own, whatever their number."""
+"""Waiting jobs in shards: each is found in its own shard, whatever their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The snapshot: the same as the fold it was taken of, or as if it were not there."""
+"""The snapshot equals the fold that it was taken of, or is ignored."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class SimulatedWorker:
     def has_ended(self) -> bool:
         return self.process.dead
 
-    def how_it_ended(self) -> Ending:
+    def exit_status(self) -> Ending:
         return Ending(killed_by="SIGKILL")
 
     def show_stacks(self) -> bool:

@@ -17,12 +17,12 @@ from typing import Any
 
 from cli.commands.init import lay_out
 from cli.daemon.loop import Daemon
-from cli.daemon.orphans import Leftover
-from cli.home.clock import Clock
+from cli.daemon.orphans import Orphan
 from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
+from cli.machine.clock import Clock
 from events import messages
 from events.settings import LogSettings
 from journal.durable import read_file
@@ -149,7 +149,7 @@ class World:
     # -- the surroundings of the daemon
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         inbox.directories()
         self.inbox, self.on_signal = inbox, on_signal
         try:
@@ -167,13 +167,13 @@ class World:
     def measure(self, worker: Any) -> None:
         return None
 
-    def end_leftovers(self) -> list[Leftover]:
+    def end_orphans(self) -> list[Orphan]:
         return []
 
     def identity(self) -> Identity:
         return Identity(self.disk.processes, self.clock.now(), "boot", "here")
 
-    def leave_at_once(self, code: int) -> None:
+    def exit_now(self, code: int) -> None:
         assert self.daemon is not None
         self.daemon.die()
         raise Killed

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.core.topics.test_recovery import ALL, KEPT, condemned
 from typer.testing import CliRunner
 
 import cli.commands.checkpoints
@@ -23,6 +22,7 @@ from cli.home.snapshot_reader import read_only
 from core.errors import Refused
 from core.values import Checkpoint
 from gpu.artifacts.artifact import CheckpointDirectory
+from tests.core.topics.test_recovery import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from core import commands
 from core.state import State
 from events import kinds, messages
 from events.settings import Plan
+from journal.storage import Storage
 
 
 def rows() -> list[list[dict[str, str]]]:
@@ -227,7 +227,7 @@ def test_home_of_somebody_is_left_alone(stage: Stage, tmp_path: Path) -> None:
 def test_too_little_room_is_said_before_anything_is_written(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(Storage, "free_bytes", lambda *_: 10)
     with pytest.raises(UserError, match="too little room"):
         demo.run_demo(tmp_path)
     assert stage.ran == []

@@ -15,12 +15,12 @@ import pytest
 from cli.commands.versions import export_version
 from cli.config.schema import load_config, zone_of
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import Machine, Worker
+from cli.daemon.ports import RealPorts, Worker
 from cli.errors import UserError
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
+from cli.machine.clock import Clock
 from core.errors import Refused
 from core.state import State
 from journal.storage import Storage
@@ -71,12 +71,12 @@ def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
     """It has held whole models; the next file has a new one. Between two files it stays."""
     started = []
 
-    def counted(machine: Machine) -> Worker:
+    def counted(machine: RealPorts) -> Worker:
         started.append(start(machine))
         return started[-1]
 
-    start = Machine.start_worker
-    monkeypatch.setattr(Machine, "start_worker", counted)
+    start = RealPorts.start_worker
+    monkeypatch.setattr(RealPorts, "start_worker", counted)
     drop("a.jsonl", "ok ok")
     drop("b.jsonl", "ok ok b")
     run()
@@ -198,7 +198,7 @@ def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
     drop("b.jsonl", "ok ok")
     said: list[str] = []
     with pytest.raises(UserError, match="v001 is not what was published"):
-        Daemon(home, until_idle=True, write=said.append, ports=Machine(home, "tests.harness.worker")).run()
+        Daemon(home, until_idle=True, write=said.append, ports=RealPorts(home, "tests.harness.worker")).run()
     assert state(home).daemon.hold is not None
     assert state(home).head.base == "v001"
 
@@ -226,8 +226,8 @@ def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run)
         drop(f"{name}.jsonl", f"ok ok {name}")
         run()
     made = state(home).retention.versions
-    assert [(version.id, version.description) for version in made] == [("v001", "what was learned up to 2027-06-01")]
-    assert state(home).head.checkpoint is not None  # what came after it is for the next night
+    assert [(version.id, version.description) for version in made] == [("v001", "what was trained up to 2027-06-01")]
+    assert state(home).head is not None  # what came after it is for the next night
 
 
 class Small(Storage):

@@ -1,4 +1,4 @@
-"""How a run of the daemon ends."""
+"""The end of a run of the daemon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A daemon of its own process, with the fake worker."""
+    """A daemon in a separate process, with the fake worker."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tests.harness.daemon", str(home.root), "tests.harness.worker", *arguments],
         stdout=subprocess.PIPE,
@@ -79,7 +79,7 @@ def test_a_home_that_is_moved_ends_its_daemon(home: Home, drop: Callable[..., Pa
 def test_files_that_failed_for_good_are_named_and_are_exit_code_1(
     home: Home, drop: Callable[..., Path], events: Callable[[], list[AnyEvent]], monkeypatch: object
 ) -> None:
-    """`run --until-idle` is what a script waits for. A file that was brought back and trained is no failure."""
+    """`run --until-idle` is what a script waits for. A file that was retried and trained is no failure."""
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, f"fail {name}")
     drop("c.jsonl", "ok")

@@ -165,9 +165,9 @@ def test_the_commands_as_people_type_them(home: Home, drop: Drop, run: Run) -> N
     assert "\x1b" not in crashes
     (crash,) = json.loads(keepstep(home, "crashes", "--json").stdout)
     assert crash["logs"] == "keepstep logs --attempt 1"
-    timeline = json.loads(keepstep(home, "explain", crash["name"], "--json").stdout)
-    assert {"title", "now", "next", "moments"} == set(timeline)
-    assert {"seq", "at", "text"} == set(timeline["moments"][0])
+    lineage = json.loads(keepstep(home, "explain", crash["name"], "--json").stdout)
+    assert {"title", "now", "next", "moments"} == set(lineage)
+    assert {"seq", "at", "text"} == set(lineage["moments"][0])
     assert "killed" in keepstep(home, "logs", "--level", "error").stdout
     for arguments, message in ((["explain", "x"], "knows no job x"), (["hooks", "test"], "no hook is set")):
         done = keepstep(home, *arguments)

@@ -16,10 +16,10 @@ import pytest
 from cli.daemon.orphans import workers_of
 from cli.doctor import journal as checks_journal
 from cli.doctor.context import DoctorContext
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_only
+from cli.machine.clock import Clock
 from core import commands
 from tests.cli.supervision.test_watchdog import daemon
 from tests.waiting import eventually

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cli.home.clock import Clock
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
+from cli.machine.clock import Clock
 from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, OverheadMeter
 from cli.status.report import status_rows
 from core.commands import RecordOverhead
@@ -112,5 +112,5 @@ def test_the_daemon_counts_all_that_it_does(
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made
-    assert {"the journal", "views", "the inbox", "orders and reports", "schedule and room"} <= set(meter.parts)
+    assert {"the journal", "views", "the inbox", "effects and messages", "schedule and resources"} <= set(meter.parts)
     assert all(spent >= 0.0 for spent in meter.parts.values())

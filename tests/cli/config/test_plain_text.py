@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from cli.config.plain_text import with_format_of
 from cli.home.paths import Home
-from cli.inbox.plain_text import with_format_of
 from events import kinds
 from events.kinds import AnyEvent
 from events.settings import DataSettings, JobSettings, ModelSettings

@@ -1,18 +1,13 @@
-"""What people are told about bfloat16 on a processor that is slow at it; and the check of `keepstep doctor`."""
+"""`keepstep doctor`: is the processor fast at the precision that the config asks for?"""
 
 from __future__ import annotations
 
 import shutil
 
 from cli.doctor.context import DoctorContext, Finding, Unknown, passed, warned
+from cli.output.console_resources import SLOW_BF16, USE_FP32
 from events.values import ARITHMETIC, FP32_INSTEAD
 from gpu.runtime.cpu_features import bf16_support, cpu_model
-
-SLOW_BF16 = (
-    'this processor is slow at bfloat16, so [training] precision = "bf16" computes in float32 here. Weights that '
-    '[model] dtype = "bfloat16" holds stay in bfloat16 in memory.'
-)
-USE_FP32 = "to set what happens anyway: `keepstep config set training.precision fp32`"
 
 
 def check(context: DoctorContext) -> Finding:

@@ -1,4 +1,4 @@
-"""What a process is asked to stop with."""
+"""Signals that ask a process to stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon.signals import taken_over
+from cli.signals import handle_signals
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -27,21 +27,21 @@ ROOT = Path(__file__).parents[3]
 )
 def test_a_terminal_that_closes_asks_once(sent: list[signal.Signals], times: int) -> None:
     """However often it sends SIGHUP, and whatever systemd sends with it; a person who asks twice means it."""
-    told: list[bool] = []
+    delivered: list[bool] = []
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    with taken_over(writing, lambda: told.append(True)):
+    with handle_signals(writing, lambda: delivered.append(True)):
         for number in sent:
             os.kill(os.getpid(), number)
     os.close(reading)
     os.close(writing)
-    assert len(told) == times
+    assert len(delivered) == times
 
 
 def test_an_ignored_hangup_stays_ignored() -> None:
     """`nohup keepstep run`."""
-    code = "import os, signal\nfrom cli.daemon.signals import taken_over\nr, w = os.pipe()\nos.set_blocking(w, False)\n"
-    code += "with taken_over(w, lambda: print('told')):\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('here')"
+    code = "import os, signal\nfrom cli.signals import handle_signals\nr, w = os.pipe()\nos.set_blocking(w, False)\n"
+    code += "with handle_signals(w, lambda: print('told')):\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('here')"
     command = ["nohup", sys.executable, "-P", "-c", code]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.output.terminal import printable
+from cli.text import printable
 from core.state import State
 
 

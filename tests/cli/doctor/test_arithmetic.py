@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.config import arithmetic
+from cli.doctor import arithmetic
 from cli.doctor.context import DoctorContext
 from cli.home.paths import Home
 from cli.output.console import Console
