@@ -1,8 +1,8 @@
 """Settings of a job.
 
-These structs are the sections of `keepstep.toml`, and they are journaled with each attempt: a job that starts under some
-settings is finished under them, whatever the file says by then. The types have the bounds, so that one place decides what is
-allowed in the config file and in the journal.
+These structs are the sections of `keepstep.toml`, and they are journaled with each attempt: a job that starts under
+some settings is finished under them, whatever the file says by then. The types have the bounds, so that one place
+decides what is allowed in the config file and in the journal.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class LoraSettings(AdapterSettings, frozen=True, kw_only=True, tag_field="kind",
 
 
 class QloraSettings(AdapterSettings, frozen=True, kw_only=True, tag_field="kind", tag="qlora"):
-    """[method] kind = "qlora": the frozen weights are in 4 bits while training, https://arxiv.org/abs/2305.14314. On disk
-    they stay as they are, and the adapter is merged into those."""
+    """[method] kind = "qlora": the frozen weights are in 4 bits while training, https://arxiv.org/abs/2305.14314. On
+    disk they stay as they are, and the adapter is merged into those."""
 
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
@@ -82,8 +82,8 @@ class DataSettings(Section, frozen=True, kw_only=True):
     max_length: Annotated[int, Meta(ge=8)] = 1024
     """Tokens of one example."""
     long: Literal["refuse", "drop", "truncate", "split"] = "truncate"
-    """For a longer one: refuse the file, drop the row, cut it at the end, or cut it into several. Counted and reported in
-    every case."""
+    """For a longer one: refuse the file, drop the row, cut it at the end, or cut it into several. Counted and reported
+    in every case."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """For a row that cannot be trained on: refuse the file, or leave the row out and write it next to the report."""
     bad_rows_max: Portion = 0.1
@@ -175,8 +175,8 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
 
 
 class GuardSettings(Section, frozen=True, kw_only=True):
-    """[guard] When a batch is suspect: its step is stopped before it changes anything. A batch whose loss or gradient is
-    not finite always is."""
+    """[guard] When a batch is suspect: its step is stopped before it changes anything. A batch whose loss or gradient
+    is not finite always is."""
 
     spike: NonNegative = 0.0
     """A loss is a spike if it is above the median of the last losses by more than this many times their median absolute
@@ -286,8 +286,8 @@ class LogSettings(Section, frozen=True, kw_only=True):
 class HookSettings(Section, frozen=True, kw_only=True):
     """[hooks] Commands to run and notifications to send when something happens. "": none.
 
-    A command is split as a shell would (quotes hold words together) and run without a shell. It gets a summary as JSON on
-    its standard input, and in its environment (docs/when-it-fails.md).
+    A command is split as a shell would (quotes hold words together) and run without a shell. It gets a summary as JSON
+    on its standard input, and in its environment (docs/when-it-fails.md).
     """
 
     on_job_finished: str = ""
@@ -314,7 +314,8 @@ class HookSettings(Section, frozen=True, kw_only=True):
 
 
 class Sources(Section, frozen=True, kw_only=True):
-    """What a job's rows depend on besides its own file: found when it first starts, and fixed with the other settings."""
+    """What a job's rows depend on besides its own file: found when it first starts, and fixed with the other
+    settings."""
 
     validation_sha256: str = ""
     """SHA-256 of the validation set, and its name in the home; "": there is none."""

@@ -26,8 +26,9 @@ ALIASES: Mapping[str, str] = {
 SETTINGS_ALIASES: Mapping[tuple[str, str], str] = {
     ("checks", "learned_before"): "trained_before",
     ("checks", "learned_before_max"): "trained_before_max",
+    ("hooks", "on_batch_set_aside"): "on_batch_skipped",
 }
-"""(section, old key) → present key, in the settings of a job."""
+"""(section, old key) → present key, in keepstep.toml and in the settings of a job."""
 
 
 def _renamed(fields: Fields, old: str, new: str) -> Fields:

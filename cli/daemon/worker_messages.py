@@ -28,7 +28,8 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
 
 
 def with_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
-    """Add what the state does not hold. Reads the whole journal for the trained files: once a night, when nothing trains."""
+    """Add what the state does not hold. Reads the whole journal for the trained files: once a night, when nothing
+    trains."""
     return replace(message, files=trained_files(home), space_factor=space_factor)
 
 

@@ -36,7 +36,9 @@ def backed_up(days: list[float]) -> World:
     assert state.head.weight_settings is not None
     for number, age in enumerate(days, 1):
         world.now = START - age * 86_400.0
-        held = DetachedCheckpoint(base=None, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings)
+        held = DetachedCheckpoint(
+            base=None, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
+        )
         world.execute(
             commands.RecordBackup(
                 backup=f"manual-{number:04d}", reason="", held=held, size_bytes=7, manifest_sha256="ab" * 32

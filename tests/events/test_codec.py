@@ -41,7 +41,8 @@ def lifted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bytes_of_every_kind_and_version_are_pinned(golden: Callable[[Path, str], None]) -> None:
     """No change of code changes what is written: a line that differs needs a new version, not a new golden file.
 
-    Lines of earlier versions and kinds stay when the file is rewritten: they are what the upcasters and aliases are for.
+    Lines of earlier versions and kinds stay when the file is rewritten: they are what the upcasters and aliases are
+    for.
     """
     present = {kind_of(kind): current_version(kind) for kind in EVENT_TYPES}
     written = GOLDEN.read_text(encoding="utf-8").splitlines() if GOLDEN.exists() else []

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from core import commands
 from core.state import State
+from core.topics.disk import MARGIN_BYTES, Disk, DiskFull, bytes_wanted
 from core.topics.head import Head
-from core.topics.disk import Disk, MARGIN_BYTES, DiskFull, bytes_wanted
 from events import kinds
 from tests.core.situations import checkpoint
 from tests.core.test_decide import full, idle, off, paused, running_again, waiting
