@@ -98,8 +98,8 @@ def _second_strike(job: Job, report: messages.BatchSuspect, where: str) -> Event
     lines = ", ".join(map(str, report.lines[:LINES_SHOWN])) + (", …" if len(report.lines) > LINES_SHOWN else "")
     message = (
         f"a second batch is suspect, and one was already skipped: {where}. What is committed stays. Look at lines "
-        f"{lines}, or lower [training] learning_rate for later files; `keepstep retry {job.id[:12]}` skips this batch too and "
-        "continues"
+        f"{lines}, or lower [training] learning_rate for later files; `keepstep retry {job.id[:12]}` skips this batch "
+        "too and continues"
     )
     failed = kinds.AttemptFailed(job=job.id, attempt=report.attempt, failure="loss", message=where, retry_at=None)
     return [failed, kinds.JobFailed(job=job.id, message=message)]

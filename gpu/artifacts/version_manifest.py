@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from events.messages import TrainedFile
 from events.settings import FullSettings
 from events.values import VersionId
-from gpu.artifacts.manifest import FileEntry, Manifest, describe, leaves_directory, read_seal
+from gpu.artifacts.manifest import FileEntry, Manifest, decoded, describe, leaves_directory, read_seal
 from gpu.errors import VersionManifestBroken
 from gpu.model.base import base_files, base_sha256, combined
 from journal.durable import read_file
@@ -54,13 +54,10 @@ class VersionManifest(Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
 
-_decoder = msgspec.json.Decoder(VersionManifest)
-
-
 def read_version_manifest(directory: Path, *, storage: Storage = REAL) -> VersionManifest:
     """What the model in `directory` says of itself. Raises OSError, ValueError."""
     try:
-        sealed = _decoder.decode(read_file(directory / SEAL, storage=storage))
+        sealed = decoded(read_file(directory / SEAL, storage=storage), VersionManifest)
     except RecursionError as error:
         raise ValueError(f"{SEAL} is nested too deep") from error
     if (name := leaves_directory(sealed.files)) is not None:
@@ -110,7 +107,7 @@ def problem_of(
 ) -> str | None:
     """Why the model in `directory` is not the one that was published with this `keepstep.json`; None if it is."""
     try:
-        sealed = _decoder.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage))
+        sealed = decoded(read_seal(directory, SEAL, manifest_sha256, storage=storage), VersionManifest)
         return _problem_of_files(directory, sealed, every_byte, watch, storage)
     except VersionManifestBroken as error:
         return error.problem

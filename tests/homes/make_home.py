@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.tiny_model import make_tiny_model
+
 from tests.homes.old_home import (
     HERE,
     asked,
@@ -398,8 +399,9 @@ def outlive(maker: Maker) -> None:
 def let_a_day_pass(root: Path) -> None:
     """A daemon with nothing to do, whose clock runs 100 million times as fast."""
     from cli.clock import Clock
-    from cli.home import Home
     from cli.keepalive import run_daemon
+
+    from cli.home import Home
 
     class Fast(Clock):
         def monotonic(self) -> float:

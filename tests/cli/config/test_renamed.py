@@ -42,5 +42,5 @@ def test_an_old_trigger_is_read() -> None:
 
 def test_both_names_of_a_key_are_refused() -> None:
     """Which of the two values counts is not guessed."""
-    with pytest.raises(UserError, match="old name of checks.trained_before, and both are set"):
+    with pytest.raises(UserError, match=r"old name of checks\.trained_before, and both are set"):
         with_present_names({"checks": {"learned_before": "off", "trained_before": "warn"}}, FILE)
