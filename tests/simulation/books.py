@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 KEPT_IN_SNAPSHOTS = tuple(name for name in State.__struct_fields__ if name not in {"queue", "recovery"})
-"""Slices of the state that are compared with a fresh replay; of `recovery`, all but the step log, which shares a list."""
+"""Slices that are compared with a fresh replay; of `recovery`, all but the step log, which shares a list."""
 
 
 COUNTED = (
