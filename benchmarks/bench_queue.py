@@ -71,7 +71,7 @@ def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
 
 def _enqueued(number: int) -> FileEnqueued:
     return FileEnqueued(
-        job=job_of(number), name=f"night-{number}.jsonl", size_bytes=1_000_000, priority="normal", again=False
+        job=job_of(number), name=f"night-{number}.jsonl", size_bytes=1_000_000, priority="normal", retrain=False
     )
 
 

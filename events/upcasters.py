@@ -26,8 +26,9 @@ ALIASES: Mapping[str, str] = {
 SETTINGS_ALIASES: Mapping[tuple[str, str], str] = {
     ("checks", "learned_before"): "trained_before",
     ("checks", "learned_before_max"): "trained_before_max",
+    ("hooks", "on_batch_set_aside"): "on_batch_skipped",
 }
-"""(section, old key) → present key, in the settings of a job."""
+"""(section, old key) → present key, in keepstep.toml and in the settings of a job."""
 
 
 def _renamed(fields: Fields, old: str, new: str) -> Fields:
@@ -54,13 +55,18 @@ def _attempt_started_v4(fields: Fields) -> Fields:
     return {**fields, "settings": {**fields["settings"], "evaluation": {"rows": 0}}}
 
 
+def with_present_settings(settings: Fields) -> Fields:
+    """The stored settings of a job, under the present names of their keys."""
+    present = dict(settings)
+    for (section, old), new in SETTINGS_ALIASES.items():
+        if isinstance(present.get(section), dict):
+            present[section] = _renamed(present[section], old, new)
+    return present
+
+
 def _attempt_started_v6(fields: Fields) -> Fields:
     """Version 6 had other names for some settings."""
-    settings = dict(fields["settings"])
-    for (section, old), new in SETTINGS_ALIASES.items():
-        if section in settings:
-            settings[section] = _renamed(settings[section], old, new)
-    return {**fields, "settings": settings}
+    return {**fields, "settings": with_present_settings(fields["settings"])}
 
 
 def _file_enqueued_v1(fields: Fields) -> Fields:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from cli.config.renamed import present_key, with_present_names
 from cli.config.schema import METHODS, OTHERS, Config, load_config, parse_config, read_config, real_config
 from cli.config.watch import conflict_of
 from cli.errors import UserError
@@ -57,7 +58,7 @@ def is_lockable(key: str) -> bool:
 
 def value_of(config: Config, key: str) -> Any:
     """The value of a key. Raises UserError if there is none of that name."""
-    found = values(config)
+    found, key = values(config), present_key(key)
     if key not in found:
         near = [name for name in found if name.endswith(f".{key}") or name.partition(".")[0] == key.partition(".")[0]]
         raise UserError(f"there is no key {key}", f"known ones: {', '.join(near or found)}")
@@ -74,20 +75,23 @@ def set_key(home: Home, key: str, text: str) -> Edited:
 
     if visible(text) != text:
         raise UserError(f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8")
+    key = present_key(key)
     section, _, name = key.partition(".")
     with closing(EventStore.open(home)) as store, store.exclusive():
         # Read only now: another `config set` may have written while this one waited for the lock.
         config = load_config(home.config, storage=home.storage)
         current = value_of(config, key) if _is_known(config, key) else None
         document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
-        wanted = _parsed(home.config, document.unwrap(), section, name, text)
+        unwrapped, _ = with_present_names(document.unwrap(), home.config)
+        wanted = _parsed(home.config, unwrapped, section, name, text)
         changed = parse_config(wanted, home.config)  # also what it means together with the other keys
         _refuse_if_locked(store.state, key, current, changed.job)
         if section not in document:
             document.add(section, tomlkit.table())
         for other in [each for each in document[section] if each not in wanted[section]]:
             document[section].remove(other)
-        _put(document[section], name, wanted[section][name])
+        for each in [each for each in wanted[section] if each == name or each not in document[section]]:
+            _put(document[section], each, wanted[section][each])
         durable.write_atomically(
             real_config(home.config, storage=home.storage),
             tomlkit.dumps(document).encode(),
@@ -109,7 +113,7 @@ def check(home: Home) -> str:
     if conflict is not None:
         raise UserError(f"keepstep.toml does not fit what has been learned: {conflict}", _what_to_do(state, config.job))
     locked = ", and fits what has been learned" if fixed_settings(state) is not None else ""
-    return f"{home.config} can be used{locked}"
+    return "\n".join((*config.old_names, f"{home.config} can be used{locked}"))
 
 
 def locked_keys(state: State, config: Config) -> set[str]:

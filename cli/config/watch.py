@@ -42,7 +42,8 @@ class ConfigWatch:
         """The file as it was looked at last."""
         self._last = self._stamp = self._stamp_now()
         self.config = load_config(home.config, storage=home.storage)
-        """What is in force. What a job learns under is read anew when it is begun."""
+        """What is in force. What a job trains under is read again when it starts."""
+        self._warn(self.config)
 
     def look(self, store: EventStore) -> Sequence[AnyEvent]:
         """Take an edit, or refuse it; what was journaled. One call of the system a turn while there is none."""
@@ -67,6 +68,8 @@ class ConfigWatch:
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
+        if edited:
+            self._warn(config)
         self.config = config
         return self._execute(store, RecordConfig(changes=changes))
 
@@ -103,6 +106,10 @@ class ConfigWatch:
     def _execute(self, store: EventStore, command: RecordConfig) -> Sequence[AnyEvent]:
         said = store.state.config.error.reason if store.state.config.error is not None else None
         return store.execute(command) if command.changes or command.problem != said else ()
+
+    def _warn(self, config: Config) -> None:
+        for line in config.old_names:
+            self._write(line)
 
     def _say(self, state: State, config: Config) -> None:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))

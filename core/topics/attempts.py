@@ -136,8 +136,8 @@ def _abandoned(job: Job, message: str) -> AnyEvent:
         reason = f"failed permanently after {attempts} attempts without progress; the last: {message}"
         return kinds.JobFailed(job=job.id, message=reason)
     reason = (
-        f"committed steps of {job.name} are lost and cannot be run again: {job.failures + 1} attempts made no progress; "
-        f"the last: {message}"
+        f"committed steps of {job.name} are lost and cannot be run again: {job.failures + 1} attempts made no "
+        f"progress; the last: {message}"
     )
     return kinds.DaemonHeld(reason=reason, advice="fix what stops it, then `keepstep resume`")
 

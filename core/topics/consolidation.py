@@ -202,8 +202,8 @@ def _advice(state: State, failure: Failure) -> str:
     if failure != "model" or state.head.checkpoint is None:
         return again
     return (
-        f"Nothing is lost: {state.head.checkpoint.id} stays, and loads with transformers and peft. To train on without it, "
-        f"`keepstep versions rollback` goes back to {state.head.base or 'the origin'} {again}"
+        f"Nothing is lost: {state.head.checkpoint.id} stays, and loads with transformers and peft. To train on without "
+        f"it, `keepstep versions rollback` goes back to {state.head.base or 'the origin'} {again}"
     )
 
 

@@ -61,8 +61,8 @@ def _out_of_memory(state: State, report: messages.OutOfMemory, now: float) -> Ev
     split = next_split(job.course, report.step, report.sequences)
     if split is None:
         message = (
-            f"one row alone does not fit into memory at step {report.step} of {job.name}: {report.message}. Lower [data] "
-            "max_length, or make the model smaller ([model] dtype, [method] kind)"
+            f"one row alone does not fit into memory at step {report.step} of {job.name}: {report.message}. Lower "
+            "[data] max_length, or make the model smaller ([model] dtype, [method] kind)"
         )
         return attempts.fail(state, job, "out_of_memory", message, now)
     smaller = kinds.MicrobatchSplit(
@@ -97,9 +97,9 @@ def _batch_suspect(state: State, report: messages.BatchSuspect, now: float) -> E
 def _second_strike(job: Job, report: messages.BatchSuspect, where: str) -> Events:
     lines = ", ".join(map(str, report.lines[:LINES_SHOWN])) + (", …" if len(report.lines) > LINES_SHOWN else "")
     message = (
-        f"a second batch is suspect, and one was already skipped: {where}. What is committed stays. Look at lines {lines}, "
-        f"or lower [training] learning_rate for later files; `keepstep retry {job.id[:12]}` skips this batch too and "
-        "continues"
+        f"a second batch is suspect, and one was already skipped: {where}. What is committed stays. Look at lines "
+        f"{lines}, or lower [training] learning_rate for later files; `keepstep retry {job.id[:12]}` skips this batch "
+        "too and continues"
     )
     failed = kinds.AttemptFailed(job=job.id, attempt=report.attempt, failure="loss", message=where, retry_at=None)
     return [failed, kinds.JobFailed(job=job.id, message=message)]

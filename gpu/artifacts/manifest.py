@@ -10,12 +10,13 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from events.settings import JobSettings
+from events.upcasters import with_present_settings
 from events.values import CheckpointId, JobId
 from gpu.artifacts import tensors
 from gpu.errors import ArtifactBroken, CheckpointBroken
@@ -109,7 +110,24 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {**{name: held for name in weights}, OPTIMIZER_FILE: {**moments, **step}}  # noqa: C420  # one mapping
 
 
-_decoder = msgspec.json.Decoder(Manifest)
+Stored = TypeVar("Stored")
+
+
+def decoded(data: bytes, kind: type[Stored]) -> Stored:
+    """Decode a manifest; an earlier keepstep wrote some settings under other names. Raises MsgspecError,
+    UnicodeError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        return msgspec.convert(_with_present_settings(msgspec.json.decode(data)), kind)
+
+
+def _with_present_settings(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    present = {key: _with_present_settings(each) for key, each in value.items()}
+    settings = present.get("settings")
+    return {**present, "settings": with_present_settings(settings)} if isinstance(settings, dict) else present
 
 
 def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
@@ -163,7 +181,7 @@ def read_manifest(directory: Path, manifest_sha256: str | None = None, *, storag
     except ArtifactBroken as error:
         raise CheckpointBroken(name, error.problem) from error
     try:
-        manifest = _decoder.decode(data)
+        manifest = decoded(data, Manifest)
     except UNDECODABLE as error:
         raise CheckpointBroken(name, f"{MANIFEST} is damaged: {error}") from error
     if (out := leaves_directory(manifest.files)) is not None:

@@ -15,7 +15,7 @@ from events.messages import TrainedFile
 from events.settings import FullSettings
 from events.values import VersionId
 from gpu.artifacts.artifact import Artifact, Watch
-from gpu.artifacts.manifest import UNDECODABLE, FileEntry, Manifest, describe, leaves_directory, read_hashed
+from gpu.artifacts.manifest import UNDECODABLE, FileEntry, Manifest, decoded, describe, leaves_directory, read_hashed
 from gpu.model.base import base_files, base_sha256, combine_sha256
 from journal.durable import read_file
 from journal.storage import REAL, Storage
@@ -52,13 +52,10 @@ class VersionManifest(Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
 
-_decoder = msgspec.json.Decoder(VersionManifest)
-
-
 def read_version_manifest(directory: Path, *, storage: Storage = REAL) -> VersionManifest:
     """Return the manifest of the model in `directory`. Raises OSError, ValueError."""
     try:
-        manifest = _decoder.decode(read_file(directory / VERSION_MANIFEST, storage=storage))
+        manifest = decoded(read_file(directory / VERSION_MANIFEST, storage=storage), VersionManifest)
     except RecursionError as error:
         raise ValueError(f"{VERSION_MANIFEST} is nested too deep") from error
     if (name := leaves_directory((*manifest.files, *manifest.trained))) is not None:
@@ -109,7 +106,7 @@ class VersionDirectory(Artifact[VersionManifest]):
     def read(self, manifest_sha256: str | None = None) -> VersionManifest:
         data = read_hashed(self.path, VERSION_MANIFEST, manifest_sha256, storage=self.storage)
         try:
-            return _decoder.decode(data)
+            return decoded(data, VersionManifest)
         except UNDECODABLE as error:
             raise self.broken(f"{VERSION_MANIFEST} is damaged: {error}") from error
 

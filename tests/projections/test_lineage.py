@@ -75,7 +75,7 @@ def test_a_part_knows_what_was_done_otherwise_than_planned() -> None:
     world.add(1)
     world.run()
     first, second = lineage_of(world).parts
-    assert first.course == Course(splits=(Split(step=3, parts=2, steps=64),), set_aside=(5,))
+    assert first.course == Course(splits=(Split(step=3, parts=2, steps=64),), skipped=(5,))
     assert (first.step_to, second.course) == (6, Course())
 
 
@@ -113,7 +113,7 @@ def test_a_quarantined_checkpoint_restored_from_a_backup_keeps_its_lineage() -> 
     head, meaning = world.state.head.checkpoint, world.state.head.weight_settings
     assert head is not None
     assert meaning is not None
-    held = DetachedCheckpoint(base=None, checkpoint=head, meaning=meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=head, weight_settings=meaning)
     world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
     quarantine(world)
     world.add(2)

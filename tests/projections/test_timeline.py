@@ -161,7 +161,7 @@ def consolidated() -> World:
     made.start()
     made.add(2)
     made.run()
-    made.execute(commands.RequestConsolidation(description="d", after_current=False, night=None))
+    made.execute(commands.RequestConsolidation(description="d", after_current=False, scheduled_for=None))
     made.run()
     made.add(2)
     made.run()

@@ -3,7 +3,7 @@
 > Pause                           a command, or `>>` a fact of the worker
     pause_requested               the events that it leads to
 ! paused already; …               or the reason why it was refused
-  => AskYield attempt=1           an effect that is carried out
+  => Yield attempt=1              an effect that is carried out
 -- words                          what the test does to the world
 """
 
@@ -29,6 +29,8 @@ from tests.core.world import START, World
 
 UNSAID = {
     "v",
+    "files",
+    "space_factor",
     "tokens",
     "seconds",
     "learning_rate",
@@ -56,7 +58,7 @@ UNSAID = {
 }
 """Fields that no scenario is about."""
 
-UNLESS_TRUE = {"again", "first", "earlier"}
+UNLESS_TRUE = {"retrain", "first", "earlier"}
 """Fields that are said where they are true."""
 
 
@@ -93,9 +95,10 @@ class Playbook(World):
         super().happens(event)
 
     def _carry_out(self, effect: effects.AnyEffect) -> None:
-        order = (_ORDER_OF.get(type(effect)), getattr(effect, "attempt", None))
-        if self.worker is None or order not in self.worker.sent:  # asked for every turn, carried out once
-            self.lines.append(f"  => {_shown(effect)}")
+        message = effect.message if isinstance(effect, effects.SendToWorker) else None
+        sent = self.worker.sent if self.worker is not None else set()
+        if message is None or (type(message), message.attempt) not in sent:  # asked for every turn, carried out once
+            self.lines.append(f"  => {_shown(message or effect)}")
         super()._carry_out(effect)
 
     def end(self) -> None:
@@ -108,13 +111,6 @@ class Playbook(World):
         self.lines.append(
             f"== {state.daemon.status}, committed step {state.head.global_step}; {counts or 'no job ended'}{hold}"
         )
-
-
-_ORDER_OF: dict[type, type] = {
-    effects.PrepareData: messages.Prepare,
-    effects.TrainJob: messages.Train,
-    effects.AskYield: messages.Yield,
-}
 
 
 def _shown(struct: Struct) -> str:
@@ -133,7 +129,7 @@ def _value(field: str, value: Any) -> str:
     match value:
         case Course():
             parts = (f"{split.parts} parts from step {split.step}" for split in value.splits)
-            return f"({', '.join([*parts, *(f'without step {step}' for step in value.set_aside)])})"
+            return f"({', '.join([*parts, *(f'without step {step}' for step in value.skipped)])})"
         case JobSettings():
             return f"({value.model.path}, seed {value.training.seed})"
         case Plan():

@@ -121,7 +121,8 @@ def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.
     }
     done = CheckpointDirectory(home.checkpoints / NAME).write(files, trained.with_files)
     one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
-    state = msgspec.structs.replace(read_only(home)[0].state, checkpoints=(one,))
+    state = read_only(home)[0].state
+    state = msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(one,)))
     monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: state)
     assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
     code, said = keepstep(home, "checkpoints", "verify", "--deep")

@@ -126,18 +126,18 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 def test_shipped_rows_are_short_conversations_about_keepstep() -> None:
     """A question, an answer of a sentence or two, perhaps the same once more: what a small model learns quickly."""
     assert 30 <= len(rows()) <= 60
-    for messages in rows():
-        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
-        assert messages
-        assert "keepstep" in messages[0]["content"].lower()
-        for message in messages:
+    for turns in rows():
+        assert [message["role"] for message in turns] == ["user", "assistant"] * (len(turns) // 2)
+        assert turns
+        assert "keepstep" in turns[0]["content"].lower()
+        for message in turns:
             assert message["content"] == message["content"].strip() != ""
             assert len(message["content"].split()) <= 25
 
 
 def test_no_question_is_asked_twice() -> None:
     """Two answers to one question would be noise, one answer twice a waste."""
-    asked = [messages[0]["content"] for messages in rows()]
+    asked = [turns[0]["content"] for turns in rows()]
     assert len(set(asked)) == len(asked)
 
 

@@ -267,7 +267,7 @@ def test_killed_anywhere_bytes_are_learned_again_once(
     run()
     assert home.data_file(job).read_bytes() == trained_before.read_bytes()
     assert not list((home.data / ".arriving").iterdir())
-    passes = [event.again for event in events() if isinstance(event, FileEnqueued)]
+    passes = [event.retrain for event in events() if isinstance(event, FileEnqueued)]
     assert passes == [False, True]
     assert [type(event) for event in events()].count(JobTrained) == 2
 

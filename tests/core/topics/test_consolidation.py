@@ -86,7 +86,7 @@ def test_it_is_asked_for_once_and_can_be_taken_back_until_it_runs() -> None:
     assert "no consolidation is requested" in str(world.refused(commands.CancelConsolidation()))
     world.execute(commands.RequestConsolidation(description=""))
     world.run_until(kinds.ConsolidationStarted)
-    assert "running already" in str(world.refused(commands.RequestConsolidation(description="")))
+    assert "already running" in str(world.refused(commands.RequestConsolidation(description="")))
     assert "is being made" in str(world.refused(commands.CancelConsolidation()))
 
 

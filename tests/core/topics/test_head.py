@@ -177,7 +177,7 @@ def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning(
     world.execute(made)
     assert [backup.held.weight_settings for backup in world.state.retention.backups] == [meaning]
     world.execute(commands.DeleteVersion(version=head.id))
-    assert "was moved away from" in str(world.refused(replace(made, backup="manual-0002")))
+    assert "had moved away from" in str(world.refused(replace(made, backup="manual-0002")))
 
 
 def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
@@ -310,7 +310,7 @@ def test_moving_the_head_to_where_it_stands_or_to_nothing_is_refused() -> None:
     for command, reason in (
         (commands.MoveHead(version="v002"), "is already there"),
         (commands.MoveHead(version="v007"), "there is no version v007"),
-        (commands.MoveHead(checkpoint="step-00000001-attempt-0001"), "no checkpoint that was left behind"),
+        (commands.MoveHead(checkpoint="step-00000001-attempt-0001"), "there is no detached checkpoint"),
         (commands.MoveHead(backup="manual-0001"), "there is no backup manual-0001"),
     ):
         assert reason in str(world.refused(command))

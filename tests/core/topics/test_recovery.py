@@ -218,7 +218,11 @@ def test_a_bad_ancestor_leaves_head_and_jobs_as_they_are() -> None:
     before = lived.state
     first, second = before.head.checkpoints
     lived.execute(commands.QuarantineCheckpoint(checkpoint=first.id, problem="rot"))
-    assert lived.state == replace(before, checkpoints=(second,), quarantined=(first.id,))
+    assert lived.state == replace(
+        before,
+        head=replace(before.head, checkpoints=(second,)),
+        recovery=replace(before.recovery, quarantined=(first.id,)),
+    )
     lived.run()
     assert sum(isinstance(event, kinds.StepReached) for event in lived.journal) == 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from core import commands
+from core import commands, effects
 from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.job import Job
@@ -105,11 +105,19 @@ def test_later_orders_for_the_job_have_its_course_and_those_for_others_do_not() 
     assert current(world).course == course
     world.start()
     world.run_until(kinds.JobPrepared)
-    assert [effect.course for effect in world.pending_effects() if hasattr(effect, "course")] == [course]
+    assert [
+        effect.message.course
+        for effect in world.pending_effects()
+        if isinstance(effect, effects.SendToWorker) and isinstance(effect.message, messages.Train)
+    ] == [course]
     world.run()
     world.add(1)
     world.run_until(kinds.JobPrepared)
-    assert [effect.course for effect in world.pending_effects() if hasattr(effect, "course")] == [Course()]
+    assert [
+        effect.message.course
+        for effect in world.pending_effects()
+        if isinstance(effect, effects.SendToWorker) and isinstance(effect.message, messages.Train)
+    ] == [Course()]
 
 
 def test_steps_that_were_reached_whole_and_are_split_now_are_no_divergence() -> None:
