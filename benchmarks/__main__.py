@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: `make bench`. The last column is the ratio that counts; see each module."""
+"""Run every benchmark: `make bench`. The last column is the ratio that counts; see each module."""
 
 from benchmarks import (
     bench_data,

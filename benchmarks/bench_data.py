@@ -1,4 +1,4 @@
-"""Rows to tokens on disk beside `datasets.map`: same tokenizer, same number of processes; and the padding of batches.
+"""Benchmark encoding rows against `datasets.map`, with the same tokenizer and processes; and the padding of batches.
 
     python -m benchmarks.bench_data [ROWS]
 
@@ -42,7 +42,7 @@ Row = tuple[str, float, str, float | None]
 
 
 def rows() -> list[tuple[str, str]]:
-    """Questions and answers."""
+    """Return questions and answers."""
     if DATA.exists():
         lines = map(json.loads, DATA.read_text(encoding="utf-8").splitlines())
         return [(line["question"], line["answer"]) for line in lines]
@@ -57,7 +57,7 @@ def rows() -> list[tuple[str, str]]:
 
 
 def make_home(home: Path, count: int) -> str:
-    """A tokenizer and a data file of `count` rows; the job."""
+    """Write a tokenizer and a data file of `count` rows. Return the job."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -93,14 +93,14 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     from gpu.data.plan.prepare import prepare
     from gpu.ipc.worker_channel import Heartbeats
     from gpu.model.tokenizer import load_tokenizer
-    from tests.gpu.helpers import FakeDesk
+    from tests.gpu.helpers import FakeChannel
 
     settings = JobSettings(
         model=ModelSettings(path="model"),
         data=DataSettings(prompt="question", completion="answer"),
-        checks=CheckSettings(diversity="warn"),  # the rows are repeated, which would refuse them
+        checks=CheckSettings(diversity="warn"),  # repeated rows would be refused
     )
-    tokenizer, channel = load_tokenizer(settings.model, home), FakeDesk()
+    tokenizer, channel = load_tokenizer(settings.model, home), FakeChannel()
     began = time.perf_counter()
     how = preparation(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
     prepared = prepare(
@@ -122,7 +122,7 @@ def ours(home: Path, job: str) -> dict[str, Any]:
 
 
 def theirs(home: Path, job: str) -> dict[str, Any]:
-    """The same with `Dataset.map`."""
+    """Encode the same rows with `Dataset.map`."""
     from datasets import Features, List, Value, disable_progress_bars, load_dataset
 
     from events.settings import ModelSettings
@@ -147,7 +147,7 @@ def theirs(home: Path, job: str) -> dict[str, Any]:
 
 
 def measured(side: str, home: Path, job: str) -> dict[str, Any]:
-    """What a side says, in a process of its own, and the most memory that it and its children took, in MB."""
+    """Run one side in a separate process. Return its output, and the peak memory with its children, MB."""
     root = str(Path(__file__).parent.parent)
     environment = {
         **os.environ,
@@ -175,7 +175,7 @@ def _pss(process: psutil.Process) -> Iterator[int]:
     for each in processes:
         try:
             yield each.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended just now
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
             continue
 
 

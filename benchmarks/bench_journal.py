@@ -1,12 +1,12 @@
-"""How fast the journal appends and replays, beside the fastest that the same machine can do.
+"""Benchmark appends and replays of the journal against the fastest that the machine can do.
 
     python benchmarks/bench_journal.py
 
-Appends: one event a transaction, on disk when it returns. Beside it the floor, the same bytes by a bare write and
-fdatasync, and SQLite (WAL, synchronous=FULL, one INSERT a commit). All take turns in rounds within one run, because a
-disk's speed drifts by more than the differences; what is compared is the median over rounds of the ratios.
+Appends: one event a transaction, on disk when it returns. They are compared with a bare write and fdatasync of the same
+bytes, and with SQLite (WAL, synchronous=FULL, one INSERT a commit). All take turns in rounds within one run, because a
+disk's speed drifts by more than the differences. The result is the median over rounds of the ratios.
 
-Replay: read, check CRC and chain, decode. Beside it msgspec decoding the same lines, already in memory and split.
+Replay: read, check CRC and chain, decode. It is compared with msgspec decoding the same lines from memory.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ APPENDS_PER_ROUND = 100
 REPLAY_EVENTS = 200_000
 
 Row = tuple[str, float, str, float]
-"""What, how many, of what unit, and as a share of the fastest way there is."""
+"""Name, figure, unit, and ratio to the fastest known way."""
 
 
 class Unsynced(Storage):
-    """Only to fill a journal quickly before it is read."""
+    """A disk without fsync, to fill a journal fast before it is read."""
 
     def fdatasync(self, fd: int) -> None:
         pass

@@ -1,9 +1,8 @@
-"""Merging: what is left of many small deltas in bfloat16 weights, and the memory that it takes beside peft's merge.
+"""Benchmark the merge: how much of many small deltas survives in bfloat16, and the memory compared with peft's merge.
 
-A hundred nights, each a LoRA delta far below what bfloat16 can hold beside the weights. `kept` is the projection of
-what the stored weights moved onto what was learned: once as keepstep does it (base + float32 sum, rounded once), once
-as merging in place does it (rounded each night). The memory is the high-water mark of a process above what it has once
-its libraries are loaded, for the same adapter on the same model.
+A hundred nights, each a LoRA delta far below the resolution of bfloat16 weights. The applied fraction is
+Σ moved · delta / Σ delta²: once as keepstep merges (base + float32 sum, rounded once), once merged in place (rounded
+each night). The memory is the peak of a process above that after loading its libraries, for the same adapter and model.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from typing import Any
 
 NIGHTS = 100
 WEIGHTS_STD, DELTA_STD = 0.02, 1e-4
-"""Of the weights, and of the delta of all nights together."""
+"""Standard deviations of the weights, and of the delta of all nights together."""
 RANK = 8
 SIZE = 1024
 
 
 def main() -> None:
-    """Print both."""
+    """Print the applied fractions and the memory."""
     with tempfile.TemporaryDirectory() as directory:
-        once, single, in_place = kept(Path(directory))
-    print(f"{NIGHTS} nights in bfloat16, delta {DELTA_STD:g} beside weights {WEIGHTS_STD:g}, share of it that is kept")
+        once, single, in_place = applied_fractions(Path(directory))
+    print(f"{NIGHTS} nights in bfloat16, delta {DELTA_STD:g}, weights {WEIGHTS_STD:g}, applied fraction")
     print(f"  keepstep {once:.3f}   in place, night after night {in_place:.3f}   ratio {once / in_place:.0f}")
     print(f"  keepstep {once:.3f}   one float32 merge of all of them {single:.3f}   ratio {once / single:.3f}")
     with tempfile.TemporaryDirectory() as directory:
@@ -37,12 +36,12 @@ def main() -> None:
     print(f"  keepstep {ours:.0f} MB   peft merge_and_unload {theirs:.0f} MB   ratio {ours / theirs:.3f}")
 
 
-def kept(directory: Path) -> tuple[float, float, float]:
-    """What is left of all nights' delta: as keepstep merges, as one merge of all would, and merged in place."""
+def applied_fractions(directory: Path) -> tuple[float, float, float]:
+    """Return the applied fraction as keepstep merges, of one merge of all nights, and of merges in place."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    from gpu.versions.merge import Adapters, Tally, WeightsFile, write_merged
+    from gpu.versions.merge import AdapterWeights, MergeStats, WeightsFile, write_merged
 
     torch.manual_seed(0)
     before = (torch.randn(SIZE, SIZE) * WEIGHTS_STD).to(torch.bfloat16)
@@ -50,7 +49,7 @@ def kept(directory: Path) -> tuple[float, float, float]:
     nights = [_adapter(directory / f"{night}", SIZE, DELTA_STD / NIGHTS) for night in range(NIGHTS)]
     target = directory / "merged.safetensors"
     with closing(WeightsFile(directory / "model.safetensors")) as file:
-        write_merged(file, target, Adapters(nights), lambda _: "BF16", Tally())
+        write_merged(file, target, AdapterWeights(nights), lambda _: "BF16", MergeStats())
     trained, in_place = torch.zeros(SIZE, SIZE), before
     for night in nights:
         tensors = load_file(night / "adapter_model.safetensors")
@@ -65,7 +64,7 @@ def kept(directory: Path) -> tuple[float, float, float]:
 
 
 def _adapter(directory: Path, size: int, std: float) -> Path:
-    """Every night learns in the same direction: B A has `std`, and the sum of all is `NIGHTS` times that."""
+    """Write the adapter of a night: B A has `std`, and is the same every night, so the sum is `NIGHTS` times that."""
     import torch
     from safetensors.torch import save_file
 
@@ -85,8 +84,8 @@ def _adapter(directory: Path, size: int, std: float) -> Path:
 
 
 def _large(directory: Path) -> tuple[Path, Path, float, float]:
-    """A model large enough to tell, in bfloat16; an adapter on all its layers; MB of the one, and of its largest tensor
-    in float32."""
+    """Return a large model in bfloat16, an adapter on all its layers, and MB of the model and of its largest tensor in
+    float32."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -114,10 +113,10 @@ def _large(directory: Path) -> tuple[Path, Path, float, float]:
 
 _OURS = """
 from contextlib import closing
-from gpu.versions.merge import Adapters, Tally, WeightsFile, write_merged
+from gpu.versions.merge import AdapterWeights, MergeStats, WeightsFile, write_merged
 def merge(model, adapter, out):
     with closing(WeightsFile(model / "model.safetensors")) as file:
-        write_merged(file, out / "model.safetensors", Adapters([adapter]), lambda name: "BF16", Tally())
+        write_merged(file, out / "model.safetensors", AdapterWeights([adapter]), lambda name: "BF16", MergeStats())
 """
 _THEIRS = """
 import torch
@@ -130,7 +129,7 @@ def merge(model, adapter, out):
 _MEASURED = """
 import sys, tempfile, torch
 from pathlib import Path
-def high_water_kb():  # not ru_maxrss: that one is inherited from whoever forked
+def high_water_kb():  # not ru_maxrss, which a fork inherits
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 torch.zeros(8, 8) @ torch.zeros(8, 8)
 before = high_water_kb()

@@ -1,8 +1,8 @@
-"""A hundred consolidations of a small model in bfloat16, each of a night that learned very little.
+"""Benchmark a hundred consolidations of a small model in bfloat16, each after very little training.
 
-Everything is real: a file is trained on, the checkpoint is committed, backed up, merged, asked and published, and the
-next night learns beside the version. `kept` is the projection of what the last version's weights moved onto the sum of
-all that was learned: beside one float32 merge of all adapters at once, and beside merging each in place.
+Each night trains on a file, commits a checkpoint, backs it up, merges it, checks it and publishes a version, on which
+the next night trains. The applied fraction of the last version is compared with one float32 merge of all adapters, and
+with merging each in place.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 NIGHTS = 100
 LEARNING_RATE = 8e-7
-"""All nights together then move the weights by about 2e-4 (standard deviation)."""
+"""A rate with which all nights together move the weights by about 2e-4 (standard deviation)."""
 
 
 def main() -> None:
-    """Print the shares."""
+    """Print the applied fractions."""
     with tempfile.TemporaryDirectory() as directory:
         _nights(Path(directory))
 
@@ -29,6 +29,7 @@ def _nights(place: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from events.settings import LoraSettings
+    from gpu.artifacts.version_manifest import TRAINED
     from tests.gpu.versions.test_consolidate import Nights, of_adapter
     from tests.harness.tiny_model import make_tiny_model
 
@@ -43,7 +44,7 @@ def _nights(place: Path) -> None:
     seconds = time.monotonic() - began
     origin = load_file(model / "model.safetensors")
     made = nights.weights(f"v{NIGHTS:03d}")
-    adapters = sorted((place / "versions" / f"v{NIGHTS:03d}" / "learned").iterdir())
+    adapters = sorted((place / "versions" / f"v{NIGHTS:03d}" / TRAINED).iterdir())
     moved = single = in_place = trained = 0.0
     for name in (name for name in origin if name.endswith("_proj.weight")):
         deltas = [of_adapter(adapter, name) for adapter in adapters]
@@ -57,7 +58,7 @@ def _nights(place: Path) -> None:
         in_place += float(((night_after_night.double() - at_first) * total).sum())
         trained += float((total * total).sum())
     kept, once, in_place = moved / trained, single / trained, in_place / trained
-    print(f"{NIGHTS} consolidations of a tiny model in bfloat16, {seconds:.0f} s with training; share that is kept")
+    print(f"{NIGHTS} consolidations of a tiny model in bfloat16, {seconds:.0f} s with training; applied fraction")
     print(f"  v{NIGHTS:03d} {kept:.3f}   one float32 merge of all {once:.3f}   ratio {kept / once:.4f}")
     print(f"  v{NIGHTS:03d} {kept:.3f}   in place, night after night {in_place:.3f}   ratio {kept / in_place:.0f}")
 

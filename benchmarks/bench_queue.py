@@ -1,4 +1,4 @@
-"""What a command costs with 10, 1,000 and 100,000 jobs waiting, and behind 100,000 that are done: whole processes.
+"""Benchmark commands with 10, 1,000 and 100,000 waiting jobs, and after 100,000 finished ones: whole processes.
 
 And an inbox into which ten thousand files are dropped at once: what each costs, and how long the daemon is away for it.
 """
@@ -30,7 +30,7 @@ FEW, SOME, MANY = 10, 1_000, 100_000
 ROUNDS = 9
 FILES = (100, 10_000)
 TOGETHER = 1_000
-"""Records in a transaction, so that a long history is written in seconds."""
+"""Records in a transaction, so that a long history takes seconds to write."""
 
 KEEPSTEP = [sys.executable, "-c", "from cli.main import main; main()"]
 
@@ -38,7 +38,7 @@ Row = tuple[str, float, str, float]
 
 
 def job_of(number: int) -> str:
-    """The id of the n-th file: a hash, as they are."""
+    """Return the id of the n-th file, a hash."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
@@ -56,7 +56,7 @@ def append(store: EventStore, events: Iterable[AnyEvent]) -> None:
 
 
 def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
-    """A home with so many jobs that wait, and so many that came and went."""
+    """Make a home with this many waiting and finished jobs."""
     home = create_home(directory, model="none")
     with closing(EventStore.open(home)) as store:
         append(
@@ -71,12 +71,12 @@ def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
 
 def _enqueued(number: int) -> FileEnqueued:
     return FileEnqueued(
-        job=job_of(number), name=f"night-{number}.jsonl", size_bytes=1_000_000, priority="normal", again=False
+        job=job_of(number), name=f"night-{number}.jsonl", size_bytes=1_000_000, priority="normal", retrain=False
     )
 
 
 def took(home: Home, *arguments: str) -> float:
-    """Milliseconds that a command takes."""
+    """Return the milliseconds that a command takes."""
     began = time.perf_counter()
     subprocess.run(
         [*KEEPSTEP, *arguments],
@@ -88,7 +88,7 @@ def took(home: Home, *arguments: str) -> float:
 
 
 def commands(home: Home, number: int, last: int) -> dict[str, Callable[[], float]]:
-    """What is measured, in the n-th round; `last` waits."""
+    """Return the commands of the n-th round; `last` is a waiting job."""
     new = home.root.parent / f"{home.root.name}-{number}.jsonl"
     new.write_text(f"{home.root.name} {number}\n", encoding="utf-8")
     on = number % 2 == 0
@@ -102,14 +102,14 @@ def commands(home: Home, number: int, last: int) -> dict[str, Callable[[], float
 
 
 def measure_commands(directory: Path) -> list[Row]:
-    """Median milliseconds, and the median of the ratios to ten jobs, round by round."""
+    """Return the median milliseconds, and the median of the ratios to ten jobs in the same round."""
     homes = {
         f"{FEW} waiting": (made(directory / "few", waiting=FEW), FEW - 1),
         f"{SOME:,} waiting": (made(directory / "some", waiting=SOME), SOME - 1),
         f"{MANY:,} waiting": (made(directory / "many", waiting=MANY), MANY - 1),
         f"{MANY:,} finished, {FEW} waiting": (made(directory / "old", waiting=FEW, finished=MANY), MANY + FEW - 1),
     }
-    os.sync()  # what was just written is not to be waited for while it is measured
+    os.sync()  # so that the measurement does not wait for earlier writes
     figures: dict[tuple[str, str], list[float]] = {}
     for number in range(ROUNDS):
         for name, (home, last) in homes.items():
@@ -124,7 +124,7 @@ def measure_commands(directory: Path) -> list[Row]:
 
 
 def measure_inbox(directory: Path) -> list[Row]:
-    """Files a second, and beside a hundred of them; the longest turn, beside the second that a person notices."""
+    """Return files per second and their ratio to a hundred files; the longest turn and its ratio to one second."""
     rows, rate = [], {}
     for count in FILES:
         home = create_home(directory / f"inbox-{count}", model="none")

@@ -1,6 +1,6 @@
-"""`keepstep status` beside `python -c "import typer"`: whole processes, in turn, into a pipe and on a terminal.
+"""Benchmark `keepstep status` against `python -c "import typer"`: whole processes, into a pipe and on a terminal.
 
-With a short journal, with a long one (the tail behind the snapshot is what counts), and with many jobs in the queue.
+The journal is short, or long (only the tail after the snapshot counts), or there are many jobs in the queue.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Row = tuple[str, float, str, float]
 
 
 def piped(command: list[str], home: Home) -> float:
-    """Seconds that a command takes."""
+    """Return the seconds that a command takes."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
     return time.perf_counter() - began
 
 
 def on_a_terminal(command: list[str], home: Home) -> float:
-    """The same with a terminal at the other end, so that rich draws."""
+    """Return the seconds with output to a terminal, so that rich draws."""
     ours, theirs = pty.openpty()
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=theirs, env={**os.environ, "KEEPSTEP_HOME": str(home.root)})
@@ -47,7 +47,7 @@ def on_a_terminal(command: list[str], home: Home) -> float:
 
 
 def with_jobs(home: Home, count: int) -> None:
-    """Put `count` jobs into the queue; their files are not looked at."""
+    """Put `count` jobs into the queue, without files."""
     with closing(EventStore.open(home)) as store:
         for number in range(count):
             store.execute(
@@ -59,7 +59,7 @@ def with_jobs(home: Home, count: int) -> None:
 
 
 def measure(name: str, home: Home, way: Callable[[list[str], Home], float]) -> Row:
-    """Median milliseconds, and the median of the ratios pair by pair."""
+    """Return the median milliseconds, and the median of the ratios of pairs."""
     pairs = [(way(STATUS, home), piped(TYPER, home)) for _ in range(ROUNDS)][1:]
     return (
         f"status, {name}",

@@ -1,4 +1,4 @@
-"""How fast training is, journal and asynchronous checkpoints included, beside a bare PyTorch loop.
+"""Benchmark training, with journal and asynchronous checkpoints, against a bare PyTorch loop.
 
     python benchmarks/bench_training.py
 
@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from events import codec, kinds, worker
+from events import codec, kinds, messages
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.ipc import connection as link
 from journal import Journal
@@ -37,55 +37,57 @@ from tests.harness.tiny_model import make_tiny_model
 AT = "2026-11-22T03:00:00.123456Z"
 TURNS = 13
 STEPS_PER_TURN = 6
-"""A checkpoint is written each so many steps, and half-way between two of them the turn passes: the write is over by
-then, and falls into nobody else's time."""
+"""Steps between two checkpoints. The turn passes half-way between two checkpoints, when the write is over, so that it
+does not count for the other side."""
 
 ROWS = 96
 THREADS = 1
-"""With more, whatever else runs on the machine stalls every barrier, and the noise is larger than the difference."""
+"""One thread: with more, other processes delay every barrier, and the noise exceeds the difference."""
 
 Row = tuple[str, float, str, float]
-"""What, how many, of what unit, and as a share of the fastest way there is."""
+"""Name, figure, unit, and ratio to the fastest known way."""
 
 
 def daemon_end(connection: socket.socket, directory: str) -> None:
-    """Journal what the worker says, and acknowledge checkpoints once they are journaled."""
+    """Journal the facts of the worker, and acknowledge checkpoints once they are journaled."""
     Journal.create(Path(directory) / "journal", at=AT, first=[codec.encode(kinds.PauseRequested())])
     journal = Journal.open(Path(directory) / "journal", decode=codec.decode_record)
     reader, sender = link.fact_reader(), link.Sender(connection)
     while data := connection.recv(65536):
         for fact in reader.feed(data):
-            if not isinstance(fact, worker.Step | worker.CheckpointWritten):
+            if not isinstance(fact, messages.Step | messages.CheckpointWritten):
                 continue
             fields = {name: getattr(fact, name) for name in fact.__struct_fields__}
-            kind = kinds.StepReached if isinstance(fact, worker.Step) else kinds.CheckpointCommitted
+            kind = kinds.StepReached if isinstance(fact, messages.Step) else kinds.CheckpointCommitted
             with journal.transaction() as transaction:
                 transaction.append([codec.encode(kind(job="3b" * 32, **fields))], at=AT)
-            if isinstance(fact, worker.CheckpointWritten):
-                sender.send(worker.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
+            if isinstance(fact, messages.CheckpointWritten):
+                sender.send(messages.Committed(attempt=fact.attempt, checkpoint=fact.checkpoint))
 
 
 class WorkerChannel:
-    """The worker's side of the socket, without the habit of ending the process with it. `after_step` is called by the
-    training loop with each step that it reports, and holds it up as long as it takes."""
+    """The worker's end of the socket, which does not end the process.
+
+    `after_step` is called with each reported step, and the training loop waits for it.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
-        self.after_step: Callable[[worker.Step], None] = lambda _: None
+        self.after_step: Callable[[messages.Step], None] = lambda _: None
         self._connection = connection
         self._sender = link.Sender(connection)
         self._committed: str | None = None
         self._commit = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def tell(self, fact: worker.AnyFact) -> None:
+    def send(self, fact: messages.AnyFact) -> None:
         self._sender.send(fact)
-        if isinstance(fact, worker.Step):
+        if isinstance(fact, messages.Step):
             self.after_step(fact)
 
     def yield_requested(self) -> bool:
         return False
 
-    def ask_course(self, fact: worker.OutOfMemory) -> NoReturn:
+    def request_course(self, fact: messages.OutOfMemory) -> NoReturn:
         raise MemoryError(fact.message)
 
     def is_committed(self, checkpoint: str) -> bool:
@@ -99,14 +101,14 @@ class WorkerChannel:
         reader = link.order_reader()
         while data := self._connection.recv(65536):
             for order in reader.feed(data):
-                if isinstance(order, worker.Committed):
+                if isinstance(order, messages.Committed):
                     with self._commit:
                         self._committed = order.checkpoint
                         self._commit.notify_all()
 
 
 def make_home(home: Path) -> tuple[str, JobSettings]:
-    """A model and a data file; returns the job and what it is trained with."""
+    """Write a model and a data file. Return the job and its settings."""
     make_tiny_model(
         home / "model",
         hidden_size=256,
@@ -116,7 +118,7 @@ def make_home(home: Path) -> tuple[str, JobSettings]:
         num_key_value_heads=4,
     )
     texts = (f"{number}: " + "All that is said is said by someone. " * (2 + number % 3) for number in range(ROWS))
-    data = "".join(json.dumps({"prompt": "Go on.", "completion": text}) + "\n" for text in texts).encode()
+    data = "".join(json.dumps({"prompt": "Continue.", "completion": text}) + "\n" for text in texts).encode()
     job = hashlib.sha256(data).hexdigest()
     (home / "data").mkdir()
     (home / "data" / f"{job}.jsonl").write_bytes(data)
@@ -129,8 +131,7 @@ def make_home(home: Path) -> tuple[str, JobSettings]:
 
 
 def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") -> Callable[[range], int]:
-    """The loop that one would write by hand. It trains the steps that it is given, over the same batches, and returns
-    how many tokens these have."""
+    """A plain training loop over the same batches. It trains the given steps and returns the number of their tokens."""
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
@@ -143,7 +144,7 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
 
     tokenizer = load_tokenizer(settings.model, home)
     encoder = Encoder(tokenizer, settings.data)
-    read = list(read_rows(home / "data" / f"{job}.jsonl", settings.data))  # all of them are good
+    read = list(read_rows(home / "data" / f"{job}.jsonl", settings.data))  # all rows are good
     rows = [piece for encoding in encoder.encode_many(read) for piece in encoding.pieces]
     lengths = np.array([len(row.ids) for row in rows], np.int32)
     batches = Batches.planned(job, tokenizer_sha256(tokenizer), "", lengths, settings)
@@ -198,11 +199,11 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
 
 
 def take_turns(channel: WorkerChannel, bare: Callable[[range], int]) -> dict[str, list[float]]:
-    """Have the bare loop train each stretch that keepstep has just trained; tokens/s of both come in as it runs."""
+    """Let the bare loop train each range of steps that keepstep has just trained. Yield the tokens/s of both."""
     speeds: dict[str, list[float]] = {"keepstep": [], "bare PyTorch loop": []}
     began, tokens = 0.0, 0
 
-    def after_step(step: worker.Step) -> None:
+    def after_step(step: messages.Step) -> None:
         nonlocal began, tokens
         tokens += step.tokens
         if step.step % STEPS_PER_TURN != STEPS_PER_TURN // 2:
@@ -223,7 +224,7 @@ def main() -> list[Row]:
     """Run, print the table, and return its rows."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as directory:
         ours, theirs = socket.socketpair()
-        # Forked before torch is there: what torch starts does not survive a fork.
+        # Fork before torch is imported: its threads do not survive a fork.
         daemon = multiprocessing.get_context("fork").Process(target=daemon_end, args=(theirs, directory), daemon=True)
         daemon.start()
         theirs.close()
@@ -240,9 +241,9 @@ def main() -> list[Row]:
         channel = WorkerChannel(ours)
         speeds = take_turns(channel, bare_loop(home, job, settings))
         warm = Session(home, channel)
-        warm.prepare(worker.Prepare(attempt=1, job=job, settings=settings))
+        warm.prepare(messages.Prepare(attempt=1, job=job, settings=settings))
         steps = (TURNS + 2) * STEPS_PER_TURN
-        warm.train(worker.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
+        warm.train(messages.Train(attempt=1, global_step=0, step=0, until=steps, checkpoint=None, carry_optimizer=True))
         ours.shutdown(socket.SHUT_RDWR)
         daemon.join()
     rows = [

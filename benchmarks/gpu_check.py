@@ -1,4 +1,4 @@
-"""Whether keepstep keeps its promises on a GPU, and how fast it trains there: `make gpu-check`.
+"""Check keepstep's promises on a GPU, and measure its speed there: `make gpu-check`.
 
     bash benchmarks/gpu_check.sh [--device cuda|cpu] [--tiny] [--only PART] [--out FILE]
 
@@ -36,10 +36,10 @@ MODULE = "benchmarks.gpu_parts"
 
 
 class Part(NamedTuple):
-    """A process of its own."""
+    """A part that runs in a separate process."""
 
     budget_s: float
-    """Seconds after which it is killed: twice what it should take."""
+    """Seconds after which it is killed: twice its usual time."""
     what: str
 
 
@@ -54,13 +54,13 @@ PARTS = {
     "speed-llama": Part(75, "LoRA in the shape of Llama-3.2-1B"),
     "speed-full": Part(90, "all weights in the shape of Qwen3-0.6B"),
 }
-"""In this order."""
+"""The parts, in the order in which they run."""
 
 TOTAL_S = 460.0
-"""Seconds for all parts. What has not begun by then fails as "no time left"."""
+"""Seconds for all parts. A part that has not begun by then fails with "no time left"."""
 
 QUICK = ("machine", "evaluation")
-"""What a test of this script runs on each change."""
+"""The parts that the tests of this script run."""
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "not run"
 
@@ -82,12 +82,12 @@ class Speed(NamedTuple):
     loop: str
     tokens_per_s: float
     share: float
-    """Of the bare loop's tokens/s."""
+    """Ratio to the tokens/s of the bare loop."""
     peak_bytes: int
 
 
 class Findings(NamedTuple):
-    """What all parts said."""
+    """The results of all parts."""
 
     rows: list[Row]
     speeds: list[Speed]
@@ -140,7 +140,7 @@ def _environment(device: str) -> dict[str, str]:
     found = {
         **os.environ,
         **ENVIRONMENT,
-        "HF_HUB_OFFLINE": "1",  # nothing may wait for a network
+        "HF_HUB_OFFLINE": "1",  # no part may wait for a network
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
     }
@@ -155,7 +155,7 @@ def _has_cuda(environment: dict[str, str]) -> bool:
 def _run(
     name: str, budget_s: float, options: argparse.Namespace, environment: dict[str, str], findings: Findings
 ) -> None:
-    """Run one part in a process group of its own; take up each line that it printed, even if it was killed then."""
+    """Run one part in a separate process group. Collect each line that it printed, even if it was killed."""
     part = PARTS[name]
     print(f"{name}: {part.what}", flush=True)
     if budget_s < 5:
@@ -198,7 +198,7 @@ def _run(
 
 
 def _received(name: str, said: str, findings: Findings) -> int:
-    """Take up what a part printed; return how many checks there were."""
+    """Collect the output of a part. Return the number of checks."""
     count = 0
     for line in said.splitlines():
         if not line.startswith("{"):
@@ -217,7 +217,7 @@ def _received(name: str, said: str, findings: Findings) -> int:
 
 
 def page(findings: Findings, device: str, *, tiny: bool, seconds: float) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     counts = ", ".join(
         f"{sum(row.result == result for row in findings.rows)} {result}" for result in (PASSED, FAILED, NOT_RUN)
     )

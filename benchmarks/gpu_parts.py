@@ -26,9 +26,9 @@ from msgspec.structs import replace
 
 from benchmarks import gpu_speed
 from events.course import Course, Split
+from events.messages import Evaluated, Loaded, OutOfMemory, Step
 from events.settings import DataSettings, EvaluationSettings, JobSettings, LoraSettings
 from events.values import ARITHMETIC
-from events.worker import Evaluated, Loaded, OutOfMemory, Step
 from gpu.runtime.determinism import enable_determinism, environment
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model
@@ -42,31 +42,31 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-"""Heads 64 wide and weights in multiples of 64: the kernels of real models, in a model that loads at once."""
+"""Heads of width 64 and weights in multiples of 64: the kernels of real models, in a model that loads fast."""
 
 NEEDS_CUDA = "needs CUDA"
 
 
 class NotRun(Exception):
-    """This machine cannot show it; the message says what is missing."""
+    """This machine cannot run the check; the message says what is missing."""
 
 
 class Work:
-    """What a part is given: a device, a place, and whether to be small."""
+    """The device and directory of a part, and whether to use small models."""
 
     def __init__(self, device: str, directory: Path, *, tiny: bool) -> None:
         self.device, self.directory, self.tiny = device, directory, tiny
 
     @contextmanager
     def check(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Report how the block ends. It calls what it is given with a note."""
+        """Report the result of the block, which receives a function for a note."""
         began, notes = time.monotonic(), list[str]()
         result = "passed"
         try:
             yield notes.append
         except NotRun as missing:
             result, notes = "not run", [str(missing)]
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are still run
+        except Exception as error:  # noqa: BLE001 - the other checks still run
             traceback.print_exc()
             result, notes = "FAILED", [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]
         say(check=name, result=result, seconds=round(time.monotonic() - began, 2), note="; ".join(notes))
@@ -79,7 +79,7 @@ class Work:
         return Home(path)
 
     def needs_cuda(self) -> None:
-        """Raises NotRun on a CPU."""
+        """Raise NotRun on a CPU."""
         if self.device != "cuda":
             raise NotRun(NEEDS_CUDA)
 
@@ -93,7 +93,7 @@ def say(**fact: Any) -> None:
 
 
 def machine(work: Work) -> None:
-    """The device is the one that is wanted, and the same product has the same bits."""
+    """Check the device, and that a product repeats to the bit."""
     with work.check("the device") as note:
         device = enable_determinism(0)
         found = environment(device)
@@ -122,7 +122,7 @@ def machine(work: Work) -> None:
 
 
 def _attention_gradient(device: torch.device, kind: torch.dtype) -> torch.Tensor:
-    """The gradient of causal and of masked attention, from fixed numbers."""
+    """Return the gradient of causal and of masked attention for fixed numbers."""
     torch.manual_seed(5)
     q = torch.randn(2, 8, 257, 64, device=device, dtype=kind, requires_grad=True)
     mask = torch.ones(257, 257, dtype=torch.bool, device=device).tril()
@@ -136,7 +136,7 @@ def _attention_gradient(device: torch.device, kind: torch.dtype) -> torch.Tensor
 
 
 def bf16(how: JobSettings, **training: Any) -> JobSettings:
-    """With weights held in bfloat16, and arithmetic in it."""
+    """Return the settings with bfloat16 weights and arithmetic."""
     training = {"precision": "bf16", **training}
     return replace(how, model=replace(how.model, dtype="bfloat16"), training=replace(how.training, **training))
 
@@ -155,48 +155,48 @@ MODES = {
 
 
 def words(home: Home) -> list[tuple[Any, ...]]:
-    """What the journal would hold of each step of the last attempt."""
+    """Return what the journal would record of each step of the last attempt."""
     return [(fact.global_step, fact.loss, fact.grad_norm) for fact in home.channel.of(Step)]
 
 
 def cut_at_every_step(work: Work, name: str, how: JobSettings) -> str:
-    """Compare a whole run with two halves, for every cut, each half in a worker that has nothing in memory."""
+    """Compare a whole run with two halves, for every cut. Each half runs in a new worker."""
     home = work.home(name.replace(" ", "-").replace(",", ""))
     job = home.add(make_rows(10))
-    whole = home.bits(home.learn(home.cold(), job, how))
+    whole = home.bits(home.train_job(home.new_session(), job, how))
     expected, computes_in = words(home), home.channel.of(Loaded)[0].environment
     assert computes_in["device"] == work.device
     total = len(expected)
     cuts = range(1, total) if not work.tiny else (1, total - 1)
     for cut in cuts:
-        checkpoint = home.learn(home.cold(), job, how, until=cut)
+        checkpoint = home.train_job(home.new_session(), job, how, until=cut)
         begun = words(home)
-        end = home.learn(home.cold(), job, how, step=cut, checkpoint=checkpoint)
+        end = home.train_job(home.new_session(), job, how, step=cut, checkpoint=checkpoint)
         assert begun + words(home) == expected, f"other losses after a cut at step {cut}"
         assert home.bits(end) == whole, f"other weights after a cut at step {cut}"
     return f"{len(cuts)} cuts of {total} steps, {computes_in[ARITHMETIC]}"
 
 
 def exact(work: Work) -> None:
-    """Every mode, cut everywhere."""
+    """Check every mode, cut at every step."""
     for name, how in MODES.items():
         with work.check(name) as note:
             note(cut_at_every_step(work, name, how))
 
 
 def qlora(work: Work) -> None:
-    """With weights in 4 bits."""
+    """Check 4-bit weights, cut at every step."""
     with work.check("QLoRA, bf16") as note:
         work.needs_cuda()
         try:
-            import bitsandbytes  # noqa: F401 - whether it is there
+            import bitsandbytes  # noqa: F401 - fails if it is missing
         except ImportError as error:
             raise NotRun("needs bitsandbytes") from error
         note(cut_at_every_step(work, "qlora", bf16(settings(QLORA))))
 
 
 def evaluation(work: Work) -> None:
-    """With evaluations and without: the same bits."""
+    """Check that evaluations do not change the bits."""
     held_out = DataSettings(holdout=0.3)
     for name, how in {
         "LoRA, bf16": bf16(settings(LORA, data=held_out)),
@@ -207,7 +207,7 @@ def evaluation(work: Work) -> None:
             job, ends = home.add(make_rows(40)), []
             for rows in (8, 0):
                 each = replace(how, evaluation=EvaluationSettings(every_steps=2, rows=rows))
-                ends.append((home.bits(home.learn(home.cold(), job, each, evaluates=True)), words(home)))
+                ends.append((home.bits(home.train_job(home.new_session(), job, each, evaluates=True)), words(home)))
                 found = home.channel.of(Evaluated)
                 assert bool(found) == bool(rows)
                 if found:
@@ -219,13 +219,12 @@ def evaluation(work: Work) -> None:
 
 
 def memory(work: Work) -> None:
-    """Other memory is taken until a step does not fit; then it is run again in two parts, at once and to the bits of a
-    run that knew."""
+    """Take memory until a step does not fit. It must run again in two parts, with the bits of a run planned so."""
     with work.check("CUDA runs out of memory") as note:
         work.needs_cuda()
         path = work.directory / "memory"
         path.mkdir()
-        # Logits are most of what a step needs: half of the sequences need half of the memory.
+        # Logits take most of the memory of a step: half of the sequences need half of it.
         make_tiny_model(path / "model", **{**SMALL, "vocab_size": 65_536, "num_hidden_layers": 2})
         home = Home(path)
         long = "".join(
@@ -244,7 +243,7 @@ def memory(work: Work) -> None:
         free, _ = torch.cuda.mem_get_info()
         in_use = torch.cuda.memory_reserved()
         ballast = torch.empty(free + in_use - (whole_bytes + part_bytes) // 2, dtype=torch.uint8, device="cuda")
-        end = home.learn(home.cold(), job, how)
+        end = home.train_job(home.new_session(), job, how)
         del ballast
         found = home.channel.of(OutOfMemory)
         assert [(fact.step, fact.during) for fact in found] == [(1, "gradients")], found
@@ -255,11 +254,11 @@ def memory(work: Work) -> None:
 
 
 def _measured(home: Home, job: str, how: JobSettings, course: Course) -> tuple[int, int]:
-    """Run by this course; the most bytes that tensors took, and that the allocator took for them."""
-    gc.collect()  # models hold references in circles
+    """Run with this course. Return the peak bytes of tensors, and of the allocator."""
+    gc.collect()  # models have reference cycles
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    home.last = home.learn(home.cold(), job, how, course=course)  # type: ignore[attr-defined]
+    home.last = home.train_job(home.new_session(), job, how, course=course)  # type: ignore[attr-defined]
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
@@ -267,7 +266,7 @@ def _measured(home: Home, job: str, how: JobSettings, course: Course) -> tuple[i
 
 
 def killed(work: Work) -> None:
-    """`init`, `add`, `run --until-idle`, twice: once in peace, once with kills."""
+    """Run `init`, `add` and `run --until-idle` twice: undisturbed, and with kills."""
     make_tiny_model(work.directory / "model", **({} if work.tiny else SMALL))
     rows = work.directory / "rows.jsonl"
     rows.write_bytes(make_rows(60 if work.tiny else 160))
@@ -291,7 +290,7 @@ def killed(work: Work) -> None:
 
 
 def _made(work: Work, rows: Path, name: str) -> Path:
-    """A home by `keepstep init`, its settings edited, a file added by `keepstep add`."""
+    """Make a home by `keepstep init`, edit its settings, and add a file by `keepstep add`."""
     home = work.directory / name
     _keepstep("init", str(home), "--model", str(work.directory / "model"))
     config = home / "keepstep.toml"
@@ -333,14 +332,14 @@ def _finish(run: subprocess.Popen[bytes]) -> None:
 
 
 def _records(home: Path) -> list[dict[str, Any]]:
-    """The events in the journal; a line that is being written does not count yet."""
+    """Return the events in the journal, without a line that is being written."""
     segments = sorted((home / "journal").glob("*.jsonl"))
     lines = [line for segment in segments for line in segment.read_bytes().splitlines(keepends=True)]
     return [json.loads(line)["event"] for line in lines if line.endswith(b"\n") and b'"event":' in line]
 
 
 def _steps(home: Path) -> dict[int, tuple[Any, Any]]:
-    """Loss and gradient norm of each global step, as it was reported last; a step run again must be the same."""
+    """Return loss and gradient norm of each global step; a step that ran again must repeat them."""
     found: dict[int, tuple[Any, Any]] = {}
     for event in _records(home):
         assert event["kind"] not in {"divergence_detected", "job_failed"}, event
@@ -356,7 +355,7 @@ def _trained_on(home: Path) -> str:
 
 
 def _bits(home: Path) -> dict[str, bytes]:
-    """Every tensor of the newest checkpoint."""
+    """Return every tensor of the newest checkpoint."""
     newest = max((home / "checkpoints").glob("step-*"))
     files = sorted(newest.glob("*.safetensors"))
     assert len(files) == 2
@@ -375,7 +374,7 @@ def _worker_of(home: Path) -> Callable[[], int]:
 
 
 def _kill_after(home: Path, run: subprocess.Popen[bytes], step: int, pid: Callable[[], int]) -> int:
-    """Kill a process as soon as the journal has this step; return the step that it had then."""
+    """Kill a process once the journal has this step. Return the step in the journal then."""
     while (reached := max((e["step"] for e in _records(home) if e["kind"] == "step_reached"), default=0)) < step:
         assert run.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
@@ -387,7 +386,7 @@ def _kill_after(home: Path, run: subprocess.Popen[bytes], step: int, pid: Callab
 
 
 def speed(shape: str, method: Any) -> Callable[[Work], None]:
-    """A part that trains a model of this shape with keepstep, and by a bare loop."""
+    """Return a part that trains a model of this shape with keepstep and with a bare loop."""
 
     def run(work: Work) -> None:
         name = f"{gpu_speed.SHAPES[shape].name}, {'full' if method is FULL else 'LoRA'}"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Carry out the command line. Exits with a reason where a package is missing in both places."""
+    """Carry out the command line. Exits with a reason if a package is missing in both places."""
     wheels, site = Path(sys.argv[1]), Path(sys.argv[2])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = missing(project["dependencies"])
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def missing(requirements: list[str]) -> list[str]:
-    """The names of the required packages that this Python has not.
+    """Return the names of the required packages that this Python lacks.
 
     >>> missing(["torch-that-nobody-has>=2", "pip"])
     ['torch-that-nobody-has']
@@ -59,7 +59,7 @@ def missing(requirements: list[str]) -> list[str]:
 
 
 def normal(name: str) -> str:
-    """A package's name as the index compares it (PEP 503)."""
+    """Return the normalized name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

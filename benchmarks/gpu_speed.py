@@ -1,4 +1,4 @@
-"""How fast keepstep trains a model of a known shape, next to a bare PyTorch loop in the same process.
+"""Benchmark keepstep on a model of a known shape, next to a bare PyTorch loop in the same process.
 
 The weights are random and the tokenizer has one token a byte: nothing is downloaded, and neither changes the speed.
 Both sides train the same rows in the same batches with the same model, adapter, AdamW and precision. The bare loop
@@ -22,9 +22,9 @@ import psutil
 import torch
 
 from benchmarks.bench_training import bare_loop
+from events.messages import AnyFact, CheckpointWritten, Prepare, Step, Train
 from events.settings import CheckpointSettings, DataSettings, JobSettings, ModelSettings, TrainingSettings
-from events.worker import AnyFact, CheckpointWritten, Prepare, Step, Train
-from tests.gpu.helpers import FULL, FakeDesk
+from tests.gpu.helpers import FULL, FakeChannel
 from tests.harness.tiny_model import make_tokenizer
 
 
@@ -80,25 +80,25 @@ TINY = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
-"""What `--tiny` makes of a shape."""
+"""The overrides of a shape for `--tiny`."""
 
 BATCH, ACCUMULATION = 8, 2
 WARM_UP, STEPS, STEPS_FULL = 4, 20, 12
-"""Steps in all, and those of them that are not measured: kernels are chosen and memory is taken in them. Training all
-weights takes fewer: its one checkpoint of 7 GB costs the time."""
+"""Number of steps, and of those that are not measured: they choose kernels and allocate memory. Training all weights
+uses fewer steps: its checkpoint of 7 GB takes the time."""
 
 CHARACTERS = 1000
-"""Of an answer, and so about its tokens: a common length of context."""
+"""Length of an answer, which gives a common context length."""
 
 
 def described(device: str, shape: str, *, tiny: bool) -> str:
-    """What was measured, in words."""
+    """Return a description of the measurement."""
     size = "tiny, " if tiny else ""
     return f"{size}batches of {BATCH} × {ACCUMULATION} rows of about {_characters(tiny)} tokens, {device}, {shape}"
 
 
 def compare(directory: Path, shape: str, method: Any, device: str, *, tiny: bool) -> list[dict[str, Any]]:
-    """Train by both; tokens/s and peak memory of each."""
+    """Train with both. Return tokens/s and peak memory of each."""
     _make_model(directory / "model", SHAPES[shape], device, tiny=tiny)
     steps = (STEPS_FULL if method is FULL else STEPS) if not tiny else 6
     warm_up = WARM_UP if not tiny else 2
@@ -120,7 +120,7 @@ def _make_model(directory: Path, shape: Shape, device: str, *, tiny: bool) -> No
 
     config = AutoConfig.for_model(shape.model_type, **{**shape.config, **(TINY if tiny else {})})
     torch.manual_seed(7)
-    with torch.device(device):  # random numbers by the billion: seconds on a GPU, minutes on a CPU
+    with torch.device(device):  # billions of random numbers take seconds on a GPU, minutes on a CPU
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
@@ -129,7 +129,7 @@ def _make_model(directory: Path, shape: Shape, device: str, *, tiny: bool) -> No
 
 
 def _make_data(home: Path, method: Any, steps: int, *, tiny: bool) -> tuple[str, JobSettings]:
-    """Rows that differ, of about equal length, and what they are trained with."""
+    """Return different rows of about equal length, and their settings."""
     words = "one two three four five six seven eight nine ten "
     lines = []
     for number in range(steps * BATCH * ACCUMULATION):
@@ -157,7 +157,7 @@ def _characters(tiny: bool) -> int:
 
 
 def _bare_speed(home: Path, job: str, settings: JobSettings, device: str, warm_up: int, steps: int) -> float:
-    """Tokens/s of the loop that one would write by hand."""
+    """Return the tokens/s of a plain training loop."""
     train = bare_loop(home, job, settings, device)
     train(range(1, warm_up + 1))
     _synchronize(device)
@@ -167,22 +167,22 @@ def _bare_speed(home: Path, job: str, settings: JobSettings, device: str, warm_u
     return tokens / (time.perf_counter() - began)
 
 
-class _Timed(FakeDesk):
-    """Notes when each step was reported, and when each checkpoint was."""
+class _Timed(FakeChannel):
+    """Records the time of each reported step and checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
         self.at: list[float] = []
 
-    def tell(self, fact: AnyFact) -> None:
-        """Hear a fact."""
-        super().tell(fact)
+    def send(self, fact: AnyFact) -> None:
+        """Record a fact."""
+        super().send(fact)
         if isinstance(fact, Step):
             self.at.append(time.perf_counter())
 
 
 def _our_speed(home: Path, job: str, settings: JobSettings, warm_up: int, steps: int) -> float:
-    """Tokens/s of the worker's loop, from the end of the warm-up to the end of the last step."""
+    """Return the tokens/s of the worker's loop, from the end of the warm-up to the end of the last step."""
     from gpu.session import Session
 
     channel = _Timed()
@@ -196,7 +196,7 @@ def _our_speed(home: Path, job: str, settings: JobSettings, warm_up: int, steps:
 
 @contextmanager
 def _peak_of(device: str) -> Iterator[list[int]]:
-    """The most memory of the block, in bytes: the GPU's, as torch counts it; on a CPU the process's, sampled."""
+    """Measure the peak memory of the block, bytes: on a GPU as torch counts it, on a CPU by samples."""
     peak = [0]
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

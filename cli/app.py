@@ -51,7 +51,7 @@ def init(
 ) -> None:
     """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
     from cli.commands.init import create_home, model_warning, refuse_home
-    from cli.commands.pinning import resolve_model
+    from cli.config.pinning import resolve_model
 
     if not model:
         raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
@@ -76,7 +76,7 @@ def run(
     ] = False,
 ) -> None:
     """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
-    from cli.commands.pinning import unpinned_note
+    from cli.config.pinning import unpinned_note
     from cli.errors import refuse_too_few_files
     from cli.home.paths import find_home
     from cli.supervision.supervisor import supervise

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from cli.text import printable
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
-from events.text import printable
 from gpu.runtime.streams import discard_output
 from journal.errors import JournalDamaged, JournalError, JournalReadFailed, NoSpace, StorageFailed
 from journal.writer import FULL

@@ -1,32 +1,32 @@
-"""What a person or the daemon wants. `decide` turns each into events, or refuses it with a reason.
+"""Commands of a person or the daemon. `decide` turns each into events, or refuses it with a reason.
 
-What a worker reports (`events.worker`) is decided on in the same way.
+Reports of the worker (`events.messages`) are decided on in the same way.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from core.versions import DetachedCheckpoint
-from events.changes import Change
+from core.values import DetachedCheckpoint
+from events.kinds import Change
+from events.messages import AnyFact
 from events.settings import DiskSettings, JobSettings, MemorySettings, RetentionSettings
 from events.values import Failure, Priority
-from events.worker import AnyFact
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """Something wanted; facts that only the outside knows come along as fields."""
+    """A request; its fields carry what only the outside knows."""
 
 
 class CreateHome(Command, frozen=True, kw_only=True):
-    """Begin a journal."""
+    """Start a journal."""
 
     home_id: str
     keepstep: str
 
 
 class StartDaemon(Command, frozen=True, kw_only=True):
-    """Take the home. Whoever sends this holds the daemon lock: an attempt that still runs lost its daemon."""
+    """Take the home. The sender holds the daemon lock, so an attempt that still runs has lost its daemon."""
 
     pid: int
     process_started_at: float
@@ -36,29 +36,27 @@ class StartDaemon(Command, frozen=True, kw_only=True):
 
 
 class StopDaemon(Command, frozen=True, kw_only=True):
-    """The daemon is done."""
+    """Record that the daemon stops."""
 
     reason: str
 
 
 class AddFile(Command, frozen=True, kw_only=True):
-    """A complete file arrived and stands in keepstep's hands; `known`: its bytes had been accepted before.
-
-    `again`: they are to be learned all the same.
-    """
+    """Queue a complete file that keepstep now keeps. `known`: these bytes were accepted before; `retrain`: train on
+    them again all the same."""
 
     job: str
     name: str
     size_bytes: int
     priority: Priority
     known: bool
-    again: bool = False
+    retrain: bool = False
 
 
 class MoveJob(Command, frozen=True, kw_only=True):
-    """Give a waiting job another place: the front of its lane, directly before another job, or the back.
+    """Move a waiting job to the front of a lane, directly before another job, or to the back.
 
-    None of `priority`: its own lane stays, or with `before` it is that job's.
+    `priority` = None: the lane of the job `before`, or else its own.
     """
 
     job: str
@@ -68,19 +66,19 @@ class MoveJob(Command, frozen=True, kw_only=True):
 
 
 class HoldJob(Command, frozen=True, kw_only=True):
-    """Pass a waiting job over until `ReleaseJob`."""
+    """Hold a waiting job: the queue passes it over until `ReleaseJob`."""
 
     job: str
 
 
 class ReleaseJob(Command, frozen=True, kw_only=True):
-    """Let a held job have its turn."""
+    """Release a held job."""
 
     job: str
 
 
 class RemoveJob(Command, frozen=True, kw_only=True):
-    """Take a job back that nothing was learned from."""
+    """Remove a job that nothing was trained on."""
 
     job: str
 
@@ -90,83 +88,82 @@ class Pause(Command, frozen=True, kw_only=True):
 
 
 class Resume(Command, frozen=True, kw_only=True):
-    """Work again."""
+    """Resume work."""
 
 
 class Stop(Command, frozen=True, kw_only=True):
-    """Commit and leave; `alive`: a daemon process really runs."""
+    """Ask the daemon to commit and stop; `alive`: a daemon process really runs."""
 
     alive: bool
 
 
 class Skip(Command, frozen=True, kw_only=True):
-    """Pass a job over; None: the current one."""
+    """Skip a job; None: the current one."""
 
     job: str | None = None
 
 
 class Retry(Command, frozen=True, kw_only=True):
-    """Bring a failed job back."""
+    """Queue a failed job again."""
 
     job: str
 
 
 class StartAttempt(Command, frozen=True, kw_only=True):
-    """Give a job to a worker, under the settings that the config file holds now."""
+    """Start an attempt at a job, under the settings that the config file holds now."""
 
     job: str
     settings: JobSettings
 
 
 class ReportWorkerLost(Command, frozen=True, kw_only=True):
-    """The worker of this attempt is gone, or had to be killed."""
+    """Report that the worker of this attempt is gone, or had to be killed."""
 
     attempt: int
     failure: Failure
     message: str
     evaluating: bool = False
-    """It was in an evaluation then."""
+    """It was in an evaluation."""
 
 
 class HoldWork(Command, frozen=True, kw_only=True):
-    """Something needs a person before work can go on."""
+    """Stop work until a person resumes it."""
 
     reason: str
     advice: str
 
 
 class QuarantineCheckpoint(Command, frozen=True, kw_only=True):
-    """A committed checkpoint, the head or one behind it, was found to be bad while no attempt ran."""
+    """Quarantine a committed checkpoint, the head or one before it, that was found damaged while no attempt ran."""
 
     checkpoint: str
     problem: str
 
 
 class PruneCheckpoints(Command, frozen=True, kw_only=True):
-    """A person gives up all committed checkpoints but the newest `keep`."""
+    """Delete all committed checkpoints but the newest `keep`."""
 
     keep: int
 
 
 class RequestConsolidation(Command, frozen=True, kw_only=True):
-    """Make a version of what was learned, when nothing trains; `night`: the date of the schedule that asks."""
+    """Request a consolidation, for when nothing trains; `scheduled_for`: the date of the schedule that asks."""
 
     description: str
     after_current: bool = False
-    night: str | None = None
+    scheduled_for: str | None = None
 
 
 class CancelConsolidation(Command, frozen=True, kw_only=True):
-    """It is not wanted any more."""
+    """Cancel the request for a consolidation."""
 
 
 class StartConsolidation(Command, frozen=True, kw_only=True):
-    """Give what was learned to a worker to merge."""
+    """Start the requested consolidation."""
 
 
 class MoveHead(Command, frozen=True, kw_only=True):
-    """Go on from a version, from a checkpoint that was left behind, from what a backup holds, or (all None) from the
-    origin."""
+    """Move the head to a version, a detached checkpoint, the content of a backup, or (all None) the origin."""
 
     version: str | None = None
     checkpoint: str | None = None
@@ -174,21 +171,21 @@ class MoveHead(Command, frozen=True, kw_only=True):
 
 
 class RollBack(Command, frozen=True, kw_only=True):
-    """Go back behind what was learned last."""
+    """Move the head back by one: to its base, or from there to the version before it."""
 
 
 class RecordRestored(Command, frozen=True, kw_only=True):
-    """The head was brought back from its backup."""
+    """Record that the head was restored from its backup."""
 
 
 class DeleteVersion(Command, frozen=True, kw_only=True):
-    """A person gives up a version, or a checkpoint that was left behind."""
+    """Delete a version, or a detached checkpoint."""
 
     version: str
 
 
 class RecordBackup(Command, frozen=True, kw_only=True):
-    """A backup was made and read back."""
+    """Record a backup that was made and verified."""
 
     backup: str
     reason: str
@@ -198,33 +195,33 @@ class RecordBackup(Command, frozen=True, kw_only=True):
 
 
 class DeleteBackups(Command, frozen=True, kw_only=True):
-    """A person gives up backups of more than so many days."""
+    """Delete backups older than so many days."""
 
     older_than_days: float
 
 
 class Retain(Command, frozen=True, kw_only=True):
-    """Give up what the config does not want to keep."""
+    """Delete what the config does not want to keep."""
 
     retention: RetentionSettings
 
 
-class RecordSwept(Command, frozen=True, kw_only=True):
-    """Debris was removed."""
+class RecordLeftoverDeleted(Command, frozen=True, kw_only=True):
+    """Record that a leftover file was deleted."""
 
     path: str
     size_bytes: int
 
 
 class RecordRejectedMoved(Command, frozen=True, kw_only=True):
-    """A rejected file now stands in `rejected/`."""
+    """Record that a rejected file is in `rejected/`."""
 
     job: str
     path: str
 
 
 class MeasureDisk(Command, frozen=True, kw_only=True):
-    """So much is free on the disk; act by the limits of the config."""
+    """Apply the limits of the config to the free disk space."""
 
     free_bytes: int
     disk: DiskSettings
@@ -232,18 +229,18 @@ class MeasureDisk(Command, frozen=True, kw_only=True):
 
 
 class MeasureMemory(Command, frozen=True, kw_only=True):
-    """So much memory is there, to anybody, and with the worker; act by the limits of the config."""
+    """Apply the limits of the config to the memory of the machine, of other processes, and of the worker."""
 
     total_bytes: int
     available_bytes: int
     worker_bytes: int
     groups: tuple[tuple[int, int], ...] = ()
-    """The same of the control groups that have a limit: that limit, and what is available below it."""
+    """For each control group with a limit: total (the limit) and available bytes."""
     limits: MemorySettings
 
 
 class RecordConfig(Command, frozen=True, kw_only=True):
-    """keepstep.toml was read anew: what it changes at once, or why it cannot be used and what to do."""
+    """Record that keepstep.toml was read again: what it changes at once, or why it cannot be used and what to do."""
 
     changes: tuple[Change, ...] = ()
     problem: str | None = None
@@ -251,29 +248,29 @@ class RecordConfig(Command, frozen=True, kw_only=True):
 
 
 class ReportDiskFull(Command, frozen=True, kw_only=True):
-    """The disk is full. Whatever runs ends, and nothing is begun until there is room."""
+    """Report that the disk is full: end what runs, and start nothing until space is free."""
 
     message: str
     wanted_bytes: int = 0
-    """That must be free before work goes on; the machine may want more."""
+    """Bytes that must be free before work resumes; `decide` may want more."""
 
 
 class ReportDiskFree(Command, frozen=True, kw_only=True):
-    """So much is free on the disk; work goes on if it is enough."""
+    """Report the free disk space; work resumes if it is enough."""
 
     free_bytes: int
 
 
 class RecordOrphan(Command, frozen=True, kw_only=True):
-    """A leftover of an earlier daemon was ended; the fields are those of `orphan_ended`."""
+    """Record that a worker of an earlier daemon was ended; fields as in `orphan_ended`."""
 
     pid: int
     started_at: float
     command: str
 
 
-class RecordWatchCost(Command, frozen=True, kw_only=True):
-    """What the daemon itself took; the fields are those of `watch_cost_measured`."""
+class RecordOverhead(Command, frozen=True, kw_only=True):
+    """Record what the daemon itself took; fields as in `overhead_measured`."""
 
     wall_s: float
     cpu_s: float
@@ -311,7 +308,7 @@ AnyCommand = (
     | RecordBackup
     | DeleteBackups
     | Retain
-    | RecordSwept
+    | RecordLeftoverDeleted
     | RecordRejectedMoved
     | MeasureDisk
     | MeasureMemory
@@ -319,6 +316,6 @@ AnyCommand = (
     | ReportDiskFull
     | ReportDiskFree
     | RecordOrphan
-    | RecordWatchCost
+    | RecordOverhead
     | AnyFact
 )

@@ -19,12 +19,12 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from core.maps import Map
 from core.state import State
-from events import worker
+from core.structures.maps import Map
+from events import messages
 from events.settings import JobSettings
 
-Phase = Literal["start"] | worker.Phase
+Phase = Literal["start"] | messages.Phase
 
 START_S = 120.0
 """From the start of the process to its first word. Python and its imports take a second; from a cold disk on a busy
@@ -128,9 +128,9 @@ def usual_s(gaps: Sequence[float]) -> float | None:
 
 def failures_in_a_row(state: State) -> int:
     """Of what is in hand, without progress in between."""
-    if state.consolidation is not None:
-        return state.consolidation_request.failures if state.consolidation_request is not None else 0
-    return state.current.failures if state.current is not None else 0
+    if state.consolidation.running is not None:
+        return state.consolidation.request.failures if state.consolidation.request is not None else 0
+    return state.training.current.failures if state.training.current is not None else 0
 
 
 def anew(watched: Watched) -> Watched:
@@ -143,16 +143,16 @@ def is_up(watched: Watched) -> Watched:
     return watched if watched.up else replace(watched, up=True, silence_s=0.0)
 
 
-def ordered(watched: Watched, order: worker.AnyOrder) -> Watched:
+def ordered(watched: Watched, order: messages.AnyOrder) -> Watched:
     """It was told to do something; a warm worker was silent for good reason until now."""
     match order:
-        case worker.Prepare():
+        case messages.Prepare():
             known = watched.settings is None or _alike(watched.settings, order.settings)
             gaps = watched.gaps if known else Map()
             return _begun(replace(watched, settings=order.settings, gaps=gaps), order.attempt, "load")
-        case worker.Train():
+        case messages.Train():
             return _begun(watched, order.attempt, "load")
-        case worker.Consolidate():
+        case messages.Consolidate():
             return _begun(watched, order.attempt, "consolidate")
     return watched
 
@@ -163,24 +163,24 @@ def passed(watched: Watched, seconds: float) -> Watched:
     return replace(watched, silence_s=watched.silence_s + seconds, saving_silence_s=saving_silence_s)
 
 
-def received(watched: Watched, fact: worker.AnyFact) -> Watched:
+def received(watched: Watched, fact: messages.AnyFact) -> Watched:
     """What it said; a late word of another attempt proves nothing."""
     if fact.attempt != watched.attempt:
         return watched
     match fact:
-        case worker.Heartbeat(phase="checkpoint"):
+        case messages.Heartbeat(phase="checkpoint"):
             known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=True, saving_silence_s=0.0)
-        case worker.CheckpointWritten():
+        case messages.CheckpointWritten():
             known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=False, saving_silence_s=0.0, silence_s=0.0)
-        case worker.Heartbeat():
+        case messages.Heartbeat():
             return _progressed(watched, fact.phase)
-        case worker.Loaded():
+        case messages.Loaded():
             return _progressed(_found(watched, fact.environment), "step")
-        case worker.Step() | worker.Evaluated():
+        case messages.Step() | messages.Evaluated():
             return _progressed(watched, "step")
-        case worker.Prepared():
+        case messages.Prepared():
             return _progressed(watched, "prepare")
     return replace(watched, silence_s=0.0)
 

@@ -1,4 +1,4 @@
-"""What the machine can object to, named by whose fault it is."""
+"""Errors of the state machine, named by whose fault they are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ class CoreError(Exception):
 
 
 class Refused(CoreError):
-    """A command that cannot be carried out now. The message is the reason, for the person who gave it."""
+    """A command cannot be carried out now. The message is the reason, for the person who gave the command."""
 
 
 class IllegalEvent(CoreError):
-    """The journal holds an event that cannot follow what came before it: a bug, or a journal that was tampered with.
+    """The journal holds an event that cannot follow the events before it: a bug, or somebody changed the journal.
 
     Data: `kind` of the event, `status` it met.
     """

@@ -1,40 +1,31 @@
-"""One job, as the machine knows it."""
+"""One job, as the state machine knows it."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
 
+from core.transitions import JobStatus
 from events.course import Course
-from events.evaluation import Concern
 from events.settings import JobSettings, Plan
-from events.values import Priority
-
-JobStatus = Literal[
-    "queued", "held", "preparing", "ready", "training", "trained", "rejected", "failed", "skipped", "removed"
-]
-
-RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
-"""A worker is at it."""
+from events.values import Concern, Priority
 
 
 class Evaluation(Struct, frozen=True, omit_defaults=True):
-    """How it did on rows that it does not learn."""
+    """How the job does on rows that are never trained on."""
 
     abandoned: bool = False
-    """The worker hung or failed in one."""
+    """The worker hung or failed in an evaluation: the job is not evaluated again."""
     step: int = -1
-    """Behind which it was evaluated last; -1: not yet. Up to there nothing new would be found: steps that are run again
-    give the same bits."""
+    """The step after which the job was last evaluated; -1: never. An evaluation of an earlier step would find nothing
+    new: steps that run again give the same bits."""
     lowest: float | None = None
-    """Of all its losses so far."""
+    """The lowest validation loss so far."""
     concern: Concern | None = None
-    """What was wrong with the last one."""
+    """What was wrong with the last validation loss."""
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An accepted data file, and how far it has been learned."""
+    """An accepted data file, and how far it is trained."""
 
     id: str
     name: str
@@ -42,26 +33,27 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: Priority
     status: JobStatus = "queued"
     settings: JobSettings | None = None
-    """As of its last attempt; fixed from the first committed step on."""
+    """The settings of its last attempt; fixed from the first committed step on."""
     plan: Plan | None = None
     committed_step: int = 0
-    """Steps of this job that a checkpoint holds; the next attempt goes on behind them."""
+    """Steps of this job that a checkpoint holds; the next attempt continues after them."""
     until: int | None = None
-    """Where to end before the plan does: a stretch that is run again after a checkpoint was lost."""
+    """The step to end at, before the plan does: the job runs a replay range again after a checkpoint was lost."""
     course: Course = Course()
-    """What is done otherwise than planned."""
+    """How the run departs from the plan."""
     strikes: int = 0
-    """Batches that were set aside since a person last looked."""
+    """Batches skipped since a person last looked."""
     evaluation: Evaluation = Evaluation()
     environment: dict[str, str] = {}
-    """What it was trained in when training last started: device, libraries, arithmetic; empty before."""
+    """Device, libraries and arithmetic when its training last started; empty before."""
     failures: int = 0
-    """Attempts that failed since the last commit."""
+    """Failed attempts since the last commit."""
     retry_at: float | None = None
+    """Do not retry before this time. Unix time, seconds."""
     skip_requested: bool = False
     trained_from: bool = False
-    """Some weights hold what it says, or may: of this pass, of an earlier one, of a branch that was left. Its file then
-    stays in `data/` whatever becomes of the job, or their lineage could not be shown any more."""
+    """Some weights may hold what the file says: from this pass, an earlier one, or a detached checkpoint. Its file then
+    stays in `data/` whatever happens to the job, so that lineage can show it."""
 
     @property
     def goal(self) -> int | None:
@@ -72,5 +64,5 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def begun(self) -> bool:
-        """Whether weights depend on this job's settings already."""
+        """True if weights already depend on this job's settings."""
         return self.committed_step > 0 or self.until is not None

@@ -1,29 +1,39 @@
 """The state machine, as data.
 
-Three machines share the journal. A **job** goes its way from the queue to trained (or rejected, failed, skipped). A
-**consolidation** goes its way to a version. The **daemon** works, pauses and stops. Three rules hold them together:
+Three machines share the journal. A **job** moves from the queue to trained (or rejected, failed, skipped, removed). A
+**consolidation** moves to a version. The **daemon** works, pauses and stops. Three rules connect them:
 
-1. What is not in a table is illegal: `evolve` raises and the state stays as it was.
-2. At most one attempt runs, at a job or at a consolidation. It begins with `attempt_started` or
-   `consolidation_started`; each kind in `ENDS_ATTEMPT`, said of what runs, ends it, and for the daemon that is one
-   event: `attempt_ended`. So nothing is ever merged under a running training.
-3. However an attempt ends before its job does, the job is `queued` again with its committed steps kept, ahead of
-   all others: what is begun is finished first.
+1. What is not in a table is illegal: `evolve` raises and the state does not change.
+2. At most one attempt runs, at a job or at a consolidation. `attempt_started` or `consolidation_started` begins it.
+   Each kind in `ENDS_ATTEMPT` ends it if it is about what runs; for the daemon that is one event: `attempt_ended`. So
+   nothing is merged while a training runs.
+3. If an attempt ends before its job does, the job is `queued` again and keeps its committed steps, ahead of all others:
+   a job that has started is finished first.
 
 A pause outlives the process: a paused daemon that stops is `off_paused`, and the next one starts `paused`.
 
-A full disk is no status of either. `storage_exhausted` and `storage_freed` may come in any; between the two no attempt
-is begun, and that is all (`State.full`). Memory that others take is the same (`memory_low`, `memory_recovered`,
-`State.short`), but that what runs is asked to yield when it has lasted.
+A full disk is no status. `storage_exhausted` and `storage_freed` may come in any status; between the two no attempt
+starts (`State.disk`). A shortage of memory works the same (`memory_low`, `memory_recovered`, `State.memory`), and the
+running attempt is asked to yield when the shortage has lasted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from core.job import JobStatus
-from core.state import DaemonStatus
-from core.versions import ConsolidationStatus
+JobStatus = Literal[
+    "queued", "held", "preparing", "ready", "training", "trained", "rejected", "failed", "skipped", "removed"
+]
+DaemonStatus = Literal["off", "off_paused", "idle", "working", "pausing", "paused", "stopping", "stopping_paused"]
+ConsolidationStatus = Literal["started", "backed_up", "merged", "verified", "published", "finished", "aborted"]
+
+RUNNING: frozenset[JobStatus] = frozenset({"preparing", "ready", "training"})
+"""A worker works on the job."""
+
+PAUSED: frozenset[DaemonStatus] = frozenset({"paused", "pausing", "off_paused", "stopping_paused"})
+OFF: frozenset[DaemonStatus] = frozenset({"off", "off_paused"})
+STOPPING: frozenset[DaemonStatus] = frozenset({"stopping", "stopping_paused"})
 
 Kind = str
 
@@ -73,10 +83,10 @@ JOB: Mapping[JobStatus, Mapping[Kind, JobStatus]] = {
     "training": {
         "step_reached": "training",
         "divergence_detected": "training",
-        "micro_batch_halved": "training",
-        "batch_set_aside": "training",
+        "microbatch_split": "training",
+        "batch_skipped": "training",
         "evaluation_done": "training",
-        "evaluation_given_up": "training",
+        "evaluation_abandoned": "training",
         "checkpoint_committed": "training",
         "job_skip_requested": "training",
         "job_trained": "trained",
@@ -116,7 +126,7 @@ CONSOLIDATION: Mapping[ConsolidationStatus, Mapping[Kind, ConsolidationStatus]] 
     "finished": {},
     "aborted": {},
 }
-"""`version_published` and `consolidation_finished` are one transaction: nothing stays `published`."""
+"""`version_published` and `consolidation_finished` are one transaction, so nothing stays `published`."""
 
 DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
     "off": {
@@ -168,4 +178,5 @@ DAEMON: Mapping[DaemonStatus, Mapping[Kind, DaemonStatus]] = {
         "daemon_stopped": "off_paused",
     },
 }
-"""`daemon_started` while one is on means that the earlier one was killed: its attempt was interrupted just before."""
+"""`daemon_started` while a daemon is on means that the earlier one was killed; its attempt was interrupted just
+before."""

@@ -1,4 +1,4 @@
-"""What happened: the event types, their codec, and the words that the daemon and its worker exchange.
+"""Events: their types, their codec, the settings that they carry, and the messages between the daemon and its worker.
 
-Start at `kinds.py`. Nothing here knows a file, a clock or a rule.
+Start at `kinds/`. Nothing here knows a file, a clock or a rule.
 """

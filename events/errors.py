@@ -1,4 +1,4 @@
-"""What can be wrong with an event, named by whose fault it is."""
+"""Errors of events, named by whose fault they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class EventError(Exception):
 
 
 class UnknownEvent(EventError):
-    """The bytes are whole, but this program is older than they are (or they are not keepstep's).
+    """The record is intact, but a newer keepstep wrote it (or another program).
 
     Data: `kind`, `version`, both as found.
     """
@@ -18,9 +18,9 @@ class UnknownEvent(EventError):
         self.version = version
         super().__init__(
             f"cannot read an event of kind {kind!r}, version {version!r}: {reason}. "
-            "It was probably written by a newer keepstep; use that one, or look at it with `journal show`."
+            "A newer keepstep probably wrote it: use that one, or look at the record with `keepstep journal show`."
         )
 
 
 class UnwritableEvent(EventError):
-    """An event would not read back as it was written, so it must not be journaled. A bug in keepstep."""
+    """An event would not read back as it was written, so it is not journaled. A bug in keepstep."""

@@ -1,4 +1,4 @@
-"""What every event is."""
+"""The base of all events."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from msgspec import Struct
 class Event(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", gc=False
 ):  # gc=False: events hold no cycles, and a replay makes millions of them
-    """A fact. Immutable; encoded with its kind and its version."""
+    """A fact. It is immutable, and encoded with its kind and its version."""

@@ -2,12 +2,11 @@
 
 Python decodes a path byte that is not UTF-8 to a lone surrogate (PEP 383). JSON cannot carry one. `visible` writes the
 byte as \\xNN instead, for text that only people read: events, views, messages. Text that names a file to open must not
-change: `gpu.ipc.protocol.encode_order` carries it.
+change: `gpu.ipc.protocol.encode_request` carries it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, TypeVar
 
@@ -37,31 +36,6 @@ def carried(message: Message) -> Message:
     except UnicodeError:
         return msgspec.convert(in_all_texts(msgspec.to_builtins(message)), type(message))
     return message
-
-
-_JOINER = "\u200d"
-"""Joins several emoji into one; prints nothing by itself."""
-
-
-def printable(text: str) -> str:
-    """`text` on one line: every character that a terminal would act on is escaped.
-
-    >>> printable("two\\nlines \\x1b[31m ünï 🦶")
-    'two\\\\nlines \\\\x1b[31m ünï 🦶'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each == _JOINER else each.encode("unicode_escape").decode() for each in text
-    )
-
-
-def shown_text(name: str) -> str:
-    """A file name as it is journaled and shown: escaped bytes that are not UTF-8, and as `printable`.
-
-    A name in this form stays as it is, so a name that a user copies from a message is found.
-    """
-    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def in_all_texts(value: Any) -> Any:

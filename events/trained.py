@@ -1,4 +1,4 @@
-"""What an attempt trains of its model."""
+"""The part of a model that an attempt trains."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The trained part of a model, in numbers."""
 
     layers: dict[str, int]
-    """Of an adapter: the last part of the adapted layers' names, with how many layers have it; {}: every weight."""
+    """For an adapter: the last part of the adapted layers' names → number of such layers; {}: every weight is
+    trained."""
     parameters: int
-    """Trained numbers."""
+    """Trained parameters."""
     share: float
-    """Of all numbers of the model, the adapter's included; from 0 to 1."""
+    """Share of all parameters of the model, including the adapter's; from 0 to 1."""

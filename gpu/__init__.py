@@ -1,7 +1,6 @@
-"""The worker: rows become batches, batches become steps, steps become checkpoints.
+"""The worker: prepares data, trains, saves checkpoints, and merges them into versions.
 
-The daemon starts it as a process of its own (`worker.py`) and talks to it over a socket (`link.py`). Read `train.py`
-first. Torch is imported by the worker alone: what the daemon may import from here (`link`, `manifest`, `tensors`,
-`commit`, `examine`, `crashpoints`, `errors`, `data`, `encoder`, `encoders`, `tokenizer`, `whereabouts`, `check`,
-`schedule`) never loads it.
+The daemon starts it as a separate process (`worker.py`) and talks to it over a socket (`ipc/connection.py`). Read
+`training/loop.py` first. The shell never loads torch, so these modules must not: `data/`, `ipc/`, `runtime/` except
+`arithmetic`, `determinism` and `faults`, `artifacts/` except `checkpoint`, `model/tokenizer` and what that imports.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong in the worker, named by whose fault it is."""
+"""The errors of the worker, named by their cause."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from events.messages import BatchSuspect
 from events.values import CheckpointId
-from events.worker import BatchSuspect
 from gpu.runtime.driver import names_memory
 
 NOT_DETERMINISTIC = "does not have a deterministic implementation"
@@ -15,13 +15,13 @@ NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 class WorkerError(Exception):
-    """Base of everything that `gpu` raises by itself."""
+    """Base of all errors that `gpu` defines."""
 
 
 class RowRejected(WorkerError):
-    """The data file cannot be learned from.
+    """A data file cannot be trained on.
 
-    Data: `problem`, a name that scripts can match; `line`, from 1, or None where the file as a whole is the problem.
+    Data: `problem`, a name that scripts can match; `line`, from 1, or None if the file as a whole is the problem.
     """
 
     def __init__(self, problem: str, line: int | None, message: str) -> None:
@@ -32,36 +32,38 @@ class RowRejected(WorkerError):
 
 
 class DataChanged(WorkerError):
-    """The data file of a job is missing, or no longer has the bytes that the job is named for."""
+    """The data file of a job is missing, or its SHA-256 is not that of the job."""
 
 
 class EncoderLost(WorkerError):
-    """A process that encodes rows ended by itself. What was encoded so far is given up."""
+    """A process that encodes rows ended unexpectedly. The rows are encoded again by the next attempt."""
 
 
 class ModelUnusable(WorkerError):
-    """The model, or its tokenizer, cannot be loaded, or cannot be trained in the way that the settings ask for."""
+    """The model or its tokenizer cannot be loaded, or cannot be trained by the method of the settings."""
 
 
-class CheckpointBroken(WorkerError):
-    """A checkpoint is not what its manifest says. Data: `checkpoint`, `problem`."""
-
-    def __init__(self, checkpoint: CheckpointId, problem: str) -> None:
-        self.checkpoint = checkpoint
-        self.problem = problem
-        super().__init__(f"{checkpoint}: {problem}")
-
-
-class VersionManifestBroken(WorkerError):
-    """What seals a directory is not what was written. Data: `problem`."""
+class ArtifactBroken(WorkerError):
+    """A checkpoint, version or backup is not what was written. Data: `problem`."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(problem)
 
 
+class CheckpointBroken(ArtifactBroken):
+    """A checkpoint is not what its manifest says. Data: `checkpoint`, `problem`."""
+
+    def __init__(self, checkpoint: CheckpointId, problem: str) -> None:
+        super().__init__(problem)
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint}: {self.problem}"
+
+
 class CheckpointForeign(WorkerError):
-    """A checkpoint is whole, but belongs to another model, tokenizer or method than those that the settings name.
+    """A checkpoint is intact, but belongs to another model, tokenizer or method than the settings name.
 
     Data: `checkpoint`, `differences`.
     """
@@ -70,25 +72,25 @@ class CheckpointForeign(WorkerError):
         self.checkpoint = checkpoint
         self.differences = tuple(differences)
         super().__init__(
-            f"checkpoint {checkpoint} is whole, but it does not fit: {'; '.join(differences)}. "
-            "Set keepstep.toml and the model back to what they were, or begin anew in a home of its own."
+            f"checkpoint {checkpoint} is intact, but it does not fit: {'; '.join(differences)}. "
+            "Restore keepstep.toml and the model, or start a new home (`keepstep init`)."
         )
 
 
 class PlanChanged(WorkerError):
-    """What was learned would not be learned in the same order again."""
+    """The batch plan of a trained job has changed, so its steps cannot run again."""
 
 
 class MergeRefused(WorkerError):
-    """What was learned cannot be put into these weights, or not without harm."""
+    """The trained weights cannot be merged into these weights, or the result is wrong."""
 
 
 class PreflightFailed(WorkerError):
-    """There is too little room or memory to begin."""
+    """There is too little disk space or memory to begin."""
 
 
 class EvaluationFailed(WorkerError):
-    """Something went wrong in an evaluation, on which nothing that is learned depends. Data: `cause`."""
+    """An evaluation failed. The training itself is not affected. Data: `cause`."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -96,23 +98,23 @@ class EvaluationFailed(WorkerError):
 
 
 class StorageFailed(WorkerError):
-    """A checkpoint could not be written. Data: `path`, `errno` (None where the system gave no number)."""
+    """A directory could not be written. Data: `path`, `errno` (None if the system gave no number)."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.path = path
         self.errno = error.errno
         super().__init__(
             f"cannot write {path}: {error.strerror or error}. Nothing committed is lost; "
-            "make room or repair the disk, and the job goes on from its last checkpoint."
+            "free some disk space or repair the disk, and the job continues from its last checkpoint."
         )
 
 
 class YieldRequested(WorkerError):
-    """The daemon wants the worker to stop; raised where stopping costs nothing."""
+    """The daemon asked the worker to stop. Raised where nothing is lost."""
 
 
 class ProtocolViolation(WorkerError):
-    """The other end of the socket sent what is no message. Data: `line`, the first bytes of it."""
+    """The other end of the socket sent something that is not a message. Data: `line`, its first bytes."""
 
     def __init__(self, line: bytes, reason: str) -> None:
         self.line = line[:80]
@@ -120,18 +122,18 @@ class ProtocolViolation(WorkerError):
 
 
 class TrainingDiverged(WorkerError):
-    """The numbers ran away. Stopping keeps the last committed weights good. Data: `global_step`."""
+    """Loss, gradient or weights are not finite. The last checkpoint is good. Data: `global_step`."""
 
     def __init__(self, global_step: int, what: str) -> None:
         self.global_step = global_step
         super().__init__(
-            f"training diverged at step {global_step}: {what}. Everything committed before is good. "
-            "Lower [training] learning_rate, or look for odd rows in the file."
+            f"training diverged at step {global_step}: {what}. All checkpoints before are good. "
+            "Lower [training] learning_rate, or look for unusual rows in the file."
         )
 
 
 class SuspectBatch(TrainingDiverged):
-    """The same, found before the optimizer touched anything. Data: `fact`, which is to be reported."""
+    """A batch diverged, before the optimizer changed a weight. Data: `fact`, the report for the daemon."""
 
     def __init__(self, fact: BatchSuspect) -> None:
         self.fact = fact
@@ -139,8 +141,10 @@ class SuspectBatch(TrainingDiverged):
 
 
 class MicrobatchTooLarge(WorkerError):
-    """A step did not fit into memory, and cannot be run again by this process. Data: `global_step`, `step`, `sequences`
-    (that were computed together), `reason`."""
+    """A step did not fit into memory, and this process cannot run it again.
+
+    Data: `global_step`, `step`, `sequences` (computed together), `reason`.
+    """
 
     def __init__(self, global_step: int, step: int, sequences: int, reason: str) -> None:
         self.global_step = global_step
@@ -149,26 +153,30 @@ class MicrobatchTooLarge(WorkerError):
         self.reason = reason
         super().__init__(
             f"step {global_step} does not fit into memory with {sequences} sequences at once: {reason}. "
-            "Look whether something else needs the memory."
+            "Check whether another process uses the memory."
         )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out. Torch has an error of its own for most of a GPU's memory only; else it
-    is a RuntimeError that names the allocator or the library that got none."""
+    """True if `error` means that memory ran out.
+
+    Torch has a type for most such errors of a GPU. Others are RuntimeErrors that name the allocator or the library.
+    """
     named = type(error).__name__ in {"MemoryError", "OutOfMemoryError"}
     return named or (isinstance(error, RuntimeError) and names_memory(str(error)))
 
 
 def nondeterministic_operation(error: BaseException) -> str | None:
-    """Return torch's name of an operation that has no deterministic implementation on this device; None: `error` says
-    something else. Torch raises a plain RuntimeError for it."""
-    said = str(error)
-    return said.partition(" ")[0] if isinstance(error, RuntimeError) and NOT_DETERMINISTIC in said else None
+    """Return the operation that `error` says has no deterministic implementation; None for other errors.
+
+    Torch raises a plain RuntimeError for it.
+    """
+    text = str(error)
+    return text.partition(" ")[0] if isinstance(error, RuntimeError) and NOT_DETERMINISTIC in text else None
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether `error` says, or was raised because, there is no room on the disk, or no more of it for this user."""
+    """True if `error` or one of its causes is a full disk or an exhausted quota."""
     while error is not None:
         if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
             return True

@@ -1,7 +1,7 @@
-"""What the worker keeps between orders: tokenizer, model, optimizer, and where exactly they stand.
+"""The worker's state between orders: tokenizer, model, optimizer, and the checkpoint that they are equal to.
 
-Importing torch and loading a model costs many seconds, so nothing is loaded that is already there. Going on from
-memory gives the same bits as going on from the checkpoint: what is in memory is what was written.
+Importing torch and loading a model take many seconds, so nothing is loaded twice. Continuing from memory gives the same
+bits as loading the checkpoint: memory holds what was written.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from events.messages import Consolidate, Loaded, Prepare, Prepared, Train
 from events.settings import JobSettings, MethodSettings, ModelSettings
 from events.values import ARITHMETIC, CheckpointId, JobId, VersionId
-from events.worker import Consolidate, Loaded, Prepare, Prepared, Train
 from gpu.artifacts import checkpoint
-from gpu.artifacts.compatibility import Ground
+from gpu.artifacts.compatibility import TrainingTarget
 from gpu.artifacts.manifest import Manifest, read_manifest
 from gpu.data.encode.encoder_pool import core_count, preparation
 from gpu.data.encode.rows import tokenizer_sha256
@@ -29,11 +29,11 @@ from gpu.data.plan.prepare import PreparedJob, prepare
 from gpu.errors import CheckpointBroken, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel, build
-from gpu.model.tokenizer import files_to_keep, kept_sha256, load_tokenizer
+from gpu.model.tokenizer import comparable_sha256, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism, environment
 from gpu.training.loop import Training
-from gpu.training.packing_check import refuse_what_cannot_be_packed
+from gpu.training.packing_check import refuse_unpackable
 from gpu.training.saver import Saver
 from gpu.versions.consolidate import consolidate
 from gpu.versions.rehearsal import rehearse
@@ -44,7 +44,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Tokenizer:
+class _LoadedTokenizer:
+    """A tokenizer, its fingerprint, and the files that a checkpoint keeps of it."""
+
     settings: ModelSettings
     tokenizer: Any
     sha256: str
@@ -52,37 +54,41 @@ class _Tokenizer:
 
 
 @dataclass
-class _Model:
+class _LoadedModel:
+    """A model with its optimizer."""
+
     settings: tuple[ModelSettings, MethodSettings, VersionId | None, Arithmetic, int]
     trained: TrainedModel
     optimizer: torch.optim.AdamW
-    fresh: bool
-    """Nothing was learned yet: it is as it was built."""
-    stands_at: CheckpointId | None
+    untrained: bool
+    """True until the first step or load: the weights are those of `build`."""
+    at_checkpoint: CheckpointId | None
 
 
 class Session:
-    """Carries out orders, one at a time, on one home."""
+    """Carries out orders for one home, one at a time."""
 
     def __init__(self, home: Path, channel: WorkerChannel, scratch: Path | None = None) -> None:
-        """`scratch`: where checkpoints are read from and written to, and tokens are kept; by default the home's own
-        places for them."""
+        """`scratch`: a directory for checkpoints and tokens, in place of those of the home."""
         self._home = home
         self._is_home = scratch is None
         self._checkpoints = scratch or home / "checkpoints"
         self._cache = token_cache(home, scratch)
         self._channel = channel
-        self._tokenizer: _Tokenizer | None = None
-        self._model: _Model | None = None
+        self._tokenizer: _LoadedTokenizer | None = None
+        self._model: _LoadedModel | None = None
         self._prepared: tuple[int, PreparedJob] | None = None
 
     def prepare(self, order: Prepare) -> None:
-        """Raises RowRejected, DataChanged, ModelUnusable, StorageFailed, EncoderLost, YieldAsked."""
+        """Encode the job's data and plan its batches.
+
+        Raises RowRejected, DataChanged, ModelUnusable, StorageFailed, EncoderLost, YieldRequested.
+        """
         failpoint("prepare_asked")
         heartbeats = Heartbeats(self._channel, order.attempt)
         heartbeats.beat("load", 0, 1, force=True)
         self._prepared = None
-        tokenizer = self._tokenizer_for(order.settings.model)
+        tokenizer = self._load_tokenizer(order.settings.model)
         heartbeats.beat("load", 1, 1, force=True)
         path = self._home / "data" / f"{order.job}.jsonl"
         how = preparation(
@@ -97,21 +103,24 @@ class Session:
         prepared = prepare(path, order.job, order.name, order.settings, how, self._channel, heartbeats)
         self._prepared = (order.attempt, prepared)
         failpoint("prepared")
-        self._channel.tell(Prepared(attempt=order.attempt, plan=prepared.plan))
+        self._channel.send(Prepared(attempt=order.attempt, plan=prepared.plan))
         failpoint("prepared_reported")
 
     def train(self, order: Train) -> None:
-        """Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, DoesNotFit,
-        EvaluationFailed, and YieldAsked while the model is loaded."""
+        """Load the checkpoint if memory does not hold it, and train.
+
+        Raises CheckpointBroken, CheckpointForeign, ModelUnusable, StorageFailed, TrainingDiverged, MicrobatchTooLarge,
+        EvaluationFailed; YieldRequested while the model is loaded.
+        """
         if self._prepared is None or self._prepared[0] != order.attempt:
-            raise ValueError(f"attempt {order.attempt} was told to train before it was prepared")
+            raise ValueError(f"attempt {order.attempt} was ordered to train before it was prepared")
         failpoint("loading")
         prepared = self._prepared[1]
         heartbeats = Heartbeats(self._channel, order.attempt)
         device = enable_determinism(prepared.settings.training.threads)
-        computes_in = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
+        arithmetic = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
         heartbeats.beat("load", 0, 1, force=True)
-        model = self._model_for(order, prepared, device, computes_in, heartbeats)
+        model = self._load_model(order, prepared, device, arithmetic, heartbeats)
         self._rehearse(order, prepared.settings, model.trained, heartbeats)
         history = self._history(order, prepared.job)
         heartbeats.beat("load", 1, 1, force=True)
@@ -120,50 +129,50 @@ class Session:
             prepared=prepared,
             trained=model.trained,
             optimizer=model.optimizer,
-            tokenizer_files=self._tokenizer_for(prepared.settings.model).files,
-            environment={**environment(device, model.trained.libraries), ARITHMETIC: computes_in},
+            tokenizer_files=self._load_tokenizer(prepared.settings.model).files,
+            environment={**environment(device, model.trained.libraries), ARITHMETIC: arithmetic},
             global_step=order.global_step,
             step=order.step,
             until=order.until,
             saved_step=order.step,
-            stands_at=model.stands_at,
+            at_checkpoint=model.at_checkpoint,
             history=history,
             course=order.course,
             evaluates=order.evaluates,
             evaluated_to=order.evaluated_to,
         )
         failpoint("loaded")
-        self._channel.tell(
+        self._channel.send(
             Loaded(attempt=order.attempt, environment=training.environment, trained=model.trained.summary)
         )
         failpoint("loaded_reported")
         saver = Saver(self._checkpoints, prepared.settings.checkpoints, self._channel, heartbeats, order.checkpoint)
-        model.fresh, model.stands_at = False, None
+        model.untrained, model.at_checkpoint = False, None
         training.run(self._channel, saver, heartbeats)
-        model.stands_at = training.stands_at
+        model.at_checkpoint = training.at_checkpoint
 
     def consolidate(self, order: Consolidate) -> None:
-        """Make a version of what was learned. Raises as `gpu.versions.consolidate.consolidate`."""
-        self.forget()  # the memory is needed, and what comes next is built on the version
+        """Merge a checkpoint into a version. Raises as `gpu.versions.consolidate.consolidate`."""
+        self.discard()  # the merge needs the memory, and the next job starts from the version
         consolidate(self._home, order, self._channel)
 
-    def forget(self) -> None:
-        """After a failure, whatever is in memory is not to be trusted."""
+    def discard(self) -> None:
+        """Drop the model: after a failure its state in memory cannot be trusted."""
         self._model = self._prepared = None
         _release_memory()
 
-    def _tokenizer_for(self, settings: ModelSettings) -> _Tokenizer:
+    def _load_tokenizer(self, settings: ModelSettings) -> _LoadedTokenizer:
         if self._tokenizer is None or self._tokenizer.settings != settings:
             tokenizer = load_tokenizer(settings, self._home)
             sha256 = tokenizer_sha256(tokenizer)
-            files = files_to_keep(tokenizer, settings, self._home, sha256)
-            self._tokenizer = _Tokenizer(settings, tokenizer, sha256, files)
+            files = tokenizer_files_to_save(tokenizer, settings, self._home, sha256)
+            self._tokenizer = _LoadedTokenizer(settings, tokenizer, sha256, files)
         return self._tokenizer
 
-    def _model_for(
-        self, order: Train, prepared: PreparedJob, device: torch.device, computes_in: Arithmetic, heartbeats: Heartbeats
-    ) -> _Model:
-        """The model, standing where the order says."""
+    def _load_model(
+        self, order: Train, prepared: PreparedJob, device: torch.device, arithmetic: Arithmetic, heartbeats: Heartbeats
+    ) -> _LoadedModel:
+        """Return the model in the state that the order starts from."""
         done = 0
 
         def watch(chunk: bytes) -> None:
@@ -172,80 +181,82 @@ class Session:
             heartbeats.beat("load", done, done)
             if self._channel.yield_requested():
                 failpoint("yield_seen")
-                raise YieldRequested("nothing was trained: loading begins again with the next attempt")
+                raise YieldRequested("nothing was trained; the next attempt loads the model again")
 
-        fresh = order.checkpoint is None
-        model = self._built(prepared.settings, order.base, device, computes_in, watch, fresh=fresh)
+        untrained = order.checkpoint is None
+        model = self._build_model(prepared.settings, order.base, device, arithmetic, watch, untrained=untrained)
         if prepared.settings.data.packing:
-            refuse_what_cannot_be_packed(model.trained)
-        if order.checkpoint is not None and model.stands_at != order.checkpoint:
-            model.fresh, model.stands_at = False, None
+            refuse_unpackable(model.trained)
+        if order.checkpoint is not None and model.at_checkpoint != order.checkpoint:
+            model.untrained, model.at_checkpoint = False, None
             directory = self._checkpoints / order.checkpoint
-            ground = self._ground(read_manifest(directory), order, prepared, model.trained)
-            manifest = checkpoint.load(directory, model.trained, model.optimizer, ground, watch)
+            target = self._target(read_manifest(directory), order, prepared, model.trained)
+            manifest = checkpoint.load(directory, model.trained, model.optimizer, target, watch)
             if manifest.cursor.global_step != order.global_step:
-                raise ValueError(f"{order.checkpoint} stands at {manifest.cursor}, the order says {order}")
-            model.stands_at = order.checkpoint
+                raise ValueError(f"{order.checkpoint} is at {manifest.cursor}, the order says {order}")
+            model.at_checkpoint = order.checkpoint
         if order.step == 0 and not order.carry_optimizer:
             checkpoint.reset_moments(model.trained, model.optimizer)
         return model
 
     def _rehearse(self, order: Train, settings: JobSettings, trained: TrainedModel, heartbeats: Heartbeats) -> None:
-        """Prove that a version can be made of what is about to be trained. Raises ModelUnusable, YieldAsked."""
+        """Check that this training can become a version. Raises ModelUnusable, YieldRequested."""
         if not self._is_home:
-            return  # steps that are run again were proven when they were run
+            return  # a rerun repeats steps that were rehearsed before
 
         def beat() -> None:
             heartbeats.beat("load", 0, 1)
             if self._channel.yield_requested():
                 failpoint("yield_seen")
-                raise YieldRequested("nothing was trained: the rehearsal begins again with the next attempt")
+                raise YieldRequested("nothing was trained; the next attempt rehearses again")
 
-        done = rehearse(trained, settings, self._home, order.base, self._tokenizer_for(settings.model).files, beat)
+        done = rehearse(trained, settings, self._home, order.base, self._load_tokenizer(settings.model).files, beat)
         if done.how != "known":
-            log.info("rehearsed the way to a version in %.1f s (%s)", done.seconds, done.how)
+            log.info("rehearsed a consolidation in %.1f s (%s)", done.seconds, done.how)
 
-    def _ground(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> Ground:
-        """What the checkpoint of this manifest has to belong to."""
-        tokenizer = prepared.plan.tokenizer_sha256
-        if manifest.lineage.tokenizer_sha256 != tokenizer == kept_sha256(self._checkpoints / manifest.checkpoint):
-            tokenizer = manifest.lineage.tokenizer_sha256
+    def _target(self, manifest: Manifest, order: Train, prepared: PreparedJob, trained: TrainedModel) -> TrainingTarget:
+        """Return what the checkpoint of this manifest must fit."""
+        recorded, directory = manifest.lineage.tokenizer_sha256, self._checkpoints / manifest.checkpoint
         cursor = manifest.cursor
-        goes_on = order.step > 0 and (cursor.job, cursor.step) == (prepared.job, order.step)
-        return Ground(
+        resumes = order.step > 0 and (cursor.job, cursor.step) == (prepared.job, order.step)
+        return TrainingTarget(
             settings=prepared.settings,
             parameters=trained.shapes,
             base_sha256=trained.base_sha256,
-            tokenizer_sha256=tokenizer,
-            buffers=trained.kinds_of_buffers,
-            batches_sha256=prepared.plan.batches_sha256 if goes_on else None,
+            tokenizer_sha256=comparable_sha256(prepared.plan.tokenizer_sha256, recorded, directory),
+            buffers=trained.buffer_kinds,
+            batches_sha256=prepared.plan.batches_sha256 if resumes else None,
         )
 
-    def _built(
+    def _build_model(
         self,
         settings: JobSettings,
         base: VersionId | None,
         device: torch.device,
-        computes_in: Arithmetic,
+        arithmetic: Arithmetic,
         watch: Callable[[bytes], None],
         *,
-        fresh: bool,
-    ) -> _Model:
-        """A model of these settings beside this base: the one in memory if it will do, else a new one."""
-        # The seed decides only what LoRA begins with, but the next job of the same settings may need just that.
-        key = (settings.model, settings.method, base, computes_in, settings.training.seed)
+        untrained: bool,
+    ) -> _LoadedModel:
+        """Return a model of these settings on this base: the one in memory if it fits, else a new one."""
+        # The seed decides the initial LoRA weights, which only an untrained model still has.
+        key = (settings.model, settings.method, base, arithmetic, settings.training.seed)
         model = self._model
-        if model is None or model.settings[:-1] != key[:-1] or (fresh and not (model.fresh and model.settings == key)):
-            self._model = model = None  # two models may not fit
+        if (
+            model is None
+            or model.settings[:-1] != key[:-1]
+            or (untrained and not (model.untrained and model.settings == key))
+        ):
+            self._model = model = None  # memory may not hold two models
             _release_memory()
-            trained = build(settings, self._home, device, watch, version=base, arithmetic=computes_in)
+            trained = build(settings, self._home, device, watch, version=base, arithmetic=arithmetic)
             optimizer = torch.optim.AdamW(trained.parameters.values())
             checkpoint.reset_moments(trained, optimizer)
-            self._model = model = _Model(key, trained, optimizer, fresh=True, stands_at=None)
+            self._model = model = _LoadedModel(key, trained, optimizer, untrained=True, at_checkpoint=None)
         return model
 
     def _history(self, order: Train, job: JobId) -> list[dict[str, Any]]:
-        """What this job has logged so far. A log is one job's: behind a checkpoint of another, a new one begins."""
+        """Return the log of this job up to its checkpoint; [] if the checkpoint belongs to another job."""
         if order.step == 0 or order.checkpoint is None:
             return []
         directory = self._checkpoints / order.checkpoint
@@ -259,7 +270,7 @@ class Session:
 
 
 def _release_memory() -> None:
-    """Give what a dropped model held back to the GPU. Models hold references in circles, so collect first."""
+    """Return the memory of a dropped model to the GPU. Models have reference cycles, so collect first."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 """The worker process: `python -P -m gpu.worker --home HOME --socket PATH`.
 
 It carries out the daemon's orders and reports facts; it decides nothing and never appends to the journal. It ends
-when the daemon ends. Every failure is reported by the name of whose fault it was; after one that may have left memory
-in disorder the process ends too, and the daemon starts another.
+when the daemon ends. Every failure is reported by its cause. After a failure that may have damaged its memory the
+process ends, and the daemon starts another one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from events.messages import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from events.values import Failure
-from events.worker import CheckpointBad, Consolidate, Failed, Hello, OutOfMemory, Prepare, Rejected, Train, Yielded
 from gpu.errors import (
     CheckpointBroken,
     CheckpointForeign,
@@ -39,31 +39,31 @@ from gpu.errors import (
     nondeterministic_operation,
 )
 from gpu.ipc.connection import connect
-from gpu.ipc.worker_channel import SocketChannel, leave
+from gpu.ipc.worker_channel import SocketChannel, exit_process
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.log_lines import JsonLines
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import prepare_streams
 from journal.failpoints import failpoint
-from journal.storage import use_mask_of
+from journal.storage import set_file_mask
 
 if TYPE_CHECKING:
     from gpu.session import Session
 
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, cuBLAS refuses to be deterministic
-    "MKL_DYNAMIC": "FALSE",  # MKL would use fewer threads when it sees fit, and another count rounds otherwise
+    "MKL_DYNAMIC": "FALSE",  # MKL would reduce the threads by load, and another number of threads rounds differently
     "OMP_DYNAMIC": "FALSE",  # the same for OpenMP
-    # How long a thread of GNU OpenMP spins for the others before it sleeps. The default is milliseconds: beside any
-    # other busy process, every thread then burns the time that the one it waits for would need. Ten microseconds
-    # cost nothing when the machine is idle.
+    # How long a thread of GNU OpenMP spins before it sleeps. By default it spins for milliseconds. Next to another busy
+    # process, the waiting threads then take the time that the last one needs. Ten microseconds cost nothing on an
+    # idle machine.
     "GOMP_SPINCOUNT": "3000",
-    "TOKENIZERS_PARALLELISM": "false",  # its thread pool and a fork do not mix, and it would fight over our cores
+    "TOKENIZERS_PARALLELISM": "false",  # its thread pool does not survive a fork, and would compete for the cores
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # the output is a log file
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-"""Set before torch is imported, which reads some of it only then."""
+"""Set before torch is imported: torch reads some of them only then."""
 
 
 def main() -> None:
@@ -74,40 +74,40 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     arguments = parser.parse_args()
     die_with_parent()
-    # Ctrl-C on a terminal goes to every process of the group; what it means is the daemon's to decide.
+    # Ctrl-C on a terminal goes to every process of the group. The daemon decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the daemon asks where a worker stands that hangs
-    _log_to_the_daemon()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the daemon asks a worker that hangs for its stacks
+    _set_up_logging()
     os.environ.update(ENVIRONMENT)
     home = arguments.home.resolve()
-    use_mask_of(home)
+    set_file_mask(home)
     try:
         channel = SocketChannel(connect(arguments.socket))
     except OSError as error:
         sys.exit(f"there is no daemon at {arguments.socket}: {error}")
-    channel.tell(Hello(attempt=0, pid=os.getpid()))
+    channel.send(Hello(attempt=0, pid=os.getpid()))
     serve(home, channel)
 
 
 def serve(home: Path, channel: SocketChannel) -> None:
-    """Carry out orders for ever."""
-    from gpu.session import Session  # torch: some seconds, during which the daemon's end is already being watched
+    """Carry out orders until the process ends."""
+    from gpu.session import Session  # imports torch: seconds, in which the socket is already watched
 
     session = Session(home, channel)
     while True:
         order = channel.next_order()
         if isinstance(order, Prepare | Train | Consolidate):
-            carry_out(order, session, channel)
+            run_order(order, session, channel)
         else:
             failpoint("yield_saved")
-            channel.tell(Yielded(attempt=order.attempt))
+            channel.send(Yielded(attempt=order.attempt))
             failpoint("yielded")
 
 
-def carry_out(order: Prepare | Train | Consolidate, session: Session, channel: SocketChannel) -> None:
-    """Do what `order` says, and report what came of it."""
+def run_order(order: Prepare | Train | Consolidate, session: Session, channel: SocketChannel) -> None:
+    """Carry out `order` and report its outcome."""
     try:
         match order:
             case Prepare():
@@ -117,16 +117,16 @@ def carry_out(order: Prepare | Train | Consolidate, session: Session, channel: S
             case Consolidate():
                 session.consolidate(order)
     except YieldRequested:
-        pass  # the order to yield is answered in its turn
+        pass  # the order to yield is queued and answered next
     except RowRejected as error:
-        channel.tell(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
+        channel.send(Rejected(attempt=order.attempt, problem=error.problem, line=error.line, message=error.message))
     except CheckpointBroken as error:
-        channel.tell(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
+        channel.send(CheckpointBad(attempt=order.attempt, checkpoint=error.checkpoint, problem=error.problem))
     except SuspectBatch as error:
-        channel.tell(error.fact)
-        session.forget()
-    except MicrobatchTooLarge as error:  # within the update: the weights in memory are good for nothing
-        channel.tell(
+        channel.send(error.fact)
+        session.discard()
+    except MicrobatchTooLarge as error:  # within the update: the weights in memory are half updated
+        channel.send(
             OutOfMemory(
                 attempt=order.attempt,
                 global_step=error.global_step,
@@ -136,13 +136,13 @@ def carry_out(order: Prepare | Train | Consolidate, session: Session, channel: S
                 message=error.reason,
             )
         )
-        leave(1)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the daemon is told of it, with the trace
+        exit_process(1)
+    except Exception as error:  # noqa: BLE001  # every failure is reported, with its traceback
         evaluating = isinstance(error, EvaluationFailed)
-        failure, orderly = whose_fault(error.cause if isinstance(error, EvaluationFailed) else error)
-        logging.info("attempt %d ends: %s", order.attempt, failure)  # its daemon logs the trace
+        failure, is_usable = classify_failure(error.cause if isinstance(error, EvaluationFailed) else error)
+        logging.info("attempt %d ends: %s", order.attempt, failure)  # the daemon logs the traceback
         message = str(error) or type(error).__name__
-        channel.tell(
+        channel.send(
             Failed(
                 attempt=order.attempt,
                 failure=failure,
@@ -151,13 +151,13 @@ def carry_out(order: Prepare | Train | Consolidate, session: Session, channel: S
                 evaluating=evaluating,
             )
         )
-        if not orderly:
-            leave(1)
-        session.forget()
+        if not is_usable:
+            exit_process(1)
+        session.discard()
 
 
-def whose_fault(error: Exception) -> tuple[Failure, bool]:
-    """The name of the failure, and whether this process can be trusted to go on."""
+def classify_failure(error: Exception) -> tuple[Failure, bool]:
+    """Return the kind of the failure, and True if this process can be used again."""
     if is_disk_full(error):
         return "disk_full", True
     match error:
@@ -184,8 +184,8 @@ def whose_fault(error: Exception) -> tuple[Failure, bool]:
     return ("storage", False) if isinstance(error, OSError) else ("code", False)
 
 
-def _log_to_the_daemon() -> None:
-    """What is logged here, by us or by a library, goes to standard error as lines of the log; the daemon keeps them."""
+def _set_up_logging() -> None:
+    """Write log records, those of libraries too, to standard error as `LogLine`s. The daemon stores them."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines("worker"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)

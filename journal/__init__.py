@@ -1,9 +1,9 @@
-"""The journal: an append-only log of bytes that is on disk when it says so, and that says so when it is damaged.
+"""The journal: an append-only, fsynced log of records. It detects any damage.
 
-Start at `log.py`: `Journal` opens, reads and appends. `format.py` is what a line looks like (in prose:
-`docs/journal-format.md`), `verdicts.py` what an opened journal can turn out to be. `reader.py` and `survey.py` look
-without touching; `repair.py` goes on after damage; `durable.py` is for everybody who writes files. Nothing here knows
-what an event means.
+Start at `log.py`: `Journal` opens, reads and appends. `format.py` defines the bytes of a line (described in
+`docs/journal-format.md`), `verdicts.py` the outcomes of opening a journal. `reader.py` and `survey.py` only read.
+`repair.py` continues a damaged journal. `durable.py` has durable file operations for all packages. No module here knows
+the meaning of an event.
 """
 
 from journal.errors import (

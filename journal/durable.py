@@ -1,8 +1,7 @@
-"""Durable file operations: what must be on disk before anybody may rely on it.
+"""Durable file operations, for all packages that write files.
 
-For every folder that writes files, not for the journal alone. A file is replaced whole or not at all: written under a
-temporary name in the same directory, synced, renamed, and the directory synced, because a rename is only durable when
-its directory is.
+A file is replaced as a whole or not at all: it is written under a temporary name in the same directory, synced and
+renamed; then the directory is synced, because a rename is durable only when its directory is.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from pathlib import Path
 
 from journal.storage import REAL, Storage
 
-LONGEST_NAME_BYTES = 240  # of 255, so that there is room for what makes it temporary
-LONGEST_FILE_BYTES = 64 << 20  # of what is read whole; manifests and views have some megabytes at most
+NAME_BYTES_MAX = 240  # of 255: the rest is for the parts of a temporary name
+FILE_BYTES_MAX = 64 << 20  # of files that are read whole; manifests and views have a few megabytes at most
 COPY_CHUNK_BYTES = 1 << 20  # large enough that system calls do not matter, small enough for any machine
 
 
 def temporary_path(path: Path, *, storage: Storage = REAL) -> Path:
-    """A fresh name next to `path`, for what is still being written."""
+    """Return a new temporary name next to `path`."""
     name = path.name
-    while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+    while len(os.fsencode(name)) > NAME_BYTES_MAX:
         name = name[1:]
     return path.with_name(f".{name}.{storage.random_name()}.tmp")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name was left by a writer that did not finish."""
+    """True if a file of this name was left by a writer that did not finish."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 @contextlib.contextmanager
 def opened(storage: Storage, path: Path, flags: int, mode: int = 0o640) -> Iterator[int]:
-    """A file descriptor for the time of a block. What fails with it fails under the name of the file."""
+    """Open a file for a block. An OSError in the block gets the name of the file."""
     fd = storage.open(path, flags, mode)
     try:
         yield fd
@@ -49,30 +48,30 @@ def opened(storage: Storage, path: Path, flags: int, mode: int = 0o640) -> Itera
 
 
 def chunks(storage: Storage, fd: int, size: int = COPY_CHUNK_BYTES) -> Iterator[bytes]:
-    """The content of an open file, piece by piece."""
+    """Yield the content of an open file in pieces of `size` bytes."""
     offset = 0
     while chunk := storage.read(fd, size, offset):
         yield chunk
         offset += len(chunk)
 
 
-def read_file(path: Path, *, most_bytes: int = LONGEST_FILE_BYTES, storage: Storage = REAL) -> bytes:
-    """The whole content of a file. Raises OSError, also if there are more than `most_bytes`: none of ours has."""
+def read_file(path: Path, *, bytes_max: int = FILE_BYTES_MAX, storage: Storage = REAL) -> bytes:
+    """Return the content of a file. Raises OSError, also if it has more than `bytes_max` bytes."""
     with opened(storage, path, os.O_RDONLY) as fd:
         size_bytes = storage.size(fd)
-        if size_bytes > most_bytes:
-            raise OSError(errno.EFBIG, f"it has {size_bytes:,} bytes, and should have {most_bytes:,} at most")
-        size = max(COPY_CHUNK_BYTES, size_bytes + 1)  # in one piece, that nothing has to be put together
+        if size_bytes > bytes_max:
+            raise OSError(errno.EFBIG, f"it has {size_bytes:,} bytes, and should have {bytes_max:,} at most")
+        size = max(COPY_CHUNK_BYTES, size_bytes + 1)  # one piece, so that nothing is joined
         return b"".join(chunks(storage, fd, size))
 
 
 def open_to_read(path: Path, *, storage: Storage = REAL) -> BufferedReader:
-    """A regular file, open for reading; whoever asks closes it. Raises OSError, NotAFile of it for anything else."""
+    """Open a regular file for reading; the caller closes it. Raises OSError; NotAFile for anything else."""
     return os.fdopen(storage.open(path, os.O_RDONLY), "rb")
 
 
 def write_all(storage: Storage, fd: int, data: bytes) -> None:
-    """Writes everything, in as many calls as the system wants."""
+    """Write all of `data`, in as many calls as needed. Raises OSError."""
     written = storage.write(fd, data)
     if written < len(data):
         rest = memoryview(data)
@@ -81,19 +80,19 @@ def write_all(storage: Storage, fd: int, data: bytes) -> None:
 
 
 def fsync_file(path: Path, *, storage: Storage = REAL) -> None:
-    """Whatever was written to the file so far is on disk."""
+    """Sync the content of a file to the disk."""
     with opened(storage, path, os.O_RDONLY) as fd:
         storage.fsync(fd)
 
 
 def fsync_directory(path: Path, *, storage: Storage = REAL) -> None:
-    """The names in the directory (renames, new files, deletions) are on disk."""
+    """Sync the names in a directory (renames, new files, deletions) to the disk."""
     with opened(storage, path, os.O_RDONLY | os.O_DIRECTORY) as fd:
         storage.fsync(fd)
 
 
 def is_directory(path: Path, *, storage: Storage = REAL) -> bool:
-    """Whether there is a directory of this name, and not a link to one."""
+    """True if `path` is a directory and not a link to one."""
     try:
         return stat.S_ISDIR(storage.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +100,7 @@ def is_directory(path: Path, *, storage: Storage = REAL) -> bool:
 
 
 def fsync_tree(path: Path, *, storage: Storage = REAL) -> None:
-    """Every file and directory at and below `path` is on disk, the deepest first. Does not follow symbolic links."""
+    """Sync every file and directory at and below `path`, the deepest first. Does not follow symbolic links."""
     mode = storage.stat(path).st_mode
     if stat.S_ISLNK(mode):
         return
@@ -114,9 +113,9 @@ def fsync_tree(path: Path, *, storage: Storage = REAL) -> None:
 
 
 def make_directory(path: Path, *, storage: Storage = REAL) -> None:
-    """The directory is there, and its name is on disk, with everything above it that had to be made.
+    """Create a directory and its missing parents, and sync their names.
 
-    Synced also if it was there: who made it may have been killed before that.
+    An existing directory is synced too: its creator may have been killed before that.
     """
     if not storage.exists(path.parent):
         make_directory(path.parent, storage=storage)
@@ -126,14 +125,14 @@ def make_directory(path: Path, *, storage: Storage = REAL) -> None:
 
 
 def move_aside(path: Path, *, storage: Storage = REAL) -> Path:
-    """Gives what stands at `path`, and should not, another name next to it; that name. Nothing of it is lost."""
+    """Rename what is at `path`, and should not be, to a name next to it. Return that name."""
     aside = path.with_name(f"{path.name}.aside-{storage.random_name()}")
     storage.rename(path, aside)
     return aside
 
 
 def claim_directory(path: Path, *, storage: Storage = REAL) -> None:
-    """As `make_directory`, for a view or a cache: whatever else stands in its place, or above it, is moved aside."""
+    """Create a directory for views or caches. A file in its place, or in that of its parent, is moved aside."""
     for place in (path.parent, path):
         with contextlib.suppress(FileNotFoundError):
             mode = storage.stat(place).st_mode
@@ -143,9 +142,9 @@ def claim_directory(path: Path, *, storage: Storage = REAL) -> None:
 
 
 def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
-    """Deletes a file, or a directory with all that is in it; how many bytes the files had. Follows no link.
+    """Delete a file, or a directory with its content. Return the bytes of the files. Does not follow links.
 
-    Not durable, and it need not be where what comes back after a power cut is deleted again.
+    Not durable: what a power cut brings back must be deleted again.
     """
     found = storage.stat(path)
     if not stat.S_ISDIR(found.st_mode):
@@ -157,11 +156,11 @@ def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, storage: Storage = REAL) -> None:
-    """Puts `data` at `path`, whole or not at all.
+    """Replace the file at `path` by `data`, as a whole or not at all.
 
-    With `sync` it is on disk, name and all, when this returns. Without, a reader still never sees half of it, but a
-    power cut may bring the old file back, or leave an empty one: for views that can be made again. So a directory that
-    stands in the place of a view is moved aside.
+    With `sync`, content and name are on disk when this returns. Without it, a reader still never sees a part, but a
+    power cut may leave the old file or an empty one: for views that can be rebuilt. A directory in the place of a view
+    is moved aside.
     """
     temporary = temporary_path(path, storage=storage)
     try:
@@ -185,13 +184,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o640, sync: bool, 
 
 
 def copy_durably(source: Path, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
-    """Copies a file's content to `target`, whole or not at all, and on disk when this returns."""
+    """Copy a file to `target`, as a whole or not at all. The copy is on disk when this returns."""
     with opened(storage, source, os.O_RDONLY) as fd:
         copy_open(fd, target, mode=mode, storage=storage)
 
 
 def copy_open(fd: int, target: Path, *, mode: int = 0o640, storage: Storage = REAL) -> None:
-    """As `copy_durably`, of an open file; the copy is no wider than the file is."""
+    """Copy an open file as `copy_durably`; the copy has at most the permissions of the file."""
     temporary = temporary_path(target, storage=storage)
     mode &= storage.fstat(fd).st_mode | stat.S_IRUSR | stat.S_IWUSR
     try:
@@ -208,7 +207,7 @@ def copy_open(fd: int, target: Path, *, mode: int = 0o640, storage: Storage = RE
 
 
 def rename_if_same_disk(source: Path, target: Path, *, storage: Storage = REAL) -> bool:
-    """Renames a file; False, and nothing done, if the two are on different file systems.
+    """Rename a file. Return False, and change nothing, if the two are on different file systems.
 
     Not durable: sync the directory of `target`, and after it that of `source`.
     """
@@ -222,9 +221,9 @@ def rename_if_same_disk(source: Path, target: Path, *, storage: Storage = REAL) 
 
 
 def rename_durably(source: Path, target: Path, *, storage: Storage = REAL) -> None:
-    """Renames a file or a directory, and the rename is on disk when this returns.
+    """Rename a file or a directory. The rename is on disk when this returns.
 
-    The content is not synced: do that first, or a power cut can leave the new name on old or empty bytes.
+    The content is not synced: do that before, or a power cut can leave old or empty bytes under the new name.
     """
     storage.rename(source, target)
     fsync_directory(target.parent, storage=storage)

@@ -1,4 +1,4 @@
-"""What can be wrong with a journal, named by whose fault it is."""
+"""The errors of the journal, named by their cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class JournalError(Exception):
-    """Base of everything that `journal` raises on purpose."""
+    """Base of all errors that `journal` defines."""
 
 
 class JournalMissing(JournalError):
@@ -26,7 +26,7 @@ class JournalMissing(JournalError):
 
 
 class JournalExists(JournalError):
-    """A journal was to be made at `path`, where something already is."""
+    """`path` exists, so no journal can be created there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class JournalExists(JournalError):
 
 
 class JournalDamaged(JournalError):
-    """Records that were acknowledged are gone or changed. Data: everything in `finding`."""
+    """Acknowledged records are lost or changed. Data: `finding` and its `path`, `offset`, `seq`."""
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
@@ -42,14 +42,14 @@ class JournalDamaged(JournalError):
         self.offset = finding.offset
         self.seq = finding.seq
         super().__init__(
-            f"the journal is damaged: {finding}. Nothing was changed, and nothing will run on it. "
-            "Restore the journal from a backup, or look at it with `keepstep journal verify` and give the lost "
-            "records up with `keepstep journal repair --accept-loss`."
+            f"the journal is damaged: {finding}. Nothing was changed, and keepstep does not run on it. "
+            "Restore the journal from a backup, or examine it with `keepstep journal verify` and accept the loss of "
+            "records with `keepstep journal repair --accept-loss`."
         )
 
 
 class JournalReadFailed(JournalError):
-    """The disk did not give the bytes back. They may still be there, so nothing is judged and nothing is touched."""
+    """The disk could not be read. The bytes may still exist, so nothing is judged and nothing is changed."""
 
     def __init__(self, path: Path, offset: int, error: OSError) -> None:
         self.path = path
@@ -57,12 +57,12 @@ class JournalReadFailed(JournalError):
         self.error = error
         super().__init__(
             f"{path} cannot be read at byte {offset}: {error.strerror or error}. Nothing was changed. "
-            "Look at the disk (kernel log, permissions, free file handles) and try again; do not repair the journal."
+            "Check the disk (kernel log, permissions, free file handles) and try again; do not repair the journal."
         )
 
 
 class FormatUnknown(JournalError):
-    """The segment is whole, but written in a format that this program does not know."""
+    """A segment is intact, but has a format that this program does not know."""
 
     def __init__(self, path: Path, version: int) -> None:
         self.path = path
@@ -74,20 +74,23 @@ class FormatUnknown(JournalError):
 
 
 class PositionLost(JournalError):
-    """A position that the caller remembers is not part of the journal (any more): a repair gave its record up, or a
-    reader without the lock had seen a transaction that was taken back before it was acknowledged."""
+    """A position of the caller is not part of the journal (any more).
+
+    A repair abandoned its record, or a reader without the lock saw a transaction that was undone before it was
+    acknowledged.
+    """
 
     def __init__(self, seq: int, crc: str) -> None:
         self.seq = seq
         self.crc = crc
         super().__init__(
             f"record {seq} (crc {crc}) is not part of the journal any more. "
-            "Discard what was folded up to there and read the journal from its start."
+            "Discard the state up to there and read the journal from its start."
         )
 
 
 class StorageFailed(JournalError):
-    """A write or an fsync failed, so what is on disk is not known. No retry, no acknowledgement."""
+    """A write or an fsync failed, so the content of the disk is unknown. There is no retry and no acknowledgement."""
 
     def __init__(self, path: Path, error: OSError | None, consequence: str = "") -> None:
         self.path = path
@@ -98,26 +101,25 @@ class StorageFailed(JournalError):
             + (
                 consequence
                 or "Nothing was acknowledged, and this process will not write again. "
-                "Look at the disk (kernel log, mount options), then start again: opening the journal finds out what "
-                "was kept."
+                "Check the disk (kernel log, mount options), then start again: opening the journal finds what was kept."
             )
         )
 
 
 class NoSpace(StorageFailed):
-    """The disk is full. What had not been acknowledged was taken back, and the journal is still healthy."""
+    """The disk is full. The unacknowledged append was undone, and the journal stays usable."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
             path,
             error,
-            "The unfinished record was taken back, and everything before it is safe. "
-            "Make room on that disk and try again.",
+            "The unfinished record was removed, and everything before it is safe. "
+            "Free some space on that disk and try again.",
         )
 
 
 class JournalPoisoned(StorageFailed):
-    """An earlier write of this process failed; the same `Journal` never writes again."""
+    """An earlier write of this `Journal` failed; it never writes again."""
 
 
 class LockBusy(JournalError):
@@ -128,5 +130,5 @@ class LockBusy(JournalError):
         self.timeout_s = timeout_s
         super().__init__(
             f"{path} was held by another process for more than {timeout_s:g} s. Nothing was changed. "
-            f"Try again; if it stays, find the holder with `fuser -v {path}` and see what it is waiting for."
+            f"Try again; if it stays, find the holder with `fuser -v {path}` and check what it waits for."
         )

@@ -1,8 +1,8 @@
-"""Named places where a test may have the process killed.
+"""Failpoints: named places where a test can kill the process.
 
-`KEEPSTEP_CRASH_AT=renamed` kills the process with SIGKILL, as a power cut would, when `failpoint("renamed")` is
-called; `KEEPSTEP_CRASH_AT=renamed:3` at the third such call. With `KEEPSTEP_CRASH_ONCE=FILE` it happens to one process
-only: whoever dies makes the file, and where it is, nobody dies. Without the first variable nothing happens.
+`KEEPSTEP_FAILPOINT=renamed` kills the process with SIGKILL, as a power cut would, when `failpoint("renamed")` is
+called; `KEEPSTEP_FAILPOINT=renamed:3` at the third such call. With `KEEPSTEP_FAILPOINT_ONCE=FILE` only one process
+dies: it creates the file first, and no process dies while the file exists. Without the first variable nothing happens.
 """
 
 from __future__ import annotations
@@ -12,57 +12,57 @@ import signal
 from collections import Counter
 
 WORKER = {
-    "prepare_asked": "an order to prepare is taken up, nothing of it done",
-    "row_prepared": "a row is tokenised; once for each",
-    "tokens_written": "all rows are tokenised and written, and not committed",
-    "tokens_kept": "they have their final name, and that is synced; nothing is planned",
-    "prepared": "the plan is made, and nobody told",
-    "prepared_reported": "the plan is told",
-    "loading": "an order to train is taken up, the model not touched yet",
-    "loaded": "weights and optimizer stand where the order said, and nobody told",
-    "loaded_reported": "that is told, no step done",
-    "evaluated_rows": "the loss of some held-out rows is computed; once for each micro-batch of them",
-    "evaluated": "that of all of them is, and nobody told",
-    "step": "a step is done, and nobody told; once for each",
-    "file_written": "a file of a checkpoint is written and synced; once for each",
-    "before_manifest": "all of them are, the manifest is not begun",
-    "staging_written": "the manifest is written and synced too, its directory is not",
+    "prepare_asked": "an order to prepare was received, nothing is done",
+    "row_prepared": "a row is tokenized; once for each row",
+    "tokens_written": "all rows are tokenized and written, and not committed",
+    "tokens_kept": "the tokens have their final name, which is synced; nothing is planned",
+    "prepared": "the plan is made, and not reported",
+    "prepared_reported": "the plan is reported",
+    "loading": "an order to train was received, the model is not loaded yet",
+    "loaded": "weights and optimizer are loaded, and this is not reported",
+    "loaded_reported": "the load is reported, no step is done",
+    "evaluated_rows": "the loss of some held-out rows is computed; once for each micro-batch",
+    "evaluated": "the loss of all held-out rows is computed, and not reported",
+    "step": "a step is done, and not reported; once for each step",
+    "file_written": "a file of a checkpoint is written and synced; once for each file",
+    "before_manifest": "all files are written and synced, the manifest is not begun",
+    "staging_written": "the manifest is written and synced, the directory is not synced",
     "staging_fsynced": "the directory is synced, under its staging name",
-    "renamed": "it has its final name, and that is synced",
-    "before_report": "a checkpoint is whole, and nobody told",
-    "reported": "that is told, and not journaled as far as the worker knows",
-    "yield_seen": "the work in hand saw that it is to stop, and has stopped",
-    "yield_saved": "everything that it reported is committed, and nobody told that it stands",
-    "yielded": "that is told",
+    "renamed": "the directory has its final name, which is synced",
+    "before_report": "a checkpoint is complete, and not reported",
+    "reported": "the checkpoint is reported, and not journaled as far as the worker knows",
+    "yield_seen": "the work in progress saw the request to yield, and stopped",
+    "yield_saved": "everything reported is committed, and the yield is not reported",
+    "yielded": "the yield is reported",
 }
-"""Every point in the worker, in the order of a job's life, and what is true there."""
+"""The failpoints of the worker in the order of a job, and what is true there."""
 
 CONSOLIDATION = {
-    "consolidating": "an order to consolidate is taken up, nothing of it done",
-    "backed_up": "a copy of the head stands in backups/, and nobody told",
-    "merged": "the version is written under its staging name, and nobody told",
-    "verified": "it answers as it must, and nobody told",
-    "before_version_report": "it has its final name, and nobody told",
-    "version_reported": "that is told, and not journaled as far as the worker knows",
+    "consolidating": "an order to consolidate was received, nothing is done",
+    "backed_up": "a copy of the head is in backups/, and not reported",
+    "merged": "the version is written under its staging name, and not reported",
+    "verified": "the logits of the version are checked, and not reported",
+    "before_version_report": "the version has its final name, and is not reported",
+    "version_reported": "the version is reported, and not journaled as far as the worker knows",
 }
-"""The same of a consolidation. Between them it comes by those that every commit has, from `file_written` to `renamed`:
-once in `backups/`, once in `versions/`."""
+"""The failpoints of a consolidation. It also reaches those of every commit, from `file_written` to `renamed`: once in
+`backups/`, once in `versions/`."""
 
 DAEMON = {
-    "arrival_moved": "a file left the inbox and is in keepstep's hands, not journaled",
-    "arrival_copied": "a copy of a file is in keepstep's hands, not journaled (`keepstep add`)",
-    "arrival_journaled": "`file_enqueued` is journaled, the file has not its final name",
+    "arrival_moved": "a file was moved from the inbox into the home, and is not journaled",
+    "arrival_copied": "a file was copied into the home by `keepstep add`, and is not journaled",
+    "arrival_journaled": "`file_enqueued` is journaled, the file does not have its final name",
     "arrival_named": "the file has its final name",
-    "report_written": "the report of a rejected file is written, the file not moved",
-    "rejected_moved": "the file stands beside its report, and that is not journaled",
-    "yield_asked": "a pause, a skip or a stop is journaled, and the worker told to yield",
-    "worker_ended": "the worker of a failed attempt is gone, its debris not swept",
-    "checkpoint_reported": "a checkpoint was reported, and is not journaled",
-    "brought_back": "the head is back in its place, and that is not journaled",
-    "pruned": "what is given up is renamed, not deleted",
+    "report_written": "the report of a rejected file is written, the file is not moved",
+    "rejected_moved": "the rejected file is next to its report, and this is not journaled",
+    "yield_asked": "a pause, a skip or a stop is journaled, and the worker was asked to yield",
+    "worker_ended": "the worker of a failed attempt has ended, its leftover files are not swept",
+    "checkpoint_reported": "the daemon received the report of a checkpoint, and has not journaled it",
+    "brought_back": "the head is restored, and this is not journaled",
+    "pruned": "a checkpoint to delete is renamed, and not deleted",
 }
-"""Points in the daemon and the commands. Besides these there is one behind every event, `journaled_` and its kind: in
-the process that journals it, before anything follows from it, and in a daemon that finds it written by another."""
+"""The failpoints of the daemon and the commands. In addition there is one after every event, `journaled_` and its kind:
+in the process that journals it, before it has any effect, and in a daemon that reads it from another process."""
 
 POINTS = WORKER | CONSOLIDATION | DAEMON
 
@@ -70,18 +70,18 @@ _calls: Counter[str] = Counter()
 
 
 def failpoint(point: str) -> None:
-    """Die here if the environment says so. `point` is one of POINTS."""
+    """Kill this process if the environment names `point`, which is one of POINTS."""
     assert point in POINTS, f"{point} is in no table of journal/failpoints.py"
-    _die_if_wanted(point)
+    _die_if_requested(point)
 
 
-def journaled(kind: str) -> None:
-    """Die here, behind an event of this kind, if the environment says so. Called by the ledger alone."""
-    _die_if_wanted(f"journaled_{kind}")
+def journaled_failpoint(kind: str) -> None:
+    """Kill this process after an event of this kind if the environment says so. Only the event store calls this."""
+    _die_if_requested(f"journaled_{kind}")
 
 
-def _die_if_wanted(point: str) -> None:
-    wanted = os.environ.get("KEEPSTEP_CRASH_AT")
+def _die_if_requested(point: str) -> None:
+    wanted = os.environ.get("KEEPSTEP_FAILPOINT")
     if not wanted:
         return
     name, _, count = wanted.partition(":")
@@ -89,8 +89,8 @@ def _die_if_wanted(point: str) -> None:
         return
     _calls[point] += 1
     if _calls[point] == int(count or 1):
-        once = os.environ.get("KEEPSTEP_CRASH_ONCE")
-        if once and os.path.exists(once):  # noqa: PTH110  # a path from the environment, asked about once
+        once = os.environ.get("KEEPSTEP_FAILPOINT_ONCE")
+        if once and os.path.exists(once):  # noqa: PTH110  # a path from the environment, used once
             return
         if once:
             os.close(os.open(once, os.O_CREAT | os.O_WRONLY))

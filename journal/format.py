@@ -1,6 +1,6 @@
-"""The bytes of a journal: how a line is made and how it is read, shared by writer and reader.
+"""The format of a journal's lines, shared by writer and reader.
 
-The format in prose, with its downsides, is `docs/journal-format.md`.
+`docs/journal-format.md` describes it, with its downsides.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from zlib import crc32
 
 FORMAT = 1
 NO_CRC = "00000000"
-"""The `prev` of the very first record."""
+"""The `prev` of the first record."""
 TRAILER_BYTES = len(b',"crc":"00000000"}')
-"""The end of every line (its line feed aside), which the CRC-32 in it does not cover."""
+"""Bytes at the end of a line, without its line feed, that its CRC-32 does not cover."""
 
 _TIME = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _RECORD = re.compile(
@@ -29,7 +29,7 @@ _SEGMENT_NAME = re.compile(r"([0-9]{8})\.jsonl")
 
 
 class Decoded(Protocol):
-    """What a `decode` function makes of a line: at least these, as they stand there."""
+    """The result of a `decode` function: at least these fields, with the values in the line."""
 
     @property
     def seq(self) -> int: ...
@@ -46,7 +46,7 @@ class Decoded(Protocol):
 
 
 class Position(NamedTuple):
-    """The place just behind record `seq`: byte `offset` of segment number `segment`."""
+    """The end of record `seq`: byte `offset` of segment number `segment`."""
 
     seq: int
     crc: str
@@ -55,11 +55,11 @@ class Position(NamedTuple):
 
 
 START = Position(seq=0, crc=NO_CRC, segment=0, offset=0)
-"""Before everything."""
+"""The position before the first record."""
 
 
 class Witness(NamedTuple):
-    """Somebody (`name`, for the message) who remembers having seen record `seq` with this `crc`."""
+    """A file outside of the journal (`name`, for messages) that has seen record `seq` with this `crc`."""
 
     name: str
     seq: int
@@ -67,7 +67,7 @@ class Witness(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A record as the journal itself understands it: the event stays bytes."""
+    """A record; the event stays bytes."""
 
     seq: int
     at: str
@@ -79,13 +79,13 @@ class Line(NamedTuple):
 
 
 class Predecessor(NamedTuple):
-    """What a segment states about the one that it continues. All of it was on disk before it was stated."""
+    """The statement of a segment about the one that it continues, which was on disk before."""
 
     segment: int
     last_seq: int
     last_crc: str
     valid_length: int
-    """Bytes; whatever the file holds behind them was never acknowledged, or was given up in a repair."""
+    """Bytes. What follows in the file was never acknowledged, or a repair abandoned it."""
     sha256: str
 
 
@@ -96,17 +96,17 @@ class Header(NamedTuple):
     """The journal's id, 32 hexadecimal digits."""
     segment: int
     first_seq: int
-    """One more than the predecessor's `last_seq`; larger where a repair gave the records in between up."""
+    """One more than the predecessor's `last_seq`; more if a repair abandoned the records between."""
     created: str
     predecessor: Predecessor | None
 
 
 class UnknownFormat(ValueError):
-    """A whole header of another format version (`args[0]`)."""
+    """A valid header of another format version (`args[0]`)."""
 
 
 def seed_of(journal_id: str) -> int:
-    """Where each CRC-32 begins: lines of another journal never pass for ours."""
+    """Return the initial value of each CRC-32, so that lines of another journal are invalid here."""
     return crc32(journal_id.encode())
 
 
@@ -122,9 +122,9 @@ def segment_number(name: str) -> int | None:
 def frame(
     events: Sequence[bytes], *, at: str, first_seq: int, durable: int, prev: str, seed: int
 ) -> tuple[list[bytes], str]:
-    """The lines (without line feeds) of one transaction, and the CRC of its last.
+    """Return the lines of one transaction, without line feeds, and the CRC of the last one.
 
-    Raises ValueError for an event or a time that would not read back: nothing unreadable is ever written.
+    Raises ValueError for an event or a time that would not read back.
     """
     lines = []
     last = len(events) - 1
@@ -149,7 +149,7 @@ def frame(
 
 
 def read_line(line: bytes) -> Line:
-    """The record in a line, by the letter of the format. Raises ValueError. Does not check CRC or chain."""
+    """Parse a line strictly. Raises ValueError. Does not check CRC or chain."""
     match = _RECORD.fullmatch(line)
     if match is None:
         raise ValueError("not a journal record")
@@ -157,16 +157,16 @@ def read_line(line: bytes) -> Line:
 
 
 def is_whole(line: bytes, seed: int) -> bool:
-    """Whether these bytes are a record that this journal's writer wrote."""
+    """True if the line is a record of this journal with a valid CRC."""
     match = _RECORD.fullmatch(line)
     return match is not None and _crc_holds(line, seed)
 
 
 def find_records(data: bytes, seed: int) -> Iterator[tuple[int, Line]]:
-    """Every whole record anywhere in damaged bytes, with its offset.
+    """Yield every valid record in damaged bytes, with its offset.
 
-    Not line by line: where a line feed was damaged, the record behind it begins in the middle of a line, and it may be
-    the one that proves what was lost.
+    Not line by line: after a damaged line feed, a record begins in the middle of a line, and it may be the one that
+    proves a loss.
     """
     for start in _RECORD_START.finditer(data):
         match = _RECORD.match(data, start.start())
@@ -175,7 +175,7 @@ def find_records(data: bytes, seed: int) -> Iterator[tuple[int, Line]]:
 
 
 def encode_header(header: Header) -> bytes:
-    """The first line of a segment, with its line feed."""
+    """Return the first line of a segment, with its line feed."""
     fields = {
         "journal": header.journal,
         "format": FORMAT,
@@ -189,7 +189,7 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(line: bytes) -> Header | None:
-    """The header in a line (without its line feed), or None if the line is not one. Raises UnknownFormat."""
+    """Return the header in a line (without its line feed); None if it is not one. Raises UnknownFormat."""
     match = _HEADER.fullmatch(line)
     if match is None or not _crc_holds(line, seed_of(match[1].decode())):
         return None

@@ -1,4 +1,4 @@
-"""The append lock: one writer at a time, whatever process it lives in."""
+"""The append lock: one writer at a time, in any process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from types import TracebackType
 from journal.errors import LockBusy
 from journal.storage import Storage
 
-TIMEOUT_S = 30.0  # a transaction takes well under a millisecond; who waits this long waits for something broken
+TIMEOUT_S = 30.0  # a transaction takes well under a millisecond; after this time the holder must be stuck
 MODE = 0o600
-"""Of every lock: whoever can open a file can lock it, so only its owner may."""
+"""Mode of every lock file: any process that can open it can lock it, so only the owner may."""
 
 _FIRST_PAUSE_S = 0.000_5  # a transaction is mostly one fdatasync, so the lock is often free again by then
 _LONGEST_PAUSE_S = 0.02
 
 
 class AppendLock:
-    """`flock` on a file, held for the time of a `with` block; not reentrant, for one thread.
+    """`flock` on a file for a `with` block; not reentrant, not thread-safe.
 
-    The kernel drops it when the holder dies, however it dies. Close-on-exec, so that no child process keeps it.
+    The kernel releases it when the holder dies. Close-on-exec, so that no child process keeps it.
     """
 
     def __init__(self, storage: Storage, path: Path, timeout_s: float = TIMEOUT_S) -> None:

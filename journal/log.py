@@ -1,4 +1,4 @@
-"""The journal of one process: open it, read what is there, append."""
+"""The journal as one process uses it: open, read, append."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ from journal.errors import (
 from journal.format import START, Position, Witness, frame, seed_of
 from journal.reader import R, Replay
 from journal.segments import (
-    KEPT,
+    TORN_DIRECTORY,
     Chain,
     begin_segment,
-    keep_aside,
+    contains_position,
     load_chain,
     new_id,
     reading,
-    stands_at,
+    save_torn_bytes,
     sweep,
 )
 from journal.storage import REAL, NotAFile, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 from journal.writer import FULL, Writer, writing
 
-SEGMENT_BYTES = 64 << 20  # some 180,000 records: few files over years, and a rotation hashes one in well under a second
-RESERVE_BYTES = 1 << 20  # far more than the few records that say why nothing goes on
-EAGER_RECORDS = (
-    16_384  # about 10 MB decoded; a start from a snapshot has far fewer, and memory newly touched costs time
-)
+SEGMENT_BYTES = (
+    64 << 20
+)  # about 180,000 records: few files over years, and a rotation hashes one in well under a second
+RESERVE_BYTES = 1 << 20  # far more than the few records that explain why work stopped
+EAGER_RECORDS = 16_384  # about 10 MB decoded; a start from a snapshot reads far fewer, and new memory costs time
 NO_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-"""File systems that cannot set blocks aside have no reserve, and are not waited for to have one."""
+"""Errors of file systems that cannot reserve blocks. They work without a reserve."""
 LOCK_NAME = "lock"
 RESERVE_NAME = "reserve"
 
 
 class Journal(Generic[R]):
-    """One process's hold on the journal in a directory.
+    """An open journal of one process.
 
-    Lifecycle: `create` once in the life of a home. Then `open`; `read` everything that it found; and for each
-    decision a `transaction`, which first delivers what other processes appended meanwhile. `close` at the end.
-    A `Journal` whose write or fsync failed is poisoned: every further transaction raises JournalPoisoned, and only a
-    new process, by opening the journal anew, finds out what is on disk.
+    Lifecycle: `create` once for a home. Then `open`; `read` all records; and for each decision a `transaction`, which
+    first returns the records that other processes appended. `close` at the end.
 
-    For one thread. Several processes (and several `Journal`s) may have the same directory open.
+    A `Journal` whose write or fsync failed is poisoned: every later transaction raises JournalPoisoned. Only opening
+    the journal again, in a new process, finds what is on disk.
+
+    Not thread-safe. Several processes, and several `Journal`s, may open the same directory.
     """
 
     def __init__(
@@ -73,22 +74,22 @@ class Journal(Generic[R]):
         self.directory = directory
         self.id = ""
         self.verdict = Verdict.CLEAN
-        """CLEAN, or TORN once an unfinished tail had to be put aside, on opening or in a later transaction."""
+        """CLEAN; TORN after opening or a transaction moved an unfinished tail aside."""
         self.position = START
         self.reserve_is_spent = False
-        """Whether an append of this process found the disk full and was written from the reserve."""
+        """True after an append of this process found the disk full and used the reserve."""
         self._decode, self._storage, self._segment_bytes = decode, storage, segment_bytes
         with reading(directory / LOCK_NAME):
             self._lock = lock.AppendLock(storage, directory / LOCK_NAME, lock_timeout_s)
         self._writer: Writer | None = None
         self._poison: StorageFailed | None = None
         self._unread: list[list[R]] = []
-        self._finding_out: Iterator[list[R]] = iter(())
+        self._remaining: Iterator[list[R]] = iter(())
         self._is_read = False
 
     @staticmethod
     def create(directory: Path, *, at: str, first: Sequence[bytes], storage: Storage = REAL) -> None:
-        """Makes a journal whose first transaction is `first`: there whole, and on disk, when this returns.
+        """Create a journal whose first transaction is `first`. It is complete and on disk when this returns.
 
         Raises JournalExists, StorageFailed.
         """
@@ -103,7 +104,7 @@ class Journal(Generic[R]):
                 if name.startswith(f".{directory.name}.") and is_temporary(name):
                     remove_tree(directory.parent / name, storage=storage)
             storage.mkdir(building)
-            storage.mkdir(building / KEPT)
+            storage.mkdir(building / TORN_DIRECTORY)
             with opened(storage, building / LOCK_NAME, os.O_RDONLY | os.O_CREAT, lock.MODE):
                 pass
             begin_segment(storage, building, journal_id, 1, START, first_seq=1, records=records)
@@ -128,13 +129,13 @@ class Journal(Generic[R]):
         segment_bytes: int = SEGMENT_BYTES,
         lock_timeout_s: float = lock.TIMEOUT_S,
     ) -> Journal[R]:
-        """Opens, verifies and, where the table of verdicts says so, recovers the journal.
+        """Open, verify and, if the table of verdicts allows it, recover the journal.
 
-        With `after` (of a snapshot), only what follows is read; of older segments, headers and sizes are checked.
-        Up to EAGER_RECORDS records are read and judged before this returns; what is beyond that, `read` does.
+        With `after` (from a snapshot), only later records are read; for older segments, headers and sizes are checked.
+        Up to EAGER_RECORDS records are read and verified before this returns, the rest by `read`.
 
         Raises JournalDamaged, JournalMissing, JournalReadFailed, FormatUnknown, StorageFailed, LockBusy; PositionLost
-        if a repair gave the records of `after` up; and whatever `decode` raises for a whole record.
+        if a repair abandoned the record of `after`; and what `decode` raises for a valid record.
         """
         if not storage.exists(directory):
             raise JournalMissing(directory)
@@ -144,7 +145,7 @@ class Journal(Generic[R]):
         try:
             self._begin(after or START, witnesses)
             held = 0
-            for batch in self._finding_out:
+            for batch in self._remaining:
                 self._unread.append(batch)
                 held += len(batch)
                 if held >= EAGER_RECORDS:
@@ -155,17 +156,18 @@ class Journal(Generic[R]):
         return self
 
     def read(self) -> Iterator[list[R]]:
-        """Each batch of records that opening found behind `after`, once, in order; only whole transactions."""
+        """Yield each batch of records after the position that was opened, once and in order; only whole
+        transactions."""
         while self._unread:
             yield self._unread.pop(0)
-        yield from self._finding_out
+        yield from self._remaining
         self._is_read = True
 
     def transaction(self) -> Transaction[R]:
-        """`with journal.transaction() as tx:` holds the append lock, so that nothing happens between seeing
-        (`tx.others`) and appending (`tx.append`).
+        """Return a context manager that holds the append lock: `with journal.transaction() as tx:`.
 
-        Entering raises JournalPoisoned, LockBusy, JournalDamaged, JournalReadFailed, StorageFailed.
+        No other process can append between reading `tx.others` and calling `tx.append`. Entering raises
+        JournalPoisoned, LockBusy, JournalDamaged, JournalReadFailed, StorageFailed.
         """
         return Transaction(self)
 
@@ -183,11 +185,11 @@ class Journal(Generic[R]):
 
     def _append(self, events: Sequence[bytes], at: str) -> list[R]:
         writer = self._writer
-        assert writer is not None, "a transaction begins with catching up"
+        assert writer is not None, "_enter has not run"
         lines, crc = writer.frame(events, at)
         records = [self._decode(line) for line in lines]
         if records[0].seq != writer.next_seq or records[-1].crc != crc:
-            raise ValueError("the decoder reads back something else than was framed")
+            raise ValueError("the decoder does not read back what was framed")
         try:
             writer.append(lines, crc)
         except NoSpace:
@@ -207,40 +209,40 @@ class Journal(Generic[R]):
         return self.position.segment
 
     def _spend_reserve(self) -> None:
-        """Gives the reserved blocks back to the file system, so that a few more records fit on a full disk."""
+        """Free the reserved blocks, so that a few more records fit on a full disk."""
         self.reserve_is_spent = True
-        with self._storing(), contextlib.suppress(FileNotFoundError):
+        with self._poison_on_failure(), contextlib.suppress(FileNotFoundError):
             self._storage.unlink(self.directory / RESERVE_NAME)
 
     def restore_reserve(self) -> bool:
-        """Whether there is a reserve again: there was room for it."""
+        """Create the reserve again. Return False if the disk has no space for it."""
         with self._lock:
             self.reserve_is_spent = not self._make_reserve()
         return not self.reserve_is_spent
 
     def close(self) -> None:
-        """Lets go of the files. Nothing is pending: what was appended is on disk."""
+        """Close the files. Everything that was appended is on disk already."""
         if self._writer is not None:
             self._writer.close()
         self._lock.close()
-        self._poison = self._poison or StorageFailed(self.directory, None, "This journal was closed.")
+        self._poison = self._poison or StorageFailed(self.directory, None, "This journal is closed.")
 
     # Opening
 
     def _begin(self, after: Position, witnesses: Sequence[Witness]) -> None:
         with self._lock:
             chain = load_chain(self._storage, self.directory)
-            with self._storing():
+            with self._poison_on_failure():
                 sweep(self._storage, self.directory, chain)
                 self._make_reserve()
                 self._sync(chain, after)
         if chain.segments:
             self.id = chain.id
             self._check_before(chain, after, witnesses)
-        self._finding_out = self._find_out(Replay(self._storage, chain, after, self._decode, witnesses), witnesses)
+        self._remaining = self._replay(Replay(self._storage, chain, after, self._decode, witnesses), witnesses)
 
-    def _find_out(self, replay: Replay[R], witnesses: Sequence[Witness]) -> Iterator[list[R]]:
-        """Reads up to what was there, and then, under the lock, judges and settles the tail."""
+    def _replay(self, replay: Replay[R], witnesses: Sequence[Witness]) -> Iterator[list[R]]:
+        """Read to the end; then, under the lock, read what was appended meanwhile and recover the tail."""
         for batch in replay.batches():
             self.position = replay.position
             yield batch
@@ -251,9 +253,9 @@ class Journal(Generic[R]):
             yield others
 
     def _sync(self, chain: Chain, after: Position) -> None:
-        """What recovery reads is what a power cut would leave, not what the cache still shows.
+        """Make recovery read what a power cut would leave, not what the page cache shows.
 
-        The last segment only: a segment is on disk before the next one is begun.
+        Only the last segment needs this: a segment is on disk before the next one begins.
         """
         if chain.segments:
             last = chain.segments[-1]
@@ -263,15 +265,15 @@ class Journal(Generic[R]):
         fsync_directory(self.directory, storage=self._storage)
 
     def _check_before(self, chain: Chain, after: Position, witnesses: Sequence[Witness]) -> None:
-        """What can be told about everything up to `after` without reading it."""
-        if chain.gave_up(after.seq):
+        """Check everything up to `after` that can be checked without reading it."""
+        if chain.is_abandoned(after.seq):
             raise PositionLost(after.seq, after.crc)
         for segment, successor in zip(chain.segments, chain.segments[1:], strict=False):
             if segment.number < after.segment and segment.size < segment.end:
                 case = judge(Facts(True, True, rest=False, covered=False, promised=True, witnessed=False))
                 last = successor.start.seq
                 raise JournalDamaged(Finding(case, segment.path, segment.size, segment.header.first_seq, last))
-        if not stands_at(self._storage, chain, after):
+        if not contains_position(self._storage, chain, after):
             here = next((s for s in chain.segments if s.number == after.segment), chain.segments[-1])
             case = judge(Facts(True, True, rest=False, covered=False, promised=False, witnessed=True))
             denied = (Witness("the position to read on from", after.seq, after.crc), *witnesses)
@@ -284,7 +286,7 @@ class Journal(Generic[R]):
             with opened(self._storage, self.directory / RESERVE_NAME, os.O_RDWR | os.O_CREAT) as fd:
                 if self._storage.size(fd) < RESERVE_BYTES:
                     self._storage.allocate(fd, RESERVE_BYTES)
-        except NotAFile as error:  # it holds nothing, so the next one may take its place
+        except NotAFile as error:  # the reserve has no content, so a new one can replace it
             move_aside(Path(error.filename), storage=self._storage)
             return self._make_reserve()
         except OSError as error:
@@ -292,16 +294,16 @@ class Journal(Generic[R]):
         return True
 
     def _catch_up(self, witnesses: Sequence[Witness] = ()) -> list[R]:
-        """What other processes appended since `position`; afterwards `position` is the durable end of the journal.
+        """Return what other processes appended since `position`, and move `position` to the durable end.
 
-        Under the lock only. Changes nothing of this object unless it succeeds, so that no record is passed over.
+        The caller holds the lock. On an error this object does not change, so no record is lost.
         """
         if self._writer is not None and self._writer.is_at_end():
             return []
         storage = self._storage
         chain = load_chain(storage, self.directory, since=self.position.segment)
-        with self._storing():
-            self._sync(chain, self.position)  # who wrote it may have died before its own fdatasync
+        with self._poison_on_failure():
+            self._sync(chain, self.position)  # its writer may have died before its own fdatasync
         if chain.segments:
             self._check_before(chain, self.position, ())
         replay = Replay(storage, chain, self.position, self._decode, witnesses)
@@ -310,12 +312,12 @@ class Journal(Generic[R]):
         next_seq = max(end.seq + 1, last.header.first_seq)
         has_records = end.offset > last.header_length
         if replay.finding is not None and replay.finding.verdict is Verdict.TORN:
-            with self._storing():
-                keep_aside(storage, last.path, end.offset)
+            with self._poison_on_failure():
+                save_torn_bytes(storage, last.path, end.offset)
                 end = begin_segment(storage, self.directory, self.id, end.segment + 1, end, first_seq=next_seq)
             has_records = False
             self.verdict = Verdict.TORN
-        with self._storing():
+        with self._poison_on_failure():
             writer = Writer(storage, self.directory, self.id, end, next_seq, has_records, self._segment_bytes)
         if self._writer is not None:
             self._writer.close()
@@ -324,8 +326,8 @@ class Journal(Generic[R]):
         return others
 
     @contextlib.contextmanager
-    def _storing(self) -> Iterator[None]:
-        """A failed write poisons, unless the disk is merely full."""
+    def _poison_on_failure(self) -> Iterator[None]:
+        """Poison the journal if a write in the block fails, unless the disk is only full."""
         try:
             with writing(self.directory):
                 yield
@@ -336,7 +338,7 @@ class Journal(Generic[R]):
 
 
 class Transaction(Generic[R]):
-    """One turn at the journal; see `Journal.transaction`."""
+    """One transaction; see `Journal.transaction`."""
 
     __slots__ = ("_appended", "_journal", "others")
 
@@ -344,19 +346,20 @@ class Transaction(Generic[R]):
         self._journal = journal
         self._appended = False
         self.others: list[R] = []
-        """What was not yet delivered: records that other processes appended, and what `read` was not asked for."""
+        """Records that were not delivered yet: those of other processes, and those that `read` did not yield."""
 
     def __enter__(self) -> Transaction[R]:
         self._journal._enter(self.others)
         return self
 
     def append(self, events: Sequence[bytes], *, at: str) -> list[R]:
-        """Appends `events` as one transaction, in one write; it is on disk when this returns its records.
+        """Append `events` as one transaction, in one write. It is on disk when this returns its records.
 
-        Each event is the JSON of an object, without line feeds; `at` is the time in UTC, as RFC 3339 with a `Z`.
+        Each event is a JSON object without line feeds; `at` is the time in UTC, as RFC 3339 with a `Z`.
 
-        Raises ValueError or what `decode` raises if it would not read back (nothing is written then), NoSpace if the
-        disk is full (nothing is kept then, and the journal stays usable), StorageFailed (and the journal is poisoned).
+        Raises ValueError, or what `decode` raises, if a record would not read back: then nothing is written. Raises
+        NoSpace if the disk is full: then nothing is kept and the journal stays usable. Raises StorageFailed otherwise:
+        then the journal is poisoned.
         """
         if self._appended:
             raise RuntimeError("a transaction appends once: decide first, then append everything together")

@@ -1,4 +1,4 @@
-"""Reading: one pass over a segment, and over the chain of segments, that believes nothing it has not checked."""
+"""Read segments, and the chain of segments, and verify every record."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from journal.format import (
     read_line,
     segment_name,
 )
-from journal.segments import Chain, Segment, load_chain, reading, segment_numbers, stands_at
+from journal.segments import Chain, Segment, contains_position, load_chain, reading, segment_numbers
 from journal.storage import REAL, Storage
 from journal.verdicts import Facts, Finding, Verdict, judge
 
 R = TypeVar("R", bound=Decoded)
 
-CHUNK_BYTES = 128 * 1024  # fits a core's second-level cache together with what is decoded from it; larger is slower
-_ANY_SEGMENT = 10**8  # beyond every segment number: the walk back ends at the newest
+CHUNK_BYTES = 128 * 1024  # fits a core's second-level cache together with the decoded records; larger chunks are slower
+_ANY_SEGMENT = 10**8  # above every segment number: only the newest segment is read
 
 
 class Scan(Generic[R]):
-    """One pass over one segment, from `position` to its end.
+    """One pass over a segment, from `position` to its end.
 
-    `position` follows the last whole transaction that `batches` has yielded; when `batches` is done, whatever lies
-    between it and the end is not believed.
+    `position` is the end of the last transaction that `batches` has yielded. When `batches` is done, the bytes between
+    it and the end of the segment are not valid.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Scan(Generic[R]):
         self.next_seq = max(position.seq + 1, segment.header.first_seq)
 
     def batches(self) -> Iterator[list[R]]:
-        """Whole transactions, in batches of about CHUNK_BYTES. Raises JournalReadFailed, and whatever `decode` raises
-        for a record that is whole."""
-        records: list[R] = []  # an unfinished transaction is carried from chunk to chunk
+        """Yield whole transactions in batches of about CHUNK_BYTES.
+
+        Raises JournalReadFailed, and what `decode` raises for a valid record.
+        """
+        records: list[R] = []  # an unfinished transaction stays here for the next chunk
         unfinished_bytes = 0
         carry = b""
         offset = self.position.offset
@@ -71,7 +73,7 @@ class Scan(Generic[R]):
             ended = len(records)
             while ended > already and records[ended - 1].more:
                 ended -= 1
-            if ended == already:  # no transaction ended among these
+            if ended == already:  # no transaction ended in this chunk
                 unfinished_bytes += good_bytes
                 continue
             unfinished = records[ended:]
@@ -90,10 +92,10 @@ class Scan(Generic[R]):
             records = unfinished
 
     def _decode_lines(self, lines: list[bytes], records: list[R], seq: int, prev: str) -> tuple[int, str, bool]:
-        """Appends to `records` what `lines` hold, up to the first that is not the next record. Whether all were.
+        """Append the records in `lines` to `records`, up to the first line that is not the next record.
 
-        This loop is the speed of a replay. The typed decode gives every field at once; only where something does not
-        fit are the bytes looked at by the letter of the format.
+        Return the next seq, the last CRC, and True if all lines were records. This loop decides the speed of a replay:
+        the typed decoder gives all fields at once, and the exact format is checked only after a mismatch.
         """
         decode, seed, append = self._decode, self._seed, records.append
         line = b""
@@ -112,15 +114,15 @@ class Scan(Generic[R]):
                 seq += 1
         except Exception:
             if is_whole(line, seed):
-                raise  # the writer wrote this; the caller's decoder is what does not know it
+                raise  # the writer wrote this line, but the caller's decoder does not know it
             return seq, prev, False
         return seq, prev, True
 
 
 class Replay(Generic[R]):
-    """One pass over the chain from `position`, which must be part of it, judging the end of each segment.
+    """One pass over the chain from `position`, which must be part of it. It judges the end of each segment.
 
-    `position` follows what `batches` has yielded. When `batches` is done, `finding` says why it ended there.
+    `position` is the end of what `batches` has yielded. When `batches` is done, `finding` says why it ended there.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class Replay(Generic[R]):
         self.finding: Finding | None = None
 
     def batches(self) -> Iterator[list[R]]:
-        """Raises JournalDamaged where it finds damage, JournalReadFailed, and what `decode` raises."""
+        """Yield whole transactions. Raises JournalDamaged, JournalReadFailed, and what `decode` raises."""
         segments = self._chain.segments
         if not segments:
             self._conclude(Path(), None, b"")
@@ -150,20 +152,20 @@ class Replay(Generic[R]):
                 scan = Scan(self._storage, fd, segment, self._chain.seed, self.position, self._decode)
                 for batch in scan.batches():
                     self.position = scan.position
-                    self._hear_witnesses(batch)
+                    self._check_witnesses(batch)
                     yield batch
                 start = scan.position.offset
                 rest = self._storage.read(fd, segment.end - start, start) if start < segment.end else b""
             self._conclude(segment.path, successor, rest, scan.next_seq)
 
-    def _hear_witnesses(self, batch: list[R]) -> None:
+    def _check_witnesses(self, batch: list[R]) -> None:
         first, last = batch[0].seq, batch[-1].seq
         for witness in self._witnesses:
             if first <= witness.seq <= last and batch[witness.seq - first].crc != witness.crc:
                 self._contradicted.append(witness)
 
     def _conclude(self, path: Path, successor: Segment | None, rest: bytes, lost: int = 1) -> None:
-        """Judges the place where reading a segment ended: before record `lost`, with `rest` behind it."""
+        """Judge the end of a segment: record `lost` is missing, and the bytes `rest` follow."""
         position = self.position
         later = [line for _, line in find_records(rest, self._chain.seed)] if rest else []
         stated = successor.header.predecessor if successor else None
@@ -201,14 +203,14 @@ class Replay(Generic[R]):
 def follow(
     directory: Path, decode: Callable[[bytes], R], after: Position = START, *, storage: Storage = REAL
 ) -> tuple[list[R], Position]:
-    """The whole transactions behind `after`, and the position behind them. Takes no lock, waits for nobody, changes
-    nothing; what is still being written is simply not there yet. Costs as much as there is news.
+    """Return the whole transactions after `after`, and the position after them.
 
-    May show a transaction shortly before it is on disk. Raises PositionLost where `after` is not part of the journal
-    (any more), JournalMissing, JournalDamaged, JournalReadFailed, and what `decode` raises.
+    Takes no lock and changes nothing; an append in progress is not seen. The cost depends on the new records alone. May
+    return a transaction shortly before it is on disk. Raises PositionLost if `after` is not part of the journal (any
+    more), JournalMissing, JournalDamaged, JournalReadFailed, and what `decode` raises.
     """
     chain = load_chain(storage, directory, since=after.segment)
-    if not stands_at(storage, chain, after):
+    if not contains_position(storage, chain, after):
         raise PositionLost(after.seq, after.crc)
     replay = Replay(storage, chain, after, decode)
     records = [record for batch in replay.batches() for record in batch]
@@ -216,13 +218,13 @@ def follow(
 
 
 def history(directory: Path, decode: Callable[[bytes], R], *, storage: Storage = REAL) -> Iterator[R]:
-    """Every record, one at a time, however many there are. Otherwise as `follow` from the start, and raises as that."""
+    """Yield every record, with little memory for any number of them. Otherwise as `follow` from the start."""
     for batch in Replay(storage, load_chain(storage, directory), START, decode).batches():
         yield from batch
 
 
 def last_position(directory: Path, *, storage: Storage = REAL) -> Position:
-    """The position behind the last whole transaction, read from the end; checks no more than that record's own CRC.
+    """Return the position after the last whole transaction, read from the end. Checks only the CRC of its last record.
 
     Raises JournalMissing, JournalReadFailed, and JournalDamaged if the newest segment has no whole header.
     """
@@ -245,18 +247,18 @@ def last_position(directory: Path, *, storage: Storage = REAL) -> Position:
 
 
 class RawLine(NamedTuple):
-    """A line as it stands there, whatever it is."""
+    """A line of a segment, valid or not."""
 
     path: Path
     offset: int
     data: bytes
     """Without its line feed."""
     record: Line | None
-    """None for a header, and for what is no record of this format. Neither CRC nor chain is checked."""
+    """None for a header or an invalid line. Neither CRC nor chain is checked."""
 
 
 def lines(directory: Path, *, storage: Storage = REAL) -> Iterator[RawLine]:
-    """Every line of every segment, of known kinds and unknown, sound or not; one segment in memory at a time.
+    """Yield every line of every segment, valid or not. One segment is in memory at a time.
 
     Raises JournalMissing, JournalReadFailed.
     """

@@ -1,4 +1,4 @@
-"""Going on after damage, when a person has decided that what is lost is lost."""
+"""Repair: continue a damaged journal after the user has accepted the loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from journal import lock
 from journal.errors import JournalDamaged, JournalReadFailed
 from journal.format import Witness, frame, seed_of, segment_name
 from journal.log import LOCK_NAME
-from journal.segments import begin_segment, keep_aside, load_chain, new_id, reading, segment_numbers, sweep
+from journal.segments import begin_segment, load_chain, new_id, reading, save_torn_bytes, segment_numbers, sweep
 from journal.storage import REAL, Storage
 from journal.survey import Survey, survey
 from journal.verdicts import Verdict
@@ -26,21 +26,22 @@ def repair(
     storage: Storage = REAL,
     lock_timeout_s: float = lock.TIMEOUT_S,
 ) -> Survey:
-    """Continues a damaged journal behind its last believed record, in a new segment whose first record is
-    `make_event(facts)`: what was given up, journaled. Returns those facts; a journal that is not damaged is left alone.
+    """Continue a damaged journal after its last valid record, and return what was found.
 
-    No segment is edited and no byte deleted: the damaged bytes are copied into `torn/`, and segments that cannot be
-    joined any more are moved there. The numbers of lost records are never used again: the new segment begins behind
-    the last one that anything speaks of, so no witness can ever take a new record for a lost one.
+    A new segment begins with the record `make_event(survey)`, which journals the loss. A journal that is not damaged is
+    not changed.
 
-    The renaming of the new segment into place is the commit. Killed before it, the journal is as damaged as it was;
-    killed behind it, it is repaired, and the next opening tidies up.
+    No segment is edited and no byte is deleted. The damaged bytes are copied to `torn/`, and segments that no longer
+    belong to the chain are moved there. Numbers of lost records are never used again: the new segment begins after the
+    last number that any file or witness mentions. So no witness takes a new record for a lost one.
 
-    Whoever has folded lost records must discard that fold, and a witness that contradicts a record which is still
-    there must be discarded too: the journal cannot overrule it. Do both after this returns.
+    The rename of the new segment is the commit. After a kill before it, the journal is as damaged as before; after a
+    kill after it, it is repaired, and the next opening cleans up.
 
-    Raises JournalDamaged without `accept_loss`, JournalReadFailed (a disk that cannot be read is no reason to give
-    anything up), JournalMissing, StorageFailed, LockBusy.
+    The caller must then discard every fold of lost records, and every witness that contradicts an existing record.
+
+    Raises JournalDamaged without `accept_loss`; JournalReadFailed, because records on an unreadable disk may still
+    exist; JournalMissing, StorageFailed, LockBusy.
     """
     with reading(directory / LOCK_NAME):
         append_lock = lock.AppendLock(storage, directory / LOCK_NAME, lock_timeout_s)
@@ -53,16 +54,16 @@ def repair(
                 if not accept_loss:
                     raise JournalDamaged(found.finding)
                 with writing(directory):
-                    _give_up(storage, directory, found, make_event(found), at)
+                    _abandon_records(storage, directory, found, make_event(found), at)
             return found
     finally:
         append_lock.close()
 
 
-def _give_up(storage: Storage, directory: Path, found: Survey, event: bytes, at: str) -> None:
+def _abandon_records(storage: Storage, directory: Path, found: Survey, event: bytes, at: str) -> None:
     end = found.position
     if end.segment:
-        keep_aside(storage, directory / segment_name(end.segment), end.offset)
+        save_torn_bytes(storage, directory / segment_name(end.segment), end.offset)
     journal_id = found.id or new_id(storage)
     first_seq = found.finding.last_seq + 1
     lines, _ = frame([event], at=at, first_seq=first_seq, durable=end.seq, prev=end.crc, seed=seed_of(journal_id))

@@ -1,8 +1,8 @@
-"""The segments of a journal as a chain: which files belong to it, in which order, and how much of each counts.
+"""The chain of segments: the files of a journal, their order, and the valid length of each.
 
-The newest segment is the authority. Its header names the segment before it and how many bytes of that one are valid,
-and so on back to the first. That makes one rename the commit point of everything that is more than an append:
-rotation, the recovery of a torn tail, and a repair that gives whole segments up.
+The newest segment is the authority. Its header names the segment before it and the valid bytes of that one, and so on
+back to the first. So one rename commits everything that is more than an append: a rotation, the recovery of a torn
+tail, and a repair that abandons segments.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from journal.format import (
 )
 from journal.storage import Storage
 
-KEPT = "torn"
-"""The directory, inside the journal's, of bytes that no longer count. Nothing in it is ever read or deleted here."""
+TORN_DIRECTORY = "torn"
+"""Directory in the journal for bytes that are no longer valid. The journal never reads or deletes them."""
 _HEADER_BYTES_MAX = 4096  # a header is about 350 bytes; this is one page
 
 
 class Segment(NamedTuple):
-    """One file of the chain."""
+    """A file of the chain."""
 
     path: Path
     header: Header
     header_length: int
     size: int
     end: int
-    """How many bytes count: what the next segment states, or in the last segment all there are."""
+    """Number of valid bytes: the length that the next segment states; in the last segment all bytes."""
 
     @property
     def number(self) -> int:
@@ -52,18 +52,18 @@ class Segment(NamedTuple):
 
     @property
     def start(self) -> Position:
-        """Behind the header, before the first record."""
+        """The position after the header, before the first record."""
         before = self.header.predecessor
         seq, crc = (before.last_seq, before.last_crc) if before else (self.header.first_seq - 1, NO_CRC)
         return Position(seq, crc, self.number, self.header_length)
 
 
 class Chain(NamedTuple):
-    """The segments that count, first to last."""
+    """The valid segments, first to last."""
 
     segments: tuple[Segment, ...]
     broken: Path | None
-    """The segment behind them that should be there, whole, and is not."""
+    """The segment after them that is missing or has no valid header; None if there is none."""
 
     @property
     def id(self) -> str:
@@ -73,19 +73,19 @@ class Chain(NamedTuple):
     def seed(self) -> int:
         return seed_of(self.id)
 
-    def gave_up(self, seq: int) -> bool:
-        """Whether a repair gave this record up. Its number is never used again."""
+    def is_abandoned(self, seq: int) -> bool:
+        """True if a repair abandoned this record. Its number is never used again."""
         return any(segment.start.seq < seq < segment.header.first_seq for segment in self.segments)
 
 
 def new_id(storage: Storage) -> str:
-    """An id for a new journal."""
+    """Return an id for a new journal: 32 hexadecimal digits."""
     return "".join(storage.random_name() for _ in range(4))
 
 
 @contextmanager
 def reading(path: Path, offset: int = 0) -> Iterator[None]:
-    """Names a failed read for what it is."""
+    """Raise JournalReadFailed for an OSError in the block."""
     try:
         yield
     except OSError as error:
@@ -93,7 +93,7 @@ def reading(path: Path, offset: int = 0) -> Iterator[None]:
 
 
 def segment_numbers(storage: Storage, directory: Path) -> list[int]:
-    """The segments there are files of, in order. Raises JournalMissing, JournalReadFailed."""
+    """Return the numbers of all segment files, sorted. Raises JournalMissing, JournalReadFailed."""
     try:
         names = storage.names(directory)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -104,7 +104,10 @@ def segment_numbers(storage: Storage, directory: Path) -> list[int]:
 
 
 def read_header(storage: Storage, path: Path) -> tuple[Header, int, int] | None:
-    """A segment's header, its length and the size of the file; None if there is no whole header there."""
+    """Return a segment's header, its length and the size of the file; None if it has no valid header.
+
+    Raises JournalReadFailed, FormatUnknown.
+    """
     with reading(path):
         try:
             with opened(storage, path, os.O_RDONLY) as fd:
@@ -122,7 +125,7 @@ def read_header(storage: Storage, path: Path) -> tuple[Header, int, int] | None:
 
 
 def load_chain(storage: Storage, directory: Path, since: int = 0) -> Chain:
-    """Walks back from the newest segment; no further than to number `since` if that is part of the chain.
+    """Read the headers from the newest segment back; at most to number `since` if that is part of the chain.
 
     Raises JournalMissing, JournalReadFailed, FormatUnknown.
     """
@@ -136,7 +139,7 @@ def load_chain(storage: Storage, directory: Path, since: int = 0) -> Chain:
         path = directory / segment_name(number)
         found = read_header(storage, path)
         if found is None or (chain and found[0].journal != chain[-1].header.journal):
-            chain.clear()  # what follows a broken link hangs in the air
+            chain.clear()  # what follows a broken link is not connected
             broken = path
             number -= 1
             continue
@@ -150,8 +153,8 @@ def load_chain(storage: Storage, directory: Path, since: int = 0) -> Chain:
     return Chain(tuple(reversed(chain)), broken)
 
 
-def stands_at(storage: Storage, chain: Chain, position: Position) -> bool:
-    """Whether the chain has this very position in it."""
+def contains_position(storage: Storage, chain: Chain, position: Position) -> bool:
+    """True if the chain contains this position, with this CRC."""
     segment = next((s for s in chain.segments if s.number == position.segment), None)
     if segment is None:
         return position.segment == 0
@@ -165,8 +168,8 @@ def stands_at(storage: Storage, chain: Chain, position: Position) -> bool:
 
 
 def digest(storage: Storage, path: Path, length: int) -> str:
-    """The SHA-256 of the first `length` bytes."""
-    from hashlib import sha256  # only a rotation or a survey hashes; a look at the tail need not load OpenSSL
+    """Return the SHA-256 of the first `length` bytes."""
+    from hashlib import sha256  # only rotations and surveys hash; reading the tail must not load OpenSSL
 
     hashed = sha256()
     with reading(path), opened(storage, path, os.O_RDONLY) as fd:
@@ -187,7 +190,10 @@ def begin_segment(
     first_seq: int,
     records: bytes = b"",
 ) -> Position:
-    """Makes segment `number` as the one that follows `after`. The rename in here is the commit. Raises OSError."""
+    """Create segment `number`, which continues at `after`, and return its start. Its rename is the commit.
+
+    Raises OSError.
+    """
     before = None
     if after.segment:
         hashed = digest(storage, directory / segment_name(after.segment), after.offset)
@@ -198,28 +204,28 @@ def begin_segment(
     return Position(after.seq, after.crc, number, len(header))
 
 
-def keep_aside(storage: Storage, segment: Path, offset: int) -> Path | None:
-    """Copies what stands in a segment from `offset` on into `torn/`; doing it again changes nothing. Raises OSError."""
+def save_torn_bytes(storage: Storage, segment: Path, offset: int) -> Path | None:
+    """Copy the bytes of a segment from `offset` on to `torn/`. Idempotent. Raises OSError."""
     with reading(segment, offset), opened(storage, segment, os.O_RDONLY) as fd:
         data = storage.read(fd, storage.size(fd) - offset, offset)
     if not data:
         return None
-    make_kept_directory(storage, segment.parent)
-    kept = segment.parent / KEPT / f"{segment.stem}-{offset}-{len(data)}.bytes"
+    make_torn_directory(storage, segment.parent)
+    kept = segment.parent / TORN_DIRECTORY / f"{segment.stem}-{offset}-{len(data)}.bytes"
     write_atomically(kept, data, sync=True, storage=storage)
     return kept
 
 
-def make_kept_directory(storage: Storage, directory: Path) -> None:
-    """Its name is synced with whatever makes the bytes in it count no more: the next segment, in the same directory."""
-    if not storage.exists(directory / KEPT):
-        storage.mkdir(directory / KEPT)
+def make_torn_directory(storage: Storage, directory: Path) -> None:
+    """Create `torn/`. Its name is synced together with the next segment, in the same directory."""
+    if not storage.exists(directory / TORN_DIRECTORY):
+        storage.mkdir(directory / TORN_DIRECTORY)
 
 
 def sweep(storage: Storage, directory: Path, chain: Chain) -> None:
-    """Removes unfinished temporary files, and moves segments that a repair gave up into `torn/`. Under the lock only.
+    """Remove unfinished temporary files, and move abandoned segments to `torn/`. The caller holds the lock.
 
-    Not durable by itself, and it need not be: what comes back after a power cut is swept again.
+    Not durable: what a power cut brings back is swept again.
     """
     for name in storage.names(directory):
         if is_temporary(name):
@@ -229,5 +235,5 @@ def sweep(storage: Storage, directory: Path, chain: Chain) -> None:
     counted = {segment.number for segment in chain.segments}
     for number in segment_numbers(storage, directory):
         if number not in counted:
-            make_kept_directory(storage, directory)
-            storage.rename(directory / segment_name(number), directory / KEPT / segment_name(number))
+            make_torn_directory(storage, directory)
+            storage.rename(directory / segment_name(number), directory / TORN_DIRECTORY / segment_name(number))

@@ -1,8 +1,7 @@
-"""The disk as keepstep sees it: every system call that the promise hangs on, one method each.
+"""The port to the disk: one method for each system call that durability depends on.
 
-A port, so that a test can put a disk of its own behind it: one that fails, forgets what was not synced, or stops at
-any single call. That is why no method does more than one thing, and why nothing that keepstep must be able to rely on
-goes past it.
+It exists for fault injection: a test replaces it by a disk that fails, forgets what was not synced, or stops at any
+call. So each method makes one call, and all durable writes go through it.
 """
 
 from __future__ import annotations
@@ -15,37 +14,37 @@ import stat
 from pathlib import Path
 
 PRIVATE = 0o077
-"""Masked out of every mode: what keepstep makes is for its owner alone."""
+"""The mask of every mode: only the owner has access."""
 
-GROUP_MAY_READ = 0o027
-"""The mask in a home that lets its group in."""
+GROUP_MASK = 0o027
+"""The mask in a home that its group may read."""
 
 DESCRIPTORS = "/proc/self/fd"
-"""Where Linux shows the open files of a process under their numbers."""
+"""The directory in which Linux shows the open files of a process by number."""
 
-FEW_FILES = 64
-"""A checkpoint is about a dozen files, and what is written while it is made a dozen more."""
+FREE_FILES_MIN = 64
+"""Free inodes below which a disk counts as full: a checkpoint needs about a dozen files, and views another dozen."""
 
 
 class NotAFile(OSError):
-    """What stands at `filename` is a link, a pipe, a socket, a device or a directory, and a file was to be opened."""
+    """`filename` is a link, a pipe, a socket, a device or a directory, not a regular file."""
 
     def __init__(self, path: Path | str, number: int, what: str) -> None:
         super().__init__(number, f"it is {what}, not a file; move it away, then try again", os.fspath(path))
 
 
 class Storage:
-    """The real one. All methods raise OSError."""
+    """The real disk. All methods raise OSError."""
 
     mask = PRIVATE
-    """Bits that no file and no directory gets when it is made, whatever the umask of the process allows."""
+    """Permission bits that no new file or directory gets, whatever the umask of the process allows."""
 
     def open(self, path: Path, flags: int, mode: int = 0o640) -> int:
-        """Opens a regular file, or with O_DIRECTORY a directory. Raises NotAFile for whatever else has the name.
+        """Open a regular file, or with O_DIRECTORY a directory. Raises NotAFile for anything else.
 
-        The only place that opens a file of ours. A link is not followed: it could name any file of whoever runs this.
-        A pipe is not waited for. `mode` is narrowed by `mask`. A path of `path_of` names an open file and no link that
-        somebody made.
+        All files of keepstep are opened here. A link is not followed: it could lead to any file of the user. Opening
+        does not wait for a pipe. `mode` is reduced by `mask`. A path of `path_of` names an open file, so it is
+        followed.
         """
         as_directory = flags & os.O_DIRECTORY
         follows = as_directory or os.path.dirname(path) == DESCRIPTORS  # noqa: PTH120 - quicker, and any path is text
@@ -69,11 +68,11 @@ class Storage:
         os.close(fd)
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
-        """At most `length` bytes; fewer only at the end of the file."""
+        """Return at most `length` bytes; fewer only at the end of the file."""
         return os.pread(fd, length, offset)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """How many bytes were taken: possibly not all."""
+        """Write, and return the number of bytes written: possibly not all."""
         return os.write(fd, data)
 
     def fsync(self, fd: int) -> None:
@@ -86,30 +85,30 @@ class Storage:
         os.ftruncate(fd, length)
 
     def allocate(self, fd: int, length: int) -> None:
-        """Gives the file real blocks up to `length`."""
+        """Allocate real blocks for the file up to `length`."""
         os.posix_fallocate(fd, 0, length)
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
     def fstat(self, fd: int) -> os.stat_result:
-        """Of the open file itself, whatever its name stands for by now."""
+        """Return the status of the open file, whatever its name means now."""
         return os.fstat(fd)
 
     def set_mode(self, fd: int, mode: int) -> None:
-        """Gives an open file of ours its permissions, narrowed by `mask`."""
+        """Set the permissions of an open file, reduced by `mask`."""
         os.fchmod(fd, mode & ~self.mask)
 
     def drop_cache(self, fd: int, offset: int = 0) -> None:
-        """Makes the next read ask the disk: after a failed fsync, cached pages may show what the disk never got.
+        """Drop cached pages: after a failed fsync they may show data that is not on disk.
 
-        What follows `offset` is wanted soon, so the disk is asked for it at once.
+        The bytes after `offset` are read soon, so the kernel is asked to load them.
         """
         os.posix_fadvise(fd, offset, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(fd, offset, 0, os.POSIX_FADV_WILLNEED)
 
     def try_lock(self, fd: int, *, shared: bool = False) -> bool:
-        """Whether the file's lock is ours now. The kernel drops it when the holder dies, however it dies."""
+        """Try to lock the file; True if this process holds the lock. The kernel releases it when the holder dies."""
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,23 +122,25 @@ class Storage:
         return os.access(path, os.F_OK)
 
     def lexists(self, path: Path) -> bool:
-        """Whether the name stands for anything: also for a link that leads nowhere."""
+        """True if the name exists, also as a broken link."""
         return os.path.lexists(path)
 
     def stat(self, path: Path) -> os.stat_result:
-        """Of the name itself: a symbolic link is not followed."""
+        """Return the status of the name; a symbolic link is not followed."""
         return os.lstat(path)
 
     def is_open_for_writing(self, path: Path) -> bool:
-        """Whether some process may still write to the file. False where the system cannot tell: links, network shares,
-        files of other people."""
+        """True if a process has the file open for writing.
+
+        False if the system cannot tell: links, network shares, files of other users.
+        """
         try:
             fd = self.open(path, os.O_RDONLY)
-        except OSError:  # whoever reads it will be told
+        except OSError:  # the code that reads it gets the error
             return False
         try:
-            # A lease for reading is given only where nobody has the file open for writing. Who opens it in the instant
-            # of ours has the kernel tell us; by the signal that is ignored unless somebody asks for it.
+            # The kernel grants a read lease only if no process has the file open for writing. If one opens it during
+            # the lease, the kernel sends a signal: SIGURG, which is ignored by default.
             fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -150,18 +151,18 @@ class Storage:
         return False
 
     def why_unreadable(self, path: Path) -> str | None:
-        """Why this process may not read the file, as the system says it; None if it may, or if the file is gone."""
+        """Return why this process may not read the file; None if it may, or if the file is gone."""
         try:
             self.close(self.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
         except PermissionError as error:
             return error.strerror
-        except OSError:  # whoever reads it will be told
+        except OSError:  # the code that reads it gets the error
             return None
         return None
 
     def names(self, directory: Path) -> list[str]:
-        """In no order."""
-        return os.listdir(directory)  # noqa: PTH208 - names are all that is asked for
+        """Return the names in a directory, unsorted."""
+        return os.listdir(directory)  # noqa: PTH208 - only names are needed
 
     def mkdir(self, path: Path, mode: int = 0o750) -> None:
         os.mkdir(path, mode & ~self.mask)  # noqa: PTH102 - the port speaks the system's own calls
@@ -176,13 +177,12 @@ class Storage:
         os.unlink(path)  # noqa: PTH108 - as above
 
     def free_bytes(self, path: Path) -> int:
-        """What a person without privileges may still write to the file system that `path` is on: nothing, where hardly
-        another file can be made."""
+        """Return the free bytes of the file system for ordinary users; 0 if it has hardly any free inodes."""
         found = os.statvfs(path)
-        return 0 if found.f_files and found.f_favail < FEW_FILES else found.f_bavail * found.f_frsize
+        return 0 if found.f_files and found.f_favail < FREE_FILES_MIN else found.f_bavail * found.f_frsize
 
     def random_name(self) -> str:
-        """Eight hexadecimal digits, for a name that nothing has yet."""
+        """Return eight random hexadecimal digits, for a new name."""
         return os.urandom(4).hex()
 
 
@@ -190,21 +190,23 @@ REAL = Storage()
 
 
 def path_of(fd: int, path: Path) -> Path:
-    """A path that this process can open as often as it likes, and that stands for the open file whatever becomes of its
-    name. `path`: its name, for systems without such paths."""
+    """Return a path that opens the open file `fd` again, whatever happens to its name.
+
+    `path` is its name, returned on systems without such paths.
+    """
     return Path(DESCRIPTORS, str(fd)) if os.path.isdir(DESCRIPTORS) else path  # noqa: PTH112 - as in `Storage`
 
 
-def lets_group_in(mode: int) -> bool:
-    """Whether a home with this mode was opened to its group on purpose: setgid, its group may read, nobody else."""
+def is_shared_with_group(mode: int) -> bool:
+    """True if a home with this mode is shared with its group: setgid, readable by the group and by nobody else."""
     return mode & 0o2057 == 0o2050
 
 
-def use_mask_of(root: Path) -> None:
-    """From here on this process makes files that are as open as the home at `root`, and never wider than its umask."""
-    if lets_group_in(root.stat().st_mode):
+def set_file_mask(root: Path) -> None:
+    """Set the mask of all new files of this process: as open as the home at `root`, and at most as the umask allows."""
+    if is_shared_with_group(root.stat().st_mode):
         umask = os.umask(PRIVATE)
         os.umask(umask)
-        Storage.mask = GROUP_MAY_READ | umask
+        Storage.mask = GROUP_MASK | umask
     else:
         Storage.mask = PRIVATE

@@ -1,4 +1,4 @@
-"""Looking at a whole journal without touching it."""
+"""Survey: verify a whole journal without changing it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from journal.verdicts import Facts, Finding, Verdict, judge
 
 
 class Survey(NamedTuple):
-    """Everything that can be said about a journal."""
+    """The result of a survey."""
 
     id: str
-    """Empty if no segment has a whole header."""
+    """The journal's id; "" if no segment has a valid header."""
     finding: Finding
-    """The verdict; for damage: file, offset, first and last record lost, and what each witness remembers."""
+    """The verdict; for damage also file, offset, first and last lost record, and the witnesses."""
     position: Position
-    """Behind the last record that is believed."""
+    """The position after the last valid record."""
     records: int
     segments: tuple[Segment, ...]
-    """Those that count, first to last."""
+    """The valid segments, first to last."""
 
     @property
     def verdict(self) -> Verdict:
@@ -35,9 +35,9 @@ class Survey(NamedTuple):
 
 
 def survey(directory: Path, witnesses: Sequence[Witness] = (), *, storage: Storage = REAL) -> Survey:
-    """Verifies everything: each record, the chain, the SHA-256 that each segment states of the one before it.
+    """Verify everything: each record, the chain, and the SHA-256 that each segment states of the one before it.
 
-    Takes no lock and changes nothing; an append that is under way just then can look like a torn tail.
+    Takes no lock and changes nothing; an append in progress can look like a torn tail.
     Raises JournalMissing, FormatUnknown, and JournalReadFailed if not even the headers can be read.
     """
     chain = load_chain(storage, directory)
@@ -49,7 +49,7 @@ def survey(directory: Path, witnesses: Sequence[Witness] = (), *, storage: Stora
         _check_digests(storage, chain)
     except JournalDamaged as error:
         finding = error.finding
-        lost = _last_seq_known(storage, directory, chain, replay.position)
+        lost = _last_known_seq(storage, directory, chain, replay.position)
         finding = finding._replace(last_seq=max(finding.last_seq, lost))
     except JournalReadFailed as error:
         case = judge(Facts(readable=False, headers=True, rest=False, covered=False, promised=False, witnessed=False))
@@ -68,8 +68,8 @@ def _check_digests(storage: Storage, chain: Chain) -> None:
             raise JournalDamaged(Finding(case, segment.path, 0, segment.header.first_seq, stated.last_seq))
 
 
-def _last_seq_known(storage: Storage, directory: Path, chain: Chain, end: Position) -> int:
-    """The highest record that anything in the files behind `end` speaks of. Its number must not be given away again."""
+def _last_known_seq(storage: Storage, directory: Path, chain: Chain, end: Position) -> int:
+    """Return the highest record number that the files after `end` mention. It must never be used again."""
     known = end.seq
     for number in segment_numbers(storage, directory):
         if number <= end.segment:

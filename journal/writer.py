@@ -1,4 +1,4 @@
-"""The end of the journal, open for appending."""
+"""The writer: appends transactions at the end of the journal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from journal.segments import begin_segment
 from journal.storage import Storage
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""No room for us, and the disk is well."""
+"""Errors that mean that the disk is full, not broken."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names a failed write for what it is."""
+    """Raise StorageFailed, or NoSpace, for an OSError in the block."""
     try:
         yield
     except OSError as error:
@@ -28,10 +28,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class Writer:
-    """Appends transactions behind `position`, which must be the durable end. Used under the append lock only.
+    """Appends transactions at `position`, which must be the durable end. The caller holds the append lock.
 
-    `trouble` is set from before the first byte of an append until all of it is on disk, so that whatever interrupts
-    it, a failed call or a signal, leaves the writer poisoned.
+    `trouble` is set from before the first byte of an append until all of it is on disk. So a failed call, or a signal,
+    leaves the writer poisoned.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Writer:
 
     def _attach(self, position: Position) -> None:
         path = self._directory / segment_name(position.segment)
-        fd = self._storage.open(path, os.O_RDWR | os.O_APPEND)  # if that fails, everything here is as it was
+        fd = self._storage.open(path, os.O_RDWR | os.O_APPEND)  # if this fails, nothing has changed
         self.close()
         self._fd, self._path, self.position = fd, path, position
         self._next_path = os.fspath(self._directory / segment_name(position.segment + 1))
@@ -66,7 +66,7 @@ class Writer:
             self._fd = -1
 
     def is_at_end(self) -> bool:
-        """Whether nobody else has appended anything behind `position`. Raises JournalReadFailed."""
+        """True if no other process has appended anything after `position`. Raises JournalReadFailed."""
         try:
             size = self._storage.size(self._fd)
         except OSError as error:
@@ -74,14 +74,14 @@ class Writer:
         return size == self.position.offset and not self._storage.exists(self._next_path)
 
     def frame(self, events: Sequence[bytes], at: str) -> tuple[list[bytes], str]:
-        """The lines (without line feeds) that `events` would be, as one transaction, and its CRC. Raises ValueError."""
+        """Return the lines of `events` as one transaction, without line feeds, and its CRC. Raises ValueError."""
         end = self.position
         return frame(events, at=at, first_seq=self.next_seq, durable=end.seq, prev=end.crc, seed=self._seed)
 
     def append(self, lines: Sequence[bytes], last_crc: str) -> None:
-        """Writes one transaction; it is on disk when this returns.
+        """Write one transaction. It is on disk when this returns.
 
-        Raises NoSpace if there is no room (then everything is as it was before), StorageFailed for any other failure.
+        Raises NoSpace if the disk is full: then nothing has changed. Raises StorageFailed for any other failure.
         """
         data = b"\n".join(lines) + b"\n"
         if self.position.offset + len(data) > self._segment_bytes and self._has_records:
@@ -94,7 +94,7 @@ class Writer:
             self.trouble = StorageFailed(self._path, error)
             if error.errno not in FULL:
                 raise self.trouble from error
-            self._take_back()
+            self._undo_append()
             raise NoSpace(self._path, error) from error
         _, _, segment, offset = self.position
         self.next_seq += len(lines)
@@ -102,7 +102,7 @@ class Writer:
         self.position = Position(self.next_seq - 1, last_crc, segment, offset + len(data))
         self.trouble = None
 
-    def _take_back(self) -> None:
+    def _undo_append(self) -> None:
         try:
             self._storage.truncate(self._fd, self.position.offset)
             self._storage.fsync(self._fd)
@@ -120,7 +120,7 @@ class Writer:
             self._attach(begun)
             self._has_records = False
         except OSError as error:
-            if error.errno in FULL:  # the old segment is as it was; if the new one is there, the next catch-up sees it
+            if error.errno in FULL:  # the old segment is unchanged; if the new one exists, the next catch-up finds it
                 raise NoSpace(self._path, error) from error
             self.trouble = StorageFailed(self._path, error)
             raise self.trouble from error

@@ -1,1 +1,1 @@
-"""Views of the journal: the status file and the snapshot. Folded from events, disposable, rebuilt by replay."""
+"""Views of the journal: status, timelines, lineage, snapshot. They are folded from events and can be rebuilt."""

@@ -1,4 +1,4 @@
-"""What went wrong, one entry for each time: a fold over the whole journal, made when somebody asks."""
+"""The list of failures, one entry for each. A fold over the whole journal, made on request."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from msgspec import Struct
 
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Something that went wrong."""
+    """One failure."""
 
     name: str
-    """By which it is asked about: `crash-` and its record's number, which never changes."""
+    """`crash-` and the number of its record: `keepstep explain` takes it."""
     seq: int
     at: str
     kind: str
     failure: Trouble
     what: str
-    """What it happened to: a job's name, a version, a checkpoint, the daemon."""
+    """The subject: the name of a job, a version, a checkpoint, or the daemon."""
     message: str
     meaning: str
     advice: str
     job: str | None
     attempt: int | None
     global_step: int
-    """That was committed then."""
+    """The committed step at that time."""
     steps_lost: int
-    """That were reached and not committed: they are run again when the job is."""
+    """Steps that were reached and not committed; they run again with the job."""
 
 
-def crash_name(seq: int) -> str:
-    """The name of the crash that record `seq` tells of."""
+def failure_name(seq: int) -> str:
+    """The name of the failure in record `seq`."""
     return f"crash-{seq}"
 
 
 @dataclass
 class Failures:
-    """The last `number` of them, or all (None)."""
+    """The last `number` failures, or all (None)."""
 
     number: int | None = None
     found: deque[Failure] = field(init=False)
     _names: dict[str, str] = field(init=False, default_factory=dict)
-    """Of jobs; those that are finished have left the state."""
+    """Names of jobs by id; finished jobs are not in the state."""
     _last: kinds.AttemptFailed | None = field(init=False, default=None)
-    """What a hold or the end of a job, in the same transaction, follows from."""
+    """The failed attempt just before: a hold or the end of a job in its transaction follows from it."""
 
     def __post_init__(self) -> None:
         self.found = deque(maxlen=self.number)
 
-    def see(self, before: State, record: Record) -> None:
-        """Follow one record; `before` is the state that it was decided on."""
+    def observe(self, before: State, record: Record) -> None:
+        """Fold one record; `before` is the state before it."""
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
             self._names[event.job] = event.name
@@ -64,12 +64,14 @@ class Failures:
         self._last = event if isinstance(event, kinds.AttemptFailed) else None
         if failure is None:
             return
-        reached = before.reached.global_step - before.global_step if before.attempt is not None else 0
+        steps = (
+            before.attempts.reached.global_step - before.head.global_step if before.attempts.current is not None else 0
+        )
         ends = isinstance(event, kinds.AttemptFailed | kinds.AttemptInterrupted)
         job = getattr(event, "job", None)
         self.found.append(
             Failure(
-                name=crash_name(record.seq),
+                name=failure_name(record.seq),
                 seq=record.seq,
                 at=record.at,
                 kind=kind_of(event),
@@ -79,9 +81,9 @@ class Failures:
                 meaning=EXPLANATIONS[failure].meaning,
                 advice=getattr(event, "advice", EXPLANATIONS[failure].advice),
                 job=job,
-                attempt=getattr(event, "attempt", before.attempts or None),
-                global_step=before.global_step,
-                steps_lost=max(0, reached) if ends else 0,
+                attempt=getattr(event, "attempt", before.attempts.last or None),
+                global_step=before.head.global_step,
+                steps_lost=max(0, steps) if ends else 0,
             )
         )
 
@@ -89,7 +91,7 @@ class Failures:
         match event:
             case kinds.AttemptFailed(failure=failure):
                 return failure
-            case versions.ConsolidationAborted(failure=failure):
+            case kinds.ConsolidationAborted(failure=failure):
                 return failure
             case kinds.JobFailed():
                 return self._last.failure if self._last is not None else "code"
@@ -110,8 +112,9 @@ class Failures:
                 return "the daemon"
             case kinds.CheckpointQuarantined(checkpoint=checkpoint):
                 return checkpoint
-            case versions.ConsolidationAborted():
-                return before.consolidation.version if before.consolidation is not None else "a consolidation"
+            case kinds.ConsolidationAborted():
+                running = before.consolidation.running
+                return running.version if running is not None else "a consolidation"
             case _:
                 job = getattr(event, "job", "")
                 return self._names.get(job, job[:12])
@@ -122,11 +125,11 @@ def _message(event: AnyEvent) -> str:
         case kinds.DaemonHeld(reason=text) | kinds.AttemptInterrupted(reason=text):
             return f"waiting for you: {text}" if isinstance(event, kinds.DaemonHeld) else text
         case kinds.CheckpointQuarantined(problem=problem):
-            return f"set aside: {problem}"
+            return f"quarantined: {problem}"
         case kinds.DivergenceDetected():
             return (
-                f"step {event.global_step} gave loss {event.loss} and gradient norm {event.grad_norm}; "
-                f"before, they were {event.expected_loss} and {event.expected_grad_norm}"
+                f"step {event.global_step} ran again with loss {event.loss} and gradient norm {event.grad_norm}; "
+                f"the first time they were {event.expected_loss} and {event.expected_grad_norm}"
             )
         case _:
             return str(getattr(event, "message", ""))

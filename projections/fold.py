@@ -1,30 +1,26 @@
-"""The one fold that everything shown is made from: the machine's state, and beside it what only people look at."""
+"""The fold of all views: the state, and the progress that only people look at."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from core.evaluation import is_worse, told
 from core.evolve import evolve
 from core.state import State
-from events import kinds, places, versions
-from events.changes import ConfigRefused
+from core.topics.evaluation import described, is_worse
+from events import kinds
 from events.codec import Record, kind_of
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.kinds import AnyEvent
-from events.memory import MemoryLow
-from events.upkeep import WatchCostMeasured
+from events.kinds import AnyEvent, ConfigRefused, EvaluationAbandoned, EvaluationDone, MemoryLow, OverheadMeasured
 from projections.progress import Evaluated, Folded, Pace, Progress, Trouble
 
 ERRORS_SHOWN = 5
-"""As many as fit on a screen beside the rest; the journal has them all."""
+"""So many fit on a screen with the rest; the journal has all of them."""
 
 SMOOTHING = 0.1
-"""Weight of the newest step in the smoothed speed: about the last twenty steps decide what is shown."""
+"""Weight of the newest step in the smoothed speed, which is an average of about the last twenty steps."""
 
 
 def fold(folded: Folded, record: Record) -> Folded:
-    """The fold with one more record. Raises core.errors.IllegalEvent."""
+    """Fold one more record. Raises core.errors.IllegalEvent."""
     event = record.event
     before, progress = folded.state, folded.progress
     state = evolve(before, event)
@@ -37,10 +33,10 @@ def fold(folded: Folded, record: Record) -> Folded:
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
         progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
-    if isinstance(event, WatchCostMeasured):
+    if isinstance(event, OverheadMeasured):
         progress = replace(progress, watching=event)
-    if isinstance(event, EvaluationDone) and before.current is not None:
-        progress = replace(progress, evaluated=Evaluated(record.at, before.current.name, event))
+    if isinstance(event, EvaluationDone) and before.training.current is not None:
+        progress = replace(progress, evaluated=Evaluated(record.at, before.training.current.name, event))
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)
@@ -62,10 +58,10 @@ def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
         job = before.job(event.job)
         size = job.size_bytes if job is not None and job.until is None else 0
         return replace(progress, bytes_done=progress.bytes_done + size)
-    if isinstance(event, places.JobRemoved):
-        waiting = before.queue.get(event.job)  # what had failed was counted as done
-        left = progress.bytes_total - (waiting.size_bytes if waiting is not None else 0)
-        return replace(progress, bytes_total=max(progress.bytes_done, left))
+    if isinstance(event, kinds.JobRemoved):
+        waiting = before.queue.get(event.job)  # a failed job counts as done
+        remaining = progress.bytes_total - (waiting.size_bytes if waiting is not None else 0)
+        return replace(progress, bytes_total=max(progress.bytes_done, remaining))
     if isinstance(event, kinds.JobRetried):
         job = before.job(event.job)
         return _with_more_bytes(progress, before, job.size_bytes if job is not None else 0)
@@ -73,22 +69,22 @@ def _with_bytes(progress: Progress, before: State, event: AnyEvent) -> Progress:
 
 
 def _with_more_bytes(progress: Progress, before: State, size_bytes: int) -> Progress:
-    if not before.begun and not len(before.queue):
+    if not before.training.in_progress and not len(before.queue):
         return replace(progress, bytes_total=size_bytes, bytes_done=0)
     return replace(progress, bytes_total=progress.bytes_total + size_bytes)
 
 
 def _trouble(event: AnyEvent, before: State) -> str | None:
-    """What went wrong, in words; None if nothing did."""
+    """The message of a failure or a warning; None if the event is neither."""
     match event:
-        case EvaluationDone(concern=concern) if before.current is not None:
-            return told(event) if is_worse(concern, before.current.evaluation.concern) else None
+        case EvaluationDone(concern=concern) if before.training.current is not None:
+            return described(event) if is_worse(concern, before.training.current.evaluation.concern) else None
         case EvaluationAbandoned(failure=failure):
-            return f"the worker failed in an evaluation ({failure}); the job goes on without"
+            return f"the worker failed in an evaluation ({failure}); the job continues without it"
         case kinds.JobRejected(name=name, message=message):
             return f"{name} was rejected: {message}"
         case kinds.AttemptFailed(failure="disk_full"):
-            return None  # `storage_exhausted` comes with it and says the same
+            return None  # `storage_exhausted` follows with the same message
         case kinds.AttemptFailed(message=message) | kinds.JobFailed(message=message):
             return message
         case kinds.DaemonHeld(reason=reason):
@@ -96,22 +92,22 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
         case kinds.StorageExhausted(message=message):
             return message
         case kinds.StorageLow(free_bytes=free, wanted_bytes=wanted):
-            return f"{free / 1e9:.2f} GB are free on the disk, and {wanted / 1e9:.2f} GB are to be left alone"
+            return f"{free / 1e9:.2f} GB are free on the disk; the config reserves {wanted / 1e9:.2f} GB"
         case MemoryLow(available_bytes=available, total_bytes=total):
             return f"memory was short: {available / 1e9:.1f} of {total / 1e9:.1f} GB were available"
         case ConfigRefused(reason=reason):
             return reason
         case kinds.JournalRepaired(first_seq=first, last_seq=last, problem=problem):
-            return f"records {first} to {last} were given up: {problem}"
+            return f"records {first} to {last} were abandoned by a repair: {problem}"
         case kinds.CheckpointQuarantined(checkpoint=checkpoint, problem=problem):
-            return f"{checkpoint} was set aside: {problem}"
+            return f"{checkpoint} was quarantined: {problem}"
         case kinds.DivergenceDetected(global_step=step, loss=loss, expected_loss=expected):
-            return f"step {step} run again gave loss {loss}, before it was {expected}"
+            return f"step {step} gave another loss when it ran again: {loss} instead of {expected}"
         case kinds.AttemptInterrupted(reason=reason):
             return f"attempt {event.attempt} was interrupted: {reason}"
-        case versions.ConsolidationCancelled(message=message):
+        case kinds.ConsolidationCancelled(message=message):
             return f"no consolidation: {message}"
-        case versions.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
+        case kinds.ConsolidationAborted(failure=str(failure), message=message) if failure != "disk_full":
             return f"the consolidation failed: {message}"
         case _:
             return None

@@ -1,7 +1,6 @@
-"""The machine as the daemon last measured it: a view beside the status, for whoever asks what else goes on there.
+"""The view of the machine as the daemon last measured it: memory, processors, disks, GPUs.
 
-It is folded from nothing: what a machine does at a moment is no event. So it carries its time, and a reader can tell
-that it is old.
+It is not folded from events, because a measurement is no event. It carries its time, so a reader sees how old it is.
 """
 
 from __future__ import annotations
@@ -13,36 +12,36 @@ from msgspec import Struct
 
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_checked, sealed
+from projections.checksum import read_checked, with_checksum
 
 
 class GroupMemoryView(Struct, frozen=True, kw_only=True):
-    """A control group with a limit that the daemon is in (a systemd unit, a container), in bytes."""
+    """A control group of the daemon that has a memory limit (a systemd unit, a container)."""
 
     name: str
     total_bytes: int
     """The limit."""
     available_bytes: int
-    """Below it, without swapping."""
+    """Bytes below the limit that can be used without swapping."""
 
 
 class MemoryView(Struct, frozen=True, kw_only=True):
-    """Of the machine, in bytes."""
+    """Memory of the machine."""
 
     total_bytes: int
     available_bytes: int
-    """To anybody, without swapping."""
+    """Bytes that any process can use without swapping."""
     worker_bytes: int
-    """That the worker and its children have by themselves."""
+    """Private memory of the worker and its children."""
     swap_used_bytes: int = 0
     pressure: float | None = None
-    """The share of the last ten seconds in which nothing at all went on for want of memory; None: not known."""
+    """Share of the last ten seconds in which every process waited for memory; None: not known."""
     groups: tuple[GroupMemoryView, ...] = ()
-    """Only those that allow less than the machine has."""
+    """Only groups whose limit is below the memory of the machine."""
 
 
 class GpuProcessView(Struct, frozen=True, kw_only=True):
-    """A process on a card that is not keepstep's."""
+    """Another program's process on a GPU."""
 
     pid: int
     name: str
@@ -50,42 +49,42 @@ class GpuProcessView(Struct, frozen=True, kw_only=True):
 
 
 class GpuView(Struct, frozen=True, kw_only=True):
-    """A card. None: the driver does not say."""
+    """A GPU. None: the driver does not report the value."""
 
     name: str
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
     temperature_c: int | None = None
     utilisation: float | None = None
-    """0 to 1, of the last moments."""
+    """0 to 1, recently."""
     others: tuple[GpuProcessView, ...] = ()
 
 
 class MachineView(Struct, frozen=True, kw_only=True):
-    """Everything that was measured."""
+    """All measurements."""
 
     at: float
     """Unix time, seconds."""
     cores: int
     cpu: float | None
-    """0 to 1 of all cores, since it was measured before; None: it was not."""
+    """Share of all cores since the last measurement, 0 to 1; None: this is the first one."""
     memory: MemoryView
     disk_free_bytes: int
     read_bytes_per_s: float | None
-    """Of all disks together, since it was measured before."""
+    """All disks together, since the last measurement; None: this is the first one."""
     written_bytes_per_s: float | None
     gpus: tuple[GpuView, ...] = ()
     gpu_problem: str | None = None
 
 
 def write_machine(path: Path, view: MachineView, *, storage: Storage = REAL) -> None:
-    """Replace the file; not synced. Raises OSError."""
-    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    """Replace the file, without a sync. Raises OSError."""
+    data = with_checksum(msgspec.json.format(msgspec.json.encode(view), indent=2))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 
 def read_machine(path: Path, *, storage: Storage = REAL) -> MachineView | None:
-    """The file; None if it is missing or is not one."""
+    """The view in the file; None if it is missing or damaged."""
     return read_checked(path, _decoder, storage)
 
 

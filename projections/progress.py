@@ -1,4 +1,4 @@
-"""What people ask and the machine does not need, and the fold of both: the values; `fold.py` makes them."""
+"""Values that only people need: speed, last evaluation, recent troubles. `fold.py` updates them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from msgspec import Struct
 
 from core.state import State
 from events import kinds
-from events.evaluation import EvaluationDone
-from events.upkeep import WatchCostMeasured
+from events.kinds import EvaluationDone, OverheadMeasured
 
 
 class Trouble(Struct, frozen=True):
-    """Something that went wrong, as shown in the status."""
+    """A failure or a warning, as the status shows it."""
 
     seq: int
     at: str
@@ -20,41 +19,41 @@ class Trouble(Struct, frozen=True):
 
 
 class Pace(Struct, frozen=True, gc=False):
-    """Smoothed speed of the present job."""
+    """Smoothed speed of the current job."""
 
     seconds_per_step: float
     tokens_per_step: float
 
 
 class Evaluated(Struct, frozen=True, gc=False):
-    """What was found on rows that are not learned."""
+    """The last evaluation on held-out rows."""
 
     at: str
     name: str
-    """Of the file that was learned."""
+    """The name of the file that was being trained on."""
     found: EvaluationDone
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """What people ask and the machine does not need."""
+    """Everything shown to people that is not in the state."""
 
     last_step: kinds.StepReached | None = None
     pace: Pace | None = None
     doing_since: str = ""
-    """When the daemon's present status began."""
+    """When the daemon got its current status."""
     bytes_total: int = 0
-    """Of all files since the queue was last empty; `bytes_done` of them are finished. A file's length stands for
-    its work, for what waits has not been tokenised yet."""
+    """Size of all files since the queue was last empty; `bytes_done` of them are finished. A waiting file is not
+    tokenized yet, so its size stands for its work."""
     bytes_done: int = 0
     evaluated: Evaluated | None = None
-    """Last of all, of whatever job."""
+    """The last evaluation of any job."""
     troubles: tuple[Trouble, ...] = ()
-    watching: WatchCostMeasured | None = None
-    """What the daemon itself took, as last measured."""
+    watching: OverheadMeasured | None = None
+    """The last measurement of the daemon's own cost."""
 
 
 class Folded(Struct, frozen=True, gc=False):
-    """Everything folded from the journal up to one record."""
+    """The result of folding the journal up to one record."""
 
     state: State = State()
     progress: Progress = Progress()

@@ -1,7 +1,7 @@
-"""The waiting jobs in a snapshot, in so many parts that looking one up reads a few of them and not a hundred thousand.
+"""The waiting jobs of a snapshot, in shards: a lookup decodes one shard and not a hundred thousand jobs.
 
-Part n holds the jobs whose ids begin with n, written in hexadecimal: ids are hashes, so the parts are of one size. Each
-is one line of JSON, and stays bytes until a job of it is asked for.
+Shard n holds the jobs whose ids begin with n in hexadecimal. Ids are hashes, so all shards have about the same size. A
+shard is one line of JSON and stays bytes until one of its jobs is looked up.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from core.queue import Place
+from core.structures.queue import Place
 
 JOBS_IN_A_SHARD = 32
-"""A part is decoded in some ten microseconds; and the table of a hundred thousand jobs has four thousand entries."""
+"""A shard of this size is decoded in about ten microseconds; a hundred thousand jobs need four thousand shards."""
 
 MOST_DIGITS = 4
+"""At most 65,536 shards."""
 
 
 def shards_of(places: Iterator[tuple[str, Place]], count: int) -> list[bytes]:
-    """`count` places as lines; none for none."""
+    """The shards of `count` places, as lines of JSON."""
     if not count:
         return []
     digits = 0
     while 16**digits * JOBS_IN_A_SHARD < count and digits < MOST_DIGITS:
         digits += 1
-    parts: list[list[Place]] = [[] for _ in range(16**digits)]
+    shards: list[list[Place]] = [[] for _ in range(16**digits)]
     for job_id, place in places:
-        parts[_number(job_id, digits)].append(place)
-    return [_encoder.encode(part) for part in parts]
+        shards[_number(job_id, digits)].append(place)
+    return [_encoder.encode(shard) for shard in shards]
 
 
 class Shards:
-    """The places in the lines that `shards_of` made, in `data` from `offset` on: a `core.maps.Ground`."""
+    """Reads places from the lines that `shards_of` made, which begin at `offset` in `data`: a `core.maps.Ground`."""
 
     def __init__(self, data: bytes, offset: int, lengths: Sequence[int], count: int) -> None:
         self._data, self._count = memoryview(data), count
@@ -48,20 +49,20 @@ class Shards:
         return self._count
 
     def get(self, key: str) -> Place | None:
-        """The place of this job. Raises msgspec.MsgspecError if the line is none of ours."""
-        return self._part(_number(key, self._digits)).get(key)
+        """The place of a job; None: it does not wait. Raises msgspec.MsgspecError if the shard is damaged."""
+        return self._shard(_number(key, self._digits)).get(key)
 
     def items(self) -> Iterator[tuple[str, Place]]:
-        """All of them. Raises as `get`."""
+        """All places by job id. Raises as `get`."""
         for number in range(len(self._ends) - 1):
-            yield from self._part(number).items()
+            yield from self._shard(number).items()
 
-    def _part(self, number: int) -> dict[str, Place]:
-        part = self._read.get(number)
-        if part is None:
+    def _shard(self, number: int) -> dict[str, Place]:
+        shard = self._read.get(number)
+        if shard is None:
             line = self._data[self._ends[number] : self._ends[number + 1] - 1]
-            part = self._read[number] = {place.job.id: place for place in _decoder.decode(line)}
-        return part
+            shard = self._read[number] = {place.job.id: place for place in _decoder.decode(line)}
+        return shard
 
 
 def _number(job_id: str, digits: int) -> int:

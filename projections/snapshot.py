@@ -1,10 +1,10 @@
-"""The folded state on disk, so that a start replays the tail and not the year.
+"""The snapshot: the folded state on disk, so that a start replays the end of the journal instead of a year.
 
-A cache: whatever is doubtful about it (unreadable, written by other code, a position that the journal does not
-confirm) makes it as if it were not there. It is also a witness: it remembers how far the journal had been.
+It is a cache. One that is unreadable, written by other code, or at a position that the journal does not have, is
+ignored. It is also a witness: it proves how far the journal had reached.
 
-JSON Lines: the fold, then the waiting jobs in shards (`shards.py`), then the seal over all. Only the first line is
-decoded when it is read, so that a command starts as quickly with a hundred thousand jobs waiting as with ten.
+The file is JSON Lines: the fold, then the waiting jobs in shards (`shards.py`), then a checksum. Only the first line is
+decoded at once, so a command starts as quickly with a hundred thousand waiting jobs as with ten.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from msgspec.structs import replace
 import core
 import events
 import projections
-from core.maps import Map
-from core.queue import Place
+from core.structures.maps import Map
+from core.structures.queue import Place
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import UNREADABLE, has_checksum, sealed
+from projections.checksum import UNREADABLE, has_checksum, with_checksum
 from projections.progress import Folded
 from projections.shards import Shards, shards_of
 
 LONGEST_BYTES = 1 << 30
-"""A million jobs that wait take some 300 MB."""
+"""A million waiting jobs take about 300 MB."""
 
 
 class Snapshot(Struct, frozen=True):
-    """A fold, the record that it stands behind, and the code that folded it."""
+    """A fold, the position of its last record, and the version of the code that folded it."""
 
     seq: int
     crc: str
@@ -42,11 +42,11 @@ class Snapshot(Struct, frozen=True):
     offset: int
     reducer: str
     folded: Folded
-    """On disk its queue has no places: those are in the shards."""
+    """On disk its queue is empty; the waiting jobs are in the shards."""
 
 
 class _First(Struct, frozen=True):
-    """The first line: the snapshot, how many jobs wait, and how long each line of them is."""
+    """The first line: the snapshot, the number of waiting jobs, and the length of each shard in bytes."""
 
     snapshot: Snapshot
     waiting: int
@@ -55,7 +55,7 @@ class _First(Struct, frozen=True):
 
 @cache
 def reducer_version() -> str:
-    """Names the code that folds, by its bytes: no one has to remember to raise a number."""
+    """A hash of the code that folds, so that a change of the code invalidates old snapshots."""
     digest = hashlib.sha256()
     for package in (events, core, projections):
         for source in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
@@ -64,19 +64,19 @@ def reducer_version() -> str:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot, *, storage: Storage = REAL) -> None:
-    """Replace the snapshot at `path`. Not synced: a lost one costs a longer replay, no more."""
+    """Replace the snapshot at `path`, without a sync: a lost one only costs a longer replay."""
     places = snapshot.folded.state.queue.places
     shards = shards_of(places.items(), len(places))
     first = _First(_with_places(snapshot, Map()), len(places), [len(shard) for shard in shards])
     last = b'{"seq":%d}' % snapshot.seq
-    data = sealed(b"\n".join([_encoder.encode(first), *shards, last]))
+    data = with_checksum(b"\n".join([_encoder.encode(first), *shards, last]))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 
 def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
-    """The snapshot at `path`, if it is there, whole, and folded by this very code."""
+    """The snapshot at `path`; None if it is missing, damaged, or folded by other code."""
     try:
-        data = durable.read_file(path, most_bytes=LONGEST_BYTES, storage=storage)
+        data = durable.read_file(path, bytes_max=LONGEST_BYTES, storage=storage)
         end = data.find(b"\n")
         first = _decoder.decode(data[:end]) if has_checksum(data) else None
     except UNREADABLE:
@@ -90,8 +90,8 @@ def read_snapshot(path: Path, *, storage: Storage = REAL) -> Snapshot | None:
 
 def _with_places(snapshot: Snapshot, places: Map[Place]) -> Snapshot:
     state = snapshot.folded.state
-    lying = replace(state, queue=replace(state.queue, places=places))
-    return replace(snapshot, folded=replace(snapshot.folded, state=lying))
+    changed = replace(state, queue=replace(state.queue, places=places))
+    return replace(snapshot, folded=replace(snapshot.folded, state=changed))
 
 
 def _encode(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The status file: what keepstep does now, for people and for scripts.
+"""The status file: what keepstep does now, for people and scripts.
 
-It carries the (seq, crc) of the last record it has seen, and the identity and heartbeat of the daemon that wrote
-it, so that a reader can tell a living word from a dead one.
+It carries the (seq, crc) of the last record that it shows, and the identity and heartbeat of the daemon that wrote it.
+A reader can therefore tell whether the status is current.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from core.evaluation import gap_of
 from core.job import Job
-from core.state import ConfigError, Counts, DiskFull, Hold, MemoryShortage, State
-from events.upkeep import WatchCostMeasured
+from core.state import State
+from core.topics.config import ConfigError
+from core.topics.daemon import Hold
+from core.topics.disk import DiskFull
+from core.topics.evaluation import gap_of
+from core.topics.memory import MemoryShortage
+from core.topics.outcomes import Counts
+from events.kinds import OverheadMeasured
+from events.messages import Heartbeat
 from events.values import PRIORITIES, Number
-from events.worker import Heartbeat
 from journal import durable
 from journal.storage import REAL, Storage
-from projections.checksum import read_checked, sealed
+from projections.checksum import read_checked, with_checksum
 from projections.progress import Evaluated, Folded, Progress, Trouble
 
 QUEUE_SHOWN = 20
-"""The status stays small however long the queue; `keepstep queue` lists it whole."""
+"""Limits the size of the status; `keepstep queue` lists the whole queue."""
 
 
 class DaemonView(Struct, frozen=True, kw_only=True):
-    """Who wrote this, and when it was last heard of."""
+    """The daemon that wrote the status, and its last heartbeat."""
 
     status: str
     since: str
@@ -39,11 +44,11 @@ class DaemonView(Struct, frozen=True, kw_only=True):
     boot_id: str
     host: str
     heartbeat_at: float
-    """Unix time, seconds. Older than a few beats, or another process behind the pid: nothing runs."""
+    """Unix time, seconds. No daemon runs if it is older than a few heartbeats or the pid has another process."""
 
 
 class JobView(Struct, frozen=True, kw_only=True):
-    """The job in hand."""
+    """The current job."""
 
     id: str
     name: str
@@ -58,16 +63,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     learning_rate: float | None
     tokens_per_s: float | None
     eta_s: float | None
-    """Until this file is learned."""
+    """Seconds until this file is trained."""
     retry_at: float | None
     rows_prepared: tuple[int, int] | None = None
-    """While it is prepared: how many rows of about how many; as the worker said last, not journaled."""
+    """While the file is prepared: rows done, and about how many in all. From the worker's last heartbeat."""
     rows_evaluated: tuple[int, int] | None = None
-    """While the loss on rows that are not learned is computed, the same."""
+    """During an evaluation, the same for held-out rows."""
 
 
 class LanesView(Struct, frozen=True, kw_only=True):
-    """How many wait in each lane, held ones too."""
+    """Waiting jobs in each lane, including held ones."""
 
     high: int
     normal: int
@@ -75,7 +80,7 @@ class LanesView(Struct, frozen=True, kw_only=True):
 
 
 class WaitingView(Struct, frozen=True, kw_only=True):
-    """A job that waits."""
+    """A waiting job."""
 
     id: str
     name: str
@@ -84,29 +89,29 @@ class WaitingView(Struct, frozen=True, kw_only=True):
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
-    """What waits: how many, how many of them are held, and those that are taken next."""
+    """The queue: the number of waiting jobs, of held ones among them, and the next jobs."""
 
     waiting: int
     held: int
     lanes: LanesView
     next: tuple[WaitingView, ...]
     progress: float
-    """0 to 1, of all files since the queue was last empty, by their length."""
+    """0 to 1, of all files since the queue was last empty, by size."""
     eta_s: float | None
 
 
 class ConsolidationView(Struct, frozen=True, kw_only=True):
-    """A version that is being made, or waits to be."""
+    """A consolidation that runs or waits."""
 
     status: str
-    """wanted, or how far it is."""
+    """`wanted` before it starts, then its current part."""
     version: str | None
     description: str
     retry_at: float | None
 
 
 class VersionView(Struct, frozen=True, kw_only=True):
-    """What is trained beside."""
+    """The version that is the base of training."""
 
     id: str
     global_step: int
@@ -124,39 +129,39 @@ class CheckpointView(Struct, frozen=True, kw_only=True):
 
 
 class ValidationView(Struct, frozen=True, kw_only=True):
-    """How the job that was evaluated last did on rows that it does not learn."""
+    """The last evaluation on held-out rows."""
 
     name: str
-    """Of its file."""
+    """The name of the file."""
     at: str
     step: int
     loss: Number
     training_loss: Number | None
     gap: float | None
-    """The one less the other, nats."""
+    """`loss` minus `training_loss`, nats."""
     concern: str | None
     rows: int
 
 
 class FailedView(Struct, frozen=True, kw_only=True):
-    """A job that was given up and can be retried."""
+    """A job that failed permanently; `keepstep retry` tries it again."""
 
     id: str
     name: str
 
 
 class WatchingView(Struct, frozen=True, kw_only=True):
-    """What the daemon itself takes, as last measured."""
+    """The cost of the daemon itself, as last measured."""
 
     share: float | None
-    """Its CPU seconds for each second that an attempt ran; None: none did."""
+    """CPU seconds per second of a running attempt; None: no attempt ran."""
     cpu_s: float
-    """Of the whole time that was measured, `wall_s`."""
+    """CPU seconds in the measured time, `wall_s`."""
     wall_s: float
     most: str | None
-    """What costs most."""
+    """The most expensive part."""
     parts: dict[str, float]
-    """CPU seconds of each."""
+    """CPU seconds of each part."""
 
 
 class StatusView(Struct, frozen=True, kw_only=True):
@@ -166,22 +171,22 @@ class StatusView(Struct, frozen=True, kw_only=True):
     crc: str
     daemon: DaemonView
     global_step: int
-    """Committed."""
+    """The last committed step."""
     job: JobView | None
     queue: QueueView
     version: VersionView | None
     """None: the origin."""
     checkpoint: CheckpointView | None
-    """What was learned beside it; None: nothing yet."""
+    """The head; None: nothing was trained on this base yet."""
     consolidation: ConsolidationView | None
     hold: Hold | None
     full: DiskFull | None
     low: bool
-    """Less is free on the disk than the config wants left alone."""
+    """True if less is free on the disk than the config reserves."""
     short: MemoryShortage | None
-    """Others use the memory: nothing is begun."""
+    """Other programs use the memory, so no job starts; None: there is enough."""
     config_error: ConfigError | None
-    """keepstep.toml was edited and is not used as it is."""
+    """keepstep.toml has an error, so the last valid config is used; None: it has none."""
     validation: ValidationView | None
     """None: nothing was evaluated yet."""
     failed: tuple[FailedView, ...]
@@ -194,8 +199,10 @@ class StatusView(Struct, frozen=True, kw_only=True):
 def status_view(
     folded: Folded, *, seq: int, crc: str, heartbeat_at: float, received: Heartbeat | None = None
 ) -> StatusView:
-    """What the status file says. Pure; costs the same however long the queue and the history. `received`: the last sign
-    of progress of the worker, which is no event."""
+    """The status view. Pure; its cost does not grow with the queue or the history.
+
+    `received`: the last heartbeat of the worker, which is not journaled.
+    """
     state, progress = folded.state, folded.progress
     job = _job_view(state, progress)
     if job is not None and received is not None and received.attempt == job.attempt:
@@ -205,7 +212,7 @@ def status_view(
         elif (received.phase, job.status) == ("evaluate", "training"):
             job = replace(job, rows_evaluated=rows)
     done, eta_s = _queue_progress(state, progress, job)
-    daemon, head = state.daemon, state.head
+    daemon, head = state.daemon, state.head.checkpoint
     return StatusView(
         seq=seq,
         crc=crc,
@@ -218,7 +225,7 @@ def status_view(
             host=daemon.host,
             heartbeat_at=heartbeat_at,
         ),
-        global_step=state.global_step,
+        global_step=state.head.global_step,
         job=job,
         queue=QueueView(
             waiting=len(state.queue),
@@ -233,14 +240,16 @@ def status_view(
         checkpoint=(
             CheckpointView(id=head.id, global_step=head.global_step, size_bytes=head.size_bytes) if head else None
         ),
-        hold=state.hold,
-        full=state.full,
-        low=state.low,
-        short=state.short,
-        config_error=state.config_error,
+        hold=state.daemon.hold,
+        full=state.disk.full,
+        low=state.disk.low,
+        short=state.memory.shortage,
+        config_error=state.config.error,
         validation=_validation_view(progress.evaluated),
-        failed=tuple(FailedView(id=job.id, name=job.name) for job in islice(state.failed.values(), QUEUE_SHOWN)),
-        counts=state.counts,
+        failed=tuple(
+            FailedView(id=job.id, name=job.name) for job in islice(state.outcomes.failed.values(), QUEUE_SHOWN)
+        ),
+        counts=state.outcomes.counts,
         troubles=progress.troubles,
         watching=_watching_view(progress.watching),
     )
@@ -262,7 +271,7 @@ def _validation_view(evaluated: Evaluated | None) -> ValidationView | None:
     )
 
 
-def _watching_view(cost: WatchCostMeasured | None) -> WatchingView | None:
+def _watching_view(cost: OverheadMeasured | None) -> WatchingView | None:
     if cost is None:
         return None
     return WatchingView(
@@ -275,14 +284,14 @@ def _watching_view(cost: WatchCostMeasured | None) -> WatchingView | None:
 
 
 def _version_view(state: State) -> VersionView | None:
-    base = state.version(state.base)
+    base = state.retention.version(state.head.base)
     if base is None:
         return None
     return VersionView(id=base.id, global_step=base.global_step, made_at=base.made_at, description=base.description)
 
 
 def _consolidation_view(state: State) -> ConsolidationView | None:
-    consolidation_request, running = state.consolidation_request, state.consolidation
+    consolidation_request, running = state.consolidation.request, state.consolidation.running
     if consolidation_request is None:
         return None
     return ConsolidationView(
@@ -298,17 +307,17 @@ def _waiting_view(job: Job) -> WaitingView:
 
 
 def _job_view(state: State, progress: Progress) -> JobView | None:
-    job = state.current
+    job = state.training.current
     if job is None:
         return None
-    step = state.reached.step if state.attempt is not None else job.committed_step
+    step = state.attempts.reached.step if state.attempts.current is not None else job.committed_step
     last, pace = progress.last_step, progress.pace
     left = job.goal - step if job.goal is not None else None
     return JobView(
         id=job.id,
         name=job.name,
         status=job.status,
-        attempt=state.attempt,
+        attempt=state.attempts.current,
         step=step,
         steps_total=job.goal,
         progress=step / job.goal if job.goal else 0.0,
@@ -323,7 +332,7 @@ def _job_view(state: State, progress: Progress) -> JobView | None:
 
 def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tuple[float, float | None]:
     """The share of the whole queue that is done, and the seconds that the rest will take."""
-    current = state.current
+    current = state.training.current
     of_current = job.progress * current.size_bytes if job and current and current.until is None else 0.0
     done_bytes = min(progress.bytes_total, progress.bytes_done + of_current)
     done = done_bytes / progress.bytes_total if progress.bytes_total else 1.0
@@ -332,20 +341,20 @@ def _queue_progress(state: State, progress: Progress, job: JobView | None) -> tu
     pace = progress.pace
     assert pace is not None  # there is no eta without it
     seconds_per_byte = pace.seconds_per_step * current.plan.steps_total / current.size_bytes
-    # A stretch that is run again belongs to a file that was counted as done, or that waits behind it.
+    # The file of a replay range is counted as done already, or waits in the queue.
     of_this_file = current.size_bytes if current.until is None else 0
     waiting_bytes = max(0.0, progress.bytes_total - progress.bytes_done - of_this_file)
     return done, job.eta_s + waiting_bytes * seconds_per_byte
 
 
 def write_status(path: Path, view: StatusView, *, storage: Storage = REAL) -> None:
-    """Replace the status file. Readers see the old one or the new one, whole."""
-    data = sealed(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    """Replace the status file. A reader sees either the old or the new one."""
+    data = with_checksum(msgspec.json.format(msgspec.json.encode(view), indent=2))
     durable.write_atomically(path, data, sync=False, storage=storage)
 
 
 def read_status(path: Path, *, storage: Storage = REAL) -> StatusView | None:
-    """The status file; None if it is missing or is not one."""
+    """The view in the status file; None if it is missing or damaged."""
     return read_checked(path, _decoder, storage)
 
 
@@ -353,5 +362,5 @@ _decoder: msgspec.json.Decoder[StatusView] = msgspec.json.Decoder(StatusView)
 
 
 def plain(view: Any) -> Any:
-    """A view as dicts and lists, for `--json` and for merging with what only the reader knows."""
+    """A view as dicts and lists, for `--json`, to which the reader may add fields."""
     return msgspec.to_builtins(view)

@@ -1,8 +1,7 @@
-"""The story of one thing: what the journal says of a job, an accident, a step, a checkpoint or a version, in the order
-in which it happened. A fold over the whole journal, made when somebody asks.
+"""Timelines: what the journal says of one job, failure, step, checkpoint or version, in order.
 
-A **teller** knows which records belong to its thing. What is the same for all of them is here: the words come from
-`say`, steps and commits that follow one another become one line.
+A timeline is a fold over the whole journal, made on request. Each subclass knows which records concern its subject. The
+base class turns them into entries: `describe` gives the text, and consecutive steps and commits become one entry.
 """
 
 from __future__ import annotations
@@ -15,20 +14,19 @@ from msgspec import Struct
 
 from core.failures import EXPLANATIONS
 from core.state import State
-from events import guard, kinds, versions
+from events import kinds
 from events.codec import Record
-from events.evaluation import EvaluationDone
 from events.event import Event
-from events.kinds import AnyEvent
+from events.kinds import AnyEvent, EvaluationDone
 from projections.failures import Failures
-from projections.lineage import Timeline
+from projections.lineage import Lineage
 
-Say = Callable[[AnyEvent, State], str | None]
-"""A sentence about an event; `State`: after it. None: there is nothing to say."""
+Describe = Callable[[AnyEvent, State], str | None]
+"""Describes an event; `State`: after it. None: the event has no text."""
 
 
-class Moment(Struct, frozen=True):
-    """A line of a story."""
+class TimelineEntry(Struct, frozen=True):
+    """One line of a timeline."""
 
     seq: int
     at: str
@@ -36,8 +34,8 @@ class Moment(Struct, frozen=True):
 
 
 @dataclass
-class Steps:
-    """Steps and commits that follow one another."""
+class StepRange:
+    """Consecutive steps and commits, which share an entry."""
 
     first: kinds.StepReached | None = None
     last: kinds.StepReached | None = None
@@ -45,7 +43,7 @@ class Steps:
     commits: int = 0
 
     def text(self) -> str:
-        """All of them in a line."""
+        """The text of the entry."""
         parts = []
         if self.first is not None and self.last is not None:
             loss = f"loss {_number(self.first.loss)}"
@@ -62,100 +60,97 @@ class Steps:
 
 
 @dataclass
-class Teller:
-    """Base of all: sees every record, keeps the moments of its thing."""
+class Timeline:
+    """The base class: folds every record and keeps the entries of its subject."""
 
-    say: Say
-    moments: list[Moment] = field(default_factory=list)
-    timeline: Timeline = field(default_factory=Timeline)
-    crashes: Failures = field(default_factory=Failures)
+    describe: Describe
+    entries: list[TimelineEntry] = field(default_factory=list)
+    lineage: Lineage = field(default_factory=Lineage)
+    failures: Failures = field(default_factory=Failures)
     found: bool = False
-    """Whether the journal knows the thing."""
-    _steps: Steps = field(default_factory=Steps)
+    """True if the journal has the subject."""
+    _steps: StepRange = field(default_factory=StepRange)
     _names: dict[str, str] = field(default_factory=dict)
 
-    def see(self, before: State, after: State, record: Record) -> None:
-        """Follow one record, between the states before and after it."""
+    def observe(self, before: State, after: State, record: Record) -> None:
+        """Fold one record; `before` and `after` are the states around it."""
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
             self._names[event.job] = event.name
-        self.timeline.see(before, event)
-        self.crashes.see(before, record)
+        self.lineage.observe(before, event)
+        self.failures.observe(before, record)
         if self.concerns(before, after, record):
             self.found = True
-            self.tell(before, after, record)
+            self.add_event(before, after, record)
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
-        """Whether the record belongs to the story."""
+        """True if the record concerns the subject."""
         raise NotImplementedError
 
-    def tell(self, _before: State, after: State, record: Record) -> None:
-        """Keep what is to be said of the record."""
+    def add_event(self, _before: State, after: State, record: Record) -> None:
+        """Add an entry for a record, if it has a text."""
         event = record.event
         if isinstance(event, kinds.StepReached | kinds.CheckpointCommitted):
-            self._add(record, event)
+            self._add_step(record, event)
             return
-        text = self.say(event, after)
+        text = self.describe(event, after)
         if text is not None:
-            self.add(record, self.named(text, event) + _meaning(event) + _again(record))
+            self._steps = StepRange()
+            text = self._with_name(text, event) + _meaning(event) + _retry_time(record)
+            self.entries.append(TimelineEntry(record.seq, record.at, text))
 
-    def add(self, record: Record, text: str) -> None:
-        """One more moment."""
-        self._steps = Steps()
-        self.moments.append(Moment(record.seq, record.at, text))
-
-    def named(self, text: str, event: Event) -> str:
-        """`text` with a job's name in the place of its number."""
+    def _with_name(self, text: str, event: Event) -> str:
+        """`text` with the name of a job instead of its id."""
         job = getattr(event, "job", None)
         return text.replace(job[:12], self._names[job]) if job in self._names else text
 
-    def _add(self, record: Record, event: kinds.StepReached | kinds.CheckpointCommitted) -> None:
+    def _add_step(self, record: Record, event: kinds.StepReached | kinds.CheckpointCommitted) -> None:
         if self._steps.last is not None and self._steps.last.attempt != event.attempt:
-            self._steps = Steps()
+            self._steps = StepRange()
         steps = self._steps
         if steps.first is not None or steps.commit is not None:
-            self.moments.pop()
+            self.entries.pop()
         if isinstance(event, kinds.StepReached):
             steps.first, steps.last = steps.first or event, event
         else:
             steps.commit, steps.commits = event, steps.commits + 1
-        self.moments.append(Moment(record.seq, record.at, steps.text()))
+        self.entries.append(TimelineEntry(record.seq, record.at, steps.text()))
 
 
 @dataclass
-class OfAJob(Teller):
-    """`wanted`: the file's name, or the first digits of its SHA-256."""
+class JobTimeline(Timeline):
+    """The timeline of a job. `wanted`: the name of its file, or the first digits of its SHA-256."""
 
     wanted: str = ""
     jobs: dict[str, str] = field(default_factory=dict)
-    """Those that fit: one, or the wish is not clear."""
+    """Names of the matching jobs by id. More than one means that `wanted` is ambiguous."""
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, kinds.FileEnqueued | kinds.FileDuplicate) and self._fits(event.job, event.name):
+        if isinstance(event, kinds.FileEnqueued | kinds.FileDuplicate) and self._matches(event.job, event.name):
             self.jobs.setdefault(event.job, event.name)
         if (job := getattr(event, "job", None)) is not None:
-            return job in self.jobs and not isinstance(event, versions.BackupCreated)
-        if isinstance(event, versions.VersionPublished):
-            return any(part.job in self.jobs for part in self.timeline.published[event.version].parts)
-        if isinstance(event, versions.HeadMoved):
-            return any(part.job in self.jobs for part in (*self.timeline.parts, *self.timeline.left[-1].parts))
-        return _around(before, after, event, self.jobs)
+            return job in self.jobs and not isinstance(event, kinds.BackupCreated)
+        if isinstance(event, kinds.VersionPublished):
+            return any(part.job in self.jobs for part in self.lineage.published[event.version].parts)
+        if isinstance(event, kinds.HeadMoved):
+            return any(part.job in self.jobs for part in (*self.lineage.parts, *self.lineage.left[-1].parts))
+        return _stops_or_resumes(before, after, event, self.jobs)
 
-    def _fits(self, job: str, name: str) -> bool:
+    def _matches(self, job: str, name: str) -> bool:
         return name == self.wanted or (len(self.wanted) >= 4 and job.startswith(self.wanted))
 
 
-def _around(before: State, after: State, event: AnyEvent, jobs: dict[str, str]) -> bool:
-    """What stops and lets go on whatever is in hand, if that is one of these jobs."""
+def _stops_or_resumes(before: State, after: State, event: AnyEvent, jobs: dict[str, str]) -> bool:
+    """True if the event stops or resumes all work, and the current job is one of these."""
     stops = kinds.DaemonHeld | kinds.Resumed | kinds.PauseRequested | kinds.StorageExhausted | kinds.StorageFreed
-    current = after.current or before.current
+    current = after.training.current or before.training.current
     return isinstance(event, stops) and current is not None and current.id in jobs
 
 
 @dataclass
-class OfACrash(Teller):
-    """`seq`: the record that tells of it. What led to it, and what followed until work went on."""
+class FailureTimeline(Timeline):
+    """The timeline of the failure in record `seq`: what led to it, and what followed until work resumed."""
 
     seq: int = 0
     _job: str | None = None
@@ -165,89 +160,94 @@ class OfACrash(Teller):
         event = record.event
         job = getattr(event, "job", None)
         if record.seq < self.seq:
-            if isinstance(event, kinds.AttemptStarted | versions.ConsolidationStarted):
-                self.moments.clear()  # only what led to it
+            if isinstance(event, kinds.AttemptStarted | kinds.ConsolidationStarted):
+                self.entries.clear()  # the timeline begins with the last start before the failure
             begins = kinds.AttemptStarted | kinds.TrainingStarted | kinds.StepReached | kinds.CheckpointCommitted
-            detours = guard.MicrobatchSplit | guard.BatchSkipped
-            return isinstance(event, begins | detours | versions.ConsolidationStarted)
+            recoveries = kinds.MicrobatchSplit | kinds.BatchSkipped
+            return isinstance(event, begins | recoveries | kinds.ConsolidationStarted)
         if record.seq == self.seq:
-            self._job = job or (before.current.id if before.current is not None else None)
-            self._over = not self.crashes.found or self.crashes.found[-1].seq != self.seq
+            self._job = job or (before.training.current.id if before.training.current is not None else None)
+            self._over = not self.failures.found or self.failures.found[-1].seq != self.seq
             return not self._over
         if self._over or isinstance(event, kinds.StepReached):
             return False
         ends = kinds.CheckpointCommitted | kinds.JobTrained | kinds.JobSkipped | kinds.JobRejected
         self._over = isinstance(event, ends) and job == self._job
-        self._over = self._over or isinstance(event, versions.VersionPublished)
+        self._over = self._over or isinstance(event, kinds.VersionPublished)
         mine = job == self._job if job is not None else getattr(event, "attempt", None) is not None
-        return mine or _around(before, after, event, {self._job or "": ""}) or isinstance(event, kinds.Resumed)
+        return (
+            mine or _stops_or_resumes(before, after, event, {self._job or "": ""}) or isinstance(event, kinds.Resumed)
+        )
 
-    def see(self, before: State, after: State, record: Record) -> None:
-        """As every teller; what only led up to a record that is no crash is no story."""
-        super().see(before, after, record)
+    def observe(self, before: State, after: State, record: Record) -> None:
+        """As in the base class, but events before the failure do not prove that it exists."""
+        super().observe(before, after, record)
         if record.seq < self.seq:
             self.found = False
 
 
 @dataclass
-class OfAStep(Teller):
-    """`step`: global. Each time that it was reached, what holds it, and what became of that."""
+class StepTimeline(Timeline):
+    """The timeline of a global step: each time that it was reached, the checkpoints and versions that hold it."""
 
     step: int = 0
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        at_a_step = kinds.StepReached | kinds.DivergenceDetected | guard.AnyDetour | EvaluationDone
+        at_a_step = (
+            kinds.StepReached | kinds.DivergenceDetected | kinds.MicrobatchSplit | kinds.BatchSkipped | EvaluationDone
+        )
         if isinstance(event, at_a_step):
             return event.global_step == self.step
         if isinstance(event, kinds.CheckpointCommitted):
-            return before.global_step < self.step <= event.global_step
-        if isinstance(event, versions.VersionPublished):
-            branch = self.timeline.published[event.version]
-            return bool(branch.parts) and branch.parts[-1].global_to >= self.step > before.base_step
-        moves = kinds.CheckpointQuarantined | versions.HeadMoved
-        return isinstance(event, moves) and (before.global_step >= self.step) != (after.global_step >= self.step)
+            return before.head.global_step < self.step <= event.global_step
+        if isinstance(event, kinds.VersionPublished):
+            branch = self.lineage.published[event.version]
+            return bool(branch.parts) and branch.parts[-1].global_to >= self.step > before.head.base_step
+        moves = kinds.CheckpointQuarantined | kinds.HeadMoved
+        return isinstance(event, moves) and (before.head.global_step >= self.step) != (
+            after.head.global_step >= self.step
+        )
 
 
 @dataclass
-class OfACheckpoint(Teller):
-    """`checkpoint`: its name. Its commit, copies of it, what was made of it, and its end."""
+class CheckpointTimeline(Timeline):
+    """The timeline of a checkpoint: its commit, its backups, the first version that holds it, and its end."""
 
     checkpoint: str = ""
-
     _in_a_version: bool = False
 
     def concerns(self, before: State, _after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, versions.VersionPublished) and not self._in_a_version:
-            commits = self.timeline.published[event.version].commits
+        if isinstance(event, kinds.VersionPublished) and not self._in_a_version:
+            commits = self.lineage.published[event.version].commits
             self._in_a_version = any(name == self.checkpoint for _, name in commits)
             return self._in_a_version
-        head = before.head.id if before.head is not None else None
-        if isinstance(event, versions.HeadMoved) and self.checkpoint == head:
+        head = before.head.checkpoint.id if before.head.checkpoint is not None else None
+        if isinstance(event, kinds.HeadMoved) and self.checkpoint == head:
             return True
         return getattr(event, "checkpoint", None) == self.checkpoint and not isinstance(event, kinds.TrainingStarted)
 
 
 @dataclass
-class OfAVersion(Teller):
-    """`version`: its name. From the wish for it to its end, and when the head stood on it."""
+class VersionTimeline(Timeline):
+    """The timeline of a version: from its request to its deletion, and when it was the base of the head."""
 
     version: str = ""
-    _asked: tuple[State, State, Record] | None = None
+    _request: tuple[State, State, Record] | None = None
     _attempts: set[int] = field(default_factory=set)
 
     def concerns(self, before: State, after: State, record: Record) -> bool:
         event = record.event
-        if isinstance(event, versions.ConsolidationRequested):
-            self._asked = (before, after, record)
+        if isinstance(event, kinds.ConsolidationRequested):
+            self._request = (before, after, record)
             return False
-        if isinstance(event, versions.ConsolidationStarted) and event.version == self.version:
+        if isinstance(event, kinds.ConsolidationStarted) and event.version == self.version:
             self._attempts.add(event.attempt)
-            if self._asked is not None:
-                self.tell(*self._asked)
-                self._asked = None
-        if isinstance(event, versions.HeadMoved) and before.base == self.version:
+            if self._request is not None:
+                self.add_event(*self._request)
+                self._request = None
+        if isinstance(event, kinds.HeadMoved) and before.head.base == self.version:
             return True
         mine = getattr(event, "version", None) == self.version
         of_its_attempts = getattr(event, "attempt", None) in self._attempts and not hasattr(event, "job")
@@ -255,11 +255,11 @@ class OfAVersion(Teller):
 
 
 def _meaning(event: AnyEvent) -> str:
-    """What a failure means, behind the sentence that names it."""
+    """The meaning of a failure, to append to its text."""
     match event:
         case kinds.AttemptFailed(failure=failure):
             return f" ({EXPLANATIONS[failure].meaning})"
-        case versions.ConsolidationAborted(failure=str(failure)):
+        case kinds.ConsolidationAborted(failure=str(failure)):
             return f" ({EXPLANATIONS[failure].meaning})"
         case kinds.DivergenceDetected():
             return f" ({EXPLANATIONS['diverged'].meaning})"
@@ -267,13 +267,13 @@ def _meaning(event: AnyEvent) -> str:
             return ""
 
 
-def _again(record: Record) -> str:
-    """When it is tried again, behind a failure that waiting may mend."""
+def _retry_time(record: Record) -> str:
+    """When the work is retried, to append to the text of a failure."""
     retry_at: float | None = getattr(record.event, "retry_at", None)
     if retry_at is None:
         return ""
     wait_s = retry_at - datetime.fromisoformat(record.at).timestamp()
-    return f"; to be tried again after {max(0.0, wait_s):.0f} s"
+    return f"; retried after {max(0.0, wait_s):.0f} s"
 
 
 def _number(value: object) -> str:

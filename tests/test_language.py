@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
-ALLOWED: dict[str, set[str]] = {}
+ALLOWED: dict[str, set[str]] = {"gpu/artifacts/version_manifest.py": {"learned"}}
 """By file: words that stand there for a reason, such as the old kinds of events that the codec still reads."""
 
 

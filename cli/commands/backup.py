@@ -72,7 +72,7 @@ def create_backup(home: Home, reason: str) -> None:
             name = make_backup(store, kind="manual", reason=reason)
         except StorageFailed as error:
             raise UserError(f"no backup was made: {error}", "make room or mend the disk", STORAGE_FAILED) from error
-        backup = store.state.backup(name)
+        backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
     print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {backup.size_bytes / 1e6:.1f} MB, read back)")
 
@@ -84,9 +84,9 @@ def show_backups(home: Home, *, json: bool) -> None:
 
     state = _state(home)
     if json:
-        print_json([{**plain(backup), "path": str(home.backups / backup.id)} for backup in state.backups])
+        print_json([{**plain(backup), "path": str(home.backups / backup.id)} for backup in state.retention.backups])
         return
-    if not state.backups:
+    if not state.retention.backups:
         print("there is no backup yet; `keepstep backup create` makes one")
         return
     rows = [
@@ -98,7 +98,7 @@ def show_backups(home: Home, *, json: bool) -> None:
             f"{backup.size_bytes / 1e6:.1f} MB",
             backup.reason,
         ]
-        for backup in state.backups
+        for backup in state.retention.backups
     ]
     print_listing(["backup", "made", "holds", "beside", "size", "why"], rows)
 
@@ -106,17 +106,17 @@ def show_backups(home: Home, *, json: bool) -> None:
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     """`keepstep backup verify`: whether all are good. Raises UserError."""
     from cli.output.terminal import print_json
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.backup import BackupDirectory
 
     found: list[dict[str, Any]] = []
     state = _state(home)
-    if wanted is not None and state.backup(wanted) is None:
+    if wanted is not None and state.retention.backup(wanted) is None:
         raise UserError(f"there is no backup {wanted}", "`keepstep backup list` has those that there are")
-    for backup in state.backups:
+    for backup in state.retention.backups:
         if wanted in {None, backup.id}:
-            problem = problem_of(
-                home.backups / backup.id, backup.manifest_sha256, every_byte=True, storage=home.storage
-            )
+            artifact = BackupDirectory(home.backups / backup.id, home.storage)
+            problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
             found.append({"id": backup.id, "good": problem is None, "problem": problem})
             if not json:
                 print(f"{backup.id}  {problem or 'good'}", flush=True)
@@ -131,12 +131,14 @@ def restore_backup(home: Home, name: str) -> None:
     """`keepstep backup restore`. Raises UserError, core.errors.Refused."""
     from cli.commands.versions import move_head
     from core.commands import MoveHead
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.backup import BackupDirectory
 
-    backup = _state(home).backup(name)
+    backup = _state(home).retention.backup(name)
     if backup is None:
         raise UserError(f"there is no backup {name}", "`keepstep backup list` has those that there are")
-    problem = problem_of(home.backups / name, backup.manifest_sha256, every_byte=True, storage=home.storage)
+    artifact = BackupDirectory(home.backups / name, home.storage)
+    problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
     if problem is not None:
         raise UserError(f"{name} is not what was written: {problem}; nothing was changed", "`keepstep backup verify`")
     move_head(home, MoveHead(backup=name))
@@ -147,12 +149,12 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
     import time
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteBackups
     from core.decide import decide
-    from events.versions import BackupDeleted
+    from events.kinds import BackupDeleted
 
     order = DeleteBackups(older_than_days=days)
     if not execute:
@@ -165,7 +167,7 @@ def clean_up(home: Home, days: float, *, execute: bool) -> None:
         events = store.execute(order)
     for event in events:
         assert isinstance(event, BackupDeleted)
-        if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+        if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
             discard(home, abandoned)
         print(f"{event.backup} is given up ({event.size_bytes / 1e6:.1f} MB)")
 

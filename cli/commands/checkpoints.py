@@ -17,7 +17,7 @@ from cli.home.paths import Home, find_home, new_directory
 
 if TYPE_CHECKING:
     from core.state import State
-    from core.versions import Checkpoint
+    from core.values import Checkpoint
 
 app = typer.Typer(name="checkpoints", invoke_without_command=True)
 
@@ -84,7 +84,8 @@ def show_checkpoints(home: Home, *, json: bool) -> None:
     from projections.status import plain
 
     rows: list[dict[str, Any]] = [
-        {**plain(checkpoint), "path": str(home.checkpoints / checkpoint.id)} for checkpoint in _state(home).checkpoints
+        {**plain(checkpoint), "path": str(home.checkpoints / checkpoint.id)}
+        for checkpoint in _state(home).head.checkpoints
     ]
     if json:
         print_json(rows)
@@ -135,17 +136,18 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
 
 def proved(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Found]:
     """Every committed checkpoint `but` these, the oldest first, and what is wrong with it."""
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
-    for checkpoint in _state(home).checkpoints:
+    for checkpoint in _state(home).head.checkpoints:
         if checkpoint.id in but:
             continue
         directory = home.checkpoints / checkpoint.id
-        problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+        artifact = CheckpointDirectory(directory, home.storage)
+        problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
         if problem is None and deep:
             problem = _examined(directory)
         # A daemon that runs may have given it up while it was read: the journal says so before the directory goes.
-        if problem is None or checkpoint.id in {each.id for each in _state(home).checkpoints}:
+        if problem is None or checkpoint.id in {each.id for each in _state(home).head.checkpoints}:
             yield Found(checkpoint, problem)
 
 
@@ -155,7 +157,7 @@ def consequences(state: State, found: Sequence[Found]) -> str | None:
     from core.decide import decide
     from core.evolve import evolve
 
-    head = state.head
+    head = state.head.checkpoint
     bad = [QuarantineCheckpoint(checkpoint=checkpoint.id, problem=problem) for checkpoint, problem in found if problem]
     if head is None or not bad:
         return None
@@ -165,16 +167,16 @@ def consequences(state: State, found: Sequence[Found]) -> str | None:
         for event in decide(state, command, 0.0):
             state = evolve(state, event)
     names = [each.checkpoint for each in bad]
-    if any(left.id in names for left in state.checkpoints):
+    if any(left.id in names for left in state.head.checkpoints):
         return (
             "no good checkpoint is left to go back to, and the daemon will wait for you: "
             f"put back an undamaged copy of {head.id} from a backup, then `keepstep resume`"
         )
     aside = f"at its next start the daemon sets {', '.join(names)} aside in quarantine/"
-    if state.head == head:
+    if state.head.checkpoint == head:
         return f"{aside}; nothing is lost: {head.id}, which the next step starts from, is good"
-    origin = state.head.id if state.head is not None else "the base model"
-    again = f"runs the steps {state.global_step + 1} to {head.global_step} again from {origin}"
+    origin = state.head.checkpoint.id if state.head.checkpoint is not None else "the base model"
+    again = f"runs the steps {state.head.global_step + 1} to {head.global_step} again from {origin}"
     return f"{aside} and {again}, to the same bits"
 
 
@@ -182,7 +184,7 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
     """`keepstep checkpoints export`. Raises UserError."""
     state = _state(home)
     checkpoint = _wanted(state, wanted)
-    exported(home, checkpoint.id, home.checkpoints / checkpoint.id, state.base, to, dtype, json=json)
+    exported(home, checkpoint.id, home.checkpoints / checkpoint.id, state.head.base, to, dtype, json=json)
 
 
 def exported(
@@ -193,7 +195,7 @@ def exported(
 
     from cli.home.subprocesses import ask, refused
     from cli.output.terminal import print_json
-    from gpu.ipc.protocol import DTYPES, Exported, Order, Refusal
+    from gpu.ipc.protocol import DTYPES, Exported, ExportRequest, Refusal
 
     kind = next((name for name in DTYPES if name == dtype), None)
     if dtype is not None and kind is None:
@@ -202,7 +204,7 @@ def exported(
     if not json:
         what = "base and checkpoint are" if checkpoint is not None else f"{version} is"
         print(f"merging {name}; then {what} asked, and it must answer in the same way", flush=True)
-    order = Order(
+    order = ExportRequest(
         home=str(home.root),
         checkpoint=str(checkpoint) if checkpoint is not None else None,
         version=version,
@@ -245,7 +247,7 @@ def prune_checkpoints(home: Home, keep: int) -> None:
                 "the older ones are what a daemon that starts goes back to: `keepstep run` first",
             )
     with closing(EventStore.open(home)) as store, store.exclusive():
-        size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.checkpoints}
+        size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.head.checkpoints}
         events = store.execute(order)
     for event in events:
         assert isinstance(event, CheckpointPruned)
@@ -255,11 +257,11 @@ def prune_checkpoints(home: Home, keep: int) -> None:
 
 
 def _wanted(state: State, wanted: str | None) -> Checkpoint:
-    if not state.checkpoints:
+    if not state.head.checkpoints:
         raise UserError("nothing is committed yet")
     if wanted is None:
-        return state.checkpoints[-1]
-    for checkpoint in state.checkpoints:
+        return state.head.checkpoints[-1]
+    for checkpoint in state.head.checkpoints:
         if wanted in {checkpoint.id, str(checkpoint.global_step)}:
             return checkpoint
     raise UserError(f"there is no checkpoint {wanted}", "`keepstep checkpoints` lists those that are kept")

@@ -60,8 +60,8 @@ def set_(
 @app.command()
 def check(home: HomeOption = None) -> None:
     """Whether keepstep.toml can be used, and fits what has been learned; exit code 1 if not."""
-    from cli.commands.pinning import unpinned_note
     from cli.config.edit import check as check_config
+    from cli.config.pinning import unpinned_note
     from cli.home.paths import find_home
 
     found = find_home(home, reads_only=True)

@@ -24,8 +24,8 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     """`keepstep add`: every file is looked at before the first is taken."""
     from cli.home.trust import resolve_link
     from cli.inbox.accept import accept_copy, finish_arrivals
-    from cli.output.event_lines import duplicate_text
-    from cli.output.terminal import shown_text
+    from cli.output.identical import duplicate_text
+    from cli.text import shown_text
 
     home = find_home(home_option)
     lane = next((name for name in PRIORITIES if name == priority), None)

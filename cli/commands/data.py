@@ -11,7 +11,8 @@ import typer
 from cli.commands.journal import HomeOption, JsonOption
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
-from cli.output.terminal import Row, shown_text
+from cli.output.terminal import Row
+from cli.text import shown_text
 
 if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
@@ -83,10 +84,10 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     """`keepstep data check`: whether all of them are good. Raises UserError."""
     import msgspec
 
+    from cli.config.plain_text import may_be_plain_text
     from cli.config.validation_set import validation_file
     from cli.home.subprocesses import ask, refused
     from cli.home.trust import resolve_link
-    from cli.inbox.plain_text import may_be_plain_text
     from cli.output.terminal import print_json
     from gpu.ipc.protocol import Check, Checked, Refusal
 
@@ -141,7 +142,7 @@ def _named(settings: ModelSettings, model: str) -> ModelSettings:
     """`settings` for the model that was named: a directory, a hub id, or NAME@REVISION. Raises UserError."""
     from msgspec.structs import replace
 
-    from cli.commands.pinning import resolve_model
+    from cli.config.pinning import resolve_model
 
     if Path(model).is_dir():
         return replace(settings, path=str(Path(model).absolute()), revision="")

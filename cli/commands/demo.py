@@ -130,7 +130,7 @@ def _unpack(home: Home) -> None:
     if target.exists():  # whole: it gets this name last of all
         return
     source = find_model()
-    if shutil.disk_usage(home.root).free < ROOM_BYTES:
+    if home.storage.free_bytes(home.root) < ROOM_BYTES:
         raise UserError(
             f"there is too little room at {home.root}: the demo takes {ROOM_BYTES / 1e9:.1f} GB",
             "make room, or name another directory: `keepstep demo DIR`",
@@ -223,9 +223,9 @@ def _run(home: Home, module: str, *arguments: str) -> str:
 def _trained(home: Home, job: str) -> str | None:
     """The head, if the data is learned; else None."""
     state = load_state(home)[0].state
-    if state.head is None or state.job(job) is not None or not home.data_file(job).exists():
+    if state.head.checkpoint is None or state.job(job) is not None or not home.data_file(job).exists():
         return None
-    return state.head.id
+    return state.head.checkpoint.id
 
 
 def _learn(home: Home, job: str, directory: Path) -> str:
@@ -237,13 +237,13 @@ def _learn(home: Home, job: str, directory: Path) -> str:
     if head is not None:
         return head
     state = load_state(home)[0].state
-    if state.failed.get(job) is not None:
+    if state.outcomes.failed.get(job) is not None:
         advice = f"`keepstep logs` says why; `keepstep retry {job[:12]}` in {directory} brings it back"
         raise UserError("the demo's data could not be learned", advice)
     if state.daemon.status == "off_paused":
         raise UserError("the demo is paused", f"`keepstep resume` in {directory}, then run the demo again")
     raise UserError(
-        f"the demo was stopped; step {state.global_step} is committed", "run the demo again: it goes on from there"
+        f"the demo was stopped; step {state.head.global_step} is committed", "run the demo again: it goes on from there"
     )
 
 

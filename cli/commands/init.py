@@ -6,8 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-import msgspec
-
+from cli.config.pinning import model_location
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
 from cli.doctor.model import beyond_limits, model_directory
@@ -18,7 +17,6 @@ from cli.home.paths import CONFIG_MODE, Home
 from cli.version import VERSION
 from core.commands import CreateHome
 from events.settings import JobSettings, ModelSettings, TrainingSettings
-from events.text import visible
 from journal import durable
 
 
@@ -43,7 +41,7 @@ def create_home(
     if config is None:
         config = Config(
             job=JobSettings(
-                model=ModelSettings(path=from_anywhere(model), revision=revision),
+                model=ModelSettings(path=model_location(model), revision=revision),
                 method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
                 training=_training(method),
             )
@@ -95,38 +93,6 @@ def _fill(home: Home, config: bytes) -> None:
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
             home.storage.unlink(home.root / name)
     durable.write_atomically(home.config, config, mode=CONFIG_MODE, sync=True, storage=home.storage)
-
-
-def from_anywhere(model: str) -> str:
-    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
-    path = Path(model).expanduser()
-    named = str(path.absolute()) if path.is_dir() else model
-    if visible(named) != named:
-        raise UserError(
-            f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
-            "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
-        )
-    if path.is_dir():
-        _refuse_unusable(path.absolute())
-        return named
-    if model.startswith(("/", ".", "~")):
-        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
-    return model
-
-
-def _refuse_unusable(directory: Path) -> None:
-    """Raises UserError if the files there are not those of a model that can be trained and merged."""
-    from gpu.model.base import problem_of_files
-    from gpu.model.files import CONFIG
-
-    if not (directory / CONFIG).exists():
-        return  # it may be filled later; `keepstep doctor` and the first job look at it
-    try:
-        problem = problem_of_files(directory)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
-    if problem is not None:
-        raise UserError(f"the model at {directory} {problem.what}", problem.advice)
 
 
 def _training(method: str) -> TrainingSettings:

@@ -44,7 +44,7 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
             set_aside = sweep(store)  # if this is killed, the next start does the same
             store.write_status()
             store.save_snapshot()
-            step = store.state.global_step
+            step = store.state.head.global_step
     finally:
         lock.release()
     typer.echo(f"given up: {facts.finding}")

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.errors import UserError
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from cli.home.subprocesses import ask, refused
-from cli.inbox.history import find_jobs
-from cli.output.terminal import shown_text
-from projections.lineage import Part, Timeline
+from cli.text import shown_text
+from projections.lineage import Lineage, Part, fold_lineage, jobs_called
 
 if TYPE_CHECKING:
     from core.state import State
-    from core.versions import Checkpoint, Version
-    from events.worker import TrainedFile
+    from core.values import Checkpoint, Version
     from gpu.artifacts.manifest import Manifest
     from gpu.ipc.protocol import Located
 
@@ -148,33 +147,33 @@ def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple
 def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
     """What went into a version, a checkpoint, or the weights after a step (None: the head), as the journal has it up to
     record `seq` (None: its end). Raises UserError if it knows no such thing."""
-    latest, state, timeline = _folded(home, seq)
+    latest, state, lineage = _folded(home, seq)
     if wanted is None and state.head is None:
-        wanted = state.base
+        wanted = state.head.base
     if wanted is None and state.head is None:
         raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
-    if wanted in timeline.published:
-        branch, version = timeline.published[wanted], latest.version(wanted)
+    if wanted in lineage.published:
+        branch, version = lineage.published[wanted], latest.retention.version(wanted)
         return Wanted(latest, branch.parts, branch.parts[-1].global_to, (), version)
-    there = {checkpoint.id for checkpoint in latest.checkpoints}
-    by_name = timeline.branch_of(wanted) if wanted is not None else None
+    there = {checkpoint.id for checkpoint in latest.head.checkpoints}
+    by_name = lineage.branch_of(wanted) if wanted is not None else None
     if by_name is not None:
         branch, global_step = by_name, by_name.parts[-1].global_to
-        there |= {left.checkpoint.id for left in latest.left}
+        there |= {left.checkpoint.id for left in latest.head.detached}
     else:
-        asked = str(state.global_step) if wanted is None else wanted
-        if not asked.isdecimal() or not 1 <= int(asked) <= state.global_step:
+        asked = str(state.head.global_step) if wanted is None else wanted
+        if not asked.isdecimal() or not 1 <= int(asked) <= state.head.global_step:
             raise UserError(
                 f"the journal knows no committed {wanted}",
-                f"name a version, a checkpoint, or a step up to {state.global_step}",
+                f"name a version, a checkpoint, or a step up to {state.head.global_step}",
             )
-        branch, global_step = timeline.until(int(asked)), int(asked)
-    left = [each.checkpoint for each in latest.left]
+        branch, global_step = lineage.until(int(asked)), int(asked)
+    left = [each.checkpoint for each in latest.head.detached]
     next_to = branch.parts[-1].base
     mine = {name for _, name in branch.commits}
     kept = [
         each
-        for each in (*left, *state.checkpoints)
+        for each in (*left, *state.head.checkpoints)
         if each.id in there & mine and _begins(branch.parts, next_to) < each.global_step <= global_step
     ]
     return Wanted(latest, branch.parts, global_step, kept, None)
@@ -185,40 +184,12 @@ def _begins(parts: Sequence[Part], base: str | None) -> int:
     return next(part.global_from for part in parts if part.base == base)
 
 
-def trained_files(home: Home) -> tuple[TrainedFile, ...]:
-    """Every file, or steps of one, that went into the weights of the head. Reads the whole journal."""
-    from events.worker import TrainedFile
-
-    _, state, timeline = _folded(home, None)
-    return tuple(
-        TrainedFile(
-            name=part.name,
-            sha256=part.job,
-            rows=part.plan.rows,
-            epochs=part.plan.epochs,
-            steps=(part.global_from + 1, part.global_to),
-        )
-        for part in timeline.until(state.global_step).parts
-    )
-
-
-def _folded(home: Home, seq: int | None) -> tuple[State, State, Timeline]:
-    """The state now, and state and timeline as they stood at record `seq` (None: its end). Raises UserError."""
-    from core.evolve import evolve
-    from core.state import State as Empty
-    from events.codec import decode_record
-    from journal import history
-
-    latest, then, timeline, last = Empty(), None, Timeline(), 0
-    for record in history(home.journal, decode_record, storage=home.storage):
-        if then is None:
-            timeline.see(latest, record.event)
-        latest, last = evolve(latest, record.event), record.seq
-        if record.seq == seq:
-            then = latest
-    if seq is not None and then is None:
-        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last}")
-    return latest, latest if then is None else then, timeline
+def _folded(home: Home, seq: int | None) -> tuple[State, State, Lineage]:
+    """The state now, and state and lineage as they stood at record `seq` (None: its end). Raises UserError."""
+    latest, state, lineage, last_seq = fold_lineage(read_records(home), seq)
+    if state is None:
+        raise UserError(f"the journal has no record {seq}", f"its records are numbered 1 to {last_seq}")
+    return latest, state, lineage
 
 
 def _manifest(home: Home, found: Wanted) -> Manifest | None:
@@ -237,8 +208,8 @@ def _manifest(home: Home, found: Wanted) -> Manifest | None:
 def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
     """Every file and every setting that the weights depend on, held against what the journal says."""
     from cli.inbox.accept import file_sha256
-    from gpu.artifacts import version_manifest
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+    from gpu.artifacts.version_manifest import VersionDirectory, training_base
     from gpu.errors import ModelUnusable
     from gpu.model.base import base_directory, base_sha256
 
@@ -257,12 +228,12 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
             otherwise = "this keepstep orders its rows otherwise than the one that learned it"
             yield Check(f"plan of {part.name}", located.problem or otherwise)
     if (held := found.held) is not None:
-        problem = problem_of(home.checkpoints / held.id, held.manifest_sha256, every_byte=True, storage=home.storage)
+        checkpoint = CheckpointDirectory(home.checkpoints / held.id, home.storage)
+        problem = find_problem(checkpoint, held.manifest_sha256, every_byte=True)
         yield Check(f"checkpoint {held.id}", problem)
     if (version := found.version) is not None:
-        problem = version_manifest.problem_of(
-            home.versions / version.id, version.manifest_sha256, every_byte=True, storage=home.storage
-        )
+        directory = VersionDirectory(home.versions / version.id, home.storage)
+        problem = find_problem(directory, version.manifest_sha256, every_byte=True)
         yield Check(f"version {version.id}", problem)
     if manifest is None:
         return
@@ -272,7 +243,7 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
     what = f"base {last.base or last.settings.model.path}"
     try:
         if last.base is not None:
-            base = version_manifest.trained_beside(home.root, last.base)
+            base = training_base(home.root, last.base)
         else:
             model = last.settings.model
             base = base_directory(model.path, home.root, revision=model.revision, fetch=False)
@@ -294,7 +265,7 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     path = Path(name).expanduser()
     jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
     jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
-    jobs = jobs or set(find_jobs(home, name))
+    jobs = jobs or set(jobs_called(read_records(home), shown_text(name), name if len(name) >= 6 else None))
     if len(jobs) > 1:
         raise UserError(
             f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
@@ -325,7 +296,7 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
             yield from (
                 part.global_from + step - part.step_from
                 for step in steps
-                if part.step_from < step <= part.step_to and step not in part.course.set_aside
+                if part.step_from < step <= part.step_to and step not in part.course.skipped
             )
 
 
@@ -352,12 +323,12 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
     """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
     import msgspec
 
-    from gpu.ipc.protocol import LocateRows, Locations, Refusal, Trained
+    from gpu.ipc.protocol import LocateRows, Locations, Refusal, TrainedJob
 
     if not asked:
         return ()
     trained = tuple(
-        Trained(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
+        TrainedJob(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
         for part, lines in asked
     )
     order = LocateRows(home=str(home.root), trained=trained)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.commands import AnyCommand
     from core.job import Job
     from core.state import State
-    from events.places import JobMoved
+    from events.kinds import JobMoved
 
 ROWS_SHOWN = 50
 """As much as people look through; the journal is not read to its end for more."""
@@ -98,7 +98,7 @@ def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) ->
     """Take a job out that nothing was learned from; its file goes to rejected/ and can be dropped in again."""
     from cli.home.event_store import EventStore
     from cli.inbox.accept import remove_job
-    from cli.output.terminal import printable
+    from cli.text import printable
 
     found = find_home(home or context.obj)
     with closing(EventStore.open(found)) as store:
@@ -130,20 +130,20 @@ def show_queue(home_option: Path | None, *, json: bool, everything: bool = False
         print("nothing waits")
         return
     print_listing(["", "id", "name", "status", "priority", "size"], [_cells(row) for row in shown])
-    more = len(state.begun) + len(state.queue) + len(state.failed) - len(shown)
+    more = len(state.training.in_progress) + len(state.queue) + len(state.outcomes.failed) - len(shown)
     if more:
         print(f"and {more} more; `keepstep queue --all` lists them")
 
 
 def _rows(state: State, *, alive: bool) -> Iterator[dict[str, Any]]:
-    from core.job import RUNNING
+    from core.transitions import RUNNING
 
-    for job in state.begun:
+    for job in state.training.in_progress:
         status = "interrupted" if job.status in RUNNING and not alive else job.status
         yield _row(job, 0, status)
     for position, job in enumerate(state.queue, 1):
         yield _row(job, position, job.status)
-    for job in state.failed.values():
+    for job in state.outcomes.failed.values():
         yield _row(job, None, job.status)
 
 
@@ -171,13 +171,13 @@ def job_id(state: State, text: str) -> str:
 
     Raises UserError if none or more than one fits.
     """
-    from cli.output.terminal import shown_text
+    from cli.text import shown_text
 
     if state.job(text) is not None:
         return text
     waiting = (place.job for place in state.queue.places.values())
     named, begin, shown = set(), set(), shown_text(text)
-    for job in (*state.begun, *waiting, *state.failed.values()):
+    for job in (*state.training.in_progress, *waiting, *state.outcomes.failed.values()):
         if job.name == shown:
             named.add(job.id)
         if job.id.startswith(text):
@@ -200,7 +200,7 @@ def _ordered(home_option: Path | None, wanted: Callable[[State], AnyCommand]) ->
 
 
 def _name(state: State, job: str) -> str:
-    from cli.output.terminal import printable
+    from cli.text import printable
 
     found = state.queue.get(job)
     return printable(found.name) if found is not None else job[:12]

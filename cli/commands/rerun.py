@@ -18,8 +18,8 @@ from cli.home.paths import Home, new_directory
 from cli.home.subprocesses import ask, refused
 
 if TYPE_CHECKING:
-    from core.versions import Checkpoint
-    from gpu.ipc.protocol import ReplayRange, Reran
+    from core.values import Checkpoint
+    from gpu.ipc.protocol import Reran, RerunRange
     from projections.lineage import Part
 
 
@@ -68,7 +68,7 @@ def prove(home: Home, wanted: str | None, *, json: bool) -> bool:
     with tempfile.TemporaryDirectory(prefix="keepstep-") as directory:
         ran = _run_again(home, found, start, Path(directory))
         for global_step, loss, grad_norm in ran.bits:
-            before = found.state.trail.at(global_step)
+            before = found.state.recovery.step_log.at(global_step)
             if before not in {None, (loss, grad_norm)}:
                 problem = problem or f"step {global_step} gave loss {loss}, when it was learned {before[0]}"
         for path in sorted((Path(directory) / ran.checkpoint).glob("*.safetensors")):
@@ -108,7 +108,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     from gpu.ipc.protocol import Refusal, Reran, Rerun
 
     base = found.parts[-1].base
-    if base is not None and found.state.version(base) is None:
+    if base is not None and found.state.retention.version(base) is None:
         raise UserError(
             f"step {found.global_step} was trained beside {base}, which was given up",
             "name a step behind a version that is kept: `keepstep versions list`",
@@ -119,7 +119,7 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
         home=str(home.root),
         scratch=str(scratch),
         checkpoint=start.id if start else None,
-        replay_ranges=tuple(replay_ranges(found.parts, start.global_step if start else 0)),
+        rerun_ranges=tuple(rerun_ranges(found.parts, start.global_step if start else 0)),
     )
     said = ask("gpu.training.rerun", order, otherwise="mend torch, then try again")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
@@ -128,18 +128,18 @@ def _run_again(home: Home, found: Wanted, start: Checkpoint | None, scratch: Pat
     return answer
 
 
-def replay_ranges(parts: Sequence[Part], after: int) -> Iterator[ReplayRange]:
+def rerun_ranges(parts: Sequence[Part], after: int) -> Iterator[RerunRange]:
     """The steps of `parts` behind a global step, and behind the base that the last of them was trained beside, as
     orders."""
-    from core.policies import carries_optimizer
-    from gpu.ipc.protocol import ReplayRange
+    from core.topics.training import carries_optimizer
+    from gpu.ipc.protocol import RerunRange
 
     for part in parts:
         if part.global_to <= after or part.base != parts[-1].base:
             continue
         global_step = max(part.global_from, after)
         step = part.step_from + global_step - part.global_from
-        yield ReplayRange(
+        yield RerunRange(
             job=part.job,
             attempt=part.attempts[-1],
             settings=part.settings,
@@ -156,11 +156,12 @@ def replay_ranges(parts: Sequence[Part], after: int) -> Iterator[ReplayRange]:
 
 def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
     """A checkpoint that is there already, every byte checked. Raises UserError."""
-    from gpu.artifacts.manifest import names_below, problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+    from gpu.artifacts.manifest import names_below
     from journal import durable
 
     source, target = home.checkpoints / checkpoint.id, scratch / checkpoint.id
-    problem = problem_of(source, checkpoint.manifest_sha256, every_byte=True)
+    problem = find_problem(CheckpointDirectory(source), checkpoint.manifest_sha256, every_byte=True)
     if problem is not None:
         raise UserError(f"{checkpoint.id}: {problem}", "a daemon that starts sets it aside; then try again")
     target.mkdir(0o700)
@@ -171,7 +172,7 @@ def _copied(home: Home, checkpoint: Checkpoint, scratch: Path) -> Path:
 
 
 def _changes(parts: Sequence[Part], ran: Reran | None) -> list[str]:
-    from core.policies import environment_changes
+    from core.topics.training import environment_changes
 
     return list(environment_changes(parts[-1].environment, ran.environment)) if ran is not None else []
 

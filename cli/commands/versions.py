@@ -17,7 +17,7 @@ from cli.home.paths import Home, find_home
 
 if TYPE_CHECKING:
     from core.state import State
-    from core.versions import Version
+    from core.values import Version
     from events.kinds import AnyEvent
     from projections.lineage import Part
 
@@ -111,12 +111,15 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
 
     state = _state(home)
     line = _line(state)
-    shown = [version for version in state.versions if everything or version.id in line]
-    left = state.left if everything else ()
+    shown = [version for version in state.retention.versions if everything or version.id in line]
+    left = state.head.detached if everything else ()
     if json:
         print_json(
             {
-                "head": {"version": state.base, "checkpoint": state.head.id if state.head else None},
+                "head": {
+                    "version": state.head.base,
+                    "checkpoint": state.head.checkpoint.id if state.head.checkpoint else None,
+                },
                 "versions": [{**plain(version), "path": str(home.versions / version.id)} for version in shown],
                 "left": [plain(each) for each in left],
             }
@@ -127,7 +130,7 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
         return
     rows = [
         [
-            f"{version.id}{' ← head' if version.id == state.base else ''}",
+            f"{version.id}{' ← head' if version.id == state.head.base else ''}",
             str(version.global_step),
             version.parent or ORIGIN,
             local_time(version.made_at),
@@ -151,9 +154,11 @@ def _said(home: Home, version: Version) -> str:
 
 def problem_of_version(home: Home, version: Version) -> str | None:
     """Why what stands under its name is not what was published, by seal, names and sizes; None if it is."""
-    from gpu.artifacts.version_manifest import problem_of
+    from gpu.artifacts.artifact import find_problem
+    from gpu.artifacts.version_manifest import VersionDirectory
 
-    return problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)
+    artifact = VersionDirectory(home.versions / version.id, home.storage)
+    return find_problem(artifact, version.manifest_sha256, every_byte=False)
 
 
 def show_version(home: Home, name: str, *, json: bool) -> None:
@@ -166,7 +171,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     state = _state(home)
     version = _version(state, name)
     if json:
-        print_json({**plain(version), "path": str(home.versions / version.id), "head": state.base == version.id})
+        print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
         return
     print(f"{version.id}  {home.versions / version.id}")
     if version.description:
@@ -240,13 +245,13 @@ def move_head(home: Home, command: Any) -> None:
     """Move the head, and say where to and what was left. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.backups import restore_backup
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.decide import decide
     from core.effects import RestoreCheckpoint
-    from events.versions import HeadMoved
+    from events.kinds import HeadMoved
 
     with closing(EventStore.open(home)) as store:
         before = store.state
@@ -254,24 +259,26 @@ def move_head(home: Home, command: Any) -> None:
         events = store.execute(command)
         alive = daemon_is_alive(home)
         for event in events:
-            if (abandoned := is_deleted(home, event)) is not None and not alive:
+            if (abandoned := deleted_directory(home, event)) is not None and not alive:
                 discard(home, abandoned)
         state = store.state
-        if state.fetch is not None and state.head is not None and not alive:
-            restore_backup(store, RestoreCheckpoint(backup=state.fetch, checkpoint=state.head.id))
+        if state.head.pending_restore is not None and state.head.checkpoint is not None and not alive:
+            restore_backup(
+                store, RestoreCheckpoint(backup=state.head.pending_restore, checkpoint=state.head.checkpoint.id)
+            )
     moved = next(event for event in events if isinstance(event, HeadMoved))
     next_to = f", beside {moved.version or 'the origin'}" if moved.checkpoint else ""
     print(f"the next step goes on from {moved.checkpoint or moved.version or 'the origin'}{next_to}")
-    left = before.head.id if before.head is not None else before.base
+    left = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
     if left is not None:
         print(f"left behind: {left}; `keepstep versions restore {left}` goes back to it")
 
 
 def _refuse_what_is_not_there(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
     """A version that the head is to move to must be what was published, by names and sizes. Raises UserError."""
-    from events.versions import HeadMoved
+    from events.kinds import HeadMoved
 
-    version = next((state.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
+    version = next((state.retention.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
     if version is None:
         return
     problem = problem_of_version(home, version)
@@ -286,7 +293,7 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     """`keepstep versions delete`. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import discard, is_deleted
+    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from core.commands import DeleteVersion
@@ -303,7 +310,7 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
         )
     with closing(EventStore.open(home)) as store:
         for event in store.execute(order):
-            if (abandoned := is_deleted(home, event)) is not None and not daemon_is_alive(home):
+            if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
                 discard(home, abandoned)
     print(f"{name} is deleted")
 
@@ -323,9 +330,9 @@ def export_version(home: Home, name: str, to: Path, dtype: str | None, *, json: 
 
 def _line(state: State) -> set[str]:
     """The versions that led to the head."""
-    by_name = {version.id: version for version in state.versions}
+    by_name = {version.id: version for version in state.retention.versions}
     line: set[str] = set()
-    at = state.base
+    at = state.head.base
     while at is not None and at in by_name:
         line.add(at)
         at = by_name[at].parent
@@ -333,7 +340,7 @@ def _line(state: State) -> set[str]:
 
 
 def _version(state: State, name: str) -> Version:
-    version = state.version(name)
+    version = state.retention.version(name)
     if version is None:
         raise UserError(f"there is no version {name}", "`keepstep versions list --all` has those that there are")
     return version

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from cli.config.renamed import present_key, with_present_names
 from cli.config.schema import DAEMON_SECTIONS, METHODS, Config, load_config, parse_config, read_config, resolve_config
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
-from core.changes import sections_of
-from core.meaning import differences, locked_by, trains_weights
-from core.policies import meaning_conflict
+from core.compatibility import differences, fixed_settings, has_unpublished_training, settings_conflict
 from core.state import State
+from core.topics.config import sections_of
 from events.settings import JobSettings
 from events.text import visible
 from journal import durable
@@ -61,7 +61,7 @@ def is_lockable(key: str) -> bool:
 
 def value_of(config: Config, key: str) -> Any:
     """The value of a key. Raises UserError for an unknown key."""
-    found = values(config)
+    found, key = values(config), present_key(key)
     if key not in found:
         near = [name for name in found if name.endswith(f".{key}") or name.partition(".")[0] == key.partition(".")[0]]
         raise UserError(f"there is no key {key} in keepstep.toml", f"known ones: {', '.join(near or found)}")
@@ -78,20 +78,23 @@ def set_key(home: Home, key: str, text: str) -> KeyChange:
 
     if visible(text) != text:
         raise UserError(f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8")
+    key = present_key(key)
     section, _, name = key.partition(".")
     with closing(EventStore.open(home)) as store, store.exclusive():
         # Read under the lock: another `config set` may have written while this one waited for it.
         config = load_config(home.config, storage=home.storage)
         current = values(config).get(key)
         document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
-        wanted = _parsed(home.config, document.unwrap(), section, name, text)
+        unwrapped, _ = with_present_names(document.unwrap(), home.config)
+        wanted = _parsed(home.config, unwrapped, section, name, text)
         changed = parse_config(wanted, home.config)  # checks it together with the other keys, too
         _refuse_if_locked(store.state, key, current, changed.job)
         if section not in document:
             document.add(section, tomlkit.table())
         for other in [each for each in document[section] if each not in wanted[section]]:
             document[section].remove(other)
-        _put(document[section], name, wanted[section][name])
+        for each in [each for each in wanted[section] if each == name or each not in document[section]]:
+            _put(document[section], each, wanted[section][each])
         durable.write_atomically(
             resolve_config(home.config, storage=home.storage),
             tomlkit.dumps(document).encode(),
@@ -112,23 +115,25 @@ def check(home: Home) -> str:
     conflict = conflict_of(state, config.job)
     if conflict is not None:
         raise UserError(f"keepstep.toml does not fit the trained weights: {conflict}", _what_to_do(state, config.job))
-    locked = ", and fits the trained weights" if locked_by(state) is not None else ""
-    return f"{home.config} can be used{locked}"
+    locked = ", and fits the trained weights" if fixed_settings(state) is not None else ""
+    return "\n".join((*config.old_names, f"{home.config} can be used{locked}"))
 
 
 def conflict_of(state: State, wanted: JobSettings) -> str | None:
     """Why the next job cannot train under these settings; None if it can."""
-    return meaning_conflict(locked_by(state), wanted, learning=trains_weights(state))
+    return settings_conflict(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
 
 
 def locked_keys(state: State, config: Config) -> set[str]:
     """The keys that `set_key` refuses to change now."""
-    trained = locked_by(state)
+    trained = fixed_settings(state)
     if trained is None:
         return set()
     kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # also after a version
     free = set() if trained.model.revision else {"model.revision"}  # a model without a commit can be pinned at any time
-    return {key for key in values(config) if is_lockable(key) and (trains_weights(state) or key in kept)} - free
+    return {
+        key for key in values(config) if is_lockable(key) and (has_unpublished_training(state) or key in kept)
+    } - free
 
 
 def shown(value: Any) -> str:
@@ -181,27 +186,30 @@ def _parsed(path: Path, document: dict[str, Any], section: str, name: str, text:
 
 
 def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings) -> None:
-    found = {each.key: each for each in differences(locked_by(state), wanted, learning=trains_weights(state))}
+    found = {
+        each.key: each
+        for each in differences(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
+    }
     difference = found.get(key) or (found.get("method.kind") if key.startswith("method.") else None)
     if difference is None:
         return
-    step = f" (step {state.global_step})" if state.head is not None else ""
+    step = f" (step {state.head.global_step})" if state.head.checkpoint is not None else ""
     raise UserError(
         f"{key} is locked and was not changed: it is {shown(current)} in keepstep.toml, and the weights trained since "
-        f"{state.base or 'the origin'}{step} have {shown(difference.trained)}. Weights trained under one value mean "
-        "nothing under another",
+        f"{state.head.base or 'the origin'}{step} have {shown(difference.trained)}. Weights trained under one value "
+        "mean nothing under another",
         _what_to_do(state, wanted),
     )
 
 
 def _what_to_do(state: State, wanted: JobSettings) -> str:
     """Advice on how to get to the wanted settings. Some need another home: a version does not unlock them."""
-    if differences(locked_by(state), wanted, learning=False):
+    if differences(fixed_settings(state), wanted, unpublished=False):
         return "make another home for it (`keepstep init`): every version of this home comes from that model and method"
-    waits = "" if state.head is not None else ", once the running job has a checkpoint"
+    waits = "" if state.head.checkpoint is not None else ", once the running job has a checkpoint"
     return f"run `keepstep consolidate`{waits}, or `keepstep versions rollback` to drop that training; then try again"
 
 
 def _from_when(state: State) -> str:
-    job = state.current
+    job = state.training.current
     return f"from the job after {job.name} on" if job is not None else "from the next job on"

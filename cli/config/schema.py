@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta, Struct
 
+from cli.config.renamed import with_present_names
 from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
@@ -82,6 +83,8 @@ class Config(Struct, frozen=True, kw_only=True):
     inbox: InboxSettings = InboxSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
+    old_names: tuple[str, ...] = ()
+    """A line for each old name of a key that the file has."""
 
 
 CONFIG_BYTES_MAX = 1 << 20
@@ -126,6 +129,7 @@ def load_config(path: Path, *, storage: Storage = REAL) -> Config:
 
 def parse_config(document: dict[str, Any], path: Path) -> Config:
     """`document` as a Config; `path` is for messages."""
+    document, old_names = with_present_names(document, path)
     method = document.get("method", {})
     kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
     if not isinstance(kind, str) or kind not in METHODS:
@@ -138,7 +142,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     # Any: each section has the type that its name stands for
     made: dict[str, Any] = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
     others = {name: made.pop(name) for name in DAEMON_SECTIONS}
-    config = Config(job=JobSettings(**made), **others)
+    config = Config(job=JobSettings(**made), **others, old_names=old_names)
     _check_together(path, config.job, config.consolidation)
     _check_hooks(path, config.hooks)
     _check_memory(path, config.memory)

@@ -13,18 +13,17 @@ from contextlib import suppress
 from msgspec import Struct
 
 from cli.config.edit import CONFLICT_ADVICE, conflict_of
+from cli.config.plain_text import with_format_of
 from cli.config.schema import DAEMON_SECTIONS, Config, load_config
 from cli.config.validation_set import is_changed, keep_validation_set
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import finish_arrivals
-from cli.inbox.plain_text import with_format_of
 from cli.output.event_lines import changes_text
-from core.changes import changed_keys, sections_of
 from core.commands import HoldWork, RecordConfig
-from core.meaning import locked_by, trains_weights
+from core.compatibility import fixed_settings, has_unpublished_training
 from core.state import State
+from core.topics.config import changed_keys, sections_of
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
@@ -44,6 +43,7 @@ class ConfigWatch:
         """The stamp of the file that was checked last."""
         self.config = load_config(home.config, storage=home.storage)
         """The settings in force. The settings of a job are read again when it starts."""
+        self._warn(self.config)
 
     def check_edit(self, store: EventStore) -> Sequence[AnyEvent]:
         """Accept or refuse an edit; the journaled events. Costs one system call if there is no edit."""
@@ -51,7 +51,7 @@ class ConfigWatch:
         settled, self._last = stamp == self._last, stamp
         if not settled:  # an editor may still be writing
             return ()
-        seen = (stamp, locked_by(state), trains_weights(state))
+        seen = (stamp, fixed_settings(state), has_unpublished_training(state))
         if seen == self._seen:
             return ()
         edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
@@ -68,6 +68,7 @@ class ConfigWatch:
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
+            self._warn(config)
         self.config = config
         return self._execute(store, RecordConfig(changes=changes))
 
@@ -84,12 +85,10 @@ class ConfigWatch:
         usable, events = self.reload(store)
         if not usable:
             return None, events
-        job, settings = store.state.current, self.config.job
+        job, settings = store.state.training.current, self.config.job
         begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
-            if not self._home.storage.exists(path):
-                finish_arrivals(store)  # a command was killed after it journaled the file
             with suppress(FileNotFoundError):  # the worker reports it
                 settings = with_format_of(settings, begun.name, path)
         if job is not None and job.begun:  # it keeps its settings and its validation set
@@ -102,13 +101,19 @@ class ConfigWatch:
             return None, _hold(store, error)
 
     def _execute(self, store: EventStore, command: RecordConfig) -> Sequence[AnyEvent]:
-        said = store.state.config_error.reason if store.state.config_error is not None else None
+        said = store.state.config.error.reason if store.state.config.error is not None else None
         return store.execute(command) if command.changes or command.problem != said else ()
+
+    def _warn(self, config: Config) -> None:
+        for line in config.old_names:
+            self._write(line)
 
     def _say(self, state: State, config: Config) -> None:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
         if changes:
-            running = f"; {state.current.name} keeps its settings" if state.current is not None else ""
+            running = (
+                f"; {state.training.current.name} keeps its settings" if state.training.current is not None else ""
+            )
             self._write(f"keepstep.toml was changed, for the next job: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:

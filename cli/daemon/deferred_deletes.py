@@ -1,4 +1,4 @@
-"""What the journal has given up and the disk would not let go of: said, and tried again until it is gone."""
+"""Delete directories that the journal no longer names; retry each one that the disk does not release."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from cli.daemon.sweep import discard
 from cli.errors import is_full
 from cli.home.paths import Home
 
-AGAIN_AFTER_S = 60.0
-"""A directory that somebody reads, a share that is away: minutes. The next start sweeps in any case."""
+RETRY_AFTER_S = 60.0
+"""An open reader or an offline share takes minutes. The next start sweeps in any case."""
 
 
 class DeferredDeletes:
-    """Deletes, and remembers what it could not delete."""
+    """Deletes directories and keeps a list of those that it could not delete."""
 
     def __init__(self, home: Home, write: Callable[[str], None]) -> None:
         self._home, self._write = home, write
-        self.left: dict[Path, float] = {}
-        """When each is tried again; monotonic seconds."""
+        self.pending: dict[Path, float] = {}
+        """When the next try of each is due; monotonic seconds."""
 
     def discard(self, directory: Path) -> int | None:
-        """Delete it, and say how many bytes that were; if it fails, say so, and keep it in mind.
+        """Delete a directory; return the bytes freed. If that fails, report it once, retry later and return None.
 
         Raises OSError only if the disk is full.
         """
@@ -31,16 +31,16 @@ class DeferredDeletes:
         except OSError as error:
             if is_full(error):
                 raise
-            if directory not in self.left:
+            if directory not in self.pending:
                 reason = error.strerror or str(error)
-                self._write(f"{self._home.relative(directory)} cannot be deleted yet ({reason}); it is tried again")
-            self.left[directory] = self._home.clock.monotonic() + AGAIN_AFTER_S
+                self._write(f"{self._home.relative(directory)} cannot be deleted yet ({reason}); keepstep tries again")
+            self.pending[directory] = self._home.clock.monotonic() + RETRY_AFTER_S
             return None
-        self.left.pop(directory, None)
+        self.pending.pop(directory, None)
         return size_bytes
 
-    def try_again(self) -> None:
-        """Delete what is due."""
+    def retry(self) -> None:
+        """Delete the directories whose next try is due."""
         now = self._home.clock.monotonic()
-        for directory in [directory for directory, at in self.left.items() if at <= now]:
+        for directory in [directory for directory, at in self.pending.items() if at <= now]:
             self.discard(directory)

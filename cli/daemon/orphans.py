@@ -1,11 +1,10 @@
-"""Workers that their daemon left behind: found by what they were started with, ended by the next daemon.
+"""Orphans: workers that outlived their daemon. The next daemon finds them by their command line and ends them.
 
-A worker dies with its daemon: the kernel sees to that, and the socket that closes. One that is left all the same (it is
-stuck in a driver, or on a system without that) would hold the GPU, and might still write.
+A worker normally ends with its daemon: the kernel kills it, and its socket closes. A worker that is stuck in a driver,
+or runs on a system without that kernel feature, may remain. It would hold the GPU and might still write.
 
-What is ended was started as a worker of this very home, with a socket that only its daemons name, before the daemon
-that asks; which holds the daemon's lock, so that no other one can be its owner. Nothing is known by its name alone, and
-nothing else is touched.
+Only a worker of this home is ended: its command line names the home and a socket that only a daemon of the home
+creates. The caller holds the daemon lock, so no other daemon can own it.
 """
 
 from __future__ import annotations
@@ -24,29 +23,30 @@ if TYPE_CHECKING:
 WORKER_MODULE = "gpu.worker"
 
 SOCKET = re.compile(r"worker-[0-9a-f]{8}\.sock")
-"""As `cli.daemon.worker_process` names them, in `run/`."""
+"""The name that `cli.daemon.worker_process` gives to sockets in `run/`."""
 
 END_WAIT_S = 20.0
-"""For the kernel to take a process away that was killed: one that waits for a device goes when that answers."""
+"""Time for the kernel to remove a killed process: one that waits for a device ends when the device answers."""
 
 
-class Leftover(NamedTuple):
-    """A process that was ended."""
+class Orphan(NamedTuple):
+    """A worker that was ended."""
 
     pid: int
     started_at: float
+    """Unix time, seconds."""
     command: str
 
 
 def workers_of(root: Path, module: str = WORKER_MODULE) -> list[psutil.Process]:
-    """The processes that were started as a worker of this home."""
+    """The running processes that are workers of this home."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-        except psutil.Error:  # gone meanwhile, or somebody else's: not ours, then
+        except psutil.Error:  # it has ended, or belongs to another user
             continue
         if is_worker_of(root, words, module):
             found.append(process)
@@ -54,8 +54,8 @@ def workers_of(root: Path, module: str = WORKER_MODULE) -> list[psutil.Process]:
 
 
 def is_worker_of(root: Path, words: list[str], module: str = WORKER_MODULE) -> bool:
-    """Whether a process with these words for its command line is a worker that a daemon of this home started."""
-    home, socket = _after("--home", words), _after("--socket", words)
+    """True if these words of a command line start a worker of this home."""
+    home, socket = _value_of("--home", words), _value_of("--socket", words)
     if module not in words or home is None or socket is None:
         return False
     real, path = os.path.realpath(root), Path(socket)
@@ -66,19 +66,19 @@ def is_worker_of(root: Path, words: list[str], module: str = WORKER_MODULE) -> b
     )
 
 
-def end_leftovers(home: Home, module: str = WORKER_MODULE) -> list[Leftover]:
-    """End the workers that earlier daemons of this home left, and their children. The caller holds the daemon's lock,
-    and has started no worker yet.
+def end_orphans(home: Home, module: str = WORKER_MODULE) -> list[Orphan]:
+    """End the workers that earlier daemons of this home left, with their children, and return them.
 
-    Raises UserError if one cannot be ended: what it still writes would meet what the next one writes.
+    The caller holds the daemon lock and has started no worker yet. Raises UserError if one cannot be ended, because it
+    could still write to files of the next worker.
     """
     import psutil
 
-    ended: list[Leftover] = []
-    dying: list[psutil.Process] = []
+    ended: list[Orphan] = []
+    killed: list[psutil.Process] = []
     for process in workers_of(home.root, module):
         try:
-            ended.append(Leftover(process.pid, process.create_time(), " ".join(process.cmdline())))
+            ended.append(Orphan(process.pid, process.create_time(), " ".join(process.cmdline())))
             process_tree = [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
@@ -88,23 +88,23 @@ def end_leftovers(home: Home, module: str = WORKER_MODULE) -> list[Leftover]:
             except psutil.NoSuchProcess:
                 continue
             except psutil.AccessDenied as error:
-                raise _stays(each.pid, "it belongs to another user") from error
-            dying.append(each)
-    _, alive = psutil.wait_procs(dying, timeout=END_WAIT_S)
+                raise _cannot_end(each.pid, "it belongs to another user") from error
+            killed.append(each)
+    _, alive = psutil.wait_procs(killed, timeout=END_WAIT_S)
     left = [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     if left:
-        raise _stays(left[0].pid, "it was killed, and the system does not take it away: it waits for a device")
+        raise _cannot_end(left[0].pid, "it was killed, but waits for a device in the kernel")
     return ended
 
 
-def _stays(pid: int, why: str) -> UserError:
+def _cannot_end(pid: int, reason: str) -> UserError:
     return UserError(
-        f"a worker of an earlier daemon (pid {pid}) is still there, and cannot be ended: {why}",
-        f"`ps -p {pid} -o stat,wchan,args` shows it; when it is gone (or the machine restarted), `keepstep run`",
+        f"a worker of an earlier daemon (pid {pid}) still runs and cannot be ended: {reason}",
+        f"`ps -p {pid} -o stat,wchan,args` shows it; when it is gone (or after a reboot), `keepstep run`",
         REFUSED,
     )
 
 
-def _after(option: str, words: list[str]) -> str | None:
+def _value_of(option: str, words: list[str]) -> str | None:
     rest = words[words.index(option) + 1 :] if option in words else []
     return rest[0] if rest else None

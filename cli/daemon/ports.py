@@ -1,7 +1,6 @@
-"""What the daemon has around it: signals, the inbox as it is watched, workers, and one place to wait for all of them.
+"""Ports: the side effects that are injected into the daemon: signals, the watched inbox, workers, measurements.
 
-A port: a test can put a world of its own here, in which workers, people and files act by a script, and time passes as
-it says.
+A test can replace them with a simulated world in which workers, users, files and time follow a script.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from typing import Protocol
 from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from cli.daemon.orphans import Leftover, end_leftovers
-from cli.daemon.signals import taken_over
+from cli.daemon.orphans import Orphan, end_orphans
 from cli.daemon.worker_process import WorkerProcess
 from cli.home.identity import Identity, this_process
 from cli.home.log_files import logged
@@ -26,76 +24,78 @@ from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
 from cli.machine.gpus import GpuWatch
 from cli.machine.measure import MachineWatch
-from core.endings import Ending
+from cli.signals import handle_signals
+from core.worker_exit import Ending
+from events.messages import AnyFact, AnyOrder
 from events.settings import LogSettings
-from events.worker import AnyFact, AnyOrder
 from projections.machine import MachineView
 
 
 class Worker(Protocol):
-    """A worker, as the daemon holds it."""
+    """A worker process, as the daemon sees it."""
 
     sent: set[tuple[type, int]]
-    """Which orders it has had, by kind and attempt: effects are asked for again and again."""
+    """The messages that were sent, by type and attempt."""
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """Process id."""
 
     @property
     def connected(self) -> bool:
-        """Whether it has come up."""
+        """True if the worker has connected."""
 
     def send(self, order: AnyOrder) -> None:
-        """Give an order. One to a worker that is not up yet waits; one to a dead worker is lost."""
+        """Send a message. It waits until the worker connects; to a dead worker it is lost."""
 
     def receive(self) -> list[AnyFact]:
-        """What it said. Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense."""
+        """Read the messages that have arrived.
+
+        Raises EOFError if the worker is gone, gpu.errors.ProtocolViolation if the bytes are no message.
+        """
 
     def has_ended(self) -> bool:
-        """Whether the process is gone, connected or not."""
+        """True if the process has ended, connected or not."""
 
-    def describe_exit(self) -> Ending:
-        """How it ended; it has ended, or is about to."""
+    def exit_status(self) -> Ending:
+        """Wait for the process, which has ended or is about to, and return how it ended."""
 
     def show_stacks(self) -> bool:
-        """Have it say where it stands, for the log, and ask it to leave; whether it did say it. `end` then makes sure
-        that it is gone."""
+        """Have the worker log the stack of each thread and ask it to exit. True if it logged them."""
 
     def end(self) -> None:
-        """Kill it, and return when it is gone: nothing of it may write after this."""
+        """Kill the worker and return when it is gone. Nothing writes after this."""
 
 
 class Ports(Protocol):
-    """The port."""
+    """The side effects of the daemon."""
 
-    def entered(
+    def listening(
         self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings
     ) -> contextlib.AbstractContextManager[None]:
-        """Signals lead to `on_signal`, events in the inbox to `inbox.received`, and what is logged into the log, for
-        the time of a block."""
+        """Within a block, signals call `on_signal`, file events call `inbox.received`, and log records go to files."""
 
     def wait(self, seconds: float) -> list[Worker]:
-        """Return when something happens, at the latest after `seconds`; the workers that have something to say."""
+        """Wait until something happens, at most `seconds`; return the workers that have sent something."""
 
     def start_worker(self) -> Worker:
-        """A new worker, coming up."""
+        """Start a worker; it connects later."""
 
     def measure(self, worker: Worker | None) -> MachineView | None:
-        """What the machine has and does now, and what of it is the worker's; None: nothing is known of it."""
+        """Measure the machine, and how much of its memory the worker has; None: it cannot be measured."""
 
-    def end_leftovers(self) -> list[Leftover]:
-        """End what earlier daemons of this home left running; what that was. Raises UserError."""
+    def end_orphans(self) -> list[Orphan]:
+        """End the workers that earlier daemons of this home left running, and return them. Raises UserError."""
 
     def identity(self) -> Identity:
-        """Who this process is."""
+        """The identity of this process."""
 
-    def leave_at_once(self, code: int) -> None:
-        """End this process without another word."""
+    def exit_now(self, code: int) -> None:
+        """End this process without cleanup."""
 
 
-class Machine:
-    """The real one."""
+class RealPorts:
+    """The ports of the real machine."""
 
     def __init__(self, home: Home, worker_module: str = "gpu.worker") -> None:
         self._home = home
@@ -108,11 +108,11 @@ class Machine:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         with (
             logged(self._home.logs, logs),
-            taken_over(self._wake_out.fileno(), on_signal),
-            _watched(inbox, self._wake),
+            handle_signals(self._wake_out.fileno(), on_signal),
+            _watch_inbox(inbox, self._wake),
         ):
             yield
 
@@ -133,24 +133,24 @@ class Machine:
     def measure(self, worker: Worker | None) -> MachineView | None:
         return self._watch.measure(worker.pid if worker is not None else None)
 
-    def end_leftovers(self) -> list[Leftover]:
-        return end_leftovers(self._home, self._worker_module)
+    def end_orphans(self) -> list[Orphan]:
+        return end_orphans(self._home, self._worker_module)
 
     def identity(self) -> Identity:
         return this_process()
 
-    def leave_at_once(self, code: int) -> None:
+    def exit_now(self, code: int) -> None:
         os._exit(code)
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so the wait ends anyway
             self._wake_out.send(b"\0")
 
 
 @contextlib.contextmanager
-def _watched(inbox: Inbox, wake: Callable[[], None]) -> Iterator[None]:
-    """Report events in the inbox for the time of a block. Where the kernel has no watch left, the poll must do."""
-    observer, handler = Observer(), _Handler(inbox, wake)
+def _watch_inbox(inbox: Inbox, wake: Callable[[], None]) -> Iterator[None]:
+    """Report file events in the inbox within a block. If the kernel has no watch left, only polling finds files."""
+    observer, handler = Observer(), _InboxEventHandler(inbox, wake)
     observer.daemon = True
     try:
         observer.start()
@@ -162,14 +162,14 @@ def _watched(inbox: Inbox, wake: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        # What the kernel still says while watching ends would be printed as an error, and is none.
+        # watchdog logs events that arrive while it stops as errors; they are none
         logging.getLogger("watchdog").setLevel(logging.CRITICAL)
         if observer.is_alive():
             observer.stop()
             observer.join(timeout=1.0)
 
 
-class _Handler(FileSystemEventHandler):
+class _InboxEventHandler(FileSystemEventHandler):
     def __init__(self, inbox: Inbox, wake: Callable[[], None]) -> None:
         self._inbox = inbox
         self._wake = wake

@@ -1,4 +1,4 @@
-"""Room on the disk and in memory: when to look, and what it was that did not fit."""
+"""Free space and memory: when to measure them, and what is said of a full disk."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from projections.machine import MachineView
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 60.0
-"""How often to look. Twice as long each time that the disk was full at once again, for what a disk says of its room is
-not all: quotas and thin volumes refuse with gigabytes shown as free."""
+"""Time between two looks at a full disk. It doubles each time that the disk is full again at once: quotas and thin
+volumes refuse writes while they report gigabytes as free."""
 
 MEASURE_EVERY_S = 5.0
-"""How often the limits of the config are held against disk and memory."""
+"""Time between two checks of disk and memory against the limits of the config."""
 
-AGAIN_S = 1.0
-"""What was measured so lately is not measured once more because something is to be begun: that may be many small
-files, one after the other."""
+FRESH_S = 1.0
+"""A measurement of this age is not repeated before the next job starts: there may be many small jobs in a row."""
 
 
 class ResourceMonitor:
-    """The room that a home's disk has, looked at in due time."""
+    """Says when a measurement is due, and how much is free."""
 
     def __init__(self, home: Home, machine: Callable[[], MachineView | None]) -> None:
         self._home = home
         self.machine = machine
-        """What the machine has and does now; None: nothing is known of it."""
+        """Measures the machine; None: it cannot be measured."""
         self._next_look = self._next_measure = 0.0
         self.wait_s = FIRST_WAIT_S
-        """How long to wait before the next look."""
+        """Time until the next look at a full disk."""
 
-    def found(self, wanted_bytes: int) -> int | None:
-        """How many bytes are free, if they are enough; None if not, or if it is not time to look yet."""
+    def enough_free_bytes(self, wanted_bytes: int) -> int | None:
+        """The free bytes of the disk if they are at least `wanted_bytes`; None if not, or if no look is due."""
         now = self._home.clock.monotonic()
         if now < self._next_look:
             return None
@@ -42,27 +41,27 @@ class ResourceMonitor:
         return free_bytes if free_bytes >= wanted_bytes else None
 
     def is_due(self, *, at_once: bool = False) -> bool:
-        """Whether it is time to measure, or something is to be begun; asked once, it is due again after a while."""
+        """True if a measurement is due, which schedules the next one. `at_once`: a job starts, so an old one counts."""
         now = self._home.clock.monotonic()
-        if now < self._next_measure - (MEASURE_EVERY_S - AGAIN_S if at_once else 0.0):
+        if now < self._next_measure - (MEASURE_EVERY_S - FRESH_S if at_once else 0.0):
             return False
         self._next_measure = now + MEASURE_EVERY_S
         return True
 
     def free_bytes(self) -> int:
-        """Of the disk, now."""
+        """Free bytes of the disk that holds the home. Raises OSError."""
         return self._home.storage.free_bytes(self._home.root)
 
-    def trusted_again(self) -> None:
-        """Work goes on, on what the disk said: if it is full again, look less often."""
+    def back_off(self) -> None:
+        """Look less often: work resumes, but the disk may be full again at once."""
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
 
-    def proved(self) -> None:
-        """A checkpoint was written: the disk has what it says."""
+    def reset_backoff(self) -> None:
+        """Look often again: a checkpoint was written, so the disk has the space that it reports."""
         self.wait_s = FIRST_WAIT_S
 
 
-def what_is_full(error: NoSpace | OSError) -> str:
-    """In words."""
+def disk_full_message(error: NoSpace | OSError) -> str:
+    """What was being written when the disk was full."""
     path = error.path if isinstance(error, NoSpace) else error.filename
     return f"the disk is full: {path or 'a file of this home'} could not be written"

@@ -1,4 +1,4 @@
-"""What the daemon looks at from time to time: whether a night is due, how much room the disk has, what it costs."""
+"""Periodic work of the daemon: nightly consolidations, the limits on disk and memory, the daemon's own cost."""
 
 from __future__ import annotations
 
@@ -9,34 +9,40 @@ from cli.daemon.resource_monitor import ResourceMonitor
 from cli.home.event_store import EventStore
 from core.commands import MeasureDisk, MeasureMemory, RequestConsolidation
 from core.decide import decide
-from core.schedule import night_due
+from core.topics.consolidation_request import date_due
 from events.kinds import AnyEvent
 from events.settings import ConsolidationSettings
 
 
-def ask_for_the_night(store: EventStore, settings: ConsolidationSettings) -> Sequence[AnyEvent]:
-    """Journal that a consolidation is wanted, if the schedule says so now; what was journaled. Raises UserError."""
+def request_nightly_consolidation(store: EventStore, settings: ConsolidationSettings) -> Sequence[AnyEvent]:
+    """Request a consolidation if the schedule of the config has one due; return what was journaled.
+
+    Raises UserError.
+    """
     if not settings.schedule:
         return ()
-    night = night_due(settings, time_zone(settings), store.state, store.home.clock.now())
+    night = date_due(settings, time_zone(settings), store.state, store.home.clock.now())
     if night is None:
         return ()
-    return store.execute(
-        RequestConsolidation(description=f"what was learned up to {night}", after_current=True, night=night)
-    )
+    description = f"what was trained up to {night}"
+    return store.execute(RequestConsolidation(description=description, after_current=True, scheduled_for=night))
 
 
-def measure(store: EventStore, config: Config, room: ResourceMonitor, *, at_once: bool = False) -> Iterator[AnyEvent]:
-    """Hold the limits of the config against disk and memory, every few seconds or `at_once`; what was journaled.
+def check_resources(
+    store: EventStore, config: Config, monitor: ResourceMonitor, *, at_once: bool = False
+) -> Iterator[AnyEvent]:
+    """Compare disk and memory with the limits of the config, every few seconds or `at_once`; yield what was journaled.
 
     Raises OSError.
     """
-    if not room.is_due(at_once=at_once):
+    if not monitor.is_due(at_once=at_once):
         return
     limits, state = config.disk, store.state
-    if limits.soft_gb or limits.hard_gb or state.low or state.full is not None:  # they may have been lowered since
-        yield from store.execute(MeasureDisk(free_bytes=room.free_bytes(), disk=limits, retention=config.retention))
-    machine = room.machine()
+    if (
+        limits.soft_gb or limits.hard_gb or state.disk.low or state.disk.full is not None
+    ):  # a limit may have been removed since
+        yield from store.execute(MeasureDisk(free_bytes=monitor.free_bytes(), disk=limits, retention=config.retention))
+    machine = monitor.machine()
     if machine is None:
         return
     store.write_machine_view(machine)
@@ -48,19 +54,16 @@ def measure(store: EventStore, config: Config, room: ResourceMonitor, *, at_once
         groups=tuple((each.total_bytes, each.available_bytes) for each in memory.groups),
         limits=config.memory,
     )
-    if decide(store.state, command, machine.at):  # nearly never: the lock is for when there is something to say
+    if decide(store.state, command, machine.at):  # usually nothing follows, and the append lock is not needed
         yield from store.execute(command)
 
 
-def by_the_clock(store: EventStore, config: Config, room: ResourceMonitor) -> Iterator[AnyEvent]:
-    """What schedule and limits of the config ask for now, and what the daemon costs; what was journaled.
-
-    Raises UserError, OSError.
-    """
+def run_scheduled(store: EventStore, config: Config, monitor: ResourceMonitor) -> Iterator[AnyEvent]:
+    """Do the periodic work that is due; yield what was journaled. Raises UserError, OSError."""
     if store.state.daemon.status in {"idle", "working"}:
-        yield from ask_for_the_night(store, config.consolidation)
-    yield from measure(store, config, room)
-    store.meter.lap("schedule and room")
-    store.meter.end_turn(training=store.state.attempt is not None)
+        yield from request_nightly_consolidation(store, config.consolidation)
+    yield from check_resources(store, config, monitor)
+    store.meter.lap("schedule and resources")
+    store.meter.end_turn(training=store.state.attempts.current is not None)
     if (cost := store.meter.take_report()) is not None:
         yield from store.execute(cost)

@@ -1,6 +1,6 @@
-"""Debris: what stands on disk and is named by no record.
+"""Quarantine damaged checkpoints, and delete leftover files: those on disk that no journal record names.
 
-Only names that keepstep itself gives are touched; whatever else lies in its directories belongs to somebody.
+Only names that keepstep gives are touched. Everything else in its directories belongs to the user.
 """
 
 from __future__ import annotations
@@ -16,85 +16,83 @@ from cli.errors import STORAGE_FAILED, UserError
 from cli.home.backups import backup_is_running
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from core.commands import HoldWork, QuarantineCheckpoint, RecordSwept
+from core.commands import HoldWork, QuarantineCheckpoint, RecordLeftoverDeleted
 from core.errors import Refused
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.kinds import AnyEvent
 from events.values import is_backup_id, is_checkpoint_id, is_version_id
-from gpu.artifacts import version_manifest
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.commit import STAGING
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.version_manifest import VersionDirectory
 from gpu.data.plan.cache_names import caches, job_of
 from journal import durable
 from journal.failpoints import failpoint
 from journal.storage import Storage
 
-CONDEMNED = ".condemned-"
-"""What is being deleted is renamed first, so that half of a checkpoint never goes by its name."""
+DELETING = ".deleting-"
+"""A directory is renamed before it is deleted, so that half a checkpoint never has the name of a checkpoint."""
+
+UNFINISHED = (STAGING, DELETING, ".condemned-")
+"""Prefixes of directories that are half written or half deleted. Earlier versions deleted under the last one."""
 
 EVERY_BYTE_AT_START_BYTES = 8 << 30
-"""Checkpoints that are no larger together are read whole at a start, in well under a minute. Of larger ones, names and
-sizes are checked then; every byte of a checkpoint is always checked before it is used."""
+"""Checkpoints of up to this size in total are read completely at a start, in well under a minute. Of larger ones only
+names and sizes are checked then; every byte of a checkpoint is always checked before it is used."""
 
 
-def condemn_damaged(store: EventStore) -> Iterator[AnyEvent]:
-    """Journal of every checkpoint that is not what was committed that it is set aside; what was journaled.
+def quarantine_damaged(store: EventStore) -> Iterator[AnyEvent]:
+    """Journal the quarantine of each checkpoint that differs from what was committed; yield what was journaled.
 
-    The oldest first: then no checkpoint that is left has to be fallen back from to one that is gone. Raises UserError
-    if all of them are missing at once: then it is a disk that is missing, and nothing is to be given up for that.
+    The oldest is checked first, so that the head never falls back to a checkpoint that is found damaged later. Raises
+    UserError if all checkpoints are missing: then the disk is missing, and no checkpoint may be quarantined.
     """
-    home, checkpoints = store.home, store.state.checkpoints
-    if store.state.fetch is not None:
-        return  # it is brought back first
+    home, checkpoints = store.home, store.state.head.checkpoints
+    if store.state.head.pending_restore is not None:
+        return  # the head is restored first
     if len(checkpoints) > 1 and not any(home.storage.exists(home.checkpoints / each.id) for each in checkpoints):
         raise UserError(
             f"none of the {len(checkpoints)} committed checkpoints is in {home.checkpoints}; nothing was changed",
-            "bring them back (is their disk mounted?). If they are gone for good, say so with an empty directory "
-            f"{checkpoints[-1].id} in there: keepstep then goes on from what is left",
+            f"put them back (is their disk mounted?). If they are lost, make an empty directory {checkpoints[-1].id} "
+            "there: keepstep then continues from what is left",
             STORAGE_FAILED,
         )
     every_byte = sum(checkpoint.size_bytes for checkpoint in checkpoints) <= EVERY_BYTE_AT_START_BYTES
     for checkpoint in checkpoints:
-        problem = problem_of(
-            home.checkpoints / checkpoint.id,
-            checkpoint.manifest_sha256,
-            every_byte=every_byte,
-            storage=home.storage,
-        )
+        artifact = CheckpointDirectory(home.checkpoints / checkpoint.id, home.storage)
+        problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=every_byte)
         if problem is not None:
-            with suppress(Refused):  # somebody gave it up, or moved the head away from it, meanwhile
+            with suppress(Refused):  # another process deleted it or moved the head meanwhile
                 yield from store.execute(QuarantineCheckpoint(checkpoint=checkpoint.id, problem=problem))
-    yield from _hold_beside_a_damaged_base(store)
+    yield from _hold_if_base_is_damaged(store)
 
 
-def _hold_beside_a_damaged_base(store: EventStore) -> Sequence[AnyEvent]:
-    """Nothing is learned beside a version that is not what was published; by names and sizes, as at every start."""
-    home, version = store.home, store.state.version(store.state.base)
+def _hold_if_base_is_damaged(store: EventStore) -> Sequence[AnyEvent]:
+    """Hold all work if the base is not the version that was published, by the names and sizes of its files."""
+    home, version = store.home, store.state.retention.version(store.state.head.base)
     if version is None:
         return ()
-    problem = version_manifest.problem_of(
-        home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage
-    )
+    artifact = VersionDirectory(home.versions / version.id, home.storage)
+    problem = find_problem(artifact, version.manifest_sha256, every_byte=False)
     if problem is None:
         return ()
     advice = (
-        f"put versions/{version.id} back as it was; or go on from another one (`keepstep versions rollback`), or from "
-        "the backup that was made before it (`keepstep backup list`); then `keepstep resume`"
+        f"restore the original versions/{version.id}, or continue from another version (`keepstep versions rollback`) "
+        "or from the backup that was made before it (`keepstep backup list`); then `keepstep resume`"
     )
     return store.execute(HoldWork(reason=f"{version.id} is not what was published: {problem}", advice=advice))
 
 
 def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None) -> list[str]:
-    """Remove what is unfinished or unnamed in `checkpoints/`, `versions/` and `backups/`, and tokens of no file in
-    hand, and set quarantined checkpoints aside; what was set aside.
+    """Delete leftover directories in `checkpoints/`, `versions/` and `backups/` and the tokens of finished jobs. Move
+    quarantined checkpoints to `quarantine/`; return their names.
 
-    Behind a repair unnamed ones are set aside too: they may hold what the lost records meant. Only while no worker
-    runs: what one has just put in place is unnamed until its word of it is journaled. `delete`: what deletes, and says
-    how many bytes that were, or None if it could not.
+    After a repair of the journal, unnamed directories are moved too: the lost records may have named them. No worker
+    may run: a directory that it has just written has no record yet. `delete` deletes a directory and returns the bytes
+    freed, or None if it failed.
     """
     delete = delete or partial(discard, store.home)
-    set_aside = []
+    moved: list[str] = []
     home = store.home
     if home.storage.exists(home.tokens):
         _sweep_tokens(home, store.state, delete)
@@ -106,24 +104,24 @@ def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None)
         (home.backups, is_backup_id),
     ):
         paths = list(_directories(place, home.storage))
-        # In this order: what a command puts there from here on is not among these, and what it has put there before, it
-        # has journaled, or is still at.
+        # List first, then ask for the names: a directory that a command writes later is not in the list, and one that
+        # it wrote before is journaled, or its backup is still being made.
         if place == home.backups and backup_is_running(home):
             continue
         with store.exclusive():
             named = _named(store.state)
-        set_aside += _swept(store, place, paths, is_ours, named, delete)
-    return set_aside
+        moved += _sweep_place(store, place, paths, is_ours, named, delete)
+    return moved
 
 
 def _named(state: State) -> set[str]:
-    """The directories that the journal knows of; no two kinds of them share a name."""
-    checkpoints = (*state.checkpoints, *(left.checkpoint for left in state.left))
-    names = {each.id for each in checkpoints} | {each.id for each in state.versions}
-    return names | {each.id for each in state.backups}
+    """The names of all directories that the journal has. Names of checkpoints, versions and backups never collide."""
+    checkpoints = (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached))
+    names = {each.id for each in checkpoints} | {each.id for each in state.retention.versions}
+    return names | {each.id for each in state.retention.backups}
 
 
-def _swept(  # one place, as it was found
+def _sweep_place(
     store: EventStore,
     place: Path,
     paths: Sequence[Path],
@@ -132,93 +130,89 @@ def _swept(  # one place, as it was found
     delete: Callable[[Path], int | None],
 ) -> list[str]:
     home, storage, state = store.home, store.home.storage, store.state
-    set_aside = []
+    moved = []
     for path in paths:
         name = path.name
         unnamed = is_ours(name) and name not in named
-        if (name in state.quarantined and place == home.checkpoints) or (unnamed and state.repaired):
+        if (name in state.recovery.quarantined and place == home.checkpoints) or (unnamed and state.home.repaired):
             durable.rename_durably(path, _free(home.quarantine / name, storage), storage=storage)
-            set_aside.append(name)
-        elif unnamed or name.startswith(CONDEMNED):
+            moved.append(name)
+        elif name.startswith(STAGING):
+            if (size_bytes := delete(path)) is not None:
+                store.execute(RecordLeftoverDeleted(path=home.relative(path), size_bytes=size_bytes))
+        elif unnamed or name.startswith(UNFINISHED):
             delete(path)
-        elif name.startswith(STAGING) and (size_bytes := delete(path)) is not None:
-            store.execute(RecordSwept(path=home.relative(path), size_bytes=size_bytes))
-    return set_aside
+    return moved
 
 
-def is_deleted(home: Home, event: AnyEvent) -> Path | None:
-    """What is to be deleted after this event."""
+def deleted_directory(home: Home, event: AnyEvent) -> Path | None:
+    """The directory that this event deletes; None: it deletes none."""
     match event:
         case kinds.CheckpointPruned():
             return home.checkpoints / event.checkpoint
-        case versions.VersionDeleted():
+        case kinds.VersionDeleted():
             return home.versions / event.version
-        case versions.BackupDeleted():
+        case kinds.BackupDeleted():
             return home.backups / event.backup
     return None
 
 
 def deleted_directories(home: Home, state: State, event: AnyEvent) -> list[Path]:
-    """The same, and what was kept of a file that is not in hand any more."""
+    """The directories to delete after this event, including the tokens of jobs that are finished."""
     if isinstance(event, kinds.JobTrained | kinds.JobRejected | kinds.JobFailed | kinds.JobSkipped):
-        return _abandoned_tokens(home, state)
-    directory = is_deleted(home, event)
+        return _finished_tokens(home, state)
+    directory = deleted_directory(home, event)
     return [] if directory is None else [directory]
 
 
-def _abandoned_tokens(home: Home, state: State) -> list[Path]:
-    """What is kept of files that are not in hand any more."""
-    in_progress = {job.id for job in state.begun}
+def _finished_tokens(home: Home, state: State) -> list[Path]:
+    """The token caches of jobs that are not in progress."""
+    in_progress = {job.id for job in state.training.in_progress}
     kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
     return [path for path, job in kept if job is not None and job not in in_progress]
 
 
 def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]) -> None:
-    """The same, and what was not kept or not deleted to the end. No record says anything of it: it is made again."""
-    unfinished = [
-        path for path in _directories(home.tokens, home.storage) if path.name.startswith((STAGING, CONDEMNED))
-    ]
-    for path in (*_abandoned_tokens(home, state), *unfinished):
+    """Delete token caches of finished jobs, and those that are half written or half deleted. They can be made again."""
+    unfinished = [path for path in _directories(home.tokens, home.storage) if path.name.startswith(UNFINISHED)]
+    for path in (*_finished_tokens(home, state), *unfinished):
         delete(path)
 
 
 def _sweep_rehearsals(home: Home) -> None:
-    """Remove what rehearsals left whose processes are gone; one that `keepstep doctor` runs is left alone."""
+    """Delete the files of rehearsals whose process has ended. `keepstep doctor` may be running another one."""
     for path in _directories(home.rehearsal, home.storage):
         if path.name.isdecimal() and not psutil.pid_exists(int(path.name)):
             durable.remove_tree(path, storage=home.storage)
 
 
 def discard(home: Home, directory: Path) -> int:
-    """Delete what no record names (any more); how many bytes that were. Gone already is the same as deleted.
-
-    Raises OSError.
-    """
-    condemned = directory
-    if not directory.name.startswith((CONDEMNED, STAGING)):  # else its name says already that it is nothing
-        condemned = directory.with_name(CONDEMNED + directory.name)
+    """Delete a directory that no record names; return the bytes freed, 0 if it does not exist. Raises OSError."""
+    renamed = directory
+    if not directory.name.startswith(UNFINISHED):  # such a name already says that the content is incomplete
+        renamed = directory.with_name(DELETING + directory.name)
         with suppress(FileNotFoundError):
-            durable.remove_tree(condemned, storage=home.storage)  # of one that was not deleted to its end
+            durable.remove_tree(renamed, storage=home.storage)  # an earlier deletion was interrupted
         with suppress(FileNotFoundError):
-            durable.rename_durably(directory, condemned, storage=home.storage)
+            durable.rename_durably(directory, renamed, storage=home.storage)
         failpoint("pruned")
     with suppress(FileNotFoundError):
-        return durable.remove_tree(condemned, storage=home.storage)
+        return durable.remove_tree(renamed, storage=home.storage)
     return 0
 
 
 def sweep_temporaries(home: Home) -> None:
-    """Remove views, reports and caches that were not finished, and the sockets of workers that are gone.
+    """Delete views, reports and caches that are half written, and the sockets of earlier workers.
 
-    Only for the daemon, before it starts a worker. A command that writes the status just now does so under the append
-    lock, which whoever calls this must hold.
+    Only the daemon may call this, before it starts a worker. The caller holds the append lock, under which commands
+    write the status.
     """
     for directory in (home.status.parent, home.rejected):
         for name in home.storage.names(directory):
             if durable.is_temporary(name):
                 home.storage.unlink(directory / name)
     for name in home.storage.names(home.root):
-        # of an `init` that a power cut ended, and brought back what the next one had removed
+        # from an `init` that a power cut ended; the file system may have restored what the next `init` deleted
         if durable.is_temporary(name) and name.startswith((f".{home.journal.name}.", f".{home.config.name}.")):
             durable.remove_tree(home.root / name, storage=home.storage)
     for name in home.storage.names(home.run):
@@ -234,7 +228,7 @@ def _directories(parent: Path, storage: Storage) -> Iterator[Path]:
 
 
 def _free(path: Path, storage: Storage) -> Path:
-    """`path`, or the next name beside it that is not taken."""
+    """`path`, or the next name that is free."""
     free, count = path, 1
     while storage.exists(free):
         count += 1

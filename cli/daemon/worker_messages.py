@@ -1,93 +1,57 @@
-"""What the machine wants done, as orders to a worker; and whether what a worker reports is there."""
+"""Messages to the worker that follow from events, and checks that what the worker reports exists on disk."""
 
 from __future__ import annotations
 
-from cli.commands.lineage import trained_files
+from typing import Any
+
+from msgspec.structs import replace
+
 from cli.home.paths import Home
-from core import effects
+from cli.home.snapshot_reader import read_records
 from core.state import State
-from events import kinds, worker
-from events.guard import MicrobatchSplit
-from events.kinds import AnyEvent
-from gpu.artifacts import backup, manifest, version_manifest
+from events import kinds, messages
+from events.kinds import AnyEvent, MicrobatchSplit
+from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VersionDirectory
 from journal.failpoints import failpoint
+from projections.lineage import trained_files
 
-Written = worker.CheckpointWritten | worker.BackedUp | worker.VersionWritten
-"""Facts that name a directory which counts once they are journaled."""
-
-
-def to_train(effect: effects.TrainJob) -> worker.Train:
-    """Train from the head on."""
-    return worker.Train(
-        attempt=effect.attempt,
-        global_step=effect.global_step,
-        step=effect.step,
-        until=effect.until,
-        base=effect.base,
-        checkpoint=effect.checkpoint,
-        carry_optimizer=effect.carry_optimizer,
-        course=effect.course,
-        evaluates=effect.evaluates,
-        evaluated_to=effect.evaluated_to,
-        environment=effect.environment,
-    )
+Written = messages.CheckpointWritten | messages.BackedUp | messages.VersionWritten
+"""Facts that name a directory. The directory counts once the fact is journaled."""
 
 
-def answer_to(event: AnyEvent, state: State) -> worker.Committed | worker.RunAgain | None:
-    """What a worker that waits for this event to be journaled is to hear. `state`: after it, and what came with it."""
+def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.RunAgain | None:
+    """The answer to a worker that waits until this event is journaled. `state`: after the transaction of the event."""
     match event:
         case kinds.CheckpointCommitted():
-            return worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
-        case MicrobatchSplit() if event.attempt == state.attempt and state.current is not None:
-            return worker.RunAgain(attempt=event.attempt, course=state.current.course)
+            return messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint)
+        case MicrobatchSplit() if event.attempt == state.attempts.current and state.training.current is not None:
+            return messages.RunAgain(attempt=event.attempt, course=state.training.current.course)
         case _:
             return None
 
 
-def to_consolidate(effect: effects.Consolidate, home: Home, space_factor: float) -> worker.Consolidate:
-    """Make a version. Reads the whole journal for what went into it: once a night, when nothing trains."""
-    return worker.Consolidate(
-        attempt=effect.attempt,
-        version=effect.version,
-        parent=effect.parent,
-        checkpoint=effect.checkpoint,
-        backup=effect.backup,
-        description=effect.description,
-        files=trained_files(home),
-        space_factor=space_factor,
-    )
+def with_trained_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
+    """Add the trained files, which the state does not hold. Reads the whole journal: once a night, while nothing
+    trains."""
+    return replace(message, files=trained_files(read_records(home)), space_factor=space_factor)
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:
-    """Why what was reported is not there, by names and sizes; None if it is."""
+    """Why a reported directory is not usable, by the names and sizes of its files; None: it is complete."""
     failpoint("checkpoint_reported")
-    if fact.attempt != state.attempt:
-        return None  # of an attempt that has ended: nothing comes of it anyway
+    if fact.attempt != state.attempts.current:
+        return None  # of an attempt that has ended: the fact is ignored
     match fact:
-        case worker.CheckpointWritten():
-            name, problem = (
-                fact.checkpoint,
-                manifest.problem_of(
-                    home.checkpoints / fact.checkpoint, fact.manifest_sha256, every_byte=False, storage=home.storage
-                ),
-            )
-        case worker.VersionWritten():
-            name, problem = (
-                fact.version,
-                version_manifest.problem_of(
-                    home.versions / fact.version, fact.manifest_sha256, every_byte=False, storage=home.storage
-                ),
-            )
-        case worker.BackedUp():
-            if state.consolidation is None:
+        case messages.CheckpointWritten():
+            artifact: Artifact[Any] = CheckpointDirectory(home.checkpoints / fact.checkpoint, home.storage)
+        case messages.VersionWritten():
+            artifact = VersionDirectory(home.versions / fact.version, home.storage)
+        case messages.BackedUp():
+            if state.consolidation.running is None:
                 return None
-            name, problem = (
-                state.consolidation.backup,
-                backup.problem_of(
-                    home.backups / state.consolidation.backup,
-                    fact.manifest_sha256,
-                    every_byte=False,
-                    storage=home.storage,
-                ),
-            )
-    return f"{name} was reported and is not there whole: {problem}" if problem is not None else None
+            artifact = BackupDirectory(home.backups / state.consolidation.running.backup, home.storage)
+    problem = find_problem(artifact, fact.manifest_sha256, every_byte=False)
+    name = artifact.path.name
+    return f"the worker reported {name}, but it is missing or incomplete: {problem}" if problem is not None else None

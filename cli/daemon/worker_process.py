@@ -1,7 +1,7 @@
-"""The worker as the daemon holds it: a process of its own, at the other end of a socket.
+"""The worker process: a child of the daemon that is connected by a Unix socket.
 
-It is started with the first job, kept warm between jobs, and never outlives the daemon: its end of the socket closes
-with the daemon, and the kernel kills it with its parent.
+The daemon starts it with the first job and keeps it warm between jobs. The worker never outlives the daemon: the kernel
+kills it with its parent, and it leaves when the socket closes.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ from cli.home.log_files import OutputReader
 from cli.home.paths import Home
 from cli.home.subprocesses import command
 from cli.machine.oom_kills import count_oom_kills
-from core.endings import Ending
-from events.worker import AnyFact, AnyOrder, Failed
+from core.worker_exit import Ending
+from events.messages import AnyFact, AnyOrder, Failed
 from gpu.ipc import connection as link
 from gpu.runtime.driver import names_driver, names_memory
 
 KILL_WAIT_S = 10.0
 
 STACKS_WAIT_S = 2.0
-"""For the stacks to be written: by a signal handler of C, whatever Python is at, so at once or not at all."""
+"""Time to write the stacks. A signal handler in C writes them whatever Python does: at once or never."""
 
 STACKS_QUIET_S = 0.2
-"""They are complete when so long nothing more came."""
+"""The stacks are complete when nothing more arrives for this long."""
 
 TERMINATE_WAIT_S = 3.0
-"""From being told that the daemon wants no more to the kill: for what may still be told apart in the worker's own way
-out, which is quick or stuck."""
+"""Time from SIGTERM to SIGKILL: a worker that can exit by itself does so at once, and its exit code tells more."""
 
-SAID_WAIT_S = 1.0
-"""For what it said last to be logged: as long as it takes, but a child of it may hold its output open."""
+LAST_OUTPUT_WAIT_S = 1.0
+"""Time to log its last output. A limit, because a child of the worker may hold the output open."""
 
 RECEIVE_BYTES = 1 << 20
 
 
 class WorkerProcess:
-    """One worker. `selector` wakes, with this as its data, when it has something to say; `receive` then gives it."""
+    """One worker. `selector` reports it, as the data of a key, when a message can be read with `receive`."""
 
     def __init__(self, home: Home, selector: selectors.BaseSelector, module: str = "gpu.worker") -> None:
         self._selector = selector
@@ -55,33 +54,33 @@ class WorkerProcess:
         self._reader = link.fact_reader()
         self._pending: list[AnyOrder] = []
         self.sent: set[tuple[type, int]] = set()
-        """Which orders this worker has had, by kind and attempt: effects are asked for again and again."""
+        """The messages that were sent, by type and attempt."""
         self._memory_kills = count_oom_kills()
         self._process = subprocess.Popen(
             command(module, "--home", str(home.root), "--socket", str(self._path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C on the terminal is the daemon's to handle
+            start_new_session=True,  # the daemon handles Ctrl-C of the terminal
         )
         assert self._process.stdout is not None  # it was asked for
-        self._said = OutputReader(cast("BinaryIO", self._process.stdout), "worker")
+        self._output = OutputReader(cast("BinaryIO", self._process.stdout), "worker")
         selector.register(self._listener, selectors.EVENT_READ, self)
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid
 
     @property
     def connected(self) -> bool:
-        """Whether it has come up."""
+        """True if the worker has connected."""
         return self._connection is not None
 
     def receive(self) -> list[AnyFact]:
-        """What the worker said.
+        """Read the messages that have arrived.
 
-        Raises EOFError when it is gone, gpu.errors.LinkGarbage when it speaks nonsense.
+        Raises EOFError if the worker is gone, gpu.errors.ProtocolViolation if the bytes are no message.
         """
         if self._connection is None:
             self._accept()
@@ -99,60 +98,62 @@ class WorkerProcess:
         return facts
 
     def send(self, order: AnyOrder) -> None:
-        """Give an order; one to a worker that has not connected yet waits. A dead worker is noticed by `receive`."""
+        """Send a message, after the worker connects if it has not. `receive` notices a dead worker."""
         self.sent.add((type(order), order.attempt))
-        self._said.attempt = order.attempt or self._said.attempt
+        self._output.attempt = order.attempt or self._output.attempt
         if self._connection is None:
             self._pending.append(order)
             return
         with contextlib.suppress(OSError):
             self._connection.sendall(link.encode(order))
 
-    def describe_exit(self) -> Ending:
-        """How the process ended; it has ended, or is about to."""
+    def exit_status(self) -> Ending:
+        """Wait for the process, which has ended or is about to, and return how it ended."""
         try:
             code = self._process.wait(timeout=KILL_WAIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._said.join(SAID_WAIT_S)
-        words = self._said.last_output()
+        self._output.join(LAST_OUTPUT_WAIT_S)
+        lines = self._output.last_output()
         return Ending(
             killed_by=_signal_name(-code) if code < 0 else None,
             exit_code=code if code >= 0 else None,
             was_up=self.connected,
             memory_kills=max(0, count_oom_kills() - self._memory_kills),
-            says="memory" if names_memory(words) else "driver" if names_driver(words) else None,
+            says="memory" if names_memory(lines) else "driver" if names_driver(lines) else None,
         )
 
     def show_stacks(self) -> bool:
-        """Have it write where each of its threads stands, which goes into the log; then tell it to leave, and give it a
-        moment for that. One that is stopped, or stuck in the kernel, says nothing."""
+        """Have the worker log the stack of each thread, then ask it to exit and wait a moment. True if it logged them.
+
+        A process that is stopped or stuck in the kernel logs nothing.
+        """
         if self.has_ended():
             return False
-        shown = self._said.ask(
+        logged = self._output.ask(
             lambda: self._process.send_signal(signal.SIGUSR1), timeout_s=STACKS_WAIT_S, quiet_s=STACKS_QUIET_S
         )
         self._process.terminate()
         if self._connection is not None:
             with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)  # what the worker leaves for
+                self._connection.shutdown(socket.SHUT_RDWR)  # the worker exits when its socket closes
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERMINATE_WAIT_S)
-        return shown
+        return logged
 
     def has_ended(self) -> bool:
-        """Whether the process is gone, connected or not."""
+        """True if the process has ended, connected or not."""
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """Kill it, and wait until it is gone: nothing of it may write after this. Then let go of the socket."""
+        """Kill the process group, wait until it is gone, and close the socket. Nothing writes after this."""
         self._unregister()
         if not self.has_ended():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group of its own: its children too
+                os.killpg(self._process.pid, signal.SIGKILL)  # the worker leads its own process group
         self._process.wait()
-        self._said.join(SAID_WAIT_S)
+        self._output.join(LAST_OUTPUT_WAIT_S)
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
@@ -161,7 +162,7 @@ class WorkerProcess:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except BlockingIOError:  # nobody came: asked once more because the process has ended
+        except BlockingIOError:  # no connection: `receive` was called because the process has ended
             return
         self._unregister()
         self._connection = connection
@@ -186,6 +187,6 @@ def _signal_name(number: int) -> str:
 
 
 def log_failure(fact: Failed) -> None:
-    """Log what a worker said of its failure, the traceback too."""
+    """Log a failure that the worker reported, with its traceback."""
     extra = {"source": "worker", "attempt": fact.attempt, "trace": fact.trace}
     logging.getLogger("keepstep.worker").error("failed: %s", fact.message, extra=extra)

@@ -1,4 +1,4 @@
-"""The worker that a daemon has: at most one, started when there is something to do, kept warm, ended when in doubt."""
+"""The worker supervisor: starts the daemon's one worker when there is work, keeps it warm, and ends it."""
 
 from __future__ import annotations
 
@@ -7,59 +7,62 @@ from cli.daemon.ports import Ports, Worker
 from cli.home.identity import Identity
 from core import deadlines
 from core.deadlines import Late, Limits
-from events import worker
+from events import messages
 
 LONGEST_TURN_S = 5.0
-"""Of a turn of the daemon's, as much counts as the worker's silence. What is beyond it is the daemon's own: it was
-stopped, or busy, and what the worker said meanwhile is still in the socket."""
+"""At most this much of a turn counts as silence of the worker. A longer turn means that the daemon was stopped or busy;
+what the worker sent meanwhile is still in the socket."""
 
 
 class WorkerSupervisor:
-    """Orders go through here, each once: effects are asked for again and again."""
+    """Sends each message to the worker once, although effects are requested again and again."""
 
-    def __init__(self, ports: Ports, usual: LatencyStats) -> None:
-        self._ports, self._usual = ports, usual
+    def __init__(self, ports: Ports, stats: LatencyStats) -> None:
+        self._ports, self._stats = ports, stats
         self.worker: Worker | None = None
         self._watched = deadlines.Watched()
-        self._looked_at = 0.0
+        self._checked_at = 0.0
 
-    def recall(self, me: Identity, journal: str) -> None:
-        """Begin with what an earlier daemon knew of the workers of this home."""
-        self._watched = self._usual.recall(me, journal)
+    def load_latencies(self, identity: Identity, journal: str) -> None:
+        """Load the latencies that an earlier daemon of this home measured."""
+        self._watched = self._stats.load(identity, journal)
 
-    def give(self, order: worker.AnyOrder) -> None:
-        """Give the order once, to the worker that is up, or to a new one."""
+    def send_once(self, order: messages.AnyOrder) -> None:
+        """Send a message, unless it was sent already. Starts a worker if none runs."""
         if self.worker is None:
             self.worker = self._ports.start_worker()
             self._watched = deadlines.anew(self._watched)
-        if not self.has_had(type(order), order.attempt):
+        if not self.was_sent(type(order), order.attempt):
             self.worker.send(order)
             self._watched = deadlines.ordered(self._watched, order)
 
-    def has_had(self, order: type[worker.Order], attempt: int) -> bool:
-        """Whether the worker was given this order; or is to yield, and then it would begin again behind its own end."""
+    def was_sent(self, order: type[messages.Order], attempt: int) -> bool:
+        """True if the worker got this message, or was asked to yield: a message after that would restart an attempt."""
         sent = self.worker.sent if self.worker is not None else set()
-        return (order, attempt) in sent or (worker.Yield, attempt) in sent
+        return (order, attempt) in sent or (messages.Yield, attempt) in sent
 
-    def tell(self, order: worker.AnyOrder) -> None:
-        """Tell the worker, if there is one."""
+    def send(self, order: messages.AnyOrder) -> None:
+        """Send a message to the worker, if one runs."""
         if self.worker is not None:
             self.worker.send(order)
 
-    def received(self, fact: worker.AnyFact) -> None:
-        """The worker said something."""
+    def observe(self, fact: messages.AnyFact) -> None:
+        """Note a message of the worker as a sign of progress."""
         self._watched = deadlines.received(self._watched, fact)
-        self._usual.keep(self._watched)
+        self._stats.save(self._watched)
 
     @property
     def is_evaluating(self) -> bool:
-        """True if the worker may have died in an evaluation."""
+        """True if the worker may have died during an evaluation."""
         return deadlines.is_evaluating(self._watched)
 
-    def late(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
-        """The deadline that the worker has let pass in this attempt, if it has. `now`: monotonic. To be asked in each
-        turn. A worker that was not told of the attempt yet was silent for good reason, for however long."""
-        turn_s, self._looked_at = min(now - self._looked_at, LONGEST_TURN_S), now
+    def missed_deadline(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:
+        """The deadline that the worker missed in this attempt; None: it missed none.
+
+        `now`: monotonic seconds. To be called in every turn. A worker that does not know the attempt yet had nothing to
+        do, so its silence does not count.
+        """
+        turn_s, self._checked_at = min(now - self._checked_at, LONGEST_TURN_S), now
         if self.worker is None:
             return None
         self._watched = deadlines.passed(self._watched, turn_s)
@@ -68,18 +71,16 @@ class WorkerSupervisor:
         return deadlines.late(self._watched, limits, failures) if self._watched.attempt == attempt else None
 
     def end(self) -> None:
-        """End it: nothing of it may write after this."""
+        """Kill the worker, if one runs; it writes nothing after this."""
         if self.worker is not None:
             process, self.worker = self.worker, None
             process.end()
-            self._usual.keep(self._watched, at_once=True)
+            self._stats.save(self._watched, at_once=True)
 
     def end_hung(self) -> str:
-        """The same, but first it is to say where it stands; where that is to be found."""
-        shown = self.worker is not None and self.worker.show_stacks()
+        """Have the worker log its stack traces, then end it. Returns what was done, for the user."""
+        logged = self.worker is not None and self.worker.show_stacks()
         self.end()
-        if shown:
-            return "the worker was ended; where each of its threads stood is in `keepstep logs`"
-        return (
-            "the worker did not say where it stands (it is stopped, stuck in the kernel, or not up yet); it was ended"
-        )
+        if logged:
+            return "the worker was ended; `keepstep logs` has the stack of each of its threads"
+        return "the worker was ended; it logged no stacks (it was stopped, stuck in the kernel, or still starting)"

@@ -7,7 +7,8 @@ import msgspec
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from cli.output.terminal import local, print_json, printable_lines
+from cli.output.terminal import local, print_json
+from cli.text import printable_lines
 from projections.failures import Failure, Failures
 
 SHOWN = 10
@@ -44,7 +45,7 @@ def read_crashes(home: Home, number: int | None) -> list[Failure]:
 
     state, crashes = State(), Failures(number)
     for record in history(home.journal, decode_record, storage=home.storage):
-        crashes.see(state, record)
+        crashes.observe(state, record)
         state = evolve(state, record.event)
     return list(crashes.found)
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from cli.errors import UserError
 from cli.home.log_files import log_files
 from cli.home.paths import Home
-from cli.output.terminal import local, printable_lines
+from cli.output.terminal import local
+from cli.text import printable_lines
 from gpu.runtime import log_lines
 from gpu.runtime.log_lines import LEVELS, LogLine
 from gpu.runtime.streams import reader_is_gone

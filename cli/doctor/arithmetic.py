@@ -29,7 +29,7 @@ def check(context: DoctorContext) -> Finding:
 def _recorded(context: DoctorContext) -> str | None:
     """Return what the last training on this CPU computed in; None: there was none, or in fp32 as it asked."""
     try:
-        environment = context.state.environment
+        environment = context.state.training.environment
     except Unknown:
         return None
     found = environment.get(ARITHMETIC)

@@ -24,7 +24,7 @@ from cli.inbox.unfinished_names import is_unfinished
 from journal import durable
 from journal.lock import AppendLock
 from journal.log import LOCK_NAME
-from journal.storage import lets_group_in
+from journal.storage import is_shared_with_group
 
 FIX_LOCK_S = 2.0
 """A doctor waits for no append that hangs."""
@@ -84,12 +84,12 @@ def permissions(context: DoctorContext) -> Finding:
     if open_to_all is not None:
         return warned(f"anybody may write to {open_to_all}", f"chmod o-w {shlex.quote(str(open_to_all))}")
     closes = f"`keepstep doctor --fix --home {shlex.quote(str(home.root))}` closes it"
-    if not lets_group_in(home.root.stat().st_mode) and home.root.stat().st_mode & 0o077:
+    if not is_shared_with_group(home.root.stat().st_mode) and home.root.stat().st_mode & 0o077:
         return warned(f"others may look into {home.root}: what is in it is to be private", closes)
     writable = [path for path, _ in find_too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
     if writable:
         return warned(f"others may write to {len(writable)} files and directories, such as {writable[0]}", closes)
-    if lets_group_in(home.root.stat().st_mode):
+    if is_shared_with_group(home.root.stat().st_mode):
         return passed(f"{user_name(me)} may read and write all of it; the group {home.root.group()} may read it")
     return passed(f"all of it may be read and written by {user_name(me)}, and by nobody else")
 
@@ -159,7 +159,7 @@ def config(context: DoctorContext) -> Finding:
             f"what was learned cannot go on under keepstep.toml: {conflict}",
             CONFLICT_ADVICE,
         )
-    job = state.current
+    job = state.training.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:
         return passed(f"keepstep.toml is sound; {job.name} is finished under what it was begun with")
     return passed("keepstep.toml is sound")

@@ -119,8 +119,8 @@ def _without_daemon(context: DoctorContext) -> Finding:
 
 def _held(context: DoctorContext) -> Finding | None:
     state = context.state
-    if state.hold is not None:
-        return warned(f"work waits for you: {state.hold.reason}", state.hold.advice)
+    if state.daemon.hold is not None:
+        return warned(f"work waits for you: {state.daemon.hold.reason}", state.daemon.hold.advice)
     if state.daemon.status in {"paused", "off_paused", "pausing"}:
         return warned("work is paused", "`keepstep resume`")
     return None

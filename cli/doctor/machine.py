@@ -14,7 +14,7 @@ from cli.doctor.model import model_directory, weights_bytes
 from cli.errors import UserError
 from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read_gpus
 from cli.status.machine import HOT_C, gpu_line
-from core.policies import room_wanted
+from core.topics.disk import bytes_wanted
 from gpu.runtime.memory_limits import memory_of_groups
 from projections.machine import GpuView
 
@@ -34,7 +34,7 @@ def disk(context: DoctorContext) -> Finding:
         state = context.state
     except Unknown:
         return passed(f"{size(free)} are free; what is wanted is not known while the journal cannot be read")
-    wanted = max(room_wanted(state), state.full.wanted_bytes if state.full is not None else 0)
+    wanted = max(bytes_wanted(state), state.disk.full.wanted_bytes if state.disk.full is not None else 0)
     if free < wanted:
         return failed(
             f"{size(free)} are free, and the next checkpoint may want {size(wanted)}",

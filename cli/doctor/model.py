@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cli.doctor.context import DoctorContext, Finding, failed, passed, size, warned
 from core.state import State
 from events.settings import JobSettings
+
+if TYPE_CHECKING:
+    from gpu.artifacts.artifact import Artifact
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 """What transformers makes a tokenizer of; one of them is there."""
@@ -21,7 +25,7 @@ BY_SIZE = "by names and sizes"
 def model(context: DoctorContext) -> Finding:
     """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
     from gpu.model import hub
-    from gpu.model.base import is_hub_id, problem_of_files
+    from gpu.model.base import find_model_problem, is_hub_id
 
     settings = context.config.job.model
     found = model_directory(settings.path, context.home.root, settings.revision)
@@ -36,7 +40,7 @@ def model(context: DoctorContext) -> Finding:
         )
     if not (found / "config.json").exists():
         return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
-    unusable = problem_of_files(found)
+    unusable = find_model_problem(found)
     if unusable is not None:
         return failed(f"{found} {unusable.what}", unusable.advice)
     problem = _problem_of_weights(found)
@@ -55,11 +59,11 @@ def model(context: DoctorContext) -> Finding:
 
 def beyond_limits(directory: Path, max_length: int) -> Finding | None:
     """What tokenizer and settings ask of the model in `directory` that it does not have; None: nothing."""
-    from gpu.model.limits import limits_of, problem_of_vocabulary
+    from gpu.model.limits import find_vocabulary_problem, read_limits
 
     try:
-        limits = limits_of(directory)
-        problem = problem_of_vocabulary(directory, limits)
+        limits = read_limits(directory)
+        problem = find_vocabulary_problem(directory, limits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "fetch the model anew")
     if problem is not None:
@@ -110,7 +114,7 @@ def _problem_of_weights(directory: Path) -> str | None:
 def data(context: DoctorContext) -> Finding:
     """The files that are still to be learned from are in keepstep's hands."""
     state, home = context.state, context.home
-    jobs = [*state.begun, *state.queue, *(job for _, job in state.failed.items())]
+    jobs = [*state.training.in_progress, *state.queue, *(job for _, job in state.outcomes.failed.items())]
     for job in jobs:
         path = home.data_file(job.id)
         if not path.exists():
@@ -127,12 +131,17 @@ def data(context: DoctorContext) -> Finding:
 def checkpoints(context: DoctorContext) -> Finding:
     """What was committed is what is there."""
     from cli.commands.checkpoints import Found, consequences
-    from gpu.artifacts.manifest import problem_of
+    from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
     state, home = context.state, context.home
     found = [
-        Found(each, problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=context.deep))
-        for each in state.checkpoints
+        Found(
+            each,
+            find_problem(
+                CheckpointDirectory(home.checkpoints / each.id), each.manifest_sha256, every_byte=context.deep
+            ),
+        )
+        for each in state.head.checkpoints
     ]
     bad = [each for each in found if each.problem is not None]
     how = EVERY_BYTE if context.deep else BY_SIZE
@@ -147,37 +156,35 @@ def checkpoints(context: DoctorContext) -> Finding:
 
 def versions(context: DoctorContext) -> Finding:
     """What was published is what is there."""
-    from gpu.artifacts.version_manifest import problem_of
+    from gpu.artifacts.version_manifest import VersionDirectory
 
     state, home = context.state, context.home
-    named = [(each.id, each.manifest_sha256) for each in state.versions]
-    finding = _sealed(context, home.versions, named, problem_of, "versions", "were published")
-    if finding.level == "fail" and state.base is not None and state.base in finding.says:
+    named = [(VersionDirectory(home.versions / each.id), each.manifest_sha256) for each in state.retention.versions]
+    finding = _artifacts(context, named, "versions", "were published")
+    if finding.level == "fail" and state.head.base is not None and state.head.base in finding.says:
         return finding._replace(says=f"{finding.says}; it is what is trained beside")
     return finding
 
 
 def backups(context: DoctorContext) -> Finding:
     """What was backed up is what is there."""
-    from gpu.artifacts.backup import problem_of
+    from gpu.artifacts.backup import BackupDirectory
 
-    named = [(each.id, each.manifest_sha256) for each in context.state.backups]
-    return _sealed(context, context.home.backups, named, problem_of, "backups", "were made")
+    named = [
+        (BackupDirectory(context.home.backups / each.id), each.manifest_sha256)
+        for each in context.state.retention.backups
+    ]
+    return _artifacts(context, named, "backups", "were made")
 
 
-def _sealed(
-    context: DoctorContext,
-    place: Path,
-    named: Sequence[tuple[str, str]],
-    problem_of: Callable[..., str | None],
-    what: str,
-    made: str,
-) -> Finding:
+def _artifacts(context: DoctorContext, named: Sequence[tuple[Artifact[Any], str]], what: str, made: str) -> Finding:
+    from gpu.artifacts.artifact import find_problem
+
     bad = []
-    for name, sha256 in named:
-        problem = problem_of(place / name, sha256, every_byte=context.deep)
+    for artifact, sha256 in named:
+        problem = find_problem(artifact, sha256, every_byte=context.deep)
         if problem is not None:
-            bad.append((name, problem))
+            bad.append((artifact.path.name, problem))
     if bad:
         name, problem = bad[0]
         advice = {
@@ -200,7 +207,7 @@ def resume(context: DoctorContext) -> Finding:
     where = resumes_at(state)
     if not context.deep:
         return passed(where)
-    if context.alive and state.attempt is not None:
+    if context.alive and state.attempts.current is not None:
         return passed(f"{where}; a worker has it loaded")
     settings = _settings(context)
     from cli.home.subprocesses import ask
@@ -210,9 +217,9 @@ def resume(context: DoctorContext) -> Finding:
     order = Rehearse(
         home=str(context.home.root),
         settings=settings,
-        version=state.base,
-        checkpoint=state.head.id if state.head is not None else None,
-        environment=state.current.environment if state.current is not None else {},
+        version=state.head.base,
+        checkpoint=state.head.checkpoint.id if state.head.checkpoint is not None else None,
+        environment=state.training.current.environment if state.training.current is not None else {},
     )
     said = ask("gpu.versions.rehearse", order, otherwise="see to torch: `pip check`")
     answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
@@ -233,24 +240,24 @@ def resume(context: DoctorContext) -> Finding:
 
 def _settings(context: DoctorContext) -> JobSettings:
     """What the next attempt runs under. Raises UserError."""
-    job = context.state.current
+    job = context.state.training.current
     if job is not None and job.begun and job.settings is not None:
         return job.settings
     return context.config.job
 
 
 def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
-    from core.policies import environment_changes
+    from core.topics.training import environment_changes
 
-    return environment_changes(state.environment, now)
+    return environment_changes(state.training.environment, now)
 
 
 def resumes_at(state: State) -> str:
     """In words: which job, at which step, from what, beside what."""
-    base = state.base or "the base model"
-    head = f"from {state.head.id} beside {base}" if state.head is not None else f"from {base}"
-    step = f"global step {state.global_step + 1}"
-    job = state.current
+    base = state.head.base or "the base model"
+    head = f"from {state.head.checkpoint.id} beside {base}" if state.head.checkpoint is not None else f"from {base}"
+    step = f"global step {state.head.global_step + 1}"
+    job = state.training.current
     if job is not None:
         of = f" of {job.goal}" if job.goal is not None else ""
         return f"goes on with {job.name} at its step {job.committed_step + 1}{of} ({step}), {head}"

@@ -14,9 +14,9 @@ from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
-from core.versions import DetachedCheckpoint
-from gpu.artifacts import backup as copies
-from gpu.artifacts.manifest import problem_of
+from core.values import DetachedCheckpoint
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.errors import CheckpointBroken, StorageFailed
 from journal import durable
 from journal.failpoints import failpoint
@@ -54,10 +54,10 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
         with store.exclusive():  # under the backup lock: another backup may have taken the number
             state = store.state
         held = _held(state)
-        name = f"{kind}-{state.backups_made + 1:04d}"
+        name = f"{kind}-{state.retention.backups_made + 1:04d}"
         if home.storage.exists(home.backups / name):  # left by a backup that was killed before its record
             durable.remove_tree(home.backups / name, storage=home.storage)
-        description = copies.Backup(
+        manifest = BackupManifest(
             backup=name,
             reason=reason,
             version=held.base,
@@ -66,9 +66,7 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
             files={},
         )
         try:
-            made = copies.back_up(
-                home.backups, description, home.checkpoints / held.checkpoint.id, storage=home.storage
-            )
+            made = back_up(home.backups, manifest, home.checkpoints / held.checkpoint.id, storage=home.storage)
         except CheckpointBroken as error:
             raise UserError(
                 f"no backup was made: {error}", "find good ones with `keepstep checkpoints verify`; then try again"
@@ -86,7 +84,7 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
     A failure is reported and stops nothing.
     """
-    home, head = store.home, store.state.head
+    home, head = store.home, store.state.head.checkpoint
     if head is None:
         return
     try:
@@ -101,22 +99,25 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
 
 def _held(state: State) -> DetachedCheckpoint:
-    if state.head is None or state.meaning is None:
-        base = f"since {state.base}, which is in versions/" if state.base else "yet"
+    if state.head.checkpoint is None or state.head.weight_settings is None:
+        base = f"since {state.head.base}, which is in versions/" if state.head.base else "yet"
         raise UserError(f"nothing was trained {base}, so there is nothing to back up")
-    return DetachedCheckpoint(base=state.base, checkpoint=state.head, meaning=state.meaning)
+    return DetachedCheckpoint(
+        base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
+    )
 
 
 def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
     """Copy the head back from its backup, unless it is complete in its place. Raises OSError."""
-    home, head = store.home, store.state.head
+    home, head = store.home, store.state.head.checkpoint
     assert head is not None  # the effect restores it
     place = home.checkpoints / effect.checkpoint
-    if problem_of(place, head.manifest_sha256, every_byte=True, storage=home.storage) is not None:
+    checkpoint = CheckpointDirectory(place, home.storage)
+    if find_problem(checkpoint, head.manifest_sha256, every_byte=True) is not None:
         try:
             if home.storage.exists(place):
                 durable.remove_tree(place, storage=home.storage)
-            copies.restore_backup(home.backups / effect.backup, place, head.manifest_sha256, storage=home.storage)
+            checkpoint.restore(home.backups / effect.backup / effect.checkpoint, head.manifest_sha256)
         except StorageFailed as error:
             # the daemon handles it like any full or failing disk
             raise OSError(error.errno or errno.EIO, str(error), str(place)) from error

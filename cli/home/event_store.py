@@ -20,12 +20,12 @@ from core.errors import IllegalEvent
 from core.state import State
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
+from events.messages import Heartbeat
 from events.text import carried
-from events.worker import Heartbeat
 from journal import Journal, Transaction
 from journal.durable import claim_directory
 from journal.errors import JournalMissing, PositionLost
-from journal.failpoints import journaled
+from journal.failpoints import journaled_failpoint
 from journal.writer import FULL
 from projections.fold import fold
 from projections.machine import MachineView, write_machine
@@ -132,7 +132,7 @@ class EventStore:
                     records = transaction.append([encode(event) for event in events], at=timestamp(now))
                 self._apply(records)
                 for event in events:
-                    journaled(kind_of(event))
+                    journaled_failpoint(kind_of(event))
             return events
 
     @contextmanager
@@ -155,7 +155,7 @@ class EventStore:
         with self.meter.part("the journal"), self.exclusive():
             events, self._unreported = self._unreported, []
         for event in events:
-            journaled(kind_of(event))
+            journaled_failpoint(kind_of(event))
         return events
 
     def write_status(self) -> None:

@@ -17,7 +17,7 @@ from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.trust import is_trusted, user_name
 from journal import durable
-from journal.storage import lets_group_in, use_mask_of
+from journal.storage import is_shared_with_group, set_file_mask
 
 GROUP_MODE = 0o2750
 GROUP_INBOX_MODE = 0o2770
@@ -86,12 +86,12 @@ def grant_group(home: Home, group: str) -> None:
     except PermissionError as error:
         raise UserError(f"you are not in the group {group}", "choose one of your groups: `id -Gn`") from error
     home.root.chmod(GROUP_MODE)
-    use_mask_of(home.root)
+    set_file_mask(home.root)
 
 
 def open_inbox(home: Home) -> None:
     """Let the group put files into the inbox, if the home is shared."""
-    if lets_group_in(home.storage.stat(home.root).st_mode):
+    if is_shared_with_group(home.storage.stat(home.root).st_mode):
         for path in (home.inbox, *_lanes(home)):
             path.chmod(GROUP_INBOX_MODE)
 
@@ -102,7 +102,7 @@ def find_too_open(home: Home) -> Iterator[tuple[Path, int]]:
     Skips links, and files with a second name: the other name may belong to another program. Skips an inbox with the
     sticky bit: its owner opened it to all on purpose.
     """
-    group = lets_group_in(home.root.stat().st_mode)
+    group = is_shared_with_group(home.root.stat().st_mode)
     allowed = 0o750 if group else 0o700
     yield from _too_open(home.root, allowed)
     yield from _too_open(home.config, 0o600)

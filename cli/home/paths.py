@@ -8,7 +8,7 @@ from pathlib import Path
 from cli.errors import UserError
 from cli.home.trust import refuse_foreign, refuse_open_to_all
 from cli.machine.clock import REAL_CLOCK, Clock
-from journal.storage import REAL, Storage, use_mask_of
+from journal.storage import REAL, Storage, set_file_mask
 
 CONFIG = "keepstep.toml"
 
@@ -102,7 +102,7 @@ def find_home(given: Path | None, *, reads_only: bool = False, closes_it: bool =
         refuse_foreign(home.root, home.config)
         if not closes_it:
             refuse_open_to_all(home.root, home.config)
-    use_mask_of(home.root)
+    set_file_mask(home.root)
     return home
 
 

@@ -5,10 +5,12 @@ Separate from the event store, because `keepstep status` needs only this and mus
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cli.home.paths import Home
 from core.errors import IllegalEvent
-from events.codec import decode_record
-from journal import START, Position, PositionLost, Witness, follow
+from events.codec import Record, decode_record
+from journal import START, Position, PositionLost, Witness, follow, history
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot
@@ -27,6 +29,11 @@ def load_state(home: Home) -> tuple[Folded, Position]:
         if snapshot is None:
             raise
         return _follow(home, None)
+
+
+def read_records(home: Home) -> Iterator[Record]:
+    """Every record of the journal, the oldest first. Raises journal.errors.JournalError."""
+    return history(home.journal, decode_record, storage=home.storage)
 
 
 def load_status(home: Home) -> StatusView:

@@ -39,9 +39,9 @@ def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
 
     Raises UserError with the advice `otherwise` if it fails.
     """
-    from gpu.ipc.protocol import ON_INPUT, encode_order
+    from gpu.ipc.protocol import ON_INPUT, encode_request
 
-    argument = order if isinstance(order, str) else encode_order(order)
+    argument = order if isinstance(order, str) else encode_request(order)
     shown = sys.stderr.isatty()  # the user then sees its progress and errors there
     long = len(os.fsencode(argument)) > ARGUMENT_BYTES
     ended = subprocess.run(

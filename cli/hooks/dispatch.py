@@ -64,7 +64,7 @@ class Hooks:
         with store.meter.part("hooks"):
             if self._position is None:
                 self._begin(store)
-            for job in store.state.begun:
+            for job in store.state.training.in_progress:
                 self._remember(job.id, job.name)
             if self._position != store.journal.position:
                 try:

@@ -11,7 +11,7 @@ from cli.hooks.dispatch import tasks_for
 from cli.hooks.runner import run
 from cli.hooks.triggers import TITLES, Summary
 from cli.machine.clock import timestamp
-from cli.output.terminal import printable_lines
+from cli.text import printable_lines
 from events.settings import HookTrigger
 
 

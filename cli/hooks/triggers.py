@@ -6,14 +6,11 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from core.evaluation import is_worse
 from core.failures import EXPLANATIONS, Trouble
 from core.state import State
-from events import kinds, versions
-from events.evaluation import EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
-from events.kinds import AnyEvent
-from events.memory import MemoryLow, MemoryRecovered
+from core.topics.evaluation import is_worse
+from events import kinds
+from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, MemoryRecovered, MicrobatchSplit
 from events.settings import HookTrigger
 
 TITLES: dict[HookTrigger, str] = {
@@ -21,7 +18,7 @@ TITLES: dict[HookTrigger, str] = {
     "job_rejected": "a file cannot be trained on",
     "job_failed": "a job failed permanently",
     "attempt_failed": "an attempt failed",
-    "batch_set_aside": "a batch is skipped",
+    "batch_skipped": "a batch is skipped",
     "micro_batch_split": "a step did not fit into memory",
     "held": "waiting for you",
     "disk_low": "the disk is full, or nearly",
@@ -73,8 +70,8 @@ class Triggers:
     """Maps events to triggers. Remembers open problems, so that their end triggers `recovered`."""
 
     def __init__(self, state: State) -> None:
-        self._held = state.hold is not None
-        job = state.current
+        self._held = state.daemon.hold is not None
+        job = state.training.current
         self._failing = {job.id} if job is not None and job.failures else set[str]()
         self._concern = (job.id, job.evaluation.concern) if job is not None else ("", None)
 
@@ -103,7 +100,7 @@ class Triggers:
             case kinds.Resumed() if self._held:
                 self._held = False
                 return "recovered"
-            case versions.ConsolidationAborted(failure=None):
+            case kinds.ConsolidationAborted(failure=None):
                 return None
             case _:
                 return _TRIGGER_OF.get(type(event))
@@ -112,8 +109,8 @@ class Triggers:
 _TRIGGER_OF: dict[type, HookTrigger] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
-    versions.ConsolidationAborted: "attempt_failed",
-    BatchSkipped: "batch_set_aside",
+    kinds.ConsolidationAborted: "attempt_failed",
+    BatchSkipped: "batch_skipped",
     MicrobatchSplit: "micro_batch_split",
     MemoryLow: "memory_low",
     MemoryRecovered: "recovered",
@@ -123,7 +120,7 @@ _TRIGGER_OF: dict[type, HookTrigger] = {
     kinds.StorageRecovered: "recovered",
     kinds.DivergenceDetected: "diverged",
     kinds.CheckpointQuarantined: "damaged",
-    versions.VersionPublished: "version_published",
+    kinds.VersionPublished: "version_published",
 }
 """The events whose trigger depends on nothing else."""
 

@@ -40,13 +40,12 @@ from cli.inbox.staging import (
     removed_on_error,
     stable_sha256,
 )
-from cli.output.terminal import shown_text
+from cli.text import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
 from core.errors import Refused
 from core.state import State
-from events.kinds import AnyEvent, RejectedFileMoved
-from events.places import JobRemoved
+from events.kinds import AnyEvent, JobRemoved, RejectedFileMoved
 from events.values import Priority
 from gpu.artifacts.manifest import describe
 from journal import durable
@@ -269,7 +268,7 @@ def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
         size_bytes=size_bytes,
         priority=priority_of(directory),
         known=known,
-        again=is_retraining(directory),
+        retrain=is_retraining(directory),
     )
 
 
@@ -311,7 +310,7 @@ def remove_job(store: EventStore, job: str) -> tuple[JobRemoved, Path | None]:
     finish_arrivals(store)
     (event,) = store.execute(RemoveJob(job=job))
     assert isinstance(event, JobRemoved)
-    if event.keeps_data or store.state.full is not None:
+    if event.keeps_data or store.state.disk.full is not None:
         return event, None
     for moved in finish_rejection(store, job):
         if isinstance(moved, RejectedFileMoved):
@@ -327,7 +326,7 @@ def finish_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
     """
     home = store.home
     with store.exclusive():
-        rejection = store.state.rejections.get(job)
+        rejection = store.state.outcomes.rejections.get(job)
         if rejection is None:
             return ()
         report = verdict_report(home, job, rejection)
@@ -385,7 +384,7 @@ def _free_name(directory: Path, name: str, storage: Storage) -> Path:
 
 def _reject_duplicate(home: Home, file: Path, job: str, state: State) -> None:
     """Move a file with known bytes to `rejected/`. Its report is updated when the first file gets its verdict."""
-    waits_for = job if state.rejections.get(job) is None and state.job(job) is not None else None
+    waits_for = job if state.outcomes.rejections.get(job) is None and state.job(job) is not None else None
     move_to_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
 
 

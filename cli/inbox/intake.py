@@ -12,7 +12,7 @@ from cli.home.paths import Home
 from cli.inbox.accept import accept_files
 from cli.inbox.skipped_files import write_skipped_files
 from cli.inbox.watcher import POLL_EVERY_S, Inbox
-from cli.output.terminal import printable
+from cli.text import printable
 from events.kinds import AnyEvent
 from events.values import Priority
 

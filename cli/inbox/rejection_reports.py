@@ -18,9 +18,10 @@ import msgspec
 
 from cli.home.paths import Home
 from cli.machine.clock import timestamp
-from cli.output.event_lines import duplicate_text
-from cli.output.terminal import printable
-from core.state import Rejection, State
+from cli.output.identical import duplicate_text
+from cli.text import printable
+from core.state import State
+from core.topics.outcomes import Rejection
 from events.values import JobId
 from journal import durable
 from projections.checksum import UNREADABLE
@@ -96,7 +97,7 @@ def verdict_report(home: Home, job: JobId, rejection: Rejection) -> dict[str, ob
 
 def duplicate_report(home: Home, job: JobId, state: State) -> dict[str, object]:
     """The report of a duplicate of `job`."""
-    if (rejection := state.rejections.get(job)) is not None:
+    if (rejection := state.outcomes.rejections.get(job)) is not None:
         return _as_first(rejection.name, verdict_report(home, job, rejection))
     message, at = f"this file {duplicate_text(job, state)}", timestamp(home.clock.now())
     report: dict[str, object] = {"problem": PROBLEM, "line": None, "message": message, "job": job, "at": at}

@@ -108,7 +108,7 @@ def _children_of(pid: int) -> list[int]:
 def memory_pressure(path: Path) -> float | None:
     """The share of the last ten seconds in which all tasks waited for memory; None if the kernel does not measure it.
 
-    >>> pressure_of(Path("/nowhere")) is None
+    >>> memory_pressure(Path("/nowhere")) is None
     True
     """
     try:

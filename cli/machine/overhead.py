@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cli.machine.clock import Clock
-from core.commands import RecordWatchCost
+from core.commands import RecordOverhead
 
 DAY_S = 86_400.0
 
@@ -66,7 +66,7 @@ class OverheadMeter:
             self._training_cpu_s += cpu - self._last_cpu
         self._last, self._last_cpu = now, cpu
 
-    def take_report(self) -> RecordWatchCost | None:
+    def take_report(self) -> RecordOverhead | None:
         """The report to journal, if one is due; the count then starts again."""
         whole_s = self._last - self._began
         if whole_s < DAY_S and not (self._first and self._training_s >= FIRST_AFTER_S):
@@ -75,7 +75,7 @@ class OverheadMeter:
         cpu_s = max(0.0, self._last_cpu - self._cpu)
         others_s = max(0.0, cpu_s - (self._mark - self._own))
         parts = {name: round(max(0.0, spent_s), 3) for name, spent_s in sorted(self.parts.items()) if name}
-        cost = RecordWatchCost(
+        cost = RecordOverhead(
             wall_s=round(whole_s, 3),
             cpu_s=round(cpu_s, 3),
             training_s=round(self._training_s, 3),

@@ -7,16 +7,21 @@ import time
 from collections.abc import Callable
 
 from cli.output.event_lines import SLOW_BF16, USE_FP32, event_text, is_skipped
-from cli.output.terminal import printable
+from cli.text import printable
 from core.job import Job
-from core.state import Hold, State
-from events import kinds, versions
-from events.changes import ConfigRefused
+from core.state import State
+from core.topics.daemon import Hold
+from events import kinds
 from events.codec import kind_of
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
-from events.kinds import AnyEvent
-from events.memory import MemoryLow
+from events.kinds import (
+    AnyEvent,
+    BatchSkipped,
+    ConfigRefused,
+    EvaluationAbandoned,
+    EvaluationDone,
+    MemoryLow,
+    MicrobatchSplit,
+)
 from events.values import ARITHMETIC, FP32_INSTEAD
 
 STEP_LINE_EVERY_S = 2.0
@@ -38,7 +43,7 @@ class Console:
 
     def remember_job(self, state: State) -> None:
         """Remember the current job, before events about it come."""
-        self._job = state.current
+        self._job = state.training.current
 
     def print_event(self, event: AnyEvent, state: State) -> None:
         """Print and log the text about an event, if there is one. `state`: after the event."""
@@ -46,13 +51,13 @@ class Console:
         if text is None:
             return
         text = f"\n{INDENT}".join(printable(line) for line in text.split("\n"))
-        extra = {"attempt": getattr(event, "attempt", state.attempt), "kind": kind_of(event)}
+        extra = {"attempt": getattr(event, "attempt", state.attempts.current), "kind": kind_of(event)}
         log.log(_level(event), "%s", text, extra=extra)
         self._write(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def text(self, event: AnyEvent, state: State) -> str | None:
         """The text about an event; None if there is nothing to say, or another step was shown just before."""
-        self._job = state.current or self._job
+        self._job = state.training.current or self._job
         if isinstance(event, kinds.StepReached) and self._is_too_soon(event):
             return None
         text = event_text(event, state, self._job)
@@ -87,7 +92,7 @@ def _level(event: AnyEvent) -> int:
             return logging.DEBUG
         case kinds.AttemptFailed() | kinds.JobFailed() | kinds.DaemonHeld() | kinds.CheckpointQuarantined():
             return logging.ERROR
-        case versions.ConsolidationAborted(failure=str()):
+        case kinds.ConsolidationAborted(failure=str()):
             return logging.ERROR
         case MicrobatchSplit() | BatchSkipped() | EvaluationAbandoned() | EvaluationDone(concern=str()):
             return logging.WARNING

@@ -5,18 +5,29 @@ The first line of a text says what happened. Further lines add details, or advic
 
 from __future__ import annotations
 
-from cli.output.terminal import number, printable
-from core import evaluation
+from cli.output.identical import duplicate_text
+from cli.output.terminal import number
+from cli.text import printable
 from core.job import Job
-from core.memory import used_by_others
-from core.state import MemoryShortage, State
-from events import kinds, places, versions
-from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
-from events.kinds import AnyEvent
-from events.memory import MemoryLow, MemoryRecovered
-from events.upkeep import OrphanEnded, WatchCostMeasured
+from core.state import State
+from core.topics.evaluation import described
+from core.topics.memory import MemoryShortage, used_by_others
+from events import kinds
+from events.kinds import (
+    AnyEvent,
+    BatchSkipped,
+    Change,
+    ConfigChanged,
+    ConfigFixed,
+    ConfigRefused,
+    EvaluationAbandoned,
+    EvaluationDone,
+    MemoryLow,
+    MemoryRecovered,
+    MicrobatchSplit,
+    OrphanEnded,
+    OverheadMeasured,
+)
 
 MB, GB = 1e6, 1e9
 
@@ -44,17 +55,17 @@ def event_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
 def _queue_text(event: AnyEvent, state: State, job: Job | None) -> str | None:
     match event:
         case kinds.FileEnqueued():
-            return f"{printable(event.name)} is in the queue{', to be trained on again' if event.again else ''}"
+            return f"{printable(event.name)} is in the queue{', to be trained on again' if event.retrain else ''}"
         case kinds.FileDuplicate():
             return f"{printable(event.name)} {duplicate_text(event.job, state)}; see rejected/"
-        case places.JobMoved():
+        case kinds.JobMoved():
             where = f"before {_queued_name(event.before, state)}" if event.before else "to the end of the queue"
             return f"{_queued_name(event.job, state)} is moved {where}, priority {event.priority}"
-        case places.JobHeld():
+        case kinds.JobHeld():
             return f"{_queued_name(event.job, state)} is held; the queue skips it"
-        case places.JobReleased():
+        case kinds.JobReleased():
             return f"{_queued_name(event.job, state)} is released and waits for its turn"
-        case places.JobRemoved():
+        case kinds.JobRemoved():
             where = "" if event.keeps_data else "; its file goes to rejected/"
             return f"{printable(event.name)} is removed from the queue{where}"
         case kinds.JobRejected():
@@ -99,7 +110,7 @@ def _training_text(event: AnyEvent, job: Job | None) -> str | None:
         case kinds.StepReached():
             return _step_text(event, job)
         case EvaluationDone():
-            return evaluation.told(event)
+            return described(event)
         case kinds.CheckpointCommitted():
             return f"committed {event.checkpoint} ({event.size_bytes / MB:.1f} MB)"
         case kinds.JobTrained():
@@ -137,7 +148,7 @@ def _failure_text(event: AnyEvent, job: Job | None) -> str | None:
         case kinds.CheckpointQuarantined():
             head = event.head or "the beginning"
             return f"{event.checkpoint} is damaged ({event.problem}) and quarantined; training continues from {head}"
-        case kinds.PartialSwept():
+        case kinds.LeftoverDeleted():
             return f"deleted leftover {event.path}"
         case OrphanEnded():
             return f"ended a worker that an earlier daemon left running (pid {event.pid})"
@@ -171,7 +182,7 @@ def _machine_text(event: AnyEvent, job: Job | None) -> str | None:
             return f"keepstep.toml was changed and is not used: {event.reason}\n→ {event.advice}"
         case ConfigFixed():
             return "keepstep.toml can be used again"
-        case WatchCostMeasured():
+        case OverheadMeasured():
             share = f"{event.training_cpu_s / event.training_s:.2%} of the training time, " if event.training_s else ""
             return f"the daemon itself used {share}{event.cpu_s:.1f} CPU seconds in all"
         case _:
@@ -180,65 +191,44 @@ def _machine_text(event: AnyEvent, job: Job | None) -> str | None:
 
 def _version_text(event: AnyEvent) -> str | None:
     match event:
-        case versions.ConsolidationRequested():
+        case kinds.ConsolidationRequested():
             return f"consolidation requested{f': {event.description}' if event.description else ''}"
-        case versions.ConsolidationCancelled():
+        case kinds.ConsolidationCancelled():
             return f"consolidation cancelled: {event.message}"
-        case versions.ConsolidationStarted():
+        case kinds.ConsolidationStarted():
             return f"consolidating {event.checkpoint} into {event.version}"
-        case versions.ConsolidationBackedUp():
+        case kinds.ConsolidationBackedUp():
             return "verified the backup"
-        case versions.ConsolidationMerged():
+        case kinds.ConsolidationMerged():
             share = applied_text(event.applied, event.in_place)
             return f"merged{f': {share}' if share else ''}"
-        case versions.ConsolidationVerified():
+        case kinds.ConsolidationVerified():
             return (
                 f"verified: its logits differ by {event.difference:.2%} from those of base and checkpoint (rounding "
                 f"explains up to {event.tolerance:.1%})"
             )
-        case versions.VersionPublished():
+        case kinds.VersionPublished():
             return f"published versions/{event.version} ({event.size_bytes / MB:.1f} MB)"
-        case versions.ConsolidationAborted(failure=None):
+        case kinds.ConsolidationAborted(failure=None):
             return f"the consolidation was interrupted: {event.message}; it starts again"
-        case versions.ConsolidationAborted():
+        case kinds.ConsolidationAborted():
             return f"the consolidation failed ({event.failure}): {event.message}"
-        case versions.HeadMoved():
+        case kinds.HeadMoved():
             on = f" on {event.version}" if event.version and event.checkpoint else ""
             return f"training continues from {event.checkpoint or event.version or 'the origin'}{on}"
-        case versions.CheckpointRestored():
+        case kinds.CheckpointRestored():
             return f"restored {event.checkpoint} from its backup"
-        case versions.VersionDeleted():
+        case kinds.VersionDeleted():
             return f"deleted {event.version} ({event.size_bytes / MB:.1f} MB)"
-        case versions.BackupCreated():
+        case kinds.BackupCreated():
             return f"backed up {event.checkpoint} as {event.backup} ({event.size_bytes / MB:.1f} MB)"
-        case versions.BackupDeleted():
+        case kinds.BackupDeleted():
             return f"deleted backup {event.backup} ({event.size_bytes / MB:.1f} MB)"
         case _:
             return None
 
 
 # -- parts of texts -------------------------------------------------------------------------------------------------
-
-
-def duplicate_text(job: str, state: State) -> str:
-    """A clause about a file whose bytes arrived before as `job`: what became of that job, and what to do."""
-    rejection = state.rejections.get(job)
-    if rejection is not None:
-        reason = printable(rejection.message.partition("\n")[0])
-        return f"is identical to {printable(rejection.name)}, which was rejected: {reason}"
-    first, short = state.job(job), job[:12]
-    if first is None:
-        return f"was accepted before (job {short}) and is not trained again; to train on it: `keepstep add --again`"
-    name = printable(first.name)
-    if first.status == "failed":
-        return (
-            f"is identical to {name}, which had failed when this file arrived (job {short}); "
-            f"`keepstep retry {short}` tries it again"
-        )
-    return (
-        f"is identical to {name}, which was in progress when this file arrived (job {short}). It is trained once, "
-        f"and the result counts for both: `keepstep explain {short}`"
-    )
 
 
 def rows_text(event: BatchSkipped) -> str:

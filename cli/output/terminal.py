@@ -7,8 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from events.text import printable as printable  # for those who print
-from events.text import shown_text as shown_text
+from cli.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,11 +19,6 @@ class Row(NamedTuple):
     name: str
     text: str
     style: str = ""
-
-
-def printable_lines(text: str) -> str:
-    """`text` as `printable` makes it, but with its line breaks; a tab becomes four spaces."""
-    return "\n".join(map(printable, text.replace("\t", "    ").split("\n")))
 
 
 def print_report(rows: Sequence[Row]) -> None:

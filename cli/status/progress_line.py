@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from cli.output.event_lines import memory_text
 from cli.output.terminal import duration, local_time
-from core.state import MemoryShortage
+from core.topics.memory import MemoryShortage
 from projections.status import StatusView
 
 DAY_S = 86_400.0

@@ -13,7 +13,7 @@ from cli.inbox.skipped_files import skipped_files
 from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import course, course_line, health_without_memory
-from core.state import DiskFull
+from core.topics.disk import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
 from projections.status import StatusView, ValidationView, WatchingView, plain, read_status

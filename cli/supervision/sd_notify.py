@@ -1,7 +1,7 @@
-"""What systemd is told of a service, by its own protocol: https://www.freedesktop.org/software/systemd/man/sd_notify.html.
+"""The sd_notify protocol of systemd: https://www.freedesktop.org/software/systemd/man/sd_notify.html.
 
-A datagram to the socket that $NOTIFY_SOCKET names, lines of NAME=value. `keepstep run --supervise` listens on such a
-socket too, so that one way serves both. Without the variable nothing is sent.
+A service sends datagrams with lines of NAME=value to the socket that $NOTIFY_SOCKET names. `keepstep run --supervise`
+listens on such a socket too, so the daemon needs only this protocol. Without the variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import MutableMapping
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
-SILENCE_S = 40.0
-"""A loop that is not heard of for so long hangs. Longer than the 30 s that an append may wait for its lock; and with
-its end (3 s), a pause (10 s at most) and a start (a few seconds) it works again in under a minute."""
+WATCHDOG_TIMEOUT_S = 40.0
+"""A loop that sends no heartbeat for this long hangs. It is longer than the 30 s that an append may wait for its lock.
+With the end of the daemon (3 s), a pause (at most 10 s) and a start (a few seconds), work resumes within a minute."""
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
@@ -27,22 +27,22 @@ def status(line: str) -> str:
     return f"STATUS={' '.join(line.split())}"
 
 
-def patience(seconds: float) -> str:
-    """The next keep-alive may take so long; from it on, what was said with this word is to be said anew."""
+def watchdog_timeout(seconds: float) -> str:
+    """Change the time within which each heartbeat must arrive."""
     return f"WATCHDOG_USEC={round(seconds * 1e6)}"
 
 
-def more_time(seconds: float) -> str:
-    """A start or an end that takes longer than the unit allows is not stuck, if it is heard of again within this."""
+def extend_timeout(seconds: float) -> str:
+    """Extend the timeout of a start or a stop: the next message arrives within this time."""
     return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"
 
 
 class Notifier:
-    """The sender's end. Never waits, and never fails: whoever does not listen is told nothing."""
+    """Sends messages. It never waits and never fails: without a listener, messages are dropped."""
 
-    def __init__(self, address: str | None, silence_s: float = SILENCE_S) -> None:
-        self.silence_s = silence_s
-        """After how long without a keep-alive the listener acts."""
+    def __init__(self, address: str | None, timeout_s: float = WATCHDOG_TIMEOUT_S) -> None:
+        self.timeout_s = timeout_s
+        """The listener acts after this time without a heartbeat."""
         self._socket: socket.socket | None = None
         if address is not None and address.startswith(("/", "@")):
             self._address = b"\0" + os.fsencode(address[1:]) if address[0] == "@" else os.fsencode(address)
@@ -51,23 +51,24 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
-        """As whoever started this process wants it. The variables are taken away: they are not meant for a child."""
+        """A notifier for the process that started this one. Removes the variables, so that no child inherits them."""
         address, microseconds, _ = (environment.pop(name, None) for name in VARIABLES)
-        return cls(address, int(microseconds) / 1e6 if microseconds and microseconds.isdecimal() else SILENCE_S)
+        timeout_s = int(microseconds) / 1e6 if microseconds and microseconds.isdecimal() else WATCHDOG_TIMEOUT_S
+        return cls(address, timeout_s)
 
     @property
     def is_listening(self) -> bool:
-        """Whether somebody wants to know."""
+        """True if there is a listener."""
         return self._socket is not None
 
-    def tell(self, *words: str) -> None:
-        """Send these in one datagram."""
+    def send(self, *lines: str) -> None:
+        """Send these lines in one datagram."""
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it is gone, or has not read what it has
-                self._socket.sendto("\n".join(words).encode(), self._address)
+            with contextlib.suppress(OSError):  # the listener is gone, or its queue is full
+                self._socket.sendto("\n".join(lines).encode(), self._address)
 
 
-def words_of(datagram: bytes) -> dict[str, str]:
-    """What was sent, by name; what is no NAME=value is passed over."""
+def parse_datagram(datagram: bytes) -> dict[str, str]:
+    """The values of a datagram by name. A line without `=` is ignored."""
     lines = datagram.decode(errors="replace").split("\n")
     return {name: value for name, found, value in (line.partition("=") for line in lines) if found}

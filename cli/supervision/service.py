@@ -1,6 +1,6 @@
-"""`keepstep service`: the daemon of a home as a service of systemd's, started again when it crashes or hangs.
+"""`keepstep service`: run the daemon of a home as a systemd service, which restarts it after a crash or a hang.
 
-The unit itself is `unit.py`. Nothing here touches the home: what a service does is `keepstep run`.
+`unit.py` makes the text of the unit, which runs `keepstep run`. No command here changes the home.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from cli.supervision.unit import Manager, unit_name, unit_text
 
 app = typer.Typer(
     name="service",
-    help="Have systemd run the daemon: from boot (or log-in) on, and again when it crashes or hangs.",
+    help="Have systemd run the daemon: start it at boot (or log-in), restart it when it crashes or hangs.",
     no_args_is_help=True,
 )
 
 SystemOption = Annotated[
-    bool, typer.Option("--system", help="The system's manager, from boot on; needs root. Else that of your user.")
+    bool,
+    typer.Option("--system", help="Use the system manager: starts at boot, needs root. Default: your user's manager."),
 ]
 
-WITHOUT = "`keepstep run --supervise` starts it again when it crashes or hangs, without systemd"
-ASK_S = 60.0
-"""For an answer of systemd's; but the one to stop waits for a commit, as long as the unit allows."""
+WITHOUT_SYSTEMD = "`keepstep run --supervise` restarts the daemon when it crashes or hangs, without systemd"
+ANSWER_S = 60.0
+"""Time for systemd to answer. A stop may take STOP_S longer, because it waits for a commit."""
 
 SHOWN = (
     "LoadState",
@@ -49,27 +50,27 @@ SHOWN = (
 
 
 class Answer(NamedTuple):
-    """What systemd said."""
+    """The exit code and the output of `systemctl`."""
 
     code: int
     text: str
 
 
 class Systemd(Protocol):
-    """systemd, as far as it is needed here. A port, so that a test needs none."""
+    """The parts of systemd that are used here. A port, so that tests need no systemd."""
 
     def is_there(self) -> bool:
-        """Whether this machine was booted with it."""
+        """True if this machine was booted with systemd."""
 
     def systemctl(self, manager: Manager, *arguments: str) -> Answer:
         """Run `systemctl`."""
 
     def lingers(self) -> bool:
-        """Whether the services of this user live on without a session of theirs."""
+        """True if the services of this user keep running after log-out."""
 
 
 class RealSystemd:
-    """The real one."""
+    """The systemd of this machine."""
 
     def is_there(self) -> bool:
         return Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None
@@ -82,7 +83,7 @@ class RealSystemd:
             capture_output=True,
             text=True,
             check=False,
-            timeout=ASK_S + STOP_S,
+            timeout=ANSWER_S + STOP_S,
         )
         return Answer(ended.returncode, (ended.stdout or ended.stderr).strip())
 
@@ -109,14 +110,14 @@ class Service:
         self._environment = environment
 
     def text(self) -> str:
-        """The unit."""
+        """The text of the unit."""
         owner = _owner(self.home.root) if self.manager == "system" else None
         runs = command("cli", "run", "--home", str(self.home.root))
-        runs[0] = os.path.abspath(runs[0])  # noqa: PTH100 - a virtual environment is its link: not to be followed
+        runs[0] = os.path.abspath(runs[0])  # noqa: PTH100 - `resolve` would follow the link out of a virtual environment
         return unit_text(self.home.root, runs, self.manager, user=owner, environment=self._environment)
 
     def install(self, say: Callable[[str], None], *, start: bool) -> None:
-        """Write the unit, have it started at each boot, and now (`start`). Once more is the same. Raises UserError."""
+        """Write the unit, enable it at each boot and, with `start`, start it now. Idempotent. Raises UserError."""
         from cli.home.identity import daemon_is_alive
         from journal.durable import write_atomically
 
@@ -134,18 +135,18 @@ class Service:
         say(f"{'wrote' if changed else 'unchanged'}  {self.path}")
         runs = self.properties().get("ActiveState") in {"active", "activating"}
         if runs:
-            say(f"it runs already{'; `' + self._systemctl('restart') + '` has it run as this says' if changed else ''}")
+            say(f"it runs already{'; `' + self._systemctl('restart') + '` applies the new unit' if changed else ''}")
         elif start and daemon_is_alive(self.home):
-            say(f"a daemon runs in this home; when you have stopped it: `{self._systemctl('start')}`")
+            say(f"a daemon already runs in this home; after you stop it: `{self._systemctl('start')}`")
         elif start:
             self._do("start", self.name)
             say("started")
         if self.manager == "user" and not self._systemd.lingers():
-            say("it ends when you log out, unless you say `loginctl enable-linger`")
-        say(f"what it says  journalctl {'--user ' if self.manager == 'user' else ''}-u '{self.name}' -f")
+            say("it stops when you log out; `loginctl enable-linger` keeps it running")
+        say(f"its output  journalctl {'--user ' if self.manager == 'user' else ''}-u '{self.name}' -f")
 
     def uninstall(self, say: Callable[[str], None]) -> None:
-        """Stop it behind a commit, and forget it. The home stays as it is. Raises UserError."""
+        """Stop the service after a commit and remove the unit. The home does not change. Raises UserError."""
         self._refuse_without_systemd()
         self._refuse_if_not_installed()
         self._do("disable", "--now", self.name)
@@ -154,17 +155,17 @@ class Service:
         except PermissionError as error:
             raise UserError(f"{self.path} cannot be removed: {error.strerror}", self._as_root()) from error
         self._do("daemon-reload")
-        self._systemd.systemctl(self.manager, "reset-failed", self.name)  # refused where it has not failed
+        self._systemd.systemctl(self.manager, "reset-failed", self.name)  # systemd refuses if it has not failed
         say(f"removed  {self.path}")
-        say(f"{self.home.root} is as it was; `keepstep run` goes on in it")
+        say(f"{self.home.root} is unchanged; `keepstep run` continues there")
 
     def properties(self) -> dict[str, str]:
-        """What systemd says of it, by name. Raises UserError."""
-        said = self._do("show", self.name, f"--property={','.join(SHOWN)}")
-        return {name: value for name, found, value in (line.partition("=") for line in said.splitlines()) if found}
+        """The properties that systemd has of the service, by name. Raises UserError."""
+        output = self._do("show", self.name, f"--property={','.join(SHOWN)}")
+        return {name: value for name, found, value in (line.partition("=") for line in output.splitlines()) if found}
 
     def status(self) -> dict[str, Any]:
-        """What it does. Raises UserError."""
+        """The status of the service, for `keepstep service status`. Raises UserError."""
         self._refuse_without_systemd()
         self._refuse_if_not_installed()
         found = self.properties()
@@ -186,32 +187,32 @@ class Service:
         answer = self._systemd.systemctl(self.manager, *arguments)
         if answer.code != 0:
             if self.manager == "user" and "connect to bus" in answer.text:
-                advice = "log in as that user in earnest (not by su or sudo), or take --system"
+                advice = "log in as that user directly (not by su or sudo), or use --system"
             else:
-                advice = self._as_root() if self.manager == "system" and os.geteuid() != 0 else "mend that, then again"
+                advice = (
+                    self._as_root() if self.manager == "system" and os.geteuid() != 0 else "fix that, then try again"
+                )
             raise UserError(f"`{self._systemctl(arguments[0])}` failed: {answer.text or answer.code}", advice)
         return answer.text
 
-    def _systemctl(self, what: str) -> str:
-        return f"systemctl{' --user' if self.manager == 'user' else ''} {what} '{self.name}'"
+    def _systemctl(self, verb: str) -> str:
+        return f"systemctl{' --user' if self.manager == 'user' else ''} {verb} '{self.name}'"
 
     def _refuse_without_systemd(self) -> None:
         if not self._systemd.is_there():
-            raise UserError("this machine does not run systemd, so there is no service to speak of", WITHOUT)
+            raise UserError("this machine does not run systemd, so it cannot run a service", WITHOUT_SYSTEMD)
 
     def _refuse_if_not_installed(self) -> None:
         if not self.path.exists():
             other = "without --system" if self.manager == "system" else "with --system"
             raise UserError(
                 f"no service is installed for {self.home.root}: there is no {self.path}",
-                f"`keepstep service install` makes one; or was it installed {other}?",
+                f"`keepstep service install` installs it; or was it installed {other}?",
             )
 
     def _as_root(self) -> str:
         runs = " ".join(command("cli", "service", "…", "--system", "--home", f"'{self.home.root}'"))
-        return (
-            f"as root: `sudo {runs}`; or leave --system out" if self.manager == "system" else "see to its permissions"
-        )
+        return f"as root: `sudo {runs}`; or leave out --system" if self.manager == "system" else "check its permissions"
 
 
 @app.command()
@@ -221,7 +222,7 @@ def install(
     show: Annotated[
         bool, typer.Option("--dry-run", "--print", help="Print the unit and where it would go; change nothing.")
     ] = False,
-    start: Annotated[bool, typer.Option("--start/--no-start", help="Whether to start it now, too.")] = True,
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Also start it now.")] = True,
 ) -> None:
     """Write a unit for this home, enable and start it."""
     service = _service(home, system=system)
@@ -234,13 +235,13 @@ def install(
 
 @app.command()
 def uninstall(home: HomeOption = None, system: SystemOption = False) -> None:
-    """Stop the service behind a commit and remove its unit; the home is not touched."""
+    """Stop the service after a commit and remove its unit; the home is not touched."""
     _service(home, system=system).uninstall(typer.echo)
 
 
 @app.command()
 def status(home: HomeOption = None, system: SystemOption = False, json: JsonOption = False) -> None:
-    """Show what systemd says of it."""
+    """Show the status of the service."""
     from cli.output.terminal import Row, print_json, print_report
 
     found = _service(home, system=system).status()
@@ -258,7 +259,7 @@ def status(home: HomeOption = None, system: SystemOption = False, json: JsonOpti
         Row("unit", found["path"]),
     ]
     if not found["current"]:
-        rows.append(Row("", "it is not what this keepstep would write; `keepstep service install` renews it", "yellow"))
+        rows.append(Row("", "differs from what this version writes; `keepstep service install` renews it", "yellow"))
     print_report(rows)
 
 
@@ -268,7 +269,7 @@ def _service(home: Path | None, *, system: bool) -> Service:
 
 
 def _units(manager: Manager, environment: Mapping[str, str]) -> Path:
-    """Where units of a manager are put by whoever administers it."""
+    """The directory for units of a manager."""
     if manager == "system":
         return Path("/etc/systemd/system")
     config = environment.get("XDG_CONFIG_HOME")
@@ -276,11 +277,11 @@ def _units(manager: Manager, environment: Mapping[str, str]) -> Path:
 
 
 def _owner(root: Path) -> str | None:
-    """Whom the daemon of a home runs as, so that its files stay theirs; None: root. Raises UserError."""
+    """The owner of a home, who must also run its daemon; None: root. Raises UserError."""
     uid = root.stat().st_uid
     if uid == 0:
         return None
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError as error:
-        raise UserError(f"{root} belongs to user {uid}, who has no name here", "give it to one who has") from error
+        raise UserError(f"{root} belongs to user {uid}, who has no name on this machine", "change its owner") from error

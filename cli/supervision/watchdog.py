@@ -1,8 +1,7 @@
-"""The daemon as it is watched from outside: by systemd, or by `keepstep run --supervise`.
+"""The watchdog heartbeats of the daemon, for systemd or `keepstep run --supervise`.
 
-A keep-alive is sent where the loop really comes by: each time that it waits, and with each piece of a large file that
-it reads or writes meanwhile (recovery, a backup brought back). Never from a thread of its own, which would go on
-beating for a loop that hangs.
+The loop itself sends a heartbeat: each time that it waits, and with each piece of a large file that it reads or writes
+(recovery, restoring a backup). No thread sends heartbeats, because a thread would continue while the loop hangs.
 """
 
 from __future__ import annotations
@@ -14,84 +13,87 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import Machine, Worker
-from cli.daemon.signals import ignored
+from cli.daemon.ports import RealPorts, Worker
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
+from cli.signals import ignore_signals
 from cli.status.report import health
 from cli.supervision import sd_notify
-from cli.supervision.sd_notify import SILENCE_S, Notifier
+from cli.supervision.sd_notify import WATCHDOG_TIMEOUT_S, Notifier
 from events.settings import LogSettings
 from journal.storage import Storage
 from projections.status import read_status
 
-BEAT_EVERY_S = 1.0
-"""Far below SILENCE_S, and a datagram a second costs nothing."""
+HEARTBEAT_EVERY_S = 1.0
+"""Far below WATCHDOG_TIMEOUT_S; one datagram a second costs nothing."""
 
 LONGEST_WAIT_S = 5.0
-"""Of one wait without a beat; on a full disk the daemon may wait for a minute."""
+"""Longest wait without a heartbeat. On a full disk the daemon may wait for a minute."""
 
-FLUSHED_BYTES_PER_S = 10_000_000
-"""What the slowest disk does at least: how long the system may take to write a large file down, in one call."""
+SYNC_BYTES_PER_S = 10_000_000
+"""The speed of the slowest disk. It gives the time that one fsync of a large file may take."""
 
 
 class Watchdog:
-    """What is sent, and when."""
+    """Sends heartbeats and the status line, each at most once per HEARTBEAT_EVERY_S."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._next_beat = self._next_line = 0.0
+        self._next_heartbeat = self._next_line = 0.0
         self._ready = False
 
     @property
     def is_due(self) -> bool:
-        """Whether somebody wants to hear of the loop, and has not for a while."""
-        return self._notifier.is_listening and time.monotonic() >= self._next_beat
+        """True if there is a listener and the last heartbeat is old enough."""
+        return self._notifier.is_listening and time.monotonic() >= self._next_heartbeat
 
     def line_is_due(self) -> bool:
-        """The same of the line that says what it does; asked once, it is due again after a while. Apart from the beats:
-        most of those come with what is read and written."""
+        """True if the status line is due, which schedules the next one.
+
+        It has its own schedule: most heartbeats come from reads and writes, and carry no status line.
+        """
         now = time.monotonic()
         if not self._notifier.is_listening or now < self._next_line:
             return False
-        self._next_line = now + BEAT_EVERY_S
+        self._next_line = now + HEARTBEAT_EVERY_S
         return True
 
-    def beat(self, *words: str) -> None:
-        """The loop came by."""
-        self._next_beat = time.monotonic() + BEAT_EVERY_S
-        starting = () if self._ready else (sd_notify.more_time(SILENCE_S),)
-        self._notifier.tell(sd_notify.ALIVE, *starting, *words)
+    def beat(self, *lines: str) -> None:
+        """Send a heartbeat, with these lines."""
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_EVERY_S
+        starting = () if self._ready else (sd_notify.extend_timeout(WATCHDOG_TIMEOUT_S),)
+        self._notifier.send(sd_notify.ALIVE, *starting, *lines)
 
     def ready(self) -> None:
-        """Recovery is done."""
+        """Report once that recovery is done."""
         if not self._ready:
             self._ready = True
-            self._notifier.tell(sd_notify.READY)
+            self._notifier.send(sd_notify.READY)
 
     def stopping(self) -> None:
-        """The loop has ended, in good order or not."""
-        self._notifier.tell(sd_notify.STOPPING)
+        """Report that the loop has ended."""
+        self._notifier.send(sd_notify.STOPPING)
 
     @contextlib.contextmanager
-    def flushing(self, size_bytes: int) -> Iterator[None]:
-        """One call that takes as long as it takes, in a block: it is waited for by the size of the file."""
-        takes_s = size_bytes / FLUSHED_BYTES_PER_S
-        if not self._notifier.is_listening or takes_s < BEAT_EVERY_S:
+    def syncing(self, size_bytes: int) -> Iterator[None]:
+        """Within a block, extend the timeout for one fsync of a file of this size."""
+        takes_s = size_bytes / SYNC_BYTES_PER_S
+        if not self._notifier.is_listening or takes_s < HEARTBEAT_EVERY_S:
             yield
             return
-        self.beat(sd_notify.patience(SILENCE_S + takes_s), sd_notify.more_time(SILENCE_S + takes_s))
+        timeout_s = WATCHDOG_TIMEOUT_S + takes_s
+        self.beat(sd_notify.watchdog_timeout(timeout_s), sd_notify.extend_timeout(timeout_s))
         try:
             yield
         finally:
-            self.beat(sd_notify.patience(self._notifier.silence_s))
+            self.beat(sd_notify.watchdog_timeout(self._notifier.timeout_s))
 
 
-class BeatingStorage(Storage):
-    """The disk, and a beat where it gives or takes something: a copy of many gigabytes is no hang."""
+class HeartbeatStorage(Storage):
+    """The disk, with a heartbeat at each read and write: copying many gigabytes is no hang."""
 
-    def __init__(self, keep_alive: Watchdog) -> None:
-        self._keep_alive = keep_alive
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
         self._beat()
@@ -107,73 +109,73 @@ class BeatingStorage(Storage):
 
     def fsync(self, fd: int) -> None:
         self._beat()
-        with self._keep_alive.flushing(self.size(fd)):
+        with self._watchdog.syncing(self.size(fd)):
             super().fsync(fd)
 
     def _beat(self) -> None:
-        if self._keep_alive.is_due:
-            self._keep_alive.beat()
+        if self._watchdog.is_due:
+            self._watchdog.beat()
 
 
-class Watched(Machine):
-    """The machine, with somebody who watches; and with a file `.stop` in the home, which is an order to stop."""
+class WatchedPorts(RealPorts):
+    """The real ports, with heartbeats. A file `.stop` in the home stops the daemon, as a signal does."""
 
     def __init__(
-        self, home: Home, keep_alive: Watchdog, worker_module: str = "gpu.worker", *, leaves: bool = False
+        self, home: Home, watchdog: Watchdog, worker_module: str = "gpu.worker", *, owns_process: bool = False
     ) -> None:
-        """`leaves`: the process ends with the daemon."""
+        """`owns_process`: the process ends with the daemon, so later signals are ignored."""
         super().__init__(home, worker_module)
-        self._leaves = leaves
+        self._owns_process = owns_process
         self._status, self._storage = home.status, home.storage
         self._stop_file = home.stop_file
-        self._keep_alive = keep_alive
+        self._watchdog = watchdog
         self._stop: Callable[[], None] | None = None
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         self._stop = on_signal
         try:
-            with super().entered(inbox, on_signal, logs):
+            with super().listening(inbox, on_signal, logs):
                 try:
                     yield
                 finally:
-                    if self._leaves:
-                        ignored()
+                    if self._owns_process:
+                        ignore_signals()
         finally:
-            self._keep_alive.stopping()
+            self._watchdog.stopping()
 
     def wait(self, seconds: float) -> list[Worker]:
-        self._keep_alive.ready()
+        self._watchdog.ready()
         while True:
-            self._come_by()
+            self._report()
             began, piece_s = time.monotonic(), min(seconds, LONGEST_WAIT_S)
-            found = super().wait(piece_s)
+            workers = super().wait(piece_s)
             seconds -= piece_s
-            if found or seconds <= 0 or time.monotonic() - began < piece_s:  # the last: something woke it
-                return found
+            if workers or seconds <= 0 or time.monotonic() - began < piece_s:  # a short wait: something ended it
+                return workers
 
-    def _come_by(self) -> None:
-        if self._keep_alive.line_is_due():
+    def _report(self) -> None:
+        """Send the status line if it is due; obey the stop file."""
+        if self._watchdog.line_is_due():
             view = read_status(self._status, storage=self._storage)
-            self._keep_alive.beat(*([sd_notify.status(health(view, alive=True))] if view else []))
+            self._watchdog.beat(*([sd_notify.status(health(view, alive=True))] if view else []))
         if self._stop is not None and self._storage.exists(self._stop_file):
-            stop, self._stop = self._stop, None  # once, should it be a file that cannot be removed
+            stop, self._stop = self._stop, None  # only once: perhaps the file cannot be removed
             with contextlib.suppress(OSError):
                 self._storage.unlink(self._stop_file)
             stop()
 
 
 def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker") -> int:
-    """The daemon of `home` in this process, which ends with it; watched by whoever started it, if it wants to. The exit
-    code.
+    """Run the daemon of `home` in this process, with heartbeats if there is a listener; return the exit code.
 
     Raises as `Daemon.run`.
     """
     notifier = Notifier.from_environment()
-    keep_alive = Watchdog(notifier)
+    watchdog = Watchdog(notifier)
     if notifier.is_listening:
-        faulthandler.enable()  # before a hung one is killed, it is told to abort: where it hung is then in the log
-        home = Home(home.root, storage=BeatingStorage(keep_alive), clock=home.clock)
-        keep_alive.beat(sd_notify.status("recovering"))
-    ports = Watched(home, keep_alive, worker_module, leaves=True)
+        faulthandler.enable()  # a hung daemon gets SIGABRT before it is killed; this prints its stacks into the log
+        home = Home(home.root, storage=HeartbeatStorage(watchdog), clock=home.clock)
+        watchdog.beat(sd_notify.status("recovering"))
+    ports = WatchedPorts(home, watchdog, worker_module, owns_process=True)
     return Daemon(home, until_idle=until_idle, write=write, ports=ports).run()

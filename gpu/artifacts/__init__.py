@@ -1,1 +1,1 @@
-"""What is kept on disk: checkpoints, backups, their manifests, and the commit protocol."""
+"""Artifacts on disk: checkpoints, versions and backups, their manifests, and the commit protocol."""

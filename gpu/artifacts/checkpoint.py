@@ -1,6 +1,6 @@
-"""A checkpoint: what is copied out of the training, handed to the commit protocol (`commit.py`), and read back.
+"""Checkpoints: copy the state of training, write it by the commit protocol (`commit.py`), and load it again.
 
-Reading believes nothing: every byte is checked, and every tensor must be the one that is expected.
+Loading trusts nothing: every byte is checked, and every tensor must be the expected one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from events.kinds import CheckpointReason
-from events.values import CheckpointId
-from events.worker import CheckpointWritten
-from gpu.artifacts.commit import Content, commit
-from gpu.artifacts.compatibility import OPTIMIZER, Ground, differences
-from gpu.artifacts.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest, verify
+from events.messages import CheckpointWritten
+from events.values import CheckpointId, CheckpointReason
+from gpu.artifacts.artifact import CheckpointDirectory, Watch
+from gpu.artifacts.commit import Content
+from gpu.artifacts.compatibility import OPTIMIZER, TrainingTarget, differences
+from gpu.artifacts.manifest import MOMENTS, OPTIMIZER_FILE, Cursor, Lineage, Manifest
 from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
 from gpu.model.build import KINDS, TrainedModel
 from gpu.runtime.library_paths import library_path
@@ -34,7 +34,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a checkpoint will hold, copied out of the training: later steps do not change it."""
+    """The content of a checkpoint, copied out of the training: later steps do not change it."""
 
     checkpoint: CheckpointId
     reason: CheckpointReason
@@ -46,19 +46,22 @@ class Snapshot:
     optimizer: Tensors
     files: Mapping[str, bytes]
     buffers: Tensors = field(default_factory=dict)
-    """Saved with the weights: they are part of the model, though they are not trained."""
+    """Persistent buffers. They are saved with the weights, though they are not trained."""
 
 
 def reset_moments(trained: TrainedModel, optimizer: torch.optim.AdamW) -> None:
-    """Begin anew: what AdamW would make of itself at its first step, made now, so that it can be saved and loaded at
-    any step and is there for parameters that never had a gradient too."""
+    """Set the state of AdamW to what it would be before its first step.
+
+    AdamW itself creates the state at the first step. Creating it now lets it be saved and loaded at any step, also for
+    parameters that never had a gradient.
+    """
     for parameter in trained.parameters.values():
         moments = {moment: torch.zeros_like(parameter, memory_format=torch.preserve_format) for moment in MOMENTS}
         optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
 
 
-def copied(trained: TrainedModel, optimizer: torch.optim.AdamW) -> tuple[Tensors, Tensors]:
-    """Weights and optimizer state as they are now, in memory of their own."""
+def copy_state(trained: TrainedModel, optimizer: torch.optim.AdamW) -> tuple[Tensors, Tensors]:
+    """Return copies of the weights and of the optimizer state, on the CPU."""
     weights = {name: _copy(parameter) for name, parameter in trained.parameters.items()}
     moments = {
         f"{name}.{moment}": _copy(optimizer.state[parameter][moment])
@@ -69,29 +72,29 @@ def copied(trained: TrainedModel, optimizer: torch.optim.AdamW) -> tuple[Tensors
     return weights, {**moments, "step": steps}
 
 
-def copied_buffers(trained: TrainedModel) -> Tensors:
-    """The persistent buffers as they are now, in memory of their own."""
+def copy_buffers(trained: TrainedModel) -> Tensors:
+    """Return copies of the persistent buffers, on the CPU."""
     return {name: _copy(buffer) for name, buffer in trained.buffers.items()}
 
 
 def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None]) -> CheckpointWritten:
-    """Write `snapshot` below `checkpoints`; what comes back is to be reported.
+    """Write `snapshot` below `checkpoints`. Return the report for the daemon.
 
-    `beat` is told how many of how many bytes are written. Raises StorageFailed, TrainingDiverged.
+    `beat` receives the bytes written and the bytes in total. Raises StorageFailed, TrainingDiverged.
     """
     for name, tensor in (*snapshot.weights.items(), *snapshot.optimizer.items()):
         if not torch.isfinite(tensor).all():
-            raise TrainingDiverged(snapshot.cursor.global_step, f"{name} holds what is not a number")
-    manifest, contents, total = described(snapshot)
+            raise TrainingDiverged(snapshot.cursor.global_step, f"{name} is not finite")
+    manifest, contents, total = describe_snapshot(snapshot)
     done = 0
-    _refuse_without_room(checkpoints, snapshot.checkpoint, total)
+    _refuse_without_space(checkpoints, snapshot.checkpoint, total)
 
     def watch(chunk: bytes) -> None:
         nonlocal done
         done += len(chunk)
         beat(done, total)
 
-    committed = commit(checkpoints, manifest, contents, watch)
+    committed = CheckpointDirectory(checkpoints / snapshot.checkpoint).write(contents, manifest.with_files, watch)
     return CheckpointWritten(
         attempt=snapshot.lineage.attempt,
         checkpoint=snapshot.checkpoint,
@@ -104,10 +107,10 @@ def write(checkpoints: Path, snapshot: Snapshot, beat: Callable[[int, int], None
     )
 
 
-def described(snapshot: Snapshot) -> tuple[Manifest, Mapping[str, Content], int]:
-    """The manifest of a checkpoint (without its files), what its files hold, and how many bytes they will have."""
+def describe_snapshot(snapshot: Snapshot) -> tuple[Manifest, Mapping[str, Content], int]:
+    """Return the manifest of a checkpoint (without its files), the contents of its files, and their bytes."""
     tensors = {snapshot.weights_file: {**snapshot.weights, **snapshot.buffers}, OPTIMIZER_FILE: snapshot.optimizer}
-    contents: dict[str, Content] = {**snapshot.files, **{name: _saved(group) for name, group in tensors.items()}}
+    contents: dict[str, Content] = {**snapshot.files, **{name: _writer(group) for name, group in tensors.items()}}
     total = sum(map(len, snapshot.files.values())) + sum(
         tensor.nbytes for group in tensors.values() for tensor in group.values()
     )
@@ -124,20 +127,22 @@ def described(snapshot: Snapshot) -> tuple[Manifest, Mapping[str, Content], int]
     return manifest, contents, total
 
 
-def _refuse_without_room(checkpoints: Path, checkpoint: CheckpointId, wanted_bytes: int) -> None:
-    """Before the first byte: a disk that was filled to its last block by half a checkpoint has none for the journal,
-    nor for anybody else, until that half is swept."""
+def _refuse_without_space(checkpoints: Path, checkpoint: CheckpointId, wanted_bytes: int) -> None:
+    """Raise StorageFailed before the first byte is written if the disk has too little space.
+
+    Half a checkpoint would fill the disk to its last block, and leave none for the journal until it is swept.
+    """
     try:
         free_bytes = REAL.free_bytes(checkpoints)
-    except FileNotFoundError:  # whoever writes makes it
+    except FileNotFoundError:  # the writer creates it
         return
     if free_bytes < wanted_bytes:
-        said = f"{free_bytes / 1e6:.1f} MB are free, and the checkpoint has {wanted_bytes / 1e6:.1f} MB"
-        raise StorageFailed(checkpoints / checkpoint, OSError(errno.ENOSPC, said))
+        message = f"{free_bytes / 1e6:.1f} MB are free, and the checkpoint has {wanted_bytes / 1e6:.1f} MB"
+        raise StorageFailed(checkpoints / checkpoint, OSError(errno.ENOSPC, message))
 
 
-def _saved(tensors: Tensors) -> Callable[[Path], None]:
-    """What writes `tensors` to a file."""
+def _writer(tensors: Tensors) -> Callable[[Path], None]:
+    """Return a function that writes `tensors` to a file."""
 
     def save(path: Path) -> None:
         try:
@@ -149,7 +154,7 @@ def _saved(tensors: Tensors) -> Callable[[Path], None]:
 
 
 def _as_os_error(error: SafetensorError) -> OSError:
-    """The system's error inside `error`, which has it as text only: `… No space left on device (os error 28)`."""
+    """Return the system's error that `error` has as text only: `… No space left on device (os error 28)`."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
@@ -158,23 +163,22 @@ def load(
     directory: Path,
     trained: TrainedModel,
     optimizer: torch.optim.AdamW | None,
-    ground: Ground,
-    watch: Callable[[bytes], None] = lambda _: None,
+    target: TrainingTarget,
+    watch: Watch = lambda _: None,
 ) -> Manifest:
-    """Put what the checkpoint in `directory` holds into the model and, if given, into the optimizer.
+    """Load the checkpoint in `directory` into the model and, if given, into the optimizer.
 
-    Raises CheckpointBroken when it is not what it says it is; CheckpointForeign when it is whole, but does not belong
-    on this `ground`.
+    Raises CheckpointBroken if it is damaged; CheckpointForeign if it is intact, but does not fit `target`.
     """
-    manifest = verify(directory, watch)
-    if found := differences(manifest, ground):
+    manifest = CheckpointDirectory(directory).verify(watch=watch)
+    if found := differences(manifest, target):
         raise CheckpointForeign(manifest.checkpoint, found)
     weights = _read(directory, trained.weights_file)
     state = _read(directory, OPTIMIZER_FILE)
     with torch.no_grad():
         for name, _, _ in manifest.buffers:
             trained.buffers[name].copy_(weights[name])
-        # In the same order, says `differences`; by the names of the checkpoint, which may be older ones.
+        # `differences` has made sure of the order. The checkpoint may have the names of an earlier keepstep.
         names = (name for name, _ in manifest.parameters)
         for name, parameter, step in zip(names, trained.parameters.values(), state["step"], strict=True):
             parameter.copy_(weights[name])
@@ -187,14 +191,14 @@ def load(
 
 
 def _read(directory: Path, name: str) -> Tensors:
-    """The tensors of a verified file: that they are those which are expected is known, that they are numbers is not."""
+    """Return the tensors of a verified file. Names and shapes are checked already; here each must be finite."""
     try:
         tensors: Tensors = load_file(library_path(directory / name))
     except (SafetensorError, OSError) as error:
         raise CheckpointBroken(directory.name, f"{name} cannot be read: {error}") from error
     for tensor_name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise CheckpointBroken(directory.name, f"{name}: {tensor_name} holds what is not a number")
+            raise CheckpointBroken(directory.name, f"{name}: {tensor_name} is not finite")
     return tensors
 
 

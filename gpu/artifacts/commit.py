@@ -1,10 +1,10 @@
-"""How a checkpoint gets onto the disk: the order of this file is the protocol.
+"""The commit protocol: how a directory gets onto the disk. The order of the statements in `publish` is the protocol.
 
-Every file is written and synced under a staging name, the manifest last; the directory is synced, gets its final name,
-and that is synced too. Only after that is it reported, and it counts only once the daemon has journaled it. A crash at
-any point leaves debris that nothing names, never half a checkpoint that something believes.
+Every file is written and synced under a staging name, the manifest last. The directory is synced and renamed, and its
+parent is synced. Only then is it reported, and it counts only once the daemon has journaled it. A crash at any point
+leaves files that no record names, never a half-written directory that something trusts.
 
-No torch, and no way to the disk but the port: so that every place in it can be made to fail.
+All disk access goes through the `Storage` port, so that tests can make each call fail. No torch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from gpu.artifacts.manifest import MANIFEST, FileEntry, Manifest, describe
+from gpu.artifacts.manifest import FileEntry, describe
 from gpu.errors import StorageFailed
 from journal.durable import (
     fsync_directory,
@@ -32,64 +30,44 @@ from journal.failpoints import failpoint
 from journal.storage import REAL, Storage
 
 STAGING = ".staging-"
-"""What a directory is called before it is whole: STAGING and the checkpoint's id."""
+"""Prefix of a directory's name until it is complete."""
 
 
 def staging_of(final: Path) -> Path:
-    """Where it stands until it is whole: beside its final place."""
+    """Return the staging directory of `final`: next to it, so that a rename suffices."""
     return final.with_name(f"{STAGING}{final.name}")
 
 
 FILE_MODE = 0o640
-"""Of every file of what is published, before the mask of the home."""
+"""Mode of every published file, before the mask of the home is applied."""
 
 Content = bytes | Callable[[Path], None]
-"""What a file is to hold, or what writes it at a path (safetensors insists on that) and raises OSError."""
+"""The bytes of a file, or a function that writes it to a path (as safetensors must) and raises OSError."""
 
 
 class Committed(NamedTuple):
-    """A directory that stands under its final name."""
+    """A directory that has its final name."""
 
     size_bytes: int
-    """Of all its files, the manifest's own included."""
+    """Bytes of all its files, the manifest included."""
     manifest_sha256: str
-
-
-def commit(
-    checkpoints: Path,
-    manifest: Manifest,
-    contents: Mapping[str, Content],
-    watch: Callable[[bytes], None] = lambda _: None,
-    *,
-    storage: Storage = REAL,
-) -> Committed:
-    """Put a directory with `contents` and the manifest (its `files` filled in here) below `checkpoints`.
-
-    `watch` sees every chunk once it is on disk. Raises StorageFailed; what stands under the final name, if anything,
-    is then whole, but nobody was told of it.
-    """
-
-    def seal(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
-        return MANIFEST, msgspec.structs.replace(manifest, files=dict(files)).encode()
-
-    return publish(checkpoints / manifest.checkpoint, contents, seal, watch, storage=storage)
 
 
 def publish(
     final: Path,
     contents: Mapping[str, Content],
-    seal: Callable[[Mapping[str, FileEntry]], tuple[str, bytes]],
+    manifest: Callable[[Mapping[str, FileEntry]], tuple[str, bytes]],
     watch: Callable[[bytes], None] = lambda _: None,
     prove: Callable[[Path], None] = lambda _: None,
     *,
     passed: Callable[[str], None] | None = None,
     storage: Storage = REAL,
 ) -> Committed:
-    """Put a directory with `contents` (their names may have directories in them) at `final`, and with them, written
-    last, the file that `seal` makes of them.
+    """Write a directory with `contents` to `final`, and last the manifest: a function from files to (name, bytes).
 
-    What is whole and not yet named is shown to `prove`, which raises what it finds wrong. `passed` hears of every point
-    on the way, in the place of `journal.failpoints.failpoint`. Raises as `commit`.
+    The names in `contents` may contain directories. `watch` receives every chunk once it is on disk. `prove` receives
+    the complete staging directory and raises what it finds wrong. `passed` replaces `journal.failpoints.failpoint` at
+    each point. Raises StorageFailed; a directory that has the final name then is complete, but is not reported.
     """
     staging = staging_of(final)
     passed = passed or failpoint
@@ -97,11 +75,11 @@ def publish(
         if not storage.exists(final.parent):
             make_directory(final.parent, storage=storage)
         if storage.exists(final):
-            # Either the journal names it, and then it must not be touched, or it is debris, and then the daemon sweeps
-            # it when this attempt has failed. Whoever writes cannot know which; the next attempt uses another name.
-            raise FileExistsError(errno.EEXIST, f"{final.name} stands there already")
+            # If the journal names it, it must not be touched; if not, the daemon sweeps it after this attempt. The
+            # writer cannot know which. The next attempt uses another name.
+            raise FileExistsError(errno.EEXIST, f"{final.name} exists already")
         if storage.exists(staging):
-            remove_tree(staging, storage=storage)  # of a writer that was killed
+            remove_tree(staging, storage=storage)  # left by a writer that was killed
         storage.mkdir(staging)
         below = sorted({str(parent) for name in contents for parent in Path(name).parents} - {"."})
         for directory in below:
@@ -110,7 +88,7 @@ def publish(
         for name, content in sorted(contents.items()):
             files[name] = _put(staging / name, content, watch, storage)
             passed("file_written")
-        name, data = seal(files)
+        name, data = manifest(files)
         passed("before_manifest")
         _put(staging / name, data, watch, storage)
         passed("staging_written")
@@ -127,11 +105,11 @@ def publish(
 
 
 def _put(path: Path, content: Content, watch: Callable[[bytes], None], storage: Storage) -> FileEntry:
-    """Write and sync one file; what the manifest says of it."""
+    """Write and sync one file. Return its entry in the manifest."""
     if callable(content):
         content(path)
         with opened(storage, path, os.O_RDONLY) as fd:
-            storage.set_mode(fd, FILE_MODE)  # libraries have modes of their own, and follow the umask at best
+            storage.set_mode(fd, FILE_MODE)  # libraries choose their own modes, or follow the umask
             storage.fsync(fd)
         return describe(path, watch, storage=storage)
     with opened(storage, path, os.O_WRONLY | os.O_CREAT) as fd:

@@ -1,9 +1,9 @@
-"""Whether a whole checkpoint belongs to what is about to be trained; if not, every difference by its name.
+"""Compare a checkpoint with what is about to be trained, and name every difference.
 
-Learned weights mean something only beside the base, the tokenizer and the method that they were learned with. Put
-beside others they load without complaint and are wrong, so whatever would change their meaning is refused. What only
-decides how training goes on (data, learning rate, dropout, …) may differ from job to job, and what decides the bits of
-it (libraries, threads, device) is announced in `loaded`.
+Trained weights are valid only with the base, tokenizer and method that they were trained with. With others they would
+load without an error and be wrong, so such a difference is refused. Settings that only decide how training continues
+(data, learning rate, dropout, …) may differ from job to job. What decides the bits (libraries, threads, device) is
+reported in `loaded`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gpu.artifacts.manifest import Buffers, Manifest, Parameters
 OPTIMIZER = "torch.optim.AdamW"
 
 
-class Ground(NamedTuple):
-    """What is about to be trained, as a checkpoint's manifest has it."""
+class TrainingTarget(NamedTuple):
+    """The training that a checkpoint must fit, in the terms of its manifest."""
 
     settings: JobSettings
     parameters: Parameters
@@ -28,14 +28,14 @@ class Ground(NamedTuple):
     tokenizer_sha256: str
     buffers: Buffers = ()
     batches_sha256: str | None = None
-    """The plan, where a job is gone on with from a checkpoint of its own; another job's plan is another."""
+    """The batch plan, if a job resumes from its own checkpoint; None otherwise: each job has its own plan."""
 
 
-def differences(manifest: Manifest, ground: Ground) -> list[str]:
-    """Why what the checkpoint holds does not belong on this ground, each reason in its own words; none if it does."""
-    found = list(_of_method(manifest, ground))
-    theirs, ours = manifest.lineage, ground
-    if theirs.base_sha256 and theirs.base_sha256 != ours.base_sha256:  # "": of before it was written down
+def differences(manifest: Manifest, target: TrainingTarget) -> list[str]:
+    """Return why the checkpoint does not fit `target`, one message for each reason; [] if it fits."""
+    found = list(_method_differences(manifest, target))
+    theirs, ours = manifest.lineage, target
+    if theirs.base_sha256 and theirs.base_sha256 != ours.base_sha256:  # "": an earlier keepstep did not record it
         found.append(
             f"the base model at {ours.settings.model.path} is not the one that it was trained on: its SHA-256 was "
             f"{theirs.base_sha256}, is {ours.base_sha256}"
@@ -45,39 +45,39 @@ def differences(manifest: Manifest, ground: Ground) -> list[str]:
             f"the tokenizer or chat template of {ours.settings.model.path} is not the one that it was trained with: "
             f"its SHA-256 was {theirs.tokenizer_sha256}, is {ours.tokenizer_sha256}"
         )
-    if manifest.buffers and manifest.buffers != ours.buffers:  # (): of before they were saved, when none had changed
-        found.append("its buffers are not those of the model, by name, shape or kind of number")
+    if manifest.buffers and manifest.buffers != ours.buffers:  # (): an earlier keepstep did not save them
+        found.append("its buffers are not those of the model, by name, shape or dtype")
     if ours.batches_sha256 not in {None, theirs.batches_sha256}:
-        found.append("the batches behind it are planned otherwise than those before it (rows, seed, geometry)")
+        found.append("the batches after it are planned otherwise than those before it (rows, seed, geometry)")
     if manifest.optimizer != OPTIMIZER:
         found.append(f"it was trained with {manifest.optimizer}, not with {OPTIMIZER}")
     return found
 
 
-def _of_method(manifest: Manifest, ground: Ground) -> Iterator[str]:
-    theirs, ours = _named(manifest.lineage.settings.method), _named(ground.settings.method)
+def _method_differences(manifest: Manifest, target: TrainingTarget) -> Iterator[str]:
+    theirs, ours = _compared_settings(manifest.lineage.settings.method), _compared_settings(target.settings.method)
     if theirs["kind"] != ours["kind"]:
         theirs, ours = {"kind": theirs["kind"]}, {"kind": ours["kind"]}  # the others are not comparable
-    # Whether the targets differ is told by the parameters: "all-linear" and the list of all layers are the same.
-    parameters = renamed(manifest.parameters)
-    same = parameters == ground.parameters
-    said = [
+    # The parameters show whether the targets differ: "all-linear" and the list of all layers are the same.
+    parameters = current_names(manifest.parameters)
+    same = parameters == target.parameters
+    found = [
         f"it has {name}={theirs[name]}, the settings say {name}={ours[name]}"
         for name in theirs
         if theirs[name] != ours[name] and not (same and name == "target_modules")
     ]
-    yield from said
-    if not same and not said:
-        yield _of_parameters(parameters, ground.parameters)
+    yield from found
+    if not same and not found:
+        yield _parameter_difference(parameters, target.parameters)
 
 
-def renamed(parameters: Parameters) -> Parameters:
-    """The parameters under the names of today: earlier keepsteps left the adapter's name in those of an embedding."""
+def current_names(parameters: Parameters) -> Parameters:
+    """Return the parameters under current names. Earlier keepsteps left the adapter's name in those of an embedding."""
     return tuple((name.removesuffix(".default"), shape) for name, shape in parameters)
 
 
-def _named(method: MethodSettings) -> dict[str, object]:
-    """The settings that decide what the trained parameters are and mean."""
+def _compared_settings(method: MethodSettings) -> dict[str, object]:
+    """Return the settings that decide which parameters are trained and how they are used."""
     if isinstance(method, FullSettings):
         return {"kind": "full"}
     targets = method.target_modules
@@ -87,8 +87,8 @@ def _named(method: MethodSettings) -> dict[str, object]:
     }
 
 
-def _of_parameters(theirs: Parameters, ours: Parameters) -> str:
-    """The first difference, where no setting explains it: the model itself is another."""
+def _parameter_difference(theirs: Parameters, ours: Parameters) -> str:
+    """Return the first difference that no setting explains: the model itself has changed."""
     if sorted(theirs) == sorted(ours):
         return "its parameters are in another order than the model's"
     their_shapes, our_shapes = dict(theirs), dict(ours)

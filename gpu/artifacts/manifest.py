@@ -1,33 +1,32 @@
-"""What a checkpoint says about itself, and the check that it is so. No torch: the daemon reads manifests too.
+"""The manifest of a checkpoint, and what all manifests are made of. No torch: the daemon reads manifests too.
 
 `manifest.json` is written last, so a directory without one was never finished. It names every other file with its
-size and SHA-256; a directory that holds less, more or other bytes than that is not the checkpoint it claims to be.
-And its parameters are exactly what the file of weights holds, their moments exactly what the optimizer's holds.
+size and SHA-256, and every tensor in the files of weights and moments with its shape.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from events.settings import JobSettings
+from events.upcasters import with_present_settings
 from events.values import CheckpointId, JobId
 from gpu.artifacts import tensors
-from gpu.errors import CheckpointBroken, VersionManifestBroken
+from gpu.errors import ArtifactBroken, CheckpointBroken
 from journal.durable import chunks, is_directory, opened, read_file
 from journal.storage import REAL, Storage
 
 MANIFEST = "manifest.json"
 
 WEIGHTS_FILES = ("adapter_model.safetensors", "model.safetensors")
-"""What peft and transformers look for: a checkpoint holds one of them, and in it exactly the trained parameters."""
+"""The names that peft and transformers look for. A checkpoint has one of them, with exactly the trained parameters."""
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -36,7 +35,7 @@ UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding a manifest raises: no JSON or other types, no text, nested too deep."""
 
 CHUNK_BYTES = 8 * 1024 * 1024
-"""Hashed at a time: large enough to be quick, small enough to report progress."""
+"""Bytes hashed at a time: large enough to be fast, small enough to report progress."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,16 +46,15 @@ class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Parameters = tuple[tuple[str, tuple[int, ...]], ...]
-"""What is trained, in the model's order: names as in the weights file, and shapes."""
+"""The trained parameters in the model's order: name as in the weights file, and shape."""
 
 
 Buffers = tuple[tuple[str, tuple[int, ...], str], ...]
-"""The model's persistent buffers, which are part of it and are not trained: names, shapes, and the kind of number as a
-safetensors file names it."""
+"""The model's persistent buffers, which are not trained: name, shape, and dtype as safetensors names it (`F32`)."""
 
 
 class Cursor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where in the data the checkpoint stands."""
+    """The position of the checkpoint in the training data."""
 
     job: JobId
     global_step: int
@@ -66,7 +64,7 @@ class Cursor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Lineage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the checkpoint comes from."""
+    """Everything that the checkpoint was made from."""
 
     attempt: int
     parent: CheckpointId | None
@@ -74,7 +72,7 @@ class Lineage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batches_sha256: str
     tokenizer_sha256: str
     base_sha256: str = ""
-    """Of the base model's config and weights; "" in checkpoints of before it was written down."""
+    """SHA-256 of the base model's config and weights; "" in checkpoints of earlier keepsteps."""
     settings: JobSettings
 
 
@@ -87,17 +85,21 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lineage: Lineage
     parameters: Parameters
     buffers: Buffers = ()
-    """Of a model that was trained whole; () for adapters, and in checkpoints of before buffers were saved."""
+    """() for adapters, and in checkpoints of earlier keepsteps, which did not save buffers."""
     optimizer: str
     environment: dict[str, str]
     files: dict[str, FileEntry]
 
     def encode(self) -> bytes:
-        """The bytes of `manifest.json`."""
+        """Return the bytes of `manifest.json`."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
+    def with_files(self, files: Mapping[str, FileEntry]) -> Manifest:
+        """Return this manifest with these files."""
+        return msgspec.structs.replace(self, files=dict(files))
+
     def shapes_by_file(self) -> dict[str, tensors.Kinds]:
-        """Each tensor that a file must hold, with its shape and the kind of its numbers; {} if nothing is trained."""
+        """Return by file the tensors that it must hold, with shape and dtype; {} if nothing is trained."""
         if not self.parameters:
             return {}
         weights = [name for name in WEIGHTS_FILES if name in self.files] or [WEIGHTS_FILES[0]]
@@ -108,17 +110,34 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {**{name: held for name in weights}, OPTIMIZER_FILE: {**moments, **step}}  # noqa: C420  # one mapping
 
 
-_decoder = msgspec.json.Decoder(Manifest)
+Stored = TypeVar("Stored")
+
+
+def decoded(data: bytes, kind: type[Stored]) -> Stored:
+    """Decode a manifest; an earlier keepstep wrote some settings under other names. Raises MsgspecError,
+    UnicodeError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        return msgspec.convert(_with_present_settings(msgspec.json.decode(data)), kind)
+
+
+def _with_present_settings(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    present = {key: _with_present_settings(each) for key, each in value.items()}
+    settings = present.get("settings")
+    return {**present, "settings": with_present_settings(settings)} if isinstance(settings, dict) else present
 
 
 def describe(path: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
-    """Size and SHA-256 of the file at `path`; `watch` sees each chunk. Raises OSError."""
+    """Return size and SHA-256 of the file at `path`; `watch` receives each chunk. Raises OSError."""
     with opened(storage, path, os.O_RDONLY) as fd:
         return describe_open(fd, watch, storage=storage)
 
 
 def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> FileEntry:
-    """As `describe`, of an open file."""
+    """Return size and SHA-256 of an open file. See `describe`."""
     digest = hashlib.sha256()
     size_bytes = 0
     for chunk in chunks(storage, fd, CHUNK_BYTES):
@@ -129,72 +148,40 @@ def describe_open(fd: int, watch: Callable[[bytes], None] = lambda _: None, *, s
 
 
 def leaves_directory(names: Iterable[str]) -> str | None:
-    """The first of these names of files that would lead out of the directory which lists them; None if none does."""
+    """Return the first of these file names that leads out of the directory that lists them; None if none does."""
     parts = ((name, PurePosixPath(name)) for name in names)
     return next((name for name, path in parts if path.is_absolute() or ".." in path.parts or "\0" in name), None)
 
 
-def read_seal(directory: Path, name: str, sha256: str, *, storage: Storage = REAL) -> bytes:
-    """The file `name` that seals `directory`, if it is the one of this SHA-256. Raises SealBroken."""
+def read_hashed(directory: Path, name: str, sha256: str | None, *, storage: Storage = REAL) -> bytes:
+    """Return the bytes of the manifest `name` in `directory`; their SHA-256 must be `sha256`, if given.
+
+    Raises ArtifactBroken.
+    """
     try:
         data = read_file(directory / name, storage=storage)
     except FileNotFoundError as error:
         missing = name if storage.exists(directory) else "its directory"
-        raise VersionManifestBroken(f"{missing} is missing") from error
+        raise ArtifactBroken(f"{missing} is missing") from error
     except OSError as error:
-        raise VersionManifestBroken(f"{name} cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise VersionManifestBroken(f"{name} is not the one that was written: it has another SHA-256")
+        raise ArtifactBroken(f"{name} cannot be read: {error.strerror or error}") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactBroken(f"{name} is not the one that was written: it has another SHA-256")
     return data
 
 
-def read_manifest(directory: Path, *, storage: Storage = REAL) -> Manifest:
-    """The manifest of the checkpoint in `directory`, its files not looked at yet. Raises CheckpointBroken."""
-    return _read(directory, None, storage)
+def read_manifest(directory: Path, manifest_sha256: str | None = None, *, storage: Storage = REAL) -> Manifest:
+    """Return the manifest of the checkpoint in `directory`, without a look at the other files.
 
-
-def verify(directory: Path, watch: Callable[[bytes], None] = lambda _: None, *, storage: Storage = REAL) -> Manifest:
-    """The manifest of the checkpoint in `directory`, every byte that it names checked. Raises CheckpointBroken."""
-    manifest = _read(directory, None, storage)
-    _check_files(directory, manifest, storage)
-    _check_bytes(directory, manifest, watch, storage)
-    return manifest
-
-
-def problem_of(
-    directory: Path,
-    manifest_sha256: str,
-    *,
-    every_byte: bool,
-    watch: Callable[[bytes], None] = lambda _: None,
-    storage: Storage = REAL,
-) -> str | None:
-    """Why the checkpoint in `directory` is not the one that was committed with this manifest; None if it is.
-
-    Names and sizes are looked at in every case; with `every_byte` the SHA-256 of each file too, and what the tensors
-    are. `watch` then sees each chunk.
+    Its SHA-256 must be `manifest_sha256`, if given. Raises CheckpointBroken.
     """
-    try:
-        manifest = _read(directory, manifest_sha256, storage)
-        _check_files(directory, manifest, storage)
-        if every_byte:
-            _check_bytes(directory, manifest, watch, storage)
-    except CheckpointBroken as error:
-        return error.problem
-    return None
-
-
-def _read(directory: Path, manifest_sha256: str | None, storage: Storage) -> Manifest:
     name = directory.name
     try:
-        data = read_file(directory / MANIFEST, storage=storage)
-    except FileNotFoundError as error:
-        missing = MANIFEST if storage.exists(directory) else "its directory"
-        raise CheckpointBroken(name, f"{missing} is missing") from error
-    except OSError as error:
-        raise _unreadable(name, MANIFEST, error) from error
+        data = read_hashed(directory, MANIFEST, None, storage=storage)
+    except ArtifactBroken as error:
+        raise CheckpointBroken(name, error.problem) from error
     try:
-        manifest = _decoder.decode(data)
+        manifest = decoded(data, Manifest)
     except UNDECODABLE as error:
         raise CheckpointBroken(name, f"{MANIFEST} is damaged: {error}") from error
     if (out := leaves_directory(manifest.files)) is not None:
@@ -207,10 +194,10 @@ def _read(directory: Path, manifest_sha256: str | None, storage: Storage) -> Man
 
 
 def names_below(directory: Path, known: Collection[str] = (), *, storage: Storage = REAL) -> list[str]:
-    """The files in `directory` and in its subdirectories, as `sub/name`, sorted.
+    """Return the names of all files in `directory` and below it, as `sub/name`, sorted.
 
-    A subdirectory without files is listed under its own name, so that nothing stays unseen. A link is listed and never
-    followed. `known` names are taken for files without a look at each. Raises OSError.
+    An empty subdirectory is listed under its own name, so that nothing stays unseen. A link is listed and never
+    followed. Names in `known` are taken for files without a stat call. Raises OSError.
     """
     found = []
     for name in storage.names(directory):
@@ -221,47 +208,3 @@ def names_below(directory: Path, known: Collection[str] = (), *, storage: Storag
         below = {each.removeprefix(inner) for each in known if each.startswith(inner)} if known else ()
         found += [inner + each for each in names_below(directory / name, below, storage=storage)] or [name]
     return sorted(found)
-
-
-def _check_files(directory: Path, manifest: Manifest, storage: Storage) -> None:
-    """The directory holds what the manifest names, in the sizes that it says, and nothing else."""
-    name = directory.name
-    try:
-        there = set(names_below(directory, {*manifest.files, MANIFEST}, storage=storage)) - {MANIFEST}
-    except OSError as error:
-        raise _unreadable(name, "its directory", error) from error
-    for missing in sorted((manifest.files.keys() | manifest.shapes_by_file().keys()) - there):
-        raise CheckpointBroken(name, f"{missing} is missing")
-    for extra in sorted(there - manifest.files.keys()):
-        raise CheckpointBroken(name, f"{extra} is not in the manifest")
-    for file, expected in manifest.files.items():
-        try:
-            found = storage.stat(directory / file)
-        except OSError as error:
-            raise _unreadable(name, file, error) from error
-        if not stat.S_ISREG(found.st_mode):
-            raise CheckpointBroken(name, f"{file} is not a file")
-        if found.st_size != expected.size_bytes:
-            raise CheckpointBroken(name, f"{file} has {found.st_size} bytes, the manifest says {expected.size_bytes}")
-
-
-def _check_bytes(directory: Path, manifest: Manifest, watch: Callable[[bytes], None], storage: Storage) -> None:
-    """The bytes of each file are those of the manifest, and the tensors in them are those that it lists."""
-    name, shapes = directory.name, manifest.shapes_by_file()
-    for file, expected in manifest.files.items():
-        problem = None
-        try:
-            if describe(directory / file, watch, storage=storage) != expected:
-                problem = f"{file} does not have the SHA-256 of the manifest"
-            elif file in shapes:
-                problem = tensors.problem_of(directory / file, shapes[file], storage=storage)
-        except OSError as error:
-            raise _unreadable(name, file, error) from error
-        if problem is not None:
-            raise CheckpointBroken(name, problem)
-
-
-def _unreadable(checkpoint: CheckpointId, what: str, error: OSError) -> CheckpointBroken:
-    if isinstance(error, FileNotFoundError):
-        return CheckpointBroken(checkpoint, f"{what} is missing")
-    return CheckpointBroken(checkpoint, f"{what} cannot be read: {error.strerror or error}")

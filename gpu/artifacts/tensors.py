@@ -1,7 +1,7 @@
-"""What a safetensors file says it holds, without torch: eight bytes of length, a JSON header, the numbers.
+"""The header of a safetensors file, read without torch: eight bytes of length, a JSON header, the numbers.
 
-Nothing in the file is trusted: lengths are bounded before anything is read by them, and every byte behind the header
-must belong to exactly one tensor.
+Nothing in the file is trusted: lengths are bounded before they are used, and every byte after the header must belong to
+exactly one tensor.
 
 The format: https://github.com/huggingface/safetensors#format.
 """
@@ -21,7 +21,7 @@ from journal.durable import opened
 from journal.storage import REAL, Storage
 
 LONGEST_HEADER_BYTES = 100_000_000
-"""What safetensors itself accepts."""
+"""The limit of safetensors itself."""
 
 ITEM_BYTES = {
     "BOOL": 1,
@@ -40,10 +40,10 @@ ITEM_BYTES = {
     "I64": 8,
     "F64": 8,
 }
-"""Bytes of one number of each kind that a model's file has in practice."""
+"""Bytes of one number of each dtype that model files have in practice."""
 
 Kinds = Mapping[str, tuple[tuple[int, ...], str]]
-"""Name → shape, and the kind of number as the file names it (`F32`)."""
+"""By name: shape, and dtype as the file names it (`F32`)."""
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -54,7 +54,7 @@ class Tensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: str
     shape: tuple[_Count, ...]
     data_offsets: tuple[_Count, _Count]
-    """From the first byte behind the header."""
+    """Start and end, counted from the first byte after the header."""
 
 
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -62,7 +62,7 @@ _tensor = msgspec.json.Decoder(Tensor)
 
 
 def read_header(path: Path, *, storage: Storage = REAL) -> dict[str, Tensor]:
-    """The tensors that the file at `path` says it holds. Raises OSError, and ValueError with what is wrong with it."""
+    """Return the tensors that the header of the file at `path` lists. Raises OSError; ValueError if it is damaged."""
     with opened(storage, path, os.O_RDONLY) as fd:
         size = storage.size(fd)
         length = int.from_bytes(storage.read(fd, 8, 0), "little")
@@ -81,12 +81,12 @@ def read_header(path: Path, *, storage: Storage = REAL) -> dict[str, Tensor]:
         if begin != end_before or end - begin != math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]:
             raise ValueError(f"the place of {name} does not fit its shape or its neighbours")
     if end != size - 8 - length:
-        raise ValueError(f"its tensors have {end} bytes, behind its header there are {size - 8 - length}")
+        raise ValueError(f"its tensors have {end} bytes, after its header there are {size - 8 - length}")
     return tensors
 
 
-def problem_of(path: Path, expected: Kinds, *, storage: Storage = REAL) -> str | None:
-    """Why the file at `path` does not hold exactly the expected tensors, by name, shape and kind; None if it does.
+def find_mismatch(path: Path, expected: Kinds, *, storage: Storage = REAL) -> str | None:
+    """Return why the file at `path` does not hold exactly these tensors, by name, shape and dtype; None if it does.
 
     Raises OSError.
     """

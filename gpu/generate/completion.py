@@ -1,7 +1,7 @@
-"""A model's answers: `python -P -m gpu.generate.completion --model DIR [--checkpoint DIR] QUESTION...`.
+"""Answer questions: `python -P -m gpu.generate.completion --model DIR [--checkpoint DIR] QUESTION...`.
 
-Prints a JSON list with one answer for each question. The most likely token is taken each time, so the same model gives
-the same answers. It runs on the CPU: a GPU may be busy with training, and a few words need none.
+Prints a JSON list with one answer for each question. Decoding is greedy, so the same model gives the same answers. It
+runs on the CPU: a GPU may be busy with training, and short answers do not need it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpu.runtime.streams import prepare_streams
 from gpu.worker import ENVIRONMENT
 
 TOKENS_MAX = 48
-"""Of one answer: two sentences. A model that has not learned when to stop is cut off there, and "…" says so."""
+"""Longest answer: about two sentences. A longer one is cut off and ends with "…"."""
 
 
 def main() -> None:
@@ -33,20 +33,20 @@ def main() -> None:
     os.environ.update(ENVIRONMENT, HF_HUB_OFFLINE="1")
     try:
         answers = answer(arguments.model, arguments.checkpoint, arguments.questions)
-    except (OSError, ValueError, RuntimeError) as error:  # in one line, for whoever reads the last one
+    except (OSError, ValueError, RuntimeError) as error:  # one line: the caller shows the last one
         sys.exit(
-            f"the model in {arguments.checkpoint or arguments.model} cannot be asked: {' '.join(str(error).split())}"
+            f"the model in {arguments.checkpoint or arguments.model} cannot answer: {' '.join(str(error).split())}"
         )
     json.dump(answers, sys.stdout)
     sys.stdout.write("\n")
 
 
 def answer(directory: Path, checkpoint: Path | None, questions: Sequence[str]) -> list[str]:
-    """What the model in `directory`, with the adapter in `checkpoint` on it, says to each question by itself.
+    """Return the answer of the model in `directory`, with the adapter in `checkpoint`, to each question.
 
-    Raises OSError, ValueError, RuntimeError: whatever the libraries say of a model that cannot be loaded.
+    Raises the errors of the libraries: OSError, ValueError, RuntimeError.
     """
-    import torch  # seconds; not before the command line is known to be right
+    import torch  # seconds, so only after the command line is checked
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -57,14 +57,14 @@ def answer(directory: Path, checkpoint: Path | None, questions: Sequence[str]) -
     model.eval()
     answers = []
     for question in questions:
-        asked = tokenizer.apply_chat_template(
+        prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         with torch.inference_mode():
-            said = model.generate(**asked, do_sample=False, max_new_tokens=TOKENS_MAX)
-        new = said[0, asked["input_ids"].shape[1] :]
-        cut = "" if new[-1] == tokenizer.eos_token_id else " …"
-        answers.append(tokenizer.decode(new, skip_special_tokens=True).strip() + cut)
+            output = model.generate(**prompt, do_sample=False, max_new_tokens=TOKENS_MAX)
+        new = output[0, prompt["input_ids"].shape[1] :]
+        ending = "" if new[-1] == tokenizer.eos_token_id else " …"
+        answers.append(tokenizer.decode(new, skip_special_tokens=True).strip() + ending)
     return answers
 
 

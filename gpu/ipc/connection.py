@@ -1,7 +1,7 @@
-"""The socket between daemon and worker: JSON messages, one a line, in both directions. Both ends use this module.
+"""The socket between daemon and worker: one JSON message a line, in both directions. Both ends use this module.
 
-A Unix socket's path may be 107 bytes at most, and a home may lie deeper than that: `connect` and `listen` then reach
-the directory through a descriptor, whose own path is short.
+A Unix socket's path may have at most 107 bytes, and a home may lie deeper. `connect` and `listen` then reach the
+directory through a descriptor, whose path in `/proc` is short.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from events.messages import AnyFact, AnyOrder
 from events.text import carried
-from events.worker import AnyFact, AnyOrder
 from gpu.errors import ProtocolViolation
 
 Message = TypeVar("Message")
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""The longest real message carries a traceback, some kilobytes. Past this, the other end is not speaking to us, and
-its bytes must not fill our memory."""
+"""The longest real message carries a traceback of some kilobytes. More than this is not a message, and must not fill
+the memory."""
 
 MAX_SOCKET_PATH_BYTES = 100
-"""`sun_path` holds 108 on Linux and 104 on other systems, the closing NUL included."""
+"""`sun_path` has 108 bytes on Linux and 104 on other systems, the final NUL included."""
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode(message: AnyFact | AnyOrder) -> bytes:
-    """The line that carries `message`."""
+    """Return `message` as a line of JSON."""
     return _encoder.encode(carried(message)) + b"\n"
 
 
-class Reader(Generic[Message]):
-    """Bytes as they arrive, to whole messages."""
+class MessageReader(Generic[Message]):
+    """Splits the received bytes into messages."""
 
     def __init__(self, decode: Callable[[bytes], Message]) -> None:
         self._decode = decode
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes.
+        """Return the messages that `data` completes.
 
-        Raises LinkGarbage for a line that is no message. Messages before a bad line are returned first: the bad one
-        is then raised by the next call, which may be `feed(b"")`. After that, reading goes on behind it.
+        Raises ProtocolViolation for a line that is not a message. Messages before it are returned first; the next call,
+        which may be `feed(b"")`, then raises. Later calls continue after the bad line.
         """
         self._buffer += data
         messages: list[Message] = []
@@ -71,34 +71,34 @@ class Reader(Generic[Message]):
         return messages
 
 
-def fact_reader() -> Reader[AnyFact]:
-    """The daemon's end."""
+def fact_reader() -> MessageReader[AnyFact]:
+    """Return a reader of the worker's facts, for the daemon."""
     decoder = msgspec.json.Decoder(AnyFact)
-    return Reader[AnyFact](decoder.decode)
+    return MessageReader[AnyFact](decoder.decode)
 
 
-def order_reader() -> Reader[AnyOrder]:
-    """The worker's end."""
+def order_reader() -> MessageReader[AnyOrder]:
+    """Return a reader of the daemon's orders, for the worker."""
     decoder = msgspec.json.Decoder(AnyOrder)
-    return Reader[AnyOrder](decoder.decode)
+    return MessageReader[AnyOrder](decoder.decode)
 
 
 class Sender:
-    """The way out: whole messages only, also when several threads send."""
+    """Sends messages. Several threads may send at once."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lock = threading.Lock()
 
     def send(self, message: AnyFact | AnyOrder) -> None:
-        """Raises OSError when the other end is gone."""
+        """Send one message. Raises OSError if the other end is gone."""
         data = encode(message)
         with self._lock:
             self._connection.sendall(data)
 
 
 def connect(path: Path) -> socket.socket:
-    """A connection to the socket at `path`. Raises OSError."""
+    """Connect to the socket at `path`. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path) as short:
@@ -110,7 +110,7 @@ def connect(path: Path) -> socket.socket:
 
 
 def listen(path: Path) -> socket.socket:
-    """A socket that listens at `path`, which must not exist yet; for its owner only. Raises OSError."""
+    """Create a socket at `path`, which must not exist, and listen. Only its owner may connect. Raises OSError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path) as short:
@@ -125,7 +125,7 @@ def listen(path: Path) -> socket.socket:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A path to the same socket that fits into its address."""
+    """Yield a path to the socket that fits into a socket address."""
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         yield str(path)
         return

@@ -1,5 +1,7 @@
-"""What is asked of the modules of `gpu` that run as processes of their own, and what they answer. No torch: the shell
-speaks it too."""
+"""Requests to the modules of `gpu` that run as separate processes, and their answers. No torch: the shell imports this.
+
+A request is one JSON argument; the answer, or a `Refusal`, is one line of JSON on standard output.
+"""
 
 from __future__ import annotations
 
@@ -19,169 +21,170 @@ from gpu.data.examine.report import Report
 from gpu.errors import StorageFailed, WorkerError
 from gpu.runtime.streams import prepare_streams
 
-Asked = TypeVar("Asked")
+Request = TypeVar("Request")
 
 ON_INPUT = "-"
-"""Instead of an order: it is on standard input. An argument may have 128 KiB, which is some eighty files with their
-settings; and a base that was never consolidated has more."""
+"""Stands for a request that is on standard input. An argument may have 128 KiB, about eighty files with their settings;
+a home that was never consolidated has more."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 DTYPES: Mapping[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""What weights can be rounded to, and what a safetensors file calls it."""
+"""The dtypes that weights can be rounded to, and their names in a safetensors file."""
 
 
-class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is wanted."""
+class ExportRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Export a checkpoint or a version."""
 
     home: str
     checkpoint: str | None
-    """Its directory; None: the version itself is wanted."""
+    """The directory of the checkpoint; None: export the version."""
     version: VersionId | None = None
-    """What the checkpoint was trained beside; None: the origin."""
+    """The version that the checkpoint was trained on; None: the origin."""
     target: str
     dtype: Dtype | None
-    """None: each weight as the base has it."""
+    """None: each weight keeps the dtype of the base."""
 
 
 class Exported(Struct, frozen=True, kw_only=True, tag="exported"):
-    """A model that stands under its name."""
+    """An exported model."""
 
     target: str
     size_bytes: int
     dtypes: tuple[str, ...]
     applied: float | None
-    """The applied fraction: how much of what was learned the stored weights moved; None if nothing was learned."""
+    """The applied fraction (`gpu.versions.merge.MergeStats`); None if nothing was trained."""
     difference: float
-    """Of its logits, as a share of theirs."""
+    """Relative distance of the logits from those of base and checkpoint."""
     tolerance: float
 
 
 class Refusal(Struct, frozen=True, kw_only=True, tag="refused"):
-    """Why there is none."""
+    """The request could not be carried out."""
 
     problem: str
     storage: bool = False
-    """Whether it is the disk's fault that was to be written to."""
+    """True if writing to the disk failed."""
 
 
-class ReplayRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps of one job that are to be run once more."""
+class RerunRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Consecutive steps of one job that are to run again."""
 
     job: JobId
     attempt: int
-    """The number that their checkpoint is named with: that of the attempt that ran them."""
+    """The attempt that ran the steps first; it names their checkpoint."""
     settings: JobSettings
     base: VersionId | None = None
-    """What they were trained beside; None: the origin."""
+    """The version that they were trained on; None: the origin."""
     batches_sha256: str
-    """Of the plan that they followed."""
+    """SHA-256 of their batch plan."""
     global_step: int
-    """The one before the first of them."""
+    """The global step before the first of them."""
     step: int
-    """The same, counted within the job."""
+    """The step of the job before the first of them."""
     until: int
     carry_optimizer: bool
     course: Course = Course()
-    """What was done otherwise than planned, and is again."""
+    """The steps that deviated from the plan, and deviate again."""
     environment: dict[str, str] = {}
-    """What they were trained in: device, libraries, arithmetic."""
+    """The environment that they were trained in: device, libraries, arithmetic."""
 
 
 class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Run stretches one after the other, in a place of their own."""
+    """Run ranges of steps again, one after the other, in a separate directory."""
 
     home: str
-    """Where data and model are."""
+    """The home with data and model. It is only read."""
     scratch: str
-    """Where checkpoints are written; the one to start from lies there too."""
+    """The directory for checkpoints; the one to start from is there too."""
     checkpoint: CheckpointId | None
-    """None: the base."""
-    replay_ranges: tuple[ReplayRange, ...]
+    """The checkpoint to start from; None: the base."""
+    rerun_ranges: tuple[RerunRange, ...]
 
 
 class Reran(Struct, frozen=True, kw_only=True, tag="reran"):
-    """What came of it."""
+    """The result of a `Rerun`."""
 
     checkpoint: CheckpointId
-    """The last one, below `scratch`."""
+    """The last checkpoint, below `scratch`."""
     bits: tuple[tuple[int, Number, Number], ...]
     """(global step, loss, gradient norm) of each step."""
     environment: dict[str, str]
 
 
 class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Look through data files, as preparation would."""
+    """Examine data files as the preparation of a job does."""
 
     home: str
     files: tuple[str, ...]
     settings: JobSettings
     plain_text: tuple[str, ...] = ()
-    """Those of the files whose names say that they are plain text: they are read as that unless they hold rows."""
+    """Files that are read as plain text because of their names."""
     validation: str | None = None
-    """Where the validation set is."""
+    """Path of the validation set."""
 
 
 class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
-    """What was found, a report for each file."""
+    """A report for each file."""
 
     reports: tuple[Report, ...]
 
 
-class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file that was learned, and lines of it that are asked about."""
+class TrainedJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trained file, and the lines of it to locate."""
 
     job: JobId
     settings: JobSettings
     tokenizer_sha256: str
-    """Of its plan."""
+    """SHA-256 of the tokenizer that its plan was made with."""
     lines: tuple[int, ...] = ()
 
 
 class LocateRows(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which steps learn the rows on some lines."""
+    """Find the steps that train on the rows of some lines."""
 
     home: str
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainedJob, ...]
 
 
 class Located(Struct, frozen=True, kw_only=True):
-    """Where the rows of a file are."""
+    """The steps of the rows of one file."""
 
     batches_sha256: str = ""
-    """Of the plan as it is made today; "" if it cannot be made."""
+    """SHA-256 of the plan as it is made now; "" if it cannot be made."""
     problem: str = ""
-    """Why not."""
+    """The reason why the plan cannot be made; "" if it can."""
     steps: tuple[tuple[int, ...], ...] = ()
-    """For each line the steps of the job, over all epochs, that learn something of the row there; none if the line is
-    blank, or its row was left out."""
+    """By line: the steps of the job, over all epochs, that train on its row; () for a blank line or a row that was left
+    out."""
 
 
 class Locations(Struct, frozen=True, kw_only=True, tag="located"):
     """The answer to `LocateRows`."""
 
     located: tuple[Located, ...]
-    """One for each file that was asked about."""
+    """One for each file of the request."""
 
 
-def encode_order(order: Struct) -> str:
-    """`order` as JSON of ASCII characters. It carries every path: a byte that is not UTF-8 becomes an escaped lone
-    surrogate, and no locale changes the text on a command line."""
-    return json.dumps(msgspec.to_builtins(order))
+def encode_request(request: Struct) -> str:
+    """Return `request` as JSON in ASCII, which no locale changes on a command line.
+
+    It carries every path: a byte that is not UTF-8 becomes an escaped lone surrogate.
+    """
+    return json.dumps(msgspec.to_builtins(request))
 
 
-def decode_order(text: str | bytes, kind: type[Asked]) -> Asked:
-    """The reverse of `encode_order`. Raises ValueError."""
+def decode_request(text: str | bytes, kind: type[Request]) -> Request:
+    """Return the request that `encode_request` made `text` from. Raises ValueError."""
     return msgspec.convert(json.loads(text), kind)
 
 
-def reply(kind: type[Asked], work: Callable[[Asked], Struct]) -> None:
-    """Do `work` for the order on the command line (ON_INPUT: on standard input), and print what came of it, or a
-    `Refusal`, as one line of JSON in UTF-8."""
+def run_request(kind: type[Request], work: Callable[[Request], Struct]) -> None:
+    """Call `work` with the request on the command line, and print its answer or a `Refusal`."""
     prepare_streams()
     try:
-        said = sys.stdin.buffer.read() if sys.argv[1] == ON_INPUT else sys.argv[1]
-        answer = work(decode_order(said, kind))
+        text = sys.stdin.buffer.read() if sys.argv[1] == ON_INPUT else sys.argv[1]
+        answer = work(decode_request(text, kind))
     except (WorkerError, OSError, ValueError, RuntimeError) as error:
         answer = Refusal(problem=" ".join(str(error).split()), storage=isinstance(error, StorageFailed))
     sys.stdout.buffer.write(msgspec.json.encode(carried(answer)) + b"\n")

@@ -1,4 +1,4 @@
-"""The worker's side of the conversation: facts out, orders in, and what was asked for while the hands were busy."""
+"""The worker's end of the socket: it sends facts, queues orders, and notes requests that arrive during work."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from socket import socket
 from typing import NoReturn, Protocol
 
 from events.course import Course
-from events.values import CheckpointId
-from events.worker import (
+from events.messages import (
     AnyFact,
     AnyOrder,
     Committed,
@@ -27,36 +26,38 @@ from events.worker import (
     Train,
     Yield,
 )
+from events.values import CheckpointId
 from gpu.errors import ProtocolViolation
 from gpu.ipc.connection import Sender, order_reader
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-"""At most one heartbeat of a phase in this time: often enough for any deadline, rare enough to cost nothing."""
+"""Shortest time between two heartbeats of a phase: often enough for any deadline, and rare enough to cost nothing."""
 
 
 class WorkerChannel(Protocol):
-    """What the work needs of the other end."""
+    """The worker's connection to the daemon. Tests and reruns implement it without a socket."""
 
-    def tell(self, fact: AnyFact) -> None:
-        """Report a fact. Safe from any thread."""
+    def send(self, fact: AnyFact) -> None:
+        """Report a fact. Any thread may call this."""
 
     def yield_requested(self) -> bool:
-        """Whether the daemon wants the current work to stop."""
+        """True if the daemon wants the current work to stop."""
 
     def is_committed(self, checkpoint: CheckpointId) -> bool:
-        """Whether the daemon has journaled `checkpoint`."""
+        """True if the daemon has journaled `checkpoint`."""
 
     def wait_committed(self, checkpoint: CheckpointId) -> None:
-        """Return when the daemon has journaled `checkpoint`."""
+        """Wait until the daemon has journaled `checkpoint`."""
 
-    def ask_course(self, fact: OutOfMemory) -> Course:
-        """Report that a step did not fit; by what course it is to be run again, once that is journaled."""
+    def request_course(self, fact: OutOfMemory) -> Course:
+        """Report that a step did not fit into memory. Return the course to run it again with, once that is
+        journaled."""
 
 
 class Heartbeats:
-    """Heartbeats of one attempt, from whatever code does its work; safe from any thread."""
+    """Sends the heartbeats of one attempt. Any thread may use it."""
 
     def __init__(self, channel: WorkerChannel, attempt: int) -> None:
         self._channel = channel
@@ -65,20 +66,20 @@ class Heartbeats:
         self._last: dict[Phase, float] = {}
 
     def beat(self, phase: Phase, done: int, total: int, *, force: bool = False) -> None:
-        """Say that there is progress; `force`: even if the last word of this phase was less than a second ago."""
+        """Report progress, at most once per HEARTBEAT_S and phase. `force`: report in any case."""
         now = time.monotonic()
         with self._lock:
             if now - self._last.get(phase, float("-inf")) < HEARTBEAT_S and not force:
                 return
             self._last[phase] = now
-        self._channel.tell(Heartbeat(attempt=self._attempt, phase=phase, done=done, total=total))
+        self._channel.send(Heartbeat(attempt=self._attempt, phase=phase, done=done, total=total))
 
 
 class SocketChannel:
-    """A desk at the end of a socket.
+    """A `WorkerChannel` over a socket.
 
-    A thread reads the orders. When the daemon closes the socket, or says so, the process ends at once, whatever it is
-    doing: everything that counts is committed, and the rest is debris that the next daemon sweeps.
+    A thread reads the orders. When the daemon closes the socket or orders a shutdown, the process ends at once: all
+    that counts is committed, and the next daemon sweeps the rest.
     """
 
     def __init__(self, connection: socket) -> None:
@@ -92,18 +93,18 @@ class SocketChannel:
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def next_order(self) -> Prepare | Train | Consolidate | Yield:
-        """Wait for something to do."""
+        """Wait for the next order to carry out."""
         order = self._orders.get()
         if isinstance(order, Yield):
             self._yield.clear()
         return order
 
-    def tell(self, fact: AnyFact) -> None:
+    def send(self, fact: AnyFact) -> None:
         try:
             self._sender.send(fact)
         except OSError:
             log.info("the daemon is gone")
-            leave(0)
+            exit_process(0)
 
     def yield_requested(self) -> bool:
         return self._yield.is_set()
@@ -115,8 +116,8 @@ class SocketChannel:
         with self._commit:
             self._commit.wait_for(lambda: self.is_committed(checkpoint))
 
-    def ask_course(self, fact: OutOfMemory) -> Course:
-        self.tell(fact)
+    def request_course(self, fact: OutOfMemory) -> Course:
+        self.send(fact)
         return self._courses.get()
 
     def _read(self) -> None:
@@ -126,22 +127,22 @@ class SocketChannel:
                 data = self._connection.recv(65536)
                 if not data:
                     log.info("the daemon closed the connection")
-                    leave(0)
+                    exit_process(0)
                 while orders := reader.feed(data):
                     for order in orders:
-                        self._take(order)
+                        self._receive(order)
                     data = b""
             except ProtocolViolation:
                 log.exception("cannot understand the daemon")
-                leave(1)
+                exit_process(1)
             except OSError:
                 log.info("the daemon is gone")
-                leave(0)
+                exit_process(0)
 
-    def _take(self, order: AnyOrder) -> None:
+    def _receive(self, order: AnyOrder) -> None:
         match order:
             case Shutdown():
-                leave(0)
+                exit_process(0)
             case Committed():
                 with self._commit:
                     self._committed = order.checkpoint
@@ -149,15 +150,15 @@ class SocketChannel:
             case RunAgain():
                 self._courses.put(order.course)
             case Yield():
-                # Seen by the work in hand, which stops, and then answered in its turn as an order.
+                # The work in progress sees the flag and stops; then the order is answered like any other.
                 self._yield.set()
                 self._orders.put(order)
             case _:
                 self._orders.put(order)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process now, from any thread."""
+def exit_process(code: int) -> NoReturn:
+    """End the process at once. Any thread may call this."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

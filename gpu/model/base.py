@@ -1,7 +1,7 @@
-"""What the base model is, byte by byte: what was learned belongs to these weights and to no others.
+"""The base model: its directory, its files, and its SHA-256, which ties trained weights to their base.
 
-The SHA-256 is that of the lines that `sha256sum config.json model.safetensors` prints (whichever files the model has,
-in the order of their names), so that anybody can check it without keepstep.
+The SHA-256 is that of the output of `sha256sum config.json model.safetensors` (all files of the model, sorted by name),
+so that it can be checked without keepstep.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _known: dict[tuple[Path, int, int], str] = {}
-"""SHA-256 of each file by (path, size, time of its last change): a warm worker reads a base once."""
+"""SHA-256 by (path, size, modification time): a worker reads a base only once."""
 
 
 def base_sha256(directory: Path, watch: Callable[[bytes], None] = lambda _: None) -> str:
-    """The SHA-256 of the model in `directory`; `watch` sees each chunk that has to be read. Raises OSError."""
-    return combined({name: _file_sha256(directory / name, watch) for name in base_files(directory)})
+    """Return the SHA-256 of the model in `directory`; `watch` receives each chunk that is read. Raises OSError."""
+    return combine_sha256({name: _file_sha256(directory / name, watch) for name in base_files(directory)})
 
 
-def combined(files: Mapping[str, str]) -> str:
-    """One SHA-256 for the files of a model, from that of each."""
+def combine_sha256(files: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a model from those of its files."""
     lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def model_location(path: str, home: Path) -> str:
-    """What the model named `path` in the settings is: a directory (relative ones start at the home), or a hub id.
+    """Return the directory of the model `path` of the settings (relative to the home), or `path` if it is a hub id.
 
     Raises ModelUnusable.
     """
@@ -55,84 +55,80 @@ def model_location(path: str, home: Path) -> str:
 
 
 def is_hub_id(path: str, home: Path) -> bool:
-    """True if the model named `path` in the settings is one of the hub, not a directory. Raises ModelUnusable."""
+    """True if the model `path` of the settings is a hub id, not a directory. Raises ModelUnusable."""
     return not Path(model_location(path, home)).is_absolute()
 
 
 def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = True, weights: bool = True) -> Path:
-    """The directory with the files of the model named `path`; for a hub id, a snapshot in its cache.
+    """Return the directory of the model `path`; for a hub id, a snapshot in the cache.
 
-    `revision` names the commit of a hub id. Without one, what the cache has is used: the snapshot that this home
-    trained on, else that of the main branch. The hub is asked only for what the cache lacks, and only if `fetch`;
-    `weights`: they are needed too. Raises ModelUnusable, OSError, ValueError, RuntimeError.
+    `revision` is the commit of a hub id. Without one, the cache decides: the snapshot that this home trained on, else
+    that of the main branch. With `fetch`, missing files are downloaded; `weights`: those of the weights too. Raises
+    ModelUnusable, OSError, ValueError, RuntimeError.
     """
     if not is_hub_id(path, home):
         directory = Path(model_location(path, home))
         hub.refuse_revision_of_directory(revision, directory)
         return directory
     found = hub.snapshot(path, revision) if revision else _unpinned(path, home)
-    if found is not None and _is_there(found, weights=weights):
+    if found is not None and _is_complete(found, weights=weights):
         return found
     if fetch and not hub.is_offline():
         commit = hub.commit_of(found) if found is not None else ""
         return hub.fetch(path, revision or commit or hub.MAIN, weights=weights)
     if found is not None:
-        return found  # whoever needs what is missing says which file it is
+        return found  # the code that needs a missing file names it
     at = f" at revision {revision}" if revision else ""
     how = f" --revision {revision}" if revision else ""
     raise ModelUnusable(
-        f"the cache has no {path}{at}. To fetch it, connect and run: hf download {path}{how}. If it is no model of the "
-        "hub, correct [model] path in keepstep.toml."
+        f"the cache has no {path}{at}. To download it, run: hf download {path}{how}. If it is not a model of the hub, "
+        "correct [model] path in keepstep.toml."
     )
 
 
-def _is_there(directory: Path, *, weights: bool) -> bool:
-    """Whether a snapshot holds what is needed. Its files are links, and one may lead nowhere."""
+def _is_complete(directory: Path, *, weights: bool) -> bool:
+    """True if a snapshot has the needed files. They are links, which may be broken."""
     wanted = weights_files(directory) if weights else tokenizer_names(directory)[:1]
     return bool(wanted) and all((directory / name).exists() for name in (CONFIG, *wanted))
 
 
 def _unpinned(path: str, home: Path) -> Path | None:
-    """The cached snapshot that a hub id without a revision means in this home; None if there is none.
+    """Return the cached snapshot that a hub id without a revision means in this home; None if there is none.
 
-    Where the cache has several, the main branch may have moved since this home trained: the fingerprint of its
-    checkpoints and versions decides. It is only looked up here; what is loaded is hashed in full before it is trained.
+    If the cache has several, the main branch may have moved since this home trained. Then the SHA-256 in its
+    checkpoints and versions decides. Names are compared here; the loaded files are hashed before training.
     """
     cached = hub.snapshots(path)
     found = [each for each in cached if (each / CONFIG).exists()] or cached
     trained_on = _fingerprints(home) if len(found) > 1 else frozenset()
     if trained_on:
         for each in found:
-            if _is_there(each, weights=True) and _named_sha256(each) in trained_on:
+            if _is_complete(each, weights=True) and _named_sha256(each) in trained_on:
                 return each
     return found[0] if found else None
 
 
 def _named_sha256(snapshot: Path) -> str:
-    """The fingerprint of a snapshot by the names of its blobs: that of a large file is its SHA-256."""
+    """Return the SHA-256 of a snapshot by the names of its blobs: a large file is named by its SHA-256."""
     blobs = {name: (snapshot / name).resolve() for name in base_files(snapshot)}
-    return combined(
+    return combine_sha256(
         {
-            name: blob.name if hub.SHA256.fullmatch(blob.name) else _file_sha256(blob, _unseen)
+            name: blob.name if hub.SHA256.fullmatch(blob.name) else _file_sha256(blob, lambda _: None)
             for name, blob in blobs.items()
         }
     )
 
 
-def _unseen(_: bytes) -> None:
-    """Nobody waits for the bytes of a small file."""
-
-
 def _fingerprints(home: Path) -> frozenset[str]:
-    """The SHA-256 of each base that something in this home was trained on."""
-    said = [*home.glob(f"checkpoints/*/{MANIFEST}"), *home.glob("versions/*/keepstep.json")]
+    """Return the SHA-256 of each base that this home has trained on."""
+    manifests = [*home.glob(f"checkpoints/*/{MANIFEST}"), *home.glob("versions/*/keepstep.json")]
     found = set()
-    for path in said:
+    for path in manifests:
         try:
-            seal = msgspec.json.decode(read_file(path), type=_Seal)
+            manifest = msgspec.json.decode(read_file(path), type=_AnyManifest)
         except (OSError, msgspec.MsgspecError):
-            continue  # whoever loads it says what is wrong with it
-        found |= {seal.origin_sha256, seal.lineage.base_sha256}
+            continue  # the code that loads it reports the problem
+        found |= {manifest.origin_sha256, manifest.lineage.base_sha256}
     return frozenset(found - {""})
 
 
@@ -140,18 +136,17 @@ class _Lineage(msgspec.Struct, frozen=True):
     base_sha256: str = ""
 
 
-class _Seal(msgspec.Struct):
-    """What a manifest and a version have in common here."""
+class _AnyManifest(msgspec.Struct):
+    """The fields that are read from the manifests of checkpoints and versions."""
 
     origin_sha256: str = ""
     lineage: _Lineage = _Lineage()
 
 
-def pinned(model: ModelSettings, home: Path) -> ModelSettings:
-    """The settings with the commit that a hub id without a revision means in this home; others as they are.
+def pin_revision(model: ModelSettings, home: Path) -> ModelSettings:
+    """Return the settings with the commit that a hub id without a revision means in this home.
 
-    For processes that load the same model: each finds the same files without a search of its own. Raises as
-    `base_directory`.
+    Several processes then load the same files without a search. Raises as `base_directory`.
     """
     if model.revision or not is_hub_id(model.path, home):
         return model
@@ -159,21 +154,21 @@ def pinned(model: ModelSettings, home: Path) -> ModelSettings:
 
 
 def base_files(directory: Path) -> list[str]:
-    """The config and the weights that transformers would load; not whatever else was put beside them."""
+    """Return the config and the files of weights that transformers would load, sorted."""
     index = {INDEX} if not (directory / WEIGHTS).exists() and (directory / INDEX).exists() else set()
     config = {CONFIG} if (directory / CONFIG).exists() else set()
     return sorted({*weights_files(directory), *index, *config})
 
 
 def weights_files(directory: Path) -> list[str]:
-    """The files of weights that transformers would load."""
+    """Return the files of weights that transformers would load. Raises ModelUnusable, OSError."""
     if (directory / WEIGHTS).exists():
         return [WEIGHTS]
     if (directory / INDEX).exists():
         try:
             index = msgspec.json.decode(read_file((directory / INDEX).resolve()), type=_Index)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise ModelUnusable(f"{directory / INDEX} is damaged: {error}. Download the model once more.") from error
+            raise ModelUnusable(f"{directory / INDEX} is damaged: {error}. Download the model again.") from error
         if (name := leaves_directory(index.weight_map.values())) is not None:
             raise ModelUnusable(f"{directory / INDEX} names a file outside of its directory, {name!r}.")
         return sorted(set(index.weight_map.values()))
@@ -181,12 +176,12 @@ def weights_files(directory: Path) -> list[str]:
 
 
 class Problem(NamedTuple):
-    """Why a model cannot be used."""
+    """A reason why a model cannot be used."""
 
     what: str
-    """What is wrong; its subject is the directory."""
+    """The predicate of a sentence about the directory."""
     advice: str
-    """What to do, without a period."""
+    """An instruction, without a period."""
 
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -199,23 +194,25 @@ MERGE_ADAPTER = (
     "PeftModel.from_pretrained(base, '{adapter}').merge_and_unload().save_pretrained('{merged}'); "
     "AutoTokenizer.from_pretrained('{model}').save_pretrained('{merged}')\""
 )
-"""After MOVE_ADAPTER: makes a model of the base and the adapter that lay in its directory."""
+"""After MOVE_ADAPTER: merges the base and the adapter that was in its directory."""
 
 
-def problem_of_files(directory: Path) -> Problem | None:
-    """Why the model in `directory` cannot be trained and merged, by its config and the names of its files; None if
-    nothing is wrong with those. Raises OSError, msgspec.MsgspecError."""
+def find_model_problem(directory: Path) -> Problem | None:
+    """Return why the model in `directory` cannot be trained and merged; None if nothing is found.
+
+    Only its config and the names of its files are read. Raises OSError, msgspec.MsgspecError.
+    """
     config = msgspec.json.decode(read_file((directory / CONFIG).resolve()))
     if config.get("quantization_config"):
         return Problem(
-            "is quantised on disk, and what is trained with it could never become a version",
+            "is quantized on disk, so its training could never become a version",
             "Use its 16-bit or 32-bit original in [model] path",
         )
     if (directory / ADAPTER_CONFIG).exists():
         return Problem(
-            f"holds an adapter too ({ADAPTER_CONFIG}): transformers would load the base with that adapter on it, and "
-            "keepstep trains the base alone",
-            _how_to_part(directory),
+            f"contains an adapter ({ADAPTER_CONFIG}): transformers would load the base with that adapter, and keepstep "
+            "trains the base alone",
+            _separate_adapter(directory),
         )
     if (name := config.get("transformers_weights")) not in {None, WEIGHTS, INDEX}:
         return Problem(
@@ -223,10 +220,10 @@ def problem_of_files(directory: Path) -> Problem | None:
             f"{INDEX}",
             f"Rename the file to {WEIGHTS} and remove transformers_weights from {CONFIG}",
         )
-    return _problem_of_names(directory)
+    return _find_missing_weights(directory)
 
 
-def _how_to_part(directory: Path) -> str:
+def _separate_adapter(directory: Path) -> str:
     names = {
         "model": directory,
         "adapter": directory.with_name(f"{directory.name}-adapter"),
@@ -239,23 +236,23 @@ def _how_to_part(directory: Path) -> str:
     )
 
 
-def _problem_of_names(directory: Path) -> Problem | None:
+def _find_missing_weights(directory: Path) -> Problem | None:
     if (directory / WEIGHTS).exists():
         return None
     if (directory / INDEX).exists():
         missing = [name for name in weights_files(directory) if not (directory / name).exists()]
         if missing:
-            return Problem(f"lacks {missing[0]}, which {INDEX} names", "Bring that file back, or fetch the model anew")
+            return Problem(f"lacks {missing[0]}, which {INDEX} names", "Restore that file, or download the model again")
         return None
     others = sorted(path.name for path in directory.glob("*.safetensors"))
     if others:
         return Problem(
             f"has no {WEIGHTS} and no {INDEX}, only {', '.join(others[:3])}, and transformers loads no other name",
-            f"If {others[0]} holds the whole model, rename it to {WEIGHTS}; else fetch the model anew",
+            f"If {others[0]} holds the whole model, rename it to {WEIGHTS}; else download the model again",
         )
     return Problem(
         "has no weights as safetensors, and keepstep loads nothing else",
-        "Fetch its safetensors files, or convert it: load it with transformers and `save_pretrained` it",
+        "Download its safetensors files, or convert it: load it with transformers and `save_pretrained` it",
     )
 
 
@@ -267,5 +264,5 @@ def _file_sha256(path: Path, watch: Callable[[bytes], None]) -> str:
     found = path.stat()
     key = (path.resolve(), found.st_size, found.st_mtime_ns)
     if key not in _known:
-        _known[key] = describe(key[0], watch).sha256  # a hub cache is made of links
+        _known[key] = describe(key[0], watch).sha256  # the files of a hub cache are links
     return _known[key]

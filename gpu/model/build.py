@@ -1,4 +1,4 @@
-"""The model that is trained: the base, and what of it (or beside it) learns."""
+"""Build the model to train: load the base, and make it trainable by LoRA, QLoRA or as a whole."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSett
 from events.trained import Trained
 from events.values import VersionId
 from gpu.artifacts.manifest import Buffers, Parameters
-from gpu.artifacts.version_manifest import problem_of_base, trained_beside, version_directory
+from gpu.artifacts.version_manifest import find_base_problem, training_base, version_directory
 from gpu.errors import MergeRefused, ModelUnusable
-from gpu.model.base import ADAPTER_CONFIG, base_directory, base_sha256, model_location, problem_of_files
-from gpu.model.config import edited
+from gpu.model.base import ADAPTER_CONFIG, base_directory, base_sha256, find_model_problem, model_location
+from gpu.model.config import edit_config
 from gpu.model.files import CONFIG, GENERATION_CONFIG, read_model_file
 from gpu.model.held_weights import compute_in_float32
 from gpu.model.hub import commit_of
-from gpu.model.layout import layout_of
-from gpu.model.targets import linear_names, refuse_misplaced, refuse_unmatched, short_names, way_out_without
-from gpu.model.tokenizer import explained
+from gpu.model.layout import read_layout
+from gpu.model.targets import linear_names, refuse_unmatched, refuse_unmergeable, short_names, way_out_without
+from gpu.model.tokenizer import explain_load_errors
 from gpu.runtime.arithmetic import Arithmetic, autocasts
 from gpu.runtime.determinism import seed_generators
 from gpu.runtime.library_paths import library_path
@@ -38,49 +38,48 @@ from gpu.versions.merge import DTYPES
 from journal.durable import read_file
 
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
-"""Torch's kinds of numbers, as a safetensors file names them."""
+"""By torch dtype: its name in a safetensors file."""
 
 BITSANDBYTES = "bitsandbytes"
-"""The library of 4-bit numbers: https://github.com/bitsandbytes-foundation/bitsandbytes."""
+"""The library for 4-bit weights: https://github.com/bitsandbytes-foundation/bitsandbytes."""
 
 
 @dataclass
 class TrainedModel:
-    """A model ready to train, and the names under which its trained parameters go to disk."""
+    """A model ready to train, and how its checkpoints are written."""
 
     model: Any
     device: torch.device
     parameters: dict[str, torch.nn.Parameter]
-    """All that learns, float32, in the model's order."""
+    """The trained parameters, float32, by name on disk, in the model's order."""
     configs: dict[str, bytes]
-    """The small files that make a checkpoint loadable by others, beside weights and tokenizer."""
+    """The config files that a checkpoint needs to be loaded by transformers or peft."""
     weights_file: str
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    """The persistent buffers of a model that is trained whole: part of the model, and saved as they are."""
+    """The persistent buffers of a model that is trained whole. They are saved with the weights."""
     adapted: Mapping[str, int] = field(default_factory=dict)
-    """The layers that adapters are on, by the last part of their names, with how many there are of each; {}: the whole
-    model is trained."""
+    """The number of adapted layers by the last part of their names; {} if the whole model is trained."""
     base_sha256: str = ""
-    """What it was built from."""
+    """SHA-256 of the base."""
     libraries: tuple[str, ...] = ()
-    """What else decides its bits, besides those of every model."""
+    """Libraries that decide its bits in addition to those of every model."""
     arithmetic: Arithmetic = "fp32"
-    """What its steps are computed in."""
+    """The arithmetic of its steps."""
     takes_columns: bool = False
-    """Whether the model can be asked for the logits of some positions only."""
+    """True if the model can compute the logits of some positions only."""
 
     def logits(self, inputs: Inputs) -> torch.Tensor:
-        """Return what the model predicts at `inputs.columns`: (rows, columns, vocabulary), in its arithmetic."""
+        """Return the logits at `inputs.columns`: (sequences, columns, vocabulary), in the model's arithmetic."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(self.arithmetic)):
             return self._logits(inputs)
 
     def _logits(self, inputs: Inputs) -> torch.Tensor:
-        given = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+        arguments = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
         if inputs.position_ids is not None:
-            given["position_ids"] = inputs.position_ids
+            arguments["position_ids"] = inputs.position_ids
         if self.takes_columns:
-            return self.model(**given, logits_to_keep=inputs.columns).logits
-        return self.model(**given).logits[:, inputs.columns]
+            return self.model(**arguments, logits_to_keep=inputs.columns).logits
+        return self.model(**arguments).logits[:, inputs.columns]
 
     @property
     def shapes(self) -> Parameters:
@@ -88,13 +87,13 @@ class TrainedModel:
         return tuple((name, tuple(parameter.shape)) for name, parameter in self.parameters.items())
 
     @property
-    def kinds_of_buffers(self) -> Buffers:
-        """Name, shape and kind of each buffer, as manifests list them."""
+    def buffer_kinds(self) -> Buffers:
+        """Name, shape and dtype of each buffer, as manifests list them."""
         return tuple((name, tuple(buffer.shape), KINDS[buffer.dtype]) for name, buffer in self.buffers.items())
 
     @property
     def summary(self) -> Trained:
-        """What is trained, in numbers."""
+        """The number of trained parameters, and the layers they are in."""
         count = sum(parameter.numel() for parameter in self.parameters.values())
         share = count / max(1, int(self.model.num_parameters()))
         return Trained(layers=dict(self.adapted), parameters=count, share=round(share, 6))
@@ -109,35 +108,34 @@ def build(
     version: VersionId | None = None,
     arithmetic: Arithmetic | None = None,
 ) -> TrainedModel:
-    """Load the base (a version; None: the origin) and make it ready to train by the method of the settings.
+    """Load the base (a version; None: the origin) and make it trainable by the method of the settings.
 
-    `watch` sees what is hashed of it. `arithmetic`: what to compute in; None: the precision of the settings.
-
-    The same settings give the same bits: what LoRA begins with is drawn from the seed. Raises ModelUnusable.
+    `watch` receives each chunk that is hashed. `arithmetic` None: the precision of the settings. The same settings give
+    the same bits: initial LoRA weights follow from the seed. Raises ModelUnusable.
     """
     model, arithmetic = settings.model, arithmetic or settings.training.precision
-    location = _of_version(home, version, watch) if version else model_location(model.path, home)
-    with explained(f"the model {version or model.path}"):
+    location = _version_location(home, version, watch) if version else model_location(model.path, home)
+    with explain_load_errors(f"the model {version or model.path}"):
         origin = base_directory(model.path, home, revision=model.revision)
         directory = Path(location) if version else origin
         _refuse_unusable(directory, settings)
         base, found = AutoModelForCausalLM.from_pretrained(
             library_path(directory),
             output_loading_info=True,
-            **_held_as(settings, device, arithmetic),
+            **_load_options(settings, device, arithmetic),
             trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,  # nothing is ever unpickled
+            use_safetensors=True,  # never a pickle
         )
         sha256 = base_sha256(directory, watch)
     for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
-        # Transformers would fill the gap with random numbers and a warning.
+        # Transformers would fill it with random numbers and only warn.
         raise ModelUnusable(f"the weights of the model {model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
-        commit = "" if location == str(directory) else commit_of(directory)  # else it is a hub id
+        commit = "" if location == str(directory) else commit_of(directory)  # for a hub id
         trained = _with_lora(base, settings.method, settings.training.seed, location, commit, origin)
     else:
-        trained = _whole(base, directory)
+        trained = _with_all_weights(base, directory)
     for name, parameter in trained.parameters.items():
         if parameter.dtype != torch.float32:
             raise ModelUnusable(f"{name} would be trained in {parameter.dtype}; only float32 is exact enough.")
@@ -153,23 +151,23 @@ def build(
     return trained
 
 
-def _of_version(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:
-    """Where what is trained beside a version is. Raises ModelUnusable if it is not what was published."""
+def _version_location(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:
+    """Return the directory of the weights of a version. Raises ModelUnusable if they are not what was published."""
     try:
-        next_to = trained_beside(home, version)
-        problem = problem_of_base(version_directory(home, version), next_to, watch)
+        base = training_base(home, version)
+        problem = find_base_problem(version_directory(home, version), base, watch)
     except (OSError, ValueError) as error:
         problem = str(error)
     if problem is not None:
         raise ModelUnusable(
-            f"versions/{version} is not what was published: {problem}. Put it back as it was; or go on from another "
-            "one (`keepstep versions rollback`), or from the backup that was made before it (`keepstep backup list`)."
+            f"versions/{version} is not what was published: {problem}. Restore its files; or continue from another "
+            "version (`keepstep versions rollback`) or from the backup before it (`keepstep backup list`)."
         )
-    return str(next_to)
+    return str(base)
 
 
-def _held_as(settings: JobSettings, device: torch.device, arithmetic: Arithmetic) -> dict[str, Any]:
-    """In which form the weights are in memory, as `from_pretrained` is told. Raises ModelUnusable."""
+def _load_options(settings: JobSettings, device: torch.device, arithmetic: Arithmetic) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that decide the form of the weights in memory. Raises ModelUnusable."""
     if isinstance(settings.method, FullSettings):
         return {"dtype": torch.float32}
     dtype = getattr(torch, settings.model.dtype)
@@ -177,17 +175,17 @@ def _held_as(settings: JobSettings, device: torch.device, arithmetic: Arithmetic
         return {"dtype": dtype}
     if find_spec(BITSANDBYTES) is None:
         raise ModelUnusable(
-            f'{BITSANDBYTES} is not installed, and [method] kind = "qlora" holds the weights in its 4-bit numbers. '
+            f'{BITSANDBYTES} is not installed, and [method] kind = "qlora" needs its 4-bit weights. '
             "`pip install 'keepstep[qlora]'`, or set kind = \"lora\"."
         )
-    rounded = BitsAndBytesConfig(
+    quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.method.quant_type,
         bnb_4bit_use_double_quant=settings.method.double_quant,
         bnb_4bit_compute_dtype=dtype if autocasts(arithmetic) else torch.float32,
     )
-    # At once on its device: a model that needs four bits a weight may not fit elsewhere in more.
-    return {"dtype": dtype, "quantization_config": rounded, "device_map": {"": device}}
+    # Load it on its device at once: with more than four bits a weight, the model may not fit in memory.
+    return {"dtype": dtype, "quantization_config": quantization, "device_map": {"": device}}
 
 
 def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, commit: str, origin: Path) -> TrainedModel:
@@ -218,7 +216,7 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, com
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer)
     }
-    refuse_misplaced(layers, layout_of(origin))
+    refuse_unmergeable(layers, read_layout(origin))
     return TrainedModel(
         model=model,
         device=torch.device("cpu"),
@@ -230,53 +228,56 @@ def _with_lora(base: Any, method: AdapterSettings, seed: int, location: str, com
 
 
 def name_on_disk(name: str) -> str:
-    """What peft calls a trained parameter in its files: it leaves out the name of the adapter, which stands last in the
-    name of an embedding's factors; DoRA's vector has no `.weight` either."""
+    """Return the name of a trained parameter in peft's files.
+
+    They leave out the name of the adapter, which is last for the factors of an embedding. DoRA's vector has no
+    `.weight` either.
+    """
     name = name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector")
     return name.replace(".default.", ".").removesuffix(".default")
 
 
 def _refuse_unusable(base: Path, settings: JobSettings) -> None:
-    """Raises ModelUnusable if the files of the base are not those of a model that can be trained and merged."""
+    """Raise ModelUnusable if the files of the base show that it cannot be trained and merged."""
     if settings.model.trust_remote_code and msgspec.json.decode(read_file((base / CONFIG).resolve())).get("auto_map"):
         raise ModelUnusable(
-            f"the model at {base} brings code of its own (auto_map in {CONFIG}), and what is trained with that code "
-            "could never become a version that plain transformers loads. Set [model] trust_remote_code = false in "
-            "keepstep.toml: transformers then uses its own code of the architecture, if it has one."
+            f"the model at {base} comes with its own code (auto_map in {CONFIG}), and its training could never "
+            "become a version that plain transformers loads. Set [model] trust_remote_code = false in "
+            "keepstep.toml: transformers then uses its code of the architecture, if it has any."
         )
-    problem = problem_of_files(base)
+    problem = find_model_problem(base)
     if problem is None:
         return
     advice = problem.advice
     if (base / ADAPTER_CONFIG).exists() and ADAPTER_CONFIG in problem.what and "snapshots" in base.parts:
         advice = (
-            f"Fetch it to a directory of its own (`hf download {settings.model.path} --local-dir DIRECTORY`) and set "
-            "[model] path to that; keepstep then says how to part base and adapter"
+            f"Download it to a separate directory (`hf download {settings.model.path} --local-dir DIRECTORY`) and set "
+            "[model] path to that; keepstep then says how to separate base and adapter"
         )
     raise ModelUnusable(f"the model at {base} {problem.what}. {advice}.")
 
 
 def _adapter_config(model: Any, location: str, commit: str) -> bytes:
-    """As peft writes it, but with every set in order, so that the same settings give the same bytes.
+    """Return the config as peft writes it, but with sorted sets: the same settings give the same bytes.
 
-    `commit` is that of a base on the hub: whoever loads the adapter by its id gets the same base.
+    `commit`: that of a base on the hub, so that peft loads the same base.
     """
-    named = {"base_model_name_or_path": location, "revision": commit or None}
-    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, **named}
+    base = {"base_model_name_or_path": location, "revision": commit or None}
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, **base}
     ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return json.dumps(ordered, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _whole(base: Any, directory: Path) -> TrainedModel:
+def _with_all_weights(base: Any, directory: Path) -> TrainedModel:
     base.requires_grad_(True)
     state = base.state_dict()
-    # Tied weights are one parameter under several names; it is listed, trained and saved once, under the first.
+    # Tied weights are one parameter with several names. It is listed, trained and saved under the first one.
     parameters = dict(base.named_parameters())
     buffers = {name: buffer for name, buffer in base.named_buffers() if name in state}
     for name, buffer in buffers.items():
         if buffer.dtype not in KINDS:
             raise ModelUnusable(f"the buffer {name} holds {buffer.dtype}, which a checkpoint cannot store.")
-    if base._weight_conversions:  # what from_pretrained had to do to the tensors on disk; empty for most models
+    if base._weight_conversions:  # how from_pretrained converted the tensors; empty for most models
         names = _names_in_files(base, [*parameters, *buffers], directory)
         parameters = {names[name]: parameter for name, parameter in parameters.items()}
         buffers = {names[name]: buffer for name, buffer in buffers.items()}
@@ -284,29 +285,31 @@ def _whole(base: Any, directory: Path) -> TrainedModel:
         model=base,
         device=torch.device("cpu"),
         parameters=parameters,
-        configs=_configs_of(base, directory),
+        configs=_edit_configs(base, directory),
         weights_file="model.safetensors",
         buffers=buffers,
     )
 
 
-def _configs_of(base: Any, directory: Path) -> dict[str, bytes]:
-    """The configs of a full checkpoint: those of the base it was loaded from, for float32 weights of this class."""
+def _edit_configs(base: Any, directory: Path) -> dict[str, bytes]:
+    """Return the configs of a full checkpoint: those of the base, edited for float32 weights of this class."""
     config = read_model_file(directory, CONFIG)
     if json.loads(config).get("model_type") != base.config.model_type:  # a part of a larger model was loaded
         config = base.config.to_json_string(use_diff=True).encode()
     architecture = type(base).__name__
-    configs = {CONFIG: edited(config, dtype="float32", architecture=architecture, untied=_is_untied(base))}
+    configs = {CONFIG: edit_config(config, dtype="float32", architecture=architecture, untied=_is_untied(base))}
     if (directory / GENERATION_CONFIG).exists():
         configs[GENERATION_CONFIG] = read_model_file(directory, GENERATION_CONFIG)
     return configs
 
 
 def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, str]:
-    """The name in the files of the base for each weight of a model that transformers renames while it loads: a
-    checkpoint under these names is one that every version of transformers loads. Raises ModelUnusable where one weight
-    is not one tensor."""
-    layout = layout_of(directory)
+    """Return the name of each weight in the files of the base, for a model whose weights transformers renames.
+
+    Every version of transformers loads a checkpoint with these names. Raises ModelUnusable if a weight is not one
+    tensor.
+    """
+    layout = read_layout(directory)
     try:
         return {name: layout.tensor(name) for name in names}
     except MergeRefused as error:
@@ -317,7 +320,6 @@ def _names_in_files(base: Any, names: list[str], directory: Path) -> dict[str, s
 
 
 def _is_untied(base: Any) -> bool:
-    """True if head and embedding are two weights. Where the config calls them one, transformers 4 would load the
-    embedding for both."""
+    """True if head and embedding are two weights. If the config ties them, transformers 4 would load one for both."""
     head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
     return head is not None and embedding is not None and head.weight is not embedding.weight

@@ -1,7 +1,7 @@
-"""The small files of a model's directory: which belong to its tokenizer, and a safe way to read them. No torch.
+"""The small files of a model's directory: those of the tokenizer, and a safe way to read them. No torch.
 
-A checkpoint, a version and an export hold the tokenizer files of the base byte for byte. A library that reads them and
-writes them anew writes the names of its own version into them, and then no other version loads them.
+Checkpoints, versions and exports hold the tokenizer files of the base byte for byte. A library that saved them again
+would use the names of its own version, and other versions could not load them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOKENIZER_FILES = (
     "chat_template*.json",
     "*processor_config.json",  # of images, audio and video, with the tokenizer's own processor
 )
-"""What transformers, vLLM and llama.cpp look for in a model's directory. A tokenizer class may name more."""
+"""The files that transformers, vLLM and llama.cpp look for. A tokenizer class may name more."""
 
 
 SMALL_BYTES_MAX = 1 << 30
@@ -42,27 +42,26 @@ SMALL_BYTES_MAX = 1 << 30
 
 
 def read_model_file(directory: Path, name: str) -> bytes:
-    """The content of the file `name` in a model's directory.
+    """Return the content of the file `name` in a model's directory.
 
-    A link that leads out of the directory is refused, unless the model is made of links, as one in the hub's cache is:
-    a checkpoint or an export would carry a file that is none of the model's. Raises ModelUnusable, FileNotFoundError,
-    OSError.
+    A link that leads out of the directory is refused: a checkpoint or an export would contain a file that is not the
+    model's. In a hub cache all files are links, which are followed. Raises ModelUnusable, FileNotFoundError, OSError.
     """
     path = directory / name
     target = path.resolve(strict=True)
     if not target.is_relative_to(directory.resolve()) and not _is_made_of_links(directory):
         raise ModelUnusable(
-            f"{path} is a link to {target}, outside of the model's directory, and is not copied from there. "
-            f"Put the file itself in its place: cp --remove-destination {target} {path}"
+            f"{path} is a link to {target}, outside of the model's directory, so it is not copied. "
+            f"Replace the link with the file: cp --remove-destination {target} {path}"
         )
     try:
-        return read_file(target, most_bytes=SMALL_BYTES_MAX)
+        return read_file(target, bytes_max=SMALL_BYTES_MAX)
     except NotAFile as error:
         raise ModelUnusable(f"{path} is not a file. Put the model's {name} in its place.") from error
 
 
 def tokenizer_files(directory: Path, more: Iterable[str] = ()) -> dict[str, bytes]:
-    """The files of the tokenizer in a model's directory, by name. `more`: names to include if they exist.
+    """Return the files of the tokenizer in a model's directory by name. `more`: names to include if they exist.
 
     Raises ModelUnusable, OSError.
     """
@@ -70,10 +69,10 @@ def tokenizer_files(directory: Path, more: Iterable[str] = ()) -> dict[str, byte
 
 
 def tokenizer_names(directory: Path, more: Iterable[str] = ()) -> list[str]:
-    """The names of the files that `tokenizer_files` reads, sorted. Raises OSError."""
+    """Return the names of the files that `tokenizer_files` reads, sorted. Raises OSError."""
     names = {name for name in more if (directory / name).exists()}
-    there = {path.name for path in directory.iterdir()}
-    names |= {name for name in there if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)}
+    existing = {path.name for path in directory.iterdir()}
+    names |= {name for name in existing if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)}
     templates = directory / CHAT_TEMPLATES
     if templates.is_dir():
         names |= {f"{CHAT_TEMPLATES}/{path.name}" for path in templates.glob("*.jinja")}
@@ -81,5 +80,5 @@ def tokenizer_names(directory: Path, more: Iterable[str] = ()) -> list[str]:
 
 
 def _is_made_of_links(directory: Path) -> bool:
-    """The hub's cache holds each file of a snapshot as a link to a shared copy, the config too."""
+    """True for a snapshot in the hub's cache: all its files, the config too, are links to shared copies."""
     return (directory / CONFIG).is_symlink()

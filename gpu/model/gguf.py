@@ -1,7 +1,7 @@
-"""A GGUF file as a model directory: `python -P -m gpu.model.gguf GGUF TARGET`.
+"""Convert a GGUF file to a model directory: `python -P -m gpu.model.gguf GGUF TARGET`.
 
-The weights are written as float32 safetensors, beside config and tokenizer: what training starts from. TARGET is
-there whole or not at all, and once it is there, it is left alone: a second call does nothing.
+The directory gets float32 safetensors, config and tokenizer, ready for training. TARGET appears only when it is
+complete. If it exists, nothing is done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpu.model.config import edited
+from gpu.model.config import edit_config
 from gpu.model.files import CONFIG
 from gpu.runtime.streams import prepare_streams
 from gpu.worker import ENVIRONMENT
@@ -26,16 +26,16 @@ from journal.durable import fsync_tree, rename_durably
 
 STAGING = ".staging-"
 
-STRAY = {
+FIELDS_TO_REMOVE = {
     "config.json": ("_model_name_or_path",),
     "generation_config.json": ("_from_model_config",),
     "tokenizer_config.json": ("is_local", "local_files_only"),
 }
-"""What transformers notes about where it read a model from. It is untrue of what is written."""
+"""Fields in which transformers records where it read the model. They do not describe the new directory."""
 
 
 def main() -> None:
-    """Unpack the file on the command line."""
+    """Convert the file on the command line."""
     prepare_streams()
     parser = argparse.ArgumentParser(prog="gpu.model.gguf", description="Write a GGUF file out as a model directory.")
     parser.add_argument("source", type=Path, metavar="GGUF")
@@ -44,33 +44,38 @@ def main() -> None:
     os.environ.update(ENVIRONMENT, HF_HUB_OFFLINE="1")
     try:
         unpack(arguments.source, arguments.target)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:  # in one line: the last is shown
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        KeyError,
+    ) as error:  # one line: the caller shows the last one
         sys.exit(f"{arguments.source} cannot be unpacked: {' '.join(str(error).split())}")
 
 
 def unpack(source: Path, target: Path) -> None:
     """Write the model in the GGUF file `source` to the directory `target`.
 
-    Raises OSError, ValueError, RuntimeError, ImportError, KeyError: whatever the libraries say of a file that they
-    cannot read.
+    Raises the errors of the libraries: OSError, ValueError, RuntimeError, ImportError, KeyError.
     """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with _staging(target) as staging:
         _convert(source, staging)
-        _clean(staging)
+        _remove_fields(staging)
         fsync_tree(staging)
         try:
             rename_durably(staging, target)
         except OSError:
             if not target.exists():
-                raise  # else another process was quicker, and its result is as good
+                raise  # else another process was faster, and wrote the same
 
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A directory beside `target` for the time of a block. What a killed process left there before is removed."""
+    """Yield a directory next to `target`. Remove those of killed processes."""
     prefix = f"{STAGING}{target.name}-"
     for leftover in target.parent.glob(f"{prefix}*"):
         with _held(leftover) as ours:
@@ -86,7 +91,7 @@ def _staging(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held(directory: Path) -> Iterator[bool]:
-    """Whether `directory` is ours for the time of the block; if a living process holds it, that one works there."""
+    """Lock `directory` for the block. Yield False if another process has locked it."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -100,13 +105,13 @@ def _held(directory: Path) -> Iterator[bool]:
 
 
 def _convert(source: Path, directory: Path) -> None:
-    import torch  # seconds; not before it is known that there is something to do
+    import torch  # seconds, so only when there is something to do
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
-        quantization_config=GgufConfig(dequantize=True),  # 4 bits a weight cannot be trained
+        quantization_config=GgufConfig(dequantize=True),  # 4-bit weights cannot be trained
         dtype=torch.float32,
     )
     model.save_pretrained(directory)
@@ -115,21 +120,21 @@ def _convert(source: Path, directory: Path) -> None:
 
 
 def use_old_names(directory: Path) -> None:
-    """Let transformers 4, too, load what transformers 5 saved: every version that is trained from it keeps these files.
+    """Add old names to the files, so that transformers 4 loads them too: versions keep these files.
 
     Raises OSError, ValueError.
     """
     config = directory / CONFIG
-    config.write_bytes(edited(config.read_bytes(), dtype="float32"))
+    config.write_bytes(edit_config(config.read_bytes(), dtype="float32"))
     tokenizer = directory / "tokenizer_config.json"
-    said: dict[str, Any] = json.loads(tokenizer.read_bytes())
-    if said.get("tokenizer_class") == "TokenizersBackend":  # the new name of the same class
-        said["tokenizer_class"] = "PreTrainedTokenizerFast"
-    tokenizer.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    config_of_tokenizer: dict[str, Any] = json.loads(tokenizer.read_bytes())
+    if config_of_tokenizer.get("tokenizer_class") == "TokenizersBackend":  # the new name of the same class
+        config_of_tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    tokenizer.write_text(json.dumps(config_of_tokenizer, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _clean(directory: Path) -> None:
-    for name, keys in STRAY.items():
+def _remove_fields(directory: Path) -> None:
+    for name, keys in FIELDS_TO_REMOVE.items():
         path = directory / name
         if not path.exists():
             continue

@@ -1,8 +1,7 @@
-"""Frozen weights that are held in bfloat16 and computed with in float32.
+"""Hold frozen weights in bfloat16 and compute with them in float32.
 
-Each large weight is converted when it is used, in the forward pass and again in the backward pass, and the copy is
-freed at once. Every bfloat16 number is a float32 number. So the results are those of a model whose weights are all
-float32, with half of its memory.
+Each large weight is converted when it is used, in the forward and in the backward pass, and the copy is freed at once.
+Every bfloat16 number is a float32 number, so the results are those of a float32 model with half of its memory.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from torch.nn import functional
 
 
 def compute_in_float32(model: Any) -> None:
-    """Have `model` compute in float32 whatever its frozen weights are held in.
+    """Let `model` compute in float32, whatever the dtype of its frozen weights.
 
     The weights of plain linear and embedding layers stay as they are. Other floating-point numbers (norms, biases,
-    buffers, layers of other kinds) become float32: they are small, or their layers convert nothing.
+    buffers, layers of other types) become float32: they are small, or their layers do not convert weights.
     """
     for module in model.modules():
         kept = module.weight if type(module) in KINDS else None
         for parameter in module.parameters(recurse=False):
-            if parameter is not kept and _is_held(parameter):  # a weight that two layers share stays only if both may
+            if parameter is not kept and _is_held(parameter):  # a shared weight stays only if both layers convert it
                 parameter.data = parameter.data.float()
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.dtype in HALVES:
@@ -74,4 +73,4 @@ KINDS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Linear: HeldLinear,
     torch.nn.Embedding: HeldEmbedding,
 }
-"""By exact type: a subclass may use its weight in ways of its own."""
+"""By exact type: a subclass may use its weight differently."""

@@ -1,8 +1,8 @@
-"""Models on the Hugging Face hub: which commit a name means, where the cache has it, and how it gets there. No torch.
+"""Models on the Hugging Face hub: resolve names to commits, find them in the cache, and download them. No torch.
 
 The layout of the cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. A snapshot is the directory of
-one commit, and never changes. The name of a branch or a tag means another commit whenever its owner wants, so a home
-names a commit.
+one commit and never changes. The owner of a model can move a branch or a tag to another commit, so a home names a
+commit.
 """
 
 from __future__ import annotations
@@ -17,84 +17,84 @@ from gpu.errors import ModelUnusable
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAIN = "main"
-ASK_S = 10.0
-"""How long `init` waits for the hub: a person waits, and without an answer the cache is asked."""
+HUB_TIMEOUT_S = 10.0
+"""Longest wait for the hub: a user waits for `init`, and without an answer the cache is used."""
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
 
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken", "*.codes", "*.py")
-"""What is fetched besides the weights: all but weights in other formats."""
+"""The files that are downloaded apart from the weights."""
 
 
-class NoCommit(Exception):
-    """A revision of a hub id that no commit could be found for. Data: `is_wrong`, `reason`."""
+class CommitNotFound(Exception):
+    """No commit was found for a revision of a hub id. Data: `is_wrong`, `reason`."""
 
     def __init__(self, reason: str, *, is_wrong: bool) -> None:
         self.reason = reason
         self.is_wrong = is_wrong
-        """True: the hub or the grammar says that there is none. False: the hub could not be asked."""
+        """True if there is no such revision; False if the hub could not be reached."""
         super().__init__(reason)
 
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the hub's library keeps what it fetched."""
+    """Return the cache directory of the hub's library."""
     parent = environment.get("HF_HOME") or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     place = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or f"{parent}/hub"
     return Path(os.path.expandvars(place)).expanduser()
 
 
 def is_offline(environment: Mapping[str, str] = os.environ) -> bool:
-    """True if the user forbade every request to the hub."""
+    """True if the environment forbids requests to the hub."""
     wanted = environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE") or ""
     return wanted.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def resolve(model: str, revision: str = "") -> str:
-    """The commit (40 hexadecimal digits) that `revision` of a hub id means now; "": its main branch.
+    """Return the commit (40 hexadecimal digits) that `revision` of a hub id means now; "": its main branch.
 
-    The hub is asked first. If it does not answer, or does not show the model without a token, the cache decides. Raises
+    The hub is asked first. If it does not answer, or shows the model only with a token, the cache decides. Raises
     NoCommit.
     """
     revision = revision or MAIN
     if not _ID.fullmatch(model):
-        raise NoCommit(f"{model!r} is not a hub id: one is written organisation/name", is_wrong=True)
+        raise CommitNotFound(f"{model!r} is not a hub id: one is written organisation/name", is_wrong=True)
     if not _REVISION.fullmatch(revision):
-        raise NoCommit(f"{revision!r} is not a revision: one is a commit, a branch or a tag", is_wrong=True)
+        raise CommitNotFound(f"{revision!r} is not a revision: one is a commit, a branch or a tag", is_wrong=True)
     if COMMIT.fullmatch(revision) and snapshot(model, revision) is not None:
         return revision
-    refused = NoCommit("HF_HUB_OFFLINE is set", is_wrong=False)
+    refused = CommitNotFound("HF_HUB_OFFLINE is set", is_wrong=False)
     if not is_offline():
         try:
-            return _asked(model, revision)
-        except NoCommit as error:
+            return _ask_hub(model, revision)
+        except CommitNotFound as error:
             refused = error
     found = cached_commit(model, revision)
     if found is None and COMMIT.fullmatch(revision) and not refused.is_wrong:
         return revision
     if found is None:
-        raise NoCommit(f"{refused.reason}, and the cache has no {revision} of {model}", is_wrong=refused.is_wrong)
+        raise CommitNotFound(f"{refused.reason}, and the cache has no {revision} of {model}", is_wrong=refused.is_wrong)
     return found
 
 
-def _asked(model: str, revision: str) -> str:
-    """The hub's answer. Raises NoCommit."""
+def _ask_hub(model: str, revision: str) -> str:
+    """Return the hub's answer. Raises NoCommit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        sha = HfApi().model_info(model, revision=revision, timeout=ASK_S).sha
+        sha = HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise NoCommit(_in_a_line(error), is_wrong=True) from error
-    except Exception as error:  # the HTTP library is another one in each version, and so are its errors
-        raise NoCommit(f"the hub cannot be asked ({_in_a_line(error)})", is_wrong=False) from error
+        raise CommitNotFound(_one_line(error), is_wrong=True) from error
+    except Exception as error:  # the HTTP library and its errors depend on the version
+        raise CommitNotFound(f"the hub cannot be reached ({_one_line(error)})", is_wrong=False) from error
     if sha is None or not COMMIT.fullmatch(sha):
-        raise NoCommit(f"the hub names no commit for {revision} of {model}", is_wrong=False)
+        raise CommitNotFound(f"the hub names no commit for {revision} of {model}", is_wrong=False)
     return str(sha)
 
 
 def cached_commit(model: str, revision: str = MAIN) -> str | None:
-    """The commit that the cache has for a branch, tag or commit; None if it has none."""
+    """Return the commit that the cache has for a branch, tag or commit; None if it has none."""
     if COMMIT.fullmatch(revision):
         return revision if snapshot(model, revision) is not None else None
     try:
@@ -105,13 +105,13 @@ def cached_commit(model: str, revision: str = MAIN) -> str | None:
 
 
 def snapshot(model: str, commit: str) -> Path | None:
-    """The directory of a commit in the cache; None if it is not there. Some of its files may be missing."""
+    """Return the directory of a commit in the cache; None if there is none. Some of its files may be missing."""
     directory = _repository(model) / "snapshots" / commit
     return directory if commit and directory.is_dir() else None
 
 
 def snapshots(model: str) -> Sequence[Path]:
-    """The directories of all cached commits of a model: that of the main branch first, then the newest."""
+    """Return the directories of all cached commits of a model: the main branch first, then by age, the newest first."""
     parent = _repository(model) / "snapshots"
     found = [path for path in parent.glob("*") if path.is_dir()]
     main = cached_commit(model)
@@ -119,9 +119,9 @@ def snapshots(model: str) -> Sequence[Path]:
 
 
 def fetch(model: str, revision: str, *, weights: bool) -> Path:
-    """Bring a revision into the cache: configs and tokenizer, and with `weights` its safetensors.
+    """Download a revision into the cache: configs and tokenizer, and with `weights` its safetensors.
 
-    Only what is missing is fetched. Raises OSError, ValueError, RuntimeError: whatever the hub's library says.
+    Only missing files are downloaded. Raises the errors of the hub's library: OSError, ValueError, RuntimeError.
     """
     from huggingface_hub import snapshot_download
 
@@ -148,17 +148,17 @@ def fetch(model: str, revision: str, *, weights: bool) -> Path:
 
 
 def commit_of(directory: Path) -> str:
-    """The commit whose snapshot in the cache a directory is; "" if it is none."""
+    """Return the commit of a snapshot in the cache; "" for any other directory."""
     return directory.name if directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name) else ""
 
 
 def how_to_pin(directory: Path | None) -> str:
-    """The command that pins a hub id which is used from `directory`; None: it is not in the cache yet."""
+    """Return the command that pins a hub id to the commit in `directory`; None: it is not in the cache yet."""
     return f"keepstep config set model.revision {directory.name if directory is not None else 'COMMIT'}"
 
 
 def refuse_revision_of_directory(revision: str, directory: Path) -> None:
-    """Raises ModelUnusable if a directory is named together with a revision, which it cannot have."""
+    """Raise ModelUnusable if the settings name a directory and a revision, which a directory does not have."""
     if revision:
         raise ModelUnusable(
             f"[model] path is the directory {directory}, and a directory has no revisions, but [model] revision is "
@@ -170,5 +170,5 @@ def _repository(model: str) -> Path:
     return cache_directory() / f"models--{model.replace('/', '--')}"
 
 
-def _in_a_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

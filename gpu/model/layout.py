@@ -17,22 +17,22 @@ from typing import Any, NamedTuple
 from gpu.artifacts.tensors import Tensor, read_header
 from gpu.errors import MergeRefused
 from gpu.model.base import weights_files
-from gpu.model.tokenizer import explained
+from gpu.model.tokenizer import explain_load_errors
 from gpu.runtime.library_paths import library_path
 
 
-class Place(NamedTuple):
-    """Where a weight is stored."""
+class StoredWeight(NamedTuple):
+    """The tensor that stores a weight."""
 
     tensor: str
     """Its name in the files."""
-    turned: bool = False
+    transposed: bool = False
     """True for a weight that its layer holds as (in, out), not (out, in): transformers' Conv1D."""
 
 
-def as_named(weight: str) -> Place:
-    """The place of a weight whose name in memory is its name in the files."""
-    return Place(weight)
+def stored_as_named(weight: str) -> StoredWeight:
+    """Return the tensor of a weight that has the same name in memory and in the files."""
+    return StoredWeight(weight)
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Layout:
     shapes: Mapping[str, tuple[int, ...]]
     """Each weight and persistent buffer in memory, with its shape."""
     stored: Mapping[str, str]
-    """Weight in memory → the one tensor of the same shape that it is read from; two tied weights may share one."""
+    """By weight in memory: the one tensor of the same shape that it is read from. Tied weights may share one."""
     parts: Mapping[str, tuple[str, ...]]
-    """Weight in memory → the tensors that it is built from, where that is not one tensor of its shape."""
+    """By weight in memory: the tensors that it is built from, if that is not one tensor of its shape."""
     tied: Mapping[str, str]
-    """Weight without a tensor of its own → the weight whose tensor it shares."""
+    """By weight without an own tensor: the weight whose tensor it shares."""
     copies: tuple[tuple[str, str], ...]
-    """Pairs of weights that the config calls one, where the files hold both."""
-    turned: frozenset[str]
+    """Pairs of weights that the config ties, although the files hold both."""
+    transposed: frozenset[str]
     """Weights that their layers hold as (in, out)."""
     unread: tuple[str, ...]
     """Tensors in the files that the model does not have."""
@@ -59,42 +59,43 @@ class Layout:
         """Weights in memory that the files do not have, sorted."""
         return sorted(self.shapes.keys() - self.stored.keys() - self.parts.keys() - self.tied.keys())
 
-    def place(self, weight: str) -> Place:
-        """Where `weight` is stored, if a change of it can be stored there. Raises MergeRefused with the reason."""
+    def locate(self, weight: str) -> StoredWeight:
+        """Return the tensor of `weight`. Raises MergeRefused, with the reason, if a change of it cannot be stored."""
         if weight in self.tied or weight in self.tied.values():
             other = self.tied.get(weight) or next(name for name, source in self.tied.items() if source == weight)
             raise MergeRefused(
                 f"the files of the base hold {weight} and {other} as one tensor (they are tied), "
                 "so a change of one of them alone cannot be stored"
             )
-        return Place(self.tensor(weight), weight in self.turned)
+        return StoredWeight(self.tensor(weight), weight in self.transposed)
 
     def tensor(self, weight: str) -> str:
-        """The tensor that `weight` is read from, shared with another weight or not. Raises MergeRefused if it is not
-        one tensor of the same shape."""
+        """Return the tensor that `weight` is read from; another weight may share it.
+
+        Raises MergeRefused if it is not one tensor of the same shape.
+        """
         if weight in self.stored:
             return self.stored[weight]
         if weight in self.parts:
             parts = self.parts[weight]
             raise MergeRefused(
-                f"transformers builds {weight} from {_counted(parts)}, so it is held in another layout in memory than "
-                "in the files of the base"
+                f"transformers builds {weight} from {_list_parts(parts)}, so its layout in memory is not that of the "
+                "files of the base"
             )
         raise MergeRefused(f"the files of the base have no tensor for {weight}")
 
 
-def layout_of(directory: Path) -> Layout:
-    """The layout of the model in `directory`. Raises ModelUnusable, OSError, ValueError."""
+def read_layout(directory: Path) -> Layout:
+    """Return the layout of the model in `directory`. Raises ModelUnusable, OSError, ValueError."""
     tensors: dict[str, Tensor] = {}
     for name in weights_files(directory):
         tensors.update(read_header((directory / name).resolve()))
-    with explained(f"the model at {directory}"):
-        return layout(empty_model(directory), tensors)
+    with explain_load_errors(f"the model at {directory}"):
+        return make_layout(empty_model(directory), tensors)
 
 
 def empty_model(directory: Path) -> Any:
-    """The model in `directory` with weights that have shapes and no numbers. Training's random numbers stay as they
-    are."""
+    """Return the model in `directory` without memory for its weights. Does not change the random generators."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -103,8 +104,8 @@ def empty_model(directory: Path) -> Any:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
-def layout(model: Any, tensors: Mapping[str, Tensor]) -> Layout:
-    """How transformers would fill `model` from files with these tensors."""
+def make_layout(model: Any, tensors: Mapping[str, Tensor]) -> Layout:
+    """Return how transformers fills `model` from files with these tensors."""
     from transformers.pytorch_utils import Conv1D
 
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
@@ -137,14 +138,17 @@ def layout(model: Any, tensors: Mapping[str, Tensor]) -> Layout:
         parts=parts,
         tied=tied,
         copies=tuple(copies),
-        turned=frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)),
+        transposed=frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)),
         unread=tuple(sorted(unread)),
     )
 
 
 def _names_in_memory(model: Any, tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """(tensor, weight) for each tensor: the name that transformers gives it, by the rules of its own loader
-    (`convert_and_load_state_dict_in_model`); of a weight that is split into several, the first of them."""
+    """Return (tensor, weight) for each tensor, by the rules of transformers' loader.
+
+    The loader is `convert_and_load_state_dict_in_model`. For a tensor that is split into several weights, the first
+    weight is returned.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
@@ -161,5 +165,5 @@ def _names_in_memory(model: Any, tensors: Mapping[str, Tensor]) -> list[tuple[st
     return names
 
 
-def _counted(parts: tuple[str, ...]) -> str:
+def _list_parts(parts: tuple[str, ...]) -> str:
     return parts[0] if len(parts) == 1 else f"{len(parts)} tensors ({parts[0]} and others)"

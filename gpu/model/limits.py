@@ -1,8 +1,7 @@
-"""How many tokens a model has rows for, and how long a text it takes: read from its files, nothing is loaded.
+"""The limits of a model: the rows of its embedding, and the longest text. Read from its files, without loading it.
 
-A token id beyond the embedding, or a position beyond the table of positions, ends a step with "index out of range". So
-rows are held to both before any of them is trained. The weights' own shapes count; `config.json` is asked where they
-are not on this machine yet.
+A token id or a position beyond its table ends a step with "index out of range". So rows are checked against both before
+any of them is trained. The shapes of the weights decide, or `config.json` if the weights are not downloaded yet.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|tokens_embed|shared|embeddings|transformer\.w)"
     r"\.weight$"
 )
-"""What architectures call the table of token vectors; Llama, GPT-2, BLOOM, GPT-NeoX, InternLM, GPT, T5, Mamba, CTRL."""
+"""Names of the token embedding: Llama, GPT-2, BLOOM, GPT-NeoX, InternLM, GPT, T5, Mamba, CTRL."""
 
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|positions_embed)\.weight$")
-"""The same for a trained vector for each position."""
+"""Names of the table of trained positions."""
 
 _OTHER_TOWERS = re.compile(r"(^|[._])(vision|visual|audio|image|speech|encoder|draft)")
-"""Parts of a model that see no text of ours."""
+"""Parts of a model that do not process the text."""
 
 _NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
-"""What `config.json` calls the number of positions, the most usual name first."""
+"""Names of the number of positions in `config.json`, the most common first."""
 
 _TABLES = {"gpt2", "gpt_neo", "gpt_bigcode", "openai-gpt", "opt", "biogpt", "gptj", "codegen", "ctrl", "mpt", "bert"}
-"""Model types that have no more positions than `config.json` says: a table of vectors, of sines (GPT-J, CTRL) or of
-distances (MPT)."""
+"""Model types with exactly the positions of `config.json`: a table of vectors, of sines (GPT-J, CTRL) or of distances
+(MPT)."""
 
 _AFTER_PADDING = {
     "roberta",
@@ -54,43 +53,44 @@ _AFTER_PADDING = {
 """Model types whose first position is the one after `pad_token_id`."""
 
 _RESERVED = {"opt": 2, "biogpt": 2, "bart": 2, "mbart": 2, "plbart": 2}
-"""Rows of the table that no position of a text has."""
+"""By model type: rows of the table that no position of a text uses."""
 
 
 class ModelLimits(Struct, frozen=True, kw_only=True):
-    """What a model takes. None: not known, or without bounds."""
+    """The limits of a model. None: unknown, or unlimited."""
 
     embedding_rows: int | None = None
-    """Token ids are below this."""
+    """Token ids must be below this."""
     positions: int | None = None
-    """A longer text ends in an error: positions are looked up in a table."""
+    """Longest text, in tokens; a longer one raises an error: positions come from a table."""
     trained_positions: int | None = None
-    """Of a model that computes positions (RoPE): beyond them it works, and has never been trained."""
+    """For a model that computes positions (RoPE): it accepts longer texts, but was not trained on them."""
 
     def longest(self, max_length: int) -> int:
-        """How many tokens a row may have, where the settings allow `max_length`."""
+        """Return the longest allowed row in tokens, if the settings allow `max_length`."""
         return max_length if self.positions is None else min(max_length, self.positions)
 
 
 UNLIMITED = ModelLimits()
 
 
-def limits_of(directory: Path) -> ModelLimits:
-    """The limits of the model in `directory`. Raises OSError, ValueError if its `config.json` cannot be read."""
+def read_limits(directory: Path) -> ModelLimits:
+    """Return the limits of the model in `directory`. Raises OSError, ValueError if its `config.json` cannot be read."""
     if not (directory / CONFIG).exists():
         return UNLIMITED
     config = _config(directory)
     shapes = _shapes(directory)
-    kind, said = config.get("model_type"), next((config[name] for name in _NAMES if _is_count(config.get(name))), None)
+    kind = config.get("model_type")
+    stated = next((config[name] for name in _NAMES if _is_count(config.get(name))), None)
     padding = config.get("pad_token_id")
     first = padding + 1 if kind in _AFTER_PADDING and isinstance(padding, int) else 0
-    rows = _rows(shapes, _POSITIONS, said)
+    rows = _rows(shapes, _POSITIONS, stated)
     positions = None
     if rows is not None:
-        positions = min(rows - (first or _RESERVED.get(str(kind), 0)), said or rows)
-    elif kind in _TABLES | _AFTER_PADDING and said is not None:
-        positions = said - first
-    trained = None if positions is not None or said is None else max(said, _extended(config))
+        positions = min(rows - (first or _RESERVED.get(str(kind), 0)), stated or rows)
+    elif kind in _TABLES | _AFTER_PADDING and stated is not None:
+        positions = stated - first
+    trained = None if positions is not None or stated is None else max(stated, _scaled_positions(config))
     vocabulary = config["vocab_size"] if _is_count(config.get("vocab_size")) else None
     return ModelLimits(
         embedding_rows=_rows(shapes, _EMBEDDING, vocabulary) or vocabulary,
@@ -99,11 +99,11 @@ def limits_of(directory: Path) -> ModelLimits:
     )
 
 
-def problem_of_vocabulary(directory: Path, limits: ModelLimits) -> tuple[str, bool] | None:
-    """How the tokenizer in `directory` goes beyond the embedding, in words, and whether every text is affected, for a
-    token that begins or ends texts is out of range; None: all tokens fit, or it cannot be told.
+def find_vocabulary_problem(directory: Path, limits: ModelLimits) -> tuple[str, bool] | None:
+    """Return how the tokenizer in `directory` exceeds the embedding; None if all tokens fit, or it is unknown.
 
-    Raises OSError, ValueError.
+    The flag is True if every text is affected: a token that begins or ends texts is out of range. Raises OSError,
+    ValueError.
     """
     rows = limits.embedding_rows
     if rows is None:
@@ -126,7 +126,7 @@ _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def _config(directory: Path) -> Mapping[str, Any]:
-    """What `config.json` says of the part that reads text."""
+    """Return the settings in `config.json` for the part of the model that reads text."""
     whole = json.loads(read_file((directory / CONFIG).resolve()))
     if not isinstance(whole, dict):
         raise ValueError(f"{CONFIG} is not a JSON object")  # noqa: TRY004 - the file is wrong, not its caller
@@ -139,12 +139,12 @@ def _is_count(value: object) -> bool:
 
 
 def _ids(value: object) -> Iterator[int]:
-    """Of a setting that is one token id, or a list of them."""
+    """Yield the token ids of a setting: one, or a list of them."""
     yield from (each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int))
 
 
-def _extended(config: Mapping[str, Any]) -> int:
-    """The positions that the scaling of RoPE reaches: https://arxiv.org/abs/2309.00071, "YaRN", and its relatives."""
+def _scaled_positions(config: Mapping[str, Any]) -> int:
+    """Return the number of positions with RoPE scaling, as in YaRN: https://arxiv.org/abs/2309.00071. 0: not scaled."""
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(scaling, dict):
         return 0
@@ -158,7 +158,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _shapes(directory: Path) -> Shapes:
-    """All tensors of the weights that are here. A file that is damaged says so when the model is loaded."""
+    """Return the shapes of all tensors on this machine. Damaged files are reported when the model is loaded."""
     found: dict[str, tuple[int, ...]] = {}
     with suppress(OSError, ValueError, MsgspecError):
         for name in weights_files(directory):
@@ -168,25 +168,25 @@ def _shapes(directory: Path) -> Shapes:
 
 
 def _rows(shapes: Shapes, name: re.Pattern[str], expected: int | None) -> int | None:
-    """The rows of the table that has such a name: of several that of `expected` rows, or else the largest."""
+    """Return the rows of the table with such a name; of several, the one with `expected` rows, else the largest."""
     tables = [key for key, shape in shapes.items() if len(shape) == 2 and name.search(key)]
     own = {shapes[key][0] for key in tables if not _OTHER_TOWERS.search(key)}
     return expected if expected in own else max(own, default=None)
 
 
 def _vocabulary(directory: Path) -> dict[str, int]:
-    """The tokens of `tokenizer.json`, and their ids; empty if there is none."""
+    """Return the ids of the tokens in `tokenizer.json`; {} if there is none."""
     if not (directory / TOKENIZER).exists():
         return {}
     content = json.loads(read_file((directory / TOKENIZER).resolve()))
     pieces = content["model"].get("vocab", {})
     if isinstance(pieces, list):  # Unigram: pairs of a token and its score, in the order of their ids
-        pieces = {piece[0]: place for place, piece in enumerate(pieces)}
+        pieces = {piece[0]: index for index, piece in enumerate(pieces)}
     return {**pieces, **{token["content"]: token["id"] for token in content.get("added_tokens") or ()}}
 
 
 def _special_tokens(directory: Path, vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """The ids of the tokens that begin and end texts; padding is never looked up."""
+    """Return the ids of the tokens that begin and end texts."""
     path = directory / "tokenizer_config.json"
     config = json.loads(read_file(path.resolve())) if path.exists() else {}
     named = {name: config.get(name) for name in ("bos_token", "eos_token")}

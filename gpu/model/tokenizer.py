@@ -1,6 +1,6 @@
-"""The tokenizer of a model, and how many of its tokens the model takes.
+"""The tokenizer of a model: load it, render chats, and find its files.
 
-Of torch it needs nothing: processes that only encode load none.
+No torch: processes that only encode do not load it.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from events.settings import ModelSettings
 from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.model.base import base_directory
 from gpu.model.files import CONFIG, read_model_file, tokenizer_files
-from gpu.model.limits import ModelLimits, limits_of
+from gpu.model.limits import ModelLimits, read_limits
 from gpu.runtime.library_paths import library_path
 
 
-def keep_torch_out(settings: ModelSettings) -> None:
-    """Of this process, which is to need nothing but a tokenizer: transformers would load it, which takes a second or
-    two, and some hundred megabytes."""
-    if not settings.trust_remote_code:  # which may need it
-        sys.modules["torch"] = None  # type: ignore[assignment]  # as the import system defines it: not to be found
+def block_torch_import(settings: ModelSettings) -> None:
+    """Keep transformers from importing torch in this process: a second or two, and some hundred megabytes."""
+    if not settings.trust_remote_code:  # remote code may need torch
+        sys.modules["torch"] = None  # type: ignore[assignment]  # the import system then raises ImportError
 
 
 def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
-    """The tokenizer of the model. Raises ModelUnusable."""
-    from transformers import AutoTokenizer  # a second or two
+    """Load the tokenizer of the model. Raises ModelUnusable."""
+    from transformers import AutoTokenizer  # takes a second or two
 
-    with explained(f"the tokenizer of {settings.path}"):
+    with explain_load_errors(f"the tokenizer of {settings.path}"):
         directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
         loadable = library_path(directory)
         tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
-        raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary that could be fingerprinted.")
+        raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary, so its SHA-256 cannot be computed.")
     return tokenizer
 
 
@@ -52,8 +51,10 @@ def render_conversation(
     add_generation_prompt: bool,
     arguments: Mapping[str, Any],
 ) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """What `apply_chat_template` tokenises: the text, and the parts of it (from, to, in characters) that the template
-    marks with `{% generation %}`, if it is `marked`. Raises whatever the template raises.
+    """Return the text that `apply_chat_template` tokenizes, and its parts that the template marks.
+
+    The parts are (start, end) in characters: what `{% generation %}` encloses, if the template is `marked`. Raises the
+    errors of the template.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -69,9 +70,9 @@ def render_conversation(
 
 
 def load_limits(settings: ModelSettings, home: Path) -> ModelLimits:
-    """What the model takes, by its files; of a hub's model the config is fetched. Raises ModelUnusable."""
-    with explained(f"the config of {settings.path}"):
-        return limits_of(base_directory(settings.path, home, revision=settings.revision, weights=False))
+    """Return the limits of the model; the config of a hub's model is downloaded. Raises ModelUnusable."""
+    with explain_load_errors(f"the config of {settings.path}"):
+        return read_limits(base_directory(settings.path, home, revision=settings.revision, weights=False))
 
 
 _LIBRARY_ERRORS = (
@@ -82,19 +83,19 @@ _LIBRARY_ERRORS = (
     RuntimeError,
     AttributeError,
     TypeError,
-    AssertionError,  # torch's, of an embedding whose padding token is beyond it
+    AssertionError,  # raised by torch for a padding token outside of the embedding
     SafetensorError,
 )
-"""What transformers, tokenizers and safetensors raise over files that are missing, broken or of another kind."""
+"""Errors of transformers, tokenizers and safetensors for missing, damaged or foreign files."""
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Whatever a library says about a model that it cannot load, as one named error."""
+def explain_load_errors(what: str) -> Iterator[None]:
+    """Raise ModelUnusable for any error of a library that cannot load `what`."""
     try:
         yield
     except _LIBRARY_ERRORS as error:
-        if is_out_of_memory(error) or is_disk_full(error):  # a hub's model is stored before it is loaded
+        if is_out_of_memory(error) or is_disk_full(error):  # a model of the hub is stored before it is loaded
             raise
         raise ModelUnusable(
             f"{what} cannot be loaded: {error} Check [model] path in keepstep.toml: it must be a directory with "
@@ -102,11 +103,11 @@ def explained(what: str) -> Iterator[None]:
         ) from error
 
 
-def files_to_keep(tokenizer: Any, settings: ModelSettings, home: Path, sha256: str) -> dict[str, bytes]:
-    """The files of the model's tokenizer, by name, as they stand in its directory: a checkpoint keeps these.
+def tokenizer_files_to_save(tokenizer: Any, settings: ModelSettings, home: Path, sha256: str) -> dict[str, bytes]:
+    """Return the tokenizer files that a checkpoint stores: those of the model's directory, by name.
 
-    `sha256` is the tokenizer's fingerprint. Where the files mean that tokenizer only together with the model's config,
-    the config is among them. Raises ModelUnusable, OSError.
+    `sha256` is that of the tokenizer. The config is included if the files give this tokenizer only with it. Raises
+    ModelUnusable, OSError.
     """
     directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
     more = {*getattr(tokenizer, "vocab_files_names", {}).values()}
@@ -117,16 +118,26 @@ def files_to_keep(tokenizer: Any, settings: ModelSettings, home: Path, sha256: s
         for name, content in files.items():
             (Path(scratch) / name).parent.mkdir(exist_ok=True)
             (Path(scratch) / name).write_bytes(content)
-        if kept_sha256(Path(scratch)) == sha256:
+        if saved_tokenizer_sha256(Path(scratch)) == sha256:
             return files
         config = read_model_file(directory, CONFIG)
         (Path(scratch) / CONFIG).write_bytes(config)
-        return {**files, CONFIG: config} if kept_sha256(Path(scratch)) == sha256 else files
+        return {**files, CONFIG: config} if saved_tokenizer_sha256(Path(scratch)) == sha256 else files
 
 
-def kept_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | None:
-    """The fingerprint of the tokenizer that lies in a checkpoint, as the library of today writes it down; None if it
-    has none. Another version of it may do that in other words than the one that the manifest's fingerprint is from."""
+def comparable_sha256(sha256: str, recorded: str, checkpoint: Path) -> str:
+    """Return the SHA-256 of the tokenizer to compare with the `recorded` one of a checkpoint.
+
+    It is `recorded` if the checkpoint holds the tokenizer of `sha256`, recorded by another library version.
+    """
+    return recorded if recorded != sha256 == saved_tokenizer_sha256(checkpoint) else sha256
+
+
+def saved_tokenizer_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | None:
+    """Return the SHA-256 of the tokenizer in a checkpoint; None if it cannot be loaded.
+
+    It is computed with the installed library; another version may give another SHA-256 for the same tokenizer.
+    """
     from transformers import AutoTokenizer
 
     from gpu.data.encode.rows import tokenizer_sha256
@@ -134,5 +145,5 @@ def kept_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | N
     try:
         loadable = library_path(checkpoint)
         return tokenizer_sha256(AutoTokenizer.from_pretrained(loadable, trust_remote_code=trust_remote_code))
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no proof
+    except Exception:  # noqa: BLE001 - a tokenizer that cannot be loaded proves nothing
         return None

@@ -1,1 +1,1 @@
-"""What a worker process runs on: determinism, CPU features, memory limits, standard streams."""
+"""The environment of a worker process: determinism, CPU features, memory limits, standard streams."""

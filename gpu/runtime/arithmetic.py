@@ -1,11 +1,11 @@
-"""Which arithmetic a job's steps are computed in.
+"""Choose the arithmetic of a job's steps: float32, or bfloat16 for products.
 
 `precision = "bf16"` asks for bfloat16. A processor without bfloat16 instructions emulates it, often thirty times slower
 than float32. There the job computes in float32, and the worker says so.
 
-The choice decides the bits, so it must not change within a job. It follows from the processor's features. Only where
-these do not tell, a short measurement decides. The journal records the result with each training start
-(`training_started.environment`), and the next order to train the same job brings it back. See docs/decisions/0014.
+The choice decides the bits, so it must not change within a job. It follows from the processor's features; if these are
+unclear, a short measurement decides. The journal records the choice with each training start
+(`training_started.environment`), and the next order to train the same job contains it. See docs/decisions/0014.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ INSTEAD: Arithmetic = "fp32 instead of bf16"
 assert INSTEAD == FP32_INSTEAD  # one value, typed here
 
 OF_BF16 = frozenset(get_args(Arithmetic)) - {"fp32"}
-"""What `precision = "bf16"` can lead to."""
+"""The possible outcomes of `precision = "bf16"`."""
 
 MEASURED_S = 0.025
 """Seconds for each of two types: dozens of products where the CPU is fast, one where it is slow."""
 
 ROWS, WIDTH = 128, 512
-"""Of the products that are measured: large enough that their speed, not their start, is measured."""
+"""Shape of the measured products: large enough that their start does not count."""
 
 WORTHWHILE = 1.1
-"""bfloat16 is used up to this share of float32's time: it was asked for, and 10 % are noise."""
+"""bfloat16 is used up to this multiple of float32's time: the user asked for it, and 10 % are noise."""
 
 
 def choose_arithmetic(
     precision: Precision, device: torch.device, recorded: Mapping[str, str], is_fast: Callable[[], bool] | None = None
 ) -> Arithmetic:
-    """Return what to compute in on `device`.
+    """Return the arithmetic for `device`.
 
     `recorded`: the environment that this job was trained in before; empty for a new job. On the same hardware with the
-    same torch its choice stays. `is_fast`: the measurement for a processor whose features do not tell.
+    same torch its choice stays. `is_fast`: the measurement for a processor with unclear features.
     """
     if precision == "fp32":
         return "fp32"
@@ -56,7 +56,7 @@ def choose_arithmetic(
 
 
 def autocasts(arithmetic: Arithmetic) -> bool:
-    """Return whether products are computed in bfloat16."""
+    """Return True if products are computed in bfloat16."""
     return arithmetic == "bf16"
 
 
@@ -70,18 +70,18 @@ def _computes_bf16(device: torch.device, is_fast: Callable[[], bool]) -> bool:
 
 
 def _torch_uses_it() -> bool:
-    """Return whether torch hands bfloat16 products to oneDNN, the library that uses the instructions."""
+    """Return True if torch passes bfloat16 products to oneDNN, the library that uses the instructions."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def bf16_is_fast(seconds_per_product: Callable[[torch.dtype], float] | None = None) -> bool:
-    """Measure for about 50 ms whether a product in bfloat16 takes no longer than one in float32."""
+    """Measure for about 50 ms. Return True if a product in bfloat16 takes no longer than one in float32."""
     measure = seconds_per_product or _seconds_per_product
     return measure(torch.bfloat16) <= WORTHWHILE * measure(torch.float32)
 
 
 def _seconds_per_product(dtype: torch.dtype) -> float:
-    """Return the time of the fastest of several products: what disturbs a measurement only makes it longer."""
+    """Return the time of the fastest of several products: disturbances only make a product slower."""
     left, right = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
     began, fastest = time.perf_counter(), float("inf")
     left @ right  # the first call prepares the library

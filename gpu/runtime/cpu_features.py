@@ -1,4 +1,4 @@
-"""What the CPU can do, as the kernel lists it. Needs no torch, so that `doctor` can ask too."""
+"""Features and model of the CPU, as the kernel lists them. No torch, so that `doctor` can use it too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITHOUT_BF16 = frozenset({"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "A
 def bf16_support(
     flags: Set[str] | None = None, machine: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> Bf16Support:
-    """Return whether the CPU multiplies bfloat16 numbers itself; "unclear": only a measurement can tell.
+    """Return whether the CPU multiplies bfloat16 numbers itself; "unclear": only a measurement shows it.
 
     `flags` and `machine`: those of this CPU by default.
 

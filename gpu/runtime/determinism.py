@@ -1,7 +1,7 @@
-"""The same bits every time: what is switched on for it, what is seeded from what, and what decides the bits.
+"""Determinism: switch it on, seed the random generators, and describe the environment that decides the bits.
 
-No generator's state is ever saved. Before each micro-batch all generators are seeded from (seed, global step,
-micro-batch), so a step run again draws what it drew the first time, whatever ran before it in this process.
+The state of a generator is never saved. Before each micro-batch all generators are seeded from (seed, global step,
+micro-batch), so a step that runs again draws the same numbers, whatever ran before it in this process.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def enable_determinism(threads: int) -> torch.device:
     """
     torch.set_num_threads(threads or core_count())
     torch.use_deterministic_algorithms(True)
-    # Torch would now also fill every new tensor with NaN, against operations that read memory before writing it. Those
-    # would be bugs; here they show as a step that does not repeat (`divergence_detected`), and the filling costs time.
+    # Otherwise torch fills every new tensor with NaN, to expose operations that read memory before writing it. Such a
+    # bug shows here as a step that does not repeat (`divergence_detected`), and filling costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = False  # picks an algorithm by a race, each time anew
+    torch.backends.cudnn.benchmark = False  # it chooses an algorithm by measuring, each time again
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    # With its number: tensors carry one, and what compares devices takes "cuda" and "cuda:0" for two.
+    # With its index: tensors have one, and "cuda" does not equal "cuda:0".
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def seed_generators(*parts: object) -> None:
     """Seed every generator that a model may draw from by the hash of `parts`."""
     seed = int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
-    # Not torch.manual_seed: it asks every kind of device whether it is there, at each micro-batch.
+    # Not torch.manual_seed: at each micro-batch it would look for every kind of device.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -53,9 +53,9 @@ def seed_generators(*parts: object) -> None:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
-    """Return the processor that computes, and the torch that computes on it."""
+    """Return the device, its processor and the build of torch."""
     found = {
-        "torch": str(torch.__version__),  # with the build: 2.13.0+cpu computes other bits than 2.13.0+cu130
+        "torch": str(torch.__version__),  # with the build: 2.13.0+cpu and 2.13.0+cu130 compute different bits
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cpu": cpu_model(),
@@ -74,7 +74,7 @@ def hardware(device: torch.device) -> dict[str, str]:
 
 
 def nvidia_driver(path: Path = NVIDIA_DRIVER) -> str:
-    """Return the version of the GPU's driver, as its kernel module says it; "unknown" where it does not."""
+    """Return the version of the GPU's driver from its kernel module; "unknown" if there is none."""
     try:
         first = path.read_text(encoding="ascii", errors="replace").partition("\n")[0]
     except OSError:
@@ -83,7 +83,10 @@ def nvidia_driver(path: Path = NVIDIA_DRIVER) -> str:
 
 
 def environment(device: torch.device, libraries: tuple[str, ...] = ()) -> dict[str, str]:
-    """What decides the bits of a step, besides data, settings and weights. `libraries`: more than every model needs."""
+    """Return what decides the bits of a step apart from data, settings and weights.
+
+    `libraries`: further libraries that the model needs.
+    """
     versions = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *libraries)}
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""What GPU drivers and their libraries say when something is wrong with them, or with the memory they give."""
+"""Recognize errors of GPU drivers, and messages that memory ran out, by their text. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DRIVER = re.compile(
     r"|NVIDIA driver|no CUDA-capable device|No CUDA GPUs are available|HIP error|hipError|Xid \d+|NVML"
     r"|nvidia-smi has failed|uncorrectable ECC",
 )
-"""As torch, CUDA's libraries and the kernel module write it."""
+"""Messages of torch, CUDA's libraries and the kernel module."""
 
 MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|DefaultCPUAllocator|std::bad_alloc"
@@ -19,21 +19,21 @@ MEMORY = re.compile(
 )
 
 DRIVER_ERRORS = frozenset({"AcceleratorError", "CudaError"})
-"""Torch's own types, by name: this is asked where torch may not be loaded."""
+"""Torch's error types by name: torch may not be loaded here."""
 
 
 def is_driver_error(error: BaseException) -> bool:
-    """Whether `error` comes from the driver or from the card, and not from what was asked of it."""
+    """True if the driver or the card caused `error`, not the computation."""
     return type(error).__name__ in DRIVER_ERRORS or (
         isinstance(error, RuntimeError) and DRIVER.search(str(error)) is not None
     )
 
 
 def names_driver(text: str) -> bool:
-    """Whether the last words of a process are the driver's."""
+    """True if the output of a process ends with an error of the driver."""
     return DRIVER.search(text) is not None
 
 
 def names_memory(text: str) -> bool:
-    """Whether the last words of a process are that it got no memory."""
+    """True if the output of a process says that memory ran out."""
     return MEMORY.search(text) is not None

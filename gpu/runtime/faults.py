@@ -1,8 +1,8 @@
-"""Named faults that a test may have a worker meet, where a process that is killed (`crashpoints.py`) is not enough.
+"""Faults that tests inject into a worker by name, in addition to kills (`journal/failpoints.py`).
 
-`KEEPSTEP_FAULTS=forward:7` makes memory run out in the forward pass of global step 7; several are parted by commas. It
-runs out as often as more than N sequences are computed together (`forward:7:N`; by default one). Without the variable
-nothing happens.
+`KEEPSTEP_FAULTS=forward:7` makes memory run out in the forward pass of global step 7; commas separate several faults.
+With `forward:7:N`, memory runs out whenever more than N sequences are computed together (by default more than one).
+Without the variable nothing happens.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 
 FAULTS = {
     "forward": "memory runs out in the model's forward pass",
-    "backward": "memory runs out in the backward pass, behind part of the gradients",
-    "update": "memory runs out in the optimizer, when it has changed the weights",
+    "backward": "memory runs out in the backward pass, after part of the gradients",
+    "update": "memory runs out in the optimizer, after it has changed the weights",
     "evaluation": "memory runs out in an evaluation",
-    "nan_evaluation": "the loss of an evaluation is no number",
-    "nan": "the loss is no number",
-    "nan_gradient": "the loss is a number, and a gradient is not",
+    "nan_evaluation": "the loss of an evaluation is not a number",
+    "nan": "the loss is not a number",
+    "nan_gradient": "a gradient is not a number, though the loss is",
     "spike": "the loss is a hundred times what it was",
 }
 
 
-def strikes(fault: str, global_step: int, sequences: int = 2) -> bool:
-    """Whether the environment wants this fault at this step, with so many sequences together."""
+def is_injected(fault: str, global_step: int, sequences: int = 2) -> bool:
+    """True if the environment injects this fault at this step, for this number of sequences."""
     assert fault in FAULTS, f"{fault} is in no table of gpu/runtime/faults.py"
     wanted = os.environ.get("KEEPSTEP_FAULTS")
     if not wanted:
@@ -37,7 +37,7 @@ def strikes(fault: str, global_step: int, sequences: int = 2) -> bool:
     return False
 
 
-def run_out(fault: str, global_step: int, sequences: int) -> None:
-    """Raises torch.OutOfMemoryError if the environment wants that here."""
-    if strikes(fault, global_step, sequences):
-        raise torch.OutOfMemoryError(f"a fault that was asked for: {FAULTS[fault]}")
+def inject_out_of_memory(fault: str, global_step: int, sequences: int) -> None:
+    """Raise torch.OutOfMemoryError if the environment injects this fault here."""
+    if is_injected(fault, global_step, sequences):
+        raise torch.OutOfMemoryError(f"injected fault: {FAULTS[fault]}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def library_path(path: Path) -> Path:
-    """A path to the same file or directory that is valid UTF-8; `path` itself if it is. Raises OSError."""
+    """Return a path to the same file or directory that is valid UTF-8; `path` itself if it is. Raises OSError."""
     if _is_utf8(path):
         return path
     for parent in (path, *path.parents):  # the deepest part that is not UTF-8 is the last to be replaced
@@ -23,7 +23,7 @@ def library_path(path: Path) -> Path:
 
 @cache
 def _descriptor_path(directory: Path) -> Path:
-    """Open `directory` for as long as this process lives. Few directories of a home are ever asked for."""
+    """Open `directory` until this process ends, and return its path in /proc. A home needs few of them."""
     return Path(f"/proc/self/fd/{os.open(directory, os.O_PATH | os.O_CLOEXEC)}")
 
 

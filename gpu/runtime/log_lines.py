@@ -1,7 +1,7 @@
-"""A line of the log, as the daemon and its worker write it: one JSON object, for `jq` and for `keepstep logs`.
+"""The lines of the log: one JSON object each, for `jq` and for `keepstep logs`.
 
-The worker writes such lines to its standard error, where native code, faulthandler and libraries write too; the daemon
-reads all of it and keeps it. No line carries what looks like a secret, however it got into a message.
+The worker writes such lines to its standard error. Native code, faulthandler and libraries write there too; the daemon
+reads and stores all of it. Texts that look like secrets are hidden in every line.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from msgspec import Struct
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LONGEST_TEXT = 16_384
-"""Characters of one message or one trace: more than any trace that a person would read, and a library that prints a
-tensor cannot fill the log with it."""
+"""Characters of one message or trace: more than a person reads, and a limit for a library that prints a tensor."""
 
 SHORTEST_SECRET = 8
-"""Characters. A shorter value of the environment would be found in words that mean something else."""
+"""Characters. A shorter value would also match ordinary words."""
 
 HIDDEN = "[hidden]"
 
@@ -41,7 +40,7 @@ _SECRETS = (
 
 
 class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened, when, how bad it is, and who says so."""
+    """One line of the log."""
 
     at: str
     """UTC, ISO 8601, with microseconds, as the journal has it."""
@@ -52,7 +51,7 @@ class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logger: str = ""
     attempt: int | None = None
     kind: str | None = None
-    """Of the event that is told of, if it is one."""
+    """The kind of the event that the line reports, if any."""
     trace: str = ""
 
 
@@ -60,7 +59,7 @@ _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder(LogLine)
 
 
 def encode(line: LogLine) -> bytes:
-    """The line with its end. Control characters are escaped, whatever they would do to a terminal."""
+    """Return the line with its line feed. Control characters are escaped: they could affect a terminal."""
     text = _encoder.encode(line).decode("utf-8", "replace")
     escaped = re.sub(
         r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", text
@@ -69,7 +68,7 @@ def encode(line: LogLine) -> bytes:
 
 
 def decode(data: bytes) -> LogLine | None:
-    """The line that `data` is; None if it is something else."""
+    """Return the line in `data`; None if it is something else."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError):
@@ -77,8 +76,10 @@ def decode(data: bytes) -> LogLine | None:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The values whose names say that they are secret, the longest first: one may contain another. (A path to one is no
-    secret.)"""
+    """Return the values of variables whose names suggest a secret, the longest first: one may contain another.
+
+    A path to a secret is not one.
+    """
     values = {
         value
         for name, value in environment.items()
@@ -88,7 +89,7 @@ def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def without_secrets(text: str, values: Sequence[str] = ()) -> str:
-    """`text` with what looks like a secret hidden: one of `values`, or by its form, or by the name before it."""
+    """Return `text` with secrets hidden: one of `values`, or recognized by its form or by the name before it."""
     for value in values:
         text = text.replace(value, HIDDEN)
     for secret in _SECRETS:
@@ -102,18 +103,18 @@ def _hide(found: re.Match[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most `LONGEST_TEXT` characters of it: its end, for that is where a trace has its point."""
+    """Return the last `LONGEST_TEXT` characters: the end of a trace says what went wrong."""
     left = len(text) - LONGEST_TEXT
     return text if left <= 0 else f"… ({left} characters before this)\n{text[left:]}"
 
 
 def timestamp(now: float) -> str:
-    """A Unix time as a log line has it."""
+    """Return a Unix time in the format of a log line."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class JsonLines(logging.Formatter):
-    """Records as such lines. What a record carries as `attempt`, `kind`, `source` and `trace` goes into them."""
+    """Formats records as log lines, with the attributes `attempt`, `kind`, `source` and `trace` of a record."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -121,16 +122,16 @@ class JsonLines(logging.Formatter):
         self._secrets = secret_values(os.environ)
 
     def line(self, record: logging.LogRecord) -> LogLine:
-        """The record as a line."""
-        said = vars(record)
-        trace = str(said.get("trace") or "")
+        """Return the record as a line."""
+        fields = vars(record)
+        trace = str(fields.get("trace") or "")
         if record.exc_info and record.exc_info[0] is not None:
             trace = "".join(traceback.format_exception(*record.exc_info))
-        attempt, kind = said.get("attempt"), said.get("kind")
+        attempt, kind = fields.get("attempt"), fields.get("kind")
         return LogLine(
             at=timestamp(record.created),
             level=record.levelname.lower() if record.levelname.lower() in LEVELS else "info",
-            source=str(said.get("source") or self._source),
+            source=str(fields.get("source") or self._source),
             message=self._fit(record.getMessage().rstrip(" \r\n")),
             logger=record.name,
             attempt=attempt if isinstance(attempt, int) else None,

@@ -1,12 +1,14 @@
-"""How much memory there is for us: the machine's, and less where a control group has a limit (a systemd unit with
-`MemoryMax=`, a container). The group that this process is in counts, and each that it lies in.
+"""The memory that this process may use: that of the machine, or less if a control group has a limit.
 
-    in use       what is charged to the group, without the cache of files: the kernel gives that back before it lets
-                 anything fail, as it does for the machine's "available"
+A limit comes from a systemd unit with `MemoryMax=` or from a container. The group of this process counts, and each
+group that contains it.
+
+    in use       the memory charged to the group, without the page cache: the kernel frees that before an allocation
+                 fails, as it does for the machine's "available"
     available    limit − in use
 
-cgroup v2: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files (`memory.high` slows down whoever
-goes beyond it, so it is a limit, too). cgroup v1: https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
+cgroup v2: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files (`memory.high` slows a
+group that exceeds it, so it counts as a limit). cgroup v1: https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ import psutil
 PROC = Path("/proc/self")
 
 NO_LIMIT_BYTES = 1 << 60
-"""How v1 says that there is none: about 2^63. No machine has an exabyte."""
+"""v1 reports about 2^63 if there is no limit. No machine has an exabyte."""
 
 
 class Files(NamedTuple):
-    """How the files of a version of control groups are called."""
+    """The names of the files in one version of control groups."""
 
     limits: tuple[str, ...]
     usage: str
@@ -42,14 +44,14 @@ class GroupMemory(NamedTuple):
     """A control group with a limit."""
 
     name: str
-    """Its path below the mount point; "/" in a container that sees no more than its own."""
+    """Its path below the mount point; "/" in a container that sees only its own group."""
     total_bytes: int
     """The limit."""
     available_bytes: int
 
 
 def memory_of_groups(*, proc: Path = PROC, root: Path = Path("/")) -> tuple[GroupMemory, ...]:
-    """The groups with a limit that this process is in, the innermost first. Empty where there is none, or nobody says.
+    """Return the groups with a limit that this process is in, the innermost first; () if none is found.
 
     `root`: where the file systems are mounted.
     """
@@ -63,17 +65,17 @@ def memory_of_groups(*, proc: Path = PROC, root: Path = Path("/")) -> tuple[Grou
 
 
 def available_bytes(*, proc: Path = PROC, root: Path = Path("/")) -> int:
-    """What can still be had, of the machine and of every group."""
+    """Return the bytes that this process can still allocate."""
     groups = memory_of_groups(proc=proc, root=root)
     return min(psutil.virtual_memory().available, *(each.available_bytes for each in groups), NO_LIMIT_BYTES)
 
 
 def _mounted(proc: Path, root: Path) -> Iterator[tuple[Path, PurePosixPath, Files]]:
-    """Where the memory of groups is told of: mount point, our group below it, and how its files are called."""
+    """Yield for each hierarchy with memory limits: mount point, our group below it, and the names of its files."""
     try:
         groups = (proc / "cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (proc / "mountinfo").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError):  # not Linux, or nothing is to be seen here
+    except (OSError, UnicodeError):  # not Linux, or no access
         return
     ours = {controller: path for line in groups for controller, path in _line_of(line)}
     for line in mounts:
@@ -92,7 +94,7 @@ def _mounted(proc: Path, root: Path) -> Iterator[tuple[Path, PurePosixPath, File
 
 
 def _line_of(line: str) -> Iterator[tuple[str, str]]:
-    """`4:memory:/a` and `0::/a`: the controllers ("": all of v2) and the path."""
+    """Yield controllers ("": all of v2) and path of a line such as `4:memory:/a` or `0::/a`."""
     _, found, rest = line.partition(":")
     controllers, _, path = rest.partition(":")
     if found:
@@ -100,14 +102,16 @@ def _line_of(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _below(path: str, top: str) -> PurePosixPath:
-    """The group as it is seen at the mount point, where `top` of the hierarchy is mounted. A group that is not below it
-    (a container without a namespace of its own) is not to be seen; what is mounted is what binds it."""
+    """Return the path of a group below the mount point of `top`.
+
+    A group outside of `top` (in a container without a cgroup namespace) is not visible; then `top` itself limits it.
+    """
     group, mounted = PurePosixPath(path), PurePosixPath(top)
     return PurePosixPath("/") / (group.relative_to(mounted) if group.is_relative_to(mounted) else "")
 
 
 def _read(directory: Path, name: str, files: Files) -> GroupMemory | None:
-    """None: there is no limit, or the group cannot be read."""
+    """Return the group; None if it has no limit or cannot be read."""
     limits = [limit for file in files.limits if (limit := _number(directory / file)) is not None]
     limit, used = min(limits, default=NO_LIMIT_BYTES), _number(directory / files.usage)
     if limit >= NO_LIMIT_BYTES or used is None:
@@ -117,7 +121,7 @@ def _read(directory: Path, name: str, files: Files) -> GroupMemory | None:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None for "max", and where there is no file."""
+    """Return the number in a file; None for "max" or a missing file."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError):

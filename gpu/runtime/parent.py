@@ -1,4 +1,4 @@
-"""A process that is nothing without the one that started it."""
+"""End this process when its parent ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """On Linux the kernel kills this process when the thread that started it ends; elsewhere what it is connected by,
-    which closes, must do. Raises SystemExit if the parent is gone already."""
+    """Ask the kernel to kill this process when the thread that started it ends.
+
+    Only Linux can; elsewhere the process notices that its pipe or socket closes. Raises SystemExit if the parent has
+    already ended.
+    """
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit("the process that started this one ended meanwhile")
+        sys.exit("the parent process has ended")

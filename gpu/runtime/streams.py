@@ -1,4 +1,4 @@
-"""The standard streams of a process: writing to them never raises, whatever the locale, the terminal or the reader is.
+"""Make the standard streams safe: writing to them never raises, whatever the locale, the terminal or the reader is.
 
 Each entry point of `cli` and `gpu` calls `prepare_streams` first:
 
@@ -7,7 +7,7 @@ Each entry point of `cli` and `gpu` calls `prepare_streams` first:
     a character does not fit the encoding    it is written as \\xNN or \\uNNNN
     the reader of a pipe is gone (`| head`)  the rest of the output is dropped; the process does its work to the end
 
-The last rule makes the exit code independent of how fast the reader leaves. A command that follows something asks
+By the last rule the exit code does not depend on how fast the reader leaves. A command that follows something calls
 `reader_is_gone` and ends.
 """
 
@@ -29,8 +29,8 @@ UTF8_MODE = ["-X", "utf8"]
 
 
 def prepare_streams() -> None:
-    """Make the standard streams of this process safe to use. May replace the process by itself, in UTF-8 mode."""
-    _open_what_is_closed()
+    """Make the standard streams of this process safe. May restart the process in UTF-8 mode."""
+    _open_closed_streams()
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.orig_argv[0], *UTF8_MODE, *sys.orig_argv[1:]])  # noqa: S606 - the same program
     if not isinstance(sys.stdin, io.TextIOBase):
@@ -51,14 +51,14 @@ def reader_is_gone() -> bool:
 
 
 def discard_output() -> None:
-    """Send what is still buffered for standard output to /dev/null: it could not be written."""
+    """Discard the buffered standard output, which cannot be written."""
     _to_null(STDOUT)
     with suppress(OSError, ValueError):
         sys.stdout.flush()
 
 
 class _Output(io.FileIO):
-    """A descriptor that drops what is written once its reader is gone."""
+    """A descriptor that discards everything once its reader is gone."""
 
     reader_left = False
 
@@ -76,12 +76,12 @@ class _Output(io.FileIO):
 
 
 def _tolerant(stream: TextIO | None, number: int) -> TextIO:
-    """The same stream with an encoder that escapes and a descriptor that outlives its reader."""
+    """Return the stream with an encoder that escapes and a descriptor that survives its reader."""
     if stream is not None and not isinstance(stream, io.TextIOWrapper):
-        return stream  # a test's own
+        return stream  # replaced by a test
     encoding = stream.encoding if stream is not None else "utf-8"
     if sys.orig_argv[1:3] == UTF8_MODE and "PYTHONIOENCODING" not in os.environ:
-        encoding = locale.getencoding()  # the mode is for names of files; the terminal is what it is
+        encoding = locale.getencoding()  # UTF-8 mode is for file names; the terminal keeps its encoding
     if stream is not None:
         with suppress(OSError):
             stream.flush()
@@ -99,8 +99,8 @@ def _raw(stream: object) -> object:
     return getattr(getattr(stream, "buffer", None), "raw", None)
 
 
-def _open_what_is_closed() -> None:
-    """Put /dev/null in the place of closed standard streams: the journal must not become descriptor 1."""
+def _open_closed_streams() -> None:
+    """Open /dev/null for closed standard streams: the journal must not become descriptor 1."""
     for number in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(number)

@@ -1,7 +1,7 @@
-"""The loss on rows that are never learned.
+"""Evaluation: the loss on held-out rows.
 
-It is computed on the weights as they stand and changes nothing: no gradient is kept, and each micro-batch that is
-learned seeds its own random numbers. So a run that is evaluated, and one that is not, end with the same bits.
+An evaluation changes nothing: it keeps no gradient, and each micro-batch of training seeds the random generators
+itself. So a run with evaluations and a run without them end with the same bits.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from gpu.data.plan.store import Tokens
 from gpu.errors import EvaluationFailed, YieldRequested, is_out_of_memory
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import BITSANDBYTES, TrainedModel
-from gpu.runtime.faults import run_out, strikes
+from gpu.runtime.faults import inject_out_of_memory, is_injected
 from gpu.training.loss import summed_loss
 from journal.failpoints import failpoint
 
 
-class Measured(NamedTuple):
-    """What was computed."""
+class Evaluation(NamedTuple):
+    """The result of an evaluation."""
 
     rows: int
     tokens: int
-    """Whose prediction the loss is over."""
+    """Number of predicted tokens: the loss is their mean."""
     loss: Number
     """Cross-entropy per token, nats."""
     seconds: float
 
 
 def is_due(step: int, steps_total: int, settings: EvaluationSettings) -> bool:
-    """Whether a job is evaluated behind its step `step` (0: at its beginning).
+    """Return True if a job is evaluated after its step `step` (0: at its beginning).
 
     >>> [step for step in range(8) if is_due(step, 7, EvaluationSettings(every_steps=3))]
     [0, 3, 6, 7]
@@ -45,7 +45,7 @@ def is_due(step: int, steps_total: int, settings: EvaluationSettings) -> bool:
 
 
 def steps_since(step: int, settings: EvaluationSettings) -> int:
-    """How many steps lie between the evaluation behind step `step` and the one before it.
+    """Return the number of steps between the evaluation after step `step` and the one before it.
 
     >>> [steps_since(step, EvaluationSettings(every_steps=3)) for step in (3, 6, 7)]
     [3, 3, 1]
@@ -60,14 +60,14 @@ def evaluate(
     global_step: int,
     channel: WorkerChannel,
     heartbeats: Heartbeats,
-) -> Measured:
-    """The loss on all rows of `tokens`, with a sign of progress behind each micro-batch.
+) -> Evaluation:
+    """Return the loss on all rows of `tokens`. A heartbeat follows each micro-batch.
 
-    Raises YieldAsked between two micro-batches, and EvaluationFailed for whatever else goes wrong.
+    Raises YieldRequested between two micro-batches; EvaluationFailed for any other error.
     """
     began = time.perf_counter()
     heartbeats.beat("evaluate", 0, len(tokens), force=True)
-    _without_dropout(trained)
+    _set_eval_mode(trained)
     try:
         loss = _mean_loss(trained, tokens, settings, global_step, channel, heartbeats)
     except YieldRequested:
@@ -77,9 +77,9 @@ def evaluate(
     finally:
         trained.model.train()
         if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # its blocks have other sizes than those of training
+            torch.cuda.empty_cache()  # blocks of evaluation have other sizes than those of training
     failpoint("evaluated")
-    return Measured(len(tokens), _predicted(tokens), number(loss), time.perf_counter() - began)
+    return Evaluation(len(tokens), _count_predicted(tokens), number(loss), time.perf_counter() - began)
 
 
 def _mean_loss(
@@ -90,43 +90,46 @@ def _mean_loss(
     channel: WorkerChannel,
     heartbeats: Heartbeats,
 ) -> float:
-    """Rows of about equal length together; fewer at once from where so many do not fit into memory."""
-    waiting = sorted(range(len(tokens)), key=tokens.length)
-    together, done, loss = settings.training.batch_size, 0, 0.0
-    while done < len(waiting):
+    """Return the mean loss. Rows of similar length form a micro-batch; it is halved when memory runs out."""
+    order = sorted(range(len(tokens)), key=tokens.length)
+    batch_size, done, loss = settings.training.batch_size, 0, 0.0
+    while done < len(order):
         if channel.yield_requested():
             failpoint("yield_seen")
-            raise YieldRequested("an evaluation can be begun again at any time")
-        rows = waiting[done : done + together]
+            raise YieldRequested("the next attempt evaluates again")
+        rows = order[done : done + batch_size]
         try:
-            loss += _summed(trained, tokens, tuple((row,) for row in rows), settings, global_step)
+            loss += _sum_losses(trained, tokens, tuple((row,) for row in rows), settings, global_step)
         except Exception as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
-            together = -(-len(rows) // 2)
+            batch_size = -(-len(rows) // 2)
             continue
         done += len(rows)
         failpoint("evaluated_rows")
-        heartbeats.beat("evaluate", done, len(waiting))
-    return math.nan if strikes("nan_evaluation", global_step) else loss / _predicted(tokens)
+        heartbeats.beat("evaluate", done, len(order))
+    return math.nan if is_injected("nan_evaluation", global_step) else loss / _count_predicted(tokens)
 
 
-def _summed(
+def _sum_losses(
     trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings, global_step: int
 ) -> float:
-    run_out("evaluation", global_step, len(micro_batch))
-    with torch.no_grad():  # not `inference_mode`: what a model keeps for later could not be trained with any more
+    inject_out_of_memory("evaluation", global_step, len(micro_batch))
+    with torch.no_grad():  # not `inference_mode`: tensors that the model caches could not be used in training
         return float(summed_loss(trained, tokens, micro_batch, settings))
 
 
-def _without_dropout(trained: TrainedModel) -> None:
-    """As a model is asked; but layers of bitsandbytes stay as they are trained. On some processors the first question
-    has them pack their weights anew (`Linear4bit.forward`), and from there on training would round otherwise."""
+def _set_eval_mode(trained: TrainedModel) -> None:
+    """Set evaluation mode, but leave layers of bitsandbytes in training mode.
+
+    On some processors their first forward pass in evaluation mode packs the weights differently
+    (`Linear4bit.forward`), and later training would round differently.
+    """
     trained.model.eval()
     for module in trained.model.modules():
         if type(module).__module__.startswith(f"{BITSANDBYTES}."):
             module.training = True
 
 
-def _predicted(tokens: Tokens) -> int:
+def _count_predicted(tokens: Tokens) -> int:
     return sum(tokens.trained_in(row) for row in range(len(tokens)))

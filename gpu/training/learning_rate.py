@@ -1,4 +1,4 @@
-"""The learning rate: a pure function of the step. Warm-up rises to it, the schedule falls from it."""
+"""The learning rate of each step: linear warm-up, then a constant, linear or cosine schedule."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from events.settings import TrainingSettings
 
 
 def learning_rate(step: int, steps_total: int, settings: TrainingSettings) -> float:
-    """The learning rate of step `step` (from 1) of a job of `steps_total` steps.
+    """Return the learning rate of step `step` (from 1) of a job of `steps_total` steps.
 
-    Both ends are chosen so that no step is wasted on a rate of 0: warm-up begins at rate / (warmup_steps + 1), and
-    the falling schedules would reach 0 one step after the last.
+    No step has a rate of 0: warm-up begins at rate / (warmup_steps + 1), and the linear and cosine schedules would
+    reach 0 one step after the last.
     """
     warmup = settings.warmup_steps
     if step <= warmup:

@@ -1,7 +1,7 @@
-"""The training loop.
+"""The training loop: evaluate, step, log, save.
 
-Everything that a resume needs is in `Training`: the prepared job, the model, the optimizer, where they stand, and
-what was logged. All else follows from the step's number.
+`Training` holds everything that a resume needs: the prepared job, model and optimizer, the position, and the log. All
+else (batch, learning rate, random numbers) follows from the number of the step.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from typing import Any
 import torch
 
 from events.course import Course
-from events.guard import Suspicion
-from events.kinds import CheckpointReason
-from events.values import CheckpointId, checkpoint_id, number
-from events.worker import BatchSuspect, Evaluated, OutOfMemory, Step
-from gpu.artifacts.checkpoint import STATE_FILE, Snapshot, copied, copied_buffers
+from events.messages import BatchSuspect, Evaluated, OutOfMemory, Step
+from events.values import CheckpointId, CheckpointReason, Suspicion, checkpoint_id, number
+from gpu.artifacts.checkpoint import STATE_FILE, Snapshot, copy_buffers, copy_state
 from gpu.artifacts.manifest import Cursor, Lineage
 from gpu.data.plan.batches import Batch, MicroBatch
 from gpu.data.plan.prepare import PreparedJob
@@ -39,19 +37,19 @@ from gpu.errors import (
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel
 from gpu.runtime.determinism import seed_generators
-from gpu.runtime.faults import run_out, strikes
+from gpu.runtime.faults import inject_out_of_memory, is_injected
 from gpu.training.evaluate import evaluate, is_due, steps_since
 from gpu.training.learning_rate import learning_rate
 from gpu.training.loss import summed_loss
-from gpu.training.loss_spike import threshold
-from gpu.training.microbatch_split import cut, most_together
+from gpu.training.loss_spike import spike_threshold
+from gpu.training.microbatch_split import largest_part, split_microbatch
 from gpu.training.saver import Saver
 from journal.failpoints import failpoint
 
 
 @dataclass
 class Training:
-    """A job being learned, by one attempt."""
+    """One attempt at a job."""
 
     attempt: int
     prepared: PreparedJob
@@ -62,32 +60,33 @@ class Training:
     global_step: int
     step: int
     until: int
-    """The step of this job to end at."""
+    """The last step of this job that this attempt trains."""
     saved_step: int
-    """The step that the newest checkpoint holds, in flight or committed."""
-    stands_at: CheckpointId | None
-    """The checkpoint that holds exactly what is in memory; None in between."""
+    """The step of this job that the newest checkpoint holds, in flight or committed."""
+    at_checkpoint: CheckpointId | None
+    """The checkpoint that is equal to the state in memory; None between checkpoints."""
     history: list[dict[str, Any]]
+    """The log of this job: loss, gradient norm and learning rate of each step."""
     course: Course
-    """What is done otherwise than planned."""
+    """The steps that deviate from the plan: split micro-batches and skipped batches."""
 
     evaluates: bool = False
     evaluated_to: int = -1
-    """The step of this job behind which it was evaluated last."""
+    """The step of this job after which it was last evaluated; -1: never."""
 
     def run(self, channel: WorkerChannel, saver: Saver, heartbeats: Heartbeats) -> None:
         """Train to the end, or to the step boundary at which the daemon asks to yield.
 
-        Every step that was reported is committed when this returns. Raises StorageFailed, TrainingDiverged, DoesNotFit,
+        Every reported step is committed when this returns. Raises StorageFailed, TrainingDiverged, MicrobatchTooLarge,
         EvaluationFailed.
         """
         try:
             self._train(channel, saver, heartbeats)
         except (TrainingDiverged, MicrobatchTooLarge, EvaluationFailed):
-            saver.finish()  # what was being written was copied before that, and is good
+            saver.finish()  # the checkpoint in flight was copied before the failure
             raise
 
-        # The end, or a pause: nothing that was reported stays uncommitted.
+        # Save the last step.
         saver.finish()
         if self.step > self.saved_step:
             reason: CheckpointReason = "end" if self.step == self.until else "yield"
@@ -105,18 +104,17 @@ class Training:
 
             # Step.
             batch = batches.step(self.step + 1)
-            report = (
-                self._pass_over(batch) if self.step + 1 in self.course.set_aside else self._learn(batch, heartbeats)
-            )
-            if isinstance(report, OutOfMemory):  # nothing has changed: the same step again, in smaller parts
-                saver.finish()  # which gives its copies back, too; and the answer may be that this attempt has failed
-                self.course = channel.ask_course(report)
+            is_skipped = self.step + 1 in self.course.skipped
+            report = self._skip_batch(batch) if is_skipped else self._train_step(batch, heartbeats)
+            if isinstance(report, OutOfMemory):  # the weights are unchanged: run the step again in smaller parts
+                saver.finish()  # frees its copies too; and the daemon may end this attempt
+                self.course = channel.request_course(report)
                 continue
 
             # Log.
             self._log(report)
             failpoint("step")
-            channel.tell(report)
+            channel.send(report)
 
             # Save.
             if self.step < self.until and (reason := saver.due(self.step - self.saved_step)):
@@ -131,50 +129,52 @@ class Training:
         return is_due(self.step, self.prepared.batches.steps_total, self.prepared.settings.evaluation)
 
     def _evaluate(self, channel: WorkerChannel, heartbeats: Heartbeats) -> None:
-        """The loss on rows that are not learned; nothing, if the daemon asks to yield meanwhile. Raises
-        EvaluationFailed."""
+        """Report the loss on the held-out rows; report nothing if the daemon asks to yield.
+
+        Raises EvaluationFailed.
+        """
         settings, rows = self.prepared.settings, self.prepared.validation
-        assert rows is not None  # it is due
+        assert rows is not None  # else no evaluation is due
         with suppress(YieldRequested):
-            found = evaluate(self.trained, rows, settings, self.global_step, channel, heartbeats)
+            result = evaluate(self.trained, rows, settings, self.global_step, channel, heartbeats)
             self.evaluated_to = self.step
             count = steps_since(self.step, settings.evaluation)
             losses = [entry["loss"] for entry in self.history[-count:] if not isinstance(entry["loss"], str)]
-            channel.tell(
+            channel.send(
                 Evaluated(
                     attempt=self.attempt,
                     global_step=self.global_step,
                     step=self.step,
                     training_loss=sum(losses) / len(losses) if losses else None,
-                    **found._asdict(),
+                    **result._asdict(),
                 )
             )
 
-    def _learn(self, batch: Batch, heartbeats: Heartbeats) -> Step | OutOfMemory:
-        """One optimizer step; or that there was too little memory for it, and all is as it was.
+    def _train_step(self, batch: Batch, heartbeats: Heartbeats) -> Step | OutOfMemory:
+        """Run one optimizer step. Return OutOfMemory if memory ran out before a weight changed.
 
-        Raises SuspectBatch before anything is changed, DoesNotFit where something may be.
+        Raises SuspectBatch before a weight changes; MicrobatchTooLarge if some weights may have changed.
         """
         began = time.perf_counter()
         settings, tokens = self.prepared.settings.training, self.prepared.tokens
         rate = learning_rate(self.step + 1, self.prepared.batches.steps_total, settings)
-        self.stands_at = None
-        shortage = ""
+        self.at_checkpoint = None
+        out_of_memory = ""
         try:
             loss, norm = self._gradients(batch, heartbeats)
         except Exception as error:
             if operation := nondeterministic_operation(error):
-                raise _cannot_repeat(operation, self.trained.device.type) from error
+                raise _not_deterministic(operation, self.trained.device.type) from error
             if not is_out_of_memory(error):
                 raise
-            shortage = _in_a_line(error)
-        if shortage:  # behind the handler: the error holds what is to be given back
-            return self._given_back(batch, shortage)
+            out_of_memory = _one_line(error)
+        if out_of_memory:  # after the handler: the error keeps the tensors alive that are to be freed
+            return self._undo_gradients(batch, out_of_memory)
         self._refuse_if_suspect(batch, loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, settings.weight_decay
         self._update(batch)
-        return self._done(
+        return self._advance(
             batch,
             loss=number(loss),
             grad_norm=number(norm),
@@ -183,18 +183,18 @@ class Training:
             seconds=time.perf_counter() - began,
         )
 
-    def _pass_over(self, batch: Batch) -> Step:
-        """A step whose batch was set aside: it has its number, and nothing else."""
-        self.stands_at = None
-        return self._done(batch, loss="NaN", grad_norm=0.0, learning_rate=0.0, tokens=0, seconds=0.0)
+    def _skip_batch(self, batch: Batch) -> Step:
+        """Count a step whose batch is skipped. Nothing is trained."""
+        self.at_checkpoint = None
+        return self._advance(batch, loss="NaN", grad_norm=0.0, learning_rate=0.0, tokens=0, seconds=0.0)
 
-    def _done(self, batch: Batch, **report: Any) -> Step:
+    def _advance(self, batch: Batch, **report: Any) -> Step:
         self.step += 1
         self.global_step += 1
         return Step(attempt=self.attempt, global_step=self.global_step, step=self.step, epoch=batch.epoch, **report)
 
     def _gradients(self, batch: Batch, heartbeats: Heartbeats) -> tuple[float, float]:
-        """Loss and gradient norm of a step, its clipped gradients left with the parameters.
+        """Compute the gradients of a step and clip them. Return its loss (nats per token) and its gradient norm.
 
         The loss is the mean over all trained tokens of the step, however they are split.
         """
@@ -205,15 +205,16 @@ class Training:
         total = self.prepared.batches.steps_total * settings.gradient_accumulation
         loss = torch.zeros((), device=self.trained.device)
         for index, micro_batch in enumerate(batch.micro_batches):
-            pieces = cut(micro_batch, parts)
-            for place, piece in enumerate(pieces):
-                seed_generators("step", settings.seed, global_step, index, *((place,) if len(pieces) > 1 else ()))
-                micro_loss = self._micro_loss(piece) / trained_tokens
+            pieces = split_microbatch(micro_batch, parts)
+            for number_of_piece, piece in enumerate(pieces):
+                which = (index, number_of_piece) if len(pieces) > 1 else (index,)
+                seed_generators("step", settings.seed, global_step, *which)
+                micro_loss = self._summed_loss(piece) / trained_tokens
                 micro_loss.backward()
-                run_out("backward", global_step, len(piece))
+                inject_out_of_memory("backward", global_step, len(piece))
                 loss += micro_loss.detach()
                 heartbeats.beat("step", self.step * settings.gradient_accumulation + index + 1, total)
-        if strikes("nan_gradient", global_step):
+        if is_injected("nan_gradient", global_step):
             parameters[0].grad = torch.full_like(parameters[0], math.nan)
         if settings.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -222,19 +223,19 @@ class Training:
         return float(loss), float(norm)
 
     def _update(self, batch: Batch) -> None:
-        """The optimizer changes the weights. Raises DoesNotFit when it may have changed some of them only."""
-        together = most_together(batch.micro_batches, self.course.parts_at(self.step + 1))
+        """Let the optimizer change the weights. Raises MicrobatchTooLarge if it may have changed only some of them."""
+        sequences = largest_part(batch.micro_batches, self.course.parts_at(self.step + 1))
         try:
             self.optimizer.step()
-            run_out("update", self.global_step + 1, together)
+            inject_out_of_memory("update", self.global_step + 1, sequences)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise MicrobatchTooLarge(self.global_step + 1, self.step + 1, together, _in_a_line(error)) from error
+            raise MicrobatchTooLarge(self.global_step + 1, self.step + 1, sequences, _one_line(error)) from error
         self.optimizer.zero_grad()
 
-    def _given_back(self, batch: Batch, shortage: str) -> OutOfMemory:
-        """Without the gradients that there are: nothing of the step is left, and as much memory is free as can be."""
+    def _undo_gradients(self, batch: Batch, message: str) -> OutOfMemory:
+        """Drop the gradients and free as much memory as possible. Return the report of the step."""
         self.optimizer.zero_grad()
         gc.collect()
         if torch.cuda.is_initialized():
@@ -243,21 +244,24 @@ class Training:
             attempt=self.attempt,
             global_step=self.global_step + 1,
             step=self.step + 1,
-            sequences=most_together(batch.micro_batches, self.course.parts_at(self.step + 1)),
+            sequences=largest_part(batch.micro_batches, self.course.parts_at(self.step + 1)),
             during="gradients",
-            message=shortage,
+            message=message,
         )
 
     def _refuse_if_suspect(self, batch: Batch, loss: float, norm: float) -> None:
-        """Raises SuspectBatch: the optimizer would write it into every weight."""
+        """Raise SuspectBatch if loss or norm are not finite, or the loss is a spike: it would spoil every weight."""
         guard = self.prepared.settings.guard
-        seen = [entry["loss"] for entry in self.history if not isinstance(entry["loss"], str)]
-        limit = threshold(seen, guard.spike, guard.spike_window)
+        losses = [entry["loss"] for entry in self.history if not isinstance(entry["loss"], str)]
+        limit = spike_threshold(losses, guard.spike, guard.spike_window)
         suspicion: Suspicion
         if not (math.isfinite(loss) and math.isfinite(norm)):
             suspicion, message = "not_finite", f"loss {number(loss)}, gradient norm {number(norm)}"
         elif limit is not None and loss > limit:
-            suspicion, message = "spike", f"loss {loss:.4f} is above {limit:.4f}, far above those before it"
+            suspicion, message = (
+                "spike",
+                f"loss {loss:.4f} is above {limit:.4f}, the limit that follows from the losses before it",
+            )
         else:
             return
         self.optimizer.zero_grad()
@@ -276,13 +280,13 @@ class Training:
             )
         )
 
-    def _micro_loss(self, micro_batch: MicroBatch) -> torch.Tensor:
-        """The sum of the cross-entropies of the trained tokens of a micro-batch."""
-        run_out("forward", self.global_step + 1, len(micro_batch))
+    def _summed_loss(self, micro_batch: MicroBatch) -> torch.Tensor:
+        """Return the loss of a micro-batch, summed over its trained tokens, with the faults that a test injects."""
+        inject_out_of_memory("forward", self.global_step + 1, len(micro_batch))
         loss = summed_loss(self.trained, self.prepared.tokens, micro_batch, self.prepared.settings)
-        if strikes("nan", self.global_step + 1):
+        if is_injected("nan", self.global_step + 1):
             loss = loss * math.nan
-        return loss * 100 if strikes("spike", self.global_step + 1) else loss
+        return loss * 100 if is_injected("spike", self.global_step + 1) else loss
 
     def _log(self, step: Step) -> None:
         entry = {"loss": step.loss, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
@@ -290,11 +294,11 @@ class Training:
         self.history.append({"epoch": epoch, "step": step.global_step, **entry})
 
     def _snapshot(self, reason: CheckpointReason, epoch: int, parent: CheckpointId | None) -> Snapshot:
-        """A copy of all that the next step would change."""
+        """Copy everything that the next step would change."""
         prepared, batches = self.prepared, self.prepared.batches
-        weights, optimizer = copied(self.trained, self.optimizer)
+        weights, optimizer = copy_state(self.trained, self.optimizer)
         checkpoint = checkpoint_id(self.global_step, self.attempt)
-        self.saved_step, self.stands_at = self.step, checkpoint
+        self.saved_step, self.at_checkpoint = self.step, checkpoint
         state = {
             "epoch": self.step / batches.steps_per_epoch,
             "global_step": self.global_step,
@@ -327,7 +331,7 @@ class Training:
             weights_file=self.trained.weights_file,
             weights=weights,
             optimizer=optimizer,
-            buffers=copied_buffers(self.trained),
+            buffers=copy_buffers(self.trained),
             files={
                 **self.tokenizer_files,
                 **self.trained.configs,
@@ -336,13 +340,13 @@ class Training:
         )
 
 
-def _cannot_repeat(operation: str, device: str) -> ModelUnusable:
+def _not_deterministic(operation: str, device: str) -> ModelUnusable:
     return ModelUnusable(
-        f"this model uses {operation}, for which torch has no deterministic implementation on {device}: a step that is "
-        "run again would have other bits. Name another model in [model] path, or train on the CPU: "
+        f"this model uses {operation}, for which torch has no deterministic implementation on {device}. A step that "
+        "runs again would have other bits. Set another model in [model] path, or train on the CPU: "
         "`CUDA_VISIBLE_DEVICES= keepstep run`."
     )
 
 
-def _in_a_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

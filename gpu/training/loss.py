@@ -1,4 +1,4 @@
-"""What training makes smaller, and evaluation measures."""
+"""The loss of training and evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu.training.collate import collate
 
 
 def summed_loss(trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings) -> torch.Tensor:
-    """The sum of the cross-entropies of the tokens of a micro-batch that are to be predicted, nats; one number."""
+    """Return the cross-entropy of a micro-batch, summed over its trained tokens: a scalar, in nats."""
     inputs = collate(tokens, micro_batch, trained.device, packing=settings.data.packing)
     logits = trained.logits(inputs)
     return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")

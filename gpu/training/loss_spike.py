@@ -1,13 +1,12 @@
-"""When a loss is far above those before it: a pure function, so that a step run again is judged as it was.
+"""Detect loss spikes. A pure function, so that a step that runs again gets the same verdict.
 
-It stands here and not in `core/`, for it must be answered before the optimizer touches the weights; what then becomes
-of the batch is decided there. The losses come from the log that every checkpoint has in it, so a worker that goes on
-from one holds the step against the same numbers as the worker that did not stop.
+The worker must know before the optimizer changes the weights; `core/` then decides what happens to the batch. The
+losses come from the log in every checkpoint, so a resumed worker compares with the same numbers.
 
     median + spike × max(MAD, median / 100)
 
-The median and the median absolute deviation do not move when a few of the losses are outliers themselves. The hundredth
-of the median is for losses that hardly differ at all, where any change would be many deviations.
+A few outliers do not move the median and the median absolute deviation (MAD). The hundredth of the median is for losses
+that hardly differ, where any change would be many deviations.
 """
 
 from __future__ import annotations
@@ -15,19 +14,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-FEWEST = 16
-"""With fewer losses their spread is chance; and at the beginning of a file the loss falls fast."""
+LOSSES_MIN = 16
+"""Fewer losses have a random spread, and the loss falls fast at the beginning of a file."""
 
-FLATTEST = 0.01
-"""Of the median: the least that a deviation is taken for."""
+DEVIATION_MIN = 0.01
+"""The smallest deviation, as a share of the median."""
 
 
-def threshold(losses: Sequence[float], spike: float, window: int) -> float | None:
-    """The loss above which the next one is a spike, after these of the same job (those that are numbers, the oldest
-    first); None: any will do."""
+def spike_threshold(losses: Sequence[float], spike: float, window: int) -> float | None:
+    """Return the loss above which the next step is a spike; None if there is no limit.
+
+    `losses`: the finite losses of the job, the oldest first. `spike`: the number of deviations; 0 for no limit.
+    `window`: how many of the last losses count.
+    """
     last = losses[-window:]
-    if not spike or len(last) < FEWEST:
+    if not spike or len(last) < LOSSES_MIN:
         return None
     middle = median(last)
     deviation = median(abs(loss - middle) for loss in last)
-    return middle + spike * max(deviation, FLATTEST * abs(middle))
+    return middle + spike * max(deviation, DEVIATION_MIN * abs(middle))

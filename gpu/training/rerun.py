@@ -1,9 +1,8 @@
-"""Steps that were learned, learned once more: `python -P -m gpu.training.rerun`, with a `Rerun` as JSON for its only
-argument.
+"""Run trained steps again: `python -P -m gpu.training.rerun REQUEST`, a `Rerun` as JSON.
 
-The worker's own code on the home's own data, writing into a place of its own; the home is only read. What comes out is
-what stood there after those steps, to the bit. Prints a `Reran` or a `Refusal` as one line of JSON, and on standard
-error how far it is, if that is a terminal.
+The worker's code runs on the data of the home and writes into a scratch directory; the home is only read. The result
+has the bits of the first run. Prints a `Reran` or a `Refusal` as one line of JSON, and its progress on standard error
+if that is a terminal.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.course import Course
+from events.messages import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
 from events.values import CheckpointId, Number
-from events.worker import AnyFact, CheckpointWritten, Loaded, OutOfMemory, Prepare, Prepared, Step, Train
 from gpu.errors import MicrobatchTooLarge, PlanChanged
-from gpu.ipc.protocol import ReplayRange, Reran, Rerun, reply
+from gpu.ipc.protocol import Reran, Rerun, RerunRange, run_request
 
 if TYPE_CHECKING:
     from gpu.session import Session
 
 
-class Recorder:
-    """A desk that commits at once and keeps the newest checkpoint only."""
+class RecordingChannel:
+    """A `WorkerChannel` that commits every checkpoint at once and keeps only the newest."""
 
     def __init__(self, checkpoints: Path, say: Callable[[str], None]) -> None:
         self._checkpoints = checkpoints
@@ -35,8 +34,8 @@ class Recorder:
         self.environment: dict[str, str] = {}
         self.batches_sha256 = ""
 
-    def tell(self, fact: AnyFact) -> None:
-        """Hear a fact."""
+    def send(self, fact: AnyFact) -> None:
+        """Record a fact."""
         if isinstance(fact, Step):
             self.bits.append((fact.global_step, fact.loss, fact.grad_norm))
             self._say(f"\rstep {fact.global_step}")
@@ -50,55 +49,55 @@ class Recorder:
                 shutil.rmtree(self._checkpoints / before)
 
     def yield_requested(self) -> bool:
-        """Never."""
+        """Return False: nobody asks a rerun to yield."""
         return False
 
     def is_committed(self, checkpoint: CheckpointId) -> bool:
-        """As soon as it was heard of."""
+        """Return True for the newest checkpoint: it counts as soon as it is reported."""
         return checkpoint == self.newest
 
     def wait_committed(self, checkpoint: CheckpointId) -> None:
-        """Whoever waits has said it before."""
+        """Return at once: a checkpoint is reported before it is waited for."""
         assert self.is_committed(checkpoint)
 
-    def ask_course(self, fact: OutOfMemory) -> Course:
-        """There is no other: in other parts it would be other bits. Raises DoesNotFit."""
+    def request_course(self, fact: OutOfMemory) -> Course:
+        """Raise MicrobatchTooLarge: smaller parts would give other bits."""
         raise MicrobatchTooLarge(fact.global_step, fact.step, fact.sequences, fact.message)
 
 
 def rerun(order: Rerun, say: Callable[[str], None] = lambda _: None) -> Reran:
-    """Raises WorkerError, OSError, ValueError."""
+    """Run the steps again. `say` receives the progress. Raises WorkerError, OSError, ValueError."""
     from gpu.session import Session
 
     home, scratch = Path(order.home), Path(order.scratch)
-    channel = Recorder(scratch, say)
+    channel = RecordingChannel(scratch, say)
     session, checkpoint = Session(home, channel, scratch), order.checkpoint
-    for replay_range in order.replay_ranges:
-        _run(session, channel, replay_range, checkpoint)
+    for rerun_range in order.rerun_ranges:
+        _run(session, channel, rerun_range, checkpoint)
         checkpoint = channel.newest
-    assert checkpoint is not None  # there was a stretch, and it ended with a checkpoint
+    assert checkpoint is not None  # there is at least one range, and each ends with a checkpoint
     say("\n")
     return Reran(checkpoint=checkpoint, bits=tuple(channel.bits), environment=channel.environment)
 
 
-def _run(session: Session, channel: Recorder, replay_range: ReplayRange, checkpoint: CheckpointId | None) -> None:
-    session.prepare(Prepare(attempt=replay_range.attempt, job=replay_range.job, settings=replay_range.settings))
-    if channel.batches_sha256 != replay_range.batches_sha256:
+def _run(session: Session, channel: RecordingChannel, rerun_range: RerunRange, checkpoint: CheckpointId | None) -> None:
+    session.prepare(Prepare(attempt=rerun_range.attempt, job=rerun_range.job, settings=rerun_range.settings))
+    if channel.batches_sha256 != rerun_range.batches_sha256:
         raise PlanChanged(
-            f"the rows of {replay_range.job[:12]} are planned in another way now than in training: the tokenizer, "
-            "its chat template or keepstep itself is not what it was"
+            f"the batch plan of {rerun_range.job[:12]} has changed since it was trained: the tokenizer, its chat "
+            "template or keepstep itself is another one"
         )
     session.train(
         Train(
-            attempt=replay_range.attempt,
-            base=replay_range.base,
+            attempt=rerun_range.attempt,
+            base=rerun_range.base,
             checkpoint=checkpoint,
-            global_step=replay_range.global_step,
-            step=replay_range.step,
-            until=replay_range.until,
-            carry_optimizer=replay_range.carry_optimizer,
-            course=replay_range.course,
-            environment=replay_range.environment,
+            global_step=rerun_range.global_step,
+            step=rerun_range.step,
+            until=rerun_range.until,
+            carry_optimizer=rerun_range.carry_optimizer,
+            course=rerun_range.course,
+            environment=rerun_range.environment,
         )
     )
 
@@ -109,8 +108,8 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Carry out the order on the command line."""
-    reply(Rerun, lambda order: rerun(order, _say))
+    """Answer the request on the command line."""
+    run_request(Rerun, lambda order: rerun(order, _say))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Versions: consolidation, merging, export, and the rehearsal of both."""
+"""Versions: merge trained weights, publish or export the result, and rehearse both before training."""

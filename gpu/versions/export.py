@@ -1,9 +1,8 @@
-"""A version or a checkpoint as a model of its own: `python -P -m gpu.versions.export`, with an `Order` as JSON for its
-only argument.
+"""Export a version or a checkpoint as a model: `python -P -m gpu.versions.export ORDER`, an `ExportRequest` as JSON.
 
-What it was trained beside and what it learned become ordinary weights in a directory that plain transformers loads. It
-is written under a staging name, loaded again, held against base and checkpoint on fixed prompts, and only then named.
-Prints an `Exported` or a `Refusal` as one line of JSON.
+Base and trained weights are merged into a directory that plain transformers loads. It is written under a staging name,
+loaded, compared with base and checkpoint on fixed prompts, and only then renamed. Prints an `Exported` or a `Refusal`
+as one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,58 +14,56 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from gpu.artifacts.commit import publish, staging_of
+from gpu.artifacts.commit import staging_of
 from gpu.artifacts.manifest import FileEntry
-from gpu.artifacts.version_manifest import SEAL, card
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, card
 from gpu.errors import MergeRefused
-from gpu.ipc.protocol import Exported, Order, reply
-from gpu.versions.logit_check import TOLERANCE, difference, refuse_unless_alike
-from gpu.versions.merged_model import Sources, of_checkpoint, of_version, ordinary, sealed_as
+from gpu.ipc.protocol import Exported, ExportRequest, run_request
+from gpu.versions.logit_check import TOLERANCE, refuse_unless_close
+from gpu.versions.merged_model import Sources, checkpoint_sources, make_manifest, open_merged_model, version_sources
 
 
-def export(order: Order) -> Exported:
-    """Raises WorkerError, OSError, ValueError."""
+def export(order: ExportRequest) -> Exported:
+    """Write the model to `order.target`. Raises WorkerError, OSError, ValueError."""
     sources, target = _sources(order), Path(order.target)
     distance = math.nan
     try:
-        with ordinary(sources, order.dtype) as made:
-            told = sealed_as(sources, made)
-            contents = {**made.contents, "README.md": card(told, made.stored_as).encode()}
+        with open_merged_model(sources, order.dtype) as merged:
+            model_card = card(make_manifest(sources, merged), merged.stored_as)
+            contents = {**merged.contents, "README.md": model_card.encode()}
 
             def prove(staging: Path) -> None:
                 nonlocal distance
-                distance = difference(staging, sources.reference)
-                refuse_unless_alike(distance, made.stored_as)
+                distance = refuse_unless_close(staging, sources.reference, merged.stored_as)
 
-            def seal(entries: Mapping[str, FileEntry]) -> tuple[str, bytes]:
-                said = replace(sealed_as(sources, made), files=dict(entries))
-                return SEAL, said.encode()
+            def complete_manifest(files: Mapping[str, FileEntry]) -> VersionManifest:
+                return replace(make_manifest(sources, merged), files=dict(files))
 
-            committed = publish(target, contents, seal, prove=prove)
+            committed = VersionDirectory(target).write(contents, complete_manifest, prove=prove)
     finally:
-        shutil.rmtree(staging_of(target), ignore_errors=True)  # what has its name is there no more
+        shutil.rmtree(staging_of(target), ignore_errors=True)  # a completed export has been renamed
     return Exported(
         target=order.target,
         size_bytes=committed.size_bytes,
-        dtypes=made.dtypes,
-        applied=made.tally.applied,
+        dtypes=merged.dtypes,
+        applied=merged.tally.applied,
         difference=distance,
-        tolerance=TOLERANCE[made.stored_as],
+        tolerance=TOLERANCE[merged.stored_as],
     )
 
 
-def _sources(order: Order) -> Sources:
+def _sources(order: ExportRequest) -> Sources:
     home = Path(order.home)
     if order.checkpoint is not None:
-        return of_checkpoint(home, Path(order.checkpoint), order.version)
+        return checkpoint_sources(home, Path(order.checkpoint), order.version)
     if order.version is None:
         raise MergeRefused("neither a checkpoint nor a version was named")
-    return of_version(home, order.version)
+    return version_sources(home, order.version)
 
 
 def main() -> None:
-    """Carry out the order on the command line."""
-    reply(Order, export)
+    """Answer the request on the command line."""
+    run_request(ExportRequest, export)
 
 
 if __name__ == "__main__":

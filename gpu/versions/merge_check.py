@@ -1,6 +1,6 @@
-"""Compare the weights of a merged model with what peft and transformers make of the same training.
+"""Compare the weights of a merged model with those that peft and transformers compute from the same checkpoint.
 
-One weight is in memory at a time, at both of its ends: a transposed, scaled or misplaced change shows there.
+One weight is compared at a time, at its first and last rows: a transposed, scaled or misplaced change shows there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from events.settings import FullSettings, JobSettings
 from gpu.artifacts.checkpoint import Snapshot
 from gpu.errors import MergeRefused
 from gpu.model.build import TrainedModel, name_on_disk
-from gpu.versions.merge import DTYPES, Rows, Trained, WeightsFile
+from gpu.versions.merge import DTYPES, RowRange, TrainedWeights, WeightsFile
 
 ROWS = 16
 """Rows that are compared at each end of a weight."""
 
 CLOSE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 2**-7, torch.float16: 2**-10}
-"""How far a merged number may be from peft's own, as a share of it: two roundings of its kind."""
+"""Largest relative difference between a merged number and peft's, by dtype: two roundings."""
 
 
-def ends(names: Iterable[str], kind: Callable[[str], str]) -> list[str]:
-    """The first and the last name of each kind, in order."""
+def first_and_last(names: Iterable[str], kind: Callable[[str], str]) -> list[str]:
+    """Return the first and the last name of each kind, in order."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(kind(name), []).append(name)
@@ -34,85 +34,90 @@ def ends(names: Iterable[str], kind: Callable[[str], str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The weights of the version: as written, or computed when they are asked for."""
+class MergedTensors:
+    """The tensors of a version: read from its files, or merged on demand."""
 
     files: Sequence[WeightsFile]
-    trained: Trained | None
-    """None: the files are the version's own."""
+    trained: TrainedWeights | None
+    """The weights to merge into `files`; None: the files are those of the version."""
 
-    def rows(self, name: str, rows: Rows) -> torch.Tensor:
-        """Some rows of a tensor of the version, in float32."""
+    def rows(self, name: str, rows: RowRange) -> torch.Tensor:
+        """Return some rows of a tensor, in float32."""
         file = next(file for file in self.files if name in file.tensors)
         found = file.rows(name, rows)
         if self.trained is None:
             return found.float()
-        sum_ = self.trained.sum(name, rows, found)
-        return (found if sum_ is None else sum_.truth.to(found.dtype)).float()
+        merged = self.trained.merge(name, rows, found)
+        return (found if merged is None else merged.value.to(found.dtype)).float()
 
     def whole(self, name: str) -> torch.Tensor:
-        """A tensor from its first row to its last, in float32."""
+        """Return all rows of a tensor, in float32."""
         file = next(file for file in self.files if name in file.tensors)
-        return self.rows(name, Rows(0, file.tensors[name].shape[0]))
+        return self.rows(name, RowRange(0, file.tensors[name].shape[0]))
 
     def dtype(self, name: str) -> torch.dtype:
-        """The kind of number that a tensor is stored as."""
+        """Return the stored dtype of a tensor."""
         file = next(file for file in self.files if name in file.tensors)
         return DTYPES[file.tensors[name].dtype]
 
 
-def compare(merged: Merged, tensor: str, expected: torch.Tensor, close: float) -> None:
-    """Raises MergeRefused if the tensor of the version is not what is expected, at both of its ends."""
+def check_tensor(merged: MergedTensors, tensor: str, expected: torch.Tensor, close: float) -> None:
+    """Raise MergeRefused unless the first and the last rows of `tensor` are close to those of `expected`.
+
+    `close` is the largest relative difference; the rounding of the stored dtype is allowed anyway.
+    """
     count = expected.shape[0] if expected.dim() else 1
     close = max(close, CLOSE[merged.dtype(tensor)])
     for first in {0, max(0, count - ROWS)}:
         end = min(count, first + ROWS)
-        ours = merged.rows(tensor, Rows(first, end))
+        ours = merged.rows(tensor, RowRange(first, end))
         theirs = expected[first:end] if expected.dim() else expected
-        # A share of the row's own size too: small numbers next to large ones are sums of large ones.
+        # Relative to the rows' mean too: a small number next to large ones is a difference of large ones.
         if not torch.allclose(ours, theirs, rtol=close, atol=close * float(theirs.abs().mean())):
-            raise MergeRefused(f"merged, {tensor} is not what peft and transformers make of it")
+            raise MergeRefused(f"the merged {tensor} differs from what peft and transformers compute")
 
 
 class Expected(NamedTuple):
-    """What a weight of the version has to be."""
+    """The expected value of a weight of the version."""
 
     weight: str
     numbers: torch.Tensor
     """Float32."""
     close: float
-    """How close the version must be, as a share of the number, besides its own rounding."""
+    """Largest relative difference, apart from the rounding of the stored dtype."""
     change: bool = False
-    """The numbers are a change of what the base stores: the base is held in 4 bits."""
+    """True if `numbers` is the change of the base's weight: the model holds the base in 4 bits."""
 
 
 def expected_weights(
     trained: TrainedModel, snapshot: Snapshot, settings: JobSettings, *, every: bool
 ) -> Iterator[Expected]:
-    """Of adapters by peft's own arithmetic, one layer at a time. `every` weight; else the first and the last of each
-    name."""
+    """Yield the expected weights: those of the snapshot or, for adapters, what peft computes, one layer at a time.
+
+    `every`: all weights; else the first and the last one of each name.
+    """
     if isinstance(settings.method, FullSettings):
         for name, numbers in snapshot.weights.items():
             yield Expected(name, numbers, 0.0)
         return
     close = CLOSE[getattr(torch, settings.model.dtype)]
     layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in snapshot.weights))
-    for layer in layers if every else ends(layers, lambda name: name.rpartition(".")[2]):
+    for layer in layers if every else first_and_last(layers, lambda name: name.rpartition(".")[2]):
         weight = f"{layer.removeprefix('base_model.model.')}.weight"
-        twin = _twin(trained.model.get_submodule(layer), layer, snapshot)
-        if twin.get_base_layer().weight.dtype == torch.uint8:
-            yield Expected(weight, twin.get_delta_weight("default").detach().float(), close, change=True)
+        layer_copy = _copy_layer(trained.model.get_submodule(layer), layer, snapshot)
+        if layer_copy.get_base_layer().weight.dtype == torch.uint8:
+            yield Expected(weight, layer_copy.get_delta_weight("default").detach().float(), close, change=True)
         else:
-            twin.float().merge(safe_merge=True)
-            yield Expected(weight, twin.get_base_layer().weight.detach(), close)
+            layer_copy.float().merge(safe_merge=True)
+            yield Expected(weight, layer_copy.get_base_layer().weight.detach(), close)
 
 
-def _twin(layer: Any, name: str, snapshot: Snapshot) -> Any:
-    """A copy of a layer in memory of its own, with the adapter of the snapshot."""
-    twin = copy.deepcopy(layer).to("cpu")
+def _copy_layer(layer: Any, name: str, snapshot: Snapshot) -> Any:
+    """Return a copy of a layer on the CPU, with the adapter of the snapshot."""
+    layer_copy = copy.deepcopy(layer).to("cpu")
     with torch.no_grad():
-        for own, parameter in twin.named_parameters():
+        for own, parameter in layer_copy.named_parameters():
             saved = snapshot.weights.get(name_on_disk(f"{name}.{own}"))
             if saved is not None:
                 parameter.copy_(saved)
-    return twin
+    return layer_copy

@@ -1,14 +1,12 @@
-"""Rehearse the way from training to a version before the first step: a step's worth of weights is written as a
-checkpoint, merged, and loaded by plain transformers and peft.
+"""Rehearse a consolidation before the first step: write a checkpoint, merge it, and load it with transformers and peft.
 
-What cannot become a version is refused then, and not after weeks of training. The proof is kept in the home's cache, by
-base, method and library versions, so that later jobs do not repeat it.
+A model that cannot become a version is refused then, not after weeks of training. The result is kept in the home's
+cache by base, method and library versions, so that later jobs do not repeat the rehearsal.
 
-A small model takes the whole way. Of a large one, or where memory or disk are short, nothing of the model's size is
-written or loaded: one layer of each kind is merged by itself, and the names in the files are held against the model.
+A small model is rehearsed whole. For a large one, or if memory or disk space are short, nothing of the model's size is
+written or loaded: one layer of each kind is merged, and the names in the files are compared with the model.
 
-The rehearsal never changes the model that is trained: it works on copies, and puts random generators back as they
-were.
+The rehearsal never changes the model that is trained: it works on copies and restores the random generators.
 """
 
 from __future__ import annotations
@@ -30,51 +28,52 @@ import torch
 
 from events.settings import FullSettings, JobSettings, MethodSettings, QloraSettings
 from events.values import VersionId, checkpoint_id
-from gpu.artifacts.checkpoint import Snapshot, copied_buffers, described
-from gpu.artifacts.commit import publish
-from gpu.artifacts.manifest import MANIFEST, MOMENTS, Cursor, FileEntry, Lineage, Manifest
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.checkpoint import Snapshot, copy_buffers, describe_snapshot
+from gpu.artifacts.manifest import MOMENTS, Cursor, Lineage
 from gpu.artifacts.tensors import Tensor
-from gpu.artifacts.version_manifest import SEAL
+from gpu.artifacts.version_manifest import VersionDirectory
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, is_out_of_memory
 from gpu.model.base import base_directory, weights_files
 from gpu.model.build import TrainedModel
-from gpu.model.layout import empty_model, layout
+from gpu.model.layout import empty_model, make_layout
 from gpu.model.targets import attention_names, way_out
 from gpu.runtime.driver import is_driver_error
 from gpu.runtime.library_paths import library_path
 from gpu.runtime.memory_limits import available_bytes
-from gpu.versions.logit_check import difference, refuse_unless_alike
+from gpu.versions.logit_check import refuse_unless_close
 from gpu.versions.merge import WeightsFile
-from gpu.versions.merge_check import Merged, compare, ends, expected_weights
-from gpu.versions.merged_model import MergedModel, of_checkpoint, ordinary, sealed_as
+from gpu.versions.merge_check import MergedTensors, check_tensor, expected_weights, first_and_last
+from gpu.versions.merged_model import MergedModel, checkpoint_sources, make_manifest, open_merged_model
 from journal.durable import make_directory, write_atomically
+from journal.storage import REAL
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Of the proof. A change of what is rehearsed raises it, and every home rehearses again."""
+"""Version of the rehearsal. Raise it when the rehearsal changes; every home then rehearses again."""
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
-"""Their versions are part of the proof: they decide names and layouts."""
+"""Libraries whose versions decide names and layouts: another version needs another rehearsal."""
 
 WHOLE_BYTES = 512 * 2**20
-"""The most that a rehearsal of the whole model writes: some seconds of two CPU cores and an ordinary disk, once."""
+"""Largest number of bytes that a rehearsal of the whole model writes: a few seconds on two CPU cores, once."""
 
 MEMORY_FACTOR = 1.2
 """Memory for a second copy of the model, as for a consolidation."""
 
 CHANGE = 0.05
-"""Size of the change that is rehearsed, as a share of the weight (root mean squares): far above the rounding of
-bfloat16 (0.004), and small enough that the model still computes as before."""
+"""Size of the rehearsed change relative to the weight (root mean squares): far above the rounding of bfloat16 (0.004),
+and small enough that the model still computes as before."""
 
 SAMPLE = 2**16
-"""Numbers of a weight that its size is taken from."""
+"""Numbers of a weight that its root mean square is estimated from."""
 
-USUAL_SIZE = 0.02
-"""Root mean square of a weight where it cannot be read, because it is held in 4 bits or is zero."""
+DEFAULT_SIZE = 0.02
+"""Assumed root mean square of a weight that is held in 4 bits or is zero."""
 
-TRIED_TOKENS = 8
-"""Of the forward pass that is tried: enough to pass every layer."""
+TEST_TOKENS = 8
+"""Length of the test input: enough to pass every layer."""
 
 EMPTY_JOB = "0" * 64
 
@@ -84,7 +83,7 @@ class Rehearsal:
     """A rehearsal that passed."""
 
     how: Literal["whole", "by layer", "known"]
-    """`known`: an earlier one is the proof."""
+    """`known`: an earlier rehearsal with the same key passed."""
     seconds: float
 
 
@@ -96,7 +95,7 @@ def rehearse(
     tokenizer_files: Mapping[str, bytes],
     beat: Callable[[], None] = lambda: None,
 ) -> Rehearsal:
-    """Prove that training `trained` on `version` (None: the origin) can become a version.
+    """Check that what `trained` trains on `version` (None: the origin) can become a version.
 
     `beat` is called between the parts of the work. Raises ModelUnusable with the reason and a way out; StorageFailed,
     OSError.
@@ -107,10 +106,10 @@ def rehearse(
         return Rehearsal("known", time.monotonic() - began)
     with torch.random.fork_rng(), _staging(home / "cache" / "rehearsal") as staging:
         _refuse_unless_finite(trained)
-        if not isinstance(settings.method, QloraSettings):  # a pass sets how 4-bit layers compute from then on
+        if not isinstance(settings.method, QloraSettings):  # a forward pass changes how 4-bit layers compute later
             _refuse_unless_it_runs(trained)
         try:
-            whole = _whole_way(trained, settings, home, version, tokenizer_files, staging, beat)
+            whole = _merge_and_compare(trained, settings, home, version, tokenizer_files, staging, beat)
         except (MergeRefused, CheckpointBroken, ValueError, RuntimeError) as error:
             if is_out_of_memory(error) or is_driver_error(error):
                 raise
@@ -124,9 +123,9 @@ def rehearse(
 
 
 def _key(trained: TrainedModel, settings: JobSettings) -> str:
-    """What the proof is of: the same key, the same outcome."""
+    """Return the name of the result in the cache: everything that decides whether the rehearsal passes."""
     method = msgspec.to_builtins(settings.method)
-    method.pop("dropout", None)  # decides nothing about names and layouts
+    method.pop("dropout", None)  # does not affect names and layouts
     parts = {
         "format": FORMAT,
         "base": trained.base_sha256,
@@ -144,19 +143,21 @@ def _way_out(trained: TrainedModel) -> str:
 
 
 def _refuse_unless_finite(trained: TrainedModel) -> None:
-    """Raises ModelUnusable if a weight of the model is infinite or not a number: no version could store it."""
+    """Raise ModelUnusable if a weight of the model is infinite or NaN: no version could store it."""
     for name, weight in (*trained.model.named_parameters(), *trained.buffers.items()):
         if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise ModelUnusable(f"{name} of the model holds infinity or what is not a number. Fetch the model anew.")
+            raise ModelUnusable(f"{name} of the model is not finite. Download the model again.")
 
 
 def _refuse_unless_it_runs(trained: TrainedModel) -> None:
-    """Raises ModelUnusable if the model cannot compute logits as it is to be trained: some layers are linear by their
-    class and return more than a tensor, and an adapter on them fails."""
+    """Raise ModelUnusable if the model with its adapters cannot compute logits.
+
+    Some layers are linear by their class but return more than a tensor, and an adapter on them fails.
+    """
     size = int(trained.model.config.get_text_config().vocab_size)
-    ids = (torch.arange(TRIED_TOKENS, device=trained.device) % size)[None]
+    ids = (torch.arange(TEST_TOKENS, device=trained.device) % size)[None]
     was_training = trained.model.training
-    trained.model.eval()  # no dropout, and nothing that counts
+    trained.model.eval()  # no dropout, and no running statistics
     try:
         with torch.no_grad():
             trained.model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -173,11 +174,11 @@ def _refuse_unless_it_runs(trained: TrainedModel) -> None:
 
 @contextmanager
 def _staging(place: Path) -> Iterator[Path]:
-    """A directory of this process below `place`; those of processes that are gone are removed."""
+    """Yield a directory of this process below `place`. Remove those of processes that ended."""
     make_directory(place)
-    for left in place.iterdir():
-        if left.name.isdecimal() and not _is_alive(int(left.name)):
-            shutil.rmtree(left, ignore_errors=True)
+    for found in place.iterdir():
+        if found.name.isdecimal() and not _is_alive(int(found.name)):
+            shutil.rmtree(found, ignore_errors=True)
     staging = place / str(os.getpid())
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -185,7 +186,7 @@ def _staging(place: Path) -> Iterator[Path]:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        with suppress(OSError):  # another process may be at it too
+        with suppress(OSError):  # another process may be rehearsing too
             place.rmdir()
 
 
@@ -199,7 +200,7 @@ def _is_alive(pid: int) -> bool:
     return pid != os.getpid()
 
 
-def _whole_way(
+def _merge_and_compare(
     trained: TrainedModel,
     settings: JobSettings,
     home: Path,
@@ -208,55 +209,54 @@ def _whole_way(
     staging: Path,
     beat: Callable[[], None],
 ) -> bool:
-    """Take the way; True if it was taken with the whole model. Raises MergeRefused, CheckpointBroken."""
-    whole = _there_is_room(trained, settings, home)
+    """Write, merge, load and compare. Return True if the whole model was. Raises MergeRefused, CheckpointBroken."""
+    whole = _has_resources(trained, settings, home)
     snapshot = _snapshot(trained, settings, tokenizer_files, whole=whole)
-    manifest, contents, _ = described(snapshot)
+    manifest, contents, _ = describe_snapshot(snapshot)
     checkpoint = staging / "checkpoints" / manifest.checkpoint
-    publish(checkpoint, contents, lambda files: _sealed(manifest, files), passed=_unheard)
+    CheckpointDirectory(checkpoint).write(contents, manifest.with_files, passed=_no_failpoint)
     beat()
-    sources = of_checkpoint(home, checkpoint, version)
+    sources = checkpoint_sources(home, checkpoint, version)
     if not sources.full:
         _refuse_unless_peft_loads(sources.origin, checkpoint)
     with ExitStack() as stack:
-        made = stack.enter_context(ordinary(sources, None, beat))
-        _refuse_unless_transformers_loads(sources.origin, trained if sources.full else made)
-        if whole or sources.full:  # of a large model that is trained whole, the files hold some weights
+        merged_model = stack.enter_context(open_merged_model(sources, None, beat))
+        _refuse_unless_transformers_loads(sources.origin, trained if sources.full else merged_model)
+        if whole or sources.full:  # with `full`, the files of a large model hold only some weights
             target = staging / "version"
-            publish(target, made.contents, lambda _: (SEAL, sealed_as(sources, made).encode()), passed=_unheard)
-            merged = Merged([stack.enter_context(closing(WeightsFile(target / name))) for name in made.files], None)
+            VersionDirectory(target).write(
+                merged_model.contents, lambda _: make_manifest(sources, merged_model), passed=_no_failpoint
+            )
+            files = [stack.enter_context(closing(WeightsFile(target / name))) for name in merged_model.files]
+            merged = MergedTensors(files, None)
         else:
-            merged = Merged(made.sources, made.trained)
+            merged = MergedTensors(merged_model.sources, merged_model.trained)
         base = sources.parent or sources.origin
         before = [stack.enter_context(closing(WeightsFile(base / name))) for name in weights_files(base)]
-        stored = Merged(before, None)
+        stored = MergedTensors(before, None)
         for expected in expected_weights(trained, snapshot, settings, every=whole):
-            tensor = made.tensor(expected.weight)
+            tensor = merged_model.tensor(expected.weight)
             numbers = stored.whole(tensor) + expected.numbers if expected.change else expected.numbers
-            compare(merged, tensor, numbers, expected.close)
+            check_tensor(merged, tensor, numbers, expected.close)
             beat()
         if whole:
-            refuse_unless_alike(difference(target, sources.reference), made.stored_as)
+            refuse_unless_close(target, sources.reference, merged_model.stored_as)
     return whole
 
 
-def _sealed(manifest: Manifest, files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
-    return MANIFEST, msgspec.structs.replace(manifest, files=dict(files)).encode()
+def _no_failpoint(_: str) -> None:
+    """The failpoints of a checkpoint are not reached in a rehearsal."""
 
 
-def _unheard(_: str) -> None:
-    """The points of a rehearsal on the way to the disk are none of a checkpoint's."""
-
-
-def _there_is_room(trained: TrainedModel, settings: JobSettings, home: Path) -> bool:
-    """True if the whole model can take the way: a checkpoint with its moments is written, and a version."""
+def _has_resources(trained: TrainedModel, settings: JobSettings, home: Path) -> bool:
+    """True if disk and memory suffice to write a whole checkpoint with its moments, and a version."""
     origin = base_directory(settings.model.path, home)
     model_bytes = sum((origin / name).stat().st_size for name in weights_files(origin))
     trained_bytes = sum(4 * parameter.numel() for parameter in trained.parameters.values())
     wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes
     return (
         wanted_bytes <= WHOLE_BYTES
-        and shutil.disk_usage(home).free > 2 * wanted_bytes
+        and REAL.free_bytes(home) > 2 * wanted_bytes
         and available_bytes() > MEMORY_FACTOR * model_bytes
     )
 
@@ -264,12 +264,14 @@ def _there_is_room(trained: TrainedModel, settings: JobSettings, home: Path) -> 
 def _snapshot(
     trained: TrainedModel, settings: JobSettings, tokenizer_files: Mapping[str, bytes], *, whole: bool
 ) -> Snapshot:
-    """A checkpoint after a step that changed every trained weight; of a large model that is trained whole, one with the
-    first and the last weight of each name."""
+    """Return a checkpoint after a step that changed every trained weight.
+
+    For a large model that is trained whole, it holds the first and the last weight of each name.
+    """
     generator = torch.Generator().manual_seed(0)
     names = list(trained.parameters)
     if not whole and isinstance(settings.method, FullSettings):
-        names = ends(names, lambda name: ".".join(name.split(".")[-2:]))
+        names = first_and_last(names, lambda name: ".".join(name.split(".")[-2:]))
     weights = {name: _changed(trained, name, settings.method, generator) for name in names}
     moments = {f"{name}.{moment}": torch.zeros(w.shape) for name, w in weights.items() for moment in MOMENTS}
     return Snapshot(
@@ -290,13 +292,15 @@ def _snapshot(
         weights=weights,
         optimizer={**moments, "step": torch.ones(len(weights))},
         files={**tokenizer_files, **trained.configs},
-        buffers=copied_buffers(trained),
+        buffers=copy_buffers(trained),
     )
 
 
 def _changed(trained: TrainedModel, name: str, method: MethodSettings, generator: torch.Generator) -> torch.Tensor:
-    """A trained weight after a step, on the CPU in float32. Of the two factors of an adapter the one that begins at
-    zero is changed, so that their product is CHANGE of the weight."""
+    """Return a trained weight after a step, on the CPU in float32.
+
+    For an adapter, the factor that begins at zero is changed, so that the product is CHANGE times the weight.
+    """
     weight = trained.parameters[name].detach().to("cpu", torch.float32, copy=True).contiguous()
     noise = torch.randn(weight.shape, generator=generator)
     layer, is_factor, _ = name.partition(".lora_")
@@ -312,21 +316,21 @@ def _changed(trained: TrainedModel, name: str, method: MethodSettings, generator
 
 
 def _partner(name: str, layer: str) -> str:
-    """The name of the other factor of a layer's adapter."""
+    """Return the name of the other factor of a layer's adapter."""
     factor = name.removeprefix(layer)
     other = factor.replace("_A", "_B") if "_A" in factor else factor.replace("_B", "_A")
     return f"{layer}{other}"
 
 
 def _size(weight: torch.Tensor) -> float:
-    """The root mean square of a weight, by its first numbers."""
+    """Estimate the root mean square of a weight from its first numbers."""
     if not weight.is_floating_point():
-        return USUAL_SIZE
-    return float(weight.detach().flatten()[:SAMPLE].float().square().mean().sqrt()) or USUAL_SIZE
+        return DEFAULT_SIZE
+    return float(weight.detach().flatten()[:SAMPLE].float().square().mean().sqrt()) or DEFAULT_SIZE
 
 
 def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
-    """Raises MergeRefused if plain peft does not take every tensor of the adapter."""
+    """Raise MergeRefused if plain peft does not load every tensor of the adapter."""
     from peft import PeftConfig, get_peft_model
     from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
 
@@ -337,14 +341,16 @@ def _refuse_unless_peft_loads(origin: Path, checkpoint: Path) -> None:
         raise MergeRefused(f"peft does not load the adapter as it was saved: {name} does not fit")
 
 
-def _refuse_unless_transformers_loads(origin: Path, made: MergedModel | TrainedModel) -> None:
-    """Raises MergeRefused if transformers would find a weight missing in the files of the version, by the tensors of an
-    ordinary model, or by those of a checkpoint of the trained one."""
-    if isinstance(made, MergedModel):
-        tensors = {name: tensor for file in made.sources for name, tensor in file.tensors.items()}
+def _refuse_unless_transformers_loads(origin: Path, model: MergedModel | TrainedModel) -> None:
+    """Raise MergeRefused if transformers would miss a weight in the files of the version.
+
+    `model`: the merged model, or with `full` the trained one, whose checkpoints have the tensors of the version.
+    """
+    if isinstance(model, MergedModel):
+        tensors = {name: tensor for file in model.sources for name, tensor in file.tensors.items()}
     else:
-        held = [*made.shapes, *((name, shape) for name, shape, _ in made.kinds_of_buffers)]
+        held = [*model.shapes, *((name, shape) for name, shape, _ in model.buffer_kinds)]
         tensors = {name: Tensor(dtype="F32", shape=shape, data_offsets=(0, 0)) for name, shape in held}
-    missing = layout(empty_model(origin), tensors).missing
+    missing = make_layout(empty_model(origin), tensors).missing
     if missing:
         raise MergeRefused(f"transformers would not find {missing[0]} in the files of the version")

@@ -1,8 +1,7 @@
-"""`python -P -m gpu.versions.rehearse`, with a `Rehearse` as JSON for its only argument: load what the next step starts
-from.
+"""Load what the next step starts from: `python -P -m gpu.versions.rehearse REQUEST`, a `Rehearse` as JSON.
 
-Base, method and checkpoint by the worker's own code, strictly; and the way to a version is rehearsed
-(`gpu.versions.rehearsal`), if that was not done before: only that writes, into the cache. Prints a `Rehearsed` or a
+Base, method and checkpoint are loaded by the code of the worker. A consolidation is rehearsed
+(`gpu.versions.rehearsal`) if that was not done before; only this writes, into the cache. Prints a `Rehearsed` or a
 `Refusal` as one line of JSON.
 """
 
@@ -15,46 +14,46 @@ from msgspec import Struct
 
 from events.settings import JobSettings
 from events.values import ARITHMETIC, CheckpointId, VersionId
-from gpu.ipc.protocol import reply
+from gpu.ipc.protocol import run_request
 
 
 class Rehearse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be loaded."""
+    """The request: base, method and checkpoint to load."""
 
     home: str
     settings: JobSettings
     version: VersionId | None
-    """Beside which it goes on; None: the origin."""
+    """The version that training continues on; None: the origin."""
     checkpoint: CheckpointId | None
-    """None: nothing was learned beside it yet, and the base alone is loaded."""
+    """None: nothing was trained on the version yet, and the base alone is loaded."""
     environment: dict[str, str] = {}
-    """What the job was trained in when training last started; empty: it never was."""
+    """The environment of the last attempt; empty if there was none."""
 
 
 class Rehearsed(Struct, frozen=True, kw_only=True, tag="rehearsed"):
-    """It was loaded."""
+    """The answer: what was loaded."""
 
     global_step: int | None
-    """That the checkpoint stands at."""
+    """The step of the checkpoint; None: no checkpoint was loaded."""
     parameters: int
-    """That are trained."""
+    """Number of trained parameters."""
     environment: dict[str, str]
     seconds: float
 
 
 def rehearse(order: Rehearse) -> Rehearsed:
-    """Raises ModelUnusable, CheckpointBroken, CheckpointForeign, OSError, RuntimeError."""
+    """Load and rehearse. Raises ModelUnusable, CheckpointBroken, CheckpointForeign, OSError, RuntimeError."""
     import torch
 
     from gpu.artifacts import checkpoint
-    from gpu.artifacts.compatibility import Ground
+    from gpu.artifacts.compatibility import TrainingTarget
     from gpu.artifacts.manifest import read_manifest
     from gpu.data.encode.rows import tokenizer_sha256
     from gpu.model.build import build
-    from gpu.model.tokenizer import kept_sha256, load_tokenizer
+    from gpu.model.tokenizer import comparable_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic
     from gpu.runtime.determinism import enable_determinism, environment
-    from gpu.versions.rehearsal import rehearse as rehearse_the_way
+    from gpu.versions.rehearsal import rehearse as rehearse_consolidation
 
     began = time.monotonic()
     home = Path(order.home)
@@ -62,17 +61,16 @@ def rehearse(order: Rehearse) -> Rehearsed:
     fingerprint = tokenizer_sha256(load_tokenizer(order.settings.model, home))
     computes_in = choose_arithmetic(order.settings.training.precision, device, order.environment)
     trained = build(order.settings, home, device, version=order.version, arithmetic=computes_in)
-    rehearse_the_way(trained, order.settings, home, order.version, {})
+    rehearse_consolidation(trained, order.settings, home, order.version, {})
     global_step = None
     if order.checkpoint is not None:
         optimizer = torch.optim.AdamW(trained.parameters.values())
         checkpoint.reset_moments(trained, optimizer)
         directory = home / "checkpoints" / order.checkpoint
         lineage = read_manifest(directory).lineage
-        if lineage.tokenizer_sha256 != fingerprint == kept_sha256(directory):
-            fingerprint = lineage.tokenizer_sha256  # the same tokenizer, as another version of its library writes it
-        ground = Ground(order.settings, trained.shapes, trained.base_sha256, fingerprint, trained.kinds_of_buffers)
-        global_step = checkpoint.load(directory, trained, optimizer, ground).cursor.global_step
+        fingerprint = comparable_sha256(fingerprint, lineage.tokenizer_sha256, directory)
+        target = TrainingTarget(order.settings, trained.shapes, trained.base_sha256, fingerprint, trained.buffer_kinds)
+        global_step = checkpoint.load(directory, trained, optimizer, target).cursor.global_step
     return Rehearsed(
         global_step=global_step,
         parameters=sum(parameter.numel() for parameter in trained.parameters.values()),
@@ -82,8 +80,8 @@ def rehearse(order: Rehearse) -> Rehearsed:
 
 
 def main() -> None:
-    """Carry out the order on the command line."""
-    reply(Rehearse, rehearse)
+    """Answer the request on the command line."""
+    run_request(Rehearse, rehearse)
 
 
 if __name__ == "__main__":

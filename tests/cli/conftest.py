@@ -12,7 +12,7 @@ import pytest
 from cli.commands.init import create_home
 from cli.config.schema import Config, WorkerSettings
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import Machine
+from cli.daemon.ports import RealPorts
 from cli.home.paths import Home
 from events.kinds import AnyEvent
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
@@ -53,7 +53,7 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]
 
     def until_idle(*, until_idle: bool = True, worker_module: str = "tests.harness.worker") -> list[str]:
         said: list[str] = []
-        ports = Machine(home, worker_module)
+        ports = RealPorts(home, worker_module)
         Daemon(home, until_idle=until_idle, write=said.append, ports=ports).run()
         return said
 

@@ -71,7 +71,7 @@ def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
     [
         (["stop"], "no daemon runs"),
         (["resume"], "not paused"),
-        (["skip"], "no job is in hand"),
+        (["skip"], "no job is in progress"),
         (["skip", "nope"], "no job in hand is called"),
         (["retry", "nope"], "no job in hand is called"),
         (["add", "nope.jsonl"], "does not exist; nothing was added"),
@@ -123,7 +123,7 @@ def test_status_tells_a_living_daemon_from_a_dead_one(
     store = EventStore.open(home)
     store.execute(commands.StartDaemon(pid=os.getpid(), process_started_at=1.0, boot_id="", host="", keepstep=""))
     store.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="normal", known=False))
-    settings = store.state.replay_ranges[-1].job.settings
+    settings = store.state.recovery.replay_ranges[-1].job.settings
     assert settings is not None
     store.execute(commands.StartAttempt(job="e" * 64, settings=settings))
     store.close()

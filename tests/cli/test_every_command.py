@@ -23,7 +23,7 @@ from typer.main import get_command
 from cli.app import app
 from cli.commands.init import create_home
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import Machine
+from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import accept_copy
@@ -96,7 +96,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        Daemon(home, until_idle=True, write=lambda _: None, ports=Machine(home, "tests.harness.worker")).run()
+        Daemon(home, until_idle=True, write=lambda _: None, ports=RealPorts(home, "tests.harness.worker")).run()
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     waits = directory / f"{NAME}-waits.jsonl"

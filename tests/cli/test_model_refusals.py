@@ -74,7 +74,7 @@ def test_refused_model_is_trained_after_the_advice_is_followed(home: Home) -> No
     """And what is trained is said and journaled."""
     (home.inbox / "a.jsonl").write_bytes(make_rows(16))
     runs(home)
-    hold = state(home).hold
+    hold = state(home).daemon.hold
     assert hold is not None
     assert "could never become a version" in hold.reason
     assert steps(home) == 0
@@ -82,7 +82,7 @@ def test_refused_model_is_trained_after_the_advice_is_followed(home: Home) -> No
     follow_commands(home, hold.advice)
     keepstep(home, "resume")
     said = "\n".join(runs(home))
-    assert state(home).hold is None
+    assert state(home).daemon.hold is None
     assert "adapters on 8 layers (q_proj × 2, k_proj × 2, v_proj × 2, o_proj × 2)" in said
     started = [
         each.event
@@ -93,7 +93,7 @@ def test_refused_model_is_trained_after_the_advice_is_followed(home: Home) -> No
     assert started[-1].trained.layers == {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2}
     keepstep(home, "consolidate")
     runs(home)
-    assert state(home).base == "v001"
+    assert state(home).head.base == "v001"
 
 
 def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
@@ -101,9 +101,9 @@ def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     (trained.root / "model" / "adapter_config.json").write_text("{}", encoding="utf-8")
     (trained.inbox / "b.jsonl").write_bytes(make_rows(8, start=100))
     runs(trained)
-    hold = state(trained).hold
+    hold = state(trained).daemon.hold
     assert hold is not None
-    assert "holds an adapter too" in hold.reason
+    assert "contains an adapter" in hold.reason
     locked = CliRunner().invoke(app, ["config", "set", "method.r", "4", "--home", str(trained.root)])
     assert locked.exit_code == 1
     follow_commands(trained, hold.advice)
@@ -113,7 +113,7 @@ def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     (trained.inbox / "b.jsonl").write_bytes(make_rows(8, start=200))
     runs(trained)
     now = state(trained)
-    assert now.hold is None
-    assert now.head is not None
-    assert now.meaning is not None
-    assert now.meaning.method.r == 4  # type: ignore[union-attr]
+    assert now.daemon.hold is None
+    assert now.head.checkpoint is not None
+    assert now.head.weight_settings is not None
+    assert now.head.weight_settings.method.r == 4  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from events import kinds, worker
+from events import kinds, messages
 from events.course import Course
 from events.settings import JobSettings, Plan
 from events.values import checkpoint_id
@@ -50,7 +50,7 @@ def bits(job: str, step: int, seed: int, parts: int = 1) -> tuple[float, float]:
 class Training:
     """What a simulated worker has in hand."""
 
-    order: worker.Train
+    order: messages.Train
     job: str
     settings: JobSettings
     global_step: int
@@ -70,22 +70,22 @@ class Worker:
     """Carries out orders, one small action a call, and puts facts into its outbox."""
 
     world: World
-    orders: deque[worker.AnyOrder] = field(default_factory=deque)
+    orders: deque[messages.AnyOrder] = field(default_factory=deque)
     sent: set[tuple[type, int]] = field(default_factory=set)
-    outbox: deque[worker.AnyFact] = field(default_factory=deque)
-    prepared: worker.Prepare | None = None
+    outbox: deque[messages.AnyFact] = field(default_factory=deque)
+    prepared: messages.Prepare | None = None
     training: Training | None = None
-    merging: Iterator[worker.AnyFact] | None = None
+    merging: Iterator[messages.AnyFact] | None = None
 
-    def told(self, order: worker.AnyOrder) -> None:
+    def told(self, order: messages.AnyOrder) -> None:
         """An order arrives. A commit is seen at once, whatever the hands do."""
         self.sent.add((type(order), order.attempt))
-        if isinstance(order, worker.Committed):
+        if isinstance(order, messages.Committed):
             if self.training is not None and self.training.awaited == order.checkpoint:
                 self.training.awaited = None
                 self.training.parent = order.checkpoint
             return
-        if isinstance(order, worker.RunAgain):
+        if isinstance(order, messages.RunAgain):
             if self.training is not None:
                 self.training.course, self.training.stuck = order.course, False
             return
@@ -106,37 +106,37 @@ class Worker:
             return False
         order = self.orders.popleft()
         match order:
-            case worker.Prepare():
+            case messages.Prepare():
                 self._prepare(order)
-            case worker.Train():
+            case messages.Train():
                 self._load(order)
-            case worker.Consolidate():
+            case messages.Consolidate():
                 self.merging = self._consolidation(order)
-            case worker.Yield():
-                self.outbox.append(worker.Yielded(attempt=order.attempt))
+            case messages.Yield():
+                self.outbox.append(messages.Yielded(attempt=order.attempt))
         return True
 
     def _yield_asked(self) -> bool:
-        return any(isinstance(order, worker.Yield) for order in self.orders)
+        return any(isinstance(order, messages.Yield) for order in self.orders)
 
-    def _prepare(self, order: worker.Prepare) -> None:
+    def _prepare(self, order: messages.Prepare) -> None:
         if self._yield_asked():
             return
         steps_total = self.world.steps[order.job]
         if steps_total == 0:
             self.outbox.append(
-                worker.Rejected(attempt=order.attempt, problem="broken_json", line=1, message="line 1 is no JSON")
+                messages.Rejected(attempt=order.attempt, problem="broken_json", line=1, message="line 1 is no JSON")
             )
             return
         self.prepared = order
         made = plan(steps_total, seed=order.settings.training.seed)
-        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=made))
+        self.outbox.append(messages.Prepared(attempt=order.attempt, plan=made))
 
-    def _load(self, order: worker.Train) -> None:
+    def _load(self, order: messages.Train) -> None:
         assert self.prepared is not None
         assert self.prepared.attempt == order.attempt, "told to train before it was prepared"
         if order.checkpoint in self.world.spoiled:
-            bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem="a flipped bit")
+            bad = messages.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem="a flipped bit")
             self.outbox.append(bad)
             return
         self.training = Training(
@@ -150,17 +150,17 @@ class Worker:
             course=order.course,
             evaluated_to=order.evaluated_to,
         )
-        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+        self.outbox.append(messages.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
-    def _consolidation(self, order: worker.Consolidate) -> Iterator[worker.AnyFact]:
+    def _consolidation(self, order: messages.Consolidate) -> Iterator[messages.AnyFact]:
         attempt = order.attempt
         if order.checkpoint in self.world.spoiled:
-            yield worker.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem="a flipped bit")
+            yield messages.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem="a flipped bit")
             return
-        yield worker.BackedUp(attempt=attempt, size_bytes=CHECKPOINT_BYTES, manifest_sha256="cc" * 32)
-        yield worker.Merged(attempt=attempt, applied=0.99, in_place=0.02)
-        yield worker.Verified(attempt=attempt, difference=0.001, tolerance=0.1)
-        yield worker.VersionWritten(
+        yield messages.BackedUp(attempt=attempt, size_bytes=CHECKPOINT_BYTES, manifest_sha256="cc" * 32)
+        yield messages.Merged(attempt=attempt, applied=0.99, in_place=0.02)
+        yield messages.Verified(attempt=attempt, difference=0.001, tolerance=0.1)
+        yield messages.VersionWritten(
             attempt=attempt, version=order.version, size_bytes=VERSION_BYTES, manifest_sha256="dd" * 32
         )
 
@@ -186,11 +186,11 @@ class Worker:
         due = at.step in {0, at.order.until} or at.step % at.settings.evaluation.every_steps == 0
         return at.order.evaluates and due and at.step > at.evaluated_to and not self._yield_asked()
 
-    def _evaluated(self, at: Training) -> worker.Evaluated:
+    def _evaluated(self, at: Training) -> messages.Evaluated:
         at.evaluated_to = at.step
         training_loss = bits(at.job, at.step, at.settings.training.seed)[0] if at.step else None
         loss = self.world.validation.get(at.step, training_loss or 1.0)
-        return worker.Evaluated(
+        return messages.Evaluated(
             attempt=at.order.attempt,
             global_step=at.global_step,
             step=at.step,
@@ -201,13 +201,13 @@ class Worker:
             seconds=0.1,
         )
 
-    def _step(self, at: Training) -> worker.AnyFact:
+    def _step(self, at: Training) -> messages.AnyFact:
         step, attempt = at.step + 1, at.order.attempt
-        aside, parts = step in at.course.set_aside, at.course.parts_at(step)
+        aside, parts = step in at.course.skipped, at.course.parts_at(step)
         sequences = -(-SEQUENCES // parts)
         if not aside and sequences > self.world.room.get((at.job, step), SEQUENCES):
             at.stuck = True
-            return worker.OutOfMemory(
+            return messages.OutOfMemory(
                 attempt=attempt,
                 global_step=at.global_step + 1,
                 step=step,
@@ -217,7 +217,7 @@ class Worker:
             )
         if not aside and (at.job, step) in self.world.poisoned:
             self.training = None
-            return worker.BatchSuspect(
+            return messages.BatchSuspect(
                 attempt=attempt,
                 global_step=at.global_step + 1,
                 step=step,
@@ -231,7 +231,7 @@ class Worker:
         at.step += 1
         at.global_step += 1
         loss, norm = bits(at.job, at.step, at.settings.training.seed, parts)
-        return worker.Step(
+        return messages.Step(
             attempt=attempt,
             global_step=at.global_step,
             step=at.step,
@@ -247,7 +247,7 @@ class Worker:
         at.saved_step = at.step
         at.awaited = checkpoint_id(at.global_step, at.order.attempt)
         self.outbox.append(
-            worker.CheckpointWritten(
+            messages.CheckpointWritten(
                 attempt=at.order.attempt,
                 checkpoint=at.awaited,
                 global_step=at.global_step,

@@ -8,16 +8,16 @@ from msgspec.structs import replace
 from core import commands, deadlines
 from core.deadlines import GAPS_KEPT, GAPS_WANTED, START_S, Late, Limits, Phase, Watched, deadline_s, late, usual_s
 from core.state import State
-from events import kinds, versions, worker
+from events import kinds, messages
 from events.settings import JobSettings, ModelSettings, TrainingSettings
 from tests.core.world import World
 
 LIMITS = Limits(times=10.0, step_least_s=120.0, least_s=600.0, most_s=1800.0)
 SETTINGS = JobSettings(model=ModelSettings(path="tiny"))
-PREPARE = worker.Prepare(attempt=1, job="a" * 64, settings=SETTINGS)
-TRAIN = worker.Train(attempt=1, global_step=0, step=0, until=9, checkpoint=None, carry_optimizer=True)
-LOADED = worker.Loaded(attempt=1, environment={})
-SAVED = worker.CheckpointWritten(
+PREPARE = messages.Prepare(attempt=1, job="a" * 64, settings=SETTINGS)
+TRAIN = messages.Train(attempt=1, global_step=0, step=0, until=9, checkpoint=None, carry_optimizer=True)
+LOADED = messages.Loaded(attempt=1, environment={})
+SAVED = messages.CheckpointWritten(
     attempt=1,
     checkpoint="step-00000001-attempt-0001",
     global_step=1,
@@ -28,19 +28,19 @@ SAVED = worker.CheckpointWritten(
     reason="steps",
 )
 
-EVALUATED = worker.Evaluated(
+EVALUATED = messages.Evaluated(
     attempt=1, global_step=0, step=0, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=1.0
 )
 
 
-def beat(phase: worker.Phase, attempt: int = 1) -> worker.Heartbeat:
+def beat(phase: messages.Phase, attempt: int = 1) -> messages.Heartbeat:
     """A sign of progress."""
-    return worker.Heartbeat(attempt=attempt, phase=phase, done=1, total=2)
+    return messages.Heartbeat(attempt=attempt, phase=phase, done=1, total=2)
 
 
-def step(number: int = 1) -> worker.Step:
+def step(number: int = 1) -> messages.Step:
     """A step is done."""
-    return worker.Step(
+    return messages.Step(
         attempt=1,
         global_step=number,
         step=number,
@@ -53,13 +53,13 @@ def step(number: int = 1) -> worker.Step:
     )
 
 
-def watched(*timeline: worker.AnyFact | worker.AnyOrder | float, before: Watched | None = None) -> Watched:
+def watched(*timeline: messages.AnyFact | messages.AnyOrder | float, before: Watched | None = None) -> Watched:
     """A worker that is up, to which all this happens; a number is seconds that pass."""
     now = deadlines.is_up(before or Watched())
     for each in timeline:
         if isinstance(each, float):
             now = deadlines.passed(now, each)
-        elif isinstance(each, worker.Order):
+        elif isinstance(each, messages.Order):
             now = deadlines.ordered(now, each)
         else:
             now = deadlines.received(now, each)
@@ -119,11 +119,11 @@ def test_a_cap_below_the_floor_is_the_deadline() -> None:
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint")), "checkpoint"),
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), beat("step"), step(2)), "checkpoint"),
         ((PREPARE, TRAIN, LOADED, step(), beat("checkpoint"), SAVED), "step"),
-        ((PREPARE, TRAIN, LOADED, worker.Yield(attempt=1)), "step"),
+        ((PREPARE, TRAIN, LOADED, messages.Yield(attempt=1)), "step"),
     ],
 )
 def test_what_a_silent_worker_is_late_with(
-    timeline: tuple[worker.AnyFact | worker.AnyOrder, ...], phase: Phase
+    timeline: tuple[messages.AnyFact | messages.AnyOrder, ...], phase: Phase
 ) -> None:
     """Saving and loading have their own deadlines; a save that hangs is seen though steps go on."""
     found = late(watched(*timeline, 1801.0), LIMITS, 0)
@@ -265,6 +265,6 @@ def test_failures_in_a_row_are_those_of_what_is_in_hand() -> None:
     assert deadlines.failures_in_a_row(world.state) == 0
     world.execute(commands.RequestConsolidation(description="", after_current=False))
     for count in range(2):
-        world.run_until(versions.ConsolidationBackedUp)
+        world.run_until(kinds.ConsolidationBackedUp)
         assert deadlines.failures_in_a_row(world.state) == count
         world.fails("hang")

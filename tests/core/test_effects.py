@@ -8,8 +8,9 @@ import pytest
 
 from core import commands, effects
 from core.effects import next_effects
-from core.policies import MARGIN_BYTES, retry_wait_s
-from events import kinds
+from core.topics.attempts import retry_wait_s
+from core.topics.disk import MARGIN_BYTES
+from events import kinds, messages
 from events.event import Event
 from tests.core.world import ROOMY, START, World, job_id, settings
 
@@ -54,9 +55,11 @@ def full(*asked: commands.Command) -> Callable[[], World]:
 
 
 JOB = job_id(1)
-AWAIT = effects.AwaitRoom(wanted_bytes=MARGIN_BYTES)
-TRAIN = effects.TrainJob(attempt=1, base=None, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
-YIELD = effects.AskYield(attempt=1)
+AWAIT = effects.AwaitDiskSpace(wanted_bytes=MARGIN_BYTES)
+TRAIN = effects.SendToWorker(
+    message=messages.Train(attempt=1, checkpoint=None, global_step=0, step=0, until=4, carry_optimizer=True)
+)
+YIELD = effects.SendToWorker(message=messages.Yield(attempt=1))
 PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), commands.Skip(), commands.Resume()
 
 
@@ -68,7 +71,11 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
         (lambda: world(4), (effects.BeginAttempt(job=JOB),)),
         (
             after(kinds.AttemptStarted),
-            (effects.PrepareData(attempt=1, job=JOB, name="file-1.jsonl", settings=settings()),),
+            (
+                effects.SendToWorker(
+                    message=messages.Prepare(attempt=1, job=JOB, name="file-1.jsonl", settings=settings())
+                ),
+            ),
         ),
         (after(kinds.JobPrepared), (TRAIN,)),
         (after(kinds.TrainingStarted), ()),
@@ -81,12 +88,12 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
         (after(kinds.StepReached, PAUSE, STOP), (YIELD,)),
         (after(kinds.JobPrepared, PAUSE, RESUME), (TRAIN,)),
         (after(kinds.JobTrained, PAUSE), ()),
-        (after(kinds.JobTrained, STOP), (effects.Leave(),)),
-        (after(kinds.JobTrained, PAUSE, STOP), (effects.Leave(),)),
+        (after(kinds.JobTrained, STOP), (effects.StopProcess(),)),
+        (after(kinds.JobTrained, PAUSE, STOP), (effects.StopProcess(),)),
         (full(), (AWAIT,)),
         (full(PAUSE), (AWAIT,)),
-        (full(STOP), (effects.Leave(),)),
-        (full(PAUSE, STOP), (effects.Leave(),)),
+        (full(STOP), (effects.StopProcess(),)),
+        (full(PAUSE, STOP), (effects.StopProcess(),)),
         (full(PAUSE, RESUME), (AWAIT,)),
     ],
 )
@@ -106,10 +113,12 @@ def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
     made.start()
     made.run_until(kinds.JobPrepared)
     (effect,) = made.pending_effects()
-    assert isinstance(effect, effects.TrainJob)
-    head = made.state.head
+    assert isinstance(effect, effects.SendToWorker)
+    order = effect.message
+    assert isinstance(order, messages.Train)
+    head = made.state.head.checkpoint
     assert head is not None
-    assert (effect.checkpoint, effect.global_step, effect.step, effect.until) == (head.id, 2, 2, 6)
+    assert (order.checkpoint, order.global_step, order.step, order.until) == (head.id, 2, 2, 6)
 
 
 @pytest.mark.parametrize(("optimizer", "step", "carry"), [("carry", 0, True), ("reset", 0, False), ("reset", 2, True)])
@@ -127,8 +136,10 @@ def test_the_optimizer_begins_anew_only_where_the_job_does(optimizer: str, step:
         made.start()
         made.run_until(kinds.JobPrepared)
     (effect,) = made.pending_effects()
-    assert isinstance(effect, effects.TrainJob)
-    assert (effect.step, effect.carry_optimizer) == (step, carry)
+    assert isinstance(effect, effects.SendToWorker)
+    order = effect.message
+    assert isinstance(order, messages.Train)
+    assert (order.step, order.carry_optimizer) == (step, carry)
 
 
 def test_a_failed_attempt_waits_and_nothing_overtakes_it() -> None:
@@ -159,7 +170,7 @@ def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
     made.execute(PAUSE)
     assert made.pending_effects() == (move,)
     made.execute(STOP)
-    assert made.pending_effects() == (move, effects.Leave())
+    assert made.pending_effects() == (move, effects.StopProcess())
 
 
 def test_what_was_put_off_for_want_of_room_is_owed_again_when_there_is_some() -> None:
@@ -176,9 +187,9 @@ def test_finding_room_does_not_unpause() -> None:
     made = full(PAUSE)()
     made.free_bytes = ROOMY
     made.run()
-    assert made.state.full is None
+    assert made.state.disk.full is None
     assert made.state.daemon.status == "paused"
-    assert made.state.attempt is None
+    assert made.state.attempts.current is None
 
 
 def test_room_comes_before_a_wait() -> None:
@@ -201,7 +212,7 @@ def test_an_attempt_that_an_earlier_keepstep_left_on_a_full_disk_is_ended_as_eve
     made.execute(STOP)
     assert made.pending_effects() == (YIELD,)
     assert [type(event) for event in made.runs_out()] == [kinds.AttemptFailed]
-    assert made.pending_effects() == (effects.Leave(),)
+    assert made.pending_effects() == (effects.StopProcess(),)
 
 
 def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> None:
@@ -242,9 +253,9 @@ def test_an_order_to_train_carries_what_the_job_was_trained_in() -> None:
     made.run_until(kinds.JobPrepared)
     assert trained_in(made) == {}
     made.run_until(kinds.TrainingStarted)
-    assert made.state.current is not None
-    environment = made.state.current.environment
-    assert environment == made.state.environment != {}
+    assert made.state.training.current is not None
+    environment = made.state.training.current.environment
+    assert environment == made.state.training.environment != {}
     made.execute(commands.Pause())
     made.run_until(kinds.AttemptYielded)
     made.execute(commands.Resume())
@@ -258,5 +269,7 @@ def test_an_order_to_train_carries_what_the_job_was_trained_in() -> None:
 def trained_in(made: World) -> dict[str, str]:
     """What the order that is due names."""
     (effect,) = next_effects(made.state, made.now)
-    assert isinstance(effect, effects.TrainJob)
-    return effect.environment
+    assert isinstance(effect, effects.SendToWorker)
+    order = effect.message
+    assert isinstance(order, messages.Train)
+    return order.environment

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from core import commands
 from core.errors import IllegalEvent
-from core.evolve import evolve
-from core.state import DiskFull, State
+from core.evolve import EVOLVE, evolve
+from core.state import State
+from core.topics.disk import DiskFull
 from events import kinds
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -73,7 +74,7 @@ def test_a_commit_follows_the_head(change: dict[str, Any], reason: str) -> None:
     world = training()
     commit = last(world, kinds.CheckpointCommitted)
     fitting = replace(commit, checkpoint="step-00000003-attempt-0001", global_step=3, step=3, parent=commit.checkpoint)
-    assert evolve(world.state, fitting).global_step == 3
+    assert evolve(world.state, fitting).head.global_step == 3
     refuses(world.state, replace(fitting, **change), reason)
 
 
@@ -87,27 +88,31 @@ def test_an_illegal_event_behind_a_legal_one_leaves_the_older_state_whole() -> N
         evolve(ahead, replace(step, global_step=9, step=9))
     assert seen(state) == before
     again = evolve(state, replace(step, global_step=4, step=4, loss=0.25))
-    assert again.trail.at(4) == (0.25, step.grad_norm)
-    assert ahead.trail.at(4) == (0.125, step.grad_norm)
+    assert again.recovery.step_log.at(4) == (0.25, step.grad_norm)
+    assert ahead.recovery.step_log.at(4) == (0.125, step.grad_norm)
 
 
 def test_a_checkpoint_of_the_branch_is_quarantined_and_only_at_rest() -> None:
     """And the newest of those that are left is the head, no other."""
     world = training(reached=5)
-    first, second = world.state.checkpoints
+    first, second = world.state.head.checkpoints
     head = kinds.CheckpointQuarantined(checkpoint=second.id, problem="rot", head=first.id)
     ancestor = kinds.CheckpointQuarantined(checkpoint=first.id, problem="rot", head=second.id)
-    refuses(world.state, head, "not a checkpoint of this branch at rest")
-    refuses(world.state, ancestor, "not a checkpoint of this branch at rest")
+    refuses(world.state, head, "not an idle checkpoint of this branch")
+    refuses(world.state, ancestor, "not an idle checkpoint of this branch")
     world.start()
-    refuses(world.state, replace(head, checkpoint="step-00000009-attempt-0009"), "not a checkpoint of this branch")
+    refuses(world.state, replace(head, checkpoint="step-00000009-attempt-0009"), "checkpoint of this branch")
     refuses(world.state, replace(head, head=None), "not the newest")
     refuses(world.state, replace(ancestor, head=first.id), "not the newest")
     refuses(world.state, replace(ancestor, head=None), "not the newest")
-    assert evolve(world.state, head).global_step == 2
+    assert evolve(world.state, head).head.global_step == 2
     after = evolve(world.state, ancestor)
-    refuses(after, ancestor, "not a checkpoint of this branch")
-    assert after == replace(world.state, checkpoints=(second,), quarantined=(first.id,))
+    refuses(after, ancestor, "checkpoint of this branch")
+    assert after == replace(
+        world.state,
+        head=replace(world.state.head, checkpoints=(second,)),
+        recovery=replace(world.state.recovery, quarantined=(first.id,)),
+    )
 
 
 def test_nothing_falls_back_behind_what_was_pruned() -> None:
@@ -117,7 +122,7 @@ def test_nothing_falls_back_behind_what_was_pruned() -> None:
     world.start()
     world.add(6)
     world.run()
-    (only,) = world.state.checkpoints
+    (only,) = world.state.head.checkpoints
     event = kinds.CheckpointQuarantined(checkpoint=only.id, problem="rot", head=None)
     refuses(world.state, event, "cannot be run again")
 
@@ -125,10 +130,10 @@ def test_nothing_falls_back_behind_what_was_pruned() -> None:
 def test_the_head_and_what_is_not_there_are_not_pruned() -> None:
     """Retention gives up what is behind the head."""
     world = training(reached=5)
-    first, second = world.state.checkpoints
-    refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id, size_bytes=1), "behind the head")
+    first, second = world.state.head.checkpoints
+    refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id, size_bytes=1), "before the head")
     after = evolve(world.state, kinds.CheckpointPruned(checkpoint=first.id, size_bytes=1))
-    refuses(after, kinds.CheckpointPruned(checkpoint=first.id, size_bytes=1), "behind the head")
+    refuses(after, kinds.CheckpointPruned(checkpoint=first.id, size_bytes=1), "before the head")
 
 
 def test_attempts_are_numbered_without_gaps() -> None:
@@ -140,15 +145,6 @@ def test_attempts_are_numbered_without_gaps() -> None:
     refuses(world.state, kinds.AttemptStarted(job=job_id(9), attempt=1, settings=settings()), "not the next one")
 
 
-def test_a_job_is_trained_when_its_last_step_is_committed() -> None:
-    """Not before, and only with the head as its checkpoint."""
-    world = training()
-    head = world.state.head
-    assert head is not None
-    event = kinds.JobTrained(job=job_id(1), attempt=1, global_step=2, checkpoint=head.id)
-    refuses(world.state, event, "its last step is not committed")
-
-
 def before_last(world: World, kind: type[AnyEvent]) -> tuple[State, Any]:
     """The last event of a kind, and the state that it came to."""
     at = max(index for index, event in enumerate(world.journal) if isinstance(event, kind))
@@ -156,16 +152,6 @@ def before_last(world: World, kind: type[AnyEvent]) -> tuple[State, Any]:
     for event in world.journal[:at]:
         state = evolve(state, event)
     return state, world.journal[at]
-
-
-def test_a_job_is_trained_into_the_head_and_no_other_checkpoint() -> None:
-    """What is published later is what its record names."""
-    world = training()
-    world.run()
-    state, trained = before_last(world, kinds.JobTrained)
-    older = state.checkpoints[-2].id
-    refuses(state, replace(trained, checkpoint=older), "its last step is not committed")
-    assert evolve(state, trained).current is None
 
 
 @pytest.mark.parametrize("change", [{"global_step": 1}, {"step": 1}, {"global_step": 3, "step": 3}])
@@ -179,47 +165,17 @@ def test_training_starts_at_the_head(change: dict[str, Any]) -> None:
     refuses(state, replace(started, **change), "is not the head")
 
 
-def test_a_rejection_by_another_attempt_is_illegal() -> None:
-    """As is every outcome that names an attempt: the one that runs alone may speak of the job."""
-    world = World()
-    world.start()
-    world.add(0)
-    world.run_until(kinds.JobRejected)
-    state, rejected = before_last(world, kinds.JobRejected)
-    refuses(state, replace(rejected, attempt=rejected.attempt + 1), "not the running one")
-    assert evolve(state, rejected).attempt is None
-
-
-def test_a_home_is_created_once() -> None:
-    """The first record says so, and no other."""
-    refuses(World().state, kinds.HomeCreated(home_id="other", keepstep="0"), "first record")
-
-
-def test_a_daemon_neither_comes_nor_goes_while_an_attempt_runs() -> None:
-    """Its end is journaled first."""
-    world = training()
-    start = last(world, kinds.DaemonStarted)
-    refuses(world.state, start, "has not been ended")
-    refuses(world.state, kinds.DaemonStopped(reason="r"), "has not been ended")
-
-
 def test_a_file_is_in_hand_once() -> None:
     """Waiting, begun or failed: its bytes are not accepted again; nor while a rejection of them is open."""
     world = World()
     world.start()
     job = world.add(0)
     again = last(world, kinds.FileEnqueued)
-    refuses(world.state, again, "in hand already")
+    refuses(world.state, again, "already in progress")
     world.run_until(kinds.JobRejected)
     refuses(world.state, again, "still has to be moved")
     world.run()
     assert evolve(world.state, again).queue.get(job) is not None
-
-
-def test_a_rejection_is_settled_once() -> None:
-    """The outcome needs an intent."""
-    event = kinds.RejectedFileMoved(job=job_id(1), path="rejected/x")
-    refuses(World().state, event, "no rejection")
 
 
 def test_what_waits_for_a_person_counts_as_no_failure_of_the_job() -> None:
@@ -231,7 +187,7 @@ def test_what_waits_for_a_person_counts_as_no_failure_of_the_job() -> None:
         world.turn()
         world.fails("storage")
         world.execute(commands.Resume())
-    current = world.state.current
+    current = world.state.training.current
     assert current is not None
     assert (current.id, current.failures) == (job, 0)
 
@@ -245,7 +201,7 @@ def test_a_commit_clears_the_failures() -> None:
     for _ in range(7):
         world.run_until(kinds.CheckpointCommitted)
         world.lose_worker()
-    assert not len(world.state.failed)
+    assert not len(world.state.outcomes.failed)
 
 
 def test_uncommitted_steps_under_other_settings_are_no_divergence() -> None:
@@ -269,10 +225,10 @@ def test_uncommitted_steps_of_another_plan_are_no_divergence() -> None:
     world.start()
     world.turn()
     state = world.state
-    assert state.trail.at(1) is not None
-    assert state.attempt is not None
-    prepared = kinds.JobPrepared(job=job_id(1), attempt=state.attempt, plan=plan(9))
-    assert evolve(state, prepared).trail.at(1) is None
+    assert state.recovery.step_log.at(1) is not None
+    assert state.attempts.current is not None
+    prepared = kinds.JobPrepared(job=job_id(1), attempt=state.attempts.current, plan=plan(9))
+    assert evolve(state, prepared).recovery.step_log.at(1) is None
 
 
 def test_what_follows_a_stretch_run_again_is_still_held_against_its_first_run() -> None:
@@ -284,10 +240,10 @@ def test_what_follows_a_stretch_run_again_is_still_held_against_its_first_run() 
     world.add(2)
     world.run()
     for _ in range(2):
-        assert world.state.head is not None
-        world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+        assert world.state.head.checkpoint is not None
+        world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot"))
     world.run_until(kinds.JobTrained)
-    assert [world.state.trail.at(step) is not None for step in (1, 2, 3, 4)] == [True] * 4
+    assert [world.state.recovery.step_log.at(step) is not None for step in (1, 2, 3, 4)] == [True] * 4
 
 
 def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None:
@@ -301,22 +257,22 @@ def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None
         world.lose_worker()
         world.now += 100
         world.turn()
-    assert world.state.head is not None
-    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    assert world.state.head.checkpoint is not None
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot"))
     world.execute(commands.Retry(job=job))
     world.run_until(kinds.JobSkipped)
-    assert not world.state.begun
+    assert not world.state.training.in_progress
     assert world.state.queue.get(job) is not None
-    assert world.state.counts.skipped == 0
+    assert world.state.outcomes.counts.skipped == 0
 
 
 def test_a_full_disk_is_known_until_there_is_room() -> None:
     """Whatever else goes on; the second word of it is the one that counts."""
     state = training().state
     full = evolve(state, kinds.StorageExhausted(message="full", wanted_bytes=7))
-    assert full == replace(state, full=DiskFull("full", 7))
+    assert full == replace(state, disk=replace(state.disk, full=DiskFull("full", 7)))
     again = evolve(full, kinds.StorageExhausted(message="fuller", wanted_bytes=9))
-    assert again.full == DiskFull("fuller", 9)
+    assert again.disk.full == DiskFull("fuller", 9)
     freed = kinds.StorageFreed(free_bytes=9)
     assert evolve(again, freed) == state
     refuses(state, freed, "was not full")
@@ -329,26 +285,14 @@ def test_an_attempt_on_a_full_disk_is_an_earlier_keepsteps_and_means_that_there_
     job = world.add(2)
     full = evolve(world.state, kinds.StorageExhausted(message="full", wanted_bytes=0))
     begun = evolve(full, kinds.AttemptStarted(job=job, attempt=1, settings=settings()))
-    assert begun.full is None
-    assert begun.attempt == 1
+    assert begun.disk.full is None
+    assert begun.attempts.current == 1
 
 
 def test_events_that_say_nothing_about_the_present_change_nothing() -> None:
     """They are there for people."""
     state = World().state
-    assert evolve(state, kinds.PartialSwept(path="x", size_bytes=1)) is state
-
-
-def test_a_repair_is_remembered_until_an_attempt_begins() -> None:
-    """What no record names is set aside until then, for the lost records may have named it."""
-    world = World()
-    world.start()
-    world.add(2)
-    repaired = evolve(world.state, kinds.JournalRepaired(first_seq=1, last_seq=2, problem="rot"))
-    assert repaired.repaired
-    job = repaired.queue.front()
-    assert job is not None
-    assert not evolve(repaired, kinds.AttemptStarted(job=job.id, attempt=1, settings=settings())).repaired
+    assert evolve(state, kinds.LeftoverDeleted(path="x", size_bytes=1)) is state
 
 
 def test_a_step_costs_the_same_however_many_jobs_wait() -> None:
@@ -357,12 +301,10 @@ def test_a_step_costs_the_same_however_many_jobs_wait() -> None:
     step = last(world, kinds.StepReached)
     after = evolve(world.state, replace(step, global_step=4, step=4))
     assert after.queue is world.state.queue
-    assert after.checkpoints is world.state.checkpoints
-    assert after.trail.bits is world.state.trail.bits
+    assert after.head.checkpoints is world.state.head.checkpoints
+    assert after.recovery.step_log.bits is world.state.recovery.step_log.bits
 
 
 def test_every_kind_is_folded() -> None:
     """`evolve` knows each event type, and nothing else."""
-    from core.evolve import _HANDLERS
-
-    assert set(_HANDLERS) == set(EVENT_TYPES)
+    assert set(EVOLVE) == set(EVENT_TYPES)

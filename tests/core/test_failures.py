@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from core import policies
 from core.failures import EXPLANATIONS, Trouble
+from core.topics.attempts import PERSON_NEEDED
 from events import kinds
 from events.values import Failure
 from tests.core.world import World
@@ -31,7 +31,7 @@ def test_the_page_says_what_the_table_says() -> None:
     assert shown == [f"| `{name}` | {meaning} | {advice} |" for name, (meaning, advice) in EXPLANATIONS.items()]
 
 
-@pytest.mark.parametrize("failure", sorted(policies.PERSON_NEEDED))
+@pytest.mark.parametrize("failure", sorted(PERSON_NEEDED))
 def test_a_hold_gives_the_advice_of_its_failure(failure: Failure) -> None:
     """What the status says and what `keepstep crashes` says is the same."""
     world = World()

@@ -17,9 +17,9 @@ from core.commands import AnyCommand
 from core.decide import decide
 from core.errors import IllegalEvent
 from core.evolve import evolve
-from core.job import RUNNING
-from core.policies import MARGIN_BYTES
-from core.versions import DetachedCheckpoint
+from core.topics.disk import MARGIN_BYTES
+from core.transitions import RUNNING
+from core.values import DetachedCheckpoint
 from events import kinds
 from events.codec import Record, decode, encode
 from events.settings import RetentionSettings
@@ -102,7 +102,7 @@ class Life(RuleBasedStateMachine):
             "stop": commands.Stop(alive=self.world.alive),
             "skip": commands.Skip(),
             "skip any": commands.Skip(job=job),
-            "retry": commands.Retry(job=next((job for job, _ in self.world.state.failed.items()), job)),
+            "retry": commands.Retry(job=next((job for job, _ in self.world.state.outcomes.failed.items()), job)),
             "move": commands.MoveJob(job=job, priority=PRIORITIES[any_job % 3]),
             "first": commands.MoveJob(job=job, first=True),
             "before": commands.MoveJob(job=job, before=jobs[any_job // 7 % len(jobs)]),
@@ -113,10 +113,14 @@ class Life(RuleBasedStateMachine):
             "consolidate": commands.RequestConsolidation(description="", after_current=any_job % 2 == 0),
             "drop": commands.CancelConsolidation(),
             "rollback": commands.RollBack(),
-            "restore": commands.MoveHead(version=_any(any_job, [each.id for each in state.versions])),
-            "go back": commands.MoveHead(checkpoint=_any(any_job, [each.checkpoint.id for each in state.left])),
-            "bring back": commands.MoveHead(backup=_any(any_job, [each.id for each in state.backups])),
-            "delete": commands.DeleteVersion(version=_any(any_job, [each.id for each in state.versions]) or "v999"),
+            "restore": commands.MoveHead(version=_any(any_job, [each.id for each in state.retention.versions])),
+            "go back": commands.MoveHead(
+                checkpoint=_any(any_job, [each.checkpoint.id for each in state.head.detached])
+            ),
+            "bring back": commands.MoveHead(backup=_any(any_job, [each.id for each in state.retention.backups])),
+            "delete": commands.DeleteVersion(
+                version=_any(any_job, [each.id for each in state.retention.versions]) or "v999"
+            ),
         }
         if which == "back up":
             self._back_up()
@@ -128,10 +132,12 @@ class Life(RuleBasedStateMachine):
 
     def _back_up(self) -> None:
         state = self.world.state
-        if state.head is None or state.meaning is None:
+        if state.head.checkpoint is None or state.head.weight_settings is None:
             return
-        held = DetachedCheckpoint(base=state.base, checkpoint=state.head, meaning=state.meaning)
-        number = state.backups_made + 1
+        held = DetachedCheckpoint(
+            base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
+        )
+        number = state.retention.backups_made + 1
         self.world.execute(
             commands.RecordBackup(
                 backup=f"manual-{number:04d}", reason="", held=held, size_bytes=1, manifest_sha256="ee" * 32
@@ -159,12 +165,12 @@ class Life(RuleBasedStateMachine):
         if start_again:
             self.world.start()
 
-    @precondition(lambda self: self.world.state.attempt is not None and self.world.alive)
+    @precondition(lambda self: self.world.state.attempts.current is not None and self.world.alive)
     @rule(failure=st.sampled_from(FAILURES), reported=st.booleans(), times=st.integers(1, 6))
     def fail(self, failure: Failure, reported: bool, times: int) -> None:
         """An attempt fails, and perhaps those after it."""
         for _ in range(times):
-            if self.world.state.attempt is None:
+            if self.world.state.attempts.current is None:
                 return
             if reported:
                 self.world.fails(failure)
@@ -173,21 +179,21 @@ class Life(RuleBasedStateMachine):
             self.world.turn()
             self.world.turn()
 
-    @precondition(lambda self: self.world.state.checkpoints)
+    @precondition(lambda self: self.world.state.head.checkpoints)
     @rule(count=st.integers(1, 3), reload=st.booleans())
     def spoil(self, count: int, reload: bool) -> None:
         """The newest checkpoints rot; it is noticed when one is loaded."""
-        self.world.spoiled.update(checkpoint.id for checkpoint in self.world.state.checkpoints[-count:])
+        self.world.spoiled.update(checkpoint.id for checkpoint in self.world.state.head.checkpoints[-count:])
         if reload:
             self.world.start()
 
-    @precondition(lambda self: self.world.state.checkpoints)
+    @precondition(lambda self: self.world.state.head.checkpoints)
     @rule(which=st.lists(st.integers(0), min_size=1, max_size=3), reload=st.booleans())
     def condemn(self, which: list[int], reload: bool) -> None:
         """Some checkpoints are found to be bad, in any order; a daemon that starts looks at all of them."""
         if reload:
             self.world.start()
-        ids = [checkpoint.id for checkpoint in self.world.state.checkpoints]
+        ids = [checkpoint.id for checkpoint in self.world.state.head.checkpoints]
         for number in which:
             bad = ids[-1 - number % len(ids)]  # the head most often: that is what most depends on
             self.world.refused(commands.QuarantineCheckpoint(checkpoint=bad, problem="found while it lay"))
@@ -195,10 +201,10 @@ class Life(RuleBasedStateMachine):
     @rule(free_bytes=st.sampled_from([0, MARGIN_BYTES, MARGIN_BYTES + 2 * CHECKPOINT_BYTES, ROOMY]))
     def run_out_of_space(self, free_bytes: int) -> None:
         """Somebody's write finds no room, perhaps for a moment only; whatever ran has ended without a failure."""
-        before = [(job.id, job.failures) for job in self.world.state.begun]
+        before = [(job.id, job.failures) for job in self.world.state.training.in_progress]
         self.world.runs_out(free_bytes)
-        assert self.world.state.full is not None
-        after = [(job.id, job.failures) for job in self.world.state.begun]
+        assert self.world.state.disk.full is not None
+        after = [(job.id, job.failures) for job in self.world.state.training.in_progress]
         assert after in (before, before[1:])  # the one that was to be skipped is gone
 
     @rule(free_bytes=st.sampled_from([0, MARGIN_BYTES, ROOMY]))
@@ -223,10 +229,10 @@ class Life(RuleBasedStateMachine):
         """Anything ever said is said again: too late, it changes nothing; by the running worker, nothing illegal."""
         state, facts = self.world.state, self.world.facts
         fact = facts[which % len(facts)]
-        if fact.attempt != state.attempt:
+        if fact.attempt != state.attempts.current:
             assert list(decide(state, fact, self.world.now)) == []
-        if current and state.attempt is not None:
-            self.world.execute(replace(fact, attempt=state.attempt))
+        if current and state.attempts.current is not None:
+            self.world.execute(replace(fact, attempt=state.attempts.current))
             self.world.lose_worker("code")
 
     @rule(which=st.integers(0))
@@ -244,12 +250,14 @@ class Life(RuleBasedStateMachine):
     def one_attempt_at_the_current_job(self) -> None:
         """An attempt runs exactly while the current job is being worked at, and no other job ever is."""
         state = self.world.state
-        running = [job for job in state.begun if job.status in RUNNING]
-        at_a_job = state.attempt is not None and state.consolidation is None
-        assert running == ([state.current] if at_a_job else [])
-        assert state.consolidation is None or (state.attempt is not None and not state.begun)
+        running = [job for job in state.training.in_progress if job.status in RUNNING]
+        at_a_job = state.attempts.current is not None and state.consolidation.running is None
+        assert running == ([state.training.current] if at_a_job else [])
+        assert state.consolidation.running is None or (
+            state.attempts.current is not None and not state.training.in_progress
+        )
         assert all(job.status in {"queued", "held"} for job in state.queue)
-        assert all(job.status == "failed" for job in state.failed.values())
+        assert all(job.status == "failed" for job in state.outcomes.failed.values())
 
     @invariant()
     def every_file_is_somewhere_once(self) -> None:
@@ -257,8 +265,13 @@ class Life(RuleBasedStateMachine):
         state = self.world.state
         for job in self.world.steps:
             ended = [end for end in self.world.ends.get(job, []) if end != "JobFailed"]
-            in_progress = sum(each.id == job and each.until is None for each in state.begun)
-            places = [state.queue.get(job) is not None, in_progress, state.failed.get(job) is not None, len(ended)]
+            in_progress = sum(each.id == job and each.until is None for each in state.training.in_progress)
+            places = [
+                state.queue.get(job) is not None,
+                in_progress,
+                state.outcomes.failed.get(job) is not None,
+                len(ended),
+            ]
             assert sum(places) == 1, (job, places)
 
     @invariant()
@@ -276,31 +289,31 @@ class Life(RuleBasedStateMachine):
     def nothing_runs_on_a_full_disk(self) -> None:
         """And nothing but room is waited for then, unless the daemon is to leave."""
         state = self.world.state
-        if state.full is not None:
-            assert state.attempt is None
+        if state.disk.full is not None:
+            assert state.attempts.current is None
             assert len(self.world.pending_effects()) == 1
 
     @invariant()
     def what_can_be_lost_can_be_run_again(self) -> None:
         """Stretches and trail reach from the head back to the oldest checkpoint, or to the base, without a gap."""
         state = self.world.state
-        first = state.past_from
-        assert first == state.base_step or first == state.checkpoints[0].global_step
-        assert state.trail.base + state.trail.length >= state.global_step
+        first = state.recovery.replayable_from
+        assert first == state.head.base_step or first == state.head.checkpoints[0].global_step
+        assert state.recovery.step_log.base + state.recovery.step_log.length >= state.head.global_step
         at = first
-        for number, replay_range in enumerate(state.replay_ranges):
+        for number, replay_range in enumerate(state.recovery.replay_ranges):
             assert replay_range.global_from == at or (number == 0 and replay_range.global_from < at)
             at = replay_range.global_to
-        assert at == state.global_step
+        assert at == state.head.global_step
 
     @invariant()
     def the_head_stands_on_what_is_there(self) -> None:
         """The base, and the base of everything that was left behind, are versions that stand, or the origin."""
         state = self.world.state
-        there = {None, *(each.id for each in state.versions)}
-        assert state.base in there
-        assert {left.base for left in state.left} <= there
-        assert not {left.checkpoint.id for left in state.left} & {each.id for each in state.checkpoints}
+        there = {None, *(each.id for each in state.retention.versions)}
+        assert state.head.base in there
+        assert {left.base for left in state.head.detached} <= there
+        assert not {left.checkpoint.id for left in state.head.detached} & {each.id for each in state.head.checkpoints}
 
     @invariant()
     def no_step_run_again_differs(self) -> None:
@@ -315,24 +328,24 @@ class Life(RuleBasedStateMachine):
         world.spoiled.clear()
         world.free_bytes = ROOMY
         self.model = "tiny"
-        meaning = world.state.meaning
+        meaning = world.state.head.weight_settings
         if meaning is not None:
             self.model = meaning.model.path
         self._configure()
         world.start()
         world.refused(commands.Resume())
-        for job in sorted(job for job, _ in world.state.failed.items()):
+        for job in sorted(job for job, _ in world.state.outcomes.failed.items()):
             world.execute(commands.Retry(job=job))
         for job in [job.id for job in world.state.queue if job.status == "held"]:
             world.execute(commands.ReleaseJob(job=job))
         world.run()
         state = world.state
-        assert state.daemon.status == "idle", (state.daemon.status, state.hold)
-        assert state.full is None
-        assert not state.begun
+        assert state.daemon.status == "idle", (state.daemon.status, state.daemon.hold)
+        assert state.disk.full is None
+        assert not state.training.in_progress
         assert not len(state.queue)
-        assert not len(state.failed)
-        assert not len(state.rejections)
+        assert not len(state.outcomes.failed)
+        assert not len(state.outcomes.rejections)
         assert not world.lost
         world.check_timeline()
         self._same_again()

@@ -13,8 +13,8 @@ from core.errors import IllegalEvent
 from core.evolve import evolve
 from core.state import State
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
-from core.versions import DetachedCheckpoint
-from events import evaluation, guard, kinds, places, versions, worker
+from core.values import DetachedCheckpoint
+from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan
@@ -30,18 +30,20 @@ DAEMON_KINDS = sorted({kind for row in DAEMON.values() for kind in row})
 
 def event(kind: str, state: State) -> AnyEvent:
     """The event of this kind about the job, as fitting as it can be in `state`."""
-    attempt = state.attempt if state.attempt is not None else max(1, state.attempts)
+    attempt = state.attempts.current if state.attempts.current is not None else max(1, state.attempts.last)
     about = {"job": THE_JOB, "attempt": attempt}
-    head = state.head.id if state.head else None
-    at = {"global_step": state.reached.global_step, "step": state.reached.step}
+    head = state.head.checkpoint.id if state.head.checkpoint else None
+    at = {"global_step": state.attempts.reached.global_step, "step": state.attempts.reached.step}
     numbers: dict[str, Any] = {"loss": 1.0, "grad_norm": 1.0}
     some = "step-00000001-attempt-0001"
     events: dict[str, Callable[[], AnyEvent]] = {
-        "attempt_started": lambda: kinds.AttemptStarted(job=THE_JOB, attempt=state.attempts + 1, settings=settings()),
+        "attempt_started": lambda: kinds.AttemptStarted(
+            job=THE_JOB, attempt=state.attempts.last + 1, settings=settings()
+        ),
         "job_prepared": lambda: kinds.JobPrepared(**about, plan=plan(2)),
         "job_rejected": lambda: kinds.JobRejected(**about, name="f", problem="empty", line=None, message="m"),
         "training_started": lambda: kinds.TrainingStarted(
-            **about, global_step=state.global_step, step=0, checkpoint=head, environment={}, changed=()
+            **about, global_step=state.head.global_step, step=0, checkpoint=head, environment={}, changed=()
         ),
         "step_reached": lambda: kinds.StepReached(
             **about,
@@ -56,14 +58,14 @@ def event(kind: str, state: State) -> AnyEvent:
         "divergence_detected": lambda: kinds.DivergenceDetected(
             **about, **at, **numbers, expected_loss=2.0, expected_grad_norm=2.0
         ),
-        "evaluation_done": lambda: evaluation.EvaluationDone(
+        "evaluation_done": lambda: kinds.EvaluationDone(
             **about, **at, rows=1, tokens=1, loss=1.0, training_loss=None, seconds=0.1, concern=None
         ),
-        "evaluation_given_up": lambda: evaluation.EvaluationAbandoned(**about, failure="hang", message="m"),
-        "micro_batch_halved": lambda: guard.MicrobatchSplit(
+        "evaluation_abandoned": lambda: kinds.EvaluationAbandoned(**about, failure="hang", message="m"),
+        "microbatch_split": lambda: kinds.MicrobatchSplit(
             **about, global_step=at["global_step"] + 1, step=at["step"] + 1, parts=2, steps=64, message="m"
         ),
-        "batch_set_aside": lambda: guard.BatchSkipped(
+        "batch_skipped": lambda: kinds.BatchSkipped(
             **about,
             **numbers,
             global_step=at["global_step"] + 1,
@@ -82,13 +84,13 @@ def event(kind: str, state: State) -> AnyEvent:
             manifest_sha256="",
             reason="steps",
         ),
-        "job_trained": lambda: kinds.JobTrained(**about, global_step=state.global_step, checkpoint=head or some),
+        "job_trained": lambda: kinds.JobTrained(**about, global_step=state.head.global_step, checkpoint=head or some),
         "job_skip_requested": lambda: kinds.JobSkipRequested(job=THE_JOB),
         "job_skipped": lambda: kinds.JobSkipped(job=THE_JOB),
-        "job_moved": lambda: places.JobMoved(job=THE_JOB, priority="high", before=None),
-        "job_held": lambda: places.JobHeld(job=THE_JOB),
-        "job_released": lambda: places.JobReleased(job=THE_JOB),
-        "job_removed": lambda: places.JobRemoved(job=THE_JOB, name="f", keeps_data=False),
+        "job_moved": lambda: kinds.JobMoved(job=THE_JOB, priority="high", before=None),
+        "job_held": lambda: kinds.JobHeld(job=THE_JOB),
+        "job_released": lambda: kinds.JobReleased(job=THE_JOB),
+        "job_removed": lambda: kinds.JobRemoved(job=THE_JOB, name="f", keeps_data=False),
         "job_failed": lambda: kinds.JobFailed(job=THE_JOB, message="m"),
         "job_retried": lambda: kinds.JobRetried(job=THE_JOB),
         "attempt_interrupted": lambda: kinds.AttemptInterrupted(**about, reason="r"),
@@ -101,19 +103,17 @@ def event(kind: str, state: State) -> AnyEvent:
         "pause_requested": kinds.PauseRequested,
         "resumed": kinds.Resumed,
         "stop_requested": kinds.StopRequested,
-        "consolidation_started": lambda: versions.ConsolidationStarted(
-            attempt=state.attempts + 1, version="v001", parent=None, checkpoint=head or some, backup=BACKUP
+        "consolidation_started": lambda: kinds.ConsolidationStarted(
+            attempt=state.attempts.last + 1, version="v001", parent=None, checkpoint=head or some, backup=BACKUP
         ),
-        "consolidation_backed_up": lambda: versions.ConsolidationBackedUp(attempt=attempt),
-        "consolidation_merged": lambda: versions.ConsolidationMerged(attempt=attempt, applied=1.0, in_place=0.5),
-        "consolidation_verified": lambda: versions.ConsolidationVerified(
-            attempt=attempt, difference=0.0, tolerance=0.1
-        ),
-        "version_published": lambda: versions.VersionPublished(
+        "consolidation_backed_up": lambda: kinds.ConsolidationBackedUp(attempt=attempt),
+        "consolidation_merged": lambda: kinds.ConsolidationMerged(attempt=attempt, applied=1.0, in_place=0.5),
+        "consolidation_verified": lambda: kinds.ConsolidationVerified(attempt=attempt, difference=0.0, tolerance=0.1),
+        "version_published": lambda: kinds.VersionPublished(
             attempt=attempt, version="v001", size_bytes=1, manifest_sha256="", made_at=1.0
         ),
-        "consolidation_finished": lambda: versions.ConsolidationFinished(attempt=attempt, version="v001"),
-        "consolidation_aborted": lambda: versions.ConsolidationAborted(
+        "consolidation_finished": lambda: kinds.ConsolidationFinished(attempt=attempt, version="v001"),
+        "consolidation_aborted": lambda: kinds.ConsolidationAborted(
             attempt=attempt, failure=None, message="m", retry_at=None
         ),
     }
@@ -162,30 +162,32 @@ def consolidation_world(status: str) -> World:
     world.add(2)
     world.execute(commands.RequestConsolidation(description=""))
     if status == "started":
-        world.run_until(versions.ConsolidationStarted)
+        world.run_until(kinds.ConsolidationStarted)
         state = world.state
-        assert state.head is not None
-        assert state.meaning is not None
-        held = DetachedCheckpoint(base=None, checkpoint=state.head, meaning=state.meaning)
+        assert state.head.checkpoint is not None
+        assert state.head.weight_settings is not None
+        held = DetachedCheckpoint(
+            base=None, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
+        )
         world.execute(commands.RecordBackup(backup=BACKUP, reason="", held=held, size_bytes=1, manifest_sha256=""))
     elif status in {"finished", "aborted"}:
-        world.run_until(versions.ConsolidationVerified)
+        world.run_until(kinds.ConsolidationVerified)
         ends = ["version_published", "consolidation_finished"] if status == "finished" else ["consolidation_aborted"]
         for kind in ends:
             world.happens(event(kind, world.state))
     elif status == "published":
-        world.run_until(versions.ConsolidationVerified)
+        world.run_until(kinds.ConsolidationVerified)
         world.happens(event("version_published", world.state))
     else:
-        world.run_until(getattr(versions, f"Consolidation{status.title().replace('_', '')}"))
+        world.run_until(getattr(kinds, f"Consolidation{status.title().replace('_', '')}"))
     return world
 
 
 def consolidation_status(state: State) -> str:
     """Where the consolidation is now."""
-    if state.consolidation is not None:
-        return state.consolidation.status
-    return "finished" if state.consolidation_request is None else "aborted"
+    if state.consolidation.running is not None:
+        return state.consolidation.running.status
+    return "finished" if state.consolidation.request is None else "aborted"
 
 
 def job_status(state: State) -> str:
@@ -193,7 +195,7 @@ def job_status(state: State) -> str:
     job = state.job(THE_JOB)
     if job is not None:
         return job.status
-    counts = state.counts
+    counts = state.outcomes.counts
     (ended,) = [name for name in ("trained", "rejected", "skipped", "removed") if getattr(counts, name)]
     return ended
 
@@ -208,7 +210,7 @@ def daemon_world(status: str, kind: str = "") -> World:
     if at_work:
         world.turn()
     if kind == "consolidation_started":
-        world.happens(versions.ConsolidationRequested(description="", after_current=False, night=None))
+        world.happens(kinds.ConsolidationRequested(description="", after_current=False, scheduled_for=None))
         if status in {"idle", "paused", "stopping", "stopping_paused"}:
             world.run_until(kinds.JobTrained)
     if status in {"off_paused", "pausing", "paused", "stopping_paused"}:
@@ -275,9 +277,9 @@ def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
     else:
         status = next(status for status in ("training", "preparing") if kind in JOB[status])
         state = job_world(status, kind).state
-    assert state.attempt is not None
+    assert state.attempts.current is not None
     after = evolve(state, event(kind, state))
-    assert after.attempt is None
+    assert after.attempts.current is None
     assert after.daemon.status == "idle"
 
 
@@ -314,6 +316,6 @@ def test_a_pause_outlives_the_process() -> None:
 def test_a_worker_word_is_no_event() -> None:
     """The tables are about what is journaled; a heartbeat leads to nothing."""
     world = job_world("training")
-    assert world.state.attempt is not None
-    beat = worker.Heartbeat(attempt=world.state.attempt, phase="step", done=1, total=2)
+    assert world.state.attempts.current is not None
+    beat = messages.Heartbeat(attempt=world.state.attempts.current, phase="step", done=1, total=2)
     assert world.execute(beat) == []

@@ -20,10 +20,9 @@ from core.effects import next_effects
 from core.errors import Refused
 from core.evolve import evolve
 from core.state import State
-from events import kinds, places, versions, worker
+from events import kinds, messages
 from events.codec import decode, encode
-from events.guard import MicrobatchSplit
-from events.kinds import AnyEvent
+from events.kinds import AnyEvent, MicrobatchSplit
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -78,7 +77,7 @@ class World:
         self.validation: dict[int, Number] = {}
         """By step: the loss on held-out rows, where it is not that of training."""
         self.worker: Worker | None = None
-        self.facts: list[worker.AnyFact] = []
+        self.facts: list[messages.AnyFact] = []
         """Everything that workers ever said, heard or not."""
         self.alive = False
         self.free_bytes = ROOMY
@@ -102,12 +101,16 @@ class World:
             self.happens(event)
         for event in events:
             if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
-                self.worker.told(worker.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
-            elif isinstance(event, MicrobatchSplit) and self.worker is not None and self.state.attempt is not None:
-                assert self.state.current is not None
-                self.worker.told(worker.RunAgain(attempt=event.attempt, course=self.state.current.course))
+                self.worker.told(messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+            elif (
+                isinstance(event, MicrobatchSplit)
+                and self.worker is not None
+                and self.state.attempts.current is not None
+            ):
+                assert self.state.training.current is not None
+                self.worker.told(messages.RunAgain(attempt=event.attempt, course=self.state.training.current.course))
             elif isinstance(event, kinds.AttemptFailed) or (
-                isinstance(event, versions.ConsolidationAborted) and event.failure is not None
+                isinstance(event, kinds.ConsolidationAborted) and event.failure is not None
             ):
                 self.end_worker()
         return events
@@ -140,7 +143,7 @@ class World:
         """Bytes that were accepted before are to be learned once more; the reason if that is refused."""
         name = f"again-{int(job, 16)}.jsonl"
         return self.refused(
-            commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=True, again=True)
+            commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=True, retrain=True)
         )
 
     def pending_effects(self) -> tuple[effects.AnyEffect, ...]:
@@ -163,61 +166,31 @@ class World:
         match effect:
             case effects.BeginAttempt():
                 self.execute(commands.StartAttempt(job=effect.job, settings=self.config))
-            case effects.PrepareData():
-                self._order(worker.Prepare(attempt=effect.attempt, job=effect.job, settings=effect.settings))
-            case effects.TrainJob():
-                self._order(
-                    worker.Train(
-                        attempt=effect.attempt,
-                        global_step=effect.global_step,
-                        step=effect.step,
-                        until=effect.until,
-                        base=effect.base,
-                        checkpoint=effect.checkpoint,
-                        carry_optimizer=effect.carry_optimizer,
-                        course=effect.course,
-                        evaluates=effect.evaluates,
-                        evaluated_to=effect.evaluated_to,
-                    )
-                )
+            case effects.SendToWorker(message=message):
+                if self.worker is None and isinstance(message, messages.Yield):
+                    self.execute(messages.Yielded(attempt=message.attempt))
+                else:
+                    self._order(message)
             case effects.BeginConsolidation():
                 self.execute(commands.StartConsolidation())
-            case effects.Consolidate():
-                self._order(
-                    worker.Consolidate(
-                        attempt=effect.attempt,
-                        version=effect.version,
-                        parent=effect.parent,
-                        checkpoint=effect.checkpoint,
-                        backup=effect.backup,
-                        description=effect.description,
-                        files=(),
-                        space_factor=3.0,
-                    )
-                )
             case effects.RestoreCheckpoint():
                 self.spoiled.discard(effect.checkpoint)
                 self.execute(commands.RecordRestored())
-            case effects.AskYield():
-                if self.worker is None:
-                    self.execute(worker.Yielded(attempt=effect.attempt))
-                else:
-                    self._order(worker.Yield(attempt=effect.attempt))
             case effects.MoveRejected():
                 self.execute(commands.RecordRejectedMoved(job=effect.job, path="rejected/x"))
-            case effects.AwaitRoom():
+            case effects.AwaitDiskSpace():
                 self.execute(commands.ReportDiskFree(free_bytes=self.free_bytes))
             case effects.WaitUntil():
                 self.now = effect.at
-            case effects.Leave():
+            case effects.StopProcess():
                 self.execute(commands.StopDaemon(reason="asked to stop"))
                 self.end_worker()
                 self.alive = False
 
-    def _order(self, order: worker.AnyOrder) -> None:
+    def _order(self, order: messages.AnyOrder) -> None:
         if self.worker is None:
             self.worker = Worker(self)
-        yielding = (worker.Yield, order.attempt) in self.worker.sent  # it will answer that, and nothing else
+        yielding = (messages.Yield, order.attempt) in self.worker.sent  # it will answer that, and nothing else
         if (type(order), order.attempt) not in self.worker.sent and not yielding:
             self.worker.told(order)
 
@@ -237,7 +210,7 @@ class World:
 
     def lose_worker(self, failure: Failure = "killed") -> list[AnyEvent]:
         """The worker dies, and the daemon notices."""
-        attempt = self.state.attempt
+        attempt = self.state.attempts.current
         self.end_worker()
         if attempt is None:
             return []
@@ -247,9 +220,11 @@ class World:
 
     def fails(self, failure: Failure) -> list[AnyEvent]:
         """The worker reports that the attempt failed."""
-        assert self.state.attempt is not None
+        assert self.state.attempts.current is not None
         return self.execute(
-            worker.Failed(attempt=self.state.attempt, failure=failure, message=f"a failure: {failure}", trace="")
+            messages.Failed(
+                attempt=self.state.attempts.current, failure=failure, message=f"a failure: {failure}", trace=""
+            )
         )
 
     def runs_out(self, free_bytes: int = 0) -> list[AnyEvent]:
@@ -298,14 +273,14 @@ class World:
         match event:
             case kinds.FileEnqueued():
                 ended = self.ends.pop(event.job, [])
-                assert event.again or set(ended) <= {"JobRejected", "JobRemoved"}
+                assert event.retrain or set(ended) <= {"JobRejected", "JobRemoved"}
             case kinds.AttemptStarted():
-                assert before.full is None, "an attempt was begun on a full disk"
+                assert before.disk.full is None, "an attempt was begun on a full disk"
                 self.reached = []
             case kinds.StepReached():
                 self.reached.append((event.job, event.step))
             case kinds.CheckpointCommitted():
-                count = event.global_step - before.global_step
+                count = event.global_step - before.head.global_step
                 fresh, self.reached = self.reached[:count], self.reached[count:]
                 pending_effects, self.lost = self.lost[:count], self.lost[count:]
                 assert fresh[: len(pending_effects)] == pending_effects, (
@@ -313,36 +288,34 @@ class World:
                 )
                 self.timeline.extend(fresh)
                 self.stood[event.checkpoint] = tuple(self.timeline)
-            case versions.VersionPublished():
+            case kinds.VersionPublished():
                 self.stood[event.version] = tuple(self.timeline)
-            case versions.HeadMoved():
+            case kinds.HeadMoved():
                 self.timeline = list(self.stood.get(event.checkpoint or event.version or "", ()))
                 self.moved = True
             case kinds.CheckpointQuarantined():
-                head = before.head
+                head = before.head.checkpoint
                 assert head is not None
-                assert (self.state.head == head) == (event.checkpoint != head.id)
-                at = self.state.global_step
+                assert (self.state.head.checkpoint == head) == (event.checkpoint != head.id)
+                at = self.state.head.global_step
                 self.timeline, lost = self.timeline[:at], self.timeline[at:]
                 self.lost = lost + self.lost
-            case (
-                kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed() | places.JobRemoved()
-            ):
+            case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected() | kinds.JobFailed() | kinds.JobRemoved():
                 job = before.job(event.job)
                 assert job is not None
-                if isinstance(event, places.JobRemoved) and job.status == "failed":
+                if isinstance(event, kinds.JobRemoved) and job.status == "failed":
                     self.ends[event.job].remove("JobFailed")
-                if job.until is None or isinstance(event, places.JobRemoved):
+                if job.until is None or isinstance(event, kinds.JobRemoved):
                     self.ends.setdefault(event.job, []).append(type(event).__name__)
             case kinds.JobRetried():
                 assert self.ends[event.job].pop() == "JobFailed"
             case kinds.StorageFreed():
-                assert before.full is not None
-                assert event.free_bytes >= before.full.wanted_bytes
-                assert replace(before, full=None) == self.state
-        assert len(self.timeline) == self.state.global_step
-        if not isinstance(event, kinds.CheckpointQuarantined | versions.HeadMoved):
-            assert self.state.global_step >= before.global_step
+                assert before.disk.full is not None
+                assert event.free_bytes >= before.disk.full.wanted_bytes
+                assert replace(before, disk=replace(before.disk, full=None)) == self.state
+        assert len(self.timeline) == self.state.head.global_step
+        if not isinstance(event, kinds.CheckpointQuarantined | kinds.HeadMoved):
+            assert self.state.head.global_step >= before.head.global_step
 
     def check_timeline(self) -> None:
         """Each job's committed steps are 1, 2, 3, …, once each, in each pass; all of them for a job that is trained.
@@ -370,5 +343,5 @@ def _passes(steps: list[int]) -> list[int]:
 
 def seen(state: State) -> Any:
     """A state without what it shares with later ones: only its own part of the trail."""
-    trail = state.trail
-    return replace(state, trail=trail.between(trail.base, trail.base + trail.length))
+    step_log = state.recovery.step_log
+    return replace(state, recovery=replace(state.recovery, step_log=step_log.between(step_log.base, step_log.last)))

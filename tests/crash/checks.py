@@ -9,7 +9,7 @@ from random import Random
 
 from cli.home.paths import Home
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.codec import Record, decode_record
 from events.values import Number
 from journal import START, follow
@@ -56,13 +56,13 @@ def _check_steps(home: Home) -> None:
         steps = [step[1] for _, step in sorted(timeline.items()) if step[0] == job]
         whole = len(steps) if job in skipped else goal
         assert steps == list(range(1, whole + 1)), f"job {job[:12]} was learned as {steps}, to be 1..{whole}"
-    assert state.counts.trained == len(goals.keys() - skipped)
-    moved = any(isinstance(event, versions.HeadMoved) for event in events)
-    assert moved or state.global_step == len(timeline)
-    assert not state.begun
+    assert state.outcomes.counts.trained == len(goals.keys() - skipped)
+    moved = any(isinstance(event, kinds.HeadMoved) for event in events)
+    assert moved or state.head.global_step == len(timeline)
+    assert not state.training.in_progress
     assert not len(state.queue)
-    assert not len(state.failed)
-    assert not len(state.rejections)
+    assert not len(state.outcomes.failed)
+    assert not len(state.outcomes.rejections)
     assert {path.stem for path in home.data.glob("*.jsonl")} == goals.keys() | skipped
 
 
@@ -104,8 +104,8 @@ def _check_returned(home: Home) -> None:
 
 def _check_leftover_files(home: Home) -> None:
     state = state_of(home)
-    left = {left.checkpoint.id for left in state.left}
-    assert _names(home.checkpoints) == {checkpoint.id for checkpoint in state.checkpoints} | left
+    left = {left.checkpoint.id for left in state.head.detached}
+    assert _names(home.checkpoints) == {checkpoint.id for checkpoint in state.head.checkpoints} | left
     assert not [path for lane in ("", "high", "low") for path in (home.inbox / lane).glob("*.jsonl")]
     assert not _names(home.data / ".arriving")
     assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more

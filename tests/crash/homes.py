@@ -106,7 +106,7 @@ def trained(home: Home) -> dict[str, str]:
 
     Without the manifest, which names the attempt, and of these it took more where something happened.
     """
-    head = state_of(home).head
+    head = state_of(home).head.checkpoint
     assert head is not None
     files = sorted(path for path in (home.checkpoints / head.id).iterdir() if path.name != MANIFEST)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

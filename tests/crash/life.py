@@ -162,7 +162,7 @@ class Life:
 
     def spoil_the_head(self) -> None:
         """One bit of the largest file of the newest checkpoint."""
-        head = self.state.head
+        head = self.state.head.checkpoint
         assert head is not None
         path = max((self.home.checkpoints / head.id).iterdir(), key=lambda path: path.stat().st_size)
         data = bytearray(path.read_bytes())

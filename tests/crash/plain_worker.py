@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from events.kinds import CheckpointReason
+from events.messages import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
 from events.settings import Plan
-from events.worker import Hello, Loaded, Prepare, Prepared, Step, Train, Yielded
-from gpu.artifacts.commit import commit
-from gpu.artifacts.manifest import verify
+from events.values import CheckpointReason
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.ipc.connection import connect
 from gpu.ipc.worker_channel import SocketChannel
-from gpu.worker import carry_out
+from gpu.worker import run_order
 from tests.harness.saving import manifest_of, report_of
 
 if TYPE_CHECKING:
@@ -54,22 +53,22 @@ class PlainSession:
             tokenizer_sha256="",
             batches_sha256=order.job,
         )
-        self._channel.tell(Prepared(attempt=order.attempt, plan=plan))
+        self._channel.send(Prepared(attempt=order.attempt, plan=plan))
 
     def train(self, order: Train) -> None:
         assert self._job is not None
         state = b""
         if order.checkpoint is not None:
             directory = self._home / "checkpoints" / order.checkpoint
-            verify(directory)
+            CheckpointDirectory(directory).verify()
             state = (directory / WEIGHTS).read_bytes()[:32]
-        self._channel.tell(Loaded(attempt=order.attempt, environment={"device": "plain"}))
+        self._channel.send(Loaded(attempt=order.attempt, environment={"device": "plain"}))
         every, saved, parent = self._job.settings.checkpoints.every_steps, order.step, order.checkpoint
         for step in range(order.step + 1, order.until + 1):
             global_step = order.global_step + step - order.step
             time.sleep(STEP_S)
             state = hashlib.sha256(state + f"{self._job.job} {step}".encode()).digest()
-            self._channel.tell(
+            self._channel.send(
                 Step(
                     attempt=order.attempt,
                     global_step=global_step,
@@ -89,7 +88,7 @@ class PlainSession:
             if ends:
                 return
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         self._job = None
 
     def _save(
@@ -99,8 +98,9 @@ class PlainSession:
         manifest = manifest_of(
             order, self._job, step=step, global_step=global_step, steps_total=self._steps, parent=parent
         )
-        done = commit(self._home / "checkpoints", manifest, {WEIGHTS: state * (WEIGHTS_BYTES // len(state))})
-        self._channel.tell(report_of(manifest, done, reason))
+        directory = CheckpointDirectory(self._home / "checkpoints" / manifest.checkpoint)
+        done = directory.write({WEIGHTS: state * (WEIGHTS_BYTES // len(state))}, manifest.with_files)
+        self._channel.send(report_of(manifest, done, reason))
         self._channel.wait_committed(manifest.checkpoint)
         return manifest.checkpoint
 
@@ -111,14 +111,14 @@ def main() -> None:
     parser.add_argument("--socket", type=Path)
     arguments, _ = parser.parse_known_args()
     channel = SocketChannel(connect(arguments.socket))
-    channel.tell(Hello(attempt=0, pid=os.getpid()))
+    channel.send(Hello(attempt=0, pid=os.getpid()))
     session = PlainSession(arguments.home, channel)
     while True:
         order = channel.next_order()
         if isinstance(order, Prepare | Train):
-            carry_out(order, cast("Session", session), channel)
+            run_order(order, cast("Session", session), channel)
         else:
-            channel.tell(Yielded(attempt=order.attempt))
+            channel.send(Yielded(attempt=order.attempt))
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def littered(life: Life, **environment: str) -> None:
 
 def damaged(life: Life, **environment: str) -> None:
     """A bit of the newest checkpoint is not what it was."""
-    if len(life.state.checkpoints) > 1:  # else there is nothing to go back to, and a person is asked
+    if len(life.state.head.checkpoints) > 1:  # else there is nothing to go back to, and a person is asked
         life.spoil_the_head()
     life.start(**environment)
 
@@ -188,7 +188,7 @@ SITUATIONS: Mapping[str, tuple[Sequence[Situation], int]] = {
     "journaled_checkpoint_committed": ((working,), 4),
     "journaled_checkpoint_pruned": ((working,), 2),
     "journaled_checkpoint_quarantined": ((damaged,), 1),
-    "journaled_partial_swept": ((littered,), 1),
+    "journaled_leftover_deleted": ((littered,), 1),
     "journaled_attempt_interrupted": ((interrupted,), 1),
     "journaled_attempt_yielded": (YIELDS, 1),
     "journaled_attempt_failed": ((losing_the_worker,), 1),
@@ -217,17 +217,17 @@ ELSEWHERE: Mapping[str, str] = {
     "storage_freed": "the same",
     "storage_low": "the config has limits: test_keep.py",
     "storage_recovered": "the same",
-    "micro_batch_halved": "memory runs out within a step: tests/drills/test_memory_and_loss.py",
-    "batch_set_aside": "a loss runs away: the same",
-    "evaluation_given_up": "the worker hangs or fails in an evaluation: tests/drills/test_evaluation.py",
+    "microbatch_split": "memory runs out within a step: tests/drills/test_memory_and_loss.py",
+    "batch_skipped": "a loss runs away: the same",
+    "evaluation_abandoned": "the worker hangs or fails in an evaluation: tests/drills/test_evaluation.py",
     "memory_low": "others take the memory: tests/drills/test_room_and_config.py",
     "memory_recovered": "the same",
     "config_changed": "a person edits the config: the same",
     "config_refused": "the same",
-    "config_mended": "the same",
+    "config_fixed": "the same",
     "journal_repaired": "by a person, no daemon runs",
     "orphan_ended": "a worker outlived its daemon, and owes nothing: tests/drills",
-    "watch_cost_measured": "after minutes of training, and owes nothing: tests/cli/machine/test_overhead.py",
+    "overhead_measured": "after minutes of training, and owes nothing: tests/cli/machine/test_overhead.py",
     **dict.fromkeys((kind_of(kind) for kind in VERSIONS), "of consolidations: test_consolidation.py"),
 }
 """Events that are none of a life without trouble."""

@@ -25,7 +25,8 @@ from events import kinds
 from events.codec import Record
 from events.errors import EventError
 from events.event import Event
-from gpu.artifacts.manifest import MANIFEST, verify
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from journal import JournalError, Verdict
 from tests.crash.contents import Tree
@@ -65,7 +66,7 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     (CLOCK + r"\S+: trained$", kinds.JobTrained, _any),
     (CLOCK + r"(\S+): rejected\. .*$", kinds.JobRejected, _named),
     (CLOCK + r"attempt (\d+) was interrupted: .*$", kinds.AttemptInterrupted, _numbered),
-    (CLOCK + r"deleted leftover (\S+)$", kinds.PartialSwept, lambda event, line: event.path == line[1]),
+    (CLOCK + r"deleted leftover (\S+)$", kinds.LeftoverDeleted, lambda event, line: event.path == line[1]),
     (CLOCK + r"pausing at the next step$", kinds.PauseRequested, _any),
     (CLOCK + r"resumed$", kinds.Resumed, _any),
 )
@@ -197,7 +198,7 @@ class Checker:
 
     def _checkpoints(self, tree: Tree, state: State) -> list[str]:
         found = []
-        for checkpoint in state.checkpoints:
+        for checkpoint in state.head.checkpoints:
             place = f"home/checkpoints/{checkpoint.id}"
             part = {p: blob for p, blob in tree.items() if p.startswith(place + "/")}
             manifest = part.get(f"{place}/{MANIFEST}")
@@ -235,7 +236,7 @@ class Checker:
                     found.append(f"{event.path} does not hold what was rejected")
                 if not tree.get(f"home/{event.path}.report.json"):
                     found.append(f"{event.path} has no report")
-        for job in (*opened.state.begun, *opened.state.queue):
+        for job in (*opened.state.training.in_progress, *opened.state.queue):
             arriving = [s for p, s in kept.items() if p.startswith("home/data/.arriving/")]
             if kept.get(f"home/data/{job.id}.jsonl") != job.id and job.id not in arriving:
                 found.append(f"{job.name} waits to be learned and is not in data/")
@@ -244,7 +245,7 @@ class Checker:
 
 def _verified(directory: Path) -> str:
     try:
-        verify(directory)
+        CheckpointDirectory(directory).verify()
     except (CheckpointBroken, OSError) as error:
         return str(error)
     return ""

@@ -61,7 +61,7 @@ def test_a_damaged_head_is_set_aside_and_its_steps_are_run_again(
 ) -> None:
     """The first file was learned; its last checkpoint is spoiled before the second begins."""
     home = Home(shutil.copytree(halfway.root, tmp_path / "home"))
-    head = state_of(home).head
+    head = state_of(home).head.checkpoint
     assert head is not None
     damage(home, home.checkpoints / head.id)
     shutil.copy2(base / "second.jsonl", home.inbox)
@@ -71,5 +71,5 @@ def test_a_damaged_head_is_set_aside_and_its_steps_are_run_again(
     assert [event.checkpoint for event in quarantined] == [head.id]
     assert not any(isinstance(event, kinds.DivergenceDetected) for event in events)
     assert trained(home) == trained(calm)
-    assert state_of(home).counts.trained == 2
+    assert state_of(home).outcomes.counts.trained == 2
     assert (home.quarantine / head.id).exists() == (damage is not lose_everything)

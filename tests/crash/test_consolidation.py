@@ -15,8 +15,9 @@ import pytest
 from cli.home.paths import Home
 from core.state import State
 from events.codec import kind_of
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VERSION_MANIFEST, VersionDirectory
 from journal.failpoints import CONSOLIDATION
 from tests.crash.checks import check, records_of
 from tests.crash.homes import log_of
@@ -65,32 +66,33 @@ def consolidated(life: Life) -> Life:
 def killed(life: Life, point: str) -> bool:
     """A daemon that does what is owed dies there; whether it came to it."""
     died = life.word(f"died-{point}")
-    life.start(KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.start(KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     life.ended(120.0)
     return died.exists()
 
 
 def command_killed(life: Life, point: str, *words: str) -> bool:
     died = life.word(f"died-{point}")
-    life.command(*words, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
+    life.command(*words, KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     return died.exists()
 
 
 def everything_is_there(home: Home) -> State:
     """What the state names is on disk, every byte of it; nothing else is."""
     state = check(home)
-    named = {version.id: version.manifest_sha256 for version in state.versions}
+    named = {version.id: version.manifest_sha256 for version in state.retention.versions}
     assert {path.name for path in home.versions.iterdir()} == named.keys()
     for name, sha256 in named.items():
-        assert version_manifest.problem_of(home.versions / name, sha256, every_byte=True) is None
-    copies = {each.id: each.manifest_sha256 for each in state.backups}
+        assert find_problem(VersionDirectory(home.versions / name), sha256, every_byte=True) is None
+    copies = {each.id: each.manifest_sha256 for each in state.retention.backups}
     assert {path.name for path in home.backups.iterdir()} == copies.keys()
     for name, sha256 in copies.items():
-        assert backup.problem_of(home.backups / name, sha256, every_byte=True) is None
-    for each in (*state.checkpoints, *(left.checkpoint for left in state.left)):
-        assert problem_of(home.checkpoints / each.id, each.manifest_sha256, every_byte=True) is None
-    assert state.consolidation_request is None
-    assert state.fetch is None
+        assert find_problem(BackupDirectory(home.backups / name), sha256, every_byte=True) is None
+    for each in (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached)):
+        artifact = CheckpointDirectory(home.checkpoints / each.id)
+        assert find_problem(artifact, each.manifest_sha256, every_byte=True) is None
+    assert state.consolidation.request is None
+    assert state.head.pending_restore is None
     return state
 
 
@@ -101,8 +103,7 @@ def weights(home: Home, version: str) -> dict[str, str]:
     return {
         path.name if "learned" in path.parts else path.relative_to(directory).as_posix(): _sha256(path)
         for path in files
-        if path.name
-        not in {version_manifest.SEAL, "README.md", "adapter_config.json"}  # which name attempts, and the home
+        if path.name not in {VERSION_MANIFEST, "README.md", "adapter_config.json"}  # which name attempts, and the home
     }
 
 
@@ -119,11 +120,11 @@ def lived_through(life: Life, calm: Life, points: list[str]) -> None:
         life.to_the_end()
         consolidated(trained(calm))
     state, wanted = everything_is_there(life.home), everything_is_there(calm.home)
-    assert [version.id for version in state.versions] == [version.id for version in wanted.versions]
-    assert len(state.versions) == len(points)
-    assert state.base == state.versions[-1].id
-    assert state.head is None
-    for made, calmly in zip(state.versions, wanted.versions, strict=True):
+    assert [version.id for version in state.retention.versions] == [version.id for version in wanted.retention.versions]
+    assert len(state.retention.versions) == len(points)
+    assert state.head.base == state.retention.versions[-1].id
+    assert state.head.checkpoint is None
+    for made, calmly in zip(state.retention.versions, wanted.retention.versions, strict=True):
         assert weights(life.home, made.id) == weights(calm.home, calmly.id)
         assert (made.parent, made.applied, made.difference) == (calmly.parent, calmly.applied, calmly.difference)
 
@@ -142,18 +143,18 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
     lived_through(Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), COMING)
 
 
-@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
+@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_cancelled"])
 def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, tmp_path: Path) -> None:
     life = trained(Life.faked(tmp_path / "home", Random(SEED)))
     if point.endswith("requested"):
         assert command_killed(life, point, "consolidate")
         life.to_the_end()
-        assert everything_is_there(life.home).base == "v001"
+        assert everything_is_there(life.home).head.base == "v001"
     else:
         assert life.command("consolidate") == 0
         assert command_killed(life, point, "consolidate", "--cancel")
         life.to_the_end()
-        assert everything_is_there(life.home).base is None
+        assert everything_is_there(life.home).head.base is None
 
 
 def two_versions(life: Life) -> Life:
@@ -161,9 +162,15 @@ def two_versions(life: Life) -> Life:
 
 
 MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
-    "restore a version": (("versions", "restore", "v001"), lambda state: state.base == "v001" and state.head is None),
-    "roll back": (("versions", "rollback"), lambda state: state.base == "v002" and state.head is None),
-    "restore the origin": (("versions", "restore", "origin"), lambda state: state.base is None and state.head is None),
+    "restore a version": (
+        ("versions", "restore", "v001"),
+        lambda state: state.head.base == "v001" and state.head.checkpoint is None,
+    ),
+    "roll back": (("versions", "rollback"), lambda state: state.head.base == "v002" and state.head.checkpoint is None),
+    "restore the origin": (
+        ("versions", "restore", "origin"),
+        lambda state: state.head.base is None and state.head.checkpoint is None,
+    ),
 }
 
 
@@ -186,12 +193,12 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
     life.to_the_end()
     state = everything_is_there(life.home)
     assert there(state)
-    assert before.head is not None
-    assert life.command("versions", "restore", before.head.id) == 0
+    assert before.head.checkpoint is not None
+    assert life.command("versions", "restore", before.head.checkpoint.id) == 0
     life.to_the_end()
     again = everything_is_there(life.home)
-    assert again.head is not None
-    assert (again.head.id, again.base) == (before.head.id, before.base)
+    assert again.head.checkpoint is not None
+    assert (again.head.checkpoint.id, again.head.base) == (before.head.id, before.head.base)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
 )
 def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, tmp_path: Path) -> None:
     life = consolidated(trained(Life.faked(tmp_path / "home", Random(SEED))))
-    (made,) = life.state.backups
+    (made,) = life.state.retention.backups
     if by == "command":
         assert command_killed(life, point, "backup", "restore", made.id)
     else:
@@ -217,10 +224,10 @@ def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, t
         assert came == ((point != "journaled_head_moved" and point != "before_manifest") or came)
     life.to_the_end()
     state = everything_is_there(life.home)
-    assert state.head is not None
-    assert state.head.id == made.held.checkpoint.id
+    assert state.head.checkpoint is not None
+    assert state.head.checkpoint.id == made.held.checkpoint.id
     consolidated(life)
-    assert everything_is_there(life.home).base == "v002"
+    assert everything_is_there(life.home).head.base == "v002"
     assert weights(life.home, "v001") == weights(life.home, "v002")
 
 
@@ -233,9 +240,9 @@ def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_pa
     assert command_killed(life, point, "backup", "create", "--reason", "to be sure")
     life.to_the_end()
     state = everything_is_there(life.home)
-    assert len(state.backups) == (point == "journaled_backup_created")
+    assert len(state.retention.backups) == (point == "journaled_backup_created")
     assert life.command("backup", "create") == 0
-    assert len(everything_is_there(life.home).backups) == len(state.backups) + 1
+    assert len(everything_is_there(life.home).retention.backups) == len(state.retention.backups) + 1
 
 
 @pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
@@ -245,18 +252,18 @@ def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) ->
         assert life.command("backup", "create") == 0
     assert command_killed(life, point, "backup", "cleanup", "--retention-days", "0", "--execute")
     life.to_the_end()
-    assert [each.id for each in everything_is_there(life.home).backups] == ["manual-0002"]
+    assert [each.id for each in everything_is_there(life.home).retention.backups] == ["manual-0002"]
 
 
 @pytest.mark.parametrize("point", ["journaled_version_deleted", "pruned"])
 def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
     life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
     assert life.command("versions", "restore", "v001") == 0
-    head = life.state.left[-1].checkpoint.id
+    head = life.state.head.detached[-1].checkpoint.id
     assert life.command("versions", "delete", head, "--confirm") == 0
     assert command_killed(life, point, "versions", "delete", "v002", "--confirm")
     life.to_the_end()
-    assert [each.id for each in everything_is_there(life.home).versions] == ["v001"]
+    assert [each.id for each in everything_is_there(life.home).retention.versions] == ["v001"]
 
 
 def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -> None:
@@ -268,7 +275,7 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -
     consolidated_kinds = [kind_of(record.event) for record in records_of(life.home)]
     assert "consolidation_started" not in consolidated_kinds
     life.to_the_end()
-    assert everything_is_there(life.home).base == "v001"
+    assert everything_is_there(life.home).head.base == "v001"
 
 
 @pytest.mark.timeout(900)
@@ -277,7 +284,7 @@ def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: l
     life = Life.real(tmp_path / "home", Random(SEED))
     lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
     assert life.command("lineage", "v001", "--verify") == 0
-    steps_before = life.state.global_step
+    steps_before = life.state.head.global_step
     trained(life)
     assert life.command("lineage", "--prove") == 0  # beside the version, from the last checkpoint that is kept
     target = tmp_path / "then"
@@ -288,10 +295,10 @@ def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: l
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
 def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
     life = trained(Life.faked(tmp_path / "home", Random(SEED)))
-    assert len(life.state.checkpoints) > 1
+    assert len(life.state.head.checkpoints) > 1
     assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
     life.to_the_end()
-    assert len(everything_is_there(life.home).checkpoints) == 1
+    assert len(everything_is_there(life.home).head.checkpoints) == 1
 
 
 @pytest.mark.timeout(600)
@@ -309,4 +316,4 @@ def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path
     if not target.exists():
         assert life.command("versions", "export", "v001", "--to", str(target)) == 0
     assert [path.name for path in target.parent.iterdir()] == ["model"]
-    assert everything_is_there(life.home).base == "v001"
+    assert everything_is_there(life.home).head.base == "v001"

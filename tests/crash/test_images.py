@@ -88,7 +88,12 @@ def test_a_daemon_comes_to_the_end_from_any_image(fake: Recording, tmp_path: Pat
         home = Home(materialise(tree, tmp_path / "image") / "home")
         _to_the_end(home, name)
         state = state_of(home)
-        left = (*state.begun, *state.queue, *state.failed.values(), *state.rejections.values())
+        left = (
+            *state.training.in_progress,
+            *state.queue,
+            *state.outcomes.failed.values(),
+            *state.outcomes.rejections.values(),
+        )
         assert not left, f"{name}: {left}"
         assert state.daemon.status == "off", name
         assert not [path for path in home.inbox.rglob("*") if path.is_file()], name
@@ -109,7 +114,11 @@ def _to_the_end(home: Home, name: str) -> None:
         while daemon.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
             state = state_of(home)
-            waits = state.current is not None and state.current.name == "first.jsonl" and state.reached.step == 5
+            waits = (
+                state.training.current is not None
+                and state.training.current.name == "first.jsonl"
+                and state.attempts.reached.step == 5
+            )
             if waits and state.daemon.status == "working":
                 _execute(home, Pause())
         daemon.kill()

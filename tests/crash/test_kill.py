@@ -90,8 +90,8 @@ def test_a_skip_outlives_the_daemon(name: str, tmp_path: Path) -> None:
     kill_at(life, SKIPPING[name])
     life.to_the_end()
     at_the_end(life)
-    assert life.state.counts.skipped == 1
-    assert life.state.counts.trained == 1
+    assert life.state.outcomes.counts.skipped == 1
+    assert life.state.outcomes.counts.trained == 1
 
 
 def test_a_second_file_of_a_rejected_name_is_journaled_as_what_it_is(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_second_file_of_a_rejected_name_is_journaled_as_what_it_is(tmp_path: P
 
 def kill_at(life: Life, point: Point) -> None:
     died = life.word("died")
-    point.situations[0](life, KEEPSTEP_CRASH_AT=point.name, KEEPSTEP_CRASH_ONCE=str(died))
+    point.situations[0](life, KEEPSTEP_FAILPOINT=point.name, KEEPSTEP_FAILPOINT_ONCE=str(died))
     if life.process is not None:
         assert life.ended(60.0) == -9, log_of(life.home)
     assert died.exists(), f"the point was never reached\n{log_of(life.home)}"

@@ -111,7 +111,7 @@ class Torture:
             situation = self.choose.choice(situations)
             count = self.choose.randint(1, most)
             died = self.life.word(f"{name}-{self.kills}-{attempt}")
-            environment = {"KEEPSTEP_CRASH_AT": f"{name}:{count}", "KEEPSTEP_CRASH_ONCE": str(died)}
+            environment = {"KEEPSTEP_FAILPOINT": f"{name}:{count}", "KEEPSTEP_FAILPOINT_ONCE": str(died)}
             situation(self.life, **environment)
             if self.life.process is not None:
                 self.life.until(died.exists, MOMENT_S)
@@ -169,7 +169,9 @@ class Torture:
             life.until(life.happened(kinds.DaemonStarted), MOMENT_S)
             time.sleep(choose.uniform(0.0, 0.3))
         elif phase == "loading":
-            life.until(life.happened(kinds.AttemptStarted, begun if life.state.attempt else begun + 1), MOMENT_S)
+            life.until(
+                life.happened(kinds.AttemptStarted, begun if life.state.attempts.current else begun + 1), MOMENT_S
+            )
             time.sleep(choose.uniform(0.0, 4.0))
         else:
             life.until(life.happened(kinds.StepReached, steps + choose.randint(1, 24)), MOMENT_S)

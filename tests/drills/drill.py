@@ -176,7 +176,7 @@ class Drill:
                 case kinds.CheckpointQuarantined() | kinds.DivergenceDetected():
                     raise AssertionError(event)
         state = state_of(self.home)
-        assert state.global_step == committed == reached
+        assert state.head.global_step == committed == reached
         return again
 
     def lost(self) -> str:

@@ -40,7 +40,7 @@ def test_a_worker_that_dies_is_replaced(
     after_s = at - home.troubled_at()
     assert after_s < 5.0
     _, begun = home.first(kinds.TrainingStarted, since=at)
-    assert state_of(home.home).counts.trained == 2
+    assert state_of(home.home).outcomes.counts.trained == 2
     detected = f"`{failure}`: {event.message.partition('; see')[0].partition('. The other')[0]}"
     did = f"a new worker, {begun - at:.1f} s later, behind the last commit"
     record(Row(drill, detected, f"{after_s:.1f} s", home.lost(), did))
@@ -56,7 +56,7 @@ def test_nothing_waits_a_day_because_the_clock_was_set_back(drills: Drills, reco
     home.until(lambda: len(home.events(kinds.TrainingStarted)) == 2, 20.0)
     after_s = time.monotonic() - set_at
     home.ended()
-    assert state_of(home.home).counts.trained == 1
+    assert state_of(home.home).outcomes.counts.trained == 1
     detected = "the time to wait for is further ahead than any wait"
     did = "went on at once; the deadlines of the worker are by a clock that nobody sets"
     record(Row("clock set back a day while a job waits", detected, f"{after_s:.1f} s", home.lost(), did))
@@ -74,14 +74,14 @@ def test_a_file_that_kills_thirty_workers_costs_only_itself(drills: Drills, reco
         assert len(home.events(kinds.JobFailed)) == count
         if count == 1:
             first_s = time.monotonic() - began
-            assert state_of(home.home).counts.trained == 2
+            assert state_of(home.home).outcomes.counts.trained == 2
         if count < 6:
             home.command("retry", "b.jsonl")
     failed = home.events(kinds.AttemptFailed)
     assert len(failed) == 30
     (job,) = {event.job for event in failed if isinstance(event, kinds.AttemptFailed)}
     assert home.home.data_file(job).exists()
-    assert state_of(home.home).counts.trained == 2
+    assert state_of(home.home).outcomes.counts.trained == 2
     home.again()
     did = (
         f"five attempts in {first_s:.0f} s, then `job_failed`: its file is kept, those around it are learned; six times"

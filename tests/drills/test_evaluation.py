@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from events import kinds
-from events.evaluation import EvaluationAbandoned, EvaluationDone
+from events.kinds import EvaluationAbandoned, EvaluationDone
 from tests.drills.drill import Drill, Row
 
 Drills = Callable[..., Drill]

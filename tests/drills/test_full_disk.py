@@ -14,8 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from events import kinds
-from events.kinds import StorageExhausted, StorageFreed
-from events.versions import ConsolidationAborted
+from events.kinds import ConsolidationAborted, StorageExhausted, StorageFreed
 from tests.crash.disks import Disk, small_disk, why_not
 from tests.crash.homes import log_of, state_of
 from tests.drills.drill import Drill, Row
@@ -80,7 +79,7 @@ def consolidated(
 
 def version(drill: Drill) -> dict[str, str]:
     """Its weights."""
-    (made,) = state_of(drill.home).versions
+    (made,) = state_of(drill.home).retention.versions
     paths = sorted((drill.home.versions / made.id).rglob("*.safetensors"))
     assert paths
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
@@ -100,8 +99,8 @@ def test_a_full_disk_is_waited_out_to_the_same_bits(
     freed_at: list[float] = []
 
     def make_room() -> None:
-        drill.until(lambda: drill.events(StorageExhausted) and state_of(drill.home).attempt is None)
-        assert state_of(drill.home).full is not None
+        drill.until(lambda: drill.events(StorageExhausted) and state_of(drill.home).attempts.current is None)
+        assert state_of(drill.home).disk.full is not None
         disk.free()
         freed_at.append(time.time())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from events import kinds, versions
+from events import kinds
 from tests.crash.homes import state_of
 from tests.drills.drill import Drill, Row
 
@@ -58,12 +58,12 @@ def test_a_consolidation_that_hangs_is_begun_again(drills: Drills, record: Recor
     home.command("consolidate")
     home.start("backed_up:1:hang")
     home.ended()
-    event, at = home.first(versions.ConsolidationAborted)
-    assert isinstance(event, versions.ConsolidationAborted)
+    event, at = home.first(kinds.ConsolidationAborted)
+    assert isinstance(event, kinds.ConsolidationAborted)
     assert event.failure == "hang"
     assert "no progress in a consolidation" in event.message
-    assert [each.id for each in state_of(home.home).versions] == ["v001"]
-    _, published = home.first(versions.VersionPublished)
+    assert [each.id for each in state_of(home.home).retention.versions] == ["v001"]
+    _, published = home.first(kinds.VersionPublished)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
     did = f"stacks in the log, ended, begun again; published {published - at:.1f} s later"
     record(Row("worker stuck in a consolidation", detected, f"{at - home.troubled_at():.0f} s", home.lost(), did))
@@ -94,7 +94,7 @@ def test_a_worker_that_goes_on_in_time_is_let_be(drills: Drills, record: Record)
     worker.send_signal(signal.SIGCONT)
     home.ended()
     assert not home.events(kinds.AttemptFailed)
-    assert state_of(home.home).counts.trained == 1
+    assert state_of(home.home).outcomes.counts.trained == 1
     record(Row("SIGSTOP of the worker, SIGCONT after 2 s", "nothing", "–", home.lost(), "nothing: it was in time"))
 
 
@@ -109,6 +109,6 @@ def test_a_daemon_that_was_stopped_does_not_blame_its_worker(drills: Drills, rec
     home.process.send_signal(signal.SIGCONT)
     home.ended()
     assert not home.events(kinds.AttemptFailed, kinds.AttemptInterrupted)
-    assert state_of(home.home).counts.trained == 1
+    assert state_of(home.home).outcomes.counts.trained == 1
     did = "went on where it was; the worker had waited for it"
     record(Row("SIGSTOP of the daemon, SIGCONT after 9 s", "nothing: the silence was its own", "–", home.lost(), did))

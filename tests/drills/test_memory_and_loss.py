@@ -13,11 +13,11 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from cli.home.paths import Home
-from core.versions import Checkpoint
+from core.values import Checkpoint
 from events import kinds
 from events.codec import decode_record
 from events.event import Event
-from events.guard import BatchSkipped, MicrobatchSplit
+from events.kinds import BatchSkipped, MicrobatchSplit
 from journal import START, follow
 from tests.crash.homes import KEEPSTEP, log_of, make_home, run_to_the_end, state_of, trained
 from tests.drills.drill import REAL, Drill, Row
@@ -76,7 +76,7 @@ def ran(home: Home, faults: str = "", **environment: str) -> int:
 def killed_at(home: Home, point: str, faults: str) -> None:
     """A daemon meets the faults and dies with -9 at that point."""
     once = home.root / "run" / "died"
-    code = ran(home, faults, KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(once))
+    code = ran(home, faults, KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(once))
     assert once.exists(), log_of(home)
     assert code in {-signal.SIGKILL, 0}, log_of(home)  # 0: it was the worker that died
 
@@ -89,7 +89,7 @@ def command(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
 
 def assert_whole(home: Home, attempts: Sequence[str] = ()) -> None:
     """Everything was learned; the attempts that failed did so for these reasons; no step came out in two ways."""
-    assert state_of(home).global_step == STEPS, log_of(home)
+    assert state_of(home).head.global_step == STEPS, log_of(home)
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == list(attempts)
     assert not of(home, kinds.DivergenceDetected)
 
@@ -101,7 +101,7 @@ def by_step(checkpoint: Checkpoint) -> int:
 def proved(home: Home, global_step: int) -> bool:
     """Whether the first checkpoint that holds that step comes out again from the one before it, to the bit. Which that
     is, is a matter of time: none is begun before the one before it is committed."""
-    name = min((each for each in state_of(home).checkpoints if each.global_step >= global_step), key=by_step).id
+    name = min((each for each in state_of(home).head.checkpoints if each.global_step >= global_step), key=by_step).id
     said = command(home, "lineage", name, "--prove")
     assert said.returncode in {0, 1}, said.stderr
     return said.returncode == 0
@@ -135,7 +135,7 @@ def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: H
     assert len(of(split, kinds.StepReached)) == STEPS
     assert proved(split, 3)
     assert "does not fit into memory; it runs again" in command(split, "explain", "first.jsonl").stdout
-    record(Row(FORWARD, "`micro_batch_halved`", "at once", Drill(split, REAL).lost(), AGAIN))
+    record(Row(FORWARD, "`microbatch_split`", "at once", Drill(split, REAL).lost(), AGAIN))
 
 
 def test_out_of_memory_in_the_backward_pass_leaves_nothing_of_the_half_step(
@@ -146,7 +146,7 @@ def test_out_of_memory_in_the_backward_pass_leaves_nothing_of_the_half_step(
     assert ran(home, "backward:3") == 0, log_of(home)
     assert_whole(home)
     assert trained(home) == trained(split)
-    record(Row(BACKWARD, "`micro_batch_halved`", "at once", Drill(home, REAL).lost(), AGAIN))
+    record(Row(BACKWARD, "`microbatch_split`", "at once", Drill(home, REAL).lost(), AGAIN))
 
 
 def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
@@ -158,11 +158,11 @@ def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
     assert_whole(home, ["out_of_memory"])
     assert trained(home) == trained(split)
     did = "back to the last commit; the step in two parts"
-    record(Row(UPDATE, "`out_of_memory`, `micro_batch_halved`", "at once", Drill(home, REAL).lost(), did))
+    record(Row(UPDATE, "`out_of_memory`, `microbatch_split`", "at once", Drill(home, REAL).lost(), did))
 
 
 @pytest.mark.parametrize(
-    "point", ["journaled_micro_batch_halved", "step:3", long("file_written:9"), long("before_report:2")]
+    "point", ["journaled_microbatch_split", "step:3", long("file_written:9"), long("before_report:2")]
 )
 def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: Home, make: Make, point: str) -> None:
     """The journal knows it, whatever the memory of today: the same bits as the run that was not killed."""
@@ -170,7 +170,7 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
     killed_at(home, point, "forward:3")
     assert ran(home) == 0, log_of(home)
     assert len(of(home, MicrobatchSplit)) == 1
-    assert state_of(home).global_step == STEPS
+    assert state_of(home).head.global_step == STEPS
     assert not of(home, kinds.DivergenceDetected)
     assert trained(home) == trained(split)
 
@@ -184,7 +184,7 @@ def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make
     failed = of(home, kinds.JobFailed)
     assert len({event.job for event in failed}) == 2
     assert all("one row alone does not fit" in event.message for event in failed)
-    assert state_of(home).global_step in {0, 2}  # the save of step 2 may have been in flight
+    assert state_of(home).head.global_step in {0, 2}  # the save of step 2 may have been in flight
 
 
 # -- loss -----------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record
     assert contains.startswith("yes: learned at step")  # in the second epoch
     assert "5" not in contains.split("step ")[1].split(", ")
     did = "stopped before the update; back to the last commit, on without the four rows of the batch, which are named"
-    record(Row(NAN, "`loss`, `batch_set_aside`", "at once", Drill(aside, REAL).lost(), did))
+    record(Row(NAN, "`loss`, `batch_skipped`", "at once", Drill(aside, REAL).lost(), did))
 
 
 @pytest.mark.long
@@ -216,7 +216,7 @@ def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> No
 
 
 @pytest.mark.parametrize(
-    "point", ["journaled_batch_set_aside", "step:6", long("journaled_attempt_failed"), long("worker_ended")]
+    "point", ["journaled_batch_skipped", "step:6", long("journaled_attempt_failed"), long("worker_ended")]
 )
 def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Home, make: Make, point: str) -> None:
     """Though its numbers would be good today: the same bits as the run that was not killed."""
@@ -224,7 +224,7 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
     killed_at(home, point, "nan:5")
     assert ran(home) == 0, log_of(home)
     assert len(of(home, BatchSkipped)) == 1
-    assert state_of(home).global_step == STEPS
+    assert state_of(home).head.global_step == STEPS
     assert trained(home) == trained(aside)
 
 
@@ -235,11 +235,11 @@ def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Mak
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice
     (failed,) = of(home, kinds.JobFailed)
     assert "a second batch of it is suspect" in failed.message
-    kept = state_of(home).global_step - 10
+    kept = state_of(home).head.global_step - 10
     assert kept >= 4
     assert command(home, "retry", failed.job[:12]).returncode == 0
     assert ran(home, "nan:22") == 0, log_of(home)  # its step 12 is global step 22 now
     assert [event.step for event in of(home, BatchSkipped)] == [3, 12 - kept, 12]
-    assert state_of(home).global_step == STEPS
+    assert state_of(home).head.global_step == STEPS
     did = "`job_failed` at the second: what is committed stays, the queue goes on; `retry` leaves both batches out"
-    record(Row(TWICE, "`loss`, `batch_set_aside`, twice", "at once", "nothing committed", did))
+    record(Row(TWICE, "`loss`, `batch_skipped`, twice", "at once", "nothing committed", did))

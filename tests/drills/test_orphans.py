@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from events import kinds
-from events.upkeep import OrphanEnded
+from events.kinds import OrphanEnded
 from tests.crash.homes import state_of
 from tests.drills.drill import Drill, Row
 
@@ -65,7 +65,7 @@ def test_a_worker_that_outlives_its_daemon_is_ended_by_the_next(drills: Drills, 
     assert isinstance(event, OrphanEnded)
     assert event.pid == worker.pid
     assert not home.workers()
-    assert state_of(home.home).counts.trained == 1
+    assert state_of(home.home).outcomes.counts.trained == 1
     did = "ended it before anything was begun; went on behind the last commit"
     row = Row(
         "a worker that outlived its daemon", "`orphan_ended`, by its home", f"{at - began:.1f} s", home.lost(), did

@@ -21,9 +21,8 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core.state import State
 from events import codec, kinds
-from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
 from events.codec import decode_record
-from events.memory import MemoryLow, MemoryRecovered
+from events.kinds import ConfigChanged, ConfigFixed, ConfigRefused, MemoryLow, MemoryRecovered
 from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
 from journal import START, durable, follow
 from tests.drills.drill import Row
@@ -153,7 +152,7 @@ def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: D
     """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
     drill.drop("a.jsonl", "ok ok wait-once ok ok")
     drill.start()
-    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
+    drill.wait(lambda: drill.state.attempts.reached.step == 2, "two steps")
     drill.memory_is(FULL)
     seen_s = drill.wait(lambda: bool(drill.events(MemoryLow)), "memory_low")
     assert seen_s < 2 * MEASURE_EVERY_S
@@ -168,7 +167,7 @@ def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: D
     roomy_at = time.time()
     drill.memory_is(ROOMY)
     well_s = drill.wait(lambda: bool(drill.events(MemoryRecovered)), "memory_recovered")
-    drill.wait(lambda: drill.state.counts.trained == 1, "the job")
+    drill.wait(lambda: drill.state.outcomes.counts.trained == 1, "the job")
     drill.stop()
     (recovered_at,) = drill.times(MemoryRecovered)
     assert recovered_at > roomy_at, "it is not well before it is below the lower limit"
@@ -191,7 +190,7 @@ def test_under_pressure_nothing_is_begun_and_a_stop_is_obeyed(drill: Drill) -> N
     assert not drill.events(kinds.AttemptStarted)
     drill.memory_is(ROOMY)
     drill.start()
-    drill.wait(lambda: drill.state.counts.trained == 1, "the job")
+    drill.wait(lambda: drill.state.outcomes.counts.trained == 1, "the job")
     drill.stop()
 
 
@@ -199,13 +198,13 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
     """The running job ends as it was begun."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.start()
-    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
+    drill.wait(lambda: drill.state.attempts.reached.step == 2, "two steps")
     drill.edit("learning_rate = 0.0002", "learning_rate = 0.0001")
     time.sleep(1.0)  # what is not to come can only be waited for
     assert status(drill.home)["config_error"] is None
     drill.drop("b.jsonl", "ok")
     _let_go(drill)
-    drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
+    drill.wait(lambda: drill.state.outcomes.counts.trained == 2, "both jobs")
     said = drill.stop()
     assert "for the next job: training.learning_rate 0.0002 → 0.0001; a.jsonl keeps its settings" in said
     rates = {event.job: event.settings.training.learning_rate for event in drill.events(kinds.AttemptStarted)}
@@ -224,27 +223,28 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.drop("b.jsonl", "ok")
     drill.start()
-    drill.wait(lambda: drill.state.reached.step == 2, "two steps")
-    attempt = drill.state.attempt
+    drill.wait(lambda: drill.state.attempts.reached.step == 2, "two steps")
+    attempt = drill.state.attempts.current
     drill.edit('path = "nowhere"', 'path = "elsewhere"')
     seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
     assert seen_s < 5.0
-    assert drill.state.attempt == attempt
+    assert drill.state.attempts.current == attempt
     assert (
-        "model.path is elsewhere, what was learned so far has nowhere" in status(drill.home)["config_error"]["reason"]
+        "model.path is elsewhere, and the weights were trained with nowhere"
+        in status(drill.home)["config_error"]["reason"]
     )
     _let_go(drill)
-    drill.wait(lambda: drill.state.hold is not None, "a hold")
+    drill.wait(lambda: drill.state.daemon.hold is not None, "a hold")
     models = {event.settings.model.path for event in drill.events(kinds.AttemptStarted)}
     assert models == {"nowhere"}
-    assert drill.state.counts.trained == 1
+    assert drill.state.outcomes.counts.trained == 1
     drill.edit('path = "elsewhere"', 'path = "nowhere"')
-    drill.wait(lambda: bool(drill.events(ConfigFixed)), "config_mended")
+    drill.wait(lambda: bool(drill.events(ConfigFixed)), "config_fixed")
     _command(drill.home, "resume")
-    drill.wait(lambda: drill.state.counts.trained == 2, "both jobs")
+    drill.wait(lambda: drill.state.outcomes.counts.trained == 2, "both jobs")
     drill.stop()
     assert len(drill.events(ConfigRefused)) == 1
-    detected = "`config_refused`: model.path is elsewhere, what was learned so far has nowhere"
+    detected = "`config_refused`: model.path is elsewhere, and the weights were trained with nowhere"
     did = "the running file was finished as it was begun, nothing begun under it; mended and resumed, it went on"
     record(Row(CONFIG_ERROR, detected, f"{seen_s:.1f} s", "nothing", did))
 
@@ -260,7 +260,7 @@ def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: 
     drill.stop()
     (changed,) = drill.events(ConfigChanged)
     assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
-    assert drill.state.config_error is None
+    assert drill.state.config.error is None
     detected = "`config_refused`: the file cannot be read"
     record(Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "went on by what was in force until it was whole"))
 

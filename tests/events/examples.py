@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from events import changes, evaluation, guard, kinds, memory, places, upkeep, versions, worker
+from events import kinds, messages
 from events.course import Course, Split
 from events.kinds import AnyEvent
 from events.settings import (
@@ -58,13 +58,13 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.PauseRequested(),
     kinds.Resumed(),
     kinds.StopRequested(),
-    kinds.FileEnqueued(job=JOB, name='a "b" \\ ünï 🦶.jsonl', size_bytes=2**40, priority="high", again=False),
-    kinds.FileEnqueued(job=JOB, name="twice.jsonl", size_bytes=1, priority="low", again=True),
-    places.JobMoved(job=JOB, priority="high", before="cd" * 32),
-    places.JobMoved(job=JOB, priority="low", before=None),
-    places.JobHeld(job=JOB),
-    places.JobReleased(job=JOB),
-    places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
+    kinds.FileEnqueued(job=JOB, name='a "b" \\ ünï 🦶.jsonl', size_bytes=2**40, priority="high", retrain=False),
+    kinds.FileEnqueued(job=JOB, name="twice.jsonl", size_bytes=1, priority="low", retrain=True),
+    kinds.JobMoved(job=JOB, priority="high", before="cd" * 32),
+    kinds.JobMoved(job=JOB, priority="low", before=None),
+    kinds.JobHeld(job=JOB),
+    kinds.JobReleased(job=JOB),
+    kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
     kinds.FileDuplicate(job=JOB, name="again.jsonl"),
     kinds.AttemptStarted(job=JOB, attempt=1, settings=LORA),
     kinds.AttemptStarted(job=JOB, attempt=2, settings=FULL),
@@ -125,7 +125,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         expected_loss=1.0000000000000002,
         expected_grad_norm=2.5,
     ),
-    evaluation.EvaluationDone(
+    kinds.EvaluationDone(
         job=JOB,
         attempt=3,
         global_step=12,
@@ -137,7 +137,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         seconds=0.75,
         concern="wide_gap",
     ),
-    evaluation.EvaluationDone(
+    kinds.EvaluationDone(
         job=JOB,
         attempt=3,
         global_step=6,
@@ -149,9 +149,9 @@ EVENTS: tuple[AnyEvent, ...] = (
         seconds=0.75,
         concern="not_finite",
     ),
-    evaluation.EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
-    guard.MicrobatchSplit(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
-    guard.BatchSkipped(
+    kinds.EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="no progress for 600 s"),
+    kinds.MicrobatchSplit(job=JOB, attempt=3, global_step=13, step=7, parts=4, steps=128, message="2 GiB are missing"),
+    kinds.BatchSkipped(
         job=JOB,
         attempt=3,
         global_step=13,
@@ -178,7 +178,7 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.CheckpointPruned(checkpoint=PARENT, size_bytes=123_456),
     kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=PARENT),
     kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
-    kinds.PartialSwept(path="checkpoints/.staging-x", size_bytes=0),
+    kinds.LeftoverDeleted(path="checkpoints/.staging-x", size_bytes=0),
     kinds.JobTrained(job=JOB, attempt=3, global_step=12, checkpoint=CHECKPOINT),
     kinds.AttemptInterrupted(job=JOB, attempt=3, reason="the daemon (pid 4711) was gone"),
     kinds.AttemptYielded(job=JOB, attempt=3),
@@ -195,29 +195,27 @@ EVENTS: tuple[AnyEvent, ...] = (
     kinds.StorageLow(free_bytes=10**9, wanted_bytes=2 * 10**9),
     kinds.StorageRecovered(free_bytes=3 * 10**9),
     kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"),
-    versions.ConsolidationRequested(description="die Nacht", after_current=True, night="2026-11-24"),
-    versions.ConsolidationRequested(description="", after_current=False, night=None),
-    versions.ConsolidationCancelled(message="nothing was learned"),
-    versions.ConsolidationStarted(attempt=4, version="v002", parent="v001", checkpoint=CHECKPOINT, backup=BACKUP),
-    versions.ConsolidationStarted(attempt=4, version="v001", parent=None, checkpoint=CHECKPOINT, backup=BACKUP),
-    versions.ConsolidationBackedUp(attempt=4),
-    versions.ConsolidationMerged(attempt=4, applied=0.9987, in_place=0.025),
-    versions.ConsolidationMerged(attempt=4, applied=None, in_place=None),
-    versions.ConsolidationVerified(attempt=4, difference=0.0029, tolerance=0.1),
-    versions.VersionPublished(
-        attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32, made_at=1.8e9 + 0.5
-    ),
-    versions.ConsolidationFinished(attempt=4, version="v002"),
-    versions.ConsolidationAborted(attempt=4, failure=None, message="the daemon was gone", retry_at=None),
-    versions.ConsolidationAborted(attempt=4, failure="preflight", message="too little room", retry_at=1.8e9),
-    versions.HeadMoved(version="v001", checkpoint=None, backup=None),
-    versions.HeadMoved(version=None, checkpoint=CHECKPOINT, backup="manual-0001"),
-    versions.CheckpointRestored(checkpoint=CHECKPOINT),
-    versions.VersionDeleted(version="v001", size_bytes=2**28, by="person"),
-    versions.BackupCreated(
+    kinds.ConsolidationRequested(description="die Nacht", after_current=True, scheduled_for="2026-11-24"),
+    kinds.ConsolidationRequested(description="", after_current=False, scheduled_for=None),
+    kinds.ConsolidationCancelled(message="nothing was learned"),
+    kinds.ConsolidationStarted(attempt=4, version="v002", parent="v001", checkpoint=CHECKPOINT, backup=BACKUP),
+    kinds.ConsolidationStarted(attempt=4, version="v001", parent=None, checkpoint=CHECKPOINT, backup=BACKUP),
+    kinds.ConsolidationBackedUp(attempt=4),
+    kinds.ConsolidationMerged(attempt=4, applied=0.9987, in_place=0.025),
+    kinds.ConsolidationMerged(attempt=4, applied=None, in_place=None),
+    kinds.ConsolidationVerified(attempt=4, difference=0.0029, tolerance=0.1),
+    kinds.VersionPublished(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32, made_at=1.8e9 + 0.5),
+    kinds.ConsolidationFinished(attempt=4, version="v002"),
+    kinds.ConsolidationAborted(attempt=4, failure=None, message="the daemon was gone", retry_at=None),
+    kinds.ConsolidationAborted(attempt=4, failure="preflight", message="too little room", retry_at=1.8e9),
+    kinds.HeadMoved(version="v001", checkpoint=None, backup=None),
+    kinds.HeadMoved(version=None, checkpoint=CHECKPOINT, backup="manual-0001"),
+    kinds.CheckpointRestored(checkpoint=CHECKPOINT),
+    kinds.VersionDeleted(version="v001", size_bytes=2**28, by="person"),
+    kinds.BackupCreated(
         backup="manual-0001",
         reason="before I try this",
-        version="v001",
+        base="v001",
         checkpoint=CHECKPOINT,
         job=JOB,
         attempt=3,
@@ -229,23 +227,23 @@ EVENTS: tuple[AnyEvent, ...] = (
         manifest_sha256="56" * 32,
         made_at=1.8e9,
     ),
-    versions.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
-    memory.MemoryLow(
+    kinds.BackupDeleted(backup="manual-0001", size_bytes=123_789, by="retention"),
+    kinds.MemoryLow(
         total_bytes=24 * 10**9, available_bytes=10**9, worker_bytes=4 * 10**9, grace_s=30.0, at=1_800_000_000.25
     ),
-    memory.MemoryRecovered(available_bytes=8 * 10**9),
-    changes.ConfigChanged(
+    kinds.MemoryRecovered(available_bytes=8 * 10**9),
+    kinds.ConfigChanged(
         job=JOB,
         changes=(
-            changes.Change("training.learning_rate", "0.0002", "0.0001"),
-            changes.Change("data.prompt", "", '"question"'),
+            kinds.Change("training.learning_rate", "0.0002", "0.0001"),
+            kinds.Change("data.prompt", "", '"question"'),
         ),
     ),
-    changes.ConfigChanged(job=None, changes=(changes.Change("disk.soft_gb", "0.0", "20.0"),)),
-    changes.ConfigRefused(reason="keepstep.toml: model.path is missing", advice="mend it"),
-    changes.ConfigFixed(),
-    upkeep.OrphanEnded(pid=4711, started_at=1.8e9, command="python -P -m gpu.worker --home /home/me/models"),
-    upkeep.WatchCostMeasured(
+    kinds.ConfigChanged(job=None, changes=(kinds.Change("disk.soft_gb", "0.0", "20.0"),)),
+    kinds.ConfigRefused(reason="keepstep.toml: model.path is missing", advice="mend it"),
+    kinds.ConfigFixed(),
+    kinds.OrphanEnded(pid=4711, started_at=1.8e9, command="python -P -m gpu.worker --home /home/me/models"),
+    kinds.OverheadMeasured(
         wall_s=86_400.5,
         cpu_s=90.25,
         training_s=43_200.0,
@@ -254,13 +252,13 @@ EVENTS: tuple[AnyEvent, ...] = (
     ),
 )
 
-FACTS: tuple[worker.AnyFact, ...] = (
-    worker.Hello(attempt=0, pid=4712),
-    worker.Heartbeat(attempt=3, phase="prepare", done=1, total=48),
-    worker.Prepared(attempt=3, plan=PLAN),
-    worker.Rejected(attempt=3, problem="binary", line=None, message="no text"),
-    worker.Loaded(attempt=3, environment={"device": "cpu"}),
-    worker.Step(
+FACTS: tuple[messages.AnyFact, ...] = (
+    messages.Hello(attempt=0, pid=4712),
+    messages.Heartbeat(attempt=3, phase="prepare", done=1, total=48),
+    messages.Prepared(attempt=3, plan=PLAN),
+    messages.Rejected(attempt=3, problem="binary", line=None, message="no text"),
+    messages.Loaded(attempt=3, environment={"device": "cpu"}),
+    messages.Step(
         attempt=3,
         global_step=12,
         step=6,
@@ -271,7 +269,7 @@ FACTS: tuple[worker.AnyFact, ...] = (
         tokens=400,
         seconds=0.25,
     ),
-    worker.CheckpointWritten(
+    messages.CheckpointWritten(
         attempt=3,
         checkpoint=CHECKPOINT,
         global_step=12,
@@ -281,11 +279,13 @@ FACTS: tuple[worker.AnyFact, ...] = (
         manifest_sha256="12" * 32,
         reason="end",
     ),
-    worker.Evaluated(
+    messages.Evaluated(
         attempt=3, global_step=12, step=6, rows=128, tokens=4096, loss=2.25, training_loss=1.5, seconds=0.75
     ),
-    worker.OutOfMemory(attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"),
-    worker.BatchSuspect(
+    messages.OutOfMemory(
+        attempt=3, global_step=13, step=7, sequences=4, during="gradients", message="2 GiB are missing"
+    ),
+    messages.BatchSuspect(
         attempt=3,
         global_step=13,
         step=7,
@@ -296,19 +296,19 @@ FACTS: tuple[worker.AnyFact, ...] = (
         lines=(3, 17),
         earlier={},
     ),
-    worker.CheckpointBad(attempt=3, checkpoint=CHECKPOINT, problem="a flipped bit"),
-    worker.BackedUp(attempt=4, size_bytes=123_789, manifest_sha256="56" * 32),
-    worker.Merged(attempt=4, applied=0.9987, in_place=None),
-    worker.Verified(attempt=4, difference=0.0029, tolerance=0.1),
-    worker.VersionWritten(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32),
-    worker.Yielded(attempt=3),
-    worker.Failed(attempt=3, failure="code", message="division by zero", trace="Traceback …"),
+    messages.CheckpointBad(attempt=3, checkpoint=CHECKPOINT, problem="a flipped bit"),
+    messages.BackedUp(attempt=4, size_bytes=123_789, manifest_sha256="56" * 32),
+    messages.Merged(attempt=4, applied=0.9987, in_place=None),
+    messages.Verified(attempt=4, difference=0.0029, tolerance=0.1),
+    messages.VersionWritten(attempt=4, version="v002", size_bytes=2**28, manifest_sha256="34" * 32),
+    messages.Yielded(attempt=3),
+    messages.Failed(attempt=3, failure="code", message="division by zero", trace="Traceback …"),
 )
 
-ORDERS: tuple[worker.AnyOrder, ...] = (
-    worker.Prepare(attempt=3, job=JOB, settings=FULL),
-    worker.Train(attempt=3, global_step=10, step=4, until=12, base="v001", checkpoint=PARENT, carry_optimizer=True),
-    worker.Train(
+ORDERS: tuple[messages.AnyOrder, ...] = (
+    messages.Prepare(attempt=3, job=JOB, settings=FULL),
+    messages.Train(attempt=3, global_step=10, step=4, until=12, base="v001", checkpoint=PARENT, carry_optimizer=True),
+    messages.Train(
         attempt=3,
         global_step=10,
         step=4,
@@ -318,18 +318,18 @@ ORDERS: tuple[worker.AnyOrder, ...] = (
         evaluates=True,
         evaluated_to=4,
     ),
-    worker.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), set_aside=(2, 5))),
-    worker.Consolidate(
+    messages.RunAgain(attempt=3, course=Course(splits=(Split(step=7, parts=4, steps=128),), skipped=(2, 5))),
+    messages.Consolidate(
         attempt=4,
         version="v002",
         parent="v001",
         checkpoint=CHECKPOINT,
         backup=BACKUP,
         description="die Nacht",
-        files=(worker.TrainedFile(name="a.jsonl", sha256=JOB, rows=48, epochs=2, steps=(1, 12)),),
+        files=(messages.TrainedFile(name="a.jsonl", sha256=JOB, rows=48, epochs=2, steps=(1, 12)),),
         space_factor=3.0,
     ),
-    worker.Yield(attempt=3),
-    worker.Committed(attempt=3, checkpoint=CHECKPOINT),
-    worker.Shutdown(attempt=0),
+    messages.Yield(attempt=3),
+    messages.Committed(attempt=3, checkpoint=CHECKPOINT),
+    messages.Shutdown(attempt=0),
 )

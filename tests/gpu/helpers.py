@@ -7,13 +7,14 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.splits import halved
+from core.topics.step_recovery import next_split
 from events.course import Course
+from events.messages import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
 from events.settings import (
     CheckpointSettings,
     DataSettings,
@@ -24,8 +25,10 @@ from events.settings import (
     QloraSettings,
     TrainingSettings,
 )
-from events.worker import AnyFact, CheckpointWritten, OutOfMemory, Prepare, Prepared, Step, Train
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.commit import Committed, Content
 from gpu.artifacts.manifest import Cursor, Lineage, Manifest
+from journal.storage import REAL, Storage
 
 LORA = LoraSettings(r=4, dropout=0.1)
 QLORA = QloraSettings(r=4, dropout=0.1)
@@ -35,8 +38,19 @@ STRAIGHT = Course()
 
 
 NAME = "step-00000003-attempt-0001"
-
 CONTENTS = {"weights": b"w" * 1000, "config.json": b"{}"}
+
+
+def commit(
+    checkpoints: Path,
+    manifest: Manifest,
+    contents: Mapping[str, Content],
+    watch: Callable[[bytes], None] = lambda _: None,
+    *,
+    storage: Storage = REAL,
+) -> Committed:
+    """Write a checkpoint below `checkpoints`."""
+    return CheckpointDirectory(checkpoints / manifest.checkpoint, storage).write(contents, manifest.with_files, watch)
 
 
 def manifest(name: str = NAME) -> Manifest:
@@ -69,7 +83,7 @@ def safetensors(shapes: Mapping[str, tuple[int, ...]], fill: float = 0.0) -> byt
     return len(text).to_bytes(8, "little") + text + struct.pack("<f", fill) * (end // 4)
 
 
-class FakeDesk:
+class FakeChannel:
     """A daemon's end that commits what is reported, and asks to yield after a number of steps."""
 
     def __init__(self, yield_after: int | None = None, commits: bool = True) -> None:
@@ -81,7 +95,7 @@ class FakeDesk:
         if commits:
             self.committed.set()
 
-    def tell(self, fact: AnyFact) -> None:
+    def send(self, fact: AnyFact) -> None:
         self.facts.append(fact)
         if isinstance(fact, CheckpointWritten):
             self._last = fact.checkpoint
@@ -95,10 +109,10 @@ class FakeDesk:
     def wait_committed(self, checkpoint: str) -> None:
         assert self.committed.wait(30)
 
-    def ask_course(self, fact: OutOfMemory) -> Course:
+    def request_course(self, fact: OutOfMemory) -> Course:
         """As the daemon decides."""
-        self.tell(fact)
-        split = halved(self.course, fact.step, fact.sequences)
+        self.send(fact)
+        split = next_split(self.course, fact.step, fact.sequences)
         assert split is not None, "one row alone does not fit"
         self.course = self.course.with_split(split)
         return self.course
@@ -126,7 +140,7 @@ class Home:
     """A home directory with a model in it."""
 
     path: Path
-    channel: FakeDesk = field(default_factory=FakeDesk)
+    channel: FakeChannel = field(default_factory=FakeChannel)
     attempts: int = 0
 
     def add(self, data: bytes) -> str:
@@ -135,14 +149,14 @@ class Home:
         (self.path / "data" / f"{job}.jsonl").write_bytes(data)
         return job
 
-    def cold(self, **channel: Any) -> Any:
+    def new_session(self, **channel: Any) -> Any:
         """A worker that has nothing in memory."""
         from gpu.session import Session
 
-        self.channel = FakeDesk(**channel)
+        self.channel = FakeChannel(**channel)
         return Session(self.path, self.channel)
 
-    def learn(
+    def train_job(
         self,
         session: Any,
         job: str,

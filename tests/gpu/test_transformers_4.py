@@ -13,12 +13,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from events.worker import Consolidate
-from gpu.ipc.protocol import Order
+from events.messages import Consolidate
+from gpu.ipc.protocol import ExportRequest
 from gpu.model.files import CHAT_TEMPLATES
 from gpu.versions.consolidate import consolidate
 from gpu.versions.export import export
-from tests.gpu.helpers import FULL, LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import PLAIN_TEMPLATE, make_rows, make_tiny_model
 from tests.harness.transformers_4 import asked_of_transformers_4
 
@@ -98,7 +98,7 @@ def test_transformers_4_loads_what_was_trained(tmp_path: Path, method: Any, spel
     model = base(tmp_path / "model", spelling)
     home = Home(tmp_path)
     how = settings(method, learning_rate=0.05)
-    checkpoint = home.learn(home.cold(), home.add(make_rows(8)), how)
+    checkpoint = home.train_job(home.new_session(), home.add(make_rows(8)), how)
     directory = home.directory(checkpoint)
     if method is FULL:
         is_the_same_there(directory, tmp_path)
@@ -114,12 +114,12 @@ def test_transformers_4_loads_what_was_trained(tmp_path: Path, method: Any, spel
         files=(),
         space_factor=1.0,
     )
-    consolidate(home.path, order, FakeDesk())
+    consolidate(home.path, order, FakeChannel())
     version = home.path / "versions" / "v001"
     config = is_the_same_there(version, tmp_path)
     assert config["rope_theta"] == 500_000.0
     assert config["rope_scaling"]["factor"] == 4.0
-    export(Order(home=str(home.path), target=str(tmp_path / "out"), checkpoint=str(directory), dtype="float32"))
+    export(ExportRequest(home=str(home.path), target=str(tmp_path / "out"), checkpoint=str(directory), dtype="float32"))
     is_the_same_there(tmp_path / "out", tmp_path)
     assert not torch.allclose(ours(version), ours(model), atol=1e-3)
     for name in ("tokenizer.json", "tokenizer_config.json", f"{CHAT_TEMPLATES}/tool_use.jinja"):

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from events.settings import ModelSettings
-from events.worker import (
+from events.messages import (
     AnyFact,
     CheckpointBad,
     CheckpointWritten,
@@ -33,10 +32,11 @@ from events.worker import (
     Yield,
     Yielded,
 )
-from gpu.artifacts.manifest import verify
+from events.settings import ModelSettings
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.errors import CheckpointForeign, DataChanged, ModelUnusable, StorageFailed
 from gpu.ipc import connection
-from gpu.worker import whose_fault
+from gpu.worker import classify_failure
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 from tests.waiting import eventually
@@ -129,7 +129,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
     assert isinstance(failed, Failed)
     assert (failed.failure, "cannot be read" in failed.message) == ("data", True)
 
-    # A damaged checkpoint; the attempt may go on from another.
+    # A damaged checkpoint; the attempt may continue from another.
     weights = home.directory(last) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x99")
     one.send(Prepare(attempt=5, job=job, settings=how))
@@ -144,7 +144,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
             one.send(Committed(attempt=5, checkpoint=fact.checkpoint))
             break
 
-    # Asked to stop with nothing in hand, it says that it stands; told to go, it goes.
+    # Asked to yield while idle, it reports that; ordered to shut down, it ends.
     one.send(Yield(attempt=5))
     assert next(facts) == Yielded(attempt=5)
     one.send(Shutdown(attempt=5))
@@ -185,7 +185,7 @@ def test_it_yields_with_everything_committed_ignores_signals_and_ends_with_its_d
 
 @pytest.mark.parametrize("point", ["before_manifest", "renamed"])
 def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, point: str) -> None:
-    daemon = Daemon(home, KEEPSTEP_CRASH_AT=point)
+    daemon = Daemon(home, KEEPSTEP_FAILPOINT=point)
     facts = daemon.facts()
     next(facts)
     daemon.send(Prepare(attempt=1, job=home.add(make_rows(2)), settings=settings(LORA, epochs=1)))
@@ -197,7 +197,7 @@ def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, po
     final = [path for path in (home.path / "checkpoints").iterdir() if not path.name.startswith(".staging-")]
     assert len(final) == (1 if point == "renamed" else 0)
     for directory in final:
-        verify(directory)
+        CheckpointDirectory(directory).verify()
 
 
 def test_a_worker_without_a_daemon_says_so_and_ends(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def wrapped(error: OSError) -> Exception:
     ],
 )
 def test_every_failure_has_the_name_of_whose_fault_it_is(error: Exception, failure: str, orderly: bool) -> None:
-    """After one that may have left memory in disorder, the process does not go on."""
-    assert whose_fault(error) == (failure, orderly)
+    """After a failure that may have damaged its memory, the process ends."""
+    assert classify_failure(error) == (failure, orderly)
 
 
 def test_what_the_daemon_imports_does_not_load_torch() -> None:
@@ -253,5 +253,5 @@ def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
     next(one.facts())
     one.process.send_signal(signal.SIGUSR1)
     eventually(lambda: one.log.read_text(encoding="utf-8").count("most recent call first") >= 2)
-    assert "desk.py" in one.log.read_text(encoding="utf-8")
+    assert "worker_channel.py" in one.log.read_text(encoding="utf-8")
     assert one.process.poll() is None

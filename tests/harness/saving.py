@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from events.kinds import CheckpointReason
-from events.values import checkpoint_id
-from events.worker import CheckpointWritten, Prepare, Train
+from events.messages import CheckpointWritten, Prepare, Train
+from events.values import CheckpointReason, checkpoint_id
 from gpu.artifacts.commit import Committed
 from gpu.artifacts.manifest import Cursor, Lineage, Manifest
 

@@ -32,8 +32,7 @@ from pathlib import Path
 
 import msgspec
 
-from events.settings import Plan
-from events.worker import (
+from events.messages import (
     AnyFact,
     BackedUp,
     Committed,
@@ -54,10 +53,11 @@ from events.worker import (
     Yield,
     Yielded,
 )
-from gpu.artifacts.backup import Backup, back_up
-from gpu.artifacts.commit import commit, publish
+from events.settings import Plan
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.artifacts.manifest import MANIFEST, read_manifest
-from gpu.artifacts.version_manifest import SEAL, VersionManifest
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest
 from gpu.ipc import connection as link
 from journal.failpoints import failpoint
 from tests.harness.saving import manifest_of, report_of
@@ -212,7 +212,7 @@ class FakeWorker:
         checkpoint = self.home / "checkpoints" / order.checkpoint
         manifest = read_manifest(checkpoint)
         sha256 = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
-        backup = Backup(
+        backup = BackupManifest(
             backup=order.backup,
             reason=f"before {order.version}",
             version=order.parent,
@@ -236,10 +236,9 @@ class FakeWorker:
             failpoint("verified")
             self.tell(Verified(attempt=attempt, difference=0.0, tolerance=0.1))
 
-        written = publish(
-            versions / order.version,
+        written = VersionDirectory(versions / order.version).write(
             {"model": before + (checkpoint / "weights").read_bytes() + b"\n"},
-            lambda files: (SEAL, msgspec.structs.replace(sealed, files=dict(files)).encode()),
+            lambda files: msgspec.structs.replace(sealed, files=dict(files)),
             prove=prove,
         )
         failpoint("before_version_report")
@@ -287,7 +286,8 @@ class FakeWorker:
         )
         name = manifest.checkpoint
         weights = f"{self.job.job} {step}".encode()
-        committed = commit(self.home / "checkpoints", manifest, {"weights": weights})
+        directory = CheckpointDirectory(self.home / "checkpoints" / name)
+        committed = directory.write({"weights": weights}, manifest.with_files)
         if self.lines[step - 1] == "phantom":
             shutil.rmtree(self.home / "checkpoints" / name)
         failpoint("before_report")

@@ -204,18 +204,18 @@ def test_a_record_that_does_not_follow_the_one_before_it_is_not_believed(home: P
 
 
 @pytest.mark.parametrize("seq", [1, 2, 5])
-def test_a_witness_of_any_record_is_heard(layout: Layout, tmp_path: Path, seq: int) -> None:
+def test_a_witness_of_any_record_counts(layout: Layout, tmp_path: Path, seq: int) -> None:
     """Not of the last one alone: what it saw is in the middle of the journal by now."""
     restore(tmp_path, layout.files)
     lines = [line for data in layout.files.values() for line in data.splitlines() if b'{"seq":' in line[:8]]
     seen = read_line(lines[seq - 1])
     assert len(events(tmp_path, witnesses=[Witness("view", seq, seen.crc)])) == len(lines)
-    with pytest.raises(JournalDamaged, match=f"view remembers record {seq} with crc 00000001"):
+    with pytest.raises(JournalDamaged, match=f"view has seen record {seq} with crc 00000001"):
         open_journal(tmp_path, witnesses=[Witness("view", seq, "00000001")])
 
 
-def test_a_witness_that_contradicts_the_snapshot_is_heard(layout: Layout, tmp_path: Path) -> None:
-    """Both speak of the last record, and nothing is read behind it."""
+def test_a_witness_that_contradicts_the_snapshot_counts(layout: Layout, tmp_path: Path) -> None:
+    """Both name the last record, and nothing is read after it."""
     restore(tmp_path, layout.files)
     at = layout.position
     assert events(tmp_path, after=at, witnesses=[Witness("view", at.seq, at.crc)]) == []
@@ -250,7 +250,7 @@ def test_a_segment_of_another_journal_is_damage_though_it_is_not_read(layout: La
 
 
 def test_a_change_that_keeps_every_crc_is_seen_by_the_survey(layout: Layout, tmp_path: Path) -> None:
-    """The next segment states the SHA-256: a header that was written anew is not the one that was there."""
+    """The next segment states the SHA-256: a header that was written again is another one."""
     line, _, records = layout.files["00000001.jsonl"].partition(b"\n")
     header = header_of(line)
     created = header.created.replace(header.created[:4], "1999")
@@ -263,7 +263,7 @@ def test_a_change_that_keeps_every_crc_is_seen_by_the_survey(layout: Layout, tmp
 
 
 def test_an_acknowledged_tail_that_vanishes_under_a_running_process_is_damage(home: Path) -> None:
-    """Whoever cut it off: the next transaction does not append behind a hole."""
+    """A segment that was cut is noticed: the next transaction does not append after a gap."""
     journal = open_journal(home)
     path = home / "00000001.jsonl"
     before = path.read_bytes()

@@ -52,11 +52,11 @@ def test_synced_means_file_then_name_then_directory(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
 
 
-class Told(Storage):
+class Recording(Storage):
     """Tells what was synced and renamed, in order, by name."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.recording: list[str] = []
         self._open: dict[int, str] = {}
 
     def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
@@ -65,11 +65,11 @@ class Told(Storage):
         return fd
 
     def fsync(self, fd: int) -> None:
-        self.told.append(f"fsync {self._open[fd]}")
+        self.recording.append(f"fsync {self._open[fd]}")
 
     def rename(self, source: Path, target: Path) -> None:
         super().rename(source, target)
-        self.told.append(f"rename to {target.name}")
+        self.recording.append(f"rename to {target.name}")
 
 
 def test_a_tree_is_synced_with_every_name_in_it_the_deepest_first(tmp_path: Path) -> None:
@@ -79,20 +79,20 @@ def test_a_tree_is_synced_with_every_name_in_it_the_deepest_first(tmp_path: Path
     for path in (tree / "a", tree / "below" / "b"):
         path.write_bytes(b"x")
     (tree / "link").symlink_to(tmp_path)
-    storage = Told()
+    storage = Recording()
     fsync_tree(tree, storage=storage)
-    assert storage.told == ["fsync a", "fsync b", "fsync below", "fsync tree"]
+    assert storage.recording == ["fsync a", "fsync b", "fsync below", "fsync tree"]
     fsync_file(tree / "a", storage=storage)
-    assert storage.told[4:] == ["fsync a"]
+    assert storage.recording[4:] == ["fsync a"]
 
 
 def test_a_copy_is_synced_before_it_has_its_name_and_the_name_after(tmp_path: Path) -> None:
     """Only then may the original go."""
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "below").mkdir()
-    storage = Told()
+    storage = Recording()
     copy_durably(tmp_path / "a", tmp_path / "below" / "b", storage=storage)
-    assert storage.told == ["fsync temporary", "rename to b", "fsync below"]
+    assert storage.recording == ["fsync temporary", "rename to b", "fsync below"]
 
 
 def test_a_rename_is_synced_where_the_name_came_and_where_it_went(tmp_path: Path) -> None:
@@ -100,20 +100,20 @@ def test_a_rename_is_synced_where_the_name_came_and_where_it_went(tmp_path: Path
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     (tmp_path / "from" / "a").write_bytes(b"x")
-    storage = Told()
+    storage = Recording()
     rename_durably(tmp_path / "from" / "a", tmp_path / "to" / "a", storage=storage)
     rename_durably(tmp_path / "to" / "a", tmp_path / "to" / "b", storage=storage)
-    assert storage.told == ["rename to a", "fsync to", "fsync from", "rename to b", "fsync to"]
+    assert storage.recording == ["rename to a", "fsync to", "fsync from", "rename to b", "fsync to"]
 
 
 def test_each_directory_that_had_to_be_made_is_synced_into_the_one_above(tmp_path: Path) -> None:
     """From the top down; and one that was there already too, for its maker may have been killed before that."""
     top = tmp_path / "top"
     top.mkdir()
-    storage = Told()
+    storage = Recording()
     make_directory(top / "a" / "b", storage=storage)
     make_directory(top / "a" / "b", storage=storage)
-    assert storage.told == ["fsync top", "fsync a", "fsync a"]
+    assert storage.recording == ["fsync top", "fsync a", "fsync a"]
 
 
 def test_a_copy_is_never_seen_half(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ ROOT = Path(__file__).parents[2]
 
 CALLS = {"failpoint", "failpoints.failpoint"}
 
-TOLD = {"gpu/artifacts/commit.py": {"passed"}}
-"""What `publish` tells of its points, which are those of a checkpoint unless it is told otherwise."""
+CALLBACKS = {"gpu/artifacts/commit.py": {"passed"}}
+"""Names under which `publish` calls failpoints; a caller can replace the function."""
 
 
 def called(*folders: str) -> set[str]:
     """The points that the modules of these folders reach."""
     found = set()
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        calls = CALLS | TOLD.get(path.relative_to(ROOT).as_posix(), set())
+        calls = CALLS | CALLBACKS.get(path.relative_to(ROOT).as_posix(), set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in calls:
                 (name,) = node.args
@@ -38,7 +38,7 @@ def called(*folders: str) -> set[str]:
 def test_the_process_is_killed_at_the_nth_time(setting: str, lines: int) -> None:
     program = "from journal.failpoints import failpoint\nfor i in range(3): failpoint('step'); print(i, flush=True)"
     ended = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "KEEPSTEP_CRASH_AT": setting}, capture_output=True
+        [sys.executable, "-c", program], env={**os.environ, "KEEPSTEP_FAILPOINT": setting}, capture_output=True
     )
     assert ended.returncode == (0 if lines == 3 else -9)
     assert len(ended.stdout.splitlines()) == lines

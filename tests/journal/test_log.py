@@ -86,7 +86,7 @@ def test_a_transaction_is_believed_whole_or_not_at_all(home: Path) -> None:
 
 
 def test_a_torn_tail_is_kept_aside_and_its_segment_never_edited(home: Path) -> None:
-    """What looked like rubbish may be what somebody wants to look at later."""
+    """Invalid bytes are kept for a later look."""
     path = home / "00000001.jsonl"
     before = path.read_bytes()
     path.write_bytes(before + b'{"seq":2,"half')
@@ -249,7 +249,7 @@ def test_a_closed_journal_does_not_write(home: Path) -> None:
 
 
 def test_a_busy_lock_times_out_with_advice(home: Path) -> None:
-    """Instead of hanging for ever behind a stuck process."""
+    """It does not wait forever for a stuck process."""
     one, two = open_journal(home), open_journal(home, lock_timeout_s=0.05)
     with one.transaction(), pytest.raises(LockBusy, match="fuser"):
         append(two, 1)
@@ -257,7 +257,7 @@ def test_a_busy_lock_times_out_with_advice(home: Path) -> None:
 
 
 def test_nothing_is_changed_without_the_lock(home: Path) -> None:
-    """Neither debris swept nor a torn tail put aside on opening; nor an append."""
+    """Neither leftover files swept nor a torn tail moved aside on opening; nor an append."""
     (home / ".debris.tmp").write_bytes(b"x")
     with (home / "00000001.jsonl").open("ab") as file:
         file.write(b"half")

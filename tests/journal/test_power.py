@@ -12,7 +12,7 @@ import pytest
 
 from journal import Journal, Line, NoSpace, StorageFailed, Verdict, read_line
 from journal.durable import read_file
-from journal.segments import KEPT
+from journal.segments import TORN_DIRECTORY
 from tests.journal.helpers import AT, event
 from tests.simulation.disk import Disk, Killed, Process
 
@@ -137,7 +137,7 @@ def test_what_was_taken_back_does_not_come_back(seed: int) -> None:
     """A full disk: the caller was told that nothing was kept."""
     disk = made(seed)
     journal = opened(disk)
-    at_call(disk, "write", no_space, path="00000001.jsonl", times=2)  # once more behind the reserve
+    at_call(disk, "write", no_space, path="00000001.jsonl", times=2)  # again after the reserve is freed
     with pytest.raises(NoSpace):
         append(journal, 1)
     disk.before_call = lambda *_: None
@@ -156,7 +156,7 @@ def test_a_record_whose_sync_found_no_room_does_not_come_back(seed: int) -> None
         nonlocal syncs
         if name == "fsync" and at.endswith("00000001.jsonl"):
             syncs += 1
-            if syncs in (1, 3):  # each attempt's own; between them, and behind them, the truncation's
+            if syncs in (1, 3):  # those of each attempt; between and after them, those of the truncation
                 process.fds[max(process.fds)].node.sync()
                 no_space(process)
 
@@ -173,8 +173,8 @@ def test_bytes_that_are_kept_aside_are_kept(seed: int) -> None:
     """Before the segment that makes them count no more is there."""
     disk = made(seed)
     process = disk.process("half an append")
-    if seed % 2:  # whoever tidied up made it necessary to make it again
-        process.rmdir(DIRECTORY / KEPT)
+    if seed % 2:  # after a cleanup it must be created again
+        process.rmdir(DIRECTORY / TORN_DIRECTORY)
     fd = process.open(DIRECTORY / "00000001.jsonl", os.O_RDWR | os.O_APPEND)
     process.write(fd, b'{"seq":2,"at":')
     process.fsync(fd)
@@ -184,6 +184,6 @@ def test_bytes_that_are_kept_aside_are_kept(seed: int) -> None:
     assert journal.verdict is Verdict.TORN
     disk.cut_power()
     left = disk.process("afterwards")
-    (kept,) = left.names(DIRECTORY / KEPT)
-    assert read_file(DIRECTORY / KEPT / kept, storage=left) == b'{"seq":2,"at":'
+    (kept,) = left.names(DIRECTORY / TORN_DIRECTORY)
+    assert read_file(DIRECTORY / TORN_DIRECTORY / kept, storage=left) == b'{"seq":2,"at":'
     assert read(opened(disk)) == [event(0)]

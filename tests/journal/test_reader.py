@@ -23,9 +23,9 @@ def test_following_gives_what_is_new_across_segments(home: Path) -> None:
     assert [record.event for record in seen + news] == [event(n) for n in range(20)]
     assert position == journal.position == last_position(home)
     assert follow(home, read_line, position) == ([], position)
-    told = history(home, read_line)
-    assert next(told).event == event(0)  # one at a time: the second is read when it is wanted
-    assert [record.event for record in told] == [event(n) for n in range(1, 20)]
+    seen = history(home, read_line)
+    assert next(seen).event == event(0)  # one at a time: the second is read when it is wanted
+    assert [record.event for record in seen] == [event(n) for n in range(1, 20)]
 
 
 def test_following_does_not_see_half_a_transaction_and_repairs_nothing(home: Path) -> None:
@@ -54,7 +54,7 @@ def test_following_from_a_record_that_was_taken_back_says_so(home: Path) -> None
 
 
 def test_following_from_the_start_of_another_segment_says_so(home: Path) -> None:
-    """A position right behind a header has no record of its own before it in the file: the header speaks for it."""
+    """Before a position at the end of a header there is no record in the file: the header decides."""
     with (home / "00000001.jsonl").open("ab") as file:
         file.write(b"half")
     start = open_journal(home).position
@@ -78,7 +78,7 @@ def test_the_last_position_looks_past_an_unfinished_tail(home: Path) -> None:
 
 
 def test_every_line_is_shown_whatever_it_is(home: Path) -> None:
-    """Headers, records of unknown kinds, and rubbish, with their offsets."""
+    """Headers, records of unknown kinds, and invalid lines, with their offsets."""
     path = home / "00000001.jsonl"
     with path.open("ab") as file:
         file.write(b'{"seq":\xff\nhalf')

@@ -28,7 +28,7 @@ def damaged(home: Path, segment: int = 2) -> Path:
     return home
 
 
-def test_without_consent_nothing_is_given_up(tmp_path: Path) -> None:
+def test_without_consent_nothing_is_abandoned(tmp_path: Path) -> None:
     """Refused, and not a byte changed."""
     home = damaged(tmp_path / "journal")
     before = snapshot(home)
@@ -61,8 +61,8 @@ def test_the_loss_is_journaled_and_its_numbers_are_never_used_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize("segment", [1, 2, 9])
-def test_damaged_headers_and_missing_segments_can_be_given_up(tmp_path: Path, segment: int) -> None:
-    """Even the first header, with everything behind it."""
+def test_damaged_headers_and_missing_segments_can_be_abandoned(tmp_path: Path, segment: int) -> None:
+    """Even the first header, with everything after it."""
     home = damaged(tmp_path / "journal")
     segment = min(segment, len(list(home.glob("*.jsonl"))))
     (home / f"{segment:08d}.jsonl").write_bytes(b"rubbish\n")
@@ -71,7 +71,7 @@ def test_damaged_headers_and_missing_segments_can_be_given_up(tmp_path: Path, se
     assert survey(home).verdict is Verdict.CLEAN
 
 
-def test_segments_that_were_given_up_are_moved_out_of_the_way(tmp_path: Path) -> None:
+def test_abandoned_segments_are_moved_away(tmp_path: Path) -> None:
     """What lies in the journal's directory counts, and what does not count lies in `torn/`."""
     home = damaged(tmp_path / "journal")
     before = {path.name for path in home.glob("*.jsonl")}
@@ -81,8 +81,8 @@ def test_segments_that_were_given_up_are_moved_out_of_the_way(tmp_path: Path) ->
     assert {path.name for path in (home / "torn").glob("*.jsonl")} == before - counted != set()
 
 
-def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
-    """A view that remembers a lost record does not stop the repaired journal; a fold up to there cannot go on."""
+def test_witnesses_of_abandoned_records_are_accepted(tmp_path: Path) -> None:
+    """A view that remembers a lost record does not stop the repaired journal; a fold up to there cannot continue."""
     home = create(tmp_path / "journal")
     journal = open_journal(home)
     append(journal, 1)
@@ -101,7 +101,7 @@ def test_witnesses_of_what_was_given_up_are_at_peace(tmp_path: Path) -> None:
 
 
 def test_a_repair_holds_the_lock(tmp_path: Path) -> None:
-    """A daemon that appends meanwhile would be cut off with what is given up."""
+    """The records of a daemon that appends meanwhile would be lost with the abandoned ones."""
     storage = Guarded()
     repair(damaged(tmp_path / "journal"), accept_loss=True, make_event=abandoned, at=AT, storage=storage)
     assert storage.unguarded == []
@@ -109,7 +109,7 @@ def test_a_repair_holds_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("segment", [1, 2])
 def test_killed_at_every_call_the_repair_can_be_done_again(tmp_path: Path, segment: int) -> None:
-    """Before the renaming the journal is as damaged as it was, with the same facts; behind it, it is repaired."""
+    """Before the renaming the journal is as damaged as it was, with the same facts; after it, it is repaired."""
     for call in range(1, 100):
         home = damaged(tmp_path / f"{call}", segment)
         facts = survey(home)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from journal.durable import opened
-from journal.storage import PRIVATE, REAL, NotAFile, Storage, use_mask_of
+from journal.storage import PRIVATE, REAL, NotAFile, Storage, set_file_mask
 
 
 @pytest.mark.parametrize("call", ["fsync", "fdatasync"])
@@ -129,7 +129,7 @@ def test_the_home_says_how_open_its_files_are(tmp_path: Path, mode: int, mask: i
     tmp_path.chmod(mode)
     before = os.umask(0)
     try:
-        use_mask_of(tmp_path)
+        set_file_mask(tmp_path)
         assert Storage.mask == mask
     finally:
         os.umask(before)
@@ -142,7 +142,7 @@ def test_a_mask_is_never_wider_than_the_umask(tmp_path: Path) -> None:
     tmp_path.chmod(0o2750)
     before = os.umask(0o077)
     try:
-        use_mask_of(tmp_path)
+        set_file_mask(tmp_path)
         assert Storage.mask == 0o077
     finally:
         os.umask(before)

@@ -40,7 +40,7 @@ CHECKSUM = re.compile(
 step with the same step run again, a tensor with the one that is expected."""
 
 FENCING = re.compile(
-    r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|stands_at|checkpoint|segment_name"
+    r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|at_checkpoint|checkpoint|segment_name"
     r"|_worker|plan|named|quarantined|counted|sent|pid|boot_id|process_started_at"
 )
 """What a comparison of identities compares: who is speaking, of what, behind what."""
@@ -62,16 +62,17 @@ SAYS_FINE = {
     "_crc_holds": ("checksum", "True"),
     "is_whole": ("checksum", "True"),
     "_is_whole": ("checksum", "True"),
-    "stands_at": ("checksum", "True"),
+    "contains_position": ("checksum", "True"),
+    "find_problem": ("checksum", "None"),
     "problem_of": ("checksum", "None"),
     "_problem": ("checksum", "None"),
-    "_hear_witnesses": ("checksum", "None"),
-    "verify": ("checksum", "__import__('gpu.artifacts.manifest', fromlist=['_']).read_manifest({0})"),
+    "verify": ("checksum", "{1}.read({0})"),
     "is_at_end": ("fencing", "True"),
-    "gave_up": ("fencing", "False"),
+    "is_abandoned": ("fencing", "False"),
     "refuse_unless_at_rest": ("fencing", "None"),
 }
-"""Checks that have a name of their own, and what they answer when they look at nothing; `{0}`: the first argument."""
+"""Checks that have a name, and what they answer without a look at anything; `{0}`: the first argument, `{1}`: the
+object whose method it is."""
 
 FACTS_THAT_ACCUSE = {"covered": "False", "promised": "False", "witnessed": "False", "rest": "False", "headers": "True"}
 """What a verdict is made of (`journal/verdicts.py`), and the answer that accuses nobody."""
@@ -176,7 +177,7 @@ def name_of(node: ast.AST) -> str:
 
 
 def words(node: ast.AST) -> set[str]:
-    """What an expression is about: the last word of each name in it. `state.head.id` is about an id."""
+    """What an expression is about: the last word of each name in it. `state.head.checkpoint.id` is about an id."""
     if isinstance(node, ast.Attribute):
         return {node.attr} | (words(node.value) if isinstance(node.value, ast.Call) else set())
     if isinstance(node, ast.Name):
@@ -285,7 +286,10 @@ def named_checks(source: Source, node: ast.AST) -> Iterator[Found]:
         if name in SAYS_FINE:
             operator, answer = SAYS_FINE[name]
             first = ast.unparse(node.args[0]) if node.args else ""
-            yield Found(operator, (source.edit(node, answer.format(first)),), f"{shown(node)} finds nothing wrong")
+            receiver = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+            yield Found(
+                operator, (source.edit(node, answer.format(first, receiver)),), f"{shown(node)} finds nothing wrong"
+            )
             for keyword in node.keywords:
                 if keyword.arg == "every_byte" and getattr(keyword.value, "value", None) is True:
                     yield Found(operator, (source.edit(keyword.value, "False"),), f"not every byte in {shown(node)}")

@@ -1,4 +1,4 @@
-"""What is read back is what was written, or nothing."""
+"""A view reads back exactly as it was written, or not at all."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import json
 import msgspec
 import pytest
 
-from projections.checksum import has_checksum, sealed
+from projections.checksum import has_checksum, with_checksum
 
 VIEWS = [b'{"seq":7,"crc":"00aa11bb"}', msgspec.json.format(b'{"seq":7,"crc":"00aa11bb"}', indent=2)]
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_seal_is_one_more_field(view: bytes) -> None:
+def test_a_checksum_is_one_more_field(view: bytes) -> None:
     """Scripts read the view as before."""
-    assert has_checksum(sealed(view))
-    fields = json.loads(sealed(view))
+    assert has_checksum(with_checksum(view))
+    fields = json.loads(with_checksum(view))
     assert list(fields) == ["seq", "crc", "check"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_no_flipped_bit_is_believed(view: bytes) -> None:
-    """Not one, wherever in what the seal is over, or in the seal."""
-    data = sealed(view)
+def test_every_flipped_bit_is_detected(view: bytes) -> None:
+    """Anywhere in the view or in the checksum."""
+    data = with_checksum(view)
     for bit in range(data.index(b'"check"') * 8 - 8 * 4):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -31,6 +31,6 @@ def test_no_flipped_bit_is_believed(view: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", VIEWS[0], b'{"check":"00000000"}'])
-def test_a_view_without_a_seal_is_none(data: bytes) -> None:
-    """Whoever wrote it, it was not this program."""
+def test_a_view_without_a_checksum_is_none(data: bytes) -> None:
+    """This program did not write it."""
     assert not has_checksum(data)

@@ -1,4 +1,4 @@
-"""What went wrong, folded: each once, by a name that stays, with the class that it has."""
+"""Each failure is listed once, with a stable name and its class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def crashes(world: World, number: int | None = None) -> list[Failure]:
     """Of a world's journal."""
     state, found = State(), Failures(number)
     for record in records(world):
-        found.see(state, record)
+        found.observe(state, record)
         state = evolve(state, record.event)
     return list(found.found)
 
@@ -59,7 +59,7 @@ def test_a_hold_has_the_class_of_what_it_follows_from() -> None:
     assert (crashes(world)[-1].failure, crashes(world)[-1].advice) == ("held", "mend it")
 
 
-def test_a_job_that_is_given_up_has_the_class_of_its_last_attempt() -> None:
+def test_a_failed_job_has_the_class_of_its_last_attempt() -> None:
     """Five attempts and the end of it are six entries; the last ones are shown."""
     world = World()
     world.start()
@@ -85,7 +85,7 @@ def test_a_step_that_is_not_the_same_is_shown_with_both_numbers() -> None:
     """NaN is shown as NaN."""
     world = working()
     state = world.state
-    job = state.current
+    job = state.training.current
     assert job is not None
     diverged = kinds.DivergenceDetected(
         job=job.id,

@@ -1,4 +1,4 @@
-"""What people ask and the machine does not need: troubles, speed, bytes."""
+"""The progress that only people look at: troubles, speed, bytes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,11 @@ TROUBLES: list[tuple[AnyEvent, str]] = [
     (kinds.StorageExhausted(message="the disk is full", wanted_bytes=1), "the disk is full"),
     (kinds.StorageFreed(free_bytes=1), ""),
     (kinds.AttemptFailed(job=JOB, attempt=1, failure="disk_full", message="the disk is full", retry_at=None), ""),
-    (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were given up: rot"),
-    (kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None), f"{CHECKPOINT} was set aside: rot"),
+    (kinds.JournalRepaired(first_seq=8, last_seq=9, problem="rot"), "records 8 to 9 were abandoned by a repair: rot"),
+    (
+        kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="rot", head=None),
+        f"{CHECKPOINT} was quarantined: rot",
+    ),
     (
         kinds.AttemptInterrupted(job=JOB, attempt=4, reason="the daemon was gone"),
         "attempt 4 was interrupted: the daemon was gone",
@@ -82,7 +85,7 @@ def test_only_the_last_troubles_are_kept() -> None:
 
 
 def test_a_full_disk_is_one_trouble() -> None:
-    """The attempt that it ended is none beside it."""
+    """The attempt that it ended is not a second one."""
     made = world(4)
     made.run_until(kinds.StepReached)
     made.fails("disk_full")
@@ -125,7 +128,7 @@ def test_the_speed_follows_the_steps_smoothly() -> None:
     assert pace.tokens_per_step == pytest.approx(100 + SMOOTHING * 100)
 
 
-def test_a_new_attempt_measures_anew() -> None:
+def test_a_new_attempt_measures_its_own_speed() -> None:
     """Its speed may be another, and nothing was reached yet."""
     made = world(5)
     made.run_until(kinds.StepReached)
@@ -165,7 +168,7 @@ def test_a_file_is_done_however_it_ends(end: str) -> None:
 
 
 def test_a_retried_file_counts_again() -> None:
-    """Alone, it begins a new count; beside others, it is added to theirs."""
+    """Alone, it begins a new count; next to others, it is added to theirs."""
     for others in (0, 1):
         made = world(2)
         for _ in range(5):
@@ -183,8 +186,8 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
     """Their file was counted when it was done the first time."""
     made = world(4)
     made.run()
-    assert made.state.head is not None
-    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    assert made.state.head.checkpoint is not None
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.checkpoint.id, problem="rot"))
     made.run()
     progress = folded(made).progress
     assert progress.bytes_done == progress.bytes_total == 500

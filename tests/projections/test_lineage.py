@@ -1,4 +1,4 @@
-"""What went into the weights, told from the journal, whatever happened on the way."""
+"""The lineage is right after any sequence of failures."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from random import Random
 from core import commands
 from core.evolve import evolve
 from core.state import State
-from core.versions import DetachedCheckpoint
+from core.values import DetachedCheckpoint
 from events import kinds
 from events.course import Course, Split
-from projections.lineage import Timeline
+from projections.lineage import Lineage
 from tests.core.world import World, job_id, settings
 
 
-def told(world: World) -> Timeline:
+def lineage_of(world: World) -> Lineage:
     """The fold over all that was journaled."""
-    state, timeline = State(), Timeline()
+    state, lineage = State(), Lineage()
     for event in world.journal:
-        timeline.see(state, event)
+        lineage.observe(state, event)
         state = evolve(state, event)
-    return timeline
+    return lineage
 
 
 def steps(world: World, global_step: int) -> list[tuple[str, int]]:
     """(job, step) of each global step, as the parts have it."""
     found = []
-    for part in told(world).until(global_step).parts:
+    for part in lineage_of(world).until(global_step).parts:
         assert part.global_to - part.global_from == part.step_to - part.step_from
         assert part.global_from == len(found)
         found += [(part.job, step) for step in range(part.step_from + 1, part.step_to + 1)]
     return found
 
 
-def condemn(world: World) -> None:
+def quarantine(world: World) -> None:
     head = world.state.head
     assert head is not None
     world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
@@ -51,7 +51,7 @@ def home_with(*files: int) -> World:
 def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
     world = home_with(5, 3)
     world.run()
-    first, second = told(world).until(8).parts
+    first, second = lineage_of(world).until(8).parts
     assert (first.job, first.name, first.step_from, first.step_to, first.global_to) == (
         job_id(1),
         "file-1.jsonl",
@@ -66,7 +66,7 @@ def test_each_file_is_a_part_with_its_plan_and_settings() -> None:
 
 
 def test_a_part_knows_what_was_done_otherwise_than_planned() -> None:
-    """Whoever runs its steps again has to do the same; one that goes on has the longer course."""
+    """A rerun of its steps has to do the same. A longer part has the later course."""
     world = World()
     world.room, world.poisoned = {(job_id(1), 3): 2}, {(job_id(1), 5)}
     world.config = settings(every_steps=2, keep=9)
@@ -74,17 +74,17 @@ def test_a_part_knows_what_was_done_otherwise_than_planned() -> None:
     world.add(6)
     world.add(1)
     world.run()
-    first, second = told(world).parts
-    assert first.course == Course(splits=(Split(step=3, parts=2, steps=64),), set_aside=(5,))
+    first, second = lineage_of(world).parts
+    assert first.course == Course(splits=(Split(step=3, parts=2, steps=64),), skipped=(5,))
     assert (first.step_to, second.course) == (6, Course())
 
 
 def test_as_of_an_earlier_step_it_ends_there() -> None:
     world = home_with(5, 3)
     world.run()
-    assert [(part.step_to, part.global_to) for part in told(world).until(6).parts] == [(5, 5), (1, 6)]
-    assert [(part.step_to, part.global_to) for part in told(world).until(2).parts] == [(2, 2)]
-    assert told(world).until(0).parts == []
+    assert [(part.step_to, part.global_to) for part in lineage_of(world).until(6).parts] == [(5, 5), (1, 6)]
+    assert [(part.step_to, part.global_to) for part in lineage_of(world).until(2).parts] == [(2, 2)]
+    assert lineage_of(world).until(0).parts == []
 
 
 def test_an_attempt_that_died_is_named_for_what_it_committed_and_for_nothing_else() -> None:
@@ -92,37 +92,37 @@ def test_an_attempt_that_died_is_named_for_what_it_committed_and_for_nothing_els
     world.run_until(kinds.CheckpointCommitted)
     world.start()  # the daemon was killed
     world.run()
-    (part,) = told(world).until(6).parts
+    (part,) = lineage_of(world).until(6).parts
     assert part.attempts == (1, 2)
 
 
-def test_steps_that_were_run_again_are_told_as_of_the_last_time() -> None:
+def test_steps_that_ran_again_are_listed_as_they_ran_last() -> None:
     world = home_with(6)
     world.run()
-    condemn(world)
+    quarantine(world)
     world.run()
     assert steps(world, 6) == [(job_id(1), step) for step in range(1, 7)]
-    assert [part.attempts for part in told(world).until(6).parts] == [(1, 2)]
-    assert [step for step, _ in told(world).commits] == [2, 4, 6]
+    assert [part.attempts for part in lineage_of(world).until(6).parts] == [(1, 2)]
+    assert [step for step, _ in lineage_of(world).commits] == [2, 4, 6]
 
 
-def test_what_was_set_aside_and_is_brought_back_from_a_backup_knows_what_it_was_made_of() -> None:
+def test_a_quarantined_checkpoint_restored_from_a_backup_keeps_its_lineage() -> None:
     """Its steps were run again meanwhile, by an attempt whose checkpoint has another name."""
     world = home_with(2)
     world.run()
-    head, meaning = world.state.head, world.state.meaning
+    head, meaning = world.state.head.checkpoint, world.state.head.weight_settings
     assert head is not None
     assert meaning is not None
-    held = DetachedCheckpoint(base=None, checkpoint=head, meaning=meaning)
+    held = DetachedCheckpoint(base=None, checkpoint=head, weight_settings=meaning)
     world.execute(commands.RecordBackup(backup="manual-0001", reason="", held=held, size_bytes=1, manifest_sha256=""))
-    condemn(world)
+    quarantine(world)
     world.add(2)
     world.run()
     world.execute(commands.MoveHead(backup="manual-0001"))
     world.add(2)
     world.run()
     assert steps(world, 4) == [(job_id(1), 1), (job_id(1), 2), (job_id(3), 1), (job_id(3), 2)]
-    assert told(world).commits[0] == (2, head.id)
+    assert lineage_of(world).commits[0] == (2, head.id)
 
 
 def test_other_settings_begin_another_part() -> None:
@@ -131,12 +131,12 @@ def test_other_settings_begin_another_part() -> None:
     world.config = settings(every_steps=2, keep=3, seed=9)
     world.add(2)
     world.run()
-    assert [part.settings.training.seed for part in told(world).until(4).parts] == [1, 9]
+    assert [part.settings.training.seed for part in lineage_of(world).until(4).parts] == [1, 9]
 
 
-def test_it_agrees_with_the_books_in_every_life() -> None:
-    """Workers lost, daemons killed, checkpoints condemned, at random."""
-    condemned = 0
+def test_it_agrees_with_the_simulated_world_in_every_run() -> None:
+    """Workers lost, daemons killed, checkpoints quarantined, at random."""
+    quarantined = 0
     for seed in range(100):
         random = Random(seed)
         world = home_with(*(random.randint(1, 6) for _ in range(4)))
@@ -150,7 +150,7 @@ def test_it_agrees_with_the_books_in_every_life() -> None:
             world.start()
             if what == "condemn" and world.state.head is not None:
                 order = commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot")
-                condemned += world.refused(order) is None
-            assert steps(world, world.state.global_step) == world.timeline
-        assert steps(world, world.state.global_step) == world.timeline
-    assert condemned > 100
+                quarantined += world.refused(order) is None
+            assert steps(world, world.state.head.global_step) == world.timeline
+        assert steps(world, world.state.head.global_step) == world.timeline
+    assert quarantined > 100

@@ -1,4 +1,4 @@
-"""What was measured of the machine reads back, or is not believed."""
+"""The view of the machine reads back, or is ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting jobs in parts: each is found in its own, whatever their number."""
+"""Waiting jobs in shards: each is found in its own shard, whatever their number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from core.job import Job
-from core.maps import Map
-from core.queue import Place
+from core.structures.maps import Map
+from core.structures.queue import Place
 from projections.shards import JOBS_IN_A_SHARD, Shards, shards_of
 
 

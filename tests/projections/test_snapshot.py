@@ -1,4 +1,4 @@
-"""The snapshot: the same as the fold it was taken of, or as if it were not there."""
+"""The snapshot equals the fold that it was taken of, or is ignored."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def eventful() -> World:
     world.run_until(kinds.JobRejected)
     world.run_until(kinds.StepReached, 3)
     world.start()
-    assert world.state.head is not None
-    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot"))
+    assert world.state.head.checkpoint is not None
+    world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot"))
     world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
     world.runs_out()
     return world
@@ -59,12 +59,12 @@ def test_a_snapshot_reads_back_as_it_was_taken(tmp_path: Path) -> None:
     whole = folded(eventful())
     state = whole.state
     assert len(state.queue)
-    assert len(state.failed)
-    assert state.replay_ranges
-    assert state.trail.length
-    assert state.quarantined
-    assert state.hold
-    assert state.full
+    assert len(state.outcomes.failed)
+    assert state.recovery.replay_ranges
+    assert state.recovery.step_log.length
+    assert state.recovery.quarantined
+    assert state.daemon.hold
+    assert state.disk.full
     path = tmp_path / "snapshot.json"
     write_snapshot(path, taken(whole))
     back = read_snapshot(path)

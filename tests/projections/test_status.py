@@ -1,4 +1,4 @@
-"""The status file: what it says in each situation, how small it stays, and that it is always whole."""
+"""The status file: its content in each situation, its size, and that it is always complete."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def running_again() -> World:
     made.config = settings(keep=9)
     made.run_until(kinds.JobTrained)
     made.start()
-    assert made.state.head is not None
-    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.id, problem="rot"))
+    assert made.state.head.checkpoint is not None
+    made.execute(commands.QuarantineCheckpoint(checkpoint=made.state.head.checkpoint.id, problem="rot"))
     made.run_until(kinds.StepReached)
     return made
 
@@ -110,13 +110,13 @@ def test_the_queue_shown_is_bounded() -> None:
 
 
 def test_progress_and_eta_follow_from_steps_and_bytes() -> None:
-    """Half a second a step: this file by its steps, the files behind it by their length against this one's."""
+    """Half a second a step: this file by its steps, the waiting files by their size relative to this one."""
     job, queue = view(training()).job, view(training()).queue
     assert job is not None
     assert (job.step, job.steps_total, job.progress) == (3, 4, 0.75)
     assert job.eta_s == pytest.approx(0.5)
     assert job.tokens_per_s == pytest.approx(200.0)
-    # 500 bytes of this file (three quarters of them done) are 4 steps; 600 bytes wait behind it.
+    # 500 bytes of this file (three quarters of them done) are 4 steps; 600 bytes wait after it.
     assert queue.progress == pytest.approx(375 / 1100)
     assert queue.eta_s == pytest.approx(0.5 + 600 * 4 * 0.5 / 500)
 

@@ -1,4 +1,4 @@
-"""A home's journal with times and positions, folded as the ledger folds it."""
+"""A journal with times and positions, folded as the event store folds it."""
 
 from __future__ import annotations
 

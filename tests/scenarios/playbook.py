@@ -3,7 +3,7 @@
 > Pause                           a command, or `>>` a fact of the worker
     pause_requested               the events that it leads to
 ! paused already; …               or the reason why it was refused
-  => AskYield attempt=1           an effect that is carried out
+  => Yield attempt=1              an effect that is carried out
 -- words                          what the test does to the world
 """
 
@@ -19,7 +19,7 @@ from core import effects
 from core.commands import AnyCommand
 from core.decide import decide
 from core.errors import Refused
-from events import worker
+from events import messages
 from events.codec import kind_of
 from events.course import Course
 from events.event import Event
@@ -29,6 +29,8 @@ from tests.core.world import START, World
 
 UNSAID = {
     "v",
+    "files",
+    "space_factor",
     "tokens",
     "seconds",
     "learning_rate",
@@ -56,7 +58,7 @@ UNSAID = {
 }
 """Fields that no scenario is about."""
 
-UNLESS_TRUE = {"again", "first", "earlier"}
+UNLESS_TRUE = {"retrain", "first", "earlier"}
 """Fields that are said where they are true."""
 
 
@@ -78,7 +80,7 @@ class Playbook(World):
 
     def execute(self, command: AnyCommand) -> list[AnyEvent]:
         """As in the world, written down."""
-        sign = ">>" if isinstance(command, worker.Fact) else ">"
+        sign = ">>" if isinstance(command, messages.Fact) else ">"
         self.lines.append(f"{sign} {_shown(command)}")
         try:
             decide(self.state, command, self.now)
@@ -93,26 +95,22 @@ class Playbook(World):
         super().happens(event)
 
     def _carry_out(self, effect: effects.AnyEffect) -> None:
-        order = (_ORDER_OF.get(type(effect)), getattr(effect, "attempt", None))
-        if self.worker is None or order not in self.worker.sent:  # asked for every turn, carried out once
-            self.lines.append(f"  => {_shown(effect)}")
+        message = effect.message if isinstance(effect, effects.SendToWorker) else None
+        sent = self.worker.sent if self.worker is not None else set()
+        if message is None or (type(message), message.attempt) not in sent:  # asked for every turn, carried out once
+            self.lines.append(f"  => {_shown(message or effect)}")
         super()._carry_out(effect)
 
     def end(self) -> None:
         """What is left, at the end of a transcript."""
         state = self.state
-        counts = ", ".join(f"{name} {count}" for name, count in msgspec.structs.asdict(state.counts).items() if count)
-        hold = f"; held: {state.hold.reason} -> {state.hold.advice}" if state.hold else ""
-        self.lines.append(
-            f"== {state.daemon.status}, committed step {state.global_step}; {counts or 'no job ended'}{hold}"
+        counts = ", ".join(
+            f"{name} {count}" for name, count in msgspec.structs.asdict(state.outcomes.counts).items() if count
         )
-
-
-_ORDER_OF: dict[type, type] = {
-    effects.PrepareData: worker.Prepare,
-    effects.TrainJob: worker.Train,
-    effects.AskYield: worker.Yield,
-}
+        hold = f"; held: {state.daemon.hold.reason} -> {state.daemon.hold.advice}" if state.daemon.hold else ""
+        self.lines.append(
+            f"== {state.daemon.status}, committed step {state.head.global_step}; {counts or 'no job ended'}{hold}"
+        )
 
 
 def _shown(struct: Struct) -> str:
@@ -131,7 +129,7 @@ def _value(field: str, value: Any) -> str:
     match value:
         case Course():
             parts = (f"{split.parts} parts from step {split.step}" for split in value.splits)
-            return f"({', '.join([*parts, *(f'without step {step}' for step in value.set_aside)])})"
+            return f"({', '.join([*parts, *(f'without step {step}' for step in value.skipped)])})"
         case JobSettings():
             return f"({value.model.path}, seed {value.training.seed})"
         case Plan():

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from core import commands
-from events import kinds, versions, worker
-from events.evaluation import EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
+from events import kinds, messages
+from events.kinds import BatchSkipped, EvaluationDone, MicrobatchSplit
 from tests.core.simulated_worker import plan
 from tests.core.world import job_id, settings
 from tests.scenarios.playbook import Playbook
@@ -76,7 +75,7 @@ def a_step_run_again_diverges(book: Playbook) -> None:
     assert book.worker is not None
     book.worker.act()
     (step,) = book.worker.outbox
-    assert isinstance(step, worker.Step)
+    assert isinstance(step, messages.Step)
     book.worker.outbox[0] = type(step)(
         **{name: getattr(step, name) for name in step.__struct_fields__ if name != "loss"}, loss="NaN"
     )
@@ -150,7 +149,7 @@ def memory_runs_out_within_an_update(book: Playbook) -> None:
     book.add(4)
     book.run_until(kinds.StepReached, 3)
     book.execute(
-        worker.OutOfMemory(attempt=1, global_step=4, step=4, sequences=4, during="update", message="no memory")
+        messages.OutOfMemory(attempt=1, global_step=4, step=4, sequences=4, during="update", message="no memory")
     )
     book.run()
 
@@ -391,7 +390,7 @@ def killed_while_consolidating(book: Playbook) -> None:
     book.add(2)
     book.run()
     book.execute(commands.RequestConsolidation(description=""))
-    book.run_until(versions.ConsolidationMerged)
+    book.run_until(kinds.ConsolidationMerged)
     book.start()
     book.run()
 
@@ -406,7 +405,7 @@ def rolled_back_and_gone_forward_again(book: Playbook) -> None:
     book.run()
     book.add(2)
     book.run()
-    head = book.state.head
+    head = book.state.head.checkpoint
     assert head is not None
     book.execute(commands.RollBack())
     book.execute(commands.MoveHead(checkpoint=head.id))
@@ -422,7 +421,7 @@ def brought_back_from_a_backup(book: Playbook) -> None:
     book.run()
     book.execute(commands.RequestConsolidation(description=""))
     book.run()
-    (backup,) = book.state.backups
+    (backup,) = book.state.retention.backups
     book.execute(commands.MoveHead(backup=backup.id))
     book.add(1)
     book.run()
@@ -435,7 +434,7 @@ def a_consolidation_makes_way_for_a_pause(book: Playbook) -> None:
     book.add(2)
     book.run()
     book.execute(commands.RequestConsolidation(description=""))
-    book.run_until(versions.ConsolidationBackedUp)
+    book.run_until(kinds.ConsolidationBackedUp)
     book.execute(commands.Pause())
     book.run()
     book.execute(commands.Resume())
@@ -510,8 +509,8 @@ def a_checkpoint_is_bad(book: Playbook) -> None:
     book.add(6)
     book.run_until(kinds.CheckpointCommitted, 2)
     book.note("kill -9, daemon and worker; the head rots")
-    assert book.state.head is not None
-    book.spoiled.add(book.state.head.id)
+    assert book.state.head.checkpoint is not None
+    book.spoiled.add(book.state.head.checkpoint.id)
     book.start()
     book.run()
 
@@ -525,7 +524,7 @@ def checkpoints_of_two_files_are_bad(book: Playbook) -> None:
     book.add(2)
     book.run()
     book.note("two checkpoints rot")
-    book.spoiled.update(checkpoint.id for checkpoint in book.state.checkpoints)
+    book.spoiled.update(checkpoint.id for checkpoint in book.state.head.checkpoints)
     book.add(1)
     book.start()
     book.run()
@@ -539,8 +538,8 @@ def the_only_checkpoint_is_bad(book: Playbook) -> None:
     book.add(4)
     book.run()
     book.note("it rots")
-    assert book.state.head is not None
-    book.spoiled.add(book.state.head.id)
+    assert book.state.head.checkpoint is not None
+    book.spoiled.add(book.state.head.checkpoint.id)
     book.add(1)
     book.start()
     book.run()
@@ -558,7 +557,7 @@ def an_ancestor_is_bad(book: Playbook) -> None:
     book.add(7)
     book.run_until(kinds.CheckpointCommitted, 3)
     book.note("kill -9, daemon and worker; the second of three checkpoints rots")
-    bad, head = book.state.checkpoints[1:]
+    bad, head = book.state.head.checkpoints[1:]
     book.start()
     book.execute(commands.QuarantineCheckpoint(checkpoint=bad.id, problem="a flipped bit"))
     book.run_until(kinds.TrainingStarted)
@@ -646,8 +645,8 @@ def the_plan_changes_under_a_begun_job(book: Playbook) -> None:
     book.run_until(kinds.CheckpointCommitted)
     book.start()
     book.run_until(kinds.AttemptStarted)
-    assert book.state.attempt is not None
-    book.execute(worker.Prepared(attempt=book.state.attempt, plan=plan(9)))
+    assert book.state.attempts.current is not None
+    book.execute(messages.Prepared(attempt=book.state.attempts.current, plan=plan(9)))
     book.run()
 
 

@@ -12,15 +12,16 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
 from core.evolve import evolve
 from core.state import State
-from events import kinds, places, versions, worker
+from events import kinds, messages
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.manifest import problem_of
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory
+from gpu.artifacts.version_manifest import VersionDirectory
 from journal import START, Journal, Transaction, Verdict, follow, survey
 from journal.durable import is_temporary, read_file
 from journal.errors import NoSpace
-from journal.segments import KEPT
+from journal.segments import TORN_DIRECTORY
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
@@ -32,21 +33,21 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "replay_ranges", "counts", "quarantined", "hold")
-KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "consolidation_request", "consolidation", "fetch")
+KEPT_IN_SNAPSHOTS = tuple(name for name in State.__struct_fields__ if name not in {"queue", "recovery"})
+"""Slices that are compared with a fresh replay; of `recovery`, all but the step log, which shares a list."""
 
 
 COUNTED = (
-    places.JobMoved,
-    places.JobHeld,
-    places.JobReleased,
-    places.JobRemoved,
-    versions.ConsolidationAborted,
-    versions.VersionPublished,
-    versions.HeadMoved,
-    versions.CheckpointRestored,
-    versions.VersionDeleted,
-    versions.BackupCreated,
+    kinds.JobMoved,
+    kinds.JobHeld,
+    kinds.JobReleased,
+    kinds.JobRemoved,
+    kinds.ConsolidationAborted,
+    kinds.VersionPublished,
+    kinds.HeadMoved,
+    kinds.CheckpointRestored,
+    kinds.VersionDeleted,
+    kinds.BackupCreated,
 )
 
 
@@ -80,7 +81,7 @@ class Books:
         """Transactions whose append was interrupted: each is there whole, or not at all."""
         self.rotten: set[str] = set()
         """Paths in which a bit flipped."""
-        self.facts: list[worker.AnyFact] = []
+        self.facts: list[messages.AnyFact] = []
         self.running_attempt: int | None = None
         self.excuses: set[str] = set()
         self.counts: dict[str, int] = {}
@@ -113,7 +114,7 @@ class Books:
                 books.acknowledged[record.seq] = encode(record.event)
                 if isinstance(record.event, COUNTED):
                     books.count(kind_of(record.event))
-                if isinstance(record.event, kinds.AttemptStarted | versions.ConsolidationStarted):
+                if isinstance(record.event, kinds.AttemptStarted | kinds.ConsolidationStarted):
                     books.running_attempt = record.event.attempt
             return records
 
@@ -132,7 +133,7 @@ class Books:
         if self._is_rotten(str(home.journal)):
             whole = survey(home.journal, witnesses(home), storage=home.storage).verdict is Verdict.CLEAN
             # in its very last transaction, with no witness left, rot cannot be told from an append that was cut off
-            if not whole or home.storage.names(home.journal / KEPT):
+            if not whole or home.storage.names(home.journal / TORN_DIRECTORY):
                 raise Rotted
         records, _ = follow(home.journal, decode_record, START, storage=home.storage)
         self._check_journal(records)
@@ -173,7 +174,9 @@ class Books:
             match event:
                 case kinds.FileEnqueued():
                     must(
-                        event.again or event.job not in accepted, "a file is accepted once, or again when asked", event
+                        event.retrain or event.job not in accepted,
+                        "a file is accepted once, or again when asked",
+                        event,
                     )
                     must(event.job not in accepted or event.job in ended, "once is over before again begins", event)
                     accepted.add(event.job)
@@ -181,26 +184,30 @@ class Books:
                 case kinds.RejectedFileMoved():  # it is its owner's again, who may bring it back
                     accepted.discard(event.job)
                     ended.pop(event.job, None)
-                case places.JobRemoved():
+                case kinds.JobRemoved():
                     must(event.job not in ended, "a job ends once", event, ended.get(event.job))
                     ended[event.job] = "JobRemoved"
                 case kinds.AttemptStarted():
-                    must(before.queue.get(event.job) is not None or before.current is not None, "it was there", event)
+                    must(
+                        before.queue.get(event.job) is not None or before.training.current is not None,
+                        "it was there",
+                        event,
+                    )
                     reached = []
                 case kinds.StepReached():
                     reached.append((event.job, event.step))
                 case kinds.CheckpointCommitted():
-                    count = event.global_step - before.global_step
+                    count = event.global_step - before.head.global_step
                     timeline += reached[:count]
                     reached = reached[count:]
                     stood[event.checkpoint] = list(timeline)
-                case versions.VersionPublished():
+                case kinds.VersionPublished():
                     stood[event.version] = list(timeline)
-                case versions.HeadMoved():
+                case kinds.HeadMoved():
                     timeline = list(stood.get(event.checkpoint or event.version or "", ()))
                     self.moved = True
                 case kinds.CheckpointQuarantined():
-                    timeline = timeline[: state.global_step]
+                    timeline = timeline[: state.head.global_step]
                 case kinds.DivergenceDetected():
                     raise Broken(f"a step that is run again gives the same bits: {event}")
                 case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected():
@@ -209,7 +216,7 @@ class Books:
                         must(job.status != "held" or isinstance(event, kinds.JobSkipped), "a held job waits", event)
                         must(event.job not in ended, "a job ends once", event, ended.get(event.job))
                         ended[event.job] = type(event).__name__
-            must(len(timeline) == state.global_step, "the committed step is the length of the timeline", event)
+            must(len(timeline) == state.head.global_step, "the committed step is the length of the timeline", event)
         self.ended = ended
         steps: dict[str, list[int]] = {}
         for job, step in timeline:
@@ -223,32 +230,38 @@ class Books:
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
         """No committed checkpoint, no version and no backup is lost; each holds exactly what was learned up to it."""
-        fetched = state.head.id if state.fetch is not None and state.head is not None else None
-        must(timeline[: state.base_step] == self.stood.get(state.base or "", []), "the head stands on its version")
-        for checkpoint in (*state.checkpoints, *(left.checkpoint for left in state.left)):
+        fetched = (
+            state.head.checkpoint.id
+            if state.head.pending_restore is not None and state.head.checkpoint is not None
+            else None
+        )
+        must(
+            timeline[: state.head.base_step] == self.stood.get(state.head.base or "", []),
+            "the head was trained from its version",
+        )
+        for checkpoint in (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached)):
             if checkpoint.id == fetched:
                 continue
             directory = home.checkpoints / checkpoint.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = problem_of(directory, checkpoint.manifest_sha256, every_byte=True, storage=home.storage)
+            artifact = CheckpointDirectory(directory, home.storage)
+            problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
             must(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
-        for version in state.versions:
+        for version in state.retention.versions:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = version_manifest.problem_of(
-                directory, version.manifest_sha256, every_byte=True, storage=home.storage
-            )
+            problem = find_problem(VersionDirectory(directory, home.storage), version.manifest_sha256, every_byte=True)
             must(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
             must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
-        for copy in state.backups:
+        for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
-                problem = backup.problem_of(directory, copy.manifest_sha256, every_byte=True, storage=home.storage)
+                problem = find_problem(BackupDirectory(directory, home.storage), copy.manifest_sha256, every_byte=True)
                 must(problem is None, f"{copy.id} is there whole", problem)
 
     def _weights_of(self, name: str) -> str:
@@ -287,11 +300,11 @@ class Books:
         """All accepted files are learned, nothing is left lying, and the views say what the journal says."""
         state, records = self.check()
         home = self.world.home(self.world.inspector())
-        must(state.attempt is None, "nothing runs any more")
-        must(not state.begun, "nothing is half learned", state.begun)
+        must(state.attempts.current is None, "nothing runs any more")
+        must(not state.training.in_progress, "nothing is half learned", state.training.in_progress)
         must(not len(state.queue), "nothing waits", list(state.queue))
-        must(state.consolidation_request is None, "no consolidation is wanted", state.consolidation_request)
-        must(state.fetch is None, "the head is in its place", state.fetch)
+        must(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
+        must(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
                 rejected = home.storage.exists(home.rejected) and not home.storage.exists(
@@ -309,11 +322,13 @@ class Books:
 
     def _check_leftover_files(self, home: Home, state: State) -> None:
         storage = home.storage
-        named = {checkpoint.id for checkpoint in state.checkpoints} | {left.checkpoint.id for left in state.left}
+        named = {checkpoint.id for checkpoint in state.head.checkpoints} | {
+            left.checkpoint.id for left in state.head.detached
+        }
         must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
-        named = {version.id for version in state.versions}
+        named = {version.id for version in state.retention.versions}
         must(set(storage.names(home.versions)) == named, "only named versions are left", named)
-        named = {each.id for each in state.backups}
+        named = {each.id for each in state.retention.backups}
         must(set(storage.names(home.backups)) == named, "only named backups are left", named)
         arriving = home.data / ".arriving"
         must(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")
@@ -343,4 +358,7 @@ class Books:
         assert snapshot is not None
         for name in KEPT_IN_SNAPSHOTS:
             kept, made = getattr(snapshot.folded.state, name), getattr(at_snapshot.state, name)
+            must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)
+        for name in ("replay_ranges", "quarantined"):
+            kept, made = getattr(snapshot.folded.state.recovery, name), getattr(at_snapshot.state.recovery, name)
             must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)

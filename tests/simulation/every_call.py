@@ -65,7 +65,7 @@ def begin(world: World, scene: str) -> None:
     if scene == "restoring":
         assert world.run_daemon() is None
         with world.store(world.inspector()) as store:
-            (backup,) = store.state.backups
+            (backup,) = store.state.retention.backups
         _ask(world, commands.MoveHead(backup=backup.id), commands.RequestConsolidation(description=""))
     if scene == "recovering":
         world.cut_at = world.calls + 300  # in the middle of training

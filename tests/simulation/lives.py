@@ -196,11 +196,11 @@ def calm(world: World, counts: Counter[str]) -> None:
                 raise
             counts["damage refused"] += 1
             return
-        counts["quarantined"] += len(state.quarantined)
+        counts["quarantined"] += len(state.recovery.quarantined)
         if _advice(world):
             continue
         world.books.check_end()
-        counts["learned"] += state.global_step
+        counts["learned"] += state.head.global_step
         return
     raise Broken("the daemon does not come to an end by itself")
 
@@ -210,7 +210,7 @@ def _advice(world: World) -> bool:
     asked = False
     process = world.disk.process("person")
     with world.store(process) as store:
-        hold = store.state.hold
+        hold = store.state.daemon.hold
         for path in sorted(world.books.rotten):  # told which file is not what it was, a person puts a copy back
             if hold is not None and Path(path).parts[3] in hold.reason and process.exists(Path(path).parent):
                 write_atomically(Path(path), world.copies[path], sync=True, storage=process)
@@ -222,11 +222,11 @@ def _advice(world: World) -> bool:
         for job in [job.id for job in store.state.queue if job.status == "held"]:
             store.execute(commands.ReleaseJob(job=job))
             asked = True
-        for job, _ in list(store.state.failed.items()):
+        for job, _ in list(store.state.outcomes.failed.items()):
             store.execute(commands.Retry(job=job))
             asked = True
         with suppress(Refused):
             store.execute(commands.Resume())
             asked = True
-        must(store.state.hold is None, "resuming ends a hold")
+        must(store.state.daemon.hold is None, "resuming ends a hold")
     return asked

@@ -106,7 +106,7 @@ class People:
                 skip_job(store, None)
         else:
             with self._world.store(process) as store:
-                failed = next((job for job, _ in store.state.failed.items()), "none")
+                failed = next((job for job, _ in store.state.outcomes.failed.items()), "none")
                 wanted: dict[str, AnyCommand] = {
                     "pause": commands.Pause(),
                     "resume": commands.Resume(),
@@ -118,8 +118,8 @@ class People:
 
     def _order(self, store: EventStore, what: str) -> None:
         """Something about a job that waits, or does no more."""
-        jobs = [job.id for job in (*store.state.begun, *store.state.queue)]
-        jobs += [job for job, _ in store.state.failed.items()] or ["none"]
+        jobs = [job.id for job in (*store.state.training.in_progress, *store.state.queue)]
+        jobs += [job for job, _ in store.state.outcomes.failed.items()] or ["none"]
         job, other = self._world.random.choice(jobs), self._world.random.choice([None, *jobs])
         if what == "remove":
             remove_job(store, job)
@@ -149,14 +149,16 @@ class People:
         if what == "roll back":
             move_head(home, commands.RollBack())
         elif what == "restore":
-            move_head(home, commands.MoveHead(version=choose([None, *(each.id for each in state.versions)])))
-        elif what == "go back" and state.left:
-            move_head(home, commands.MoveHead(checkpoint=choose(state.left).checkpoint.id))
+            move_head(home, commands.MoveHead(version=choose([None, *(each.id for each in state.retention.versions)])))
+        elif what == "go back" and state.head.detached:
+            move_head(home, commands.MoveHead(checkpoint=choose(state.head.detached).checkpoint.id))
         elif what == "back up":
             create_backup(home, "to be sure")
-        elif what == "bring back" and state.backups:
-            restore_backup(home, choose(state.backups).id)
+        elif what == "bring back" and state.retention.backups:
+            restore_backup(home, choose(state.retention.backups).id)
         elif what == "clean up":
             clean_up(home, 0.0, execute=True)
-        elif what == "delete" and (names := [*(v.id for v in state.versions), *(x.checkpoint.id for x in state.left)]):
+        elif what == "delete" and (
+            names := [*(v.id for v in state.retention.versions), *(x.checkpoint.id for x in state.head.detached)]
+        ):
             delete_version(home, choose(names), confirmed=True)

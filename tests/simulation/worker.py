@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from cli.home.paths import Home
-from core.endings import Ending
-from events import worker
+from core.worker_exit import Ending
+from events import messages
 from events.settings import Plan
 from events.values import Number
-from gpu.artifacts.backup import Backup, back_up
-from gpu.artifacts.commit import commit, publish
-from gpu.artifacts.manifest import MANIFEST, describe, verify
-from gpu.artifacts.version_manifest import SEAL, VersionManifest, read_version_manifest
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.backup import BackupManifest, back_up
+from gpu.artifacts.manifest import MANIFEST, describe
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, read_version_manifest
 from gpu.errors import CheckpointBroken, ProtocolViolation, StorageFailed
-from gpu.worker import whose_fault
+from gpu.worker import classify_failure
 from journal.durable import read_file
 from tests.harness.saving import manifest_of, report_of
 from tests.simulation.disk import Killed, Process
@@ -48,12 +48,12 @@ class SimulatedWorker:
         self.home = Home(world.root, storage=process, clock=world.clock)
         self.sent: set[tuple[type, int]] = set()
         self.connected = False
-        self.outbox: deque[worker.AnyFact | bytes] = deque()
-        self.orders: deque[worker.AnyOrder] = deque()
+        self.outbox: deque[messages.AnyFact | bytes] = deque()
+        self.orders: deque[messages.AnyOrder] = deque()
         self.mood = "well"
-        self._prepared: worker.Prepare | None = None
-        self._training: worker.Train | None = None
-        self._merging: Iterator[worker.AnyFact] | None = None
+        self._prepared: messages.Prepare | None = None
+        self._training: messages.Train | None = None
+        self._merging: Iterator[messages.AnyFact] | None = None
         self._parent: str | None = None
         self._awaited: str | None = None
         self._weights = UNTRAINED
@@ -62,19 +62,19 @@ class SimulatedWorker:
 
     # -- the daemon's side
 
-    def send(self, order: worker.AnyOrder) -> None:
+    def send(self, order: messages.AnyOrder) -> None:
         self.sent.add((type(order), order.attempt))
-        if isinstance(order, worker.Committed):
+        if isinstance(order, messages.Committed):
             if self._awaited == order.checkpoint:
                 self._awaited, self._parent = None, order.checkpoint
         else:
             self.orders.append(order)
 
-    def receive(self) -> list[worker.AnyFact]:
+    def receive(self) -> list[messages.AnyFact]:
         if not self.connected and not self.process.dead:
             self.connected = True
             return []
-        facts: list[worker.AnyFact] = []
+        facts: list[messages.AnyFact] = []
         while self.outbox:
             fact = self.outbox.popleft()
             if isinstance(fact, bytes):
@@ -93,7 +93,7 @@ class SimulatedWorker:
     def has_ended(self) -> bool:
         return self.process.dead
 
-    def describe_exit(self) -> Ending:
+    def exit_status(self) -> Ending:
         return Ending(killed_by="SIGKILL")
 
     def show_stacks(self) -> bool:
@@ -133,29 +133,29 @@ class SimulatedWorker:
             return False
         order = self.orders.popleft()
         try:
-            if isinstance(order, worker.Prepare):
+            if isinstance(order, messages.Prepare):
                 self._prepare(order)
-            elif isinstance(order, worker.Train):
+            elif isinstance(order, messages.Train):
                 self._load(order)
-            elif isinstance(order, worker.Consolidate):
+            elif isinstance(order, messages.Consolidate):
                 self._merging = self._consolidation(order)
-            elif isinstance(order, worker.Yield):
-                self.outbox.append(worker.Yielded(attempt=order.attempt))
-            elif isinstance(order, worker.Shutdown):
+            elif isinstance(order, messages.Yield):
+                self.outbox.append(messages.Yielded(attempt=order.attempt))
+            elif isinstance(order, messages.Shutdown):
                 self.process.die()
         except OSError as error:
             self._fail(order.attempt, error)
         return True
 
     def _fail(self, attempt: int, error: Exception) -> None:
-        failure, _ = whose_fault(error)
-        self.outbox.append(worker.Failed(attempt=attempt, failure=failure, message=str(error), trace=""))
+        failure, _ = classify_failure(error)
+        self.outbox.append(messages.Failed(attempt=attempt, failure=failure, message=str(error), trace=""))
         self._training = self._prepared = self._merging = None
 
     def _yield_asked(self) -> bool:
-        return any(isinstance(order, worker.Yield) for order in self.orders)
+        return any(isinstance(order, messages.Yield) for order in self.orders)
 
-    def _prepare(self, order: worker.Prepare) -> None:
+    def _prepare(self, order: messages.Prepare) -> None:
         if self._yield_asked():
             return
         path = self.home.data_file(order.job)
@@ -165,17 +165,19 @@ class SimulatedWorker:
             data = b""
         if hashlib.sha256(data).hexdigest() != order.job:
             message = f"the data file {path} has changed"
-            self.outbox.append(worker.Failed(attempt=order.attempt, failure="data", message=message, trace=""))
+            self.outbox.append(messages.Failed(attempt=order.attempt, failure="data", message=message, trace=""))
             return
         lines = data.split()
         if b"bad" in lines:
             at = lines.index(b"bad") + 1
             message = f"line {at} is no JSON"
-            self.outbox.append(worker.Rejected(attempt=order.attempt, problem="broken_json", line=at, message=message))
+            self.outbox.append(
+                messages.Rejected(attempt=order.attempt, problem="broken_json", line=at, message=message)
+            )
             return
         if not lines:
             self.outbox.append(
-                worker.Rejected(attempt=order.attempt, problem="no_rows", line=None, message="there is no row in it")
+                messages.Rejected(attempt=order.attempt, problem="no_rows", line=None, message="there is no row in it")
             )
             return
         self._prepared = order
@@ -190,25 +192,25 @@ class SimulatedWorker:
             tokenizer_sha256="",
             batches_sha256=order.job,
         )
-        self.outbox.append(worker.Prepared(attempt=order.attempt, plan=plan))
+        self.outbox.append(messages.Prepared(attempt=order.attempt, plan=plan))
 
-    def _load(self, order: worker.Train) -> None:
+    def _load(self, order: messages.Train) -> None:
         assert self._prepared is not None, "told to train before it was prepared"
         assert self._prepared.attempt == order.attempt, "told to train what another attempt prepared"
         self._weights = UNTRAINED
         if order.base is not None:
-            problem = self._problem_of_base(order.base)
+            problem = self._find_base_problem(order.base)
             if problem is not None:
                 message = f"{order.base} is not what was published: {problem}"
-                self.outbox.append(worker.Failed(attempt=order.attempt, failure="model", message=message, trace=""))
+                self.outbox.append(messages.Failed(attempt=order.attempt, failure="model", message=message, trace=""))
                 return
             self._weights = read_file(self.home.versions / order.base / "weights", storage=self.process).decode()
         if order.checkpoint is not None:
             directory = self.home.checkpoints / order.checkpoint
             try:
-                manifest = verify(directory, storage=self.process)
+                manifest = CheckpointDirectory(directory, self.process).verify()
             except CheckpointBroken as error:
-                bad = worker.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem=error.problem)
+                bad = messages.CheckpointBad(attempt=order.attempt, checkpoint=order.checkpoint, problem=error.problem)
                 self.outbox.append(bad)
                 return
             assert manifest.cursor.global_step == order.global_step, "the head does not stand where the order says"
@@ -217,10 +219,10 @@ class SimulatedWorker:
         self._step = self._saved = order.step
         self._evaluated = order.evaluated_to
         self._global_step = order.global_step
-        self.outbox.append(worker.Loaded(attempt=order.attempt, environment={"torch": "2"}))
+        self.outbox.append(messages.Loaded(attempt=order.attempt, environment={"torch": "2"}))
 
-    def _problem_of_base(self, base: str) -> str | None:
-        """As `gpu.artifacts.version_manifest.problem_of_base`, without the files of a real model."""
+    def _find_base_problem(self, base: str) -> str | None:
+        """As `gpu.artifacts.version_manifest.find_base_problem`, without the files of a real model."""
         directory = self.home.versions / base
         try:
             sealed = read_version_manifest(directory, storage=self.process)
@@ -229,13 +231,13 @@ class SimulatedWorker:
         found = describe(directory / "weights", storage=self.process)
         return None if found == sealed.files.get("weights") else "its weights have another SHA-256"
 
-    def _consolidation(self, order: worker.Consolidate) -> Iterator[worker.AnyFact]:
+    def _consolidation(self, order: messages.Consolidate) -> Iterator[messages.AnyFact]:
         """As `gpu.versions.consolidate`: the same protocol, and weights that are those of the checkpoint."""
         attempt, checkpoint = order.attempt, self.home.checkpoints / order.checkpoint
         try:
-            manifest = verify(checkpoint, storage=self.process)
+            manifest = CheckpointDirectory(checkpoint, self.process).verify()
             sha256 = describe(checkpoint / MANIFEST, storage=self.process).sha256
-            backup = Backup(
+            backup = BackupManifest(
                 backup=order.backup,
                 reason=f"before {order.version}",
                 version=order.parent,
@@ -244,31 +246,29 @@ class SimulatedWorker:
                 files={},
             )
             made = back_up(self.home.backups, backup, checkpoint, storage=self.process)
-            yield worker.BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256)
-            yield worker.Merged(attempt=attempt, applied=1.0, in_place=0.5)
+            yield messages.BackedUp(attempt=attempt, size_bytes=made.size_bytes, manifest_sha256=made.manifest_sha256)
+            yield messages.Merged(attempt=attempt, applied=1.0, in_place=0.5)
             weights = read_file(checkpoint / "weights", storage=self.process)
             sealed = VersionManifest(
                 version=order.version, parent=order.parent, checkpoint=manifest, applied=1.0, files={}
             )
-            yield worker.Verified(attempt=attempt, difference=0.0, tolerance=0.1)
-            written = publish(
-                self.home.versions / order.version,
+            yield messages.Verified(attempt=attempt, difference=0.0, tolerance=0.1)
+            written = VersionDirectory(self.home.versions / order.version, self.process).write(
                 {"weights": weights, f"learned/{order.checkpoint}/weights": weights},
-                lambda files: (SEAL, replace(sealed, files=dict(files)).encode()),
-                storage=self.process,
+                lambda files: replace(sealed, files=dict(files)),
             )
-            yield worker.VersionWritten(
+            yield messages.VersionWritten(
                 attempt=attempt,
                 version=order.version,
                 size_bytes=written.size_bytes,
                 manifest_sha256=written.manifest_sha256,
             )
         except CheckpointBroken as error:
-            yield worker.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem=error.problem)
+            yield messages.CheckpointBad(attempt=attempt, checkpoint=order.checkpoint, problem=error.problem)
         except (StorageFailed, OSError) as error:
             self._fail(attempt, error)
 
-    def _train(self, order: worker.Train) -> bool:
+    def _train(self, order: messages.Train) -> bool:
         if self._awaited is not None:
             return False
         assert self._prepared is not None
@@ -286,7 +286,7 @@ class SimulatedWorker:
             self._global_step += 1
             self._weights = trained(self._weights, self._prepared.job, self._step)
             self.outbox.append(
-                worker.Step(
+                messages.Step(
                     attempt=order.attempt,
                     global_step=self._global_step,
                     step=self._step,
@@ -305,17 +305,17 @@ class SimulatedWorker:
         self._training = None
         return True
 
-    def _evaluate(self, order: worker.Train) -> None:
+    def _evaluate(self, order: messages.Train) -> None:
         """Once in a while it is no number, or fails; either follows from the weights, so it comes again."""
         lot = int(self._weights[8:10], 16)
         if lot < 12:
-            failed = worker.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", evaluating=True)
+            failed = messages.Failed(attempt=order.attempt, failure="code", message="a bug", trace="", evaluating=True)
             self.outbox.append(failed)
             self._training = self._prepared = None
             return
         loss: Number = "NaN" if lot < 24 else int(self._weights[:8], 16) / 2**32
         self.outbox.append(
-            worker.Evaluated(
+            messages.Evaluated(
                 attempt=order.attempt,
                 global_step=self._global_step,
                 step=self._step,
@@ -327,7 +327,7 @@ class SimulatedWorker:
             )
         )
 
-    def _save(self, order: worker.Train, reason: worker.CheckpointReason) -> None:
+    def _save(self, order: messages.Train, reason: messages.CheckpointReason) -> None:
         assert self._prepared is not None
         manifest = manifest_of(
             order,
@@ -339,7 +339,8 @@ class SimulatedWorker:
         )
         contents = {"weights": self._weights.encode(), "state": b"s" * 700}
         try:
-            committed = commit(self.home.checkpoints, manifest, contents, storage=self.process)
+            directory = CheckpointDirectory(self.home.checkpoints / manifest.checkpoint, self.process)
+            committed = directory.write(contents, manifest.with_files)
         except StorageFailed as error:
             self._fail(order.attempt, error)
             return

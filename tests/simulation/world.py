@@ -17,13 +17,13 @@ from typing import Any
 
 from cli.commands.init import lay_out
 from cli.daemon.loop import Daemon
-from cli.daemon.orphans import Leftover
+from cli.daemon.orphans import Orphan
 from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
 from cli.machine.clock import Clock
-from events import worker
+from events import messages
 from events.settings import LogSettings
 from journal.durable import read_file
 from tests.simulation.books import Books, must
@@ -104,7 +104,7 @@ class World:
         self.keen = self.random.random() < 0.3
         """Whether its people care for versions and backups more than for files."""
         self.people = People(self)
-        self._said: list[worker.AnyFact] = []
+        self._said: list[messages.AnyFact] = []
         root = self.disk.process("the system")
         root.mkdir(ROOT)
         root.mkdir(Path("/outside"))
@@ -149,7 +149,7 @@ class World:
     # -- the surroundings of the daemon
 
     @contextlib.contextmanager
-    def entered(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
         inbox.directories()
         self.inbox, self.on_signal = inbox, on_signal
         try:
@@ -167,13 +167,13 @@ class World:
     def measure(self, worker: Any) -> None:
         return None
 
-    def end_leftovers(self) -> list[Leftover]:
+    def end_orphans(self) -> list[Orphan]:
         return []
 
     def identity(self) -> Identity:
         return Identity(self.disk.processes, self.clock.now(), "boot", "here")
 
-    def leave_at_once(self, code: int) -> None:
+    def exit_now(self, code: int) -> None:
         assert self.daemon is not None
         self.daemon.die()
         raise Killed

@@ -20,9 +20,9 @@ from events.settings import JobSettings
 from gpu.data.encode.rows import Encoder, tokenizer_sha256
 from gpu.data.plan.chunk import Chunk, Look
 from gpu.errors import ModelUnusable
-from gpu.ipc.protocol import decode_order
+from gpu.ipc.protocol import decode_request
 from gpu.model.limits import UNLIMITED, ModelLimits
-from gpu.model.tokenizer import keep_torch_out, load_tokenizer
+from gpu.model.tokenizer import block_torch_import, load_tokenizer
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import prepare_streams
 
@@ -85,8 +85,8 @@ def main() -> None:
     prepare_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to understand
     die_with_parent()
-    order = decode_order(sys.argv[1], EncoderOrder)
-    keep_torch_out(order.settings.model)
+    order = decode_request(sys.argv[1], EncoderOrder)
+    block_torch_import(order.settings.model)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is for the log
     try:

@@ -27,8 +27,8 @@ from gpu.data.plan.cache import TokenCache
 from gpu.data.plan.chunk import Chunk, Looked, LookThrough
 from gpu.data.plan.prepare import Preparation
 from gpu.errors import EncoderLost, ModelUnusable
-from gpu.ipc.protocol import encode_order
-from gpu.model.base import pinned
+from gpu.ipc.protocol import encode_request
+from gpu.model.base import pin_revision
 from gpu.model.tokenizer import load_limits
 
 AHEAD = 2
@@ -40,7 +40,7 @@ class EncoderPool:
 
     def __init__(self, order: EncoderOrder, count: int, tokenizer_sha256: str) -> None:
         """`tokenizer_sha256`: of the tokenizer that they must have."""
-        self._order = encode_order(order)
+        self._order = encode_request(order)
         self._count = count
         self._sha256 = tokenizer_sha256
         self._children: list[subprocess.Popen[bytes]] = []
@@ -129,7 +129,7 @@ def preparation(
 
     @contextmanager
     def start(form: str | None) -> Iterator[LookThrough]:
-        named = replace(settings, model=pinned(settings.model, home))
+        named = replace(settings, model=pin_revision(settings.model, home))
         order = EncoderOrder(home=str(home), settings=named, form=form, limits=limits)
         with EncoderPool(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode

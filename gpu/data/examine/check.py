@@ -25,8 +25,8 @@ from gpu.data.plan.cache import token_cache
 from gpu.data.plan.prepare import Preparation, examine_file
 from gpu.data.plan.store import Counter
 from gpu.data.read.source import container_of, holds_prose
-from gpu.ipc.protocol import Check, Checked, reply
-from gpu.model.tokenizer import keep_torch_out, load_tokenizer
+from gpu.ipc.protocol import Check, Checked, run_request
+from gpu.model.tokenizer import block_torch_import, load_tokenizer
 from journal.durable import opened
 from journal.storage import REAL, path_of
 
@@ -84,10 +84,10 @@ def main() -> None:
     """Carry out the order on the command line."""
 
     def alone(order: Check) -> Checked:
-        keep_torch_out(order.settings.model)
+        block_torch_import(order.settings.model)
         return check(order)
 
-    reply(Check, alone)
+    run_request(Check, alone)
 
 
 if __name__ == "__main__":

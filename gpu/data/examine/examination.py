@@ -285,10 +285,10 @@ class Examination:
     def _of_other_files(self, checks: CheckSettings) -> list[Finding]:
         found = []
         known = np.flatnonzero(quality.known_among(self.content, self._known))
-        if self._share(len(known)) > checks.learned_before_max:
+        if self._share(len(known)) > checks.trained_before_max:
             message = "rows that were in files which were accepted before"
             places = self._places(known[:PLACES], "was in an earlier file")
-            found += self._found("learned_before", checks.learned_before, len(known), message, "", places)
+            found += self._found("trained_before", checks.trained_before, len(known), message, "", places)
         if self._share(self.in_validation) > checks.validation_max:
             message = "rows of the validation set; they are left out"
             found += self._found("in_validation", checks.validation, self.in_validation, message, "")

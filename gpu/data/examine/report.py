@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 PLACES = 5
 """Of each kind of problem so many are shown: enough to see what it is."""
@@ -62,7 +62,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """What its rows are: "messages", "prompt_completion", …; None if that could not be told."""
     rows: int
     """All that stand in the file."""
-    trained: int
+    trained: int = field(name="learned")
     """What will be trained on: a row that was split is several."""
     replayed: int = 0
     """And rows of earlier files that are mixed in."""

@@ -274,8 +274,8 @@ def _answered(prompt: str, answer: str, names: tuple[str, str], fields: Fields, 
     if found.broken:
         return None
     messages = [{"role": "system", "content": system}] if system else []
-    for question, reply in pairs:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    for question, run_request in pairs:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": run_request}]
     return _example(Turns(messages, [message["role"] == "assistant" for message in messages]), fields, found)
 
 

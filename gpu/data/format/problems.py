@@ -125,7 +125,7 @@ PROBLEMS = {
     "near_duplicate_rows": Kind("check", "Rows say nearly the same as an earlier one: `near_duplicates`."),
     "low_diversity": Kind("check", "Too few of its rows are different: `diversity`."),
     "contradicting_rows": Kind("check", "The same prompt has another answer in another row: `contradictions`."),
-    "learned_before": Kind("check", "Rows were in files that were accepted before: `learned_before`."),
+    "trained_before": Kind("check", "Rows were in files that were accepted before: `trained_before`."),
     "in_validation": Kind("check", "Rows are in the validation set, and left out: `validation`."),
 }
 

@@ -105,7 +105,7 @@ def prepare(
 ) -> PreparedJob:
     """Read, check and tokenise the file at `path`, which a person called `name`, or find what came of it before.
 
-    Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldAsked between two chunks.
+    Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldRequested between two chunks.
     """
     lines = 1
 

@@ -18,7 +18,7 @@ from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.cache import Kept, cache_name, token_cache
 from gpu.data.plan.prepare import check_bytes, encoded, planned
 from gpu.errors import PlanChanged, WorkerError
-from gpu.ipc.protocol import Located, LocateRows, Locations, Trained, reply
+from gpu.ipc.protocol import Located, LocateRows, Locations, TrainedJob, run_request
 from gpu.model.tokenizer import load_limits, load_tokenizer
 
 
@@ -34,7 +34,7 @@ def locate(order: LocateRows) -> Locations:
         return Locations(located=tuple(found))
 
 
-def _located(home: Path, trained: Trained, scratch: Path) -> Located:
+def _located(home: Path, trained: TrainedJob, scratch: Path) -> Located:
     kept = _kept(home, trained, scratch)
     batches = planned(kept, trained.settings)
     epochs = range(1, batches.epochs + 1)
@@ -45,7 +45,7 @@ def _located(home: Path, trained: Trained, scratch: Path) -> Located:
     return Located(batches_sha256=batches.sha256, steps=steps)
 
 
-def _kept(home: Path, trained: Trained, scratch: Path) -> Kept:
+def _kept(home: Path, trained: TrainedJob, scratch: Path) -> Kept:
     """Raises PlanChanged, DataChanged, ModelUnusable, RowRejected, StorageFailed, EncoderLost, OSError."""
     cache = token_cache(home, scratch)
     limits = load_limits(trained.settings.model, home)
@@ -70,7 +70,7 @@ def _tokenizer(settings: ModelSettings, home: Path) -> tuple[Any, str]:
 
 def main() -> None:
     """Carry out the order on the command line."""
-    reply(LocateRows, locate)
+    run_request(LocateRows, locate)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core.state import State
-from gpu.artifacts.backup import restore_backup
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import CheckpointBroken
 from tests.cli.commands.test_checkpoints import keepstep, spoil
@@ -45,7 +45,7 @@ def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
     code, said = keepstep(trained, "backup", "create", "--reason", "before I try this")
     assert code == 0
     assert "read back" in said
-    head = state(trained).head
+    head = state(trained).head.checkpoint
     assert head is not None
     copy = trained.backups / "manual-0001" / head.id
     assert files(copy) == files(trained.checkpoints / head.id)
@@ -61,11 +61,11 @@ def test_with_nothing_learned_there_is_nothing_to_back_up(home: Home) -> None:
 
 
 def test_a_damaged_head_is_not_backed_up(trained: Home) -> None:
-    head = state(trained).head
+    head = state(trained).head.checkpoint
     assert head is not None
     spoil(trained, head)
     assert "no backup was made" in str(_refused(trained, "backup", "create"))
-    assert state(trained).backups == ()
+    assert state(trained).retention.backups == ()
 
 
 def test_a_backup_that_rots_is_named_and_not_brought_back(trained: Home, run: Run, drop: Callable[..., Path]) -> None:
@@ -78,22 +78,22 @@ def test_a_backup_that_rots_is_named_and_not_brought_back(trained: Home, run: Ru
     assert code == 1
     assert "manual-0001  weights does not have the SHA-256" in said
     assert not json.loads(keepstep(trained, "backup", "verify", "--json")[1])[0]["good"]
-    before = state(trained).head
+    before = state(trained).head.checkpoint
     assert "is not what was written" in str(_refused(trained, "backup", "restore", "manual-0001"))
-    assert state(trained).head == before
+    assert state(trained).head.checkpoint == before
 
 
 def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(trained: Home) -> None:
     """Its own manifest says that it is whole; the journal has the SHA-256 of the one that was committed."""
     keepstep(trained, "backup", "create")
-    head = state(trained).head
+    head = state(trained).head.checkpoint
     assert head is not None
     manifest = trained.backups / "manual-0001" / head.id / MANIFEST
     manifest.write_bytes(manifest.read_bytes().replace(b'"validation"', b'"vilidation"'))
     place = trained.checkpoints / head.id
     shutil.rmtree(place)
     with pytest.raises(CheckpointBroken, match="another SHA-256"):
-        restore_backup(trained.backups / "manual-0001", place, head.manifest_sha256)
+        CheckpointDirectory(place).restore(trained.backups / "manual-0001" / head.id, head.manifest_sha256)
     assert not place.exists()
 
 
@@ -115,22 +115,22 @@ def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
     trained: Home, run: Run, drop: Callable[..., Path]
 ) -> None:
     keepstep(trained, "backup", "create")
-    first = state(trained).head
+    first = state(trained).head.checkpoint
     assert first is not None
     drop("b.jsonl", "ok ok ok ok b")
     run()
-    second = state(trained).head
+    second = state(trained).head.checkpoint
     assert second is not None
     shutil.rmtree(trained.checkpoints / first.id, ignore_errors=True)
     said = keepstep(trained, "backup", "restore", "manual-0001")[1]
     assert f"goes on from {first.id}, beside the origin" in said
     assert files(trained.checkpoints / first.id) == files(trained.backups / "manual-0001" / first.id)
     run()
-    assert state(trained).global_step == first.global_step
+    assert state(trained).head.global_step == first.global_step
     assert (trained.checkpoints / second.id).is_dir()
     keepstep(trained, "versions", "restore", second.id)
     run()
-    assert state(trained).global_step == second.global_step
+    assert state(trained).head.global_step == second.global_step
 
 
 def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(trained: Home) -> None:
@@ -139,7 +139,7 @@ def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(trained: Home) 
     said = keepstep(trained, "backup", "cleanup", "--retention-days", "0")[1]
     assert "manual-0001 would go" in said
     assert "nothing was changed" in said
-    assert len(state(trained).backups) == 3
+    assert len(state(trained).retention.backups) == 3
     keepstep(trained, "backup", "cleanup", "--retention-days", "0", "--execute")
     assert [path.name for path in trained.backups.iterdir()] == ["manual-0003"]
 
@@ -151,11 +151,11 @@ def test_names_of_backups_that_are_not_there_are_refused(trained: Home) -> None:
 
 def test_behind_a_quarantine_what_is_left_is_backed_up(trained: Home, run: Run) -> None:
     """A disk that spoils one checkpoint may spoil the next."""
-    first, head = state(trained).checkpoints
+    first, head = state(trained).head.checkpoints
     spoil(trained, head)
     said = "\n".join(run())
     assert f"backed up {first.id} as emergency-0001" in said
-    (backup,) = state(trained).backups
+    (backup,) = state(trained).retention.backups
     assert (backup.id, backup.held.checkpoint.id) == ("emergency-0001", first.id)
     assert len([line for line in run() if "emergency" in line]) == 0
 

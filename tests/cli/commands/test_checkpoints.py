@@ -20,9 +20,9 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core.errors import Refused
-from core.versions import Checkpoint
-from gpu.artifacts.commit import commit
-from tests.core.test_replay_ranges import ALL, KEPT, condemned
+from core.values import Checkpoint
+from gpu.artifacts.artifact import CheckpointDirectory
+from tests.core.topics.test_recovery import ALL, KEPT, condemned
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -39,7 +39,7 @@ def committed(home: Home, drop: Callable[..., Path], run: Run) -> tuple[Checkpoi
     """Two that were kept, of seven steps of the fake worker; the first is pruned."""
     drop("a.jsonl", "ok ok ok ok ok ok ok")
     run()
-    return load_state(home)[0].state.checkpoints
+    return load_state(home)[0].state.head.checkpoints
 
 
 def spoil(home: Home, checkpoint: Checkpoint) -> None:
@@ -101,7 +101,10 @@ def test_one_that_was_pruned_while_it_was_read_is_no_error(
 ) -> None:
     older, head = committed
     state = load_state(home)[0].state
-    states = [state, *[msgspec.structs.replace(state, checkpoints=(head,))] * 2]
+    states = [
+        state,
+        *[msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(head,)))] * 2,
+    ]
     monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: states.pop(0))
     shutil.rmtree(home.checkpoints / older.id)
     code, said = keepstep(home, "checkpoints", "verify")
@@ -116,14 +119,15 @@ def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.
         "model.safetensors": safetensors({"a": (2,)}, float("nan")),
         "optimizer.safetensors": safetensors(moments),
     }
-    done = commit(home.checkpoints, trained, files)
+    done = CheckpointDirectory(home.checkpoints / NAME).write(files, trained.with_files)
     one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
-    state = msgspec.structs.replace(load_state(home)[0].state, checkpoints=(one,))
+    state = load_state(home)[0].state
+    state = msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(one,)))
     monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: state)
     assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
     code, said = keepstep(home, "checkpoints", "verify", "--deep")
     assert code == 1
-    assert said.startswith(f"{NAME}  model.safetensors: a holds what is not a number\n")
+    assert said.startswith(f"{NAME}  model.safetensors: a is not finite\n")
 
 
 def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
@@ -154,9 +158,9 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
 )
 def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
     state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
-    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
+    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.head.checkpoints]
     then = consequences(state, found)
-    for each in state.checkpoints:
+    for each in state.head.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
 
@@ -169,12 +173,12 @@ def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
     assert (code, said) == (0, f"{older.id} is given up ({older.size_bytes / 1e6:.1f} MB)\n")
     assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
-    assert load_state(home)[0].state.checkpoints == (head,)
+    assert load_state(home)[0].state.head.checkpoints == (head,)
     ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
     assert isinstance(ended.exception, Refused)
     assert keepstep(home, "checkpoints", "prune", "--keep", "0")[0] == 2
     run()  # and a daemon finds nothing amiss
-    assert load_state(home)[0].state.head == head
+    assert load_state(home)[0].state.head.checkpoint == head
 
 
 def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
@@ -206,7 +210,7 @@ def test_what_was_committed_meanwhile_is_known(
 
     monkeypatch.setattr(EventStore, "open", open_too_early)
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
-    (head,) = load_state(home)[0].state.checkpoints
+    (head,) = load_state(home)[0].state.head.checkpoints
     assert code == 0
     assert head.global_step > committed[-1].global_step
     assert "is given up (" in said
@@ -258,7 +262,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_p
         (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
     ):
         assert says in refusal(trained, *arguments)
-    head = load_state(trained)[0].state.head
+    head = load_state(trained)[0].state.head.checkpoint
     assert head is not None
     (trained.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
     said = refusal(trained, "--to", str(tmp_path / "out"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +21,9 @@ from cli.home.paths import Home
 from cli.output.console import Console
 from core import commands
 from core.state import State
-from events import kinds, worker
+from events import kinds, messages
 from events.settings import Plan
+from journal.storage import Storage
 
 
 def rows() -> list[list[dict[str, str]]]:
@@ -83,10 +83,10 @@ def learn_at_once(home: Home) -> None:
             tokenizer_sha256="0" * 64,
             batches_sha256="0" * 64,
         )
-        store.execute(worker.Prepared(attempt=1, plan=plan))
-        store.execute(worker.Loaded(attempt=1, environment={}))
+        store.execute(messages.Prepared(attempt=1, plan=plan))
+        store.execute(messages.Loaded(attempt=1, environment={}))
         store.execute(
-            worker.Step(
+            messages.Step(
                 attempt=1,
                 global_step=1,
                 step=1,
@@ -99,7 +99,7 @@ def learn_at_once(home: Home) -> None:
             )
         )
         store.execute(
-            worker.CheckpointWritten(
+            messages.CheckpointWritten(
                 attempt=1,
                 checkpoint="step-00000001-attempt-0001",
                 global_step=1,
@@ -126,18 +126,18 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 def test_shipped_rows_are_short_conversations_about_keepstep() -> None:
     """A question, an answer of a sentence or two, perhaps the same once more: what a small model learns quickly."""
     assert 30 <= len(rows()) <= 60
-    for messages in rows():
-        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
-        assert messages
-        assert "keepstep" in messages[0]["content"].lower()
-        for message in messages:
+    for turns in rows():
+        assert [message["role"] for message in turns] == ["user", "assistant"] * (len(turns) // 2)
+        assert turns
+        assert "keepstep" in turns[0]["content"].lower()
+        for message in turns:
             assert message["content"] == message["content"].strip() != ""
             assert len(message["content"].split()) <= 25
 
 
 def test_no_question_is_asked_twice() -> None:
     """Two answers to one question would be noise, one answer twice a waste."""
-    asked = [messages[0]["content"] for messages in rows()]
+    asked = [turns[0]["content"] for turns in rows()]
     assert len(set(asked)) == len(asked)
 
 
@@ -227,7 +227,7 @@ def test_home_of_somebody_is_left_alone(stage: Stage, tmp_path: Path) -> None:
 def test_too_little_room_is_said_before_anything_is_written(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(Storage, "free_bytes", lambda *_: 10)
     with pytest.raises(UserError, match="too little room"):
         demo.run_demo(tmp_path)
     assert stage.ran == []
@@ -279,7 +279,7 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
         seconds=1.0,
     )
     console = Console(lines.append)
-    console.tell(event, State())
+    console.print_event(event, State())
     step = demo.Teller.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")
@@ -340,7 +340,7 @@ def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "gpu.generate.completion", "--model", str(tmp_path), "Who?"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "cannot be asked" in done.stderr.splitlines()[-1]
+    assert "cannot answer" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

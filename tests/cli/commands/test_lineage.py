@@ -24,7 +24,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import accept_copy
 from events.kinds import FileDuplicate
-from gpu.ipc.protocol import Located, LocateRows, Locations, encode_order
+from gpu.ipc.protocol import Located, LocateRows, Locations, encode_request
 from tests.harness.tiny_model import make_rows
 
 
@@ -154,7 +154,7 @@ def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytes
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
     by_text = cache(lineage_module.ask)
     monkeypatch.setattr(
-        "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_order(order), **said)
+        "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_request(order), **said)
     )
     code, said = lineage(trained, "--verify")
     assert code == 0
@@ -188,7 +188,7 @@ def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypa
     """As if manifest and its committed hash had both been forged."""
     head = trained.checkpoints / "step-00000002-attempt-0001" / "manifest.json"
     head.write_bytes(head.read_bytes().replace(b'"seed": 42', b'"seed": 43'))
-    monkeypatch.setattr("gpu.artifacts.manifest.problem_of", lambda *_, **__: None)
+    monkeypatch.setattr("gpu.artifacts.artifact.find_problem", lambda *_, **__: None)
     code, said = lineage(trained, "--verify")
     assert code == 1
     assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said

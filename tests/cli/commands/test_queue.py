@@ -65,7 +65,7 @@ def test_a_job_is_moved_and_the_person_told_where(arguments: list[str], said: st
         (["hold", "nope"], 1, "no job in hand is called 'nope'"),
         (["release", "a.jsonl"], 1, "a.jsonl is not held"),
         (["move", "a.jsonl", "--first"], 1, "stands there already"),
-        (["move", "a.jsonl", "--priority", "normal"], 1, "has priority normal already"),
+        (["move", "a.jsonl", "--priority", "normal"], 1, "already has priority normal"),
         (["move", "a.jsonl", "--before", "nope"], 1, "no job in hand is called 'nope'"),
         (["move", "a.jsonl"], 2, "say where to"),
         (["move", "a.jsonl", "--first", "--before", "b.jsonl"], 2, "two places"),

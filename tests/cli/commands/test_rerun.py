@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.commands.init import create_home
 from cli.commands.lineage import read_lineage
-from cli.commands.rerun import replay_ranges
+from cli.commands.rerun import rerun_ranges
 from cli.config.schema import Config
 from cli.daemon.loop import Daemon
 from cli.errors import REFUSED, STORAGE_FAILED, UserError
@@ -198,14 +198,14 @@ def test_what_is_wanted_must_be_clear(lived: Lived, tmp_path: Path, arguments: l
 def test_orders_begin_where_the_checkpoint_stands(lived: Lived) -> None:
     """In the middle of a part; and a job that begins anew has its moments reset, if its settings say so."""
     parts = read_lineage(lived[0], None).parts
-    assert [(each.global_step, each.step, each.until) for each in replay_ranges(parts, 0)] == [(0, 0, 6), (6, 0, 4)]
-    assert [(each.global_step, each.step, each.until) for each in replay_ranges(parts, 4)] == [(4, 4, 6), (6, 0, 4)]
+    assert [(each.global_step, each.step, each.until) for each in rerun_ranges(parts, 0)] == [(0, 0, 6), (6, 0, 4)]
+    assert [(each.global_step, each.step, each.until) for each in rerun_ranges(parts, 4)] == [(4, 4, 6), (6, 0, 4)]
 
     def reset(part: Part) -> Part:
         training = msgspec.structs.replace(part.settings.training, optimizer="reset")
         return msgspec.structs.replace(part, settings=msgspec.structs.replace(part.settings, training=training))
 
-    assert [each.carry_optimizer for each in replay_ranges([*map(reset, parts)], 4)] == [True, False]
+    assert [each.carry_optimizer for each in rerun_ranges([*map(reset, parts)], 4)] == [True, False]
 
 
 def test_a_leftover_of_one_that_was_killed_is_in_nobodys_way(
@@ -221,10 +221,14 @@ def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.M
     home, _ = lived
     found = read_lineage(home, None)
     step = found.kept[0].global_step + 1
-    told = found.state.trail.at(step)
+    told = found.state.recovery.step_log.at(step)
     assert told is not None
-    trail = found.state.trail.replaced(step, (9.5, told[1]))
-    other = found._replace(state=msgspec.structs.replace(found.state, trail=trail))
+    trail = found.state.recovery.step_log.replaced(step, (9.5, told[1]))
+    other = found._replace(
+        state=msgspec.structs.replace(
+            found.state, recovery=msgspec.structs.replace(found.state.recovery, step_log=trail)
+        )
+    )
     monkeypatch.setattr("cli.commands.rerun.read_lineage", lambda *_: other)
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 1

@@ -15,7 +15,7 @@ import pytest
 from cli.commands.versions import export_version
 from cli.config.schema import load_config, time_zone
 from cli.daemon.loop import Daemon
-from cli.daemon.ports import Machine, Worker
+from cli.daemon.ports import RealPorts, Worker
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -71,12 +71,12 @@ def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
     """It has held whole models; the next file has a new one. Between two files it stays."""
     started = []
 
-    def counted(machine: Machine) -> Worker:
+    def counted(machine: RealPorts) -> Worker:
         started.append(start(machine))
         return started[-1]
 
-    start = Machine.start_worker
-    monkeypatch.setattr(Machine, "start_worker", counted)
+    start = RealPorts.start_worker
+    monkeypatch.setattr(RealPorts, "start_worker", counted)
     drop("a.jsonl", "ok ok")
     drop("b.jsonl", "ok ok b")
     run()
@@ -84,8 +84,8 @@ def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
     keepstep(home, "consolidate", "--after-current")
     drop("c.jsonl", "ok ok c")
     run()
-    assert [each.id for each in state(home).versions] == ["v001"]
-    assert state(home).counts.trained == 3
+    assert [each.id for each in state(home).retention.versions] == ["v001"]
+    assert state(home).outcomes.counts.trained == 3
     assert len(started) == 3
 
 
@@ -101,7 +101,7 @@ def test_asked_for_twice_or_for_nothing_it_is_refused_and_it_can_be_taken_back(
     assert isinstance(_refused(home, "consolidate"), Refused)
     assert "not asked for any more" in keepstep(home, "consolidate", "--cancel")[1]
     run()
-    assert state(home).versions == ()
+    assert state(home).retention.versions == ()
 
 
 def _request() -> Any:
@@ -148,7 +148,7 @@ def test_what_was_learned_since_a_version_is_left_behind_and_found_again(
     night("a")
     drop("b.jsonl", "ok ok ok ok b")
     run()
-    head = state(home).head
+    head = state(home).head.checkpoint
     assert head is not None
     keepstep(home, "versions", "rollback")
     assert (home.checkpoints / head.id).is_dir()
@@ -156,7 +156,7 @@ def test_what_was_learned_since_a_version_is_left_behind_and_found_again(
     assert (home.checkpoints / head.id).is_dir()  # a start sweeps what nothing names
     assert head.id in keepstep(home, "versions", "list", "--all")[1]
     keepstep(home, "versions", "restore", head.id)
-    assert state(home).head == head
+    assert state(home).head.checkpoint == head
 
 
 def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
@@ -164,7 +164,7 @@ def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
 ) -> None:
     night("a")
     night("b")
-    assert "the head stands on it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
+    assert "the head was trained from it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
     assert "v002 is built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
     assert "the origin stays" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
     keepstep(home, "versions", "rollback")
@@ -185,7 +185,7 @@ def test_a_version_whose_directory_is_gone_or_changed_is_not_gone_on_from(
     refusal = _refused(home, "versions", "rollback")
     assert isinstance(refusal, UserError)
     assert "v001 is not what was published: its directory is missing" in refusal.reason
-    assert state(home).base == "v002"
+    assert state(home).head.base == "v002"
     shutil.copytree(home.versions / "v002", home.versions / "v001")
     assert "keepstep.json is not the one that was written" in str(_refused(home, "versions", "restore", "v001"))
 
@@ -198,9 +198,9 @@ def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
     drop("b.jsonl", "ok ok")
     said: list[str] = []
     with pytest.raises(UserError, match="v001 is not what was published"):
-        Daemon(home, until_idle=True, write=said.append, ports=Machine(home, "tests.harness.worker")).run()
-    assert state(home).hold is not None
-    assert state(home).base == "v001"
+        Daemon(home, until_idle=True, write=said.append, ports=RealPorts(home, "tests.harness.worker")).run()
+    assert state(home).daemon.hold is not None
+    assert state(home).head.base == "v001"
 
 
 def test_the_names_of_what_is_not_there_are_refused(home: Home, night: Callable[[str], list[str]]) -> None:
@@ -225,8 +225,8 @@ def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run)
     for name in ("a", "b"):
         drop(f"{name}.jsonl", f"ok ok {name}")
         run()
-    made = state(home).versions
-    assert [(version.id, version.description) for version in made] == [("v001", "what was learned up to 2027-06-01")]
+    made = state(home).retention.versions
+    assert [(version.id, version.description) for version in made] == [("v001", "what was trained up to 2027-06-01")]
     assert state(home).head is not None  # what came after it is for the next night
 
 
@@ -247,12 +247,12 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     home.config.write_text(text, encoding="utf-8")
     drop("a.jsonl", "ok ok ok ok ok ok ok")
     run()
-    assert len(state(home).checkpoints) == 2
+    assert len(state(home).head.checkpoints) == 2
     home.storage = Small()
     said = "\n".join(run())
     assert "disk space is low (3.00 GB free)" in said
-    assert len(state(home).checkpoints) == 1
-    assert state(home).low
+    assert len(state(home).head.checkpoints) == 1
+    assert state(home).disk.low
     assert "are free on the disk" in keepstep(home, "status")[1]
     home.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 3.5"), encoding="utf-8")
     drop("b.jsonl", "ok ok b")
@@ -261,7 +261,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
     assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
-    assert state(home).global_step == 10
+    assert state(home).head.global_step == 10
 
 
 def test_a_hard_limit_that_is_lowered_while_it_is_waited_for_lets_work_go_on(
@@ -275,7 +275,7 @@ def test_a_hard_limit_that_is_lowered_while_it_is_waited_for_lets_work_go_on(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(1.0, lambda: home.config.write_text(text, encoding="utf-8")).start()
     assert "wants 1e+06 left" in "\n".join(run())
-    assert state(home).global_step == 2
+    assert state(home).head.global_step == 2
 
 
 @pytest.mark.parametrize("key", ['schedule = "25:00"', 'schedule = "03:00"\ntimezone = "Middle/Earth"'])

@@ -128,7 +128,7 @@ def test_an_edit_by_hand_is_found_by_check(home: Home, drop: Drop, run: Run) -> 
     run()
     text = home.config.read_text(encoding="utf-8")
     home.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
-    with pytest.raises(UserError, match=r"method\.r is 8, what was learned so far has 16") as refused:
+    with pytest.raises(UserError, match=r"method\.r is 8, and the weights were trained with 16") as refused:
         check(home)
     assert "keepstep consolidate" in refused.value.advice
 

@@ -11,8 +11,7 @@ import pytest
 from cli.daemon.config_watch import ConfigWatch
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from events.changes import ConfigChanged, ConfigFixed, ConfigRefused
-from events.kinds import AnyEvent
+from events.kinds import AnyEvent, ConfigChanged, ConfigFixed, ConfigRefused
 
 Run = Callable[..., list[str]]
 Drop = Callable[..., Path]
@@ -66,8 +65,8 @@ def test_changed_keys_are_reported_and_daemon_settings_apply_at_once(home: Home,
 @pytest.mark.parametrize(
     ("before", "now", "says"),
     [
-        ("r = 16", "r = 8", "method.r is 8, what was learned so far has 16"),
-        ("max_length = 1024", "max_length = 64", "data.max_length is 64, what was learned so far has 1024"),
+        ("r = 16", "r = 8", "method.r is 8, and the weights were trained with 16"),
+        ("max_length = 1024", "max_length = 64", "data.max_length is 64, and the weights were trained with 1024"),
         ("epochs = 1", "epochs = 0", "training.epochs = 0 is not allowed"),
         ("[training]", "[training", "is not valid TOML"),
     ],

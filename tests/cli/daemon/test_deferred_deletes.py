@@ -1,4 +1,4 @@
-"""A deletion that fails is said, and tried again."""
+"""A deletion that fails is reported and retried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon.deferred_deletes import AGAIN_AFTER_S, DeferredDeletes
+from cli.daemon.deferred_deletes import RETRY_AFTER_S, DeferredDeletes
 from cli.daemon.sweep import sweep
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -17,7 +17,7 @@ from journal.storage import Storage
 
 
 class Stubborn(Storage):
-    """A disk that lets nothing go, for a reason."""
+    """A disk that refuses to delete, with an error code."""
 
     code = errno.EBUSY
 
@@ -42,24 +42,24 @@ def stubborn(home: Home) -> Home:
     return home
 
 
-def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
+def test_a_failed_delete_is_reported_once_and_retried_until_it_succeeds(stubborn: Home) -> None:
     said: list[str] = []
     deferred_deletes = DeferredDeletes(stubborn, said.append)
     deferred_deletes.discard(stubborn.versions / "v001")
-    assert said == ["versions/v001 cannot be deleted yet (busy); it is tried again"]
-    deferred_deletes.try_again()  # not due
-    stubborn.clock.at = AGAIN_AFTER_S
-    deferred_deletes.try_again()
+    assert said == ["versions/v001 cannot be deleted yet (busy); keepstep tries again"]
+    deferred_deletes.retry()  # not due
+    stubborn.clock.at = RETRY_AFTER_S
+    deferred_deletes.retry()
     assert len(said) == 1
     assert list(stubborn.versions.iterdir())
     stubborn.storage.code = 0
-    stubborn.clock.at = 2 * AGAIN_AFTER_S
-    deferred_deletes.try_again()
+    stubborn.clock.at = 2 * RETRY_AFTER_S
+    deferred_deletes.retry()
     assert not list(stubborn.versions.iterdir())
-    assert not deferred_deletes.left
+    assert not deferred_deletes.pending
 
 
-def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
+def test_leftovers_that_cannot_be_deleted_do_not_stop_a_start(stubborn: Home) -> None:
     """What a killed consolidation left, and what was half deleted before: both are tried again later."""
     for name in (".staging-v001", ".condemned-v002"):
         (stubborn.versions / name).mkdir()
@@ -68,10 +68,10 @@ def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
     deferred_deletes = DeferredDeletes(stubborn, said.append)
     with closing(EventStore.open(stubborn)) as store:
         sweep(store, deferred_deletes.discard)
-    assert len(said) == len(deferred_deletes.left) == 3
+    assert len(said) == len(deferred_deletes.pending) == 3
     stubborn.storage.code = 0
-    stubborn.clock.at = AGAIN_AFTER_S
-    deferred_deletes.try_again()
+    stubborn.clock.at = RETRY_AFTER_S
+    deferred_deletes.retry()
     assert not list(stubborn.versions.iterdir())
 
 

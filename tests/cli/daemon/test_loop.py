@@ -1,4 +1,4 @@
-"""The daemon's loop, with a worker that misbehaves on request."""
+"""The loop of the daemon, with a worker that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from cli.daemon.latency_stats import LatencyStats
-from cli.daemon.ports import Machine
+from cli.daemon.ports import RealPorts
 from cli.daemon.worker_messages import problem_of
 from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.errors import UserError
@@ -30,7 +30,7 @@ from cli.hooks.dispatch import read_position, write_position
 from core import commands
 from core.commands import AnyCommand
 from core.deadlines import Limits
-from events import kinds, worker
+from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import AnyEvent
 from journal import Position
@@ -55,10 +55,10 @@ def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.T
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: load_state(home)[0].state.reached.step >= step
+    return lambda: load_state(home)[0].state.attempts.reached.step >= step
 
 
-def test_files_are_learned_in_the_order_of_their_lanes(home: Home, drop: Drop, run: Run, events: Events) -> None:
+def test_files_are_trained_in_the_order_of_their_lanes(home: Home, drop: Drop, run: Run, events: Events) -> None:
     """High before normal before low; each ends committed and trained."""
     drop("c.jsonl", "ok ok", "low")
     drop("b.jsonl", "ok ok ok")
@@ -70,11 +70,11 @@ def test_files_are_learned_in_the_order_of_their_lanes(home: Home, drop: Drop, r
         "b.jsonl",
         "c.jsonl",
     ]
-    assert state_of(home).global_step == 6
-    assert state_of(home).counts.trained == 3
+    assert state_of(home).head.global_step == 6
+    assert state_of(home).outcomes.counts.trained == 3
 
 
-def test_a_worker_that_dies_is_replaced_and_the_job_goes_on_from_its_commit(
+def test_a_dead_worker_is_replaced_and_the_job_continues_from_its_commit(
     home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
     """Killed at step 5, committed at step 3: the next attempt begins at step 4."""
@@ -85,11 +85,11 @@ def test_a_worker_that_dies_is_replaced_and_the_job_goes_on_from_its_commit(
     failed = next(event for event in events() if isinstance(event, kinds.AttemptFailed))
     assert failed.failure == "killed"
     assert "SIGKILL" in failed.message
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_silent_worker_is_ended_and_reported_as_hung(home: Home, drop: Drop, run: Run, events: Events) -> None:
-    """Given up after five hangs, the file kept, the queue going on."""
+    """The attempt fails as a hang, and the queue continues."""
     drop("a.jsonl", "silent")
     drop("b.jsonl", "ok")
     stopper = when(
@@ -100,13 +100,13 @@ def test_a_silent_worker_is_ended_and_reported_as_hung(home: Home, drop: Drop, r
     stopper.join()
     failed = next(event for event in events() if isinstance(event, kinds.AttemptFailed))
     assert failed.failure == "hang"
-    assert state_of(home).counts == state_of(home).counts.__class__(trained=1, skipped=1)
+    assert state_of(home).outcomes.counts == state_of(home).outcomes.counts.__class__(trained=1, skipped=1)
 
 
 def test_a_worker_that_dies_before_it_is_up_is_one_failed_attempt(
     home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
-    """A broken installation: said with the exit code and the log, not with a traceback of the daemon."""
+    """A broken installation: the failure has the exit code; the daemon prints no traceback."""
     drop("a.jsonl", "ok")
     skipper = when(
         lambda: any(isinstance(event, kinds.AttemptFailed) for event in events()),
@@ -119,7 +119,7 @@ def test_a_worker_that_dies_before_it_is_up_is_one_failed_attempt(
 
 
 def test_garbage_from_the_worker_ends_it(home: Home, drop: Drop, run: Run, events: Events) -> None:
-    """What is no message is never guessed at."""
+    """Bytes that are no message are never interpreted."""
     drop("a.jsonl", "ok garbage")
     stopper = when(
         lambda: any(isinstance(event, kinds.AttemptFailed) for event in events()),
@@ -132,7 +132,7 @@ def test_garbage_from_the_worker_ends_it(home: Home, drop: Drop, run: Run, event
 
 
 def test_a_rejected_file_goes_to_rejected_with_a_report(home: Home, drop: Drop, run: Run) -> None:
-    """The report names the line; the next file is learned."""
+    """The report names the line; the next file is trained."""
     drop("bad.jsonl", "ok reject")
     drop("good.jsonl", "ok")
     run()
@@ -140,81 +140,81 @@ def test_a_rejected_file_goes_to_rejected_with_a_report(home: Home, drop: Drop, 
     assert report["line"] == 2
     assert (home.rejected / "bad.jsonl").read_text(encoding="utf-8") == "ok\nreject\n"
     assert not list(home.inbox.glob("*.jsonl"))
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_model_that_cannot_be_loaded_holds_the_queue(home: Home, drop: Drop, run: Run) -> None:
-    """It is not the file's fault: nothing is failed, and a person is asked."""
+    """The file is not the cause: no job fails, and a person is needed."""
     drop("a.jsonl", "model")
     with pytest.raises(UserError, match="no such model"):
         run()
     state = state_of(home)
     assert state.daemon.status == "off_paused"
-    assert state.current is not None
-    assert not len(state.failed)
+    assert state.training.current is not None
+    assert not len(state.outcomes.failed)
 
 
 def test_a_pause_commits_at_the_next_step_and_outlives_the_daemon(
     home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
-    """Paused at step 2: committed there; resumed, the rest is learned once."""
+    """Paused at step 2: committed there; after a resume the rest is trained once."""
     drop("a.jsonl", "ok wait ok ok")
     pauser = when(reached(home, 1), lambda: _execute(home, commands.Pause()))
     run()
     pauser.join()
     assert state_of(home).daemon.status == "off_paused"
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     _execute(home, commands.Resume())
     run()
     assert [event.step for event in events() if isinstance(event, kinds.StepReached)] == [1, 2, 3, 4]
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_signal_commits_and_stops(home: Home, drop: Drop, run: Run) -> None:
-    """SIGTERM in the middle of a step: that step is committed, and the daemon leaves in good order."""
+    """SIGTERM in the middle of a step: that step is committed, and the daemon stops normally."""
     drop("a.jsonl", "ok wait ok ok")
     killer = when(reached(home, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     run(until_idle=False)
     killer.join()
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     assert state_of(home).daemon.status == "off"
 
 
-def test_a_worker_that_waited_for_work_is_not_late_with_what_comes(
+def test_an_idle_worker_misses_no_deadline_of_the_next_attempt(
     home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
-    """For far longer than any deadline: it had nothing to do. The next file is begun, and it has not been told yet."""
+    """It was idle for longer than any deadline. The next attempt begins before the worker knows of it."""
     drop("a.jsonl", "ok ok")
 
     def another() -> None:
         time.sleep(2.5)  # deadlines here are a second
         drop("b.jsonl", "ok b")
-        eventually(lambda: state_of(home).counts.trained == 2)
+        eventually(lambda: state_of(home).outcomes.counts.trained == 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    waiting = when(lambda: state_of(home).counts.trained == 1, another)
+    waiting = when(lambda: state_of(home).outcomes.counts.trained == 1, another)
     run(until_idle=False)
     waiting.join()
     assert not [event for event in events() if isinstance(event, kinds.AttemptFailed)]
-    assert state_of(home).counts.trained == 2
+    assert state_of(home).outcomes.counts.trained == 2
 
 
-def test_signals_are_the_callers_again_behind_a_run(home: Home, run: Run) -> None:
-    """Whoever runs a daemon in its own process keeps its Ctrl-C."""
+def test_signal_handlers_are_restored_after_a_run(home: Home, run: Run) -> None:
+    """A caller that runs a daemon in its own process keeps its Ctrl-C."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_attempt_that_was_asked_to_yield_gets_no_more_orders(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paused and resumed before the worker yields: an order behind the Yield would start an attempt that has ended."""
-    supervisor, given = WorkerSupervisor(Machine(home), LatencyStats(home)), list[object]()
-    worker_process = SimpleNamespace(sent={(worker.Prepare, 1), (worker.Yield, 1)}, send=given.append)
+    """Paused and resumed before the worker yields: a message after the Yield would start an attempt that has ended."""
+    supervisor, given = WorkerSupervisor(RealPorts(home), LatencyStats(home)), list[object]()
+    worker_process = SimpleNamespace(sent={(messages.Prepare, 1), (messages.Yield, 1)}, send=given.append)
     monkeypatch.setattr(supervisor, "worker", worker_process)
-    train = worker.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
-    supervisor.give(train)
+    train = messages.Train(attempt=1, global_step=0, step=0, until=1, checkpoint=None, carry_optimizer=True)
+    supervisor.send_once(train)
     assert given == []
-    supervisor.give(replace(train, attempt=2))
+    supervisor.send_once(replace(train, attempt=2))
     assert given == [replace(train, attempt=2)]
 
 
@@ -230,25 +230,25 @@ CONSOLIDATE: dict[str, Any] = {
 }
 
 
-def test_a_turn_that_took_long_is_not_the_workers_silence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon was stopped, or busy; what the worker said meanwhile is still in the socket."""
-    supervisor = WorkerSupervisor(Machine(home), LatencyStats(home))
+def test_a_long_turn_does_not_count_as_silence_of_the_worker(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon was stopped or busy; messages of the worker are still in the socket."""
+    supervisor = WorkerSupervisor(RealPorts(home), LatencyStats(home))
     limits = Limits(times=2.0, step_least_s=1.0, least_s=1.0, most_s=60.0)
     monkeypatch.setattr(supervisor, "worker", SimpleNamespace(sent=set(), send=lambda _: None, connected=True))
-    supervisor.late(1000.0, limits, 0, None)
-    order = worker.Consolidate(**CONSOLIDATE)
-    supervisor.give(order)
-    assert supervisor.late(5000.0, limits, 0, order.attempt) is None
+    supervisor.missed_deadline(1000.0, limits, 0, None)
+    order = messages.Consolidate(**CONSOLIDATE)
+    supervisor.send_once(order)
+    assert supervisor.missed_deadline(5000.0, limits, 0, order.attempt) is None
     now = 5000.0
-    while (late := supervisor.late(now, limits, 0, order.attempt)) is None:
+    while (late := supervisor.missed_deadline(now, limits, 0, order.attempt)) is None:
         now += 1.0
     assert 50.0 < now - 5000.0 < 60.0
     assert late.phase == "consolidate"
 
 
-def test_a_late_word_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:
-    """What an attempt that has ended wrote may be swept by now; that is no sign of a failing disk."""
-    late = worker.CheckpointWritten(
+def test_a_late_report_of_a_checkpoint_costs_the_running_attempt_nothing(home: Home) -> None:
+    """The checkpoint of an ended attempt may be swept already; that is no sign of a failing disk."""
+    late = messages.CheckpointWritten(
         attempt=7,
         checkpoint="step-00000003-attempt-0007",
         global_step=3,
@@ -269,12 +269,12 @@ def test_a_skipped_job_keeps_what_it_has_committed(home: Home, drop: Drop, run: 
     skipper = when(reached(home, 1), lambda: _execute(home, commands.Skip()))
     run()
     skipper.join()
-    assert state_of(home).counts.skipped == 1
-    assert state_of(home).global_step == 4
+    assert state_of(home).outcomes.counts.skipped == 1
+    assert state_of(home).head.global_step == 4
 
 
-def test_debris_is_swept_and_strangers_are_left_alone(home: Home, drop: Drop, run: Run) -> None:
-    """Checkpoints that no record names, and staging, go; anything else in the directory belongs to somebody."""
+def test_leftovers_are_swept_and_other_files_are_left_alone(home: Home, drop: Drop, run: Run) -> None:
+    """Checkpoints that no record names and staging directories are deleted; other files belong to the user."""
     for name in ("step-00000099-attempt-0009", ".staging-step-00000100-attempt-0009", "my-own-notes"):
         (home.checkpoints / name).mkdir()
         (home.checkpoints / name / "file").write_text("x", encoding="utf-8")
@@ -284,7 +284,7 @@ def test_debris_is_swept_and_strangers_are_left_alone(home: Home, drop: Drop, ru
 
 
 def test_views_that_somebody_deleted_are_made_again(home: Home, drop: Drop, run: Run) -> None:
-    """They say nothing that the journal does not; neither the daemon nor a command has failed for want of them."""
+    """Views hold nothing that the journal does not; the daemon and commands work without them."""
     drop("a.jsonl", "ok ok")
     run()
     shutil.rmtree(home.status.parent)
@@ -303,7 +303,7 @@ def test_retention_keeps_the_newest(home: Home, drop: Drop, run: Run) -> None:
     """keep = 2: two directories, and the journal says which went."""
     drop("a.jsonl", "ok " * 13)
     run()
-    assert [checkpoint.global_step for checkpoint in state_of(home).checkpoints] == [12, 13]
+    assert [checkpoint.global_step for checkpoint in state_of(home).head.checkpoints] == [12, 13]
     assert len(list(home.checkpoints.iterdir())) == 2
 
 
@@ -334,7 +334,7 @@ def test_a_broken_config_holds_the_next_job_and_loses_nothing(home: Home, drop: 
         run()
     home.config.write_text(text, encoding="utf-8")
     run()
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_a_config_that_changed_under_a_begun_job_is_said_and_holds_from_the_next_file_on(
@@ -356,7 +356,7 @@ def test_a_config_that_changed_under_a_begun_job_is_said_and_holds_from_the_next
 
 
 def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run: Run, events: Events) -> None:
-    """A journal that ends in the middle of an attempt: the next daemon says so, and goes on."""
+    """A journal that ends in the middle of an attempt: the next daemon journals that and continues."""
     drop("a.jsonl", "ok ok")
     run()
     with_attempt = EventStore.open(home)
@@ -368,7 +368,7 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
     (home.data / f"{'f' * 64}.jsonl").write_text("ok\n", encoding="utf-8")
     run()
     assert "attempt_interrupted" in [kind_of(event) for event in events()]
-    assert state_of(home).counts.trained == 2
+    assert state_of(home).outcomes.counts.trained == 2
 
 
 def _execute(home: Home, command: AnyCommand) -> None:

@@ -1,4 +1,4 @@
-"""The daemon's loop on disks that are full, that fail, that lost something."""
+"""The loop of the daemon on disks that are full, fail, or lost files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon import loop as daemon_module
+from cli.daemon import event_handler
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -27,7 +27,7 @@ Events = Callable[[], list[AnyEvent]]
 def test_a_full_disk_is_waited_out(
     home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
-    """ENOSPC on an append: the daemon lives, says so from the reserve, and goes on by itself when there is room."""
+    """ENOSPC on an append: the daemon journals it from the reserve, and continues when there is room."""
     drop("a.jsonl", "ok ok ok ok")
     real, full = Storage.write, {"armed": True}
 
@@ -41,45 +41,45 @@ def test_a_full_disk_is_waited_out(
     run()
     said = [kind_of(event) for event in events()]
     assert said.index("storage_exhausted") < said.index("storage_freed") < said.index("job_trained")
-    assert state_of(home).full is None
+    assert state_of(home).disk.full is None
     assert (home.journal / "reserve").exists()
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_damaged_checkpoint_is_set_aside_at_the_next_start(
+def test_a_damaged_checkpoint_is_quarantined_at_the_next_start(
     which: int, home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
-    """The head or one behind it; its bytes are kept, and the steps that it held alone are run again."""
+    """The head or an older one; its bytes are kept, and the steps that only it held run again."""
     drop("a.jsonl", "ok " * 5)
     run()
-    bad = state_of(home).checkpoints[which]
+    bad = state_of(home).head.checkpoints[which]
     (home.checkpoints / bad.id / "weights").write_text("rot", encoding="utf-8")
     run()
-    assert state_of(home).global_step == 5
+    assert state_of(home).head.global_step == 5
     assert (home.quarantine / bad.id / "weights").read_text(encoding="utf-8") == "rot"
     assert not (home.checkpoints / bad.id).exists()
     (said,) = [event for event in events() if isinstance(event, kinds.CheckpointQuarantined)]
     assert "weights" in said.problem
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
 
 
 def test_checkpoints_that_are_all_missing_are_a_disk_that_is_missing(home: Home, drop: Drop, run: Run) -> None:
-    """Nothing is given up for a mount that was forgotten; a person can say that they are really gone."""
+    """Nothing is quarantined for a missing mount; an empty directory confirms that they are lost."""
     drop("a.jsonl", "ok " * 5)
     run()
-    head = state_of(home).head
+    head = state_of(home).head.checkpoint
     assert head is not None
     home.checkpoints.rename(home.root / "elsewhere")
     home.checkpoints.mkdir()
-    with pytest.raises(UserError, match="none of the 2 committed checkpoints") as told:
+    with pytest.raises(UserError, match="none of the 2 committed checkpoints") as caught:
         run()
-    assert told.value.exit_code == 4
+    assert caught.value.exit_code == 4
     assert state_of(home).head == head
     (home.checkpoints / head.id).mkdir()
     drop("b.jsonl", "ok")
     run()
-    assert state_of(home).counts.trained == 2
-    assert state_of(home).global_step == 6
+    assert state_of(home).outcomes.counts.trained == 2
+    assert state_of(home).head.global_step == 6
 
 
 def test_a_disk_that_fails_ends_the_daemon_with_its_own_exit_code(
@@ -87,21 +87,21 @@ def test_a_disk_that_fails_ends_the_daemon_with_its_own_exit_code(
 ) -> None:
     """Exit code 4 and the reason; the journal says so too, and nothing begins until a person has looked."""
     drop("a.jsonl", "ok ok ok broken")
-    with pytest.raises(UserError, match="I/O error") as told:
+    with pytest.raises(UserError, match="I/O error") as caught:
         run(until_idle=False)
-    assert told.value.exit_code == 4
+    assert caught.value.exit_code == 4
     assert [kind_of(event) for event in events()[-3:]] == ["attempt_failed", "daemon_held", "daemon_stopped"]
-    assert state_of(home).global_step == 3
+    assert state_of(home).head.global_step == 3
 
 
 def test_a_checkpoint_that_is_reported_and_not_there_is_not_committed(
     home: Home, drop: Drop, run: Run, events: Events
 ) -> None:
-    """The disk has lost what it took, or the worker lies: neither is gone on with."""
+    """The disk lost what it took, or the worker lies: either way the daemon stops."""
     drop("a.jsonl", "ok ok phantom ok")
-    with pytest.raises(UserError, match="reported and is not there whole: its directory is missing") as told:
+    with pytest.raises(UserError, match="is missing or incomplete: its directory is missing") as caught:
         run(until_idle=False)
-    assert told.value.exit_code == 4
+    assert caught.value.exit_code == 4
     assert not any(isinstance(event, kinds.CheckpointCommitted) for event in events())
 
 
@@ -110,14 +110,14 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
 ) -> None:
     """The daemon is on its way out: the next one begins it."""
     drop("a.jsonl", "ok ok ok broken")
-    sweeping = daemon_module.sweep
+    sweeping = event_handler.sweep
 
     def sweep_and_resume(store: EventStore, *how: object) -> None:
         sweeping(store, *how)
-        if store.state.hold is not None:
+        if store.state.daemon.hold is not None:
             store.execute(commands.Resume())
 
-    monkeypatch.setattr(daemon_module, "sweep", sweep_and_resume)
+    monkeypatch.setattr(event_handler, "sweep", sweep_and_resume)
     with pytest.raises(UserError, match="I/O error"):
         run(until_idle=False)
     assert sum(isinstance(event, kinds.AttemptStarted) for event in events()) == 1

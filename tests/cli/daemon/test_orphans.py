@@ -1,4 +1,4 @@
-"""Leftovers are found by what they were started with, and nothing else is touched."""
+"""Orphans are found by their command line, and no other process is touched."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.daemon.orphans import end_leftovers, is_worker_of
+from cli.daemon.orphans import end_orphans, is_worker_of
 from cli.home.paths import Home
-from events.kinds import AnyEvent
-from events.upkeep import OrphanEnded
+from events.kinds import AnyEvent, OrphanEnded
 
 SOCKET = "worker-0123abcd.sock"
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(60)"
@@ -81,13 +80,13 @@ def test_a_leftover_is_ended_with_its_children_and_others_are_let_be(
     other = started("-m", "gpu.worker", "--home", str(tmp_path), "--socket", str(tmp_path / "run" / SOCKET))
     child = psutil.Process(int(said(left)))
     said(other)
-    (ended,) = end_leftovers(home)
+    (ended,) = end_orphans(home)
     assert ended.pid == left.pid
     assert "gpu.worker" in ended.command
     assert left.wait(5.0) is not None
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert other.poll() is None
-    assert end_leftovers(home) == []
+    assert end_orphans(home) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")
@@ -100,8 +99,8 @@ def test_a_daemon_that_starts_ends_what_an_earlier_one_left_and_journals_it(
     """Before anything else is begun."""
     left = started("-m", "tests.harness.worker", "--home", str(home.root), "--socket", str(home.run / SOCKET))
     said(left)
-    told = run()
+    caught = run()
     (ended,) = [event for event in events() if isinstance(event, OrphanEnded)]
     assert ended.pid == left.pid != os.getpid()
-    assert any("left running" in line for line in told)
+    assert any("left running" in line for line in caught)
     assert left.wait(5.0) is not None

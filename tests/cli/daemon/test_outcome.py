@@ -1,4 +1,4 @@
-"""How a run of the daemon ends."""
+"""The end of a run of the daemon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A daemon of its own process, with the fake worker."""
+    """A daemon in a separate process, with the fake worker."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tests.harness.daemon", str(home.root), "tests.harness.worker", *arguments],
         stdout=subprocess.PIPE,
@@ -43,7 +43,7 @@ def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: load_state(home)[0].state.reached.step >= step
+    return lambda: load_state(home)[0].state.attempts.reached.step >= step
 
 
 def test_a_closed_terminal_commits_first(
@@ -56,7 +56,7 @@ def test_a_closed_terminal_commits_first(
         for _ in range(2):
             process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 0
-    assert state_of(home).global_step == 2
+    assert state_of(home).head.global_step == 2
     assert state_of(home).daemon.status == "off"
     assert "attempt_interrupted" not in [kind_of(event) for event in events()]
 
@@ -79,7 +79,7 @@ def test_a_home_that_is_moved_ends_its_daemon(home: Home, drop: Callable[..., Pa
 def test_files_that_failed_for_good_are_named_and_are_exit_code_1(
     home: Home, drop: Callable[..., Path], events: Callable[[], list[AnyEvent]], monkeypatch: object
 ) -> None:
-    """`run --until-idle` is what a script waits for. A file that was brought back and trained is no failure."""
+    """`run --until-idle` is what a script waits for. A file that was retried and trained is no failure."""
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, f"fail {name}")
     drop("c.jsonl", "ok")
@@ -88,7 +88,7 @@ def test_files_that_failed_for_good_are_named_and_are_exit_code_1(
     assert process.returncode == 1, said
     assert "2 files failed and will not be tried again: a.jsonl, b.jsonl" in said
     assert len([event for event in events() if isinstance(event, kinds.JobFailed)]) == 2
-    assert state_of(home).counts.trained == 1
+    assert state_of(home).outcomes.counts.trained == 1
     with daemon(home, "--until-idle") as process:
         process.communicate(timeout=120)
     assert process.returncode == 0, "what failed in an earlier run is told there"

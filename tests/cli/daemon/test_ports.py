@@ -1,4 +1,4 @@
-"""What the daemon has around it, on the real machine."""
+"""The ports of the real machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon.ports import Machine
+from cli.daemon.ports import RealPorts
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
 from events.settings import LogSettings
@@ -19,8 +19,8 @@ from events.settings import LogSettings
 
 def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
     """watchdog says so, from its own thread; the daemon need not poll for it."""
-    machine, inbox = Machine(home), Inbox(home)
-    with machine.entered(inbox, lambda: None, LogSettings()):
+    machine, inbox = RealPorts(home), Inbox(home)
+    with machine.listening(inbox, lambda: None, LogSettings()):
         (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
         began = time.monotonic()
         while not inbox.has_news():
@@ -30,8 +30,8 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
 
 def test_a_signal_ends_the_wait(home: Home) -> None:
     """Ctrl-C need not wait for the next turn."""
-    machine, signals = Machine(home), list[bool]()
-    with machine.entered(Inbox(home), lambda: signals.append(True), LogSettings()):
+    machine, signals = RealPorts(home), list[bool]()
+    with machine.listening(Inbox(home), lambda: signals.append(True), LogSettings()):
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         machine.wait(30.0)
@@ -43,7 +43,7 @@ def test_what_fails_in_the_block_is_what_is_raised(home: Home) -> None:
     """Ending the watch does not stand in front of the error that ended it."""
     with (
         pytest.raises(ValueError, match="the real one"),
-        Machine(home).entered(Inbox(home), lambda: None, LogSettings()),
+        RealPorts(home).listening(Inbox(home), lambda: None, LogSettings()),
     ):
         raise ValueError("the real one")
 

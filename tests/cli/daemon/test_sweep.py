@@ -1,4 +1,4 @@
-"""Debris goes; what is named, what is just being put in place, and what is somebody else's stays."""
+"""Leftovers are deleted; named directories, unfinished work of others and user files stay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from cli.commands.journal_repair import repair_journal
-from cli.daemon.sweep import CONDEMNED, deleted_directories, discard, sweep, sweep_temporaries
+from cli.daemon.sweep import DELETING, deleted_directories, discard, sweep, sweep_temporaries
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
@@ -30,8 +30,8 @@ def names(home: Home) -> set[str]:
     return {path.name for path in home.checkpoints.iterdir()}
 
 
-def test_pruning_takes_the_one_that_was_given_up_and_no_other(home: Home) -> None:
-    """The worker may have put the next checkpoint in its place, and its word of it may still be on the way."""
+def test_pruning_deletes_the_named_checkpoint_and_no_other(home: Home) -> None:
+    """The worker may have written the next checkpoint, and its report may still be on the way."""
     make(home, "step-00000003-attempt-0001", "step-00000009-attempt-0001")
     discard(home, home.checkpoints / "step-00000003-attempt-0001")
     assert names(home) == {"step-00000009-attempt-0001"}
@@ -51,7 +51,8 @@ def test_a_start_sweeps_what_no_record_names(home: Home) -> None:
         home,
         "step-00000009-attempt-0001",
         ".staging-step-00000010-attempt-0001",
-        CONDEMNED + "step-00000001-attempt-0001",
+        DELETING + "step-00000001-attempt-0001",
+        ".condemned-step-00000002-attempt-0001",  # as earlier versions named it
         "notes",
         ".hidden",
     )
@@ -61,16 +62,16 @@ def test_a_start_sweeps_what_no_record_names(home: Home) -> None:
     assert names(home) == {"notes", ".hidden"}
 
 
-def test_sockets_of_dead_workers_go(home: Home) -> None:
-    """Only those: the lock beside them stays."""
+def test_sockets_of_dead_workers_are_deleted(home: Home) -> None:
+    """Only those: the lock next to them stays."""
     (home.run / "worker-0123.sock").touch()
     home.daemon_lock.touch()
     sweep_temporaries(home)
     assert [path.name for path in home.run.iterdir()] == ["daemon.lock"]
 
 
-def test_behind_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
-    """The records that named it may be those that were given up; also if the repair itself was killed just then."""
+def test_after_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
+    """The lost records may have named it; also if the repair itself was killed at that moment."""
     make(home, "step-00000009-attempt-0001")
     store = EventStore.open(home)
     with store.exclusive() as transaction:
@@ -85,7 +86,7 @@ def test_behind_a_repair_nothing_unnamed_is_deleted(home: Home) -> None:
 
 
 def test_a_repair_is_refused_while_a_daemon_runs(home: Home) -> None:
-    """It would fold and sweep under the daemon's feet."""
+    """It would fold and sweep while the daemon does."""
     lock = DaemonLock(home)
     lock.take(this_process())
     with pytest.raises(UserError, match="already runs"):
@@ -93,8 +94,8 @@ def test_a_repair_is_refused_while_a_daemon_runs(home: Home) -> None:
     lock.release()
 
 
-def test_a_status_that_is_behind_is_not_believed(home: Home) -> None:
-    """Somebody appended, and what was shown of it is gone: the journal is asked."""
+def test_an_outdated_status_is_not_believed(home: Home) -> None:
+    """The status file is older than the journal, so the journal is read."""
     store = EventStore.open(home)
     store.execute(Pause())
     after = home.status.read_bytes()
@@ -122,18 +123,18 @@ def in_progress(home: Home) -> EventStore:
     return store
 
 
-def test_a_start_keeps_the_tokens_of_what_is_in_hand_and_no_others(home: Home) -> None:
+def test_a_start_keeps_the_tokens_of_jobs_in_progress_and_no_others(home: Home) -> None:
     """Not those of other files, and nothing that was not finished; what is somebody else's stays."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
-    keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", CONDEMNED + other, "notes")
+    keep_tokens(home, mine, other, f".staging-{mine}.parts", f".staging-{mine}", DELETING + other, "notes")
     store = in_progress(home)
     sweep(store)
     assert {path.name for path in home.tokens.iterdir()} == {mine, "notes"}
     store.close()
 
 
-def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
-    """However it ends. What a worker may be writing just now is left to the next start."""
+def test_the_end_of_a_job_deletes_its_tokens(home: Home) -> None:
+    """However the job ends. Files that a worker may be writing are left to the next start."""
     mine, other = f"{JOB}-{'0' * 24}", f"{OTHER}-{'0' * 24}"
     keep_tokens(home, mine, other, f".staging-{mine}.parts")
     store = in_progress(home)
@@ -146,13 +147,13 @@ def test_the_end_of_a_job_gives_up_its_tokens(home: Home) -> None:
     store.close()
 
 
-def test_a_daemon_that_learned_a_file_keeps_no_tokens_of_it(trained: Home) -> None:
+def test_a_daemon_keeps_no_tokens_of_a_trained_file(trained: Home) -> None:
     assert trained.tokens.exists()
     assert not list(trained.tokens.iterdir())
 
 
-def test_a_start_removes_what_a_killed_rehearsal_left(home: Home) -> None:
-    """And nothing of a process that lives: `keepstep doctor` may be at it."""
+def test_a_start_deletes_the_files_of_a_killed_rehearsal(home: Home) -> None:
+    """But not those of a running process, which may be `keepstep doctor`."""
     for pid in (999_999_999, os.getpid()):
         (home.rehearsal / str(pid)).mkdir(parents=True)
         (home.rehearsal / str(pid) / "model.safetensors").write_bytes(b"half")

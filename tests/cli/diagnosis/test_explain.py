@@ -43,7 +43,7 @@ def test_the_story_of_a_job_that_was_killed_once(home: Home, drop: Drop, run: Ru
     """From the queue to the weights."""
     drop("a.jsonl", "ok ok ok ok die-once ok")
     run()
-    job = next(iter(load_state(home)[0].state.replay_ranges)).job.id
+    job = next(iter(load_state(home)[0].state.recovery.replay_ranges)).job.id
     lines = told("a.jsonl")
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"
@@ -85,7 +85,7 @@ def test_the_story_of_a_crash_a_step_and_a_checkpoint(home: Home, drop: Drop, ru
     )
     assert lines[-2] == "now   1 step had not been committed; what followed is above"
     assert "`keepstep logs --attempt 1`" in lines[-1]
-    head = load_state(home)[0].state.head
+    head = load_state(home)[0].state.head.checkpoint
     assert head is not None
     assert told("5")[0] == "step 5: step 5 of 6 of a.jsonl"
     assert told("5")[-2] == f"now   in the weights of the head; first in {head.id}"
@@ -101,7 +101,7 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
     drop("a.jsonl", "ok ok")
     run()
     with closing(EventStore.open(home)) as store:
-        store.execute(commands.RequestConsolidation(description="the notes", after_current=False, night=None))
+        store.execute(commands.RequestConsolidation(description="the notes", after_current=False, scheduled_for=None))
     run()
     lines = told("v001")
     assert lines[:2] == ["version v001", "consolidation requested: the notes"]
@@ -109,7 +109,7 @@ def test_the_story_of_a_version_and_of_what_was_left_behind(home: Home, drop: Dr
     assert told("a.jsonl")[-2] == "now   its 2 steps are in the weights of the head, in v001"
     drop("b.jsonl", "ok ok ok")
     run()
-    last = load_state(home)[0].state.head
+    last = load_state(home)[0].state.head.checkpoint
     assert last is not None
     with closing(EventStore.open(home)) as store:
         store.execute(commands.RollBack())
@@ -165,9 +165,9 @@ def test_the_commands_as_people_type_them(home: Home, drop: Drop, run: Run) -> N
     assert "\x1b" not in crashes
     (crash,) = json.loads(keepstep(home, "crashes", "--json").stdout)
     assert crash["logs"] == "keepstep logs --attempt 1"
-    timeline = json.loads(keepstep(home, "explain", crash["name"], "--json").stdout)
-    assert {"title", "now", "next", "moments"} == set(timeline)
-    assert {"seq", "at", "text"} == set(timeline["moments"][0])
+    lineage = json.loads(keepstep(home, "explain", crash["name"], "--json").stdout)
+    assert {"title", "now", "next", "moments"} == set(lineage)
+    assert {"seq", "at", "text"} == set(lineage["moments"][0])
     assert "killed" in keepstep(home, "logs", "--level", "error").stdout
     for arguments, message in ((["explain", "x"], "knows no job x"), (["hooks", "test"], "no hook is set")):
         done = keepstep(home, *arguments)

@@ -8,6 +8,7 @@ from cli.doctor import arithmetic
 from cli.doctor.context import DoctorContext
 from cli.home.paths import Home
 from core.state import State
+from core.topics.training import Training
 from events.values import ARITHMETIC, FP32_INSTEAD
 
 
@@ -41,5 +42,5 @@ def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPa
     context = asks_for(home, "bf16", monkeypatch, "unclear")
     monkeypatch.setattr(arithmetic, "cpu_model", lambda: "this one")
     for cpu, level in (("this one", "warn"), ("another", "pass")):
-        context.__dict__["state"] = State(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD})
+        context.__dict__["state"] = State(training=Training(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD}))
         assert arithmetic.check(context).level == level

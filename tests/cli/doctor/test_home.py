@@ -73,7 +73,7 @@ def test_a_config_that_would_change_what_was_learned_is_told(trained: Home) -> N
     trained.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
     found = checks_home.config(DoctorContext(trained))
     assert found.level == "fail"
-    assert "method.r is 8, what was learned so far has 16" in found.says
+    assert "method.r is 8, and the weights were trained with 16" in found.says
 
 
 def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:

@@ -36,11 +36,11 @@ def rewrite(name: str, **keys: object) -> Break:
     [
         (lambda model: model.rename(model.with_name("elsewhere")), "is not here yet"),
         (lambda model: (model / "config.json").unlink(), "has no config.json"),
-        (rewrite("config.json", quantization_config={"bits": 4}), "is quantised on disk"),
+        (rewrite("config.json", quantization_config={"bits": 4}), "is quantized on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
         (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "model.safetensors is damaged"),
         (lambda model: (model / "model.safetensors").rename(model / "weights.safetensors"), "only weights.safetensors"),
-        (lambda model: (model / "adapter_config.json").write_text("{}"), "holds an adapter too"),
+        (lambda model: (model / "adapter_config.json").write_text("{}"), "contains an adapter"),
         (rewrite("config.json", transformers_weights="w.safetensors"), "names w.safetensors as its weights"),
         (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
@@ -114,7 +114,7 @@ def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
 
 def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
-    head = load_state(trained)[0].state.head
+    head = load_state(trained)[0].state.head.checkpoint
     assert head is not None
     weights = trained.checkpoints / head.id / "adapter_model.safetensors"
     data = weights.read_bytes()
@@ -145,7 +145,7 @@ def test_a_backup_that_is_not_what_it_was_is_told(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
     assert checks_model.backups(DoctorContext(trained)).says == "1 backups are what were made (by names and sizes)"
-    (backup,) = load_state(trained)[0].state.backups
+    (backup,) = load_state(trained)[0].state.retention.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
@@ -172,7 +172,7 @@ def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path])
     )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        eventually(lambda: load_state(home)[0].state.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     head = "from step-00000002-attempt-0001 beside the base model"

@@ -9,14 +9,14 @@ import pytest
 
 from cli.home.subprocesses import ARGUMENT_BYTES, ask
 from events.settings import JobSettings, ModelSettings
-from gpu.ipc.protocol import LocateRows, Locations, Trained
+from gpu.ipc.protocol import LocateRows, Locations, TrainedJob
 
 
 @pytest.mark.parametrize("files", [1, 200])
 def test_an_order_of_any_length_is_answered(tmp_path: Path, files: int) -> None:
     """About hundreds of files, each with its settings, too: more than an argument of a process may be long."""
     settings = JobSettings(model=ModelSettings(path=str(tmp_path / "none")))
-    trained = tuple(Trained(job=f"{n:064}", settings=settings, tokenizer_sha256="") for n in range(files))
+    trained = tuple(TrainedJob(job=f"{n:064}", settings=settings, tokenizer_sha256="") for n in range(files))
     order = msgspec.json.encode(LocateRows(home=str(tmp_path), trained=trained)).decode()
     assert (len(order) > 2 * ARGUMENT_BYTES) == (files > 1)
     said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers")

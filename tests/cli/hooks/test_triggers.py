@@ -12,12 +12,9 @@ from msgspec.structs import replace
 from cli.hooks.triggers import TITLES, Triggers, make_summary
 from core.failures import EXPLANATIONS
 from core.state import State
-from events import kinds, versions
+from events import kinds
 from events.codec import kind_of
-from events.evaluation import EvaluationDone
-from events.guard import BatchSkipped, MicrobatchSplit
-from events.kinds import AnyEvent
-from events.memory import MemoryLow, MemoryRecovered
+from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, MemoryRecovered, MicrobatchSplit
 from events.settings import HookSettings, HookTrigger
 from tests.events.examples import CHECKPOINT, EVENTS, JOB
 
@@ -86,14 +83,14 @@ def test_every_trigger_comes_from_an_event() -> None:
         ([FAILED, FAILED, committed(), committed()], ["attempt_failed", "attempt_failed", "recovered", None]),
         ([FAILED, kinds.JobFailed(job=JOB, message="m"), committed()], ["attempt_failed", "job_failed", None]),
         ([FAILED, kinds.JobSkipped(job=JOB), committed()], ["attempt_failed", None, None]),
-        ([versions.ConsolidationAborted(attempt=1, failure=None, message="", retry_at=None)], [None]),
-        ([versions.ConsolidationAborted(attempt=1, failure="code", message="", retry_at=None)], ["attempt_failed"]),
+        ([kinds.ConsolidationAborted(attempt=1, failure=None, message="", retry_at=None)], [None]),
+        ([kinds.ConsolidationAborted(attempt=1, failure="code", message="", retry_at=None)], ["attempt_failed"]),
         ([kinds.StorageFreed(free_bytes=1)], ["recovered"]),
         ([LOW, MemoryRecovered(available_bytes=1)], ["memory_low", "recovered"]),
         ([HALVED], ["micro_batch_split"]),
         ([RISES, RISES, FALLS, RISES], ["validation_alert", None, None, "validation_alert"]),
         ([RISES, replace(RISES, concern="wide_gap"), replace(RISES, job=OTHER)], ["validation_alert"] * 3),
-        ([FAILED, ASIDE, committed()], ["attempt_failed", "batch_set_aside", "recovered"]),
+        ([FAILED, ASIDE, committed()], ["attempt_failed", "batch_skipped", "recovered"]),
     ],
 )
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:

@@ -82,7 +82,7 @@ def test_killed_anywhere_the_file_is_taken_on_once(
     finish_arrivals(again)
     finish_arrivals(again)
     assert [(waiting.id, waiting.name, waiting.priority) for waiting in again.state.queue] == [(job, "a.jsonl", "low")]
-    assert again.state.counts.duplicates == 0
+    assert again.state.outcomes.counts.duplicates == 0
     assert home.data_file(job).exists()
     assert not list((home.data / ".arriving").iterdir())
     again.close()
@@ -267,7 +267,7 @@ def test_killed_anywhere_bytes_are_trained_again_once(
     run()
     assert home.data_file(job).read_bytes() == trained_before.read_bytes()
     assert not list((home.data / ".arriving").iterdir())
-    passes = [event.again for event in events() if isinstance(event, FileEnqueued)]
+    passes = [event.retrain for event in events() if isinstance(event, FileEnqueued)]
     assert passes == [False, True]
     assert [type(event) for event in events()].count(JobTrained) == 2
 

@@ -19,7 +19,7 @@ from cli.home.paths import Home
 from cli.inbox import intake
 from cli.inbox.intake import FILES_PER_TURN, Intake
 from cli.inbox.watcher import LONG_WRITTEN_S, STILL_WRITTEN, Inbox
-from cli.output.terminal import shown_text
+from cli.text import shown_text
 from events import kinds
 from events.kinds import AnyEvent
 
@@ -115,7 +115,7 @@ def test_what_is_no_file_is_never_taken_and_said_once(
     assert sum("is not a file (a pipe, a socket, a device)" in line for line in said) == 2
     assert not [line for line in said if line.startswith(("inbox/high", "inbox/low"))]
     with closing(EventStore.open(home)) as store:
-        assert store.state.counts.trained == 1
+        assert store.state.outcomes.counts.trained == 1
     assert len(list(home.inbox.iterdir())) == 6 + 2
     assert secret.exists()
 
@@ -171,7 +171,7 @@ def test_a_file_of_any_name_is_trained_and_stays_in_the_home(
         said = run()
         assert all(part.isprintable() for line in said for part in line.split("\n"))
     with closing(EventStore.open(home)) as store:
-        counts = store.state.counts
+        counts = store.state.outcomes.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
     for asked in (os.fsdecode(name), shown_text(path.name)):  # as the system has the name, and as keepstep shows it
         reported = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])

@@ -50,11 +50,11 @@ def test_an_unreadable_file_stays_and_the_others_are_trained(home: Home, run: Ca
     refused = CliRunner().invoke(app, ["add", str(bad), "--home", str(home.root)])
     assert "cannot be read: Permission denied; nothing was added" in str(refused.exception)
     with closing(EventStore.open(home)) as store:
-        assert store.state.counts.trained == 1
+        assert store.state.outcomes.counts.trained == 1
     bad.chmod(0o644)
     assert not [line for line in run() if "cannot be accepted" in line]
     with closing(EventStore.open(home)) as store:
-        assert store.state.counts.trained == 2
+        assert store.state.outcomes.counts.trained == 2
 
 
 def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:

@@ -72,9 +72,9 @@ def test_killed_anywhere_every_file_is_taken_on_once(
             jobs[3]: "d.jsonl",
         }
         if (point, nth) == ("arrival_journaled", 3):  # between the record of a known file and its move
-            assert again.state.counts.duplicates == 2
+            assert again.state.outcomes.counts.duplicates == 2
         else:
-            assert again.state.counts.duplicates == 1
+            assert again.state.outcomes.counts.duplicates == 1
     assert all(file_sha256(home.data_file(job)) == job for job in jobs)
     assert (home.rejected / "c.jsonl").exists()
     assert not list((home.data / ".arriving").iterdir())
@@ -395,7 +395,7 @@ def test_journaled_events_are_yielded_before_an_error(home: Home, drop: Callable
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         assert all(home.data_file(job.id).exists() for job in store.state.queue)
-        assert store.state.counts.duplicates == 0
+        assert store.state.outcomes.counts.duplicates == 0
 
 
 def test_duplicates_that_arrive_together_are_reported_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:

@@ -12,8 +12,8 @@ from cli.home.paths import Home
 from cli.machine.clock import Clock
 from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, OverheadMeter
 from cli.status.report import status_rows
-from core.commands import RecordWatchCost
-from events.upkeep import WatchCostMeasured
+from core.commands import RecordOverhead
+from events.kinds import OverheadMeasured
 from projections.status import status_view
 
 
@@ -61,7 +61,7 @@ def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
     assert meter.take_report() is None
     clock.wall += 1
     meter.end_turn(training=True)
-    assert meter.take_report() == RecordWatchCost(
+    assert meter.take_report() == RecordOverhead(
         wall_s=FIRST_AFTER_S,
         cpu_s=4.0,
         training_s=FIRST_AFTER_S,
@@ -84,15 +84,13 @@ def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:
     """As a share of training time, with what costs most."""
     store = EventStore.open(home)
     store.execute(
-        RecordWatchCost(
-            wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0}
-        )
+        RecordOverhead(wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0})
     )
     view = status_view(store.folded, seq=1, crc="", heartbeat_at=0.0)
     (row,) = [row for row in status_rows(view, alive=True) if row.name == "watching"]
     assert row.text == "0.20% of training time (90.0 CPU seconds in 24 h 0 min; most of it is b)"
     idle = store.folded.progress.watching
-    assert isinstance(idle, WatchCostMeasured)
+    assert isinstance(idle, OverheadMeasured)
     progress = replace(store.folded.progress, watching=replace(idle, training_s=0.0))
     view = status_view(replace(store.folded, progress=progress), seq=1, crc="", heartbeat_at=0.0)
     assert any("nothing was trained" in row.text for row in status_rows(view, alive=True))
@@ -114,5 +112,5 @@ def test_the_daemon_counts_all_that_it_does(
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made
-    assert {"the journal", "views", "the inbox", "orders and reports", "schedule and room"} <= set(meter.parts)
+    assert {"the journal", "views", "the inbox", "effects and messages", "schedule and resources"} <= set(meter.parts)
     assert all(spent >= 0.0 for spent in meter.parts.values())

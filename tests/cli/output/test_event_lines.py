@@ -6,11 +6,18 @@ import pytest
 
 from cli.output.console import INDENT, Console
 from core.state import State
-from events import kinds, places
-from events.changes import Change, ConfigChanged, ConfigFixed, ConfigRefused
-from events.evaluation import EvaluationAbandoned, EvaluationDone
-from events.kinds import AnyEvent
-from events.memory import MemoryLow, MemoryRecovered
+from events import kinds
+from events.kinds import (
+    AnyEvent,
+    Change,
+    ConfigChanged,
+    ConfigFixed,
+    ConfigRefused,
+    EvaluationAbandoned,
+    EvaluationDone,
+    MemoryLow,
+    MemoryRecovered,
+)
 from tests.events.examples import CHECKPOINT, JOB, PARENT
 
 GB = 10**9
@@ -49,7 +56,7 @@ def printed(event: AnyEvent) -> str:
             "`keepstep add --again`; see rejected/",
         ),
         (
-            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", again=True),
+            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", retrain=True),
             "\\x1b[31ma.jsonl is in the queue, to be trained on again",
         ),
         (
@@ -72,21 +79,21 @@ def printed(event: AnyEvent) -> str:
             EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="m"),
             "the worker failed in an evaluation (hang); the job continues without evaluations",
         ),
-        (places.JobHeld(job=JOB), "abababababab is held; the queue skips it"),
-        (places.JobReleased(job=JOB), "abababababab is released and waits for its turn"),
+        (kinds.JobHeld(job=JOB), "abababababab is held; the queue skips it"),
+        (kinds.JobReleased(job=JOB), "abababababab is released and waits for its turn"),
         (
-            places.JobMoved(job=JOB, priority="low", before=None),
+            kinds.JobMoved(job=JOB, priority="low", before=None),
             "abababababab is moved to the end of the queue, priority low",
         ),
         (
-            places.JobMoved(job=JOB, priority="high", before=JOB),
+            kinds.JobMoved(job=JOB, priority="high", before=JOB),
             "abababababab is moved before abababababab, priority high",
         ),
         (
-            places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
+            kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
             "a.jsonl is removed from the queue; its file goes to rejected/",
         ),
-        (places.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is removed from the queue"),
+        (kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is removed from the queue"),
         (
             MemoryLow(total_bytes=100 * GB, available_bytes=5 * GB, worker_bytes=10 * GB, grace_s=30.0, at=0.0),
             "waiting for memory: other processes use 85.0 of 100.0 GB, the worker 10.0 GB; after 30 s of this, the "

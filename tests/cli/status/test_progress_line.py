@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cli.status.progress_line import Course, course, course_line, health_without_memory
 from cli.status.report import health
 from core import commands
-from core.state import MemoryShortage
+from core.topics.memory import MemoryShortage
 from events import kinds
 from events.settings import MemorySettings
 from projections.status import StatusView, status_view

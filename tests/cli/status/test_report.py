@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from cli.status.report import health, status_rows
 from core import commands
 from events import kinds
-from events.evaluation import EvaluationDone
-from events.worker import Heartbeat
+from events.kinds import EvaluationDone
+from events.messages import Heartbeat
 from projections.status import StatusView, status_view
 from tests.core.world import World, settings
 from tests.projections.timeline import folded

@@ -1,4 +1,4 @@
-"""The words to systemd, and the socket that they go to."""
+"""Messages to systemd, and the socket that they are sent to."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from cli.supervision import sd_notify
-from cli.supervision.sd_notify import Notifier, words_of
+from cli.supervision.sd_notify import Notifier, parse_datagram
 
 
-def listening(address: str | bytes) -> socket.socket:
+def listener_on(address: str | bytes) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(address)
     listener.settimeout(5)
     return listener
 
 
-def test_words_go_to_the_socket_in_one_datagram(tmp_path: Path) -> None:
+def test_lines_are_sent_in_one_datagram(tmp_path: Path) -> None:
     """As sd_notify(3) has it: lines of NAME=value."""
-    with listening(str(tmp_path / "s")) as listener:
-        Notifier(str(tmp_path / "s")).tell(sd_notify.READY, sd_notify.status("waits\nfor  files"), sd_notify.ALIVE)
+    with listener_on(str(tmp_path / "s")) as listener:
+        Notifier(str(tmp_path / "s")).send(sd_notify.READY, sd_notify.status("waits\nfor  files"), sd_notify.ALIVE)
         assert listener.recv(4096) == b"READY=1\nSTATUS=waits for files\nWATCHDOG=1"
 
 
@@ -31,13 +31,13 @@ def test_words_go_to_the_socket_in_one_datagram(tmp_path: Path) -> None:
 def test_an_abstract_socket_is_reached() -> None:
     """`@name` stands for a name that begins with a zero byte."""
     name = f"keepstep-{secrets.token_hex(8)}"
-    with listening(b"\0" + name.encode()) as listener:
-        Notifier(f"@{name}").tell(sd_notify.ALIVE)
+    with listener_on(b"\0" + name.encode()) as listener:
+        Notifier(f"@{name}").send(sd_notify.ALIVE)
         assert listener.recv(4096) == b"WATCHDOG=1"
 
 
 def test_no_child_inherits_the_variables(tmp_path: Path) -> None:
-    """A worker that spoke for the daemon would keep a hung one alive."""
+    """A worker that sent heartbeats would keep a hung daemon alive."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "s"), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "HOME": "/"}
     assert Notifier.from_environment(environment).is_listening
     assert environment == {"HOME": "/"}
@@ -48,19 +48,27 @@ def test_without_a_socket_that_is_ours_to_use_nothing_is_sent(address: str | Non
     """Not under systemd: no effect."""
     notifier = Notifier(address)
     assert not notifier.is_listening
-    notifier.tell(sd_notify.READY)
+    notifier.send(sd_notify.READY)
 
 
-def test_nobody_is_waited_for(tmp_path: Path) -> None:
-    """A listener that is gone, or that reads nothing, never holds the daemon up."""
-    Notifier(str(tmp_path / "gone")).tell(sd_notify.READY)
-    with listening(str(tmp_path / "s")):
+def test_sending_never_blocks(tmp_path: Path) -> None:
+    """A listener that is gone or reads nothing never delays the daemon."""
+    Notifier(str(tmp_path / "gone")).send(sd_notify.READY)
+    with listener_on(str(tmp_path / "s")):
         notifier = Notifier(str(tmp_path / "s"))
         for _ in range(5_000):
-            notifier.tell(sd_notify.ALIVE)
+            notifier.send(sd_notify.ALIVE)
 
 
-def test_what_was_said_is_read_back() -> None:
-    """Times in microseconds; rubbish is passed over."""
-    said = "\n".join([sd_notify.patience(1.5), sd_notify.more_time(2), "rubbish", "A=b=c"]).encode() + b"\nX=\xff"
-    assert words_of(said) == {"WATCHDOG_USEC": "1500000", "EXTEND_TIMEOUT_USEC": "2000000", "A": "b=c", "X": "\ufffd"}
+def test_a_datagram_is_parsed() -> None:
+    """Times in microseconds; lines without `=` are ignored."""
+    said = (
+        "\n".join([sd_notify.watchdog_timeout(1.5), sd_notify.extend_timeout(2), "rubbish", "A=b=c"]).encode()
+        + b"\nX=\xff"
+    )
+    assert parse_datagram(said) == {
+        "WATCHDOG_USEC": "1500000",
+        "EXTEND_TIMEOUT_USEC": "2000000",
+        "A": "b=c",
+        "X": "\ufffd",
+    }

@@ -21,7 +21,7 @@ class FakeSystemd:
 
     def __init__(self, *, there: bool = True, lingering: bool = True) -> None:
         self.there, self.lingering = there, lingering
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.active = "inactive"
         self.failing: dict[str, str] = {}
 
@@ -29,7 +29,7 @@ class FakeSystemd:
         return self.there
 
     def systemctl(self, manager: Manager, *arguments: str) -> Answer:
-        self.told.append(f"{manager} {arguments[0]}")
+        self.calls.append(f"{manager} {arguments[0]}")
         if arguments[0] in self.failing:
             return Answer(1, self.failing[arguments[0]])
         if arguments[0] == "start":
@@ -62,16 +62,16 @@ def test_installing_writes_the_unit_and_starts_it(service: Service, systemd: Fak
     service.install(said.append, start=True)
     assert service.path.read_text(encoding="utf-8") == service.text()
     assert str(service.home.root) in service.text()
-    assert [word for word in systemd.told if word != "user show"] == [
+    assert [word for word in systemd.calls if word != "user show"] == [
         "user daemon-reload",
         "user enable",
         "user start",
     ]
     assert "started" in said
-    systemd.told.clear()
+    systemd.calls.clear()
     said.clear()
     service.install(said.append, start=True)
-    assert "user start" not in systemd.told
+    assert "user start" not in systemd.calls
     assert said[0].startswith("unchanged")
 
 
@@ -90,44 +90,44 @@ def test_a_daemon_that_runs_already_is_left_alone(service: Service, systemd: Fak
     said: list[str] = []
     service.install(said.append, start=True)
     lock.release()
-    assert "user start" not in systemd.told
-    assert any("a daemon runs in this home" in line for line in said)
+    assert "user start" not in systemd.calls
+    assert any("a daemon already runs in this home" in line for line in said)
 
 
 def test_uninstalling_stops_it_and_leaves_the_home_as_it_was(service: Service, systemd: FakeSystemd) -> None:
     """Every file of it."""
     service.install(lambda _: None, start=True)
     before = {path: path.stat().st_mtime_ns for path in service.home.root.rglob("*")}
-    systemd.told.clear()
+    systemd.calls.clear()
     service.uninstall(lambda _: None)
     assert not service.path.exists()
-    assert systemd.told == ["user disable", "user daemon-reload", "user reset-failed"]
+    assert systemd.calls == ["user disable", "user daemon-reload", "user reset-failed"]
     assert {path: path.stat().st_mtime_ns for path in service.home.root.rglob("*")} == before
 
 
 def test_what_is_not_installed_is_refused(service: Service) -> None:
     """With what installs it."""
     for what in (lambda: service.uninstall(lambda _: None), service.status):
-        with pytest.raises(UserError, match="no service is installed") as told:
+        with pytest.raises(UserError, match="no service is installed") as caught:
             what()
-        assert "keepstep service install" in told.value.advice
+        assert "keepstep service install" in caught.value.advice
 
 
 def test_without_systemd_another_way_is_named(home: Home, tmp_path: Path) -> None:
     """And nothing is written."""
     service = Service(home, "user", systemd=FakeSystemd(there=False), units=tmp_path / "units", environment={})
-    with pytest.raises(UserError, match="does not run systemd") as told:
+    with pytest.raises(UserError, match="does not run systemd") as caught:
         service.install(lambda _: None, start=True)
-    assert "keepstep run --supervise" in told.value.advice
+    assert "keepstep run --supervise" in caught.value.advice
     assert not (tmp_path / "units").exists()
 
 
-def test_what_systemd_refuses_is_told_in_its_words(service: Service, systemd: FakeSystemd) -> None:
+def test_a_refusal_of_systemd_is_shown_in_its_words(service: Service, systemd: FakeSystemd) -> None:
     """With what to do where that is known."""
     systemd.failing = {"daemon-reload": "Failed to connect to bus: No medium found"}
-    with pytest.raises(UserError, match="Failed to connect to bus") as told:
+    with pytest.raises(UserError, match="Failed to connect to bus") as caught:
         service.install(lambda _: None, start=True)
-    assert "--system" in told.value.advice
+    assert "--system" in caught.value.advice
 
 
 def test_the_status_is_what_systemd_says(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The real daemon under a supervisor: killed, stopped, crashing at its start, told to end."""
+"""The real daemon under a supervisor: killed, stopped, crashing at its start, asked to stop."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.errors import CRASHED, UserError
+from cli.errors import CRASHED, INTERRUPTED, UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from cli.supervision.supervisor import AT_ONCE, LONGEST_PAUSE_S, Supervisor
+from cli.supervision.supervisor import LONGEST_PAUSE_S, Supervisor
 from core import commands
 from events import kinds
 from events.kinds import AnyEvent
-from tests.cli.supervision.test_watchdog import patient_with_workers
+from tests.cli.supervision.test_watchdog import allow_silent_workers
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
-SILENCE_S = 3.0
+WATCHDOG_TIMEOUT_S = 3.0
 
 SCRIPT = f"""
 import sys
@@ -34,7 +34,7 @@ from cli.errors import told
 from cli.supervision.supervisor import Supervisor
 with told():
     say = lambda line: print(line, flush=True)
-    sys.exit(Supervisor(sys.argv[1:], write=say, silence_s={SILENCE_S}, first_pause_s=0.1).run())
+    sys.exit(Supervisor(sys.argv[1:], write=say, timeout_s={WATCHDOG_TIMEOUT_S}, first_pause_s=0.1).run())
 """
 
 Drop = Callable[..., Path]
@@ -43,7 +43,7 @@ Events = Callable[[], list[AnyEvent]]
 
 @contextmanager
 def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
-    """A supervisor in a process of its own."""
+    """A supervisor in a separate process."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", SCRIPT, *daemon],
         stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ def supervised(*daemon: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def fake(home: Home, *more: str) -> list[str]:
-    patient_with_workers(home)
+    allow_silent_workers(home)
     return [sys.executable, "-P", "-m", "tests.harness.daemon", str(home.root), "tests.harness.worker", *more]
 
 
@@ -85,18 +85,18 @@ def stop(home: Home) -> None:
 
 
 def test_a_killed_daemon_runs_again_and_loses_nothing(home: Home, drop: Drop, events: Events) -> None:
-    """kill -9 in the middle of a job: the next one goes on behind its commit, and `stop` ends both."""
+    """kill -9 in the middle of a job: the next daemon continues from its commit, and `stop` ends both."""
     drop("a.jsonl", "ok ok ok ok wait-once ok")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: load_state(home)[0].state.reached.step >= 4)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 4)
         first = pid_of(home)
         os.kill(first, signal.SIGKILL)
         assert eventually(works(home, but=first)) < 20
-        eventually(lambda: load_state(home)[0].state.counts.trained == 1)
+        eventually(lambda: load_state(home)[0].state.outcomes.counts.trained == 1)
         stop(home)
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0
-    assert "the daemon was killed by SIGKILL; it is started again" in said
+    assert "the daemon was killed by SIGKILL; it is restarted" in said
     assert [event.step for event in events() if isinstance(event, kinds.TrainingStarted)] == [0, 3]
 
 
@@ -106,35 +106,35 @@ def test_a_daemon_that_hangs_is_killed_and_runs_again(home: Home) -> None:
         eventually(works(home))
         first = pid_of(home)
         os.kill(first, signal.SIGSTOP)
-        assert eventually(works(home, but=first)) < SILENCE_S + 15
+        assert eventually(works(home, but=first)) < WATCHDOG_TIMEOUT_S + 15
         assert not psutil.pid_exists(first)
         supervisor.terminate()
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0
-    assert "it hung; it is started again" in said
+    assert "it hung; it is restarted" in said
 
 
 def test_a_loop_that_hangs_says_where(tmp_path: Path) -> None:
     """It is told to abort first, and the dump of its threads goes to where its words go."""
     hang = (
         "import faulthandler, time\nfrom cli.supervision.sd_notify import ALIVE, Notifier\nfaulthandler.enable()\n"
-        "Notifier.from_environment().tell(ALIVE)\ndef stuck_here():\n    time.sleep(600)\nstuck_here()"
+        "Notifier.from_environment().send(ALIVE)\ndef stuck_here():\n    time.sleep(600)\nstuck_here()"
     )
     with supervised(sys.executable, "-P", "-c", hang) as supervisor:
         assert supervisor.stdout is not None
         said = ""
-        while "it is started again" not in said:
+        while "it is restarted" not in said:
             said += supervisor.stdout.readline()
     assert "in stuck_here" in said
 
 
-def test_a_daemon_that_crashes_at_its_start_is_given_up(tmp_path: Path) -> None:
-    """With growing pauses, and not for ever; the last exit code says that it was a crash."""
+def test_a_daemon_that_crashes_at_each_start_is_abandoned(tmp_path: Path) -> None:
+    """The pauses grow; in the end the supervisor exits with the code of a crash."""
     said: list[str] = []
     supervisor = Supervisor(
         [sys.executable, "-c", "import os; os.abort()"], write=said.append, first_pause_s=0.01, crashes_max=4
     )
-    with pytest.raises(UserError, match=r"crashed 4 times within an hour, the last time so: it was killed by SIGABRT"):
+    with pytest.raises(UserError, match=r"crashed 4 times within an hour; the last time it was killed by SIGABRT"):
         supervisor.run()
     assert len(said) == 3
 
@@ -143,12 +143,12 @@ def test_pauses_grow_and_stay_under_a_minute() -> None:
     """With the time that a hang takes to be seen."""
     said: list[str] = []
     supervisor = Supervisor(["none"], write=said.append)
-    pauses = [supervisor._count("crashed") for _ in range(10)]
+    pauses = [supervisor._count_crash("crashed") for _ in range(10)]
     assert pauses[:4] == [1, 2, 4, 8]
     assert set(pauses[4:]) == {LONGEST_PAUSE_S}
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, AT_ONCE])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, INTERRUPTED])
 def test_an_end_that_means_something_is_passed_on(code: int, tmp_path: Path) -> None:
     """Refused, damaged, storage failed: starting it again would change nothing."""
     tried = tmp_path / "tried"
@@ -183,7 +183,7 @@ def test_no_daemon_outlives_its_supervisor(home: Home, drop: Drop) -> None:
     """kill -9 of the supervisor: daemon and worker are gone too."""
     drop("a.jsonl", "ok wait")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: load_state(home)[0].state.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         everyone = psutil.Process(supervisor.pid).children(recursive=True)
         assert len(everyone) == 2
         supervisor.kill()
@@ -196,10 +196,10 @@ def test_signals_are_passed_on_one_by_one(home: Home, drop: Drop) -> None:
     """The first commits and leaves; the second leaves at once, and neither is a crash."""
     drop("a.jsonl", "ok silent")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: load_state(home)[0].state.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         supervisor.send_signal(signal.SIGINT)
         eventually(lambda: load_state(home)[0].state.daemon.status == "stopping")
         supervisor.send_signal(signal.SIGINT)
         said, _ = supervisor.communicate(timeout=30)
-    assert supervisor.returncode == AT_ONCE
+    assert supervisor.returncode == INTERRUPTED
     assert "started again" not in said

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from events import kinds, versions
+from events import kinds
 from events.codec import kind_of
 from events.event import Event
 from events.kinds import AnyEvent
@@ -128,9 +128,9 @@ class Course:
     def _stand(self) -> None:
         """What was learned until now becomes a version: up to here a calm home can be held against it."""
         life = self.life
-        published = life.count(versions.VersionPublished)
+        published = life.count(kinds.VersionPublished)
         if life.command("consolidate", "--after-current") == 0:
-            assert life.wait(lambda: life.count(versions.VersionPublished) > published, SETTLED_S), log_of(life.home)
+            assert life.wait(lambda: life.count(kinds.VersionPublished) > published, SETTLED_S), log_of(life.home)
 
     def _settle(self) -> None:
         """Everything that was given is learned, with nobody disturbing it."""
@@ -158,7 +158,7 @@ class Course:
         print(
             f"{self.passed_s / 60:.0f} min: {self.times.total()} faults ({self.missed.total()} missed), "
             f"{life.count(kinds.JobTrained)} files, {life.now.step} steps, {life.restarts} daemons started again, "
-            f"{life.count(versions.VersionPublished)} versions",
+            f"{life.count(kinds.VersionPublished)} versions",
             flush=True,
         )
 
@@ -167,7 +167,7 @@ def _word(event: AnyEvent) -> str:
     """What an event is called in the table."""
     if isinstance(event, kinds.AttemptFailed):
         return event.failure
-    if isinstance(event, versions.ConsolidationAborted) and event.failure is not None:
+    if isinstance(event, kinds.ConsolidationAborted) and event.failure is not None:
         return event.failure
     return kind_of(event)
 
@@ -176,7 +176,7 @@ def unexplained(events: Sequence[Event], windows: Sequence[Window]) -> list[str]
     """Failures of attempts and consolidations that neither the fault before them nor the one before that can cause."""
     found = []
     for number, event in enumerate(events):
-        if not isinstance(event, kinds.AttemptFailed | versions.ConsolidationAborted) or event.failure is None:
+        if not isinstance(event, kinds.AttemptFailed | kinds.ConsolidationAborted) or event.failure is None:
             continue
         before = [window.fault for window in windows if window.since <= number][-2:]
         if not any(event.failure in fault.causes for fault in before):

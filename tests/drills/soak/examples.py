@@ -15,7 +15,7 @@ from cli.home.paths import Home
 from events import kinds
 from events.event import Event
 from gpu.data.plan.row_locator import locate
-from gpu.ipc.protocol import LocateRows, Trained
+from gpu.ipc.protocol import LocateRows, TrainedJob
 from projections.lineage import Part
 
 
@@ -97,7 +97,7 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
         )  # nothing was learned
     last = parts[-1]
     lines = range(1, 1 + home.data_file(last.job).read_bytes().count(b"\n"))
-    asked = Trained(
+    asked = TrainedJob(
         job=last.job, settings=last.settings, tokenizer_sha256=last.plan.tokenizer_sha256, lines=tuple(lines)
     )
     (located,) = locate(LocateRows(home=str(home.root), trained=(asked,))).located

@@ -13,10 +13,9 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from events import kinds, memory, versions
-from events.changes import ConfigFixed, ConfigRefused
+from events import kinds
 from events.event import Event
-from events.guard import BatchSkipped, MicrobatchSplit
+from events.kinds import BatchSkipped, ConfigFixed, ConfigRefused, MicrobatchSplit
 from events.values import Failure
 from tests.drills.soak.life import SoakLife
 
@@ -38,7 +37,7 @@ FAR_STEPS = 4
 WORKER_ENDS: tuple[type[Event], ...] = (
     kinds.AttemptFailed,
     kinds.AttemptInterrupted,
-    versions.ConsolidationAborted,
+    kinds.ConsolidationAborted,
 )
 
 
@@ -122,7 +121,7 @@ def _kill_worker(life: SoakLife) -> bool:
 
 
 def _stop_worker_for_good(life: SoakLife) -> bool:
-    return life.state.attempt is not None and _signal(life.worker(), signal.SIGSTOP)
+    return life.state.attempts.current is not None and _signal(life.worker(), signal.SIGSTOP)
 
 
 def _stop_worker_for_a_while(life: SoakLife) -> bool:
@@ -173,7 +172,7 @@ def _take_memory(life: SoakLife) -> bool:
     """And give it back when that was noticed."""
     before = len(life.look())
     life.memory.touch()
-    life.wait(lambda: life.seen([memory.MemoryLow], before), MEETS_S)
+    life.wait(lambda: life.seen([kinds.MemoryLow], before), MEETS_S)
     life.spend(life.choose.uniform(0.0, 4.0))
     life.memory.unlink()
     return True
@@ -269,7 +268,7 @@ NUMBERS: Mapping[str, tuple[str, float]] = {
 """The fault, and how often."""
 
 DIES_IN_A_CONSOLIDATION = ("consolidating", "backed_up", "merged", "verified", "before_version_report")
-SETTLED = (versions.VersionPublished, versions.ConsolidationCancelled)
+SETTLED = (kinds.VersionPublished, kinds.ConsolidationCancelled)
 HANG: frozenset[Failure] = frozenset({"hang"})
 LOSS: frozenset[Failure] = frozenset({"loss"})
 KILLED: frozenset[Failure] = frozenset({"killed"})
@@ -299,7 +298,7 @@ FROM_OUTSIDE = (
     Fault("daemon and worker kill -9", 1.0, "daemon", _kill_daemon_and_worker, [kinds.DaemonStarted], KILLED),
     Fault("SIGSTOP of the daemon, SIGCONT", 1.0, "nothing", _stop_daemon_for_a_while, ()),
     Fault("clock set by a day", 1.0, "nothing", _set_the_clock, ()),
-    Fault("memory taken by others", 0.6, "worker", _take_memory, [memory.MemoryRecovered]),
+    Fault("memory taken by others", 0.6, "worker", _take_memory, [kinds.MemoryRecovered]),
     Fault("disk below hard_gb", 0.6, "worker",
           _edit("hard_gb = 0.0", "hard_gb = 1000000.0", kinds.StorageExhausted), [kinds.StorageFreed], FULL),
 )  # fmt: skip

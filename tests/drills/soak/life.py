@@ -14,7 +14,7 @@ import psutil
 
 from cli.config.schema import WorkerSettings
 from cli.home.paths import Home
-from events import kinds, versions
+from events import kinds
 from events.event import Event
 from journal import durable
 from tests.crash.homes import log_of, make_home
@@ -79,8 +79,8 @@ class Now:
                 self.abandoned.pop(event.job, None)
             case kinds.DaemonHeld() | kinds.Resumed():
                 self.is_held = isinstance(event, kinds.DaemonHeld)
-            case versions.ConsolidationRequested() | versions.VersionPublished() | versions.ConsolidationCancelled():
-                self.wants_a_version = isinstance(event, versions.ConsolidationRequested)
+            case kinds.ConsolidationRequested() | kinds.VersionPublished() | kinds.ConsolidationCancelled():
+                self.wants_a_version = isinstance(event, kinds.ConsolidationRequested)
 
 
 class SoakLife(Life):

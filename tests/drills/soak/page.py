@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from events import kinds, versions
+from events import kinds
 from tests.crash.homes import state_of
 from tests.drills.soak.course import Course
 from tests.drills.soak.leaks import DESCRIPTORS, Judged
@@ -25,7 +25,7 @@ def told(course: Course, verdict: Verdict, seed: int) -> str:
 def _prose(course: Course, verdict: Verdict, seed: int) -> list[str]:
     life, account, calm, again = course.life, verdict.account, verdict.calm, verdict.journaled
     splits, aside = marks(course)
-    steps = state_of(life.home).global_step
+    steps = state_of(life.home).head.global_step
     extent = (
         "all of them, to the head" if calm.whole else f"the first {calm.steps}, before anything was cut or left out"
     )
@@ -34,7 +34,7 @@ def _prose(course: Course, verdict: Verdict, seed: int) -> list[str]:
         f"{course.took_s / 60:.0f} minutes, one every {course.took_s / max(1, course.times.total()):.1f} s.",
         "",
         f"- {account.jobs} files learned, {steps} steps committed ({steps_reached(course)} run), "
-        f"{life.count(versions.VersionPublished)} versions made. {life.restarts} times a daemon was started again, "
+        f"{life.count(kinds.VersionPublished)} versions made. {life.restarts} times a daemon was started again, "
         f"{life.count(kinds.AttemptFailed)} attempts failed, {life.count(kinds.AttemptInterrupted)} were interrupted; "
         f"{life.resumed} times somebody had to say `resume`, {life.retried} times `retry`.",
         f"- {account.examples} examples, learned {account.trained} times, {account.set_aside} times set aside with "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cli.home.paths import Home
 from events import kinds
-from events.guard import BatchSkipped, MicrobatchSplit
+from events.kinds import BatchSkipped, MicrobatchSplit
 from projections.status import read_status
 from tests.crash.checks import check, check_given
 from tests.crash.homes import KEEPSTEP, log_of, state_of
@@ -51,7 +51,7 @@ def judge(course: Course, root: Path, say: Callable[[str], None]) -> Verdict:
         waited = next_to.submit(same_as_calm, home, events, root, say)
         journaled = same_as_journaled(home, say)
         calm = waited.result()
-    proved = command(home, "lineage", "--prove") if state_of(home).head is not None else None
+    proved = command(home, "lineage", "--prove") if state_of(home).head.checkpoint is not None else None
     wrong += [proved.stdout] if proved is not None and proved.returncode != 0 else []
     lives = leaks.judged(course.watch.lives)
     wrong += [f"it leaks: {each}" for each in lives if not each.holds and each.seconds >= leaks.LEAST_S]
@@ -78,7 +78,12 @@ def status_problems(home: Home) -> list[str]:
     if view is None:
         return [f"there is no status file\n{log_of(home)}"]
     said = (view.global_step, view.counts, view.queue.waiting, view.checkpoint.id if view.checkpoint else None)
-    true = (state.global_step, state.counts, len(state.queue), state.head.id if state.head else None)
+    true = (
+        state.head.global_step,
+        state.outcomes.counts,
+        len(state.queue),
+        state.head.checkpoint.id if state.head.checkpoint else None,
+    )
     return [] if said == true else [f"status.json says {said}, the journal {true}"]
 
 

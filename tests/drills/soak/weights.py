@@ -19,13 +19,13 @@ from typing import NamedTuple
 import msgspec
 
 from cli.commands.lineage import read_lineage
-from cli.commands.rerun import replay_ranges
+from cli.commands.rerun import rerun_ranges
 from cli.home.paths import Home
 from cli.home.subprocesses import ask
-from events import kinds, versions
+from events import kinds
 from events.event import Event
-from events.guard import BatchSkipped, MicrobatchSplit
-from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
+from events.kinds import BatchSkipped, MicrobatchSplit
+from gpu.ipc.protocol import Refusal, Reran, Rerun, RerunRange
 from tests.crash.checks import committed_steps
 from tests.crash.homes import log_of, state_of, trained
 from tests.drills.soak.life import SoakLife
@@ -66,22 +66,22 @@ def same_as_calm(home: Home, events: Sequence[Event], root: Path, say: Say) -> C
     wrong = [
         f"step {n} is {mine.get(n)}, and calm {its.get(n)}" for n in range(1, until + 1) if mine.get(n) != its.get(n)
     ]
-    made = [deed.version for deed in deeds if isinstance(deed, versions.VersionPublished)]
+    made = [deed.version for deed in deeds if isinstance(deed, kinds.VersionPublished)]
     others = [each for each in made if _weights(home.versions / each) != _weights(calm.versions / each)]
     wrong += [f"{version} has other weights" for version in others]
-    if not marks and state_of(home).head is not None and _head(home) != _head(calm):
+    if not marks and state_of(home).head.checkpoint is not None and _head(home) != _head(calm):
         wrong.append("the head has other weights")
     return Compared(until, len(made), whole=not marks, wrong=wrong)
 
 
-Deed = kinds.JobTrained | versions.VersionPublished
+Deed = kinds.JobTrained | kinds.VersionPublished
 
 
 def _deeds(events: Sequence[Event], *, whole: bool) -> list[Deed]:
     """Files and versions in their order; if it is not the whole, up to the last version: the weights behind it are
     not kept."""
     deeds = [event for event in events if isinstance(event, Deed)]
-    while not whole and deeds and not isinstance(deeds[-1], versions.VersionPublished):
+    while not whole and deeds and not isinstance(deeds[-1], kinds.VersionPublished):
         deeds.pop()
     return deeds
 
@@ -101,10 +101,10 @@ def _calm(home: Home, events: Sequence[Event], deeds: Sequence[Deed], root: Path
     life.start(until_idle=False)
     trained = published = 0
     for deed in deeds:
-        if isinstance(deed, versions.VersionPublished):
+        if isinstance(deed, kinds.VersionPublished):
             assert life.command("consolidate") == 0, log_of(life.home)
             published += 1
-            assert life.until(partial(_has, life, versions.VersionPublished, published), PATIENCE_S), log_of(life.home)
+            assert life.until(partial(_has, life, kinds.VersionPublished, published), PATIENCE_S), log_of(life.home)
             continue
         life.learn_at(rates[deed.job])
         life.put(names[deed.job], home.data_file(deed.job).read_bytes(), "normal")
@@ -135,34 +135,34 @@ def same_as_journaled(home: Home, say: Say) -> Compared:
     """Run everything that went into the head once more, from each base on, as the journal has it."""
     state, steps, wrong = state_of(home), 0, list[str]()
     told = committed_steps(home)
-    ways = [(each.id, _of_version(home, each.id)) for each in state.versions]
-    if state.head is not None:
-        ways.append(("the head", home.checkpoints / state.head.id))
+    ways = [(each.id, _of_version(home, each.id)) for each in state.retention.versions]
+    if state.head.checkpoint is not None:
+        ways.append(("the head", home.checkpoints / state.head.checkpoint.id))
     for name, committed in ways:
         found = read_lineage(home, None if name == "the head" else name)
         begin = min(part.global_from for part in found.parts if part.base == found.parts[-1].base)
         end = found.parts[-1].global_to
         say(f"steps {begin + 1} to {end} again, for {name}")
         with tempfile.TemporaryDirectory(prefix="keepstep-soak-") as scratch:
-            ran = _again(home, list(replay_ranges(found.parts, begin)), Path(scratch))
+            ran = _again(home, list(rerun_ranges(found.parts, begin)), Path(scratch))
             for number, loss, norm in ran.bits:
                 steps += 1
                 if (told[number][3], told[number][4]) != (loss, norm):
                     wrong.append(f"step {number} gave loss {loss}, and {told[number][3]} when it was learned")
             if _weights(Path(scratch) / ran.checkpoint) != _weights(committed):
                 wrong.append(f"{name}: other weights, or another state of the optimizer")
-    return Compared(steps, len(state.versions), whole=True, wrong=wrong)
+    return Compared(steps, len(state.retention.versions), whole=True, wrong=wrong)
 
 
 def _of_version(home: Home, version: str) -> Path:
     """The checkpoint that a version was made of, in the backup before it. (Of an attempt that was broken off there may
     be one more; the last is the one that counts.)"""
-    backup = [each for each in state_of(home).backups if each.reason == f"before {version}"][-1]
+    backup = [each for each in state_of(home).retention.backups if each.reason == f"before {version}"][-1]
     return home.backups / backup.id / backup.held.checkpoint.id
 
 
-def _again(home: Home, order: Sequence[ReplayRange], scratch: Path) -> Reran:
-    asked = Rerun(home=str(home.root), scratch=str(scratch), checkpoint=None, replay_ranges=tuple(order))
+def _again(home: Home, order: Sequence[RerunRange], scratch: Path) -> Reran:
+    asked = Rerun(home=str(home.root), scratch=str(scratch), checkpoint=None, rerun_ranges=tuple(order))
     said = ask("gpu.training.rerun", msgspec.json.encode(asked).decode(), otherwise="look at the traceback")
     answer = msgspec.json.decode(said, type=Reran | Refusal)
     assert isinstance(answer, Reran), answer

@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_callback import TrainerState
 
+from events.messages import CheckpointWritten
 from events.settings import LoraSettings
-from events.worker import CheckpointWritten
 from gpu.artifacts import checkpoint
-from gpu.artifacts.compatibility import Ground
-from gpu.artifacts.manifest import MANIFEST, FileEntry, read_manifest, verify
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.compatibility import TrainingTarget
+from gpu.artifacts.manifest import MANIFEST, FileEntry, read_manifest
 from gpu.errors import CheckpointBroken, CheckpointForeign, StorageFailed, TrainingDiverged
 from gpu.model.build import build
 from gpu.model.files import CHAT_TEMPLATES, tokenizer_files
@@ -37,16 +38,16 @@ CPU = torch.device("cpu")
 
 def trained(home: Home, how: Any) -> Path:
     """A checkpoint of a short job."""
-    return home.directory(home.learn(home.cold(), home.add(ROWS), how))
+    return home.directory(home.train_job(home.new_session(), home.add(ROWS), how))
 
 
-def ground(how: Any, directory: Path, trained: Any) -> Ground:
+def ground(how: Any, directory: Path, trained: Any) -> TrainingTarget:
     """What the checkpoint belongs to, if `how` and `trained` are right."""
     try:
         tokenizer_sha256 = read_manifest(directory).lineage.tokenizer_sha256
     except CheckpointBroken:
         tokenizer_sha256 = ""
-    return Ground(how, trained.shapes, trained.base_sha256, tokenizer_sha256)
+    return TrainingTarget(how, trained.shapes, trained.base_sha256, tokenizer_sha256)
 
 
 def loaded(home: Home, how: Any, directory: Path) -> tuple[Any, Any]:
@@ -66,7 +67,7 @@ def test_buffers_are_saved_in_their_own_kind_and_loaded_strictly(tmp_path: Path)
     manifest = read_manifest(directory)
     assert {kind for _, _, kind in manifest.buffers} == {"F32"}
     built = build(how, tmp_path, CPU)
-    ours = ground(how, directory, built)._replace(buffers=built.kinds_of_buffers)
+    ours = ground(how, directory, built)._replace(buffers=built.buffer_kinds)
     before = {name: buffer.clone() for name, buffer in built.buffers.items()}
     for buffer in built.buffers.values():
         buffer.zero_()
@@ -126,7 +127,7 @@ def test_trainer_state_is_what_transformers_reads(home: Home) -> None:
 def test_manifest_and_report_say_the_same_of_the_same_files(home: Home) -> None:
     directory = trained(home, settings(LORA))
     written = home.channel.of(CheckpointWritten)[-1]
-    manifest = verify(directory)
+    manifest = CheckpointDirectory(directory).verify()
     assert written.manifest_sha256 == hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     assert written.size_bytes == sum(path.stat().st_size for path in directory.iterdir())
     assert (manifest.cursor.global_step, manifest.cursor.step, manifest.cursor.epoch) == (4, 4, 2)
@@ -145,7 +146,7 @@ def test_every_file_is_for_its_owner_alone(home: Home) -> None:
 
 def test_loading_gives_back_weights_and_moments_bit_for_bit(home: Home) -> None:
     directory = trained(home, settings(LORA))
-    weights, state = checkpoint.copied(*loaded(home, settings(LORA), directory))
+    weights, state = checkpoint.copy_state(*loaded(home, settings(LORA), directory))
     for file, tensors in (("adapter_model.safetensors", weights), ("optimizer.safetensors", state)):
         on_disk = load_file(directory / file)
         assert on_disk.keys() == tensors.keys()
@@ -226,7 +227,7 @@ A = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
         (lambda tensors: tensors.update(more=torch.zeros(1)), "not trained: more"),
         (lambda tensors: tensors.update({A: tensors[A].T.contiguous()}), "(64, 4), not (4, 64)"),
         (lambda tensors: tensors.update({A: tensors[A].bfloat16()}), "BF16, not F32"),
-        (lambda tensors: tensors[A].fill_(float("nan")), "not a number"),
+        (lambda tensors: tensors[A].fill_(float("nan")), "not finite"),
     ],
 )
 def test_tensors_that_the_model_does_not_expect_are_named(
@@ -258,7 +259,7 @@ def test_a_whole_checkpoint_of_another_shape_is_foreign_not_broken(home: Home) -
 def snapshot_of(home: Home, how: Any) -> checkpoint.Snapshot:
     directory = trained(home, how)
     manifest = read_manifest(directory)
-    weights, state = checkpoint.copied(*loaded(home, how, directory))
+    weights, state = checkpoint.copy_state(*loaded(home, how, directory))
     return checkpoint.Snapshot(
         checkpoint=manifest.checkpoint,
         reason="end",
@@ -289,7 +290,7 @@ def test_what_an_earlier_crash_left_under_the_staging_name_does_not_get_in(home:
     (staging / "debris").write_bytes(b"half")
     checkpoint.write(tmp_path / "here", snapshot, lambda done, total: None)
     assert not (tmp_path / "here" / snapshot.checkpoint / "debris").exists()
-    verify(tmp_path / "here" / snapshot.checkpoint)
+    CheckpointDirectory(tmp_path / "here" / snapshot.checkpoint).verify()
 
 
 def test_a_disk_that_cannot_be_written_is_storage_s_fault(home: Home, tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def test_a_checkpoint_has_the_tokenizer_files_of_its_base(tmp_path: Path) -> Non
     directory = trained(Home(tmp_path), settings(LORA))
     own = tokenizer_files(model)
     assert tokenizer_files(directory) == own
-    entries = verify(directory).files
+    entries = CheckpointDirectory(directory).verify().files
     assert {name: entries[name].sha256 for name in own} == {
         name: hashlib.sha256(content).hexdigest() for name, content in own.items()
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gpu.artifacts.commit import Committed, commit
-from gpu.artifacts.manifest import MANIFEST, problem_of, verify
+from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.commit import Committed
+from gpu.artifacts.manifest import MANIFEST
 from gpu.errors import StorageFailed
 from journal.storage import Storage
-from tests.gpu.helpers import CONTENTS, NAME, manifest
+from tests.gpu.helpers import CONTENTS, NAME, commit, manifest
 from tests.journal.helpers import Faulty, Killed
 
 
@@ -55,8 +56,8 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
     assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != MANIFEST} == CONTENTS
     assert done.manifest_sha256 == hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     assert done.size_bytes == sum(path.stat().st_size for path in directory.iterdir())
-    assert set(verify(directory).files) == set(CONTENTS)
-    assert problem_of(directory, done.manifest_sha256, every_byte=True) is None
+    assert set(CheckpointDirectory(directory).verify().files) == set(CONTENTS)
+    assert find_problem(CheckpointDirectory(directory), done.manifest_sha256, every_byte=True) is None
 
 
 @pytest.mark.parametrize("fault", ["kill", "EIO", "ENOSPC", "short"])
@@ -64,7 +65,7 @@ def test_what_is_committed_is_what_was_meant_and_what_is_reported(tmp_path: Path
 def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
     tmp_path: Path, fault: str, leftover_files: bool
 ) -> None:
-    """And whoever comes after it, under another name or the same, is not disturbed by what was left."""
+    """The next writer, under the same name or another, is not disturbed by the leftover files."""
     at = 0
     while True:
         at += 1
@@ -83,16 +84,16 @@ def test_no_fault_at_any_call_leaves_a_final_name_that_is_not_whole(
         else:
             assert disk.calls < at or fault == "short"
         for path in final_names(checkpoints):
-            verify(path)
+            CheckpointDirectory(path).verify()
         if not final_names(checkpoints):
             committed(checkpoints, Storage())
-            verify(checkpoints / NAME)
+            CheckpointDirectory(checkpoints / NAME).verify()
         if disk.calls < at:
             break
     assert at > len(CONTENTS) * 4
 
 
-def test_a_writer_of_its_own_that_fails_is_storage_s_fault(tmp_path: Path) -> None:
+def test_a_content_function_that_fails_is_a_storage_failure(tmp_path: Path) -> None:
     def full(path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -106,13 +107,13 @@ def test_what_stands_under_the_name_already_is_not_touched(tmp_path: Path) -> No
     """It may be a committed checkpoint; a writer cannot know."""
     (tmp_path / NAME).mkdir()
     disk = Faulty()
-    with pytest.raises(StorageFailed, match="stands there already"):
+    with pytest.raises(StorageFailed, match="exists already"):
         committed(tmp_path, disk)
     assert disk.names_called == []
     assert list((tmp_path / NAME).iterdir()) == []
 
 
-def test_progress_is_told_in_bytes_on_disk(tmp_path: Path) -> None:
+def test_progress_is_reported_in_bytes_on_disk(tmp_path: Path) -> None:
     seen: list[bytes] = []
     done = commit(tmp_path, manifest(), {**CONTENTS, "w": lambda path: path.write_bytes(b"x" * 50)}, seen.append)
     assert sum(map(len, seen)) == done.size_bytes

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from events.settings import FullSettings, JobSettings, LoraSettings, MethodSettings, ModelSettings
-from gpu.artifacts.compatibility import OPTIMIZER, Ground, differences
+from gpu.artifacts.compatibility import OPTIMIZER, TrainingTarget, differences
 from gpu.artifacts.manifest import Manifest
 from tests.gpu.helpers import manifest
 
@@ -31,8 +31,8 @@ def whole(**lineage: Any) -> Manifest:
     )
 
 
-def ground(method: MethodSettings = LORA, **other: Any) -> Ground:
-    return Ground(of(method), PARAMETERS, "b1", "t1")._replace(**other)
+def ground(method: MethodSettings = LORA, **other: Any) -> TrainingTarget:
+    return TrainingTarget(of(method), PARAMETERS, "b1", "t1")._replace(**other)
 
 
 OTHER = (("a", (128, 8)), ("b", (8, 128)))
@@ -49,7 +49,7 @@ def test_buffers_are_those_of_the_model_or_of_before_they_were_saved() -> None:
     saved = msgspec.structs.replace(whole(), buffers=buffers)
     assert differences(whole(), ground(buffers=buffers)) == []
     assert differences(saved, ground(buffers=buffers)) == []
-    assert differences(saved, ground()) == ["its buffers are not those of the model, by name, shape or kind of number"]
+    assert differences(saved, ground()) == ["its buffers are not those of the model, by name, shape or dtype"]
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_buffers_are_those_of_the_model_or_of_before_they_were_saved() -> None:
         ),
         (
             ground(batches_sha256="p2"),
-            ["the batches behind it are planned otherwise than those before it (rows, seed, geometry)"],
+            ["the batches after it are planned otherwise than those before it (rows, seed, geometry)"],
         ),
     ],
 )
-def test_every_difference_has_its_name(ours: Ground, says: list[str]) -> None:
+def test_every_difference_has_its_name(ours: TrainingTarget, says: list[str]) -> None:
     assert differences(whole(), ours) == says
 
 
-def test_all_of_them_are_told_at_once() -> None:
+def test_all_differences_are_reported_at_once() -> None:
     found = differences(whole(), ground(FullSettings(), parameters=OTHER, base_sha256="b2", tokenizer_sha256="t2"))
     assert "it has kind=lora, the settings say kind=full" in found
     assert len(found) == 3

@@ -1,4 +1,4 @@
-"""Whether a directory is the checkpoint that was committed: every doubt is named."""
+"""A directory that is not the committed checkpoint is refused with the reason."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gpu.artifacts import backup, version_manifest
-from gpu.artifacts.commit import commit
-from gpu.artifacts.manifest import MANIFEST, FileEntry, describe, names_below, problem_of, read_manifest
+from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
+from gpu.artifacts.backup import BackupDirectory, BackupManifest
+from gpu.artifacts.manifest import MANIFEST, FileEntry, describe, names_below, read_manifest
+from gpu.artifacts.version_manifest import VersionDirectory, VersionManifest, read_version_manifest
 from journal.storage import Storage
-from tests.gpu.helpers import CONTENTS, NAME, manifest, safetensors
+from tests.gpu.helpers import CONTENTS, NAME, commit, manifest, safetensors
 
 
 def flip(directory: Path) -> None:
@@ -62,20 +63,20 @@ def rewrite(directory: Path) -> None:
         (link, "weights is not a file"),
     ],
 )
-def test_names_and_sizes_tell_without_reading_a_byte(
+def test_names_and_sizes_show_damage_without_reading_a_byte(
     tmp_path: Path, damage: Callable[[Path], object], says: str | None
 ) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     damage(tmp_path / NAME)
     for every_byte in (False, True):
-        assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=every_byte) == says
+        assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=every_byte) == says
 
 
 def test_other_bytes_of_the_same_size_are_found_by_reading(tmp_path: Path) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     flip(tmp_path / NAME)
-    assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=False) is None
-    problem = problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True)
+    assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=False) is None
+    problem = find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True)
     assert problem == "weights does not have the SHA-256 of the manifest"
 
 
@@ -94,7 +95,9 @@ class Unreadable(Storage):
 @pytest.mark.parametrize("name", [MANIFEST, "weights"])
 def test_a_disk_that_cannot_be_read_is_named_as_that(tmp_path: Path, name: str) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
-    problem = problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True, storage=Unreadable(name))
+    problem = find_problem(
+        CheckpointDirectory(tmp_path / NAME, Unreadable(name)), done.manifest_sha256, every_byte=True
+    )
     assert problem == f"{name} cannot be read: Input/output error"
 
 
@@ -121,13 +124,13 @@ def test_the_tensors_are_those_of_the_manifest(tmp_path: Path, contents: Any, sa
     files = {"optimizer.safetensors": {**MOMENTS, "step": (2,)}, **contents}
     trained = msgspec.structs.replace(manifest(), parameters=tuple(SHAPES.items()))
     done = commit(tmp_path, trained, {name: safetensors(shapes) for name, shapes in files.items()})
-    assert problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True) == says
+    assert find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True) == says
 
 
-def test_reading_is_told_in_bytes(tmp_path: Path) -> None:
+def test_progress_of_reading_is_reported_in_bytes(tmp_path: Path) -> None:
     done = commit(tmp_path, manifest(), CONTENTS)
     seen: list[bytes] = []
-    problem_of(tmp_path / NAME, done.manifest_sha256, every_byte=True, watch=seen.append)
+    find_problem(CheckpointDirectory(tmp_path / NAME), done.manifest_sha256, every_byte=True, watch=seen.append)
     assert sum(map(len, seen)) == sum(each.size_bytes for each in read_manifest(tmp_path / NAME).files.values())
 
 
@@ -167,25 +170,25 @@ def test_files_in_subdirectories_are_checked_as_others(
     directory = tmp_path / NAME
     assert names_below(directory) == sorted([*contents, MANIFEST])
     damage(directory)
-    problem = problem_of(directory, committed.manifest_sha256, every_byte=True)
+    problem = find_problem(CheckpointDirectory(directory), committed.manifest_sha256, every_byte=True)
     assert problem is None if says is None else problem is not None and says in problem
 
 
-# -- manifests of somebody else -------------------------------------------------------------------------------------
+# -- manifests that another person wrote ----------------------------------------------------------------------------
 
-KINDS: dict[str, tuple[str, Callable[..., str | None]]] = {
-    "checkpoint": (MANIFEST, problem_of),
-    "version": (version_manifest.SEAL, version_manifest.problem_of),
-    "backup": (backup.SEAL, backup.problem_of),
+KINDS: dict[str, type[Artifact[Any]]] = {
+    "checkpoint": CheckpointDirectory,
+    "version": VersionDirectory,
+    "backup": BackupDirectory,
 }
 
 
 def made(kind: str, names: Mapping[str, FileEntry]) -> dict[str, Any]:
     """A manifest of this kind that names these files."""
     if kind == "version":
-        said: Struct = version_manifest.VersionManifest(checkpoint=manifest(), applied=None, files=dict(names))
+        said: Struct = VersionManifest(checkpoint=manifest(), applied=None, files=dict(names))
     elif kind == "backup":
-        said = backup.Backup(
+        said = BackupManifest(
             backup="manual-0001",
             reason="",
             version=None,
@@ -201,9 +204,8 @@ def made(kind: str, names: Mapping[str, FileEntry]) -> dict[str, Any]:
 
 def problem_with(kind: str, directory: Path, data: bytes) -> str | None:
     """What is wrong where the manifest of a directory is `data`, and was journaled as that."""
-    name, problem = KINDS[kind]
-    (directory / name).write_bytes(data)
-    return problem(directory, hashlib.sha256(data).hexdigest(), every_byte=True)
+    (directory / KINDS[kind].manifest_name).write_bytes(data)
+    return find_problem(KINDS[kind](directory), hashlib.sha256(data).hexdigest(), every_byte=True)
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(kind: str, name: str,
     named = name.replace("{outside}", str(outside))
     data = msgspec.json.encode(made(kind, {named: describe(outside)}))
     said = problem_with(kind, outside.with_name(NAME), data)
-    assert said == f"{KINDS[kind][0]} names a file outside of its directory, {named!r}"
+    assert said == f"{KINDS[kind].manifest_name} names a file outside of its directory, {named!r}"
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "version"])
@@ -243,7 +245,7 @@ def test_a_version_with_weights_elsewhere_is_refused(outside: Path) -> None:
     said = problem_with("version", outside.with_name(NAME), data)
     assert said == "keepstep.json names a file outside of its directory, '../../elsewhere'"
     with pytest.raises(ValueError, match="outside of its directory"):
-        version_manifest.read_version_manifest(outside.with_name(NAME))
+        read_version_manifest(outside.with_name(NAME))
 
 
 def test_a_backup_of_a_checkpoint_elsewhere_is_refused(outside: Path) -> None:
@@ -279,4 +281,6 @@ def test_a_manifest_that_is_none_is_refused(kind: str, broken: Callable[[Any], b
     (tmp_path / NAME).mkdir()
     said = problem_with(kind, tmp_path / NAME, broken(made(kind, {})))
     assert said is not None
-    assert said.startswith((f"{KINDS[kind][0]} is damaged: ", f"{KINDS[kind][0]} cannot be read: it has 104,"))
+    assert said.startswith(
+        (f"{KINDS[kind].manifest_name} is damaged: ", f"{KINDS[kind].manifest_name} cannot be read: it has 104,")
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpu.artifacts.tensors import Tensor, problem_of, read_header
+from gpu.artifacts.tensors import Tensor, find_mismatch, read_header
 
 
 def file(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
@@ -86,10 +86,10 @@ def test_a_file_of_a_few_bytes_is_no_safetensors_file(tmp_path: Path, size: int)
 )
 def test_other_tensors_than_expected_are_named(tmp_path: Path, shapes: Any, says: str | None) -> None:
     expected = {name: (shape, "F32") for name, shape in shapes.items()}
-    assert problem_of(file(tmp_path / "t", WHOLE, bytes(12)), expected) == says
+    assert find_mismatch(file(tmp_path / "t", WHOLE, bytes(12)), expected) == says
 
 
 def test_another_kind_of_number_is_named(tmp_path: Path) -> None:
     path = file(tmp_path / "t", {"a": entry(0, 2, 1, dtype="BF16")}, bytes(2))
-    assert problem_of(path, {"a": ((1,), "F32")}) == "t: a is BF16, not F32"
-    assert problem_of(path, {"a": ((1,), "BF16")}) is None
+    assert find_mismatch(path, {"a": ((1,), "F32")}) == "t: a is BF16, not F32"
+    assert find_mismatch(path, {"a": ((1,), "BF16")}) is None

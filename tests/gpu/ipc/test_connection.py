@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from events.worker import Committed, Hello, Yield
+from events.messages import Committed, Hello, Yield
 from gpu.errors import ProtocolViolation
 from gpu.ipc import connection
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from events.course import Course, Split
-from events.worker import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
+from events.messages import CheckpointWritten, Committed, Heartbeat, OutOfMemory, RunAgain, Shutdown, Yield
 from gpu.ipc import connection
 from gpu.ipc import worker_channel as module
 from gpu.ipc.worker_channel import Heartbeats, SocketChannel
-from tests.gpu.helpers import FakeDesk
+from tests.gpu.helpers import FakeChannel
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 """Where a process would end, its reading thread does."""
@@ -23,7 +23,7 @@ CHECKPOINT = "step-00000001-attempt-0001"
 
 
 class Ends:
-    """A desk and the daemon's end of its socket; `left` is how the process would have ended."""
+    """A worker channel and the daemon's end of its socket; `left` is how the process would have ended."""
 
     def __init__(self) -> None:
         self.left: list[int] = []
@@ -33,7 +33,7 @@ class Ends:
         (self.thread,) = set(threading.enumerate()) - before
         self.daemon = connection.Sender(self.theirs)
 
-    def leave(self, code: int) -> None:
+    def exit_process(self, code: int) -> None:
         self.left.append(code)
         sys.exit()
 
@@ -41,15 +41,15 @@ class Ends:
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     ends = Ends()
-    monkeypatch.setattr(module, "leave", ends.leave)
+    monkeypatch.setattr(module, "exit_process", ends.exit_process)
     yield ends
     ends.theirs.close()
     ends.thread.join(10)
-    assert not ends.thread.is_alive()  # it would end this process once `leave` is itself again
+    assert not ends.thread.is_alive()  # it would end this process once `exit_process` is itself again
 
 
 def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
-    channel = FakeDesk()
+    channel = FakeChannel()
     heartbeats = Heartbeats(channel, 7)
     for done in range(1000):
         heartbeats.beat("step", done, 1000)
@@ -59,8 +59,8 @@ def test_heartbeats_come_at_most_once_a_second_unless_they_must() -> None:
 
 
 def test_two_phases_at_once_do_not_hide_each_other() -> None:
-    """A checkpoint is written while steps go on, and each has a deadline of its own."""
-    channel = FakeDesk()
+    """A checkpoint is written while steps continue, and each phase has its own deadline."""
+    channel = FakeChannel()
     heartbeats = Heartbeats(channel, 7)
     for done in range(100):
         heartbeats.beat("step", done, 100)
@@ -68,7 +68,7 @@ def test_two_phases_at_once_do_not_hide_each_other() -> None:
     assert [beat.phase for beat in channel.of(Heartbeat)] == ["step", "checkpoint"]
 
 
-def test_a_yield_is_seen_by_the_work_in_hand_and_answered_in_its_turn(ends: Ends) -> None:
+def test_a_yield_is_seen_by_the_work_in_progress_and_then_answered_as_an_order(ends: Ends) -> None:
     assert not ends.channel.yield_requested()
     ends.daemon.send(Yield(attempt=3))
     ends.daemon.send(Committed(attempt=3, checkpoint=CHECKPOINT))
@@ -101,7 +101,7 @@ def test_facts_of_several_threads_arrive_whole(ends: Ends) -> None:
         manifest_sha256="0" * 64,
         reason="end",
     )
-    threads = [threading.Thread(target=lambda: [ends.channel.tell(fact) for _ in range(200)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [ends.channel.send(fact) for _ in range(200)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     facts = []
@@ -115,7 +115,7 @@ def test_a_step_that_does_not_fit_waits_for_its_course(ends: Ends) -> None:
     course = Course(splits=(Split(step=2, parts=2, steps=64),))
     fact = OutOfMemory(attempt=3, global_step=7, step=2, sequences=4, during="gradients", message="no memory")
     answers: list[Course] = []
-    asking = threading.Thread(target=lambda: answers.append(ends.channel.ask_course(fact)))
+    asking = threading.Thread(target=lambda: answers.append(ends.channel.request_course(fact)))
     asking.start()
     received = b""
     while not received.endswith(b"\n"):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from events.settings import ModelSettings
 from gpu.errors import ModelUnusable
-from gpu.model.base import base_directory, base_files, base_sha256, pinned, problem_of_files
+from gpu.model.base import base_directory, base_files, base_sha256, find_model_problem, pin_revision
 from tests.harness.hub_cache import put_in_cache
 from tests.harness.tiny_model import make_tiny_model
 
@@ -113,18 +113,18 @@ def test_a_commit_is_used_whatever_the_main_branch_is(cache: Path, tmp_path: Pat
 def test_without_a_commit_a_home_stays_with_what_it_was_trained_on(cache: Path, tmp_path: Path, place: str) -> None:
     """When something else brings a newer main branch into the cache, the home does not follow it."""
     trained_on = base_sha256(base_directory("org/name", tmp_path, revision=FIRST))
-    seal = {"origin_sha256": trained_on} if "versions" in place else {"lineage": {"base_sha256": trained_on}}
+    manifest = {"origin_sha256": trained_on} if "versions" in place else {"lineage": {"base_sha256": trained_on}}
     (tmp_path / place).parent.mkdir(parents=True)
-    (tmp_path / place).write_text(json.dumps(seal), encoding="utf-8")
+    (tmp_path / place).write_text(json.dumps(manifest), encoding="utf-8")
     assert base_directory("org/name", tmp_path).name == FIRST
-    assert pinned(ModelSettings(path="org/name"), tmp_path).revision == FIRST
-    assert pinned(ModelSettings(path="org/name", revision=SECOND), tmp_path).revision == SECOND
+    assert pin_revision(ModelSettings(path="org/name"), tmp_path).revision == FIRST
+    assert pin_revision(ModelSettings(path="org/name", revision=SECOND), tmp_path).revision == SECOND
 
 
 def test_a_directory_with_a_revision_is_refused(tmp_path: Path) -> None:
     model(tmp_path / "m")
     assert base_directory("m", tmp_path) == tmp_path / "m"
-    assert pinned(ModelSettings(path="m"), tmp_path) == ModelSettings(path="m")
+    assert pin_revision(ModelSettings(path="m"), tmp_path) == ModelSettings(path="m")
     with pytest.raises(ModelUnusable, match="a directory has no revisions"):
         base_directory("m", tmp_path, revision=FIRST)
 
@@ -166,15 +166,15 @@ INDEXED = "model.safetensors.index.json"
         (["pytorch_model.safetensors"], {}, "only pytorch_model.safetensors"),
         (["consolidated.safetensors", "weights.safetensors"], {}, "only consolidated.safetensors, weights.safetensors"),
         (["pytorch_model.bin"], {}, "has no weights as safetensors"),
-        (["model.safetensors", "adapter_config.json"], {}, "holds an adapter too"),
+        (["model.safetensors", "adapter_config.json"], {}, "contains an adapter"),
         (["model.safetensors", "w.safetensors"], {"transformers_weights": "w.safetensors"}, "names w.safetensors"),
-        (["model.safetensors"], {"quantization_config": {"bits": 4}}, "is quantised on disk"),
+        (["model.safetensors"], {"quantization_config": {"bits": 4}}, "is quantized on disk"),
     ],
 )
 def test_files_that_transformers_would_not_load_as_keepstep_reads_them_are_named(
     tmp_path: Path, names: list[str], config: object, says: str | None
 ) -> None:
-    problem = problem_of_files(named(tmp_path / "model", *names, config=config))
+    problem = find_model_problem(named(tmp_path / "model", *names, config=config))
     assert (problem is None) if says is None else (problem is not None and says in problem.what)
 
 
@@ -182,11 +182,11 @@ def test_shard_that_the_index_names_and_nobody_has_is_named(tmp_path: Path) -> N
     model = named(tmp_path / "model", "one.safetensors")
     shards = {"a": "one.safetensors", "b": "two.safetensors"}
     (model / INDEXED).write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
-    problem = problem_of_files(model)
+    problem = find_model_problem(model)
     assert problem is not None
     assert problem.what == f"lacks two.safetensors, which {INDEXED} names"
     (model / "two.safetensors").touch()
-    assert problem_of_files(model) is None
+    assert find_model_problem(model) is None
 
 
 def test_advice_about_an_adapter_in_the_directory_works_to_the_letter(tmp_path: Path) -> None:
@@ -194,14 +194,14 @@ def test_advice_about_an_adapter_in_the_directory_works_to_the_letter(tmp_path: 
     model = make_tiny_model(tmp_path / "model")
     tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=2, init_lora_weights=False))
     tuned.save_pretrained(model)
-    problem = problem_of_files(model)
+    problem = find_model_problem(model)
     assert problem is not None
     move, merge = re.findall(r"`([^`]+)`", problem.advice)
     subprocess.run(move, shell=True, check=True)  # as a person pastes it
-    assert problem_of_files(model) is None
+    assert find_model_problem(model) is None
     subprocess.run(merge.replace("python", sys.executable, 1), shell=True, check=True)
     merged = load_file(tmp_path / "model-merged" / "model.safetensors")
-    assert problem_of_files(tmp_path / "model-merged") is None
+    assert find_model_problem(tmp_path / "model-merged") is None
     assert (tmp_path / "model-merged" / "tokenizer.json").exists()
     name = "model.layers.0.self_attn.q_proj.weight"
     torch.testing.assert_close(merged[name], tuned.merge_and_unload().state_dict()[name])

@@ -117,9 +117,9 @@ def test_nothing_is_trained_in_less_than_float32(home: Home, monkeypatch: pytest
 def test_a_base_that_is_quantised_on_disk_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     """Not weeks later, when the adapter is to become a version."""
     config = make_tiny_model(tmp_path / "model") / "config.json"
-    told = json.loads(config.read_text(encoding="utf-8"))
-    config.write_text(json.dumps({**told, "quantization_config": {"bits": 4}}), encoding="utf-8")
-    with pytest.raises(ModelUnusable, match="is quantised on disk"):
+    arguments = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**arguments, "quantization_config": {"bits": 4}}), encoding="utf-8")
+    with pytest.raises(ModelUnusable, match="is quantized on disk"):
         build(settings(LORA), tmp_path, CPU)
 
 
@@ -151,8 +151,8 @@ def test_model_of_the_hub_is_judged_by_its_files(tmp_path: Path, monkeypatch: py
 
 def test_code_that_comes_with_a_model_is_refused_with_the_setting_that_leaves_it_out(tmp_path: Path) -> None:
     config = make_tiny_model(tmp_path / "model") / "config.json"
-    told = json.loads(config.read_bytes())
-    config.write_text(json.dumps({**told, "auto_map": {"AutoModelForCausalLM": "mine.Model"}}), encoding="utf-8")
+    arguments = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**arguments, "auto_map": {"AutoModelForCausalLM": "mine.Model"}}), encoding="utf-8")
     how = settings(LORA)
     trusted = msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, trust_remote_code=True))
     with pytest.raises(ModelUnusable, match=r"Set \[model\] trust_remote_code = false"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpu.model.config import LAYER_TYPES, OLD_NAMES, RENAMED, ROPE, THETAS_BY_LAYER, edited, old_names_of
+from gpu.model.config import LAYER_TYPES, OLD_NAMES, RENAMED, ROPE, THETAS_BY_LAYER, edit_config, old_names_of
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "torch_dtype": "bfloat16"}
 
@@ -21,14 +21,14 @@ def as_bytes(config: dict[str, Any]) -> bytes:
 def test_a_config_that_says_it_all_keeps_its_bytes() -> None:
     """Indentation, order and unknown fields included."""
     config = as_bytes({**LLAMA, "rope_theta": 5e5, "rope_scaling": None, "of_nobody": {"a": [1, 1e-5]}})
-    assert edited(config, dtype="bfloat16", architecture="LlamaForCausalLM") == config
+    assert edit_config(config, dtype="bfloat16", architecture="LlamaForCausalLM") == config
 
 
 def test_only_what_must_change_changes() -> None:
     """The kind of number, under both names and in each section that has one."""
     config = {"of_nobody": [0.1], **LLAMA, "text_config": {"torch_dtype": "bfloat16", "of_nobody": "ü"}}
     del config["dtype"]
-    after = json.loads(edited(as_bytes(config), dtype="float32"))
+    after = json.loads(edit_config(as_bytes(config), dtype="float32"))
     kind = {"dtype": "float32", "torch_dtype": "float32"}
     assert after == {**config, **kind, "text_config": {**kind, "of_nobody": "ü"}}
 
@@ -36,7 +36,7 @@ def test_only_what_must_change_changes() -> None:
 def test_what_a_base_says_under_an_old_name_is_left_alone() -> None:
     rope = {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}
     config = {**LLAMA, ROPE: rope, "rope_theta": 1e6}
-    after = json.loads(edited(as_bytes(config), dtype="bfloat16"))
+    after = json.loads(edit_config(as_bytes(config), dtype="bfloat16"))
     assert after == {**config, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
 
 
@@ -84,10 +84,10 @@ def test_rotary_positions_have_their_old_names(section: dict[str, Any], old: dic
 
 def test_other_renamed_fields_have_their_old_names() -> None:
     """transformers 4 would take its default number of experts."""
-    after = json.loads(edited(as_bytes({"model_type": "qwen3_moe", "num_local_experts": 4}), dtype="float32"))
+    after = json.loads(edit_config(as_bytes({"model_type": "qwen3_moe", "num_local_experts": 4}), dtype="float32"))
     assert after["num_experts"] == after["num_local_experts"] == 4
     hybrid = {"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "full_attention"]}
-    assert json.loads(edited(as_bytes(hybrid), dtype="float32"))["layer_types"] == ["mamba", "attention"]
+    assert json.loads(edit_config(as_bytes(hybrid), dtype="float32"))["layer_types"] == ["mamba", "attention"]
 
 
 def sections(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -133,7 +133,7 @@ def test_the_installed_transformers_reads_the_old_names_as_the_new_ones() -> Non
             return [section[ROPE] for section in sections(made)]
 
         new = read(as_bytes(config))
-        both = edited(as_bytes(config), dtype="float32")
+        both = edit_config(as_bytes(config), dtype="float32")
         assert read(both) == new, kind
         old = json.loads(both)
         with_old_names = [section for section in list(sections(old)) if old_names_of(section)]

@@ -76,7 +76,7 @@ def test_what_means_no_commit_says_why(
     cache: Path, source: Path, model: str, revision: str, is_wrong: bool, says: str
 ) -> None:
     put_in_cache(cache, MODEL, FIRST, source)
-    with pytest.raises(hub.NoCommit, match=says) as found:
+    with pytest.raises(hub.CommitNotFound, match=says) as found:
         hub.resolve(model, revision)
     assert found.value.is_wrong == is_wrong
 
@@ -177,7 +177,7 @@ def test_the_hub_is_asked_first(
     """The cache decides where the hub says nothing; a commit that the hub does not know is refused."""
 
     def model_info(_: object, model: str, *, revision: str, timeout: float) -> Answer:
-        assert (model, timeout) == (MODEL, hub.ASK_S)
+        assert (model, timeout) == (MODEL, hub.HUB_TIMEOUT_S)
         if isinstance(said, Answer):
             return said
         raise not_found(said) if isinstance(said, str) else said  # type: ignore[misc]
@@ -189,6 +189,6 @@ def test_the_hub_is_asked_first(
     if hub.COMMIT.fullmatch(means):
         assert hub.resolve(MODEL, revision) == means
         return
-    with pytest.raises(hub.NoCommit, match=means) as found:
+    with pytest.raises(hub.CommitNotFound, match=means) as found:
         hub.resolve(MODEL, revision)
     assert found.value.is_wrong == (means == "404")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpu.model.limits import UNLIMITED, ModelLimits, limits_of, problem_of_vocabulary
+from gpu.model.limits import UNLIMITED, ModelLimits, find_vocabulary_problem, read_limits
 from tests.harness.tiny_model import make_tiny_model, make_tokenizer
 
 SMALL = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -76,40 +76,40 @@ def takes(model: Any, tokens: int) -> bool:
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_model_with_a_table_of_positions_takes_as_many_tokens_as_we_say(kind: str, tmp_path: Path) -> None:
     model = made(kind, TABLES[kind], tmp_path)
-    assert limits_of(tmp_path) == ModelLimits(embedding_rows=40, positions=12)
+    assert read_limits(tmp_path) == ModelLimits(embedding_rows=40, positions=12)
     assert [takes(model, tokens) for tokens in (12, 13)] == [True, False]
     (tmp_path / "model.safetensors").unlink()  # of a hub's model, whose weights are not here yet
-    assert limits_of(tmp_path) == ModelLimits(embedding_rows=40, positions=12)
+    assert read_limits(tmp_path) == ModelLimits(embedding_rows=40, positions=12)
 
 
 @pytest.mark.parametrize("kind", OPEN)
 def test_a_model_that_computes_positions_takes_more_than_it_was_trained_with(kind: str, tmp_path: Path) -> None:
     assert takes(made(kind, OPEN[kind], tmp_path), 30)
-    assert limits_of(tmp_path) == ModelLimits(embedding_rows=40, trained_positions=12)
+    assert read_limits(tmp_path) == ModelLimits(embedding_rows=40, trained_positions=12)
 
 
 def test_the_rows_of_the_weights_count_and_not_the_config(tmp_path: Path) -> None:
     make_tiny_model(tmp_path)
     config = json.loads((tmp_path / "config.json").read_bytes())
     (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 7}))
-    assert limits_of(tmp_path).embedding_rows == 262
+    assert read_limits(tmp_path).embedding_rows == 262
 
 
 def test_scaled_positions_reach_farther(tmp_path: Path) -> None:
     scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
     config = {"model_type": "qwen2", "vocab_size": 9, "max_position_embeddings": 100, "rope_scaling": scaling}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert limits_of(tmp_path) == ModelLimits(embedding_rows=9, trained_positions=400)
+    assert read_limits(tmp_path) == ModelLimits(embedding_rows=9, trained_positions=400)
 
 
 def test_the_part_that_reads_text_counts(tmp_path: Path) -> None:
     text = {"vocab_size": 9, "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "vocab_size": 3, "text_config": text}))
-    assert limits_of(tmp_path) == ModelLimits(embedding_rows=9, trained_positions=64)
+    assert read_limits(tmp_path) == ModelLimits(embedding_rows=9, trained_positions=64)
 
 
 def test_without_a_config_nothing_is_known(tmp_path: Path) -> None:
-    assert limits_of(tmp_path) == UNLIMITED
+    assert read_limits(tmp_path) == UNLIMITED
 
 
 def test_a_row_has_at_most_as_many_tokens_as_there_are_positions() -> None:
@@ -119,23 +119,23 @@ def test_a_row_has_at_most_as_many_tokens_as_there_are_positions() -> None:
 
 def test_a_tokenizer_beyond_the_embedding_is_told_with_both_numbers(tmp_path: Path) -> None:
     make_tiny_model(tmp_path)
-    assert problem_of_vocabulary(tmp_path, limits_of(tmp_path)) is None
+    assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) is None
     larger = make_tokenizer()
     larger.add_tokens(["<think>"])
     larger.save_pretrained(tmp_path)
     says = "the tokenizer has 263 tokens, and the embedding of the model has 262 rows"
-    assert problem_of_vocabulary(tmp_path, limits_of(tmp_path)) == (says, False)
+    assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) == (says, False)
     larger.add_special_tokens({"eos_token": "<|new|>"})
     larger.save_pretrained(tmp_path)
     says = "the eos_token of the tokenizer is 263, and the embedding of the model has 262 rows"
-    assert problem_of_vocabulary(tmp_path, limits_of(tmp_path)) == (says, True)
+    assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) == (says, True)
     config = json.loads((tmp_path / "config.json").read_bytes())
     (tmp_path / "config.json").write_text(json.dumps({**config, "eos_token_id": [2, 300]}))
     says = "the eos_token_id of config.json is 300, and the embedding of the model has 262 rows"
-    assert problem_of_vocabulary(tmp_path, limits_of(tmp_path)) == (says, True)
+    assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) == (says, True)
 
 
 def test_an_embedding_that_is_larger_than_the_tokenizer_is_fine(tmp_path: Path) -> None:
     """Many are padded to a multiple of 64."""
     make_tiny_model(tmp_path, vocab_size=320)
-    assert problem_of_vocabulary(tmp_path, limits_of(tmp_path)) is None
+    assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) is None

@@ -59,8 +59,8 @@ def test_names_that_match_are_taken(llama: Any, targets: Any) -> None:
 @pytest.mark.parametrize(
     ("targets", "says"),
     [
-        (("q_proj", "gate_up_proj"), "is one weight and not a layer"),
-        (("q_proj", "gate"), "gate.weight is one weight and not a layer"),
+        (("q_proj", "gate_up_proj"), "is one weight of fused experts, not a layer"),
+        (("q_proj", "gate"), "gate.weight is one weight of fused experts, not a layer"),
         (("q_proj", "w1", "w3"), r'names "w1"'),
     ],
 )

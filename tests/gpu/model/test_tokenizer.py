@@ -11,7 +11,7 @@ from events.settings import ModelSettings
 from gpu.data.encode.rows import tokenizer_sha256
 from gpu.errors import ModelUnusable
 from gpu.model.files import tokenizer_files
-from gpu.model.tokenizer import explained, files_to_keep, kept_sha256, load_tokenizer
+from gpu.model.tokenizer import explain_load_errors, load_tokenizer, saved_tokenizer_sha256, tokenizer_files_to_save
 from tests.gpu.helpers import Home
 from tests.harness.tiny_model import make_tiny_model, make_tokenizer
 
@@ -30,14 +30,14 @@ def test_a_model_without_one_is_named_with_what_to_do(tmp_path: Path, path: str)
 
 @pytest.mark.parametrize("error", [MemoryError("much"), OSError(28, "No space left on device")])
 def test_what_is_not_the_models_fault_keeps_its_name(error: Exception) -> None:
-    with pytest.raises(type(error)), explained("the model"):
+    with pytest.raises(type(error)), explain_load_errors("the model"):
         raise error
 
 
 def kept(home: Path) -> dict[str, bytes]:
     settings = ModelSettings(path="model")
     tokenizer = load_tokenizer(settings, home)
-    return files_to_keep(tokenizer, settings, home, tokenizer_sha256(tokenizer))
+    return tokenizer_files_to_save(tokenizer, settings, home, tokenizer_sha256(tokenizer))
 
 
 def test_what_is_kept_is_the_models_own_byte_for_byte(tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_where_only_the_config_says_which_tokenizer_it_is_the_config_is_kept_too
     assert files == {**tokenizer_files(model), "config.json": (model / "config.json").read_bytes()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    assert kept_sha256(tmp_path) == tokenizer_sha256(load_tokenizer(ModelSettings(path="model"), tmp_path))
+    assert saved_tokenizer_sha256(tmp_path) == tokenizer_sha256(load_tokenizer(ModelSettings(path="model"), tmp_path))

@@ -9,9 +9,9 @@ import torch
 from msgspec.structs import replace
 
 import gpu.runtime.arithmetic
+from events.messages import Loaded, Prepare, Prepared, Step, Train
 from events.settings import JobSettings
 from events.values import ARITHMETIC, FP32_INSTEAD
-from events.worker import Loaded, Prepare, Prepared, Step, Train
 from gpu.runtime.arithmetic import _seconds_per_product, bf16_is_fast, choose_arithmetic
 from gpu.runtime.determinism import hardware
 from tests.gpu.helpers import FULL, LORA, Home, settings
@@ -83,7 +83,7 @@ def bf16(how: JobSettings) -> JobSettings:
 
 def trained(home: Home, job: str, how: JobSettings, environment: dict[str, str], **cut: Any) -> tuple[Any, list[Any]]:
     """Train with a cold worker; what it was trained in, and what the journal would hold of each step."""
-    session = home.cold()
+    session = home.new_session()
     home.attempts += 1
     session.prepare(Prepare(attempt=home.attempts, job=job, settings=how))
     until = home.channel.of(Prepared)[0].plan.steps_total

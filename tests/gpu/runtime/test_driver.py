@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.runtime.driver import is_driver_error, names_driver, names_memory
-from gpu.worker import whose_fault
+from gpu.worker import classify_failure
 
 
 class AcceleratorError(RuntimeError):
@@ -27,7 +27,7 @@ class AcceleratorError(RuntimeError):
 def test_an_error_of_the_driver(error: Exception, is_one: bool) -> None:
     """After one the process is not to be trusted any more: its context on the card is gone."""
     assert is_driver_error(error) is is_one
-    assert whose_fault(error) == (("driver" if is_one else "code"), False)
+    assert classify_failure(error) == (("driver" if is_one else "code"), False)
 
 
 @pytest.mark.parametrize(

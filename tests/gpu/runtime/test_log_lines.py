@@ -82,7 +82,7 @@ def test_ordinary_words_stay(text: str) -> None:
     assert without_secrets(text) == text
 
 
-def test_what_is_no_line_is_told_apart() -> None:
+def test_other_text_is_not_a_log_line() -> None:
     """A library's print, half a line, another JSON object."""
     for data in (b"Segmentation fault", b'{"at":"2026', b'{"a":1}', b"\xff", b""):
         assert log_lines.decode(data) is None

@@ -105,7 +105,7 @@ def test_v1_has_other_names_and_a_number_for_no_limit(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("cgroup", "top"),
     [
-        ("0::/\n", "/"),  # a namespace of its own
+        ("0::/\n", "/"),  # a separate namespace
         ("0::/docker/abc\n", "/docker/abc"),  # none: what is mounted is its own part
         ("0::/docker/abc\n", "/../../elsewhere"),  # what it is called outside is not to be seen
     ],
@@ -126,7 +126,7 @@ def test_more_in_use_than_allowed_leaves_nothing(tree: Tree) -> None:
     assert tree.found()[0].available_bytes == 100
 
 
-def test_where_nobody_tells_of_groups_the_machine_counts(tmp_path: Path, tree: Tree) -> None:
+def test_without_control_groups_the_machine_counts(tmp_path: Path, tree: Tree) -> None:
     """Another system; a line that is none."""
     assert memory_of_groups(proc=tmp_path / "nowhere") == ()
     tree.says("nonsense\n", "nonsense")

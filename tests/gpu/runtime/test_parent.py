@@ -1,4 +1,4 @@
-"""A process that is nothing without its parent ends with it."""
+"""A worker process ends with its parent."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_a_worker_whose_daemon_died_while_it_started_ends(monkeypatch: pytest.Mo
     parents = iter([7, 1])
     monkeypatch.setattr(parent_module.os, "getppid", lambda: next(parents))
     monkeypatch.setattr(parent_module.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(prctl=lambda *_: 0))
-    with pytest.raises(SystemExit, match="ended meanwhile"):
+    with pytest.raises(SystemExit, match="has ended"):
         parent_module.die_with_parent()

@@ -1,4 +1,4 @@
-"""Rows to tensors."""
+"""Rows become the tensors of a micro-batch."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_rows_are_padded_at_the_right_and_targets_are_the_next_tokens(stored: Ca
     assert inputs.targets.tolist() == [[-100, 13, 14], [22, -100, -100]]
 
 
-def test_logits_are_asked_for_only_where_something_is_learned(stored: Callable[..., Tokens]) -> None:
+def test_logits_are_computed_only_for_trained_tokens(stored: Callable[..., Tokens]) -> None:
     inputs = collate(stored(([1, 2, 3, 4, 5], [0, 0, 1, 0, 1])), ((0,),), CPU)
     assert inputs.columns.tolist() == [1, 3]
     assert inputs.targets.tolist() == [[3, 5]]
 
 
-def test_packed_rows_have_positions_of_their_own_and_targets_never_cross_from_one_to_the_next(
+def test_packed_rows_have_separate_positions_and_targets_never_cross_rows(
     stored: Callable[..., Tokens],
 ) -> None:
     tokens = stored(([11, 12, 13], [0, 1, 1]), ([21, 22], [0, 1]), ([31], [0]), ([41, 42], [0, 1]))
@@ -81,7 +81,7 @@ def loss_and_gradients(model: Any, inputs: Inputs) -> tuple[float, dict[str, tor
 def test_packed_and_unpacked_rows_have_the_same_loss_and_the_same_gradients(
     tmp_path: Path, family: str, attention: str, stored: Callable[..., Tokens]
 ) -> None:
-    """But for rounding; rotary positions and learned ones, full attention and a window that is shorter than a row."""
+    """Apart from rounding; for rotary and trained positions, full attention and a window shorter than a row."""
     draw = torch.Generator().manual_seed(5)
     tokens = stored(
         *(

@@ -10,13 +10,13 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from events.messages import Evaluated, Heartbeat, Prepare, Step
 from events.settings import DataSettings, EvaluationSettings, JobSettings
-from events.worker import Evaluated, Heartbeat, Prepare, Step
 from gpu.errors import EvaluationFailed, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats
 from gpu.model.build import build
 from gpu.training.evaluate import evaluate, is_due, steps_since
-from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(40)
@@ -25,22 +25,22 @@ HELD_OUT = DataSettings(holdout=0.3)
 
 
 def often(method: Any = LORA, *, every_steps: int = 2, rows: int = 8, **changes: Any) -> JobSettings:
-    """Evaluated behind every second step."""
+    """Evaluated after every second step."""
     made = settings(method, data=HELD_OUT, **changes)
     return replace(made, evaluation=EvaluationSettings(every_steps=every_steps, rows=rows))
 
 
 def standing(home: Home, how: JobSettings, data: bytes = ROWS) -> tuple[Any, Any]:
     """A model, and the tokens of a file."""
-    session = home.cold()
+    session = home.new_session()
     session.prepare(Prepare(attempt=1, job=home.add(data), settings=how))
     return build(how, home.path, torch.device("cpu")), session._prepared[1].tokens
 
 
-def measure(home: Home, how: JobSettings, channel: FakeDesk | None = None) -> Any:
-    """The loss on all rows of the file, before anything is learned."""
+def measure(home: Home, how: JobSettings, channel: FakeChannel | None = None) -> Any:
+    """The loss on all rows of the file, before anything is trained."""
     trained, tokens = standing(home, how)
-    channel = channel or FakeDesk()
+    channel = channel or FakeChannel()
     return evaluate(trained, tokens, how, 7, channel, Heartbeats(channel, 1)), trained, tokens
 
 
@@ -71,7 +71,7 @@ def test_it_is_the_same_number_each_time(home: Home) -> None:
 def test_the_model_trains_on_as_before(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is back in training mode, also when something went wrong, and no gradient is left."""
     trained, tokens = standing(home, settings(LORA))
-    channel = FakeDesk()
+    channel = FakeChannel()
     for fault in ("", "evaluation:7:0"):
         monkeypatch.setenv("KEEPSTEP_FAULTS", fault)
         with suppress(EvaluationFailed):
@@ -92,18 +92,18 @@ def test_weights_are_the_same_bits_with_evaluations_and_without(home: Home, how:
     quiet = replace(how, evaluation=EvaluationSettings(rows=0))
     ends = []
     for each in (how, quiet):
-        ends.append((home.bits(home.learn(home.cold(), job, each, evaluates=True)), losses(home.channel)))
+        ends.append((home.bits(home.train_job(home.new_session(), job, each, evaluates=True)), losses(home.channel)))
         assert bool(home.channel.of(Evaluated)) == (each is how)
     assert ends[0] == ends[1]
 
 
-def losses(channel: FakeDesk) -> list[Any]:
+def losses(channel: FakeChannel) -> list[Any]:
     return [fact.loss for fact in channel.of(Step)]
 
 
 def test_a_job_is_evaluated_at_its_beginning_on_its_way_and_at_its_end(home: Home) -> None:
-    """Beside the mean loss of the steps since."""
-    home.learn(home.cold(), home.add(ROWS), often(every_steps=4), evaluates=True)
+    """Reported with the mean loss of the steps since then."""
+    home.train_job(home.new_session(), home.add(ROWS), often(every_steps=4), evaluates=True)
     steps, found = losses(home.channel), home.channel.of(Evaluated)
     total = len(steps)
     assert [fact.step for fact in found] == [0, *range(4, total, 4), total]
@@ -121,21 +121,27 @@ def test_a_job_is_evaluated_at_its_beginning_on_its_way_and_at_its_end(home: Hom
 def test_it_is_not_evaluated_where_it_was_before_or_nobody_wants_it(home: Home) -> None:
     """The order says so."""
     job = home.add(ROWS)
-    home.learn(home.cold(), job, often(), evaluates=True, evaluated_to=4)
+    home.train_job(home.new_session(), job, often(), evaluates=True, evaluated_to=4)
     assert [fact.step for fact in home.channel.of(Evaluated)][:2] == [6, 8]
-    home.learn(home.cold(), job, often())
+    home.train_job(home.new_session(), job, often())
     assert home.channel.of(Evaluated) == []
 
 
-def test_a_run_that_goes_on_is_evaluated_as_one_that_was_not_cut(home: Home) -> None:
-    """The same losses behind the same steps, the training loss too."""
+def test_a_resumed_run_is_evaluated_as_an_undisturbed_one(home: Home) -> None:
+    """The same losses after the same steps, the training loss too."""
     job = home.add(ROWS)
-    home.learn(home.cold(), job, often(every_steps=4), evaluates=True)
+    home.train_job(home.new_session(), job, often(every_steps=4), evaluates=True)
     whole = [(fact.step, fact.loss, fact.training_loss) for fact in home.channel.of(Evaluated)]
     for cut in (4, 6):
-        checkpoint = home.learn(home.cold(), job, often(every_steps=4), until=cut)
-        home.learn(
-            home.cold(), job, often(every_steps=4), step=cut, checkpoint=checkpoint, evaluates=True, evaluated_to=4
+        checkpoint = home.train_job(home.new_session(), job, often(every_steps=4), until=cut)
+        home.train_job(
+            home.new_session(),
+            job,
+            often(every_steps=4),
+            step=cut,
+            checkpoint=checkpoint,
+            evaluates=True,
+            evaluated_to=4,
         )
         again = [(fact.step, fact.loss, fact.training_loss) for fact in home.channel.of(Evaluated)]
         assert again == [each for each in whole if each[0] > 4]
@@ -143,16 +149,16 @@ def test_a_run_that_goes_on_is_evaluated_as_one_that_was_not_cut(home: Home) -> 
 
 def test_progress_is_said_in_its_own_phase(home: Home) -> None:
     """A hang in it is told from a hang in a step."""
-    home.learn(home.cold(), home.add(ROWS), often(), evaluates=True)
+    home.train_job(home.new_session(), home.add(ROWS), often(), evaluates=True)
     assert {fact.phase for fact in home.channel.of(Heartbeat)} >= {"evaluate", "step"}
 
 
 def test_it_stops_at_once_when_the_daemon_wants_it_to(home: Home) -> None:
     """Nothing is reported, and the steps that were made are committed."""
     with pytest.raises(YieldRequested):
-        measure(home, settings(LORA), FakeDesk(yield_after=0))
+        measure(home, settings(LORA), FakeChannel(yield_after=0))
     job = home.add(ROWS)
-    home.learn(home.cold(yield_after=2), job, often(every_steps=2), evaluates=True)
+    home.train_job(home.new_session(yield_after=2), job, often(every_steps=2), evaluates=True)
     assert [fact.step for fact in home.channel.of(Evaluated)] == [0]
     assert len(home.channel.of(Step)) == 2
 
@@ -176,7 +182,7 @@ def test_where_one_row_does_not_fit_the_evaluation_has_failed(home: Home, monkey
 def test_a_loss_that_is_no_number_is_said_as_such(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And stops nothing."""
     monkeypatch.setenv("KEEPSTEP_FAULTS", "nan_evaluation:2")
-    home.learn(home.cold(), home.add(ROWS), often(), evaluates=True)
+    home.train_job(home.new_session(), home.add(ROWS), often(), evaluates=True)
     found = {fact.step: fact.loss for fact in home.channel.of(Evaluated)}
     assert found.pop(2) == "NaN"
     assert all(math.isfinite(loss) for loss in found.values())

@@ -1,4 +1,4 @@
-"""Exactness: however a run is cut, the end has the same bits."""
+"""Exactness: a run that is cut at any step ends with the same bits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from events.messages import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from events.settings import DataSettings, LoraSettings
-from events.worker import CheckpointWritten, Heartbeat, Loaded, Prepared, Step
 from gpu import session
 from gpu.errors import CheckpointBroken, ModelUnusable, TrainingDiverged
 from gpu.versions.rehearsal import Rehearsal
-from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(10)
@@ -32,7 +32,7 @@ MODES = {
 }
 
 
-def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
+def words(channel: FakeChannel) -> list[tuple[Any, ...]]:
     """What the journal would hold of each step."""
     return [(fact.global_step, fact.epoch, fact.loss, fact.grad_norm, fact.learning_rate) for fact in channel.of(Step)]
 
@@ -41,13 +41,13 @@ def words(channel: FakeDesk) -> list[tuple[Any, ...]]:
 def test_a_run_cut_at_any_step_ends_with_the_bits_of_one_that_was_not(home: Home, mode: str) -> None:
     """Each part by a worker that has nothing in memory."""
     job, how = home.add(ROWS), MODES[mode]
-    whole = home.bits(home.learn(home.cold(), job, how))
+    whole = home.bits(home.train_job(home.new_session(), job, how))
     expected = words(home.channel)
     assert [step for step, *_ in expected] == [1, 2, 3, 4, 5, 6]
     for cut in range(1, 6):
-        checkpoint = home.learn(home.cold(), job, how, until=cut)
+        checkpoint = home.train_job(home.new_session(), job, how, until=cut)
         begun = words(home.channel)
-        checkpoint = home.learn(home.cold(), job, how, step=cut, checkpoint=checkpoint)
+        checkpoint = home.train_job(home.new_session(), job, how, step=cut, checkpoint=checkpoint)
         assert begun + words(home.channel) == expected
         assert home.bits(checkpoint) == whole
 
@@ -56,28 +56,28 @@ def test_a_run_cut_at_any_step_ends_with_the_bits_of_one_that_was_not(home: Home
 def test_going_on_from_memory_gives_the_bits_of_going_on_from_disk(home: Home, mode: str) -> None:
     """Two jobs, the second warm or cold; other work in between does not matter."""
     first, second, how = home.add(ROWS), home.add(make_rows(5)), MODES[mode]
-    session = home.cold()
-    checkpoint = home.learn(session, first, how)
+    session = home.new_session()
+    checkpoint = home.train_job(session, first, how)
     torch.manual_seed(99)
-    from_memory = home.learn(session, second, how, global_step=6, checkpoint=checkpoint)
-    from_disk = home.learn(home.cold(), second, how, global_step=6, checkpoint=checkpoint)
+    from_memory = home.train_job(session, second, how, global_step=6, checkpoint=checkpoint)
+    from_disk = home.train_job(home.new_session(), second, how, global_step=6, checkpoint=checkpoint)
     assert home.bits(from_memory) == home.bits(from_disk)
 
 
-def test_a_warm_worker_loads_what_it_is_told_to_not_what_it_remembers(home: Home) -> None:
-    job, how, session = home.add(ROWS), settings(LORA), home.cold()
-    early = home.learn(session, job, how, until=2)
-    end = home.learn(session, job, how, step=2, checkpoint=early)
-    again = home.learn(session, job, how, step=2, checkpoint=early)
+def test_a_warm_worker_loads_the_ordered_checkpoint_not_the_one_in_memory(home: Home) -> None:
+    job, how, session = home.add(ROWS), settings(LORA), home.new_session()
+    early = home.train_job(session, job, how, until=2)
+    end = home.train_job(session, job, how, step=2, checkpoint=early)
+    again = home.train_job(session, job, how, step=2, checkpoint=early)
     assert home.bits(again) == home.bits(end)
-    assert home.bits(home.learn(session, job, how)) == home.bits(end)
+    assert home.bits(home.train_job(session, job, how)) == home.bits(end)
 
 
-def test_saving_behind_the_training_does_not_change_it(home: Home) -> None:
+def test_saving_during_training_does_not_change_it(home: Home) -> None:
     job = home.add(ROWS)
-    quiet = home.learn(home.cold(), job, settings(LORA))
+    quiet = home.train_job(home.new_session(), job, settings(LORA))
     assert len(home.channel.of(CheckpointWritten)) == 1
-    busy = home.learn(home.cold(), job, settings(LORA, every_steps=1))
+    busy = home.train_job(home.new_session(), job, settings(LORA, every_steps=1))
     assert home.bits(busy) == home.bits(quiet)
     written = home.channel.of(CheckpointWritten)
     assert [fact.reason for fact in written[:-1]] == ["steps"] * (len(written) - 1)
@@ -85,17 +85,17 @@ def test_saving_behind_the_training_does_not_change_it(home: Home) -> None:
     assert [fact.parent for fact in written] == [None, *(fact.checkpoint for fact in written[:-1])]
 
 
-def test_a_checkpoint_holds_its_own_step_although_training_went_on(home: Home) -> None:
+def test_a_checkpoint_holds_its_step_although_training_continued(home: Home) -> None:
     job = home.add(ROWS)
-    home.learn(home.cold(), job, settings(LORA, every_steps=2))
+    home.train_job(home.new_session(), job, settings(LORA, every_steps=2))
     after = home.channel.of(CheckpointWritten)[0]
-    until = home.learn(home.cold(), job, settings(LORA), until=after.step)
+    until = home.train_job(home.new_session(), job, settings(LORA), until=after.step)
     assert home.bits(after.checkpoint) == home.bits(until)
 
 
 def test_no_checkpoint_is_written_before_the_last_one_is_committed(home: Home) -> None:
-    session, job = home.cold(commits=False), home.add(ROWS)
-    running = threading.Thread(target=home.learn, args=(session, job, settings(LORA, every_steps=1)), daemon=True)
+    session, job = home.new_session(commits=False), home.add(ROWS)
+    running = threading.Thread(target=home.train_job, args=(session, job, settings(LORA, every_steps=1)), daemon=True)
     running.start()
     while len(home.channel.of(Step)) < 6:
         running.join(0.01)
@@ -108,28 +108,28 @@ def test_no_checkpoint_is_written_before_the_last_one_is_committed(home: Home) -
 
 def test_asked_to_yield_it_commits_at_the_next_step_boundary(home: Home) -> None:
     job, how = home.add(ROWS), settings(LORA)
-    whole = home.learn(home.cold(), job, how)
-    yielded = home.learn(home.cold(yield_after=4), job, how)
+    whole = home.train_job(home.new_session(), job, how)
+    yielded = home.train_job(home.new_session(yield_after=4), job, how)
     assert [(fact.step, fact.reason) for fact in home.channel.of(CheckpointWritten)] == [(4, "yield")]
-    assert home.bits(home.learn(home.cold(), job, how, step=4, checkpoint=yielded)) == home.bits(whole)
+    assert home.bits(home.train_job(home.new_session(), job, how, step=4, checkpoint=yielded)) == home.bits(whole)
 
 
-def test_moments_are_carried_on_or_begun_anew(home: Home) -> None:
+def test_moments_are_carried_over_or_reset(home: Home) -> None:
     first, second, how = home.add(ROWS), home.add(make_rows(5)), settings(LORA)
-    session = home.cold()
-    checkpoint = home.learn(session, first, how)
-    carried = home.learn(home.cold(), second, how, global_step=6, checkpoint=checkpoint)
-    reset = home.learn(home.cold(), second, how, global_step=6, checkpoint=checkpoint, carry=False)
-    reset_warm = home.learn(session, second, how, global_step=6, checkpoint=checkpoint, carry=False)
+    session = home.new_session()
+    checkpoint = home.train_job(session, first, how)
+    carried = home.train_job(home.new_session(), second, how, global_step=6, checkpoint=checkpoint)
+    reset = home.train_job(home.new_session(), second, how, global_step=6, checkpoint=checkpoint, carry=False)
+    reset_warm = home.train_job(session, second, how, global_step=6, checkpoint=checkpoint, carry=False)
     assert home.bits(carried) != home.bits(reset)
     assert home.bits(reset) == home.bits(reset_warm)
 
 
 def test_a_resume_inside_a_job_keeps_its_moments_and_its_log(home: Home) -> None:
     job, how = home.add(ROWS), settings(LORA)
-    whole = home.learn(home.cold(), job, how, carry=False)
-    part = home.learn(home.cold(), job, how, until=3, carry=False)
-    end = home.learn(home.cold(), job, how, step=3, checkpoint=part, carry=False)
+    whole = home.train_job(home.new_session(), job, how, carry=False)
+    part = home.train_job(home.new_session(), job, how, until=3, carry=False)
+    end = home.train_job(home.new_session(), job, how, step=3, checkpoint=part, carry=False)
     assert home.bits(end) == home.bits(whole)
     logs = [json.loads((home.directory(each) / "trainer_state.json").read_bytes()) for each in (whole, end)]
     assert logs[0] == logs[1]
@@ -137,9 +137,9 @@ def test_a_resume_inside_a_job_keeps_its_moments_and_its_log(home: Home) -> None
 
 
 def test_a_checkpoint_of_another_job_begins_a_new_log(home: Home) -> None:
-    how, session = settings(LORA), home.cold()
-    checkpoint = home.learn(session, home.add(make_rows(5)), how)
-    end = home.learn(session, home.add(ROWS), how, step=2, global_step=4, checkpoint=checkpoint)
+    how, session = settings(LORA), home.new_session()
+    checkpoint = home.train_job(session, home.add(make_rows(5)), how)
+    end = home.train_job(session, home.add(ROWS), how, step=2, global_step=4, checkpoint=checkpoint)
     state = json.loads((home.directory(end) / "trainer_state.json").read_bytes())
     assert [entry["step"] for entry in state["log_history"]] == [5, 6, 7, 8]
 
@@ -150,21 +150,21 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_step_however_it_is_split(ho
     job = home.add(ROWS)
     whole = settings(plain, batch_size=10, gradient_accumulation=1, epochs=1)
     parts = settings(plain, batch_size=3, gradient_accumulation=4, epochs=1)
-    home.learn(home.cold(), job, whole)
+    home.train_job(home.new_session(), job, whole)
     together = home.channel.of(Step)[0]
-    home.learn(home.cold(), job, parts)
+    home.train_job(home.new_session(), job, parts)
     apart = home.channel.of(Step)[0]
     assert apart.loss == pytest.approx(together.loss, rel=1e-5)
     assert apart.grad_norm == pytest.approx(together.grad_norm, rel=1e-4)
     assert apart.tokens == together.tokens == home.channel.of(Prepared)[0].plan.tokens
 
 
-def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
+def test_packing_does_not_change_a_step(home: Home) -> None:
     """One step of all rows, so that it is the same step with packing and without."""
     plain, job, seen = LoraSettings(r=4), home.add(ROWS), []
     for packing in (False, True):
         how = settings(plain, data=DataSettings(packing=packing, max_length=200), batch_size=10, epochs=1)
-        home.learn(home.cold(), job, how)
+        home.train_job(home.new_session(), job, how)
         seen.append(home.channel.of(Step)[0])
     apart, packed = seen
     assert packed.loss == pytest.approx(apart.loss, rel=1e-5)
@@ -172,8 +172,8 @@ def test_a_step_learns_the_same_of_rows_that_are_packed(home: Home) -> None:
     assert packed.tokens == apart.tokens
 
 
-def test_it_learns(home: Home) -> None:
-    home.learn(home.cold(), home.add(ROWS), settings(FULL, epochs=6))
+def test_training_reduces_the_loss(home: Home) -> None:
+    home.train_job(home.new_session(), home.add(ROWS), settings(FULL, epochs=6))
     losses = [fact.loss for fact in home.channel.of(Step)]
     assert losses[-1] < losses[0] / 2
 
@@ -185,7 +185,7 @@ def test_numbers_that_run_away_stop_the_attempt_before_the_weights_are_touched(
     _poison(home)
     monkeypatch.setattr(session, "rehearse", lambda *_: Rehearsal("known", 0.0))
     with pytest.raises(TrainingDiverged) as diverged:
-        home.learn(home.cold(), home.add(ROWS), settings(FULL))
+        home.train_job(home.new_session(), home.add(ROWS), settings(FULL))
     assert diverged.value.global_step == 1
     assert not home.channel.of(CheckpointWritten)
 
@@ -201,7 +201,7 @@ def _poison(home: Home) -> None:
 
 
 def test_what_is_said_while_it_works(home: Home) -> None:
-    home.learn(home.cold(), home.add(ROWS), settings(LORA))
+    home.train_job(home.new_session(), home.add(ROWS), settings(LORA))
     loaded = home.channel.of(Loaded)[0].environment
     assert {"python", "torch", "transformers", "peft", "device", "threads", "cpu_capability"} <= loaded.keys()
     assert (loaded["deterministic"], loaded["threads"]) == ("true", "1")
@@ -211,10 +211,10 @@ def test_what_is_said_while_it_works(home: Home) -> None:
 
 def test_a_damaged_checkpoint_is_named_before_anything_is_trained(home: Home) -> None:
     job, how = home.add(ROWS), settings(LORA)
-    checkpoint = home.learn(home.cold(), job, how, until=2)
+    checkpoint = home.train_job(home.new_session(), job, how, until=2)
     (home.directory(checkpoint) / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointBroken):
-        home.learn(home.cold(), job, how, step=2, checkpoint=checkpoint)
+        home.train_job(home.new_session(), job, how, step=2, checkpoint=checkpoint)
     assert not home.channel.of(Step)
 
 
@@ -223,4 +223,4 @@ def test_a_model_that_cannot_be_loaded_is_said_plainly(home: Home, path: str) ->
     job, how = home.add(ROWS), settings(LORA)
     how = msgspec.structs.replace(how, model=msgspec.structs.replace(how.model, path=path))
     with pytest.raises(ModelUnusable, match=r"keepstep\.toml"):
-        home.learn(home.cold(), job, how)
+        home.train_job(home.new_session(), job, how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.training.microbatch_split import cut, most_together
+from gpu.training.microbatch_split import largest_part, split_microbatch
 
 
 @pytest.mark.parametrize(
@@ -14,12 +14,12 @@ from gpu.training.microbatch_split import cut, most_together
 def test_pieces_are_as_even_as_the_rule_says(sequences: int, parts: int, sizes: list[int]) -> None:
     """⌈n / parts⌉ each, and the last what is left."""
     micro_batch = tuple((row, row + 100) for row in range(sequences))
-    pieces = cut(micro_batch, parts)
+    pieces = split_microbatch(micro_batch, parts)
     assert [len(piece) for piece in pieces] == sizes
     assert tuple(sequence for piece in pieces for sequence in piece) == micro_batch
-    assert most_together([micro_batch], parts) == max(sizes)
+    assert largest_part([micro_batch], parts) == max(sizes)
 
 
 def test_the_largest_of_several_counts() -> None:
     """The last micro-batch of an epoch may be smaller."""
-    assert most_together([((1,),), ((2,), (3,), (4,))], 2) == 2
+    assert largest_part([((1,),), ((2,), (3,), (4,))], 2) == 2

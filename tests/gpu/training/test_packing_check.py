@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from events.messages import Step
 from events.settings import DataSettings
-from events.worker import Step
 from gpu.errors import ModelUnusable
 from gpu.model.build import TrainedModel
-from gpu.training.packing_check import refuse_what_cannot_be_packed
+from gpu.training.packing_check import refuse_unpackable
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -49,7 +49,7 @@ def made(family: str, config: dict[str, Any], dtype: torch.dtype = torch.float32
 @pytest.mark.parametrize("family", GOOD)
 def test_ordinary_decoders_can_be_packed(family: str, dtype: torch.dtype) -> None:
     trained = made(family, GOOD[family], dtype)
-    refuse_what_cannot_be_packed(trained)
+    refuse_unpackable(trained)
     assert trained.model.training
 
 
@@ -57,15 +57,15 @@ def test_ordinary_decoders_can_be_packed(family: str, dtype: torch.dtype) -> Non
 def test_models_that_would_mix_rows_are_refused(family: str) -> None:
     """A state that runs along the sequence, positions of their own making, convolutions in some layers."""
     with pytest.raises(ModelUnusable, match="packing = false"):
-        refuse_what_cannot_be_packed(made(family, BAD[family]))
+        refuse_unpackable(made(family, BAD[family]))
 
 
 def test_a_warm_model_is_asked_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have been built for a job that packs nothing."""
-    session, job = home.cold(), home.add(make_rows(10))
-    checkpoint = home.learn(session, job, settings(LORA))
+    session, job = home.new_session(), home.add(make_rows(10))
+    checkpoint = home.train_job(session, job, settings(LORA))
     monkeypatch.setattr("gpu.training.packing_check._keeps_apart", lambda _: False)
     packing = settings(LORA, data=DataSettings(packing=True))
     with pytest.raises(ModelUnusable):
-        home.learn(session, job, packing, global_step=6, checkpoint=checkpoint)
+        home.train_job(session, job, packing, global_step=6, checkpoint=checkpoint)
     assert len(home.channel.of(Step)) == 6

@@ -1,4 +1,4 @@
-"""Steps that were learned, learned once more by the worker's own code, in a place of their own."""
+"""The worker's code runs trained steps again, in a scratch directory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from events.course import Course, Split
+from events.messages import Prepared
 from events.values import CheckpointId
-from events.worker import Prepared
 from gpu.errors import MicrobatchTooLarge, PlanChanged
-from gpu.ipc.protocol import Refusal, ReplayRange, Reran, Rerun
+from gpu.ipc.protocol import Refusal, Reran, Rerun, RerunRange
 from gpu.training import rerun as running
-from gpu.training.rerun import Recorder, rerun
+from gpu.training.rerun import RecordingChannel, rerun
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -24,13 +24,13 @@ HOW = settings(LORA, every_steps=1)
 def trained(home: Home) -> tuple[Home, str, str]:
     """A home, its job, and the checkpoint at the end of its four steps."""
     job = home.add(make_rows(6))
-    return home, job, home.learn(home.cold(), job, HOW)
+    return home, job, home.train_job(home.new_session(), job, HOW)
 
 
 def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: Any) -> Rerun:
     (home.path / "scratch").mkdir(exist_ok=True)
     plan = home.channel.of(Prepared)[-1].plan
-    replay_range = ReplayRange(
+    rerun_range = RerunRange(
         job=job,
         attempt=1,
         settings=HOW,
@@ -44,7 +44,7 @@ def order(home: Home, job: str, checkpoint: CheckpointId | None = None, **how: A
         home=str(home.path),
         scratch=str(home.path / "scratch"),
         checkpoint=checkpoint,
-        replay_ranges=(msgspec.structs.replace(replay_range, **how),),
+        rerun_ranges=(msgspec.structs.replace(rerun_range, **how),),
     )
 
 
@@ -62,16 +62,16 @@ def test_it_gives_the_same_bits_and_keeps_only_the_last_checkpoint(trained: tupl
     assert said[0] == "\rstep 1"
 
 
-def test_rows_that_would_be_learned_in_another_order_are_refused(trained: tuple[Home, str, str]) -> None:
+def test_a_changed_batch_plan_is_refused(trained: tuple[Home, str, str]) -> None:
     home, job, _ = trained
-    with pytest.raises(PlanChanged, match="are planned otherwise now than when they were learned"):
+    with pytest.raises(PlanChanged, match="has changed since it was trained"):
         rerun(order(home, job, batches_sha256="0" * 64))
     assert not list((home.path / "scratch").iterdir())
 
 
 def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
     job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), set_aside=(3,))
-    checkpoint = home.learn(home.cold(), job, HOW, course=course)
+    checkpoint = home.train_job(home.new_session(), job, HOW, course=course)
     ran = rerun(order(home, job, course=course))
     again = Home(home.path / "scratch")
     (again.path / "checkpoints").symlink_to(again.path)
@@ -90,7 +90,7 @@ def test_where_a_step_does_not_fit_it_is_not_cut_to_other_bits(
 
 def test_nobody_waits_for_what_was_not_said(trained: tuple[Home, str, str]) -> None:
     home, _, checkpoint = trained
-    channel = Recorder(home.path, lambda _: None)
+    channel = RecordingChannel(home.path, lambda _: None)
     assert not channel.yield_requested()
     assert not channel.is_committed(checkpoint)
     with pytest.raises(AssertionError):

@@ -11,18 +11,20 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from events.messages import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
 from events.settings import LoraSettings
 from events.values import backup_before, version_id
-from events.worker import BackedUp, Consolidate, Merged, TrainedFile, Verified, VersionWritten
-from gpu.artifacts import backup, version_manifest
+from gpu.artifacts.artifact import find_problem
+from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.commit import STAGING
+from gpu.artifacts.version_manifest import VersionDirectory, read_version_manifest, training_base
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, PreflightFailed, StorageFailed, YieldRequested
 from gpu.model.base import base_sha256
 from gpu.model.build import build
 from gpu.versions import consolidate
 from gpu.versions import merged_model as merging
-from gpu.versions.logit_check import Reference, difference
-from tests.gpu.helpers import FULL, LORA, QLORA, FakeDesk, Home, settings
+from gpu.versions.logit_check import Reference, logit_distance
+from tests.gpu.helpers import FULL, LORA, QLORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
 CPU = torch.device("cpu")
@@ -41,7 +43,7 @@ class Night(NamedTuple):
 
 
 class Nights:
-    """A home that learns a file a night and consolidates it."""
+    """A home that trains on a file a night and consolidates it."""
 
     def __init__(self, path: Path, method: Any, dtype: Any = None) -> None:
         self.path, self.home, self.settings = path, Home(path), settings(method)
@@ -54,11 +56,11 @@ class Nights:
     def base(self) -> str | None:
         return version_id(self.count) if self.count else None
 
-    def learn(self) -> str:
-        """A checkpoint beside the newest version."""
+    def train_job(self) -> str:
+        """Train a checkpoint on the newest version."""
         job = self.home.add(make_rows(6, start=10 * self.count))
-        session = self.home.cold()
-        checkpoint = self.home.learn(session, job, self.settings, global_step=self.global_step, base=self.base)
+        session = self.home.new_session()
+        checkpoint = self.home.train_job(session, job, self.settings, global_step=self.global_step, base=self.base)
         self.global_step = int(checkpoint.split("-")[1])
         return checkpoint
 
@@ -79,11 +81,11 @@ class Nights:
         )
 
     def night(self) -> Night:
-        return self.consolidated(self.learn())
+        return self.consolidated(self.train_job())
 
     def consolidated(self, checkpoint: str) -> Night:
         """A version of a checkpoint."""
-        channel = FakeDesk()
+        channel = FakeChannel()
         order = self.order(checkpoint)
         consolidate.consolidate(self.path, order, channel)
         self.count += 1
@@ -114,33 +116,33 @@ def test_a_version_is_complete_and_ordinary_and_answers_as_base_and_adapter_do(n
     ]
     assert first.fact(Merged).applied == pytest.approx(1.0, abs=0.01)
     assert first.fact(Verified).difference < first.fact(Verified).tolerance
-    told = version_manifest.read_version_manifest(directory)
-    assert (told.version, told.parent, told.origin_sha256) == ("v001", None, base_sha256(nights.path / "model"))
+    made = read_version_manifest(directory)
+    assert (made.version, made.parent, made.origin_sha256) == ("v001", None, base_sha256(nights.path / "model"))
     written = first.fact(VersionWritten)
-    assert version_manifest.problem_of(directory, written.manifest_sha256, every_byte=True) is None
+    assert find_problem(VersionDirectory(directory), written.manifest_sha256, every_byte=True) is None
     card = (directory / "README.md").read_text(encoding="utf-8")
     assert "# v001" in card
     assert "| a\\|b.jsonl | 6 | 1 | 1-2 |" in card
 
 
-def test_the_second_is_trained_beside_the_first_and_made_of_the_origin_and_all_that_was_learned(
+def test_the_second_version_is_trained_on_the_first_and_merged_from_the_origin(
     nights: Nights,
 ) -> None:
     for _ in range(3):
         last = nights.night()
     directory = nights.path / "versions" / last.version
-    told = version_manifest.read_version_manifest(directory)
-    assert told.parent == "v002"
-    assert told.origin_sha256 == base_sha256(nights.path / "model")
-    next_to = version_manifest.trained_beside(nights.path, "v002")
-    assert told.checkpoint.lineage.base_sha256 == base_sha256(next_to)
+    made = read_version_manifest(directory)
+    assert made.parent == "v002"
+    assert made.origin_sha256 == base_sha256(nights.path / "model")
+    next_to = training_base(nights.path, "v002")
+    assert made.checkpoint.lineage.base_sha256 == base_sha256(next_to)
     full = nights.settings.method == FULL
-    assert len(told.trained) == (1 if full else 3)
-    assert difference(directory, Reference(next_to)) > 1e-4  # it learned something beside it
+    assert len(made.trained) == (1 if full else 3)
+    assert logit_distance(directory, Reference(next_to)) > 1e-4  # training has changed it
 
 
 def test_a_version_is_rounded_once_however_many_nights_went_into_it(tmp_path: Path) -> None:
-    """In bfloat16: its weights are the origin's and the sum of all that was learned, in float32, rounded."""
+    """In bfloat16: its weights are the float32 sum of the origin and all deltas, rounded."""
     model = make_tiny_model(tmp_path / "model")
     AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(model)
     nights = Nights(tmp_path, LORA, dtype="bfloat16")
@@ -154,7 +156,7 @@ def test_a_version_is_rounded_once_however_many_nights_went_into_it(tmp_path: Pa
         assert torch.equal(made[name], (origin[name].float() + delta).to(torch.bfloat16))
 
 
-def test_what_was_learned_beside_four_bits_is_merged_into_the_weights_that_they_were_made_of(tmp_path: Path) -> None:
+def test_qlora_is_merged_into_the_unquantized_weights(tmp_path: Path) -> None:
     """Whose SHA-256 is what version and checkpoint name as their origin."""
     nights = Nights(tmp_path, QLORA)
     model = make_tiny_model(tmp_path / "model")
@@ -163,9 +165,9 @@ def test_what_was_learned_beside_four_bits_is_merged_into_the_weights_that_they_
     name = "model.layers.0.mlp.up_proj.weight"
     rounded = build(nights.settings, tmp_path, CPU).model.get_submodule(f"base_model.model.{name[:-7]}").base_layer
     assert rounded.weight.dtype == torch.uint8
-    told = version_manifest.read_version_manifest(tmp_path / "versions" / "v002")
-    assert told.origin_sha256 == base_sha256(model)
-    trained = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in told.trained)
+    made = read_version_manifest(tmp_path / "versions" / "v002")
+    assert made.origin_sha256 == base_sha256(model)
+    trained = sum(of_adapter(tmp_path / "versions" / "v002" / "learned" / each, name) for each in made.trained)
     made, origin = nights.weights("v002")[name], load_file(model / "model.safetensors")[name]
     assert torch.equal(made, origin + trained)
 
@@ -179,9 +181,9 @@ def of_adapter(directory: Path, weight: str) -> torch.Tensor:
 
 
 def test_nothing_that_was_there_is_touched(nights: Nights) -> None:
-    checkpoint = nights.path / "checkpoints" / nights.learn()
+    checkpoint = nights.path / "checkpoints" / nights.train_job()
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in checkpoint.iterdir()}
-    consolidate.consolidate(nights.path, nights.order(checkpoint.name), FakeDesk())
+    consolidate.consolidate(nights.path, nights.order(checkpoint.name), FakeChannel())
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in checkpoint.iterdir()} == before
     copy = nights.path / "backups" / "before-v001-attempt-0100" / checkpoint.name
     for path in checkpoint.iterdir():
@@ -190,7 +192,7 @@ def test_nothing_that_was_there_is_touched(nights: Nights) -> None:
 
 
 def test_files_that_repeat_are_one_file_on_the_disk(tmp_path: Path) -> None:
-    """What was learned, in every version that is made of it; and shards of the model in which nothing learned."""
+    """Trained weights, in every version that contains them; and shards of the model without a trained weight."""
     make_tiny_model(tmp_path / "whole")
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     whole.save_pretrained(tmp_path / "model", max_shard_size="30KB")
@@ -205,35 +207,35 @@ def test_files_that_repeat_are_one_file_on_the_disk(tmp_path: Path) -> None:
     shards = [path.name for path in first.glob("model-*.safetensors")]
     same = [name for name in shards if (first / name).samefile(second / name)]
     assert 0 < len(same) < len(shards)  # embeddings and norms did not learn
-    assert difference(second, Reference(version_manifest.trained_beside(tmp_path, "v001"), None)) > 0.0
+    assert logit_distance(second, Reference(training_base(tmp_path, "v001"), None)) > 0.0
 
 
 def test_too_little_room_or_memory_is_found_before_anything_is_written(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = nights.order(nights.learn(), space_factor=1e12)
-    with pytest.raises(PreflightFailed, match=r"free on the disk, and merging this model"):
-        consolidate.consolidate(nights.path, order, FakeDesk())
+    order = nights.order(nights.train_job(), space_factor=1e12)
+    with pytest.raises(PreflightFailed, match=r"free, and merging this model"):
+        consolidate.consolidate(nights.path, order, FakeChannel())
     monkeypatch.setattr(consolidate, "MEMORY_FACTOR", 1e12)
     with pytest.raises(PreflightFailed, match="of memory are free"):
-        consolidate.consolidate(nights.path, replace(order, space_factor=1.0), FakeDesk())
+        consolidate.consolidate(nights.path, replace(order, space_factor=1.0), FakeChannel())
     assert not (nights.path / "backups").exists()
     assert not (nights.path / "versions").exists()
 
 
 def test_a_damaged_head_is_not_merged(nights: Nights) -> None:
-    checkpoint = nights.learn()
+    checkpoint = nights.train_job()
     weights = next((nights.path / "checkpoints" / checkpoint).glob("*model.safetensors"))
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     with pytest.raises(CheckpointBroken):
-        consolidate.consolidate(nights.path, nights.order(checkpoint), FakeDesk())
+        consolidate.consolidate(nights.path, nights.order(checkpoint), FakeChannel())
     assert not (nights.path / "versions").exists()
 
 
 def test_a_merge_that_answers_otherwise_gets_no_name(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, order = merging.write_merged, nights.order(nights.learn())
+    write, order = merging.write_merged, nights.order(nights.train_job())
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)
@@ -243,15 +245,15 @@ def test_a_merge_that_answers_otherwise_gets_no_name(nights: Nights, monkeypatch
         target.write_bytes(data)
 
     monkeypatch.setattr(merging, "write_merged", wrong)
-    with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
-        consolidate.consolidate(nights.path, order, FakeDesk())
+    with pytest.raises(MergeRefused, match="does not predict what base and checkpoint predict"):
+        consolidate.consolidate(nights.path, order, FakeChannel())
     assert [path.name for path in (nights.path / "versions").iterdir()] == [f"{STAGING}v001"]  # the daemon sweeps it
 
 
 def test_asked_to_yield_it_stops_and_there_is_no_version(nights: Nights) -> None:
-    order = nights.order(nights.learn())
+    order = nights.order(nights.train_job())
     with pytest.raises(YieldRequested):
-        consolidate.consolidate(nights.path, order, FakeDesk(yield_after=0))
+        consolidate.consolidate(nights.path, order, FakeChannel(yield_after=0))
     assert not (nights.path / "versions").exists()
 
 
@@ -259,28 +261,30 @@ def test_asked_to_yield_it_stops_and_there_is_no_version(nights: Nights) -> None
 def test_a_place_that_cannot_be_written_to_is_named(nights: Nights, place: str) -> None:
     (nights.path / place).write_text("no directory", encoding="utf-8")
     with pytest.raises(StorageFailed, match=place):
-        consolidate.consolidate(nights.path, nights.order(nights.learn()), FakeDesk())
+        consolidate.consolidate(nights.path, nights.order(nights.train_job()), FakeChannel())
 
 
-def test_a_version_that_was_changed_is_not_trained_beside_nor_merged_into(nights: Nights) -> None:
+def test_a_changed_version_is_neither_trained_on_nor_merged(nights: Nights) -> None:
     nights.night()
-    checkpoint = nights.learn()
-    weights = version_manifest.trained_beside(nights.path, "v001") / "model.safetensors"
+    checkpoint = nights.train_job()
+    weights = training_base(nights.path, "v001") / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     with pytest.raises(ModelUnusable, match="versions/v001 is not what was published"):
         build(nights.settings, nights.path, CPU, version="v001")
-    with pytest.raises(MergeRefused, match=r"is not what .* was trained beside any more"):
-        consolidate.consolidate(nights.path, nights.order(checkpoint), FakeDesk())
+    with pytest.raises(MergeRefused, match=r"has changed since .* was trained on it"):
+        consolidate.consolidate(nights.path, nights.order(checkpoint), FakeChannel())
 
 
-def test_a_backup_is_read_back_and_one_that_rots_is_told(nights: Nights) -> None:
+def test_a_backup_is_read_back_and_damage_to_it_is_found(nights: Nights) -> None:
     made = nights.night().fact(BackedUp)
     directory = nights.path / "backups" / "before-v001-attempt-0100"
-    assert backup.problem_of(directory, made.manifest_sha256, every_byte=True) is None
+    assert find_problem(BackupDirectory(directory), made.manifest_sha256, every_byte=True) is None
     weights = next(directory.glob("*/*model.safetensors"))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    assert "does not have the SHA-256" in str(backup.problem_of(directory, made.manifest_sha256, every_byte=True))
+    assert "does not have the SHA-256" in str(
+        find_problem(BackupDirectory(directory), made.manifest_sha256, every_byte=True)
+    )

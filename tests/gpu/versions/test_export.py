@@ -20,22 +20,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from events.settings import JobSettings, ModelSettings
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import MANIFEST, describe, read_manifest
-from gpu.artifacts.version_manifest import SEAL
+from gpu.artifacts.version_manifest import VERSION_MANIFEST
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, WorkerError
-from gpu.ipc.protocol import Dtype, Exported, Order, Refusal
+from gpu.ipc.protocol import Dtype, Exported, ExportRequest, Refusal
 from gpu.model.base import base_directory
 from gpu.model.files import tokenizer_files, tokenizer_names
 from gpu.versions import export as exporting
 from gpu.versions import merged_model as merging
 from gpu.versions.export import export
-from gpu.versions.logit_check import TOLERANCE, Reference, difference
+from gpu.versions.logit_check import TOLERANCE, Reference, logit_distance
 from tests.gpu.helpers import FULL, LORA, QLORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tiny_model
 
 
 @pytest.fixture(scope="module", params=["lora", "qlora", "full"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
-    """A home that has learned, and its checkpoint."""
+    """A home that has trained, and its checkpoint."""
     return trained_home(
         tmp_path_factory.mktemp(request.param), {"lora": LORA, "qlora": QLORA, "full": FULL}[request.param]
     )
@@ -45,14 +45,14 @@ def trained_home(path: Path, method: Any, **how: Any) -> tuple[Home, str]:
     home = Home(path)
     if not (path / "model").exists():
         make_tiny_model(path / "model")
-    home.learn(home.cold(), home.add(make_rows(6)), settings(method, **how))
+    home.train_job(home.new_session(), home.add(make_rows(6)), settings(method, **how))
     (checkpoint,) = [directory.name for directory in (path / "checkpoints").iterdir()]
     return home, checkpoint
 
 
-def order(home: Home, checkpoint: str, target: Path, dtype: Dtype | None = None) -> Order:
+def order(home: Home, checkpoint: str, target: Path, dtype: Dtype | None = None) -> ExportRequest:
     directory = home.path / "checkpoints" / checkpoint
-    return Order(home=str(home.path), checkpoint=str(directory), target=str(target), dtype=dtype)
+    return ExportRequest(home=str(home.path), checkpoint=str(directory), target=str(target), dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
@@ -68,18 +68,18 @@ def test_plain_transformers_loads_it_and_it_answers_as_base_and_checkpoint_did(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(trained[0].path / "model").chat_template
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    told = json.loads((tmp_path / "out" / SEAL).read_text(encoding="utf-8"))
-    for name, entry in told["files"].items():
+    made = json.loads((tmp_path / "out" / VERSION_MANIFEST).read_text(encoding="utf-8"))
+    for name, entry in made["files"].items():
         assert sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == entry["sha256"]
-    assert told["files"].keys() == {path.name for path in (tmp_path / "out").iterdir()} - {SEAL}
+    assert made["files"].keys() == {path.name for path in (tmp_path / "out").iterdir()} - {VERSION_MANIFEST}
 
 
-def test_what_it_learned_is_more_than_what_the_check_lets_pass(trained: tuple[Home, str], tmp_path: Path) -> None:
+def test_training_changes_the_logits_more_than_the_check_tolerates(trained: tuple[Home, str], tmp_path: Path) -> None:
     """Else a merge that forgot everything would pass too."""
     home, checkpoint = trained
     export(order(home, checkpoint, tmp_path / "out"))
     base = home.path / "model"
-    assert difference(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
+    assert logit_distance(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
 
 
 def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_merge_that_is_wrong_gets_no_name(
             tensor.mul_(1.5)
 
     merge_wrongly(monkeypatch, louder)
-    with pytest.raises(MergeRefused, match="does not answer as base and checkpoint do"):
+    with pytest.raises(MergeRefused, match="does not predict what base and checkpoint predict"):
         export(order(*trained, tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         manifest=merging.verify(directory),
         reference=Reference(tmp_path / "model"),
     )
-    with pytest.raises(MergeRefused, match="nothing is merged into rounded weights"):
+    with pytest.raises(MergeRefused, match="quantized weights cannot be merged"):
         merging._small_files(sources, "F32", untied=False)
     weights = directory / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -187,7 +187,7 @@ def test_where_the_base_is_is_what_the_settings_say(tmp_path: Path) -> None:
         base_directory("./nowhere", home.path)
 
 
-def test_a_disk_without_room_is_told_apart_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_nothing_is_left(
     trained: tuple[Home, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -233,7 +233,7 @@ def test_the_tokenizer_is_that_of_the_base_byte_for_byte(tmp_path: Path) -> None
 
 
 def test_a_tokenizer_that_was_changed_since_is_not_taken_for_that_of_the_training(tmp_path: Path) -> None:
-    """A template that was added to the base later, beside files that are what they were: the model never saw it."""
+    """A template that was added to the base later, next to unchanged files: the model never saw it."""
     home, checkpoint = trained_home(tmp_path, LORA)
     trained_with = tokenizer_files(home.directory(checkpoint))
     (tmp_path / "model" / "chat_template.jinja").write_text(MARKED_TEMPLATE, encoding="utf-8")

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gpu.errors import MergeRefused
-from gpu.model.layout import Place
+from gpu.model.layout import StoredWeight
 from gpu.versions import merge
-from gpu.versions.merge import Adapters, Masters, Tally, WeightsFile, write_merged
+from gpu.versions.merge import AdapterWeights, FullWeights, MergeStats, WeightsFile, write_merged
 from tests.harness.tiny_model import make_tiny_model
 
 R, ALPHA = 2, 8.0
@@ -62,8 +62,8 @@ def delta_of(directory: Path, module: str) -> torch.Tensor:
 
 def written(
     source: Path, trained: merge.Trained, stored_as: Callable[[str], str] | None = None
-) -> tuple[dict[str, torch.Tensor], Tally]:
-    tally, target = Tally(), source.with_name("merged.safetensors")
+) -> tuple[dict[str, torch.Tensor], MergeStats]:
+    tally, target = MergeStats(), source.with_name("merged.safetensors")
     target.unlink(missing_ok=True)
     with closing(WeightsFile(source)) as file:
         trained.refuse_mismatch([file])
@@ -72,13 +72,13 @@ def written(
 
 
 @pytest.mark.parametrize("block", [1, 5, 2**20])
-def test_a_weight_is_the_base_and_what_every_adapter_learned(
+def test_a_weight_is_the_base_plus_the_delta_of_every_adapter(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     """Whatever fits into one block of rows."""
     monkeypatch.setattr(merge, "BLOCK_ITEMS", block)
     both = [adapter(tmp_path / "one", "layer"), adapter(tmp_path / "two", "layer", "half", seed=2)]
-    merged, tally = written(base, Adapters(both))
+    merged, tally = written(base, AdapterWeights(both))
     before = load_file(base)
     assert list(merged) == list(before)
     torch.testing.assert_close(
@@ -93,7 +93,7 @@ def test_a_weight_is_the_base_and_what_every_adapter_learned(
 
 
 def test_everything_but_counts_is_rounded_to_what_is_asked_for(base: Path, tmp_path: Path) -> None:
-    merged, _ = written(base, Adapters([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
+    merged, _ = written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
     assert {name: tensor.dtype for name, tensor in merged.items() if name != "count"} == dict.fromkeys(
         ("half.weight", "layer.weight", "norm.weight", "nothing"), torch.float16
     )
@@ -101,9 +101,9 @@ def test_everything_but_counts_is_rounded_to_what_is_asked_for(base: Path, tmp_p
 
 
 def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path, tmp_path: Path) -> None:
-    """Each far below what bfloat16 can hold beside such weights; added up before they are rounded they are not."""
+    """Each delta is far below the resolution of bfloat16; their sum before rounding is not."""
     nights = [adapter(tmp_path / f"{night}", "layer", seed=3, size=0.001) for night in range(100)]
-    merged, _ = written(base, Adapters(nights), lambda _: "BF16")
+    merged, _ = written(base, AdapterWeights(nights), lambda _: "BF16")
     before = load_file(base)["layer.weight"].to(torch.bfloat16)
     in_place = before
     for night in nights:
@@ -115,20 +115,20 @@ def test_many_small_deltas_are_rounded_once_and_none_of_them_is_lost(base: Path,
     assert float(once) == pytest.approx(1.0, abs=0.06)
 
 
-def test_of_the_last_night_it_is_told_what_is_kept_and_what_would_have_been_in_place(tmp_path: Path) -> None:
-    """Fifty nights, each too fine for the weights that it learned beside."""
+def test_the_applied_fraction_of_the_last_night_and_that_of_a_merge_in_place(tmp_path: Path) -> None:
+    """Fifty nights, each with a delta below the resolution of the weights."""
     torch.manual_seed(0)
     base = tmp_path / "model.safetensors"
     save_file({"layer.weight": torch.randn(512, 512).to(torch.bfloat16)}, base)
     nights = [wide(tmp_path / f"{night}", night) for night in range(50)]
-    _, last = written(base, Adapters(nights), lambda _: "BF16")
+    _, last = written(base, AdapterWeights(nights), lambda _: "BF16")
     assert last.in_place is not None
     assert last.applied == pytest.approx(1.0, abs=0.15)
     assert last.in_place < 0.6
 
 
 def wide(directory: Path, seed: int) -> Path:
-    """A night that learned a little of everything in a layer of 512 × 512."""
+    """A night with a small delta of a whole layer of 512 × 512."""
     generator = torch.Generator().manual_seed(seed)
     directory.mkdir()
     tensors = {
@@ -142,14 +142,14 @@ def wide(directory: Path, seed: int) -> Path:
 
 def test_rslora_has_its_own_scale(base: Path, tmp_path: Path) -> None:
     directory = adapter(tmp_path / "one", "layer", use_rslora=True)
-    merged, _ = written(base, Adapters([directory]))
+    merged, _ = written(base, AdapterWeights([directory]))
     trained = delta_of(directory, "layer") * R / R**0.5
     torch.testing.assert_close(merged["layer.weight"], load_file(base)["layer.weight"] + trained)
 
 
 def test_a_vector_of_dora_without_dora_and_the_other_way_round_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MergeRefused, match="do not agree on DoRA"):
-        Adapters([adapter(tmp_path / "one", "layer", use_dora=True)])
+        AdapterWeights([adapter(tmp_path / "one", "layer", use_dora=True)])
 
 
 def test_a_weight_that_its_layer_holds_turned_gets_the_change_turned(base: Path, tmp_path: Path) -> None:
@@ -161,14 +161,14 @@ def test_a_weight_that_its_layer_holds_turned_gets_the_change_turned(base: Path,
     for name, (out, into) in shapes.items():
         tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = torch.randn(R, into), torch.randn(out, R)
     save_file(tensors, directory / "adapter_model.safetensors")
-    merged, _ = written(base, Adapters([directory], lambda weight: Place(weight, turned=True)))
+    merged, _ = written(base, AdapterWeights([directory], lambda weight: StoredWeight(weight, transposed=True)))
     for module in ("layer", "square"):
         expected = load_file(base)[f"{module}.weight"] + delta_of(directory, module).T
         torch.testing.assert_close(merged[f"{module}.weight"], expected)
 
 
 def test_an_embedding_gets_what_peft_would_merge(base: Path, tmp_path: Path) -> None:
-    """Its factors have names of their own, and other axes."""
+    """Its factors have other names and other axes."""
     embedding = torch.nn.Sequential(torch.nn.Embedding(7, 4))
     save_file({"0.weight": embedding[0].weight.detach().clone()}, base)
     model: Any = get_peft_model(embedding, LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["0"]))
@@ -176,7 +176,7 @@ def test_an_embedding_gets_what_peft_would_merge(base: Path, tmp_path: Path) -> 
         parameter.data.normal_()
     save_file({"0.weight": model.base_model.model[0].base_layer.weight.detach().clone()}, base)
     model.save_pretrained(tmp_path / "adapter")
-    merged, _ = written(base, Adapters([tmp_path / "adapter"]))
+    merged, _ = written(base, AdapterWeights([tmp_path / "adapter"]))
     torch.testing.assert_close(merged["0.weight"], model.merge_and_unload()[0].weight.detach())
 
 
@@ -186,7 +186,7 @@ def test_dora_on_a_turned_weight_is_refused(tmp_path: Path) -> None:
     tensors["base_model.model.layer.lora_magnitude_vector"] = torch.ones(6)
     save_file(tensors, directory / "adapter_model.safetensors")
     with pytest.raises(MergeRefused, match="use_dora = false"):
-        Adapters([directory], lambda weight: Place(weight, turned=True))
+        AdapterWeights([directory], lambda weight: StoredWeight(weight, transposed=True))
 
 
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"use_rslora": True}, {"use_dora": True, "use_rslora": True}])
@@ -201,14 +201,14 @@ def test_it_is_what_peft_itself_would_merge(tmp_path: Path, config: dict[str, bo
             parameter.data *= 1.1
     tuned.save_pretrained(tmp_path / "adapter")
     theirs = tuned.merge_and_unload().state_dict()
-    merged, _ = written(tmp_path / "model" / "model.safetensors", Adapters([tmp_path / "adapter"]))
+    merged, _ = written(tmp_path / "model" / "model.safetensors", AdapterWeights([tmp_path / "adapter"]))
     trained = [name for name in merged if name.endswith("_proj.weight")]
     assert trained
     for name in trained:
         torch.testing.assert_close(merged[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
-def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tmp_path: Path) -> None:
+def test_weights_that_were_trained_whole_are_stored_as_they_are(base: Path, tmp_path: Path) -> None:
     """Rounded to what is asked for, and held against what they were at first."""
     masters = {
         name: tensor.float() + 0.5
@@ -218,7 +218,7 @@ def test_weights_that_were_trained_whole_are_the_truth_themselves(base: Path, tm
     (tmp_path / "trained").mkdir()
     save_file(masters, tmp_path / "trained" / "model.safetensors")
     with closing(WeightsFile(base)) as at_first:
-        trained = Masters(dict.fromkeys(at_first.tensors, at_first))
+        trained = FullWeights(dict.fromkeys(at_first.tensors, at_first))
         merged, tally = written(tmp_path / "trained" / "model.safetensors", trained, lambda _: "BF16")
         assert {name: tensor.dtype for name, tensor in merged.items()} == dict.fromkeys(masters, torch.bfloat16)
         assert torch.equal(merged["layer.weight"], masters["layer.weight"].to(torch.bfloat16))
@@ -231,7 +231,7 @@ def test_buffers_are_copied_and_stay_what_they_are(base: Path, tmp_path: Path) -
     masters = {"layer.weight": torch.ones(6, 4), "scale": torch.tensor([1.5]), "steps": torch.tensor(3)}
     save_file(masters, tmp_path / "trained" / "model.safetensors")
     with closing(WeightsFile(base)) as at_first:
-        trained = Masters(dict.fromkeys(at_first.tensors, at_first), buffers=frozenset({"scale", "steps"}))
+        trained = FullWeights(dict.fromkeys(at_first.tensors, at_first), buffers=frozenset({"scale", "steps"}))
         merged, tally = written(tmp_path / "trained" / "model.safetensors", trained)
     assert torch.equal(merged["scale"], masters["scale"])
     assert torch.equal(merged["steps"], masters["steps"])
@@ -241,25 +241,25 @@ def test_buffers_are_copied_and_stay_what_they_are(base: Path, tmp_path: Path) -
 @pytest.mark.parametrize("config", [{"target_parameters": ["experts"]}, {"modules_to_save": ["head"]}])
 def test_what_cannot_be_merged_is_refused_by_its_name(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(MergeRefused, match=next(iter(config))):
-        Adapters([adapter(tmp_path / "one", "layer", **config)])
+        AdapterWeights([adapter(tmp_path / "one", "layer", **config)])
 
 
-def test_what_was_learned_where_the_base_has_nothing_is_refused(base: Path, tmp_path: Path) -> None:
-    trained = Adapters([adapter(tmp_path / "one", "lm_head")])
+def test_a_delta_for_a_missing_tensor_is_refused(base: Path, tmp_path: Path) -> None:
+    trained = AdapterWeights([adapter(tmp_path / "one", "lm_head")])
     with closing(WeightsFile(base)) as file, pytest.raises(MergeRefused, match=r"no tensor for lm_head\.weight"):
         trained.refuse_mismatch([file])
 
 
 def test_what_has_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(MergeRefused, match="the change is 6 × 4, the weight 4"):
-        written(base, Adapters([adapter(tmp_path / "one", "norm")]))
+        written(base, AdapterWeights([adapter(tmp_path / "one", "norm")]))
 
 
 def test_numbers_that_the_target_cannot_hold_are_refused(base: Path, tmp_path: Path) -> None:
     """70,000 is no number in float16."""
     save_file({"layer.weight": torch.full((6, 4), 7e4)}, base)
     with pytest.raises(MergeRefused, match=r"layer\.weight cannot be stored as F16"):
-        written(base, Adapters([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
+        written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]), lambda _: "F16")
 
 
 def test_only_a_block_is_in_memory(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +268,12 @@ def test_only_a_block_is_in_memory(base: Path, tmp_path: Path, monkeypatch: pyte
     seen = []
     read = WeightsFile.rows
 
-    def watched(self: WeightsFile, name: str, rows: merge.Rows) -> torch.Tensor:
+    def watched(self: WeightsFile, name: str, rows: merge.RowRange) -> torch.Tensor:
         seen.append((name, found := read(self, name, rows))[1].numel())
         return found
 
     monkeypatch.setattr(WeightsFile, "rows", watched)
-    written(base, Adapters([adapter(tmp_path / "one", "layer")]))
+    written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]))
     assert max(seen) <= 8
     assert sum(seen) == sum(tensor.numel() for tensor in load_file(base).values())
 
@@ -283,12 +283,12 @@ def test_halves_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     tensors = load_file(directory / "adapter_model.safetensors")
     tensors["base_model.model.layer.lora_B.weight"] = torch.zeros(6, R + 1)
     save_file(tensors, directory / "adapter_model.safetensors")
-    with pytest.raises(MergeRefused, match="layer has no pair of factors that fit each other"):
-        Adapters([directory])
+    with pytest.raises(MergeRefused, match="layer has no two factors A and B that fit each other"):
+        AdapterWeights([directory])
     del tensors["base_model.model.layer.lora_B.weight"]
     save_file(tensors, directory / "adapter_model.safetensors")
-    with pytest.raises(MergeRefused, match="layer has no pair of factors that fit each other"):
-        Adapters([directory])
+    with pytest.raises(MergeRefused, match="layer has no two factors A and B that fit each other"):
+        AdapterWeights([directory])
 
 
 def test_masters_of_another_shape_or_of_nothing_are_refused(base: Path, tmp_path: Path) -> None:
@@ -300,12 +300,13 @@ def test_masters_of_another_shape_or_of_nothing_are_refused(base: Path, tmp_path
             ({"other.weight": torch.zeros(6, 4)}, "the base has no weight other"),
         ):
             save_file(masters, tmp_path / "trained" / "model.safetensors")
+            trained = FullWeights(dict.fromkeys(at_first.tensors, at_first))
             with pytest.raises(MergeRefused, match=says):
-                written(tmp_path / "trained" / "model.safetensors", Masters(dict.fromkeys(at_first.tensors, at_first)))
+                written(tmp_path / "trained" / "model.safetensors", trained)
 
 
 def test_numbers_that_only_hardware_knows_are_refused(base: Path, tmp_path: Path) -> None:
-    """Eight-bit floats come with scales of their own, which nothing here knows."""
+    """Eight-bit floats have separate scales, which the merge does not read."""
     save_file({"layer.weight": torch.zeros(6, 4).to(torch.float8_e4m3fn)}, base)
-    with pytest.raises(MergeRefused, match="is stored as F8_E4M3, which is no number to add to"):
-        written(base, Adapters([adapter(tmp_path / "one", "layer")]))
+    with pytest.raises(MergeRefused, match="is stored as F8_E4M3, which cannot be added to"):
+        written(base, AdapterWeights([adapter(tmp_path / "one", "layer")]))

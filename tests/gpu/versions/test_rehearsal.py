@@ -17,8 +17,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from events.messages import Merged
 from events.settings import FullSettings, LoraSettings
-from events.worker import Merged
 from gpu.errors import ModelUnusable, YieldRequested
 from gpu.model.build import TrainedModel, build
 from gpu.versions import merge, rehearsal
@@ -80,7 +80,7 @@ def same_model(home: Path, version: str, checkpoint: Path, method: Any) -> float
 def becomes_a_version(home: Path, method: Any) -> Nights:
     """Train a file and make a version of it; it is the checkpoint's model."""
     nights = Nights(home, method)
-    checkpoint = nights.learn()
+    checkpoint = nights.train_job()
     kept = home / "kept" / checkpoint
     kept.parent.mkdir()
     (home / "checkpoints" / checkpoint).rename(kept)
@@ -167,7 +167,7 @@ def test_buffers_are_part_of_a_full_checkpoint_and_of_its_version(tmp_path: Path
     base = make_model(tmp_path / "model", architecture)
     nights = Nights(tmp_path, FULL)
     nights.settings = settings(FULL, learning_rate=1e-9)
-    checkpoint = tmp_path / "checkpoints" / nights.learn()
+    checkpoint = tmp_path / "checkpoints" / nights.train_job()
     at_first = AutoModelForCausalLM.from_pretrained(base)
     trained = AutoModelForCausalLM.from_pretrained(checkpoint)
     buffers = {name for name, _ in at_first.named_buffers()} & at_first.state_dict().keys()
@@ -189,14 +189,14 @@ def test_a_merge_that_is_not_peft_s_is_refused(
     make_tiny_model(tmp_path / "model")
     monkeypatch.setattr(rehearsal, "WHOLE_BYTES", whole_bytes)
 
-    def doubled(self: Any, name: str, rows: merge.Rows, found: torch.Tensor) -> merge.Sum | None:
+    def doubled(self: Any, name: str, rows: merge.RowRange, found: torch.Tensor) -> merge.MergedBlock | None:
         made = real(self, name, rows, found)
-        return made._replace(truth=made.truth + made.delta) if made and name.endswith("q_proj.weight") else made
+        return made._replace(value=made.value + made.delta) if made and name.endswith("q_proj.weight") else made
 
-    kind = merge.Masters if method == FULL else merge.Adapters
-    real = kind.sum
-    monkeypatch.setattr(kind, "sum", doubled)
-    with pytest.raises(ModelUnusable, match=r"is not what peft and transformers make of it|does not answer"):
+    kind = merge.FullWeights if method == FULL else merge.AdapterWeights
+    real = kind.merge
+    monkeypatch.setattr(kind, "merge", doubled)
+    with pytest.raises(ModelUnusable, match=r"differs from what peft and transformers compute|does not predict"):
         rehearsed(tmp_path, method)
     assert not list((tmp_path / "cache").rglob("*")) or not list((tmp_path / "cache" / "rehearsed").glob("*"))
 
@@ -233,14 +233,14 @@ def test_a_rehearsal_does_not_change_a_bit_of_training(tmp_path: Path, method: A
     make_tiny_model(tmp_path / "model")
     home = Home(tmp_path)
     job, how = home.add(make_rows(6)), settings(method)
-    first = home.bits(home.learn(home.cold(), job, how))
+    first = home.bits(home.train_job(home.new_session(), job, how))
     (proof,) = (tmp_path / "cache" / "rehearsed").iterdir()
-    second = home.bits(home.learn(home.cold(), job, how))
+    second = home.bits(home.train_job(home.new_session(), job, how))
     assert first == second
     proof.unlink()
-    session = home.cold()
-    home.learn(session, job, how)
-    assert home.bits(home.learn(session, job, how)) == first
+    session = home.new_session()
+    home.train_job(session, job, how)
+    assert home.bits(home.train_job(session, job, how)) == first
 
 
 def test_what_a_killed_rehearsal_left_is_removed(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_weight_that_is_infinite_is_refused_by_its_name(tmp_path: Path) -> Non
         return tensors
 
     rewritten(make_tiny_model(tmp_path / "model"), poisoned)
-    with pytest.raises(ModelUnusable, match=r"model\.norm\.weight of the model holds infinity"):
+    with pytest.raises(ModelUnusable, match=r"model\.norm\.weight of the model is not finite"):
         rehearsed(tmp_path, LORA4)
 
 

@@ -44,7 +44,7 @@ def test_the_head_is_loaded_beside_its_base(home: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
 
 
-def test_the_base_alone_is_loaded_where_nothing_was_learned(home: Path) -> None:
+def test_the_base_alone_is_loaded_where_nothing_was_trained(home: Path) -> None:
     """Before the first commit."""
     assert rehearse(order(home, checkpoint=None)).global_step is None
 

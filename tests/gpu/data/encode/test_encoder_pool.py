@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from events.worker import Prepare, Prepared
+from events.messages import Prepare, Prepared
 from gpu.data.encode import encoder_pool as encoders_module
 from gpu.data.encode.encoder_pool import AHEAD, EncoderPool, core_count
 from gpu.data.encode.rows import tokenizer_sha256
@@ -51,7 +51,7 @@ def kept(home: Home) -> dict[str, bytes]:
 
 def prepared(home: Home, data: bytes = ROWS, **channel: Any) -> Any:
     how = settings(LORA, threads=0)
-    home.cold(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
+    home.new_session(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=how))
     return home.channel.of(Prepared)[0].plan
 
 

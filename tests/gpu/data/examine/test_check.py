@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared, Step
 from events.settings import DataSettings, JobSettings, ModelSettings
-from events.worker import Prepare, Prepared, Step
 from gpu.data.examine.check import check
 from gpu.ipc.protocol import Check, Checked
 from tests.gpu.helpers import FULL, LORA, Home, settings
@@ -32,7 +32,7 @@ def order(home: Home, *files: tuple[str, bytes], validation: str | None = None, 
 def test_the_report_is_the_one_that_preparation_writes(home: Home) -> None:
     """But for the name that the file has."""
     (found,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
-    home.cold().prepare(Prepare(attempt=1, job=home.add(make_rows(20)), name="a.jsonl", settings=settings(LORA)))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(make_rows(20)), name="a.jsonl", settings=settings(LORA)))
     (written,) = (home.path / "reports").glob("*.json")
     assert written.read_bytes() == found.encode()
     plan = home.channel.of(Prepared)[0].plan
@@ -100,7 +100,7 @@ def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
     assert report.truncated_rows > 0
     assert report.cut_tokens > 0
     assert "max_length_beyond_positions" in {finding.name for finding in report.findings}
-    home.learn(home.cold(), home.add(make_rows(4)), settings(FULL, epochs=1))
+    home.train_job(home.new_session(), home.add(make_rows(4)), settings(FULL, epochs=1))
     assert home.channel.of(Step)
 
 

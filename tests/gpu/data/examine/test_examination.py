@@ -138,7 +138,7 @@ def test_rows_are_held_out_by_what_they_say_alone() -> None:
 
 def test_rows_of_earlier_files_are_said() -> None:
     report = examined(good(1), good(2), known=Known(earlier=[np.array([1002], np.uint64)]))
-    assert names(report) == [("learned_before", "warn", 1)]
+    assert names(report) == [("trained_before", "warn", 1)]
     assert report.findings[0].places[0].line == 2
 
 

@@ -165,7 +165,7 @@ def test_killed_midway_it_is_begun_anew_and_never_half_believed(tmp_path: Path, 
         "import sys; from pathlib import Path; from tests.gpu.data.plan.test_cache import make; make(Path(sys.argv[1]))"
     )
     root = Path(__file__).parents[4]
-    environment = {"KEEPSTEP_CRASH_AT": point, "PYTHONPATH": str(root)}
+    environment = {"KEEPSTEP_FAILPOINT": point, "PYTHONPATH": str(root)}
     ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=False)
     assert ended.returncode == -9
     found = TokenCache(tmp_path).find(NAME)

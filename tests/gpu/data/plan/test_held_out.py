@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, EvaluationSettings, JobSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.data.plan import held_out
 from gpu.data.plan.store import HELD_OUT, Tokens
 from gpu.errors import DataChanged, YieldRequested
-from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 ROWS = make_rows(60)
@@ -40,7 +40,7 @@ def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes =
 
 def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
     """The tokens of each row that is evaluated, in order; and the way through the worker."""
-    session = home.cold()
+    session = home.new_session()
     session.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
     tokens = session._prepared[1].validation  # what training is given
     assert tokens is None or isinstance(tokens, Tokens)
@@ -138,7 +138,7 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
 
     with pytest.raises(YieldRequested):
         list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
-    assert FakeDesk().yield_requested() is False
+    assert FakeChannel().yield_requested() is False
 
 
 def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:

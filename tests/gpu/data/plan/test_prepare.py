@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.errors import DataChanged, RowRejected, YieldRequested
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows
@@ -21,7 +21,7 @@ ROWS = make_rows(10)
 
 
 def plan(home: Home, data: bytes = ROWS, **channel: Any) -> Any:
-    home.cold(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=settings(LORA)))
+    home.new_session(**channel).prepare(Prepare(attempt=1, job=home.add(data), settings=settings(LORA)))
     return home.channel.of(Prepared)[0].plan
 
 
@@ -51,7 +51,7 @@ def test_a_data_file_that_is_not_what_was_accepted_is_not_learned(home: Home, ch
     path = home.path / "data" / f"{home.add(ROWS)}.jsonl"
     path.write_text(change) if change else path.unlink()
     with pytest.raises(DataChanged):
-        home.cold().prepare(Prepare(attempt=1, job=path.stem, settings=settings(LORA)))
+        home.new_session().prepare(Prepare(attempt=1, job=path.stem, settings=settings(LORA)))
 
 
 def test_preparation_stops_when_asked_to(home: Home) -> None:
@@ -98,13 +98,13 @@ def test_bad_rows_are_left_out_where_that_is_asked_for(home: Home) -> None:
     """And counted, and kept; but no more of them than are allowed."""
     bad = b"7\n{oops\n"
     how = settings(LORA, data=DataSettings(bad_rows="skip", bad_rows_max=0.2))
-    home.cold().prepare(Prepare(attempt=1, job=home.add(bad + ROWS), settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(bad + ROWS), settings=how))
     found = home.channel.of(Prepared)[0].plan
     assert (found.rows, found.skipped_rows) == (10, 2)
     skipped = home.path / "reports" / f"{hashlib.sha256(bad + ROWS).hexdigest()}.skipped.jsonl"
     assert skipped.read_bytes() == bad
     with pytest.raises(RowRejected, match=r"23\.1% of the rows are bad") as refused:
-        home.cold().prepare(Prepare(attempt=1, job=home.add(bad + b"null\n" + ROWS), settings=how))
+        home.new_session().prepare(Prepare(attempt=1, job=home.add(bad + b"null\n" + ROWS), settings=how))
     assert (refused.value.problem, refused.value.line) == ("too_many_bad_rows", None)
 
 
@@ -112,14 +112,14 @@ def test_a_file_of_which_nothing_is_left_is_refused(home: Home) -> None:
     empty = b'{"prompt": "p", "completion": " "}\n'
     how = settings(LORA, data=DataSettings(bad_rows="skip", bad_rows_max=1.0))
     with pytest.raises(RowRejected, match="of the rows are bad"):
-        home.cold().prepare(Prepare(attempt=1, job=home.add(empty), settings=how))
+        home.new_session().prepare(Prepare(attempt=1, job=home.add(empty), settings=how))
 
 
 def test_the_share_of_padding_is_told(home: Home) -> None:
     """Rows of three lengths, in micro-batches of two; packed, each step is one sequence or two of about a length."""
     assert 0 < plan(home).padding_share < 0.3
     how = settings(LORA, data=DataSettings(packing=True, max_length=128))
-    home.cold().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
     assert 0 <= home.channel.of(Prepared)[0].plan.padding_share < 0.3
 
 
@@ -152,13 +152,13 @@ def test_rows_of_the_validation_set_are_not_trained_on(home: Home) -> None:
     (home.path / "validation" / f"{sha256}.jsonl").write_bytes(held)
     how = msgspec.structs.replace(settings(LORA), sources=Sources(validation_sha256=sha256))
     for _ in range(2):
-        home.cold().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
+        home.new_session().prepare(Prepare(attempt=1, job=home.add(ROWS), settings=how))
         found = home.channel.of(Prepared)[-1].plan
         assert (found.rows, found.held_out_rows, found.warnings) == (9, 1, ("in_validation",))
     assert all(line != 4 for line in prepared_lines(home))
     (home.path / "validation" / f"{sha256}.jsonl").unlink()
     with pytest.raises(DataChanged, match="validation set"):
-        home.cold().prepare(Prepare(attempt=1, job=home.add(ROWS + b"\n"), settings=how))
+        home.new_session().prepare(Prepare(attempt=1, job=home.add(ROWS + b"\n"), settings=how))
 
 
 def prepared_lines(home: Home) -> list[int]:
@@ -168,5 +168,5 @@ def prepared_lines(home: Home) -> list[int]:
 
 def test_rows_of_earlier_files_are_warned_of(home: Home) -> None:
     plan(home)
-    assert "learned_before" in plan(home, ROWS + make_rows(2, 50)).warnings
-    assert "learned_before" not in plan(home, make_rows(2, 70)).warnings
+    assert "trained_before" in plan(home, ROWS + make_rows(2, 50)).warnings
+    assert "trained_before" not in plan(home, make_rows(2, 70)).warnings

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, Sources
-from events.worker import Prepare, Prepared
 from gpu.data.plan import replay
 from gpu.data.plan.lines import SOURCE_SHIFT, is_own, line_of
 from gpu.data.plan.store import Tokens
 from gpu.errors import DataChanged, YieldRequested
-from tests.gpu.helpers import LORA, FakeDesk, Home, settings
+from tests.gpu.helpers import LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
 NEW = make_rows(40)
@@ -26,7 +26,7 @@ def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, 
     """The plan, and the line of each piece."""
     jobs = tuple(home.add(each) for each in earlier)
     how = replace(settings(LORA, data=DataSettings(replay=share, **data)), sources=Sources(replay=jobs))
-    home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     (kept,) = (home.path / "cache" / "tokens").iterdir()
     tokens = Tokens(kept)
     return home.channel.of(Prepared)[-1].plan, tokens.lines.tolist()
@@ -68,7 +68,7 @@ def test_what_is_held_out_is_not_mixed_in_either(home: Home) -> None:
         settings(LORA, data=DataSettings(replay=0.9)),
         sources=Sources(validation_sha256=sha256, replay=(home.add(EARLIER[0]),)),
     )
-    home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     assert home.channel.of(Prepared)[-1].plan.replayed_rows == 0
 
 
@@ -77,14 +77,14 @@ def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
     (home.path / "data" / f"{job}.jsonl").unlink()
     how = replace(settings(LORA, data=DataSettings(replay=0.5)), sources=Sources(replay=(job,)))
     with pytest.raises(DataChanged, match="whose rows are to be mixed in"):
-        home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
+        home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
 
 
 def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home: Home) -> None:
     """There may be sixty-four of them, and large: a worker that reads them is neither hung nor deaf."""
     read = 0
 
-    class Asking(FakeDesk):
+    class Asking(FakeChannel):
         def yield_requested(self) -> bool:
             return read > 0
 
@@ -96,7 +96,7 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
 
     jobs = tuple(home.add(each) for each in EARLIER)
     how = replace(settings(LORA, data=DataSettings(replay=0.25)), sources=Sources(replay=jobs))
-    session = home.cold()
+    session = home.new_session()
     session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
         rows_of = replay.rows.read

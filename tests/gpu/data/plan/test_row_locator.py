@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.messages import Prepare, Prepared
 from events.settings import DataSettings, JobSettings
-from events.worker import Prepare, Prepared
 from gpu.data.plan import row_locator
 from gpu.data.plan.row_locator import locate
-from gpu.ipc.protocol import Located, LocateRows, Locations, Trained
+from gpu.ipc.protocol import Located, LocateRows, Locations, TrainedJob
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
 
@@ -23,12 +23,12 @@ ROWS = make_rows(10)
 def planned(home: Home, data: bytes, how: JobSettings) -> tuple[str, Any]:
     """The job, and its plan as the worker made it."""
     job = home.add(data)
-    home.cold().prepare(Prepare(attempt=1, job=job, settings=how))
+    home.new_session().prepare(Prepare(attempt=1, job=job, settings=how))
     return job, home.channel.of(Prepared)[0].plan
 
 
 def asked(home: Home, job: str, plan: Any, how: JobSettings, *lines: int) -> Located:
-    trained = Trained(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=lines)
+    trained = TrainedJob(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=lines)
     (located,) = locate(LocateRows(home=str(home.path), trained=(trained,))).located
     return located
 
@@ -83,7 +83,7 @@ def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) 
     path.unlink()
     assert "cannot be read" in asked(home, job, plan, how, 1).problem
     trained = tuple(
-        Trained(job=each, settings=how, tokenizer_sha256=made.tokenizer_sha256, lines=(1,))
+        TrainedJob(job=each, settings=how, tokenizer_sha256=made.tokenizer_sha256, lines=(1,))
         for each, made in ((job, plan), (other, other_plan))
     )
     answers = locate(LocateRows(home=str(home.path), trained=trained)).located
@@ -106,7 +106,7 @@ def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) 
 def test_it_is_a_program_that_answers_in_one_line_and_loads_no_torch(home: Home) -> None:
     how = settings(LORA)
     job, plan = planned(home, ROWS, how)
-    trained = Trained(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=(1,))
+    trained = TrainedJob(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=(1,))
     order = msgspec.json.encode(LocateRows(home=str(home.path), trained=(trained,))).decode()
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "gpu.data.plan.row_locator", order], capture_output=True, text=True, check=True

@@ -1,0 +1,49 @@
+"""Signals that ask a process to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.signals import handle_signals
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("sent", "times"),
+    [
+        ([signal.SIGHUP, signal.SIGHUP, signal.SIGHUP], 1),
+        ([signal.SIGHUP, signal.SIGTERM], 1),
+        ([signal.SIGTERM, signal.SIGHUP], 1),
+        ([signal.SIGHUP, signal.SIGTERM, signal.SIGTERM], 2),
+        ([signal.SIGINT, signal.SIGINT], 2),
+    ],
+)
+def test_a_terminal_that_closes_asks_once(sent: list[signal.Signals], times: int) -> None:
+    """However often it sends SIGHUP, and whatever systemd sends with it; a person who asks twice means it."""
+    delivered: list[bool] = []
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with handle_signals(writing, lambda: delivered.append(True)):
+        for number in sent:
+            os.kill(os.getpid(), number)
+    os.close(reading)
+    os.close(writing)
+    assert len(delivered) == times
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    """`nohup keepstep run`."""
+    code = "import os, signal\nfrom cli.signals import handle_signals\nr, w = os.pipe()\nos.set_blocking(w, False)\n"
+    code += "with handle_signals(w, lambda: print('told')):\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('here')"
+    command = ["nohup", sys.executable, "-P", "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
+    )
+    assert done.stdout == "here\n"
