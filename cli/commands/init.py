@@ -1,4 +1,4 @@
-"""Making a home."""
+"""`keepstep init`: create a home."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
-from cli.doctor.model import beyond_limits, model_directory
+from cli.doctor.model import check_limits, model_directory
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import let_group_in, make_directories, open_inbox
@@ -31,11 +31,11 @@ def create_home(
     config: Config | None = None,
     group: str = "",
 ) -> Home:
-    """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
+    """Create a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
 
-    It is for the caller alone; with `group`, the members of that group may read it and fill its inbox.
+    Only the caller can read it; with `group`, members of that group can read it and add files.
 
-    Raises UserError if there is one already, OSError.
+    Raises UserError if the directory is a home already, OSError.
     """
     home = refuse_home(directory)
     if method not in METHODS:
@@ -44,7 +44,7 @@ def create_home(
         config = Config(
             job=JobSettings(
                 model=ModelSettings(path=from_anywhere(model), revision=revision),
-                method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
+                method=METHODS[method](),  # type: ignore[arg-type]  # each is one of MethodSettings
                 training=_training(method),
             )
         )
@@ -53,15 +53,15 @@ def create_home(
 
 
 def model_warning(home: Home) -> list[str]:
-    """What `keepstep doctor` would say of the model of a new home, in lines; none if it passes, or is not here yet."""
+    """What `keepstep doctor` warns of in the model of a new home, as lines; empty if it is fine or not here yet."""
     job = load_config(home.config).job
     directory = model_directory(job.model.path, home.root, job.model.revision)
-    finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
-    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.advice}"]
+    finding = check_limits(directory, job.data.max_length) if directory is not None else None
+    return [] if finding is None else [f"{finding.level}  model: {finding.message}", f"      {finding.advice}"]
 
 
 def refuse_home(directory: Path) -> Home:
-    """The home that `directory` can become. Raises UserError if it is one already."""
+    """The home that `directory` is going to be. Raises UserError if it is one already."""
     home = Home(directory.expanduser().absolute())
     if home.config.exists():
         raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
@@ -69,18 +69,18 @@ def refuse_home(directory: Path) -> Home:
 
 
 def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
-    """Make what a home consists of; once more, from wherever it was left, is the same. Raises UserError, OSError."""
+    """Create the files of a home, or complete a home whose creation was interrupted. Raises UserError, OSError."""
     storage = home.storage
     durable.make_directory(home.root, storage=storage)
     with durable.opened(storage, home.root, os.O_RDONLY | os.O_DIRECTORY) as fd:
         if not storage.try_lock(fd):
             raise UserError(f"another `keepstep init` is making {home.root}", "wait until it is done")
-        if storage.exists(home.config):  # made by that one, while this one was on its way here
+        if storage.exists(home.config):  # another process has just created it
             raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
         try:
             storage.set_mode(fd, 0o700)
         except PermissionError as error:
-            raise UserError(f"{home.root} belongs to another user", "choose a directory of your own") from error
+            raise UserError(f"{home.root} belongs to another user", "choose a directory that belongs to you") from error
         if group:
             let_group_in(home, group)
         _fill(home, config)
@@ -89,7 +89,7 @@ def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
 def _fill(home: Home, config: bytes) -> None:
     make_directories(home)
     open_inbox(home)
-    if not home.storage.exists(home.journal):  # an init that was killed had come so far
+    if not home.storage.exists(home.journal):  # it exists after a killed init
         EventStore.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
     for name in home.storage.names(home.root):
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
@@ -98,38 +98,38 @@ def _fill(home: Home, config: bytes) -> None:
 
 
 def from_anywhere(model: str) -> str:
-    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
+    """The model as keepstep.toml names it: a directory by its absolute path, a hub id as it is. Raises UserError."""
     path = Path(model).expanduser()
     named = str(path.absolute()) if path.is_dir() else model
     if visible(named) != named:
         raise UserError(
             f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
-            "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
+            "name a link with a UTF-8 path, or move the model into the home and set [model] path",
         )
     if path.is_dir():
         _refuse_unusable(path.absolute())
         return named
     if model.startswith(("/", ".", "~")):
-        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
+        raise UserError(f"there is no model directory at {path.absolute()}", "name an existing directory, or a hub id")
     return model
 
 
 def _refuse_unusable(directory: Path) -> None:
-    """Raises UserError if the files there are not those of a model that can be trained and merged."""
+    """Raise UserError if the files there are not a model that can be trained and merged."""
     from gpu.model.base import problem_of_files
     from gpu.model.files import CONFIG
 
     if not (directory / CONFIG).exists():
-        return  # it may be filled later; `keepstep doctor` and the first job look at it
+        return  # it may be filled later; `keepstep doctor` and the first job check it
     try:
         problem = problem_of_files(directory)
     except (OSError, msgspec.MsgspecError) as error:
-        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it anew") from error
+        raise UserError(f"the model at {directory} cannot be read: {error}", "download it again") from error
     if problem is not None:
         raise UserError(f"the model at {directory} {problem.what}", problem.advice)
 
 
 def _training(method: str) -> TrainingSettings:
     if method == "full":
-        return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model
+        return TrainingSettings(learning_rate=1e-5)  # the learning rate of an adapter would destroy the model
     return TrainingSettings()

@@ -27,7 +27,7 @@ from cli.daemon.sweep import condemn_damaged, deleted_directories, sweep, sweep_
 from cli.daemon.worker_messages import Written, answer_to, problem_of, to_consolidate, to_train
 from cli.daemon.worker_process import log_failure
 from cli.daemon.worker_supervisor import WorkerSupervisor
-from cli.errors import STORAGE_FAILED, UserError, is_full
+from cli.errors import STORAGE_FAILED, UserError, is_disk_full
 from cli.home.backups import make_emergency_backup, restore_backup
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock
@@ -170,7 +170,7 @@ class Daemon:
                 self._recover()
             self._work()
         except (NoSpace, OSError) as error:
-            if not is_full(error):
+            if not is_disk_full(error):
                 raise
             self._supervisor.end()
             full = self._full or what_is_full(error)

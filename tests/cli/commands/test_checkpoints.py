@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cli.commands.checkpoints
 from cli.app import app
-from cli.commands.checkpoints import Found, consequences
+from cli.commands.checkpoints import Verified, recovery_text
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -154,8 +154,8 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
 )
 def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
     state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
-    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
-    then = consequences(state, found)
+    found = [Verified(each, "rot" if each.global_step in bad else None) for each in state.checkpoints]
+    then = recovery_text(state, found)
     for each in state.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)

@@ -279,8 +279,8 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
         seconds=1.0,
     )
     console = Console(lines.append)
-    console.tell(event, State())
-    step = demo.Teller.STEP.search(lines[0].replace("/?", "/36"))
+    console.show(event, State())
+    step = demo.ProgressDisplay.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")
 

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.doctor import report as doctor_module
 from cli.doctor.context import Check, DoctorContext, passed
-from cli.doctor.report import CHECKS, Line, looked_at
+from cli.doctor.report import CHECKS, Line, run_checks
 from cli.errors import UserError
 from cli.home.paths import Home
 
 
 def found(home: Home, *, fix: bool = False, deep: bool = False) -> dict[str, Line]:
-    return {line.name: line for line in looked_at(home, fix=fix, deep=deep)}
+    return {line.name: line for line in run_checks(home, fix=fix, deep=deep)}
 
 
 def levels(home: Home, level: str) -> set[str]:
@@ -43,7 +43,7 @@ def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Ho
     """In a process of its own, by the worker's own code."""
     line = found(trained, deep=True)["resume"]
     assert line.finding.level == "pass"
-    assert "global step 3, from step-00000002-attempt-0001 beside the base model; loaded in" in line.finding.says
+    assert "global step 3, from step-00000002-attempt-0001 beside the base model; loaded in" in line.finding.message
 
 
 def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
@@ -57,12 +57,12 @@ def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
     lines = found(trained)
     assert set(lines) == {check.name for check in CHECKS}
     assert lines["journal"].finding.level == "fail"
-    assert "record 3 to at least" in lines["journal"].finding.says
+    assert "record 3 to at least" in lines["journal"].finding.message
     assert "repair --accept-loss" in lines["journal"].finding.advice
-    assert "is not valid TOML" in lines["config"].finding.says
+    assert "is not valid TOML" in lines["config"].finding.message
     assert lines["checkpoints"].finding.level == "warn"
-    assert "because the journal cannot be read" in lines["resume"].finding.says
-    assert not any("the check itself went wrong" in line.finding.says for line in lines.values())
+    assert "because the journal cannot be read" in lines["resume"].finding.message
+    assert not any("the check itself went wrong" in line.finding.message for line in lines.values())
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "data", "status", "run", "inbox", "journal", "keepstep.toml"])
@@ -75,10 +75,10 @@ def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None
         path.unlink()
     lines = found(trained)
     assert any(line.finding.level != "pass" for line in lines.values())
-    assert not any("the check itself went wrong" in line.finding.says for line in lines.values())
+    assert not any("the check itself went wrong" in line.finding.message for line in lines.values())
     mended = found(trained, fix=True)
     assert path.exists() == (gone not in {"journal", "keepstep.toml"})
-    assert not any("the check itself went wrong" in line.finding.says for line in mended.values())
+    assert not any("the check itself went wrong" in line.finding.message for line in mended.values())
 
 
 def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
@@ -112,7 +112,7 @@ def test_a_damaged_journal_is_not_touched_by_fixing(trained: Home) -> None:
     before = contents(trained)
     line = found(trained, fix=True)["status file"]
     assert line.finding.level == "fail"
-    assert "could not be mended" in line.finding.says
+    assert "could not be mended" in line.finding.message
     after = contents(trained)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {
         str(trained.daemon_lock)
@@ -128,7 +128,7 @@ def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypa
     checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))
     monkeypatch.setattr(doctor_module, "CHECKS", checks)
     lines = found(home)
-    assert lines["broken"].finding.says == "the check itself went wrong: ZeroDivisionError: a bug"
+    assert lines["broken"].finding.message == "the check itself went wrong: ZeroDivisionError: a bug"
     assert lines["sound"].finding.level == "pass"
 
 
@@ -154,15 +154,15 @@ def test_the_command_says_each_check_and_how_to_mend_it(trained: Home, narrow: C
     assert not report["good"]
     (bad,) = [check for check in report["checks"] if check["level"] == "fail"]
     assert bad["check"] == "model"
-    assert set(bad) == {"check", "level", "says", "advice", "fixed"}
+    assert set(bad) == {"check", "level", "message", "advice", "fixed"}
 
 
 def test_a_home_without_its_config_is_still_known_for_one(trained: Home, tmp_path: Path) -> None:
     """By its journal; anything else is no home."""
     trained.config.unlink()
-    assert doctor_module.damaged_home(trained.root).root == trained.root
+    assert doctor_module.find_damaged_home(trained.root).root == trained.root
     with pytest.raises(UserError, match="not a keepstep home"):
-        doctor_module.damaged_home(tmp_path)
+        doctor_module.find_damaged_home(tmp_path)
 
 
 def test_the_journal_is_only_read(trained: Home) -> None:
@@ -172,14 +172,14 @@ def test_the_journal_is_only_read(trained: Home) -> None:
     segment.write_bytes(torn)
     line = found(trained)["journal"]
     assert line.finding.level == "warn"
-    assert "nobody was told" in line.finding.says
+    assert "nobody was told" in line.finding.message
     assert segment.read_bytes() == torn
 
 
 def test_a_new_home_has_nothing_to_mend(home: Home) -> None:
     """Not even the view that nobody has written yet: what a new user sees first is no warning."""
     assert levels(home, "warn") - {"model"} == set()
-    assert found(home)["status file"].finding.says == "nothing has been done here yet: there is nothing to show"
+    assert found(home)["status file"].finding.message == "nothing has been done here yet: there is nothing to show"
 
 
 def test_one_cause_is_told_once(trained: Home) -> None:
@@ -189,4 +189,4 @@ def test_one_cause_is_told_once(trained: Home) -> None:
     lines = found(trained)
     failing = [name for name, line in lines.items() if line.finding.level == "fail"]
     assert failing == ["config"]
-    assert lines["disk"].finding.says == "not looked at: config fails"
+    assert lines["disk"].finding.message == "not looked at: config fails"
