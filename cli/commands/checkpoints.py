@@ -172,7 +172,9 @@ def recovery_text(state: State, found: Sequence[Verified]) -> str | None:
     if state.head == head:
         return f"{quarantine}; nothing is lost: {head.id}, which the next step starts from, is good"
     origin = state.head.id if state.head is not None else "the base model"
-    again = f"runs steps {state.global_step + 1} to {head.global_step} again from {origin}"
+    first = state.global_step + 1
+    steps = f"steps {first} to {head.global_step}" if first < head.global_step else f"step {first}"
+    again = f"runs {steps} again from {origin}"
     return f"{quarantine} and {again}, to the same bits"
 
 

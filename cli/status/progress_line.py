@@ -46,9 +46,9 @@ def timing_text(found: Timing) -> str:
     if found.since is not None:
         parts.append(f"since {_at(found.since)} ({duration(max(0.0, time.time() - found.since))})")
     if found.file_done_at is not None:
-        parts.append(f"this file until about {_at(found.file_done_at)}")
+        parts.append(f"this file ends about {_at(found.file_done_at)}")
     if found.all_done_at is not None and found.all_done_at != found.file_done_at:
-        parts.append(f"all files until about {_at(found.all_done_at)}")
+        parts.append(f"all files end about {_at(found.all_done_at)}")
     return ", ".join(parts)
 
 

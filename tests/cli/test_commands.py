@@ -60,7 +60,7 @@ def test_a_model_directory_is_named_from_where_the_person_stands(tmp_path: Path)
 
 def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
     """As git finds its repository; outside, the message says how to get one."""
-    assert keepstep("queue", cwd=home.inbox / "high").stdout == "nothing waits\n"
+    assert keepstep("queue", cwd=home.inbox / "high").stdout == "no file waits\n"
     outside = keepstep("queue", cwd=tmp_path)
     assert outside.returncode == 1
     assert "keepstep init" in outside.stderr
@@ -72,10 +72,10 @@ def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
         (["stop"], "no daemon runs"),
         (["resume"], "not paused"),
         (["skip"], "no job is in hand"),
-        (["skip", "nope"], "no job in hand is called"),
-        (["retry", "nope"], "no job in hand is called"),
+        (["skip", "nope"], "no unfinished job has the name"),
+        (["retry", "nope"], "no unfinished job has the name"),
         (["add", "nope.jsonl"], "does not exist; nothing was added"),
-        (["journal", "show", "99"], "no record fits"),
+        (["journal", "show", "99"], "no record matches"),
         (["journal", "repair"], "not damaged"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_damaged_journal_is_refused_with_3_and_repaired_only_on_request(
     assert segment.read_bytes() == bytes(data)
     repaired = keepstep("journal", "repair", "--accept-loss", home=home)
     assert repaired.returncode == 0, repaired.stderr
-    assert "given up" in repaired.stdout
+    assert "dropped" in repaired.stdout
     assert segment.read_bytes() == bytes(data)
     assert keepstep("journal", "verify", home=home).returncode == 0
     run()
@@ -238,7 +238,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("asked", [("status",), ("config", "show")])
-def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home, asked: tuple[str, ...]) -> None:
+def test_closed_output_gives_no_traceback(home: Home, asked: tuple[str, ...]) -> None:
     """`keepstep status | head -1`."""
     command = [sys.executable, "-P", "-m", "cli", *asked, "--home", str(home.root)]
     reading, writing = os.pipe()

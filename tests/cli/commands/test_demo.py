@@ -196,7 +196,7 @@ def test_second_demo_shows_the_same_without_doing_anything_again(
     assert not list((tmp_path / "home" / "inbox").glob("*.jsonl"))
 
 
-def test_stopped_demo_says_so_and_goes_on_the_next_time(stage: Stage, tmp_path: Path) -> None:
+def test_stopped_demo_says_so_and_continues_the_next_time(stage: Stage, tmp_path: Path) -> None:
     stage.ends_early = True
     with pytest.raises(UserError, match="was stopped") as caught:
         demo.run_demo(tmp_path / "home")
@@ -246,13 +246,13 @@ def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypat
 def test_package_without_a_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)
-    with pytest.raises(UserError, match="carries no model"):
+    with pytest.raises(UserError, match="contains no model"):
         demo.find_model()
     (tmp_path / "small.gguf").touch()
     assert demo.find_model() == tmp_path / "small.gguf"
 
 
-def test_failed_process_is_told_by_its_last_words(tmp_path: Path) -> None:
+def test_failed_process_is_reported_with_its_last_line(tmp_path: Path) -> None:
     """No traceback: one sentence, and where the rest is."""
     home = Home(tmp_path)
     home.logs.mkdir()
@@ -309,7 +309,7 @@ def test_unpacked_model_has_the_names_that_transformers_4_knows(tmp_path: Path) 
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
-def test_killed_unpack_leaves_debris_that_the_next_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_unpack_deletes_leftovers_of_a_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu.model import gguf
 
     leftover_files = tmp_path / ".staging-model-abc"

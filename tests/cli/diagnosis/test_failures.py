@@ -1,4 +1,4 @@
-"""A crash as lines for a person."""
+"""`keepstep failures`: failures as text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CRASH = Failure(
 )
 
 
-def test_a_crash_says_what_it_was_what_it_means_and_what_to_do() -> None:
+def test_failure_text_says_what_it_means_and_what_to_do() -> None:
     """Each on a line of its own."""
     first, *more = failure_text(CRASH).splitlines()
     assert first.endswith("crash-17  hang: a.jsonl, attempt 4")
@@ -40,7 +40,7 @@ def test_a_crash_says_what_it_was_what_it_means_and_what_to_do() -> None:
         "    for long",
         f"    means  {EXPLANATIONS['hang'].meaning}; not committed: 1 step",
         f"    do     {EXPLANATIONS['hang'].advice}",
-        "    see    `keepstep explain crash-17`, and for its trace `keepstep logs --attempt 4`",
+        "    see    `keepstep explain crash-17`, `keepstep logs --attempt 4`",
     ]
 
 
@@ -53,20 +53,20 @@ def test_a_hold_belongs_to_no_attempt() -> None:
     assert failure_text(replace(CRASH, attempt=None)).endswith("`keepstep explain crash-17`")
 
 
-def test_nothing_in_a_name_or_a_message_reaches_the_terminal() -> None:
+def test_failure_text_escapes_terminal_characters() -> None:
     """A file may be called anything."""
     assert "\x1b" not in failure_text(replace(CRASH, what="\x1b[2J", message="\x1b]0;x\x07"))
 
 
-def test_a_daemon_that_ended_without_a_word_is_told_before_the_next_one_journals_it(
+def test_dead_daemon_is_reported_before_the_next_one_journals_it(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two seconds after a kill, "nothing has gone wrong" would be half the truth."""
+    """The journal does not know about a kill before the next start."""
     with closing(EventStore.open(home)) as store:
         store.execute(StartDaemon(pid=7, process_started_at=1.0, boot_id="", host="", keepstep=""))
     show_failures(home, all_of_them=False, json=False)
-    assert "the daemon (pid 7) ended without a word" in capsys.readouterr().out
+    assert "the daemon (pid 7) died" in capsys.readouterr().out
     with closing(EventStore.open(home)) as store:
         store.execute(StopDaemon(reason="r"))
     show_failures(home, all_of_them=False, json=False)
-    assert capsys.readouterr().out == "nothing has gone wrong\n"
+    assert capsys.readouterr().out == "nothing has failed\n"

@@ -31,7 +31,7 @@ def test_a_journal_is_never_made_up(home: Home) -> None:
     assert not home.journal.exists()
 
 
-def test_what_anybody_may_write_to_is_told(home: Home) -> None:
+def test_directory_that_any_user_may_write_to_is_reported(home: Home) -> None:
     """Whoever may write to an inbox may teach."""
     home.inbox.chmod(0o777)
     found = checks_home.permissions(DoctorContext(home))
@@ -41,7 +41,7 @@ def test_what_anybody_may_write_to_is_told(home: Home) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_what_may_not_be_used_is_told_with_its_owner(home: Home) -> None:
+def test_unusable_path_is_reported_with_its_owner(home: Home) -> None:
     """And every other check goes on."""
     home.checkpoints.chmod(0)
     found = checks_home.permissions(DoctorContext(home))
@@ -67,7 +67,7 @@ def test_a_wrong_key_is_named(home: Home) -> None:
         checks_home.config(DoctorContext(home))
 
 
-def test_a_config_that_would_change_what_was_learned_is_told(trained: Home) -> None:
+def test_config_that_does_not_fit_the_trained_weights_fails(trained: Home) -> None:
     """Before the next file is held for it."""
     text = trained.config.read_text(encoding="utf-8")
     trained.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
@@ -92,7 +92,7 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
 
 
 def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:
-    """A file of somebody else's beside it stays."""
+    """A file of another user next to it stays."""
     mine: list[Path] = [home.root / ".mine.tmp", home.run / "my.sock", home.status.parent / "notes"]
     for path in mine:
         path.touch()
@@ -108,7 +108,7 @@ def set_hooks(home: Home, **values: str) -> None:
     home.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_a_hook_without_its_program_is_told_before_it_is_needed(home: Home) -> None:
+def test_hook_without_its_program_is_reported(home: Home) -> None:
     """By name, or by a path in the home; what is there passes."""
     assert checks_home.hooks(DoctorContext(home)).message == "no hook is set"
     set_hooks(home, on_held='"no-such-program --x"')

@@ -40,7 +40,7 @@ def test_a_clock_that_was_set_back_is_told(home: Home) -> None:
     assert "in the future: the clock was set back" in found.message
 
 
-def test_a_record_of_a_newer_keepstep_is_told_in_its_words(home: Home) -> None:
+def test_record_of_a_newer_keepstep_is_reported(home: Home) -> None:
     """The bytes are sound; this program does not know what they mean."""
     from journal import Journal, read_line
 
@@ -55,17 +55,17 @@ def test_a_record_of_a_newer_keepstep_is_told_in_its_words(home: Home) -> None:
     assert "of_tomorrow" in line.finding.message
 
 
-def test_a_daemon_that_ended_without_a_word_is_told(home: Home) -> None:
+def test_dead_daemon_is_reported(home: Home) -> None:
     """Its lock file blocks nobody."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
     home.daemon_lock.write_text("{}", encoding="utf-8")
     found = checks_journal.daemon(DoctorContext(home))
     assert found.level == "warn"
-    assert "(pid 1) ended without a word; its lock file blocks nobody" in found.message
+    assert "(pid 1) died; its lock file blocks no other daemon" in found.message
 
 
-def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
+def test_hold_is_reported(home: Home) -> None:
     """With what was said then."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
@@ -75,7 +75,7 @@ def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
     assert (found.level, found.advice) == ("warn", "bring it back")
 
 
-def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -> None:
+def test_running_and_suspended_daemons_are_distinguished(home: Home) -> None:
     """By the process that holds the lock."""
     with daemon(home) as process:
         eventually(lambda: read_only(home)[0].state.daemon.status == "idle")
@@ -87,7 +87,7 @@ def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -
         assert checks_journal.daemon(DoctorContext(home)).advice == f"`kill -CONT {process.pid}`"
 
 
-def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
+def test_damaged_or_old_status_file_is_reported(home: Home) -> None:
     """It is only a view, and rebuilt."""
     shown = home.status
     with closing(EventStore.open(home)) as store:
@@ -95,7 +95,7 @@ def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
     assert checks_journal.status_file(DoctorContext(home)).level == "pass"
     before = shown.read_bytes()
     shown.write_bytes(before.replace(b"paused", b"paws_d", 1))
-    assert "is damaged: its seal" in checks_journal.status_file(DoctorContext(home)).message
+    assert "is damaged: its checksum" in checks_journal.status_file(DoctorContext(home)).message
     assert checks_journal.rebuild_status_file(DoctorContext(home))
     with closing(EventStore.open(home)) as store:
         store.execute(commands.Resume())

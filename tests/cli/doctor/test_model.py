@@ -34,7 +34,7 @@ def rewrite(name: str, **keys: object) -> Break:
 @pytest.mark.parametrize(
     ("breaking", "says"),
     [
-        (lambda model: model.rename(model.with_name("elsewhere")), "is not here yet"),
+        (lambda model: model.rename(model.with_name("elsewhere")), "is not downloaded yet"),
         (lambda model: (model / "config.json").unlink(), "has no config.json"),
         (rewrite("config.json", quantization_config={"bits": 4}), "is quantised on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
@@ -45,9 +45,7 @@ def rewrite(name: str, **keys: object) -> Break:
         (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(
-    trained: Home, breaking: Break, message: str
-) -> None:
+def test_untrainable_model_is_reported_before_it_is_loaded(trained: Home, breaking: Break, message: str) -> None:
     """By its files alone, with what is wrong with which."""
     assert checks_model.model(DoctorContext(trained)).level == "pass"
     breaking(trained.root / "model")
@@ -57,7 +55,7 @@ def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(
     assert found.advice
 
 
-def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(trained: Home) -> None:
+def test_model_with_too_few_tokens_is_reported_with_both_numbers(trained: Home) -> None:
     """A tokenizer with more tokens than the embedding has rows, an end that is beyond it, too few positions."""
     model = trained.root / "model"
     tokenizer = json.loads((model / "tokenizer.json").read_bytes())
@@ -73,7 +71,7 @@ def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(trai
     assert (found.level, "eos_token of the tokenizer is 262" in found.message) == ("fail", True)
 
 
-def test_max_length_beyond_the_positions_of_the_model_is_told(tmp_path: Path) -> None:
+def test_max_length_beyond_the_positions_of_the_model_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
     assert checks_model.check_limits(tmp_path, 64) is None
     found = checks_model.check_limits(tmp_path, 1024)
@@ -96,7 +94,7 @@ def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest
     assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
 
 
-def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
+def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
     trained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it is pinned, there is nothing to say."""
@@ -114,7 +112,7 @@ def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
     assert checks_model.model(DoctorContext(trained)).level == "pass"
 
 
-def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
+def test_damaged_checkpoint_is_reported_with_its_recovery(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
     head = read_only(trained)[0].state.head
     assert head is not None
@@ -125,7 +123,7 @@ def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
     found = checks_model.checkpoints(DoctorContext(trained, deep=True))
     assert found.level == "fail"
     assert "adapter_model.safetensors does not have the SHA-256" in found.message
-    assert "runs the steps 2 to 2 again" in found.advice
+    assert "runs step 2 again" in found.advice
     weights.write_bytes(data[:-1])
     assert checks_model.checkpoints(DoctorContext(trained)).level == "fail"
 
@@ -143,16 +141,16 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(trained: Home) -> N
     assert "quantised on disk" in found.message
 
 
-def test_a_backup_that_is_not_what_it_was_is_told(trained: Home) -> None:
+def test_damaged_backup_is_reported(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
-    assert checks_model.backups(DoctorContext(trained)).message == "1 backups are what were made (by names and sizes)"
+    assert checks_model.backups(DoctorContext(trained)).message == "1 backups are intact (by names and sizes)"
     (backup,) = read_only(trained)[0].state.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
 
-def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
+def test_missing_data_of_a_waiting_job_is_reported(home: Home) -> None:
     """With the way past it."""
     job = "f" * 64
     with closing(EventStore.open(home)) as store:
@@ -166,28 +164,25 @@ def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
     assert checks_model.data(DoctorContext(home)).level == "pass"
 
 
-def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path]) -> None:
-    """Job, step, checkpoint and base: of no job, of one that waits, of one in hand."""
+def test_next_step_is_described(home: Home, drop: Callable[..., Path]) -> None:
+    """Job, step, checkpoint and base: of no job, of one that waits, of one in progress."""
     base = "from the base model"
     assert (
         checks_model.resume(DoctorContext(home)).message
-        == f"no file waits; the next one begins at global step 1, {base}"
+        == f"no file waits; the next one starts at global step 1, {base}"
     )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
         eventually(lambda: read_only(home)[0].state.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
-    head = "from step-00000002-attempt-0001 beside the base model"
-    assert (
-        checks_model.resume(DoctorContext(home)).message
-        == f"goes on with a.jsonl at its step 3 of 4 (global step 3), {head}"
-    )
+    head = "from step-00000002-attempt-0001 on the base model"
+    assert checks_model.resume(DoctorContext(home)).message == f"next: step 3/4 of a.jsonl (global step 3), {head}"
 
 
 def test_a_file_that_waits_is_named_as_the_next(home: Home) -> None:
     """With the step that it begins at."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="low", known=False))
-    message = "begins b.jsonl at its step 1 (global step 1), from the base model"
+    message = "next: step 1 of b.jsonl (global step 1), from the base model"
     assert checks_model.resume(DoctorContext(home)).message == message

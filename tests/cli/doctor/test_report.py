@@ -1,4 +1,4 @@
-"""`keepstep doctor` as a whole: on homes in good and in bad states, and what it mends."""
+"""`keepstep doctor` as a whole: on homes in good and in bad states, and what it fixes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Ho
     """In a process of its own, by the worker's own code."""
     line = found(trained, deep=True)["resume"]
     assert line.finding.level == "pass"
-    assert "global step 3, from step-00000002-attempt-0001 beside the base model; loaded in" in line.finding.message
+    assert "global step 3, from step-00000002-attempt-0001 on the base model; loaded in" in line.finding.message
 
 
 def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
@@ -61,12 +61,12 @@ def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
     assert "repair --accept-loss" in lines["journal"].finding.advice
     assert "is not valid TOML" in lines["config"].finding.message
     assert lines["checkpoints"].finding.level == "warn"
-    assert "because the journal cannot be read" in lines["resume"].finding.message
-    assert not any("the check itself went wrong" in line.finding.message for line in lines.values())
+    assert "not checked: the journal cannot be read" in lines["resume"].finding.message
+    assert not any("the check itself crashed" in line.finding.message for line in lines.values())
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "data", "status", "run", "inbox", "journal", "keepstep.toml"])
-def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None:
+def test_missing_directories_are_reported_and_created(trained: Home, gone: str) -> None:
     """And what nobody needs to have been there is made anew."""
     path = trained.root / gone
     if path.is_dir():
@@ -75,10 +75,10 @@ def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None
         path.unlink()
     lines = found(trained)
     assert any(line.finding.level != "pass" for line in lines.values())
-    assert not any("the check itself went wrong" in line.finding.message for line in lines.values())
-    mended = found(trained, fix=True)
+    assert not any("the check itself crashed" in line.finding.message for line in lines.values())
+    fixed = found(trained, fix=True)
     assert path.exists() == (gone not in {"journal", "keepstep.toml"})
-    assert not any("the check itself went wrong" in line.finding.message for line in mended.values())
+    assert not any("the check itself crashed" in line.finding.message for line in fixed.values())
 
 
 def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
@@ -112,14 +112,14 @@ def test_a_damaged_journal_is_not_touched_by_fixing(trained: Home) -> None:
     before = contents(trained)
     line = found(trained, fix=True)["status file"]
     assert line.finding.level == "fail"
-    assert "could not be mended" in line.finding.message
+    assert "could not be fixed" in line.finding.message
     after = contents(trained)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {
         str(trained.daemon_lock)
     }
 
 
-def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_a_check_is_a_finding_and_the_others_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor who faints helps nobody."""
 
     def broken(_: DoctorContext) -> object:
@@ -128,7 +128,7 @@ def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypa
     checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))
     monkeypatch.setattr(doctor_module, "CHECKS", checks)
     lines = found(home)
-    assert lines["broken"].finding.message == "the check itself went wrong: ZeroDivisionError: a bug"
+    assert lines["broken"].finding.message == "the check itself crashed: ZeroDivisionError: a bug"
     assert lines["sound"].finding.level == "pass"
 
 
@@ -138,7 +138,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return CliRunner()
 
 
-def test_the_command_says_each_check_and_how_to_mend_it(trained: Home, narrow: CliRunner) -> None:
+def test_doctor_prints_each_check_and_how_to_fix_it(trained: Home, narrow: CliRunner) -> None:
     """Exit code 1 if something fails; a warning alone is none."""
     trained.stop_file.touch()
     shown = narrow.invoke(app, ["doctor", "--home", str(trained.root)])
@@ -176,17 +176,17 @@ def test_the_journal_is_only_read(trained: Home) -> None:
     assert segment.read_bytes() == torn
 
 
-def test_a_new_home_has_nothing_to_mend(home: Home) -> None:
+def test_new_home_has_nothing_to_fix(home: Home) -> None:
     """Not even the view that nobody has written yet: what a new user sees first is no warning."""
     assert levels(home, "warn") - {"model"} == set()
-    assert found(home)["status file"].finding.message == "nothing has been done here yet: there is nothing to show"
+    assert found(home)["status file"].finding.message == "this home is new: there is no status file yet"
 
 
-def test_one_cause_is_told_once(trained: Home) -> None:
+def test_one_cause_is_reported_once(trained: Home) -> None:
     """A config that cannot be read fails as itself; what needs it says that it was not looked at."""
     config = trained.config.read_text(encoding="utf-8")
     trained.config.write_text(config.replace('on_held = ""', 'on_held = "sh -c \'open"'), encoding="utf-8")
     lines = found(trained)
     failing = [name for name, line in lines.items() if line.finding.level == "fail"]
     assert failing == ["config"]
-    assert lines["disk"].finding.message == "not looked at: config fails"
+    assert lines["disk"].finding.message == "not checked: config fails"

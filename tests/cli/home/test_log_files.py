@@ -220,7 +220,7 @@ def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`keepstep crashes` names the attempt, `keepstep logs --attempt` shows it."""
+    """`keepstep failures` names the attempt, `keepstep logs --attempt` shows it."""
     from cli.diagnosis.failures import show_failures
 
     drop("a.jsonl", "ok ok die-once ok")
@@ -287,10 +287,10 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
 def test_where_nothing_is_to_be_shown_it_says_why(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside the output, so that a script gets nothing."""
     show_logs(home, Filter(), number=9, follow=False, json=False)
-    assert capsys.readouterr() == ("", "nothing was logged yet; the daemon does: `keepstep run`\n")
+    assert capsys.readouterr() == ("", "the log is empty; the daemon writes it: `keepstep run`\n")
     line = LogLine(at="2026-11-22T03:00:00Z", level="info", source="daemon", message="m")
     (home.logs / "2026-11-22.jsonl").write_bytes(log_lines.encode(line))
     show_logs(home, Filter(source="nobody"), number=9, follow=False, json=True)
-    assert capsys.readouterr().err.startswith("nothing that was logged is like that")
+    assert capsys.readouterr().err.startswith("no log line matches")
     show_logs(home, Filter(source="daemon"), number=9, follow=False, json=False)
     assert capsys.readouterr().err == ""

@@ -47,7 +47,7 @@ def test_in_the_middle_of_a_file_it_is_said_when_it_and_all_should_be_done() -> 
     line = timing_text(found)
     assert line.startswith("since ")
     assert "(1 min" in line
-    assert "this file should be done " in line
+    assert "this file ends about " in line
     assert "all files " in line
     gone = timing(view(made), alive=False)
     assert (gone.since, gone.file_done_at, gone.waits_for) == (None, None, "daemon")
@@ -84,12 +84,12 @@ def test_a_time_of_another_day_has_its_date() -> None:
 
 
 def test_want_of_memory_is_said_with_what_runs_meanwhile() -> None:
-    """In the time of grace, and behind it."""
+    """During the grace period, and after it."""
     short = MemoryShortage(total_bytes=10**11, available_bytes=10**10, worker_bytes=10**10, since=0.0, grace_s=1.0)
     assert memory_health(short, "a.jsonl") == (
         "waiting for memory: others use 80.0 of 100.0 GB beside the worker's 10.0 GB; "
-        "a.jsonl ends behind its next commit, and work goes on by itself"
+        "a.jsonl pauses after its next commit until memory is free"
     )
     made = world(4)
     memory_low(made)
-    assert health(view(made), alive=True).endswith("nothing is begun, and work goes on by itself")
+    assert health(view(made), alive=True).endswith("no job starts until memory is free")
