@@ -102,6 +102,15 @@ def print_rows(
         print_listing([*columns], [[cell(row) for cell in columns.values()] for row in rows])
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun in the singular or the plural.
+
+    >>> count(1, "backup"), count(2, "backup")
+    ('1 backup', '2 backups')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_size(size_bytes: float) -> str:
     """A size in its largest decimal unit.
 

@@ -216,6 +216,9 @@ def _histogram(buckets: Sequence[Bucket]) -> list[Row]:
     lines: list[Row] = []
     before = 0
     for bucket in buckets:
+        if not lines and not bucket.rows:
+            before = bucket.up_to
+            continue  # a short histogram starts at the shortest row
         bar = "█" * -(-BAR_CHARACTERS * bucket.rows // most)
         lines.append(
             Row("lengths" if not lines else "", f"{before + 1:>7,} – {bucket.up_to:<7,} {bucket.rows:>9,}  {bar}")

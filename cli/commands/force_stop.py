@@ -29,7 +29,7 @@ def stop_now(home_option: Path | None) -> None:
     """`keepstep stop --now`. Raises UserError if no daemon runs, or if its process is not known."""
     home = find_home(home_option)
     if not daemon_is_alive(home):
-        raise UserError("no daemon runs in this home", "nothing is to be stopped")
+        raise UserError("no daemon runs in this home, so there is nothing to stop")
     process = daemon_process(home)
     if process is None:
         raise UserError(

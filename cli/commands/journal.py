@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from cli.commands.common import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, count
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home
 from cli.output.terminal import print_json
@@ -58,7 +58,7 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
         }
         print_json(report)
         return
-    typer.echo(f"records   {position.seq} in {position.segment} segment{'s' if position.segment != 1 else ''}")
+    typer.echo(f"records   {position.seq} in {count(position.segment, 'segment')}")
     typer.echo(f"time      {seconds:.3f} s ({position.seq / seconds:,.0f} records/s)")
     typer.echo(f"verdict   {verdict.value}")
     typer.echo(f"state     {state}")
@@ -94,7 +94,8 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
         }
         print_json(report)
     else:
-        typer.echo(f"records   {result.records} in {len(result.segments)} segments, the last is {result.position.seq}")
+        segments = count(len(result.segments), "segment")
+        typer.echo(f"records   {result.records} in {segments}; the last one is {result.position.seq}")
         typer.echo(f"verdict   {result.verdict.value}: {finding}")
         if result.verdict is Verdict.DAMAGED:
             typer.echo(f"lost      {_describe_loss(found, result.id, finding)}")

@@ -60,7 +60,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     """`keepstep lineage`: False if `verify` finds a difference. Raises UserError."""
     import msgspec
 
-    from cli.output.terminal import print_json, print_listing
+    from cli.output.terminal import Row, print_json, print_listing, print_report
 
     found = read_lineage(home, wanted)
     manifest = _manifest(home, found)
@@ -82,11 +82,11 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     name = found.version.id if found.version is not None else found.checkpoint
     print(f"step {found.global_step}" + (f", {name}" if name else ", without a checkpoint"))
     sha256 = f", SHA-256 {manifest.lineage.base_sha256}" if manifest is not None else ""
-    print(f"base      {found.parts[-1].base or first.model.path}{sha256}")
+    rows = [Row("base", f"{found.parts[-1].base or first.model.path}{sha256}")]
     method = msgspec.to_builtins(found.parts[-1].settings.method)
-    print(f"method    {', '.join(f'{name} {value}' for name, value in method.items())}")
-    for environment in _distinct(part.environment for part in found.parts):
-        print(f"env       {', '.join(f'{name} {value}' for name, value in sorted(environment.items()))}")
+    rows.append(Row("method", _pairs(method)))
+    rows += [Row("env", _pairs(each)) for each in _distinct(part.environment for part in found.parts)]
+    print_report(rows)
     print_listing(["steps", "file", "rows", "job's steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
     for item, problem in checks:
         print(f"{'good' if problem is None else 'CHANGED':9} {item}{f': {problem}' if problem else ''}")
@@ -372,6 +372,10 @@ def _locate_rows(home: Home, rows: Sequence[tuple[Part, tuple[int, ...]]]) -> Se
     if isinstance(answer, Refusal):
         raise refused("the steps could not be found", answer, "`keepstep lineage --verify` tells more")
     return answer.located
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _row(part: Part) -> list[str]:

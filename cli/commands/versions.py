@@ -168,7 +168,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
     from cli.output.console_versions import of_what_was_learned
-    from cli.output.terminal import local_time, print_json
+    from cli.output.terminal import Row, local_time, print_json, print_report
     from projections.status import plain
 
     state = read_state(home)
@@ -177,14 +177,16 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
         print_json({**plain(version), "path": str(home.versions / version.id), "head": state.base == version.id})
         return
     print(f"{version.id}  {home.versions / version.id}")
-    if version.description:
-        print(f"note      {version.description}")
-    print(f"made      {local_time(version.made_at)}, from {version.checkpoint} and {version.parent or 'the origin'}")
+    rows = [Row("note", version.description)] if version.description else []
+    rows.append(
+        Row("made", f"{local_time(version.made_at)}, from {version.checkpoint} and {version.parent or 'the origin'}")
+    )
     exact = of_what_was_learned(version.applied, version.in_place).removeprefix(": ")
-    print(f"exact     {exact or 'nothing was trained'}")
+    rows.append(Row("exact", f"{exact or 'nothing was trained'}"))
     if (problem := problem_of_version(home, version)) is not None:
-        print(f"DAMAGED   {problem}")
-    print(f"logits    differ by {version.difference:.2%} from those of base and checkpoint")
+        rows.append(Row("DAMAGED", f"{problem}"))
+    rows.append(Row("logits", f"differ by {version.difference:.2%} from those of base and checkpoint"))
+    print_report(rows)
     show_lineage(home, version.id, json=False, verify=False)
 
 

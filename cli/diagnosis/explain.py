@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from cli.commands.common import format_size, replay
-from cli.diagnosis.failures import logs_of, steps_text
+from cli.commands.common import count, format_size, replay
+from cli.diagnosis.failures import logs_of
 from cli.diagnosis.logs import printable
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive
@@ -185,7 +185,7 @@ def _steps(parts: Sequence[Part], job: str) -> str:
 def _of_a_failure(teller: OfACrash, state: State, *, alive: bool) -> Summary:
     failure = next(each for each in teller.crashes.found if each.seq == teller.seq)
     title = f"{failure.name}, {failure.failure}: {failure.meaning}"
-    lost = f"{steps_text(failure.steps_lost)} not committed" if failure.steps_lost else "nothing was lost"
+    lost = f"{count(failure.steps_lost, 'step')} not committed" if failure.steps_lost else "nothing was lost"
     last = teller.moments[-1]
     job = state.job(failure.job) if failure.job is not None else None
     now = f"{lost}; the events above followed" if last.seq > failure.seq else f"{lost}; nothing followed yet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.commands.common import read_state, replay
+from cli.commands.common import count, read_state, replay
 from cli.diagnosis.logs import printable
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
@@ -47,7 +47,7 @@ def read_failures(home: Home, number: int | None) -> list[Failure]:
 def failure_text(failure: Failure) -> str:
     """A failure as text."""
     attempt = f", attempt {failure.attempt}" if failure.attempt is not None and failure.kind != "daemon_held" else ""
-    lost = f"; not committed: {steps_text(failure.steps_lost)}" if failure.steps_lost else ""
+    lost = f"; not committed: {count(failure.steps_lost, 'step')}" if failure.steps_lost else ""
     return "\n".join(
         [
             f"{local(failure.at)}  {failure.name}  {failure.failure}: {printable(failure.what)}{attempt}",
@@ -57,11 +57,6 @@ def failure_text(failure: Failure) -> str:
             f"    see    `keepstep explain {failure.name}`{_log_hint(failure)}",
         ]
     )
-
-
-def steps_text(number: int) -> str:
-    """A number of steps in words."""
-    return "1 step" if number == 1 else f"{number} steps"
 
 
 def _log_hint(failure: Failure) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.commands.common import count
 from cli.commands.force_stop import daemon_process
 from cli.daemon.orphans import workers_of
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
@@ -54,15 +55,16 @@ def journal(context: DoctorContext) -> Finding:
     if found.verdict is Verdict.TORN:
         message = f"the append after record {found.position.seq} was interrupted and never acknowledged"
         return warned(message, "`keepstep run` moves its bytes to journal/torn/ and continues; nothing is lost")
-    return passed(f"{found.records} records, all valid; {_snapshot(context, found)}")
+    return passed(f"{count(found.records, 'record')}, all valid; {_snapshot(context, found)}")
 
 
 def _snapshot(context: DoctorContext, found: Survey) -> str:
     snapshot = read_snapshot(context.home.snapshot, storage=context.home.storage)
     if snapshot is None:
         return "no snapshot: a start reads all records"
-    after = found.position.seq - snapshot.seq
-    return f"the snapshot lacks the last {after} and was written {ago(context.home.snapshot.stat().st_mtime)}"
+    missing = found.position.seq - snapshot.seq
+    lag = f"lacks the last {count(missing, 'record')}" if missing else "is up to date"
+    return f"the snapshot {lag}, written {ago(context.home.snapshot.stat().st_mtime)}"
 
 
 def clock(context: DoctorContext) -> Finding:
@@ -163,7 +165,7 @@ def orphans(context: DoctorContext) -> Finding:
         return passed("no worker without a daemon" if not found else "the worker belongs to the daemon")
     numbers = " ".join(str(process.pid) for process in left)
     return failed(
-        f"{len(left)} workers of this home have no daemon and hold memory (pid {numbers.replace(' ', ', ')})",
+        f"{count(len(left), 'worker')} of this home without a daemon hold memory (pid {numbers.replace(' ', ', ')})",
         f"`kill -9 {numbers}`; committed steps are kept",
     )
 

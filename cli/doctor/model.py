@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli.commands.common import format_size
+from cli.commands.common import count, format_size
 from cli.doctor.context import DoctorContext, Finding, failed, passed, warned
 from core.state import State
 from events.settings import JobSettings
@@ -122,7 +122,7 @@ def data(context: DoctorContext) -> Finding:
         if path.stat().st_size != job.size_bytes:
             advice = f"restore its {job.size_bytes} bytes, or `keepstep skip {job.id[:12]}`"
             return failed(f"the data of {job.name} has {path.stat().st_size} bytes", advice)
-    return passed(f"the data of {len(jobs)} unfinished jobs is there" if jobs else "no file waits")
+    return passed(f"the data of {count(len(jobs), 'unfinished job')} is there" if jobs else "no file waits")
 
 
 def checkpoints(context: DoctorContext) -> Finding:
@@ -143,7 +143,7 @@ def checkpoints(context: DoctorContext) -> Finding:
         return failed(f"{first.checkpoint.id}: {first.problem}" + _and_more(len(bad)), then)
     if not found:
         return passed("nothing is committed yet")
-    return passed(f"{len(found)} checkpoints are intact ({how})")
+    return passed(f"{count(len(found), 'checkpoint')} intact ({how})")
 
 
 def versions(context: DoctorContext) -> Finding:
@@ -152,7 +152,7 @@ def versions(context: DoctorContext) -> Finding:
 
     state, home = context.state, context.home
     named = [(each.id, each.manifest_sha256) for each in state.versions]
-    finding = _check_manifests(context, home.versions, named, problem_of, "versions")
+    finding = _check_manifests(context, home.versions, named, problem_of, "version")
     if finding.level == "fail" and state.base is not None and state.base in finding.message:
         return finding._replace(message=f"{finding.message}; the head depends on it")
     return finding
@@ -163,7 +163,7 @@ def backups(context: DoctorContext) -> Finding:
     from gpu.artifacts.backup import problem_of
 
     named = [(each.id, each.manifest_sha256) for each in context.state.backups]
-    return _check_manifests(context, context.home.backups, named, problem_of, "backups")
+    return _check_manifests(context, context.home.backups, named, problem_of, "backup")
 
 
 def _check_manifests(
@@ -181,13 +181,13 @@ def _check_manifests(
     if damaged:
         name, problem = damaged[0]
         advice = {
-            "versions": f"restore versions/{name} from a copy, or continue from another: `keepstep versions list`",
-            "backups": "make a new one: `keepstep backup create`",
+            "version": f"restore versions/{name} from a copy, or continue from another: `keepstep versions list`",
+            "backup": "make a new one: `keepstep backup create`",
         }[what]
         return failed(f"{name}: {problem}" + _and_more(len(damaged)), advice)
     if not named:
-        return passed(f"there are no {what} yet")
-    return passed(f"{len(named)} {what} are intact ({EVERY_BYTE if context.deep else BY_SIZE})")
+        return passed(f"there is no {what} yet")
+    return passed(f"{count(len(named), what)} intact ({EVERY_BYTE if context.deep else BY_SIZE})")
 
 
 def _and_more(count: int) -> str:

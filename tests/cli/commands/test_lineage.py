@@ -52,7 +52,7 @@ def test_it_names_what_the_weights_were_made_from(trained: Home) -> None:
     code, said = lineage(trained)
     assert code == 0
     assert said.startswith("step 2, step-00000002-attempt-0001\n")
-    assert "base      model, SHA-256 " in said
+    assert "base    model, SHA-256 " in said
     assert "kind lora, r 16" in said
     assert "torch" in said
     whole = shown(trained)

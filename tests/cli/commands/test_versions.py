@@ -258,7 +258,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
     assert state(home).global_step == 10
 
 

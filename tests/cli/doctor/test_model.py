@@ -144,7 +144,7 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(trained: Home) -> N
 def test_damaged_backup_is_reported(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
-    assert checks_model.backups(DoctorContext(trained)).message == "1 backups are intact (by names and sizes)"
+    assert checks_model.backups(DoctorContext(trained)).message == "1 backup intact (by names and sizes)"
     (backup,) = read_only(trained)[0].state.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
