@@ -148,7 +148,7 @@ def verify_each(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterato
 
 
 def recovery_text(state: State, found: Sequence[Verified]) -> str | None:
-    """What the next daemon does about bad checkpoints, as the state machine decides; None if all are good."""
+    """Describe what the next daemon does about bad checkpoints, as the state machine decides; None if all are good."""
     from core.commands import AnyCommand, QuarantineCheckpoint, StartDaemon
     from core.decide import decide
     from core.evolve import evolve
@@ -262,7 +262,7 @@ def _find_checkpoint(state: State, wanted: str | None) -> Checkpoint:
 
 
 def _problem_of_tensors(directory: Path) -> str | None:
-    """What is wrong with the tensors of a checkpoint, checked in a separate process; None if nothing is."""
+    """Describe what is wrong with the tensors of a checkpoint, checked in a separate process; None if nothing is."""
     import msgspec
 
     from cli.home.subprocesses import ask

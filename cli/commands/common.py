@@ -75,7 +75,7 @@ def find_job_id(state: State, text: str) -> str:
 
 
 def delete_directories(home: Home, events: Sequence[AnyEvent]) -> None:
-    """Delete the directories that these events give up. A running daemon deletes them itself. Raises OSError."""
+    """Delete what these events declare deleted; a running daemon does that itself. Raises OSError."""
     from cli.daemon.sweep import discard, is_deleted
     from cli.home.identity import daemon_is_alive
 

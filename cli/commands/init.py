@@ -53,7 +53,7 @@ def create_home(
 
 
 def model_warning(home: Home) -> list[str]:
-    """What `keepstep doctor` warns of in the model of a new home, as lines; empty if it is fine or not here yet."""
+    """Lines of `keepstep doctor` about the model of a new home; empty if it is fine or not downloaded yet."""
     job = load_config(home.config).job
     directory = model_directory(job.model.path, home.root, job.model.revision)
     finding = check_limits(directory, job.data.max_length) if directory is not None else None

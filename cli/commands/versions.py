@@ -158,7 +158,7 @@ def _description(home: Home, version: Version) -> str:
 
 
 def problem_of_version(home: Home, version: Version) -> str | None:
-    """What is wrong with the files of a version, by its manifest, names and sizes; None if nothing is."""
+    """Describe what is wrong with the files of a version, by its manifest, names and sizes; None if nothing is."""
     from gpu.artifacts.version_manifest import problem_of
 
     return problem_of(home.versions / version.id, version.manifest_sha256, every_byte=False, storage=home.storage)

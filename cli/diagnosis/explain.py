@@ -73,7 +73,7 @@ def timeline_of(wanted: str, say: Say) -> Teller:
 
 
 def summarize(teller: Teller, state: State, wanted: str, *, alive: bool) -> Summary:
-    """What the thing is now, and what happens next. Raises UserError if it is unknown or ambiguous."""
+    """Say what the thing is now, and what happens next. Raises UserError if it is unknown or ambiguous."""
     if not teller.found:
         raise UserError(f"there is no {_kind(teller)} {wanted} in the journal", _lookup_advice(teller, state))
     match teller:
@@ -146,7 +146,7 @@ def _next_of_job(state: State, job: Job, *, alive: bool) -> str:
 
 
 def _next_in_general(state: State, *, alive: bool) -> str:
-    """What an unfinished thing waits for."""
+    """Say what an unfinished thing waits for."""
     if state.hold is not None:
         return f"waiting for you: {state.hold.reason}; {state.hold.advice}"
     if state.full is not None:

@@ -1,4 +1,4 @@
-"""What the checks of `keepstep doctor` read, and what they return."""
+"""The input and the result of the checks of `keepstep doctor`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
     message: str
     """One sentence."""
     advice: str = ""
-    """What to do, with the command; "" if the check passes."""
+    """The action that fixes it, with the command; "" if the check passes."""
 
 
 class Unreadable(Exception):

@@ -60,7 +60,7 @@ def test_a_low_limit_is_raised_where_the_system_lets_us() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_an_error_without_a_file_is_told_too() -> None:
+def test_error_without_a_file_has_a_message() -> None:
     """A pipe or a socket has no name."""
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert exit_code_of(error) == REFUSED

@@ -98,7 +98,7 @@ def test_backup_damaged_after_its_restore_is_journaled_is_not_restored(trained: 
 
 
 def test_one_that_is_made_while_a_daemon_sweeps_stays(trained: Home) -> None:
-    """It was not there when the sweep began, and is no debris."""
+    """It did not exist when the sweep started, so it is not a leftover."""
     (trained.checkpoints / "step-00000099-attempt-0009").mkdir()
 
     def meanwhile(path: Path) -> int | None:

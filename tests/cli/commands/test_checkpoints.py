@@ -244,8 +244,8 @@ def test_export_writes_a_model_for_transformers(trained: Home, tmp_path: Path) -
     assert code == 0
     assert shown["dtypes"] == ["F32"]
     assert shown["difference"] <= shown["tolerance"]
-    sealed = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
-    assert sealed["checkpoint"]["cursor"]["global_step"] == 1
+    exported = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
+    assert exported["checkpoint"]["cursor"]["global_step"] == 1
 
 
 def refusal(home: Home, *arguments: str) -> str:

@@ -124,7 +124,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def test_shipped_rows_are_short_conversations_about_keepstep() -> None:
-    """A question, an answer of a sentence or two, perhaps the same once more: what a small model learns quickly."""
+    """A question, an answer of a sentence or two, perhaps the same once more: easy for a small model."""
     assert 30 <= len(rows()) <= 60
     for messages in rows():
         assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
@@ -149,7 +149,7 @@ def test_second_question_is_not_in_the_data_in_these_words() -> None:
 
 
 def test_the_commands_in_the_data_exist() -> None:
-    """What the model learns must be true of the program that teaches it."""
+    """The training data must be true of this program."""
     from typer.main import get_command
 
     from cli.app import app
@@ -326,7 +326,7 @@ def test_next_unpack_deletes_leftovers_of_a_killed_one(tmp_path: Path, monkeypat
 
 
 def test_model_answers_the_same_each_time(tmp_path: Path) -> None:
-    """In a process of its own, as the demo asks: what is printed is JSON and nothing else."""
+    """In a separate process, as in the demo: the output is JSON and nothing else."""
     from tests.harness.tiny_model import make_tiny_model
 
     model = make_tiny_model(tmp_path / "model")
@@ -357,7 +357,7 @@ def test_an_unpacked_model_is_on_disk_before_it_has_its_name(tmp_path: Path, mon
 
 
 def test_two_that_unpack_at_once_leave_each_others_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second finds the first's directory held, and does not take it for debris."""
+    """The second finds the first's directory held, and does not delete it as a leftover."""
     from gpu.model import gguf
 
     def convert(source: Path, directory: Path) -> None:

@@ -32,7 +32,7 @@ def ended_by_command(home: Home) -> str:
 
 
 def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) -> None:
-    """In a step that would never end; the next daemon goes on behind the commit."""
+    """In a step that never ends; the next daemon continues after the commit."""
     drop("a.jsonl", "ok ok ok ok silent")
     with daemon(home) as process:
         eventually(lambda: read_only(home)[0].state.reached.step >= 4)
@@ -45,7 +45,7 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
 
 
 def test_a_daemon_that_has_left_is_not_ended_by_one_signal_more(home: Home, drop: Drop) -> None:
-    """While its process comes to its end: whoever waits for it would take it for a crash."""
+    """While its process ends: a supervisor that waits for it would see a crash."""
     drop("a.jsonl", "ok")
     late = f"""
 import os, signal, sys

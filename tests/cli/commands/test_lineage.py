@@ -64,7 +64,7 @@ def test_it_names_what_the_weights_were_made_from(trained: Home) -> None:
 
 @pytest.fixture
 def replayed(trained: Home) -> Home:
-    """The same, and behind it a file of 16 rows into which 8 of the first were mixed: steps 3 and 4."""
+    """The same, and after it a file of 16 rows that replays 8 of the first: steps 3 and 4."""
     config = trained.config.read_text(encoding="utf-8")
     assert "\nreplay = 0.0 " in config
     trained.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")

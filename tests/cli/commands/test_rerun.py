@@ -196,7 +196,7 @@ def test_what_is_wanted_must_be_clear(lived: Lived, tmp_path: Path, arguments: l
 
 
 def test_orders_begin_where_the_checkpoint_stands(lived: Lived) -> None:
-    """In the middle of a part; and a job that begins anew has its moments reset, if its settings say so."""
+    """In the middle of a part; and a job that starts has its moments reset, if its settings say so."""
     parts = read_lineage(lived[0], None).parts
     assert [(each.global_step, each.step, each.until) for each in replay_ranges(parts, 0)] == [(0, 0, 6), (6, 0, 4)]
     assert [(each.global_step, each.step, each.until) for each in replay_ranges(parts, 4)] == [(4, 4, 6), (6, 0, 4)]

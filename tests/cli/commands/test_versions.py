@@ -296,14 +296,14 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
 ) -> None:
     """It stays in the list: its files can be restored."""
     night("a")
-    seal = home.versions / "v001" / "keepstep.json"
-    whole = seal.read_bytes()
-    seal.write_bytes(whole + b" ")
+    manifest = home.versions / "v001" / "keepstep.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole + b" ")
     assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
     assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
         export_version(home, "v001", tmp_path / "out", None, json=False)
-    seal.write_bytes(whole)
+    manifest.write_bytes(whole)
     assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
     shutil.rmtree(home.versions / "v001")
     assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]

@@ -32,7 +32,7 @@ CRASH = Failure(
 
 
 def test_failure_text_says_what_it_means_and_what_to_do() -> None:
-    """Each on a line of its own."""
+    """Each on its own line."""
     first, *more = failure_text(CRASH).splitlines()
     assert first.endswith("crash-17  hang: a.jsonl, attempt 4")
     assert more == [

@@ -15,7 +15,7 @@ from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 
 
-def test_a_file_in_the_place_of_a_directory_is_told(home: Home) -> None:
+def test_file_in_the_place_of_a_directory_is_reported(home: Home) -> None:
     """It is somebody's: nothing is moved."""
     home.rejected.rmdir()
     home.rejected.touch()
@@ -24,7 +24,7 @@ def test_a_file_in_the_place_of_a_directory_is_told(home: Home) -> None:
 
 
 def test_a_journal_is_never_made_up(home: Home) -> None:
-    """An empty one in the place of one that is lost would make everything else debris."""
+    """An empty journal would turn every other file into a leftover."""
     home.journal.rename(home.root / "elsewhere")
     assert checks_home.layout(DoctorContext(home)).level == "fail"
     assert checks_home.make_missing_directories(DoctorContext(home)) == []
@@ -32,7 +32,7 @@ def test_a_journal_is_never_made_up(home: Home) -> None:
 
 
 def test_directory_that_any_user_may_write_to_is_reported(home: Home) -> None:
-    """Whoever may write to an inbox may teach."""
+    """A user who can write to the inbox decides what is trained."""
     home.inbox.chmod(0o777)
     found = checks_home.permissions(DoctorContext(home))
     assert (found.level, found.advice) == ("warn", f"chmod o-w {home.inbox}")
@@ -42,7 +42,7 @@ def test_directory_that_any_user_may_write_to_is_reported(home: Home) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_unusable_path_is_reported_with_its_owner(home: Home) -> None:
-    """And every other check goes on."""
+    """And every other check still runs."""
     home.checkpoints.chmod(0)
     found = checks_home.permissions(DoctorContext(home))
     home.checkpoints.chmod(0o755)

@@ -32,7 +32,7 @@ class Yesterday(Clock):
         return super().now() - 86_400
 
 
-def test_a_clock_that_was_set_back_is_told(home: Home) -> None:
+def test_clock_that_was_set_back_is_reported(home: Home) -> None:
     """By the journal's own last record."""
     assert checks_journal.clock(DoctorContext(home)).level == "pass"
     found = checks_journal.clock(DoctorContext(Home(home.root, clock=Yesterday())))

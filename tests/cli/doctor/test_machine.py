@@ -75,8 +75,8 @@ def test_the_driver_has_its_word(
     assert message in found.message
 
 
-def test_a_hot_card_is_told() -> None:
-    """Beside others that are well; and what a card does not say is no fault."""
+def test_hot_gpu_is_reported() -> None:
+    """Among others that are fine; missing data is no problem."""
     assert assess_listing("A, 1, 2, 50\nB, 1, 2, 95\n").level == "warn"
     assert assess_listing("A, 1, 2, [N/A]\n").level == "pass"
 

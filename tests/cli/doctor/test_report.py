@@ -40,7 +40,7 @@ def test_a_home_in_good_health_passes_and_is_left_as_it_was(trained: Home) -> No
 
 
 def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Home) -> None:
-    """In a process of its own, by the worker's own code."""
+    """In a separate process, by the worker's own code."""
     line = found(trained, deep=True)["resume"]
     assert line.finding.level == "pass"
     assert "global step 3, from step-00000002-attempt-0001 on the base model; loaded in" in line.finding.message
@@ -67,7 +67,7 @@ def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
 
 @pytest.mark.parametrize("gone", ["checkpoints", "data", "status", "run", "inbox", "journal", "keepstep.toml"])
 def test_missing_directories_are_reported_and_created(trained: Home, gone: str) -> None:
-    """And what nobody needs to have been there is made anew."""
+    """And directories without content are created again."""
     path = trained.root / gone
     if path.is_dir():
         shutil.rmtree(path)

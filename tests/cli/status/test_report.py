@@ -154,8 +154,8 @@ def test_an_evaluation_says_so_and_how_far_it_is() -> None:
     assert said(attempt=7) == said(phase="step") == "training file-1.jsonl"
 
 
-def test_the_loss_on_rows_that_are_not_learned_stands_beside_that_of_training() -> None:
-    """Also behind the end of its job, until another is evaluated; what is of concern stands out."""
+def test_validation_loss_is_shown_next_to_the_training_loss() -> None:
+    """Also after the end of its job, until another is evaluated; a rising loss is yellow."""
     world = World()
     world.config = settings(held_out=True)
     world.validation = {0: 1.0, 2: 0.5, 4: 2.0}
