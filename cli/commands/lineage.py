@@ -394,11 +394,3 @@ def _row(part: Part) -> list[str]:
         ", ".join(map(str, part.attempts)),
         part.job[:SHOWN_CHARACTERS],
     ]
-
-
-def _distinct(environments: Iterator[dict[str, str]]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    for environment in environments:
-        if environment not in found:
-            found.append(environment)
-    return found
