@@ -85,9 +85,8 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     rows = [Row("base", f"{found.parts[-1].base or first.model.path}{sha256}")]
     method = msgspec.to_builtins(found.parts[-1].settings.method)
     rows.append(Row("method", _pairs(method)))
-    rows += [
-        Row("env", _pairs(dict(sorted(each.items())))) for each in _distinct(part.environment for part in found.parts)
-    ]
+    environments = (_pairs(dict(sorted(part.environment.items()))) for part in found.parts)
+    rows += [Row("env", environment) for environment in dict.fromkeys(environments)]
     print_report(rows)
     print_listing(["steps", "file", "rows", "job's steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
     for item, problem in checks:
