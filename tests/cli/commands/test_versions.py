@@ -136,7 +136,7 @@ def test_versions_are_listed_shown_compared_and_restored(home: Home, night: Call
     assert [each["file"] for each in shown["v002"]] == ["a.jsonl", "b.jsonl"]
     said = keepstep(home, "versions", "rollback")[1]
     assert "continues from v001" in said
-    assert "`keepstep versions restore v002` goes back to it" in said
+    assert "keepstep versions restore v002" in said
     assert "v002" not in keepstep(home, "versions", "list")[1]
     assert "v002" in keepstep(home, "versions", "list", "--all")[1]
     assert "continues from v002" in keepstep(home, "versions", "restore", "v002")[1]
@@ -195,7 +195,7 @@ def test_a_base_that_is_damaged_stops_the_daemon_and_says_what_to_do(
     (home.versions / "v001" / "keepstep.json").write_text("{}", encoding="utf-8")
     drop("b.jsonl", "ok ok")
     said: list[str] = []
-    with pytest.raises(UserError, match="v001 is damaged"):
+    with pytest.raises(UserError, match="v001 is not what was published"):
         Daemon(home, until_idle=True, write=said.append, ports=Machine(home, "tests.harness.worker")).run()
     assert state(home).hold is not None
     assert state(home).base == "v001"
@@ -258,7 +258,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
     assert state(home).global_step == 10
 
 
@@ -300,7 +300,7 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     whole = manifest.read_bytes()
     manifest.write_bytes(whole + b" ")
     assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
-    assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
+    assert "DAMAGED  keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
         export_version(home, "v001", tmp_path / "out", None, json=False)
     manifest.write_bytes(whole)

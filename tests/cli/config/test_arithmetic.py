@@ -22,7 +22,7 @@ def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, suppor
 
 
 @pytest.mark.parametrize(
-    ("precision", "support", "level", "says"),
+    ("precision", "support", "level", "message"),
     [
         ("fp32", "none", "pass", "fp32"),
         ("bf16", "native", "pass", "has instructions for it"),

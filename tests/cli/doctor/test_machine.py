@@ -54,14 +54,14 @@ def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("script", "level", "says"),
+    ("script", "level", "message"),
     [
         ("echo 'NVIDIA H100, 1024, 81559, 41'", "pass", "NVIDIA H100: 1.1 of 85.5 GB in use, 41 °C"),
         ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "fail", "version mismatch"),
-        ("sleep 30", "fail", "does not answer"),
+        ("sleep 30", "fail", "driver hangs"),
     ],
 )
-def test_the_driver_has_its_word(
+def test_answer_of_the_driver_is_reported(
     home: Home, script: str, level: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that fails, or hangs."""

@@ -32,7 +32,7 @@ def rewrite(name: str, **keys: object) -> Break:
 
 
 @pytest.mark.parametrize(
-    ("breaking", "says"),
+    ("breaking", "message"),
     [
         (lambda model: model.rename(model.with_name("elsewhere")), "is not downloaded yet"),
         (lambda model: (model / "config.json").unlink(), "has no config.json"),
