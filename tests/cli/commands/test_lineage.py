@@ -101,7 +101,7 @@ def test_a_row_that_was_mixed_into_a_later_file_is_found_there_too(replayed: Hom
 def test_every_row_is_found_at_the_steps_that_trained_it(trained: Home) -> None:
     """Each row once an epoch, and each step has as many as the batch is large."""
     (part,) = read_lineage(trained, None).parts
-    (located,) = lineage_module._located(trained, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
+    (located,) = lineage_module._locate_rows(trained, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
     at = [step for (step,) in located.steps]
     assert Counter(at) == {1: 16, 2: 16}
     job, first = part.job, at.index(2) + 1
@@ -181,7 +181,7 @@ def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytes
     data.unlink()
     report = shown(trained, "--verify")
     assert not report["good"]
-    assert [check["what"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
+    assert [check["item"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
 
 
 def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(trained: Home, m
     code, said = lineage(trained, "--verify")
     assert code == 1
     assert "CHANGED   plan of a.jsonl: this keepstep orders its rows differently" in said
-    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl otherwise"):
+    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl differently"):
         lineage(trained, "--contains", "a.jsonl:1")
 
 
@@ -215,8 +215,8 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(trained: Home, m
     ("arguments", "says"),
     [
         (["99"], "99 is not a version, a checkpoint or a committed step"),
-        (["nonsense"], "nonsense is not a version"),
-        (["0"], "0 is not a version"),
+        (["nonsense"], "nonsense is not a version, a checkpoint or a committed step"),
+        (["0"], "0 is not a version, a checkpoint or a committed step"),
         (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),

@@ -88,7 +88,7 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
     assert left.exists()
     lock.release()
     assert checks_home.leftovers(DoctorContext(home)).level == "warn"
-    assert checks_home.remove_leftovers(DoctorContext(home)) == ["removed status/.status.json.12345678.tmp"]
+    assert checks_home.remove_leftovers(DoctorContext(home)) == ["deleted status/.status.json.12345678.tmp"]
 
 
 def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:

@@ -100,7 +100,7 @@ def test_damaged_or_old_status_file_is_reported(home: Home) -> None:
     with closing(EventStore.open(home)) as store:
         store.execute(commands.Resume())
     shown.write_bytes(before)
-    assert "shows record 2, and the last is 3" in checks_journal.status_file(DoctorContext(home)).message
+    assert "shows record 2; the last one is 3" in checks_journal.status_file(DoctorContext(home)).message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")

@@ -87,4 +87,4 @@ def test_libraries_are_held_against_what_is_asked_for(home: Home, monkeypatch: p
     monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     found = machine.libraries(DoctorContext(home))
     assert found.level == "fail"
-    assert found.message == f"msgspec is {metadata.version('msgspec')}, wanted >=99; there-is-no-such is missing"
+    assert found.message == f"msgspec is {metadata.version('msgspec')}, required >=99; there-is-no-such is missing"

@@ -91,7 +91,7 @@ def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
     (trained.checkpoints / "my-own").mkdir()
     assert levels(trained, "warn") == {"home", "leftovers", "status file"}
     lines = found(trained, fix=True)
-    assert lines["home"].fixed == ["made inbox", "made inbox/high", "made inbox/low"]
+    assert lines["home"].fixed == ["created inbox", "created inbox/high", "created inbox/low"]
     assert lines["leftovers"].fixed == ["removed status/.status.json.1234abcd.tmp", "removed run/worker-1234.sock"]
     assert lines["status file"].fixed == ["rebuilt status/status.json and status/snapshot.json from the journal"]
     assert all(line.finding.level == "pass" for line in lines.values())
@@ -172,7 +172,7 @@ def test_the_journal_is_only_read(trained: Home) -> None:
     segment.write_bytes(torn)
     line = found(trained)["journal"]
     assert line.finding.level == "warn"
-    assert "nobody was told" in line.finding.message
+    assert "never acknowledged" in line.finding.message
     assert segment.read_bytes() == torn
 
 
