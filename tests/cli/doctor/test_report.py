@@ -92,7 +92,7 @@ def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
     assert levels(trained, "warn") == {"home", "leftovers", "status file"}
     lines = found(trained, fix=True)
     assert lines["home"].fixed == ["created inbox", "created inbox/high", "created inbox/low"]
-    assert lines["leftovers"].fixed == ["removed status/.status.json.1234abcd.tmp", "removed run/worker-1234.sock"]
+    assert lines["leftovers"].fixed == ["deleted status/.status.json.1234abcd.tmp", "deleted run/worker-1234.sock"]
     assert lines["status file"].fixed == ["rebuilt status/status.json and status/snapshot.json from the journal"]
     assert all(line.finding.level == "pass" for line in lines.values())
     assert (trained.checkpoints / "my-own").is_dir()
