@@ -1,6 +1,6 @@
 """What can go wrong, in words: what each kind of it means, and what a person can do about it.
 
-The one table of it. `keepstep crashes` and `keepstep explain` read from it, a hold takes its advice from it, and
+The one table of it. `keepstep failures` and `keepstep explain` read from it, a hold takes its advice from it, and
 `docs/when-it-fails.md` shows it; a test holds the page to it.
 """
 

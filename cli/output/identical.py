@@ -16,7 +16,7 @@ def identical(job: str, state: State) -> str:
         )
     first = state.job(job)
     if first is None:
-        return f"was accepted before (job {job[:12]}) and is not trained again; to train on it: `keepstep add --again`"
+        return f"was accepted before (job {job[:12]}) and is not trained again; to retrain: `keepstep add --retrain`"
     name = printable(first.name)
     if first.status == "failed":
         return (

@@ -65,7 +65,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
 }
-"""What each command is given beside the home. Where a command would start a process of its own, it is refused first."""
+"""What each command is given next to the home. A command that would start another process is refused first."""
 
 WITHOUT_HOME = {"init", "demo"}
 

@@ -33,7 +33,7 @@ def test_the_page_says_what_the_table_says() -> None:
 
 @pytest.mark.parametrize("failure", sorted(PERSON_NEEDED))
 def test_a_hold_gives_the_advice_of_its_failure(failure: Failure) -> None:
-    """What the status says and what `keepstep crashes` says is the same."""
+    """What the status says and what `keepstep failures` says is the same."""
     world = World()
     world.start()
     world.add(2)

@@ -51,10 +51,10 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     # of the user
     (r"^made$", kinds.HomeCreated, _any),
     # of commands
-    (r"^(\S+) is in the queue, \d+ waiting$", kinds.FileEnqueued, _named),
+    (r"^(\S+) is queued \(\d+ waiting\)$", kinds.FileEnqueued, _named),
     (r"^(\S+) (?:was accepted before|is identical to) .*$", kinds.FileDuplicate, _named),
-    (r"^(?:pausing at the next step|paused; the next daemon starts so)$", kinds.PauseRequested, _any),
-    (r"^(?:going on|no longer paused; .*)$", kinds.Resumed, _any),
+    (r"^(?:pausing at the next step|paused; the next daemon starts paused)$", kinds.PauseRequested, _any),
+    (r"^(?:resumed|no longer paused; .*)$", kinds.Resumed, _any),
     # of the daemon
     (CLOCK + r"(\S+) is in the queue$", kinds.FileEnqueued, _named),
     (CLOCK + r"(\S+) (?:was accepted before|is identical to) .*; see rejected/$", kinds.FileDuplicate, _named),

@@ -64,12 +64,12 @@ def waits_for_room(here: Scene, daemon: Running) -> None:
     assert said["wanted_bytes"] >= 0
     shown = here.status()
     assert shown["full"] is not None, here.report()
-    assert shown["health"].startswith("waiting for room"), shown["health"]
+    assert shown["health"].startswith("waiting for disk space"), shown["health"]
     assert shown["hold"] is None
     assert shown["failed"] == []
     text = here.keepstep("status")
     assert text.returncode == 0
-    assert "waiting for room" in text.stdout
+    assert "waiting for disk space" in text.stdout
 
 
 def waits_quietly(here: Scene, daemon: Running, seconds: float) -> None:
@@ -119,7 +119,7 @@ def test_a_daemon_goes_on_when_every_block_that_it_frees_is_taken_by_others(
                 time.sleep(6.0)  # as many tries as come to that
                 survived = daemon.alive
                 if survived:
-                    assert here.status()["health"].startswith("waiting for room"), here.report()
+                    assert here.status()["health"].startswith("waiting for disk space"), here.report()
             disk.free()
             record_property("without a reserve, the daemon", "waits" if survived else "ends")
             if not survived:
@@ -175,7 +175,7 @@ def test_a_daemon_that_waits_from_its_start_goes_on_by_itself(tmp_path: Path, ca
 def waits(here: Scene) -> bool:
     """Whether the status says so by now."""
     done = here.keepstep("status")
-    return "waiting for room" in done.stdout
+    return "waiting for disk space" in done.stdout
 
 
 def test_a_file_that_arrives_on_a_full_disk_is_learned_when_there_is_room(tmp_path: Path) -> None:

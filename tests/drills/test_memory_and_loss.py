@@ -201,7 +201,7 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record
     lines = ", ".join(map(str, event.lines))
     assert f"lines {lines} of the file" in command(aside, "explain", "first.jsonl").stdout
     contains = command(aside, "lineage", "--contains", f"first.jsonl:{event.lines[0]}").stdout
-    assert contains.startswith("yes: learned at step")  # in the second epoch
+    assert contains.startswith("yes: trained at step")  # in the second epoch
     assert "5" not in contains.split("step ")[1].split(", ")
     did = "stopped before the update; back to the last commit, on without the four rows of the batch, which are named"
     record(Row(NAN, "`loss`, `batch_skipped`", "at once", Drill(aside, REAL).lost(), did))

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.commands.backup import clean_up, create_backup, restore_backup
+from cli.commands.backup import clean_up_backups, create_backup, restore_backup
 from cli.commands.versions import delete_version, move_head
 from cli.errors import REFUSED, UserError, exit_code_of
 from cli.home.event_store import EventStore
@@ -157,7 +157,7 @@ class People:
         elif what == "bring back" and state.retention.backups:
             restore_backup(home, choose(state.retention.backups).id)
         elif what == "clean up":
-            clean_up(home, 0.0, execute=True)
+            clean_up_backups(home, 0.0, execute=True)
         elif what == "delete" and (
             names := [*(v.id for v in state.retention.versions), *(x.checkpoint.id for x in state.head.detached)]
         ):
