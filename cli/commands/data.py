@@ -106,7 +106,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
         settings=settings,
         validation=None if validation is None else str(validation),
     )
-    said = ask("gpu.data.examine.check", order, otherwise="mend the installation, then try again")
+    said = ask("gpu.data.processes.file_check", order, otherwise="mend the installation, then try again")
     answer = msgspec.json.decode(said, type=Checked | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the files could not be checked", answer, "name another model with --model")

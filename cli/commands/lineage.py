@@ -137,10 +137,11 @@ def _mixed_in(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple[Part
 
 def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
     """Where rows with these bytes (a line without what ends it, an element of an array) stand in what was learned."""
-    from gpu.data.read.source import Record, records
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records
 
     for part in parts:
-        for record in records(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
+        for record in read_records(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record) and hashlib.sha256(record.raw.rstrip(b"\r")).hexdigest() == sha256:
                 yield part, record.line
 
@@ -332,11 +333,12 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
 def _refuse_what_is_not_there(home: Home, part: Part, lines: Sequence[int]) -> None:
     """Raises UserError for a line that the file does not have."""
     from gpu.data.plan.lines import is_own
-    from gpu.data.read.source import Record, records
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records
 
     path, wanted, last = home.data_file(part.job), {line for line in lines if is_own(line)}, 0
     try:
-        for record in records(path, plain_text=part.settings.data.format == "plain_text"):
+        for record in read_records(path, plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record):
                 wanted.discard(record.line)
                 last = record.line
@@ -361,7 +363,7 @@ def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Seque
         for part, lines in asked
     )
     order = LocateRows(home=str(home.root), trained=trained)
-    said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers, then try again")
+    said = ask("gpu.data.processes.row_locator", order, otherwise="mend transformers, then try again")
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the steps could not be worked out", answer, "`keepstep lineage --verify` looks closer")

@@ -25,7 +25,7 @@ from events.values import is_backup_id, is_checkpoint_id, is_version_id
 from gpu.artifacts import version_manifest
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import problem_of
-from gpu.data.plan.cache_names import caches, job_of
+from gpu.data.plan.cache_names import cache_directories, job_of
 from journal import durable
 from journal.failpoints import failpoint
 from journal.storage import Storage
@@ -169,7 +169,7 @@ def deleted_directories(home: Home, state: State, event: AnyEvent) -> list[Path]
 def _abandoned_tokens(home: Home, state: State) -> list[Path]:
     """What is kept of files that are not in hand any more."""
     in_progress = {job.id for job in state.begun}
-    kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
+    kept = [(path, job_of(path)) for path in cache_directories(home.tokens, storage=home.storage)]
     return [path for path, job in kept if job is not None and job not in in_progress]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from events.settings import JobSettings
-from gpu.data.read.source import holds_prose
+from gpu.data.read.source import holds_plain_text
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown")
 PACKED = (".gz", ".zst", ".zstd")
@@ -26,7 +26,7 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
     data = settings.data
     if data.format != "auto" or data.prompt is not None or data.completion is not None or not is_plain_text(name):
         return settings
-    return replace(settings, data=replace(data, format="plain_text")) if holds_prose(path) else settings
+    return replace(settings, data=replace(data, format="plain_text")) if holds_plain_text(path) else settings
 
 
 def is_plain_text(name: str) -> bool:

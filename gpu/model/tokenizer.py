@@ -129,7 +129,7 @@ def kept_sha256(checkpoint: Path, *, trust_remote_code: bool = False) -> str | N
     has none. Another version of it may do that in other words than the one that the manifest's fingerprint is from."""
     from transformers import AutoTokenizer
 
-    from gpu.data.encode.rows import tokenizer_sha256
+    from gpu.data.template.fingerprint import tokenizer_sha256
 
     try:
         loadable = library_path(checkpoint)

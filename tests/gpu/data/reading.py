@@ -7,21 +7,23 @@ from collections.abc import Container
 from pathlib import Path
 
 from events.settings import DataSettings
-from gpu.data.format.example import BadRow, Problem, Row
-from gpu.data.format.problems import WARNED
-from gpu.data.read.rows import _judge, examine, read
-from gpu.data.read.source import Record
+from gpu.data.format.example import BadRow, Row
+from gpu.data.format.rows import _judge, parse_record, read_rows
+from gpu.data.problems import TOLERATED, Problem
+from gpu.data.read.record import Record
 
 
-def parse(record: Record, form: str | None, settings: DataSettings, tolerated: Container[str] = WARNED) -> Row | BadRow:
+def parse(
+    record: Record, form: str | None, settings: DataSettings, tolerated: Container[str] = TOLERATED
+) -> Row | BadRow:
     """The row that a record is, as `read` gives it."""
-    row, problems = examine(record, form, settings)
+    row, problems = parse_record(record, form, settings)
     return _judge(record, row, problems, tolerated)
 
 
 def good_rows(path: Path, settings: DataSettings) -> list[Row]:
     """The rows of a file of which none is bad."""
-    rows = list(read(path, settings))
+    rows = list(read_rows(path, settings))
     assert not [row for row in rows if isinstance(row, BadRow | Problem)]
     return rows
 

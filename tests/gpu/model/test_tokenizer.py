@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from events.settings import ModelSettings
-from gpu.data.encode.rows import tokenizer_sha256
+from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import ModelUnusable
 from gpu.model.files import tokenizer_files
 from gpu.model.tokenizer import explained, files_to_keep, kept_sha256, load_tokenizer

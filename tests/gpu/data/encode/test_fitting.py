@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.encode.fitting import Encoding
-from gpu.data.encode.rows import Encoder
+from gpu.data.encode.encoder import Encoder
+from gpu.data.encode.fitting import EncodedRow
 from gpu.data.format.example import Example, Text, Tokenised
 from gpu.model.limits import ModelLimits
 from tests.harness.tiny_model import PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
@@ -28,14 +28,14 @@ def encoder(long: Any = "truncate", max_length: int = 64, extra: tuple[str, ...]
     return Encoder(tokenizer, DataSettings(max_length=max_length, long=long), ModelLimits(**limits))
 
 
-def named(encoding: Encoding) -> list[str]:
+def named(encoding: EncodedRow) -> list[str]:
     return [problem.name for problem in (*encoding.warnings, *([encoding.problem] if encoding.problem else []))]
 
 
-@pytest.mark.parametrize(("long", "fate"), [("truncate", "dropped"), ("drop", "dropped"), ("split", "split")])
-def test_a_row_whose_answer_is_cut_off_is_too_long_and_not_bad(long: Any, fate: str) -> None:
+@pytest.mark.parametrize(("long", "treatment"), [("truncate", "dropped"), ("drop", "dropped"), ("split", "split")])
+def test_a_row_whose_answer_is_cut_off_is_too_long_and_not_bad(long: Any, treatment: str) -> None:
     encoding = encoder(long).encode(pair("p" * 70, "answer"))
-    assert (encoding.problem, encoding.long) == (None, fate)
+    assert (encoding.problem, encoding.long) == (None, treatment)
     assert bool(encoding.pieces) == (long == "split")
     assert named(encoding) == (["answer_cut_off"] if long == "truncate" else [])
     assert "max_length = 64" in "".join(each.message for each in encoding.warnings) or long != "truncate"
@@ -59,12 +59,13 @@ def test_a_row_of_which_the_template_leaves_nothing_is_bad_however_long_it_is() 
 
 
 @pytest.mark.parametrize(
-    ("long", "fate", "sizes"), [("truncate", "truncated", [20]), ("drop", "dropped", []), ("split", "split", [20, 12])]
+    ("long", "treatment", "sizes"),
+    [("truncate", "truncated", [20]), ("drop", "dropped", []), ("split", "split", [20, 12])],
 )
-def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, fate: str, sizes: list[int]) -> None:
+def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, treatment: str, sizes: list[int]) -> None:
     """Whatever `max_length` allows; `long` says what becomes of the row."""
     encoding = encoder(long, positions=20).encode(Text(5, "x" * 30))
-    assert (encoding.long, [len(piece.ids) for piece in encoding.pieces]) == (fate, sizes)
+    assert (encoding.long, [len(piece.ids) for piece in encoding.pieces]) == (treatment, sizes)
 
 
 def test_a_row_beyond_the_positions_is_refused_with_both_numbers() -> None:

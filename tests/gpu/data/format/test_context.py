@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpu.data.format.context import system_prompt, template_kwargs
-from gpu.data.format.problems import Findings
+from gpu.data.problems import Findings
 
 
 @pytest.mark.parametrize(

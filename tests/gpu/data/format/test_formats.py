@@ -11,9 +11,9 @@ import pytest
 
 from events.settings import DataSettings
 from gpu.data.format.example import BadRow, Example, Row, Text, Tokenised
-from gpu.data.format.formats import FORMATS, read_fields, recognise
-from gpu.data.format.problems import Findings
-from gpu.data.read.rows import read
+from gpu.data.format.formats import FORMATS, read_fields, recognise_format
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import Findings
 
 PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
@@ -46,7 +46,7 @@ def trained(row: Row) -> list[str]:
 def of(fields: dict[str, Any]) -> tuple[Row | None, list[str]]:
     """The row that the fields are, and the problems with it."""
     found = Findings(1)
-    form = recognise(fields, found)
+    form = recognise_format(fields, found)
     row = read_fields(fields, form, found) if form else None
     return row, [problem.name for problem in found.problems]
 
@@ -75,7 +75,7 @@ def test_every_example_of_the_page_is_read_and_learned_as_it_says(
 ) -> None:
     file = tmp_path / "rows"
     file.write_text(example + "\n", encoding="utf-8")
-    (row,) = read(file, DataSettings(), tolerated=frozenset())
+    (row,) = read_rows(file, DataSettings(), tolerated=frozenset())
     assert isinstance(row, Row)
     assert trained(row) == says[-len(trained(row)) :]
 
@@ -84,7 +84,7 @@ def test_every_example_of_the_page_is_read_and_learned_as_it_says(
 def test_every_refusal_of_the_page_is_one(tmp_path: Path, example: str, problem: str) -> None:
     file = tmp_path / "rows"
     file.write_text(example + "\n", encoding="utf-8")
-    (row,) = read(file, DataSettings())
+    (row,) = read_rows(file, DataSettings())
     assert isinstance(row, BadRow)
     assert problem in [found.name for found in row.problems]
 
@@ -92,14 +92,14 @@ def test_every_refusal_of_the_page_is_one(tmp_path: Path, example: str, problem:
 def test_mapped_fields_make_any_pair_a_prompt_and_its_completion(tmp_path: Path) -> None:
     file = tmp_path / "rows"
     file.write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n', encoding="utf-8")
-    row, bad = read(file, DataSettings(prompt="question", completion="answer"))
+    row, bad = read_rows(file, DataSettings(prompt="question", completion="answer"))
     assert isinstance(row, Example)
     assert row.plain
     assert trained(row) == ["a"]
     assert isinstance(bad, BadRow)
     assert "'answer' is missing" in bad.problems[0].message
     found = Findings(1)
-    assert recognise({"question": "q", "answer": "a"}, found) is None
+    assert recognise_format({"question": "q", "answer": "a"}, found) is None
     assert 'prompt = "question" and completion = "answer"' in found.problems[0].advice
 
 
@@ -203,7 +203,7 @@ def test_rows_that_no_format_can_hold_are_told(fields: dict[str, Any], problem: 
 def test_an_empty_question_or_answer_is_refused_in_every_format(fields: dict[str, Any], says: str, empty: str) -> None:
     found = Findings(1)
     given = json.loads(json.dumps(fields).replace('"?"', json.dumps(empty)))
-    form = recognise(given, found)
+    form = recognise_format(given, found)
     assert form is not None
     assert read_fields(given, form, found) is None
     (problem,) = found.problems
@@ -231,4 +231,4 @@ def test_json_of_a_row_is_the_row(tmp_path: Path) -> None:
     for example, _ in EXAMPLES:
         (tmp_path / "line").write_text(example, encoding="utf-8")
         (tmp_path / "array").write_text(json.dumps([json.loads(example)], indent=1).replace("[\n", "[", 1))
-        assert list(read(tmp_path / "line", DataSettings())) == list(read(tmp_path / "array", DataSettings()))
+        assert list(read_rows(tmp_path / "line", DataSettings())) == list(read_rows(tmp_path / "array", DataSettings()))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpu.data.format.problems import Findings
-from gpu.data.format.turns import read_turns
+from gpu.data.format.turns import parse_messages
+from gpu.data.problems import Findings
 
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
@@ -17,7 +17,7 @@ CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 def one(message: Any) -> tuple[dict[str, Any], bool, list[str]]:
     """The message that it is, whether it is learned, and the problems with it."""
     found = Findings(1)
-    messages, train = read_turns([message], "messages", found)
+    messages, train = parse_messages([message], "messages", found)
     return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])
 
 
@@ -135,5 +135,5 @@ def test_a_system_or_a_tool_may_say_nothing(role: str) -> None:
 @pytest.mark.parametrize("value", [None, [], {}, "hello", 7])
 def test_messages_are_a_list_with_something_in_it(value: Any) -> None:
     found = Findings(1)
-    assert read_turns(value, "messages", found) == ([], [])
+    assert parse_messages(value, "messages", found) == ([], [])
     assert [problem.name for problem in found.problems] == ["missing_messages_list"]

@@ -157,6 +157,6 @@ def test_rows_of_a_micro_batch_are_about_equally_long() -> None:
 
 def test_the_lengths_within_a_window_do_not_come_in_order() -> None:
     """Each step has long rows and short ones, as far as its micro-batches allow."""
-    means = [np.mean(LONG.lengths[LONG.step(step).rows]) for step in range(1, WINDOW_STEPS + 1)]
-    assert sorted(means) != means
-    assert np.std(means) < 20
+    meaning = [np.mean(LONG.lengths[LONG.step(step).rows]) for step in range(1, WINDOW_STEPS + 1)]
+    assert sorted(meaning) != meaning
+    assert np.std(meaning) < 20

@@ -44,7 +44,7 @@ def report(**other: Any) -> Report:
     return replace(examination.report(file, trained=2, tokens=5, trained_tokens=0), **other)
 
 
-def make(place: Path, name: str = NAME) -> cache.Kept:
+def make(place: Path, name: str = NAME) -> cache.CachedTokens:
     return TokenCache(place).make(name, JOB, TOKENIZER, fill)
 
 
@@ -212,8 +212,8 @@ def test_the_fingerprint_of_the_rows_follows_what_batches_are_made_of(tmp_path: 
 
 def test_a_manifest_is_whole_as_it_was_written() -> None:
     manifest = TokensManifest(name=NAME, data_sha256=JOB, tokenizer_sha256=TOKENIZER, report=report(), files={})
-    assert not manifest.is_whole()
-    assert msgspec.json.decode(manifest.sealed().encode(), type=TokensManifest).is_whole()
+    assert not manifest.is_intact()
+    assert msgspec.json.decode(manifest.with_checksum().encode(), type=TokensManifest).is_intact()
 
 
 def test_a_cache_that_goes_away_while_it_is_opened_is_not_found(
@@ -221,12 +221,12 @@ def test_a_cache_that_goes_away_while_it_is_opened_is_not_found(
 ) -> None:
     """The daemon gives it up while a command looks at it."""
     make(tmp_path)
-    whole = cache._whole
+    whole = cache._intact_manifest
 
-    def then_gone(directory: Path, watch: Callable[[bytes], None]) -> TokensManifest | None:
-        found = whole(directory, watch)
+    def then_gone(directory: Path, on_chunk: Callable[[bytes], None]) -> TokensManifest | None:
+        found = whole(directory, on_chunk)
         shutil.rmtree(directory)
         return found
 
-    monkeypatch.setattr(cache, "_whole", then_gone)
+    monkeypatch.setattr(cache, "_intact_manifest", then_gone)
     assert TokenCache(tmp_path).find(NAME) is None

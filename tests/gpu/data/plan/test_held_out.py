@@ -11,9 +11,12 @@ from msgspec.structs import replace
 
 from events.settings import DataSettings, EvaluationSettings, JobSettings, Sources
 from events.worker import Prepare, Prepared
+from gpu.data.examine.quality import hash_row
 from gpu.data.plan import held_out
+from gpu.data.plan.held_out import read_validation_set, validation_path
 from gpu.data.plan.store import HELD_OUT, Tokens
 from gpu.errors import DataChanged, YieldRequested
+from tests.gpu.data.reading import good_rows
 from tests.gpu.helpers import LORA, FakeDesk, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -101,7 +104,7 @@ def test_they_are_found_again_with_the_rest(home: Home, monkeypatch: pytest.Monk
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("gpu.data.plan.prepare.held_out", never)
+    monkeypatch.setattr("gpu.data.plan.prepare.select_evaluated", never)
     assert evaluated(home, wanted) == before
 
 
@@ -128,6 +131,19 @@ def test_a_set_that_is_gone_is_named(home: Home) -> None:
         evaluated(home, wanted)
 
 
+def test_a_validation_set_consists_of_its_good_rows(tmp_path: Path) -> None:
+    path, good = tmp_path / "set.jsonl", tmp_path / "good.jsonl"
+    good.write_bytes(make_rows(3))
+    path.write_bytes(make_rows(3) + b"{oops\n")
+    found = read_validation_set(path, DataSettings())
+    assert found.content.tolist() == sorted(hash_row(row).content for row in good_rows(good, DataSettings()))
+    assert [problem.name for problem in found.problems] == ["broken_json"]
+    assert read_validation_set(None, DataSettings()).content.tolist() == []
+    with pytest.raises(DataChanged, match="Restore the file"):
+        read_validation_set(tmp_path / "nowhere", DataSettings())
+    assert validation_path(tmp_path, "") is None
+
+
 def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path) -> None:
     """Between some rows."""
     path = tmp_path / "set.jsonl"
@@ -137,7 +153,7 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
         raise YieldRequested("now")
 
     with pytest.raises(YieldRequested):
-        list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
+        list(held_out.select_evaluated(path, path, how(home), held_out.Hashes((0,)), None, asked))
     assert FakeDesk().yield_requested() is False
 
 

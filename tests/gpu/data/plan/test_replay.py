@@ -99,8 +99,8 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     session = home.cold()
     session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
-        rows_of = replay.rows.read
-        patched.setattr(replay, "rows", SimpleNamespace(read=earlier_rows))
+        rows_of = replay.rows.read_rows
+        patched.setattr(replay, "rows", SimpleNamespace(read_rows=earlier_rows))
         with pytest.raises(YieldRequested):
             session.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     assert read < 30

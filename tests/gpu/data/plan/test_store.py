@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gpu.data.plan.chunk import Looked
+from gpu.data.plan.chunk import EncodedChunk
 from gpu.data.plan.store import Tokens, TokenWriter
 from gpu.errors import StorageFailed
 
 
-def chunk(*pieces: tuple[int, list[int], list[int]]) -> Looked:
+def chunk(*pieces: tuple[int, list[int], list[int]]) -> EncodedChunk:
     """Of (line, ids, learned)."""
-    return Looked.of_pieces(
+    return EncodedChunk.of_pieces(
         lines=array("q", sorted({line for line, _, _ in pieces})),
         pieces=array("i"),
         ids=array("i", [token for _, ids, _ in pieces for token in ids]),
@@ -35,7 +35,7 @@ def test_pieces_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert [tokens.length(row) for row in range(3)] == tokens.lengths().tolist() == [3, 2, 1]
     assert [tokens.trained_in(row) for row in range(3)] == [1, 1, 0]
     assert [tokens.line(row) for row in range(3)] == [1, 4, 4]
-    assert [tokens.of_line(line) for line in (1, 2, 3, 4, 5)] == [[0], [], [], [1, 2], []]
+    assert [tokens.rows_on_line(line) for line in (1, 2, 3, 4, 5)] == [[0], [], [], [1, 2], []]
     assert tokens.ids.tolist() == [5, 6, 7, 2**31 - 1, 8, 9]
     assert (writer.pieces, writer.tokens, writer.trained_tokens) == (3, 6, 2)
 

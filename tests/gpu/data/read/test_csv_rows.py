@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.format.example import Example, Problem
-from gpu.data.read.rows import read
-from gpu.data.read.source import Record, records
+from gpu.data.format.example import Example
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import Problem
+from gpu.data.read.record import Record
+from gpu.data.read.source import read_records
 
 
 def take(tmp_path: Path, text: str | bytes, chunk: int = 0, monkeypatch: Any = None) -> list[Record | Problem]:
     path = tmp_path / "f"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return list(records(path))
+    return list(read_records(path))
 
 
 def fields(found: list[Record | Problem]) -> list[tuple[int, dict[str, Any] | None]]:
@@ -37,10 +39,10 @@ def test_a_row_has_the_names_of_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("prompt,completion\na,b\nc,d,e\n", 3, "3 fields, and the header names 2"),
+        ("prompt,completion\na,b\nc,d,e\n", 3, "3 fields, but the header names 2"),
         ("prompt,completion\na,b\nc\n", 3, "1 fields"),
-        ('prompt,completion\na,"b" c\n', 2, "quoting"),
-        ('prompt,completion\na,"b\n', 2, "quoting"),
+        ('prompt,completion\na,"b" c\n', 2, "broken quotes"),
+        ('prompt,completion\na,"b\n', 2, "broken quotes"),
     ],
 )
 def test_a_table_that_is_none_any_more_ends_there(text: str, line: int, says: str, tmp_path: Path) -> None:
@@ -60,8 +62,8 @@ def test_a_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_rows_go_the_way_of_all_rows(tmp_path: Path) -> None:
     """Formats and fields of the settings hold; what is judged is no row to train on."""
     (tmp_path / "f").write_text("frage\tantwort\n1+1?\t2\n2+2?\t4\n", encoding="utf-8")
-    good = list(read(tmp_path / "f", DataSettings(prompt="frage", completion="antwort")))
+    good = list(read_rows(tmp_path / "f", DataSettings(prompt="frage", completion="antwort")))
     assert [row.messages[1]["content"] for row in good if isinstance(row, Example)] == ["2", "4"]
     (tmp_path / "f").write_text("prompt,chosen,rejected\na,b,c\n", encoding="utf-8")
-    (bad,) = read(tmp_path / "f", DataSettings())
+    (bad,) = read_rows(tmp_path / "f", DataSettings())
     assert bad.problems[0].name == "preference_data"  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ import pytest
 
 from gpu.data.format.example import Example
 from gpu.data.format.formats import FORMATS, read_fields
-from gpu.data.format.problems import Findings
+from gpu.data.problems import Findings
 from gpu.data.template.chat_template import ChatTemplate
 from gpu.data.template.markers import Markers
 from gpu.data.template.render_check import NotTrainable
@@ -47,13 +47,13 @@ JSON_CALL = "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</ca
 
 def refused(text: str, example: Example) -> str:
     with pytest.raises(NotTrainable) as refusal:
-        ChatTemplate(make_tokenizer(text)).rendered(example)
+        ChatTemplate(make_tokenizer(text)).render_example(example)
     assert refusal.value.problem.line == 5
     return refusal.value.problem.name
 
 
 def trained(text: str, example: Example) -> list[str]:
-    rendered = ChatTemplate(make_tokenizer(text)).rendered(example)
+    rendered = ChatTemplate(make_tokenizer(text)).render_example(example)
     return [made.text[start:end] for made in rendered for start, end in made.spans]
 
 
@@ -159,5 +159,5 @@ def test_a_template_that_writes_calls_next_to_null_only_gets_null() -> None:
 def test_a_form_is_rendered_once_for_all_its_rows() -> None:
     chat = ChatTemplate(make_tokenizer(PLAIN_TEMPLATE))
     for number in range(5):
-        chat.rendered(row(user(f"q{number}"), says(f"a{number}")))
+        chat.render_example(row(user(f"q{number}"), says(f"a{number}")))
     assert len(chat._structures) == 1

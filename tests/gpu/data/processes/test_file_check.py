@@ -11,7 +11,7 @@ import msgspec
 
 from events.settings import DataSettings, JobSettings, ModelSettings
 from events.worker import Prepare, Prepared, Step
-from gpu.data.examine.check import check
+from gpu.data.processes.file_check import check
 from gpu.ipc.protocol import Check, Checked
 from tests.gpu.helpers import FULL, LORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tokenizer
@@ -92,6 +92,8 @@ def test_one_row_that_is_too_long_does_not_refuse_three_hundred(home: Home) -> N
 
 def test_it_is_a_process_that_loads_no_torch(home: Home, tmp_path: Path) -> None:
     asked = msgspec.json.encode(order(home, ("a.jsonl", make_rows(3)))).decode()
-    program = "import sys; from gpu.data.examine.check import main; main(); sys.exit(bool(sys.modules.get('torch')))"
+    program = (
+        "import sys; from gpu.data.processes.file_check import main; main(); sys.exit(bool(sys.modules.get('torch')))"
+    )
     ran = subprocess.run([sys.executable, "-P", "-c", program, asked], capture_output=True, text=True, check=True)
     assert msgspec.json.decode(ran.stdout, type=Checked).reports[0].trained == 3

@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.data.plan.mix import BLOCK, places, shuffled
+from gpu.data.plan.shuffle import BLOCK, random_keys, shuffle_rows
 
 
 def test_the_numbers_are_those_of_splitmix64() -> None:
     """As its authors' own program gives them, begun with 0 and with 1234567."""
-    assert hex(places(0, 0, 1)[0]) == "0xe220a8397b1dcdaf"
+    assert hex(random_keys(0, 0, 1)[0]) == "0xe220a8397b1dcdaf"
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert places(1234567, 0, 4).tolist() == published
+    assert random_keys(1234567, 0, 4).tolist() == published
 
 
 def test_places_do_not_depend_on_where_the_count_begins() -> None:
-    assert places(9, 5, 10).tolist() == places(9, 0, 15)[5:].tolist()
+    assert random_keys(9, 5, 10).tolist() == random_keys(9, 0, 15)[5:].tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, BLOCK + 3])
 @pytest.mark.parametrize("start", [0, 5, 2**64 - 1])
 def test_rows_are_in_the_order_of_their_places(start: int, count: int) -> None:
     """Which says whose each place is, without a second array."""
-    assert np.array_equal(shuffled(start, count), places(start, 0, count).argsort(kind="stable"))
+    assert np.array_equal(shuffle_rows(start, count), random_keys(start, 0, count).argsort(kind="stable"))
 
 
 def test_more_rows_than_can_be_numbered_are_refused() -> None:
     with pytest.raises(ValueError, match="more than can be planned"):
-        shuffled(0, 2**32 + 1)
+        shuffle_rows(0, 2**32 + 1)

@@ -12,7 +12,7 @@ import pytest
 from events.settings import DataSettings, JobSettings
 from events.worker import Prepare, Prepared
 from gpu.data.plan import row_locator
-from gpu.data.plan.row_locator import locate
+from gpu.data.processes.row_locator import locate
 from gpu.ipc.protocol import Located, LocateRows, Locations, Trained
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
@@ -99,7 +99,7 @@ def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) 
     (home.path / "model" / "chat_template.jinja").unlink(missing_ok=True)
     make_tokenizer(MARKED_TEMPLATE).save_pretrained(home.path / "model")
     row_locator._tokenizer.cache_clear()
-    assert "is not the one that it was learned with" in asked(home, other, other_plan, how, 1).problem
+    assert "has changed since the file was trained" in asked(home, other, other_plan, how, 1).problem
     row_locator._tokenizer.cache_clear()
 
 
@@ -109,10 +109,13 @@ def test_it_is_a_program_that_answers_in_one_line_and_loads_no_torch(home: Home)
     trained = Trained(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=(1,))
     order = msgspec.json.encode(LocateRows(home=str(home.path), trained=(trained,))).decode()
     ended = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu.data.plan.row_locator", order], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-m", "gpu.data.processes.row_locator", order],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (line,) = ended.stdout.splitlines()
     answer = msgspec.json.decode(line, type=Locations)
     assert answer.located[0].batches_sha256 == plan.batches_sha256
-    program = "import sys, gpu.data.plan.row_locator; sys.exit('torch' in sys.modules)"
+    program = "import sys, gpu.data.processes.row_locator; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

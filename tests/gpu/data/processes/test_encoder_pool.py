@@ -13,12 +13,12 @@ import pytest
 
 from events.worker import Prepare, Prepared
 from gpu.data.encode import encoder_pool as encoders_module
-from gpu.data.encode.encoder_pool import AHEAD, EncoderPool, core_count
-from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.chunk import Chunk, Chunks
-from gpu.data.read.source import Record
+from gpu.data.processes.encoder_pool import AHEAD, EncoderPool, core_count
+from gpu.data.read.record import Record
+from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldRequested
-from tests.gpu.data.encode.test_encoder import order
+from tests.gpu.data.processes.test_encoder_process import order
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tokenizer
 from tests.waiting import eventually, is_alive
@@ -134,11 +134,11 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
 
 def test_one_core_is_no_reason_for_another_process(home: Home) -> None:
     how = settings(LORA, threads=1)
-    assert encoders_module.preparation(home.path, how, None, SHA256, None, 8).encoders is None
+    assert encoders_module.preparation_context(home.path, how, None, SHA256, None, 8).encoders is None
     many = settings(LORA, threads=0)
-    assert encoders_module.preparation(home.path, many, None, SHA256, None, 8).encoders is not None
+    assert encoders_module.preparation_context(home.path, many, None, SHA256, None, 8).encoders is not None
     assert core_count() >= 1
 
 
 def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "gpu.data.encode.encoder" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "gpu.data.processes.encoder_process" in child.cmdline()]
