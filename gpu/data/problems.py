@@ -29,11 +29,11 @@ class Problem:
     line: int | None
     """None for the file as a whole."""
     what: str
-    """What is wrong, as a clause: "the field 'prompt' is missing; the row has"."""
+    """The fault, as a clause: "the field 'prompt' is missing; the row has"."""
     seen: str = ""
     """The text in question; shown as an excerpt."""
     advice: str = ""
-    """What to do, as a sentence."""
+    """The way out, as a sentence."""
     column: int | None = None
     """From 1, in characters; None if the problem has no place within the line."""
 

@@ -91,9 +91,9 @@ class Encoder:
         if isinstance(pieces, Problem):
             return []  # the template refuses this row; it may take others
         ids, trained = pieces[-1]
-        said = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
+        answer = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
         ends = {*self._tokenizer.added_tokens_encoder.values(), self._tokenizer.eos_token_id}
-        last = [token for token in said if token in ends or self._tokenizer.decode([token]).strip()][-1:]
+        last = [token for token in answer if token in ends or self._tokenizer.decode([token]).strip()][-1:]
         if not last or last[0] in ends:
             return []
         what = "no end-of-turn token is trained with an answer; the last trained token is"

@@ -41,9 +41,9 @@ class EncodedRow:
     tokens: int = 0
     """Tokens of all pieces before anything was cut."""
     long: Literal["", "dropped", "truncated", "split"] = ""
-    """How the row was shortened; "" if it is not too long."""
+    """The way the row was shortened; "" if it is not too long."""
     problem: Problem | None = None
-    """Why the row cannot be trained."""
+    """The reason that the row cannot be trained."""
     warnings: tuple[Problem, ...] = ()
     """Warnings about a row that can be trained."""
 
@@ -104,7 +104,7 @@ class Fitter:
                 return self._cut(row, EncodedRow(tokens=tokens, long="split"), self._split(row, pieces))
 
     def _limit(self) -> str:
-        """In words."""
+        """Return the limit in words."""
         if self._longest < self._settings.max_length:
             allowed = self._settings.max_length
             return f"the {self._longest} tokens that the model has positions for ([data] max_length = {allowed})"

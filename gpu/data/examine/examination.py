@@ -81,7 +81,7 @@ _PAIR_MESSAGES = {
     "near_duplicate_rows": ("rows are nearly identical to an earlier row", "is nearly identical to"),
     "contradicting_rows": ("rows have another answer to the prompt of an earlier row", "has another answer than"),
 }
-"""By problem: the message, and what is reported of each row."""
+"""By problem: the message, and the relation of a row to an earlier one."""
 
 
 @dataclass
@@ -222,8 +222,8 @@ class Examination:
     def _file_finding(self, problem: Problem) -> Finding:
         place = Occurrence(line=problem.line or 0, what=problem.what, seen=excerpt(problem.seen))
         places = () if problem.line is None else (place,)
-        said = f"{problem.what}: {excerpt(problem.seen)}" if problem.seen else problem.what
-        return self._finding(problem.name, "refuse", len(places), said, problem.advice, places)
+        message = f"{problem.what}: {excerpt(problem.seen)}" if problem.seen else problem.what
+        return self._finding(problem.name, "refuse", len(places), message, problem.advice, places)
 
     def _bad_row_findings(self) -> list[Finding]:
         skip = self._data.bad_rows == "skip"

@@ -68,11 +68,11 @@ class Report(Struct, frozen=True, kw_only=True):
     """Pieces of earlier files that are mixed in, in addition."""
     bad_rows: int
     dropped_rows: int
-    """Dropped because they are too long."""
+    """Rows that are dropped because they are too long."""
     truncated_rows: int
     split_rows: int
     held_out_rows: int
-    """Not trained because they are in the validation set, or held out."""
+    """Rows that are in the validation set, or held out; they are not trained."""
     cut_tokens: int = 0
     """Tokens that are lost because rows are too long: cut off, or dropped with the row."""
     tokens: int

@@ -175,7 +175,7 @@ def _example(turns: Turns, fields: Fields, found: Findings) -> Row | None:
                 "no_trainable_tokens",
                 what,
                 messages,
-                ("Set the weight or train flag of one of them, or remove the line."),
+                "Set the weight or train flag of one of them, or remove the line.",
             )
     if found.broken:
         return None
@@ -209,7 +209,7 @@ def _prompt_completion(
                 "train_flag_ignored",
                 what,
                 prompt,
-                (f"Move the message to {names[1]!r}, or write the row as `messages`."),
+                f"Move the message to {names[1]!r}, or write the row as `messages`.",
             )
         turns = Turns(before.messages + after.messages, [False] * len(before.train) + after.train)
         return _example(_with_system(turns, fields, found), fields, found)

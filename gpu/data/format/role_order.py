@@ -37,7 +37,7 @@ def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | No
                     "system_not_first",
                     what,
                     message["content"],
-                    ("Many chat templates move it to the front, or refuse it. Put it first."),
+                    "Many chat templates move it to the front, or refuse it. Put it first.",
                 )
         elif role == "assistant" and not begun:
             advice = "Put a user message before it, or write the row as `text`."
@@ -48,7 +48,7 @@ def check_order(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | No
                 "same_role_twice",
                 what,
                 message["content"],
-                ("Many chat templates expect the roles to alternate. Join them if they belong together."),
+                "Many chat templates expect the roles to alternate. Join them if they belong together.",
             )
         if "tool_calls" in message:
             calls.made(number, message["tool_calls"])

@@ -59,7 +59,7 @@ def parse_tokens(fields: Fields, found: Findings) -> Tokenised | None:
     if not any(trained[1:]):  # nothing predicts the first token
         found.add(
             "no_trainable_tokens",
-            (f"all labels of the row are {IGNORED_LABEL}, so there is nothing to train"),
+            f"all labels of the row are {IGNORED_LABEL}, so there is nothing to train",
             labels,
             CORRECT,
         )

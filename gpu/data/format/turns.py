@@ -131,12 +131,14 @@ def _parse_message(message: Any, where: str, keys: MessageKeys, found: Findings,
     reasoning = [_reasoning(message, where, found)]
     if role != CALLING:
         made["content"] = _content(message, role, where, keys, found, reasoning)
-    said = "\n".join(dict.fromkeys(filter(None, reasoning)))
-    if said and role in ("assistant", CALLING):
-        made["reasoning_content"] = said
-    elif said:
+    thoughts = "\n".join(dict.fromkeys(filter(None, reasoning)))
+    if thoughts and role in ("assistant", CALLING):
+        made["reasoning_content"] = thoughts
+    elif thoughts:
         what = f"{where} has reasoning, but it is not an assistant message"
-        found.add("message_unrecognized_key", what, said, "keepstep ignores the reasoning. Put it into the content.")
+        found.add(
+            "message_unrecognized_key", what, thoughts, "keepstep ignores the reasoning. Put it into the content."
+        )
     if calls:
         made["tool_calls"] = calls
     for key in ("name", "tool_call_id"):
@@ -220,8 +222,8 @@ def _join_parts(parts: list[Any], where: str, found: Findings, reasoning: list[s
         thinks = kind in _REASONING_PARTS
         names = (*_REASONING_PARTS, "text") if thinks else ("text", "value", "content")
         named = (_text_of(part[name]) for name in names if part.get(name) is not None) if isinstance(part, dict) else ()
-        said = {text for text in named if text is not None}
-        text = said.pop() if len(said) == 1 else None
+        candidates = {text for text in named if text is not None}
+        text = candidates.pop() if len(candidates) == 1 else None
         others = part.keys() - {"type", *names} if isinstance(part, dict) else set()
         if flags := {
             name: part[name] for name in others if name in (*FLAGS, *INVERSE_FLAGS) and part[name] is not None

@@ -58,7 +58,7 @@ StartEncoders = Callable[[str | None], AbstractContextManager[EncodeChunks]]
 
 @dataclass(frozen=True)
 class PreparationContext:
-    """What every preparation with one model and home uses."""
+    """The tokenizer, cache and limits that every preparation with one model and home uses."""
 
     home: Path
     tokenizer: Any

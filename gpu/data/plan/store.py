@@ -42,11 +42,11 @@ class TokenCounter:
     def __init__(self) -> None:
         self.pieces = self.tokens = self.trained_tokens = 0
 
-    def append(self, looked: EncodedChunk) -> None:
+    def append(self, chunk: EncodedChunk) -> None:
         """Count a chunk."""
-        self.pieces += len(looked.lengths) // DTYPES["ids.i32"].itemsize
-        self.tokens += len(looked.trained)
-        self.trained_tokens += int(np.count_nonzero(np.frombuffer(looked.trained, "u1")))
+        self.pieces += len(chunk.lengths) // DTYPES["ids.i32"].itemsize
+        self.tokens += len(chunk.trained)
+        self.trained_tokens += int(np.count_nonzero(np.frombuffer(chunk.trained, "u1")))
 
 
 class TokenWriter(TokenCounter):
@@ -73,17 +73,17 @@ class TokenWriter(TokenCounter):
                 closing.enter_context(self._storage(name))
                 closing.callback(file.close)
 
-    def append(self, looked: EncodedChunk) -> None:
+    def append(self, chunk: EncodedChunk) -> None:
         """Raises StorageFailed."""
-        ends = np.frombuffer(looked.lengths, "<i4").cumsum(dtype="<i8") + self.tokens
+        ends = np.frombuffer(chunk.lengths, "<i4").cumsum(dtype="<i8") + self.tokens
         for name, data in (
-            ("ids.i32", looked.ids),
-            ("learned.u8", looked.trained),
+            ("ids.i32", chunk.ids),
+            ("learned.u8", chunk.trained),
             ("ends.i64", ends.tobytes()),
-            ("lines.i64", looked.piece_lines),
+            ("lines.i64", chunk.piece_lines),
         ):
             self._put(name, data)
-        super().append(looked)
+        super().append(chunk)
 
     def _put(self, name: str, data: bytes) -> None:
         with self._storage(name):

@@ -33,7 +33,7 @@ LENGTH_BYTES = 8
 
 
 class EncoderOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to encode, and with what."""
+    """The rows to encode, and the settings to use."""
 
     home: str
     settings: JobSettings
@@ -48,7 +48,7 @@ class Ready(Struct, frozen=True, kw_only=True):
 
     tokenizer_sha256: str = ""
     problem: str = ""
-    """Why it cannot start; "" if it can."""
+    """The reason that it cannot start; "" if it can."""
 
 
 def send(stream: IO[bytes], message: Struct) -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     order = decode_order(sys.argv[1], EncoderOrder)
     keep_torch_out(order.settings.model)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints belongs into the log
+    os.dup2(2, 1)  # the output of libraries goes to the log
     try:
         serve(order, sys.stdin.buffer, answers)
     except BrokenPipeError:

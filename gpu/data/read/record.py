@@ -12,7 +12,7 @@ RECORD_MAX_BYTES = 64 * 2**20
 bomb: gzip packs a thousand to one, zstd more) is refused before it costs memory."""
 
 GROWTH_MAX = 500
-"""How many times larger data may become when it is unpacked. Rows of text grow some ten times, the most repetitive ones
+"""Factor by which data may grow when it is unpacked. Rows of text grow some ten times, the most repetitive ones
 a hundred times. More than that is a decompression bomb, or rows that teach nothing."""
 
 UNPACKED_FREE_BYTES = 64 * 2**20

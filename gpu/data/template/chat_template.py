@@ -68,12 +68,12 @@ STRUCTURES_MAX = 4096
 
 
 class _RowStructure(NamedTuple):
-    """What a template does with all rows of one structure, found with markers."""
+    """The behaviour of a template for all rows of one structure, found with markers."""
 
     form: MessageForm
     """The form in which it takes messages."""
     refused: NotTrainable | None
-    """Why these rows cannot be trained; None if they can."""
+    """The reason that these rows cannot be trained; None if they can."""
     owners: tuple[int | None, ...] | None
     """For each marked part, the index of its message; None if unknown, because the template takes no markers."""
 
@@ -106,7 +106,7 @@ class ChatTemplate:
         return find_opening_difference(self._form(None), self._probe())
 
     def _structure(self, example: Example) -> _RowStructure:
-        """Return what the template does with rows of this structure; earlier rows never change it."""
+        """Return the behaviour for rows of this structure; earlier rows never change it."""
         markers = Markers(example)
         marked = markers.example
         key = msgspec.json.encode([marked.messages, marked.train, marked.tools, marked.template_kwargs])

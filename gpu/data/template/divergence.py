@@ -96,24 +96,24 @@ def explain_divergence(made: AnswerRenderings, system: str, tool: str) -> tuple[
     """
     parting = common_prefix(made.prompt, made.text)
     before, after = (_excerpt(each[parting:]) for each in (made.prompt, made.text))
-    said = f"without the answer it continues with {before!r}, with the answer with {after!r}"
+    difference = f"without the answer it continues with {before!r}, with the answer with {after!r}"
     if system and system in made.prompt and system not in made.text:
         return (
-            f"the template omits the system prompt once an answer follows; {said}"
+            f"the template omits the system prompt once an answer follows; {difference}"
         ), "Put the system prompt into the first user message."
     if tool and tool in made.prompt and tool not in made.text:
         return (
-            f"the template omits the declared tools once an answer follows; {said}"
+            f"the template omits the declared tools once an answer follows; {difference}"
         ), f"{_MARKS} Or remove the tools."
     if "</think>" in made.prompt[parting:]:
-        return f"the template omits the reasoning of an earlier answer once another one follows; {said}", _SINGLE
+        return f"the template omits the reasoning of an earlier answer once another one follows; {difference}", _SINGLE
     if made.text.startswith(made.prompt.rstrip()):
         return (
-            f"the template omits the white space at the end of the generation prompt once an answer follows; {said}"
+            f"the template omits the white space at the end of the generation prompt once an answer follows; {difference}"
         ), _MARKS
     if parting >= len(made.bare):
-        return f"the generation prompt differs from what the template writes before an answer; {said}", _MARKS
-    return said, f"{_MARKS} Or write rows with a single answer."
+        return f"the generation prompt differs from what the template writes before an answer; {difference}", _MARKS
+    return difference, f"{_MARKS} Or write rows with a single answer."
 
 
 _MARKS = "Use a chat template that only appends, or one with {% generation %} marks around what the assistant writes."

@@ -109,9 +109,9 @@ def dropped_call_error(example: Example, index: int) -> NotTrainable:
 
 def python_object_error(example: Example, what: str) -> NotTrainable:
     """Return the error that the template writes an object as Python."""
-    said = f"the chat template writes {what} as a Python object instead of JSON"
+    problem = f"the chat template writes {what} as a Python object instead of JSON"
     advice = "The template lacks `| tojson` there. Add it to the chat template, or use another model."
-    return NotTrainable(Problem("template_writes_python", example.line, said, "", advice))
+    return NotTrainable(Problem("template_writes_python", example.line, problem, "", advice))
 
 
 def _dropped(example: Example, what: str, seen: str, advice: str = "") -> NotTrainable:

@@ -39,7 +39,7 @@ def test_only_some_problems_leave_no_row(name: str, broken: bool) -> None:
     assert found.problems[0].message == 'Line 3: it is wrong: {"a": "é"}\nCorrect it.'
 
 
-def test_what_is_warned_of_does_not_refuse() -> None:
+def test_a_warning_does_not_refuse() -> None:
     assert {"same_role_twice", "message_unrecognized_key"} <= TOLERATED
     assert not TOLERATED & {"assistant_first", "broken_json"}
 

@@ -1,4 +1,4 @@
-"""Which tokens are learned, and which rows are refused rather than learned wrongly."""
+"""The encoder trains the right tokens, and refuses rows that it would train wrongly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ tokens, "ist" is "i" and "st". TRL trains all that differs, "i" too; keepstep tr
 completion."""
 
 ANSWER_BY_ANSWER = {"nemotron_3_nano": {"reasoning": 2}}
-"""Rows whose earlier reasoning TRL's template leaves out. TRL trains those answers without it; keepstep trains each
+"""Rows whose earlier reasoning TRL's template omits. TRL trains those answers without it; keepstep trains each
 answer as the last, with its reasoning, and makes so many examples."""
 
 WRITTEN_OTHERWISE = {
@@ -75,7 +75,7 @@ def encode(tokenizer: Any, row: Row, max_length: int = 1024, long: Any = "trunca
 
 
 def split(tokenizer: Any, row: Row) -> tuple[str, str]:
-    """All that the model sees, and what of it is learned."""
+    """Return all that the model sees, and the part that is trained."""
     encoding = encode(tokenizer, row)
     assert encoding.problem is None, encoding.problem.message
     (piece,) = encoding.pieces
@@ -87,7 +87,7 @@ def split(tokenizer: Any, row: Row) -> tuple[str, str]:
 
 
 def test_there_are_golden_files() -> None:
-    """Of the templates that keepstep promises it for, at least."""
+    """At least the templates that the docs name have one."""
     assert {"smollm2", "llama3", "qwen2_5"} <= {path.stem for path in GOLDEN}
 
 
@@ -112,7 +112,7 @@ def test_with_marks_the_trained_tokens_are_those_of_trl(path: Path) -> None:
 def test_without_marks_too_but_for_line_breaks_that_no_model_writes(path: Path) -> None:
     """The template as the model has it.
 
-    Some of TRL's templates have the line break that ends a role header, or the one behind the end-of-turn token, within
+    Some of TRL's templates have the line break that ends a role header, or the one after the end-of-turn token, within
     their marks. A model is never asked for them: the first is in its prompt, before the second it has stopped.
     """
     golden = json.loads(path.read_text(encoding="utf-8"))
@@ -140,8 +140,8 @@ def test_without_marks_too_but_for_line_breaks_that_no_model_writes(path: Path) 
 
 @pytest.mark.parametrize("path", SPACED, ids=lambda path: path.stem)
 def test_a_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path: Path) -> None:
-    """Prompt and completion, text, and conversations by the template as it is; token for token, but for tokens that
-    have no character of the completion."""
+    """Prompt and completion, text, and conversations with the model's own template agree token for token, except for
+    tokens that have no character of the completion."""
     golden, otherwise = json.loads(path.read_text(encoding="utf-8")), set()
     for row in golden["rows"]:
         tokenizer = make_spaced_tokenizer(path.stem, golden["templates"].get(row.get("template")))  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def test_a_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path
 
 @pytest.mark.parametrize("path", SPACED, ids=lambda path: path.stem)
 def test_a_slow_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path: Path) -> None:
-    """It does not say where its tokens stand."""
+    """A slow tokenizer does not report the positions of its tokens."""
     golden = json.loads(path.read_text(encoding="utf-8"))
     for row in golden["rows"]:
         template = golden["templates"].get(row.get("template"))
@@ -187,12 +187,12 @@ def _places(trained: Any) -> list[int]:
     return [place for place, is_trained in enumerate(trained) if is_trained]
 
 
-# -- what is learned --------------------------------------------------------------------------------------------------
+# -- what is trained --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
-def test_only_the_assistant_is_learned_in_every_turn_with_its_end(template: str) -> None:
-    """Not the role header, and not the line break that the template puts after the end of a turn."""
+def test_only_the_assistant_is_trained_in_every_turn_with_its_end(template: str) -> None:
+    """Neither the role header nor the line break after the end of a turn is trained."""
     whole, trained = split(make_tokenizer(template), DIALOGUE)
     assert whole == (
         "<|system|>be kind<|end|>\n<|user|>one?<|end|>\n<|assistant|>1<|end|>\n"
@@ -203,15 +203,15 @@ def test_only_the_assistant_is_learned_in_every_turn_with_its_end(template: str)
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
 @pytest.mark.parametrize(("flags", "trained"), [((True, False), "1<|end|>"), ((False, True), "2<|end|>")])
-def test_an_answer_that_is_not_to_be_learned_is_context(template: str, flags: tuple[bool, bool], trained: str) -> None:
+def test_an_untrained_answer_is_context(template: str, flags: tuple[bool, bool], trained: str) -> None:
     row = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2", train=(False, flags[0], False, flags[1]))
     whole, found = split(make_tokenizer(template), row)
     assert (whole.count("<|assistant|>"), found) == (2, trained)
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
-def test_a_token_with_one_character_of_the_answer_is_learned(template: str) -> None:
-    """As TRL has it: here the line break of the header and the first space of the answer are one token."""
+def test_a_token_with_one_character_of_the_answer_is_trained(template: str) -> None:
+    """TRL does the same: here the line break of the header and the first space of the answer are one token."""
     whole, trained = split(_with_line_breaks(template), chat("user: Q", "assistant:   ?"))
     assert (whole, trained) == ("<|user|>\nQ<|end|>\n<|assistant|>\n  ?<|end|>\n", "\n  ?<|end|>")
 
@@ -223,8 +223,8 @@ def _with_line_breaks(template: str) -> Any:
 
 
 @pytest.mark.parametrize("end", ["👍", "é", "e\u0301", "日"])
-def test_an_answer_of_several_bytes_a_character_is_learned_to_its_last_byte(end: str) -> None:
-    """Where no token ends the turn, too."""
+def test_an_answer_of_several_bytes_a_character_is_trained_to_its_last_byte(end: str) -> None:
+    """This holds without an end-of-turn token too."""
     template = PLAIN_TEMPLATE.replace("<|end|>\n", "{% if not loop.last %}\n{% endif %}")
     assert split(make_tokenizer(template), chat("user: Q", f"assistant: 1{end}"))[1] == f"1{end}"
 
@@ -244,7 +244,7 @@ def test_a_pair_without_a_template_is_prompt_completion_end() -> None:
     assert split(make_tokenizer(None), pair("p", "c")) == ("pc<|end|>", "c<|end|>")
 
 
-def test_text_is_learned_whole_and_gets_one_end() -> None:
+def test_text_is_trained_whole_and_gets_one_end() -> None:
     assert split(make_tokenizer(), Text(1, "abc")) == ("abc<|end|>", "abc<|end|>")
     assert split(make_tokenizer(), Text(1, "abc<|end|>")) == ("abc<|end|>", "abc<|end|>")
 
@@ -330,7 +330,7 @@ def test_one_refused_row_among_many_is_refused_alone() -> None:
         ),
     ],
 )
-def test_rows_that_cannot_be_learned_are_refused(template: str | None, row: Row, problem: str, says: str) -> None:
+def test_rows_that_cannot_be_trained_are_refused(template: str | None, row: Row, problem: str, says: str) -> None:
     encoding = encode(make_tokenizer(template), row, 64)
     assert encoding.problem is not None
     assert (encoding.problem.name, encoding.problem.line, encoding.pieces) == (problem, 5, ())
@@ -440,7 +440,7 @@ def test_the_fingerprint_does_not_change_with_use() -> None:
 
 
 class Slow:
-    """A tokenizer that does not say where its tokens stand."""
+    """A tokenizer that does not report the positions of its tokens."""
 
     is_fast = False
 
@@ -458,7 +458,7 @@ class Slow:
 
 
 def test_a_slow_tokenizer_gives_the_same_or_refuses() -> None:
-    """It refuses where it cannot tell which token an answer ends with."""
+    """It refuses a row if it cannot tell which token ends an answer."""
     assert encode(Slow(make_tokenizer()), DIALOGUE) == encode(make_tokenizer(), DIALOGUE)
     fast = _with_line_breaks(PLAIN_TEMPLATE)
     assert encode(Slow(fast), pair("Q", "  ?")) == encode(fast, pair("Q", "  ?"))

@@ -1,4 +1,4 @@
-"""Rows that are longer than allowed, or that the model cannot take."""
+"""Rows that are too long, or have tokens that the model cannot take, are cut, dropped, split or refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_row_whose_answer_is_cut_off_is_too_long_and_not_bad(long: Any, treatm
 
 
 def test_a_row_of_several_pieces_keeps_those_that_have_an_answer() -> None:
-    """The template writes each answer as a piece of its own."""
+    """The template writes each answer as a separate piece."""
     texts = zip(("user", "assistant") * 2, ("q", "first", "q" * 90, "second"), strict=True)
     row = Example(5, [{"role": role, "content": text} for role, text in texts], (False, True, False, True))
     last = "{% if loop.last and message['role'] == 'assistant' %}.{% endif %}"
@@ -63,7 +63,7 @@ def test_a_row_of_which_the_template_leaves_nothing_is_bad_however_long_it_is() 
     [("truncate", "truncated", [20]), ("drop", "dropped", []), ("split", "split", [20, 12])],
 )
 def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, treatment: str, sizes: list[int]) -> None:
-    """Whatever `max_length` allows; `long` says what becomes of the row."""
+    """Its positions limit rows below `max_length`, and `long` decides about longer ones."""
     encoding = encoder(long, positions=20).encode(Text(5, "x" * 30))
     assert (encoding.long, [len(piece.ids) for piece in encoding.pieces]) == (treatment, sizes)
 
@@ -83,7 +83,7 @@ def test_more_positions_than_max_length_change_nothing() -> None:
     assert encoder(positions=1000).encode(row) == encoder().encode(row)
 
 
-def test_a_row_beyond_what_the_model_was_trained_with_is_told_and_kept_whole() -> None:
+def test_a_row_longer_than_in_pretraining_is_reported_and_kept_whole() -> None:
     encoding = encoder(trained_positions=20).encode(Text(5, "x" * 30))
     assert (len(encoding.pieces[0].ids), named(encoding)) == (31, ["beyond_trained_positions"])
     assert "31 tokens, and the model was trained with up to 20" in encoding.warnings[0].message
@@ -91,7 +91,7 @@ def test_a_row_beyond_what_the_model_was_trained_with_is_told_and_kept_whole() -
 
 
 def test_a_token_beyond_the_embedding_refuses_its_row_alone() -> None:
-    """A tokenizer may be larger, as long as nobody uses it."""
+    """A larger tokenizer is fine if no row uses the extra tokens."""
     made = encoder(extra=("<think>",), embedding_rows=ROWS)
     used, unused = made.encode_many([pair("p", "<think>c"), pair("p", "c")])
     assert (named(used), named(unused), used.pieces) == (["token_out_of_range"], [], ())
@@ -110,7 +110,7 @@ def test_an_embedding_with_more_rows_than_tokens_takes_them_all() -> None:
     assert named(encoder(embedding_rows=320).encode(Tokenised(5, [262, 261], [True, True]))) == ["token_out_of_range"]
 
 
-def test_settings_and_tokenizer_beyond_the_model_are_told_with_both_numbers() -> None:
+def test_settings_and_tokenizer_beyond_the_model_are_reported_with_both_numbers() -> None:
     assert encoder(embedding_rows=ROWS, positions=64, trained_positions=8).warnings() == []
     tokens, length = encoder(extra=("<think>",), embedding_rows=ROWS, positions=20).warnings()
     assert (tokens.name, length.name) == ("tokenizer_beyond_embedding", "max_length_beyond_positions")

@@ -1,4 +1,4 @@
-"""Which tokens belong to a part of a text."""
+"""The tokens of a part of a text are found by its characters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_role_header_that_takes_the_spaces_after_it_stays_outside() -> None:
 
 
 def test_a_part_without_any_token_is_empty() -> None:
-    """Not the whole text."""
+    """It is not the whole text."""
     tokenizer = make_tokenizer(None)
     from tokenizers.normalizers import Strip
 

@@ -1,4 +1,4 @@
-"""A long row in pieces: nothing is learned twice, nothing is left out."""
+"""A split row trains every token once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_windows_teach_each_token_once_with_the_one_before_it_in_sight(trained: 
 
 
 def encode(row: Example) -> list[Piece] | Problem:
-    """A token for the role, one for each character, one for the end; a message's tokens are of its own kind."""
+    """A token for the role, one for each character, one for the end; each message has its own kind of tokens."""
     ids: list[int] = [9]
     trained = bytearray(1)
     for message, train in zip(row.messages, row.train, strict=True):
@@ -35,7 +35,7 @@ def encode(row: Example) -> list[Piece] | Problem:
 
 
 def conversation(roles: list[tuple[str, int, bool]]) -> Example:
-    """Numbered words, so that each token is there once."""
+    """Return a conversation of numbered words, so that each token occurs once."""
     words = iter(range(1, 999))
     messages = [{"role": role, "content": " ".join(str(next(words)) for _ in range(size))} for role, size, _ in roles]
     return Example(1, messages, tuple(role == "assistant" and train for role, _, train in roles))
@@ -58,7 +58,7 @@ def test_conversations_teach_each_token_once(turns: list[tuple[str, int, bool]],
     assert taught == [token for token, mark in zip(whole, trained, strict=True) if mark]
 
 
-def test_what_is_not_learned_is_kept_as_context_where_there_is_room() -> None:
+def test_untrained_turns_are_context_where_there_is_room() -> None:
     turns = [("user", 2, False), ("assistant", 2, False)] * 2 + [("user", 2, False), ("assistant", 2, True)]
     row = conversation(turns)
     ((whole, trained),) = encode(row)

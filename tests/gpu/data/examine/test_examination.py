@@ -1,4 +1,4 @@
-"""What is found in a file as a whole, and what becomes of its rows."""
+"""An examination decides about each row and reports on the file as a whole."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def test_the_same_rows_are_warned_of_and_too_few_different_ones_refuse() -> None
     assert names(report) == [("low_diversity", "refuse", 2), ("duplicate_rows", "warn", 2)]
 
 
-def test_a_check_is_off_or_refuses_as_it_is_told_and_from_its_share_on() -> None:
+def test_a_check_is_off_or_refuses_by_its_setting_and_from_its_share_on() -> None:
     rows = [good(1), good(2, 5), good(3, 5), good(4)]
     assert names(examined(*rows, checks={"duplicates": "off"})) == []
     assert names(examined(*rows, checks={"duplicates": "refuse"})) == [("duplicate_rows", "refuse", 1)]
     assert names(examined(*rows, checks={"duplicates_max": 0.25})) == []
 
 
-def test_another_answer_to_the_same_question_is_said() -> None:
+def test_another_answer_to_the_same_prompt_is_reported() -> None:
     rows = [RowResult(line, identity=RowHashes(line, 7, answer)) for line, answer in ((1, 1), (2, 1), (3, 2))]
     report = examined(*rows)
     assert names(report) == [("contradicting_rows", "warn", 1)]
@@ -113,15 +113,15 @@ def test_a_share_of_long_rows_is_said_and_nearly_all_of_them_refuse(over: int, e
     assert names(examined(*rows, max_length=100)) == expected
 
 
-def test_rows_of_the_validation_set_are_never_learned() -> None:
+def test_rows_of_the_validation_set_are_never_trained() -> None:
     known = KnownRows(validation=np.array([1002, 1003], np.uint64))
     report = examined(good(1), good(2), good(4), known=known)
     assert (report.trained, report.held_out_rows) == (2, 1)
     assert names(report) == [("in_validation", "warn", 1)]
 
 
-def test_a_validation_set_that_is_damaged_is_told() -> None:
-    """What cannot be read of it is not known when it comes, and would be learned."""
+def test_a_damaged_validation_set_is_reported() -> None:
+    """Rows that cannot be read from the set are not recognised in a file, and would be trained."""
     cut = Problem("truncated_file", None, "the compressed data ends in the middle, in line 7", "", "Fetch it again.")
     report = examined(good(1), known=KnownRows(unusable=[cut]))
     assert names(report) == [("validation_damaged", "warn", 0)]
@@ -146,7 +146,7 @@ def test_rows_of_earlier_files_are_said() -> None:
     assert report.findings[0].places[0].line == 2
 
 
-def test_warnings_of_rows_are_said_and_the_rows_are_learned() -> None:
+def test_warnings_of_rows_are_reported_and_the_rows_are_trained() -> None:
     odd = Problem("special_token_in_content", 1, "special tokens in it", "<|end|>")
     report = examined(good(1, warnings=(odd,)), good(2))
     assert names(report) == [("special_token_in_content", "warn", 1)]

@@ -1,4 +1,4 @@
-"""The same, nearly the same, and the same question answered otherwise."""
+"""Duplicates, near-duplicates and contradicting answers are found among rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_row_without_question_and_answer_contradicts_nothing(row: Row) -> None
 
 @given(st.lists(st.integers(0, 5), max_size=40))
 def test_a_row_is_repeated_if_it_stood_there_before(numbers: list[int]) -> None:
-    """Held against the plain way of saying it."""
+    """The result equals that of a simple loop."""
     found = find_duplicates(hashes(*numbers))
     expected = [(row, numbers.index(number)) for row, number in enumerate(numbers) if number in numbers[:row]]
     assert list(zip(found.row.tolist(), found.earlier.tolist(), strict=True)) == expected
@@ -80,7 +80,7 @@ def test_any_text_has_a_sketch_and_is_like_itself(text: str) -> None:
 
 
 def test_a_sketch_is_the_same_every_time() -> None:
-    """Whatever order sets of text have in this process."""
+    """The order of a set of strings in this process does not matter."""
     assert np.array_equal(sketches(TIMELINE), sketches(TIMELINE))
     assert sketches("abcdefgh")[0, :2].tolist() == [2196101723, 3450236172]
 
@@ -91,7 +91,7 @@ def test_rows_of_other_files_are_found_among_all_of_them() -> None:
 
 
 def test_the_share_that_is_held_out_grows_and_never_lets_a_row_go() -> None:
-    """The same rows for the same share, more of them for a larger one."""
+    """The same share selects the same rows, and a larger share more of them."""
     few, more = ({number for number in range(1, 20_001) if is_in_holdout(number, share)} for share in (0.01, 0.1))
     assert few < more
     assert len(few) == pytest.approx(200, rel=0.3)

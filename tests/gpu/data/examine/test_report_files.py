@@ -1,4 +1,4 @@
-"""What is written down of a file that was gone through."""
+"""The files of a report are written atomically, and read by later preparations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def content(*numbers: int) -> np.ndarray:
     return np.array(numbers, dtype=np.uint64)
 
 
-def test_report_skipped_rows_and_what_rows_say_stand_side_by_side(tmp_path: Path) -> None:
+def test_report_skipped_rows_and_row_hashes_are_files_of_one_directory(tmp_path: Path) -> None:
     with open_report(tmp_path / "reports", JOB) as writer:
         writer.save_skipped(b"{oops")
         writer.finish(report(), content(3, 1, 2))
@@ -68,7 +68,7 @@ def test_rows_of_all_other_files_are_known(tmp_path: Path) -> None:
     assert read_earlier_rows(tmp_path / "nowhere", JOB) == []
 
 
-def test_a_place_that_cannot_be_written_to_is_a_failing_disk(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_a_failing_disk(tmp_path: Path) -> None:
     (tmp_path / "reports").touch()
     with pytest.raises(StorageFailed, match="reports"), open_report(tmp_path / "reports", JOB):
         pass

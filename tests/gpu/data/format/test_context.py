@@ -1,4 +1,4 @@
-"""What rows may have besides their answers: a system prompt, arguments of the chat template."""
+"""The context of a row is read: its system prompt and the arguments of the chat template."""
 
 from __future__ import annotations
 

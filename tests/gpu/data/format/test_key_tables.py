@@ -1,4 +1,4 @@
-"""Which values of a key change what is trained."""
+"""Values of a key that change what is trained are recognised."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PAIR = {"prompt": "p", "completion": "c"}
 
 
 def of(fields: dict[str, Any]) -> tuple[Row | None, list[str]]:
-    """The row that the fields are, and the names of the problems with it."""
+    """Parse the fields of a row; return it and the names of its problems."""
     found = Findings(1)
     form = recognise_format(fields, found)
     row = read_fields(fields, form, found) if form else None
@@ -64,7 +64,7 @@ def test_keys_that_are_read_are_in_the_tables_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize("name", sorted(names(ROW_KEYS)))
 def test_no_key_of_a_row_is_passed_over(name: str) -> None:
-    """In rows of messages and in pairs: read, or a problem that names it."""
+    """Each key is read, or has a problem that names it, in rows of messages and in pairs."""
     key = next(key for key in ROW_KEYS if name in key.names)
     value = next(
         value for value in ([[1]], "test", 0, False, {"a": 1}, "VALUE_TO_TEXT", [0, 1, 0]) if key.has_effect(value)
@@ -262,7 +262,7 @@ def test_a_part_of_a_content_means_one_text_and_nothing_else(part: dict[str, Any
         ({"messages": [U, {**A, "label": "quality:4"}]}, "message_unrecognized_key"),
     ],
 )
-def test_what_a_row_says_twice_or_in_vain_is_told(fields: dict[str, Any], problem: str) -> None:
+def test_what_a_row_says_twice_or_in_vain_is_reported(fields: dict[str, Any], problem: str) -> None:
     assert problem in of(fields)[1]
 
 

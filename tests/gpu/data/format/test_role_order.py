@@ -1,4 +1,4 @@
-"""Who speaks when."""
+"""Unusual orders of roles and tool calls are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data files, good and bad."""
+"""Data files are parsed into rows, and bad rows are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Take = Callable[..., list[Row | BadRow | Problem]]
 
 @pytest.fixture
 def take(tmp_path: Path) -> Take:
-    """What is read of a file with these bytes, or these rows."""
+    """Return a function that reads a file with these bytes, or these rows."""
 
     def taken(data: bytes | list[Any], **settings: Any) -> list[Row | BadRow | Problem]:
         file = tmp_path / "0a1b2c.jsonl"
@@ -91,7 +91,7 @@ def test_a_file_as_a_whole_is_refused_by_its_last_word(
         (b'{"prompt": "p", "chosen": "c", "rejected": "r"}', "preference_data", 2, None, "DPO or KTO"),
     ],
 )
-def test_a_bad_row_is_told_by_name_line_and_column_and_the_rest_is_read(
+def test_a_bad_row_is_reported_by_name_line_and_column_and_the_rest_is_read(
     take: Take, raw: bytes, problem: str, line: int, column: int | None, says: str
 ) -> None:
     first, bad, last = take(GOOD + raw + b"\n" + GOOD)
@@ -116,7 +116,7 @@ def test_a_message_shows_the_place_and_not_the_whole_row(take: Take) -> None:
     assert len(bad.problems[0].message.splitlines()[0]) < 160
 
 
-def test_all_that_is_wrong_with_a_row_is_told(take: Take) -> None:
+def test_all_problems_of_a_row_are_reported(take: Take) -> None:
     messages = [{"role": "wizard", "content": "c"}, {"role": "user"}, "hello", {"role": "user", "content": "", "x": 1}]
     (bad,) = take([{"messages": messages}])
     assert isinstance(bad, BadRow)

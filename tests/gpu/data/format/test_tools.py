@@ -1,4 +1,4 @@
-"""Tools and calls of them, however they are written."""
+"""Declared tools and tool calls are parsed, in every way they are written."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_the_older_field_holds_one_call_or_several(written: Any) -> None:
     [{"id": 7, "name": "f"}],
     ],
 )  # fmt: skip
-def test_calls_that_do_not_parse_are_told(wrong: Any) -> None:
+def test_calls_that_do_not_parse_are_reported(wrong: Any) -> None:
     found = Findings(1)
     assert parse_tool_calls(wrong, "message 1", found) == []
     assert names(found) == ["bad_tool_call"]
 
 
-def test_a_mistake_in_arguments_is_told_with_its_column() -> None:
+def test_a_mistake_in_arguments_is_reported_with_its_column() -> None:
     found = Findings(1)
     parse_tool_calls([{"name": "f", "arguments": '{"a": oops}'}], "message 3", found)
 

@@ -1,4 +1,4 @@
-"""Names of what is kept: only our own are ever touched."""
+"""Only directories with the name of an entry are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records to rows, identities and pieces, however the file is cut."""
+"""Chunks give the same rows, hashes and pieces, however the file is cut."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_a_bad_row_is_told_in_its_place_and_the_others_are_encoded() -> None:
     assert [pieces for _, pieces in found.row_results()] == [1, 0, 1]
 
 
-def test_what_is_only_warned_of_is_learned_unless_the_settings_say_otherwise() -> None:
-    """A special token in a user's words, as the tokenizer's own."""
+def test_rows_with_warnings_are_trained_unless_the_settings_say_otherwise() -> None:
+    """The example is a special token in a user's text."""
     odd = b'{"prompt": "say <|end|>", "completion": "no"}'
     (outcome, pieces), _ = look(settings())(chunk(odd, ROW)).row_results()
     assert ([each.name for each in outcome.warnings], pieces) == (["special_token_in_content"], 1)
@@ -109,7 +109,7 @@ def test_rows_are_left_out_with_all_their_pieces() -> None:
 
 
 def test_only_the_first_rows_are_sketched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large the file: it is the dearest thing that is done to a row."""
+    """MinHashes are the most expensive part of a row, so only the first rows have one."""
     monkeypatch.setattr("gpu.data.plan.chunk.SKETCHED_ROWS", 10)
     how = settings(CheckSettings())
     found = [look(how)(each) for each in Chunks(file, how, 600)]
@@ -118,7 +118,7 @@ def test_only_the_first_rows_are_sketched(file: Path, monkeypatch: pytest.Monkey
     assert [bool(each.sketches) for each in found] == sorted((bool(each.sketches) for each in found), reverse=True)
 
 
-def test_a_fault_of_the_file_comes_behind_its_records(tmp_path: Path) -> None:
+def test_a_problem_of_the_file_comes_after_its_records(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(b'[{"text": "a"}, {"text": ')
     chunks = Chunks(tmp_path / "cut", settings())
     assert [record.raw for each in chunks for record in each.records] == [b'{"text": "a"}']
@@ -140,19 +140,19 @@ def test_numbers_are_written_least_byte_first(monkeypatch: pytest.MonkeyPatch) -
     assert int.from_bytes(swapped.piece_lines, "big") == 1
 
 
-def test_every_fate_has_a_number() -> None:
+def test_every_treatment_has_a_number() -> None:
     assert BAD not in range(len(TREATMENTS))
     assert TREATMENTS[0] == "whole"
 
 
 def test_rows_of_which_nothing_is_known_but_their_pieces() -> None:
-    """As those that are mixed in from earlier files."""
+    """Rows that are mixed in from earlier files are such rows."""
     made = EncodedChunk.of_pieces(
         lines=array("q", [9]),
         pieces=array("i", [1]),
         ids=array("i", [5, 6]),
         trained=bytearray([0, 1]),
         lengths=array("i", [2]),
-        at=array("q", [9]),
+        piece_lines=array("q", [9]),
     )
     assert np.frombuffer(made.ids, "<i4").tolist() == [5, 6]

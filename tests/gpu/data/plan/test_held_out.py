@@ -1,4 +1,4 @@
-"""Which rows a job is evaluated on: some of those that it never learns, the same ones each time."""
+"""A job is evaluated on rows that it never trains, on the same ones each time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes =
 
 
 def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
-    """The tokens of each row that is evaluated, in order; and the way through the worker."""
+    """Prepare through the worker; return the tokens of each evaluated row, in order."""
     session = home.cold()
     session.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
     tokens = session._prepared[1].validation  # what training is given
@@ -57,15 +57,15 @@ def trained(home: Home) -> int:
     return int(home.channel.of(Prepared)[-1].plan.rows)
 
 
-def test_rows_that_are_held_out_are_evaluated_and_not_learned(home: Home) -> None:
-    """Each row of the file is one or the other."""
+def test_rows_that_are_held_out_are_evaluated_and_not_trained(home: Home) -> None:
+    """Each row of the file is either trained or evaluated."""
     rows = evaluated(home, how(home, share=0.25))
     assert 5 <= len(rows) <= 25
     assert trained(home) + len(rows) == 60
 
 
 def test_so_are_those_of_the_validation_set(home: Home) -> None:
-    """All of it, whatever the file."""
+    """The whole set is evaluated, whatever the file."""
     rows = evaluated(home, how(home, validation=SET))
     assert len(rows) == 30
     assert trained(home) == 60
@@ -80,7 +80,7 @@ def test_a_row_that_is_in_both_counts_once(home: Home) -> None:
 
 
 def test_of_many_some_are_taken_and_a_larger_number_holds_a_smaller_one(home: Home) -> None:
-    """By what they say: another order of the lines changes nothing."""
+    """Their content decides: another order of the lines changes nothing."""
     few, more = (evaluated(home, how(home, validation=SET, rows=number)) for number in (4, 12))
     assert (len(few), len(more)) == (4, 12)
     assert {tuple(row) for row in few} < {tuple(row) for row in more}
@@ -89,7 +89,7 @@ def test_of_many_some_are_taken_and_a_larger_number_holds_a_smaller_one(home: Ho
 
 
 def test_where_nothing_is_held_out_or_wanted_there_is_nothing(home: Home) -> None:
-    """And no file of it."""
+    """No file of evaluated rows exists then."""
     assert evaluated(home, how(home)) == []
     assert evaluated(home, how(home, validation=SET, rows=0)) == []
     (cache,) = (home.path / "cache" / "tokens").iterdir()
@@ -97,7 +97,7 @@ def test_where_nothing_is_held_out_or_wanted_there_is_nothing(home: Home) -> Non
 
 
 def test_they_are_found_again_with_the_rest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not encoded anew by the next attempt."""
+    """The next attempt does not encode them again."""
     wanted = how(home, share=0.25)
     before = evaluated(home, wanted)
 
@@ -108,8 +108,8 @@ def test_they_are_found_again_with_the_rest(home: Home, monkeypatch: pytest.Monk
     assert evaluated(home, wanted) == before
 
 
-def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
-    """Neither the rows nor their order."""
+def test_evaluated_rows_do_not_change_what_is_trained(home: Home) -> None:
+    """Neither the trained rows nor their order change."""
     fingerprints = set()
     for rows in (0, 3, 1000):
         evaluated(home, how(home, share=0.25, rows=rows))
@@ -118,7 +118,7 @@ def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
 
 
 def test_bad_rows_of_the_set_are_passed_over(home: Home) -> None:
-    """It was never checked as a file to learn from is."""
+    """A validation set was never checked as a data file is."""
     rows = evaluated(home, how(home, validation=SET + b'{"prompt": 1}\n{"broken\n'))
     assert len(rows) == 30
 
@@ -144,8 +144,8 @@ def test_a_validation_set_consists_of_its_good_rows(tmp_path: Path) -> None:
     assert validation_path(tmp_path, "") is None
 
 
-def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path) -> None:
-    """Between some rows."""
+def test_selection_stops_when_the_daemon_asks(home: Home, tmp_path: Path) -> None:
+    """The request is noticed between two rows."""
     path = tmp_path / "set.jsonl"
     path.write_bytes(SET)
 
@@ -157,8 +157,8 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
     assert FakeDesk().yield_requested() is False
 
 
-def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
-    """Who named it would wait for a loss that never comes."""
+def test_a_set_of_which_nothing_can_be_evaluated_is_reported(home: Home) -> None:
+    """Without a warning the user would wait for a loss that never comes."""
     long = b"".join(b'{"prompt": "%d", "completion": "%s"}\n' % (row, b"far too long " * 99) for row in range(4))
     for nothing, more in ((b'{"prompt": 1}\n{"broken\n', ["validation_damaged"]), (b"\n", []), (long, [])):
         assert evaluated(home, how(home, validation=nothing, long="drop")) == []

@@ -1,4 +1,4 @@
-"""Rows into sequences: each once, none too long, hardly any padding."""
+"""Packing puts each row into one sequence, none too long, with hardly any padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu.data.plan.packing import pack
 
 @given(st.lists(st.integers(1, 100), max_size=60), st.integers(100, 300))
 def test_every_row_is_in_one_sequence_and_none_is_too_long(lengths: list[int], max_length: int) -> None:
-    """And no two sequences would fit into one."""
+    """No two sequences would fit into one."""
     sequences = pack(lengths, max_length)
     assert sorted(row for sequence in sequences for row in sequence) == list(range(len(lengths)))
     sizes = [sum(lengths[row] for row in sequence) for sequence in sequences]
@@ -26,7 +26,7 @@ def test_sequences_are_about_equally_long() -> None:
 
 
 def test_where_an_even_spread_does_not_fit_the_first_fit_stays() -> None:
-    """The largest rows leave room for just these."""
+    """The largest rows leave room for exactly these."""
     assert pack([6, 4, 4, 3, 3], 10) == [[0, 1], [2, 3, 4]]
 
 

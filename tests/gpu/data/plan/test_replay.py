@@ -1,4 +1,4 @@
-"""Rows of earlier files among those of a new one."""
+"""Rows of earlier files are mixed into a new one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EARLIER = (make_rows(30, 100), make_rows(20, 200))
 
 
 def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, list[int]]:
-    """The plan, and the line of each piece."""
+    """Prepare; return the plan and the line of each piece."""
     jobs = tuple(home.add(each) for each in earlier)
     how = replace(settings(LORA, data=DataSettings(replay=share, **data)), sources=Sources(replay=jobs))
     home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
@@ -81,7 +81,7 @@ def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
 
 
 def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home: Home) -> None:
-    """There may be sixty-four of them, and large: a worker that reads them is neither hung nor deaf."""
+    """Up to sixty-four large files may be read: the worker sends heartbeats and notices requests meanwhile."""
     read = 0
 
     class Asking(FakeDesk):

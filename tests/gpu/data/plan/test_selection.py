@@ -1,4 +1,4 @@
-"""Rows that were picked one by one, encoded."""
+"""Selected rows are encoded apart from the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def picked(count: int, source: int = 2) -> list[SelectedRow]:
 
 
 def test_some_rows_are_encoded_at_a_time(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing depends on how many."""
+    """The result does not depend on how many."""
     whole = list(encode_selected(picked(7), encoder))
     monkeypatch.setattr(selection, "ROWS_AT_ONCE", 3)
     parts = list(encode_selected(picked(7), encoder))
@@ -41,14 +41,14 @@ def test_each_piece_knows_its_file_and_line(encoder: Encoder) -> None:
 
 
 def test_a_row_that_cannot_be_encoded_gives_nothing(encoder: Encoder) -> None:
-    """A conversation without an answer."""
+    """The example is a conversation without an answer."""
     empty = Example(5, [{"role": "user", "content": "Who?"}], (False,))
     (looked,) = encode_selected([*picked(1), SelectedRow(b"", 0, empty)], encoder)
     assert np.frombuffer(looked.pieces, "<i4").tolist() == [1, 0]
 
 
 def test_held_out_is_what_the_share_says_or_the_set_has() -> None:
-    """Nothing where there is neither."""
+    """Without a share and a set, nothing is held out."""
     content = hash_row(Text(1, "This is a line.")).content
     none, some = np.zeros(0, np.uint64), np.array([content], np.uint64)
     assert not is_held_out(content, settings(LORA), none)

@@ -1,4 +1,4 @@
-"""Pieces on disk: as they were written, and no more in memory than is looked at."""
+"""Pieces on disk are read back as written, and only used pages take memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gpu.errors import StorageFailed
 
 
 def chunk(*pieces: tuple[int, list[int], list[int]]) -> EncodedChunk:
-    """Of (line, ids, learned)."""
+    """Make a chunk of pieces (line, ids, trained)."""
     return EncodedChunk.of_pieces(
         lines=array("q", sorted({line for line, _, _ in pieces})),
         pieces=array("i"),
         ids=array("i", [token for _, ids, _ in pieces for token in ids]),
         trained=bytearray(mark for _, _, trained in pieces for mark in trained),
         lengths=array("i", [len(ids) for _, ids, _ in pieces]),
-        at=array("q", [line for line, _, _ in pieces]),
+        piece_lines=array("q", [line for line, _, _ in pieces]),
     )
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_is_the_disks_fault(tmp_path: Path) -> None:
-    """As the daemon needs it: it waits for room where there is none."""
+    """The daemon waits for room if the disk is full."""
 
     def write_to_a_full_disk() -> None:
         with TokenWriter(tmp_path) as writer:

@@ -1,4 +1,4 @@
-"""Several encoders: the bytes of one, in order; and what ends them."""
+"""Several encoder processes give the bytes of one, in order, and end with their parent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = make_rows(3000)
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """So many encoders, whatever the machine has and however small the file is."""
+    """Use this many encoder processes, whatever the machine and the file."""
 
     def with_encoders(count: int) -> None:
         monkeypatch.setattr("gpu.data.plan.prepare.PARALLEL_FROM_BYTES", 0 if count else 1 << 60)
@@ -40,7 +40,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def kept(home: Home) -> dict[str, bytes]:
-    """Every file of the cache, which is then gone."""
+    """Return every file of the cache, and delete the cache."""
     (directory,) = (home.path / "cache" / "tokens").iterdir()
     found = {path.name: path.read_bytes() for path in directory.iterdir()}
     for path in directory.iterdir():
@@ -65,7 +65,7 @@ def test_the_same_bytes_come_out_of_any_number_of_encoders(home: Home, large: Ca
 
 
 def test_the_first_bad_row_of_the_file_is_the_one_that_is_named(home: Home, large: Callable[[int], None]) -> None:
-    """Whoever comes upon another one sooner."""
+    """Another process may find another bad row sooner."""
     large(2)
     with pytest.raises(RowRejected) as refused:
         prepared(home, make_rows(700) + b"{oops\n" + make_rows(900) + b"[]\n")
@@ -82,7 +82,7 @@ def test_a_preparation_that_is_to_stop_leaves_no_encoder(home: Home, large: Call
 
 
 def test_no_more_is_on_its_way_than_keeps_them_busy(home: Home) -> None:
-    """Whatever the size of the file."""
+    """The bound does not depend on the size of the file."""
     given = 0
 
     def chunks() -> Iterator[Chunk]:
@@ -116,7 +116,7 @@ def test_encoders_with_another_tokenizer_are_not_listened_to(home: Home) -> None
 
 
 def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
-    """By the end of the pipe alone."""
+    """The end of the pipe alone ends them."""
     reading, writing = os.pipe()
     parent = os.fork()
     if not parent:

@@ -1,4 +1,4 @@
-"""One encoder, over its pipes."""
+"""An encoder process answers over its pipes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_encoder_says_who_it_is_and_encodes_until_its_input_ends(home: Home) 
 
 
 def test_an_encoder_ends_with_whoever_asked_it(home: Home) -> None:
-    """Also in the middle of a message, and when nobody hears its answer."""
+    """It ends in the middle of a message too, and if nobody reads its answer."""
     for asked in (b"\xff\0\0", b""):
         child = started(order(home))
         assert child.stdin is not None

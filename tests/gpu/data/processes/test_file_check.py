@@ -1,4 +1,4 @@
-"""Files looked through as preparation would."""
+"""The file check gives the report of a preparation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def order(home: Home, *files: tuple[str, bytes], validation: str | None = None, 
 
 
 def test_the_report_is_the_one_that_preparation_writes(home: Home) -> None:
-    """But for the name that the file has."""
+    """Only the name of the file differs."""
     (found,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
     home.cold().prepare(Prepare(attempt=1, job=home.add(make_rows(20)), name="a.jsonl", settings=settings(LORA)))
     (written,) = (home.path / "reports").glob("*.json")
@@ -62,7 +62,7 @@ def gpt2(home: Home, **config: Any) -> None:
 
 
 def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
-    """By what is checked, and by what is trained."""
+    """The check and the training both limit rows."""
     gpt2(home, n_positions=64)
     (report,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
     assert report.verdict == "good"
@@ -85,8 +85,8 @@ def test_one_row_that_is_too_long_does_not_refuse_three_hundred(home: Home) -> N
     long = b'{"prompt": "' + b"p" * 2000 + b'", "completion": "c"}\n'
     (report,) = check(order(home, ("a.jsonl", make_rows(299) + long))).reports
     assert (report.verdict, report.trained, report.dropped_rows, report.bad_rows) == ("good", 299, 1, 0)
-    (told,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
-    assert (told.severity, told.count, told.places[0].line) == ("warn", 1, 300)
+    (output,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
+    assert (output.severity, output.count, output.places[0].line) == ("warn", 1, 300)
     assert report.cut_tokens > 2000
 
 

@@ -1,4 +1,4 @@
-"""JSON arrays, an element at a time."""
+"""JSON arrays are read an element at a time."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_memory_is_that_of_an_element_and_not_of_the_array() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_brackets_without_end_are_told_at_once() -> None:
+def test_brackets_without_end_are_reported_at_once() -> None:
     """A file of nothing else would take minutes."""
     with pytest.raises(UnreadableFile) as stopped:
         take(b"[" * 30_000_000)

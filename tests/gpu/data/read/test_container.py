@@ -1,4 +1,4 @@
-"""What a file is, by its beginning."""
+"""The first bytes decide what a file is."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FOREIGN = {
 @pytest.mark.parametrize("what", FOREIGN)
 @pytest.mark.parametrize("bad_rows", ["refuse", "skip"])
 def test_another_kind_of_file_is_named_and_refused_whole(what: str, bad_rows: str, tmp_path: Path) -> None:
-    """Also where bad rows are skipped; and never is it advised to train it as plain text."""
+    """Skipping bad rows changes nothing, and no advice suggests plain text."""
     (tmp_path / "f").write_bytes(FOREIGN[what])
     (problem,) = read_rows(tmp_path / "f", DataSettings(bad_rows=bad_rows))  # type: ignore[arg-type]
     assert isinstance(problem, Problem)
@@ -96,7 +96,7 @@ def test_rows_are_no_other_kind_of_file(data: bytes) -> None:
     ],
 )
 def test_a_table_is_known_by_its_header(head: bytes, delimiter: str | None) -> None:
-    """By known names in it, or by rows that all agree with it."""
+    """Known names in the header, or rows that all agree with it, identify a table."""
     assert csv_delimiter(head) == delimiter
 
 

@@ -1,4 +1,4 @@
-"""The rows of a table in CSV or TSV."""
+"""The rows of CSV and TSV tables are read."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_row_has_the_names_of_the_header(tmp_path: Path) -> None:
         ('prompt,completion\na,"b\n', 2, "broken quotes"),
     ],
 )
-def test_a_table_that_is_none_any_more_ends_there(text: str, line: int, says: str, tmp_path: Path) -> None:
-    """Rows before it were given; nothing after it is certain."""
+def test_a_broken_table_ends_at_the_broken_row(text: str, line: int, says: str, tmp_path: Path) -> None:
+    """The rows before it are read; nothing after it is certain."""
     *_, last = take(tmp_path, text)
     assert isinstance(last, Problem)
     assert (last.name, last.line) == ("broken_csv", line)
@@ -60,7 +60,7 @@ def test_a_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_go_the_way_of_all_rows(tmp_path: Path) -> None:
-    """Formats and fields of the settings hold; what is judged is no row to train on."""
+    """Formats and fields of the settings apply, and preference data is refused."""
     (tmp_path / "f").write_text("frage\tantwort\n1+1?\t2\n2+2?\t4\n", encoding="utf-8")
     good = list(read_rows(tmp_path / "f", DataSettings(prompt="frage", completion="antwort")))
     assert [row.messages[1]["content"] for row in good if isinstance(row, Example)] == ["2", "4"]

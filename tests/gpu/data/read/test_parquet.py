@@ -1,4 +1,4 @@
-"""Parquet, where pyarrow is installed and where it is not."""
+"""Parquet is read if pyarrow is installed, and refused otherwise."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def decompression_bomb(tmp_path: Path, table: arrow.Table) -> tuple[int, Problem, int]:
-    """How many rows were read before the file was refused, why, and the most memory that it took."""
+    """Return how many rows were read before the file was refused, why, and the peak memory."""
     file = tmp_path / "0a1b2c.jsonl"
     parquet.write_table(table, file, compression="zstd")
     arrow.default_memory_pool().release_unused()
@@ -89,8 +89,8 @@ def decompression_bomb(tmp_path: Path, table: arrow.Table) -> tuple[int, Problem
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_an_entry_of_a_dictionary_that_is_repeated_for_ever_is_told(tmp_path: Path, nested: bool) -> None:
-    """100 GB in some kilobytes; what is read before that is known takes little."""
+def test_a_dictionary_entry_that_is_repeated_for_ever_is_reported(tmp_path: Path, nested: bool) -> None:
+    """100 GB in some kilobytes are refused with little memory."""
     numbers = arrow.array([0] * 100_000, arrow.int32())
     column = arrow.DictionaryArray.from_arrays(numbers, arrow.array(["x" * 1_000_000]))
     if nested:
@@ -102,8 +102,8 @@ def test_an_entry_of_a_dictionary_that_is_repeated_for_ever_is_told(tmp_path: Pa
     assert took_bytes < 2**28
 
 
-def test_a_row_that_would_grow_beyond_measure_is_told(tmp_path: Path) -> None:
-    """All of it in one row: nothing of it is written out."""
+def test_a_row_that_would_grow_beyond_measure_is_reported(tmp_path: Path) -> None:
+    """A single row is refused before its texts are expanded."""
     numbers = arrow.array([0] * 1_000_000, arrow.int32())
     texts = arrow.DictionaryArray.from_arrays(numbers, arrow.array(["x" * 10_000]))
     column = arrow.ListArray.from_arrays(arrow.array([0, 1_000_000], arrow.int32()), texts)
@@ -112,15 +112,15 @@ def test_a_row_that_would_grow_beyond_measure_is_told(tmp_path: Path) -> None:
     assert took_bytes < 2**28
 
 
-def test_a_page_that_would_grow_beyond_measure_is_told(tmp_path: Path) -> None:
-    """Before it is unpacked."""
+def test_a_page_that_would_grow_beyond_measure_is_reported(tmp_path: Path) -> None:
+    """The page is refused before it is unpacked."""
     rows, problem, took_bytes = decompression_bomb(tmp_path, arrow.table({"text": ["x" * 100_000_000]}))
     assert (rows, problem.name) == (0, "swollen_file")
     assert took_bytes < 2**24
 
 
 def test_texts_that_are_repeated_within_reason_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a system prompt is; by the careful way they come out the same."""
+    """A system prompt is such a text; reading it as dictionary indices gives the same rows."""
     monkeypatch.setattr(module, "GROUP_MAX_BYTES", 1000)
     monkeypatch.setattr(module, "BATCH_BYTES", 20_000)
     rows = [

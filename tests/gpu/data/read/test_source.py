@@ -1,4 +1,4 @@
-"""From bytes to records, whatever they are packed in."""
+"""Records are read from any container."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LINES = b'{"a": 1}\n{"a": 2}\n'
 
 @pytest.fixture
 def take(tmp_path: Path) -> Callable[..., list[Record | Problem]]:
-    """The records of a file with these bytes. Its name says nothing."""
+    """Return a function that reads the records of a file with these bytes and a neutral name."""
 
     def taken(data: bytes, **options: Any) -> list[Record | Problem]:
         file = tmp_path / "0a1b2c.jsonl"
@@ -51,7 +51,7 @@ Take = Callable[..., list[Record | Problem]]
 
 
 def problem(found: list[Record | Problem]) -> Problem:
-    """The last of what was found; nothing else in it is a problem."""
+    """Return the problem, which must be the last and only one."""
     assert [isinstance(one, Problem) for one in found] == [False] * (len(found) - 1) + [True]
     last = found[-1]
     assert isinstance(last, Problem)
@@ -146,15 +146,15 @@ def test_what_came_before_the_end_of_truncated_data_is_read(take: Take) -> None:
         b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
     ],
 )
-def test_damaged_compressed_data_is_told(take: Take, data: bytes) -> None:
+def test_damaged_compressed_data_is_reported(take: Take, data: bytes) -> None:
     assert problem(take(data)).name == "broken_compression"
 
 
 @pytest.mark.parametrize("packer", [gzipped, zstd.compress])
-def test_an_endless_line_is_given_up_before_it_costs_memory(
+def test_an_endless_line_is_refused_before_it_costs_memory(
     take: Take, packer: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packed a thousand times smaller than it is."""
+    """It is compressed a thousand to one."""
     monkeypatch.setattr(record, "RECORD_MAX_BYTES", 2**20)
     bomb = packer(b'{"a": 1}\n{"a": "' + b"a" * (64 * 2**20))
     assert len(bomb) < 2**17
@@ -168,7 +168,7 @@ def test_an_endless_line_is_given_up_before_it_costs_memory(
 
 
 @pytest.mark.parametrize(("data", "options"), [(b'[{"a": "' + b"a" * 3000, {}), (b"a\n" * 3000, {"plain_text": True})])
-def test_an_endless_element_or_paragraph_is_given_up(
+def test_an_endless_element_or_paragraph_is_refused(
     take: Take, data: bytes, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "RECORD_MAX_BYTES", 2000)
@@ -197,7 +197,7 @@ def test_wide_encodings_are_known_with_and_without_a_mark(take: Take, encoding: 
         (gzipped(b"PAR1 and so on"), "Parquet file inside"),
     ],
 )
-def test_foreign_files_are_named(take: Take, data: bytes, says: str) -> None:
+def test_unsupported_files_are_named(take: Take, data: bytes, says: str) -> None:
     found = problem(take(data))
     assert found.name == "unknown_container"
     assert says in found.what
@@ -213,10 +213,10 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzipped, zstd.compress])
-def test_a_bomb_is_told_and_not_unpacked(
+def test_a_bomb_is_reported_and_not_unpacked(
     take: Take, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    """Rows that are all alike, far more of them than any data packs into so little."""
+    """The file has identical rows, far more than real data of its size."""
     monkeypatch.setattr(record, "UNPACKED_FREE_BYTES", 2**20)
     found = take(pack(b'{"a": 1}\n' * 2**20))
     assert problem(found).name == "swollen_file"
@@ -227,7 +227,7 @@ def test_a_bomb_is_told_and_not_unpacked(
 
 @pytest.mark.timeout(20)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """Also one that was put there a moment ago."""
+    """This holds even if the pipe replaced a file a moment ago."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe"):
         list(read_records(tmp_path / "pipe"))

@@ -1,4 +1,4 @@
-"""JSON, good and bad: refused with line and column, or agreed with Python's json."""
+"""Bad JSON is refused with line and column; good JSON has the value that Python's json gives."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_what_is_right_says_what_json_says(text: str) -> None:
 
 
 def test_all_faults_of_a_text_are_found() -> None:
-    """Once its grammar is right; behind a mistake of grammar nothing is known."""
+    """Only if the grammar is right; nothing is certain after an error of the grammar."""
     text = '{"a": NaN, "a": "\\ud800", "b": {"c": 1, "c": 1e999}}'
     assert [fault.name for fault in faults(text).faults] == [
         "not_finite", "duplicate_key", "half_character", "duplicate_key", "not_finite",
@@ -164,7 +164,7 @@ def test_every_beginning_of_a_text_is_seen_to_be_one(length: int) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a": oops}', "[1 2]", "{'a': 1}", '{"a": 1}}', "{} {}", '"\\x"', "nulx", "[01, 2]"])
-def test_what_no_end_would_mend_is_no_beginning(text: str) -> None:
+def test_a_text_that_no_end_completes_is_not_cut(text: str) -> None:
     assert not faults(text).faults[0].is_cut
 
 
@@ -185,7 +185,7 @@ def test_whatever_json_writes_is_read_back(value: Any, ascii_only: bool, indent:
 @settings(deadline=None, database=None)
 @given(st.data())
 def test_a_damaged_text_is_refused_or_agreed_upon(data: st.DataObject) -> None:
-    """One character is put in, taken out or changed: never another value than json's, never another error."""
+    """One inserted, removed or changed character gives json's value, or a refusal."""
     text = json.dumps(data.draw(VALUES))
     at = data.draw(st.integers(0, len(text)))
     put = data.draw(st.sampled_from(["", *'{}[],:"\\ntf0-.eE+u d8\n\t', "NaN", "é", "\\ud800", "\x00"]))
@@ -200,7 +200,7 @@ def test_any_text_is_refused_or_agreed_upon(text: str) -> None:
 
 @settings(deadline=None, database=None)
 @given(st.lists(st.sampled_from(["\\ud83d", "\\ude00", "\\\\", "\\n", "ud83d", "x", "\\uD800", "\\udfff"]), max_size=8))
-def test_half_characters_are_found_behind_any_escapes(pieces: list[str]) -> None:
+def test_half_characters_are_found_after_any_escapes(pieces: list[str]) -> None:
     text = '"' + "".join(pieces) + '"'
     try:
         json.loads(text).encode()

@@ -1,4 +1,4 @@
-"""What of a rendered conversation is the assistant's, for templates of every habit."""
+"""The assistant's part of a conversation is found, for every kind of template."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIALOGUE = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2")
 
 
 def trained(template: str, example: Example) -> list[list[str]]:
-    """For each text, the parts that are learned."""
+    """Return, for each text, the parts that are trained."""
     render_example = ChatTemplate(make_tokenizer(template)).render_example(example)
     return [[text[start:end] for start, end in spans] for text, spans in render_example]
 
@@ -75,18 +75,18 @@ def refusal(template: str, example: Example) -> Problem:
         "no prompt",
     ],
 )
-def test_an_answer_is_from_behind_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
-    """The last of them has no generation prompt, so that its header is found out otherwise."""
+def test_an_answer_is_from_after_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
+    """The last template has no generation prompt, so its header is found in another way."""
     assert trained(template, DIALOGUE) == [parts or ["1<|end|>", "2<|end|>"]]
 
 
-def test_an_answer_that_is_not_to_be_learned_need_not_be_found() -> None:
+def test_an_untrained_answer_need_not_be_found() -> None:
     row = chat("assistant: Hello.", "user: one?", "assistant: 1", train=(False, False, True))
     assert trained(PLAIN_TEMPLATE, row) == [["1<|end|>"]]
 
 
-def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last() -> None:
-    """As a template does that drops the reasoning of all answers but the last: so the model meets them, too."""
+def test_where_earlier_answers_are_written_differently_each_is_trained_as_the_last() -> None:
+    """A template that drops the reasoning of all answers but the last does this; so the model meets them too."""
     thinking = (
         "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' and loop.last %}"
         "<think></think>{% endif %}{{ message.content }}<|end|>\n{% endfor %}"
@@ -110,14 +110,14 @@ CUTS = OPENS.replace("{{ message['content'] }}", "{{ message['content'].split('<
 
 
 def test_an_answer_without_the_opening_of_its_prompt_is_trained_as_the_template_writes_it() -> None:
-    """As TRL does; in one text."""
+    """TRL does the same, in one text."""
     assert trained(OPENS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
     assert trained(CUTS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
     assert trained(OPENS, chat("user: u", "assistant: <thinks>")) == [["<thinks><|end|>"]]
 
 
 def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_cut_it_off() -> None:
-    """Each answer is a text of its own: what came before it is written as the model sees it."""
+    """Each answer is a separate text: the messages before it are written as the model sees them."""
     row = chat("user: 1+1?", "assistant: <think>\neasy\n</think>2", "user: 2+2?", "assistant: <think>hard</think>4")
     first, second = ChatTemplate(make_tokenizer(CUTS)).render_example(row)
     assert first.text == "<|user|>1+1?<|end|>\n<|assistant|><think>\neasy\n</think>2<|end|>\n"
@@ -128,7 +128,7 @@ def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_c
 
 
 def test_reasoning_that_a_template_cuts_off_elsewhere_refuses_the_row() -> None:
-    """It would not be trained, and nobody would know."""
+    """Otherwise it would silently not be trained."""
     problem = refusal(CUTS, chat("user: u", "assistant: So: <think>easy</think>2"))
     assert (problem.name, problem.line) == ("template_not_prefix_stable", 5)
 
@@ -145,7 +145,7 @@ def test_what_the_assistant_did_since_the_question_may_be_written_otherwise_once
     assert trained(thinking, row) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
 
 
-def test_the_openings_are_told_where_they_differ() -> None:
+def test_openings_that_differ_are_reported() -> None:
     assert ChatTemplate(make_tokenizer(OPENS)).find_opening_difference() == ("<|assistant|><think>\n", "<|assistant|>")
     assert ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).find_opening_difference() is None
     assert ChatTemplate(make_tokenizer(UNSTABLE_TEMPLATE)).find_opening_difference() is None
@@ -165,7 +165,7 @@ LAST_ONLY = (
         (
             LAST_ONLY.replace("SAID", "messages[0].content if messages[0].role == 'system' else ''"),
             chat("system: be kind", "user: u", "assistant: a"),
-            "the template omits the system prompt once an answer follows; without the answer it continues with 'be kindu[",
+            "omits the system prompt once an answer follows; without the answer it continues with 'be kindu[",
             "first user message",
         ),
         (
@@ -201,7 +201,7 @@ def test_a_refusal_names_its_cause_and_a_way_out(template: str, row: Example, sa
         ("{{ 1 // 0 }}", DIALOGUE, "template_refused", "the chat template refuses the conversation: "),
     ],
 )
-def test_what_cannot_be_told_is_refused(template: str, row: Example, name: str, says: str) -> None:
+def test_rows_with_unclear_answers_are_refused(template: str, row: Example, name: str, says: str) -> None:
     problem = refusal(template, row)
     assert (problem.name, problem.line) == (name, 5)
     assert says in problem.message
@@ -226,7 +226,7 @@ def test_marks_around_more_than_an_answer_are_refused() -> None:
 
 
 def test_an_answer_without_a_mark_is_refused_and_not_left_out() -> None:
-    """Its text stands in the other answer, too."""
+    """The other answer contains its text too."""
     first = MARKED_TEMPLATE.replace(
         "message['role'] == 'assistant'", "message['role'] == 'assistant' and loop.index == 2"
     )
@@ -263,7 +263,7 @@ def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_l
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
-def test_a_tool_call_that_the_template_leaves_out_is_not_learned_as_silence(template: str) -> None:
+def test_a_tool_call_that_the_template_omits_is_not_trained_as_silence(template: str) -> None:
     row = chat("user: Rome?", "assistant: ", "tool: warm", "assistant: Warm.")
     row.messages[1]["tool_calls"] = CALL
     problem = refusal(template, row)
@@ -284,7 +284,7 @@ def test_rows_with_tools_have_the_template_that_is_for_them() -> None:
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
 def test_a_template_that_asks_for_the_day_gets_the_same_one_every_day(template: str) -> None:
-    """And nothing else of it changes: not the white space at its beginning."""
+    """Nothing else changes, not even the white space at its beginning."""
     asks = "  \n{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y, %A') %}{% endif %}\n"
     tokenizer = make_tokenizer(asks + "{{ day }}" + template)
     text = ChatTemplate(tokenizer).render_example(DIALOGUE)[0].text
@@ -301,7 +301,7 @@ def test_the_pinned_date_is_a_date() -> None:
 
 @pytest.mark.parametrize("name", ["qwen3", "phi3"])
 def test_real_templates_that_write_earlier_turns_otherwise_teach_each_answer_as_it_is_asked_for(name: str) -> None:
-    """Each text is the template's own, and what is not learned of it is the prompt that the model would be given."""
+    """Each text is the template's own, and the untrained part is the prompt that the model would be given."""
     golden = json.loads((Path(__file__).parents[1] / "golden" / f"{name}.json").read_text(encoding="utf-8"))
     tokenizer = make_chat_tokenizer(golden["template"], golden["special"], bos=golden["bos"], eos=golden["eos"])
     (row,) = [row for row in golden["rows"] if row["title"] == "reasoning"]

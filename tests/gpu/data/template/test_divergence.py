@@ -1,4 +1,4 @@
-"""Answers in texts that do not begin with their prompts."""
+"""Answers are located in texts that do not begin with their prompts."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_an_answer_is_found_behind_its_header(made: AnswerRenderings, content: s
     ],
     ids=["another header", "no header", "another context", "cut off", "one header for both", "left out", "nothing"],
 )
-def test_an_answer_that_cannot_be_told_is_not_guessed(made: AnswerRenderings, content: str) -> None:
+def test_an_unclear_answer_is_not_guessed(made: AnswerRenderings, content: str) -> None:
     assert locate_answer(made, content, "PROBE") is None
 
 
-def test_an_answer_behind_its_prompt_has_the_prompt_as_its_context() -> None:
+def test_an_answer_after_its_prompt_has_the_prompt_as_its_context() -> None:
     made = renderings("u[A]<t>1;[A]", "u[A]1;[A]<t>answer;", bare="u[A]<t>1;")
     assert locate_answer(made, "answer", "PROBE") == LocatedAnswer("u[A]<t>1;[A]<t>answer;", len("u[A]<t>1;[A]"))
 

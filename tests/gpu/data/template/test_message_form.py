@@ -1,4 +1,4 @@
-"""How a template takes messages, found out with probes."""
+"""Probes find the form in which a template takes messages."""
 
 from __future__ import annotations
 

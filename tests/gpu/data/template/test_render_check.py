@@ -17,7 +17,7 @@ from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_token
 ASKED = {"role": "user", "content": "Weather in Rome?"}
 CALL = {"type": "function", "function": {"name": "look", "arguments": '{"city":"Rome"}'}}
 CALLS = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]}
-TOLD = {"role": "tool", "content": "sunny"}
+TOOL_ANSWER = {"role": "tool", "content": "sunny"}
 SAYS = {"role": "assistant", "content": "Sunny."}
 
 REASONS = (
@@ -51,7 +51,7 @@ def row(*messages: dict[str, Any], **fields: Any) -> Example:
 
 
 def trained(template: str, example: Example) -> list[list[str]]:
-    """For each text, the parts that are trained."""
+    """Return, for each text, the parts that are trained."""
     render_example = ChatTemplate(make_tokenizer(template)).render_example(example)
     return [[text[start:end] for start, end in spans] for text, spans in render_example]
 
@@ -97,7 +97,7 @@ def test_reasoning_of_an_answer_that_is_not_trained_may_be_left_out() -> None:
 
 @pytest.mark.parametrize("arguments", [OBJECTS, STRINGS])
 def test_text_next_to_a_tool_call_that_the_template_leaves_out_is_refused(arguments: str) -> None:
-    example = row(ASKED, CALLS, TOLD, SAYS)
+    example = row(ASKED, CALLS, TOOL_ANSWER, SAYS)
     assert refused(CALLS_ONLY.replace("ARGUMENTS", arguments), example) == "template_drops_text"
     (parts,) = trained(CALLING.replace("ARGUMENTS", arguments), example)
     assert parts[0].startswith("Let me see.<call>look")
@@ -105,7 +105,7 @@ def test_text_next_to_a_tool_call_that_the_template_leaves_out_is_refused(argume
 
 def test_a_template_that_takes_arguments_as_text_gets_the_text_of_the_row() -> None:
     """Joined to a string an object is an error; shown as it is, it is Python and not JSON."""
-    example = row(ASKED, CALLS, TOLD, SAYS)
+    example = row(ASKED, CALLS, TOOL_ANSWER, SAYS)
     for shown in (STRINGS, "c.function.arguments"):
         ((first, _),) = trained(CALLING.replace("ARGUMENTS", shown), example)
         assert '{"city":"Rome"}</call>' in first
@@ -170,9 +170,9 @@ def test_what_is_missing_is_named() -> None:
         TextChecker().check_context(example, 2, "Sunny.")
 
 
-def test_a_tools_answer_in_json_may_be_written_anew() -> None:
-    told = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
-    example = Example(5, [ASKED, told], (False, False))
+def test_a_tools_answer_in_json_may_be_written_again() -> None:
+    tool_answer = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
+    example = Example(5, [ASKED, tool_answer], (False, False))
     TextChecker().check_context(example, 2, "Weather in Rome? sky: sunny wind: low")
     with pytest.raises(NotTrainable):
         TextChecker().check_context(example, 2, "Weather in Rome? sky: sunny")
