@@ -206,10 +206,7 @@ def _prompt_completion(
         if any(isinstance(message, dict) and any(message.get(flag) for flag in FLAGS) for message in prompt):
             what = f"a message of {names[0]!r} has a train flag, but keepstep trains only {names[1]!r}"
             found.add(
-                "train_flag_ignored",
-                what,
-                prompt,
-                f"Move the message to {names[1]!r}, or write the row as `messages`.",
+                "train_flag_ignored", what, prompt, f"Move the message to {names[1]!r}, or write the row as `messages`."
             )
         turns = Turns(before.messages + after.messages, [False] * len(before.train) + after.train)
         return _example(_with_system(turns, fields, found), fields, found)

@@ -114,33 +114,6 @@ class EncodedChunk(Struct, frozen=True, array_like=True):
     warnings: list[Problem]
     """Warnings of the good rows, in order."""
 
-    @classmethod
-    def of_pieces(
-        cls,
-        *,
-        lines: array[int],
-        pieces: array[int],
-        ids: array[int],
-        trained: bytearray,
-        lengths: array[int],
-        piece_lines: array[int],
-    ) -> EncodedChunk:
-        """Make a chunk of rows that need nothing but their pieces."""
-        return cls(
-            lines=_little_endian(lines),
-            treatments=bytes(len(lines)),
-            pieces=_little_endian(pieces),
-            row_tokens=b"",
-            identities=b"",
-            sketches=b"",
-            ids=_little_endian(ids),
-            trained=bytes(trained),
-            lengths=_little_endian(lengths),
-            piece_lines=_little_endian(piece_lines),
-            bad=[],
-            warnings=[],
-        )
-
     def row_results(self) -> Iterator[tuple[RowResult, int]]:
         """Yield the result of each row, and its number of pieces."""
         bad, warnings = iter(self.bad), _by_line(self.warnings)
@@ -207,7 +180,7 @@ class ChunkEncoder:
         parsed = [self._parse(record) for record in chunk.records]
         good = [each.row for each in parsed if each.row is not None and not each.problems]
         encoded_rows = iter(self._encoder.encode_many(good))
-        columns = _Columns(self._sketches and chunk.sketched)
+        columns = ChunkColumns(sketches=self._sketches and chunk.sketched)
         for each in parsed:
             encoded = next(encoded_rows) if each.row is not None and not each.problems else EncodedRow()
             refused, warned = self._sort_by_severity(encoded.warnings)
@@ -239,36 +212,42 @@ class ChunkEncoder:
         return refused, warned
 
 
-class _Columns:
-    """Collects the columns of an `EncodedChunk`."""
+class ChunkColumns:
+    """Collects the columns of an `EncodedChunk`, with the MinHashes of rows if `sketches`."""
 
-    def __init__(self, sketches: bool) -> None:
+    def __init__(self, *, sketches: bool = False) -> None:
         self._wants_sketches = sketches
         self._lines, self._piece_lines = array("q"), array("q")
         self._pieces, self._row_tokens, self._ids, self._lengths = array("i"), array("i"), array("i"), array("i")
         self._identities = array("Q")
-        self._fates, self._trained, self._sketches = bytearray(), bytearray(), bytearray()
+        self._treatments, self._trained, self._sketches = bytearray(), bytearray(), bytearray()
         self._bad: list[BadRow] = []
         self.warnings: list[Problem] = []
 
     def add(self, row: Row, encoded: EncodedRow) -> None:
-        self._add(row.line, TREATMENTS.index(encoded.long or "whole"), len(encoded.pieces), encoded.tokens)
+        """Add a good row of the file."""
+        self.add_pieces(row.line, encoded)
         self._identities.extend(quality.hash_row(row))
         if self._wants_sketches:
             self._sketches += quality.min_hash(row)
+
+    def add_pieces(self, line: int, encoded: EncodedRow) -> None:
+        """Add a row of another file, of which only the pieces are used."""
+        self._add(line, TREATMENTS.index(encoded.long or "whole"), len(encoded.pieces), encoded.tokens)
         for piece in encoded.pieces:
             self._ids.extend(piece.ids)
             self._trained += bytes([0, *piece.trained[1:]])
             self._lengths.append(len(piece.ids))
-            self._piece_lines.append(row.line)
+            self._piece_lines.append(line)
 
     def add_bad(self, record: Record, problems: tuple[Problem, ...]) -> None:
+        """Add a bad row of the file."""
         self._add(record.line, BAD, 0, 0)
         self._bad.append(BadRow(record.line, rows.record_as_line(record), problems))
 
     def _add(self, line: int, treatment: int, pieces: int, tokens: int) -> None:
         self._lines.append(line)
-        self._fates.append(treatment)
+        self._treatments.append(treatment)
         self._pieces.append(pieces)
         self._row_tokens.append(tokens)
 
@@ -276,7 +255,7 @@ class _Columns:
         """Return the columns as one chunk."""
         return EncodedChunk(
             lines=_little_endian(self._lines),
-            treatments=bytes(self._fates),
+            treatments=bytes(self._treatments),
             pieces=_little_endian(self._pieces),
             row_tokens=_little_endian(self._row_tokens),
             identities=_little_endian(self._identities),

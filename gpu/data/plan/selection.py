@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from gpu.data.encode.encoder import Encoder
 from gpu.data.examine import quality
 from gpu.data.examine.quality import Hashes
 from gpu.data.format.example import Row
-from gpu.data.plan.chunk import EncodedChunk
+from gpu.data.plan.chunk import ChunkColumns, EncodedChunk
 from gpu.data.plan.lines import line_of
 
 ROWS_AT_ONCE = 256
@@ -38,21 +37,7 @@ def is_held_out(content: int, settings: JobSettings, validation: Hashes) -> bool
 def encode_selected(selected: Sequence[SelectedRow], encoder: Encoder) -> Iterator[EncodedChunk]:
     """Yield the pieces of the rows, some rows at a time; a row that cannot be encoded has none."""
     for first in range(0, len(selected), ROWS_AT_ONCE):
-        yield _encode(selected[first : first + ROWS_AT_ONCE], encoder)
-
-
-def _encode(selected: Sequence[SelectedRow], encoder: Encoder) -> EncodedChunk:
-    lines, per_row, lengths, piece_lines, ids = array("q"), array("i"), array("i"), array("q"), array("i")
-    trained = bytearray()
-    for each, encoded in zip(selected, encoder.encode_many([each.row for each in selected]), strict=True):
-        line = line_of(each.source, each.row.line)
-        lines.append(line)
-        per_row.append(len(encoded.pieces))
-        for piece in encoded.pieces:
-            ids.extend(piece.ids)
-            trained += bytes([0, *piece.trained[1:]])
-            lengths.append(len(piece.ids))
-            piece_lines.append(line)
-    return EncodedChunk.of_pieces(
-        lines=lines, pieces=per_row, ids=ids, trained=trained, lengths=lengths, piece_lines=piece_lines
-    )
+        some, columns = selected[first : first + ROWS_AT_ONCE], ChunkColumns()
+        for each, encoded in zip(some, encoder.encode_many([each.row for each in some]), strict=True):
+            columns.add_pieces(line_of(each.source, each.row.line), encoded)
+        yield columns.chunk()

@@ -109,7 +109,7 @@ def explain_divergence(made: AnswerRenderings, system: str, tool: str) -> tuple[
         return f"the template omits the reasoning of an earlier answer once another one follows; {difference}", _SINGLE
     if made.text.startswith(made.prompt.rstrip()):
         return (
-            f"the template omits the white space at the end of the generation prompt once an answer follows; {difference}"
+            f"the template omits white space at the end of the generation prompt once an answer follows; {difference}"
         ), _MARKS
     if parting >= len(made.bare):
         return f"the generation prompt differs from what the template writes before an answer; {difference}", _MARKS

@@ -86,7 +86,7 @@ def test_more_positions_than_max_length_change_nothing() -> None:
 def test_a_row_longer_than_in_pretraining_is_reported_and_kept_whole() -> None:
     encoding = encoder(trained_positions=20).encode(Text(5, "x" * 30))
     assert (len(encoding.pieces[0].ids), named(encoding)) == (31, ["beyond_trained_positions"])
-    assert "31 tokens, and the model was trained with up to 20" in encoding.warnings[0].message
+    assert "31 tokens, but the model was trained with at most 20" in encoding.warnings[0].message
     assert named(encoder(trained_positions=31).encode(Text(5, "x" * 30))) == []
 
 
@@ -116,7 +116,7 @@ def test_settings_and_tokenizer_beyond_the_model_are_reported_with_both_numbers(
     assert (tokens.name, length.name) == ("tokenizer_beyond_embedding", "max_length_beyond_positions")
     assert "263 tokens" in tokens.message
     assert "262 rows" in tokens.message
-    assert "max_length = 64, and the model has 20 positions" in length.message
+    assert "max_length = 64, but the model has 20 positions" in length.message
 
 
 def test_a_template_that_writes_earlier_turns_otherwise_is_held_to_the_positions_too() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
 from gpu.data.encode.encoder import Encoder
+from gpu.data.encode.fitting import EncodedPiece, EncodedRow
 from gpu.data.examine.quality import hash_row, min_hash
-from gpu.data.plan.chunk import BAD, TREATMENTS, Chunk, ChunkEncoder, Chunks, EncodedChunk
+from gpu.data.plan.chunk import BAD, TREATMENTS, Chunk, ChunkColumns, ChunkEncoder, Chunks, EncodedChunk
 from gpu.data.read.record import Record
 from tests.gpu.data.reading import good_rows
 from tests.harness.tiny_model import make_rows, make_tokenizer
@@ -147,12 +148,7 @@ def test_every_treatment_has_a_number() -> None:
 
 def test_rows_of_which_nothing_is_known_but_their_pieces() -> None:
     """Rows that are mixed in from earlier files are such rows."""
-    made = EncodedChunk.of_pieces(
-        lines=array("q", [9]),
-        pieces=array("i", [1]),
-        ids=array("i", [5, 6]),
-        trained=bytearray([0, 1]),
-        lengths=array("i", [2]),
-        piece_lines=array("q", [9]),
-    )
+    columns = ChunkColumns()
+    columns.add_pieces(9, EncodedRow((EncodedPiece([5, 6], [0, 1], False),)))
+    made = columns.chunk()
     assert np.frombuffer(made.ids, "<i4").tolist() == [5, 6]

@@ -76,7 +76,7 @@ def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
     job = home.add(EARLIER[0])
     (home.path / "data" / f"{job}.jsonl").unlink()
     how = replace(settings(LORA, data=DataSettings(replay=0.5)), sources=Sources(replay=(job,)))
-    with pytest.raises(DataChanged, match="whose rows are to be mixed in"):
+    with pytest.raises(DataChanged, match="whose rows are mixed in"):
         home.cold().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
 
 

@@ -27,5 +27,5 @@ def test_rows_are_in_the_order_of_their_random_keys(start: int, count: int) -> N
 
 
 def test_more_rows_than_can_be_numbered_are_refused() -> None:
-    with pytest.raises(ValueError, match="more than can be planned"):
+    with pytest.raises(ValueError, match="more than a plan can hold"):
         shuffle_rows(0, 2**32 + 1)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from array import array
 from pathlib import Path
 
 import pytest
 
-from gpu.data.plan.chunk import EncodedChunk
+from gpu.data.encode.fitting import EncodedPiece, EncodedRow
+from gpu.data.plan.chunk import ChunkColumns, EncodedChunk
 from gpu.data.plan.store import Tokens, TokenWriter
 from gpu.errors import StorageFailed
 
 
 def chunk(*pieces: tuple[int, list[int], list[int]]) -> EncodedChunk:
     """Make a chunk of pieces (line, ids, trained)."""
-    return EncodedChunk.of_pieces(
-        lines=array("q", sorted({line for line, _, _ in pieces})),
-        pieces=array("i"),
-        ids=array("i", [token for _, ids, _ in pieces for token in ids]),
-        trained=bytearray(mark for _, _, trained in pieces for mark in trained),
-        lengths=array("i", [len(ids) for _, ids, _ in pieces]),
-        piece_lines=array("q", [line for line, _, _ in pieces]),
-    )
+    columns = ChunkColumns()
+    for line in sorted({line for line, _, _ in pieces}):
+        own = tuple(EncodedPiece(ids, bytes(trained), False) for at, ids, trained in pieces if at == line)
+        columns.add_pieces(line, EncodedRow(own))
+    return columns.chunk()
 
 
 def test_pieces_read_back_as_they_were_written(tmp_path: Path) -> None:

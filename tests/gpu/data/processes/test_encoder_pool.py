@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from events.worker import Prepare, Prepared
-from gpu.data.encode import encoder_pool as encoders_module
 from gpu.data.plan.chunk import Chunk, Chunks
-from gpu.data.processes.encoder_pool import AHEAD, EncoderPool, core_count
+from gpu.data.processes import encoder_pool as encoders_module
+from gpu.data.processes.encoder_pool import CHUNKS_IN_FLIGHT, EncoderPool, core_count
 from gpu.data.read.record import Record
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldRequested
@@ -93,7 +93,7 @@ def test_no_more_is_on_its_way_than_keeps_them_busy(home: Home) -> None:
 
     with EncoderPool(order(home), 2, SHA256) as encoders:
         for taken, _ in enumerate(encoders.encode(chunks())):
-            assert given <= taken + 1 + AHEAD * 2
+            assert given <= taken + 1 + CHUNKS_IN_FLIGHT * 2
     assert given == 40
 
 

@@ -22,7 +22,7 @@ CHUNK = Chunk([Record(number, line) for number, line in enumerate(make_rows(3).s
 
 
 def order(home: Home, model: str = "model") -> EncoderOrder:
-    return EncoderOrder(home=str(home.path), settings=job_settings(model), form="prompt_completion")
+    return EncoderOrder(home=str(home.path), settings=job_settings(model), format_name="prompt_completion")
 
 
 def job_settings(model: str = "model") -> JobSettings:
