@@ -1,4 +1,4 @@
-"""The validation set, and the rows that a job is evaluated on: those of the set, and the held-out rows of its own file.
+"""The validation set, and the rows that a job is evaluated on: those of the set, and held-out rows of the job's file.
 
 At most `[evaluation] rows` rows are evaluated, those with the lowest hashes. The choice depends only on their content:
 the same rows are taken each time, and a larger number includes a smaller one.

@@ -35,7 +35,7 @@ def select_replayed(
     encoder: Encoder,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Iterator[EncodedChunk]:
-    """Yield the encoded rows that are mixed into `job`, which trains `own_rows` rows of its own file.
+    """Yield the encoded rows that are mixed into `job`, which trains `own_rows` rows of the new file.
 
     `on_progress` is called every few rows. Raises DataChanged if an earlier file is unreadable, and what
     `on_progress` raises.

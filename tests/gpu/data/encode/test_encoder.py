@@ -12,7 +12,6 @@ from events.settings import DataSettings
 from gpu.data.encode.encoder import Encoder
 from gpu.data.encode.fitting import EncodedRow
 from gpu.data.format.example import Example, Row, Text, Tokenised
-from gpu.data.template.fingerprint import tokenizer_sha256
 from tests.harness.chat_tokenizer import make_chat_tokenizer
 from tests.harness.spaced_tokenizer import make_spaced_tokenizer
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
@@ -422,21 +421,6 @@ def test_text_may_have_special_tokens() -> None:
 def test_a_template_that_does_not_teach_to_stop_is_warned_of(template: str | None, names: list[str]) -> None:
     found = Encoder(make_tokenizer(template), DataSettings()).warnings()
     assert [problem.name for problem in found] == names
-
-
-def test_the_fingerprint_follows_tokenizer_and_template() -> None:
-    assert tokenizer_sha256(make_tokenizer()) == tokenizer_sha256(make_tokenizer())
-    assert tokenizer_sha256(make_tokenizer()) != tokenizer_sha256(make_tokenizer(MARKED_TEMPLATE))
-    larger = make_tokenizer()
-    larger.add_tokens(["keepstep"])
-    assert tokenizer_sha256(larger) != tokenizer_sha256(make_tokenizer())
-
-
-def test_the_fingerprint_does_not_change_with_use() -> None:
-    tokenizer = make_tokenizer()
-    before = tokenizer_sha256(tokenizer)
-    Encoder(tokenizer, DataSettings(max_length=64)).encode(pair("p", "c"))
-    assert tokenizer_sha256(tokenizer) == before
 
 
 class Slow:

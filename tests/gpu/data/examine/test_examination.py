@@ -72,7 +72,7 @@ def test_a_row_with_two_things_wrong_counts_for_both_and_is_one_row() -> None:
     assert sorted(names(report)) == [("broken_json", "refuse", 1), ("unrecognized_role", "refuse", 1)]
 
 
-def test_a_file_without_rows_and_one_with_a_fault_of_its_own_are_refused() -> None:
+def test_a_file_without_rows_and_one_with_a_problem_of_the_whole_are_refused() -> None:
     assert names(examined()) == [("empty_file", "refuse", 0)]
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
     examination.add_file_problem(Problem("not_text", 7, "it is compressed, and ends too early"))

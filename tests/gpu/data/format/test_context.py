@@ -27,7 +27,7 @@ def test_a_row_has_one_system_prompt(fields: dict[str, Any], prompt: str, proble
     assert [problem.name for problem in found.problems] == problems
 
 
-def test_two_system_prompts_are_told() -> None:
+def test_two_system_prompts_are_reported() -> None:
     found = Findings(1)
     system_prompt({"system": "a", "system_prompt": "b"}, found)
     assert "different system prompts" in found.problems[0].what

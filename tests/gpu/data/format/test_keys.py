@@ -144,7 +144,7 @@ def test_judged_answers_are_refused_whatever_the_format(fields: dict[str, Any], 
         ({"input_ids": [1, 2]}, "row_key_ignored"),
     ],
 )
-def test_what_is_not_done_is_told_by_name(extra: dict[str, Any], problem: str) -> None:
+def test_what_is_not_done_is_reported_by_name(extra: dict[str, Any], problem: str) -> None:
     assert of({**CHAT, **extra})[1] == [problem]
 
 

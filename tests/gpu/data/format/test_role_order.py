@@ -61,7 +61,7 @@ def test_only_who_speaks_has_to_say_something() -> None:
         ([U, call("1", name="g"), answer("1"), A], ["undeclared_tool"]),
     ],
 )
-def test_what_is_unusual_in_an_order_is_told(messages: list[dict[str, Any]], problems: list[str]) -> None:
+def test_an_unusual_order_is_reported(messages: list[dict[str, Any]], problems: list[str]) -> None:
     found = Findings(1)
     check_order(messages, [{"function": {"name": "f"}}], found)
     assert [problem.name for problem in found.problems] == problems

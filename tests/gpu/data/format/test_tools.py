@@ -51,7 +51,7 @@ def test_no_tools_are_no_tools(nothing: Any) -> None:
         [{"name": "f", "parameters": "none"}], [TOOL, FUNCTION], "[", "null", '[{"name": "f", "name": "g"}]', '"f"',
     ],
 )  # fmt: skip
-def test_tools_that_are_none_are_told(wrong: Any) -> None:
+def test_bad_tools_are_reported(wrong: Any) -> None:
     found = Findings(1)
     parse_tools(wrong, found)
     assert names(found) == ["bad_tools"]

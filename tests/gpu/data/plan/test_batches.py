@@ -98,7 +98,7 @@ def test_seeking_a_step_is_the_same_as_coming_to_it(packing: bool) -> None:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_a_row_is_found_at_the_step_that_learns_it(packing: bool) -> None:
+def test_a_row_is_found_at_the_step_that_trains_it(packing: bool) -> None:
     plan = replace(LONG, packing=packing)
     for epoch in (1, 2):
         for at, rows in enumerate(rows_of(plan, epoch)):

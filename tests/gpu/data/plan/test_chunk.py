@@ -69,7 +69,7 @@ def test_what_comes_of_a_file_does_not_depend_on_how_it_is_cut(file: Path, chunk
     )
 
 
-def test_a_bad_row_is_told_in_its_place_and_the_others_are_encoded() -> None:
+def test_a_bad_row_is_reported_in_its_place_and_the_others_are_encoded() -> None:
     found = look(settings())(chunk(ROW, BROKEN, ROW, first=7))
     assert list(found.treatments) == [0, BAD, 0]
     row_results = [outcome for outcome, _ in found.row_results()]

@@ -32,7 +32,7 @@ def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, 
     return home.channel.of(Prepared)[-1].plan, tokens.lines.tolist()
 
 
-def test_a_share_of_earlier_rows_stands_behind_the_files_own(home: Home) -> None:
+def test_a_share_of_earlier_rows_comes_after_the_files_own(home: Home) -> None:
     plan, lines = mixed(home, 0.25, *EARLIER)
     assert (plan.rows, plan.replayed_rows) == (50, 10)
     assert lines == sorted(lines)

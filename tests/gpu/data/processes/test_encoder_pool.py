@@ -108,7 +108,7 @@ def test_an_encoder_that_is_killed_is_named_and_the_others_end(home: Home) -> No
 
 
 def test_encoders_with_another_tokenizer_are_not_listened_to(home: Home) -> None:
-    with pytest.raises(ModelUnusable, match="changed on disk"), EncoderPool(order(home), 2, "another"):
+    with pytest.raises(ModelUnusable, match="on disk changed"), EncoderPool(order(home), 2, "another"):
         pass
     with pytest.raises(ModelUnusable, match="there is no model"), EncoderPool(order(home, "./nowhere"), 2, SHA256):
         pass

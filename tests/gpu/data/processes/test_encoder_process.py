@@ -51,7 +51,7 @@ def test_an_encoder_says_who_it_is_and_encodes_until_its_input_ends(home: Home) 
     child.stdout.close()
 
 
-def test_an_encoder_ends_with_whoever_asked_it(home: Home) -> None:
+def test_an_encoder_ends_with_its_parent(home: Home) -> None:
     """It ends in the middle of a message too, and if nobody reads its answer."""
     for asked in (b"\xff\0\0", b""):
         child = started(order(home))

@@ -11,7 +11,7 @@ import pytest
 
 from events.settings import DataSettings, JobSettings
 from events.worker import Prepare, Prepared
-from gpu.data.plan import row_locator
+from gpu.data.processes import row_locator
 from gpu.data.processes.row_locator import locate
 from gpu.ipc.protocol import Located, LocateRows, Locations, Trained
 from tests.gpu.helpers import LORA, Home, settings

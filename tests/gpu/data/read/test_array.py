@@ -86,7 +86,7 @@ def test_a_broken_element_is_an_element_and_the_next_one_is_found(data: bytes, r
         (b"[] {}", "broken_array", 1, 4, 0),
     ],
 )
-def test_an_array_that_is_none_any_more_is_told_where_it_stops_being_one(
+def test_a_broken_array_is_reported_where_it_breaks(
     data: bytes, name: str, line: int | None, column: int | None, elements_before: int
 ) -> None:
     found = read_array(iter([data]))

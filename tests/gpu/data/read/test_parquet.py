@@ -57,7 +57,7 @@ def test_without_pyarrow_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["cut", "nothing else", "middle"])
-def test_a_damaged_file_is_told(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, damage: str) -> None:
     file = write(tmp_path, [{"text": str(number) * 100} for number in range(1000)])
     data = bytearray(file.read_bytes())
     if damage == "middle":

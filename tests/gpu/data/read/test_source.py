@@ -117,7 +117,7 @@ def test_lines_are_the_same_however_they_are_read(data: bytes, size: int) -> Non
 
 @pytest.mark.parametrize("cut", [5, 6, 11, 40, -1])
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])
-def test_compressed_data_that_ends_in_the_middle_is_told_behind_all_that_came_before(
+def test_compressed_data_that_ends_in_the_middle_is_reported_after_all_that_came_before(
     take: Take, packed: str, cut: int
 ) -> None:
     found = take(PACKERS[packed](LINES * 100)[:cut])

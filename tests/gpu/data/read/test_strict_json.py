@@ -127,7 +127,7 @@ def test_the_corpus_is_broad() -> None:
 @pytest.mark.parametrize("text", BROKEN)
 def test_what_json_refuses_is_refused_at_the_same_place(text: str) -> None:
     with pytest.raises(json.JSONDecodeError) as theirs:
-        json.loads(text.replace("\ufeff", "\ufffe"))  # json has a message of its own for the mark, at the same place
+        json.loads(text.replace("\ufeff", "\ufffe"))  # json has a separate message for the mark, at the same place
     (ours,) = faults(text.replace("\ufeff", "\ufffe")).faults
     assert ours.name == "broken_json"
     assert line_and_column(text, ours.position) == (theirs.value.lineno, theirs.value.colno)

@@ -29,7 +29,7 @@ def renderings(prompt: str, text: str, *, bare: str = "u", question: str = "u", 
         (renderings("u[A]<t>1;[A]", "u[A]1;[A]<t>answer;", bare="u[A]<t>1;"), "answer", "<t>answer;"),
     ],
 )
-def test_an_answer_is_found_behind_its_header(made: AnswerRenderings, content: str, answer: str) -> None:
+def test_an_answer_is_found_after_its_header(made: AnswerRenderings, content: str, answer: str) -> None:
     found = locate_answer(made, content, "PROBE")
     assert found is not None
     assert found.text[found.start :] == answer

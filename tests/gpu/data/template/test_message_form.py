@@ -54,7 +54,7 @@ def test_reasoning_is_given_under_the_names_that_the_template_has() -> None:
     assert message == {"role": "assistant", "content": "a", "reasoning_content": "r", "thought": "r"}
 
 
-def test_an_opening_that_answers_have_not_is_told() -> None:
+def test_an_opening_that_answers_have_not_is_reported() -> None:
     form = MessageForm(PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"), marked=False)
     assert find_opening_difference(form, render) == ("<|assistant|><think>", "<|assistant|>")
     assert find_opening_difference(MessageForm(PLAIN_TEMPLATE, marked=False), render) is None
