@@ -204,7 +204,14 @@ class Examination:
         if not self.rows and not found:
             advice = "Put one JSON object on each line, then add the file again."
             found.append(
-                Finding(name="empty_file", severity="refuse", count=0, share=0.0, message="no rows", advice=advice)
+                Finding(
+                    name="empty_file",
+                    severity="refuse",
+                    count=0,
+                    share=0.0,
+                    message="the file has no rows",
+                    advice=advice,
+                )
             )
         checks = self._checks
         found += [self._finding(each.name, "warn", self.rows, each.what, each.advice) for each in self._warnings]
