@@ -78,7 +78,7 @@ WITHOUT_LOGIC = {
     "core/values.py": "values; moved by tests/core/test_transitions.py and tests/core/topics/test_head.py",
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
-    "gpu/data/format/example.py": "values; made in tests/gpu/data/read/test_rows.py",
+    "gpu/data/format/example.py": "values; made in tests/gpu/data/format/test_rows.py",
     "gpu/data/plan/lines.py": "numbers; mixed in tests/gpu/data/plan/test_replay.py",
     "gpu/data/examine/report.py": "values; made in tests/gpu/data/examine/test_examination.py",
     "gpu/ipc/protocol.py": "values; exchanged in tests/gpu/versions/test_export.py",

@@ -98,7 +98,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     home, settings = settings_for(model, home_option)
     validation = validation_file(home, settings)
-    there = [followed(path.absolute()) for path in files]  # only `gpu.data.examine.check` opens them, each once
+    there = [followed(path.absolute()) for path in files]  # only `gpu.data.processes.file_check` opens them, each once
     plain_text = [
         str(leads_to) for path, leads_to in zip(files, there, strict=True) if may_be_plain_text(settings, path.name)
     ]
@@ -109,7 +109,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
         settings=settings,
         validation=None if validation is None else str(validation),
     )
-    reply = ask("gpu.data.examine.check", request, otherwise="fix the installation, then try again")
+    reply = ask("gpu.data.processes.file_check", request, otherwise="fix the installation, then try again")
     answer = msgspec.json.decode(reply, type=Checked | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the files could not be checked", answer, "name another model with --model")

@@ -139,10 +139,11 @@ def _replayed_rows(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple
 
 def _find_row(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
     """Parts and lines of the rows with this SHA-256: of a line without its end, or of an element of an array."""
-    from gpu.data.read.source import Record, records
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records as read_rows
 
     for part in parts:
-        for record in records(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
+        for record in read_rows(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record) and hashlib.sha256(record.raw.rstrip(b"\r")).hexdigest() == sha256:
                 yield part, record.line
 
@@ -153,9 +154,9 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> T
     Raises UserError if the journal knows no such weights.
     """
     latest, state, timeline = _folded(home, seq)
-    if wanted is None and state.head is None:
+    if wanted is None and state.head.checkpoint is None:
         wanted = state.head.base
-    if wanted is None and state.head is None:
+    if wanted is None and state.head.checkpoint is None:
         raise UserError("nothing is committed yet" if seq is None else f"nothing was committed yet at record {seq}")
     if wanted in timeline.published:
         branch, version = timeline.published[wanted], latest.retention.version(wanted)
@@ -307,11 +308,12 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
 def _refuse_missing_lines(home: Home, part: Part, lines: Sequence[int]) -> None:
     """Raise UserError for a line that the file does not have."""
     from gpu.data.plan.lines import is_own
-    from gpu.data.read.source import Record, records
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records
 
     path, wanted, last = home.data_file(part.job), {line for line in lines if is_own(line)}, 0
     try:
-        for record in records(path, plain_text=part.settings.data.format == "plain_text"):
+        for record in read_records(path, plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record):
                 wanted.discard(record.line)
                 last = record.line
@@ -336,7 +338,9 @@ def _locate_rows(home: Home, rows: Sequence[tuple[Part, tuple[int, ...]]]) -> Se
         for part, lines in rows
     )
     request = LocateRows(home=str(home.root), trained=trained)
-    said = ask("gpu.data.plan.row_locator", request, otherwise="fix the installation of transformers, then try again")
+    said = ask(
+        "gpu.data.processes.row_locator", request, otherwise="fix the installation of transformers, then try again"
+    )
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the steps could not be found", answer, "`keepstep lineage --verify` tells more")

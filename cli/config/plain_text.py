@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from events.settings import JobSettings
-from gpu.data.read.source import holds_prose
+from gpu.data.read.source import holds_plain_text
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown")
 PACKED = (".gz", ".zst", ".zstd")
@@ -23,7 +23,7 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
     Settings that name a format or fields win. So does what is in the file: rows, a table or a page is never plain text.
     Raises OSError.
     """
-    if not may_be_plain_text(settings, name) or not holds_prose(path):
+    if not may_be_plain_text(settings, name) or not holds_plain_text(path):
         return settings
     return replace(settings, data=replace(settings.data, format="plain_text"))
 
@@ -37,7 +37,7 @@ def may_be_plain_text(settings: JobSettings, name: str) -> bool:
 def is_plain_text(name: str) -> bool:
     """Whether a name is one of plain text.
 
-    >>> [says_plain_text(name) for name in ("notes.TXT", "README.md.gz", "a.jsonl")]
+    >>> [is_plain_text(name) for name in ("notes.TXT", "README.md.gz", "a.jsonl")]
     [True, True, False]
     """
     name = name.lower()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from cli.home.clock import Clock
 
 from cli.errors import report_errors
 from cli.home.paths import Home

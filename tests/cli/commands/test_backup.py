@@ -45,7 +45,7 @@ def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
     code, said = keepstep(trained, "backup", "create", "--reason", "before I try this")
     assert code == 0
     assert "verified)" in said
-    head = state(trained).head
+    head = state(trained).head.checkpoint
     assert head is not None
     copy = trained.backups / "manual-0001" / head.id
     assert files(copy) == files(trained.checkpoints / head.id)
@@ -78,9 +78,9 @@ def test_damaged_backup_is_named_and_not_restored(trained: Home, run: Run, drop:
     assert code == 1
     assert "manual-0001  weights does not have the SHA-256" in said
     assert not json.loads(keepstep(trained, "backup", "verify", "--json")[1])[0]["good"]
-    before = state(trained).head
+    before = state(trained).head.checkpoint
     assert "manual-0001 is damaged" in str(_refused(trained, "backup", "restore", "manual-0001"))
-    assert state(trained).head == before
+    assert state(trained).head.checkpoint == before
 
 
 def test_backup_damaged_after_its_restore_is_journaled_is_not_restored(trained: Home) -> None:

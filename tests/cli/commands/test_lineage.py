@@ -195,8 +195,8 @@ def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypa
 
 
 def another_rule(module: str, order: LocateRows, *, otherwise: str) -> bytes:
-    """What `gpu.data.plan.row_locator` would say."""
-    assert (module, bool(otherwise)) == ("gpu.data.plan.row_locator", True)
+    """What `gpu.data.processes.row_locator` would say."""
+    assert (module, bool(otherwise)) == ("gpu.data.processes.row_locator", True)
     located = Located(batches_sha256="another", steps=((1,),))
     return msgspec.json.encode(Locations(located=(located,) * len(order.trained)))
 

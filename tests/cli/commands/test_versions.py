@@ -225,7 +225,7 @@ def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run)
         run()
     made = state(home).retention.versions
     assert [(version.id, version.description) for version in made] == [("v001", "what was trained up to 2027-06-01")]
-    assert state(home).head is not None  # what came after it is for the next night
+    assert state(home).head.checkpoint is not None  # what came after it is for the next night
 
 
 class Small(Storage):

@@ -74,7 +74,7 @@ def test_checkpoints_that_are_all_missing_are_a_disk_that_is_missing(home: Home,
     with pytest.raises(UserError, match="none of the 2 committed checkpoints") as caught:
         run()
     assert caught.value.exit_code == 4
-    assert state_of(home).head == head
+    assert state_of(home).head.checkpoint == head
     (home.checkpoints / head.id).mkdir()
     drop("b.jsonl", "ok")
     run()

@@ -14,7 +14,7 @@ from cli.commands.lineage import read_lineage
 from cli.home.paths import Home
 from events import kinds
 from events.event import Event
-from gpu.data.plan.row_locator import locate
+from gpu.data.processes.row_locator import locate
 from gpu.ipc.protocol import LocateRows, TrainedJob
 from projections.lineage import Part
 

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from gpu.data.format.problems import PROBLEMS, WARNED, Findings, kind_of, shown
+from gpu.data.problems import PROBLEMS, TOLERATED, Findings, as_text, type_name
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_page_has_every_problem_with_its_level_and_meaning() -> None:
     page = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8").partition("\n## Problems\n")[2]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
-    assert rows == [(name, kind.level, kind.means) for name, kind in PROBLEMS.items()]
+    assert rows == [(name, kind.level, kind.meaning) for name, kind in PROBLEMS.items()]
 
 
 def test_every_problem_that_the_code_names_is_in_the_table_and_the_other_way_round() -> None:
     modules = [path for path in (ROOT / "gpu" / "data").rglob("*.py") if path.name != "problems.py"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in modules)
-    named = set(re.findall(r'(?:add|Stop|Foreign|Problem|Fault|_finding|_found|_pairs|_refused)\(\s*"(\w+)"', text))
+    calls = "add|UnreadableFile|UnsupportedFile|Problem|JsonFault|_finding|_check_finding|_pair_findings"
+    named = set(re.findall(rf'(?:{calls})\(\s*"(\w+)"', text))
     assert named <= {*PROBLEMS}
     assert {name for name in PROBLEMS if f'"{name}"' not in text} == set()
 
@@ -38,15 +39,15 @@ def test_only_some_problems_leave_no_row(name: str, broken: bool) -> None:
     assert found.problems[0].message == 'Line 3: it is wrong: {"a": "é"}\nCorrect it.'
 
 
-def test_what_is_warned_of_does_not_refuse() -> None:
-    assert {"same_role_twice", "message_unrecognized_key"} <= WARNED
-    assert not WARNED & {"assistant_first", "broken_json"}
+def test_a_warning_does_not_refuse() -> None:
+    assert {"same_role_twice", "message_unrecognized_key"} <= TOLERATED
+    assert not TOLERATED & {"assistant_first", "broken_json"}
 
 
 def test_values_are_named_in_words() -> None:
     values = [{}, [], [1], "a", True, 1, 1.5, None, b"a", datetime.date(2026, 1, 2)]
-    assert [kind_of(value) for value in values] == [
-        *("an object", "an empty list", "a list", "a string", "a truth value", "a number", "a number", "null"),
+    assert [type_name(value) for value in values] == [
+        *("an object", "an empty list", "a list", "a string", "a boolean", "a number", "a number", "null"),
         *("binary data", "a date"),
     ]
-    assert shown(datetime.date(2026, 1, 2)) == '"2026-01-02"'
+    assert as_text(datetime.date(2026, 1, 2)) == '"2026-01-02"'

@@ -1,4 +1,4 @@
-"""Which steps learned a row, without the worker that did."""
+"""The row locator finds the steps that trained a row, without the worker."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from events.messages import Prepare, Prepared
 from events.settings import DataSettings, JobSettings
-from gpu.data.plan import row_locator
-from gpu.data.plan.row_locator import locate
+from gpu.data.processes import row_locator
+from gpu.data.processes.row_locator import locate
 from gpu.ipc.protocol import Located, LocateRows, Locations, TrainedJob
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import MARKED_TEMPLATE, make_rows, make_tokenizer
@@ -21,7 +21,7 @@ ROWS = make_rows(10)
 
 
 def planned(home: Home, data: bytes, how: JobSettings) -> tuple[str, Any]:
-    """The job, and its plan as the worker made it."""
+    """Return the job, and the plan that the worker made."""
     job = home.add(data)
     home.new_session().prepare(Prepare(attempt=1, job=job, settings=how))
     return job, home.channel.of(Prepared)[0].plan
@@ -34,7 +34,7 @@ def asked(home: Home, job: str, plan: Any, how: JobSettings, *lines: int) -> Loc
 
 
 def forget(home: Home) -> None:
-    """The cache is gone."""
+    """Delete the cache."""
     for path in (home.path / "cache" / "tokens").iterdir():
         for file in path.iterdir():
             file.unlink()
@@ -43,7 +43,7 @@ def forget(home: Home) -> None:
 
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("cached", [True, False])
-def test_each_row_is_found_where_the_worker_learns_it(home: Home, packing: bool, cached: bool) -> None:
+def test_each_row_is_found_where_the_worker_trains_it(home: Home, packing: bool, cached: bool) -> None:
     """Three steps an epoch, two epochs; from the home's cache, or from the file."""
     how = settings(LORA, data=DataSettings(packing=packing))
     job, plan = planned(home, ROWS, how)
@@ -58,7 +58,7 @@ def test_each_row_is_found_where_the_worker_learns_it(home: Home, packing: bool,
         assert not list((home.path / "cache" / "tokens").iterdir())  # the home is only read
 
 
-def test_a_blank_line_and_a_row_that_was_left_out_are_learned_at_no_step(home: Home) -> None:
+def test_a_blank_line_and_a_skipped_row_are_trained_at_no_step(home: Home) -> None:
     how = settings(LORA, data=DataSettings(bad_rows="skip", bad_rows_max=0.5))
     job, plan = planned(home, b"\n" + make_rows(2) + b"{oops\n", how)
     assert (plan.rows, plan.skipped_rows) == (2, 1)
@@ -72,7 +72,7 @@ def test_a_blank_line_and_a_row_that_was_left_out_are_learned_at_no_step(home: H
 
 
 def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) -> None:
-    """The bytes of a file, and the tokenizer; the other file is still found."""
+    """A changed file or tokenizer is reported; the other file is still located."""
     how = settings(LORA)
     job, plan = planned(home, ROWS, how)
     other, other_plan = planned(home, make_rows(5), how)
@@ -99,7 +99,7 @@ def test_what_is_not_as_it_was_is_said_of_the_file_that_it_concerns(home: Home) 
     (home.path / "model" / "chat_template.jinja").unlink(missing_ok=True)
     make_tokenizer(MARKED_TEMPLATE).save_pretrained(home.path / "model")
     row_locator._tokenizer.cache_clear()
-    assert "is not the one that it was learned with" in asked(home, other, other_plan, how, 1).problem
+    assert "has changed since the file was trained" in asked(home, other, other_plan, how, 1).problem
     row_locator._tokenizer.cache_clear()
 
 
@@ -109,10 +109,13 @@ def test_it_is_a_program_that_answers_in_one_line_and_loads_no_torch(home: Home)
     trained = TrainedJob(job=job, settings=how, tokenizer_sha256=plan.tokenizer_sha256, lines=(1,))
     order = msgspec.json.encode(LocateRows(home=str(home.path), trained=(trained,))).decode()
     ended = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu.data.plan.row_locator", order], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-m", "gpu.data.processes.row_locator", order],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (line,) = ended.stdout.splitlines()
     answer = msgspec.json.decode(line, type=Locations)
     assert answer.located[0].batches_sha256 == plan.batches_sha256
-    program = "import sys, gpu.data.plan.row_locator; sys.exit('torch' in sys.modules)"
+    program = "import sys, gpu.data.processes.row_locator; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

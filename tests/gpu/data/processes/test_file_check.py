@@ -1,4 +1,4 @@
-"""Files looked through as preparation would."""
+"""The file check gives the report of a preparation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from events.messages import Prepare, Prepared, Step
 from events.settings import DataSettings, JobSettings, ModelSettings
-from gpu.data.examine.check import check
+from gpu.data.processes.file_check import check
 from gpu.ipc.protocol import Check, Checked
 from tests.gpu.helpers import FULL, LORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tokenizer
@@ -30,7 +30,7 @@ def order(home: Home, *files: tuple[str, bytes], validation: str | None = None, 
 
 
 def test_the_report_is_the_one_that_preparation_writes(home: Home) -> None:
-    """But for the name that the file has."""
+    """Only the name of the file differs."""
     (found,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
     home.new_session().prepare(Prepare(attempt=1, job=home.add(make_rows(20)), name="a.jsonl", settings=settings(LORA)))
     (written,) = (home.path / "reports").glob("*.json")
@@ -93,7 +93,7 @@ def gpt2(home: Home, **config: Any) -> None:
 
 
 def test_rows_are_held_to_the_positions_of_the_model(home: Home) -> None:
-    """By what is checked, and by what is trained."""
+    """The check and the training both limit rows."""
     gpt2(home, n_positions=64)
     (report,) = check(order(home, ("a.jsonl", make_rows(20)))).reports
     assert report.verdict == "good"
@@ -116,13 +116,15 @@ def test_one_row_that_is_too_long_does_not_refuse_three_hundred(home: Home) -> N
     long = b'{"prompt": "' + b"p" * 2000 + b'", "completion": "c"}\n'
     (report,) = check(order(home, ("a.jsonl", make_rows(299) + long))).reports
     assert (report.verdict, report.trained, report.dropped_rows, report.bad_rows) == ("good", 299, 1, 0)
-    (told,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
-    assert (told.severity, told.count, told.places[0].line) == ("warn", 1, 300)
+    (output,) = [finding for finding in report.findings if finding.name == "answer_cut_off"]
+    assert (output.severity, output.count, output.places[0].line) == ("warn", 1, 300)
     assert report.cut_tokens > 2000
 
 
 def test_it_is_a_process_that_loads_no_torch(home: Home, tmp_path: Path) -> None:
     asked = msgspec.json.encode(order(home, ("a.jsonl", make_rows(3)))).decode()
-    program = "import sys; from gpu.data.examine.check import main; main(); sys.exit(bool(sys.modules.get('torch')))"
+    program = (
+        "import sys; from gpu.data.processes.file_check import main; main(); sys.exit(bool(sys.modules.get('torch')))"
+    )
     ran = subprocess.run([sys.executable, "-P", "-c", program, asked], capture_output=True, text=True, check=True)
     assert msgspec.json.decode(ran.stdout, type=Checked).reports[0].trained == 3

@@ -1,4 +1,4 @@
-"""Several encoders: the bytes of one, in order; and what ends them."""
+"""Several encoder processes give the bytes of one, in order, and end with their parent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from events.messages import Prepare, Prepared
-from gpu.data.encode import encoder_pool as encoders_module
-from gpu.data.encode.encoder_pool import AHEAD, EncoderPool, core_count
-from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.chunk import Chunk, Chunks
-from gpu.data.read.source import Record
+from gpu.data.processes import encoder_pool as encoders_module
+from gpu.data.processes.encoder_pool import CHUNKS_IN_FLIGHT, EncoderPool, core_count
+from gpu.data.read.record import Record
+from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import EncoderLost, ModelUnusable, RowRejected, YieldRequested
-from tests.gpu.data.encode.test_encoder import order
+from tests.gpu.data.processes.test_encoder_process import order
 from tests.gpu.helpers import LORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tokenizer
 from tests.waiting import eventually, is_alive
@@ -29,7 +29,7 @@ ROWS = make_rows(3000)
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """So many encoders, whatever the machine has and however small the file is."""
+    """Use this many encoder processes, whatever the machine and the file."""
 
     def with_encoders(count: int) -> None:
         monkeypatch.setattr("gpu.data.plan.prepare.PARALLEL_FROM_BYTES", 0 if count else 1 << 60)
@@ -40,7 +40,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def kept(home: Home) -> dict[str, bytes]:
-    """Every file of the cache, which is then gone."""
+    """Return every file of the cache, and delete the cache."""
     (directory,) = (home.path / "cache" / "tokens").iterdir()
     found = {path.name: path.read_bytes() for path in directory.iterdir()}
     for path in directory.iterdir():
@@ -65,7 +65,7 @@ def test_the_same_bytes_come_out_of_any_number_of_encoders(home: Home, large: Ca
 
 
 def test_the_first_bad_row_of_the_file_is_the_one_that_is_named(home: Home, large: Callable[[int], None]) -> None:
-    """Whoever comes upon another one sooner."""
+    """Another process may find another bad row sooner."""
     large(2)
     with pytest.raises(RowRejected) as refused:
         prepared(home, make_rows(700) + b"{oops\n" + make_rows(900) + b"[]\n")
@@ -82,7 +82,7 @@ def test_a_preparation_that_is_to_stop_leaves_no_encoder(home: Home, large: Call
 
 
 def test_no_more_is_on_its_way_than_keeps_them_busy(home: Home) -> None:
-    """Whatever the size of the file."""
+    """The bound does not depend on the size of the file."""
     given = 0
 
     def chunks() -> Iterator[Chunk]:
@@ -93,7 +93,7 @@ def test_no_more_is_on_its_way_than_keeps_them_busy(home: Home) -> None:
 
     with EncoderPool(order(home), 2, SHA256) as encoders:
         for taken, _ in enumerate(encoders.encode(chunks())):
-            assert given <= taken + 1 + AHEAD * 2
+            assert given <= taken + 1 + CHUNKS_IN_FLIGHT * 2
     assert given == 40
 
 
@@ -108,7 +108,7 @@ def test_an_encoder_that_is_killed_is_named_and_the_others_end(home: Home) -> No
 
 
 def test_encoders_with_another_tokenizer_are_not_listened_to(home: Home) -> None:
-    with pytest.raises(ModelUnusable, match="changed on disk"), EncoderPool(order(home), 2, "another"):
+    with pytest.raises(ModelUnusable, match="on disk changed"), EncoderPool(order(home), 2, "another"):
         pass
     with pytest.raises(ModelUnusable, match="there is no model"), EncoderPool(order(home, "./nowhere"), 2, SHA256):
         pass
@@ -116,7 +116,7 @@ def test_encoders_with_another_tokenizer_are_not_listened_to(home: Home) -> None
 
 
 def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
-    """By the end of the pipe alone."""
+    """The end of the pipe alone ends them."""
     reading, writing = os.pipe()
     parent = os.fork()
     if not parent:
@@ -134,11 +134,11 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
 
 def test_one_core_is_no_reason_for_another_process(home: Home) -> None:
     how = settings(LORA, threads=1)
-    assert encoders_module.preparation(home.path, how, None, SHA256, None, 8).encoders is None
+    assert encoders_module.preparation_context(home.path, how, None, SHA256, None, 8).encoders is None
     many = settings(LORA, threads=0)
-    assert encoders_module.preparation(home.path, many, None, SHA256, None, 8).encoders is not None
+    assert encoders_module.preparation_context(home.path, many, None, SHA256, None, 8).encoders is not None
     assert core_count() >= 1
 
 
 def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "gpu.data.encode.encoder" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "gpu.data.processes.encoder_process" in child.cmdline()]

@@ -1,8 +1,8 @@
-"""Several encoders at work on one file (`gpu.data.encode.encoder`): the same bytes as from one, sooner.
+"""A pool of encoder processes that encode one file in parallel, with the same bytes as one process.
 
-Each is a child process of its own, asked by a thread of this one, which waits for it most of the time. Chunks are given
-out in order and their answers taken in order, and no more of them are on their way than keep every encoder busy, so
-that the memory is bounded whatever the size of the file.
+Each is a child process (`gpu.data.processes.encoder_process`), served by a thread of this one that waits for it most of
+the time. Chunks are sent in order and results are taken in order. No more chunks are in flight than keep every process
+busy, so the memory is bounded whatever the size of the file.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import msgspec
 from msgspec.structs import replace
 
 from events.settings import JobSettings
-from gpu.data.encode.encoder import EncoderOrder, Ready, receive, send
 from gpu.data.plan.cache import TokenCache
-from gpu.data.plan.chunk import Chunk, Looked, LookThrough
-from gpu.data.plan.prepare import Preparation
+from gpu.data.plan.chunk import Chunk, EncodeChunks, EncodedChunk
+from gpu.data.plan.prepare import PreparationContext
+from gpu.data.processes.encoder_process import EncoderOrder, Ready, receive, send
 from gpu.errors import EncoderLost, ModelUnusable
 from gpu.ipc.protocol import encode_request
 from gpu.model.base import pin_revision
 from gpu.model.tokenizer import load_limits
 
-AHEAD = 2
-"""Chunks on their way for each encoder: the one that it is at, and the next."""
+CHUNKS_IN_FLIGHT = 2
+"""Chunks in flight for each process: the one that it encodes, and the next."""
 
 
 class EncoderPool:
-    """A number of encoders, started on entering and gone on leaving."""
+    """Encoder processes that start on entering and end on leaving."""
 
     def __init__(self, order: EncoderOrder, count: int, tokenizer_sha256: str) -> None:
-        """`tokenizer_sha256`: of the tokenizer that they must have."""
+        """`tokenizer_sha256`: the fingerprint that their tokenizer must have."""
         self._order = encode_request(order)
         self._count = count
         self._sha256 = tokenizer_sha256
@@ -51,12 +51,12 @@ class EncoderPool:
         """Raises EncoderLost, ModelUnusable, OSError."""
         try:
             for _ in range(self._count):
-                # -P: the home has a directory named `journal`, and Python must not import from where it stands
-                command = [sys.executable, "-P", "-m", "gpu.data.encode.encoder", self._order]
+                # -P: the home contains a directory `journal`, and Python must not import from the working directory
+                command = [sys.executable, "-P", "-m", "gpu.data.processes.encoder_process", self._order]
                 child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 self._children.append(child)
             for child in self._children:
-                self._greet(child)
+                self._await_ready(child)
                 self._free.put(child)
         except BaseException:
             self.__exit__()
@@ -65,29 +65,29 @@ class EncoderPool:
 
     def __exit__(self, *_: object) -> None:
         for child in self._children:
-            child.kill()  # what it is at is wanted no more; a thread that waits for it sees its end
+            child.kill()  # nobody needs its result; a thread that waits for it sees its end
         self._threads.shutdown(cancel_futures=True)
         for child in self._children:
             child.wait()
             for pipe in (child.stdin, child.stdout):
-                with suppress(OSError):  # what could not be written any more
+                with suppress(OSError):  # unwritten data
                     _open(pipe).close()
 
-    def encode(self, chunks: Iterable[Chunk]) -> Iterator[Looked]:
-        """What comes of each chunk, in their order. Raises EncoderLost, and what `chunks` raises."""
-        on_their_way: deque[Future[Looked]] = deque()
+    def encode(self, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
+        """Yield each encoded chunk, in order. Raises EncoderLost, and what `chunks` raises."""
+        in_flight: deque[Future[EncodedChunk]] = deque()
         for chunk in chunks:
-            on_their_way.append(self._threads.submit(self._ask, chunk))
-            if len(on_their_way) > AHEAD * self._count:
-                yield on_their_way.popleft().result()
-        while on_their_way:
-            yield on_their_way.popleft().result()
+            in_flight.append(self._threads.submit(self._encode_chunk, chunk))
+            if len(in_flight) > CHUNKS_IN_FLIGHT * self._count:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
 
-    def _ask(self, chunk: Chunk) -> Looked:
+    def _encode_chunk(self, chunk: Chunk) -> EncodedChunk:
         child = self._free.get()
         try:
             send(_open(child.stdin), chunk)
-            answer = receive(_open(child.stdout), Looked)
+            answer = receive(_open(child.stdout), EncodedChunk)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise _lost(child, f"line {chunk.first}") from error
         finally:
@@ -96,7 +96,7 @@ class EncoderPool:
             raise _lost(child, f"line {chunk.first}")
         return answer
 
-    def _greet(self, child: subprocess.Popen[bytes]) -> None:
+    def _await_ready(self, child: subprocess.Popen[bytes]) -> None:
         try:
             ready = receive(_open(child.stdout), Ready)
         except (OSError, msgspec.MsgspecError) as error:
@@ -107,12 +107,12 @@ class EncoderPool:
             raise ModelUnusable(ready.problem)
         if ready.tokenizer_sha256 != self._sha256:
             raise ModelUnusable(
-                "the tokenizer was changed on disk while a file was prepared with it. The file is prepared anew; leave "
-                "the model's directory alone meanwhile."
+                "the tokenizer on disk changed while keepstep prepared a file with it. keepstep prepares the file "
+                "again; do not change the model's directory meanwhile."
             )
 
 
-def preparation(
+def preparation_context(
     home: Path,
     settings: JobSettings,
     tokenizer: Any,
@@ -121,25 +121,27 @@ def preparation(
     cores: int,
     *,
     records: bool = True,
-) -> Preparation:
-    """What a file is prepared with, large ones by as many encoders as there are cores to use. `records`: whether what
-    is found is written down in the home. Raises ModelUnusable."""
+) -> PreparationContext:
+    """Return the context in which files are prepared, large ones by as many encoder processes as cores may be used.
+
+    `records`: whether report, skipped rows and row hashes are written into the home. Raises ModelUnusable.
+    """
     count = settings.training.threads or cores
     limits = load_limits(settings.model, home)
 
     @contextmanager
-    def start(form: str | None) -> Iterator[LookThrough]:
+    def start(format_name: str | None) -> Iterator[EncodeChunks]:
         named = replace(settings, model=pin_revision(settings.model, home))
-        order = EncoderOrder(home=str(home), settings=named, form=form, limits=limits)
+        order = EncoderOrder(home=str(home), settings=named, format_name=format_name, limits=limits)
         with EncoderPool(order, count, tokenizer_sha256) as encoders:
             yield encoders.encode
 
     encoders = start if count > 1 else None
-    return Preparation(home, tokenizer, tokenizer_sha256, cache, limits, encoders, records)
+    return PreparationContext(home, tokenizer, tokenizer_sha256, cache, limits, encoders, records)
 
 
 def core_count() -> int:
-    """The cores that this process may use: more threads than that only wait for each other."""
+    """Return how many cores this process may use; more threads would only wait for each other."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -154,6 +156,6 @@ def _lost(child: subprocess.Popen[bytes], at: str) -> EncoderLost:
     code = child.returncode
     how = "stopped answering" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended ({code})"
     return EncoderLost(
-        f"a process that encodes rows {how} at {at}. Its last words are in `keepstep logs`; killed by signal 9, it is "
-        "mostly memory that ran out (kernel log). The file is prepared again from its beginning."
+        f"a process that encodes rows {how} at {at}. `keepstep logs` shows its last lines. Signal 9 mostly means "
+        "that memory ran out (kernel log). keepstep prepares the file again from its beginning."
     )

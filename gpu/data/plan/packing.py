@@ -1,8 +1,8 @@
-"""Short examples put end to end into sequences of a length at most: fewer sequences, hardly any padding.
+"""Pack short examples into sequences of at most a given length: fewer sequences, hardly any padding.
 
-A pure function of the lengths. As many sequences as first-fit-decreasing needs (the longest first, each into the first
-sequence that still has room: Johnson 1973; never more than 11/9 of the fewest possible, and one), and then the rows are
-spread evenly over so many, so that sequences that are computed together are of about the same length.
+A pure function of the lengths. First-fit-decreasing decides the number of sequences (the longest row first, each into
+the first sequence with room: Johnson 1973; at most 11/9 of the optimum plus one). The rows are then spread evenly over
+that many sequences, so that sequences that are computed together have about the same length.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
 Sequences = list[list[int]]
-"""Each with the indices of the rows in it."""
+"""Each sequence holds the indices of its rows."""
 
 
-def packed(lengths: Sequence[int], max_length: int) -> Sequences:
-    """Every row in exactly one sequence of at most `max_length` tokens, the longest sequence first.
+def pack(lengths: Sequence[int], max_length: int) -> Sequences:
+    """Return sequences of at most `max_length` tokens, the longest first; each row is in exactly one.
 
-    A row that is longer than that has a sequence to itself.
+    A longer row has its own sequence.
     """
     longest_first = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     fitted = _first_fit(lengths, longest_first, max_length)
@@ -30,25 +30,25 @@ def _first_fit(lengths: Sequence[int], longest_first: Sequence[int], max_length:
     found: Sequences = []
     room: list[int] = []
     for row in longest_first:
-        place = next((place for place, left in enumerate(room) if left >= lengths[row]), None)
-        if place is None:
+        index = next((index for index, left in enumerate(room) if left >= lengths[row]), None)
+        if index is None:
             found.append([row])
             room.append(max_length - lengths[row])
         else:
-            found[place].append(row)
-            room[place] -= lengths[row]
+            found[index].append(row)
+            room[index] -= lengths[row]
     return found
 
 
 def _spread(lengths: Sequence[int], longest_first: Sequence[int], count: int) -> Sequences:
-    """Each row into the sequence that is the shortest by then."""
+    """Put each row into the sequence that is the shortest so far."""
     found: Sequences = [[] for _ in range(count)]
-    sizes = [(0, place) for place in range(count)]
+    sizes = [(0, index) for index in range(count)]
     heapify(sizes)
     for row in longest_first:
-        size, place = heappop(sizes)
-        found[place].append(row)
-        heappush(sizes, (size + lengths[row], place))
+        size, index = heappop(sizes)
+        found[index].append(row)
+        heappush(sizes, (size + lengths[row], index))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Data files, good and bad."""
+"""Data files are parsed into rows, and bad rows are reported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from events.settings import DataSettings
-from gpu.data.format.example import BadRow, Example, Problem, Row, Text
-from gpu.data.format.problems import WARNED
-from gpu.data.read.rows import examine, first_format, read
-from gpu.data.read.source import Record, records
+from gpu.data.format.example import BadRow, Example, Row, Text
+from gpu.data.format.rows import find_format, parse_record, read_rows
+from gpu.data.problems import TOLERATED, Problem
+from gpu.data.read.record import Record
+from gpu.data.read.source import read_records
 from tests.gpu.data.reading import gzipped, parse
 
 GOOD = b'{"prompt": "p", "completion": "c"}\n'
@@ -25,14 +26,14 @@ Take = Callable[..., list[Row | BadRow | Problem]]
 
 @pytest.fixture
 def take(tmp_path: Path) -> Take:
-    """What is read of a file with these bytes, or these rows."""
+    """Return a function that reads a file with these bytes, or these rows."""
 
     def taken(data: bytes | list[Any], **settings: Any) -> list[Row | BadRow | Problem]:
         file = tmp_path / "0a1b2c.jsonl"
         file.write_bytes(
             data if isinstance(data, bytes) else b"".join(json.dumps(row).encode() + b"\n" for row in data)
         )
-        return list(read(file, DataSettings(**settings)))
+        return list(read_rows(file, DataSettings(**settings)))
 
     return taken
 
@@ -74,23 +75,23 @@ def test_a_file_as_a_whole_is_refused_by_its_last_word(
     [
         (b"\x00\x01", "nul_bytes", 2, 1, "at byte 1"),
         ('{"é": "\0"}'.encode(), "nul_bytes", 2, 8, "at byte 9"),
-        ('{"é": "'.encode() + b'\xe9"}', "not_utf8", 2, 8, "byte 9 of it (0xe9)"),
+        ('{"é": "'.encode() + b'\xe9"}', "not_utf8", 2, 8, "byte 9 of the row (0xe9)"),
         (b'{"prompt": "p", oops}', "broken_json", 2, 17, "broken JSON"),
         (b'{"prompt": "p"', "broken_json", 2, 15, "jq -c"),
         ('{"é": oops}'.encode(), "broken_json", 2, 7, "broken JSON"),
-        (b'{"prompt": "p", "prompt": "q"}', "duplicate_key", 2, 17, "second time"),
+        (b'{"prompt": "p", "prompt": "q"}', "duplicate_key", 2, 17, "twice"),
         (b'{"prompt": NaN}', "not_finite", 2, 12, "NaN"),
-        (b'{"prompt": "\\ud83d"}', "half_character", 2, 13, "half a character"),
-        (b'{"prompt": ' + b"[" * 100_000, "too_deep", 2, 111, "100 deep"),
+        (b'{"prompt": "\\ud83d"}', "half_character", 2, 13, "half of a surrogate pair"),
+        (b'{"prompt": ' + b"[" * 100_000, "too_deep", 2, 111, "100 levels deep"),
         (b'["a"]', "data_type", 2, None, "a list, not a JSON object"),
         (b"null", "data_type", 2, None, "null"),
-        (b'{"text": "t"}', "mixed_formats", 2, None, "format text in a file of prompt_completion"),
-        (b'{"prompt": "p"}', "missing_field", 2, None, "'completion' is missing; there are: prompt"),
+        (b'{"text": "t"}', "mixed_formats", 2, None, "the row has the format text, and the file has prompt_completion"),
+        (b'{"prompt": "p"}', "missing_field", 2, None, "'completion' is missing; the row has: prompt"),
         (b'{"prompt": "p", "completion": "c", "label": true}', "preference_data", 2, None, "DPO or KTO"),
         (b'{"prompt": "p", "chosen": "c", "rejected": "r"}', "preference_data", 2, None, "DPO or KTO"),
     ],
 )
-def test_a_bad_row_is_told_by_name_line_and_column_and_the_rest_is_read(
+def test_a_bad_row_is_reported_by_name_line_and_column_and_the_rest_is_read(
     take: Take, raw: bytes, problem: str, line: int, column: int | None, says: str
 ) -> None:
     first, bad, last = take(GOOD + raw + b"\n" + GOOD)
@@ -115,7 +116,7 @@ def test_a_message_shows_the_place_and_not_the_whole_row(take: Take) -> None:
     assert len(bad.problems[0].message.splitlines()[0]) < 160
 
 
-def test_all_that_is_wrong_with_a_row_is_told(take: Take) -> None:
+def test_all_problems_of_a_row_are_reported(take: Take) -> None:
     messages = [{"role": "wizard", "content": "c"}, {"role": "user"}, "hello", {"role": "user", "content": "", "x": 1}]
     (bad,) = take([{"messages": messages}])
     assert isinstance(bad, BadRow)
@@ -192,7 +193,7 @@ def test_a_parquet_file_is_rows_like_any_other(tmp_path: Path) -> None:
         [{"messages": TURNS, "tools": None}, {"messages": calls, "tools": tools}, {"messages": None}]
     )
     parquet.write_table(table, tmp_path / "rows")
-    first, second, bad = read(tmp_path / "rows", DataSettings())
+    first, second, bad = read_rows(tmp_path / "rows", DataSettings())
     assert first == Example(1, TURNS, (False, True))
     assert isinstance(second, Example)
     assert second.tools is not None
@@ -204,7 +205,7 @@ def test_a_parquet_file_is_rows_like_any_other(tmp_path: Path) -> None:
 def test_warnings_come_with_the_row_or_refuse_it_as_the_caller_likes() -> None:
     messages = [TURNS[0], TURNS[0], {**TURNS[1], "mood": "good"}]
     record = Record(7, json.dumps({"messages": messages}).encode())
-    row, problems = examine(record, None, DataSettings())
+    row, problems = parse_record(record, None, DataSettings())
     assert isinstance(row, Example)
     assert [problem.name for problem in problems] == ["message_unrecognized_key", "same_role_twice"]
     assert {problem.line for problem in problems} == {7}
@@ -216,19 +217,19 @@ def test_warnings_come_with_the_row_or_refuse_it_as_the_caller_likes() -> None:
 def test_what_is_refused_by_itself_can_be_tolerated_where_a_row_can_be_made() -> None:
     record = Record(1, json.dumps({"messages": TURNS[1:]}).encode())
     assert isinstance(parse(record, None, DataSettings()), BadRow)
-    assert isinstance(parse(record, None, DataSettings(), WARNED | {"assistant_first"}), Example)
+    assert isinstance(parse(record, None, DataSettings(), TOLERATED | {"assistant_first"}), Example)
     broken = Record(1, b'{"messages": []}')
-    assert isinstance(parse(broken, None, DataSettings(), WARNED | {"missing_messages_list"}), BadRow)
+    assert isinstance(parse(broken, None, DataSettings(), TOLERATED | {"missing_messages_list"}), BadRow)
 
 
 def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
     file = tmp_path / "rows"
     file.write_bytes(b'oops\n{"text": 7}\n' + GOOD + b'{"text": "t"}\n[1]\n' + GOOD)
     settings = DataSettings()
-    form = first_format(file, settings)
+    form = find_format(file, settings)
     assert form == "prompt_completion"
-    apart = [parse(record, form, settings) for record in records(file) if isinstance(record, Record)]
-    whole = list(read(file, settings))
+    apart = [parse(record, form, settings) for record in read_records(file) if isinstance(record, Record)]
+    whole = list(read_rows(file, settings))
     assert apart[2:] == whole[2:]
     assert [isinstance(row, BadRow) for row in apart] == [isinstance(row, BadRow) for row in whole]
 
@@ -236,5 +237,5 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
 def test_a_file_without_good_rows_has_no_format(tmp_path: Path) -> None:
     file = tmp_path / "rows"
     file.write_bytes(b'oops\n{"a": 1}\n')
-    assert first_format(file, DataSettings()) is None
-    assert first_format(file, DataSettings(format="text")) == "text"
+    assert find_format(file, DataSettings()) is None
+    assert find_format(file, DataSettings(format="text")) == "text"

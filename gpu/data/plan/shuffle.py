@@ -1,8 +1,8 @@
-"""Chance without a generator: rows in an order that a key decides, the same with every library and on every machine.
+"""Shuffle rows without a random generator: a key decides the order, with every library and on every machine.
 
-The numbers are those of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), written
-out in 64-bit arithmetic. Each step of it can be undone, so that no two rows ever get the same place, and a place says
-whose it is: places are sorted where they stand, and no second array is needed.
+The numbers are those of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), in
+64-bit arithmetic. Each step of it is invertible. So no two rows get the same random key, and a key identifies its row:
+the keys are sorted in place, without a second array.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
 
 BLOCK = 1 << 18
-"""Places worked on at a time: what lies in between stays in the cache of a core."""
+"""Keys that are computed at a time; they stay in the cache of a core."""
 
 
-def places(start: int, first: int, count: int) -> Words:
-    """The places of what is numbered `first`, `first + 1`, …: all different, and as if by chance."""
+def random_keys(start: int, first: int, count: int) -> Words:
+    """Return the random keys of the numbers from `first` on; all are different."""
     found = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
     for block in _blocks(found):
         block *= np.uint64(_INCREMENT)
@@ -37,11 +37,11 @@ def places(start: int, first: int, count: int) -> Words:
     return found
 
 
-def shuffled(start: int, count: int) -> npt.NDArray[np.uint32]:
-    """The numbers below `count`, in the order of their places."""
+def shuffle_rows(start: int, count: int) -> npt.NDArray[np.uint32]:
+    """Return the numbers below `count`, sorted by their random keys."""
     if count > 1 << 32:
-        raise ValueError(f"{count} rows are more than can be planned: 2³²")
-    found = places(start, 0, count)
+        raise ValueError(f"{count:,} rows are more than a plan can hold: 2³²")
+    found = random_keys(start, 0, count)
     found.sort()
     order = np.empty(count, dtype=np.uint32)
     for at in range(0, count, BLOCK):
@@ -50,19 +50,19 @@ def shuffled(start: int, count: int) -> npt.NDArray[np.uint32]:
 
 
 def _numbers(block: Words, start: int) -> Words:
-    """Whose places these are; `block` is spoiled."""
-    _undo_shift(block, _SHIFTS[2])
+    """Return the numbers that have these keys; overwrites `block`."""
+    _invert_shift(block, _SHIFTS[2])
     for shift, factor in reversed(list(zip(_SHIFTS[:2], _FACTORS, strict=True))):
         block *= np.uint64(pow(factor, -1, 1 << 64))
-        _undo_shift(block, shift)
+        _invert_shift(block, shift)
     block -= np.uint64(start)
     block *= np.uint64(pow(_INCREMENT, -1, 1 << 64))
     block -= np.uint64(1)
     return block
 
 
-def _undo_shift(block: Words, shift: int) -> None:
-    """What was x ^ (x >> shift) is x again."""
+def _invert_shift(block: Words, shift: int) -> None:
+    """Undo x ^= x >> shift."""
     block ^= (block >> np.uint64(shift)) ^ (block >> np.uint64(2 * shift))
 
 
