@@ -64,7 +64,7 @@ def test_a_job_is_moved_and_the_person_told_where(arguments: list[str], said: st
     [
         (["hold", "nope"], 1, "no job in hand is called 'nope'"),
         (["release", "a.jsonl"], 1, "a.jsonl is not held"),
-        (["move", "a.jsonl", "--first"], 1, "stands there already"),
+        (["move", "a.jsonl", "--first"], 1, "already stands there"),
         (["move", "a.jsonl", "--priority", "normal"], 1, "already has priority normal"),
         (["move", "a.jsonl", "--before", "nope"], 1, "no job in hand is called 'nope'"),
         (["move", "a.jsonl"], 2, "say where to"),
@@ -128,7 +128,7 @@ def test_bytes_are_learned_once_more_when_a_person_asks(
     assert "c.jsonl is identical to b.jsonl, which is in progress" in first.stdout
     refused = keepstep("add", "--again", str(tmp_path / "c.jsonl"), home=home)
     assert refused.returncode == 1
-    assert "the bytes of c.jsonl are in hand already, as b.jsonl" in refused.stderr
+    assert "c.jsonl is identical to b.jsonl, which is in progress" in refused.stderr
     run()
     status = json.loads(keepstep("status", "--json", home=home).stdout)
     assert (status["global_step"], status["counts"]["trained"]) == (4, 2)

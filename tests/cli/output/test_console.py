@@ -60,7 +60,7 @@ def told(event: AnyEvent) -> str:
                 seconds=0.1,
                 concern="wide_gap",
             ),
-            "validation loss 2.2500 behind step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
+            "validation loss 2.2500 after step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
             "training loss: the file is being learned by heart",
         ),
         (
