@@ -31,7 +31,7 @@ class WorkerSupervisor:
         """Give the order once, to the worker that is up, or to a new one."""
         if self.worker is None:
             self.worker = self._ports.start_worker()
-            self._watched = deadlines.anew(self._watched)
+            self._watched = deadlines.restarted(self._watched)
         if not self.has_had(type(order), order.attempt):
             self.worker.send(order)
             self._watched = deadlines.ordered(self._watched, order)
