@@ -103,7 +103,7 @@ def test_a_validation_loss_that_is_no_number_is_told_and_stops_nothing(
     home.ended()
     found = [event for event in home.events(EvaluationDone) if isinstance(event, EvaluationDone)]
     assert [(event.global_step, event.loss) for event in found if event.concern] == [(5, "NaN")]
-    assert "validation loss NaN behind step 5" in home.log()
+    assert "validation loss NaN after step 5" in home.log()
     finished(home, calm)
     did = "told it: status, log, `on_validation_alert`; trained on"
     record(Row("validation loss NaN", "`not_finite`, by the evaluation", "at once", home.lost(), did))

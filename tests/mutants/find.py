@@ -45,7 +45,7 @@ FENCING = re.compile(
 )
 """What a comparison of identities compares: who is speaking, of what, behind what."""
 
-OPEN = re.compile("attempt|parent|trouble")
+OPEN = re.compile("attempt|current|parent|trouble")
 """What must be nothing, or something, for a step to be legal: only these are compared with None to fence it."""
 
 TELLS = {
@@ -69,7 +69,7 @@ SAYS_FINE = {
     "verify": ("checksum", "{1}.read({0})"),
     "is_at_end": ("fencing", "True"),
     "is_abandoned": ("fencing", "False"),
-    "refuse_unless_at_rest": ("fencing", "None"),
+    "refuse_unless_idle": ("fencing", "None"),
 }
 """Checks that have a name, and what they answer without a look at anything; `{0}`: the first argument, `{1}`: the
 object whose method it is."""

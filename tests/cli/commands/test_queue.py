@@ -64,8 +64,8 @@ def test_a_job_is_moved_and_its_new_place_printed(arguments: list[str], said: st
     [
         (["hold", "nope"], 1, "no unfinished job has the name 'nope'"),
         (["release", "a.jsonl"], 1, "a.jsonl is not held"),
-        (["move", "a.jsonl", "--first"], 1, "stands there already"),
-        (["move", "a.jsonl", "--priority", "normal"], 1, "has priority normal already"),
+        (["move", "a.jsonl", "--first"], 1, "already stands there"),
+        (["move", "a.jsonl", "--priority", "normal"], 1, "already has priority normal"),
         (["move", "a.jsonl", "--before", "nope"], 1, "no unfinished job has the name 'nope'"),
         (["move", "a.jsonl"], 2, "name the new place"),
         (["move", "a.jsonl", "--first", "--before", "b.jsonl"], 2, "exclude each other"),
@@ -129,7 +129,7 @@ def test_add_retrain_trains_known_bytes_again(
     refused = keepstep("add", "--again", str(tmp_path / "c.jsonl"), home=home)
     assert refused.returncode == 1
     assert "--again is now --retrain" in refused.stderr
-    assert "the bytes of c.jsonl are in hand already, as b.jsonl" in refused.stderr
+    assert "c.jsonl is identical to b.jsonl, which is in progress" in refused.stderr
     run()
     status = json.loads(keepstep("status", "--json", home=home).stdout)
     assert (status["global_step"], status["counts"]["trained"]) == (4, 2)

@@ -92,7 +92,7 @@ def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
 def test_consolidation_twice_or_without_training_is_refused_and_can_be_cancelled(
     home: Home, drop: Drop, run: Run
 ) -> None:
-    with pytest.raises(Refused, match="nothing was learned"):
+    with pytest.raises(Refused, match="nothing was trained"):
         EventStore.open(home).execute(_request())
     drop("a.jsonl", "ok ok")
     run()
@@ -258,7 +258,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for room on the disk: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert "waiting for room on the disk: 3.00 GB are free on the disk, less than [disk] hard_gb = 3.5" in said
     assert state(home).head.global_step == 10
 
 

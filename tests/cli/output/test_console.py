@@ -45,7 +45,7 @@ def told(event: AnyEvent) -> str:
         ),
         (
             kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", retrain=True),
-            "\\x1b[31ma.jsonl is in the queue, to be learned once more",
+            "\\x1b[31ma.jsonl is in the queue, to be trained once more",
         ),
         (
             EvaluationDone(
@@ -60,8 +60,8 @@ def told(event: AnyEvent) -> str:
                 seconds=0.1,
                 concern="wide_gap",
             ),
-            "validation loss 2.2500 behind step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
-            "training loss: the file is being learned by heart",
+            "validation loss 2.2500 after step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
+            "training loss: the model memorizes the file",
         ),
         (
             EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="m"),
