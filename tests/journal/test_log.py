@@ -219,7 +219,7 @@ def test_what_would_read_back_as_another_record_is_not_written(home: Path, chang
     journal = Journal.open(home, decode=lambda line: read_line(line)._replace(**changes), storage=Unsynced())
     before = snapshot(home)
     changes.update(change)
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="does not read back what was framed"):
         append(journal, 1)
     assert snapshot(home) == before
 

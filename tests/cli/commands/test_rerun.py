@@ -134,7 +134,7 @@ def test_a_record_of_the_journal_names_the_step_that_was_committed_then(lived: L
     step = first["event"]["global_step"]
     code, said = keepstep(home, "checkout", "--seq", str(first["seq"]), "--to", str(tmp_path / "out"))
     assert code == 0
-    assert said.splitlines()[0] == f"running the steps 1 to {step} again, from the base"
+    assert said.splitlines()[0] == f"running steps 1 to {step} again, from the base"
     assert bits(tmp_path / "out") == truth[step]
     with pytest.raises(UserError, match="nothing was committed yet at record 2"):
         keepstep(home, "checkout", "--seq", "2", "--to", str(tmp_path / "other"))
@@ -148,7 +148,7 @@ def test_it_is_proved_by_running_the_last_steps_again(lived: Lived) -> None:
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 0
     assert said.splitlines() == [
-        f"running the steps {earlier.global_step + 1} to 10 again, from {earlier.id}",
+        f"running steps {earlier.global_step + 1} to 10 again, from {earlier.id}",
         f"proved: the same losses, weights and optimizer state as in {head.id}, bit for bit",
     ]
     assert keepstep(home, "lineage", earlier.id, "--prove")[0] == 0
@@ -228,7 +228,7 @@ def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.M
     monkeypatch.setattr("cli.commands.rerun.read_lineage", lambda *_: other)
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 1
-    assert said.splitlines()[1] == f"NOT PROVED: step {step} gave loss {shown[0]}, in training it was 9.5"
+    assert said.splitlines()[1] == f"NOT PROVED: step {step} gave loss {shown[0]}; in training it was 9.5"
 
 
 def test_a_damaged_checkpoint_is_not_handed_out(lived: Lived, tmp_path: Path) -> None:

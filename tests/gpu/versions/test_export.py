@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import JobSettings, ModelSettings
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import MANIFEST, describe, read_manifest
 from gpu.artifacts.version_manifest import VERSION_MANIFEST
@@ -151,8 +152,8 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         origin_sha256="",
         parent=None,
         trained=(directory,),
-        small=directory,
-        manifest=merging.verify(directory),
+        tokenizer=directory,
+        manifest=CheckpointDirectory(directory).verify(),
         reference=Reference(tmp_path / "model"),
     )
     with pytest.raises(MergeRefused, match="quantized weights cannot be merged"):
