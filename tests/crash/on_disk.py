@@ -49,7 +49,7 @@ class Running:
         if real:
             command = [*KEEPSTEP, "run", "--home", str(home.root), *(["--until-idle"] if until_idle else [])]
         else:
-            command = [*PLAIN, str(home.root), "tests.crash.plain_worker", *(["--until-idle"] if until_idle else [])]
+            command = [*PLAIN, str(home.root), "tests.crash.slow_worker", *(["--until-idle"] if until_idle else [])]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -208,7 +208,7 @@ def trained_in_peace(root: Path) -> Home:
 
 def put(path: Path, *, steps: int) -> Path:
     """A complete file, of as many steps as lines."""
-    path.write_text("".join(f"{path.name} {number}\n" for number in range(steps)), encoding="utf-8")
+    path.write_text("".join(f"{path.name}-{number}\n" for number in range(steps)), encoding="utf-8")
     os.utime(path, (1.0, 1.0))
     return path
 

@@ -23,7 +23,7 @@ from core import commands
 from core.commands import AnyCommand
 from tests.simulation.disk import PowerCut
 from tests.simulation.fault import Fault
-from tests.simulation.lives import calm, judge
+from tests.simulation.runs import check_exit, run_undisturbed
 from tests.simulation.world import ROOT, World
 
 SCENES = {
@@ -83,9 +83,9 @@ def _ask(world: World, *wanted: AnyCommand) -> None:
 
 
 def reached(case: Case) -> bool:
-    """Play one case; whether there was such a call at all. Raises Broken, or what should never be raised."""
+    """Play one case; whether there was such a call at all. Raises InvariantBroken, or what should never be raised."""
     world = World(7)
-    with world.books.open(segment_bytes=3_000):
+    with world.invariants.open(segment_bytes=3_000):
         begin(world, case.scene)
         fault = Fault("kill" if case.kind == "power cut" else case.kind, case.call, for_ever=case.for_ever)
         if case.victim == "daemon":
@@ -96,9 +96,9 @@ def reached(case: Case) -> bool:
         world.faults.clear()
         if case.kind == "power cut" and fault.struck:
             world.cut_power()
-        judge(world, error)
-        world.books.check()
-        calm(world, Counter())
+        check_exit(world, error)
+        world.invariants.check()
+        run_undisturbed(world, Counter())
     return fault.struck > 0 or (case.kind == "short" and fault.seen >= case.call)
 
 

@@ -12,7 +12,7 @@ from tests.simulation.__main__ import play
 from tests.simulation.every_call import columns
 from tests.simulation.every_call import play as play_column
 from tests.simulation.fault import Fault
-from tests.simulation.lives import live
+from tests.simulation.runs import run_seed
 from tests.simulation.world import ROOT, World
 
 SEEDS = int(os.environ.get("SEEDS", "2000"))
@@ -45,7 +45,7 @@ def test_a_seed_is_always_the_same_life() -> None:
     """Or no failure could be looked at twice."""
     told: list[list[str]] = [[], []]
     for lines in told:
-        live(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))
+        run_seed(11, lambda line, lines=lines: lines.append(line[14:] if line.startswith("    ") else line))
     assert told[0] == told[1]
     assert len(told[0]) > 10
 
@@ -60,10 +60,10 @@ def test_a_full_disk_in_recovery_is_waited_out_in_peace() -> None:
         left.mkdir(path)
     world.write(left, path / "a.jsonl", b"1\n2\n")
     world.faults[0] = Fault("ENOSPC", 1, for_ever=True, only="rename")
-    with world.books.open(segment_bytes=64 << 20):
+    with world.invariants.open(segment_bytes=64 << 20):
         assert world.run_daemon() is None
-        world.books.check_end()
-        said = [type(record.event) for record in world.books.check()[1]]
+        world.invariants.check_end()
+        said = [type(record.event) for record in world.invariants.check()[1]]
     assert said.count(kinds.DaemonStarted) == 1
     assert said.count(kinds.StorageExhausted) < 20
     assert kinds.JobTrained in said

@@ -30,7 +30,7 @@ SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
 
 
-class People:
+class User:
     """Somebody, who acts when the world lets him. What he does follows from the world's dice."""
 
     def __init__(self, world: World) -> None:
@@ -70,7 +70,7 @@ class People:
     @property
     def _expects_trouble(self) -> bool:
         """Whether a command may end badly though nothing is done to it: the disk is full, or rotten."""
-        return self._world.disk.capacity is not None or bool(self._world.books.rotten)
+        return self._world.disk.capacity is not None or bool(self._world.invariants.rotten)
 
     def _do(self, process: Process, what: str) -> None:
         """One thing that a person does."""
