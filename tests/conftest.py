@@ -5,10 +5,13 @@ A golden file is what a test compares with; it is rewritten only by `pytest --up
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.harness.warm_python import WarmPython
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +47,19 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{path.name} differs; if that is meant, --update-golden"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Python for `sys.executable` in which modules of `gpu` start without importing torch again."""
+    warm = WarmPython(tmp_path_factory.mktemp("python"))
+    yield warm.executable
+    warm.close()
+
+
+@pytest.fixture(scope="module")
+def warm(warm_python: Path) -> Iterator[None]:
+    """In the tests of this module, a process that runs a module of `gpu` is forked from one that has torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
+        yield

@@ -24,6 +24,8 @@ from journal import START, follow
 from tests.harness.architectures import make_model
 from tests.harness.tiny_model import make_rows
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def keepstep(home: Home, *words: str) -> str:
     """Give a command as a person does; what it prints."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.projections.timeline import records
-
 from core import commands
 from core.evolve import evolve
 from core.failures import EXPLANATIONS
@@ -11,6 +9,7 @@ from core.state import State
 from events import kinds
 from projections.failures import Failure, Failures
 from tests.core.world import World
+from tests.projections.timeline import records
 
 
 def crashes(world: World, number: int | None = None) -> list[Failure]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.projections.timeline import folded, records
 
 from core import commands
 from core.errors import IllegalEvent
@@ -15,6 +14,7 @@ from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
 from projections.progress import Folded
 from tests.core.world import World, seen
 from tests.events.examples import CHECKPOINT, JOB
+from tests.projections.timeline import folded, records
 
 
 def world(*files: int) -> World:

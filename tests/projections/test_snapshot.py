@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec.structs import replace
-from tests.projections.timeline import folded, records
 
 from core import commands
 from events import kinds
@@ -16,6 +15,7 @@ from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
 from tests.core.world import World, seen, settings
+from tests.projections.timeline import folded, records
 
 
 def eventful() -> World:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.projections.timeline import folded
 
 from core import commands
 from events import kinds
 from projections.progress import Folded, Pace, Progress
 from projections.status import QUEUE_SHOWN, StatusView, plain, read_status, status_view, write_status
 from tests.core.world import World, job_id, settings
+from tests.projections.timeline import folded
 
 
 def world(*files: int) -> World:

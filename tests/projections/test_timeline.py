@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
-from tests.projections.timeline import records
 
 from core import commands
 from core.evolve import evolve
@@ -15,6 +14,7 @@ from events.codec import kind_of
 from events.kinds import AnyEvent
 from projections.timeline import OfACheckpoint, OfACrash, OfAJob, OfAStep, OfAVersion, Teller
 from tests.core.world import World, job_id
+from tests.projections.timeline import records
 
 
 def say(event: AnyEvent, _state: State) -> str:

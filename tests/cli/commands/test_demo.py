@@ -25,6 +25,8 @@ from core.state import State
 from events import kinds, worker
 from events.settings import Plan
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def rows() -> list[list[dict[str, str]]]:
     return [json.loads(line)["messages"] for line in demo.DATA.read_text(encoding="utf-8").splitlines()]

@@ -20,6 +20,8 @@ from tests.cli.supervision.test_watchdog import daemon
 from tests.harness.hub_cache import put_in_cache
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Break = Callable[[Path], object]
 
 

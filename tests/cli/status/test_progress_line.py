@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pytest
 from msgspec.structs import replace
-from tests.projections.timeline import folded
 
 from cli.status.progress_line import Course, course, course_line, health_without_memory
 from cli.status.report import health
@@ -17,6 +16,7 @@ from events import kinds
 from events.settings import MemorySettings
 from projections.status import StatusView, status_view
 from tests.core.world import World
+from tests.projections.timeline import folded
 
 
 def view(world: World) -> StatusView:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.projections.timeline import folded
 
 from cli.status.report import health, status_rows
 from core import commands
@@ -16,6 +15,7 @@ from events.evaluation import EvaluationDone
 from events.worker import Heartbeat
 from projections.status import StatusView, status_view
 from tests.core.world import World, settings
+from tests.projections.timeline import folded
 
 
 def view(world: World) -> StatusView:
