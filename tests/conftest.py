@@ -5,6 +5,7 @@ A golden file is what a test compares with; it is rewritten only by `pytest --up
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         folders = [*SLOW, ""]
         items.sort(key=lambda item: folders.index(name if (name := _folder(item)) in SLOW else ""))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector of garbage need not walk over all of torch at each of its rounds."""
+    gc.collect()
+    gc.freeze()
 
 
 def _folder(item: pytest.Item) -> str:
@@ -57,9 +64,15 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     warm.close()
 
 
+@pytest.fixture
+def warm(warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this test, a process that runs a module of `gpu` is forked from one that has torch."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
+
+
 @pytest.fixture(scope="module")
-def warm(warm_python: Path) -> Iterator[None]:
-    """In the tests of this module, a process that runs a module of `gpu` is forked from one that has torch."""
+def warm_module(warm_python: Path) -> Iterator[None]:
+    """The same in all tests and fixtures of a module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(warm_python))
         yield

@@ -13,6 +13,8 @@ from events import kinds
 from tests.crash.homes import log_of, make_home, run_to_the_end, state_of, trained
 from tests.crash.torture import records_of
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
 
 def flip(home: Home, checkpoint: Path) -> None:
     """One bit of the weights."""

@@ -47,7 +47,7 @@ COMING = [
 """Everything that a consolidation comes by; of what comes twice, the backup's and the version's."""
 
 TELLING = ["merged", "journaled_consolidation_verified"]
-TELLING_OF_ALL = ["renamed:1", "renamed:2", "journaled_consolidation_started", "journaled_version_published", "pruned"]
+TELLING_OF_ALL = ["renamed:2", "journaled_version_published"]
 
 
 def trained(life: Life) -> Life:
@@ -271,8 +271,9 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -
     assert everything_is_there(life.home).base == "v001"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("points", [["renamed:2"], pytest.param(TELLING, marks=pytest.mark.long)])
+@pytest.mark.parametrize("points", [["renamed:2"], TELLING])
 def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
     life = Life.real(tmp_path / "home", Random(SEED))
     lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
@@ -294,10 +295,9 @@ def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: st
     assert len(everything_is_there(life.home).checkpoints) == 1
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "point", ["renamed", *(pytest.param(name, marks=pytest.mark.long) for name in OF_A_COMMIT if name != "renamed")]
-)
+@pytest.mark.parametrize("point", OF_A_COMMIT)
 def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path: Path) -> None:
     """Beside the home, a model that is whole, or what the next export of that name takes away."""
     life = consolidated(trained(Life.real(tmp_path / "home", Random(SEED))))

@@ -31,6 +31,7 @@ def tortured(life: Life, kills: int, named: list[str]) -> Torture:
     return torture
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_killed_at_random_and_at_telling_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """Daemon, worker or both die with -9 at seeded moments; every step and file of the head equal a calm run's."""
@@ -57,6 +58,15 @@ def test_full_training_survives_kills_too(tmp_path: Path) -> None:
     assert_same(life.home, calm_twin(life, tmp_path / "calm"))
 
 
+def test_killed_where_it_tells_most_a_fake_worker_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """Its weights are a chain of hashes: a step that is lost, repeated or out of order would change them."""
+    life = Life.faked(tmp_path / "tortured", Random(SEED))
+    tortured(life, 2, TELLING)
+    assert_same(life.home, calm_twin(life, tmp_path / "calm"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_killed_at_every_point_outside_the_worker_ends_the_same(tmp_path: Path) -> None:
     """Daemon and commands, each point once, in one life with a worker that learns nothing."""
     life = Life.faked(tmp_path / "tortured", Random(SEED))

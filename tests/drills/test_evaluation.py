@@ -13,6 +13,8 @@ from tests.drills.drill import Drill, Row
 Drills = Callable[..., Drill]
 Record = Callable[[Row], None]
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
 
 def finished(home: Drill, calm: dict[str, str]) -> None:
     """All of both files was learned, to the bit."""
@@ -20,8 +22,6 @@ def finished(home: Drill, calm: dict[str, str]) -> None:
     assert home.weights() == calm
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothing_else(
     drills: Drills, record: Record, calm: dict[str, str]
 ) -> None:

@@ -10,7 +10,6 @@ from itertools import count
 from typing import TypeVar
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from cli.home.paths import Home
 from core.versions import Checkpoint
@@ -22,15 +21,12 @@ from journal import START, follow
 from tests.crash.homes import KEEPSTEP, log_of, make_home, run_to_the_end, state_of, trained
 from tests.drills.drill import REAL, Drill, Row
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
 E = TypeVar("E", bound=Event)
 
 STEPS = 22
 """Of both files, twelve and ten; a commit behind each second one."""
-
-
-def long(point: str) -> ParameterSet:
-    """A point for `make test-long`."""
-    return pytest.param(point, marks=pytest.mark.long)
 
 
 Make = Callable[[], Home]
@@ -161,9 +157,7 @@ def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
     record(Row(UPDATE, "`out_of_memory`, `micro_batch_halved`", "at once", Drill(home, REAL).lost(), did))
 
 
-@pytest.mark.parametrize(
-    "point", ["journaled_micro_batch_halved", "step:3", long("file_written:9"), long("before_report:2")]
-)
+@pytest.mark.parametrize("point", ["journaled_micro_batch_halved", "step:3", "file_written:9", "before_report:2"])
 def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: Home, make: Make, point: str) -> None:
     """The journal knows it, whatever the memory of today: the same bits as the run that was not killed."""
     home = make()
@@ -175,7 +169,6 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
     assert trained(home) == trained(split)
 
 
-@pytest.mark.long
 def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make) -> None:
     """Halved as far as it goes, tried again four times, given up. The next one comes to the same step."""
     home = make()
@@ -207,7 +200,6 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record
     record(Row(NAN, "`loss`, `batch_set_aside`", "at once", Drill(aside, REAL).lost(), did))
 
 
-@pytest.mark.long
 def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> None:
     home = make()
     assert ran(home, "nan_gradient:5") == 0, log_of(home)
@@ -215,9 +207,7 @@ def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> No
     assert trained(home) == trained(aside)
 
 
-@pytest.mark.parametrize(
-    "point", ["journaled_batch_set_aside", "step:6", long("journaled_attempt_failed"), long("worker_ended")]
-)
+@pytest.mark.parametrize("point", ["journaled_batch_set_aside", "step:6", "journaled_attempt_failed", "worker_ended"])
 def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Home, make: Make, point: str) -> None:
     """Though its numbers would be good today: the same bits as the run that was not killed."""
     home = make()

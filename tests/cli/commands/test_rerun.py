@@ -28,7 +28,7 @@ from projections.lineage import Part
 from tests.gpu import helpers as worker
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = pytest.mark.usefixtures("warm_module")
 
 Lived = tuple[Home, dict[int, dict[str, str]]]
 
