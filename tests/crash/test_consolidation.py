@@ -56,10 +56,44 @@ def trained(life: Life) -> Life:
     return life
 
 
+def trained_and_consolidated(life: Life) -> Life:
+    return consolidated(trained(life))
+
+
 def consolidated(life: Life) -> Life:
     assert life.command("consolidate", "--description", "a night") == 0
     life.to_the_end()
     return life
+
+
+def two_versions(life: Life) -> Life:
+    return trained(consolidated(trained(consolidated(trained(life)))))
+
+
+Copies = Callable[[Callable[[Life], Life]], Life]
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Life], Life]], Life]:
+    """Homes of the fake worker by what was done in them, each made once."""
+    made: dict[str, Life] = {}
+
+    def template(past: Callable[[Life], Life]) -> Life:
+        if past.__name__ not in made:
+            made[past.__name__] = past(Life.faked(tmp_path_factory.mktemp("template") / "home", Random(SEED)))
+        return made[past.__name__]
+
+    return template
+
+
+@pytest.fixture
+def after(templates: Copies, tmp_path: Path) -> Copies:
+    """`after(trained)`: a copy of a home in which that was done."""
+
+    def copy(past: Callable[[Life], Life]) -> Life:
+        return templates(past).copied(tmp_path / "home")
+
+    return copy
 
 
 def killed(life: Life, point: str) -> bool:
@@ -143,8 +177,8 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
 
 
 @pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
-def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, after: Copies) -> None:
+    life = after(trained)
     if point.endswith("requested"):
         assert command_killed(life, point, "consolidate")
         life.to_the_end()
@@ -154,10 +188,6 @@ def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(po
         assert command_killed(life, point, "consolidate", "--cancel")
         life.to_the_end()
         assert everything_is_there(life.home).base is None
-
-
-def two_versions(life: Life) -> Life:
-    return trained(consolidated(trained(consolidated(trained(life)))))
 
 
 MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
@@ -178,8 +208,8 @@ MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
         ),
     ],
 )
-def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -> None:
-    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+def test_the_head_is_moved_or_it_is_not(move: str, point: str, after: Copies) -> None:
+    life = after(two_versions)
     before = life.state
     words, there = MOVES[move]
     assert command_killed(life, point, *words)
@@ -206,8 +236,8 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
         ),
     ],
 )
-def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, tmp_path: Path) -> None:
-    life = consolidated(trained(Life.faked(tmp_path / "home", Random(SEED))))
+def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, after: Copies) -> None:
+    life = after(trained_and_consolidated)
     (made,) = life.state.backups
     if by == "command":
         assert command_killed(life, point, "backup", "restore", made.id)
@@ -228,8 +258,8 @@ def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, t
     "point",
     ["renamed", *(pytest.param(point, marks=pytest.mark.long) for point in (*OF_A_COMMIT, "journaled_backup_created"))],
 )
-def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, after: Copies) -> None:
+    life = after(trained)
     assert command_killed(life, point, "backup", "create", "--reason", "to be sure")
     life.to_the_end()
     state = everything_is_there(life.home)
@@ -239,8 +269,8 @@ def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_pa
 
 
 @pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
-def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_old_backups_are_given_up_or_they_are_not(point: str, after: Copies) -> None:
+    life = after(trained)
     for _ in range(2):
         assert life.command("backup", "create") == 0
     assert command_killed(life, point, "backup", "cleanup", "--retention-days", "0", "--execute")
@@ -249,8 +279,8 @@ def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("point", ["journaled_version_deleted", "pruned"])
-def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
-    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+def test_a_version_is_deleted_or_it_is_not(point: str, after: Copies) -> None:
+    life = after(two_versions)
     assert life.command("versions", "restore", "v001") == 0
     head = life.state.left[-1].checkpoint.id
     assert life.command("versions", "delete", head, "--confirm") == 0
@@ -259,9 +289,9 @@ def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
     assert [each.id for each in everything_is_there(life.home).versions] == ["v001"]
 
 
-def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -> None:
+def test_a_consolidation_is_asked_to_make_way_and_begins_again(after: Copies) -> None:
     """`keepstep pause` in the middle: it ends at once, and `resume` makes the version."""
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+    life = after(trained)
     assert life.command("pause") == 0
     assert life.command("consolidate") == 0
     assert life.command("resume") == 0
@@ -287,8 +317,8 @@ def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: l
 
 
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
-def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, after: Copies) -> None:
+    life = after(trained)
     assert len(life.state.checkpoints) > 1
     assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
     life.to_the_end()
