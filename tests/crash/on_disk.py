@@ -24,8 +24,8 @@ from cli.config.schema import Config
 from cli.home.paths import Home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.log import RESERVE_BYTES
-from tests.crash.disks import Disk, why_not
 from tests.crash.homes import KEEPSTEP, make_home, trained
+from tests.crash.real_disks import Disk, why_not
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +132,8 @@ class Scene:
         """`keepstep status --json`, which must work."""
         done = self.keepstep("status", "--json")
         assert done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}\n{self.report()}"
-        return json.loads(done.stdout)
+        shown: dict[str, Any] = json.loads(done.stdout)
+        return shown
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What the journal says, as far as it is whole."""
@@ -185,7 +186,7 @@ def scene(disk: Disk, home: Home, logs: Path) -> Iterator[Scene]:
 
 
 def plain_home(root: Path, *, keep: int = 100) -> Home:
-    """A home for the plain worker: two files in the inbox, a checkpoint every other step."""
+    """A home for the slow worker: two files in the inbox, a checkpoint every other step."""
     config = Config(
         job=JobSettings(
             model=ModelSettings(path="nowhere"),

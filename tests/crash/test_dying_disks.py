@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.disks import MortalDisk, mortal_disk, small_disk
 from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     Scene,
@@ -24,6 +23,7 @@ from tests.crash.on_disk import (
     trained_in_peace,
     weights,
 )
+from tests.crash.real_disks import MortalDisk, mortal_disk, small_disk
 from tests.crash.torture import check
 
 pytestmark = needs_real_disks

@@ -1,7 +1,7 @@
 """Daemons and commands on disks that fill up: work waits, says so, and goes on by itself when there is room.
 
-The faults are the kernel's own (see `disks`), the daemon and the commands are the real ones, the worker is a plain
-one where nothing hangs on torch.
+The faults are the kernel's own (see `real_disks`), the daemon and the commands are the real ones, the worker is the
+slow fake one where nothing depends on torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.disks import small_disk, thin_disk
 from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     INODES,
@@ -30,6 +29,7 @@ from tests.crash.on_disk import (
     trained_in_peace,
     weights,
 )
+from tests.crash.real_disks import small_disk, thin_disk
 from tests.crash.torture import check
 
 pytestmark = needs_real_disks

@@ -19,10 +19,10 @@ from core.commands import AnyCommand, Pause, Resume
 from events import kinds
 from tests.crash import strace_log
 from tests.crash.contents import torn
-from tests.crash.disk import Disk
 from tests.crash.homes import state_of
 from tests.crash.images import Recording, Report, check, environment, record, sample, scratch_directory
 from tests.crash.promises import materialise
+from tests.crash.recorded_disk import Disk
 from tests.crash.scenario import FAKE, REAL, RUN_FAKE
 from tests.crash.strace_log import Call
 

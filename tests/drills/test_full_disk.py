@@ -16,8 +16,8 @@ import pytest
 from events import kinds
 from events.kinds import StorageExhausted, StorageFreed
 from events.versions import ConsolidationAborted
-from tests.crash.disks import Disk, small_disk, why_not
 from tests.crash.homes import log_of, state_of
+from tests.crash.real_disks import Disk, small_disk, why_not
 from tests.drills.drill import Drill, Row
 
 pytestmark = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from events import kinds
+from events.values import Failure
 from tests.drills.soak.__main__ import soak
 from tests.drills.soak.course import ROUNDS, SPARED, Window, unexplained
 from tests.drills.soak.examples import Job, ReplayRange, account
@@ -131,7 +132,7 @@ def test_a_line_that_the_plan_does_not_have_is_found() -> None:
 # -- faults ---------------------------------------------------------------------------------------------------------
 
 
-def failed(failure: str) -> kinds.AttemptFailed:
+def failed(failure: Failure) -> kinds.AttemptFailed:
     return kinds.AttemptFailed(job="a", attempt=1, failure=failure, message="so it was", retry_at=None)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gpu.ipc import connection
 from journal import failpoints
-from tests.crash.disks import Disk
+from tests.crash.real_disks import Disk
 
 _calls: Counter[str] = Counter()
 _connections: list[socket.socket] = []

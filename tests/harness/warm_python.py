@@ -126,7 +126,8 @@ def _start(connection: socket.socket, others: list[socket.socket]) -> int:
     if pid == 0:
         for each in (connection, *others):
             each.close()
-        _run(*json.loads(order), streams)
+        words, environment, directory = json.loads(order)
+        _run(words, environment, directory, streams)
     for stream in streams:
         os.close(stream)
     connection.sendall(pid.to_bytes(8, "big"))

@@ -128,6 +128,9 @@ class Source:
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """First byte and the byte behind the last."""
+        assert isinstance(node, ast.expr | ast.stmt | ast.ExceptHandler | ast.arg | ast.keyword)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
         return (
             self._starts[node.lineno - 1] + node.col_offset,
             self._starts[node.end_lineno - 1] + node.end_col_offset,
@@ -215,6 +218,7 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
         return
     origin, target = node.args[:2]
     inner = list(ast.walk(source.function(node)))
+    made: list[ast.expr]
     if isinstance(origin, ast.Name):
         made = [
             other.value
@@ -225,7 +229,11 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
             and (isinstance(other.value, ast.BinOp) or name_of(other.value) in STAGED)
         ][-1:]
     else:  # the same expression, where it is written before it is renamed
-        same = [other for other in inner if ast.dump(other) == ast.dump(origin) and other is not origin]
+        same = [
+            other
+            for other in inner
+            if isinstance(other, ast.expr) and ast.dump(other) == ast.dump(origin) and other is not origin
+        ]
         made = [*same, origin] if any(source.before(other, node) for other in same) else []
     if not made:
         yield Found("rename", (source.edit(node, "None"),), f"no {shown(node)}")
@@ -373,7 +381,7 @@ def mutants_of(path: str, data: bytes) -> list[Mutant]:
         seen[description] += 1
         if seen[description] > 1:
             description += f" (number {seen[description]})"
-        mutants.append(Mutant(what.operator, path, node.lineno, description, what.edits))
+        mutants.append(Mutant(what.operator, path, getattr(node, "lineno", 0), description, what.edits))
     return mutants
 
 

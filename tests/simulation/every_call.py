@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from core import commands
 from core.commands import AnyCommand
-from tests.simulation.disk import PowerCut
+from tests.harness.fake_disk import PowerCut
 from tests.simulation.fault import Fault
 from tests.simulation.runs import check_exit, run_undisturbed
 from tests.simulation.world import ROOT, World
@@ -113,7 +113,8 @@ def columns(kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
 
 def play(column: Case, first: int, stride: int) -> tuple[Case, int, list[str]]:
     """Every `stride`-th call of a column, from the first to the last there is: how many, and what went wrong."""
-    call, played, problems = first, 0, []
+    call, played = first, 0
+    problems: list[str] = []
     while True:
         case = column._replace(call=call)
         try:

@@ -25,15 +25,34 @@ from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
 from projections.status import read_status, status_view
+from tests.harness.fake_disk import Killed, PowerCut
 from tests.harness.fake_worker import UNTRAINED, train_step
-from tests.simulation.disk import Killed, PowerCut
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-KEPT_IN_SNAPSHOTS = ("daemon", "begun", "attempts", "checkpoints", "replay_ranges", "counts", "quarantined", "hold")
-KEPT_IN_SNAPSHOTS += ("base", "versions", "left", "backups", "consolidation_request", "consolidation", "fetch")
+KEPT_IN_SNAPSHOTS: tuple[str, ...] = (
+    "daemon",
+    "begun",
+    "attempts",
+    "checkpoints",
+    "replay_ranges",
+    "counts",
+    "quarantined",
+    "hold",
+)
+KEPT_IN_SNAPSHOTS += (
+    "quarantined",
+    "hold",
+    "base",
+    "versions",
+    "left",
+    "backups",
+    "consolidation_request",
+    "consolidation",
+    "fetch",
+)
 
 
 COUNTED = (
@@ -97,7 +116,7 @@ class Invariants:
         """For the time of a block, every append of anybody is written down here before and behind; the journal begins
         a new segment after so many bytes."""
         original, invariants = Transaction.append, self
-        defaults = Journal.open.__func__.__kwdefaults__
+        defaults = getattr(Journal.open, "__func__").__kwdefaults__  # noqa: B009
         usual = defaults["segment_bytes"]
         defaults["segment_bytes"] = segment_bytes
 
@@ -117,11 +136,11 @@ class Invariants:
                     invariants.running_attempt = record.event.attempt
             return records
 
-        Transaction.append = append
+        setattr(Transaction, "append", append)  # noqa: B010
         try:
             yield
         finally:
-            Transaction.append = original
+            setattr(Transaction, "append", original)  # noqa: B010
             defaults["segment_bytes"] = usual
 
     # -- after each crash
@@ -214,13 +233,13 @@ class Invariants:
             require(len(timeline) == state.global_step, "the committed step is the length of the timeline", event)
         self.ended = ended
         steps: dict[str, list[int]] = {}
-        for job, step in timeline:
-            steps.setdefault(job, []).append(step)
+        for name, step in timeline:
+            steps.setdefault(name, []).append(step)
         self.stood = stood
-        for job, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
+        for name, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
             passes = passes_of(found)
             steps_of = [step for length in passes for step in range(1, length + 1)]
-            require(found == steps_of, f"each step of {job[:8]} is learned once a pass, in order", found)
+            require(found == steps_of, f"each step of {name[:8]} is learned once a pass, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:

@@ -14,7 +14,8 @@ from core import commands
 from core.errors import Refused
 from journal.durable import write_atomically
 from journal.errors import JournalDamaged
-from tests.simulation.disk import File, Killed, PowerCut
+from tests.harness.fake_disk import Killed, PowerCut
+from tests.harness.fake_disk_nodes import File
 from tests.simulation.fault import Fault
 from tests.simulation.invariants import InvariantBroken, Rotted, require
 from tests.simulation.world import ROOT, World
@@ -216,9 +217,9 @@ def _advice(world: World) -> bool:
                 write_atomically(Path(path), world.copies[path], sync=True, storage=process)
                 world.invariants.rotten.discard(path)
         for data in (*world.contents, *world.copies.values()):  # it may have been half a file when it was accepted
-            path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
-            if hold is not None and path.name in hold.reason and not process.exists(path):
-                write_atomically(path, data, sync=True, storage=process)
+            file = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
+            if hold is not None and file.name in hold.reason and not process.exists(file):
+                write_atomically(file, data, sync=True, storage=process)
         for job in [job.id for job in store.state.queue if job.status == "held"]:
             store.execute(commands.ReleaseJob(job=job))
             asked = True

@@ -17,7 +17,7 @@ from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
 from events.values import PRIORITIES
-from tests.simulation.disk import Killed, Process
+from tests.harness.fake_disk import Killed, Process
 from tests.simulation.fault import Fault
 
 if TYPE_CHECKING:

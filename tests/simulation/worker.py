@@ -9,8 +9,8 @@ from core.endings import Ending
 from events import worker
 from events.values import Number
 from gpu.errors import ProtocolViolation
+from tests.harness.fake_disk import Killed, Process
 from tests.harness.fake_worker import FakeWorker
-from tests.simulation.disk import Killed, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -26,7 +26,7 @@ from cli.inbox.watcher import Inbox
 from events import worker
 from events.settings import LogSettings
 from journal.durable import read_file
-from tests.simulation.disk import Disk, Killed, PowerCut, Process
+from tests.harness.fake_disk import Disk, Killed, PowerCut, Process
 from tests.simulation.fault import Fault
 from tests.simulation.invariants import Invariants, require
 from tests.simulation.user_actions import User
@@ -157,7 +157,7 @@ class World:
         finally:
             self.inbox = None
 
-    def start_worker(self) -> SimulatedWorker:
+    def start_worker(self) -> Any:
         process = self.disk.process("worker")
         if (fault := self.worker_fault()) is not None:
             self.faults[process.number] = fault

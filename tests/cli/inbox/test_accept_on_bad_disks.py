@@ -25,8 +25,8 @@ from core.commands import Skip
 from events.kinds import FileDuplicate
 from journal.durable import fsync_directory, fsync_file, opened, read_file
 from tests.cli.taking import take_from_inbox
-from tests.simulation.disk import Disk, PowerCut, Process
-from tests.simulation.disk import Killed as Dead
+from tests.harness.fake_disk import Disk, PowerCut, Process
+from tests.harness.fake_disk import Killed as Dead
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from events.kinds import AnyEvent, FileDuplicate, FileEnqueued
 from events.values import Priority
 from journal.durable import fsync_directory, fsync_file, opened, read_file
 from journal.storage import Storage
-from tests.simulation.disk import Disk, PowerCut, Process
+from tests.harness.fake_disk import Disk, PowerCut, Process
 
 ROWS = {"a.jsonl": "first", "b.jsonl": "second", "c.jsonl": "first", "d.jsonl": "third"}
 """The third file has the bytes of the first."""

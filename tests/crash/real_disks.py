@@ -5,7 +5,7 @@
     mortal_disk   the same; `stop_writing` makes the device refuse every write, `lose_the_end` makes the region in
                   which all files lie unreadable and unwritable while the rest of the disk goes on
 
-What happens then, as measured (Linux 6.18; test_disks.py holds it):
+What happens then, as measured (Linux 6.18; test_real_disks.py holds it):
 
 | fault | write | fsync | afterwards | reads | free space shown |
 | --- | --- | --- | --- | --- | --- |
@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from tests.crash.devices import (
     BLOCK,
@@ -360,8 +361,11 @@ def why_not() -> str:
     return ""
 
 
+D = TypeVar("D", bound=Disk)
+
+
 @contextlib.contextmanager
-def _mounted(disk: Disk) -> Iterator[Disk]:
+def _mounted(disk: D) -> Iterator[D]:
     disk.mount()
     try:
         yield disk

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from journal.durable import fsync_directory, read_file, rename_durably, write_atomically
-from tests.simulation.disk import Disk, Killed, PowerCut, Process
+from tests.harness.fake_disk import Disk, Killed, PowerCut, Process
 
 HOME = Path("/home")
 

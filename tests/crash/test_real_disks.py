@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import disks
-from tests.crash.disks import mortal_disk, small_disk, thin_disk
+from tests.crash import real_disks as disks
 from tests.crash.on_disk import (
     INODES,
     ROOT,
     needs_real_disks,
 )
+from tests.crash.real_disks import mortal_disk, small_disk, thin_disk
 
 pytestmark = needs_real_disks
 
@@ -125,7 +125,7 @@ def test_what_a_killed_run_left_mounted_is_cleared(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(disks, "PREFIX", "keepstep-killed-disk-")
     program = f"""
 import os, signal
-from tests.crash import disks
+from tests.crash import real_disks as disks
 disks.PREFIX = {disks.PREFIX!r}
 with disks.small_disk() as disk:
     print(disk.root, flush=True)
