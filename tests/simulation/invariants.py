@@ -32,26 +32,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-KEPT_IN_SNAPSHOTS: tuple[str, ...] = (
-    "daemon",
-    "begun",
-    "attempts",
-    "checkpoints",
-    "replay_ranges",
-    "counts",
-    "quarantined",
-    "hold",
-)
-KEPT_IN_SNAPSHOTS += (
-    "quarantined",
-    "hold",
-    "base",
-    "versions",
-    "left",
-    "backups",
-    "consolidation_request",
-    "consolidation",
-    "fetch",
+KEPT_IN_SNAPSHOTS = (
+    *("daemon", "begun", "attempts", "checkpoints", "replay_ranges", "counts", "quarantined", "hold"),
+    *("base", "versions", "left", "backups", "consolidation_request", "consolidation", "fetch"),
 )
 
 
