@@ -97,7 +97,7 @@ class _Script:
         self.book.run()
 
     def play_until(self, words: list[str]) -> None:
-        wanted, count = words[0], int((*words, 1)[1])
+        wanted, count = words[0], int((*words, "1")[1])
         seen = len(self.book.journal)
         for _ in self.book.steady():
             if sum(kind_of(event) == wanted for event in self.book.journal[seen:]) >= count:
