@@ -6,6 +6,7 @@ A golden file is what a test compares with; it is rewritten only by `pytest --up
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ from tests.harness.warm_python import WarmPython
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; look at the diff")
     parser.addoption("--write-drills", action="store_true", help="write what the drills show into docs/guardian.md")
+
+
+def pytest_configure() -> None:
+    """Under nohup, SIGHUP is ignored, and processes that tests start would inherit that. A handler that does nothing
+    keeps the runner alive as well, and is reset to the default in the processes that it starts."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 SLOW = ("crash", "drills", "simulation", "cli", "gpu")
