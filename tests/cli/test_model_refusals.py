@@ -118,4 +118,4 @@ def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     assert now.hold is None
     assert now.head is not None
     assert now.meaning is not None
-    assert now.meaning.method.r == 4  # type: ignore[union-attr]
+    assert now.meaning.method.r == 4

@@ -238,7 +238,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 @pytest.mark.parametrize("missing", demo.MODEL_PACKAGES)
 def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(submodule_search_locations=[])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=missing) as caught:
         demo.find_model()
     assert "make demo" in caught.value.advice
@@ -247,7 +247,7 @@ def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypat
 
 def test_package_without_a_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="carries no model"):
         demo.find_model()
     (tmp_path / "small.gguf").touch()

@@ -48,12 +48,12 @@ def test_it_is_said_once_and_tried_until_it_is_gone(stubborn: Home) -> None:
     deferred_deletes.discard(stubborn.versions / "v001")
     assert said == ["versions/v001 cannot be deleted yet (busy); it is tried again"]
     deferred_deletes.try_again()  # not due
-    stubborn.clock.at = AGAIN_AFTER_S
+    stubborn.clock.at = AGAIN_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.try_again()
     assert len(said) == 1
     assert list(stubborn.versions.iterdir())
-    stubborn.storage.code = 0
-    stubborn.clock.at = 2 * AGAIN_AFTER_S
+    stubborn.storage.code = 0  # type: ignore[attr-defined]
+    stubborn.clock.at = 2 * AGAIN_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.try_again()
     assert not list(stubborn.versions.iterdir())
     assert not deferred_deletes.left
@@ -69,13 +69,13 @@ def test_debris_that_cannot_be_deleted_ends_no_start(stubborn: Home) -> None:
     with closing(EventStore.open(stubborn)) as store:
         sweep(store, deferred_deletes.discard)
     assert len(said) == len(deferred_deletes.left) == 3
-    stubborn.storage.code = 0
-    stubborn.clock.at = AGAIN_AFTER_S
+    stubborn.storage.code = 0  # type: ignore[attr-defined]
+    stubborn.clock.at = AGAIN_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.try_again()
     assert not list(stubborn.versions.iterdir())
 
 
 def test_a_full_disk_is_the_daemons_to_wait_out(stubborn: Home) -> None:
-    stubborn.storage.code = errno.ENOSPC
+    stubborn.storage.code = errno.ENOSPC  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="busy"):
         DeferredDeletes(stubborn, print).discard(stubborn.versions / "v001")

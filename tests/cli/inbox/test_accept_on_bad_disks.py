@@ -244,7 +244,7 @@ def test_what_a_dead_process_moved_is_on_disk_before_it_is_accepted() -> None:
         meanwhile(disk, "fsync", "/.arriving/normal-", die)
         with pytest.raises(Dead):
             take_from_inbox(store, path, "normal")
-        home.storage.die()
+        home.storage.die()  # type: ignore[attr-defined]
         home, store = opened_on(disk)
 
         def cut() -> None:

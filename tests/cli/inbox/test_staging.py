@@ -260,7 +260,7 @@ def test_duplicates_that_arrive_together_are_told_as_duplicates(home: Home, drop
 def test_a_new_directory_that_another_process_holds_is_not_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that finds it before its maker holds it removes it, and would take what comes into it."""
     theirs: list[int] = []
-    sync = staging.durable.fsync_directory
+    sync = staging.durable.fsync_directory  # type: ignore[attr-defined]
 
     def found_first(path: Path, *, storage: Storage) -> None:
         sync(path, storage=storage)
@@ -269,7 +269,7 @@ def test_a_new_directory_that_another_process_holds_is_not_used(home: Home, monk
             theirs.append(os.open(made, os.O_RDONLY))
             fcntl.flock(theirs[0], fcntl.LOCK_EX)
 
-    monkeypatch.setattr(staging.durable, "fsync_directory", found_first)
+    monkeypatch.setattr(staging.durable, "fsync_directory", found_first)  # type: ignore[attr-defined]
     with new_directory(home, "low") as directory:
         assert not os.path.samestat(os.fstat(theirs[0]), directory.stat())
     os.close(theirs[0])

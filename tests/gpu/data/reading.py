@@ -23,7 +23,7 @@ def good_rows(path: Path, settings: DataSettings) -> list[Row]:
     """The rows of a file of which none is bad."""
     rows = list(read(path, settings))
     assert not [row for row in rows if isinstance(row, BadRow | Problem)]
-    return rows
+    return rows  # type: ignore[return-value]
 
 
 def gzipped(data: bytes) -> bytes:

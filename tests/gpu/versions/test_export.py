@@ -96,7 +96,7 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
 
 def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change what is merged before anybody looks at it."""
-    write = merging.write_merged
+    write = merging.write_merged  # type: ignore[attr-defined]
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         parent=None,
         trained=(directory,),
         small=directory,
-        manifest=merging.verify(directory),
+        manifest=merging.verify(directory),  # type: ignore[attr-defined]
         reference=Reference(tmp_path / "model"),
     )
     with pytest.raises(MergeRefused, match="nothing is merged into rounded weights"):

@@ -18,7 +18,7 @@ from tests.harness.tiny_model import make_rows
 JOB, OTHER = "ab" * 32, "cd" * 32
 
 
-def report() -> record.Report:
+def report() -> record.Report:  # type: ignore[name-defined]
     file = FileFacts("a.jsonl", JOB, 10, "JSON Lines", "text")
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
     return examination.report(file, trained=1, tokens=2, trained_tokens=1)
@@ -83,7 +83,7 @@ def test_a_validation_set_is_what_its_good_rows_say(tmp_path: Path) -> None:
     assert record.kept_validation(tmp_path, "") is None
 
 
-def good_rows_of(directory: Path) -> list[record.rows.Row]:
+def good_rows_of(directory: Path) -> list[record.rows.Row]:  # type: ignore[name-defined]
     path = directory / "good.jsonl"
     path.write_bytes(make_rows(3))
     return list(good_rows(path, DataSettings()))

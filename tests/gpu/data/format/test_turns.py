@@ -18,7 +18,7 @@ def one(message: Any) -> tuple[dict[str, Any], bool, list[str]]:
     """The message that it is, whether it is learned, and the problems with it."""
     found = Findings(1)
     messages, train = read_turns([message], "messages", found)
-    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])
+    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_is_only_warned_of_is_learned_unless_the_settings_say_otherwise() -
     (outcome, pieces), _ = look(settings())(chunk(odd, ROW)).outcomes()
     assert ([each.name for each in outcome.warnings], pieces) == (["special_token_in_content"], 1)
     for weight, expected in (("refuse", ["special_token_in_content"]), ("off", [])):
-        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))
+        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))  # type: ignore[dict-item]
         ((outcome, _),) = look(how)(chunk(odd)).outcomes()
         assert ([each.name for each in outcome.problems], outcome.warnings) == (expected, ())
 

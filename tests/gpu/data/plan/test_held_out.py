@@ -137,7 +137,7 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
         raise YieldRequested("now")
 
     with pytest.raises(YieldRequested):
-        list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
+        list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))  # type: ignore[attr-defined]
     assert FakeDesk().yield_requested() is False
 
 

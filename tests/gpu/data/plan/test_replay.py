@@ -99,7 +99,7 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     session = home.cold()
     session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
-        rows_of = replay.rows.read
+        rows_of = replay.rows.read  # type: ignore[attr-defined]
         patched.setattr(replay, "rows", SimpleNamespace(read=earlier_rows))
         with pytest.raises(YieldRequested):
             session.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))

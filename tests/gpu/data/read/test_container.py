@@ -58,7 +58,7 @@ FOREIGN = {
 def test_another_kind_of_file_is_named_and_refused_whole(what: str, bad_rows: str, tmp_path: Path) -> None:
     """Also where bad rows are skipped; and never is it advised to train it as plain text."""
     (tmp_path / "f").write_bytes(FOREIGN[what])
-    (problem,) = read(tmp_path / "f", DataSettings(bad_rows=bad_rows))  # type: ignore[arg-type]
+    (problem,) = read(tmp_path / "f", DataSettings(bad_rows=bad_rows))
     assert isinstance(problem, Problem)
     assert (problem.name, problem.line) == ("unknown_container", None)
     assert what in problem.what
