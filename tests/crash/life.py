@@ -1,6 +1,6 @@
 """One home, all who act on it, and what its journal says of it: to be lived through, killed and compared.
 
-The worker is the real one, or the fake one of `tests/harness`, which learns nothing and needs no torch.
+The worker is the real one, or the fake one of `tests/harness`, which trains nothing and needs no torch.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def plain_home(root: Path, *, keep: int = 100) -> Home:
 
 
 def trained_in_peace(root: Path) -> Home:
-    """A home of the real worker, on a disk that is well: all of it learned."""
+    """A home of the real worker, on a disk that is well: all of it trained."""
     home = make_home(root)
     daemon = Running(home, root.with_suffix(".log"), real=True)
     assert daemon.process.wait(timeout=240) == 0, daemon.said
@@ -220,7 +220,7 @@ def is_plain(said: str) -> bool:
 
 
 def weights(home: Home) -> dict[str, str]:
-    """What was learned, without the files that name the place of the base model, which is another on each disk."""
+    """What was trained, without the files that name the place of the base model, which is another on each disk."""
     return {name: digest for name, digest in trained(home).items() if name.endswith(".safetensors")}
 
 

@@ -1,6 +1,6 @@
 """Killed at any point of a consolidation, a restore, a backup or a deletion: the old state is whole, or the new one is.
 
-With a worker that learns nothing, so that every point can be tried; then with the real one, at the points that tell.
+With a worker that trains nothing, so that every point can be tried; then with the real one, at the points that tell.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ COMING = [
 ]
 """Everything that a consolidation comes by; of what comes twice, the backup's and the version's."""
 
-TELLING = ["merged", "journaled_consolidation_verified"]
-TELLING_OF_ALL = ["renamed:2", "journaled_version_published"]
+CRITICAL = ["merged", "journaled_consolidation_verified"]
+CRITICAL_OF_ALL = ["renamed:2", "journaled_version_published"]
 
 
 def trained(life: Life) -> Life:
@@ -97,7 +97,7 @@ def after(templates: Copies, tmp_path: Path) -> Copies:
 
 
 def killed(life: Life, point: str) -> bool:
-    """A daemon that does what is owed dies there; whether it came to it."""
+    """A daemon that does what is pending dies there; whether it came to it."""
     died = life.word(f"died-{point}")
     life.start(KEEPSTEP_CRASH_AT=point, KEEPSTEP_CRASH_ONCE=str(died))
     life.ended(120.0)
@@ -145,7 +145,7 @@ def _sha256(path: Path) -> str:
 
 
 def lived_through(life: Life, calm: Life, points: list[str]) -> None:
-    """Learn and consolidate, killed at one point after the other; then all that came of it, beside a calm life."""
+    """Learn and consolidate, killed at one point after the other; then all that came of it, next to a calm life."""
     for point in points:
         trained(life)
         assert life.command("consolidate") == 0
@@ -165,7 +165,7 @@ def lived_through(life: Life, calm: Life, points: list[str]) -> None:
 def test_a_consolidation_that_is_killed_is_finished_by_the_next_start(tmp_path: Path) -> None:
     """At the points that tell most; each time the same version comes of it."""
     lived_through(
-        Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), TELLING_OF_ALL
+        Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), CRITICAL_OF_ALL
     )
 
 
@@ -177,7 +177,7 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
 
 
 @pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
-def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, after: Copies) -> None:
+def test_a_request_survives_when_its_command_is_killed_after_it(point: str, after: Copies) -> None:
     life = after(trained)
     if point.endswith("requested"):
         assert command_killed(life, point, "consolidate")
@@ -236,7 +236,7 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, after: Copies) ->
         ),
     ],
 )
-def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, after: Copies) -> None:
+def test_a_backup_is_restored_whole_whichever_process_is_killed(by: str, point: str, after: Copies) -> None:
     life = after(trained_and_consolidated)
     (made,) = life.state.backups
     if by == "command":
@@ -269,7 +269,7 @@ def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, after:
 
 
 @pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
-def test_old_backups_are_given_up_or_they_are_not(point: str, after: Copies) -> None:
+def test_old_backups_are_deleted_or_they_are_not(point: str, after: Copies) -> None:
     life = after(trained)
     for _ in range(2):
         assert life.command("backup", "create") == 0
@@ -303,21 +303,21 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(after: Copies) ->
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("points", [["renamed:2"], TELLING])
-def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", [["renamed:2"], CRITICAL])
+def test_the_real_worker_killed_at_critical_points_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
     life = Life.real(tmp_path / "home", Random(SEED))
     lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
     assert life.command("lineage", "v001", "--verify") == 0
     steps_before = life.state.global_step
     trained(life)
-    assert life.command("lineage", "--prove") == 0  # beside the version, from the last checkpoint that is kept
+    assert life.command("lineage", "--prove") == 0  # next to the version, from the last checkpoint that is kept
     target = tmp_path / "then"
     assert life.command("checkout", "--step", str(steps_before + 1), "--to", str(target)) == 0
     assert (target / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
-def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, after: Copies) -> None:
+def test_checkpoints_that_a_person_prunes_are_deleted_or_they_are_not(point: str, after: Copies) -> None:
     life = after(trained)
     assert len(life.state.checkpoints) > 1
     assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
@@ -329,7 +329,7 @@ def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: st
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("point", OF_A_COMMIT)
 def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path: Path) -> None:
-    """Beside the home, a model that is whole, or what the next export of that name takes away."""
+    """Next to the home, a model that is whole, or what the next export of that name takes away."""
     life = consolidated(trained(Life.real(tmp_path / "home", Random(SEED))))
     before = {path: _sha256(path) for path in life.home.versions.rglob("*") if path.is_file()}
     target = tmp_path / "out" / "model"

@@ -34,7 +34,7 @@ def open_journal(disk: Disk) -> Journal[Line]:
 
 
 def numbers(disk: Disk) -> list[int]:
-    """What the journal holds, opened anew."""
+    """What the journal holds, opened again."""
     with closing(open_journal(disk)) as journal:
         return [json.loads(record.event)["number"] for batch in journal.read() for record in batch]
 
@@ -51,7 +51,7 @@ def append_until_failure(journal: Journal[Line], first: int, *, most: int = 200)
 
 
 @pytest.mark.parametrize("kind", ["full", "thin"])
-def test_a_journal_without_room_keeps_what_it_acknowledged_and_goes_on(kind: str) -> None:
+def test_a_journal_without_room_keeps_what_it_acknowledged_and_continues(kind: str) -> None:
     """Neither more nor less than what was acknowledged, whether the write or only the sync finds no room."""
     with small_disk() if kind == "full" else thin_disk() as disk:
         with closing(make_journal(disk)) as journal:

@@ -107,7 +107,7 @@ def test_a_device_that_loses_a_region_says_so_once() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_the_only_one() -> None:
-    """Everything beside it can be read and written."""
+    """Everything next to it can be read and written."""
     with mortal_disk() as disk:
         bad, good = disk.root / "bad", disk.root / "good"
         bad.write_bytes(b"b" * 150_000)

@@ -95,7 +95,7 @@ def test_a_full_disk_is_waited_out_to_the_same_bits(
     calm: dict[str, str],
     calm_version: dict[str, str],
 ) -> None:
-    """Named for what it is, nothing given up; and room is all that it takes."""
+    """Named for what it is, nothing abandoned; and room is all that it takes."""
     drill, disk = on_disk
     freed_at: list[float] = []
 

@@ -34,7 +34,7 @@ class Shortened(Exception):
 
 
 class Killed(BaseException):
-    """The process is gone, and nothing behind this line of it happens."""
+    """The process is gone, and nothing after this line of it happens."""
 
 
 class PowerCut(BaseException):

@@ -6,8 +6,8 @@ rules below, never by line, so that code which is written tomorrow is found too:
     fsync      a call that puts something on disk does nothing; `sync=True` is `sync=False`
     rename     what was made under a temporary name and renamed is made in place; a plain move does not happen
     checksum   a comparison of bytes, sizes or chained numbers finds that all is well
-    lock       a lock is not taken, and whoever asks for it is told that he has it
-    fencing    a word of another attempt, parent, head or process is believed; a poisoned journal goes on
+    lock       a lock is not taken, and anyone who asks for it is told that he has it
+    fencing    a word of another attempt, parent, head or process is believed; a poisoned journal continues
 
 Locks between the threads of one process (`threading`) are not among them: no file depends on one.
 """
@@ -43,7 +43,7 @@ FENCING = re.compile(
     r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|stands_at|checkpoint|segment_name"
     r"|_worker|plan|named|quarantined|counted|sent|pid|boot_id|process_started_at"
 )
-"""What a comparison of identities compares: who is speaking, of what, behind what."""
+"""What a comparison of identities compares: who is speaking, of what, after what."""
 
 OPEN = re.compile("attempt|parent|trouble")
 """What must be nothing, or something, for a step to be legal: only these are compared with None to fence it."""
@@ -127,7 +127,7 @@ class Source:
         self._starts = starts
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """First byte and the byte behind the last."""
+        """First byte and the byte after the last."""
         assert isinstance(node, ast.expr | ast.stmt | ast.ExceptHandler | ast.arg | ast.keyword)
         assert node.end_lineno is not None
         assert node.end_col_offset is not None

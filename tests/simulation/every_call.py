@@ -2,10 +2,10 @@
 
     python -m tests.simulation.every_call
 
-Three files (one of them cannot be learned from, one is the first again), three commits, pruning, a rotation of the
+Three files (one of them cannot be trained from, one is the first again), three commits, pruning, a rotation of the
 journal. The n-th call of the daemon or of its worker fails, for every n, in every way; once or for ever. The same once
 more in a daemon that has to recover first, from a power cut in the middle of an append; and in one that makes a version
-of what was learned, brings the head of before back from its backup, and makes the next.
+of what was trained, brings the head of before back from its backup, and makes the next.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 def begin(world: World, scene: str) -> None:
-    """The home at the start of the history; "recovering": behind a power cut that left much to recover."""
+    """The home at the start of the history; "recovering": after a power cut that left much to recover."""
     world.hostile = False
     world.every, world.keep = 1, 1
     world.lay_out()

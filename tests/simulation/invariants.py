@@ -1,4 +1,4 @@
-"""What must hold, whatever happened: kept beside the simulation, and held against what is found on its disk."""
+"""What must hold, whatever happened: kept next to the simulation, and held against what is found on its disk."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Invariants:
 
     @contextmanager
     def open(self, *, segment_bytes: int) -> Iterator[None]:
-        """For the time of a block, every append of anybody is written down here before and behind; the journal begins
+        """For the time of a block, every append of anybody is written down here before and after; the journal begins
         a new segment after so many bytes."""
         original, invariants = Transaction.append, self
         defaults = getattr(Journal.open, "__func__").__kwdefaults__  # noqa: B009
@@ -219,14 +219,14 @@ class Invariants:
         for name, step in timeline:
             steps.setdefault(name, []).append(step)
         self.stood = stood
-        for name, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
+        for name, found in steps.items() if not self.moved else ():  # what was left after may be trained again
             passes = passes_of(found)
             steps_of = [step for length in passes for step in range(1, length + 1)]
             require(found == steps_of, f"each step of {name[:8]} is learned once a pass, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
-        """No committed checkpoint, no version and no backup is lost; each holds exactly what was learned up to it."""
+        """No committed checkpoint, no version and no backup is lost; each holds exactly what was trained up to it."""
         fetched = state.head.id if state.fetch is not None and state.head is not None else None
         require(timeline[: state.base_step] == self.stood.get(state.base or "", []), "the head stands on its version")
         for checkpoint in (*state.checkpoints, *(left.checkpoint for left in state.left)):
@@ -288,7 +288,7 @@ class Invariants:
     # -- when trouble is over
 
     def check_end(self) -> None:
-        """All accepted files are learned, nothing is left lying, and the views say what the journal says."""
+        """All accepted files are trained, nothing is left lying, and the views say what the journal says."""
         state, records = self.check()
         home = self.world.home(self.world.inspector())
         require(state.attempt is None, "nothing runs any more")

@@ -21,7 +21,7 @@ from tests.simulation.invariants import InvariantBroken, Rotted, require
 from tests.simulation.world import ROOT, World
 
 UNDISTURBED_RUNS = 12
-"""Enough for every file: each life goes on until nothing is left, and only a person's word can be needed between."""
+"""Enough for every file: each life continues until nothing is left, and only a person's word can be needed between."""
 
 
 class Outcome(NamedTuple):
@@ -180,7 +180,7 @@ def _rot(world: World, counts: Counter[str]) -> None:
 
 
 def run_undisturbed(world: World, counts: Counter[str]) -> None:
-    """No more trouble: what is accepted is learned, with no more help than a person's word."""
+    """No more trouble: what is accepted is trained, with no more help than a person's word."""
     world.hostile = False
     world.worker_fault = lambda: None
     world.invariants.excuses.clear()
@@ -192,7 +192,7 @@ def run_undisturbed(world: World, counts: Counter[str]) -> None:
             check_exit(world, error)
             state, _ = world.invariants.check()
         except (JournalDamaged, Rotted):
-            # found at once, or, where a snapshot stands behind the place, by whoever reads the journal whole
+            # found at once, or, where a snapshot stands after the place, by anyone who reads the journal whole
             if not _journal_is_rotten(world):
                 raise
             counts["damage refused"] += 1

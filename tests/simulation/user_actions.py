@@ -134,7 +134,7 @@ class User:
         store.execute(orders[what])
 
     def _of_versions(self, home: Home, what: str) -> None:
-        """Something about what was learned, by the very commands."""
+        """Something about what was trained, by the very commands."""
         with contextlib.closing(EventStore.open(home)) as store:
             state = store.state
             if what in {"consolidate", "cancel"}:

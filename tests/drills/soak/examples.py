@@ -1,8 +1,8 @@
-"""How often each example of each file was learned, worked out anew from the journal and the data.
+"""How often each example of each file was trained, worked out again from the journal and the data.
 
 The journal says which steps of a file reached the head, in which order, and which of them were passed over; the plan
-says which lines of the file each step learns. So every line of a file of N epochs must have been come by N times:
-learned each time but those at which its batch was set aside. Of a file that was skipped the steps up to the skip count.
+says which lines of the file each step trains. So every line of a file of N epochs must have been come by N times:
+trained each time but those at which its batch was skipped. Of a file that was skipped the steps up to the skip count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from projections.lineage import Part
 
 
 class ReplayRange(NamedTuple):
-    """Steps of a job that reached the head, behind one and up to another, and which of these changed nothing."""
+    """Steps of a job that reached the head, after one and up to another, and which of these changed nothing."""
 
     after: int
     until: int
@@ -40,7 +40,7 @@ class Job(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What came of it: how many examples, how often they were learned and left out, and what is wrong."""
+    """What came of it: how many examples, how often they were trained and left out, and what is wrong."""
 
     jobs: int
     examples: int
@@ -67,7 +67,7 @@ def account(jobs: Sequence[Job]) -> Account:
 
 
 def _times(planned: Sequence[int], replay_ranges: Sequence[ReplayRange]) -> tuple[int, int]:
-    """How often a line was learned, and how often it was passed over."""
+    """How often a line was trained, and how often it was passed over."""
     passed = [
         step in replay_range.set_aside
         for replay_range in replay_ranges
@@ -94,7 +94,7 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
     if not parts:
         return Job(
             name=name, epochs=0, steps_total=1, skipped=False, replay_ranges=(), steps_of={}
-        )  # nothing was learned
+        )  # nothing was trained
     last = parts[-1]
     lines = range(1, 1 + home.data_file(last.job).read_bytes().count(b"\n"))
     asked = Trained(
