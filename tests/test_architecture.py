@@ -112,7 +112,7 @@ TESTED_ELSEWHERE = {
     "cli/config/template.py": "tests/cli/config/test_schema.py",
     "cli/machine/clock.py": "tests/simulation/test_lives.py",
     "cli/home/subprocesses.py": "tests/cli/commands/test_rerun.py",
-    "cli/daemon/resource_monitor.py": "tests/simulation/test_lives.py",
+    "cli/daemon/resource_monitor.py": "tests/simulation/test_runs.py",
     "cli/commands/control.py": "tests/cli/test_commands.py",
     "cli/home/paths.py": "tests/cli/test_commands.py",
     "cli/commands/journal.py": "tests/cli/test_commands.py",

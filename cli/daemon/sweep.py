@@ -173,7 +173,8 @@ def _finished_tokens(home: Home, state: State) -> list[Path]:
 
 
 def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]) -> None:
-    """Delete token cache_directories of finished jobs, and those that are half written or half deleted. They can be made again."""
+    """Delete token caches of finished jobs, and those that are half written or half deleted. keepstep
+    makes them again when it needs them."""
     unfinished = [path for path in _directories(home.tokens, home.storage) if path.name.startswith(UNFINISHED)]
     for path in (*_finished_tokens(home, state), *unfinished):
         delete(path)

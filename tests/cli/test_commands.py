@@ -232,7 +232,7 @@ def test_every_command_is_in_the_readme() -> None:
     from cli.commands.journal import app as journal_app
 
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    commands = {**get_command(app).commands, **get_command(journal_app).commands}
+    commands = {**get_command(app).commands, **get_command(journal_app).commands}  # type: ignore[attr-defined]
     names = {name for name, command in commands.items() if not command.hidden}
     assert [name for name in sorted(names) if name not in readme] == []
 

@@ -1,7 +1,7 @@
-"""What was promised, and whether a home that was left behind by a crash keeps it.
+"""What was promised, and whether a home that a crash left keeps it.
 
 A promise is a line that somebody could have read: of the daemon, of a command, or of the user about what was put into
-the inbox. `PROMISES` says which event each line stands for. Beside that, what holds of every image: the journal opens
+the inbox. `PROMISES` says which event each line stands for. Next to that, what holds of every image: the journal opens
 undamaged and says a beginning of what it said in the end; what the state names is on disk, whole; nothing of the
 user's is gone.
 """

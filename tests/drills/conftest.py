@@ -56,7 +56,7 @@ def drills(tmp_path: Path) -> Iterator[Callable[..., Drill]]:
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the real worker learns from the two files if nobody disturbs it: SHA-256 by file."""
+    """What the real worker trains from the two files if nobody disturbs it: SHA-256 by file."""
     drill = Drill.real(tmp_path_factory.mktemp("calm") / "home")
     try:
         drill.start()

@@ -25,7 +25,7 @@ def lineage_of(world: World) -> Lineage:
 
 def steps(world: World, global_step: int) -> list[tuple[str, int]]:
     """(job, step) of each global step, as the parts have it."""
-    found = []
+    found = []  # type: ignore[var-annotated]
     for part in lineage_of(world).until(global_step).parts:
         assert part.global_to - part.global_from == part.step_to - part.step_from
         assert part.global_from == len(found)

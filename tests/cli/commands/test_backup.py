@@ -139,7 +139,7 @@ def test_cleanup_deletes_only_with_execute(trained: Home) -> None:
     said = keepstep(trained, "backup", "cleanup", "--retention-days", "0")[1]
     assert "manual-0001 would be deleted" in said
     assert "nothing was deleted" in said
-    assert len(state(trained).backups) == 3
+    assert len(state(trained).retention.backups) == 3
     keepstep(trained, "backup", "cleanup", "--retention-days", "0", "--execute")
     assert [path.name for path in trained.backups.iterdir()] == ["manual-0003"]
 

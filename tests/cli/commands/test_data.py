@@ -17,6 +17,8 @@ from gpu.data.examine.examination import Examination, FileFacts
 from tests.cli.commands.test_checkpoints import keepstep
 from tests.harness.tiny_model import make_rows, make_tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

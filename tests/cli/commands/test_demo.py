@@ -25,6 +25,8 @@ from events import kinds, messages
 from events.settings import Plan
 from journal.storage import Storage
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def rows() -> list[list[dict[str, str]]]:
     return [json.loads(line)["messages"] for line in demo.DATA.read_text(encoding="utf-8").splitlines()]
@@ -236,7 +238,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 @pytest.mark.parametrize("missing", demo.MODEL_PACKAGES)
 def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(submodule_search_locations=[])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=missing) as caught:
         demo.find_model()
     assert "make demo" in caught.value.advice
@@ -245,7 +247,7 @@ def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypat
 
 def test_package_without_a_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="contains no model"):
         demo.find_model()
     (tmp_path / "small.gguf").touch()
@@ -279,7 +281,7 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
         seconds=1.0,
     )
     console = Console(lines.append)
-    console.show(event, State())
+    console.tell(event, State())
     step = demo.ProgressDisplay.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")

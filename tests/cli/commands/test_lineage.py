@@ -152,7 +152,7 @@ def test_a_name_that_nobody_knows_is_unknown(trained: Home, tmp_path: Path) -> N
 def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it is named: the data, the weights, a manifest, the base."""
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
-    by_text = cache(lineage_module.ask)
+    by_text = cache(lineage_module.ask)  # type: ignore[attr-defined]
     monkeypatch.setattr(
         "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_request(order), **said)
     )

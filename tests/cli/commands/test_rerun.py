@@ -28,6 +28,8 @@ from projections.lineage import Part
 from tests.gpu import helpers as worker
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
+pytestmark = pytest.mark.usefixtures("warm_module")
+
 Lived = tuple[Home, dict[int, dict[str, str]]]
 
 
@@ -88,12 +90,12 @@ def truth_of(path: Path, settings: JobSettings, *counts: int) -> dict[int, dict[
     """The weights after each step, by a worker that stops at every step."""
     make_tiny_model(path / "model")
     other, found, checkpoint = worker.Home(path), dict[int, dict[str, str]](), None
-    warm = other.cold()
+    warm = other.new_session()
     for count in counts:
         job = other.add(make_rows(count))
         for step in range(-(-count // 4) * 2):
             at = len(found)
-            checkpoint = other.learn(
+            checkpoint = other.train_job(
                 warm, job, settings, step=step, global_step=at, until=step + 1, checkpoint=checkpoint
             )
             found[at + 1] = other.bits(checkpoint)

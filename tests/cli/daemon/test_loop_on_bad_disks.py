@@ -110,7 +110,7 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
 ) -> None:
     """The daemon is on its way out: the next one begins it."""
     drop("a.jsonl", "ok ok ok broken")
-    sweeping = event_handler.sweep
+    sweeping = event_handler.sweep  # type: ignore[attr-defined]
 
     def sweep_and_resume(store: EventStore, *how: object) -> None:
         sweeping(store, *how)

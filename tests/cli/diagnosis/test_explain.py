@@ -43,7 +43,7 @@ def test_explain_job_that_was_killed_once(home: Home, drop: Drop, run: Run, expl
     """From the queue to the weights."""
     drop("a.jsonl", "ok ok ok ok die-once ok")
     run()
-    job = next(iter(read_only(home)[0].state.replay_ranges)).job.id
+    job = next(iter(read_only(home)[0].state.recovery.replay_ranges)).job.id
     lines = explained("a.jsonl")
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"

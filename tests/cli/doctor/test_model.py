@@ -20,6 +20,8 @@ from tests.cli.supervision.test_watchdog import daemon
 from tests.harness.hub_cache import put_in_cache
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Break = Callable[[Path], object]
 
 
@@ -145,7 +147,7 @@ def test_damaged_backup_is_reported(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
     assert checks_model.backups(DoctorContext(trained)).message == "1 backup intact (by names and sizes)"
-    (backup,) = read_only(trained)[0].state.backups
+    (backup,) = read_only(trained)[0].state.retention.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 

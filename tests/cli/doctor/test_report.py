@@ -16,6 +16,8 @@ from cli.doctor.report import CHECKS, Line, run_checks
 from cli.errors import UserError
 from cli.home.paths import Home
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def found(home: Home, *, fix: bool = False, deep: bool = False) -> dict[str, Line]:
     return {line.name: line for line in run_checks(home, fix=fix, deep=deep)}

@@ -108,7 +108,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
         (kept,) = home.data.glob("*.jsonl")
         assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_uid) == (0o640, 0)
         assert list(too_open(home)) == []
-        assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).says
+        assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).message
 
 
 def test_a_group_that_is_none_is_refused(tmp_path: Path) -> None:

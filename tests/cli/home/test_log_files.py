@@ -94,13 +94,13 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(cli_logs.os, "write", full)
+    monkeypatch.setattr(cli_logs.os, "write", full)  # type: ignore[attr-defined]
     for _ in range(3):
         files.emit(record("lost"))
     assert files.missed == 3
-    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room
+    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # type: ignore[attr-defined]  # the last of the room
     files.emit(record("half"))
-    monkeypatch.setattr(cli_logs.os, "write", write)
+    monkeypatch.setattr(cli_logs.os, "write", write)  # type: ignore[attr-defined]
     files.emit(record("after"))
     files.close()
     assert messages(tmp_path) == ["before", "4 lines before this could not be written", "after"]

@@ -108,7 +108,7 @@ def test_the_daemon_counts_all_that_it_does(
         beginning(self, clock)
         made.append(self)
 
-    monkeypatch.setattr(OverheadMeter, "__init__", remembered)
+    monkeypatch.setattr(OverheadMeter, "__init__", remembered)  # type: ignore[attr-defined]
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made

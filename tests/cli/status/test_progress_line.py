@@ -73,7 +73,7 @@ def memory_low(made: World) -> None:
 def test_what_is_waited_for_has_a_name(does: object, waits_for: str | None) -> None:
     """For scripts, which would have to read the sentence."""
     made = world(2)
-    does(made)
+    does(made)  # type: ignore[operator]
     assert timing(view(made), alive=True).waits_for == waits_for
 
 

@@ -25,7 +25,7 @@ def good_rows(path: Path, settings: DataSettings) -> list[Row]:
     """Return the rows of a file, none of which may be bad."""
     rows = list(read_rows(path, settings))
     assert not [row for row in rows if isinstance(row, BadRow | Problem)]
-    return rows
+    return rows  # type: ignore[return-value]
 
 
 def gzipped(data: bytes) -> bytes:

@@ -97,7 +97,7 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
 
 def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change what is merged before anybody looks at it."""
-    write = merging.write_merged
+    write = merging.write_merged  # type: ignore[attr-defined]
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)

@@ -143,7 +143,7 @@ def test_a_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl(path
     tokens that have no character of the completion."""
     golden, otherwise = json.loads(path.read_text(encoding="utf-8")), set()
     for row in golden["rows"]:
-        tokenizer = make_spaced_tokenizer(path.stem, golden["templates"].get(row.get("template")))  # type: ignore[arg-type]
+        tokenizer = make_spaced_tokenizer(path.stem, golden["templates"].get(row.get("template")))
         (piece,) = encode(tokenizer, _row(row)).pieces
         assert piece.ids == row["input_ids"], row["title"]
         ours, theirs = _places(piece.trained), row["learned"]
@@ -161,7 +161,7 @@ def test_a_slow_tokenizer_that_puts_spaces_before_texts_trains_the_tokens_of_trl
     golden = json.loads(path.read_text(encoding="utf-8"))
     for row in golden["rows"]:
         template = golden["templates"].get(row.get("template"))
-        (piece,) = encode(Slow(make_spaced_tokenizer(path.stem, template)), _row(row)).pieces  # type: ignore[arg-type]
+        (piece,) = encode(Slow(make_spaced_tokenizer(path.stem, template)), _row(row)).pieces
         assert (piece.ids, _places(piece.trained)) == (row["input_ids"], row["learned"]), row["title"]
 
 

@@ -171,7 +171,7 @@ def test_values_that_change_nothing_are_fine(extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["loss_false", "loss_mask", "trainable"])
 @pytest.mark.parametrize("fields", [CHAT])
 def test_an_answer_that_its_author_marks_as_wrong_is_context(fields: dict[str, Any], name: str) -> None:
-    flag: dict[str, Any] = {
+    flag: dict[str, Any] = {  # type: ignore[assignment]
         "loss_false": {"loss": False},
         "loss_mask": {"loss_mask": 0},
         "trainable": {"trainable": 0},
@@ -279,4 +279,4 @@ def test_a_file_of_judged_answers_is_refused_row_by_row(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     judged = list(read_rows(file, DataSettings()))
     assert [row.problems[0].name for row in judged if isinstance(row, BadRow)] == ["preference_data"] * 2
-    assert "DPO or KTO" in judged[0].problems[0].message  # type: ignore[union-attr]
+    assert "DPO or KTO" in judged[0].problems[0].message

@@ -18,7 +18,7 @@ def one(message: Any) -> tuple[dict[str, Any], bool, list[str]]:
     """Parse one message; return it, its train flag, and its problems."""
     found = Findings(1)
     messages, train = parse_messages([message], "messages", found)
-    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])
+    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_tokenizer_our_own_code_and_the_libraries_are_in_the_name(monkeypatc
     monkeypatch.setattr(cache, "code_sha256", lambda: "another")
     assert cache_name(JOB, TOKENIZER, settings()) != NAME
     monkeypatch.undo()
-    monkeypatch.setattr(cache.importlib.metadata, "version", lambda _: "9.9")
+    monkeypatch.setattr(cache.importlib.metadata, "version", lambda _: "9.9")  # type: ignore[attr-defined]
     assert cache_name(JOB, TOKENIZER, settings()) != NAME
 
 

@@ -87,7 +87,7 @@ def test_rows_with_warnings_are_trained_unless_the_settings_say_otherwise() -> N
     (outcome, pieces), _ = look(settings())(chunk(odd, ROW)).row_results()
     assert ([each.name for each in outcome.warnings], pieces) == (["special_token_in_content"], 1)
     for weight, expected in (("refuse", ["special_token_in_content"]), ("off", [])):
-        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))
+        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))  # type: ignore[dict-item]
         ((outcome, _),) = look(how)(chunk(odd)).row_results()
         assert ([each.name for each in outcome.problems], outcome.warnings) == (expected, ())
 

@@ -153,7 +153,7 @@ def test_selection_stops_when_the_daemon_asks(home: Home, tmp_path: Path) -> Non
         raise YieldRequested("now")
 
     with pytest.raises(YieldRequested):
-        list(held_out.select_evaluated(path, path, how(home), held_out.Hashes((0,)), None, asked))
+        list(held_out.select_evaluated(path, path, how(home), held_out.Hashes((0,)), None, asked))  # type: ignore[attr-defined]
     assert FakeChannel().yield_requested() is False
 
 

@@ -99,7 +99,7 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     session = home.new_session()
     session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
-        rows_of = replay.rows.read_rows
+        rows_of = replay.rows.read_rows  # type: ignore[attr-defined]
         patched.setattr(replay, "rows", SimpleNamespace(read_rows=earlier_rows))
         with pytest.raises(YieldRequested):
             session.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))

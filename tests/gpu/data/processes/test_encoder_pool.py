@@ -127,7 +127,7 @@ def test_encoders_end_when_their_parent_is_killed(home: Home) -> None:
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     for pid in pids:
-        eventually(lambda pid=pid: not is_alive(pid))
+        eventually(lambda pid=pid: not is_alive(pid))  # type: ignore[misc]
     os.close(reading)
     os.close(writing)
 

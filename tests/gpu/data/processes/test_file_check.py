@@ -76,7 +76,7 @@ def test_a_file_is_opened_once_and_no_exchange_is_seen(home: Home, monkeypatch: 
 
     monkeypatch.setattr(os, "open", open_and_exchange)
     prose, rows = check(asked).reports
-    assert sorted(opened) == sorted(names)
+    assert sorted(opened) == sorted(names)  # type: ignore[type-var]
     assert (prose.file, prose.kind, prose.verdict) == ("a.md", "plain text", "good")
     assert rows.sha256 == hashlib.sha256(make_rows(3)).hexdigest()
     assert (rows.verdict, rows.held_out_rows) == ("good", 1)

@@ -58,7 +58,7 @@ FOREIGN = {
 def test_another_kind_of_file_is_named_and_refused_whole(what: str, bad_rows: str, tmp_path: Path) -> None:
     """Skipping bad rows changes nothing, and no advice suggests plain text."""
     (tmp_path / "f").write_bytes(FOREIGN[what])
-    (problem,) = read_rows(tmp_path / "f", DataSettings(bad_rows=bad_rows))  # type: ignore[arg-type]
+    (problem,) = read_rows(tmp_path / "f", DataSettings(bad_rows=bad_rows))
     assert isinstance(problem, Problem)
     assert (problem.name, problem.line) == ("unknown_container", None)
     assert what in problem.what

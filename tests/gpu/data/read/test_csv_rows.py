@@ -66,4 +66,4 @@ def test_rows_go_the_way_of_all_rows(tmp_path: Path) -> None:
     assert [row.messages[1]["content"] for row in good if isinstance(row, Example)] == ["2", "4"]
     (tmp_path / "f").write_text("prompt,chosen,rejected\na,b,c\n", encoding="utf-8")
     (bad,) = read_rows(tmp_path / "f", DataSettings())
-    assert bad.problems[0].name == "preference_data"  # type: ignore[union-attr]
+    assert bad.problems[0].name == "preference_data"

@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 from journal.storage import NotAFile, Storage
-from tests.simulation.nodes import Change, Directory, File, Node, apply, put
+from tests.harness.fake_disk_nodes import Change, Directory, File, Node, apply, put
 
 NEEDS_ROOM = frozenset({"create", "write", "allocate", "mkdir", "rename"})
 """Calls that a full disk refuses."""
@@ -34,7 +34,7 @@ class Shortened(Exception):
 
 
 class Killed(BaseException):
-    """The process is gone, and nothing behind this line of it happens."""
+    """The process is gone, and nothing after this line of it happens."""
 
 
 class PowerCut(BaseException):

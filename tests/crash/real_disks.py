@@ -1,11 +1,11 @@
-"""Small real disks, to be filled, frozen and broken: ext4 on a loop device, with a fault of the kernel's own behind it.
+"""Small real disks, to be filled, frozen and broken: ext4 on a loop device, with faults of the kernel itself.
 
     small_disk    an ext4 of some megabytes. `fill` and `fill_inodes` leave no room; `freeze` makes every write wait
     thin_disk     the same, on a pool that has less room than the disk says: `exhaust` is a full pool
     mortal_disk   the same; `stop_writing` makes the device refuse every write, `lose_the_end` makes the region in
-                  which all files lie unreadable and unwritable while the rest of the disk goes on
+                  which all files lie unreadable and unwritable while the rest of the disk continues
 
-What happens then, as measured (Linux 6.18; test_disks.py holds it):
+What happens then, as measured (Linux 6.18; test_real_disks.py holds it):
 
 | fault | write | fsync | afterwards | reads | free space shown |
 | --- | --- | --- | --- | --- | --- |
@@ -16,7 +16,7 @@ What happens then, as measured (Linux 6.18; test_disks.py holds it):
 | mortal_disk.lose_the_end | well | EIO, *well* the second time | the file system lives on | EIO | a lot |
 
 The devices are files in memory. Everything is given back at the end of a `with`, also while processes hang on a disk
-(the mount is then taken out of the tree, and goes with the last of them); what a killed run left behind is cleared by
+(the mount is then taken out of the tree, and goes with the last of them); what a killed run left is cleared by
 the next one. Only root may mount: `why_not` says why there is no disk to be had.
 """
 
@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from tests.crash.devices import (
     BLOCK,
@@ -121,7 +122,7 @@ class Disk:
         self._frozen = True
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Let them continue."""
         if self._frozen:
             self._ioctl(FITHAW)
             self._frozen = False
@@ -243,7 +244,7 @@ class MortalDisk(Disk):
         self.mount()
 
     def _move_to_the_end(self, path: Path) -> int:
-        """Where `path` lies afterwards, in bytes from the beginning of the device: behind every other file."""
+        """Where `path` lies afterwards, in bytes from the beginning of the device: after every other file."""
         data = path.read_bytes()
         os.sync()  # what is still to be given its place has it before
         need = -(-len(data) // BLOCK) * BLOCK
@@ -360,8 +361,11 @@ def why_not() -> str:
     return ""
 
 
+D = TypeVar("D", bound=Disk)
+
+
 @contextlib.contextmanager
-def _mounted(disk: Disk) -> Iterator[Disk]:
+def _mounted(disk: D) -> Iterator[D]:
     disk.mount()
     try:
         yield disk

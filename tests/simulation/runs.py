@@ -1,4 +1,4 @@
-"""One seed, one home, several lives of its daemon; whatever happened to them, what `books.py` promises must hold."""
+"""One seed: one home, several runs of its daemon, and trouble. The invariants of `invariants.py` must hold."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from core import commands
 from core.errors import Refused
 from journal.durable import write_atomically
 from journal.errors import JournalDamaged
-from tests.simulation.books import Broken, Rotted, must
-from tests.simulation.disk import File, Killed, PowerCut
+from tests.harness.fake_disk import Killed, PowerCut
+from tests.harness.fake_disk_nodes import File
 from tests.simulation.fault import Fault
+from tests.simulation.invariants import InvariantBroken, Rotted, require
 from tests.simulation.world import ROOT, World
 
-CALM_LIVES = 12
-"""Enough for every file: each life goes on until nothing is left, and only a person's word can be needed between."""
+UNDISTURBED_RUNS = 12
+"""Enough for every file: each life continues until nothing is left, and only a person's word can be needed between."""
 
 
-class Life(NamedTuple):
+class Outcome(NamedTuple):
     """What one seed came to."""
 
     counts: Counter[str]
     """What happened, by name."""
 
 
-def live(seed: int, note: Callable[[str], None] = lambda _: None) -> Life:
-    """Play the seed. Raises Broken, or whatever the product should not have raised."""
+def run_seed(seed: int, note: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Play the seed. Raises InvariantBroken, or whatever the product should not have raised."""
     world = World(seed, note=note)
     counts: Counter[str] = Counter()
-    with world.books.open(segment_bytes=world.random.choice([2_000, 10_000, 64 << 20])):
+    with world.invariants.open(segment_bytes=world.random.choice([2_000, 10_000, 64 << 20])):
         _make_home(world, counts)
         if _trouble(world, counts):
-            calm(world, counts)
-    counts.update(world.books.counts)
-    return Life(counts)
+            run_undisturbed(world, counts)
+    counts.update(world.invariants.counts)
+    return Outcome(counts)
 
 
 def _make_home(world: World, counts: Counter[str]) -> None:
@@ -52,7 +53,7 @@ def _make_home(world: World, counts: Counter[str]) -> None:
         except PowerCut:
             counts["power cut"] += 1
             world.cut_power()
-            world.books.doubtful.clear()
+            world.invariants.doubtful.clear()
             continue
         world.cut_at = None
         if world.random.random() < 0.2:
@@ -65,9 +66,9 @@ def _make_home(world: World, counts: Counter[str]) -> None:
 
 def _trouble(world: World, counts: Counter[str]) -> bool:
     """Some lives under fire; False if the journal was rightly found damaged, which ends the story."""
-    random, books = world.random, world.books
+    random, invariants = world.random, world.invariants
     for number in range(random.randint(1, 4)):
-        books.excuses.clear()
+        invariants.excuses.clear()
         _arm(world)
         world.note(f"life {number + 1}")
         error = world.run_daemon()
@@ -85,15 +86,15 @@ def _trouble(world: World, counts: Counter[str]) -> bool:
             counts["damage refused"] += 1
             return False
         else:
-            judge(world, error, was_full=was_full)
+            check_exit(world, error, was_full=was_full)
         for _ in range(3 if world.keen else 0):
-            world.people.act()  # while no daemon runs
+            world.user.act()  # while no daemon runs
         if random.random() < 0.15:
             counts["power cut"] += 1
             world.note("  the power goes while nothing runs")
             world.cut_power()
         try:
-            books.check()
+            invariants.check()
         except Rotted:
             counts["damage refused"] += 1
             return False
@@ -135,11 +136,11 @@ def _arm(world: World) -> None:
     world.note(f"armed: {what} {world.cut_at} {world.full_at} {world.faults.get(0)}")
 
 
-def judge(world: World, error: BaseException | None, *, was_full: bool = False) -> None:
+def check_exit(world: World, error: BaseException | None, *, was_full: bool = False) -> None:
     """Raise what a daemon must not end with, after what was done to it."""
     if error is None or isinstance(error, Killed | PowerCut):
         return
-    excuses = world.books.excuses
+    excuses = world.invariants.excuses
     if exit_code_of(error) == STORAGE_FAILED and (was_full or excuses & {"EIO", "ENOSPC"}):
         return
     if isinstance(error, UserError) and error.exit_code != STORAGE_FAILED:  # it waits for a person
@@ -150,7 +151,7 @@ def judge(world: World, error: BaseException | None, *, was_full: bool = False) 
 
 
 def _journal_is_rotten(world: World) -> bool:
-    return any(path.startswith(str(ROOT / "journal")) for path in world.books.rotten)
+    return any(path.startswith(str(ROOT / "journal")) for path in world.invariants.rotten)
 
 
 def _rot(world: World, counts: Counter[str]) -> None:
@@ -173,25 +174,25 @@ def _rot(world: World, counts: Counter[str]) -> None:
         counts["bit rot"] += 1
         for name in paths:  # a power cut within a rename may have left one file under two names
             if world.disk.find(str(name)) is world.disk.find(str(path)):
-                world.books.rotten.add(str(name))
+                world.invariants.rotten.add(str(name))
                 world.copies.setdefault(str(name), world.read(name))
         world.disk.rot(path)
 
 
-def calm(world: World, counts: Counter[str]) -> None:
-    """No more trouble: what is accepted is learned, with no more help than a person's word."""
+def run_undisturbed(world: World, counts: Counter[str]) -> None:
+    """No more trouble: what is accepted is trained, with no more help than a person's word."""
     world.hostile = False
     world.worker_fault = lambda: None
-    world.books.excuses.clear()
-    for _ in range(CALM_LIVES):
+    world.invariants.excuses.clear()
+    for _ in range(UNDISTURBED_RUNS):
         world.note("a calm life")
         error = world.run_daemon()
         world.note(f"  it ended: {error!r}")
         try:
-            judge(world, error)
-            state, _ = world.books.check()
+            check_exit(world, error)
+            state, _ = world.invariants.check()
         except (JournalDamaged, Rotted):
-            # found at once, or, where a snapshot stands behind the place, by whoever reads the journal whole
+            # found at once, or, where a snapshot stands after the place, by anyone who reads the journal whole
             if not _journal_is_rotten(world):
                 raise
             counts["damage refused"] += 1
@@ -199,10 +200,10 @@ def calm(world: World, counts: Counter[str]) -> None:
         counts["quarantined"] += len(state.recovery.quarantined)
         if _advice(world):
             continue
-        world.books.check_end()
+        world.invariants.check_end()
         counts["learned"] += state.head.global_step
         return
-    raise Broken("the daemon does not come to an end by itself")
+    raise InvariantBroken("the daemon does not come to an end by itself")
 
 
 def _advice(world: World) -> bool:
@@ -211,14 +212,14 @@ def _advice(world: World) -> bool:
     process = world.disk.process("person")
     with world.store(process) as store:
         hold = store.state.daemon.hold
-        for path in sorted(world.books.rotten):  # told which file is not what it was, a person puts a copy back
+        for path in sorted(world.invariants.rotten):  # told which file is not what it was, a person puts a copy back
             if hold is not None and Path(path).parts[3] in hold.reason and process.exists(Path(path).parent):
                 write_atomically(Path(path), world.copies[path], sync=True, storage=process)
-                world.books.rotten.discard(path)
+                world.invariants.rotten.discard(path)
         for data in (*world.contents, *world.copies.values()):  # it may have been half a file when it was accepted
-            path = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
-            if hold is not None and path.name in hold.reason and not process.exists(path):
-                write_atomically(path, data, sync=True, storage=process)
+            file = ROOT / "data" / f"{sha256(data).hexdigest()}.jsonl"
+            if hold is not None and file.name in hold.reason and not process.exists(file):
+                write_atomically(file, data, sync=True, storage=process)
         for job in [job.id for job in store.state.queue if job.status == "held"]:
             store.execute(commands.ReleaseJob(job=job))
             asked = True
@@ -228,5 +229,5 @@ def _advice(world: World) -> bool:
         with suppress(Refused):
             store.execute(commands.Resume())
             asked = True
-        must(store.state.daemon.hold is None, "resuming ends a hold")
+        require(store.state.daemon.hold is None, "resuming ends a hold")
     return asked

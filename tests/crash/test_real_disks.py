@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import disks
-from tests.crash.disks import mortal_disk, small_disk, thin_disk
+from tests.crash import real_disks as disks
 from tests.crash.on_disk import (
     INODES,
     ROOT,
     needs_real_disks,
 )
+from tests.crash.real_disks import mortal_disk, small_disk, thin_disk
 
 pytestmark = needs_real_disks
 
@@ -107,7 +107,7 @@ def test_a_device_that_loses_a_region_says_so_once() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_the_only_one() -> None:
-    """Everything beside it can be read and written."""
+    """Everything next to it can be read and written."""
     with mortal_disk() as disk:
         bad, good = disk.root / "bad", disk.root / "good"
         bad.write_bytes(b"b" * 150_000)
@@ -125,7 +125,7 @@ def test_what_a_killed_run_left_mounted_is_cleared(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(disks, "PREFIX", "keepstep-killed-disk-")
     program = f"""
 import os, signal
-from tests.crash import disks
+from tests.crash import real_disks as disks
 disks.PREFIX = {disks.PREFIX!r}
 with disks.small_disk() as disk:
     print(disk.root, flush=True)

@@ -1,4 +1,4 @@
-"""What must hold, whatever happened: kept beside the simulation, and held against what is found on its disk."""
+"""What must hold, whatever happened: kept next to the simulation, and held against what is found on its disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.state import State
 from events import kinds, messages
 from events.codec import Record, decode_record, encode, kind_of
 from events.kinds import AnyEvent
-from gpu.artifacts.artifact import CheckpointDirectory, find_problem
+from gpu.artifacts.artifact import Artifact, CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupDirectory
 from gpu.artifacts.version_manifest import VersionDirectory
 from journal import START, Journal, Transaction, Verdict, follow, survey
@@ -26,8 +26,8 @@ from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
 from projections.status import read_status, status_view
-from tests.simulation.disk import Killed, PowerCut
-from tests.simulation.worker import UNTRAINED, trained
+from tests.harness.fake_disk import Killed, PowerCut
+from tests.harness.fake_worker import UNTRAINED, train_step
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -57,20 +57,20 @@ def passes_of(steps: list[int]) -> list[int]:
     return [end - begin for begin, end in pairwise(begins)]
 
 
-class Broken(AssertionError):
+class InvariantBroken(AssertionError):
     """A promise was not kept."""
 
 
-def must(holds: bool, promise: str, *seen: Any) -> None:
+def require(holds: bool, promise: str, *seen: Any) -> None:
     if not holds:
-        raise Broken(promise + "".join(f"\n    {each}" for each in seen))
+        raise InvariantBroken(promise + "".join(f"\n    {each}" for each in seen))
 
 
 class Rotted(Exception):
     """A bit flipped in the journal, and reading it whole shows that: the story ends here."""
 
 
-class Books:
+class Invariants:
     """What was acknowledged, what may or may not have been kept, and which excuses there are."""
 
     def __init__(self, world: World) -> None:
@@ -95,10 +95,10 @@ class Books:
 
     @contextmanager
     def open(self, *, segment_bytes: int) -> Iterator[None]:
-        """For the time of a block, every append of anybody is written down here before and behind; the journal begins
+        """For the time of a block, every append of anybody is written down here before and after; the journal begins
         a new segment after so many bytes."""
-        original, books = Transaction.append, self
-        defaults = Journal.open.__func__.__kwdefaults__
+        original, invariants = Transaction.append, self
+        defaults = getattr(Journal.open, "__func__").__kwdefaults__  # noqa: B009
         usual = defaults["segment_bytes"]
         defaults["segment_bytes"] = segment_bytes
 
@@ -108,21 +108,21 @@ class Books:
             except NoSpace:
                 raise  # taken back, it says: then nothing of it may be there
             except (OSError, Exception, Killed, PowerCut):
-                books.doubtful.append(tuple(bytes(event) for event in events))
+                invariants.doubtful.append(tuple(bytes(event) for event in events))
                 raise
             for record in records:
-                books.acknowledged[record.seq] = encode(record.event)
+                invariants.acknowledged[record.seq] = encode(record.event)
                 if isinstance(record.event, COUNTED):
-                    books.count(kind_of(record.event))
+                    invariants.count(kind_of(record.event))
                 if isinstance(record.event, kinds.AttemptStarted | kinds.ConsolidationStarted):
-                    books.running_attempt = record.event.attempt
+                    invariants.running_attempt = record.event.attempt
             return records
 
-        Transaction.append = append
+        setattr(Transaction, "append", append)  # noqa: B010
         try:
             yield
         finally:
-            Transaction.append = original
+            setattr(Transaction, "append", original)  # noqa: B010
             defaults["segment_bytes"] = usual
 
     # -- after each crash
@@ -144,9 +144,9 @@ class Books:
 
     def _check_journal(self, records: list[Record]) -> None:
         found = {record.seq: encode(record.event) for record in records}
-        must(list(found) == list(range(1, len(found) + 1)), "records are numbered without a gap", list(found))
+        require(list(found) == list(range(1, len(found) + 1)), "records are numbered without a gap", list(found))
         for seq, event in self.acknowledged.items():
-            must(found.get(seq) == event, f"acknowledged record {seq} is there as it was", event, found.get(seq))
+            require(found.get(seq) == event, f"acknowledged record {seq} is there as it was", event, found.get(seq))
         transaction: list[Record] = []
         doubtful = list(self.doubtful)
         for record in records:
@@ -155,10 +155,10 @@ class Books:
                 continue
             if transaction[0].seq not in self.acknowledged and transaction[0].seq > 1:
                 events = tuple(encode(each.event) for each in transaction)
-                must(events in doubtful, "what was never acknowledged is there whole, once", events, doubtful)
+                require(events in doubtful, "what was never acknowledged is there whole, once", events, doubtful)
                 doubtful.remove(events)
             transaction = []
-        must(not transaction, "no half of a transaction is believed")
+        require(not transaction, "no half of a transaction is believed")
 
     def _check_events(self, events: list[AnyEvent]) -> tuple[State, list[tuple[str, int]]]:
         """Every event is legal; each file is accepted and ended once; the timeline has each step once, in order."""
@@ -173,22 +173,22 @@ class Books:
             before, state = state, evolve(state, event)
             match event:
                 case kinds.FileEnqueued():
-                    must(
+                    require(
                         event.retrain or event.job not in accepted,
                         "a file is accepted once, or again when asked",
                         event,
                     )
-                    must(event.job not in accepted or event.job in ended, "once is over before again begins", event)
+                    require(event.job not in accepted or event.job in ended, "once is over before again begins", event)
                     accepted.add(event.job)
                     ended.pop(event.job, None)
                 case kinds.RejectedFileMoved():  # it is its owner's again, who may bring it back
                     accepted.discard(event.job)
                     ended.pop(event.job, None)
                 case kinds.JobRemoved():
-                    must(event.job not in ended, "a job ends once", event, ended.get(event.job))
+                    require(event.job not in ended, "a job ends once", event, ended.get(event.job))
                     ended[event.job] = "JobRemoved"
                 case kinds.AttemptStarted():
-                    must(
+                    require(
                         before.queue.get(event.job) is not None or before.training.current is not None,
                         "it was there",
                         event,
@@ -209,35 +209,32 @@ class Books:
                 case kinds.CheckpointQuarantined():
                     timeline = timeline[: state.head.global_step]
                 case kinds.DivergenceDetected():
-                    raise Broken(f"a step that is run again gives the same bits: {event}")
+                    raise InvariantBroken(f"a step that is run again gives the same bits: {event}")
                 case kinds.JobTrained() | kinds.JobSkipped() | kinds.JobRejected():
                     job = before.job(event.job)
                     if job is not None and job.until is None:
-                        must(job.status != "held" or isinstance(event, kinds.JobSkipped), "a held job waits", event)
-                        must(event.job not in ended, "a job ends once", event, ended.get(event.job))
+                        require(job.status != "held" or isinstance(event, kinds.JobSkipped), "a held job waits", event)
+                        require(event.job not in ended, "a job ends once", event, ended.get(event.job))
                         ended[event.job] = type(event).__name__
-            must(len(timeline) == state.head.global_step, "the committed step is the length of the timeline", event)
+            require(len(timeline) == state.head.global_step, "the committed step is the length of the timeline", event)
         self.ended = ended
         steps: dict[str, list[int]] = {}
-        for job, step in timeline:
-            steps.setdefault(job, []).append(step)
+        for name, step in timeline:
+            steps.setdefault(name, []).append(step)
         self.stood = stood
-        for job, found in steps.items() if not self.moved else ():  # what was left behind may be learned again
+        for name, found in steps.items() if not self.moved else ():  # what was left after may be trained again
             passes = passes_of(found)
             steps_of = [step for length in passes for step in range(1, length + 1)]
-            must(found == steps_of, f"each step of {job[:8]} is learned once a pass, in order", found)
+            require(found == steps_of, f"each step of {name[:8]} is learned once a pass, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
-        """No committed checkpoint, no version and no backup is lost; each holds exactly what was learned up to it."""
-        fetched = (
-            state.head.checkpoint.id
-            if state.head.pending_restore is not None and state.head.checkpoint is not None
-            else None
-        )
-        must(
+        """No committed checkpoint, no version and no backup is lost; each holds exactly what was trained up to it."""
+        head = state.head.checkpoint
+        fetched = head.id if state.head.pending_restore is not None and head is not None else None
+        require(
             timeline[: state.head.base_step] == self.stood.get(state.head.base or "", []),
-            "the head was trained from its version",
+            "the head stands on its version",
         )
         for checkpoint in (*state.head.checkpoints, *(left.checkpoint for left in state.head.detached)):
             if checkpoint.id == fetched:
@@ -245,29 +242,30 @@ class Books:
             directory = home.checkpoints / checkpoint.id
             if self._is_rotten(str(directory)):
                 continue
-            artifact = CheckpointDirectory(directory, home.storage)
+            artifact: Artifact[Any] = CheckpointDirectory(directory, home.storage)
             problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
-            must(problem is None, f"committed {checkpoint.id} is there whole", problem)
+            require(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
-            must(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
+            require(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
         for version in state.retention.versions:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
                 continue
-            problem = find_problem(VersionDirectory(directory, home.storage), version.manifest_sha256, every_byte=True)
-            must(problem is None, f"published {version.id} is there whole", problem)
+            artifact = VersionDirectory(directory, home.storage)
+            problem = find_problem(artifact, version.manifest_sha256, every_byte=True)
+            require(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
-            must(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
+            require(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
         for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
                 problem = find_problem(BackupDirectory(directory, home.storage), copy.manifest_sha256, every_byte=True)
-                must(problem is None, f"{copy.id} is there whole", problem)
+                require(problem is None, f"{copy.id} is there whole", problem)
 
     def _weights_of(self, name: str) -> str:
         weights = UNTRAINED
         for job, step in self.stood[name]:
-            weights = trained(weights, job, step)
+            weights = train_step(weights, job, step)
         return weights
 
     def _check_files(self, home: Home, events: list[AnyEvent]) -> None:
@@ -287,9 +285,9 @@ class Books:
                 continue
             if storage.exists(path):
                 digest = hashlib.sha256(read_file(path, storage=storage)).hexdigest()
-                must(digest == path.stem, f"{path.name} holds what it is named for")
+                require(digest == path.stem, f"{path.name} holds what it is named for")
             elif not self._is_rotten(str(arriving)):
-                must(path.stem in elsewhere, f"accepted {path.stem[:8]} is not lost")
+                require(path.stem in elsewhere, f"accepted {path.stem[:8]} is not lost")
 
     def _is_rotten(self, path: str) -> bool:
         return any(rotten.startswith(path) for rotten in self.rotten)
@@ -297,26 +295,26 @@ class Books:
     # -- when trouble is over
 
     def check_end(self) -> None:
-        """All accepted files are learned, nothing is left lying, and the views say what the journal says."""
+        """All accepted files are trained, nothing is left lying, and the views say what the journal says."""
         state, records = self.check()
         home = self.world.home(self.world.inspector())
-        must(state.attempts.current is None, "nothing runs any more")
-        must(not state.training.in_progress, "nothing is half learned", state.training.in_progress)
-        must(not len(state.queue), "nothing waits", list(state.queue))
-        must(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
-        must(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
+        require(state.attempts.current is None, "nothing runs any more")
+        require(not state.training.in_progress, "nothing is half learned", state.training.in_progress)
+        require(not len(state.queue), "nothing waits", list(state.queue))
+        require(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
+        require(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
         for record in records:
             if isinstance(record.event, kinds.FileEnqueued):
                 rejected = home.storage.exists(home.rejected) and not home.storage.exists(
                     home.data_file(record.event.job)
                 )
-                must(record.event.job in self.ended or rejected, "every accepted file came to an end", record.event)
+                require(record.event.job in self.ended or rejected, "every accepted file came to an end", record.event)
         for job, end in self.ended.items():
             if end == "JobTrained" and not self.moved and not self._is_rotten(str(home.data_file(job))):
                 lines = len(read_file(home.data_file(job), storage=home.storage).split())
                 _, timeline = self._check_events([record.event for record in records])
                 trained = [step for name, step in timeline if name == job]
-                must(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is learned once", trained, lines)
+                require(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is learned once", trained, lines)
         self._check_leftover_files(home, state)
         self._check_views(home, records)
 
@@ -325,21 +323,21 @@ class Books:
         named = {checkpoint.id for checkpoint in state.head.checkpoints} | {
             left.checkpoint.id for left in state.head.detached
         }
-        must(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
+        require(set(storage.names(home.checkpoints)) == named, "only named checkpoints are left", named)
         named = {version.id for version in state.retention.versions}
-        must(set(storage.names(home.versions)) == named, "only named versions are left", named)
+        require(set(storage.names(home.versions)) == named, "only named versions are left", named)
         named = {each.id for each in state.retention.backups}
-        must(set(storage.names(home.backups)) == named, "only named backups are left", named)
+        require(set(storage.names(home.backups)) == named, "only named backups are left", named)
         arriving = home.data / ".arriving"
-        must(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")
+        require(not storage.exists(arriving) or not storage.names(arriving), "nothing is left on its way")
         for directory in (home.root, home.status.parent, home.rejected, home.journal, home.data, home.quarantine):
             left = [name for name in storage.names(directory) if is_temporary(name)]
-            must(not left, f"no unfinished file is left in {directory}", left)
+            require(not left, f"no unfinished file is left in {directory}", left)
         for lane in (home.inbox, home.inbox / "high", home.inbox / "low"):
             left = [name for name in storage.names(lane) if name.startswith(("file", "added"))]
-            must(not left, f"no file is left in {lane}", left)
+            require(not left, f"no file is left in {lane}", left)
         known = {"daemon.lock", "backup.lock", "usual.json"}
-        must(set(storage.names(home.run)) <= known, "no socket is left", storage.names(home.run))
+        require(set(storage.names(home.run)) <= known, "no socket is left", storage.names(home.run))
 
     def _check_views(self, home: Home, records: list[Record]) -> None:
         folded, at_snapshot = Folded(), Folded()
@@ -349,16 +347,16 @@ class Books:
             if snapshot is not None and record.seq == snapshot.seq:
                 at_snapshot = folded
         shown = read_status(home.status, storage=home.storage)
-        must(shown is not None, "there is a status")
+        require(shown is not None, "there is a status")
         assert shown is not None
         beat = shown.daemon.heartbeat_at
         fresh = status_view(folded, seq=records[-1].seq, crc=records[-1].crc, heartbeat_at=beat)
-        must(shown == fresh, "the status is what a fresh replay makes of the journal", shown, fresh)
-        must(snapshot is not None, "there is a snapshot")
+        require(shown == fresh, "the status is what a fresh replay makes of the journal", shown, fresh)
+        require(snapshot is not None, "there is a snapshot")
         assert snapshot is not None
         for name in KEPT_IN_SNAPSHOTS:
             kept, made = getattr(snapshot.folded.state, name), getattr(at_snapshot.state, name)
-            must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)
+            require(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)
         for name in ("replay_ranges", "quarantined"):
             kept, made = getattr(snapshot.folded.state.recovery, name), getattr(at_snapshot.state.recovery, name)
-            must(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)
+            require(kept == made, f"the snapshot's {name} is what a fresh replay makes", kept, made)

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from journal.durable import fsync_directory, read_file, rename_durably, write_atomically
-from tests.simulation.disk import Disk, Killed, PowerCut, Process
+from tests.harness.fake_disk import Disk, Killed, PowerCut, Process
 
 HOME = Path("/home")
 
@@ -40,7 +40,7 @@ def after_a_power_cut(made: Disk, name: str) -> bytes | None:
 
 
 def test_what_was_synced_survives() -> None:
-    """File and name: always, whatever was written behind it."""
+    """File and name: always, whatever was written after it."""
     for seed in range(100):
         made, process = disk(seed)
         fd = put(process, "a", b"synced", sync=True)
@@ -150,7 +150,7 @@ def test_a_killed_process_holds_no_lock_and_does_nothing_more() -> None:
 
 
 def test_the_durable_operations_hold_on_it() -> None:
-    """Written atomically and synced: the old or the new one at a power cut at any call, the new one behind the last."""
+    """Written atomically and synced: the old or the new one at a power cut at any call, the new one after the last."""
     for at in range(1, 30):
         made, process = disk(at)
         write_atomically(HOME / "a", b"old", sync=True, storage=process)

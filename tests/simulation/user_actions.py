@@ -17,7 +17,7 @@ from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
 from events.values import PRIORITIES
-from tests.simulation.disk import Killed, Process
+from tests.harness.fake_disk import Killed, Process
 from tests.simulation.fault import Fault
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SELDOM += ["bring back", "clean up", "delete"]
 """What people do."""
 
 
-class People:
+class User:
     """Somebody, who acts when the world lets him. What he does follows from the world's dice."""
 
     def __init__(self, world: World) -> None:
@@ -70,7 +70,7 @@ class People:
     @property
     def _expects_trouble(self) -> bool:
         """Whether a command may end badly though nothing is done to it: the disk is full, or rotten."""
-        return self._world.disk.capacity is not None or bool(self._world.books.rotten)
+        return self._world.disk.capacity is not None or bool(self._world.invariants.rotten)
 
     def _do(self, process: Process, what: str) -> None:
         """One thing that a person does."""
@@ -134,7 +134,7 @@ class People:
         store.execute(orders[what])
 
     def _of_versions(self, home: Home, what: str) -> None:
-        """Something about what was learned, by the very commands."""
+        """Something about what was trained, by the very commands."""
         with contextlib.closing(EventStore.open(home)) as store:
             state = store.state
             if what in {"consolidate", "cancel"}:
