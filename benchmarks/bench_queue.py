@@ -65,7 +65,7 @@ def made(directory: Path, *, waiting: int, finished: int = 0) -> Home:
         )
         append(store, (_enqueued(finished + number) for number in range(waiting)))
         store.save_snapshot()
-        store.show()
+        store.write_status()
     return home
 
 
@@ -134,9 +134,9 @@ def measure_inbox(directory: Path) -> list[Row]:
             os.utime(path, (1.0, 1.0))
         taking, turns = Intake(home, Inbox(home), lambda _: None), []
         with closing(EventStore.open(home)) as store:
-            while taking.has_more or not taking.has_looked:
+            while taking.has_more or not taking.has_scanned:
                 began = time.perf_counter()
-                for _ in taking.take(store):
+                for _ in taking.accept_some(store):
                     pass
                 turns.append(time.perf_counter() - began)
         rate[count] = count / sum(turns)

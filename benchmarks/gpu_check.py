@@ -169,7 +169,7 @@ def _run(
         options.device,
         *(["--tiny"] if options.tiny else []),
     ]
-    began, last_words = time.monotonic(), ""
+    began, last_output = time.monotonic(), ""
     with tempfile.TemporaryDirectory(prefix="keepstep-gpu-") as directory, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [*command, directory],
@@ -185,14 +185,14 @@ def _run(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-            last_words = f"no end after {budget_s:.0f} s"
+            last_output = f"no end after {budget_s:.0f} s"
         errors.seek(0)
         trace = errors.read()
     lines = _received(name, said, findings)
     if process.returncode != 0:
-        last_words = last_words or (trace.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        last_output = last_output or (trace.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         sys.stderr.write(trace[-4000:])
-        findings.rows.append(Row(name, "the whole part", FAILED, time.monotonic() - began, last_words))
+        findings.rows.append(Row(name, "the whole part", FAILED, time.monotonic() - began, last_output))
     elif not lines:
         findings.rows.append(Row(name, "-", FAILED, time.monotonic() - began, "it said nothing"))
 

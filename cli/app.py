@@ -85,12 +85,12 @@ def init(
     Only you can read it, unless `--group` lets others in.
     """
     from cli.commands.init import create_home, model_warning, refuse_home
-    from cli.config.pinning import pinned_model
+    from cli.config.pinning import resolve_model
 
     if not model:
         raise UserError("--model is missing", "name the model to train: --model DIRECTORY or --model HUB_ID")
     refuse_home(directory)
-    named = pinned_model(model)
+    named = resolve_model(model)
     home = create_home(directory, model=named.path, revision=named.revision, method=method, group=group)
     typer.echo(f"created {home.root}")
     if named.note:

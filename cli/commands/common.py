@@ -27,9 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 
 def read_state(home: Home) -> State:
     """The state now, read without a lock. Raises journal.errors.JournalError."""
-    from cli.home.snapshot_reader import read_only
+    from cli.home.snapshot_reader import load_state
 
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 def replay(home: Home) -> Iterator[tuple[State, Record, State]]:

@@ -20,9 +20,10 @@ from events import kinds
 
 def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *, retrain: bool = False) -> None:
     """`keepstep add`: check that every file is readable, then queue all of them. Raises UserError."""
-    from cli.home.trust import followed
-    from cli.inbox.accept import finish_arrivals, shown_name, take_copy
-    from cli.output.identical import identical
+    from cli.home.trust import resolve_link
+    from cli.inbox.accept import accept_copy, finish_arrivals
+    from cli.output.identical import duplicate_text
+    from cli.text import shown_text
 
     home = find_home(home_option)
     lane = parse_priority(priority)
@@ -35,11 +36,11 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: str, *,
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         for path in files:
-            for event in take_copy(store, followed(path), lane, again=retrain, name=path.name):
+            for event in accept_copy(store, resolve_link(path), lane, again=retrain, name=path.name):
                 if isinstance(event, kinds.FileDuplicate):
-                    typer.echo(f"{shown_name(path)} {identical(event.job, store.state)}")
+                    typer.echo(f"{shown_text(path.name)} {duplicate_text(event.job, store.state)}")
                 else:
-                    typer.echo(f"{shown_name(path)} is queued ({len(store.state.queue)} waiting)")
+                    typer.echo(f"{shown_text(path.name)} is queued ({len(store.state.queue)} waiting)")
     if not daemon_is_alive(home):
         typer.echo("no daemon runs; `keepstep run` starts one")
 

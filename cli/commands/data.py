@@ -89,7 +89,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     from cli.config.plain_text import may_be_plain_text
     from cli.config.validation_set import validation_file
     from cli.home.subprocesses import ask, refused
-    from cli.home.trust import followed
+    from cli.home.trust import resolve_link
     from cli.output.terminal import print_json
     from gpu.ipc.protocol import Check, Checked, Refusal
 
@@ -98,7 +98,9 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     home, settings = settings_for(model, home_option)
     validation = validation_file(home, settings)
-    there = [followed(path.absolute()) for path in files]  # only `gpu.data.processes.file_check` opens them, each once
+    there = [
+        resolve_link(path.absolute()) for path in files
+    ]  # only `gpu.data.processes.file_check` opens them, each once
     plain_text = [
         str(leads_to) for path, leads_to in zip(files, there, strict=True) if may_be_plain_text(settings, path.name)
     ]
@@ -144,13 +146,13 @@ def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
     """`settings` with another model: a directory, a hub id, or NAME@REVISION. Raises UserError."""
     from msgspec.structs import replace
 
-    from cli.config.pinning import pinned_model
+    from cli.config.pinning import resolve_model
 
     if Path(model).is_dir():
         return replace(settings, path=str(Path(model).absolute()), revision="")
     if "@" not in model:
         return settings if model == settings.path else replace(settings, path=model, revision="")
-    named = pinned_model(model)
+    named = resolve_model(model)
     return replace(settings, path=named.path, revision=named.revision)
 
 

@@ -36,8 +36,8 @@ from cli.daemon.loop import Daemon
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
-from cli.home.subprocesses import command, exit_status
+from cli.home.snapshot_reader import load_state
+from cli.home.subprocesses import command, describe_exit
 from cli.inbox.accept import file_sha256, finish_arrivals
 from cli.output.terminal import duration
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
@@ -214,7 +214,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
         done = subprocess.run(called, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
     if done.returncode == 0:
         return done.stdout.decode()
-    reason = exit_status(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+    reason = describe_exit(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
     advice = f"maybe memory ran out: the demo needs about 3 GB. See {log}" if done.returncode < 0 else f"see {log}"
     raise UserError(f"{module} failed: {reason}", f"{advice}; then run the demo again")
 
@@ -224,7 +224,7 @@ def _run(home: Home, module: str, *arguments: str) -> str:
 
 def _trained_head(home: Home, job: str) -> str | None:
     """The head, if the data is trained; else None."""
-    state = read_only(home)[0].state
+    state = load_state(home)[0].state
     if state.head.checkpoint is None or state.job(job) is not None or not home.data_file(job).exists():
         return None
     return state.head.checkpoint.id
@@ -238,7 +238,7 @@ def _train(home: Home, job: str, directory: Path) -> str:
     head = _trained_head(home, job)
     if head is not None:
         return head
-    state = read_only(home)[0].state
+    state = load_state(home)[0].state
     if state.outcomes.failed.get(job) is not None:
         advice = f"`keepstep logs` in {directory} says why; to try again: keepstep retry {job[:12]}"
         raise UserError("the training of the demo failed", advice)

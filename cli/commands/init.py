@@ -12,7 +12,7 @@ from cli.config.template import config_text
 from cli.doctor.model import check_limits, model_directory
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import let_group_in, make_directories, open_inbox
+from cli.home.layout import grant_group, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
 from cli.version import VERSION
 from core.commands import CreateHome
@@ -80,7 +80,7 @@ def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
         except PermissionError as error:
             raise UserError(f"{home.root} belongs to another user", "choose a directory that belongs to you") from error
         if group:
-            let_group_in(home, group)
+            grant_group(home, group)
         _fill(home, config)
 
 

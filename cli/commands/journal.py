@@ -43,7 +43,7 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
     with closing(EventStore.open(found, from_first_record=True)) as store:
         seconds = time.perf_counter() - began
         with store.exclusive():
-            store.show()
+            store.write_status()
             store.save_snapshot()
         position, verdict = store.journal.position, store.journal.verdict
         view = status_view(store.folded, seq=position.seq, crc=position.crc, heartbeat_at=0.0)

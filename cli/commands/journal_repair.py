@@ -42,7 +42,7 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
                 home.storage.unlink(view)
         with closing(EventStore.open(home, from_first_record=True)) as store:
             quarantined = sweep(store)  # if this is killed, the next start does the same
-            store.show()
+            store.write_status()
             store.save_snapshot()
             step = store.state.head.global_step
     finally:

@@ -172,7 +172,7 @@ def problem_of_version(home: Home, version: Version) -> str | None:
 def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
-    from cli.output.console_versions import of_what_was_learned
+    from cli.output.event_lines import applied_text
     from cli.output.terminal import Row, local_time, print_json, print_report
     from projections.status import plain
 
@@ -186,7 +186,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     rows.append(
         Row("made", f"{local_time(version.made_at)}, from {version.checkpoint} and {version.parent or 'the origin'}")
     )
-    exact = of_what_was_learned(version.applied, version.in_place).removeprefix(": ")
+    exact = applied_text(version.applied, version.in_place)
     rows.append(Row("exact", f"{exact or 'nothing was trained'}"))
     if (problem := problem_of_version(home, version)) is not None:
         rows.append(Row("DAMAGED", f"{problem}"))

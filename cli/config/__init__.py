@@ -1,1 +1,1 @@
-"""`keepstep.toml`: its schema, its template, and how it is edited and watched."""
+"""`keepstep.toml`: its schema, its template, and changes of single keys."""

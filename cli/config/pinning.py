@@ -1,6 +1,6 @@
-"""Hub ids and commits: `init` pins one to the other, and a home that has no commit is told how to pin it.
+"""Pin hub ids to commits: `init` resolves the commit, and other commands say how to pin a home without one.
 
-A hub id names whatever its owner uploaded last. Weights that were trained on one upload mean nothing on the next, so a
+A hub id names the latest upload of its owner. Weights that are trained on one upload mean nothing on the next, so a
 home keeps the commit: `[model] revision`.
 """
 
@@ -16,21 +16,21 @@ from cli.home.paths import Home
 from events.text import visible
 
 
-class Named(NamedTuple):
-    """What a person named as the model."""
+class ModelReference(NamedTuple):
+    """A model as the user named it, with its commit."""
 
     path: str
-    """A directory, absolute, or a hub id."""
+    """An absolute directory, or a hub id."""
     revision: str = ""
-    """The commit of a hub id; "": a directory has none, and the hub may not be reachable."""
+    """The commit of a hub id; "" for a directory, or if the hub cannot be reached."""
     note: str = ""
-    """What to tell the person."""
+    """A message for the user; "": none."""
 
 
-def pinned_model(model: str) -> Named:
-    """The model named on the command line, a hub id with the commit that it means now.
+def resolve_model(model: str) -> ModelReference:
+    """Resolve the model that the command line names; a hub id gets the commit that it means now.
 
-    A hub id may name a branch, a tag or a commit: `organisation/name@revision`. Raises UserError.
+    A hub id may carry a branch, a tag or a commit: `organisation/name@revision`. Raises UserError.
     """
     from gpu.model import hub
 
@@ -39,7 +39,7 @@ def pinned_model(model: str) -> Named:
     if location != path or Path(location).is_absolute():
         if at:
             raise UserError(f"{path} is a directory, and a directory has no revisions", f"leave out @{revision}")
-        return Named(location)
+        return ModelReference(location)
     if at and not revision:
         raise UserError(f"{model} names no revision", f"write one, as in {path}@main, or leave out the @")
     try:
@@ -50,12 +50,14 @@ def pinned_model(model: str) -> Named:
                 f"{model}: no commit found: {error.reason}",
                 "name a revision that exists, or connect; the 40 digits of a commit need no connection",
             ) from error
-        return Named(path, note=f"{path} is not pinned to a commit: {error.reason}. To pin it: {hub.how_to_pin(None)}")
-    return Named(path, commit, f"{path} is pinned to commit {commit}; later uploads do not change this home")
+        return ModelReference(
+            path, note=f"{path} is not pinned to a commit: {error.reason}. To pin it: {hub.how_to_pin(None)}"
+        )
+    return ModelReference(path, commit, f"{path} is pinned to commit {commit}; later uploads do not change this home")
 
 
 def unpinned_note(home: Home) -> str:
-    """What to say of a home whose hub id has no commit, with the command that pins it; "": nothing."""
+    """A note on a home whose hub id has no commit, with the command that pins it; "": no note is needed."""
     from cli.config.schema import load_config
     from gpu.errors import ModelUnusable
     from gpu.model import hub
@@ -67,7 +69,7 @@ def unpinned_note(home: Home) -> str:
             return ""
         found = base_directory(model.path, home.root, fetch=False)
     except (UserError, ModelUnusable, OSError):
-        return ""  # whoever needs the config or the model says what is wrong with it
+        return ""  # the command that needs the config or the model reports it
     return (
         f"[model] revision is not set: {model.path} is used as the cache has it, at commit {found.name}. "
         f"To pin it: {hub.how_to_pin(found)}"
@@ -75,7 +77,7 @@ def unpinned_note(home: Home) -> str:
 
 
 def model_location(model: str) -> str:
-    """A directory by its absolute path, for the home is elsewhere than the person who names it; a hub id as it is."""
+    """The absolute path of a directory, or a hub id unchanged. Raises UserError."""
     path = Path(model).expanduser()
     named = str(path.absolute()) if path.is_dir() else model
     if visible(named) != named:
@@ -92,12 +94,12 @@ def model_location(model: str) -> str:
 
 
 def _refuse_unusable(directory: Path) -> None:
-    """Raises UserError if the files there are not those of a model that can be trained and merged."""
+    """Raise UserError if the directory does not hold a model that can be trained and merged."""
     from gpu.model.base import find_model_problem
     from gpu.model.files import CONFIG
 
     if not (directory / CONFIG).exists():
-        return  # it may be filled later; `keepstep doctor` and the first job look at it
+        return  # it may be filled later; `keepstep doctor` and the first job check it
     try:
         problem = find_model_problem(directory)
     except (OSError, msgspec.MsgspecError) as error:

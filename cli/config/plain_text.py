@@ -1,7 +1,7 @@
-"""Files whose name says that they are plain text: `notes.txt`, `README.md.gz`.
+"""Detect plain text by the file name: `notes.txt`, `README.md.gz`.
 
-A file is kept under its hash, so the name is gone when it is read. What it says is therefore decided when a job
-is begun, and journaled with its settings: then every later reader of the file (lineage, a rerun) reads it alike.
+`data/` names files by hash, so readers do not know the name. The format is therefore decided when a job starts, and
+journaled with its settings, so that every later reader (lineage, a rerun) reads the file in the same way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PACKED = (".gz", ".zst", ".zstd")
 
 
 def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
-    """The settings for the file at `path`, which a person called `name`: plain text if its name says so.
+    """The settings for the file at `path` that arrived as `name`, with format `plain_text` if it is.
 
-    Settings that name a format or fields win. So does what is in the file: rows, a table or a page is never plain text.
+    Settings with a format or fields take precedence; so do contents that are rows, a table or a web page.
     Raises OSError.
     """
     if not may_be_plain_text(settings, name) or not holds_plain_text(path):
@@ -29,13 +29,13 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
 
 
 def may_be_plain_text(settings: JobSettings, name: str) -> bool:
-    """Whether a file of this name is plain text unless there are rows in it."""
+    """True if a file of this name is plain text, unless it contains rows."""
     data = settings.data
     return data.format == "auto" and data.prompt is None and data.completion is None and is_plain_text(name)
 
 
 def is_plain_text(name: str) -> bool:
-    """Whether a name is one of plain text.
+    """True for the name of a plain-text file.
 
     >>> [is_plain_text(name) for name in ("notes.TXT", "README.md.gz", "a.jsonl")]
     [True, True, False]

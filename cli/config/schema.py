@@ -1,7 +1,7 @@
-"""keepstep.toml: written once with comments, read strictly.
+"""The schema of keepstep.toml, and strict parsing.
 
-What is allowed stands on the types in `events.settings`; this module turns what is not into a sentence that names
-the key, the value and what would do.
+The types in `events.settings` say which values are allowed. This module turns an error into a message that names the
+key, the value and the allowed values.
 """
 
 from __future__ import annotations
@@ -22,17 +22,13 @@ from msgspec import Meta, Struct
 
 from cli.config.renamed import with_present_names
 from cli.errors import UserError
-from cli.home.trust import followed, open_to_all, refuse_owner
+from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
 from events.settings import (
-    CheckpointSettings,
     CheckSettings,
     ConsolidationSettings,
-    DataSettings,
     DiskSettings,
-    EvaluationSettings,
     FullSettings,
-    GuardSettings,
     HookSettings,
     HookTrigger,
     InboxSettings,
@@ -46,28 +42,27 @@ from events.settings import (
     RetentionSettings,
     Section,
     Severity,
-    TrainingSettings,
 )
 from journal.durable import opened
 from journal.storage import REAL, Storage
 
 
 class WorkerSettings(Section, frozen=True, kw_only=True):
-    """[worker] What the daemon does about its worker; it changes nothing that is learned."""
+    """[worker] How the daemon watches its worker. It does not change what is trained."""
 
     silence_s: Annotated[float, Meta(gt=0.0)] = 1800.0
-    """A worker that proves no progress for so long is ended and tried again, whatever it is at; sooner, where it is
-    known what is usual (`core/deadlines.py`)."""
+    """A worker without progress for this long is ended and tried again. Where the usual duration is known, the limit is
+    lower (`core/deadlines.py`)."""
     silence_times: Annotated[float, Meta(ge=2.0)] = 10.0
-    """So many times what is usual is too long."""
+    """The limit as a multiple of the usual duration."""
     silence_min_s: NonNegative = 600.0
-    """But never less than this: a disk, a large file, a cold cache may take ten times as long tomorrow."""
+    """The lowest limit: a slow disk, a large file or a cold cache may take ten times the usual duration."""
     step_silence_min_s: NonNegative = 120.0
-    """The same for a step: steps are alike."""
+    """The lowest limit for a step; lower, because steps take about the same time."""
 
     @property
     def limits(self) -> Limits:
-        """As the deadlines have them."""
+        """The same limits for `core.deadlines`."""
         return Limits(
             times=self.silence_times,
             step_least_s=self.step_silence_min_s,
@@ -77,7 +72,7 @@ class WorkerSettings(Section, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """The whole file."""
+    """keepstep.toml as a whole."""
 
     job: JobSettings
     consolidation: ConsolidationSettings = ConsolidationSettings()
@@ -95,33 +90,30 @@ class Config(Struct, frozen=True, kw_only=True):
 CONFIG_BYTES_MAX = 1 << 20
 """A hundred times what `keepstep init` writes."""
 
-ENDLESS = ("retention", "worker")
-"""The sections in which a number may be `inf`. JSON has none: neither the journal nor an order could hold it. Nor are
-there so many bytes, and no system call waits so long."""
+INFINITE_ALLOWED = ("retention", "worker")
+"""The sections in which a number may be `inf`. The others end up in JSON, which has no infinity, or in system calls."""
 
-OTHERS = ("consolidation", "retention", "disk", "memory", "worker", "inbox", "logs", "hooks")
-"""Sections that change nothing that is learned."""
+DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "job")
+"""Sections that do not change what is trained: the daemon applies them at once."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
 
 
 def read_config(path: Path, *, storage: Storage = REAL) -> bytes:
-    """The bytes of the file, if it is of somebody whose word counts (`cli.home.trust`). Raises UserError, OSError."""
-    with opened(storage, real_config(path, storage=storage), os.O_RDONLY) as fd:
+    """The bytes of the file, if its owner is trusted (`cli.home.trust`). Raises UserError, OSError."""
+    with opened(storage, resolve_config(path, storage=storage), os.O_RDONLY) as fd:
         found = storage.fstat(fd)
         refuse_owner(path, found.st_uid, path.parent)
         if found.st_mode & stat.S_IWOTH:
             raise open_to_all(path, path.parent)
         if found.st_size > CONFIG_BYTES_MAX:
-            raise UserError(
-                f"{path} has {found.st_size:,} bytes: no config is that long", "bring back the one that was"
-            )
+            raise UserError(f"{path} has {found.st_size:,} bytes, too many for a config", "put the right file there")
         return storage.read(fd, CONFIG_BYTES_MAX, 0)
 
 
-def real_config(path: Path, *, storage: Storage = REAL) -> Path:
-    """The file itself, where `keepstep.toml` is a link that its owner made. Raises OSError."""
-    return followed(path) if stat.S_ISLNK(storage.stat(path).st_mode) else path
+def resolve_config(path: Path, *, storage: Storage = REAL) -> Path:
+    """The file that `keepstep.toml` links to, if its owner made the link; else `path` itself. Raises OSError."""
+    return resolve_link(path) if stat.S_ISLNK(storage.stat(path).st_mode) else path
 
 
 def load_config(path: Path, *, storage: Storage = REAL) -> Config:
@@ -131,7 +123,7 @@ def load_config(path: Path, *, storage: Storage = REAL) -> Config:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}", "mend the file at that place") from error
+        raise UserError(f"{path} is not valid TOML: {error}", "fix the file at that place") from error
     return parse_config(document, path)
 
 
@@ -140,32 +132,16 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     document, old_names = with_present_names(document, path)
     method = document.get("method", {})
     kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
-    if kind not in METHODS:
+    if not isinstance(kind, str) or kind not in METHODS:
         raise _wrong(path, "method.kind", kind, _listed(METHODS))
-    sections: dict[str, type[Section]] = {
-        "model": ModelSettings,
-        "method": METHODS[kind],
-        "data": DataSettings,
-        "checks": CheckSettings,
-        "training": TrainingSettings,
-        "guard": GuardSettings,
-        "evaluation": EvaluationSettings,
-        "checkpoints": CheckpointSettings,
-        "consolidation": ConsolidationSettings,
-        "retention": RetentionSettings,
-        "disk": DiskSettings,
-        "memory": MemorySettings,
-        "worker": WorkerSettings,
-        "inbox": InboxSettings,
-        "logs": LogSettings,
-        "hooks": HookSettings,
-    }
+    sections: dict[str, type[Section]] = {**_hints(JobSettings), **_hints(Config), "method": METHODS[kind]}
+    del sections["sources"], sections["job"]  # not written by users; not a section
     for name in document:
         if name not in sections:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
     # Any: each section has the type that its name stands for
     made: dict[str, Any] = {name: _section(path, name, kind, document.get(name, {})) for name, kind in sections.items()}
-    others = {name: made.pop(name) for name in OTHERS}
+    others = {name: made.pop(name) for name in DAEMON_SECTIONS}
     config = Config(job=JobSettings(**made), **others, old_names=old_names)
     _check_together(path, config.job, config.consolidation)
     _check_hooks(path, config.hooks)
@@ -175,7 +151,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
 
 def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section:
     if not isinstance(values, dict):
-        raise UserError(f"{path}: {name} must be a table", f"write [{name}] on a line of its own, keys below it")
+        raise UserError(f"{path}: {name} must be a table", f"write [{name}] on its own line, with its keys below")
     values = {key: value for key, value in values.items() if (name, key) != ("method", "kind")}
     hints = _hints(kind)
     for key, value in values.items():
@@ -185,7 +161,7 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
             values[key] = msgspec.convert(value, hints[key], str_keys=True)
         except msgspec.ValidationError as error:
             raise _wrong(path, f"{name}.{key}", value, _allowed(hints[key])) from error
-        if values[key] == math.inf and name not in ENDLESS:
+        if values[key] == math.inf and name not in INFINITE_ALLOWED:
             raise _wrong(path, f"{name}.{key}", value, f"{_allowed(hints[key])}, but finite: a large one will do")
     missing = [key for key in kind.__struct_fields__ if key not in values and _required(kind, key)]
     if missing:
@@ -194,15 +170,15 @@ def _section(path: Path, name: str, kind: type[Section], values: Any) -> Section
 
 
 @cache
-def _hints(kind: type[Section]) -> dict[str, Any]:
+def _hints(kind: type[Struct]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
 def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSettings) -> None:
-    """What no single value shows."""
+    """Check settings that depend on each other. Raises UserError."""
     _check_revision(path, job.model)
     if consolidation.schedule:
-        zone_of(consolidation)
+        time_zone(consolidation)
     if (job.data.prompt is None) != (job.data.completion is None):
         raise UserError(
             f"{path}: data.prompt and data.completion belong together, and only one of them is set",
@@ -213,7 +189,7 @@ def _check_together(path: Path, job: JobSettings, consolidation: ConsolidationSe
         raise UserError(
             f"{path}: evaluation.gap_alert = {job.evaluation.gap_alert:g} is below gap_warn = "
             f"{job.evaluation.gap_warn:g}",
-            "what is said louder is the wider gap: set it to gap_warn or above",
+            "an alert is for the wider gap: set it to gap_warn or above",
         )
     if not job.checkpoints.every_steps and not job.checkpoints.every_seconds:
         raise UserError(
@@ -226,7 +202,7 @@ def _check_revision(path: Path, model: ModelSettings) -> None:
     named = Path(model.path).expanduser()
     if "@" in model.path and not (path.parent / named).exists():
         raise UserError(
-            f"{path}: model.path = {_toml(model.path)} names a revision, which has a key of its own",
+            f"{path}: model.path = {_toml(model.path)} has a revision in it",
             "write the commit as model.revision; `keepstep init --model NAME@REVISION` looks it up",
         )
     if model.revision and (model.path.startswith(("/", ".", "~")) or (path.parent / named).exists()):
@@ -245,7 +221,7 @@ def _check_rows(path: Path, checks: CheckSettings) -> None:
     for name in checks.rows:
         if name not in weighed:
             raise UserError(
-                f"{path}: checks.rows has {name!r}, which is no problem of a row that could be learned from",
+                f"{path}: checks.rows has {name!r}, which is not a finding of the row checks",
                 f"known ones: {_listed(weighed)}",
             )
 
@@ -256,7 +232,7 @@ def _check_hooks(path: Path, hooks: HookSettings) -> None:
             shlex.split(getattr(hooks, f"on_{trigger}"))
         except ValueError as error:
             raise UserError(
-                f"{path}: hooks.on_{trigger} is no command: {error}",
+                f"{path}: hooks.on_{trigger} is not a valid command: {error}",
                 "close its quotes; a pipe or a variable needs a shell: \"sh -c '…'\"",
             ) from error
 
@@ -265,12 +241,12 @@ def _check_memory(path: Path, memory: MemorySettings) -> None:
     if memory.hold_above and memory.resume_below >= memory.hold_above:
         raise UserError(
             f"{path}: memory.resume_below = {memory.resume_below:g} is not below hold_above = {memory.hold_above:g}",
-            "set it lower, by a tenth or so: work would stop and go on with every breath of the machine",
+            "set it about 0.1 lower: else work stops and continues with every small change of memory use",
         )
 
 
-def zone_of(settings: ConsolidationSettings) -> tzinfo:
-    """The time zone of the schedule. Raises UserError."""
+def time_zone(settings: ConsolidationSettings) -> tzinfo:
+    """The time zone of the schedule. Raises UserError for an unknown one."""
     if settings.timezone.upper() == "UTC":
         return UTC
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -279,9 +255,9 @@ def zone_of(settings: ConsolidationSettings) -> tzinfo:
         return ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise UserError(
-            f"consolidation.timezone = {settings.timezone!r} is no time zone that this system knows",
-            'write "UTC", or a name such as "Europe/Berlin" (a system without a list of them has one after '
-            "`pip install tzdata`)",
+            f"consolidation.timezone = {settings.timezone!r} is not a time zone that this system knows",
+            'write "UTC", or a name such as "Europe/Berlin" (`pip install tzdata` adds the list to a system '
+            "that has none)",
         ) from error
 
 
@@ -300,7 +276,7 @@ def _wrong(path: Path, key: str, value: object, allowed: str) -> UserError:
 
 
 def _allowed(hint: Any) -> str:
-    """What a type allows, in words."""
+    """The values that a type allows, in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return _listed(_toml(argument) for argument in arguments)
@@ -337,7 +313,7 @@ _PATTERNS = {
     "^(([01][0-9]|2[0-3]):[0-5][0-9])?$": 'with a time such as "03:00", or nothing',
     "^([0-9a-f]{40})?$": "with a commit: its 40 hexadecimal digits (`keepstep init --model NAME@BRANCH` looks it up)",
 }
-"""What the regular expressions of `events.settings` allow."""
+"""The regular expressions of `events.settings`, in words."""
 
 
 def _listed(names: Any) -> str:

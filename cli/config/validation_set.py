@@ -1,7 +1,7 @@
-"""The validation set that the config names: kept in the home under its own hash, so that it can be had again as it was.
+"""Copies of validation sets, kept in the home under their SHA-256.
 
-What it holds decides which rows are learned. So an attempt is journaled with its SHA-256, and a step that is run again
-years later leaves out what it left out the first time, whatever became of the file.
+The validation set decides which rows are trained. An attempt is journaled with its SHA-256, so a step that runs again
+years later leaves out the same rows, even if the file has changed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from journal.storage import NotAFile
 ADVICE = "correct [data] validation in keepstep.toml, or put the file there"
 
 
-def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
-    """The settings with the SHA-256 of the set that they name, which is then in the home. Raises UserError, OSError."""
+def keep_validation_set(home: Home, settings: JobSettings) -> JobSettings:
+    """Copy the validation set of the settings into the home; the settings with its SHA-256. Raises UserError,
+    OSError."""
     path = validation_file(home, settings)
     if path is None:
         return settings
@@ -39,7 +40,7 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
 
 
 def _keep(home: Home, fd: int) -> str:
-    """Copy the open set; the SHA-256 of the copy. Somebody may write into the file meanwhile."""
+    """Copy the open file. Returns the SHA-256 of the copy: another process may write to the file meanwhile."""
     durable.make_directory(home.validation, storage=home.storage)
     copy = durable.temporary_path(home.validation / "set", storage=home.storage)
     durable.copy_open(fd, copy, storage=home.storage)
@@ -53,7 +54,7 @@ def _kept(home: Home, sha256: str) -> Path:
 
 
 def validation_file(home: Home, settings: JobSettings) -> Path | None:
-    """The file that the settings name; None if they name none. Raises UserError if it is not there, or no file."""
+    """The validation set that the settings name; None: they name none. Raises UserError if it is not a file."""
     if settings.data.validation is None:
         return None
     path = home.root / Path(settings.data.validation).expanduser()
@@ -61,7 +62,7 @@ def validation_file(home: Home, settings: JobSettings) -> Path | None:
         with durable.opened(home.storage, path, os.O_RDONLY):
             return path
     except PermissionError:
-        return path  # whoever reads it says so
+        return path  # the caller that reads it reports the error
     except NotAFile as error:
         raise UserError(f"the validation set {path} is not a file", ADVICE) from error
     except OSError as error:
@@ -71,5 +72,5 @@ def validation_file(home: Home, settings: JobSettings) -> Path | None:
 
 
 def is_changed(before: JobSettings | None, now: JobSettings) -> bool:
-    """Whether a person changed the config; the earlier files that rows are mixed in from change by themselves."""
+    """True if a user changed the config. `sources` does not count: it changes by itself."""
     return before is None or replace(before, sources=Sources()) != replace(now, sources=Sources())

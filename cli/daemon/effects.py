@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources
@@ -19,7 +19,7 @@ from cli.daemon.worker_messages import with_trained_files
 from cli.daemon.worker_supervisor import WorkerSupervisor
 from cli.home.backups import restore_backup
 from cli.home.event_store import EventStore
-from cli.inbox.accept import finish_arrivals, settle_rejection
+from cli.inbox.accept import finish_arrivals, finish_rejection
 from cli.inbox.intake import Intake
 from core import commands, effects
 from core.effects import next_effects
@@ -55,7 +55,7 @@ class EffectExecutor:
         """Journal the attempt with the config as the file has it now, if disk and memory allow it."""
         self._check_resources()
         self._finish_arrival(effect.job)
-        settings, events = self.watch.for_a_job(self.store, effect.job)
+        settings, events = self.watch.job_settings(self.store, effect.job)
         self.handler.handle(events)
         if settings is None:
             return CATCH_UP_EVERY_S
@@ -82,7 +82,7 @@ class EffectExecutor:
     def begin_consolidation(self, _effect: effects.BeginConsolidation) -> float:
         """Journal the consolidation, if disk, memory and config allow it."""
         self._check_resources()
-        usable, events = self.watch.read(self.store)
+        usable, events = self.watch.reload(self.store)
         self.handler.handle(events)
         if not usable:
             return CATCH_UP_EVERY_S
@@ -97,7 +97,7 @@ class EffectExecutor:
 
     def move_rejected(self, effect: effects.MoveRejected) -> float:
         """Move a rejected file into `rejected/`."""
-        self.handler.handle(settle_rejection(self.store, effect.job))
+        self.handler.handle(finish_rejection(self.store, effect.job))
         return AT_ONCE_S
 
     def wait_until(self, effect: effects.WaitUntil) -> float:
@@ -111,7 +111,7 @@ class EffectExecutor:
             finish_arrivals(self.store)
             self.handler.execute(commands.ReportDiskFree(free_bytes=free_bytes))
             self.monitor.back_off()
-            self.intake.look_again()
+            self.intake.scan_soon()
         return CATCH_UP_EVERY_S
 
     def stop_process(self, _effect: effects.StopProcess) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.sweep import deleted_directories, sweep
@@ -45,7 +45,7 @@ class EventHandler:
             self._handle(event)
 
     def _handle(self, event: AnyEvent) -> None:
-        self.console.tell(event, self.store.state)
+        self.console.print_event(event, self.store.state)
         if (message := answer_to(event, self.store.state)) is not None:
             self.supervisor.send(message)
         if isinstance(event, kinds.JobFailed):

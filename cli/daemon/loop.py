@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 from cli.config.schema import Config
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.effects import EffectExecutor
 from cli.daemon.event_handler import EventHandler
@@ -40,7 +40,8 @@ from cli.home.paths import Home
 from cli.hooks.dispatch import Hooks
 from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
-from cli.output.console import Console, held_back
+from cli.output.console import Console
+from cli.output.event_lines import held_jobs_text
 from core import commands
 from events import messages
 from journal.errors import NoSpace
@@ -103,7 +104,7 @@ class Daemon:
         with self._ports.listening(self._inbox, self._on_signal, self._config.logs):
             while not self._done:
                 self._turn()
-            self._hooks.leave(self._store, self._config.hooks)
+            self._hooks.finish(self._store, self._config.hooks)
             with self._store.exclusive():
                 self._store.save_snapshot()
         return exit_code(
@@ -156,33 +157,33 @@ class Daemon:
                 commands.ReportDiskFull(message="the disk is full; the journal is written from its reserve")
             )
         self._take_files()
-        handler.handle(self._watch.look(store))
+        handler.handle(self._watch.check_edit(store))
         handler.handle(run_scheduled(store, self._config, self._monitor))
         if store.state.memory.shortage is not None and store.state.attempts.current is None:
             self._supervisor.end()  # an idle worker still holds a model in memory
-        self._hooks.look(store, self._config.hooks)
+        self._hooks.dispatch(store, self._config.hooks)
         self._deletes.retry()
         self._listener.check()
         wait_s = self._effects.run()
         if self._until_idle and not self._done and self._nothing_left():
             if held := store.state.queue.held:
-                self._write(held_back(held))
+                self._write(held_jobs_text(held))
             self._leave("nothing is left to do")
         if not self._done:
-            store.beat()
+            store.write_heartbeat()
             for process in self._ports.wait(0.0 if self._intake.has_more else wait_s):
                 self._listener.receive(process)
         store.meter.lap("effects and messages")
 
     def _take_files(self) -> None:
         if self._store.state.disk.full is None:
-            for event in self._intake.take(self._store):
-                self._console.tell(event, self._store.state)
+            for event in self._intake.accept_some(self._store):
+                self._console.print_event(event, self._store.state)
         self._store.meter.lap("the inbox")
 
     def _nothing_left(self) -> bool:
         state = self._store.state
-        files_arrive = not self._intake.has_looked or self._intake.has_more or self._inbox.has_unsettled()
+        files_arrive = not self._intake.has_scanned or self._intake.has_more or self._inbox.has_unsettled()
         pending = (
             state.disk.full is not None
             or files_arrive

@@ -79,10 +79,10 @@ def end_orphans(home: Home, module: str = WORKER_MODULE) -> list[Orphan]:
     for process in workers_of(home.root, module):
         try:
             ended.append(Orphan(process.pid, process.create_time(), " ".join(process.cmdline())))
-            family = [process, *process.children(recursive=True)]
+            process_tree = [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
-        for each in family:
+        for each in process_tree:
             try:
                 each.kill()
             except psutil.NoSuchProcess:

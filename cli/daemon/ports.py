@@ -175,5 +175,5 @@ class _InboxEventHandler(FileSystemEventHandler):
         self._wake = wake
 
     def on_any_event(self, _event: FileSystemEvent) -> None:
-        self._inbox.received()
+        self._inbox.notify()
         self._wake()

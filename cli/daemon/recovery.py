@@ -63,13 +63,13 @@ class Recovery:
         # 4. The next effects: the loop carries them out, now and in every turn.
         self.is_done = True
         if self.store.state.daemon.status == "paused":
-            self.console.say_that_it_is_paused(self.store.state.daemon.hold)
+            self.console.print_paused(self.store.state.daemon.hold)
 
     def _announce(self) -> None:
         """Journal that this daemon runs, which ends an attempt that lost its daemon; then end workers without one."""
         identity = self.ports.identity()
         self.supervisor.load_latencies(identity, self.store.journal.id)
-        self.console.look(self.store.state)
+        self.console.remember_job(self.store.state)
         self.store.heartbeat_at = self.store.home.clock.now()
         self.handler.execute(commands.StartDaemon(**asdict(identity), keepstep=VERSION))
         for orphan in self.ports.end_orphans():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cli.config.schema import Config, zone_of
+from cli.config.schema import Config, time_zone
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.home.event_store import EventStore
 from core.commands import MeasureDisk, MeasureMemory, RequestConsolidation
@@ -21,7 +21,7 @@ def request_nightly_consolidation(store: EventStore, settings: ConsolidationSett
     """
     if not settings.schedule:
         return ()
-    night = date_due(settings, zone_of(settings), store.state, store.home.clock.now())
+    night = date_due(settings, time_zone(settings), store.state, store.home.clock.now())
     if night is None:
         return ()
     description = f"what was trained up to {night}"
@@ -45,7 +45,7 @@ def check_resources(
     machine = monitor.machine()
     if machine is None:
         return
-    store.show_machine(machine)
+    store.write_machine_view(machine)
     memory = machine.memory
     command = MeasureMemory(
         total_bytes=memory.total_bytes,
@@ -64,6 +64,6 @@ def run_scheduled(store: EventStore, config: Config, monitor: ResourceMonitor) -
         yield from request_nightly_consolidation(store, config.consolidation)
     yield from check_resources(store, config, monitor)
     store.meter.lap("schedule and resources")
-    store.meter.turned(training=store.state.attempts.current is not None)
-    if (cost := store.meter.due()) is not None:
+    store.meter.end_turn(training=store.state.attempts.current is not None)
+    if (cost := store.meter.take_report()) is not None:
         yield from store.execute(cost)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from cli.errors import STORAGE_FAILED, UserError
-from cli.home.backups import is_being_made
+from cli.home.backups import backup_is_running
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.commands import HoldWork, QuarantineCheckpoint, RecordLeftoverDeleted
@@ -106,7 +106,7 @@ def sweep(store: EventStore, delete: Callable[[Path], int | None] | None = None)
         paths = list(_directories(place, home.storage))
         # List first, then ask for the names: a directory that a command writes later is not in the list, and one that
         # it wrote before is journaled, or its backup is still being made.
-        if place == home.backups and is_being_made(home):
+        if place == home.backups and backup_is_running(home):
             continue
         with store.exclusive():
             named = _named(store.state)

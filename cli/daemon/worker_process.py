@@ -16,10 +16,10 @@ import socket
 import subprocess
 from typing import BinaryIO, cast
 
-from cli.home.log_files import Eavesdropper
+from cli.home.log_files import OutputReader
 from cli.home.paths import Home
 from cli.home.subprocesses import command
-from cli.machine.oom_kills import memory_kills
+from cli.machine.oom_kills import count_oom_kills
 from core.worker_exit import Ending
 from events.messages import AnyFact, AnyOrder, Failed
 from gpu.ipc import connection as link
@@ -55,7 +55,7 @@ class WorkerProcess:
         self._pending: list[AnyOrder] = []
         self.sent: set[tuple[type, int]] = set()
         """The messages that were sent, by type and attempt."""
-        self._memory_kills = memory_kills()
+        self._memory_kills = count_oom_kills()
         self._process = subprocess.Popen(
             command(module, "--home", str(home.root), "--socket", str(self._path)),
             stdin=subprocess.DEVNULL,
@@ -64,7 +64,7 @@ class WorkerProcess:
             start_new_session=True,  # the daemon handles Ctrl-C of the terminal
         )
         assert self._process.stdout is not None  # it was asked for
-        self._output = Eavesdropper(cast("BinaryIO", self._process.stdout), "worker")
+        self._output = OutputReader(cast("BinaryIO", self._process.stdout), "worker")
         selector.register(self._listener, selectors.EVENT_READ, self)
 
     @property
@@ -114,13 +114,13 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._output.end(LAST_OUTPUT_WAIT_S)
-        lines = self._output.last_words()
+        self._output.join(LAST_OUTPUT_WAIT_S)
+        lines = self._output.last_output()
         return Ending(
             killed_by=_signal_name(-code) if code < 0 else None,
             exit_code=code if code >= 0 else None,
             was_up=self.connected,
-            memory_kills=max(0, memory_kills() - self._memory_kills),
+            memory_kills=max(0, count_oom_kills() - self._memory_kills),
             says="memory" if names_memory(lines) else "driver" if names_driver(lines) else None,
         )
 
@@ -131,7 +131,7 @@ class WorkerProcess:
         """
         if self.has_ended():
             return False
-        logged = self._output.answer(
+        logged = self._output.ask(
             lambda: self._process.send_signal(signal.SIGUSR1), timeout_s=STACKS_WAIT_S, quiet_s=STACKS_QUIET_S
         )
         self._process.terminate()
@@ -153,7 +153,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # the worker leads its own process group
         self._process.wait()
-        self._output.end(LAST_OUTPUT_WAIT_S)
+        self._output.join(LAST_OUTPUT_WAIT_S)
         self._listener.close()
         if self._connection is not None:
             self._connection.close()

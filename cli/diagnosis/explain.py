@@ -46,7 +46,7 @@ def show_explanation(home: Home, wanted: str, *, json: bool) -> None:
     """`keepstep explain`. Raises UserError if the journal knows no such thing, journal.errors.JournalError."""
     console = Console(lambda _: None)
     wanted = shown_text(wanted)
-    timeline = timeline_of(wanted, console.line)
+    timeline = timeline_of(wanted, console.text)
     state = State()
     for before, record, state in replay(home):
         timeline.observe(before, state, record)

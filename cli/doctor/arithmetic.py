@@ -1,11 +1,11 @@
-"""`keepstep doctor`: is the processor fast at the precision that the config asks for?"""
+"""The doctor's check of the precision: is this processor fast at what the config asks for?"""
 
 from __future__ import annotations
 
 import shutil
 
 from cli.doctor.context import DoctorContext, Finding, Unreadable, passed, warned
-from cli.output.console_resources import SLOW_BF16, USE_FP32
+from cli.output.event_lines import SLOW_BF16, USE_FP32
 from events.values import ARITHMETIC, FP32_INSTEAD
 from gpu.runtime.cpu_features import bf16_support, cpu_model
 

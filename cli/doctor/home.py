@@ -11,12 +11,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.config.watch import ADVICE, conflict_of
+from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
-from cli.home.layout import close, make_directories, replaceable, too_open
-from cli.home.trust import name_of
+from cli.home.layout import find_too_open, make_directories, replaceable, restrict_modes
+from cli.home.trust import user_name
 from cli.hooks.runner import open_to_all
 from cli.inbox.ownership import WRITABLE_BY_OTHERS
 from cli.inbox.skipped_files import skipped_files
@@ -68,13 +68,13 @@ def permissions(context: DoctorContext) -> Finding:
         found = path.stat()
         wanted = os.R_OK if path == home.config else os.R_OK | os.W_OK
         if not os.access(path, wanted | (os.X_OK if path.is_dir() else 0)):
-            owner = name_of(found.st_uid)
+            owner = user_name(found.st_uid)
             return failed(
                 f"you may not use {path}: it belongs to {owner}",
                 f"run keepstep as {owner}, or change the owner: `chown`",
             )
         if me == 0 and found.st_uid != 0:
-            owner = name_of(found.st_uid)
+            owner = user_name(found.st_uid)
             return warned(
                 f"{path} belongs to {owner}, and you are root: {owner} could not change the files that root creates",
                 f"run keepstep as {owner}",
@@ -86,17 +86,17 @@ def permissions(context: DoctorContext) -> Finding:
     restrict = f"`keepstep doctor --fix --home {shlex.quote(str(home.root))}` restricts it"
     if not is_shared_with_group(home.root.stat().st_mode) and home.root.stat().st_mode & 0o077:
         return warned(f"other users may read {home.root}, which should be private", restrict)
-    writable = [path for path, _ in too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
+    writable = [path for path, _ in find_too_open(home) if path.lstat().st_mode & WRITABLE_BY_OTHERS]
     if writable:
         return warned(f"other users may write to {len(writable)} files, such as {writable[0]}", restrict)
     if is_shared_with_group(home.root.stat().st_mode):
-        return passed(f"{name_of(me)} may read and write the home; the group {home.root.group()} may read it")
-    return passed(f"only {name_of(me)} may read and write the home")
+        return passed(f"{user_name(me)} may read and write the home; the group {home.root.group()} may read it")
+    return passed(f"only {user_name(me)} may read and write the home")
 
 
 def restrict_permissions(context: DoctorContext) -> list[str]:
     """Restrict what other users may read or write. Raises OSError."""
-    closed = close(context.home)
+    closed = restrict_modes(context.home)
     if not closed:
         return []
     more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
@@ -157,7 +157,7 @@ def config(context: DoctorContext) -> Finding:
     if conflict is not None:
         return failed(
             f"keepstep.toml does not fit the trained weights: {conflict}",
-            ADVICE,
+            CONFLICT_ADVICE,
         )
     job = state.training.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:

@@ -151,7 +151,7 @@ def rebuild_status_file(context: DoctorContext) -> list[str]:
     if found.level == "fail":
         raise UserError("the journal is damaged, so nothing can be rebuilt from it", found.advice)
     with closing(EventStore.open(home)) as store, store.exclusive():
-        store.show()
+        store.write_status()
         store.save_snapshot()
     return [f"rebuilt {home.relative(home.status)} and {home.relative(home.snapshot)} from the journal"]
 

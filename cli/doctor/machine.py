@@ -13,7 +13,7 @@ from cli.commands.common import format_size
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
 from cli.doctor.model import model_directory, weights_bytes
 from cli.errors import UserError
-from cli.machine.gpus import ASK_S, listed_gpus, load_nvml, read_gpus
+from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read_gpus
 from cli.status.machine import HOT_C, gpu_line
 from core.topics.disk import bytes_wanted
 from gpu.runtime.memory_limits import memory_of_groups
@@ -94,10 +94,12 @@ def gpu(context: DoctorContext) -> Finding:
             capture_output=True,
             text=True,
             check=False,
-            timeout=ASK_S,
+            timeout=ANSWER_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return failed(f"the GPU driver hangs: `nvidia-smi` took more than {ASK_S:.0f} s", "restart the machine")
+        return failed(
+            f"the GPU driver hangs: `nvidia-smi` took more than {ANSWER_TIMEOUT_S:.0f} s", "restart the machine"
+        )
     if ended.returncode != 0:
         output = (ended.stderr or ended.stdout).strip().splitlines() or ["no output"]
         return failed(f"`nvidia-smi` failed: {output[-1]}", "`dmesg | grep -i nvrm` says more; a restart often helps")
@@ -109,7 +111,7 @@ def gpu(context: DoctorContext) -> Finding:
 
 def assess_listing(listing: str) -> Finding:
     """The finding about the lines of `nvidia-smi --query-gpu`."""
-    return assess_gpus(listed_gpus(listing))
+    return assess_gpus(parse_nvidia_smi(listing))
 
 
 def assess_gpus(cards: Sequence[GpuView]) -> Finding:

@@ -18,7 +18,7 @@ from cli.doctor import home as checks_home
 from cli.doctor.context import Check, DoctorContext, Finding, Level, Unreadable, failed, warned
 from cli.errors import UserError, error_text, exit_code_of
 from cli.home.paths import CONFIG, Home, find_home
-from cli.home.trust import Foreign, refuse_foreign
+from cli.home.trust import ForeignHome, refuse_foreign
 
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing_directories),
@@ -127,7 +127,7 @@ def find_damaged_home(given: Path | None, *, fix: bool = False) -> Home:
     """The home, also one without keepstep.toml if its directories show that it is a home. Raises UserError."""
     try:
         return find_home(given, reads_only=not fix, closes_it=True)
-    except Foreign:
+    except ForeignHome:
         raise
     except UserError:
         named = given or (Path(value) if (value := os.environ.get("KEEPSTEP_HOME")) else None)

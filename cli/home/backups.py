@@ -1,15 +1,14 @@
-"""Backups as the home has them: made by a person, brought back into their place, looked at, given up."""
+"""Make backups of the head, and restore the head from one."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.identity import is_locked
+from cli.home.identity import is_locked, open_lock
 from cli.home.paths import Home
 from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
@@ -21,22 +20,19 @@ from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.errors import CheckpointBroken, StorageFailed
 from journal import durable
 from journal.failpoints import failpoint
-from journal.lock import MODE
 
 SPARE = 3
-"""Times the size of a checkpoint: after its copy there is still room for the next one, and for the one after it."""
+"""Free space for an emergency backup, as a multiple of the checkpoint: the copy and the next two checkpoints."""
 
 
 @contextmanager
-def making_one(home: Home) -> Iterator[None]:
-    """Hold the lock of whoever writes into `backups/`, so that a daemon does not sweep what has no name yet.
+def backup_lock_held(home: Home) -> Iterator[None]:
+    """Hold the lock of `backups/`, so that the daemon does not sweep a backup that is not journaled yet.
 
-    Raises UserError if somebody else holds it.
+    Raises UserError if another process holds it.
     """
-    fd = home.storage.open(home.backup_lock, os.O_RDWR | os.O_CREAT, MODE)
+    fd = open_lock(home, home.backup_lock)
     try:
-        with suppress(OSError):  # of an earlier keepstep everybody could open it, and so lock it; not ours: as it is
-            home.storage.set_mode(fd, MODE)
         if not home.storage.try_lock(fd):
             raise UserError("another backup is being made", "try again when it is done")
         yield
@@ -44,22 +40,22 @@ def making_one(home: Home) -> Iterator[None]:
         home.storage.close(fd)
 
 
-def is_being_made(home: Home) -> bool:
-    """Whether a command writes into `backups/` now."""
+def backup_is_running(home: Home) -> bool:
+    """True if a command writes into `backups/` now."""
     return is_locked(home, home.backup_lock)
 
 
 def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
-    """Copy the head, read the copy back, journal it; its name. Raises UserError, gpu.errors.StorageFailed."""
+    """Copy the head, verify the copy, journal it. Returns its name. Raises UserError, gpu.errors.StorageFailed."""
     home = store.home
     durable.make_directory(home.backups, storage=home.storage)
     durable.make_directory(home.run, storage=home.storage)
-    with making_one(home):
-        with store.exclusive():  # only now: another backup may have got its name while this one was on its way here
+    with backup_lock_held(home):
+        with store.exclusive():  # under the backup lock: another backup may have taken the number
             state = store.state
         held = _held(state)
         name = f"{kind}-{state.retention.backups_made + 1:04d}"
-        if home.storage.exists(home.backups / name):  # of one that was killed before it was journaled
+        if home.storage.exists(home.backups / name):  # left by a backup that was killed before its record
             durable.remove_tree(home.backups / name, storage=home.storage)
         manifest = BackupManifest(
             backup=name,
@@ -73,7 +69,7 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
             made = back_up(home.backups, manifest, home.checkpoints / held.checkpoint.id, storage=home.storage)
         except CheckpointBroken as error:
             raise UserError(
-                f"no backup was made: {error}", "`keepstep checkpoints verify` says which are good; then try again"
+                f"no backup was made: {error}", "find good ones with `keepstep checkpoints verify`; then try again"
             ) from error
         store.execute(
             RecordBackup(
@@ -84,37 +80,37 @@ def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
 
 
 def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None:
-    """Behind a quarantine, copy what is left: a disk that spoils one checkpoint may spoil the next.
+    """After a quarantine, back up the head: a disk that damages one checkpoint may damage the next.
 
-    Never in the way of anything: if it cannot be made, that is said.
+    A failure is reported and stops nothing.
     """
     home, head = store.home, store.state.head.checkpoint
     if head is None:
         return
     try:
         if home.storage.free_bytes(home.root) < SPARE * head.size_bytes:
-            say(f"no backup of {head.id} was made: it would leave too little room")
+            say(f"no backup of {head.id} was made: too little disk space would be left")
             return
-        name = make_backup(store, kind="emergency", reason="another checkpoint was found to be bad")
+        name = make_backup(store, kind="emergency", reason="another checkpoint was damaged")
     except (UserError, StorageFailed, Refused) as error:
         say(f"no backup of {head.id} was made: {error}")
         return
-    say(f"backed up {head.id} as {name}, for another checkpoint was bad")
+    say(f"backed up {head.id} as {name}, because another checkpoint is damaged")
 
 
 def _held(state: State) -> DetachedCheckpoint:
     if state.head.checkpoint is None or state.head.weight_settings is None:
-        base = f"since {state.head.base}, which stands in versions/" if state.head.base else "yet"
-        raise UserError(f"nothing was learned {base}", "there is nothing to back up")
+        base = f"since {state.head.base}, which is in versions/" if state.head.base else "yet"
+        raise UserError(f"nothing was trained {base}, so there is nothing to back up")
     return DetachedCheckpoint(
         base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
     )
 
 
 def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
-    """Put the head into its place again, if it is not there whole. Raises OSError."""
+    """Copy the head back from its backup, unless it is complete in its place. Raises OSError."""
     home, head = store.home, store.state.head.checkpoint
-    assert head is not None  # it is to be brought back
+    assert head is not None  # the effect restores it
     place = home.checkpoints / effect.checkpoint
     checkpoint = CheckpointDirectory(place, home.storage)
     if find_problem(checkpoint, head.manifest_sha256, every_byte=True) is not None:
@@ -123,14 +119,14 @@ def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:
                 durable.remove_tree(place, storage=home.storage)
             checkpoint.restore(home.backups / effect.backup / effect.checkpoint, head.manifest_sha256)
         except StorageFailed as error:
-            # to the daemon it is a disk that is full, or fails, as any other
+            # the daemon handles it like any full or failing disk
             raise OSError(error.errno or errno.EIO, str(error), str(place)) from error
         except (CheckpointBroken, FileNotFoundError) as error:
             store.execute(
                 HoldWork(
-                    reason=f"the backup {effect.backup} cannot be brought back: {error}",
-                    advice="put it back as it was, or go on from another one (`keepstep backup list`, "
-                    "`keepstep versions list --all`); then `keepstep resume`",
+                    reason=f"the backup {effect.backup} cannot be restored: {error}",
+                    advice="repair it, or choose another one (`keepstep backup list`, `keepstep versions list --all`); "
+                    "then `keepstep resume`",
                 )
             )
             return

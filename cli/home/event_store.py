@@ -1,7 +1,7 @@
-"""The journal and what is folded from it, as one process holds them.
+"""The event store: the journal, the folded state and the snapshot of one process.
 
-Every change goes one way: take the lock, fold what others wrote, decide on that, append, fold, show. So a command is
-durable when it returns, whether or not a daemon runs, and the views are never ahead of the journal.
+Each change takes these steps: take the lock, fold what others wrote, decide, append, fold, write the views. So a
+command is durable when it returns, with or without a daemon, and the views are never ahead of the journal.
 """
 
 from __future__ import annotations
@@ -34,44 +34,45 @@ from projections.snapshot import Snapshot, read_snapshot, reducer_version, write
 from projections.status import read_status, status_view, write_status
 
 HEARTBEAT_EVERY_S = 2.0
-"""How often the status file is written while nothing happens, so that a reader can tell a living word from a dead."""
+"""The status file is written this often even if nothing happens, so that a reader sees that the daemon is alive."""
 
 SNAPSHOT_EVERY = 2_000
-"""Records. A start replays at most this many, some milliseconds; a snapshot of a usual state costs one."""
+"""Records between snapshots. A start replays at most this many in some milliseconds; a snapshot costs about one."""
 
 SNAPSHOT_EVERY_SHARE = 20
-"""Of a long queue, records for so many jobs that wait: a snapshot of a hundred thousand takes a third of a second, and
-behind 5,000 records that is less than they cost themselves."""
+"""With a long queue: one record for this many waiting jobs. A snapshot of 100,000 jobs takes a third of a second; after
+5,000 records that is less than the records cost."""
 
 
 class EventStore:
-    """Open with `EventStore.open`; change with `execute`; close to leave a fresh snapshot behind."""
+    """Open it with `EventStore.open`, change it with `execute`; `save_snapshot` before `close` makes the next start
+    fast."""
 
     def __init__(self, home: Home, journal: Journal[Record], folded: Folded, snapshot_seq: int) -> None:
         self.home = home
         self.journal = journal
         self.folded = folded
         self.meter = OverheadMeter(home.clock)
-        """What journal and views cost; the daemon adds what else it does."""
+        """Measures the CPU time of journal and views; the daemon adds its other work."""
         self.heartbeat_at = 0.0
+        """Unix time of the daemon's last heartbeat, shown in the status; only the daemon sets it."""
         self.received: Heartbeat | None = None
-        """The worker's last sign of progress."""
-        """Unix time of the daemon's last beat, shown in the status; only the daemon sets it."""
+        """The worker's last heartbeat; only the daemon sets it."""
         self._snapshot_seq = snapshot_seq
         self._transaction: Transaction[Record] | None = None
-        self._unheard: list[AnyEvent] = []
-        """What others wrote, folded in already and not yet told by `catch_up`."""
+        self._unreported: list[AnyEvent] = []
+        """Events of other processes that are folded and not yet returned by `catch_up`."""
 
     @classmethod
     def create(cls, home: Home, command: CreateHome) -> None:
-        """Begin the journal of a new home."""
+        """Create the journal of a new home."""
         now = home.clock.now()
         first = [encode(carried(event)) for event in decide(State(), command, now)]
         Journal.create(home.journal, at=timestamp(now), first=first, storage=home.storage)
 
     @classmethod
     def open(cls, home: Home, *, from_first_record: bool = False) -> EventStore:
-        """Recover the journal and fold it: from the snapshot, or (`from_first_record`) from the beginning.
+        """Recover the journal and fold it, from the snapshot or from the first record.
 
         Raises journal.errors.JournalError, events.errors.UnknownEvent, core.errors.IllegalEvent.
         """
@@ -82,7 +83,7 @@ class EventStore:
         except (PositionLost, IllegalEvent):
             if snapshot is None:
                 raise
-            return cls._open_after(home, None, witness)  # the snapshot is a cache; what it led to proves nothing
+            return cls._open_after(home, None, witness)  # the snapshot is a cache and may be wrong
 
     @classmethod
     def _open_after(cls, home: Home, snapshot: Snapshot | None, witness: Snapshot | None) -> EventStore:
@@ -111,12 +112,11 @@ class EventStore:
 
     @property
     def state(self) -> State:
-        """The present, as far as this process has seen it."""
+        """The state after the last record that this process has folded."""
         return self.folded.state
 
     def execute(self, *commands: AnyCommand) -> Sequence[AnyEvent]:
-        """Decide on commands, each as if those before it were done, and journal together what follows from all of
-        them; durable when this returns.
+        """Decide on commands in order and journal their events in one transaction; durable when this returns.
 
         Raises core.errors.Refused with the reason; journal.errors.StorageFailed.
         """
@@ -125,7 +125,7 @@ class EventStore:
             folded, events = self.folded, list[AnyEvent]()
             for command in commands:
                 for event in [carried(event) for event in decide(folded.state, command, now)]:
-                    folded = fold(folded, _unwritten(event))  # before a byte is written: nothing illegal is journaled
+                    folded = fold(folded, _unwritten(event))  # before the write: an illegal event is never journaled
                     events.append(event)
             if events:
                 with self.meter.part("the journal"):
@@ -137,7 +137,7 @@ class EventStore:
 
     @contextmanager
     def exclusive(self) -> Iterator[Transaction[Record]]:
-        """Hold the append lock, with everything that others wrote folded in. `execute` inside shares it."""
+        """Hold the append lock, with the records of other processes folded. `execute` inside the block shares it."""
         if self._transaction is not None:
             yield self._transaction
             return
@@ -145,26 +145,26 @@ class EventStore:
             self._transaction = transaction
             try:
                 self._apply(transaction.others)
-                self._unheard += [record.event for record in transaction.others]
+                self._unreported += [record.event for record in transaction.others]
                 yield transaction
             finally:
                 self._transaction = None
 
     def catch_up(self) -> Sequence[AnyEvent]:
-        """Fold what other processes wrote; their events since the last call, whatever else folded them in."""
+        """Fold the records of other processes. Returns their events since the last call."""
         with self.meter.part("the journal"), self.exclusive():
-            events, self._unheard = self._unheard, []
+            events, self._unreported = self._unreported, []
         for event in events:
             journaled_failpoint(kind_of(event))
         return events
 
-    def show(self) -> None:
-        """Write the status file anew. Inside `exclusive`, so that an older view never replaces a newer one."""
+    def write_status(self) -> None:
+        """Write the status file. Call it inside `exclusive`: an older view must not replace a newer one."""
         position = self.journal.position
         heartbeat_at = self.heartbeat_at
         if not heartbeat_at and (shown := read_status(self.home.status, storage=self.home.storage)):
             heartbeat_at = shown.daemon.heartbeat_at
-        with self.meter.part("views"), _viewing(self.home):
+        with self.meter.part("views"), writing_view(self.home):
             view = status_view(
                 self.folded,
                 seq=position.seq,
@@ -174,29 +174,29 @@ class EventStore:
             )
             write_status(self.home.status, view, storage=self.home.storage)
 
-    def show_machine(self, view: MachineView) -> None:
-        """Write what was measured of the machine beside the status."""
-        with self.meter.part("views"), self.exclusive(), _viewing(self.home):
+    def write_machine_view(self, view: MachineView) -> None:
+        """Write the measurements of the machine, next to the status."""
+        with self.meter.part("views"), self.exclusive(), writing_view(self.home):
             write_machine(self.home.machine, view, storage=self.home.storage)
 
-    def beat(self) -> None:
-        """Say in the status that the daemon is alive, if it was not said lately."""
+    def write_heartbeat(self) -> None:
+        """Write the daemon's heartbeat into the status, every HEARTBEAT_EVERY_S seconds."""
         now = self.home.clock.now()
         if abs(now - self.heartbeat_at) >= HEARTBEAT_EVERY_S:  # abs: the clock may have been set back
             self.heartbeat_at = now
             with self.exclusive():
-                self.show()
+                self.write_status()
 
     def save_snapshot(self) -> None:
-        """Leave the fold on disk, for the next start."""
+        """Write the folded state to disk, for the next start."""
         at = self.journal.position
         snapshot = Snapshot(at.seq, at.crc, at.segment, at.offset, reducer_version(), self.folded)
-        with self.meter.part("views"), _viewing(self.home):
+        with self.meter.part("views"), writing_view(self.home):
             write_snapshot(self.home.snapshot, snapshot, storage=self.home.storage)
         self._snapshot_seq = at.seq
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self.journal.close()
 
     def _apply(self, records: Sequence[Record]) -> None:
@@ -204,20 +204,20 @@ class EventStore:
             return
         for record in records:
             self.folded = fold(self.folded, record)
-        self.show()
+        self.write_status()
         every = max(SNAPSHOT_EVERY, len(self.state.queue) // SNAPSHOT_EVERY_SHARE)
         if self.journal.position.seq - self._snapshot_seq >= every:
             self.save_snapshot()
 
 
 @contextmanager
-def _viewing(home: Home) -> Iterator[None]:
-    """A view that does not fit on a full disk is not written: who reads the old one sees that it is behind. Nor is one
-    whose directory somebody deleted; that is made again, for the next one."""
+def writing_view(home: Home) -> Iterator[None]:
+    """Skip a view that a full disk does not take; readers see that the old one is out of date. Also skip a view whose
+    directory was deleted, and make the directory again."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        if home.storage.exists(home.root):  # else the home was moved, and nothing may be made in its old place
+        if home.storage.exists(home.root):  # else the home was moved: make nothing in its old place
             claim_directory(home.status.parent, storage=home.storage)
     except OSError as error:
         if error.errno not in FULL:

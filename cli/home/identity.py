@@ -1,4 +1,4 @@
-"""Which process is which: pids are reused, so a start time and a boot go with each."""
+"""Identify processes, and the daemon's lock. Pids are reused, so a start time and a boot id belong to each."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from projections.checksum import UNREADABLE
 PROC = Path("/proc")
 
 SAME_START_S = 1.0
-"""Two readings of one start time differ by less: it counts in hundredths."""
+"""Two readings of one start time differ by less: the kernel counts in hundredths of a second."""
 
 START_TRIES = 20
 TRY_EVERY_S = 0.05
-"""Together one second: long enough to outlast a reader that asks whether the lock is held, and no longer."""
+"""Together one second: longer than a reader holds the lock to test it."""
 
 
 class Identity(Struct, frozen=True):
-    """A process on this machine, by more than its number."""
+    """A process on this machine; its pid alone may be reused."""
 
     pid: int
     process_started_at: float
@@ -37,8 +37,8 @@ class Identity(Struct, frozen=True):
 
 
 def this_process() -> Identity:
-    """The identity of the caller."""
-    import socket  # these two here, not above: `status` needs no identity of its own
+    """The identity of this process."""
+    import socket  # these two here, not above: `status` does not need them
 
     import psutil
 
@@ -48,17 +48,17 @@ def this_process() -> Identity:
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # not Linux: the boot time names the boot well enough
+    except OSError:  # not Linux: use the boot time
         import psutil
 
         return str(int(psutil.boot_time()))
 
 
 class DaemonLock:
-    """Held by the one daemon of a home for as long as it lives; the kernel lets go of it when the process is gone.
+    """The lock that the daemon of a home holds while it runs; the kernel releases it when the process ends.
 
-    So no stale pid can block a start, and no other process can be mistaken for the daemon. What the file says
-    (an `Identity`) is for messages only.
+    So a stale pid never blocks a start, and no other process is mistaken for the daemon. The `Identity` in the file is
+    for messages only.
     """
 
     def __init__(self, home: Home) -> None:
@@ -69,13 +69,11 @@ class DaemonLock:
         """Take the lock. Raises UserError naming the daemon that holds it, OSError."""
         storage, path = self._home.storage, self._home.daemon_lock
         make_directory(path.parent, storage=storage)
-        fd = storage.open(path, os.O_RDWR | os.O_CREAT, MODE)
-        with suppress(OSError):  # of an earlier keepstep everybody could open it, and so lock it; not ours: as it is
-            storage.set_mode(fd, MODE)
+        fd = open_lock(self._home, path)
         for _ in range(START_TRIES):
             if storage.try_lock(fd):
                 self._fd = fd
-                with suppress(OSError):  # a full disk, say: the name is for messages only
+                with suppress(OSError):  # for example a full disk: the identity is for messages only
                     storage.truncate(fd, 0)
                     write_all(storage, fd, msgspec.json.encode(me) + b"\n")
                 return
@@ -84,8 +82,8 @@ class DaemonLock:
         holder = lock_holder(self._home)
         if holder is None:
             raise UserError(
-                f"another process holds {path}, and it is not the daemon that the file names; nothing was started",
-                f"find it with `fuser -v {shlex.quote(str(path))}`; it lets go when it ends",
+                f"another process holds {path}, and it is not the daemon that the file names; the daemon did not start",
+                f"find it with `fuser -v {shlex.quote(str(path))}` and end it",
             )
         raise UserError(
             f"a daemon already runs in this home: pid {holder.pid} on {holder.host}",
@@ -93,25 +91,33 @@ class DaemonLock:
         )
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         if self._fd is not None:
             self._home.storage.close(self._fd)
             self._fd = None
 
 
+def open_lock(home: Home, lock: Path) -> int:
+    """Open a lock file, made if it is missing, and keep other users from opening and so locking it. Raises OSError."""
+    fd = home.storage.open(lock, os.O_RDWR | os.O_CREAT, MODE)
+    with suppress(OSError):  # it belongs to another user
+        home.storage.set_mode(fd, MODE)
+    return fd
+
+
 def daemon_is_alive(home: Home) -> bool:
-    """Whether a daemon holds the lock of the home now."""
+    """True if a daemon holds the lock of the home now."""
     return is_locked(home, home.daemon_lock)
 
 
 def is_locked(home: Home, lock: Path) -> bool:
-    """Whether some process holds this lock of the home. Raises OSError."""
+    """True if some process holds this lock of the home. Raises OSError."""
     try:
         with opened(home.storage, lock, os.O_RDONLY) as fd:
             return not home.storage.try_lock(fd, shared=True)
     except FileNotFoundError:
         return False
-    except PermissionError:  # somebody of the home's group, who may read and not lock: the system's own list says it
+    except PermissionError:  # a member of the home's group may not open it: ask the kernel's list of locks
         holders = flock_holders(lock)
         if holders is None:
             raise
@@ -119,9 +125,9 @@ def is_locked(home: Home, lock: Path) -> bool:
 
 
 def lock_holder(home: Home) -> Identity | None:
-    """The process that holds the daemon's lock, if it is the one that the lock file names; else None.
+    """The process that holds the daemon's lock, if the lock file names it; else None.
 
-    The file may name a daemon that is gone while somebody else holds the lock: then nobody is named.
+    The file may name an earlier daemon while another process holds the lock.
     """
     try:
         named = msgspec.json.decode(read_file(home.daemon_lock, storage=home.storage), type=Identity)
@@ -131,20 +137,20 @@ def lock_holder(home: Home) -> Identity | None:
 
 
 def flock_holders(lock: Path) -> set[int] | None:
-    """The pids of those who hold a `flock` on the file; None where the system has no list of them."""
+    """The pids that hold a `flock` on the file; None if the system has no list of locks."""
     try:
         inode = lock.stat().st_ino
         lines = (PROC / "locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     # 3: FLOCK  ADVISORY  WRITE 1234 fe:00:5562989 0 EOF
-    # Only the inode is compared: what stands there of the device is not what `stat` says on every file system.
-    fields = (line.split() for line in lines if "->" not in line)  # those with an arrow only wait
+    # Compare the inode only: on some file systems the device number differs from that of `stat`.
+    fields = (line.split() for line in lines if "->" not in line)  # a line with an arrow is a waiting process
     return {int(each[4]) for each in fields if each[1] == "FLOCK" and each[5].rpartition(":")[2] == str(inode)}
 
 
 def _holds(named: Identity, lock: Path) -> bool:
-    """Whether the named process is the very one that was named, and holds the lock."""
+    """True if the named process still runs and holds the lock."""
     import psutil
 
     try:
@@ -162,8 +168,8 @@ def _holds(named: Identity, lock: Path) -> bool:
                 found = fd.stat()
                 if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
                     return "FLOCK" in (PROC / str(named.pid) / "fdinfo" / fd.name).read_text(encoding="ascii")
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         return named.pid in (flock_holders(lock) or ())
     except OSError:
-        pass  # it is gone
+        pass  # the process ended
     return False

@@ -1,8 +1,8 @@
-"""What stands where in a home, who may read it, and what becomes of something else that stands in its place.
+"""The directories of a home and their modes.
 
-A home is for its owner alone (0700), or for its owner and a group that `keepstep init --group` let in: then the home is
-2750 (the setgid bit hands the group on to whatever is made in it), and the inbox is 2770. The mode of the home decides;
-`journal.storage.Storage.mask` is what follows from it for each file and directory that keepstep makes.
+A home is private to its owner (0700), or shared with a group (`keepstep init --group`): then the home is 2750 (new
+files inherit the group through the setgid bit), and the inbox is 2770. The mode of the home decides, and
+`journal.storage.Storage.mask` applies it to each file and directory that keepstep makes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cli.errors import UserError
 from cli.home.paths import Home
-from cli.home.trust import is_trusted, name_of
+from cli.home.trust import is_trusted, user_name
 from journal import durable
 from journal.storage import is_shared_with_group, set_file_mask
 
@@ -24,10 +24,9 @@ GROUP_INBOX_MODE = 0o2770
 
 
 def make_directories(home: Home) -> list[Path]:
-    """Make every directory of a home that is missing. What stood in the place of one that can be made again, and was
-    none, is moved aside: where it is now.
+    """Make all missing directories of a home. A file in the place of a replaceable directory is moved aside.
 
-    Raises UserError for the others: what is missing there was not made by keepstep alone; OSError.
+    Returns the new paths of moved files. Raises UserError for a file in the place of another directory; OSError.
     """
     aside = []
     for path in (*home.directories(), *_caches(home)):
@@ -45,7 +44,7 @@ def make_directories(home: Home) -> list[Path]:
 
 
 def replaceable(home: Home) -> set[Path]:
-    """The directories that hold nothing but views, caches, and what is on its way."""
+    """The directories that hold only views, caches and incoming files."""
     return {home.inbox, *_lanes(home), home.status.parent, home.logs, home.run, home.reports, *_caches(home)}
 
 
@@ -54,22 +53,22 @@ def _lanes(home: Home) -> tuple[Path, Path]:
 
 
 def _caches(home: Home) -> tuple[Path, Path]:
-    """Made by whoever fills them."""
+    """Caches are made when they are first used."""
     return home.tokens.parent, home.tokens
 
 
 def _is_own_link(home: Home, path: Path) -> bool:
-    """Whether a link to a directory stands there, made by the caller or root: the data may be on a larger disk.
+    """True for a link to a directory, made by this user or root: the data may be on a larger disk.
 
-    Raises UserError for a link of anybody else.
+    Raises UserError for a link of another user.
     """
     found = home.storage.stat(path)
     if not stat.S_ISLNK(found.st_mode) or not path.is_dir():
         return False
     if not is_trusted(found.st_uid):
         raise UserError(
-            f"{path} is a link that {name_of(found.st_uid)} made, and is not followed; nothing was done",
-            f"look where it leads, then remove it: rm {path}",
+            f"{path} is a link of {user_name(found.st_uid)} and is not followed; nothing was done",
+            f"check where it leads, then remove it: rm {path}",
         )
     return True
 
@@ -77,31 +76,31 @@ def _is_own_link(home: Home, path: Path) -> bool:
 # -- modes ----------------------------------------------------------------------------------------------------------
 
 
-def let_group_in(home: Home, group: str) -> None:
-    """Open the home to the members of a group: they read all but the config, and fill the inbox. Raises UserError."""
+def grant_group(home: Home, group: str) -> None:
+    """Share the home with a group: its members read all but the config, and fill the inbox. Raises UserError."""
     try:
         number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         os.chown(home.root, -1, number)
     except KeyError as error:
-        raise UserError(f"there is no group {group}", "`getent group` lists those that there are") from error
+        raise UserError(f"there is no group {group}", "list the groups with `getent group`") from error
     except PermissionError as error:
-        raise UserError(f"you are not in the group {group}", "choose one of yours: `id -Gn`") from error
+        raise UserError(f"you are not in the group {group}", "choose one of your groups: `id -Gn`") from error
     home.root.chmod(GROUP_MODE)
     set_file_mask(home.root)
 
 
 def open_inbox(home: Home) -> None:
-    """Let the group of the home put files into its inbox, if the group was let in."""
+    """Let the group put files into the inbox, if the home is shared."""
     if is_shared_with_group(home.storage.stat(home.root).st_mode):
         for path in (home.inbox, *_lanes(home)):
             path.chmod(GROUP_INBOX_MODE)
 
 
-def too_open(home: Home) -> Iterator[tuple[Path, int]]:
-    """Everything of the home that others may do more with than they should, and the mode that it should have.
+def find_too_open(home: Home) -> Iterator[tuple[Path, int]]:
+    """The files and directories of the home with too wide a mode, and the mode that each should have.
 
-    Links are passed over, and files with a second name: the other name may not be ours. So is an inbox with a sticky
-    bit, which its owner opened to all on purpose.
+    Skips links, and files with a second name: the other name may belong to another program. Skips an inbox with the
+    sticky bit: its owner opened it to all on purpose.
     """
     group = is_shared_with_group(home.root.stat().st_mode)
     allowed = 0o750 if group else 0o700
@@ -122,7 +121,7 @@ def too_open(home: Home) -> Iterator[tuple[Path, int]]:
 def _too_open(path: Path, allowed: int) -> Iterator[tuple[Path, int]]:
     try:
         found = path.lstat()
-    except OSError:  # not there, or gone meanwhile
+    except OSError:  # it does not exist, or no longer
         return
     is_directory = stat.S_ISDIR(found.st_mode)
     if not is_directory and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
@@ -133,9 +132,9 @@ def _too_open(path: Path, allowed: int) -> Iterator[tuple[Path, int]]:
         yield path, mode & ~others
 
 
-def close(home: Home) -> list[Path]:
-    """Narrow what is too open; what was narrowed. Raises OSError."""
-    closed = list(too_open(home))
+def restrict_modes(home: Home) -> list[Path]:
+    """Restrict the modes that are too wide; the changed paths. Raises OSError."""
+    closed = list(find_too_open(home))
     for path, mode in closed:
         path.chmod(mode)
     return [path for path, _ in closed]

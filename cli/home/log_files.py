@@ -1,9 +1,9 @@
-"""The log: `logs/DATE.jsonl`, one file a day, written by the daemon for itself, its worker and the hooks.
+"""The log: `logs/DATE.jsonl`, written by the daemon for itself, its worker and its hooks.
 
-What belongs to the promise is in the journal; the log is for finding out why. So nothing hangs on it: a line that a
-full or failing disk does not take is counted and left out, and the log says so when it can be written again.
+The journal has the facts; the log helps to find causes, and nothing depends on it. A line that a full or failing disk
+refuses is counted and dropped; the log says how many when it can be written again.
 
-One process writes, so there is nothing to agree on when a new day begins, a file is large enough or the oldest go.
+Only one process writes, so rotation and deletion need no lock.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from gpu.runtime import log_lines
 from gpu.runtime.log_lines import JsonLines, LogLine
 from journal.storage import REAL
 
-PARTS = 10
-"""A file grows to this part of what all of them may have, then the next one of the day begins: what is given up at once
-is never much of it."""
+FILES_MIN = 10
+"""A file grows to this fraction of `max_mb`, then the next file of the day begins; so a deletion never removes much."""
 
-LAST_WORDS = 40
-"""Lines: the end of what a process that died said, to find out what it died of. A stack has as many."""
+OUTPUT_LINES_MAX = 40
+"""Last lines of a process that are kept to explain its death: about the length of a stack trace."""
 
-LOOK_S = 0.02
+POLL_S = 0.02
 
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
 
 def log_files(directory: Path) -> list[Path]:
-    """The files of the log, the oldest first. Whatever else stands there is not the log's. Raises OSError."""
+    """The log files, oldest first; other files are ignored. Raises OSError."""
     found = [
         (match[1], int(match[2] or 1), path) for path in directory.iterdir() if (match := _FILE.fullmatch(path.name))
     ]
@@ -46,7 +45,7 @@ def log_files(directory: Path) -> list[Path]:
 
 
 class LogFiles(logging.Handler):
-    """Writes records to the files of the day. Never raises, never waits for anything but the disk."""
+    """Writes log records to the file of the day. Never raises; waits for nothing but the disk."""
 
     def __init__(self, directory: Path, settings: LogSettings) -> None:
         super().__init__(getattr(logging, settings.level.upper()))
@@ -55,95 +54,96 @@ class LogFiles(logging.Handler):
         self._lines = JsonLines("daemon")
         self._fd: int | None = None
         self._day, self._part, self._size = date.min, 1, 0
-        self.missed = 0
-        """Lines that could not be written."""
+        self.lines_lost = 0
+        """Lines that could not be written since the last one that was."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, or count it as missed. The lock of `logging.Handler` is held."""
+        """Write the record, or count it as lost. The lock of `logging.Handler` is held."""
         try:
             self._write(self._lines.line(record), datetime.fromtimestamp(record.created, UTC).date())
         except OSError:
-            self.missed += 1
-            self._let_go()
+            self.lines_lost += 1
+            self._close_file()
 
     def _write(self, line: LogLine, day: date) -> None:
         data = log_lines.encode(line)
         fd = self._file(day, len(data))
-        if self.missed:
-            message = f"{self.missed} lines before this could not be written"
+        if self.lines_lost:
+            message = f"{self.lines_lost} lines before this could not be written"
             note = LogLine(at=line.at, level="warning", source="daemon", message=message)
             self._append(fd, log_lines.encode(note))
-            self.missed = 0
+            self.lines_lost = 0
         self._append(fd, data)
 
     def _append(self, fd: int, data: bytes) -> None:
         written = os.write(fd, data)
         self._size += written
-        if written < len(data):  # the end of the disk's room: half a line helps nobody
+        if written < len(data):  # the disk is full: remove the partial line
             os.ftruncate(fd, self._size - written)
             self._size -= written
-            raise OSError("the line was not taken whole")
+            raise OSError("only a part of the line was written")
 
     def _file(self, day: date, more_bytes: int) -> int:
-        """The file to write to, open: a new one where a new day has begun or the present one is large enough."""
-        if day > self._day:  # never back: the clock may have been set back
-            self._let_go()
+        """The open file to write to: a new one if a day has begun or the current one is full."""
+        if day > self._day:  # the clock may have been set back
+            self._close_file()
             self._day, self._part = day, 1
-        if self._fd is not None and self._size + more_bytes > max(1, self._most_bytes // PARTS):
-            self._let_go()
+        if self._fd is not None and self._size + more_bytes > max(1, self._most_bytes // FILES_MIN):
+            self._close_file()
             self._part += 1
         while self._fd is None:
             path = self._path()
             fd = REAL.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self._size = os.fstat(fd).st_size
-            if self._size and self._size + more_bytes > max(1, self._most_bytes // PARTS):
+            if self._size and self._size + more_bytes > max(1, self._most_bytes // FILES_MIN):
                 os.close(fd)
                 self._part += 1
                 continue
             self._fd = fd
-            self._begin_after_a_whole_line(fd)
-            with contextlib.suppress(OSError):  # one that cannot be deleted now is tried again with the next file
-                self._give_up_the_oldest()
+            self._end_partial_line(fd)
+            with contextlib.suppress(OSError):  # the next rotation tries again
+                self._delete_oldest()
         return self._fd
 
     def _path(self) -> Path:
         part = "" if self._part == 1 else f".{self._part}"
         return self._directory / f"{self._day.isoformat()}{part}.jsonl"
 
-    def _begin_after_a_whole_line(self, fd: int) -> None:
-        """Behind half a line, which a power cut may leave, the next one begins on its own."""
+    def _end_partial_line(self, fd: int) -> None:
+        """End a partial line, which a power cut may leave."""
         if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
             self._append(fd, b"\n")
 
-    def _give_up_the_oldest(self) -> None:
-        """Those of too many days ago, and as many more as are too much together with room for the present one."""
+    def _delete_oldest(self) -> None:
+        """Delete files older than `days`, and more until the rest and a full current file fit into `max_mb`."""
         files = log_files(self._directory)
         oldest = (self._day - timedelta(days=self._settings.days)).isoformat()
         sizes = {path: path.stat().st_size for path in files}
-        total = sum(sizes.values()) + self._most_bytes // PARTS - self._size
+        total = sum(sizes.values()) + self._most_bytes // FILES_MIN - self._size
         for path in files:
             if path == self._path() or (path.name >= oldest and total <= self._most_bytes):
                 continue
             path.unlink()
             total -= sizes[path]
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
             self._fd = None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the current file."""
         with self.lock or contextlib.nullcontext():
-            self._let_go()
+            self._close_file()
         super().close()
 
 
 @contextlib.contextmanager
 def logged(directory: Path, settings: LogSettings) -> Iterator[None]:
-    """In this block everything that is logged in this process, by us or by a library, goes to the files; nothing of it
-    goes to the terminal. An error that ends the block is logged with its trace, and goes on."""
+    """Send all log records of this process, also of libraries, to the log files and not to the terminal.
+
+    An error that ends the block is logged with its traceback and raised."""
     files, root = LogFiles(directory, settings), logging.getLogger()
     level, others = root.level, root.handlers[:]
     root.handlers[:] = [files]
@@ -161,20 +161,20 @@ def logged(directory: Path, settings: LogSettings) -> Iterator[None]:
         files.close()
 
 
-class Eavesdropper:
-    """Reads what a process says on a pipe, from a thread of its own, and logs it line by line.
+class OutputReader:
+    """Reads the output of a process from a pipe, in a thread, and logs each line.
 
-    Lines of the log keep what they say of themselves; any other one (a native crash, a library's print) is wrapped.
+    Lines in the log's format keep their fields; other lines (a native crash, a print of a library) are wrapped.
     """
 
     def __init__(self, pipe: BinaryIO, source: str) -> None:
         self._pipe, self._source = pipe, source
         self.attempt: int | None = None
-        """What the process works on now."""
-        self._last: deque[str] = deque(maxlen=LAST_WORDS)
+        """The attempt that the process works on now."""
+        self._last: deque[str] = deque(maxlen=OUTPUT_LINES_MAX)
         self._received = 0
         self._log = logging.getLogger(f"keepstep.{source}")
-        self._thread = threading.Thread(target=self._read, name=f"what the {source} says", daemon=True)
+        self._thread = threading.Thread(target=self._read, name=f"{source} output", daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
@@ -197,24 +197,26 @@ class Eavesdropper:
         if logger.isEnabledFor(level):
             logger.log(level, "%s", line.message, extra={**extra, "trace": line.trace})
 
-    def answer(self, ask: Callable[[], None], timeout_s: float, quiet_s: float) -> bool:
-        """Have the process say something, and wait until it has begun to and then stopped for `quiet_s`, for
-        `timeout_s` at most. Whether it said anything."""
+    def ask(self, send: Callable[[], None], timeout_s: float, quiet_s: float) -> bool:
+        """Call `send` and wait for output: until it starts and then stops for `quiet_s`, or for `timeout_s`.
+
+        Returns True if there was output.
+        """
         before = last = self._received
-        ask()
+        send()
         deadline = (quiet_since := time.monotonic()) + timeout_s
         while (now := time.monotonic()) < deadline and self._thread.is_alive():
             if self._received != last:
                 last, quiet_since = self._received, now
             elif last != before and now - quiet_since >= quiet_s:
                 break
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         return self._received != before
 
-    def last_words(self) -> str:
-        """The last lines that were said."""
+    def last_output(self) -> str:
+        """The last lines of the output."""
         return "\n".join(self._last.copy())
 
-    def end(self, timeout_s: float) -> None:
-        """Wait until all that was said is logged; the process has ended. A child of it may hold the pipe open."""
+    def join(self, timeout_s: float) -> None:
+        """Wait until all output of the ended process is logged. The timeout is for a child that keeps the pipe open."""
         self._thread.join(timeout_s)

@@ -1,4 +1,4 @@
-"""The home: the directory that one daemon owns, what stands where in it, and the disk and the clock it has."""
+"""The paths in a home, with the storage and the clock that its processes use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from journal.storage import REAL, Storage, set_file_mask
 CONFIG = "keepstep.toml"
 
 CONFIG_MODE = 0o600
-"""Its `[hooks] notify` has passwords in it, so it is its owner's alone, also where a group is let in."""
+"""Private to the owner, also in a home that is shared with a group: `[hooks] notify` contains passwords."""
 
 
 class Home:
-    """Paths of a home. Nothing is created by asking for one."""
+    """The paths of a home. Creates nothing."""
 
     def __init__(self, root: Path, *, storage: Storage = REAL, clock: Clock = REAL_CLOCK) -> None:
         self.root = root
@@ -70,30 +70,32 @@ class Home:
         ]
 
     def data_file(self, job: str) -> Path:
-        """Where the bytes of a job are kept."""
+        """The path of the data of a job."""
         return self.data / f"{job}.jsonl"
 
     def relative(self, path: Path) -> str:
-        """`path` as it is written in the journal."""
+        """`path` as the journal has it: relative to the home."""
         return path.relative_to(self.root).as_posix()
 
 
 def new_directory(home: Home, to: Path) -> Path:
-    """The directory that a person names for something new outside the home. Raises UserError if it cannot be that."""
+    """The path of a new directory outside of the home. Raises UserError if it exists or is in the home."""
     target = to.expanduser().absolute()
     if target.exists() or target.is_symlink():
-        raise UserError(f"{target} stands there already; nothing was written", "name a directory that does not exist")
-    target = target.resolve()  # shown as it is, without the `..` that it was named by
+        raise UserError(f"{target} exists already; nothing was written", "name a directory that does not exist")
+    target = target.resolve()  # shown without the `..` of the argument
     if target.is_relative_to(home.root.resolve()):
-        raise UserError(f"{target} is in the home, where keepstep sweeps what it does not know", "choose another place")
+        raise UserError(
+            f"{target} is in the home, where keepstep deletes unknown files", "choose a directory outside of it"
+        )
     return target
 
 
 def find_home(given: Path | None, *, reads_only: bool = False, closes_it: bool = False) -> Home:
-    """The home to work in: `--home`, then KEEPSTEP_HOME, then upwards from here, as git looks for its repository.
+    """Find the home: `--home`, then KEEPSTEP_HOME, then the current directory and those above it, as git does.
 
-    `reads_only`: the command writes nothing and runs nothing of the home, so it may be anybody's. `closes_it`: it is to
-    be made safe, so it may be open to all. Raises UserError; Foreign of it for a home of somebody who is not trusted.
+    `reads_only`: the command writes and runs nothing of the home, so any user may own it. `closes_it`: the command
+    restricts its modes, so it may be writable by all. Raises UserError; ForeignHome if its owner is not trusted.
     """
     home = _found(given)
     if not reads_only:

@@ -1,6 +1,6 @@
-"""The present without a lock and without changing anything: the snapshot and the tail of the journal.
+"""Read the state without the lock and without changing anything: the snapshot and the tail of the journal.
 
-Apart from the ledger, because `keepstep status` needs only this and is to be quick.
+Separate from the event store, because `keepstep status` needs only this and must be fast.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from projections.snapshot import Snapshot, read_snapshot
 from projections.status import StatusView, read_status, status_view
 
 
-def read_only(home: Home) -> tuple[Folded, Position]:
-    """The present, without a lock and without changing anything: the snapshot and the tail.
+def load_state(home: Home) -> tuple[Folded, Position]:
+    """Fold the snapshot and the tail of the journal; the result and its position.
 
     Raises journal.errors.JournalError.
     """
@@ -36,9 +36,9 @@ def read_records(home: Home) -> Iterator[Record]:
     return history(home.journal, decode_record, storage=home.storage)
 
 
-def read_view(home: Home) -> StatusView:
-    """The status as the journal has it, when the status file is behind. Raises journal.errors.JournalError."""
-    folded, position = read_only(home)
+def load_status(home: Home) -> StatusView:
+    """Fold the status from the journal, for when the status file is out of date. Raises journal.errors.JournalError."""
+    folded, position = load_state(home)
     shown = read_status(home.status, storage=home.storage)
     beat = shown.daemon.heartbeat_at if shown else 0.0
     return status_view(folded, seq=position.seq, crc=position.crc, heartbeat_at=beat)
@@ -53,7 +53,7 @@ def _follow(home: Home, snapshot: Snapshot | None) -> tuple[Folded, Position]:
 
 
 def witnesses(home: Home, snapshot: Snapshot | None = None) -> list[Witness]:
-    """Everybody outside the journal who remembers a record of it; the snapshot is read if it was not before."""
+    """The views that name a record of the journal, for recovery. Reads the snapshot unless it is given."""
     found = []
     if status := read_status(home.status, storage=home.storage):
         found.append(Witness("status/status.json", status.seq, status.crc))
@@ -64,5 +64,5 @@ def witnesses(home: Home, snapshot: Snapshot | None = None) -> list[Witness]:
 
 
 def position_of(snapshot: Snapshot | None) -> Position | None:
-    """Where the journal is to be read on from; None: from its start."""
+    """Where to continue to read the journal; None: at its start."""
     return Position(snapshot.seq, snapshot.crc, snapshot.segment, snapshot.offset) if snapshot else None

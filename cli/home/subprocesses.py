@@ -1,4 +1,4 @@
-"""Modules of `gpu` that run as processes of their own, because the shell never loads torch."""
+"""Run modules of `gpu` as subprocesses, because the shell never loads torch."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 
 
 ARGUMENT_BYTES = 64 * 2**10
-"""Longer orders go by another way: Linux takes no argument of more than 128 KiB."""
+"""Longer orders go to standard input: Linux limits one argument to 128 KiB."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """What runs a module of ours."""
-    # -P: the home has a directory named `journal`, and Python must not import from where it stands
+    """The command line that runs a module of keepstep."""
+    # -P: Python must not import from the current directory, which may be a home with a `journal/`
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def exit_status(exit_code: int, said: str) -> str:
-    """Why a process failed: the signal that killed it, or the last line of what it `said`."""
+def describe_exit(exit_code: int, said: str) -> str:
+    """Why a process failed: the signal that killed it, or the last line of its output `said`."""
     if exit_code < 0:
         return f"it was killed by {signal.Signals(-exit_code).name}"
-    return (said.strip().splitlines() or ["it said nothing"])[-1]
+    return (said.strip().splitlines() or ["it printed nothing"])[-1]
 
 
 def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
-    """What a module answers to an order, or to a path: one line of JSON. Raises UserError with the advice
-    `otherwise`."""
+    """Run a module with an order, or a path. Returns its answer, one line of JSON.
+
+    Raises UserError with the advice `otherwise` if it fails.
+    """
     from gpu.ipc.protocol import ON_INPUT, encode_request
 
     argument = order if isinstance(order, str) else encode_request(order)
-    shown = sys.stderr.isatty()  # then how far it is, and what goes wrong, are seen there
+    shown = sys.stderr.isatty()  # the user then sees its progress and errors there
     long = len(os.fsencode(argument)) > ARGUMENT_BYTES
     ended = subprocess.run(
         command(module, ON_INPUT if long else argument),
@@ -51,12 +53,12 @@ def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
         env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
     )
     if ended.returncode != 0:
-        reason = exit_status(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
+        reason = describe_exit(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
         raise UserError(f"`{module}` ended without an answer: {reason}", otherwise)
     return ended.stdout
 
 
 def refused(what: str, answer: Refusal, otherwise: str) -> UserError:
-    """A refusal, as it is told to a person."""
-    advice = "make room there, or choose another place" if answer.storage else otherwise
+    """A refusal of a module as an error for the user."""
+    advice = "free disk space there, or choose another place" if answer.storage else otherwise
     return UserError(f"{what}: {answer.problem}", advice, STORAGE_FAILED if answer.storage else REFUSED)

@@ -1,7 +1,8 @@
-"""Whose word counts: a home and its config are obeyed only if they are of the caller, of root, or trusted by name.
+"""Trust in homes: keepstep uses a home and its config only if this user or root owns them, or the user trusts it by
+name.
 
-A home names commands (`[hooks]`) and paths. Whoever is below a directory of somebody else would otherwise run and write
-what that other person wants, and root would do so as root. Git has the same rule (`safe.directory`).
+A config names commands (`[hooks]`) and paths. In a directory below a home of another user, keepstep would otherwise run
+the commands of that user, as root even with root's rights. Git has the same rule (`safe.directory`).
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from cli.errors import UserError
 from journal.storage import NotAFile
 
 TRUST = "KEEPSTEP_TRUST_HOME"
-"""The variable that names homes of other users that are obeyed all the same: their paths, with colons between them."""
+"""The variable with trusted homes of other users: paths separated by colons."""
 
 TRUST_OPTION = "--trust-home"
-"""The option of every command that does the same for one call. It stands before the command's name."""
+"""The option that does the same for one call. It comes before the command."""
 
 LINKS_FOLLOWED_MAX = 40
-"""As the kernel has it: more is a circle."""
+"""The limit of the kernel: more links are a cycle."""
 
 
-class Foreign(UserError):
-    """A home, or something in it, belongs to a user who is not trusted."""
+class ForeignHome(UserError):
+    """The home, or a file in it, belongs to a user who is not trusted."""
 
 
 def is_trusted(uid: int) -> bool:
-    """Whether what belongs to this user may decide what this process does."""
+    """True if files of this user may control this process: its own user and root."""
     return uid in {os.geteuid(), 0}
 
 
 def is_trusted_by_name(root: Path) -> bool:
-    """Whether the environment, or `--trust-home`, names this home as one to obey, whoever it belongs to."""
+    """True if KEEPSTEP_TRUST_HOME or `--trust-home` names this home."""
     named = filter(None, os.environ.get(TRUST, "").split(os.pathsep))
     return any(Path(each).expanduser().resolve() == root.resolve() for each in named)
 
 
 def trust(home: Path) -> None:
-    """Name this home, for this process and those that it starts, as one to obey whoever it belongs to.
+    """Trust this home in this process and in those that it starts.
 
-    Raises UserError for a path that the variable cannot carry.
+    Raises UserError for a path with a colon, which the variable cannot hold.
     """
     if os.pathsep in os.fspath(home):
         raise UserError(
@@ -55,19 +56,20 @@ def trust(home: Path) -> None:
 
 
 def refuse_foreign(root: Path, config: Path) -> None:
-    """Raise Foreign if the home or its config belongs to neither the caller nor root, and is not trusted by name."""
+    """Raise ForeignHome if the home or its config belongs to neither the caller nor root, and is not trusted by
+    name."""
     for path in (root, config):
         if os.path.lexists(path):
             refuse_owner(path, path.stat().st_uid, root)
 
 
 def refuse_owner(path: Path, uid: int, root: Path) -> None:
-    """Raise Foreign if `path`, which decides for the home at `root`, belongs to somebody who is not trusted."""
+    """Raise ForeignHome if `uid`, the owner of `path` in the home `root`, is not trusted."""
     if is_trusted(uid) or is_trusted_by_name(root):
         return
-    owner, me = name_of(uid), name_of(os.geteuid())
-    raise Foreign(
-        f"{path} belongs to {owner}, and you are {me}: {owner} decides there which commands run and which files are "
+    owner, me = user_name(uid), user_name(os.geteuid())
+    raise ForeignHome(
+        f"{path} belongs to {owner}, and you are {me}: {owner} decides which commands run there and which files are "
         "written. Nothing was done",
         f"run keepstep as {owner}; or, if you trust {owner}: keepstep {TRUST_OPTION} {shlex.quote(str(root))} … "
         f"(for all commands: export {TRUST}={shlex.quote(str(root))})",
@@ -75,7 +77,7 @@ def refuse_owner(path: Path, uid: int, root: Path) -> None:
 
 
 def refuse_open_to_all(root: Path, config: Path) -> None:
-    """Raise UserError if any user of the machine may change the home or its config."""
+    """Raise UserError if all users of the machine can change the home or its config."""
     for path in (root, config):
         found = path.stat()
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
@@ -83,19 +85,19 @@ def refuse_open_to_all(root: Path, config: Path) -> None:
 
 
 def open_to_all(path: Path, root: Path) -> UserError:
-    """What is said of a home or a config that every user of the machine may write to."""
+    """The error about a home or a config that all users of the machine can change."""
     return UserError(
-        f"anybody may write to {path}, and so have commands run as you. Nothing was done",
-        f"look at keepstep.toml; then `keepstep doctor --fix --home {shlex.quote(str(root))}` closes it",
+        f"all users can write to {path}, and so run commands as you. Nothing was done",
+        f"check keepstep.toml; then fix the modes: `keepstep doctor --fix --home {shlex.quote(str(root))}`",
     )
 
 
-def followed(path: Path) -> Path:
-    """The file that a person names, who may name it by a link: `path`, or what its own links lead to.
+def resolve_link(path: Path) -> Path:
+    """Follow the links at `path` to the file.
 
-    A link that is neither of this user nor of root is not followed: its owner would choose the file. Raises OSError.
+    A link of another user than this one or root is not followed: its owner would choose the file. Raises OSError.
     """
-    if not hasattr(os, "O_PATH"):  # not Linux: a link cannot be held while it is read
+    if not hasattr(os, "O_PATH"):  # not Linux: a link cannot be opened to check its owner
         return path
     for _ in range(LINKS_FOLLOWED_MAX):
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -108,11 +110,11 @@ def followed(path: Path) -> Path:
             path = path.parent / os.readlink("", dir_fd=fd)
         finally:
             os.close(fd)
-    raise NotAFile(path, errno.ELOOP, "a circle of links")
+    raise NotAFile(path, errno.ELOOP, "a cycle of links")
 
 
-def name_of(uid: int) -> str:
-    """A user, as people call them."""
+def user_name(uid: int) -> str:
+    """The name of a user."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,1 +1,1 @@
-"""Hooks: commands and notifications that run when something has happened."""
+"""Hooks: commands and notifications that run on events."""

@@ -1,9 +1,8 @@
-"""Hooks: what the config wants done when something has happened, handed over at most once for each event.
+"""Dispatch events to hooks and notifications, each event at most once.
 
-The journal is followed behind the daemon, whoever appended to it. `status/hooks.json` holds the position up to which
-events were handed over; it is moved on, and synced, *before* anything is run. So a hook for an event that was journaled
-before a crash and not handed over yet is run by the next daemon; one that the crash came in the middle of is not run
-again: a hook that starts something twice would do more harm than one that misses a message, and the journal has it.
+The dispatcher follows the journal, so it sees events of all processes. `status/hooks.json` holds the position of the
+last dispatched event; it is advanced and synced *before* a hook runs. After a crash, the next daemon runs the hooks of
+events that were not dispatched, and never runs one twice: a repeated action does more harm than a missed message.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.subprocesses import command
 from cli.hooks.runner import Runner, Task
-from cli.hooks.triggers import Summary, Triggers, summary
+from cli.hooks.triggers import Summary, Triggers, make_summary
 from cli.output.console import Console
 from core.state import State
 from events import kinds
@@ -33,33 +32,33 @@ from journal.errors import JournalError
 from journal.storage import NotAFile, Storage
 from projections.checksum import UNREADABLE
 
-TOO_OLD_S = 86_400.0
-"""What happened longer ago is no news: a daemon that was away for weeks does not begin with a hundred messages."""
+AGE_MAX_S = 86_400.0
+"""Events older than this run no hook, so that a daemon that was off for weeks does not start with 100 messages."""
 
-NAMES_KEPT = 64
-"""Of jobs that were in hand lately: a job that is finished has left the state by the time that its hook is run."""
+NAMES_MAX = 64
+"""Names of recent jobs to remember: a finished job has left the state when its hook runs."""
 
-NOTE_BYTES = 256
-"""The note has always the same length and is written in place: it needs no room on a full disk."""
+POSITION_BYTES = 256
+"""The position file has a fixed length and is overwritten in place, so it needs no space on a full disk."""
 
 log = logging.getLogger("keepstep.hooks")
 
 
 class Hooks:
-    """One for the life of a daemon. Never raises, never waits, but for `leave`."""
+    """The hooks of one daemon. Never raises; only `finish` waits."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._runner = Runner()
         self._console = Console(lambda _: None)
         self._position: Position | None = None
-        """Everything before it was looked at; None: not begun, or no hook is set."""
-        self._occasions = Triggers(State())
+        """Events before it are dispatched; None: not started, or no hook is set."""
+        self._triggers = Triggers(State())
         self._names: dict[str, str] = {}
 
-    def look(self, store: EventStore, settings: HookSettings) -> None:
-        """Hand over what has happened since the last look."""
-        if not wanted(settings):
+    def dispatch(self, store: EventStore, settings: HookSettings) -> None:
+        """Dispatch the events since the last call."""
+        if not any_set(settings):
             self._position = None
             return
         with store.meter.part("hooks"):
@@ -69,52 +68,52 @@ class Hooks:
                 self._remember(job.id, job.name)
             if self._position != store.journal.position:
                 try:
-                    self._hand_over(store, settings)
+                    self._run_new(store, settings)
                 except (JournalError, OSError) as error:
                     self._position = store.journal.position
-                    log.error("hooks of the last events are not run: %s", error)  # noqa: TRY400 - no bug: no trace
+                    log.error("the hooks of the last events do not run: %s", error)  # noqa: TRY400 - no bug: no trace
 
-    def leave(self, store: EventStore, settings: HookSettings) -> None:
-        """Hand over the rest, and wait for what runs as long as it may take."""
-        self.look(store, settings)
+    def finish(self, store: EventStore, settings: HookSettings) -> None:
+        """Dispatch the rest, and wait for running hooks until their timeout."""
+        self.dispatch(store, settings)
         if not self._runner.wait(settings.timeout_s):
-            log.error("the daemon leaves; hooks that have not ended are left alone, and those that wait are not run")
+            log.error("the daemon stops; running hooks continue without it, and waiting hooks do not run")
 
     def _begin(self, store: EventStore) -> None:
-        self._occasions = Triggers(store.state)
-        self._position = read_note(self._home)
-        if self._position is None:  # hooks are new here: what happened before they were set is not theirs
+        self._triggers = Triggers(store.state)
+        self._position = read_position(self._home)
+        if self._position is None:  # the first hook: earlier events are not for it
             self._position = store.journal.position
             try:
-                write_note(self._home, self._position)
+                write_position(self._home, self._position)
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._home.hooks, error)
 
-    def _hand_over(self, store: EventStore, settings: HookSettings) -> None:
-        assert self._position is not None  # `look` has begun
+    def _run_new(self, store: EventStore, settings: HookSettings) -> None:
+        assert self._position is not None  # set by `dispatch`
         try:
             records, position = follow(self._home.journal, decode_record, self._position, storage=self._home.storage)
         except PositionLost:
-            records, position = [], store.journal.position  # another journal stands here, or a repaired one
+            records, position = [], store.journal.position  # another journal is here, or a repaired one
         tasks = [task for record in records for task in self._tasks(record, store.state, settings)]
         if tasks:
-            write_note(self._home, position)  # at most once: noted first, then run
+            write_position(self._home, position)  # at most once: write first, then run
         self._position = position
         for task in tasks:
-            self._runner.give(task)
+            self._runner.submit(task)
 
     def _tasks(self, record: Record, state: State, settings: HookSettings) -> Sequence[Task]:
         event = record.event
         if isinstance(event, kinds.FileEnqueued):
             self._remember(event.job, event.name)
-        trigger = self._occasions.see(event)
+        trigger = self._triggers.trigger_of(event)
         at = datetime.fromisoformat(record.at).timestamp()
-        if trigger is None or self._home.clock.now() - at > TOO_OLD_S:
+        if trigger is None or self._home.clock.now() - at > AGE_MAX_S:
             return ()
         job = getattr(event, "job", None)
         name = self._name(job, state) if isinstance(job, str) else None
-        line = self._console.line(event, state) or kind_of(event)
-        told = summary(
+        line = self._console.text(event, state) or kind_of(event)
+        summary = make_summary(
             trigger,
             event,
             seq=record.seq,
@@ -124,16 +123,16 @@ class Hooks:
             message=line.replace(job[:12], name) if job and name else line,
             job_name=name,
         )
-        return tasks_for(self._home, settings, told)
+        return tasks_for(self._home, settings, summary)
 
     def _remember(self, job: str, name: str) -> None:
         self._names.pop(job, None)
         self._names[job] = name
-        while len(self._names) > NAMES_KEPT:
+        while len(self._names) > NAMES_MAX:
             self._names.pop(next(iter(self._names)))
 
     def _name(self, job: str, state: State) -> str | None:
-        """What the file is called. Only right after a start it may have to be looked up in the whole journal."""
+        """The file name of a job. Right after a start this may read the whole journal."""
         known = state.job(job)
         if known is not None:
             return known.name
@@ -145,44 +144,45 @@ class Hooks:
         return self._names.get(job)
 
 
-def wanted(settings: HookSettings) -> bool:
-    """Whether the config asks for anything."""
+def any_set(settings: HookSettings) -> bool:
+    """True if the config has a hook or a notification."""
     return bool(settings.notify) or any(
         getattr(settings, name) for name in settings.__struct_fields__ if name.startswith("on_")
     )
 
 
-def tasks_for(home: Home, settings: HookSettings, told: Summary) -> Sequence[Task]:
-    """What the config wants run for this: the hook, the notification, both or neither."""
+def tasks_for(home: Home, settings: HookSettings, summary: Summary) -> Sequence[Task]:
+    """The tasks for an event: its hook, its notification, both or none."""
     tasks = []
-    environment, said = told.environment(), msgspec.json.encode(carried(told)) + b"\n"
-    hook = shlex.split(getattr(settings, f"on_{told.hook}"))
+    environment, stdin = summary.environment(), msgspec.json.encode(carried(summary)) + b"\n"
+    hook = shlex.split(getattr(settings, f"on_{summary.hook}"))
     if hook:
-        tasks.append(Task(f"on_{told.hook}", hook, said, environment, home.root, settings.timeout_s))
-    if settings.notify and told.hook in settings.notify_on:
-        message = {"urls": settings.notify, "template": settings.notify_template, "summary": carried(told)}
+        tasks.append(Task(f"on_{summary.hook}", hook, stdin, environment, home.root, settings.timeout_s))
+    if settings.notify and summary.hook in settings.notify_on:
+        message = {"urls": settings.notify, "template": settings.notify_template, "summary": carried(summary)}
         notify = command("cli.hooks.notification")
-        said = msgspec.json.encode(message)
-        tasks.append(Task(f"notification of {told.hook}", notify, said, {}, home.root, settings.timeout_s))
+        stdin = msgspec.json.encode(message)
+        tasks.append(Task(f"notification of {summary.hook}", notify, stdin, {}, home.root, settings.timeout_s))
     return tasks
 
 
-# -- the note -------------------------------------------------------------------------------------------------------
+# -- the position
+# -------------------------------------------------------------------------------------------------------
 
 
-def read_note(home: Home) -> Position | None:
-    """Up to where events were handed over; None if nobody noted it, or it cannot be read."""
+def read_position(home: Home) -> Position | None:
+    """The position of the last dispatched event; None if the file is missing or cannot be read."""
     try:
         return msgspec.json.decode(read_file(home.hooks, storage=home.storage), type=Position)
     except UNREADABLE:
         return None
 
 
-def write_note(home: Home, position: Position) -> None:
-    """Note it, in place and synced. Raises OSError."""
+def write_position(home: Home, position: Position) -> None:
+    """Write the position in place and sync it. Raises OSError."""
     storage: Storage = home.storage
-    # Not if the home itself is gone: it was moved, and nothing may be made in its old place.
-    if storage.exists(home.root) and not storage.exists(home.hooks.parent):  # somebody deleted it
+    # Not if the home is gone: it was moved, and its old place must stay empty.
+    if storage.exists(home.root) and not storage.exists(home.hooks.parent):  # a user deleted it
         claim_directory(home.hooks.parent, storage=storage)
     try:
         fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
@@ -190,7 +190,7 @@ def write_note(home: Home, position: Position) -> None:
         move_aside(home.hooks, storage=storage)
         fd = storage.open(home.hooks, os.O_WRONLY | os.O_CREAT)
     try:
-        write_all(storage, fd, msgspec.json.encode(position).ljust(NOTE_BYTES - 1) + b"\n")
+        write_all(storage, fd, msgspec.json.encode(position).ljust(POSITION_BYTES - 1) + b"\n")
         storage.fdatasync(fd)
     finally:
         storage.close(fd)

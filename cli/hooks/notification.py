@@ -1,8 +1,7 @@
-"""Sends a notification, as a process of its own: `python -P -m cli.hooks.notification`, the message as JSON on its
-input.
+"""Send a notification, in a separate process: `python -P -m cli.hooks.notification`, with the message as JSON on stdin.
 
-apprise speaks to services all over the net, any of which may hang; here that ends with the process. So does a template
-that would run for ever. Of an address only its kind is ever printed: the rest of it is a password, mostly.
+apprise connects to services that may hang, and a template may loop for ever; the timeout ends the process. Only the
+scheme of an address is printed: the rest often contains a password.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gpu.runtime.streams import prepare_streams
 
 
 class Message(Struct, frozen=True):
-    """What is to be sent, and where."""
+    """The summary of an event, and where to send it."""
 
     urls: tuple[str, ...]
     template: str
@@ -25,7 +24,7 @@ class Message(Struct, frozen=True):
 
 
 def main() -> None:
-    """Send it; what did not work is said, and is the exit code."""
+    """Send the message. Failures are printed and set the exit code."""
     prepare_streams()
     message = msgspec.json.decode(sys.stdin.buffer.read(), type=Message)
     try:
@@ -39,25 +38,25 @@ def main() -> None:
 
 
 def text_of(message: Message) -> str:
-    """The template with the summary in it; a template that is wrong does not cost the message."""
+    """Render the template; if it is wrong, return the plain message."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     try:
         return ImmutableSandboxedEnvironment().from_string(message.template).render(message.summary)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        print(f"hooks.notify_template is wrong, and the plain message is sent: {error}")
+        print(f"hooks.notify_template is wrong, so the plain message is sent: {error}")
         return str(message.summary.get("message", ""))
 
 
 def _send(apprise: Any, url: str, summary: dict[str, Any], body: str) -> str | None:
-    """Why it could not be sent there; None if it was."""
+    """Send to one address. Returns the problem; None: sent."""
     kind = url.partition("://")[0]
     one = apprise.Apprise()
     if not one.add(url):
         return f"{kind}: apprise does not understand this address"
     if not one.notify(title=str(summary.get("title", "keepstep")), body=body):
-        return f"{kind}: it was not taken"
+        return f"{kind}: the service did not accept it"
     print(f"{kind}: sent")
     return None
 

@@ -1,6 +1,6 @@
-"""Running hooks: processes of their own, a few at once, from threads that the daemon's loop never waits for.
+"""Run hooks as subprocesses, a few at once, in threads that the daemon's loop never waits for.
 
-Whatever a hook does (end badly, never end, print without end, not be there) becomes lines of the log and no more.
+A hook that fails, hangs, prints without end or does not exist only adds lines to the log.
 """
 
 from __future__ import annotations
@@ -20,47 +20,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-AT_ONCE = 3
-"""Hooks that run at the same time: a slow one does not hold up the next, and a storm of events starts no storm of
-processes."""
+THREADS_MAX = 3
+"""Hooks that run at once: a slow one does not delay the next, and many events start few processes."""
 
-WAITING = 100
-"""Hooks that wait to be run; more are left out, and the log says so."""
+QUEUE_MAX = 100
+"""Hooks that wait; further ones are dropped with a line in the log."""
 
-KEPT_BYTES = 16_384
-"""Of what a hook prints: all of it is read, so that it is never blocked, and this much is logged."""
+OUTPUT_BYTES_MAX = 16_384
+"""Logged bytes of a hook's output. The rest is read and dropped, so that the hook never blocks."""
 
-STARTING_WITHIN_S = 0.1
+POLL_S = 0.1
 
 
 class Task(NamedTuple):
-    """Something to run."""
+    """A command to run."""
 
     name: str
-    """As it is called in the log."""
+    """The name in the log."""
     command: Sequence[str]
-    said: bytes
-    """Its standard input: less than a pipe holds, 64 KiB."""
+    stdin: bytes
+    """The standard input; less than a pipe holds, 64 KiB."""
     environment: dict[str, str]
-    """What it has beside ours."""
+    """Variables added to those of this process."""
     directory: Path
     timeout_s: float
 
 
 class Outcome(NamedTuple):
-    """How it went."""
+    """The result of a task."""
 
     problem: str | None
-    """None: well."""
+    """None: the command succeeded."""
     output: str
     seconds: float
 
 
 def run(task: Task) -> Outcome:
-    """Run it to its end, or to the end of its time. Raises nothing that the hook can cause."""
+    """Run a task until it ends or its timeout. Never raises an error that the hook can cause."""
     began = time.monotonic()
     if (program := open_to_all(task.command[0], task.directory)) is not None:
-        return Outcome(f"it was not started: anybody may write to {program}; chmod o-w", "", 0.0)
+        return Outcome(f"it was not started: all users can write to {program}; run chmod o-w", "", 0.0)
     try:
         process = subprocess.Popen(
             task.command,
@@ -69,16 +68,16 @@ def run(task: Task) -> Outcome:
             stderr=subprocess.STDOUT,
             cwd=task.directory,
             env={**os.environ, **task.environment},
-            start_new_session=True,  # it and its children are one group, which can be ended
+            start_new_session=True,  # a process group, so that its children can be ended too
         )
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError) and error.filename == task.command[0]
         why = f"there is no program {task.command[0]}" if missing else str(error)
         return Outcome(f"it could not be started: {why}", "", time.monotonic() - began)
-    assert process.stdin is not None  # both were asked for
+    assert process.stdin is not None  # both are pipes
     assert process.stdout is not None
-    with contextlib.suppress(OSError):  # it need not listen
-        process.stdin.write(task.said)
+    with contextlib.suppress(OSError):  # it may not read its input
+        process.stdin.write(task.stdin)
         process.stdin.flush()
     with contextlib.suppress(OSError):
         process.stdin.close()
@@ -92,7 +91,7 @@ def run(task: Task) -> Outcome:
     if process.poll() is None:
         problem = f"it did not end within {task.timeout_s:g} s and was ended"
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # and its children; nobody else can have this number: it is there
+            os.killpg(process.pid, signal.SIGKILL)  # the group cannot be another one: the process still exists
         process.wait()
     elif process.returncode:
         problem = _ended(process.returncode)
@@ -100,9 +99,9 @@ def run(task: Task) -> Outcome:
 
 
 def open_to_all(program: str, directory: Path) -> Path | None:
-    """The file of a program, if any user of the machine may write to it: whoever does would run commands as us."""
+    """The file of a program, if all users can write to it: they could run commands as this user."""
     found = shutil.which(directory / program if "/" in program else program)
-    if found is None:  # whoever starts it says so
+    if found is None:  # the start reports it
         return None
     with contextlib.suppress(OSError):
         return Path(found) if Path(found).stat().st_mode & stat.S_IWOTH else None
@@ -110,11 +109,13 @@ def open_to_all(program: str, directory: Path) -> Path | None:
 
 
 def _read(pipe: int, process: subprocess.Popen[bytes], deadline: float) -> tuple[str, bool]:
-    """What it printed, the first of it, and whether it closed its output before its time was over. A child that holds
-    the output open is not waited for once the hook itself has ended."""
+    """Read the output. Returns its beginning, and True if the output was closed before the deadline.
+
+    Does not wait for a child that keeps the output open after the hook has ended.
+    """
     kept, more, closed = bytearray(), 0, False
     while (left_s := deadline - time.monotonic()) > 0:
-        ready, _, _ = select.select([pipe], [], [], min(left_s, STARTING_WITHIN_S))
+        ready, _, _ = select.select([pipe], [], [], min(left_s, POLL_S))
         if not ready:
             if process.poll() is not None:
                 closed = True
@@ -124,7 +125,7 @@ def _read(pipe: int, process: subprocess.Popen[bytes], deadline: float) -> tuple
         if not data:
             closed = True
             break
-        room = KEPT_BYTES - len(kept)
+        room = OUTPUT_BYTES_MAX - len(kept)
         kept += data[:room]
         more += max(0, len(data) - room)
     text = bytes(kept).decode(errors="backslashreplace").rstrip()
@@ -136,21 +137,21 @@ def _ended(code: int) -> str:
 
 
 class Runner:
-    """Threads that run what they are given, in the order in which it came."""
+    """Runs tasks in threads, in the order of `submit`."""
 
     def __init__(self) -> None:
-        self._tasks: queue.Queue[Task] = queue.Queue(WAITING)
+        self._tasks: queue.Queue[Task] = queue.Queue(QUEUE_MAX)
         self._threads: list[threading.Thread] = []
         self._log = logging.getLogger("keepstep.hooks")
 
-    def give(self, task: Task) -> None:
-        """Have it run; returns at once."""
+    def submit(self, task: Task) -> None:
+        """Queue a task; returns at once."""
         try:
             self._tasks.put_nowait(task)
         except queue.Full:
-            self._log.error("%s is left out: %d others wait", task.name, WAITING, extra={"source": "hook"})
+            self._log.error("%s is dropped: %d others wait", task.name, QUEUE_MAX, extra={"source": "hook"})
             return
-        if len(self._threads) < AT_ONCE:
+        if len(self._threads) < THREADS_MAX:
             thread = threading.Thread(target=self._work, name="hooks", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -160,7 +161,7 @@ class Runner:
             task = self._tasks.get()
             try:
                 self._report(task, run(task))
-            except Exception:  # noqa: BLE001  # the next hook is to be run whatever this one did to us
+            except Exception:  # noqa: BLE001  # an error must not stop the next hook
                 self._log.error("%s failed", task.name, exc_info=True, extra={"source": "hook"})
             finally:
                 self._tasks.task_done()
@@ -172,7 +173,7 @@ class Runner:
         self._log.log(level, "%s: %s (%.1f s)", task.name, how, outcome.seconds, extra=extra)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether all that was given has been run, after waiting for it at most so long."""
+        """Wait for all tasks, at most `timeout_s`. Returns True if all have run."""
         deadline = time.monotonic() + timeout_s
         with self._tasks.all_tasks_done:
             while self._tasks.unfinished_tasks:

@@ -1,4 +1,4 @@
-"""`keepstep hooks test`: the hooks of the config with a sample, here and now."""
+"""`keepstep hooks test`: run the hooks of the config with a sample event."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from events.settings import HookTrigger
 
 
 def try_hooks(home: Home, hook: str | None) -> bool:
-    """Whether all of them ended well; what each of them said is shown. Raises UserError if none is set."""
+    """Run the hooks and print their output. Returns True if all succeed. Raises UserError if none is set."""
     settings = load_config(home.config, storage=home.storage).hooks
     names: tuple[HookTrigger, ...] = get_args(HookTrigger)
     chosen = [name for name in names if hook in (None, name, f"on_{name}")]
     if not chosen:
         raise UserError(f"there is no hook {hook!r}", f"choose one of {', '.join(names)}")
-    tasks = [task for name in chosen for task in tasks_for(home, settings, sample(home, name))]
+    tasks = [task for name in chosen for task in tasks_for(home, settings, sample_summary(home, name))]
     if not tasks:
         what = "no hook is" if hook is None else f"neither on_{chosen[0]} nor a notification of it is"
         raise UserError(f"{what} set in {home.config}", "set one in [hooks]; docs/when-it-fails.md has examples")
@@ -36,12 +36,12 @@ def try_hooks(home: Home, hook: str | None) -> bool:
     return good
 
 
-def sample(home: Home, trigger: HookTrigger) -> Summary:
-    """What a hook is told in a test: `seq` 0, which no record has."""
+def sample_summary(home: Home, trigger: HookTrigger) -> Summary:
+    """The summary of a test event: `seq` 0, which no record has."""
     return Summary(
         hook=trigger,
         title=f"keepstep: {TITLES[trigger]}",
-        message=f"this is a test of on_{trigger}; nothing has happened",
+        message=f"this is a test of on_{trigger}; nothing happened",
         seq=0,
         at=timestamp(home.clock.now()),
         kind="test",

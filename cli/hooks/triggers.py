@@ -1,4 +1,4 @@
-"""What a hook can be for, and what it is told: events as occasions, and the summary of one. Pure."""
+"""Hook triggers, and the summary that a hook gets of an event. Pure."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, Memo
 from events.settings import HookTrigger
 
 TITLES: dict[HookTrigger, str] = {
-    "job_finished": "a file is learned",
-    "job_rejected": "a file cannot be learned from",
-    "job_failed": "a job is given up",
+    "job_finished": "a file is trained",
+    "job_rejected": "a file cannot be trained on",
+    "job_failed": "a job failed permanently",
     "attempt_failed": "an attempt failed",
-    "batch_skipped": "a batch is left out",
+    "batch_skipped": "a batch is skipped",
     "micro_batch_split": "a step did not fit into memory",
     "held": "waiting for you",
     "disk_low": "the disk is full, or nearly",
     "memory_low": "waiting for memory",
-    "diverged": "a step run again is not the same",
+    "diverged": "a step that ran again gave another result",
     "damaged": "a checkpoint is damaged",
-    "recovered": "going on again",
+    "recovered": "work continues",
     "version_published": "a new version",
-    "validation_alert": "the validation loss is of concern",
+    "validation_alert": "the validation loss is too high",
 }
-"""What is said of each in a line."""
+"""The title of each trigger."""
 
-LONGEST_MESSAGE = 4_000
-"""Characters: a summary has to fit into a pipe, and into an environment."""
+MESSAGE_MAX = 4_000
+"""Characters: a summary must fit into a pipe and into the environment."""
 
 
 class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a hook gets as JSON. What does not apply is left out."""
+    """The JSON that a hook gets. Fields that do not apply are left out."""
 
     hook: HookTrigger
     title: str
     message: str
     seq: int
-    """Of the record: the same event never has two. 0 in a test."""
+    """The sequence number of the record, which identifies the event; 0 in a test."""
     at: str
     kind: str
     home: str
@@ -57,7 +57,7 @@ class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     global_step: int | UnsetType = UNSET
 
     def environment(self) -> dict[str, str]:
-        """The same as variables: KEEPSTEP_HOOK, KEEPSTEP_MESSAGE, KEEPSTEP_JOB_NAME, …"""
+        """The same as environment variables: KEEPSTEP_HOOK, KEEPSTEP_MESSAGE, KEEPSTEP_JOB_NAME, …"""
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         return {
             f"KEEPSTEP_{name.upper()}": str(value).replace("\0", "")
@@ -67,7 +67,7 @@ class Summary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Triggers:
-    """Tells which events are occasions. Remembers what is wrong now, to tell when it is over."""
+    """Maps events to triggers. Remembers open problems, so that their end triggers `recovered`."""
 
     def __init__(self, state: State) -> None:
         self._held = state.daemon.hold is not None
@@ -75,8 +75,8 @@ class Triggers:
         self._failing = {job.id} if job is not None and job.failures else set[str]()
         self._concern = (job.id, job.evaluation.concern) if job is not None else ("", None)
 
-    def see(self, event: AnyEvent) -> HookTrigger | None:
-        """What `event` is an occasion for; None: nothing."""
+    def trigger_of(self, event: AnyEvent) -> HookTrigger | None:
+        """The trigger of `event`; None: no hook runs."""
         match event:
             case kinds.AttemptFailed(job=job):
                 self._failing.add(job)
@@ -86,7 +86,7 @@ class Triggers:
                 return "job_finished"
             case kinds.JobFailed(job=job) | kinds.JobSkipped(job=job) | kinds.JobRejected(job=job):
                 self._failing.discard(job)
-                return _OF.get(type(event))
+                return _TRIGGER_OF.get(type(event))
             case EvaluationDone(job=job, concern=concern):
                 of_job, before = self._concern
                 self._concern = (job, concern)
@@ -103,10 +103,10 @@ class Triggers:
             case kinds.ConsolidationAborted(failure=None):
                 return None
             case _:
-                return _OF.get(type(event))
+                return _TRIGGER_OF.get(type(event))
 
 
-_OF: dict[type, HookTrigger] = {
+_TRIGGER_OF: dict[type, HookTrigger] = {
     kinds.JobRejected: "job_rejected",
     kinds.JobFailed: "job_failed",
     kinds.ConsolidationAborted: "attempt_failed",
@@ -122,10 +122,10 @@ _OF: dict[type, HookTrigger] = {
     kinds.CheckpointQuarantined: "damaged",
     kinds.VersionPublished: "version_published",
 }
-"""Those that need no memory."""
+"""The events whose trigger depends on nothing else."""
 
 
-def summary(  # each is a column of the record
+def make_summary(  # each is a column of the record
     trigger: HookTrigger,
     event: AnyEvent,
     *,
@@ -136,7 +136,7 @@ def summary(  # each is a column of the record
     message: str,
     job_name: str | None,
 ) -> Summary:
-    """What a hook is told of `event`."""
+    """Summarize `event` for a hook."""
     failure: Trouble | None = getattr(event, "failure", None)
     if isinstance(event, kinds.DivergenceDetected):
         failure = "diverged"
@@ -163,7 +163,7 @@ def summary(  # each is a column of the record
     return Summary(
         hook=trigger,
         title=f"keepstep: {TITLES[trigger]}",
-        message=message[:LONGEST_MESSAGE],
+        message=message[:MESSAGE_MAX],
         seq=seq,
         at=at,
         kind=kind,

@@ -1,1 +1,1 @@
-"""The inbox: which files are complete, and how a file becomes a job."""
+"""The inbox: find complete files and make jobs of them."""

@@ -1,13 +1,13 @@
-"""How a file becomes a job, whatever happens on the way.
+"""Accept files: make each one a job, crash-safe at every step.
 
-    data/.arriving/<priority>[-again]-<nonce>/<name>   the file is in keepstep's hands (moved from the inbox, or copied)
-    file_enqueued                                      journaled: it is a job
-    data/<sha256>.jsonl                                its bytes, under their own hash
+    data/.arriving/<priority>[-again]-<nonce>/<name>   the file was moved or copied out of the inbox
+    file_enqueued                                      the record that makes it a job
+    data/<sha256>.jsonl                                its data, named by its hash
 
-Files that arrive together share an arriving directory. The last two happen under the append lock. Killed anywhere,
-each file stands in exactly one of these places, and `finish_arrivals` takes it on from there. `data/<sha256>.jsonl`
-exists only for what was journaled, so its existence is how an earlier file with the same bytes is known, however long
-ago that was.
+Files that arrive together share an arriving directory. The last two steps happen under the append lock. After a crash
+at any point, each file is in exactly one of these places, and `finish_arrivals` continues from there.
+`data/<sha256>.jsonl` exists only for journaled files, so its existence shows that the same bytes arrived before,
+however long ago.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.ownership import SkippedFile, bring, make_ours, safe_name
+from cli.inbox.ownership import FileRefused, collect_file, safe_name, take_ownership
 from cli.inbox.rejection_reports import (
     duplicate_report,
     encode_report,
@@ -30,7 +30,16 @@ from cli.inbox.rejection_reports import (
     reject_duplicates,
     verdict_report,
 )
-from cli.inbox.staging import arriving_of, batches, filling, held, is_again, new_directory, priority_of, settled_sha256
+from cli.inbox.staging import (
+    arriving_directory,
+    group_files,
+    is_retraining,
+    locked,
+    new_directory,
+    priority_of,
+    removed_on_error,
+    stable_sha256,
+)
 from cli.text import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
@@ -44,151 +53,150 @@ from journal.failpoints import failpoint
 from journal.storage import REAL, NotAFile, Storage
 
 
-def take_all(
+def accept_files(
     store: EventStore, files: Iterable[tuple[Path, Priority]], refuse: Callable[[Path, str], None]
 ) -> Iterator[AnyEvent]:
-    """Make jobs of complete files in the inbox; `refuse` hears of those that may not be read.
+    """Make jobs of complete files in the inbox. Calls `refuse(path, reason)` for a file that cannot be accepted.
 
-    Files of one priority share an arriving directory, so that all of them together pay for the syncs of directories.
-    Raises OSError, journal.errors.StorageFailed, after the events that were journaled before.
+    Files of one priority share an arriving directory, and so the syncs of directories.
+    Raises OSError, journal.errors.StorageFailed, after yielding the events that were journaled before.
     """
-    for priority, paths in batches(files):
+    for priority, paths in group_files(files):
         events: list[AnyEvent] = []
         try:
-            _take_batch(store, paths, priority, refuse, events)
+            _accept_batch(store, paths, priority, refuse, events)
         except Exception:
             yield from events
             raise
         yield from events
 
 
-def _take_batch(
+def _accept_batch(
     store: EventStore,
     paths: Sequence[Path],
     priority: Priority,
     refuse: Callable[[Path, str], None],
     events: list[AnyEvent],
 ) -> None:
-    """Make jobs of files through one arriving directory; `events` gets what is journaled. Raises as `take_all`."""
-    home, came = store.home, dict[Path, Path]()
+    """Make jobs of files through one arriving directory; appends to `events`. Raises as `accept_files`."""
+    home, originals = store.home, dict[Path, Path]()
     try:
         with new_directory(home, priority) as directory:
-            with filling(home.storage, directory):
-                _bring_all(home, paths, directory, refuse, came)
-            for file, problem in _finish(store, directory, events).items():
-                refuse(came[file], _why(problem))
+            with removed_on_error(home.storage, directory):
+                _collect(home, paths, directory, refuse, originals)
+            for file, problem in _finish_directory(store, directory, events).items():
+                refuse(originals[file], _why(problem))
     except (FileNotFoundError, PermissionError) as error:
-        if came:
+        if originals:
             raise
-        if isinstance(error, PermissionError):  # no directory could be made: all files are where they were
+        if isinstance(error, PermissionError):  # no directory could be made: all files stay in the inbox
             for path in paths:
                 refuse(path, _why(error))
 
 
-def _bring_all(
-    home: Home, paths: Sequence[Path], directory: Path, refuse: Callable[[Path, str], None], came: dict[Path, Path]
+def _collect(
+    home: Home, paths: Sequence[Path], directory: Path, refuse: Callable[[Path, str], None], originals: dict[Path, Path]
 ) -> None:
-    """Bring files of the inbox into an arriving directory; `came` gets their old paths by their new ones. On disk."""
+    """Move files durably into an arriving directory; fills `originals`, from new paths to old ones."""
     for path in paths:
         try:
-            came[bring(home, path, directory)] = path
+            originals[collect_file(home, path, directory)] = path
         except FileNotFoundError:
-            continue  # taken back before it was accepted
-        except (SkippedFile, PermissionError) as error:
+            continue  # the user removed it
+        except (FileRefused, PermissionError) as error:
             refuse(path, _why(error))
             continue
         failpoint("arrival_moved")
-    if came:  # their new place first: a file that is on disk in neither is lost
+    if originals:  # the new directory first: a file whose name is durable in neither is lost
         durable.fsync_directory(directory, storage=home.storage)
-        for lane in sorted({path.parent for path in came.values()}):
-            with suppress(FileNotFoundError):  # removed by a person, with all names in it
+        for lane in sorted({path.parent for path in originals.values()}):
+            with suppress(FileNotFoundError):  # a user removed the directory
                 durable.fsync_directory(lane, storage=home.storage)
 
 
-def _why(error: SkippedFile | PermissionError) -> str:
-    return error.reason if isinstance(error, SkippedFile) else error.strerror or str(error)
+def _why(error: FileRefused | PermissionError) -> str:
+    return error.reason if isinstance(error, FileRefused) else error.strerror or str(error)
 
 
-def take_copy(
+def accept_copy(
     store: EventStore, path: Path, priority: Priority, *, again: bool = False, name: str = ""
 ) -> Sequence[AnyEvent]:
-    """Make a job of a copy of `path`, which stays where it is; `again`: also of bytes that were accepted before.
-    `name`: what the job is called, if not as the file.
+    """Make a job of a copy of `path`. `again`: also if its bytes were accepted before. `name`: of the job, if not
+    `path`'s.
 
-    Raises OSError, journal.errors.StorageFailed; core.errors.Refused if bytes that are in progress are to be trained
-    again.
+    Raises OSError, journal.errors.StorageFailed; core.errors.Refused for `again` if the bytes are in progress.
     """
     events: list[AnyEvent] = []
     with new_directory(store.home, priority, again=again) as directory:
         storage = store.home.storage
-        with filling(storage, directory):
+        with removed_on_error(storage, directory):
             durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
         failpoint("arrival_copied")
-        for error in _finish(store, directory, events).values():
+        for error in _finish_directory(store, directory, events).values():
             raise error
     return events
 
 
 def finish_arrivals(store: EventStore) -> None:
-    """Take on what an earlier process had in its hands when it died. Raises as `take_copy`."""
-    storage, arriving = store.home.storage, arriving_of(store.home)
+    """Finish the arrivals of processes that died. Raises as `accept_copy`."""
+    storage, arriving = store.home.storage, arriving_directory(store.home)
     if not storage.exists(arriving):
         return
     home = store.home
     for place in (home.data, home.rejected, home.inbox, home.inbox / "high", home.inbox / "low"):
-        with suppress(FileNotFoundError):  # a person removed it
-            durable.fsync_directory(place, storage=storage)  # a file may have come there, and the sync have failed
+        with suppress(FileNotFoundError):  # a user removed it
+            durable.fsync_directory(place, storage=storage)  # a file may have moved there without a successful sync
     for name in sorted(storage.names(arriving)):
-        with suppress(FileNotFoundError), held(storage, arriving / name) as ours:
+        with suppress(FileNotFoundError), locked(storage, arriving / name) as ours:
             if ours:
-                # Its process may have died before it could sync these. A file that it moved on is at its new place on
-                # disk with that, before this directory, which it was moved out of, can be gone.
+                # Its process may have died before these syncs. They make the new place of a moved file durable before
+                # the directory that it came from is removed.
                 for there in (arriving, arriving / name):
                     durable.fsync_directory(there, storage=storage)
-                with suppress(Refused):  # to be trained again, and in progress; its source is where it was
-                    _finish(store, arriving / name, [])  # what stays out is in rejected/, or in the inbox again
+                with suppress(Refused):  # `again`, and in progress; the source still exists
+                    _finish_directory(store, arriving / name, [])  # refused files are in rejected/ or the inbox
 
 
-def _finish(store: EventStore, directory: Path, events: list[AnyEvent]) -> dict[Path, SkippedFile | PermissionError]:
-    """From the arriving directory to the end; `events` gets what is journaled. Once more, from wherever it was left, is
-    the same.
+def _finish_directory(
+    store: EventStore, directory: Path, events: list[AnyEvent]
+) -> dict[Path, FileRefused | PermissionError]:
+    """Make jobs of the files in an arriving directory; appends to `events`. Can be repeated after a crash.
 
-    Returns what stays out, by its path here, and why: a file that may not be taken is in `rejected/`. One that this
-    process may not read is in the inbox again, where `cli.inbox.watcher` tells of it. So is one that somebody still
-    writes.
+    Returns the refused files, by their paths here, and why. A file that is not accepted moves to `rejected/`. One that
+    this process cannot read returns to the inbox, where `cli.inbox.watcher` reports it; so does one with a writer.
     """
     storage = store.home.storage
     found: list[tuple[Path, str]] = []
-    stay_out: dict[Path, SkippedFile | PermissionError] = {}
+    stay_out: dict[Path, FileRefused | PermissionError] = {}
     for name in sorted(storage.names(directory)):
         file = directory / name
-        if durable.is_temporary(name):  # a copy that was not finished; its source is where it was
+        if durable.is_temporary(name):  # an unfinished copy; its source still exists
             storage.unlink(file)
             continue
         try:
             if storage.is_open_for_writing(file):
-                _put_back(store.home, file)  # nobody can open it here: its writer came between the look and the move
+                _return_to_inbox(store.home, file)  # a writer opened it just before the move
                 continue
-            make_ours(store.home, file)
-            found.append((file, settled_sha256(file, storage=storage)))
+            take_ownership(store.home, file)
+            found.append((file, stable_sha256(file, storage=storage)))
         except FileNotFoundError:
-            continue  # taken away by a person; nothing was journaled of it
+            continue  # a user removed it; nothing is journaled
         except NotAFile:
-            _set_aside(store.home, file, "no_file", EXCHANGED)
-        except SkippedFile as error:
-            _set_aside(store.home, file, "not_taken", error.reason)
+            _refuse_replaced(store.home, file, "no_file", REPLACED)
+        except FileRefused as error:
+            _refuse_replaced(store.home, file, "not_taken", error.reason)
             stay_out[file] = error
         except PermissionError as error:
             if storage.why_unreadable(file) is not None:
-                _put_back(store.home, file)
+                _return_to_inbox(store.home, file)
             stay_out[file] = error
     if found:
         _make_jobs(store, directory, found, events)
     return stay_out
 
 
-def _put_back(home: Home, file: Path) -> None:
-    """Move a file into the inbox again. It gets another name where a new file has its own."""
+def _return_to_inbox(home: Home, file: Path) -> None:
+    """Move a file back into the inbox, under a free name."""
     storage = home.storage
     lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
     lane = lanes.get(priority_of(file.parent), home.inbox)
@@ -197,11 +205,11 @@ def _put_back(home: Home, file: Path) -> None:
 
 
 def _make_jobs(store: EventStore, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:
-    """Journal files that are hashed from the disk: new ones together, a known one by itself.
+    """Journal hashed files: new ones together, each known one alone.
 
-    So a process that dies between the record of a known file and its move leaves only one to be journaled twice.
+    So a crash between the record of a known file and its move repeats at most one record.
     """
-    left, again = deque(found), is_again(directory)
+    left, again = deque(found), is_retraining(directory)
     while left:
         with store.exclusive():
             new: dict[str, Path] = {}
@@ -212,24 +220,27 @@ def _make_jobs(store: EventStore, directory: Path, found: Sequence[tuple[Path, s
                 new[job] = file
                 left.popleft()
             if new:
-                _take_new(store, directory, new, events)
+                _journal_new(store, directory, new, events)
             else:
                 file, job = left.popleft()
-                _take_known(store, file, job, events)
+                _journal_known(store, file, job, events)
 
 
-def _take_new(store: EventStore, directory: Path, files: dict[str, Path], events: list[AnyEvent]) -> None:
-    """Journal files by their hashes, unless that is done, and give them their names in `data/`. Under the append lock:
-    the names are on disk before it is released, for a job that is skipped is known by its name alone."""
-    home, storage, again = store.home, store.home.storage, is_again(directory)
+def _journal_new(store: EventStore, directory: Path, files: dict[str, Path], events: list[AnyEvent]) -> None:
+    """Journal new files, unless that is done, and move them to their names in `data/`.
+
+    Under the append lock, which is held until the names are durable: only its name in `data/` shows that a skipped job
+    is known.
+    """
+    home, storage, again = store.home, store.home.storage, is_retraining(directory)
     adds: list[AddFile] = []
     for job, file in files.items():
         known = again and storage.exists(home.data_file(job))
         if known or store.state.job(job) is None:
-            with suppress(FileNotFoundError):  # taken away by a person: the others do not depend on it
+            with suppress(FileNotFoundError):  # a user removed it; the other files are independent
                 adds.append(_add(home, file, job, known=known))
                 if again:
-                    _forget(store, adds[-1], file, home.data_file(job))
+                    _forget_known(store, adds[-1], file, home.data_file(job))
     events.extend(store.execute(*adds))
     for job, file in files.items():
         failpoint("arrival_journaled")
@@ -240,12 +251,12 @@ def _take_new(store: EventStore, directory: Path, files: dict[str, Path], events
         durable.fsync_directory(there, storage=storage)
 
 
-def _take_known(store: EventStore, file: Path, job: str, events: list[AnyEvent]) -> None:
-    """Journal a file whose bytes are known, and return it. Under the append lock."""
+def _journal_known(store: EventStore, file: Path, job: str, events: list[AnyEvent]) -> None:
+    """Journal a file whose bytes are known, and move it to `rejected/`. Under the append lock."""
     with suppress(FileNotFoundError):  # as above
         events.extend(store.execute(_add(store.home, file, job, known=True)))
         failpoint("arrival_journaled")
-        _return(store.home, file, job, store.state)
+        _reject_duplicate(store.home, file, job, store.state)
         failpoint("arrival_named")
 
 
@@ -253,20 +264,20 @@ def _add(home: Home, file: Path, job: str, *, known: bool) -> AddFile:
     size_bytes, directory = home.storage.stat(file).st_size, file.parent
     return AddFile(
         job=job,
-        name=shown_name(file),
+        name=shown_text(file.name),
         size_bytes=size_bytes,
         priority=priority_of(directory),
         known=known,
-        retrain=is_again(directory),
+        retrain=is_retraining(directory),
     )
 
 
-def _forget(store: EventStore, add: AddFile, file: Path, target: Path) -> None:
-    """Make known bytes unknown, of which a verified copy is on its way: it then arrives like new ones.
+def _forget_known(store: EventStore, add: AddFile, file: Path, target: Path) -> None:
+    """Remove the data of known bytes before a verified copy of them arrives like a new file.
 
-    So whether bytes are known goes on saying whether they are journaled. A power cut may bring the old name back behind
-    the record: then they are in hand and known, and the copy is let go. Raises Refused if they cannot be learned again
-    now, and lets go of the copy then too.
+    So `data/` has exactly the journaled files. If a power cut undoes the removal after the record, the bytes are known
+    and in progress, and the copy is deleted. Raises Refused if they cannot be trained again now; deletes the copy then,
+    too.
     """
     storage = store.home.storage
     try:
@@ -279,38 +290,39 @@ def _forget(store: EventStore, add: AddFile, file: Path, target: Path) -> None:
         storage.unlink(target)
 
 
-EXCHANGED = "what lay in the inbox under this name was exchanged for something that is no file"
+REPLACED = "the file was replaced by something that is not a file while keepstep took it from the inbox"
 
 
-def _set_aside(home: Home, file: Path, problem: str, message: str) -> None:
-    """Move to `rejected/` what was exchanged between the look at it and the move. Nothing is read through it."""
+def _refuse_replaced(home: Home, file: Path, problem: str, message: str) -> None:
+    """Move a refused entry to `rejected/`, with a report. It may be a link: nothing is read through it."""
     target = _free_name(home.rejected, f"{file.parent.name}-{safe_name(file.name)}", home.storage)
-    report = encode_report({"file": shown_name(file), "problem": problem, "message": message})
+    report = encode_report({"file": shown_text(file.name), "problem": problem, "message": message})
     durable.write_atomically(target.with_name(f"{target.name}.report.json"), report, sync=True, storage=home.storage)
     durable.rename_durably(file, target, storage=home.storage)
 
 
 def remove_job(store: EventStore, job: str) -> tuple[JobRemoved, Path | None]:
-    """Take a job out of the queue and put its file into `rejected/`: the event, and where the file is now.
+    """Remove a job from the queue and move its file to `rejected/`. Returns the event and the new path.
 
-    None if it stays in `data/`, or if the disk is full: then the daemon moves it when there is room. Raises
-    core.errors.Refused, and as `take_copy`.
+    The path is None if the file stays in `data/`, or if the disk is full: the daemon then moves it later. Raises
+    core.errors.Refused, and as `accept_copy`.
     """
     finish_arrivals(store)
     (event,) = store.execute(RemoveJob(job=job))
     assert isinstance(event, JobRemoved)
     if event.keeps_data or store.state.disk.full is not None:
         return event, None
-    for moved in settle_rejection(store, job):
+    for moved in finish_rejection(store, job):
         if isinstance(moved, RejectedFileMoved):
             return event, store.home.root / moved.path
-    return event, store.home.rejected / safe_name(event.name)  # a daemon was quicker
+    return event, store.home.rejected / safe_name(event.name)  # the daemon has moved it
 
 
-def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
-    """Move the file of an open rejection to `rejected/`, and journal it; nothing if another process did.
+def finish_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
+    """Move the file of an open rejection to `rejected/` and journal it, unless another process did.
 
-    Under the append lock: a command and the daemon may both be about to. Raises OSError, journal.errors.StorageFailed.
+    Takes the append lock, because a command and the daemon may try it at once. Raises OSError,
+    journal.errors.StorageFailed.
     """
     home = store.home
     with store.exclusive():
@@ -318,7 +330,7 @@ def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
         if rejection is None:
             return ()
         report = verdict_report(home, job, rejection)
-        target = put_in_rejected(home, home.data_file(job), rejection.name, report)
+        target = move_to_rejected(home, home.data_file(job), rejection.name, report)
         reject_duplicates(home, job, rejection.name, report)
         events = store.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
         forget_duplicates(home, job)
@@ -326,28 +338,27 @@ def settle_rejection(store: EventStore, job: str) -> Sequence[AnyEvent]:
 
 
 def skip_job(store: EventStore, job: str | None) -> Sequence[AnyEvent]:
-    """Pass a job over; None: the current one. Raises core.errors.Refused, and as `take_copy`.
+    """Skip a job; None: the current one. Raises core.errors.Refused, and as `accept_copy`.
 
-    Its file may still be on its way. A job that is skipped is known no more but by its file in `data/`, so that is put
-    there first: else it would be accepted again by whoever takes the file on.
+    Finishes arrivals first: only its file in `data/` shows that a skipped job is known, else the file would be accepted
+    again.
     """
     finish_arrivals(store)
     return store.execute(Skip(job=job))
 
 
-def put_in_rejected(
+def move_to_rejected(
     home: Home, source: Path, name: str, report: dict[str, object], *, duplicate_of: str | None = None
 ) -> Path:
-    """Move `source` to `rejected/` beside its report, which is written first. Done already is the same as done.
+    """Write a report and move `source` next to it in `rejected/`. Idempotent; overwrites nothing.
 
-    A file of that name may lie there from an earlier night: nothing is overwritten. `duplicate_of`: the job whose
-    verdict the report will get.
+    `duplicate_of`: the job whose verdict the report gets later.
     """
-    storage, names = home.storage, _names_in(home.rejected, safe_name(name))
+    storage, names = home.storage, _candidates(home.rejected, safe_name(name))
     before = target = next(names)
     while storage.exists(target):
         before, target = target, next(names)
-    if not storage.exists(source):  # moved by a process that may have died before it could sync that
+    if not storage.exists(source):  # moved by a process that may have died before the sync
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
         return before
@@ -361,31 +372,25 @@ def put_in_rejected(
     return target
 
 
-def _names_in(directory: Path, name: str) -> Iterator[Path]:
+def _candidates(directory: Path, name: str) -> Iterator[Path]:
     yield directory / name
     for taken in count(2):
         yield directory / f"{taken}-{name}"
 
 
 def _free_name(directory: Path, name: str, storage: Storage) -> Path:
-    return next(path for path in _names_in(directory, name) if not storage.exists(path))
+    return next(path for path in _candidates(directory, name) if not storage.exists(path))
 
 
-def _return(home: Home, file: Path, job: str, state: State) -> None:
-    """Put a file whose bytes are known into `rejected/`. Its report stays true when the first file gets its verdict."""
+def _reject_duplicate(home: Home, file: Path, job: str, state: State) -> None:
+    """Move a file with known bytes to `rejected/`. Its report is updated when the first file gets its verdict."""
     waits_for = job if state.outcomes.rejections.get(job) is None and state.job(job) is not None else None
-    put_in_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
+    move_to_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
 
 
 def file_sha256(path: Path, *, storage: Storage = REAL) -> str:
-    """The SHA-256 of a file, in hexadecimal; its job's id."""
+    """The SHA-256 of a file, in hexadecimal: the id of its job."""
     return describe(path, storage=storage).sha256
-
-
-def shown_name(path: Path) -> str:
-    """A file's name as text that JSON can carry and that is one line anywhere: bytes that are no UTF-8, and characters
-    that a terminal would act on, are written out."""
-    return shown_text(path.name)
 
 
 def _text(name: str) -> str:

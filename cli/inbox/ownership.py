@@ -1,17 +1,16 @@
-"""Whose a file is that comes from outside, and what follows from that before it becomes a job.
+"""Rules for files of other users, before a file becomes a job.
 
-What is accepted is never changed again: only the user of the daemon may be able to, and by no name but its own. And
-nothing becomes readable by the way: a daemon may read what the person who fills its inbox may not.
+An accepted file must not change: only the user of the daemon may have write access, and only under one name. And no
+file may become readable on the way: the daemon can read files that the user who fills the inbox cannot.
 
     of the daemon's user, one name                   it is moved
-    of the daemon's user, several names              it is copied; refused where others may write to the inbox
+    of the daemon's user, several names              it is copied; in a shared inbox it is refused
     of another user, one name                        it is copied
-    of another user, several names                   it is refused: whoever made the link need not own the file.
-                                                     Where others may write to the inbox and everybody may read the
-                                                     file, it is copied
-    a link, a pipe, a directory, a device            it is not taken
+    of another user, several names                   it is refused: the maker of the link may not own the file.
+                                                     In a shared inbox, a file that all can read is copied
+    a link, a pipe, a directory, a device            it is skipped
 
-All of it is asked of the open file, and never of its name: a name can stand for another file a moment later.
+All checks use the open file, never its name: the name may refer to another file a moment later.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from journal.storage import NotAFile
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-class SkippedFile(Exception):
-    """A file stays out. Data: why, and what to do."""
+class FileRefused(Exception):
+    """The file is not accepted. Data: why, and what to do."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
 
 
-def bring(home: Home, path: Path, directory: Path) -> Path:
-    """Bring a file out of the inbox into `directory`, moved or copied; its new path. A copy is on disk before the
-    original goes. A move is durable when the caller has synced `directory`, and after it the directory of `path`.
+def collect_file(home: Home, path: Path, directory: Path) -> Path:
+    """Move or copy a file from the inbox into `directory`. Returns its new path.
 
-    Raises NotTaken (the file then stays where it is), FileNotFoundError if it is no file any more, or if somebody
-    writes to it while it is copied; OSError.
+    A copy is durable before the original is deleted. A move is durable when the caller has synced `directory` and then
+    the directory of `path`. Raises FileRefused (the file stays), FileNotFoundError if it is not a file any more or is
+    written to during the copy, OSError.
     """
     storage = home.storage
     try:
         fd = storage.open(path, os.O_RDONLY)
     except NotAFile as error:
-        raise FileNotFoundError(error.errno, "it was a file, and is none any more", os.fspath(path)) from error
+        raise FileNotFoundError(error.errno, "it is not a file any more", os.fspath(path)) from error
     try:
         found = storage.fstat(fd)
         _refuse(home, found)
@@ -59,7 +58,7 @@ def bring(home: Home, path: Path, directory: Path) -> Path:
         durable.copy_open(fd, target, storage=storage)
         try:
             _unlink_copied(home, path, fd, found)
-        except (FileNotFoundError, PermissionError):  # taken back, or it has to stay: then it is not accepted
+        except (FileNotFoundError, PermissionError):  # removed, or not removable: not accepted
             storage.unlink(target)
             raise
         return target
@@ -67,11 +66,12 @@ def bring(home: Home, path: Path, directory: Path) -> Path:
         storage.close(fd)
 
 
-def make_ours(home: Home, file: Path) -> None:
-    """Make sure that only this user can change `file`, which lies where nobody else can exchange it; no mode is wider
-    than it was.
+def take_ownership(home: Home, file: Path) -> None:
+    """Make sure that only this user can change `file`, in a directory that is private to this user.
 
-    Raises NotTaken, journal.storage.NotAFile, OSError.
+    Copies the file or restricts its mode; never widens it.
+
+    Raises FileRefused, journal.storage.NotAFile, OSError.
     """
     storage = home.storage
     with durable.opened(storage, file, os.O_RDONLY) as fd:
@@ -79,16 +79,16 @@ def make_ours(home: Home, file: Path) -> None:
         _refuse(home, found)
         if _may_be_moved(found):
             storage.set_mode(fd, stat.S_IMODE(found.st_mode) & 0o640)
-            # Others could open it as long as its mode let them, and whoever has it open can still write.
+            # A process of another user may have opened it before, and can still write.
             if not found.st_mode & WRITABLE_BY_OTHERS or not storage.is_open_for_writing(file):
                 return
         durable.copy_open(fd, file, storage=storage)
 
 
 def _unlink_copied(home: Home, path: Path, fd: int, before: os.stat_result) -> None:
-    """Remove the original of a copy, unless its name stands for another file by now. `before`: as the copy began.
+    """Delete the original of a copy, unless its name refers to another file now. `before`: its stat before the copy.
 
-    Raises FileNotFoundError if somebody wrote to it meanwhile, or still may; OSError.
+    Raises FileNotFoundError if it was changed meanwhile, or is open for writing; OSError.
     """
     storage = home.storage
     named, now = storage.stat(path), storage.fstat(fd)
@@ -96,7 +96,7 @@ def _unlink_copied(home: Home, path: Path, fd: int, before: os.stat_result) -> N
         return
     changed = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
     if changed or storage.is_open_for_writing(path):
-        raise FileNotFoundError(errno.ENOENT, "somebody writes to it", os.fspath(path))
+        raise FileNotFoundError(errno.ENOENT, "another process writes to it", os.fspath(path))
     storage.unlink(path)
 
 
@@ -105,30 +105,30 @@ def _may_be_moved(found: os.stat_result) -> bool:
 
 
 def _refuse(home: Home, found: os.stat_result) -> None:
-    """Raise NotTaken for a link that may have been made by somebody who may not read the file."""
+    """Raise FileRefused for a hard link whose maker may not have the right to read the file."""
     if found.st_nlink == 1:
         return
-    if not others_fill_inbox(home):
+    if not inbox_is_shared(home):
         if found.st_uid == os.geteuid():
             return
         whose = "a file of another user"
     else:
         if found.st_uid != os.geteuid() and found.st_mode & stat.S_IROTH:
             return
-        whose = "a file that whoever made the link need not be allowed to read"
-    raise SkippedFile(f"it is a hard link to {whose}; put a copy there instead: cp FILE INBOX")
+        whose = "a file that the maker of the link may not be allowed to read"
+    raise FileRefused(f"it is a hard link to {whose}; put a copy there instead: cp FILE INBOX")
 
 
 def safe_name(name: str) -> str:
-    """`name` as one path component that stays where it is put, with room for what is added to it."""
+    """`name` as one visible path component of at most 200 bytes, so that prefixes and suffixes fit."""
     cleaned = name.replace("/", "_").replace("\0", "_").lstrip(".") or "unnamed"
     while len(os.fsencode(cleaned)) > 200:
-        cleaned = cleaned[1:]  # the end of a name tells files apart, and holds its suffix
+        cleaned = cleaned[1:]  # keep the end: it has the suffix and often a number
     return cleaned
 
 
-def others_fill_inbox(home: Home) -> bool:
-    """Whether anybody but root and the user of this process can put files into the inbox."""
+def inbox_is_shared(home: Home) -> bool:
+    """True if users other than root and this one can put files into the inbox."""
     storage = home.storage
     for directory in (home.inbox, home.inbox / "high", home.inbox / "low"):
         try:

@@ -1,11 +1,11 @@
-"""The reports in `rejected/`: what they say of a rejected file, and of files with the same bytes.
+"""Write the reports in `rejected/`: of rejected files, and of files with the same bytes.
 
-A file may arrive while the first file with its bytes has no verdict. Its report then depends on that verdict:
+A duplicate may arrive before the first file has a verdict. Its report then depends on that verdict:
 
     reports/<job>.duplicates     the names of the reports that depend on a job, each between two NUL bytes
 
-A report is noted before it is written. When the job is rejected, each noted report gets the reasons. Reports that a
-person removed or replaced stay as they are.
+A report is listed there before it is written. When the job is rejected, each listed report gets the reasons. Reports
+that a user removed or replaced stay as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from cli.home.paths import Home
 from cli.machine.clock import timestamp
-from cli.output.identical import identical
+from cli.output.identical import duplicate_text
 from cli.text import printable
 from core.state import State
 from core.topics.outcomes import Rejection
@@ -27,7 +27,7 @@ from journal import durable
 from projections.checksum import UNREADABLE
 
 PROBLEM = "duplicate"
-"""What a report says as long as the first file is not rejected."""
+"""The problem in a report as long as the first file is not rejected."""
 
 
 def note_duplicate(home: Home, job: JobId, report: Path) -> None:
@@ -43,7 +43,7 @@ def note_duplicate(home: Home, job: JobId, report: Path) -> None:
 
 
 def reject_duplicates(home: Home, job: JobId, first: str, verdict: Mapping[str, object]) -> None:
-    """Give the verdict on `job` to the reports that depend on it. `first`: the name of its file. Twice is as once.
+    """Copy the verdict on `job` into the reports that depend on it. Idempotent. `first`: the name of its file.
 
     Raises OSError.
     """
@@ -57,7 +57,7 @@ def reject_duplicates(home: Home, job: JobId, first: str, verdict: Mapping[str, 
         try:
             report = msgspec.json.decode(durable.read_file(path, storage=storage), type=dict[str, object])
         except UNREADABLE:
-            continue  # a person removed or replaced it
+            continue  # a user removed or replaced it
         if (report.get("problem"), report.get("job")) == (PROBLEM, job):
             durable.write_atomically(
                 path, encode_report({**report, **_as_first(first, verdict)}), sync=True, storage=storage
@@ -65,13 +65,13 @@ def reject_duplicates(home: Home, job: JobId, first: str, verdict: Mapping[str, 
 
 
 def forget_duplicates(home: Home, job: JobId) -> None:
-    """Remove the note of a job whose verdict all reports have. Raises OSError."""
+    """Delete the list of dependent reports, after all have the verdict. Raises OSError."""
     if home.storage.exists(_note(home, job)):
         home.storage.unlink(_note(home, job))
 
 
 def _as_first(first: str, verdict: Mapping[str, object]) -> dict[str, object]:
-    """The verdict on the file that a person called `first`, as one on a file with the same bytes."""
+    """The verdict on file `first` as the verdict on a duplicate of it."""
     message = f"this file is identical to {printable(first)}, which was rejected: {verdict['message']}"
     return {**verdict, "first": first, "message": message}
 
@@ -82,7 +82,7 @@ def encode_report(report: Mapping[str, object]) -> bytes:
 
 
 def verdict_report(home: Home, job: JobId, rejection: Rejection) -> dict[str, object]:
-    """What the report of a rejected file says, without the file's name."""
+    """The report of a rejected file, without the file's name."""
     report: dict[str, object] = {
         "problem": rejection.problem,
         "line": rejection.line,
@@ -96,10 +96,10 @@ def verdict_report(home: Home, job: JobId, rejection: Rejection) -> dict[str, ob
 
 
 def duplicate_report(home: Home, job: JobId, state: State) -> dict[str, object]:
-    """What the report of a file says that has the bytes of `job`, which arrived before it."""
+    """The report of a duplicate of `job`."""
     if (rejection := state.outcomes.rejections.get(job)) is not None:
         return _as_first(rejection.name, verdict_report(home, job, rejection))
-    message, at = f"this file {identical(job, state)}", timestamp(home.clock.now())
+    message, at = f"this file {duplicate_text(job, state)}", timestamp(home.clock.now())
     report: dict[str, object] = {"problem": PROBLEM, "line": None, "message": message, "job": job, "at": at}
     if (first := state.job(job)) is not None:
         report["first"] = first.name
@@ -107,12 +107,12 @@ def duplicate_report(home: Home, job: JobId, state: State) -> dict[str, object]:
 
 
 def _found_in(home: Home, job: JobId) -> msgspec.Raw | None:
-    """The report of what was found in the file of a job; None if there is none."""
+    """The examination report of a job's file; None if there is none."""
     try:
         data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
         msgspec.json.decode(data)
     except UNREADABLE:
-        return None  # a view: it says more than the rejection does, and nothing needs it
+        return None  # a view with details, which nothing depends on
     return msgspec.Raw(data)
 
 

@@ -1,7 +1,7 @@
-"""The directories in `data/.arriving/` through which files arrive.
+"""The arriving directories in `data/.arriving/`.
 
-The name of a directory says the priority of what is in it, and whether bytes that were accepted before are to be
-trained once more. One process holds a directory; the kernel releases it when that process ends.
+The name of a directory has the priority of its files, and `again` if bytes that were accepted before are trained again.
+One process locks a directory; the kernel releases the lock when that process ends.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ from journal import durable
 from journal.storage import Storage
 
 AGAIN = "again"
-"""In the name of a directory: bytes that were accepted before are to be trained once more."""
+"""The part of a directory's name for bytes that are trained again."""
 
 
-def arriving_of(home: Home) -> Path:
-    """Where the directories of a home are; absent until the first file arrives."""
+def arriving_directory(home: Home) -> Path:
+    """The parent of the arriving directories; it does not exist before the first file arrives."""
     return home.data / ".arriving"
 
 
 @contextmanager
 def new_directory(home: Home, priority: Priority, *, again: bool = False) -> Iterator[Path]:
-    """A durable, empty directory that this process holds while the block runs. Removed after it if it is empty then.
-    After an error it stays until `finish_arrivals`, unless the error came while it was filled (`filling`).
+    """A durable, empty directory that this process locks during the block. Removed afterwards if it is empty.
+
+    After an error it stays until `finish_arrivals`, unless the error came inside `removed_on_error`.
 
     Raises OSError.
     """
-    arriving, storage = arriving_of(home), home.storage
-    if not home.arriving_is_durable or not storage.exists(arriving):  # once a process: a sync is what a file costs
+    arriving, storage = arriving_directory(home), home.storage
+    if not home.arriving_is_durable or not storage.exists(
+        arriving
+    ):  # once per process: a sync costs more than all the rest
         durable.make_directory(arriving, storage=storage)
         home.arriving_is_durable = True
     kind = f"{priority}-{AGAIN}" if again else priority
@@ -43,29 +46,28 @@ def new_directory(home: Home, priority: Priority, *, again: bool = False) -> Ite
         directory = arriving / f"{kind}-{storage.random_name()}{storage.random_name()}"
         storage.mkdir(directory)
         durable.fsync_directory(arriving, storage=storage)
-        with held(storage, directory) as ours:
-            if ours:  # else a process that starts just now was quicker, and removes what it finds empty
+        with locked(storage, directory) as ours:
+            if ours:  # else a starting process removes the empty directory
                 yield directory
                 return
 
 
 @contextmanager
-def held(storage: Storage, directory: Path) -> Iterator[bool]:
-    """Whether this process holds `directory`; if not, another living process works there. Raises OSError."""
+def locked(storage: Storage, directory: Path) -> Iterator[bool]:
+    """Lock `directory`. Yields False if another process has the lock. Raises OSError."""
     with durable.opened(storage, directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
         if not storage.try_lock(fd):
             yield False
             return
         yield True
-        # Not after an error: the files may have left it by renames that are not on disk, and a power cut would then
-        # bring back neither name. `finish_arrivals` syncs their new places, and removes it.
+        # Not after an error: renames out of it may not be durable, and after a power cut a file would have neither
+        # name. `finish_arrivals` syncs the new places first.
         _remove_if_empty(storage, directory)
 
 
 @contextmanager
-def filling(storage: Storage, directory: Path) -> Iterator[None]:
-    """Removes an empty directory after an error of the block, in which no file moves on from it. Raises what it
-    raises."""
+def removed_on_error(storage: Storage, directory: Path) -> Iterator[None]:
+    """Remove the directory if it is empty after an error of the block. No file may leave it in the block."""
     try:
         yield
     except Exception:
@@ -73,13 +75,13 @@ def filling(storage: Storage, directory: Path) -> Iterator[None]:
         raise
 
 
-def batches(files: Iterable[tuple[Path, Priority]]) -> Iterator[tuple[Priority, list[Path]]]:
-    """Files that can share a directory, in their order: of one priority, and no name would replace another."""
+def group_files(files: Iterable[tuple[Path, Priority]]) -> Iterator[tuple[Priority, list[Path]]]:
+    """Group files that can share a directory, in order: the same priority, and no two with the same name."""
     batch: list[Path] = []
     of: Priority = "normal"
     names: set[str] = set()
     for path, priority in files:
-        own = {path.name, safe_name(path.name)}  # moved under the one, copied under the other
+        own = {path.name, safe_name(path.name)}  # a move keeps the first, a copy gets the second
         if batch and (priority != of or names & own):
             yield of, batch
             batch, names = [], set()
@@ -90,8 +92,8 @@ def batches(files: Iterable[tuple[Path, Priority]]) -> Iterator[tuple[Priority, 
         yield of, batch
 
 
-def is_again(directory: Path) -> bool:
-    """Whether bytes that were accepted before are to be trained once more."""
+def is_retraining(directory: Path) -> bool:
+    """True if bytes that were accepted before are trained again."""
     return directory.name.split("-")[1:2] == [AGAIN]
 
 
@@ -105,15 +107,14 @@ def priority_of(directory: Path) -> Priority:
 
 
 def _remove_if_empty(storage: Storage, directory: Path) -> None:
-    with suppress(OSError):  # not empty: what is in it will be taken on at the next start
+    with suppress(OSError):  # not empty: the next start finishes its files
         storage.rmdir(directory)
 
 
-def settled_sha256(path: Path, *, storage: Storage) -> str:
-    """The hash of a file as it is on disk, and that did not change while it was read. Raises OSError.
+def stable_sha256(path: Path, *, storage: Storage) -> str:
+    """The SHA-256 of a file as it is on disk, if it did not change during the read; else reads again. Raises OSError.
 
-    Its writer may still have it open. And an fsync of it may have failed before, its writer's or ours: after that the
-    cache shows what the disk never got.
+    Drops the page cache first: after a failed fsync, the cache has bytes that the disk never got.
     """
     while True:
         with durable.opened(storage, path, os.O_RDONLY) as fd:

@@ -1,7 +1,7 @@
-"""Names of files in the inbox that are not data, or not yet: one table.
+"""Names of files in the inbox that are not data, or are not complete.
 
-Programs write a file under such a name first and rename it when it is complete. The daemon ignores it until then. Names
-are compared without regard to case; whatever begins with a dot is ignored in any case.
+Many programs write a file under such a name and rename it when it is complete; the daemon ignores it until then. The
+comparison ignores case.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _UNFINISHED = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS), re
 
 
 def is_unfinished(name: str) -> bool:
-    """True for a name that says that the file is not data, or not complete.
+    """True for the name of a file that is not data, or not complete.
 
     >>> [is_unfinished(name) for name in ("a.jsonl.filepart", "Thumbs.db", ".a.jsonl.Ab12Cd", "a.jsonl")]
     [True, True, True, False]

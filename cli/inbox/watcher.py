@@ -1,14 +1,13 @@
-"""The inbox: which files in it are complete.
+"""Find the complete files in the inbox.
 
-A file is complete when nothing about it (size, time of change, inode) has changed for `[inbox] settle_s` and nobody has
-it open for writing. That a writer closes its file proves nothing: many programs open, append and close for each row. A
-file that is renamed into the inbox obeys the same rule. It keeps its time of change: one that was written long
-before is taken at once. `cli/inbox/accept.py` looks for a writer once more after the move, when nobody can open the
-file by its name any more, and puts a file with one back.
+A file is complete when its size, modification time and inode have not changed for `[inbox] settle_s` and no process has
+it open for writing. A close proves nothing: many programs open, append and close for each row. The rule also holds for
+a file that is renamed into the inbox; it keeps its modification time, so an old one is complete at once.
+`cli/inbox/accept.py` checks for a writer again after the move, when no process can open the old name, and puts a file
+with one back.
 
-What cannot be taken stays where it is, and `skipped_files` says why. `cli/daemon/ports.py` hears at once when something
-happens. A poll every few seconds finds what that misses: network file systems, an overflow, files from before the
-daemon.
+Other entries stay in the inbox, and `skipped_files` says why. `cli/daemon/ports.py` reports file-system events at once.
+A scan every few seconds finds what they miss: network file systems, an overflow, files from before the daemon.
 """
 
 from __future__ import annotations
@@ -29,69 +28,69 @@ from journal.storage import Storage
 POLL_EVERY_S = 2.0
 
 LONG_WRITTEN_S = 60.0
-"""Only then is a writer that does not close its file mentioned: most take less."""
+"""A writer that keeps its file open is reported after this time; most take less."""
 
-STILL_WRITTEN = "is still open for writing; it is taken when its writer closes it"
+STILL_WRITTEN = "is still open for writing; it is accepted when its writer closes it"
 
 
-class Shape(NamedTuple):
-    """What a writer changes."""
+class FileStamp(NamedTuple):
+    """The properties of a file that a writer changes."""
 
     size_bytes: int
     mtime_ns: int
     inode: int
 
 
-class Resting(NamedTuple):
-    """A file, and since when it has not changed."""
+class SeenFile(NamedTuple):
+    """A file, and the time of its last change."""
 
-    shape: Shape
+    stamp: FileStamp
     since: float
     """Monotonic seconds."""
     priority: Priority
 
 
 class Inbox:
-    """The inbox of a home, and what is known about the files in it."""
+    """The inbox of a home and the files in it."""
 
     def __init__(self, home: Home, settings: Callable[[], InboxSettings] = InboxSettings) -> None:
-        """`settings`: those that are in force now."""
+        """`settings` returns the settings in force."""
         self._storage, self._clock, self._settings = home.storage, home.clock, settings
         self._lanes = _lanes(home)
-        self._received = False
-        self._there: dict[Path, Resting] = {}
-        """Every regular file that was not taken yet."""
-        self._complete: dict[Path, Resting] = {}
-        """Those of them that have settled, in the order in which they are taken."""
+        self._has_news = False
+        self._files: dict[Path, SeenFile] = {}
+        """All regular files that are not accepted yet."""
+        self._complete: dict[Path, SeenFile] = {}
+        """The files that have settled, in the order in which they are accepted."""
         self._refused: dict[Path, str] = {}
-        """Those of them that the daemon may not read, and why not."""
+        """The files that the daemon cannot accept, and why."""
         self._written_since: dict[Path, float] = {}
-        """When each was first found settled but for a writer that still had it open."""
+        """Settled files that a process has open for writing, and since when."""
         self.skipped_files: dict[Path, str] = {}
-        """What lies there and cannot be taken, with what to do about it."""
+        """Entries that cannot be accepted, with what to do."""
         self.not_watched: str | None = None
-        """Why nobody reports events, so that only the poll finds files; None: somebody does."""
+        """Why there are no file-system events, so that only scans find files; None: there are events."""
 
     def directories(self) -> list[Path]:
-        """What there is to watch."""
+        """The directories to watch."""
         return list(self._lanes)
 
-    def received(self) -> None:
-        """Something was closed or renamed in the inbox. From any thread."""
-        self._received = True
+    def notify(self) -> None:
+        """Report that a file was closed or renamed in the inbox. Thread-safe."""
+        self._has_news = True
 
-    def was_seen(self) -> bool:
-        """Whether something happened since the last `look`."""
-        return self._received
+    def has_news(self) -> bool:
+        """True if there was an event since the last `scan`."""
+        return self._has_news
 
-    def look(self, now: float) -> None:
-        """Find out what lies there now. `now`: monotonic seconds.
+    def scan(self, now: float) -> None:
+        """List the inbox. `now`: monotonic seconds.
 
-        A file that is seen for the first time counts as unchanged since its time of change: what lay there before
+        A file that is seen for the first time counts as unchanged since its modification time, so a file from before
         the daemon need not wait.
         """
-        self._received = False
-        before, self._there, self._complete = self._there, {}, {}
+        self._has_news = False
+        before, self._files, self._complete = self._files, {}, {}
         settings, wall_clock = self._settings(), self._clock.now()
         self.skipped_files = {}
         for directory, priority in self._lanes.items():
@@ -101,115 +100,113 @@ class Inbox:
                     if path not in self._lanes:
                         self.skipped_files[path] = _why_not(found.st_mode)
                     continue
-                resting = _resting(before.get(path), _shape(found), priority, now, wall_clock)
-                self._there[path] = resting
-                if now - resting.since >= settle_s:
-                    self._complete[path] = resting
-        self._refused = {path: why for path, why in self._refused.items() if path in self._there}
-        self._written_since = {path: at for path, at in self._written_since.items() if path in self._there}
+                file = _seen_file(before.get(path), _stamp(found), priority, now, wall_clock)
+                self._files[path] = file
+                if now - file.since >= settle_s:
+                    self._complete[path] = file
+        self._refused = {path: why for path, why in self._refused.items() if path in self._files}
+        self._written_since = {path: at for path, at in self._written_since.items() if path in self._files}
         self.skipped_files.update(self._refused)
         for path, at in self._written_since.items():
             if path in self._complete and now - at >= LONG_WRITTEN_S:
                 self.skipped_files[path] = STILL_WRITTEN
 
-    def complete(self, now: float) -> Iterator[tuple[Path, Priority, int]]:
-        """The files that can be taken, and their sizes in bytes: each once, in the order of their names in each lane.
+    def complete_files(self, now: float) -> Iterator[tuple[Path, Priority, int]]:
+        """Yield each complete file with its priority and size in bytes, once; in each lane in the order of names.
 
-        One that changed since the last `look`, or that somebody still has open for writing, is left for a later one.
+        Skips a file that changed since the last `scan`, or that is open for writing, until a later scan.
         """
         while self._complete:
             path = next(iter(self._complete))
-            resting = self._complete.pop(path)
+            file = self._complete.pop(path)
             try:
-                shape = _shape(self._storage.stat(path))
+                stamp = _stamp(self._storage.stat(path))
             except FileNotFoundError:
-                self._there.pop(path, None)  # taken back
+                self._files.pop(path, None)  # the user removed it
                 continue
-            if shape != resting.shape:
-                self._there[path] = Resting(shape, now, resting.priority)
+            if stamp != file.stamp:
+                self._files[path] = SeenFile(stamp, now, file.priority)
             elif (why := self._storage.why_unreadable(path)) is not None:
                 self.refuse(path, why)
             elif self._storage.is_open_for_writing(path):
                 self._written_since.setdefault(path, now)
             else:
-                for known in (self._there, self._refused, self._written_since, self.skipped_files):
+                for known in (self._files, self._refused, self._written_since, self.skipped_files):
                     known.pop(path, None)
-                yield path, resting.priority, shape.size_bytes
+                yield path, file.priority, stamp.size_bytes
 
     def refuse(self, path: Path, why: str) -> None:
-        """The file cannot be taken for `why`: it stays where it is, and is tried again at each `look`."""
-        self._refused[path] = self.skipped_files[path] = _unreadable(why)
+        """Record why a file cannot be accepted. It stays in the inbox and is tried again after each `scan`."""
+        self._refused[path] = self.skipped_files[path] = (
+            f"cannot be accepted: {why}. It stays in the inbox until the user who runs keepstep can read it (`chmod`, "
+            "`chown`)"
+        )
+
+    def refuse_unreadable(self) -> None:
+        """Refuse all files that this process cannot read."""
+        for path in self._files:
+            if (why := self._storage.why_unreadable(path)) is not None:
+                self.refuse(path, why)
 
     def has_complete(self) -> bool:
-        """Whether files are left that can be taken."""
+        """True if complete files are left."""
         return bool(self._complete)
 
     def has_unsettled(self) -> bool:
-        """Whether a file lies there that may still be being written."""
-        return any(path not in self._refused for path in self._there)
+        """True if a file may be incomplete."""
+        return any(path not in self._refused for path in self._files)
 
-    def next_settled(self) -> float | None:
-        """When the next file has rested for long enough, if nobody touches it; None: there is none. Monotonic."""
+    def next_settle_time(self) -> float | None:
+        """When the next file settles if it does not change, monotonic seconds; None: no file waits."""
         settings = self._settings()
-        waiting = self._there.keys() - self._complete.keys() - self._refused.keys() - self._written_since.keys()
+        waiting = self._files.keys() - self._complete.keys() - self._refused.keys() - self._written_since.keys()
         return min(
-            (self._there[path].since + settings.of(self._there[path].priority) for path in waiting), default=None
+            (self._files[path].since + settings.of(self._files[path].priority) for path in waiting), default=None
         )
 
 
-def not_taken_now(home: Home) -> dict[Path, str]:
-    """What lies in the inbox and cannot be taken by this process, and why not: for a home without a daemon."""
-    found: dict[Path, str] = {}
-    lanes = _lanes(home)
-    for directory in lanes:
-        for path, there in _entries(directory, home.storage):
-            if not stat.S_ISREG(there.st_mode):
-                if path not in lanes:
-                    found[path] = _why_not(there.st_mode)
-            elif (why := home.storage.why_unreadable(path)) is not None:
-                found[path] = _unreadable(why)
-    return found
+def find_skipped(home: Home) -> dict[Path, str]:
+    """The entries of the inbox that this process could not accept, and why. For a home without a daemon."""
+    inbox = Inbox(home)
+    inbox.scan(home.clock.monotonic())
+    inbox.refuse_unreadable()
+    return inbox.skipped_files
 
 
 def _lanes(home: Home) -> dict[Path, Priority]:
     return {home.inbox / "high": "high", home.inbox: "normal", home.inbox / "low": "low"}
 
 
-def _shape(found: os.stat_result) -> Shape:
-    return Shape(found.st_size, found.st_mtime_ns, found.st_ino)
+def _stamp(found: os.stat_result) -> FileStamp:
+    return FileStamp(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _resting(before: Resting | None, shape: Shape, priority: Priority, now: float, wall_clock: float) -> Resting:
-    """`wall_clock`: Unix time. A time of change in the future counts as now."""
+def _seen_file(
+    before: SeenFile | None, stamp: FileStamp, priority: Priority, now: float, wall_clock: float
+) -> SeenFile:
+    """`wall_clock`: Unix time. A modification time in the future counts as now."""
     if before is None:
-        return Resting(shape, now - max(0.0, wall_clock - shape.mtime_ns / 1e9), priority)
-    return before if before.shape == shape else Resting(shape, now, priority)
+        return SeenFile(stamp, now - max(0.0, wall_clock - stamp.mtime_ns / 1e9), priority)
+    return before if before.stamp == stamp else SeenFile(stamp, now, priority)
 
 
 def _entries(directory: Path, storage: Storage) -> Iterator[tuple[Path, os.stat_result]]:
-    """What lies there under a name that does not say unfinished, in order."""
+    """The entries whose names are not those of unfinished files, in order."""
     try:
         names = storage.names(directory)
     except FileNotFoundError:
-        return  # removed by hand; if it comes back, the poll finds it
+        return  # a user removed it; a later scan finds it if it returns
     for name in sorted(names):
         if is_unfinished(name):
             continue
         path = directory / name
-        with contextlib.suppress(FileNotFoundError):  # gone since the listing; whoever took it back may have it
+        with contextlib.suppress(FileNotFoundError):  # removed since the listing
             yield path, storage.stat(path)
 
 
 def _why_not(mode: int) -> str:
     if stat.S_ISDIR(mode):
-        return "is a directory and is not looked into; put the files that are in it into the inbox itself"
+        return "is a directory and is ignored; put its files into the inbox itself"
     if stat.S_ISLNK(mode):
         return "is a link and is not followed; put the file itself there, or `keepstep add` it"
-    return "is no file (a pipe, a socket, a device) and is never taken; take it out of the inbox"
-
-
-def _unreadable(why: str) -> str:
-    return (
-        f"cannot be taken from the inbox: {why}. It stays there and is taken as soon as the user who runs keepstep may "
-        "read it (`chmod`, `chown`)"
-    )
+    return "is not a file (a pipe, a socket, a device) and is never accepted; remove it from the inbox"

@@ -1,4 +1,4 @@
-"""The time, as the daemon and the commands see it. A port, so that a test can have a clock that jumps."""
+"""The clock of the daemon and the commands. A port, so that tests can use a clock that jumps."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """The machine's own."""
+    """The machine's clock."""
 
     def now(self) -> float:
-        """Unix time, seconds. May jump, both ways: people and time servers set it."""
+        """Unix time, seconds. May jump in both directions: users and time servers set it."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Seconds since an arbitrary moment; never decreases."""
         return time.monotonic()
 
     def cpu(self) -> float:
-        """CPU seconds that this thread has used."""
+        """CPU seconds of this thread."""
         return time.thread_time()
 
     def process_cpu(self) -> float:
-        """CPU seconds that this process has used, all its threads."""
+        """CPU seconds of all threads of this process."""
         return time.process_time()
 
 
@@ -30,5 +30,5 @@ REAL_CLOCK = Clock()
 
 
 def timestamp(now: float) -> str:
-    """A Unix time as the journal writes it."""
+    """A Unix time in the format of the journal."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

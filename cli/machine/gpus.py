@@ -1,7 +1,6 @@
-"""The cards, as their driver tells of them, by `nvidia-ml-py` (`pip install 'keepstep[gpu]'`): memory, temperature,
-utilisation, and who else is on them.
+"""Measure GPUs with `nvidia-ml-py` (`pip install 'keepstep[gpu]'`): memory, temperature, utilisation, other processes.
 
-A driver that hangs must not hang the daemon: it is asked in a thread, and one that does not answer is told.
+A thread asks the driver, so that a driver that hangs does not hang the daemon; the lack of an answer is reported.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any
 
 from projections.machine import GpuProcessView, GpuView
 
-ASK_S = 20.0
-"""For an answer of the driver's: one that hangs is found out, too."""
+ANSWER_TIMEOUT_S = 20.0
+"""After this time without an answer the driver counts as hanging."""
 
 MIB = 2**20
 
 
 def load_nvml() -> Any | None:
-    """The library, begun; None where it is not installed, or finds no driver."""
+    """Load and initialize NVML; None if it is not installed or finds no driver."""
     try:
         import pynvml
     except ImportError:
@@ -33,28 +32,28 @@ def load_nvml() -> Any | None:
 
 
 def read_gpus(nvml: Any, mine: Collection[int] = ()) -> tuple[GpuView, ...]:
-    """Every card. `mine`: pids that are no others. What a card does not say is None. Raises nvml.NVMLError."""
+    """Measure all GPUs. `mine`: pids of keepstep. A value that a GPU does not report is None. Raises nvml.NVMLError."""
     return tuple(
         _card(nvml, nvml.nvmlDeviceGetHandleByIndex(index), mine) for index in range(nvml.nvmlDeviceGetCount())
     )
 
 
 def _card(nvml: Any, handle: Any, mine: Collection[int]) -> GpuView:
-    def said(ask: Callable[[], Any]) -> Any:
+    def query(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except nvml.NVMLError:  # not every card can say everything
+        except nvml.NVMLError:  # not every GPU reports every value
             return None
 
-    name = said(lambda: nvml.nvmlDeviceGetName(handle)) or "GPU"
-    memory = said(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    rates = said(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-    processes = said(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    name = query(lambda: nvml.nvmlDeviceGetName(handle)) or "GPU"
+    memory = query(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    rates = query(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+    processes = query(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
     return GpuView(
         name=name.decode() if isinstance(name, bytes) else str(name),
         memory_used_bytes=memory.used if memory is not None else None,
         memory_total_bytes=memory.total if memory is not None else None,
-        temperature_c=said(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+        temperature_c=query(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
         utilisation=rates.gpu / 100.0 if rates is not None else None,
         others=tuple(
             GpuProcessView(pid=each.pid, name=process_name(each.pid), memory_bytes=each.usedGpuMemory)
@@ -65,7 +64,7 @@ def _card(nvml: Any, handle: Any, mine: Collection[int]) -> GpuView:
 
 
 def process_name(pid: int) -> str:
-    """What it is called; "" if it is gone, or another's to know."""
+    """The name of a process; "" if it ended or may not be inspected."""
     import psutil
 
     try:
@@ -74,7 +73,7 @@ def process_name(pid: int) -> str:
         return ""
 
 
-def listed_gpus(listing: str) -> tuple[GpuView, ...]:
+def parse_nvidia_smi(listing: str) -> tuple[GpuView, ...]:
     """What `nvidia-smi --query-gpu=name,memory.used,memory.total,temperature.gpu` says, without units (MiB, °C)."""
     cards = [[field.strip() for field in line.split(",")] for line in listing.splitlines() if line.strip()]
     return tuple(
@@ -89,7 +88,7 @@ def listed_gpus(listing: str) -> tuple[GpuView, ...]:
 
 
 class GpuWatch:
-    """Asks again and again, and never waits for the answer."""
+    """Measures the GPUs in a thread, and never waits for it."""
 
     def __init__(self, load: Callable[[], Any | None] = load_nvml, clock: Callable[[], float] = time.monotonic) -> None:
         self._load, self._clock = load, clock
@@ -100,11 +99,11 @@ class GpuWatch:
         self._problem: str | None = None
         self._cards: tuple[GpuView, ...] = ()
 
-    def look(self, mine: Collection[int]) -> tuple[tuple[GpuView, ...], str | None]:
-        """What the last answer was, and what is wrong with the driver, if anything is; and ask again."""
+    def latest(self, mine: Collection[int]) -> tuple[tuple[GpuView, ...], str | None]:
+        """The last measurement, and the problem with the driver or None. Starts the next measurement."""
         if self._asking is not None and self._asking.is_alive():
             waited_s = self._clock() - self._asked_at
-            if waited_s > ASK_S:
+            if waited_s > ANSWER_TIMEOUT_S:
                 return (), f"the driver has not answered for {waited_s:.0f} s; restart the machine"
             return self._cards, self._problem
         found = self._cards, self._problem
@@ -123,4 +122,4 @@ class GpuWatch:
         try:
             self._cards, self._problem = read_gpus(self._nvml, mine), None
         except self._nvml.NVMLError as error:
-            self._cards, self._problem = (), f"the driver says: {error}"
+            self._cards, self._problem = (), f"the driver reports: {error}"

@@ -1,6 +1,6 @@
-"""What the machine has and does at this moment: processors, memory, disks, cards. Measured here, judged elsewhere.
+"""Measure the machine: processors, memory, disks, GPUs.
 
-It must cost next to nothing, for it is done every few seconds for months: a handful of small files below `/proc`.
+The daemon measures every few seconds for months, so this reads only a few small files in `/proc`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRESSURE = PROC / "pressure" / "memory"
 
 
 class MachineWatch:
-    """Measures; what is a rate, since it measured before."""
+    """Measures the machine; rates are since the measurement before."""
 
     def __init__(self, root: Path, *, storage: Storage = REAL, gpus: GpuWatch | None = None) -> None:
         self._root, self._storage = root, storage
@@ -33,8 +33,8 @@ class MachineWatch:
         self._read = self._written = 0
 
     def measure(self, worker_pid: int | None) -> MachineView:
-        """Everything. `worker_pid`: whose memory, with its children's, is the worker's. Raises OSError."""
-        mine = list(family(worker_pid)) if worker_pid is not None else []
+        """Measure everything. The memory of `worker_pid` and its children is the worker's. Raises OSError."""
+        mine = list(process_tree(worker_pid)) if worker_pid is not None else []
         now, before = time.monotonic(), self._measured_at
         cpu = psutil.cpu_percent(interval=None) / 100.0  # since the last call; the first has nothing to compare with
         counted = psutil.disk_io_counters()
@@ -42,7 +42,7 @@ class MachineWatch:
         passed_s = now - before if before is not None and counted is not None else 0.0
         rates = ((read - self._read) / passed_s, (written - self._written) / passed_s) if passed_s > 0 else (None, None)
         self._measured_at, self._read, self._written = now, read, written
-        cards, problem = self._gpus.look(mine) if self._gpus is not None else ((), None)
+        cards, problem = self._gpus.latest(mine) if self._gpus is not None else ((), None)
         return MachineView(
             at=time.time(),
             cores=os.cpu_count() or 1,
@@ -57,14 +57,14 @@ class MachineWatch:
 
 
 def measure_memory(mine: list[int]) -> MemoryView:
-    """`mine`: the pids of the worker and its children."""
+    """Measure the memory. `mine`: the pids of the worker and its children."""
     found = psutil.virtual_memory()
     return MemoryView(
         total_bytes=found.total,
         available_bytes=found.available,
-        worker_bytes=sum(map(own_bytes, mine)),
+        worker_bytes=sum(map(private_bytes, mine)),
         swap_used_bytes=psutil.swap_memory().used,
-        pressure=pressure_of(PRESSURE),
+        pressure=memory_pressure(PRESSURE),
         groups=tuple(
             GroupMemoryView(name=each.name, total_bytes=each.total_bytes, available_bytes=each.available_bytes)
             for each in memory_of_groups()
@@ -73,8 +73,8 @@ def measure_memory(mine: list[int]) -> MemoryView:
     )
 
 
-def own_bytes(pid: int) -> int:
-    """What a process has in memory by itself: a file that is mapped (weights are) is cache, and available. 0: gone."""
+def private_bytes(pid: int) -> int:
+    """Private memory of a process, bytes; 0: it ended. A mapped file, such as weights, is cache and not counted."""
     try:
         found = psutil.Process(pid).memory_info()
     except psutil.Error:
@@ -82,9 +82,9 @@ def own_bytes(pid: int) -> int:
     return max(0, int(found.rss) - int(getattr(found, "shared", 0)))
 
 
-def family(pid: int) -> Iterator[int]:
-    """A process and all that descend from it. Not by looking at every process of the machine, where the kernel can
-    be asked for the children of one."""
+def process_tree(pid: int) -> Iterator[int]:
+    """A process and its descendants. Asks the kernel for children if it can, which is faster than a scan of all
+    processes."""
     yield pid
     try:
         children = [
@@ -93,22 +93,22 @@ def family(pid: int) -> Iterator[int]:
             for child in (task / "children").read_text(encoding="ascii").split()
         ]
     except OSError:
-        children = _children_by_looking_at_all(pid)
+        children = _children_of(pid)
     for child in children:
-        yield from family(child)
+        yield from process_tree(child)
 
 
-def _children_by_looking_at_all(pid: int) -> list[int]:
+def _children_of(pid: int) -> list[int]:
     try:
         return [child.pid for child in psutil.Process(pid).children()]
     except psutil.Error:
         return []
 
 
-def pressure_of(path: Path) -> float | None:
-    """The share of the last ten seconds in which every task waited for memory; None where the kernel does not say.
+def memory_pressure(path: Path) -> float | None:
+    """The share of the last ten seconds in which all tasks waited for memory; None if the kernel does not measure it.
 
-    >>> pressure_of(Path("/nowhere")) is None
+    >>> memory_pressure(Path("/nowhere")) is None
     True
     """
     try:

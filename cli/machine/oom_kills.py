@@ -1,4 +1,4 @@
-"""Whether the system ended a process because there was no memory left: it counts that, and says it to nobody."""
+"""Count the processes that the kernel's OOM killer ended."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ CGROUP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def memory_kills(*, vmstat: Path = VMSTAT, cgroup: Path = CGROUP, cgroups: Path = CGROUPS) -> int:
-    """How many processes it has ended so far: of our control group, where that is known, else of the machine. 0 where
-    nobody counts (not Linux, an old kernel)."""
+def count_oom_kills(*, vmstat: Path = VMSTAT, cgroup: Path = CGROUP, cgroups: Path = CGROUPS) -> int:
+    """OOM kills in this process's control group, or on the machine if the group is unknown. 0 if the system does not
+    count them."""
     for path in (_own_events(cgroup, cgroups), vmstat):
         count = _count(path) if path is not None else None
         if count is not None:
@@ -20,7 +20,7 @@ def memory_kills(*, vmstat: Path = VMSTAT, cgroup: Path = CGROUP, cgroups: Path 
 
 
 def _own_events(cgroup: Path, cgroups: Path) -> Path | None:
-    """`memory.events` of the group that this process is in (cgroup v2: the line that begins with `0::`)."""
+    """`memory.events` of this process's group (cgroup v2: the line that begins with `0::`)."""
     try:
         lines = cgroup.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError):
@@ -30,7 +30,7 @@ def _own_events(cgroup: Path, cgroups: Path) -> Path | None:
 
 
 def _count(path: Path) -> int | None:
-    """The line `oom_kill N`."""
+    """The number in the line `oom_kill N`."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeError):

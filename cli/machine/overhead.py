@@ -1,7 +1,7 @@
-"""What the daemon itself costs: its CPU seconds, by what they go into, beside the time in which an attempt runs.
+"""Measure the overhead of the daemon: its CPU seconds by kind of work, and the time in which an attempt ran.
 
-Laps take the whole of the daemon's thread apart, and parts within a lap are taken out of it, so that nothing is
-counted twice and nothing is left out. Reading the clock is a fraction of a microsecond, some twenty times a turn.
+Laps cover all the time of the daemon's thread. A part within a lap is subtracted from it, so all time is counted once.
+Reading the clock takes a fraction of a microsecond, about twenty times a turn.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from core.commands import RecordOverhead
 DAY_S = 86_400.0
 
 FIRST_AFTER_S = 600.0
-"""Of training: whoever tries keepstep sees what it costs on the first day, and one that is started often says it."""
+"""Seconds of training until the first report, so that new users and short-lived daemons get one, too."""
 
 OTHER_THREADS = "watching files, logs, hooks"
-"""What the process uses beside the daemon's own thread."""
+"""The CPU time of all threads but the daemon's main thread."""
 
 
 class OverheadMeter:
-    """Counts from when it is made, or last read."""
+    """Counts from its creation, or from the last report."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._name = ""
-        """What the thread is doing; "" within a lap that has no name yet."""
+        """The part that the thread is in; "": none."""
         self._first = True
         self._begin()
 
@@ -39,13 +39,13 @@ class OverheadMeter:
         self._training_s = self._training_cpu_s = 0.0
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap, and in no part, was `name`."""
+        """Count the time since the last lap, without parts, as `name`."""
         self._turn_to("")
         self.parts[name] = self.parts.get(name, 0.0) + self.parts.pop("", 0.0)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is done in this block is `name`, but for parts within it."""
+        """Count the time of this block, without parts in it, as `name`."""
         outer = self._name
         self._turn_to(name)
         try:
@@ -58,16 +58,16 @@ class OverheadMeter:
         self.parts[self._name] = self.parts.get(self._name, 0.0) + now - self._mark
         self._name, self._mark = name, now
 
-    def turned(self, *, training: bool) -> None:
-        """Another turn of the daemon is over, in which an attempt ran or did not."""
+    def end_turn(self, *, training: bool) -> None:
+        """End a turn of the daemon. `training`: an attempt ran in it."""
         now, cpu = self._clock.monotonic(), self._clock.process_cpu()
         if training:
             self._training_s += now - self._last
             self._training_cpu_s += cpu - self._last_cpu
         self._last, self._last_cpu = now, cpu
 
-    def due(self) -> RecordOverhead | None:
-        """What is to be journaled, if it is time to; then it counts anew."""
+    def take_report(self) -> RecordOverhead | None:
+        """The report to journal, if one is due; the count then starts again."""
         whole_s = self._last - self._began
         if whole_s < DAY_S and not (self._first and self._training_s >= FIRST_AFTER_S):
             return None

@@ -1,1 +1,1 @@
-"""What people read: events as lines of the console, and how they look in a terminal."""
+"""Output for people: events as console lines, tables and reports."""

@@ -1,4 +1,4 @@
-"""How things look on a terminal; into a pipe or a file they go plainly, and without loading rich."""
+"""Print tables, reports and JSON: with rich on a terminal, as plain text into a pipe or a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A line of a report: what it is about, what there is to say, and how loudly (a rich style)."""
+    """A line of a report: its name, its text and its rich style."""
 
     name: str
     text: str
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 def print_report(rows: Sequence[Row]) -> None:
-    """Names in one column, texts in the other."""
+    """Print names in one column and texts in the other."""
     if sys.stdout.isatty():
         _print(report(rows))
     else:
@@ -30,7 +30,7 @@ def print_report(rows: Sequence[Row]) -> None:
 
 
 def report(rows: Sequence[Row]) -> RenderableType:
-    """The same, as rich draws it."""
+    """The report as a rich table."""
     from rich.table import Table
     from rich.text import Text
 
@@ -43,7 +43,7 @@ def report(rows: Sequence[Row]) -> RenderableType:
 
 
 def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table with a head."""
+    """Print a table with a header."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly([columns, *rows])
@@ -60,7 +60,7 @@ def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
 
 def print_json(what: Any) -> None:
-    """For scripts."""
+    """Print a value as JSON, for scripts."""
     import msgspec
 
     from events.text import in_all_texts
@@ -82,18 +82,18 @@ def _print_plainly(rows: Sequence[Sequence[str]]) -> None:
 
 
 def bar(share: float) -> str:
-    """Twenty blocks and a percentage."""
+    """A bar of twenty blocks, and the percentage."""
     full = round(20 * max(0.0, min(1.0, share)))
     return "█" * full + "░" * (20 - full) + f" {100 * share:3.0f} %"
 
 
 def number(value: object) -> str:
-    """A journaled number: NaN is shown as NaN."""
+    """A journaled number with four decimals; NaN as NaN."""
     return f"{value:.4f}" if isinstance(value, float | int) else str(value)
 
 
 def duration(seconds: float) -> str:
-    """A time that people can use."""
+    """A duration in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -102,17 +102,17 @@ def duration(seconds: float) -> str:
 
 
 def ago(at: float) -> str:
-    """How long `at` (Unix time) is past."""
+    """The time since `at` (Unix time)."""
     return f"{duration(max(0.0, time.time() - at))} ago"
 
 
 def local_time(at: float) -> str:
-    """A time (Unix) on the wall clock of the reader."""
+    """A Unix time in the local time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def local(at: str) -> str:
-    """A journal's time on the wall clock of the reader."""
+    """A time of the journal in the local time zone."""
     from datetime import UTC, datetime
 
     return datetime.fromisoformat(at).replace(tzinfo=UTC).astimezone().strftime("%m-%d %H:%M:%S")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from cli.output.console_resources import want_of_memory
+from cli.output.event_lines import memory_text
 from cli.output.terminal import duration, local_time
 from core.topics.memory import MemoryShortage
 from projections.status import StatusView
@@ -55,7 +55,7 @@ def timing_text(found: Timing) -> str:
 def memory_health(short: MemoryShortage, running: str | None) -> str:
     """The health line while other processes use the memory."""
     until = f"{running} pauses after its next commit" if running is not None else "no job starts"
-    return f"waiting for memory: {want_of_memory(short)}; {until} until memory is free"
+    return f"waiting for memory: {memory_text(short)}; {until} until memory is free"
 
 
 def _waits_for(view: StatusView, *, alive: bool) -> str | None:

@@ -70,9 +70,9 @@ def read_current(home: Home) -> tuple[StatusView, bool]:
     """The status now, and True if a daemon runs. Raises journal.errors.JournalError."""
     view = _fresh_status_file(home)
     if view is None:
-        from cli.home.snapshot_reader import read_view  # loads the state machine, which is rarely needed here
+        from cli.home.snapshot_reader import load_status  # loads the state machine, which is rarely needed here
 
-        view = read_view(home)
+        view = load_status(home)
     alive = daemon_is_alive(home)
     if not alive and view.job is not None and view.job.attempt is not None:
         view = replace(view, job=replace(view.job, status="interrupted", attempt=None))  # nothing trains now

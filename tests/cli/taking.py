@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.home.event_store import EventStore
-from cli.inbox.accept import take_all
-from cli.inbox.ownership import SkippedFile
+from cli.inbox.accept import accept_files
+from cli.inbox.ownership import FileRefused
 from events.kinds import AnyEvent
 from events.values import Priority
 
 
 def take_from_inbox(store: EventStore, path: Path, priority: Priority) -> Sequence[AnyEvent]:
-    """Make a job of it; its events. Raises NotTaken with the reason if it is not taken, and as `take_all`."""
+    """Make a job of it; its events. Raises FileRefused with the reason if it is not taken, and as `accept_files`."""
     reasons: list[str] = []
-    events = list(take_all(store, [(path, priority)], lambda _, reason: reasons.append(reason)))
+    events = list(accept_files(store, [(path, priority)], lambda _, reason: reasons.append(reason)))
     for reason in reasons:
-        raise SkippedFile(reason)
+        raise FileRefused(reason)
     return events

@@ -26,7 +26,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import take_copy
+from cli.inbox.accept import accept_copy
 from cli.main import main
 from core import commands
 
@@ -103,7 +103,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     waits.write_text("ok waits\n", encoding="utf-8")
     (home.inbox / f"{NAME}-link.jsonl").symlink_to(waits)
     with closing(EventStore.open(home)) as store:
-        take_copy(store, waits, "normal")
+        accept_copy(store, waits, "normal")
         store.execute(commands.Pause())
     return home.root
 
@@ -251,7 +251,7 @@ def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) 
         return done.stdout.decode("latin-1")
 
     said = keepstep("tests.harness.daemon", str(home.root), "tests.harness.worker", "--until-idle")
-    assert "\\u65e5\\u672c \\u2026-new.jsonl: learned" in said
+    assert "\\u65e5\\u672c \\u2026-new.jsonl: trained" in said
     for command in ("status", "queue", "logs", "lineage"):
         keepstep("cli", command, "--home", str(home.root))
     assert "\\u65e5\\u672c" in keepstep("cli", "explain", f"{NAME}-new.jsonl", "--home", str(home.root))

@@ -13,7 +13,7 @@ from pathlib import Path
 from cli.commands.init import create_home
 from cli.config.schema import Config
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core.state import State
 from events.settings import (
     CheckpointSettings,
@@ -98,7 +98,7 @@ def run_to_the_end(home: Home, **environment: str) -> int:
 
 def state_of(home: Home) -> State:
     """What the journal says."""
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 def trained(home: Home) -> dict[str, str]:

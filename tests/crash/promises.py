@@ -58,17 +58,17 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     # of the daemon
     (CLOCK + r"(\S+) is in the queue$", kinds.FileEnqueued, _named),
     (CLOCK + r"(\S+) (?:was accepted before|is identical to) .*; see rejected/$", kinds.FileDuplicate, _named),
-    (CLOCK + r"\S+: attempt (\d+); reading and loading$", kinds.AttemptStarted, _numbered),
+    (CLOCK + r"\S+: attempt (\d+); reading the file and loading the model$", kinds.AttemptStarted, _numbered),
     (CLOCK + r"\S+: \d+ rows.* steps$", kinds.JobPrepared, _any),
-    (CLOCK + r"\S+: training from .*$", kinds.TrainingStarted, _any),
+    (CLOCK + r"\S+: training (?:from|continues) .*$", kinds.TrainingStarted, _any),
     (CLOCK + r"step (\d+)/\S+  loss .*$", kinds.StepReached, lambda event, line: event.step == int(line[1])),
     (CLOCK + r"committed (\S+) .*$", kinds.CheckpointCommitted, lambda event, line: event.checkpoint == line[1]),
-    (CLOCK + r"\S+: learned$", kinds.JobTrained, _any),
+    (CLOCK + r"\S+: trained$", kinds.JobTrained, _any),
     (CLOCK + r"(\S+): rejected\. .*$", kinds.JobRejected, _named),
     (CLOCK + r"attempt (\d+) was interrupted: .*$", kinds.AttemptInterrupted, _numbered),
-    (CLOCK + r"swept (\S+)$", kinds.LeftoverDeleted, lambda event, line: event.path == line[1]),
+    (CLOCK + r"deleted leftover (\S+)$", kinds.LeftoverDeleted, lambda event, line: event.path == line[1]),
     (CLOCK + r"pausing at the next step$", kinds.PauseRequested, _any),
-    (CLOCK + r"going on$", kinds.Resumed, _any),
+    (CLOCK + r"resumed$", kinds.Resumed, _any),
 )
 SILENT = re.compile(
     r"^(?: .*|no daemon runs; .*|put \S+ \S+|keepstep is paused; .*|)$"  # further lines, advice, and what `put` says

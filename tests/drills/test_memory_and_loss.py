@@ -130,7 +130,7 @@ def test_out_of_memory_in_the_forward_pass_costs_no_attempt_and_no_step(split: H
     assert len(of(split, kinds.AttemptStarted)) == 2  # one a file
     assert len(of(split, kinds.StepReached)) == STEPS
     assert proved(split, 3)
-    assert "does not fit into memory; it is run again" in command(split, "explain", "first.jsonl").stdout
+    assert "does not fit into memory; it runs again" in command(split, "explain", "first.jsonl").stdout
     record(Row(FORWARD, "`microbatch_split`", "at once", Drill(split, REAL).lost(), AGAIN))
 
 

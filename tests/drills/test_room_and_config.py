@@ -18,7 +18,7 @@ from cli.commands.init import create_home
 from cli.config.schema import Config
 from cli.daemon.resource_monitor import MEASURE_EVERY_S
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core.state import State
 from events import codec, kinds
 from events.codec import decode_record
@@ -117,7 +117,7 @@ class Drill:
     @property
     def state(self) -> State:
         """What the journal says of now."""
-        return read_only(self.home)[0].state
+        return load_state(self.home)[0].state
 
     def wait(self, condition: Callable[[], bool], what: str) -> float:
         """Until it is so; how long it took, in seconds."""
@@ -158,7 +158,7 @@ def test_under_pressure_work_ends_after_a_commit_and_continues_by_itself(drill: 
     assert seen_s < 2 * MEASURE_EVERY_S
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
-    assert said["health"].startswith("waiting for memory: others use 9")
+    assert said["health"].startswith("waiting for memory: other processes use 9")
     assert said["course"]["waits_for"] == "memory"
     assert available(drill.home) == FULL["available"]
     drill.wait(lambda: not list(drill.home.run.glob("worker-*.sock")), "the end of the worker")
@@ -206,7 +206,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
     _let_go(drill)
     drill.wait(lambda: drill.state.outcomes.counts.trained == 2, "both jobs")
     said = drill.stop()
-    assert "for the next file: training.learning_rate 0.0002 → 0.0001; a.jsonl is finished as it was begun" in said
+    assert "for the next job: training.learning_rate 0.0002 → 0.0001; a.jsonl keeps its settings" in said
     rates = {event.job: event.settings.training.learning_rate for event in drill.events(kinds.AttemptStarted)}
     (changed,) = drill.events(ConfigChanged)
     assert rates[changed.job] == 0.0001

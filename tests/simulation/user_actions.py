@@ -12,7 +12,7 @@ from cli.commands.versions import delete_version, move_head
 from cli.errors import REFUSED, UserError, exit_code_of
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import finish_arrivals, remove_job, skip_job, take_copy
+from cli.inbox.accept import accept_copy, finish_arrivals, remove_job, skip_job
 from core import commands
 from core.commands import AnyCommand
 from core.errors import Refused
@@ -85,13 +85,13 @@ class User:
             self._world.write(process, path, self._world.content())
             with self._world.store(process) as store:
                 finish_arrivals(store)
-                take_copy(store, path, "high")
+                accept_copy(store, path, "high")
         elif what == "again":
             path = Path("/outside") / f"again-{self._world.files}-{self._world.calls}.jsonl"
             self._world.write(process, path, self._world.random.choice(self._world.contents))
             with self._world.store(process) as store:
                 finish_arrivals(store)
-                take_copy(store, path, "normal", again=True)
+                accept_copy(store, path, "normal", again=True)
         elif what == "tangle":
             with contextlib.suppress(FileExistsError):
                 process.mkdir(self._world.root / "inbox" / f"directory-{self._world.files}.jsonl")

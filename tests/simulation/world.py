@@ -247,7 +247,7 @@ class World:
             return
         self.write(process, path, data)
         if self.inbox is not None and self.random.random() < 0.8:
-            self.inbox.received()
+            self.inbox.notify()
 
     def write(self, process: Process, path: Path, data: bytes) -> None:
         fd = process.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

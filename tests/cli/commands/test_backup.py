@@ -15,7 +15,7 @@ from cli.errors import UserError
 from cli.home.backups import make_backup
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core.state import State
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.manifest import MANIFEST
@@ -27,7 +27,7 @@ Run = Callable[..., list[str]]
 
 
 def state(home: Home) -> State:
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
 def test_backup_without_training_is_refused(home: Home) -> None:
     refusal = _refused(home, "backup", "create")
     assert isinstance(refusal, UserError)
-    assert "nothing was learned yet" in refusal.reason
+    assert "nothing was trained yet" in refusal.reason
     assert "no backup yet" in keepstep(home, "backup", "list")[1]
 
 

@@ -18,7 +18,7 @@ from cli.commands.checkpoints import Verified, recovery_text
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core.errors import Refused
 from core.values import Checkpoint
 from gpu.artifacts.artifact import CheckpointDirectory
@@ -39,7 +39,7 @@ def committed(home: Home, drop: Callable[..., Path], run: Run) -> tuple[Checkpoi
     """Two that were kept, of seven steps of the fake worker; the first is pruned."""
     drop("a.jsonl", "ok ok ok ok ok ok ok")
     run()
-    return read_only(home)[0].state.head.checkpoints
+    return load_state(home)[0].state.head.checkpoints
 
 
 def spoil(home: Home, checkpoint: Checkpoint) -> None:
@@ -100,8 +100,11 @@ def test_checkpoint_pruned_while_it_is_read_is_no_error(
     home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older, head = committed
-    state = read_only(home)[0].state
-    states = [state, *[msgspec.structs.replace(state, checkpoints=(head,))] * 2]
+    state = load_state(home)[0].state
+    states = [
+        state,
+        *[msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(head,)))] * 2,
+    ]
     monkeypatch.setattr(cli.commands.checkpoints, "read_state", lambda _: states.pop(0))
     shutil.rmtree(home.checkpoints / older.id)
     code, said = keepstep(home, "checkpoints", "verify")
@@ -118,7 +121,8 @@ def test_deep_finds_nan_with_valid_hashes(home: Home, monkeypatch: pytest.Monkey
     }
     done = CheckpointDirectory(home.checkpoints / NAME).write(files, trained.with_files)
     one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
-    state = msgspec.structs.replace(read_only(home)[0].state, checkpoints=(one,))
+    state = load_state(home)[0].state
+    state = msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(one,)))
     monkeypatch.setattr(cli.commands.checkpoints, "read_state", lambda _: state)
     assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
     code, said = keepstep(home, "checkpoints", "verify", "--deep")
@@ -171,12 +175,12 @@ def test_prune_deletes_older_checkpoints_and_keeps_the_head(
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
     assert (code, said) == (0, f"{older.id} is deleted ({older.size_bytes / 1e3:.1f} kB)\n")
     assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
-    assert read_only(home)[0].state.head.checkpoints == (head,)
+    assert load_state(home)[0].state.head.checkpoints == (head,)
     ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
     assert isinstance(ended.exception, Refused)
     assert keepstep(home, "checkpoints", "prune", "--keep", "0")[0] == 2
     run()  # and a daemon finds nothing amiss
-    assert read_only(home)[0].state.head.checkpoint == head
+    assert load_state(home)[0].state.head.checkpoint == head
 
 
 def test_prune_deletes_nothing_while_a_kept_checkpoint_is_damaged(
@@ -212,7 +216,7 @@ def test_prune_knows_checkpoints_committed_meanwhile(
 
     monkeypatch.setattr(EventStore, "open", open_too_early)
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
-    (head,) = read_only(home)[0].state.head.checkpoints
+    (head,) = load_state(home)[0].state.head.checkpoints
     assert code == 0
     assert head.global_step > committed[-1].global_step
     assert "is deleted (" in said
@@ -258,13 +262,13 @@ def refusal(home: Home, *arguments: str) -> str:
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for arguments, says in (
-        (["--to", str(tmp_path / "there")], "stands there already; nothing was written"),
+        (["--to", str(tmp_path / "there")], "exists already; nothing was written"),
         (["--to", str(trained.root / "checkpoints" / "mine")], "is in the home"),
         (["--to", str(tmp_path / "out"), "--dtype", "int4"], "unknown dtype 'int4'"),
         (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
     ):
         assert says in refusal(trained, *arguments)
-    head = read_only(trained)[0].state.head.checkpoint
+    head = load_state(trained)[0].state.head.checkpoint
     assert head is not None
     (trained.checkpoints / head.id / "adapter_config.json").write_bytes(b"{}")
     said = refusal(trained, "--to", str(tmp_path / "out"))

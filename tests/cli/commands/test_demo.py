@@ -281,7 +281,7 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
         seconds=1.0,
     )
     console = Console(lines.append)
-    console.tell(event, State())
+    console.print_event(event, State())
     step = demo.ProgressDisplay.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")

@@ -16,7 +16,7 @@ from cli.commands.force_stop import daemon_process, stop_now
 from cli.errors import UserError
 from cli.home.identity import DaemonLock, daemon_is_alive, this_process
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from tests.cli.supervision.test_watchdog import ROOT, daemon
 from tests.waiting import eventually
 
@@ -35,13 +35,13 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
     """In a step that never ends; the next daemon continues after the commit."""
     drop("a.jsonl", "ok ok ok ok silent")
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 4)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 4)
         began = time.monotonic()
         assert "stopped; committed steps are kept" in ended_by_command(home)
         assert time.monotonic() - began < 20
         assert process.wait(5) == 130
     assert not daemon_is_alive(home)
-    assert read_only(home)[0].state.head.global_step == 3
+    assert load_state(home)[0].state.head.global_step == 3
 
 
 def test_a_daemon_that_has_left_is_not_ended_by_one_signal_more(home: Home, drop: Drop) -> None:
@@ -59,7 +59,7 @@ sys.exit(code)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-P", "-c", late], env=environment, check=False, timeout=60).returncode == 0
-    assert read_only(home)[0].state.outcomes.counts.trained == 1
+    assert load_state(home)[0].state.outcomes.counts.trained == 1
 
 
 def test_one_that_does_not_answer_is_killed(

@@ -22,7 +22,7 @@ from cli.daemon.loop import Daemon
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import take_copy
+from cli.inbox.accept import accept_copy
 from events.kinds import FileDuplicate
 from gpu.ipc.protocol import Located, LocateRows, Locations, encode_request
 from tests.harness.tiny_model import make_rows
@@ -130,7 +130,7 @@ def test_a_file_of_any_name_is_found_by_it(name: bytes, trained: Home) -> None:
     path = trained.root.parent / os.fsdecode(name)
     path.write_bytes(make_rows(32))
     with closing(EventStore.open(trained)) as store:
-        (event,) = take_copy(store, path, "normal")
+        (event,) = accept_copy(store, path, "normal")
         assert isinstance(event, FileDuplicate)
     path.unlink()
     assert lineage(trained, "--contains", f"{os.fsdecode(name)}:1")[0] == 0
@@ -144,7 +144,7 @@ def test_a_name_that_nobody_knows_is_unknown(trained: Home, tmp_path: Path) -> N
     assert shown(trained, "--contains", "nobody.jsonl:1")["contains"] is None
     (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
     with closing(EventStore.open(trained)) as store:
-        take_copy(store, tmp_path / "waits.jsonl", "normal")
+        accept_copy(store, tmp_path / "waits.jsonl", "normal")
     (tmp_path / "waits.jsonl").unlink()
     assert lineage(trained, "--contains", "waits.jsonl:1") == (1, "no: these weights were not trained on waits.jsonl\n")
 

@@ -104,11 +104,11 @@ def test_nothing_but_held_jobs_left_is_said_at_the_end(queued: Home, run: Callab
     for name in ("a.jsonl", "b.jsonl"):
         keepstep("queue", "hold", name, home=queued)
     said = run()
-    assert any("2 jobs are held and not learned; `keepstep queue` shows them" in line for line in said)
+    assert any("2 jobs are held and not trained; see `keepstep queue`" in line for line in said)
     assert [name for _, name, _ in order(home)] == ["a", "b"]
     assert keepstep("queue", "--home", str(home.root), "release", "a.jsonl").returncode == 0
     said = run()
-    assert any("a.jsonl: learned" in line for line in said)
+    assert any("a.jsonl: trained" in line for line in said)
     assert any("1 job is held" in line for line in said)
 
 

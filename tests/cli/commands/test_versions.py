@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from cli.commands.versions import export_version
-from cli.config.schema import load_config, zone_of
+from cli.config.schema import load_config, time_zone
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts, Worker
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.machine.clock import Clock
 from core.errors import Refused
 from core.state import State
@@ -31,7 +31,7 @@ Drop = Callable[..., Path]
 
 
 def state(home: Home) -> State:
-    return read_only(home)[0].state
+    return load_state(home)[0].state
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
     said = "\n".join(night("a"))
     for line in (
         "consolidating step-00000005-attempt-0001 into v001",
-        "the head is backed up, and the copy was read back",
-        "merged: 100.0% of what was learned is in the weights (merging in place would have kept 50.0%)",
-        "it answers as what it was made of: its logits are off by 0.00%",
+        "verified the backup",
+        "merged: 100.0% of the training is in the weights (merging in place would have kept 50.0%)",
+        "verified: its logits differ by 0.00%",
         "published versions/v001",
     ):
         assert line in said
@@ -248,7 +248,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     assert len(state(home).head.checkpoints) == 2
     home.storage = Small()
     said = "\n".join(run())
-    assert "room on the disk is low (3.00 GB)" in said
+    assert "disk space is low (3.00 GB free)" in said
     assert len(state(home).head.checkpoints) == 1
     assert state(home).disk.low
     assert "are free on the disk" in keepstep(home, "status")[1]
@@ -258,7 +258,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for room on the disk: 3.00 GB are free on the disk, less than [disk] hard_gb = 3.5" in said
+    assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
     assert state(home).head.global_step == 10
 
 
@@ -288,7 +288,7 @@ def test_a_schedule_that_is_none_is_refused_by_name(home: Home, key: str) -> Non
 def test_utc_needs_no_list_of_zones() -> None:
     from events.settings import ConsolidationSettings
 
-    assert zone_of(ConsolidationSettings(timezone="utc")) is UTC
+    assert time_zone(ConsolidationSettings(timezone="utc")) is UTC
 
 
 def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_not_exported(

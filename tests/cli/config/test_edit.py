@@ -15,7 +15,7 @@ from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 
 Run = Callable[..., list[str]]
@@ -27,10 +27,10 @@ def test_a_value_is_changed_in_its_place_and_comments_stay(home: Home) -> None:
     before = home.config.read_text(encoding="utf-8").splitlines()
     edited = set_key(home, "training.learning_rate", "1e-4")
     after = home.config.read_text(encoding="utf-8").splitlines()
-    assert (edited.before, edited.now, edited.applies) == ("0.0002", "0.0001", "from the next file on")
-    assert [line for line in after if line not in before] == ["learning_rate = 0.0001"]
+    assert (edited.before, edited.now, edited.applies) == ("0.0002", "0.0001", "from the next job on")
+    assert [line for line in after if line not in before] == ["learning_rate = 0.0001 # peak learning rate"]
     set_key(home, "training.epochs", "2")
-    assert "epochs = 2 # how often each file is read" in home.config.read_text(encoding="utf-8")
+    assert "epochs = 2 # passes over each file" in home.config.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_text_may_go_without_its_quotes(home: Home, key: str, text: str, value
         ("training.epochs", "0", r"training.epochs = 0 is not allowed"),
         ("training.epoch", "1", r"unknown key training.epoch"),
         ("nothing.at_all", "1", r"unknown section \[nothing\]"),
-        ("training", "1", "no key"),
+        ("training", "1", "not a key"),
         ("memory.resume_below", "0.9", "is not below hold_above"),
     ],
 )
@@ -88,11 +88,13 @@ def test_what_weights_mean_is_locked_while_no_version_holds_them(
     drop("a.jsonl", "ok")
     run()
     before = home.config.read_bytes()
-    with pytest.raises(UserError, match=f"{key} is locked: it is ({current}) .* has {trained}") as refused:
+    with pytest.raises(
+        UserError, match=f"{key} is locked and was not changed: it is ({current}) .* have {trained}"
+    ) as refused:
         set_key(home, key, text)
     assert home.config.read_bytes() == before
     assert "keepstep" in refused.value.advice
-    assert key in locked_keys(read_only(home)[0].state, load_config(home.config))
+    assert key in locked_keys(load_state(home)[0].state, load_config(home.config))
 
 
 def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> None:
@@ -102,11 +104,11 @@ def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> Non
     for key, text in [("training.learning_rate", "1e-5"), ("checkpoints.keep", "7"), ("disk.soft_gb", "1")]:
         set_key(home, key, text)
     set_key(home, "model.trust_remote_code", "true")
-    assert "fits what has been learned" in check(home)
+    assert "fits the trained weights" in check(home)
 
 
 def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: Drop, run: Run) -> None:
-    """What begins anew beside it may have another shape; it is made from the same model all the same."""
+    """A new adapter on the version may have another shape, but the same model."""
     drop("a.jsonl", "ok")
     run()
     store = EventStore.open(home)
@@ -149,12 +151,12 @@ def test_changes_at_the_same_time_are_all_kept(home: Home) -> None:
 
 def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another command wrote while this one waited."""
-    open_ledger = EventStore.open
+    open_store = EventStore.open
 
     def while_it_waits(where: Home) -> EventStore:
         text = home.config.read_text(encoding="utf-8")
         home.config.write_text(text.replace("epochs = 1 ", "epochs = 4 "), encoding="utf-8")
-        return open_ledger(where)
+        return open_store(where)
 
     monkeypatch.setattr(EventStore, "open", while_it_waits)
     set_key(home, "logs.days", "9")

@@ -12,7 +12,7 @@ import pytest
 
 from cli.commands.data import settings_for
 from cli.commands.init import create_home
-from cli.config.pinning import pinned_model, unpinned_note
+from cli.config.pinning import resolve_model, unpinned_note
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -45,7 +45,7 @@ def test_init_writes_the_commit_that_a_hub_id_means(cache: Path, tmp_path: Path)
     made = keepstep("init", tmp_path / "home", "--model", MODEL)
     assert made.returncode == 0, made.stderr
     assert f"{MODEL} is pinned to commit {FIRST}" in made.stdout
-    assert f'revision = "{FIRST}" # the commit' in (tmp_path / "home" / "keepstep.toml").read_text(encoding="utf-8")
+    assert f'revision = "{FIRST}" # commit' in (tmp_path / "home" / "keepstep.toml").read_text(encoding="utf-8")
     assert load_config(tmp_path / "home" / "keepstep.toml").job.model == ModelSettings(path=MODEL, revision=FIRST)
     assert "is a home already" in keepstep("init", tmp_path / "home", "--model", f"{MODEL}@next").stderr
 
@@ -98,7 +98,7 @@ def test_a_home_without_a_commit_keeps_working_and_can_be_pinned(cache: Path, tm
 def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: Path) -> None:
     """There is nothing to pin."""
     snapshot = cache / "models--org--name" / "snapshots" / FIRST
-    named = pinned_model(str(snapshot))
+    named = resolve_model(str(snapshot))
     assert named == (str(snapshot), "", "")
     assert unpinned_note(create_home(tmp_path / "home", model=named.path)) == ""
 
@@ -115,7 +115,7 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
 )
 def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str) -> None:
     """A commit needs neither hub nor cache; a name that neither has is not pinned, and that is said."""
-    found = pinned_model(named)
+    found = resolve_model(named)
     assert (found.path, found.revision) == (path, revision)
     assert ("is not pinned" in found.note) == (not revision)
 
@@ -123,9 +123,9 @@ def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str
 def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
     """Nor has it revisions, whatever its name looks like."""
     (tmp_path / "a@b").mkdir()
-    assert pinned_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
+    assert resolve_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
     with pytest.raises(UserError, match="a directory has no revisions"):
-        pinned_model(f"{tmp_path}/source@main")
+        resolve_model(f"{tmp_path}/source@main")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
 )
 def test_a_revision_that_means_nothing_is_refused(cache: Path, named: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        pinned_model(named)
+        resolve_model(named)
 
 
 def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
     for old, new, says in [
         (FIRST, "main", "40 hexadecimal digits"),
         (f'path = "{MODEL}"', f'path = "{tmp_path}/source"', "is a directory, which has none"),
-        (f'path = "{MODEL}"', f'path = "{MODEL}@main"', "names a revision, which has a key of its own"),
+        (f'path = "{MODEL}"', f'path = "{MODEL}@main"', "has a revision in it"),
     ]:
         home.config.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(UserError) as refused:
@@ -169,7 +169,7 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
 def test_data_is_checked_with_the_model_that_is_named(
     cache: Path, tmp_path: Path, model: str, path: str, revision: str
 ) -> None:
-    """The home's revision is that of its own model and of no other."""
+    """The home's revision belongs to its model only."""
     home = create_home(tmp_path / "home", model="home/name", revision=SECOND)
     _, settings = settings_for(model.format(tmp=tmp_path), home.root)
     assert (settings.model.path, settings.model.revision) == (path.format(tmp=tmp_path), revision)

@@ -26,8 +26,8 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
-from cli.hooks.dispatch import read_note, write_note
+from cli.home.snapshot_reader import load_state
+from cli.hooks.dispatch import read_position, write_position
 from core import commands
 from core.commands import AnyCommand
 from core.deadlines import Limits
@@ -56,7 +56,7 @@ def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.T
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: read_only(home)[0].state.attempts.reached.step >= step
+    return lambda: load_state(home)[0].state.attempts.reached.step >= step
 
 
 def test_files_are_trained_in_the_order_of_their_lanes(home: Home, drop: Drop, run: Run, events: Events) -> None:
@@ -290,14 +290,14 @@ def test_views_that_somebody_deleted_are_made_again(home: Home, drop: Drop, run:
     run()
     shutil.rmtree(home.status.parent)
     with closing(EventStore.open(home)) as store:
-        store.show()
-        store.show()
+        store.write_status()
+        store.write_status()
         store.save_snapshot()
     assert home.status.is_file()
     assert home.snapshot.is_file()
     shutil.rmtree(home.status.parent)
-    write_note(home, Position(2, "00000000", 1, 400))
-    assert read_note(home) == Position(2, "00000000", 1, 400)
+    write_position(home, Position(2, "00000000", 1, 400))
+    assert read_position(home) == Position(2, "00000000", 1, 400)
 
 
 def test_retention_keeps_the_newest(home: Home, drop: Drop, run: Run) -> None:

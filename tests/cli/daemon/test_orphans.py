@@ -102,5 +102,5 @@ def test_a_daemon_that_starts_ends_what_an_earlier_one_left_and_journals_it(
     caught = run()
     (ended,) = [event for event in events() if isinstance(event, OrphanEnded)]
     assert ended.pid == left.pid != os.getpid()
-    assert any("left behind" in line for line in caught)
+    assert any("left running" in line for line in caught)
     assert left.wait(5.0) is not None

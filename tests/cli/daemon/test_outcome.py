@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 from events import kinds
 from events.codec import kind_of
@@ -43,7 +43,7 @@ def daemon(home: Home, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def reached(home: Home, step: int) -> Callable[[], bool]:
-    return lambda: read_only(home)[0].state.attempts.reached.step >= step
+    return lambda: load_state(home)[0].state.attempts.reached.step >= step
 
 
 def test_a_closed_terminal_commits_first(

@@ -23,7 +23,7 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
     with machine.listening(inbox, lambda: None, LogSettings()):
         (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
         began = time.monotonic()
-        while not inbox.was_seen():
+        while not inbox.has_news():
             assert time.monotonic() - began < 10
             assert machine.wait(5.0) == []
 
@@ -62,4 +62,4 @@ def test_without_a_watch_of_the_kernel_the_inbox_is_polled(
     said = run()
     (line,) = [line for line in said if "is not watched" in line]
     assert "fs.inotify.max_user_instances" in line
-    assert any("a.jsonl: learned" in line for line in said)
+    assert any("a.jsonl: trained" in line for line in said)

@@ -16,7 +16,7 @@ from cli.diagnosis.explain import show_explanation
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 
 Drop = Callable[..., Path]
@@ -43,12 +43,12 @@ def test_explain_job_that_was_killed_once(home: Home, drop: Drop, run: Run, expl
     """From the queue to the weights."""
     drop("a.jsonl", "ok ok ok ok die-once ok")
     run()
-    job = next(iter(read_only(home)[0].state.recovery.replay_ranges)).job.id
+    job = next(iter(load_state(home)[0].state.recovery.replay_ranges)).job.id
     lines = explained("a.jsonl")
     assert lines[0] == f"a.jsonl, job {job[:12]}"
     assert lines[1] == "a.jsonl is in the queue"
     assert any(line.startswith("attempt 1 failed (killed): the worker was killed by SIGKILL") for line in lines)
-    assert "a.jsonl: training from step 3" in lines
+    assert "a.jsonl: training continues after step 3" in lines
     assert lines[-3:] == [
         "a.jsonl: learned",
         "now   all 6 steps are in the head",
@@ -85,7 +85,7 @@ def test_explain_failure_step_and_checkpoint(home: Home, drop: Drop, run: Run, e
     )
     assert lines[-2] == "now   1 step not committed; the events above followed"
     assert "`keepstep logs --attempt 1`" in lines[-1]
-    head = read_only(home)[0].state.head.checkpoint
+    head = load_state(home)[0].state.head.checkpoint
     assert head is not None
     assert explained("5")[0] == "step 5: step 5 of 6 of a.jsonl"
     assert explained("5")[-2] == f"now   in the head; first in {head.id}"
@@ -109,7 +109,7 @@ def test_explain_version_and_detached_checkpoint(home: Home, drop: Drop, run: Ru
     assert explained("a.jsonl")[-2] == "now   all 2 steps are in the head, in v001"
     drop("b.jsonl", "ok ok ok")
     run()
-    last = read_only(home)[0].state.head.checkpoint
+    last = load_state(home)[0].state.head.checkpoint
     assert last is not None
     with closing(EventStore.open(home)) as store:
         store.execute(commands.RollBack())

@@ -1,4 +1,4 @@
-"""What `doctor` and `run` say of bfloat16 on a processor that is slow at it."""
+"""The doctor warns of bfloat16 on a processor that is slow at it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import pytest
 from cli.doctor import arithmetic
 from cli.doctor.context import DoctorContext
 from cli.home.paths import Home
-from cli.output.console import Console
 from core.state import State
 from core.topics.training import Training
-from events import kinds
 from events.values import ARITHMETIC, FP32_INSTEAD
 
 
@@ -39,12 +37,6 @@ def test_doctor_compares_the_precision_with_the_processor(
     assert message in found.message
 
 
-def started(attempt: int, **environment: str) -> kinds.TrainingStarted:
-    return kinds.TrainingStarted(
-        job="0" * 64, attempt=attempt, global_step=0, step=0, checkpoint=None, environment=environment, changed=()
-    )
-
-
 def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the journal: a CPU whose features do not tell was measured when training started."""
     context = asks_for(home, "bf16", monkeypatch, "unclear")
@@ -52,11 +44,3 @@ def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPa
     for cpu, level in (("this one", "warn"), ("another", "pass")):
         context.__dict__["state"] = State(training=Training(environment={"cpu": cpu, ARITHMETIC: FP32_INSTEAD}))
         assert arithmetic.check(context).level == level
-
-
-def test_run_says_it_once() -> None:
-    """With what to set. Where bfloat16 is used as asked, nothing is said."""
-    console, state = Console(lambda _: None), State()
-    used = ("bf16", FP32_INSTEAD, FP32_INSTEAD)
-    lines = [str(console.line(started(n, **{ARITHMETIC: each}), state)) for n, each in enumerate(used)]
-    assert ["keepstep config set training.precision fp32" in line for line in lines] == [False, True, False]

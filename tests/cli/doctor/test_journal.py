@@ -18,7 +18,7 @@ from cli.doctor import journal as checks_journal
 from cli.doctor.context import DoctorContext
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.machine.clock import Clock
 from core import commands
 from tests.cli.supervision.test_watchdog import daemon
@@ -78,7 +78,7 @@ def test_hold_is_reported(home: Home) -> None:
 def test_running_and_suspended_daemons_are_distinguished(home: Home) -> None:
     """By the process that holds the lock."""
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.daemon.status == "idle")
+        eventually(lambda: load_state(home)[0].state.daemon.status == "idle")
         found = checks_journal.daemon(DoctorContext(home))
         assert found.level == "pass"
         assert f"pid {process.pid}" in found.message

@@ -69,7 +69,7 @@ def test_answer_of_the_driver_is_reported(
     program.write_text(f"#!/bin/sh\nexec 2>&1\n{script.replace('sleep', 'exec sleep')}\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda _: str(program))
-    monkeypatch.setattr(machine, "ASK_S", 1.0)
+    monkeypatch.setattr(machine, "ANSWER_TIMEOUT_S", 1.0)
     found = machine.gpu(DoctorContext(home))
     assert found.level == level
     assert message in found.message

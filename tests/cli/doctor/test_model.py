@@ -14,7 +14,7 @@ from cli.doctor import model as checks_model
 from cli.doctor.context import DoctorContext
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from core import commands
 from tests.cli.supervision.test_watchdog import daemon
 from tests.harness.hub_cache import put_in_cache
@@ -116,7 +116,7 @@ def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
 
 def test_damaged_checkpoint_is_reported_with_its_recovery(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
-    head = read_only(trained)[0].state.head.checkpoint
+    head = load_state(trained)[0].state.head.checkpoint
     assert head is not None
     weights = trained.checkpoints / head.id / "adapter_model.safetensors"
     data = weights.read_bytes()
@@ -147,7 +147,7 @@ def test_damaged_backup_is_reported(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
     assert checks_model.backups(DoctorContext(trained)).message == "1 backup intact (by names and sizes)"
-    (backup,) = read_only(trained)[0].state.retention.backups
+    (backup,) = load_state(trained)[0].state.retention.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
@@ -175,7 +175,7 @@ def test_next_step_is_described(home: Home, drop: Callable[..., Path]) -> None:
     )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
     head = "from step-00000002-attempt-0001 on the base model"

@@ -15,7 +15,7 @@ import pytest
 from cli.commands.init import create_home
 from cli.errors import UserError
 from cli.home import identity
-from cli.home.backups import is_being_made, making_one
+from cli.home.backups import backup_is_running, backup_lock_held
 from cli.home.identity import DaemonLock, daemon_is_alive, flock_holders, lock_holder, this_process
 from cli.home.paths import Home
 from tests.cli.second_user import another_user, needs_root, place_for_all
@@ -26,13 +26,13 @@ def locks(home: Home) -> list[Path]:
 
 
 def test_every_lock_is_its_owners_alone(home: Home) -> None:
-    """Whoever can open a file can lock it; those of an earlier keepstep are narrowed when they are taken."""
+    """A user who can open a file can lock it. Lock files of an earlier keepstep are restricted when they are used."""
     for path in (home.daemon_lock, home.backup_lock):
         path.touch()
         path.chmod(0o644)
     lock = DaemonLock(home)
     lock.take(this_process())
-    with making_one(home):
+    with backup_lock_held(home):
         assert {stat.S_IMODE(path.stat().st_mode) for path in locks(home)} == {0o600}
     lock.release()
 
@@ -50,7 +50,7 @@ def open_home() -> Iterator[Home]:
 @needs_root
 def test_another_user_cannot_hold_a_lock(open_home: Home) -> None:
     """Not even where all directories above it are open."""
-    with making_one(open_home):
+    with backup_lock_held(open_home):
         pass
     lock = DaemonLock(open_home)
     lock.take(this_process())
@@ -102,7 +102,7 @@ def test_a_process_that_has_the_file_open_and_no_lock_is_not_named(home: Home) -
 
 @needs_root
 @pytest.mark.parametrize("lock_is_held", [False, True])
-def test_whoever_may_not_open_a_lock_still_learns_whether_it_is_held(open_home: Home, lock_is_held: bool) -> None:
+def test_a_user_without_access_to_a_lock_sees_whether_it_is_held(open_home: Home, lock_is_held: bool) -> None:
     """From the list of the system; `status` asks it for a member of the group."""
     home = open_home
     home.daemon_lock.touch(0o600)
@@ -116,9 +116,9 @@ def test_whoever_may_not_open_a_lock_still_learns_whether_it_is_held(open_home: 
 
 def test_a_backup_that_is_made_is_seen(home: Home) -> None:
     """So that a daemon does not sweep it."""
-    assert not is_being_made(home)
-    with making_one(home):
-        assert is_being_made(home)
+    assert not backup_is_running(home)
+    with backup_lock_held(home):
+        assert backup_is_running(home)
 
 
 def test_where_there_is_no_list_of_locks_an_open_file_has_to_do(

@@ -1,4 +1,4 @@
-"""What stands where in a home, and who may read it."""
+"""The directories of a home and their modes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cli.doctor import home as checks_home
 from cli.doctor.context import DoctorContext
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import close, make_directories, too_open
+from cli.home.layout import find_too_open, make_directories, restrict_modes
 from cli.home.paths import Home, find_home
 from cli.status.report import read_current
 from journal.storage import PRIVATE, Storage
@@ -77,12 +77,12 @@ def test_doctor_narrows_an_old_home(home: Home) -> None:
     ]
 
 
-def test_doctor_tells_of_what_others_may_write(home: Home) -> None:
+def test_doctor_reports_files_that_others_can_write(home: Home) -> None:
     """A version that was made under umask 000, inside a home that is closed."""
     (home.versions / "v001").mkdir(mode=0o777)
     (home.versions / "v001").chmod(0o777)
     assert checks_home.permissions(DoctorContext(home)).level == "warn"
-    close(home)
+    restrict_modes(home)
     assert checks_home.permissions(DoctorContext(home)).level == "pass"
 
 
@@ -94,7 +94,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
         home = create_home(place / "home", model="nowhere", group=group)
         assert stat.S_IMODE(home.root.stat().st_mode) == 0o2750
         with closing(EventStore.open(find_home(home.root))) as store:
-            store.show()
+            store.write_status()
             with another_user():
                 (home.inbox / "x.jsonl").write_text("row\n", encoding="utf-8")
                 view, alive = read_current(home)
@@ -107,7 +107,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
             take_from_inbox(store, home.inbox / "x.jsonl", "normal")
         (kept,) = home.data.glob("*.jsonl")
         assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_uid) == (0o640, 0)
-        assert list(too_open(home)) == []
+        assert list(find_too_open(home)) == []
         assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).message
 
 

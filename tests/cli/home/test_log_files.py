@@ -19,7 +19,7 @@ import pytest
 from cli.diagnosis.logs import Filter, Tail, format_line, last_lines, show_logs
 from cli.errors import UserError
 from cli.home import log_files as cli_logs
-from cli.home.log_files import PARTS, Eavesdropper, LogFiles, log_files, logged
+from cli.home.log_files import FILES_MIN, LogFiles, OutputReader, log_files, logged
 from cli.home.paths import Home
 from events.settings import LogSettings
 from gpu.runtime import log_lines
@@ -41,7 +41,7 @@ def messages(directory: Path) -> list[str]:
     return [json.loads(line)["message"] for path in log_files(directory) for line in path.read_bytes().splitlines()]
 
 
-def test_each_day_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_each_day_has_its_own_file(tmp_path: Path) -> None:
     """Named for it. A clock that is set back opens no older one again."""
     files = LogFiles(tmp_path, LogSettings())
     for days in (0, 0, 1, 0, 2):
@@ -60,7 +60,7 @@ def test_all_files_together_stay_below_the_limit(tmp_path: Path) -> None:
     files.close()
     found = log_files(tmp_path)
     assert 0.8e6 < sum(path.stat().st_size for path in found) <= 1e6
-    assert len(found) <= PARTS
+    assert len(found) <= FILES_MIN
     assert messages(tmp_path)[-1].startswith("1499 ")
     assert (tmp_path / "mine.txt").exists()
 
@@ -97,8 +97,8 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     monkeypatch.setattr(cli_logs.os, "write", full)  # type: ignore[attr-defined]
     for _ in range(3):
         files.emit(record("lost"))
-    assert files.missed == 3
-    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # type: ignore[attr-defined]  # the last of the room
+    assert files.lines_lost == 3
+    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]
     files.emit(record("half"))
     monkeypatch.setattr(cli_logs.os, "write", write)  # type: ignore[attr-defined]
     files.emit(record("after"))
@@ -110,15 +110,15 @@ def test_a_directory_that_is_not_there_ends_nothing(tmp_path: Path) -> None:
     """Nor one that may not be written to."""
     files = LogFiles(tmp_path / "gone", LogSettings())
     files.emit(record("lost"))
-    assert files.missed == 1
+    assert files.lines_lost == 1
     (tmp_path / "gone").mkdir()
     files.emit(record("kept"))
     files.close()
     assert messages(tmp_path / "gone") == ["1 lines before this could not be written", "kept"]
 
 
-def test_behind_half_a_line_a_new_one_begins(tmp_path: Path) -> None:
-    """What a power cut leaves spoils no more than itself."""
+def test_a_partial_line_is_ended_before_the_next(tmp_path: Path) -> None:
+    """A power cut costs only the line that it cuts."""
     (tmp_path / "2026-11-22.jsonl").write_bytes(b'{"at":"20')
     files = LogFiles(tmp_path, LogSettings())
     files.emit(record("whole"))
@@ -150,7 +150,7 @@ def test_libraries_and_warnings_go_to_the_log_and_not_to_the_terminal(
     assert (root.handlers, root.level) == (handlers, level)
 
 
-def test_everything_that_a_process_says_is_heard(tmp_path: Path) -> None:
+def test_all_output_of_a_process_is_logged(tmp_path: Path) -> None:
     """Its log lines as such, its prints, what has no end of line, bytes that are no text, and a native crash."""
     script = """
 import faulthandler, logging, os, sys
@@ -172,10 +172,10 @@ faulthandler._sigsegv()
             cwd=Path(__file__).parents[3],
         )
         assert process.stdout is not None
-        received = Eavesdropper(process.stdout, "worker")
+        received = OutputReader(process.stdout, "worker")
         received.attempt = 7
         process.wait()
-        received.end(5.0)
+        received.join(5.0)
     lines = last_lines(tmp_path, Filter(source="worker", attempt=7), 99)
     assert (lines[0].message, lines[0].level, lines[0].logger) == ("structured", "error", "lib")
     assert [line.message for line in lines[1:5]] == ["printed", "10%", "20%", "\\xff"]
@@ -191,7 +191,7 @@ def killed(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.kill()
 
 
-def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
+def test_the_answer_of_a_process_is_awaited(tmp_path: Path) -> None:
     """Until it has said all; one that says nothing costs the time that it was given."""
     says = "import sys\nprint('up', flush=True)\nfor line in sys.stdin: print(line * 3, flush=True)"
     with (
@@ -202,19 +202,19 @@ def test_a_process_is_asked_and_its_answer_awaited(tmp_path: Path) -> None:
     ):
         assert process.stdout is not None
         assert process.stdin is not None
-        received = Eavesdropper(process.stdout, "worker")
-        assert received.answer(lambda: None, 10.0, 0.1)  # it comes up
-        assert not received.answer(lambda: None, 0.2, 0.1)
+        received = OutputReader(process.stdout, "worker")
+        assert received.ask(lambda: None, 10.0, 0.1)  # it comes up
+        assert not received.ask(lambda: None, 0.2, 0.1)
 
         def ask() -> None:
             assert process.stdin is not None
             process.stdin.write(b"where\n")
             process.stdin.flush()
 
-        assert received.answer(ask, 10.0, 0.2)
-        assert received.last_words() == "up\nwhere\nwhere\nwhere"
+        assert received.ask(ask, 10.0, 0.2)
+        assert received.last_output() == "up\nwhere\nwhere\nwhere"
         process.kill()
-        received.end(5.0)
+        received.join(5.0)
 
 
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(
@@ -285,7 +285,7 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
 
 
 def test_where_nothing_is_to_be_shown_it_says_why(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    """Beside the output, so that a script gets nothing."""
+    """On stderr, so that a script gets nothing."""
     show_logs(home, Filter(), number=9, follow=False, json=False)
     assert capsys.readouterr() == ("", "the log is empty; the daemon writes it: `keepstep run`\n")
     line = LogLine(at="2026-11-22T03:00:00Z", level="info", source="daemon", message="m")

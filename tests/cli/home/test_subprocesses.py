@@ -1,4 +1,4 @@
-"""Modules of `gpu` as processes of their own."""
+"""Modules of `gpu` as subprocesses."""
 
 from __future__ import annotations
 

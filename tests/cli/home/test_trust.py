@@ -1,4 +1,4 @@
-"""Whose home is obeyed."""
+"""Homes of other users are not trusted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cli.errors import UserError
 from cli.home.identity import DaemonLock, this_process
 from cli.home.layout import make_directories
 from cli.home.paths import Home, find_home
-from cli.home.trust import TRUST, Foreign, followed
-from cli.hooks.dispatch import write_note
+from cli.home.trust import TRUST, ForeignHome, resolve_link
+from cli.hooks.dispatch import write_position
 from journal import Position
 from journal.storage import NotAFile
 from tests.cli.second_user import NOBODY, needs_root, place_for_all
@@ -87,9 +87,9 @@ def test_a_path_that_the_variable_cannot_carry_is_refused(tmp_path: Path) -> Non
 def test_a_config_of_a_stranger_in_our_own_home_is_refused(home: Home) -> None:
     """By its open file, each time that it is read: a daemon reads it again and again."""
     os.chown(home.config, NOBODY, -1)
-    with pytest.raises(Foreign):
+    with pytest.raises(ForeignHome):
         find_home(home.root)
-    with pytest.raises(Foreign):
+    with pytest.raises(ForeignHome):
         load_config(home.config)
 
 
@@ -105,7 +105,7 @@ def test_a_home_that_anybody_may_write_to_is_refused(home: Home, name: str) -> N
     """Anybody could name commands in it. `doctor --fix` may go there, and closes it."""
     path = home.root / name
     path.chmod(path.stat().st_mode | 0o002)
-    with pytest.raises(UserError, match="anybody may write") as refused:
+    with pytest.raises(UserError, match="all users can write") as refused:
         find_home(home.root)
     assert "doctor --fix" in refused.value.advice
     assert find_home(home.root, closes_it=True).root == home.root
@@ -115,7 +115,7 @@ def test_a_home_that_anybody_may_write_to_is_refused(home: Home, name: str) -> N
 
 @pytest.mark.parametrize("name", ["run/daemon.lock", "status/hooks.json"])
 def test_nothing_is_written_through_a_link(home: Home, tmp_path: Path, name: str) -> None:
-    """Whoever put it there would choose the file."""
+    """Its owner would choose the file."""
     victim = tmp_path / "victim"
     victim.write_text("precious", encoding="utf-8")
     (home.root / name).symlink_to(victim)
@@ -123,7 +123,7 @@ def test_nothing_is_written_through_a_link(home: Home, tmp_path: Path, name: str
         with pytest.raises(NotAFile, match="symbolic link"):
             DaemonLock(home).take(this_process())
     else:
-        write_note(home, Position(2, "00000000", 1, 400))
+        write_position(home, Position(2, "00000000", 1, 400))
         assert not (home.root / name).is_symlink()
     assert victim.read_text(encoding="utf-8") == "precious"
 
@@ -137,7 +137,7 @@ def test_a_directory_may_be_a_link_of_ours_and_of_nobody_else(home: Home, tmp_pa
         directory.symlink_to(tmp_path / directory.name)
     assert make_directories(home) == []
     os.chown(home.status.parent, NOBODY, -1, follow_symlinks=False)
-    with pytest.raises(UserError, match="a link that nobody made"):
+    with pytest.raises(UserError, match="a link of nobody"):
         make_directories(home)
 
 
@@ -156,4 +156,4 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(NotAFile, match="circle"):
-        followed(tmp_path / "a")
+        resolve_link(tmp_path / "a")

@@ -16,7 +16,7 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.hooks import dispatch as cli_hooks
-from cli.hooks.dispatch import NOTE_BYTES, Hooks, read_note, write_note
+from cli.hooks.dispatch import POSITION_BYTES, Hooks, read_position, write_position
 from cli.hooks.runner import Task
 from cli.hooks.trial import try_hooks
 from core import commands
@@ -46,7 +46,7 @@ def configure(home: Home) -> Callable[[str, str], None]:
 def given(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """What would be run, in place of running it."""
     tasks: list[Task] = []
-    monkeypatch.setattr(cli_hooks.Runner, "give", lambda _self, task: tasks.append(task))  # type: ignore[attr-defined]
+    monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: tasks.append(task))  # type: ignore[attr-defined]
     return tasks
 
 
@@ -65,26 +65,26 @@ def test_a_finished_file_runs_its_hook_with_the_summary(
     home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
 ) -> None:
     """Once, in the home, without a shell: a name is never a command."""
-    configure("on_job_finished", "sh -c 'cat > told; echo \"$KEEPSTEP_JOB_NAME\" > name; echo heard'")
+    configure("on_job_finished", "sh -c 'cat > event; echo \"$KEEPSTEP_JOB_NAME\" > name; echo heard'")
     drop("$(touch owned); a.jsonl", "ok ok")
     run()
-    told = json.loads((home.root / "told").read_bytes())
-    assert told["hook"] == "job_finished"
-    assert told["message"] == "$(touch owned); a.jsonl: learned"
-    assert (told["kind"], told["global_step"], told["home"]) == ("job_trained", 2, str(home.root))
+    event = json.loads((home.root / "event").read_bytes())
+    assert event["hook"] == "job_finished"
+    assert event["message"] == "$(touch owned); a.jsonl: trained"
+    assert (event["kind"], event["global_step"], event["home"]) == ("job_trained", 2, str(home.root))
     assert (home.root / "name").read_text(encoding="utf-8") == "$(touch owned); a.jsonl\n"
     assert not (home.root / "owned").exists()
     (line,) = last_lines(home.logs, Filter(source="hook"), 9)
     assert (line.level, line.trace) == ("info", "heard")
-    (home.root / "told").unlink()
+    (home.root / "event").unlink()
     run()
-    assert not (home.root / "told").exists()
+    assert not (home.root / "event").exists()
 
 
 def test_a_hook_that_fails_or_hangs_never_touches_training(
     home: Home, drop: Drop, run: Run, configure: Callable[[str, str], None]
 ) -> None:
-    """It is in the log, and everything is learned meanwhile."""
+    """The log has it, and all files are trained."""
     configure("on_job_rejected", "sleep 60")
     configure("on_job_finished", "/nowhere/at/all")
     configure("timeout_s", "1.0")
@@ -104,32 +104,32 @@ def test_what_happened_before_the_first_hook_is_handed_to_none(home: Home, given
     with closing(opened(home)) as store:
         hold(store, "before")
         hooks = Hooks(home)
-        hooks.look(store, HookSettings())
-        hooks.look(store, ALL)
+        hooks.dispatch(store, HookSettings())
+        hooks.dispatch(store, ALL)
         assert given == []
         hold(store, "after")
-        hooks.look(store, ALL)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
+        hooks.dispatch(store, ALL)
         (task,) = given
         assert (task.name, list(task.command)) == ("on_held", ["held"])
-        assert json.loads(task.said)["message"].startswith("waiting for you: after")
+        assert json.loads(task.stdin)["message"].startswith("waiting for you: after")
 
 
 def test_what_was_journaled_before_a_crash_is_handed_over_by_the_next_daemon(home: Home, given: list[Task]) -> None:
     """What others appended while none ran, too; and nothing twice."""
     with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         hold(store, "one")
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         hold(store, "two")  # and here the daemon was killed
     with closing(EventStore.open(home)) as store:
         store.execute(commands.Resume())
     with closing(opened(home)) as store:
-        Hooks(home).look(store, ALL)
-        Hooks(home).look(store, ALL)
+        Hooks(home).dispatch(store, ALL)
+        Hooks(home).dispatch(store, ALL)
     assert [task.name for task in given] == ["on_held", "on_held", "on_recovered"]
-    assert "two" in json.loads(given[1].said)["message"]
+    assert "two" in json.loads(given[1].stdin)["message"]
 
 
 def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,97 +138,97 @@ def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatc
     def killed(_self: object, _task: Task) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_hooks.Runner, "give", killed)  # type: ignore[attr-defined]
+    monkeypatch.setattr(cli_hooks.Runner, "submit", killed)  # type: ignore[attr-defined]
     with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         hold(store)
         with pytest.raises(KeyboardInterrupt):
-            hooks.look(store, ALL)
-        assert read_note(home) == store.journal.position
+            hooks.dispatch(store, ALL)
+        assert read_position(home) == store.journal.position
         again: list[Task] = []
-        monkeypatch.setattr(cli_hooks.Runner, "give", lambda _self, task: again.append(task))  # type: ignore[attr-defined]
-        Hooks(home).look(store, ALL)
+        monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: again.append(task))  # type: ignore[attr-defined]
+        Hooks(home).dispatch(store, ALL)
         assert again == []
 
 
 def test_what_cannot_be_noted_is_not_run(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the daemon goes on."""
+    """And the daemon continues."""
     with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         hold(store)
 
         def failing(_home: Home, _position: Position) -> None:
             raise OSError(errno.EIO, "I/O error")
 
         with monkeypatch.context() as broken:
-            broken.setattr(cli_hooks, "write_note", failing)
-            hooks.look(store, ALL)
+            broken.setattr(cli_hooks, "write_position", failing)
+            hooks.dispatch(store, ALL)
         assert given == []
         hold(store, "later")
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         assert len(given) == 1
 
 
 def test_old_news_is_none(home: Home, given: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that was away for days does not begin with what happened then."""
     with closing(opened(home)) as store:
-        Hooks(home).look(store, ALL)
+        Hooks(home).dispatch(store, ALL)
         hold(store)
-        monkeypatch.setattr(cli_hooks, "TOO_OLD_S", -1.0)
-        Hooks(home).look(store, ALL)
+        monkeypatch.setattr(cli_hooks, "AGE_MAX_S", -1.0)
+        Hooks(home).dispatch(store, ALL)
     assert given == []
 
 
 def test_a_note_of_another_journal_is_as_none(home: Home, given: list[Task]) -> None:
     """Nor is one that cannot be read believed."""
     with closing(opened(home)) as store:
-        write_note(home, Position(2, "00000000", 1, 400))
+        write_position(home, Position(2, "00000000", 1, 400))
         hooks = Hooks(home)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         hold(store)
-        hooks.look(store, ALL)
+        hooks.dispatch(store, ALL)
         assert [task.name for task in given] == ["on_held"]
         home.hooks.write_bytes(b"\xff")
-        assert read_note(home) is None
+        assert read_position(home) is None
 
 
 def test_the_note_has_always_the_same_length(home: Home) -> None:
     """It is written in place, and a full disk has room for it."""
     home.hooks.parent.mkdir(exist_ok=True)
-    write_note(home, Position(2**40, "ffffffff", 2**20, 2**40))
-    write_note(home, Position(1, "00000000", 1, 1))
-    assert home.hooks.stat().st_size == NOTE_BYTES
-    assert read_note(home) == Position(1, "00000000", 1, 1)
+    write_position(home, Position(2**40, "ffffffff", 2**20, 2**40))
+    write_position(home, Position(1, "00000000", 1, 1))
+    assert home.hooks.stat().st_size == POSITION_BYTES
+    assert read_position(home) == Position(1, "00000000", 1, 1)
 
 
 def test_the_name_of_a_job_that_is_gone_is_looked_up(home: Home, drop: Drop, run: Run, given: list[Task]) -> None:
     """It has left the state before its hook is run."""
     with closing(opened(home)) as store:
-        Hooks(home).look(store, ALL)
+        Hooks(home).dispatch(store, ALL)
     drop("a.jsonl", "ok")
     run()
     with closing(opened(home)) as store:
-        Hooks(home).look(store, ALL)
+        Hooks(home).dispatch(store, ALL)
     (task,) = given
-    assert json.loads(task.said)["job_name"] == "a.jsonl"
-    assert json.loads(task.said)["message"] == "a.jsonl: learned"
+    assert json.loads(task.stdin)["job_name"] == "a.jsonl"
+    assert json.loads(task.stdin)["message"] == "a.jsonl: trained"
 
 
-def test_a_notification_is_a_process_of_its_own_for_what_was_chosen(home: Home, given: list[Task]) -> None:
+def test_a_notification_is_a_separate_process_for_what_was_chosen(home: Home, given: list[Task]) -> None:
     """Its addresses go by its standard input: no list of processes shows them."""
     settings = HookSettings(notify=("json://user:secret@localhost",), notify_on=("held",))
     with closing(opened(home)) as store:
         hooks = Hooks(home)
-        hooks.look(store, settings)
+        hooks.dispatch(store, settings)
         hold(store)
         store.execute(commands.Resume())
-        hooks.look(store, settings)
+        hooks.dispatch(store, settings)
     (task,) = given
     assert list(task.command)[-2:] == ["-m", "cli.hooks.notification"]
     assert "secret" not in " ".join(task.command) + str(task.environment)
-    assert json.loads(task.said)["urls"] == ["json://user:secret@localhost"]
+    assert json.loads(task.stdin)["urls"] == ["json://user:secret@localhost"]
 
 
 def test_hooks_can_be_tried(
@@ -252,5 +252,5 @@ def test_hooks_can_be_tried(
 def test_a_command_with_an_open_quote_is_refused(home: Home, configure: Callable[[str, str], None]) -> None:
     """When the config is read, not when something has happened."""
     configure("on_held", "echo 'oh")
-    with pytest.raises(UserError, match=r"hooks\.on_held is no command"):
+    with pytest.raises(UserError, match=r"hooks\.on_held is not a valid command"):
         try_hooks(home, None)

@@ -55,7 +55,7 @@ def test_a_notification_goes_to_every_address(tmp_path: Path) -> None:
     sent = (tmp_path / "sent").read_text(encoding="utf-8").splitlines()
     assert sent == [f"{kind}://secret|keepstep: waiting for you|no model!" for kind in ("down", "json")]
     assert done.returncode == 1
-    assert "down: it was not taken" in done.stderr
+    assert "down: the service did not accept it" in done.stderr
     assert "wrong: apprise does not understand this address" in done.stderr
     assert "json: sent" in done.stdout
     assert "secret" not in done.stdout + done.stderr

@@ -88,15 +88,15 @@ def logged(home: Home) -> str:
     return "\n".join(str(line) for line in lines)
 
 
-def test_a_file_that_is_learned_is_told(
+def test_a_trained_file_is_notified(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], server: Server
 ) -> None:
-    """By the daemon, through the process of its own, with the template filled; the password is in no log."""
+    """By the daemon, in a separate process, with the rendered template; the password is in no log."""
     notify(home, server.url)
     drop("a.jsonl", "ok ok")
     run()
     ((title, message),) = [(each["title"], each["message"]) for each in server.got]
-    assert (title, message) == ("keepstep: a file is learned", "a.jsonl: step 2")
+    assert (title, message) == ("keepstep: a file is trained", "a.jsonl: step 2")
     assert "json: sent" in logged(home)
     assert "secret" not in logged(home)
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_learned_is_told(
 def test_a_server_that_hangs_costs_training_nothing(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], events: Events, server: Server
 ) -> None:
-    """Files that come behind it are learned while it hangs; it is ended in the end, and the log says so."""
+    """Later files are trained while it hangs; the timeout ends it, and the log says so."""
     server.may_answer.clear()
     notify(home, server.url, SHORT_S)
     for name in "abc":
@@ -128,5 +128,5 @@ def test_a_server_that_is_not_there_costs_training_nothing(
     drop("a.jsonl", "ok ok")
     run()
     assert sum(isinstance(event, kinds.JobTrained) for event in events()) == 1
-    assert "json: it was not taken" in logged(home)
+    assert "json: the service did not accept it" in logged(home)
     assert "secret" not in logged(home)

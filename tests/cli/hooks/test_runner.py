@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.hooks.runner import AT_ONCE, KEPT_BYTES, Runner, Task, run
+from cli.hooks.runner import OUTPUT_BYTES_MAX, THREADS_MAX, Runner, Task, run
 from tests.waiting import eventually, is_alive
 
 UNTIL_GO = "exec(\"import os, time\\nwhile not os.path.exists('go'): time.sleep(0.01)\")"
 """A hook that ends when the test says so."""
 
 
-def task(directory: Path, script: str, timeout_s: float = 20.0, said: bytes = b"{}") -> Task:
-    return Task("on_held", [sys.executable, "-c", script], said, {"KEEPSTEP_HOOK": "held"}, directory, timeout_s)
+def task(directory: Path, script: str, timeout_s: float = 20.0, stdin: bytes = b"{}") -> Task:
+    return Task("on_held", [sys.executable, "-c", script], stdin, {"KEEPSTEP_HOOK": "held"}, directory, timeout_s)
 
 
 def test_a_hook_has_its_input_its_environment_and_its_directory(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_hook_has_its_input_its_environment_and_its_directory(tmp_path: Path) 
         "import os, sys; print(sys.stdin.read(), os.environ['KEEPSTEP_HOOK'], os.getcwd(), flush=True);"
         "print('oh', file=sys.stderr)"
     )
-    outcome = run(task(tmp_path, script, said=b'{"a": 1}'))
+    outcome = run(task(tmp_path, script, stdin=b'{"a": 1}'))
     assert outcome.problem is None
     assert outcome.output == f'{{"a": 1}} held {tmp_path}\noh'
 
@@ -80,12 +80,12 @@ def test_a_hook_that_prints_without_end_is_read_and_cut(tmp_path: Path) -> None:
     """It is never blocked by its output, and memory is not filled by it."""
     outcome = run(task(tmp_path, "import sys; sys.stdout.write('x' * 5_000_000)"))
     assert outcome.problem is None
-    assert outcome.output == "x" * KEPT_BYTES + f"\n… ({5_000_000 - KEPT_BYTES} bytes more)"
+    assert outcome.output == "x" * OUTPUT_BYTES_MAX + f"\n… ({5_000_000 - OUTPUT_BYTES_MAX} bytes more)"
 
 
 def test_a_hook_that_does_not_listen_is_no_trouble(tmp_path: Path) -> None:
     """A closed standard input is its own affair."""
-    outcome = run(task(tmp_path, "import os; os.close(0); print('done')", said=b"x" * 60_000))
+    outcome = run(task(tmp_path, "import os; os.close(0); print('done')", stdin=b"x" * 60_000))
     assert (outcome.problem, outcome.output) == (None, "done")
 
 
@@ -97,33 +97,33 @@ def test_a_few_run_at_once_and_all_in_the_end(tmp_path: Path) -> None:
         "n = len([f for f in os.listdir() if f.startswith('run-')]); open(f'n-{n}-{os.getpid()}', 'x');"
         f"{UNTIL_GO}; os.unlink(f'run-{{os.getpid()}}')"
     )
-    for _ in range(2 * AT_ONCE):
-        runner.give(task(tmp_path, script))
-    eventually(lambda: len(list(tmp_path.glob("run-*"))) == AT_ONCE)
+    for _ in range(2 * THREADS_MAX):
+        runner.submit(task(tmp_path, script))
+    eventually(lambda: len(list(tmp_path.glob("run-*"))) == THREADS_MAX)
     (tmp_path / "go").touch()
     assert runner.wait(30.0)
     seen = [int(path.name.split("-")[1]) for path in tmp_path.glob("n-*")]
-    assert len(seen) == 2 * AT_ONCE
-    assert max(seen) == AT_ONCE
+    assert len(seen) == 2 * THREADS_MAX
+    assert max(seen) == THREADS_MAX
 
 
 def test_waiting_has_an_end(tmp_path: Path) -> None:
     """A daemon that leaves does not hang on a hook."""
     runner = Runner()
-    runner.give(task(tmp_path, UNTIL_GO))
+    runner.submit(task(tmp_path, UNTIL_GO))
     assert not runner.wait(0.1)
     (tmp_path / "go").touch()
     assert runner.wait(20.0)
 
 
 def test_a_program_that_anybody_may_write_to_is_not_started(tmp_path: Path) -> None:
-    """Whoever wrote to it would run commands as the daemon."""
+    """Other users could run commands as the daemon."""
     program = tmp_path / "tell.sh"
     program.write_text("#!/bin/sh\ntouch was-here\n", encoding="utf-8")
     program.chmod(0o757)
     outcome = run(Task("on_idle", ["./tell.sh"], b"", {}, tmp_path, 10.0))
     assert outcome.problem is not None
-    assert "anybody may write" in outcome.problem
+    assert "all users can write" in outcome.problem
     assert not (tmp_path / "was-here").exists()
     program.chmod(0o755)
     assert run(Task("on_idle", ["./tell.sh"], b"", {}, tmp_path, 10.0)).problem is None

@@ -1,4 +1,4 @@
-"""Which events are occasions for a hook, and what it is told."""
+"""Which events are occasions for a hook, and what it is summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cli.hooks.triggers import TITLES, Triggers, summary
+from cli.hooks.triggers import TITLES, Triggers, make_summary
 from core.failures import EXPLANATIONS
 from core.state import State
 from events import kinds
@@ -59,7 +59,7 @@ def committed() -> kinds.CheckpointCommitted:
     return next(event for event in EVENTS if isinstance(event, kinds.CheckpointCommitted))
 
 
-def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
+def test_every_trigger_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
     """And no setting is for nothing."""
     names = set(get_args(HookTrigger))
     assert set(TITLES) == names
@@ -68,10 +68,10 @@ def test_every_occasion_has_a_setting_a_title_and_a_line_in_the_docs() -> None:
     assert {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")} == {f"on_{n}" for n in names}
 
 
-def test_every_occasion_comes_of_an_event() -> None:
+def test_every_trigger_comes_from_an_event() -> None:
     """Of all kinds that there are, in the order of the examples."""
     triggers = Triggers(State())
-    assert {triggers.see(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(HookTrigger)}
+    assert {triggers.trigger_of(event) for event in (*EVENTS, HELD, kinds.Resumed())} == {None, *get_args(HookTrigger)}
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_every_occasion_comes_of_an_event() -> None:
 def test_recovered_is_said_once_and_only_after_trouble(events: list[AnyEvent], seen: list[str | None]) -> None:
     """A pause that ends is none."""
     triggers = Triggers(State())
-    assert [triggers.see(event) for event in events] == seen
+    assert [triggers.trigger_of(event) for event in events] == seen
 
 
 def test_a_summary_has_what_applies_and_nothing_else() -> None:
     """As JSON, and as variables."""
-    told = summary(
+    summary = make_summary(
         "attempt_failed", FAILED, seq=7, at="t", kind=kind_of(FAILED), home="/h", message="m" * 9_999, job_name="a\0b"
     )
-    fields = msgspec.json.decode(msgspec.json.encode(told))
+    fields = msgspec.json.decode(msgspec.json.encode(summary))
     assert fields["failure"] == "hang"
     assert fields["meaning"] == EXPLANATIONS["hang"].meaning
     assert (fields["job"], fields["attempt"], fields["seq"], len(fields["message"])) == (JOB, 3, 7, 4_000)
     assert "checkpoint" not in fields
-    environment = told.environment()
+    environment = summary.environment()
     assert environment["KEEPSTEP_JOB_NAME"] == "ab"  # a variable cannot hold a zero
     assert environment["KEEPSTEP_ADVICE"] == EXPLANATIONS["hang"].advice
     assert "KEEPSTEP_VERSION" not in environment
@@ -133,6 +133,6 @@ def test_the_advice_is_that_of_the_event_or_of_its_failure(
     event: AnyEvent, advice: str, checkpoint: str | None
 ) -> None:
     """A hold was journaled with its own."""
-    told = summary("held", event, seq=1, at="", kind="", home="", message="", job_name=None)
-    assert told.advice == advice
-    assert (told.checkpoint is msgspec.UNSET) == (checkpoint is None)
+    summary = make_summary("held", event, seq=1, at="", kind="", home="", message="", job_name=None)
+    assert summary.advice == advice
+    assert (summary.checkpoint is msgspec.UNSET) == (checkpoint is None)

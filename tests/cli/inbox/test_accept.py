@@ -16,13 +16,13 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
 from cli.inbox.accept import (  # type: ignore[attr-defined]
+    accept_copy,
     file_sha256,
     finish_arrivals,
-    put_in_rejected,
+    move_to_rejected,
     remove_job,
     safe_name,
     skip_job,
-    take_copy,
 )
 from core.errors import Refused
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued, JobTrained
@@ -111,7 +111,7 @@ def test_a_copy_leaves_the_original_where_it_is(home: Home, store: EventStore, t
     """`keepstep add` never moves what a person keeps elsewhere."""
     path = tmp_path / "mine.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(store, path, "normal")
+    accept_copy(store, path, "normal")
     assert path.exists()
     assert len(store.state.queue) == 1
 
@@ -210,12 +210,12 @@ def test_a_move_that_was_done_is_said_to_be_where_it_was_done(home: Home, tmp_pa
     """Killed between the move and its record: the file of an earlier night that has the name is another one."""
     for night in ("first", "second"):
         (tmp_path / "a.jsonl").write_text(night, encoding="utf-8")
-        moved = put_in_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {})
-        assert put_in_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {}) == moved
+        moved = move_to_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {})
+        assert move_to_rejected(home, tmp_path / "a.jsonl", "a.jsonl", {}) == moved
         assert moved.read_text(encoding="utf-8") == night
 
 
-def test_an_init_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_init_that_was_killed_leaves_no_files(tmp_path: Path) -> None:
     """Given again, it makes what was missing and removes what was not finished."""
     home = Home(tmp_path / "home")
     home.root.mkdir()
@@ -236,7 +236,7 @@ class Forgetful(Storage):
 
 @pytest.fixture
 def trained_before(home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path) -> Path:
-    """A copy of a file of two steps that was learned before."""
+    """A copy of a file of two steps that was trained before."""
     path = tmp_path / "once-more.jsonl"
     path.write_text("ok\nok\n", encoding="utf-8")
     drop("a.jsonl", "ok ok")
@@ -245,7 +245,7 @@ def trained_before(home: Home, drop: Callable[..., Path], run: Callable[..., lis
 
 
 @pytest.mark.parametrize("point", ["arrival_copied", "forgotten", "arrival_journaled", "arrival_named"])
-def test_killed_anywhere_bytes_are_learned_again_once(
+def test_killed_anywhere_bytes_are_trained_again_once(
     point: str,
     home: Home,
     trained_before: Path,
@@ -260,7 +260,7 @@ def test_killed_anywhere_bytes_are_learned_again_once(
         if point != "forgotten":
             die_at(point)
         with pytest.raises(Killed):
-            take_copy(dying, trained_before, "high", again=True)
+            accept_copy(dying, trained_before, "high", again=True)
     monkeypatch.undo()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     run()
@@ -272,13 +272,13 @@ def test_killed_anywhere_bytes_are_learned_again_once(
     assert [type(event) for event in events()].count(JobTrained) == 2
 
 
-def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, tmp_path: Path) -> None:
+def test_bytes_in_progress_are_not_trained_again_now(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Refused with the name that they have there; nothing is left on its way, and the job keeps its file."""
     path = tmp_path / "a.jsonl"
     path.write_text("ok\n", encoding="utf-8")
-    take_copy(store, path, "normal")
+    accept_copy(store, path, "normal")
     with pytest.raises(Refused, match=r"in hand already, as a\.jsonl"):
-        take_copy(store, path, "normal", again=True)
+        accept_copy(store, path, "normal", again=True)
     assert not list((home.data / ".arriving").iterdir())
     assert home.data_file(file_sha256(path)).exists()
     assert len(store.state.queue) == 1
@@ -287,14 +287,14 @@ def test_bytes_in_hand_are_not_learned_again_now(home: Home, store: EventStore, 
 def test_a_second_pass_that_was_on_its_way_when_another_began_is_let_go(
     home: Home, trained_before: Path, die_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two people asked, one of them was killed: it is learned once more, and the copy is no debris."""
+    """Two users asked, one was killed: it is trained again once, and no copy is left over."""
     with closing(EventStore.open(home)) as dying:
         die_at("arrival_copied")
         with pytest.raises(Killed):
-            take_copy(dying, trained_before, "normal", again=True)
+            accept_copy(dying, trained_before, "normal", again=True)
     monkeypatch.undo()
     with closing(EventStore.open(home)) as store:
-        take_copy(store, trained_before, "normal", again=True)
+        accept_copy(store, trained_before, "normal", again=True)
         finish_arrivals(store)
         assert len(store.state.queue) == 1
     assert not list((home.data / ".arriving").iterdir())
@@ -324,7 +324,7 @@ def test_a_job_that_was_taken_out_loses_no_file(
     assert not home.data_file(job).exists()
     (home.rejected / "a.jsonl").rename(home.inbox / "a.jsonl")
     os.utime(home.inbox / "a.jsonl", (1.0, 1.0))
-    assert any("a.jsonl: learned" in line for line in run())
+    assert any("a.jsonl: trained" in line for line in run())
 
 
 def test_a_file_that_has_another_name_is_copied(home: Home, store: EventStore, drop: Callable[..., Path]) -> None:
@@ -354,13 +354,13 @@ def test_a_deleted_or_changed_inbox_does_not_reach_what_was_accepted(
 def test_what_became_a_link_before_it_was_moved_is_not_taken(home: Home, store: EventStore, tmp_path: Path) -> None:
     """Between the look and the move anything can happen; it stays where it is."""
     (home.inbox / "a.jsonl").symlink_to(tmp_path / "secret")
-    assert list(accept.take_all(store, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
+    assert list(accept.accept_files(store, [(home.inbox / "a.jsonl", "normal")], lambda *_: None)) == []
     assert (home.inbox / "a.jsonl").is_symlink()
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "directory"])
 def test_nothing_is_read_through_what_became_no_file(what: str, home: Home, store: EventStore, tmp_path: Path) -> None:
-    """Found on its way: set aside as it is, with a word about it, and no job comes of it."""
+    """Found during its arrival: moved to rejected/ with a report, and no job is made."""
     secret = tmp_path / "secret"
     secret.write_text("secret\n", encoding="utf-8")
     directory = home.data / ".arriving" / "normal-0123456789abcdef"

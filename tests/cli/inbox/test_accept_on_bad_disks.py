@@ -16,10 +16,10 @@ from cli.commands.init import lay_out
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox.accept import (
+    accept_copy,
     file_sha256,
     finish_arrivals,
-    put_in_rejected,
-    take_copy,
+    move_to_rejected,
 )
 from core.commands import Skip
 from events.kinds import FileDuplicate
@@ -90,8 +90,8 @@ def test_a_rejected_file_that_was_moved_and_not_synced_does_not_come_back() -> N
         (job,) = [waiting.id for waiting in store.state.queue]
         fail_once(disk, "fsync", "/home/data")
         with pytest.raises(OSError, match="Input/output"):
-            put_in_rejected(home, home.data_file(job), "a.jsonl", {})
-        put_in_rejected(home, home.data_file(job), "a.jsonl", {})
+            move_to_rejected(home, home.data_file(job), "a.jsonl", {})
+        move_to_rejected(home, home.data_file(job), "a.jsonl", {})
         disk.cut_power()
         left = disk.process("afterwards")
         assert left.exists(home.rejected / "a.jsonl")
@@ -186,7 +186,7 @@ def test_a_copy_that_is_under_way_is_not_taken_by_another_process(disk: Disk) ->
     write(home, source, b"row\n")
     theirs = opened_on(disk)[1]
     meanwhile(disk, "rename", "/.arriving/", lambda: finish_arrivals(theirs))
-    take_copy(store, source, "normal")
+    accept_copy(store, source, "normal")
     assert [job.name for job in store.state.queue] == ["mine.jsonl"]
     assert not home.storage.names(home.data / ".arriving")
 
@@ -199,11 +199,11 @@ def test_two_copies_of_one_file_at_once_are_one_job(disk: Disk) -> None:
     theirs = opened_on(disk)[1]
 
     def be_quicker() -> None:
-        take_copy(theirs, source, "normal")
+        accept_copy(theirs, source, "normal")
         theirs.execute(Skip(job=file_sha256(source, storage=home.storage)))
 
     meanwhile(disk, "lock", "/journal/lock", be_quicker)
-    assert any(isinstance(event, FileDuplicate) for event in take_copy(store, source, "normal"))
+    assert any(isinstance(event, FileDuplicate) for event in accept_copy(store, source, "normal"))
     assert not len(store.state.queue)
     assert home.storage.exists(home.rejected / "mine.jsonl")
 
@@ -267,7 +267,7 @@ def test_the_report_of_a_rejected_file_is_on_disk_with_it() -> None:
         write(home, home.inbox / "a.jsonl", b"row\n")
         take_from_inbox(store, home.inbox / "a.jsonl", "normal")
         (job,) = [waiting.id for waiting in store.state.queue]
-        put_in_rejected(home, home.data_file(job), "a.jsonl", {"problem": "broken_json"})
+        move_to_rejected(home, home.data_file(job), "a.jsonl", {"problem": "broken_json"})
         disk.cut_power()
         report = read_file(home.rejected / "a.jsonl.report.json", storage=disk.process("afterwards"))
         assert json.loads(report)["problem"] == "broken_json"

@@ -17,9 +17,9 @@ from cli.app import app
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import intake
-from cli.inbox.accept import shown_name
-from cli.inbox.intake import FILES_A_TURN, Intake
+from cli.inbox.intake import FILES_PER_TURN, Intake
 from cli.inbox.watcher import LONG_WRITTEN_S, STILL_WRITTEN, Inbox
+from cli.text import shown_text
 from events import kinds
 from events.kinds import AnyEvent
 
@@ -27,7 +27,7 @@ from events.kinds import AnyEvent
 @pytest.fixture
 def many(home: Home) -> int:
     """Three turns' worth of files, all complete."""
-    count = 2 * FILES_A_TURN + 7
+    count = 2 * FILES_PER_TURN + 7
     for number in range(count):
         path = home.inbox / f"{number:05}.jsonl"
         path.write_text(f"ok {number}\n", encoding="utf-8")
@@ -36,23 +36,23 @@ def many(home: Home) -> int:
 
 
 def test_many_files_are_taken_a_few_a_turn(home: Home, many: int) -> None:
-    """Between turns everything else has its time; the inbox is not looked through anew for each."""
+    """Between turns everything else has its time; the inbox is not looked through again for each."""
     inbox, looked = Inbox(home), 0
     taking = Intake(home, inbox, lambda _: None)
-    look = inbox.look
+    scan = inbox.scan
 
     def counted(now: float) -> None:
         nonlocal looked
         looked += 1
-        look(now)
+        scan(now)
 
-    inbox.look = counted
+    inbox.scan = counted
     with closing(EventStore.open(home)) as store:
         turns = 0
-        while taking.has_more or not taking.has_looked:
+        while taking.has_more or not taking.has_scanned:
             began = time.monotonic()
-            assert len(list(taking.take(store))) <= FILES_A_TURN
-            assert time.monotonic() - began < intake.SECONDS_A_TURN + 5.0  # those of the last file are its disk's
+            assert len(list(taking.accept_some(store))) <= FILES_PER_TURN
+            assert time.monotonic() - began < intake.SECONDS_PER_TURN + 5.0  # those of the last file are its disk's
             turns += 1
         assert turns >= 3
         assert looked <= 1 + turns // 2
@@ -64,21 +64,21 @@ def test_what_is_urgent_does_not_wait_for_all_the_others(home: Home, many: int) 
     """A file that comes into the lane for that while many are being taken is found at the next poll."""
     taking = Intake(home, Inbox(home), lambda _: None)
     with closing(EventStore.open(home)) as store:
-        list(taking.take(store))
+        list(taking.accept_some(store))
         path = home.inbox / "high" / "urgent.jsonl"
         path.write_text("ok\n", encoding="utf-8")
         os.utime(path, (1.0, 1.0))
-        taking.look_again()
-        event = next(iter(taking.take(store)))
+        taking.scan_soon()
+        event = next(iter(taking.accept_some(store)))
         assert isinstance(event, kinds.FileEnqueued)
         assert event.name == "urgent.jsonl"
-    assert many > FILES_A_TURN
+    assert many > FILES_PER_TURN
 
 
-def test_files_that_come_while_one_is_learned_interrupt_nothing(
+def test_files_that_arrive_during_training_interrupt_nothing(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], events: Callable[[], list[AnyEvent]]
 ) -> None:
-    """A hundred beside the running job: it is learned in one attempt, and then each of them."""
+    """A hundred during the running job: it trains in one attempt, and then each of them."""
     drop("a.jsonl", "slow ok slow ok slow ok")
     for number in range(40):
         drop(f"low-{number}.jsonl", f"ok {' ok' * number}", "low")
@@ -110,9 +110,9 @@ def test_what_is_no_file_is_never_taken_and_said_once(
         said = run()
     assert sum("is a link and is not followed" in line for line in said) == 3
     assert [line for line in said if "directory" in line] == [
-        "inbox/directory is a directory and is not looked into; put the files that are in it into the inbox itself"
+        "inbox/directory is a directory and is ignored; put its files into the inbox itself"
     ]
-    assert sum("is no file (a pipe, a socket, a device)" in line for line in said) == 2
+    assert sum("is not a file (a pipe, a socket, a device)" in line for line in said) == 2
     assert not [line for line in said if line.startswith(("inbox/high", "inbox/low"))]
     with closing(EventStore.open(home)) as store:
         assert store.state.outcomes.counts.trained == 1
@@ -128,16 +128,16 @@ def test_a_file_that_is_written_for_minutes_is_taken_when_its_writer_closes_it(h
         writer.flush()
         os.utime(path, (1.0, 1.0))
         for now in (0.0, 10.0, 50.0, 70.0):
-            inbox.look(now)
+            inbox.scan(now)
             assert inbox.skipped_files == ({path: STILL_WRITTEN} if now > LONG_WRITTEN_S else {})
-            assert list(inbox.complete(now)) == []
+            assert list(inbox.complete_files(now)) == []
             assert inbox.has_unsettled()
         writer.write("ok\n")
     os.utime(path, (1.0, 1.0))
-    inbox.look(71.0)
+    inbox.scan(71.0)
     assert not inbox.skipped_files, "its change counts: it is not complete yet"
-    inbox.look(75.0)
-    assert [each[:2] for each in inbox.complete(75.0)] == [(path, "normal")]
+    inbox.scan(75.0)
+    assert [each[:2] for each in inbox.complete_files(75.0)] == [(path, "normal")]
     assert not inbox.has_unsettled()
     assert not inbox.skipped_files
 
@@ -160,7 +160,7 @@ NAMES += [b"x" * 249 + b".jsonl", b"\xff\xfe.jsonl", b"\x1b[31mred.jsonl", b"a b
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_of_any_name_is_learned_and_stays_at_home(
+def test_a_file_of_any_name_is_trained_and_stays_in_the_home(
     name: bytes, home: Home, run: Callable[..., list[str]]
 ) -> None:
     """Once as a file to learn from, once as one that came before: nothing is written outside, nothing raw is said."""
@@ -173,9 +173,9 @@ def test_a_file_of_any_name_is_learned_and_stays_at_home(
     with closing(EventStore.open(home)) as store:
         counts = store.state.outcomes.counts
     assert (counts.trained, counts.duplicates) == (1, 1)
-    for asked in (os.fsdecode(name), shown_name(path)):  # as the system has the name, and as keepstep shows it
-        told = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
-        assert told.exit_code == 0, told.output
+    for asked in (os.fsdecode(name), shown_text(path.name)):  # as the system has the name, and as keepstep shows it
+        reported = CliRunner().invoke(app, ["explain", "--home", str(home.root), "--", asked])
+        assert reported.exit_code == 0, reported.output
     assert sorted(path.name for path in home.root.parent.iterdir()) == ["home"]
     assert len([path for path in home.rejected.iterdir() if not path.name.endswith(".report.json")]) == 1
 
@@ -184,8 +184,8 @@ def turns_of(home: Home) -> list[int]:
     """How many files each turn takes, until none is left."""
     taking, turns = Intake(home, Inbox(home), lambda _: None), list[int]()
     with closing(EventStore.open(home)) as store:
-        while taking.has_more or not taking.has_looked:
-            turns.append(len(list(taking.take(store))))
+        while taking.has_more or not taking.has_scanned:
+            turns.append(len(list(taking.accept_some(store))))
     return turns
 
 
@@ -193,14 +193,14 @@ def test_a_turn_grows_while_the_disk_is_quick_and_shrinks_when_it_is_slow(
     home: Home, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of a turn arrive together, so their number is what bounds its time."""
-    monkeypatch.setattr(intake, "SECONDS_A_TURN", 60.0)
+    monkeypatch.setattr(intake, "SECONDS_PER_TURN", 60.0)
     quick = turns_of(home)
     assert quick[:4] == [8, 16, 32, 64]
     assert sum(quick) == many
     for number in range(11):
         (home.inbox / f"slow-{number}.jsonl").write_text(f"ok slow {number}\n", encoding="utf-8")
         os.utime(home.inbox / f"slow-{number}.jsonl", (1.0, 1.0))
-    monkeypatch.setattr(intake, "SECONDS_A_TURN", 0.0)
+    monkeypatch.setattr(intake, "SECONDS_PER_TURN", 0.0)
     assert turns_of(home) == [8, 1, 1, 1]
 
 
@@ -209,7 +209,7 @@ def test_a_turn_ends_with_the_file_that_makes_it_large(home: Home, monkeypatch: 
     for number in range(4):
         (home.inbox / f"{number}.jsonl").write_text(f"row {number}\n", encoding="utf-8")
         os.utime(home.inbox / f"{number}.jsonl", (1.0, 1.0))
-    monkeypatch.setattr(intake, "BYTES_A_TURN", 10)
+    monkeypatch.setattr(intake, "BYTES_PER_TURN", 10)
     assert turns_of(home) == [2, 2]
 
 
@@ -222,21 +222,21 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
     taking = Intake(home, Inbox(home), said.append)
     from cli.inbox import accept
 
-    bring = accept.bring  # type: ignore[attr-defined]
+    collect_file = accept.collect_file  # type: ignore[attr-defined]
 
     def forbidden(home: Home, path: Path, directory: Path) -> Path:
         if path.name == "a.jsonl":
             raise PermissionError(13, "Permission denied", str(path))
-        return bring(home, path, directory)
+        return collect_file(home, path, directory)
 
-    monkeypatch.setattr(accept, "bring", forbidden)
+    monkeypatch.setattr(accept, "collect_file", forbidden)
     with closing(EventStore.open(home)) as store:
         for _ in range(3):
-            taking.look_again()
-            list(taking.take(store))
+            taking.scan_soon()
+            list(taking.accept_some(store))
         assert len(store.state.queue) == 1
     (line,) = said
-    assert line.startswith("inbox/a.jsonl cannot be taken from the inbox: Permission denied. It stays there")
+    assert line.startswith("inbox/a.jsonl cannot be accepted: Permission denied. It stays in the inbox")
 
 
 def test_a_file_that_grows_row_by_row_is_one_job(

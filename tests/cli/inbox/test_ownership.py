@@ -14,8 +14,8 @@ from cli.commands.control import add_files
 from cli.commands.init import create_home
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.inbox.accept import file_sha256, finish_arrivals, take_all, take_copy
-from cli.inbox.ownership import SkippedFile, others_fill_inbox, safe_name
+from cli.inbox.accept import accept_copy, accept_files, file_sha256, finish_arrivals
+from cli.inbox.ownership import FileRefused, inbox_is_shared, safe_name
 from journal.storage import NotAFile, Storage
 from tests.cli.second_user import (
     NOBODY,
@@ -81,7 +81,7 @@ def test_a_file_exchanged_during_its_arrival_gives_nothing_away(open_home: Home,
             new.write_text(f"row {number}\n", encoding="utf-8")
             os.chown(new, NOBODY, NOBODY)
             new.rename(path)
-            with suppress(FileNotFoundError, SkippedFile):
+            with suppress(FileNotFoundError, FileRefused):
                 taken += len(take_from_inbox(store, path, "normal"))
         finish_arrivals(store)
     assert taken
@@ -111,7 +111,7 @@ def test_a_file_of_another_user_is_copied(open_home: Home, monkeypatch: pytest.M
 
 @needs_root
 def test_a_file_of_another_user_that_a_crash_left_halfway_is_copied_too(open_home: Home) -> None:
-    """Whoever takes it on judges it again."""
+    """The process that continues checks it again."""
     directory = open_home.data / ".arriving" / "normal-0123456789abcdef"
     directory.mkdir(parents=True)
     (directory / "x.jsonl").write_text("row\n", encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_file_of_another_user_that_a_crash_left_halfway_is_copied_too(open_hom
 @needs_root
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_a_hard_link_in_an_inbox_of_many_may_not_name_our_file(open_home: Home, mode: int) -> None:
-    """Whoever made the link need not be allowed to read it. It stays, and the reason is told."""
+    """The maker of the link may not be allowed to read it. It stays, and the reason is reported."""
     secret = open_home.root.parent / "secret"
     secret.write_bytes(SECRET)
     secret.chmod(mode)
@@ -133,7 +133,7 @@ def test_a_hard_link_in_an_inbox_of_many_may_not_name_our_file(open_home: Home, 
     os.link(secret, path)
     said: list[str] = []
     with closing(EventStore.open(open_home)) as store:
-        assert not list(take_all(store, [(path, "normal")], lambda _, why: said.append(why)))
+        assert not list(accept_files(store, [(path, "normal")], lambda _, why: said.append(why)))
     assert path.exists()
     assert leaked(open_home, secret) == []
     assert "hard link" in said[0]
@@ -159,7 +159,7 @@ def test_a_hard_link_to_a_file_of_another_user_is_refused(home: Home, store: Eve
     (home.root / "theirs").write_text("row\n", encoding="utf-8")
     os.chown(home.root / "theirs", NOBODY, NOBODY)
     os.link(home.root / "theirs", home.inbox / "x.jsonl")
-    with pytest.raises(SkippedFile, match="a file of another user"):
+    with pytest.raises(FileRefused, match="a file of another user"):
         take_from_inbox(store, home.inbox / "x.jsonl", "normal")
     assert (home.inbox / "x.jsonl").exists()
 
@@ -174,7 +174,7 @@ def test_what_leaves_the_inbox_never_gets_wider(home: Home, store: EventStore, d
             take_from_inbox(store, path, "normal")
             path = drop(f"copied-{mode:o}.jsonl", f"other {number}")
             path.chmod(mode)
-            take_copy(store, path, "normal")
+            accept_copy(store, path, "normal")
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in home.data.glob("*.jsonl")} == {0o600}
@@ -183,7 +183,7 @@ def test_what_leaves_the_inbox_never_gets_wider(home: Home, store: EventStore, d
 def test_a_file_that_others_open_as_it_is_taken_is_copied(
     home: Home, store: EventStore, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads it can open it for writing through /proc as long as its mode lets them, and no mode takes that
+    """A user who reads it can open it for writing through /proc as long as its mode lets them, and no mode takes that
     back."""
     path, asked = drop("a.jsonl", "row"), list[bool]()
     path.chmod(0o666)
@@ -242,7 +242,7 @@ def test_a_file_that_may_not_leave_the_inbox_is_not_accepted(home: Home, drop: C
     """It would be copied at each look. It stays, its copy goes, and the reason is told."""
     path = drop("a.jsonl", "row")
     with closing(EventStore.open(Home(home.root, storage=Sticky()))) as store:
-        with pytest.raises(SkippedFile, match="Operation not permitted"):
+        with pytest.raises(FileRefused, match="Operation not permitted"):
             take_from_inbox(store, path, "normal")
         assert not len(store.state.queue)
     assert path.exists()
@@ -251,17 +251,17 @@ def test_a_file_that_may_not_leave_the_inbox_is_not_accepted(home: Home, drop: C
 
 @pytest.mark.timeout(20)
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(home: Home, store: EventStore, tmp_path: Path) -> None:
-    """Whoever adds it by its name, and whoever put it into the inbox a moment ago."""
+    """Added by its name, or put into the inbox a moment ago."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotAFile, match="pipe"):
-        take_copy(store, tmp_path / "pipe", "normal")
+        accept_copy(store, tmp_path / "pipe", "normal")
     os.mkfifo(home.inbox / "x.jsonl")
     assert not take_from_inbox(store, home.inbox / "x.jsonl", "normal")
     assert (home.inbox / "x.jsonl").is_fifo()
     assert not list((home.data / ".arriving").iterdir()), "a failed arrival leaves no directory"
 
 
-def test_a_person_can_add_a_file_by_a_link_of_their_own(home: Home, tmp_path: Path) -> None:
+def test_a_user_can_add_a_file_by_their_link(home: Home, tmp_path: Path) -> None:
     """The job has the name that the person gave."""
     (tmp_path / "real.jsonl").write_text("row\n", encoding="utf-8")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")
@@ -284,15 +284,15 @@ def test_a_link_of_another_user_is_not_followed(home: Home) -> None:
 @needs_root
 def test_who_can_fill_an_inbox_is_seen_from_its_mode_and_owner(home: Home) -> None:
     """A sticky bit makes no difference: a new file needs no old one."""
-    assert not others_fill_inbox(home)
+    assert not inbox_is_shared(home)
     for mode in (0o777, 0o770, 0o1777):
         (home.inbox / "low").chmod(mode)
-        assert others_fill_inbox(home)
+        assert inbox_is_shared(home)
     (home.inbox / "low").chmod(0o700)
     os.chown(home.inbox / "low", NOBODY, -1)
-    assert others_fill_inbox(home)
+    assert inbox_is_shared(home)
     (home.inbox / "low").rmdir()
-    assert not others_fill_inbox(home)
+    assert not inbox_is_shared(home)
 
 
 def test_a_long_name_is_cut_from_its_beginning() -> None:
@@ -319,7 +319,7 @@ def test_what_was_exchanged_before_the_move_goes_to_rejected(
     monkeypatch.setattr(Storage, "rename", exchanged)
     said: list[str] = []
     with closing(EventStore.open(open_home)) as store:
-        assert not list(take_all(store, [(path, "normal")], lambda _, why: said.append(why)))
+        assert not list(accept_files(store, [(path, "normal")], lambda _, why: said.append(why)))
     assert "hard link" in said[0]
     report, moved = sorted(open_home.rejected.iterdir(), key=lambda each: each.name.endswith("x.jsonl"))
     assert moved.samefile(secret)

@@ -13,7 +13,7 @@ import pytest
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
-from cli.inbox.accept import remove_job, settle_rejection
+from cli.inbox.accept import finish_rejection, remove_job
 from core import commands
 from events.kinds import FileEnqueued
 from tests.cli.taking import take_from_inbox
@@ -69,10 +69,10 @@ def test_killed_while_a_rejection_is_settled_every_report_gets_its_reasons(
     with monkeypatch.context() as patched:
         patched.setattr(accept, "failpoint", reached)
         with pytest.raises(Killed):
-            settle_rejection(store, job)
+            finish_rejection(store, job)
     assert report(home, "b.jsonl")["problem"] == "duplicate"
     with closing(EventStore.open(home)) as again:
-        settle_rejection(again, job)
+        finish_rejection(again, job)
     assert report(home, "b.jsonl")["problem"] == "removed"
 
 
@@ -86,3 +86,32 @@ def test_a_report_is_true_after_the_first_file_is_trained(
     said = report(home, "b.jsonl")
     assert said["problem"] == "duplicate"
     assert "identical to a.jsonl, which was in progress when this file arrived" in said["message"]
+
+
+def test_two_bad_files_that_come_together_are_rejected_for_the_same_reasons(
+    home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
+    """The second arrives before anybody has judged the first: its report gets the verdict on the first."""
+    drop("a.jsonl", "ok reject")
+    drop("b.jsonl", "ok reject")
+    said = run()
+    first, second = (json.loads((home.rejected / f"{name}.jsonl.report.json").read_bytes()) for name in "ab")
+    assert first["line"] == 2
+    assert (second["problem"], second["line"], second["job"]) == (first["problem"], first["line"], first["job"])
+    assert second["message"] == f"this file is identical to a.jsonl, which was rejected: {first['message']}"
+    assert (second["file"], second["first"]) == ("b.jsonl", "a.jsonl")
+    assert not [line for line in said if "accepted before" in line]
+    drop("c.jsonl", "ok reject")
+    assert any("c.jsonl: rejected" in line for line in run()), "the first one is gone: this one is judged by itself"
+
+
+def test_what_was_rejected_is_said_to_be_rejected(home: Home, drop: Callable[..., Path]) -> None:
+    """While the first one's file has not been moved yet, the second one is known by it."""
+    with closing(EventStore.open(home)) as store:
+        take_from_inbox(store, drop("a.jsonl", "bad"), "normal")
+        front = store.state.queue.front()
+        assert front is not None
+        store.execute(commands.RemoveJob(job=front.id))
+        take_from_inbox(store, drop("b.jsonl", "bad"), "normal")
+    report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
+    assert report["message"].startswith("this file is identical to a.jsonl, which was rejected: ")

@@ -22,7 +22,7 @@ from tests.harness.rights import ordinary_rights
 
 @pytest.fixture(autouse=True)
 def _ordinary() -> Iterator[None]:
-    """Modes of files hold for whoever runs these tests."""
+    """File modes apply to the user who runs these tests."""
     with ordinary_rights():
         yield
 
@@ -41,24 +41,24 @@ def test_an_unreadable_file_stays_and_the_others_are_trained(home: Home, run: Ca
     put(home.inbox / "good.jsonl", "ok\n")
     for _ in range(2):
         said = run()
-        assert len([line for line in said if "inbox/low/bad.jsonl cannot be taken" in line]) == 1, said
+        assert len([line for line in said if "inbox/low/bad.jsonl cannot be accepted" in line]) == 1, said
     assert bad.exists()
     assert not list((home.data / ".arriving").iterdir())
     for arguments in (["status"], ["doctor"]):
         shown = CliRunner(env={"COLUMNS": "300"}).invoke(app, [*arguments, "--home", str(home.root)])
-        assert "bad.jsonl cannot be taken from the inbox: Permission denied" in shown.stdout, arguments
+        assert "bad.jsonl cannot be accepted: Permission denied" in shown.stdout, arguments
     refused = CliRunner().invoke(app, ["add", str(bad), "--home", str(home.root)])
     assert "cannot be read: Permission denied; nothing was added" in str(refused.exception)
     with closing(EventStore.open(home)) as store:
         assert store.state.outcomes.counts.trained == 1
     bad.chmod(0o644)
-    assert not [line for line in run() if "cannot be taken" in line]
+    assert not [line for line in run() if "cannot be accepted" in line]
     with closing(EventStore.open(home)) as store:
         assert store.state.outcomes.counts.trained == 2
 
 
 def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
-    """Beside a file of the same name, in the lane that it came from."""
+    """Next to a file of the same name, in the lane that it came from."""
     arriving = home.data / ".arriving" / "high-0123456789abcdef"
     arriving.mkdir(parents=True)
     put(arriving / "bad.jsonl", "ok\n", mode=0)
@@ -72,7 +72,7 @@ def test_what_an_earlier_daemon_moved_is_put_back(home: Home) -> None:
 
 
 def test_a_living_daemon_says_what_it_cannot_take(home: Home) -> None:
-    """With its own rights: whoever asks may have others."""
+    """With its own rights: the user who asks may have others."""
     with closing(EventStore.open(home)) as store:
         write_skipped_files(store, {home.inbox / os.fsdecode(b"\xff.jsonl"): "is odd"})
     assert skipped_files(home, alive=False) == []

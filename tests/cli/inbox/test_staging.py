@@ -17,8 +17,8 @@ from cli.commands.init import lay_out
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept, staging
-from cli.inbox.accept import file_sha256, finish_arrivals, take_all
-from cli.inbox.staging import batches, new_directory
+from cli.inbox.accept import accept_files, file_sha256, finish_arrivals
+from cli.inbox.staging import group_files, new_directory
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued
 from events.values import Priority
 from journal.durable import fsync_directory, fsync_file, is_directory, opened, read_file
@@ -62,10 +62,10 @@ def test_killed_anywhere_every_file_is_taken_on_once(
     with closing(EventStore.open(home)) as dying, monkeypatch.context() as patched:
         patched.setattr(accept, "failpoint", failpoint)
         with pytest.raises(Killed):
-            list(take_all(dying, inbox_of(home), refused))
+            list(accept_files(dying, inbox_of(home), refused))
     with closing(EventStore.open(home)) as again:
         finish_arrivals(again)
-        list(take_all(again, inbox_of(home), refused))
+        list(accept_files(again, inbox_of(home), refused))
         assert {job.id: job.name for job in again.state.queue} == {
             jobs[0]: "a.jsonl",
             jobs[1]: "b.jsonl",
@@ -124,7 +124,7 @@ def _survives_a_power_cut(disk: Disk, at: int) -> bool:
 
     disk.before_call = before
     try:
-        list(take_all(store, [(path, "normal") for path in paths], refused))
+        list(accept_files(store, [(path, "normal") for path in paths], refused))
     except PowerCut:
         cut = True
     disk.before_call = lambda *_: None
@@ -135,7 +135,7 @@ def _survives_a_power_cut(disk: Disk, at: int) -> bool:
     assert journaled <= _in_keepsteps_hands(home), at
     finish_arrivals(store)
     assert journaled <= {job.id for job in store.state.queue}
-    list(take_all(store, [(path, "normal") for path in paths if home.storage.exists(path)], refused))
+    list(accept_files(store, [(path, "normal") for path in paths if home.storage.exists(path)], refused))
     assert {job.id for job in store.state.queue} == jobs, at
     for job in jobs:
         assert file_sha256(home.data_file(job), storage=home.storage) == job
@@ -197,7 +197,7 @@ def _take_with_an_error(disk: Disk, at: int) -> tuple[Home, str]:
 
     disk.before_call = before
     with suppress(OSError, StorageFailed):
-        list(take_all(store, files, lambda *_: None))
+        list(accept_files(store, files, lambda *_: None))
     disk.before_call = lambda *_: None
     return home, failed
 
@@ -223,7 +223,7 @@ def test_whatever_call_fails_no_file_is_lost(*, finished: bool) -> None:
         store = EventStore.open(home)
         finish_arrivals(store)
         left = [home.inbox / name for name in ROWS if home.storage.exists(home.inbox / name)]
-        list(take_all(store, [(path, "normal") for path in left], refused))
+        list(accept_files(store, [(path, "normal") for path in left], refused))
         assert len(store.state.queue) == 3, failed
         for job in store.state.queue:
             assert file_sha256(home.data_file(job.id), storage=home.storage) == job.id
@@ -254,9 +254,9 @@ def test_directories_are_synced_once_for_all_files(home: Home, drop: Callable[..
         drop(f"{name}.jsonl", name)
     storage = Noting()
     with closing(EventStore.open(Home(home.root, storage=storage))) as store:
-        list(take_all(store, inbox_of(home)[:1], refused))
+        list(accept_files(store, inbox_of(home)[:1], refused))
         storage.synced.clear()
-        list(take_all(store, inbox_of(home), refused))
+        list(accept_files(store, inbox_of(home), refused))
         assert storage.synced == [".arriving", "normal", "inbox", "b.jsonl", "c.jsonl", "journal", "data", "normal"]
 
 
@@ -294,12 +294,12 @@ class Troubled(Storage):
 
 
 def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable[..., Path]) -> None:
-    """One vanishes, one turns into a link, one may not be read: the others are jobs, and nothing of theirs is told."""
+    """One vanishes, one turns into a link, one may not be read: the others are jobs, and only the three are refused."""
     for name in ("a", "gone", "link", "m", "secret", "taken-away", "z"):
         drop(f"{name}.jsonl", name)
     said: list[tuple[str, str]] = []
     with closing(EventStore.open(Home(home.root, storage=Troubled()))) as store:
-        list(take_all(store, inbox_of(home), lambda path, why: said.append((path.name, why))))
+        list(accept_files(store, inbox_of(home), lambda path, why: said.append((path.name, why))))
         assert [job.name for job in store.state.queue] == ["a.jsonl", "m.jsonl", "z.jsonl"]
     assert said == [("secret.jsonl", "Permission denied")]
     assert [path.name for path in home.inbox.glob("*.jsonl")] == ["secret.jsonl"]
@@ -332,12 +332,12 @@ def test_a_file_that_is_opened_for_writing_as_it_is_taken_stays_in_the_inbox(
         drop(f"{name}.jsonl", name)
     storage = Opened(same_disk=same_disk)
     with closing(EventStore.open(Home(home.root, storage=storage))) as store:
-        list(take_all(store, inbox_of(home), refused))
+        list(accept_files(store, inbox_of(home), refused))
         assert [job.name for job in store.state.queue] == ["a.jsonl", "z.jsonl"]
         os.write(storage.writer, b"more\n")
         os.close(storage.writer)
         assert (home.inbox / "written.jsonl").read_bytes() == b"written\nmore\n"
-        list(take_all(store, inbox_of(home), refused))
+        list(accept_files(store, inbox_of(home), refused))
         *_, last = store.state.queue
         assert home.data_file(last.id).read_bytes() == b"written\nmore\n"
     assert not list((home.data / ".arriving").iterdir())
@@ -358,10 +358,10 @@ def test_a_file_with_a_writer_is_put_back_at_the_next_start(home: Home) -> None:
 
 
 def test_one_name_in_two_lanes_is_two_files(home: Home, drop: Callable[..., Path]) -> None:
-    """Each with the priority of its lane, in a directory of its own."""
+    """Each with the priority of its lane, in a separate directory."""
     files = [(drop("a.jsonl", f"row {lane}", lane), priority) for lane, priority in BOTH]
     with closing(EventStore.open(home)) as store:
-        assert [type(event) for event in take_all(store, files, refused)] == [FileEnqueued, FileEnqueued]
+        assert [type(event) for event in accept_files(store, files, refused)] == [FileEnqueued, FileEnqueued]
         assert {job.priority for job in store.state.queue} == {"high", "normal"}
 
 
@@ -370,7 +370,7 @@ def test_names_that_become_one_name_get_a_directory_each() -> None:
     one, two = (Path(first + "x" * 220 + ".jsonl") for first in "ab")
     other = Path("other.jsonl")
     files: list[tuple[Path, Priority]] = [(other, "normal"), (one, "normal"), (two, "normal")]
-    assert list(batches(files)) == [("normal", [other, one]), ("normal", [two])]
+    assert list(group_files(files)) == [("normal", [other, one]), ("normal", [two])]
 
 
 class Broken(Storage):
@@ -382,28 +382,28 @@ class Broken(Storage):
         super().rename(source, target)
 
 
-def test_what_was_journaled_is_told_before_an_error(home: Home, drop: Callable[..., Path]) -> None:
-    """The journal has it, so whoever tells of the journal hears it; and the next start finds both files."""
+def test_journaled_events_are_yielded_before_an_error(home: Home, drop: Callable[..., Path]) -> None:
+    """The caller gets all journaled events; the next start finds both files."""
     for name in ("a.jsonl", "b.jsonl"):
         drop(name, name)
-    told: list[AnyEvent] = []
+    yielded: list[AnyEvent] = []
     with closing(EventStore.open(Home(home.root, storage=Broken()))) as store:
-        events = take_all(store, inbox_of(home), refused)
+        events = accept_files(store, inbox_of(home), refused)
         with pytest.raises(OSError, match="Input/output"):
-            told.extend(iter(lambda: next(events), None))
-    assert [event.name for event in told if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
+            yielded.extend(iter(lambda: next(events), None))
+    assert [event.name for event in yielded if isinstance(event, FileEnqueued)] == ["a.jsonl", "b.jsonl"]
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         assert all(home.data_file(job.id).exists() for job in store.state.queue)
         assert store.state.outcomes.counts.duplicates == 0
 
 
-def test_duplicates_that_arrive_together_are_told_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
+def test_duplicates_that_arrive_together_are_reported_as_duplicates(home: Home, drop: Callable[..., Path]) -> None:
     """Also where all of them have the same bytes."""
     for number in range(4):
         drop(f"{number}.jsonl", "row")
     with closing(EventStore.open(home)) as store:
-        found = [type(event) for event in take_all(store, inbox_of(home), refused)]
+        found = [type(event) for event in accept_files(store, inbox_of(home), refused)]
     assert found == [FileEnqueued, FileDuplicate, FileDuplicate, FileDuplicate]
     assert sorted(path.name for path in home.rejected.glob("?.jsonl")) == ["1.jsonl", "2.jsonl", "3.jsonl"]
 

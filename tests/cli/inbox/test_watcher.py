@@ -14,8 +14,8 @@ SETTLE_S = InboxSettings().settle_s
 
 
 def taken(inbox: Inbox, now: float) -> list[str]:
-    inbox.look(now)
-    return [path.name for path, _, _ in inbox.complete(now)]
+    inbox.scan(now)
+    return [path.name for path, _, _ in inbox.complete_files(now)]
 
 
 def test_a_file_that_is_written_is_not_taken_until_it_has_settled(home: Home) -> None:
@@ -38,13 +38,13 @@ def test_a_close_is_no_end(home: Home) -> None:
     for row in range(12):
         with path.open("a", encoding="utf-8") as file:
             file.write(f"row {row}\n")
-        inbox.received()
-        assert inbox.was_seen()
+        inbox.notify()
+        assert inbox.has_news()
         assert taken(inbox, now + row) == []
-        assert inbox.next_settled() is not None
+        assert inbox.next_settle_time() is not None
     assert taken(inbox, now + 11 + SETTLE_S - 0.1) == []
     assert taken(inbox, now + 11 + SETTLE_S) == ["log.jsonl"]
-    assert inbox.next_settled() is None
+    assert inbox.next_settle_time() is None
 
 
 def test_a_file_that_is_replaced_by_another_waits_again(home: Home) -> None:
@@ -67,9 +67,9 @@ def test_a_file_that_changes_between_look_and_take_is_not_taken(home: Home) -> N
     for name in ("a.jsonl", "b.jsonl"):
         (home.inbox / name).write_text("x", encoding="utf-8")
         os.utime(home.inbox / name, (1.0, 1.0))
-    inbox.look(now)
+    inbox.scan(now)
     (home.inbox / "b.jsonl").write_text("x and more", encoding="utf-8")
-    assert [path.name for path, _, _ in inbox.complete(now)] == ["a.jsonl"]
+    assert [path.name for path, _, _ in inbox.complete_files(now)] == ["a.jsonl"]
     assert inbox.has_unsettled()
 
 
@@ -111,8 +111,8 @@ def test_lanes_are_read_in_order(home: Home) -> None:
         path.write_text("x", encoding="utf-8")
         os.utime(path, (1.0, 1.0))
     inbox = Inbox(home)
-    inbox.look(time.monotonic())
-    found = [(path.name, priority) for path, priority, _ in inbox.complete(time.monotonic())]
+    inbox.scan(time.monotonic())
+    found = [(path.name, priority) for path, priority, _ in inbox.complete_files(time.monotonic())]
     assert found == [("high.jsonl", "high"), ("normal.jsonl", "normal"), ("low.jsonl", "low")]
 
 

@@ -1,4 +1,4 @@
-"""The cards, by a driver that is made here: there need be none in the machine."""
+"""GPUs, measured with a fake driver."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cli.machine.gpus import GpuWatch, listed_gpus, load_nvml, process_name, read_gpus
-from cli.status.machine import gpu_line, needs_attention
+from cli.machine.gpus import GpuWatch, load_nvml, parse_nvidia_smi, process_name, read_gpus
+from cli.status.machine import gpu_line
 
 
 class NVMLError(Exception):
@@ -65,44 +65,44 @@ def test_what_the_cards_say_is_shown_with_who_else_is_on_them() -> None:
     assert gpu_line(one) == (
         "H100: 30.0 of 80.0 GB in use, 73% busy, 64 °C, other processes: a process (pid 4194305, 1.0 GB)"
     )
-    assert needs_attention(one)
+    assert needs_attention(one)  # type: ignore[name-defined]
     assert gpu_line(two) == "H100: no data"
-    assert not needs_attention(two)
+    assert not needs_attention(two)  # type: ignore[name-defined]
 
 
 def test_the_list_of_nvidia_smi_says_the_same_in_its_own_units() -> None:
     """For a machine without the library."""
-    (card,) = listed_gpus("NVIDIA H100, 1024, 81559, 95\n")
-    assert gpu_line(card) == "NVIDIA H100: 1.1 of 85.5 GB in use, 95 °C, hot: it throttles"
-    assert listed_gpus("") == ()
+    (card,) = parse_nvidia_smi("NVIDIA H100, 1024, 81559, 95\n")
+    assert gpu_line(card) == "NVIDIA H100: 1.1 of 85.5 GB in use, 95 °C, hot: it slows down"
+    assert parse_nvidia_smi("") == ()
 
 
 def settled(watch: GpuWatch) -> tuple[Any, str | None]:
     """Once the question that is under way is answered."""
-    watch.look(())
+    watch.latest(())
     if watch._asking is not None:
         watch._asking.join(20)
-    return watch.look(())
+    return watch.latest(())
 
 
-def test_the_driver_is_asked_beside_the_loop() -> None:
-    """The answer to a question is there with the next one; trouble is told in its words."""
+def test_a_thread_asks_the_driver() -> None:
+    """Each call returns the answer to the one before; an error has the driver's words."""
     cards, problem = settled(GpuWatch(lambda: FakeNvml()))
     assert (len(cards), problem) == (2, None)
-    assert settled(GpuWatch(lambda: FakeNvml(broken=True))) == ((), "the driver says: GPU is lost")
+    assert settled(GpuWatch(lambda: FakeNvml(broken=True))) == ((), "the driver reports: GPU is lost")
     assert settled(GpuWatch(lambda: None)) == ((), None)
 
 
-def test_a_driver_that_hangs_hangs_nobody_and_is_told() -> None:
+def test_a_driver_that_hangs_is_reported_and_blocks_nothing() -> None:
     """One question is under way at a time, however long it takes."""
     now = 0.0
     nvml = FakeNvml()
     nvml.may_answer.clear()
     watch = GpuWatch(lambda: nvml, clock=lambda: now)
-    assert watch.look(()) == ((), None)
+    assert watch.latest(()) == ((), None)
     asking = watch._asking
     now = 21.0
-    assert watch.look(()) == ((), "the driver has not answered for 21 s; restart the machine")
+    assert watch.latest(()) == ((), "the driver has not answered for 21 s; restart the machine")
     assert watch._asking is asking
     nvml.may_answer.set()
 

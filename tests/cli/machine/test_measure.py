@@ -1,4 +1,4 @@
-"""What the machine has and does, measured on the real one."""
+"""Measurements of this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.machine import measure
-from cli.machine.measure import MachineWatch, family, own_bytes, pressure_of
+from cli.machine.measure import MachineWatch, memory_pressure, private_bytes, process_tree
 
 EATER = "import sys; held = bytearray(60_000_000); print('up', flush=True); sys.stdin.read()"
 
@@ -30,27 +30,27 @@ def test_rates_are_there_from_the_second_time_on(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_a_worker_is_that_of_its_children_too() -> None:
-    """Encoders are processes of their own."""
+    """Encoders are subprocesses."""
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {EATER!r}])"
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"up\n"
-        mine = list(family(parent.pid))
+        mine = list(process_tree(parent.pid))
         assert len(mine) == 2
-        assert own_bytes(parent.pid) < 60_000_000 < sum(map(own_bytes, mine))
+        assert private_bytes(parent.pid) < 60_000_000 < sum(map(private_bytes, mine))
     finally:
         parent.communicate(b"")
-    assert own_bytes(parent.pid) == 0
-    assert list(family(parent.pid)) == [parent.pid]
+    assert private_bytes(parent.pid) == 0
+    assert list(process_tree(parent.pid)) == [parent.pid]
 
 
-def test_a_kernel_that_tells_of_no_children_is_asked_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lists_of_children_all_processes_are_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was not built with that."""
     child = subprocess.Popen([sys.executable, "-c", EATER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         monkeypatch.setattr(measure, "PROC", Path("/nowhere"))
-        assert child.pid in list(family(os.getpid()))
+        assert child.pid in list(process_tree(os.getpid()))
     finally:
         child.communicate(b"")
 
@@ -59,10 +59,10 @@ def test_pressure_is_what_the_kernel_says(tmp_path: Path) -> None:
     """The line of what stops everything; nothing where there is none."""
     path = tmp_path / "memory"
     path.write_text("some avg10=9.00 avg60=0.00 total=1\nfull avg10=12.50 avg60=0.00 avg300=0.00 total=1\n", "ascii")
-    assert pressure_of(path) == 0.125
+    assert memory_pressure(path) == 0.125
     path.write_text("some avg10=9.00 avg60=0.00 total=1\n", "ascii")
-    assert pressure_of(path) is None
-    assert pressure_of(tmp_path / "nowhere") is None
+    assert memory_pressure(path) is None
+    assert memory_pressure(tmp_path / "nowhere") is None
 
 
 def test_measuring_costs_next_to_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""What the system counts of those that it ended for memory."""
+"""The count of OOM kills."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cli.machine.oom_kills import memory_kills
+from cli.machine.oom_kills import count_oom_kills
 
 
 def test_the_count_of_the_own_group_goes_before_that_of_the_machine(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_the_count_of_the_own_group_goes_before_that_of_the_machine(tmp_path: Pa
     cgroup.write_text("1:name=systemd:/other\n0::/user/keepstep\n")
 
     def count() -> int:
-        return memory_kills(vmstat=vmstat, cgroup=cgroup, cgroups=tmp_path / "groups")
+        return count_oom_kills(vmstat=vmstat, cgroup=cgroup, cgroups=tmp_path / "groups")
 
     assert count() == 7
     (group / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
@@ -27,9 +27,9 @@ def test_the_count_of_the_own_group_goes_before_that_of_the_machine(tmp_path: Pa
 def test_where_nobody_counts_nobody_was_ended(tmp_path: Path) -> None:
     """Another system, an old kernel."""
     nowhere = tmp_path / "nowhere"
-    assert memory_kills(vmstat=nowhere, cgroup=nowhere, cgroups=nowhere) == 0
+    assert count_oom_kills(vmstat=nowhere, cgroup=nowhere, cgroups=nowhere) == 0
 
 
 def test_this_machine_can_be_asked() -> None:
     """Whatever it counts."""
-    assert memory_kills() >= 0
+    assert count_oom_kills() >= 0

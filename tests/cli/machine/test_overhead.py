@@ -52,16 +52,16 @@ def test_parts_are_taken_out_of_laps_and_nothing_is_counted_twice() -> None:
 
 
 def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
-    """And counts anew each time."""
+    """And then the count starts again."""
     clock = Hand()
     meter = OverheadMeter(clock)
     clock.wall, clock.used, clock.others = FIRST_AFTER_S - 1, 3.0, 1.0
     meter.lap("orders")
-    meter.turned(training=True)
-    assert meter.due() is None
+    meter.end_turn(training=True)
+    assert meter.take_report() is None
     clock.wall += 1
-    meter.turned(training=True)
-    assert meter.due() == RecordOverhead(
+    meter.end_turn(training=True)
+    assert meter.take_report() == RecordOverhead(
         wall_s=FIRST_AFTER_S,
         cpu_s=4.0,
         training_s=FIRST_AFTER_S,
@@ -69,15 +69,15 @@ def test_it_is_due_after_the_first_training_and_then_once_a_day() -> None:
         parts={"orders": 3.0, OTHER_THREADS: 1.0},
     )
     clock.wall += DAY_S - 1
-    meter.turned(training=True)
-    assert meter.due() is None
+    meter.end_turn(training=True)
+    assert meter.take_report() is None
     clock.wall += 1
     clock.used += 5
-    meter.turned(training=False)
-    cost = meter.due()
+    meter.end_turn(training=False)
+    cost = meter.take_report()
     assert cost is not None
     assert (cost.wall_s, cost.cpu_s, cost.training_s, cost.training_cpu_s) == (DAY_S, 5.0, DAY_S - 1, 0.0)
-    assert meter.due() is None
+    assert meter.take_report() is None
 
 
 def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:

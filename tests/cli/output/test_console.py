@@ -1,87 +1,29 @@
-"""What `keepstep run` says while it works, where a wrong word would lead a person astray."""
+"""What the console prints of events that come often."""
 
 from __future__ import annotations
 
-import pytest
-
-from cli.output.console import INDENT, Console
+from cli.output.console import Console
 from core.state import State
 from events import kinds
-from events.kinds import AnyEvent, EvaluationAbandoned, EvaluationDone
-from tests.events.examples import CHECKPOINT, JOB, PARENT
+from events.values import ARITHMETIC, FP32_INSTEAD
+from tests.events.examples import EVENTS, JOB
 
 
-def told(event: AnyEvent) -> str:
-    """The lines about an event, without the time."""
-    lines: list[str] = []
-    Console(lines.append).tell(event, State())
-    return "\n".join(line[len(INDENT) :] for line in "\n".join(lines).split("\n"))
+def started(attempt: int, **environment: str) -> kinds.TrainingStarted:
+    return kinds.TrainingStarted(
+        job=JOB, attempt=attempt, global_step=0, step=0, checkpoint=None, environment=environment, changed=()
+    )
 
 
-@pytest.mark.parametrize(
-    ("event", "words"),
-    [
-        (
-            kinds.AttemptFailed(job=JOB, attempt=3, failure="disk_full", message="the disk is full", retry_at=None),
-            "attempt 3 ended for want of room",
-        ),
-        (
-            kinds.StorageExhausted(message="the disk is full", wanted_bytes=8_400_000),
-            "waiting for room on the disk: the disk is full\n→ make room: 8.4 MB must be free",
-        ),
-        (kinds.StorageFreed(free_bytes=2_000_000_000), "there is room on the disk again (2000.0 MB)"),
-        (
-            kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=PARENT),
-            f"{CHECKPOINT} is damaged and set aside (a flipped bit); going on from {PARENT}",
-        ),
-        (
-            kinds.CheckpointQuarantined(checkpoint=CHECKPOINT, problem="a flipped bit", head=None),
-            f"{CHECKPOINT} is damaged and set aside (a flipped bit); going on from the beginning",
-        ),
-        (
-            kinds.FileDuplicate(job=JOB, name="two\nlines.jsonl"),
-            "two\\nlines.jsonl was accepted before (job abababababab) and is not trained again; to retrain: "
-            "`keepstep add --retrain`; see rejected/",
-        ),
-        (
-            kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", retrain=True),
-            "\\x1b[31ma.jsonl is in the queue, to be trained once more",
-        ),
-        (
-            EvaluationDone(
-                job=JOB,
-                attempt=3,
-                global_step=12,
-                step=6,
-                rows=8,
-                tokens=80,
-                loss=2.25,
-                training_loss=1.5,
-                seconds=0.1,
-                concern="wide_gap",
-            ),
-            "validation loss 2.2500 after step 6 (training loss 1.5000, gap +0.75); it has risen, very far above the "
-            "training loss: the model memorizes the file",
-        ),
-        (
-            EvaluationAbandoned(job=JOB, attempt=3, failure="hang", message="m"),
-            "the worker failed in an evaluation (hang); the job goes on without",
-        ),
-        (kinds.JobHeld(job=JOB), "abababababab is held; the queue passes it over"),
-        (kinds.JobReleased(job=JOB), "abababababab waits for its turn again"),
-        (kinds.JobMoved(job=JOB, priority="low", before=None), "abababababab is moved to the back, priority low"),
-        (
-            kinds.JobMoved(job=JOB, priority="high", before=JOB),
-            "abababababab is moved before abababababab, priority high",
-        ),
-        (
-            kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=False),
-            "a.jsonl is taken out of the queue; its file goes to rejected/",
-        ),
-        (kinds.JobRemoved(job=JOB, name="a.jsonl", keeps_data=True), "a.jsonl is taken out of the queue"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_an_event_is_said_in_words(event: AnyEvent, words: str) -> None:
-    """What happened, and what comes of it."""
-    assert told(event) == words
+def test_slow_bfloat16_is_warned_of_once() -> None:
+    """With the setting to change. Where bfloat16 is used as asked, nothing is said."""
+    console, state = Console(lambda _: None), State()
+    used = ("bf16", FP32_INSTEAD, FP32_INSTEAD)
+    texts = [str(console.text(started(n, **{ARITHMETIC: each}), state)) for n, each in enumerate(used)]
+    assert ["keepstep config set training.precision fp32" in text for text in texts] == [False, True, False]
+
+
+def test_steps_in_quick_succession_are_printed_as_one_line() -> None:
+    console, state = Console(lambda _: None), State()
+    step = next(event for event in EVENTS if isinstance(event, kinds.StepReached))
+    assert [console.text(step, state) is None for _ in range(3)] == [False, True, True]

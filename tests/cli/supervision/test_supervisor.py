@@ -17,7 +17,7 @@ from cli.errors import CRASHED, INTERRUPTED, UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.supervision.supervisor import LONGEST_PAUSE_S, Supervisor
 from core import commands
 from events import kinds
@@ -67,7 +67,7 @@ def works(home: Home, *, but: int = 0) -> Callable[[], bool]:
     """Whether a daemon, and another than that one, has recovered and waits."""
 
     def check() -> bool:
-        daemon = read_only(home)[0].state.daemon
+        daemon = load_state(home)[0].state.daemon
         return daemon_is_alive(home) and daemon.status not in {"off", "off_paused"} and daemon.pid != but
 
     return check
@@ -88,11 +88,11 @@ def test_a_killed_daemon_runs_again_and_loses_nothing(home: Home, drop: Drop, ev
     """kill -9 in the middle of a job: the next daemon continues from its commit, and `stop` ends both."""
     drop("a.jsonl", "ok ok ok ok wait-once ok")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 4)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 4)
         first = pid_of(home)
         os.kill(first, signal.SIGKILL)
         assert eventually(works(home, but=first)) < 20
-        eventually(lambda: read_only(home)[0].state.outcomes.counts.trained == 1)
+        eventually(lambda: load_state(home)[0].state.outcomes.counts.trained == 1)
         stop(home)
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0
@@ -183,7 +183,7 @@ def test_no_daemon_outlives_its_supervisor(home: Home, drop: Drop) -> None:
     """kill -9 of the supervisor: daemon and worker are gone too."""
     drop("a.jsonl", "ok wait")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         everyone = psutil.Process(supervisor.pid).children(recursive=True)
         assert len(everyone) == 2
         supervisor.kill()
@@ -196,9 +196,9 @@ def test_signals_are_passed_on_one_by_one(home: Home, drop: Drop) -> None:
     """The first commits and leaves; the second leaves at once, and neither is a crash."""
     drop("a.jsonl", "ok silent")
     with supervised(*fake(home)) as supervisor:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         supervisor.send_signal(signal.SIGINT)
-        eventually(lambda: read_only(home)[0].state.daemon.status == "stopping")
+        eventually(lambda: load_state(home)[0].state.daemon.status == "stopping")
         supervisor.send_signal(signal.SIGINT)
         said, _ = supervisor.communicate(timeout=30)
     assert supervisor.returncode == INTERRUPTED

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from cli.home.paths import Home
-from cli.home.snapshot_reader import read_only
+from cli.home.snapshot_reader import load_state
 from cli.supervision.sd_notify import Notifier, parse_datagram
 from cli.supervision.watchdog import HEARTBEAT_EVERY_S, HeartbeatStorage, Watchdog, WatchedPorts
 from journal import durable
@@ -117,10 +117,10 @@ def test_a_stop_file_stops_it_as_a_command_would(home: Home, drop: Drop) -> None
     """In the middle of a step: that is committed, and the file is gone, so that the next run is not stopped too."""
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
-        eventually(lambda: read_only(home)[0].state.attempts.reached.step >= 1)
+        eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
-    state = read_only(home)[0].state
+    state = load_state(home)[0].state
     assert (state.head.global_step, state.daemon.status) == (2, "off")
     assert not home.stop_file.exists()
 

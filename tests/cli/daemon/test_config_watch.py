@@ -1,4 +1,4 @@
-"""An edit of keepstep.toml while a daemon runs: seen in the next turn, taken or refused, never half."""
+"""An edit of keepstep.toml while a daemon runs is accepted or refused as a whole, in the next turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from events.kinds import AnyEvent, ConfigChanged, ConfigFixed, ConfigRefused
@@ -34,7 +34,7 @@ def edit(home: Home, before: str, now: str) -> None:
 
 def looked(watch: ConfigWatch, store: EventStore) -> list[AnyEvent]:
     """Two turns: an edit is taken when it has lasted for one."""
-    return [*watch.look(store), *watch.look(store)]
+    return [*watch.check_edit(store), *watch.check_edit(store)]
 
 
 def test_while_nobody_edits_nothing_is_read(home: Home, trained_a_bit: EventStore) -> None:
@@ -48,8 +48,8 @@ def test_while_nobody_edits_nothing_is_read(home: Home, trained_a_bit: EventStor
     assert watch.config is config
 
 
-def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, trained_a_bit: EventStore) -> None:
-    """What is learned by is journaled with the job that is the first under it."""
+def test_changed_keys_are_reported_and_daemon_settings_apply_at_once(home: Home, trained_a_bit: EventStore) -> None:
+    """Job settings are journaled with the first job that uses them."""
     said: list[str] = []
     watch = ConfigWatch(home, said.append)
     looked(watch, trained_a_bit)
@@ -59,7 +59,7 @@ def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, tra
     assert isinstance(changed, ConfigChanged)
     assert [each.key for each in changed.changes] == ["disk.soft_gb"]
     assert watch.config.disk.soft_gb == 2.5
-    assert said == ["keepstep.toml was changed, for the next file: training.epochs 1 → 2"]
+    assert said == ["keepstep.toml was changed, for the next job: training.epochs 1 → 2"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_harmless_keys_are_said_and_the_daemons_own_hold_at_once(home: Home, tra
         ("[training]", "[training", "is not valid TOML"),
     ],
 )
-def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
+def test_an_unusable_config_is_refused_once_and_the_old_one_stays_in_force(
     home: Home, trained_a_bit: EventStore, before: str, now: str, says: str
 ) -> None:
     """All of the file, other keys too; put back, that is said as well."""
@@ -86,19 +86,19 @@ def test_what_cannot_be_used_is_refused_once_and_what_was_in_force_stays(
     assert watch.config.disk.soft_gb == 0.0
     assert looked(watch, trained_a_bit) == []
     edit(home, now, before)
-    mended, changed = looked(watch, trained_a_bit)
-    assert isinstance(mended, ConfigFixed)
+    fixed, changed = looked(watch, trained_a_bit)
+    assert isinstance(fixed, ConfigFixed)
     assert isinstance(changed, ConfigChanged)
 
 
 def test_a_file_that_is_gone_is_refused_too(home: Home, trained_a_bit: EventStore) -> None:
-    """An editor that writes it anew takes no longer than a turn."""
+    """An editor replaces it within a turn."""
     watch = ConfigWatch(home, lambda _: None)
     looked(watch, trained_a_bit)
     text = home.config.read_bytes()
     home.config.unlink()
-    assert watch.look(trained_a_bit) == ()
-    (refused,) = watch.look(trained_a_bit)
+    assert watch.check_edit(trained_a_bit) == ()
+    (refused,) = watch.check_edit(trained_a_bit)
     assert isinstance(refused, ConfigRefused)
     home.config.write_bytes(text)
     assert [type(event) for event in looked(watch, trained_a_bit)] == [ConfigFixed]

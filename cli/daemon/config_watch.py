@@ -1,8 +1,8 @@
-"""keepstep.toml as the daemon uses it: what is in force, and what becomes of an edit while it runs.
+"""The daemon's view of keepstep.toml: the settings in force, and edits while it runs.
 
-An edit is seen in the next turn. What cannot be used (no TOML, a value that is not allowed, another meaning for
-weights that no version holds) is said, and what was in force stays so; what runs is never touched. A job takes its
-settings from the file as it is when the job is begun, and waits for a person if they cannot be used then.
+The daemon notices an edit in its next turn. It reports an edit that cannot be used (invalid TOML, a value that is not
+allowed, another meaning for weights that no version has) and keeps the settings in force. A running job is never
+affected. A job takes its settings from the file when it starts, and waits for the user if they cannot be used then.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from cli.config.edit import CONFLICT_ADVICE, conflict_of
 from cli.config.plain_text import with_format_of
-from cli.config.schema import OTHERS, Config, load_config
-from cli.config.validation_set import is_changed, with_validation_kept
+from cli.config.schema import DAEMON_SECTIONS, Config, load_config
+from cli.config.validation_set import is_changed, keep_validation_set
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
-from cli.output.console_resources import told
+from cli.output.event_lines import changes_text
 from core.commands import HoldWork, RecordConfig
-from core.compatibility import fixed_settings, has_unpublished_training, settings_conflict
+from core.compatibility import fixed_settings, has_unpublished_training
 from core.state import State
 from core.topics.config import changed_keys, sections_of
 from events.kinds import AnyEvent
 from events.settings import JobSettings
 
-ADVICE = "put it back as it was; or `keepstep consolidate` first, or `keepstep versions rollback`"
-
 Stamp = tuple[int, int, int] | None
 
 
 class ConfigWatch:
-    """Made when a daemon starts. Raises UserError, as `cli.config.schema.load_config`."""
+    """Loads the config when a daemon starts. Raises UserError, as `cli.config.schema.load_config`."""
 
     def __init__(self, home: Home, write: Callable[[str], None]) -> None:
         self._home, self._write = home, write
         self._seen: object = None
-        """The file, and what it must fit, when it was looked at last."""
-        self._stamp: Stamp = None
-        """The file as it was looked at last."""
-        self._last = self._stamp = self._stamp_now()
+        """The stamp of the file and the locked settings at the last check."""
+        self._last: Stamp = self._stamp_now()
+        """The stamp in the last turn."""
+        self._stamp = self._last
+        """The stamp of the file that was checked last."""
         self.config = load_config(home.config, storage=home.storage)
-        """What is in force. What a job trains under is read again when it starts."""
+        """The settings in force. The settings of a job are read again when it starts."""
         self._warn(self.config)
 
-    def look(self, store: EventStore) -> Sequence[AnyEvent]:
-        """Take an edit, or refuse it; what was journaled. One call of the system a turn while there is none."""
+    def check_edit(self, store: EventStore) -> Sequence[AnyEvent]:
+        """Accept or refuse an edit; the journaled events. Costs one system call if there is no edit."""
         stamp, state = self._stamp_now(), store.state
         settled, self._last = stamp == self._last, stamp
-        if not settled:  # an editor may still be at it
+        if not settled:  # an editor may still be writing
             return ()
         seen = (stamp, fixed_settings(state), has_unpublished_training(state))
         if seen == self._seen:
@@ -59,47 +59,44 @@ class ConfigWatch:
             config = load_config(self._home.config, storage=self._home.storage)
         except UserError as error:
             if isinstance(error.__cause__, OSError):
-                self._seen = None  # what could not be read once may be read the next time
-            return self._execute(store, RecordConfig(problem=error.reason, advice=error.advice or "mend the file"))
+                self._seen = None  # the next read may succeed
+            return self._execute(store, RecordConfig(problem=error.reason, advice=error.advice or "fix the file"))
         conflict = conflict_of(state, config.job)
         if conflict is not None:
-            problem = f"keepstep.toml does not fit what has been learned: {conflict}"
-            return self._execute(store, RecordConfig(problem=problem, advice=ADVICE))
+            problem = f"keepstep.toml does not fit the trained weights: {conflict}"
+            return self._execute(store, RecordConfig(problem=problem, advice=CONFLICT_ADVICE))
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
-        if edited:
             self._warn(config)
         self.config = config
         return self._execute(store, RecordConfig(changes=changes))
 
-    def read(self, store: EventStore) -> tuple[bool, Sequence[AnyEvent]]:
-        """Take the config as the file has it now. Whether it can be used; if not, a person is waited for."""
+    def reload(self, store: EventStore) -> tuple[bool, Sequence[AnyEvent]]:
+        """Load the config as it is now. False if it cannot be used: the daemon then waits for the user."""
         try:
             self.config = load_config(self._home.config, storage=self._home.storage)
         except UserError as error:
             return False, _hold(store, error)
         return True, ()
 
-    def for_a_job(self, store: EventStore, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
-        """The settings that the job `wanted` is begun under, their validation set kept; None as in `read`."""
-        usable, events = self.read(store)
+    def job_settings(self, store: EventStore, wanted: str) -> tuple[JobSettings | None, Sequence[AnyEvent]]:
+        """The settings for the start of job `wanted`, with a copy of their validation set; None: wait for the user."""
+        usable, events = self.reload(store)
         if not usable:
             return None, events
         job, settings = store.state.training.current, self.config.job
         begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
-            with suppress(FileNotFoundError):  # the worker tells of it
+            with suppress(FileNotFoundError):  # the worker reports it
                 settings = with_format_of(settings, begun.name, path)
-        if job is not None and job.begun:  # it has its own settings, and its own validation set
+        if job is not None and job.begun:  # it keeps its settings and its validation set
             if is_changed(job.settings, settings):
-                self._write(
-                    f"keepstep.toml was changed; {job.name} is finished under the settings that it was begun with"
-                )
+                self._write(f"keepstep.toml was changed; {job.name} keeps the settings that it started with")
             return settings, ()
         try:
-            return with_validation_kept(self._home, settings), ()
+            return keep_validation_set(self._home, settings), ()
         except UserError as error:
             return None, _hold(store, error)
 
@@ -115,30 +112,23 @@ class ConfigWatch:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
         if changes:
             running = (
-                f"; {state.training.current.name} is finished as it was begun"
-                if state.training.current is not None
-                else ""
+                f"; {state.training.current.name} keeps its settings" if state.training.current is not None else ""
             )
-            self._write(f"keepstep.toml was changed, for the next file: {told(changes)}{running}")
+            self._write(f"keepstep.toml was changed, for the next job: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:
-        """What an edit changes; None: the file is gone."""
+        """The properties of the file that an edit changes; None: the file is gone."""
         try:
             found = self._home.storage.stat(self._home.config)
         except FileNotFoundError:
             return None
-        except OSError:  # it may be there all the same; the next turn sees
+        except OSError:  # it may still be there; the next turn checks again
             return self._stamp
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def conflict_of(state: State, wanted: JobSettings) -> str | None:
-    """Why the next file cannot be learned under these settings; None if it can."""
-    return settings_conflict(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
-
-
 def _own_sections(config: Config) -> dict[str, Struct]:
-    return {name: getattr(config, name) for name in OTHERS}
+    return {name: getattr(config, name) for name in DAEMON_SECTIONS}
 
 
 def _hold(store: EventStore, error: UserError) -> Sequence[AnyEvent]:
