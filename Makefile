@@ -27,8 +27,8 @@ help:
 	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
 	@echo "make images   every crash image of the real file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
-	@echo "make drills   hang, crash and orphan the worker of the real daemon in every way; the table of docs/guardian.md"
-	@echo "make soak     many small files under random faults for MINUTES=$(MINUTES); leaks, examples, weights; docs/guardian.md"
+	@echo "make drills   hang, crash and orphan the worker of the real daemon in every way; the table of docs/explanation/supervision.md"
+	@echo "make soak     many small files under random faults for MINUTES=$(MINUTES); leaks, examples, weights; docs/explanation/supervision.md"
 	@echo "make mutants  take away each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:

@@ -36,6 +36,43 @@ FOLDER = Path(__file__).parent / "reference"
 
 HEADER = "<!-- Written by docs/make_reference.py. Do not edit. -->\n"
 
+COMMANDS = """
+# Commands
+
+`--home DIR` names the home; without it, keepstep looks for `keepstep.toml` in the current directory and above. `--json`
+prints JSON for scripts. Every command of `keepstep journal` is also a command of the program `journal`.
+
+"""
+
+SETTINGS = """
+# Settings
+
+`keepstep.toml` as `keepstep init` writes it. `keepstep config show` prints the values in force. `keepstep config set KEY
+VALUE` changes one and keeps the comments. A job finishes under the settings that it started with.
+"""
+
+EVENTS = """
+# Events
+
+The kinds of events in the journal, in the order of their definition. [journal-format.md](journal-format.md) describes the
+record around an event. `keepstep journal show --kind KIND` prints the records of one kind.
+"""
+
+FAILURES = """
+# Failures
+
+`keepstep failures` lists what failed. `keepstep explain NAME` shows one failure with its events.
+
+"""
+
+STATUS = """
+# The status file
+
+`status/status.json` in the home, and the output of `keepstep status --json`. The file is a view of the journal: if you
+delete it, the next command writes it again.
+
+"""
+
 
 # -- text -----------------------------------------------------------------------------------------------------------
 
@@ -133,9 +170,8 @@ def _parameters(command: Any) -> Iterator[tuple[str, ...]]:
 def commands_page() -> str:
     """Every command, with its arguments and options."""
     parts = [
-        f"{HEADER}\n# Commands\n\n`--home DIR` names the home; without it, keepstep looks for `keepstep.toml` in the current "
-        "directory and above. `--json` prints JSON for scripts. Every command of `keepstep journal` is also a command of "
-        "the program `journal`.\n\n"
+        HEADER
+        + COMMANDS
         + table(
             ("exit code", "meaning"),
             [
@@ -190,11 +226,7 @@ def settings_page() -> str:
             if f"`{key}`" not in known:
                 text = comment or meaning_of(hints["__kind__"], key)
                 rows[section].append((f"`{key}`", type_name(hints.get(key, str)), f"`{value}`", text))
-    parts = [
-        f"{HEADER}\n# Settings\n\n`keepstep.toml` as `keepstep init` writes it. `keepstep config show` prints the values in "
-        "force; `keepstep config set KEY VALUE` changes one and keeps the comments. A job finishes under the settings that "
-        "it started with.\n"
-    ]
+    parts = [HEADER + SETTINGS]
     for section, each in rows.items():
         parts.append(f"\n## [{section}]\n\n{table(('key', 'type', 'default', 'meaning'), each)}")
     return "".join(parts)
@@ -236,11 +268,7 @@ def _structures(kinds: list[type[Struct]]) -> str:
 
 def events_page() -> str:
     """Every kind of event in the journal."""
-    parts = [
-        f"{HEADER}\n# Events\n\nThe kinds of events in the journal, in the order of their definition. "
-        "[journal-format.md](journal-format.md) describes the record around them. `keepstep journal show --kind KIND` prints "
-        "the records of one kind.\n"
-    ]
+    parts = [HEADER + EVENTS]
     for kind in EVENT_TYPES:
         about = inspect.cleandoc(kind.__doc__ or "")
         parts.append(f"\n## `{kind_of(kind)}`\n\nVersion {current_version(kind)}. {about}\n")
@@ -252,17 +280,14 @@ def events_page() -> str:
 def failures_page() -> str:
     """Every kind of failure: what it means, and what a person can do."""
     rows = [(f"`{name}`", each.meaning, each.advice) for name, each in EXPLANATIONS.items()]
-    return (
-        f"{HEADER}\n# Failures\n\n`keepstep failures` lists what failed; `keepstep explain NAME` shows one with its events.\n\n"
-        + table(("failure", "what it means", "what to do"), rows)
-    )
+    return HEADER + FAILURES + table(("failure", "what it means", "what to do"), rows)
 
 
 def status_page() -> str:
     """The fields of `keepstep status --json`."""
     return (
-        f"{HEADER}\n# The status file\n\n`status/status.json` in the home, and what `keepstep status --json` prints. It is a "
-        "view of the journal: it can be deleted, and the next command writes it again.\n\n"
+        HEADER
+        + STATUS
         + table(("field", "type", "meaning"), _fields(StatusView))
         + "\n## Structures\n"
         + _structures([StatusView])

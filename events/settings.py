@@ -148,7 +148,7 @@ class CheckSettings(Section, frozen=True, kw_only=True):
     """Rows of the validation set, which are left out in any case: above this share."""
     validation_max: Portion = 0.0
     rows: dict[str, Severity] = {}
-    """What is wrong with single rows, by name (docs/data-formats.md), where it is to weigh otherwise than by itself:
+    """What is wrong with single rows, by name (docs/reference/data-formats.md), where it is to weigh otherwise than by itself:
     "refuse" makes such a row a bad one."""
 
 
@@ -287,7 +287,7 @@ class HookSettings(Section, frozen=True, kw_only=True):
     """[hooks] Commands that are run, and notifications that are sent, when something has happened. "": none.
 
     A command is split as a shell would (quotes hold words together) and run without one; what happened is JSON on its
-    standard input and in its environment (docs/when-it-fails.md).
+    standard input and in its environment (docs/guides/when-something-fails.md).
     """
 
     on_job_finished: str = ""

@@ -1,7 +1,7 @@
 """The journal: an append-only log of bytes that is on disk when it says so, and that says so when it is damaged.
 
 Start at `log.py`: `Journal` opens, reads and appends. `format.py` is what a line looks like (in prose:
-`docs/journal-format.md`), `verdicts.py` what an opened journal can turn out to be. `reader.py` and `survey.py` look
+`docs/reference/journal-format.md`), `verdicts.py` what an opened journal can turn out to be. `reader.py` and `survey.py` look
 without touching; `repair.py` goes on after damage; `durable.py` is for everybody who writes files. Nothing here knows
 what an event means.
 """

@@ -1,6 +1,6 @@
 """The bytes of a journal: how a line is made and how it is read, shared by writer and reader.
 
-The format in prose, with its downsides, is `docs/journal-format.md`.
+The format in prose, with its downsides, is `docs/reference/journal-format.md`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from events import kinds
 from events.values import Failure
 from tests.core.world import World
 
-PAGE = Path(__file__).parents[2] / "docs" / "when-it-fails.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "when-something-fails.md"
 
 
 def test_every_failure_is_explained() -> None:
@@ -25,7 +25,7 @@ def test_every_failure_is_explained() -> None:
 
 
 def test_the_page_says_what_the_table_says() -> None:
-    """Word for word; `docs/when-it-fails.md` is where people look."""
+    """Word for word; `docs/guides/when-something-fails.md` is where people look."""
     _, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- failures -->\n")
     shown = rest.partition("<!-- /failures -->")[0].splitlines()[2:]
     assert shown == [f"| `{name}` | {meaning} | {advice} |" for name, (meaning, advice) in EXPLANATIONS.items()]

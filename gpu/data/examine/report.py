@@ -27,7 +27,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """One kind of problem."""
 
     name: str
-    """For scripts; docs/data-formats.md has all of them."""
+    """For scripts; docs/reference/data-formats.md has all of them."""
     severity: Literal["refuse", "skip", "warn"]
     """The file is refused for it; such rows are left out; or it is only said."""
     count: int

@@ -2,7 +2,7 @@
 
 FORMATS is the table; a row has the first format in it whose fields it has. Fields that no trainer gives a meaning (an
 id, a source, a score) are ignored; those that change what is trained are in `gpu.data.format.keys`, and each is read,
-refused or warned of. `docs/data-formats.md` says the same for people, with examples that are tests.
+refused or warned of. `docs/reference/data-formats.md` says the same for people, with examples that are tests.
 """
 
 from __future__ import annotations

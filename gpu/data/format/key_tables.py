@@ -6,7 +6,7 @@ The rule: a key that any known trainer gives a meaning which changes what is tra
 of. Nothing in these tables is passed over without a word. Keys that are in no table (an id, a source, a score) change
 nothing in any of these trainers; a row may have them.
 
-`docs/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of TRL,
+`docs/reference/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of TRL,
 ms-swift, LLaMA-Factory, Axolotl, OpenAI, OpenPipe, torchtune, NeMo and MLX-LM.
 """
 

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a data file as it is read: the names, what they mean, how bad they are.
 
 The names are for scripts and for `[checks]`; where OpenAI's published checker of chat data has a name, it is that one.
-`docs/data-formats.md` has this table for people, and a test holds the two together.
+`docs/reference/data-formats.md` has this table for people, and a test holds the two together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The formats, as docs/data-formats.md has them: every example of it is tried."""
+"""The formats, as docs/reference/data-formats.md has them: every example of it is tried."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu.data.format.formats import FORMATS, read_fields, recognise
 from gpu.data.format.problems import Findings
 from gpu.data.read.rows import read
 
-PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
 
