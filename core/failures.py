@@ -1,7 +1,7 @@
 """What can go wrong, in words: what each kind of it means, and what a person can do about it.
 
 The one table of it. `keepstep crashes` and `keepstep explain` read from it, a hold takes its advice from it, and
-`docs/guides/when-something-fails.md` shows it; a test holds the page to it.
+`docs/reference/failures.md` is made from it.
 """
 
 from __future__ import annotations

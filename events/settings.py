@@ -287,7 +287,7 @@ class HookSettings(Section, frozen=True, kw_only=True):
     """[hooks] Commands that are run, and notifications that are sent, when something has happened. "": none.
 
     A command is split as a shell would (quotes hold words together) and run without one; what happened is JSON on its
-    standard input and in its environment (docs/guides/when-something-fails.md).
+    standard input and in its environment (docs/guides/get-notified.md).
     """
 
     on_job_finished: str = ""

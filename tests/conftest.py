@@ -13,7 +13,9 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; look at the diff")
-    parser.addoption("--write-drills", action="store_true", help="write what the drills show into docs/explanation/supervision.md")
+    parser.addoption(
+        "--write-drills", action="store_true", help="write what the drills show into docs/explanation/supervision.md"
+    )
 
 
 SLOW = ("crash", "drills", "simulation", "cli", "gpu")
