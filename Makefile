@@ -29,8 +29,8 @@ help:
 	@echo "make simulate run the real daemon on a simulated disk, SEEDS=$(SEEDS); then let every call fail in turn"
 	@echo "make images   check every crash image of the file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
-	@echo "make drills   hang, crash and orphan the worker in every way; writes the table of docs/guardian.md"
-	@echo "make soak     train on many small files under random faults for MINUTES=$(MINUTES); docs/guardian.md"
+	@echo "make drills   hang, crash and orphan the worker in every way; writes the table of docs/explanation/supervision.md"
+	@echo "make soak     train on many small files under random faults for MINUTES=$(MINUTES); docs/explanation/supervision.md"
 	@echo "make mutants  remove each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:

@@ -1,7 +1,7 @@
 """Explanations of failures: what each kind means, and what a person can do about it.
 
 The one table of it. `keepstep failures` and `keepstep explain` read from it, a hold takes its advice from it, and
-`docs/when-it-fails.md` shows it; a test holds the page to it.
+`docs/reference/failures.md` is made from it.
 """
 
 from __future__ import annotations

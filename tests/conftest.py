@@ -18,7 +18,9 @@ from tests.harness.warm_python import WarmPython
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; look at the diff")
-    parser.addoption("--write-drills", action="store_true", help="write what the drills show into docs/guardian.md")
+    parser.addoption(
+        "--write-drills", action="store_true", help="write what the drills show into docs/explanation/supervision.md"
+    )
 
 
 def pytest_configure() -> None:

@@ -323,7 +323,7 @@ def test_every_test_that_the_docs_name_is_there() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-    text = (ROOT / "docs" / "crash-safety.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "crash-safety.md").read_text(encoding="utf-8")
     file, named = "", set()
     for mention in re.finditer(r"`([\w/]+\.py)?::(test_\w+)", text):
         file = mention[1] or file
@@ -335,7 +335,7 @@ def test_every_test_that_the_docs_name_is_there() -> None:
 def test_the_diagrams_are_what_the_tables_say() -> None:
     """`python docs/make_state_diagrams.py` was run after the last change of `core/transitions.py`."""
     script = runpy.run_path(str(ROOT / "docs" / "make_state_diagrams.py"))
-    text = (ROOT / "docs" / "state-machine.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "state-machine.md").read_text(encoding="utf-8")
     assert script["page"](text) == text
     for name, picture in script["drawn"]().items():
         assert f"<!-- drawn: {name} -->\n{picture}\n<!-- /drawn -->" in text

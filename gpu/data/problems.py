@@ -1,7 +1,7 @@
 """Problems of data files: every name, what it means, and how severe it is.
 
 Scripts and `[checks]` use the names. Where OpenAI's published checker of chat data has a name, keepstep uses that name.
-`docs/data-formats.md` shows the table; a test holds the two together.
+`docs/reference/data-formats.md` shows the table; a test holds the two together.
 """
 
 from __future__ import annotations

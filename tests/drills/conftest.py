@@ -1,4 +1,4 @@
-"""What the drills show goes to `docs/guardian.md`, if the flag is given."""
+"""What the drills show goes to `docs/explanation/supervision.md`, if the flag is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.drills.drill import Drill, Row
 
-PAGE = Path(__file__).parents[2] / "docs" / "guardian.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "supervision.md"
 BEGIN, END = "<!-- drills -->\n", "<!-- /drills -->"
 
 

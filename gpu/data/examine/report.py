@@ -27,7 +27,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """One kind of problem, and the rows that have it."""
 
     name: str
-    """For scripts; `docs/data-formats.md` lists all names."""
+    """For scripts; `docs/reference/data-formats.md` lists all names."""
     severity: Literal["refuse", "skip", "warn"]
     """refuse: the file is refused. skip: these rows are skipped. warn: keepstep only reports it."""
     count: int

@@ -2,7 +2,7 @@
 
 FORMATS is the table; a row has the first format in it whose fields it has. Fields to which no trainer gives a meaning
 (an id, a source, a score) are ignored. `gpu.data.format.key_tables` lists the fields that change what is trained; each
-is read, refused or reported. `docs/data-formats.md` explains the formats, and a test parses its examples.
+is read, refused or reported. `docs/reference/data-formats.md` explains the formats, and a test parses its examples.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.machine.gpus import GpuWatch, load_nvml, parse_nvidia_smi, process_name, read_gpus
-from cli.status.machine import gpu_line
+from cli.status.machine import gpu_line, needs_attention
 
 
 class NVMLError(Exception):
@@ -65,9 +65,9 @@ def test_what_the_cards_say_is_shown_with_who_else_is_on_them() -> None:
     assert gpu_line(one) == (
         "H100: 30.0 of 80.0 GB in use, 73% busy, 64 °C, other processes: a process (pid 4194305, 1.0 GB)"
     )
-    assert needs_attention(one)  # type: ignore[name-defined]
+    assert needs_attention(one)
     assert gpu_line(two) == "H100: no data"
-    assert not needs_attention(two)  # type: ignore[name-defined]
+    assert not needs_attention(two)
 
 
 def test_the_list_of_nvidia_smi_says_the_same_in_its_own_units() -> None:

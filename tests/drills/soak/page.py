@@ -1,4 +1,4 @@
-"""What a soak has shown, in words, for a terminal and for `docs/guardian.md`."""
+"""What a soak has shown, in words, for a terminal and for `docs/explanation/supervision.md`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.drills.soak.course import Course
 from tests.drills.soak.leaks import DESCRIPTORS, Judged
 from tests.drills.soak.verdict import Verdict, marks, steps_reached
 
-PAGE = Path(__file__).parents[3] / "docs" / "guardian.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "supervision.md"
 BEGIN, END = "<!-- soak -->\n", "<!-- /soak -->"
 MIB = 2**20
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_page_has_every_problem_with_its_level_and_meaning() -> None:
-    page = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8").partition("\n## Problems\n")[2]
+    page = (ROOT / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8").partition("\n## Problems\n")[2]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
     assert rows == [(name, kind.level, kind.meaning) for name, kind in PROBLEMS.items()]
 

@@ -1,4 +1,4 @@
-"""Every example in docs/data-formats.md is parsed, and trains what the page says."""
+"""Every example in docs/reference/data-formats.md is parsed, and trains what the page says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu.data.format.formats import FORMATS, read_fields, recognise_format
 from gpu.data.format.rows import read_rows
 from gpu.data.problems import Findings
 
-PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
 

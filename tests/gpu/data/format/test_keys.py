@@ -17,7 +17,7 @@ from gpu.data.format.keys import FLAGS, INVERSE_FLAGS, SYSTEM, TOKEN_MASKS
 from gpu.data.format.rows import read_rows
 from gpu.data.problems import PROBLEMS, Findings
 
-PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
 CHAT = {"messages": [U, A]}
