@@ -8,28 +8,30 @@ KILLS ?= 500
 SEEDS ?= 100000
 FIRST ?= 1
 SEED ?= 1
-JOBS ?= 2
+JOBS ?= 3
 MINUTES ?= 60
 OPTIONS ?=
 GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 markupsafe packaging psutil
-# A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
+# JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
+.PHONY: help setup demo test test-long coverage check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
-	@echo "make demo     teach a real small chat model something new, before your eyes"
-	@echo "make test     set up, and run the tests, JOBS=$(JOBS) at a time"
+	@echo "make demo     teach a real small chat model something new while you watch"
+	@echo "make test     set up, and run the quick tests, JOBS=$(JOBS) at a time: under 6 minutes on two cores"
+	@echo "make test-long   run the long tests: real training under kills, full disks, many seeds"
+	@echo "make coverage    list the lines of the product that no quick test runs"
 	@echo "make check    lint, types, import contracts, tests"
-	@echo "make bench    measure, beside a peer or a physical limit"
-	@echo "make gpu-check   the promises and the speed on a GPU, under 8 minutes; docs/gpu.md"
-	@echo "make gpu-wheels  what that needs on a machine without a network, into .wheels/"
-	@echo "make simulate the real daemon on a simulated disk, SEEDS=$(SEEDS) lives; then every call failing in turn"
-	@echo "make images   every crash image of the real file system calls of a recorded run"
+	@echo "make bench    measure, next to a peer or a physical limit"
+	@echo "make gpu-check   check the promises and the speed on a GPU, under 8 minutes; docs/gpu.md"
+	@echo "make gpu-wheels  download what that needs on a machine without a network, into .wheels/"
+	@echo "make simulate run the real daemon on a simulated disk, SEEDS=$(SEEDS); then let every call fail in turn"
+	@echo "make images   check every crash image of the file system calls of a recorded run"
 	@echo "make torture  kill -9 the real daemon KILLS=$(KILLS) times and compare the weights"
-	@echo "make drills   hang, crash and orphan the worker of the real daemon in every way; the table of docs/guardian.md"
-	@echo "make soak     many small files under random faults for MINUTES=$(MINUTES); leaks, examples, weights; docs/guardian.md"
-	@echo "make mutants  take away each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
+	@echo "make drills   hang, crash and orphan the worker in every way; writes the table of docs/explanation/supervision.md"
+	@echo "make soak     train on many small files under random faults for MINUTES=$(MINUTES); docs/explanation/supervision.md"
+	@echo "make mutants  remove each fsync, rename, checksum, lock and fence, one at a time: a test must fail for each"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keepstep needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
@@ -59,7 +61,14 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(TOGETHER) -m "not long"
 
 test-long: $(VENV)/.installed
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest $(TOGETHER) -m long
+
+# Every process that a test starts measures itself, except those that are killed with -9.
+coverage: $(VENV)/.installed
+	rm -f .coverage .coverage.*
+	-$(BIN)/python -m coverage run -m pytest $(TOGETHER) -m "not long"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -87,10 +87,10 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     import numpy as np
 
     from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
-    from gpu.data.encode.encoder_pool import preparation
-    from gpu.data.encode.rows import tokenizer_sha256
     from gpu.data.plan.cache import token_cache
     from gpu.data.plan.prepare import prepare
+    from gpu.data.processes.encoder_pool import preparation_context
+    from gpu.data.template.fingerprint import tokenizer_sha256
     from gpu.ipc.worker_channel import Heartbeats
     from gpu.model.tokenizer import load_tokenizer
     from tests.gpu.helpers import FakeChannel
@@ -102,7 +102,7 @@ def ours(home: Path, job: str) -> dict[str, Any]:
     )
     tokenizer, channel = load_tokenizer(settings.model, home), FakeChannel()
     began = time.perf_counter()
-    how = preparation(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
+    how = preparation_context(home, settings, tokenizer, tokenizer_sha256(tokenizer), token_cache(home), PROCESSES)
     prepared = prepare(
         home / "data" / f"{job}.jsonl", job, "rows.jsonl", settings, how, channel, Heartbeats(channel, 1)
     )

@@ -137,9 +137,10 @@ def bare_loop(home: Path, job: str, settings: JobSettings, device: str = "cpu") 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from gpu.data.encode.rows import Encoder, tokenizer_sha256
+    from gpu.data.encode.encoder import Encoder
+    from gpu.data.format.rows import read_rows
     from gpu.data.plan.batches import Batches
-    from gpu.data.read.rows import read as read_rows
+    from gpu.data.template.fingerprint import tokenizer_sha256
     from gpu.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(settings.model, home)

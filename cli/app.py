@@ -1,18 +1,21 @@
-"""The command line. Each command is a few lines here and the work of another module; imports are made where they are
-used, so that `keepstep status` loads what it shows and nothing else."""
+"""The command line: each command is declared here and implemented in a module of its topic.
+
+A command imports its module when it runs, so that each command loads only what it needs.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cli.commands.backup import app as backup_app
 from cli.commands.checkpoints import app as checkpoints_app
-from cli.commands.config import app as settings_app
+from cli.commands.common import HomeOption, JsonOption
+from cli.commands.config import app as config_app
 from cli.commands.data import app as data_app
-from cli.commands.journal import HomeOption, JsonOption
 from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
 from cli.commands.versions import app as versions_app
@@ -21,10 +24,38 @@ from cli.errors import REFUSED, UserError
 from cli.home.trust import TRUST_OPTION, trust
 from cli.supervision.service import app as service_app
 
+PANELS = {
+    "Daily use": ("init", "run", "add", "status", "pause", "resume", "stop", "demo"),
+    "Data and queue": ("queue", "skip", "retry", "data"),
+    "Models": ("consolidate", "versions", "checkpoints", "checkout"),
+    "History": ("explain", "failures", "logs", "lineage", "journal"),
+    "Maintenance": ("doctor", "config", "backup", "hooks", "service"),
+}
+"""The panels of `keepstep --help`, and the commands of each, in order."""
+
+
+class PanelGroup(TyperGroup):
+    """Lists the commands in the panels of `PANELS`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        order = [name for names in PANELS.values() for name in names]
+        self.commands = {name: self.commands[name] for name in [*order, *(self.commands.keys() - order)]}
+        for panel, names in PANELS.items():
+            for name in names:
+                self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]  # typer's own attribute
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click passes it
+        """In the order of `PANELS`, then hidden commands."""
+        return list(self.commands)
+
+
 app = typer.Typer(
+    cls=PanelGroup,
+    help="Train a language model on the files that you drop into an inbox.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # people get sentences; a bug keeps its plain traceback
+    pretty_exceptions_enable=False,  # `cli.errors` prints errors; a bug keeps its plain traceback
 )
 
 
@@ -42,27 +73,31 @@ def keepstep(
 
 @app.command()
 def init(
-    directory: Annotated[Path, typer.Argument(help="The new home.")] = Path(),
-    model: Annotated[str, typer.Option("--model", help="A directory, or a hub id: NAME or NAME@REVISION.")] = "",
-    method: Annotated[str, typer.Option("--method", help='"lora", "qlora" or "full".')] = "lora",
+    directory: Annotated[Path, typer.Argument(help="The directory of the new home.")] = Path(),
+    model: Annotated[str, typer.Option("--model", help="Model to train: a directory, or NAME[@REVISION].")] = "",
+    method: Annotated[str, typer.Option("--method", help="lora, qlora or full.")] = "lora",
     group: Annotated[
-        str, typer.Option("--group", help="Let this group in: its members read the home and fill its inbox.")
+        str, typer.Option("--group", help="Let the members of this group read the home and add files.")
     ] = "",
 ) -> None:
-    """Make a home: a commented keepstep.toml, an inbox, a journal. For you alone, unless --group lets others in."""
+    """Create a home: keepstep.toml, an inbox and a journal.
+
+    Only you can read it, unless `--group` lets others in.
+    """
     from cli.commands.init import create_home, model_warning, refuse_home
     from cli.config.pinning import resolve_model
 
     if not model:
-        raise UserError("--model is missing", "name what training starts from: a directory, or a hub id")
+        raise UserError("--model is missing", "name the model to train: --model DIRECTORY or --model HUB_ID")
     refuse_home(directory)
     named = resolve_model(model)
     home = create_home(directory, model=named.path, revision=named.revision, method=method, group=group)
-    typer.echo(f"made {home.root}")
+    typer.echo(f"created {home.root}")
     if named.note:
         typer.echo(f"  model     {named.note}")
     typer.echo(f"  settings  {home.config}")
-    typer.echo(f"  drop .jsonl files into  {home.inbox}  (or `keepstep add FILE`), then `keepstep run`")
+    typer.echo(f"  inbox     {home.inbox}")
+    typer.echo("next: put .jsonl files into the inbox (or `keepstep add FILE`), then `keepstep run`")
     for line in model_warning(home):
         typer.echo(line, err=True)
 
@@ -70,12 +105,15 @@ def init(
 @app.command()
 def run(
     home: HomeOption = None,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is left to do.")] = False,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit when no work is left.")] = False,
     supervised: Annotated[
-        bool, typer.Option("--supervise", help="Start it again when it crashes or hangs, as a service would.")
+        bool, typer.Option("--supervise", help="Restart the daemon when it crashes or hangs, as a service does.")
     ] = False,
 ) -> None:
-    """Work: watch the inbox, learn what is in it, commit. Ctrl-C commits and leaves; twice leaves at once."""
+    """Run the daemon: train on the files of the inbox.
+
+    Ctrl-C commits a checkpoint and exits. A second Ctrl-C exits at once.
+    """
     from cli.config.pinning import unpinned_note
     from cli.errors import refuse_too_few_files
     from cli.home.paths import find_home
@@ -83,32 +121,35 @@ def run(
     from cli.supervision.watchdog import run_daemon
 
     refuse_too_few_files()
-    how, found = supervise if supervised else run_daemon, find_home(home)
+    start, found = supervise if supervised else run_daemon, find_home(home)
     if note := unpinned_note(found):
         typer.echo(note)
-    raise typer.Exit(how(found, until_idle=until_idle, write=lambda line: typer.echo(line)))
+    raise typer.Exit(start(found, until_idle=until_idle, write=lambda line: typer.echo(line)))
 
 
 @app.command()
 def add(
-    files: Annotated[list[Path], typer.Argument(help="Files to learn from; they are copied.")],
+    files: Annotated[list[Path], typer.Argument(help="Data files; keepstep trains on copies.")],
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
-    again: Annotated[bool, typer.Option("--again", help="Also bytes that were accepted before: once more.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train again on files that were trained before.")] = False,
+    again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     home: HomeOption = None,
 ) -> None:
-    """Put copies of files into the queue."""
+    """Add files to the queue."""
     from cli.commands.control import add_files
 
-    add_files(home, files, priority, again=again)
+    if again:
+        typer.echo("--again is now --retrain", err=True)
+    add_files(home, files, priority, retrain=retrain or again)
 
 
 @app.command()
 def status(
     home: HomeOption = None,
     json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it; Ctrl-C ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second; Ctrl-C ends.")] = False,
 ) -> None:
-    """Show what keepstep does now."""
+    """Show what the daemon does now."""
     from cli.status.report import show_status, watch_status
 
     if watch:
@@ -119,7 +160,10 @@ def status(
 
 @app.command()
 def pause(home: HomeOption = None) -> None:
-    """Commit at the next step and stop working, until `resume`; across restarts too."""
+    """Commit a checkpoint and stop training until `resume`.
+
+    The pause also holds after a restart.
+    """
     from cli.commands.control import pause
 
     pause(home)
@@ -127,7 +171,10 @@ def pause(home: HomeOption = None) -> None:
 
 @app.command()
 def resume(home: HomeOption = None) -> None:
-    """Go on after a pause, or after keepstep stopped working to wait for you."""
+    """Continue after a pause or a hold.
+
+    A hold: keepstep stopped training and waits for you.
+    """
     from cli.commands.control import resume
 
     resume(home)
@@ -135,10 +182,13 @@ def resume(home: HomeOption = None) -> None:
 
 @app.command()
 def skip(
-    job: Annotated[str | None, typer.Argument(help="Name or first digits of the id; else the current job.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Name or first digits of the id. Default: the current job.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Pass a job over. What it has learned and committed stays learned."""
+    """End a job without finishing it.
+
+    What was already trained and committed stays in the weights.
+    """
     from cli.commands.control import skip
 
     skip(home, job)
@@ -148,10 +198,13 @@ def skip(
 def stop(
     home: HomeOption = None,
     now: Annotated[
-        bool, typer.Option("--now", help="At once, without a commit: the steps since the last one are run again.")
+        bool, typer.Option("--now", help="Stop at once without a checkpoint; later steps run again.")
     ] = False,
 ) -> None:
-    """Have the daemon commit at the next step and leave; as `touch .stop` in the home."""
+    """Stop the daemon after it commits a checkpoint.
+
+    `touch .stop` in the home does the same.
+    """
     from cli.commands.control import stop
     from cli.commands.force_stop import stop_now
 
@@ -161,16 +214,17 @@ def stop(
 @app.command()
 def doctor(
     home: HomeOption = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")] = False,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Read every byte, load the model, and what the next step starts from.")
-    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte; load the model and the head.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Look for what is wrong, with a command that mends each; exit code 1 if something fails."""
-    from cli.doctor.report import examine
+    """Check the home and this machine, and say how to fix problems.
 
-    if not examine(home, fix=fix, deep=deep, json=json):
+    Exit code 1 if a check fails.
+    """
+    from cli.doctor.report import run_doctor
+
+    if not run_doctor(home, fix=fix, deep=deep, json=json):
         raise typer.Exit(REFUSED)
 
 
@@ -179,7 +233,7 @@ def retry(
     job: Annotated[str, typer.Argument(help="Name or first digits of the id of a failed job.")],
     home: HomeOption = None,
 ) -> None:
-    """Bring a failed job back."""
+    """Put a failed job back into the queue."""
     from cli.commands.control import retry
 
     retry(home, job)
@@ -187,14 +241,14 @@ def retry(
 
 @app.command()
 def consolidate(
-    description: Annotated[str, typer.Option("--description", "-d", help="What is in it, in your words.")] = "",
+    description: Annotated[str, typer.Option("--description", "-d", help="A note that is kept with the version.")] = "",
     after_current: Annotated[
-        bool, typer.Option("--after-current", help="Behind the file in hand, ahead of those that wait.")
+        bool, typer.Option("--after-current", help="After the current file, before the queued ones.")
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="It is not wanted any more.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Withdraw the request.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Make a version of what was learned, as soon as nothing trains."""
+    """Merge what was trained into a new version, when no file waits."""
     from cli.commands.control import cancel_consolidation, request_consolidation
 
     if cancel:
@@ -206,46 +260,49 @@ def consolidate(
 @app.command()
 def lineage(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="A version, a checkpoint's name, or a step; else the head.")
+        str | None, typer.Argument(help="A version, a checkpoint or a step. Default: the head.")
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check every file and setting it was made from.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check all files and settings of the weights.")] = False,
     contains: Annotated[
         str | None,
         typer.Option(
-            "--contains", metavar="FILE:LINE", help="Say whether this row (or that of a SHA-256) was learned, and when."
+            "--contains",
+            metavar="FILE:LINE",
+            help="Print the steps that trained this row, or the row with this SHA-256.",
         ),
     ] = None,
-    prove: Annotated[
-        bool, typer.Option("--prove", help="Train the last steps again, and compare every bit. Takes as long.")
-    ] = False,
+    prove: Annotated[bool, typer.Option("--prove", help="Train the last steps again and compare every bit.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what went into the weights: files, rows, attempts, config, libraries, base."""
-    from cli.commands.lineage import show_lineage, show_whether_it_contains
+    """Show what the weights were trained on: files, rows, settings."""
+    from cli.commands.lineage import show_contains, show_lineage
     from cli.home.paths import find_home
 
     if prove:
         from cli.commands.rerun import prove as prove_lineage
 
-        good = prove_lineage(find_home(home), checkpoint, json=json)
+        passed = prove_lineage(find_home(home), checkpoint, json=json)
     elif contains is not None:
-        good = show_whether_it_contains(find_home(home, reads_only=True), checkpoint, contains, json=json)
+        passed = show_contains(find_home(home, reads_only=True), checkpoint, contains, json=json)
     else:
-        good = show_lineage(find_home(home, reads_only=True), checkpoint, json=json, verify=verify)
-    if not good:
+        passed = show_lineage(find_home(home, reads_only=True), checkpoint, json=json, verify=verify)
+    if not passed:
         raise typer.Exit(REFUSED)
 
 
 @app.command()
 def checkout(
-    to: Annotated[Path, typer.Option("--to", help="Their new directory, outside the home.")],
+    to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
     step: Annotated[int | None, typer.Option("--step", help="A committed step.")] = None,
-    seq: Annotated[int | None, typer.Option("--seq", help="A record of the journal.")] = None,
+    seq: Annotated[int | None, typer.Option("--seq", help="A record of the journal, by its number.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring back the exact weights as they stood after a step, whether a checkpoint of it is kept or not."""
+    """Rebuild the exact weights of any committed step.
+
+    No checkpoint of the step is needed: keepstep trains the missing steps again.
+    """
     from cli.commands.rerun import check_out
     from cli.home.paths import find_home
 
@@ -254,9 +311,9 @@ def checkout(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Where the demo's home is made.")] = Path("demo-home"),
+    directory: Annotated[Path, typer.Argument(help="The directory of the demo's home.")] = Path("demo-home"),
 ) -> None:
-    """Teach a real small chat model what keepstep is, before your eyes."""
+    """Train a small chat model on what keepstep is, in minutes."""
     from cli.commands.demo import run_demo
 
     run_demo(directory)
@@ -269,5 +326,5 @@ app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal")
 app.add_typer(service_app, name="service")
-app.add_typer(settings_app, name="config")
+app.add_typer(config_app, name="config")
 add_to(app)

@@ -1,4 +1,4 @@
-"""How the shell ends, and what it says then.
+"""Exit codes, and the messages of errors.
 
 | exit code | meaning |
 | --- | --- |
@@ -6,9 +6,9 @@
 | 1 | refused or failed, the reason on stderr |
 | 2 | the command line itself was wrong |
 | 3 | the journal is damaged |
-| 4 | storage failed: an I/O error, or no space |
+| 4 | storage failed: an I/O error, or a full disk |
 | 130 | interrupted: Ctrl-C, or a second signal to the daemon |
-| 70 | a bug in keepstep, its traceback on stderr; whoever looks after a daemon starts it again |
+| 70 | a bug in keepstep, its traceback on stderr; a supervisor restarts the daemon |
 """
 
 from __future__ import annotations
@@ -34,22 +34,19 @@ STORAGE_FAILED = 4
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 CRASHED = 70
-"""EX_SOFTWARE of sysexits.h. Python's own would be 1, which is a refusal here."""
+"""EX_SOFTWARE of sysexits.h. Python exits with 1 after a traceback, which means "refused" here."""
 
 STORAGE_ERRNOS = {errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
 
+MIN_OPEN_FILES = 64
+"""A daemon with a worker, a watched inbox and three hooks keeps about forty files, pipes and sockets open."""
 
-TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
-
-FILES_LEAST = 64
-"""A daemon with its worker, an inbox that is watched and three hooks at once has some forty files, pipes and sockets
-open."""
-
-MORE_FILES = "`ulimit -n 1024`, or LimitNOFILE= of the service; then try again"
+RAISE_FILE_LIMIT = "`ulimit -n 1024`, or LimitNOFILE= of the service; then try again"
 
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend. Data: what happened, and what to do."""
+    """An error that the user can fix: what happened (`reason`) and what to do (`advice`)."""
 
     def __init__(self, reason: str, advice: str = "", exit_code: int = REFUSED) -> None:
         self.reason = reason
@@ -59,7 +56,7 @@ class UserError(Exception):
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The exit code for an error that people can meet; None for a bug, which keeps its traceback."""
+    """The exit code for an error that a user can cause; None for a bug."""
     match error:
         case UserError():
             return error.exit_code
@@ -73,7 +70,7 @@ def exit_code_of(error: BaseException) -> int | None:
             return REFUSED
         case OSError() if error.errno in STORAGE_ERRNOS:
             return STORAGE_FAILED
-        case OSError() if error.errno in TOO_MANY_OPEN:
+        case OSError() if error.errno in TOO_MANY_FILES_ERRNOS:
             return REFUSED
         case OSError() if error.filename is not None:
             return REFUSED
@@ -82,31 +79,30 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def refuse_too_few_files() -> None:
-    """Raise the limit of open files, where the system lets us, to what a daemon needs. Raises UserError if it cannot
-    be had."""
+    """Raise the limit of open files to what a daemon needs. Raises UserError if the system does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= FILES_LEAST or soft == resource.RLIM_INFINITY:
+    if soft >= MIN_OPEN_FILES or soft == resource.RLIM_INFINITY:
         return
-    if hard < FILES_LEAST and hard != resource.RLIM_INFINITY:
+    if hard < MIN_OPEN_FILES and hard != resource.RLIM_INFINITY:
         raise UserError(
-            f"this process may open {hard} files at once, and the daemon needs {FILES_LEAST}; nothing was begun",
-            MORE_FILES,
+            f"this process may open {hard} files at once, and the daemon needs {MIN_OPEN_FILES}; nothing was begun",
+            RAISE_FILE_LIMIT,
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_LEAST, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard))
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether all that is wrong is that the disk has no room."""
+def is_disk_full(error: BaseException) -> bool:
+    """True if the error only says that the disk is full."""
     return isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in FULL)
 
 
-def explain(error: BaseException) -> str:
-    """What happened and what to do, as one text."""
+def error_text(error: BaseException) -> str:
+    """The message of an error: what happened, and what to do."""
     if isinstance(error, UserError) and error.advice:
         return f"{error.reason}\n  → {error.advice}"
-    if isinstance(error, OSError) and error.errno in TOO_MANY_OPEN:
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES_ERRNOS:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}no more files can be opened at once ({error.strerror})\n  → {MORE_FILES}"
+        return f"{where}no more files can be opened at once ({error.strerror})\n  → {RAISE_FILE_LIMIT}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -114,16 +110,16 @@ def explain(error: BaseException) -> str:
 
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
-    said = "\n".join(printable(line) for line in explain(error).split("\n"))
-    sys.stderr.write(f"keepstep: {said}\n")
+    text = "\n".join(printable(line) for line in error_text(error).split("\n"))
+    sys.stderr.write(f"keepstep: {text}\n")
     raise SystemExit(code) from error
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors that people can meet become a sentence and an exit code; bugs a traceback and a code of their own.
+def report_errors() -> Iterator[None]:
+    """Turn errors that a user can cause into a message and an exit code, and bugs into a traceback and exit code 70.
 
-    Also the output that is still buffered is written here: a full disk must not be noticed only after the exit code.
+    It also flushes standard output, so that a full disk is noticed before the exit code is chosen.
     """
     try:
         try:

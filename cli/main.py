@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from cli.errors import told
+from cli.errors import report_errors
 from cli.status.fast import plain_status
 from gpu.runtime.streams import prepare_streams
 
 
 def main() -> None:
-    """Run the command that the process was started with."""
-    with told():
+    """Run the command of this process's arguments."""
+    with report_errors():
         prepare_streams()
         plain = plain_status(sys.argv[1:])
         if plain is not None:

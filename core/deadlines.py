@@ -1,14 +1,14 @@
-"""How long the worker may go without progress, learned from how long it usually does. Pure: facts and seconds in.
+"""Deadlines for the progress of the worker, derived from how long it usually takes. Pure: reports and seconds come in.
 
-    a phase        what the worker is at: loading, preparing, a step, an evaluation, a checkpoint, a consolidation
+    a phase        what the worker does: load, prepare, a step, an evaluation, a checkpoint, a consolidation
     a gap          the time from one sign of progress to the next, in one phase
-    a deadline     a multiple of the longest of the recent gaps of that phase, within a floor and a cap
+    a deadline     a multiple of the longest recent gap of that phase, within a floor and a cap
 
-A checkpoint is written by a thread of its own while steps go on, or wait for it. As long as one is being written, its
-deadline alone counts, and a step's begins again behind it.
+A separate thread writes a checkpoint while steps continue, or wait for it. While it is being written, only its deadline
+counts, and the deadline of a step starts again after it.
 
-After each failure in a row every deadline is twice as long, up to the cap: who takes a slow step for a hang is wrong
-once or twice, and not for ever.
+After each failure in a row every deadline is twice as long, up to the cap. So a slow step is taken for a hang once or
+twice, and not for ever.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from events.settings import JobSettings
 Phase = Literal["start"] | messages.Phase
 
 START_S = 120.0
-"""From the start of the process to its first word. Python and its imports take a second; from a cold disk on a busy
+"""Deadline for the first message of the process. Python and its imports take a second; from a cold disk on a busy
 machine, far more."""
 
 GAPS_KEPT = 256
-"""Of a phase: some minutes of steps that take a second, so that the deadline follows a model that is exchanged."""
+"""Gaps kept for each phase: some minutes of steps of a second, so that the deadline follows a change of the model."""
 
 GAPS_WANTED = 8
-"""Fewer say nothing of the slow ones among them."""
+"""Fewer gaps say nothing about the slow ones."""
 
 QUANTILE = 0.99
-"""Of the recent gaps. With fewer than a hundred it is the longest of all."""
+"""Quantile of the recent gaps. With fewer than a hundred it is the longest one."""
 
 IN_WORDS: dict[Phase, str] = {
     "start": "while it started",
@@ -51,16 +51,16 @@ IN_WORDS: dict[Phase, str] = {
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What a person allows."""
+    """The limits that the config sets."""
 
     times: float
-    """A deadline is so many times what is usual."""
+    """A deadline is this multiple of the usual gap."""
     step_least_s: float
-    """The floor of a step, or of some rows of an evaluation: these are alike."""
+    """The floor for a step, or for some rows of an evaluation, which all take about the same time."""
     least_s: float
-    """The floor of everything else: what a disk, a large file or a model takes may be ten times as long tomorrow."""
+    """The floor for everything else: a disk, a large file or a model may take ten times as long tomorrow."""
     most_s: float
-    """The cap; and the deadline, as long as too little is known."""
+    """The cap; and the deadline while too little is known."""
 
 
 class Late(Struct, frozen=True):
@@ -81,25 +81,25 @@ class Late(Struct, frozen=True):
 
 
 class Watched(Struct, frozen=True, kw_only=True):
-    """A worker as it is watched, and what was learned from those before it."""
+    """The worker as the daemon watches it, and the gaps of the workers before it."""
 
     up: bool = False
     attempt: int = 0
     phase: Phase = "load"
     silence_s: float = 0.0
-    """Since the last sign of progress; of a checkpoint, too, if none is being written."""
+    """Seconds since the last sign of progress."""
     saving: bool = False
     saving_silence_s: float = 0.0
     settings: JobSettings | None = None
-    """What the gaps were learned under."""
+    """The settings under which the gaps were measured."""
     environment: dict[str, str] = {}
-    """The same, of device and libraries, as the worker found them. Empty: not known yet."""
+    """The device and libraries with which the gaps were measured. Empty: not known yet."""
     gaps: Map[tuple[float, ...]] = Map()
-    """By phase, the newest last. Seconds."""
+    """Gaps by phase, the newest last. Seconds."""
 
 
 def deadline_s(phase: Phase, gaps: Sequence[float], limits: Limits, failures: int) -> float:
-    """How long this phase may go without progress, after so many failures in a row.
+    """Seconds that this phase may take without progress, after so many failures in a row.
 
     >>> limits = Limits(times=10.0, step_least_s=120.0, least_s=600.0, most_s=1800.0)
     >>> [deadline_s("step", gaps, limits, 0) for gaps in ([], [1.0] * 8, [30.0] * 8)]
@@ -116,7 +116,7 @@ def deadline_s(phase: Phase, gaps: Sequence[float], limits: Limits, failures: in
 
 
 def usual_s(gaps: Sequence[float]) -> float | None:
-    """What the slow ones among the recent gaps took; None: too few are known.
+    """The slow end of the recent gaps, seconds; None: too few are known.
 
     >>> usual_s([1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     3.0
@@ -127,24 +127,24 @@ def usual_s(gaps: Sequence[float]) -> float | None:
 
 
 def failures_in_a_row(state: State) -> int:
-    """Of what is in hand, without progress in between."""
+    """Failures of the current job or consolidation without progress in between."""
     if state.consolidation.running is not None:
         return state.consolidation.request.failures if state.consolidation.request is not None else 0
     return state.training.current.failures if state.training.current is not None else 0
 
 
-def anew(watched: Watched) -> Watched:
-    """Another worker starts; what was learned holds for it, too."""
+def restarted(watched: Watched) -> Watched:
+    """Start watching another worker; the measured gaps hold for it, too."""
     return Watched(settings=watched.settings, environment=watched.environment, gaps=watched.gaps)
 
 
 def is_up(watched: Watched) -> Watched:
-    """It has come up: from here on what it was told to do counts."""
+    """Note that the worker is up: from here on its order counts."""
     return watched if watched.up else replace(watched, up=True, silence_s=0.0)
 
 
 def ordered(watched: Watched, order: messages.AnyOrder) -> Watched:
-    """It was told to do something; a warm worker was silent for good reason until now."""
+    """Note an order; an idle worker was silent for good reason until now."""
     match order:
         case messages.Prepare():
             known = watched.settings is None or _alike(watched.settings, order.settings)
@@ -158,21 +158,21 @@ def ordered(watched: Watched, order: messages.AnyOrder) -> Watched:
 
 
 def passed(watched: Watched, seconds: float) -> Watched:
-    """Time in which nothing was heard."""
+    """Add time in which no message came."""
     saving_silence_s = watched.saving_silence_s + seconds if watched.saving else 0.0
     return replace(watched, silence_s=watched.silence_s + seconds, saving_silence_s=saving_silence_s)
 
 
 def received(watched: Watched, fact: messages.AnyFact) -> Watched:
-    """What it said; a late word of another attempt proves nothing."""
+    """Note a report; a late one of another attempt proves nothing."""
     if fact.attempt != watched.attempt:
         return watched
     match fact:
         case messages.Heartbeat(phase="checkpoint"):
-            known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
+            known = _measured(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=True, saving_silence_s=0.0)
         case messages.CheckpointWritten():
-            known = _trained(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
+            known = _measured(watched, "checkpoint", watched.saving_silence_s) if watched.saving else watched
             return replace(known, saving=False, saving_silence_s=0.0, silence_s=0.0)
         case messages.Heartbeat():
             return _progressed(watched, fact.phase)
@@ -186,7 +186,7 @@ def received(watched: Watched, fact: messages.AnyFact) -> Watched:
 
 
 def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
-    """The deadline that has passed, if one has."""
+    """The deadline that has passed; None if none has."""
     phase: Phase = "start" if not watched.up else "checkpoint" if watched.saving else watched.phase
     silence_s = watched.saving_silence_s if phase == "checkpoint" else watched.silence_s
     gaps = _known(watched, phase)
@@ -205,8 +205,8 @@ def is_evaluating(watched: Watched) -> bool:
 
 
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:
-    """The gaps that a phase is judged by. Evaluated rows pass through the model once, those of a step there and
-    back: as long as evaluations are not known by themselves, what is usual in a step will do."""
+    """The gaps that a phase is judged by. An evaluation runs the forward pass alone, a step the backward pass too:
+    while the gaps of evaluations are unknown, those of steps will do."""
     gaps = watched.gaps.get(phase) or ()
     if phase == "evaluate" and len(gaps) < GAPS_WANTED:
         return watched.gaps.get("step") or ()
@@ -218,24 +218,24 @@ def _begun(watched: Watched, attempt: int, phase: Phase) -> Watched:
 
 
 def _found(watched: Watched, environment: dict[str, str]) -> Watched:
-    """A step on another device, or with other libraries, may take a hundred times as long."""
+    """Forget the gaps if the device or libraries changed: a step may then take a hundred times as long."""
     if watched.environment in ({}, environment):
         return replace(watched, environment=environment)
     return replace(watched, environment=environment, gaps=Map())
 
 
 def _progressed(watched: Watched, phase: Phase) -> Watched:
-    """The gap that ends here is one of the phase that was waited in."""
-    return replace(_trained(watched, watched.phase, watched.silence_s), phase=phase, silence_s=0.0)
+    """Add the gap that ends here to the phase that was waited in."""
+    return replace(_measured(watched, watched.phase, watched.silence_s), phase=phase, silence_s=0.0)
 
 
-def _trained(watched: Watched, phase: Phase, gap_s: float) -> Watched:
+def _measured(watched: Watched, phase: Phase, gap_s: float) -> Watched:
     gaps = (*(watched.gaps.get(phase) or ()), gap_s)[-GAPS_KEPT:]
     return replace(watched, gaps=watched.gaps.insert(phase, gaps))
 
 
 def _alike(before: JobSettings, now: JobSettings) -> bool:
-    """Whether a step under these settings takes what it took under those."""
+    """True if a step takes about as long under both settings."""
     return (before.model, before.method, before.training, before.data.max_length, before.data.packing) == (
         now.model,
         now.method,

@@ -1,7 +1,7 @@
-"""What can go wrong, in words: what each kind of it means, and what a person can do about it.
+"""Explanations of failures: what each kind means, and what a person can do about it.
 
-The one table of it. `keepstep crashes` and `keepstep explain` read from it, a hold takes its advice from it, and
-`docs/when-it-fails.md` shows it; a test holds the page to it.
+The one table of it. `keepstep failures` and `keepstep explain` read from it, a hold takes its advice from it, and
+`docs/reference/failures.md` is made from it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 from events.values import Failure
 
 Trouble = Failure | Literal["interrupted", "diverged", "damaged", "held", "validation"]
-"""Why an attempt failed; or something else that a person should know of, which is no attempt's failure."""
+"""The kind of failure of an attempt; or another problem that a person should know of."""
 
 
 class Explanation(NamedTuple):
-    """What is said to a person."""
+    """The explanation for a person."""
 
     meaning: str
     advice: str
@@ -25,16 +25,16 @@ class Explanation(NamedTuple):
 EXPLANATIONS: Mapping[Trouble, Explanation] = {
     "out_of_memory": Explanation(
         "memory ran out, on the GPU or in the machine",
-        "micro-batches are halved without you; where one row alone does not fit, lower [data] max_length or hold the "
+        "micro-batches are split by themselves; where one row alone does not fit, lower [data] max_length or make the "
         "model smaller ([model] dtype, [method] kind), and look whether something else needs the memory",
     ),
     "disk_full": Explanation(
-        "the disk had no room for what was to be written; nothing committed is lost",
-        "make room: work goes on by itself",
+        "the disk was full; nothing committed is lost",
+        "free some space: work resumes by itself",
     ),
     "storage": Explanation(
         "the disk did not take or give what it should have, though it is not full",
-        "mend the disk, then `keepstep resume` and `keepstep run`",
+        "fix the disk, then `keepstep resume` and `keepstep run`",
     ),
     "data": Explanation(
         "the file of the job is gone, or its bytes are not those that were accepted",
@@ -65,14 +65,14 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
         "read its trace (`keepstep logs`); if it comes again, report it",
     ),
     "loss": Explanation(
-        "the loss or a gradient was no number, or the loss rose far above those before; what is committed is good",
-        "nothing at once: the batch is left out. If the job is given up for it, look at the rows that `keepstep "
+        "the loss or a gradient was not finite, or the loss rose far above those before; what is committed is good",
+        "nothing at once: the batch is skipped. If the job fails permanently for it, look at the rows that `keepstep "
         "explain` names, then `keepstep retry`; for later files lower [training] learning_rate",
     ),
     "driver": Explanation(
         "the GPU or its driver failed, or is not there any more",
         "`keepstep doctor`, `nvidia-smi` and the kernel's log (`dmesg`: NVRM, Xid) say more; often a "
-        "restart of the machine mends it",
+        "restart of the machine helps",
     ),
     "model": Explanation(
         "the model or its tokenizer cannot be loaded, trained or merged as keepstep.toml asks for",
@@ -84,7 +84,7 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
     ),
     "interrupted": Explanation(
         "the daemon was gone in the middle: killed, a power cut, a crash of the machine. It counts as no failure",
-        "nothing: it went on from the last commit. If nobody did that, look at the kernel's log",
+        "nothing: it continued from the last commit. If nobody did that, look at the kernel's log",
     ),
     "diverged": Explanation(
         "a step that was run again did not give the same bits as the first time",
@@ -100,8 +100,8 @@ EXPLANATIONS: Mapping[Trouble, Explanation] = {
         "do what the message says, then `keepstep resume`",
     ),
     "validation": Explanation(
-        "the loss on rows that are not learned rises while that of the file falls, or is no number",
-        "`keepstep skip` ends the job behind its last commit, `keepstep versions rollback` goes back; for later files "
+        "the loss on rows that are never trained on rises while that of the file falls, or is not finite",
+        "`keepstep skip` ends the job after its last commit, `keepstep versions rollback` goes back; for later files "
         "lower [training] epochs or learning_rate. If the set is no measure for such files: [evaluation] rows = 0",
     ),
 }

@@ -1,15 +1,15 @@
-"""How a worker's process ended by itself, and what that is called. Pure: what was seen of the end comes in.
+"""Classification of worker exits into kinds of failures. Pure: what was seen of the exit comes in.
 
-The table is read from above; the first row that fits counts. `says` is what the last lines of its output speak of.
+The first row that fits counts. `says` is what the last lines of its output speak of.
 
-    how it ended            and                                     is called
-    SIGKILL                 the system ended somebody for memory    out_of_memory
-    SIGKILL                 –                                       killed      (a person, or another program)
-    any other way           says: memory                            out_of_memory
-    any other way           says: driver                            driver
-    SIGSEGV, SIGBUS, …      –                                       code        (a crash in native code)
-    another signal          –                                       killed
-    an exit code            –                                       code        (it left by itself)
+    how it ended            and                                        is classified as
+    SIGKILL                 the system killed a process for memory     out_of_memory
+    SIGKILL                 –                                          killed      (a person, or another program)
+    any other way           says: memory                               out_of_memory
+    any other way           says: driver                               driver
+    SIGSEGV, SIGBUS, …      –                                          code        (a crash in native code)
+    another signal          –                                          killed
+    an exit code            –                                          code        (it exited by itself)
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from msgspec import Struct
 from events.values import Failure
 
 CRASHES = frozenset({"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
-"""What the processor or a library does to a program that is wrong; nobody sends these."""
+"""Signals that the processor or a library raises for a faulty program; nobody sends these."""
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """The end of a process, as it was seen."""
+    """The exit of a process, as it was seen."""
 
     killed_by: str | None = None
     """The name of a signal."""
     exit_code: int | None = None
     was_up: bool = True
     memory_kills: int = 0
-    """How many processes the system ended for want of memory while this one lived."""
+    """Processes that the system killed for lack of memory while this one lived."""
     says: Literal["memory", "driver"] | None = None
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Ending(Struct, frozen=True, kw_only=True):
 
 
 def classify(ending: Ending) -> tuple[Failure, str]:
-    """What the end is called, and what is said of it."""
+    """The kind of failure, and a message."""
     failure, why = _row(ending)
     return failure, f"{ending}{why}; see `keepstep logs`"
 

@@ -1,4 +1,4 @@
-"""Draws the diagrams in `state-machine.md` from `core/transitions.py`.
+"""Draws the diagrams in `explanation/state-machine.md` from `core/transitions.py`.
 
     python docs/make_state_diagrams.py           rewrite the page
     python docs/make_state_diagrams.py --check   exit 1 if it is not what the tables say
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core.transitions import CONSOLIDATION, DAEMON, ENDS_ATTEMPT, JOB
 
-PAGE = Path(__file__).parent / "state-machine.md"
+PAGE = Path(__file__).parent / "explanation" / "state-machine.md"
 
 Table = Mapping[str, Mapping[str, str]]
 

@@ -148,7 +148,7 @@ class CheckSettings(Section, frozen=True, kw_only=True):
     """Rows of the validation set, which are always left out: above this share."""
     validation_max: Portion = 0.0
     rows: dict[str, Severity] = {}
-    """Severities for problems of single rows, by name (docs/data-formats.md), in place of the defaults: "refuse" makes
+    """Severities for problems of single rows, by name (docs/reference/data-formats.md), in place of the defaults: "refuse" makes
     such a row a bad one."""
 
 
@@ -287,7 +287,7 @@ class HookSettings(Section, frozen=True, kw_only=True):
     """[hooks] Commands to run and notifications to send when something happens. "": none.
 
     A command is split as a shell would (quotes hold words together) and run without a shell. It gets a summary as JSON
-    on its standard input, and in its environment (docs/when-it-fails.md).
+    on its standard input, and in its environment (docs/guides/when-something-fails.md).
     """
 
     on_job_finished: str = ""

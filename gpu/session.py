@@ -22,10 +22,10 @@ from events.values import ARITHMETIC, CheckpointId, JobId, VersionId
 from gpu.artifacts import checkpoint
 from gpu.artifacts.compatibility import TrainingTarget
 from gpu.artifacts.manifest import Manifest, read_manifest
-from gpu.data.encode.encoder_pool import core_count, preparation
-from gpu.data.encode.rows import tokenizer_sha256
 from gpu.data.plan.cache import token_cache
 from gpu.data.plan.prepare import PreparedJob, prepare
+from gpu.data.processes.encoder_pool import core_count, preparation_context
+from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import CheckpointBroken, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.build import TrainedModel, build
@@ -91,7 +91,7 @@ class Session:
         tokenizer = self._load_tokenizer(order.settings.model)
         heartbeats.beat("load", 1, 1, force=True)
         path = self._home / "data" / f"{order.job}.jsonl"
-        how = preparation(
+        how = preparation_context(
             self._home,
             order.settings,
             tokenizer.tokenizer,

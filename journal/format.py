@@ -1,6 +1,6 @@
 """The format of a journal's lines, shared by writer and reader.
 
-`docs/journal-format.md` describes it, with its downsides.
+`docs/reference/journal-format.md` describes it, with its downsides.
 """
 
 from __future__ import annotations

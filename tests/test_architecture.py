@@ -78,7 +78,7 @@ WITHOUT_LOGIC = {
     "core/values.py": "values; moved by tests/core/test_transitions.py and tests/core/topics/test_head.py",
     "projections/progress.py": "values; folded in tests/projections/test_fold.py",
     "gpu/errors.py": "error types",
-    "gpu/data/format/example.py": "values; made in tests/gpu/data/read/test_rows.py",
+    "gpu/data/format/example.py": "values; made in tests/gpu/data/format/test_rows.py",
     "gpu/data/plan/lines.py": "numbers; mixed in tests/gpu/data/plan/test_replay.py",
     "gpu/data/examine/report.py": "values; made in tests/gpu/data/examine/test_examination.py",
     "gpu/ipc/protocol.py": "values; exchanged in tests/gpu/versions/test_export.py",
@@ -112,7 +112,7 @@ TESTED_ELSEWHERE = {
     "cli/config/template.py": "tests/cli/config/test_schema.py",
     "cli/machine/clock.py": "tests/simulation/test_lives.py",
     "cli/home/subprocesses.py": "tests/cli/commands/test_rerun.py",
-    "cli/daemon/resource_monitor.py": "tests/simulation/test_lives.py",
+    "cli/daemon/resource_monitor.py": "tests/simulation/test_runs.py",
     "cli/commands/control.py": "tests/cli/test_commands.py",
     "cli/home/paths.py": "tests/cli/test_commands.py",
     "cli/commands/journal.py": "tests/cli/test_commands.py",
@@ -323,7 +323,7 @@ def test_every_test_that_the_docs_name_is_there() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-    text = (ROOT / "docs" / "crash-safety.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "crash-safety.md").read_text(encoding="utf-8")
     file, named = "", set()
     for mention in re.finditer(r"`([\w/]+\.py)?::(test_\w+)", text):
         file = mention[1] or file
@@ -335,7 +335,7 @@ def test_every_test_that_the_docs_name_is_there() -> None:
 def test_the_diagrams_are_what_the_tables_say() -> None:
     """`python docs/make_state_diagrams.py` was run after the last change of `core/transitions.py`."""
     script = runpy.run_path(str(ROOT / "docs" / "make_state_diagrams.py"))
-    text = (ROOT / "docs" / "state-machine.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "state-machine.md").read_text(encoding="utf-8")
     assert script["page"](text) == text
     for name, picture in script["drawn"]().items():
         assert f"<!-- drawn: {name} -->\n{picture}\n<!-- /drawn -->" in text

@@ -19,7 +19,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
-ALLOWED: dict[str, set[str]] = {"gpu/artifacts/version_manifest.py": {"learned"}}
+ALLOWED: dict[str, set[str]] = {
+    "gpu/artifacts/version_manifest.py": {"learned"},  # the directory and the key in published versions
+    "gpu/data/plan/store.py": {"learned"},  # `learned.u8`: batch plans hash the name
+    "gpu/data/plan/cache.py": {"learned"},
+}
 """By file: words that stand there for a reason, such as the old kinds of events that the codec still reads."""
 
 

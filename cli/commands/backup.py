@@ -1,4 +1,4 @@
-"""`keepstep backup`: copies of what was learned, that were read back when they were made."""
+"""`keepstep backup`: verified copies of the head."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
 
 if TYPE_CHECKING:
     from core.state import State
+    from core.values import Backup
 
-app = typer.Typer(name="backup", help="Copy what was learned, and bring it back.", no_args_is_help=True)
+app = typer.Typer(help="Make, verify and restore backups of the trained weights.", no_args_is_help=True)
+
+NO_BACKUP = "there is no backup yet; `keepstep backup create` makes one"
 
 
 @app.command()
 def create(
-    reason: Annotated[str, typer.Option("--reason", help="Why, in your words.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="A note that is kept with the backup.")] = "",
     home: HomeOption = None,
 ) -> None:
-    """Copy the head, and read the copy back."""
+    """Copy the head, and verify the copy."""
     create_backup(find_home(home), reason)
 
 
@@ -33,29 +36,35 @@ def list_(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def verify(
-    backup: Annotated[str | None, typer.Argument(help="Its name; else all.")] = None,
+    backup: Annotated[str | None, typer.Argument(help="Name of the backup. Default: all.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read backups again, every byte, and change nothing."""
+    """Verify every byte of backups; change nothing."""
     if not verify_backups(find_home(home, reads_only=True), backup, json=json):
         raise typer.Exit(REFUSED)
 
 
 @app.command()
-def restore(backup: Annotated[str, typer.Argument(help="Its name.")], home: HomeOption = None) -> None:
-    """Go on from what a backup holds. What is left behind can be gone back to."""
+def restore(backup: Annotated[str, typer.Argument(help="Name of the backup.")], home: HomeOption = None) -> None:
+    """Continue training from a backup.
+
+    The old head is kept: `keepstep versions restore` goes back to it.
+    """
     restore_backup(find_home(home), backup)
 
 
 @app.command()
 def cleanup(
-    retention_days: Annotated[float, typer.Option("--retention-days", min=0.0, help="Older ones go.")],
-    execute: Annotated[bool, typer.Option("--execute", help="Do it; else it is only shown.")] = False,
+    retention_days: Annotated[float, typer.Option("--retention-days", min=0.0, help="Delete older backups.")],
+    execute: Annotated[bool, typer.Option("--execute", help="Delete them. Default: only list them.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Give up old backups; the newest always stays. Shows what would go, unless `--execute`."""
-    clean_up(find_home(home), retention_days, execute=execute)
+    """Delete old backups; the newest always stays.
+
+    Without `--execute` it only lists them.
+    """
+    clean_up_backups(find_home(home), retention_days, execute=execute)
 
 
 def create_backup(home: Home, reason: str) -> None:
@@ -71,48 +80,45 @@ def create_backup(home: Home, reason: str) -> None:
         try:
             name = make_backup(store, kind="manual", reason=reason)
         except StorageFailed as error:
-            raise UserError(f"no backup was made: {error}", "make room or mend the disk", STORAGE_FAILED) from error
+            raise UserError(
+                f"no backup was made: {error}", "free disk space or fix the disk, then try again", STORAGE_FAILED
+            ) from error
         backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
-    print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {backup.size_bytes / 1e6:.1f} MB, read back)")
+    print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
 
 
 def show_backups(home: Home, *, json: bool) -> None:
     """`keepstep backup list`."""
-    from cli.output.terminal import local_time, print_json, print_listing
+    from cli.output.terminal import local_time
     from projections.status import plain
 
-    state = _state(home)
-    if json:
-        print_json([{**plain(backup), "path": str(home.backups / backup.id)} for backup in state.retention.backups])
-        return
-    if not state.retention.backups:
-        print("there is no backup yet; `keepstep backup create` makes one")
-        return
-    rows = [
-        [
-            backup.id,
-            local_time(backup.made_at),
-            backup.held.checkpoint.id,
-            backup.held.base or "origin",
-            f"{backup.size_bytes / 1e6:.1f} MB",
-            backup.reason,
-        ]
-        for backup in state.retention.backups
-    ]
-    print_listing(["backup", "made", "holds", "beside", "size", "why"], rows)
+    rows = [{**plain(backup), "path": str(home.backups / backup.id)} for backup in read_state(home).retention.backups]
+    print_rows(
+        rows,
+        {
+            "backup": lambda row: row["id"],
+            "made": lambda row: local_time(row["made_at"]),
+            "checkpoint": lambda row: row["held"]["checkpoint"]["id"],
+            "base": lambda row: row["held"]["base"] or "origin",
+            "size": lambda row: format_size(row["size_bytes"]),
+            "note": lambda row: row["reason"],
+        },
+        empty=NO_BACKUP,
+        json=json,
+    )
 
 
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
-    """`keepstep backup verify`: whether all are good. Raises UserError."""
+    """`keepstep backup verify`: True if all are good. Raises UserError."""
     from cli.output.terminal import print_json
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
     found: list[dict[str, Any]] = []
-    state = _state(home)
-    if wanted is not None and state.retention.backup(wanted) is None:
-        raise UserError(f"there is no backup {wanted}", "`keepstep backup list` has those that there are")
+    state = read_state(home)
+    if wanted is not None:
+        _find_backup(state, wanted)
     for backup in state.retention.backups:
         if wanted in {None, backup.id}:
             artifact = BackupDirectory(home.backups / backup.id, home.storage)
@@ -123,7 +129,7 @@ def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     if json:
         print_json(found)
     elif not found:
-        print("there is no backup yet")
+        print(NO_BACKUP)
     return all(each["good"] for each in found)
 
 
@@ -134,45 +140,41 @@ def restore_backup(home: Home, name: str) -> None:
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
-    backup = _state(home).retention.backup(name)
-    if backup is None:
-        raise UserError(f"there is no backup {name}", "`keepstep backup list` has those that there are")
+    backup = _find_backup(read_state(home), name)
     artifact = BackupDirectory(home.backups / name, home.storage)
     problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
     if problem is not None:
-        raise UserError(f"{name} is not what was written: {problem}; nothing was changed", "`keepstep backup verify`")
+        raise UserError(
+            f"{name} is damaged: {problem}; nothing was changed", "choose another one: `keepstep backup list`"
+        )
     move_head(home, MoveHead(backup=name))
 
 
-def clean_up(home: Home, days: float, *, execute: bool) -> None:
+def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
     """`keepstep backup cleanup`. Raises core.errors.Refused."""
-    import time
     from contextlib import closing
 
-    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
-    from cli.home.identity import daemon_is_alive
     from core.commands import DeleteBackups
     from core.decide import decide
     from events.kinds import BackupDeleted
 
-    order = DeleteBackups(older_than_days=days)
-    if not execute:
-        for event in decide(_state(home), order, time.time()):
-            assert isinstance(event, BackupDeleted)
-            print(f"{event.backup} would go ({event.size_bytes / 1e6:.1f} MB)")
-        print("nothing was changed; `--execute` does it")
-        return
-    with closing(EventStore.open(home)) as store:
-        events = store.execute(order)
+    command = DeleteBackups(older_than_days=days)
+    if execute:
+        with closing(EventStore.open(home)) as store:
+            events = store.execute(command)
+        delete_directories(home, events)
+    else:
+        events = decide(read_state(home), command, home.clock.now())
     for event in events:
         assert isinstance(event, BackupDeleted)
-        if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
-            discard(home, abandoned)
-        print(f"{event.backup} is given up ({event.size_bytes / 1e6:.1f} MB)")
+        print(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")
+    if not execute:
+        print("nothing was deleted; to delete: --execute")
 
 
-def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import load_state
-
-    return load_state(home)[0].state
+def _find_backup(state: State, name: str) -> Backup:
+    backup = state.retention.backup(name)
+    if backup is None:
+        raise UserError(f"there is no backup {name}", "`keepstep backup list` lists the backups")
+    return backup

@@ -1,17 +1,17 @@
-"""`keepstep checkpoints` lists what is committed, `verify` proves it, `export` makes an ordinary model of it.
+"""`keepstep checkpoints`: list, verify, export and prune the committed checkpoints.
 
-None of them changes anything in the home; `prune` does, and gives up the older ones.
+Only `prune` changes the home: it deletes older checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home, new_directory
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from core.state import State
     from core.values import Checkpoint
 
-app = typer.Typer(name="checkpoints", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
+
+NO_CHECKPOINT = "nothing is committed yet"
 
 
-class Found(NamedTuple):
-    """What verifying one checkpoint came to; good where there is no problem."""
+class Verified(NamedTuple):
+    """A verified checkpoint; `problem` is None if it is good."""
 
     checkpoint: Checkpoint
     problem: str | None
@@ -31,7 +33,7 @@ class Found(NamedTuple):
 
 @app.callback()
 def listing(context: typer.Context, home: HomeOption = None, json: JsonOption = False) -> None:
-    """List the committed checkpoints; the last one is the head. `verify` checks them."""
+    """List, verify, export and prune checkpoints."""
     if context.invoked_subcommand is None:
         show_checkpoints(find_home(home, reads_only=True), json=json)
     else:
@@ -42,10 +44,10 @@ def listing(context: typer.Context, home: HomeOption = None, json: JsonOption = 
 def verify(
     context: typer.Context,
     home: HomeOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Load every tensor too; all of it must be numbers.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also load every tensor and refuse NaN and infinity.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check every byte of every committed checkpoint, and change nothing."""
+    """Verify every byte of every checkpoint; change nothing."""
     outer_home, outer_json = context.obj
     if not verify_checkpoints(find_home(home or outer_home, reads_only=True), deep=deep, json=json or outer_json):
         raise typer.Exit(REFUSED)
@@ -54,16 +56,16 @@ def verify(
 @app.command()
 def export(
     context: typer.Context,
-    to: Annotated[Path, typer.Option("--to", help="The model's new directory, outside the home.")],
-    checkpoint: Annotated[str | None, typer.Argument(help="Its name, or its step; else the head.")] = None,
+    to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
+    checkpoint: Annotated[str | None, typer.Argument(help="Name or step. Default: the head.")] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="float32, bfloat16 or float16; else as the base has it."),
+        typer.Option("--dtype", help="float32, bfloat16 or float16. Default: as the base."),
     ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Merge what was learned into an ordinary model, for plain transformers."""
+    """Merge a checkpoint into its base, as a model for transformers."""
     outer_home, outer_json = context.obj
     export_checkpoint(find_home(home or outer_home), checkpoint, to, dtype, json=json or outer_json)
 
@@ -71,50 +73,45 @@ def export(
 @app.command()
 def prune(
     context: typer.Context,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="The newest N stay; the head is one of them.")],
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Keep the newest N, the head included.")],
     home: HomeOption = None,
 ) -> None:
-    """Give up older checkpoints for the room they take; first those that stay are checked, every byte."""
+    """Delete older checkpoints to free disk space.
+
+    First it verifies every byte of those that stay.
+    """
     prune_checkpoints(find_home(home or context.obj[0]), keep)
 
 
 def show_checkpoints(home: Home, *, json: bool) -> None:
     """`keepstep checkpoints`."""
-    from cli.output.terminal import print_json, print_listing
     from projections.status import plain
 
-    rows: list[dict[str, Any]] = [
-        {**plain(checkpoint), "path": str(home.checkpoints / checkpoint.id)}
-        for checkpoint in _state(home).head.checkpoints
-    ]
-    if json:
-        print_json(rows)
-    elif not rows:
-        print("nothing is committed yet")
-    else:
-        shown = [
-            [
-                str(row["global_step"]),
-                row["job"][:12],
-                str(row["step"]),
-                f"{row['size_bytes'] / 1e6:.1f} MB",
-                row["path"],
-            ]
-            for row in rows
-        ]
-        print_listing(["step", "job", "its step", "size", "directory"], shown)
+    rows = [{**plain(each), "path": str(home.checkpoints / each.id)} for each in read_state(home).head.checkpoints]
+    print_rows(
+        rows,
+        {
+            "step": lambda row: str(row["global_step"]),
+            "checkpoint": lambda row: row["id"],
+            "job": lambda row: row["job"][:12],
+            "job's step": lambda row: str(row["step"]),
+            "size": lambda row: format_size(row["size_bytes"]),
+        },
+        empty=NO_CHECKPOINT,
+        json=json,
+    )
 
 
 def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
-    """`keepstep checkpoints verify`: whether all are good."""
+    """`keepstep checkpoints verify`: True if all are good."""
     from cli.output.terminal import print_json
 
     found = []
-    for each in proved(home, deep=deep):
+    for each in verify_each(home, deep=deep):
         found.append(each)
         if not json:
-            print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next may take a while
-    then = consequences(_state(home), found)
+            print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next one may take a while
+    recovery = recovery_text(read_state(home), found)
     if json:
         rows = [
             {
@@ -126,33 +123,33 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
             }
             for checkpoint, problem in found
         ]
-        print_json({"good": then is None, "checkpoints": rows, "then": then})
+        print_json({"good": recovery is None, "checkpoints": rows, "recovery": recovery})
     elif not found:
-        print("nothing is committed yet")
-    elif then is not None:
-        print(f"  → {then}")
-    return then is None
+        print(NO_CHECKPOINT)
+    elif recovery is not None:
+        print(f"  → {recovery}")
+    return recovery is None
 
 
-def proved(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Found]:
-    """Every committed checkpoint `but` these, the oldest first, and what is wrong with it."""
+def verify_each(home: Home, *, deep: bool, but: Collection[str] = ()) -> Iterator[Verified]:
+    """Verify every committed checkpoint except `but`, the oldest first."""
     from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
-    for checkpoint in _state(home).head.checkpoints:
+    for checkpoint in read_state(home).head.checkpoints:
         if checkpoint.id in but:
             continue
         directory = home.checkpoints / checkpoint.id
         artifact = CheckpointDirectory(directory, home.storage)
         problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
         if problem is None and deep:
-            problem = _examined(directory)
-        # A daemon that runs may have given it up while it was read: the journal says so before the directory goes.
-        if problem is None or checkpoint.id in {each.id for each in _state(home).head.checkpoints}:
-            yield Found(checkpoint, problem)
+            problem = _problem_of_tensors(directory)
+        # A running daemon may have deleted it while it was read; the journal says so before the directory is deleted.
+        if problem is None or checkpoint.id in {each.id for each in read_state(home).head.checkpoints}:
+            yield Verified(checkpoint, problem)
 
 
-def consequences(state: State, found: Sequence[Found]) -> str | None:
-    """What a daemon that starts now does about what is bad, as the machine decides it; None if nothing is."""
+def recovery_text(state: State, found: Sequence[Verified]) -> str | None:
+    """Describe what the next daemon does about bad checkpoints, as the state machine decides; None if all are good."""
     from core.commands import AnyCommand, QuarantineCheckpoint, StartDaemon
     from core.decide import decide
     from core.evolve import evolve
@@ -162,35 +159,37 @@ def consequences(state: State, found: Sequence[Found]) -> str | None:
     if head is None or not bad:
         return None
     start = StartDaemon(pid=0, process_started_at=0.0, boot_id="", host="", keepstep="")
-    orders: list[AnyCommand] = [start, *bad]
-    for command in orders:
+    commands: list[AnyCommand] = [start, *bad]
+    for command in commands:
         for event in decide(state, command, 0.0):
             state = evolve(state, event)
     names = [each.checkpoint for each in bad]
     if any(left.id in names for left in state.head.checkpoints):
         return (
-            "no good checkpoint is left to go back to, and the daemon will wait for you: "
-            f"put back an undamaged copy of {head.id} from a backup, then `keepstep resume`"
+            "no good checkpoint is left, and the daemon will wait for you: "
+            f"restore an undamaged copy of {head.id} from a backup, then `keepstep resume`"
         )
-    aside = f"at its next start the daemon sets {', '.join(names)} aside in quarantine/"
+    quarantine = f"at its next start the daemon moves {', '.join(names)} to quarantine/"
     if state.head.checkpoint == head:
-        return f"{aside}; nothing is lost: {head.id}, which the next step starts from, is good"
+        return f"{quarantine}; nothing is lost: {head.id}, which the next step starts from, is good"
     origin = state.head.checkpoint.id if state.head.checkpoint is not None else "the base model"
-    again = f"runs the steps {state.head.global_step + 1} to {head.global_step} again from {origin}"
-    return f"{aside} and {again}, to the same bits"
+    first = state.head.global_step + 1
+    steps = f"steps {first} to {head.global_step}" if first < head.global_step else f"step {first}"
+    again = f"runs {steps} again from {origin}"
+    return f"{quarantine} and {again}, to the same bits"
 
 
 def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | None, *, json: bool) -> None:
     """`keepstep checkpoints export`. Raises UserError."""
-    state = _state(home)
-    checkpoint = _wanted(state, wanted)
-    exported(home, checkpoint.id, home.checkpoints / checkpoint.id, state.head.base, to, dtype, json=json)
+    state = read_state(home)
+    checkpoint = _find_checkpoint(state, wanted)
+    export_model(home, checkpoint.id, home.checkpoints / checkpoint.id, state.head.base, to, dtype, json=json)
 
 
-def exported(
+def export_model(
     home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: str | None, *, json: bool
 ) -> None:
-    """Make an ordinary model of a version, or of a checkpoint that was trained beside one. Raises UserError."""
+    """Write a version, or a checkpoint merged into its version, as a model for transformers. Raises UserError."""
     import msgspec
 
     from cli.home.subprocesses import ask, refused
@@ -202,8 +201,8 @@ def exported(
         raise UserError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
     target = new_directory(home, to)
     if not json:
-        what = "base and checkpoint are" if checkpoint is not None else f"{version} is"
-        print(f"merging {name}; then {what} asked, and it must answer in the same way", flush=True)
+        source = "base and checkpoint" if checkpoint is not None else version
+        print(f"merging {name}, then comparing its logits with those of {source}", flush=True)
     order = ExportRequest(
         home=str(home.root),
         checkpoint=str(checkpoint) if checkpoint is not None else None,
@@ -211,73 +210,63 @@ def exported(
         target=str(target),
         dtype=kind,
     )
-    said = ask("gpu.versions.export", order, otherwise="mend torch, then try again")
+    said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
         raise refused(f"{name} was not exported", answer, "nothing was changed")
     if json:
         print_json(msgspec.to_builtins(answer))
         return
-    print(f"{answer.target}  ({answer.size_bytes / 1e6:.1f} MB, {', '.join(answer.dtypes)})")
+    print(f"{answer.target}  ({format_size(answer.size_bytes)}, {', '.join(answer.dtypes)})")
     if answer.applied is not None:
-        print(f"  {answer.applied:.1%} of what was learned is in its weights", end="")
-        print("" if answer.applied > 0.9 else "; the rest is too fine for them: `--dtype float32` keeps it all")
-    print(f"  its logits are off by {answer.difference:.2%} from theirs", end="")
-    print(f" (rounding explains {answer.tolerance:.1%} at most)")
+        rest = "" if answer.applied > 0.9 else "; rounding dropped the rest: `--dtype float32` keeps all of it"
+        print(f"  its weights hold {answer.applied:.1%} of the training{rest}")
+    print(f"  its logits differ by {answer.difference:.2%} (rounding allows {answer.tolerance:.1%})")
 
 
 def prune_checkpoints(home: Home, keep: int) -> None:
-    """`keepstep checkpoints prune`. Raises UserError while an older one may be needed, core.errors.Refused."""
+    """`keepstep checkpoints prune`. Raises UserError while an older checkpoint may be needed, core.errors.Refused."""
     from contextlib import closing
 
-    from cli.daemon.sweep import discard
     from cli.home.event_store import EventStore
-    from cli.home.identity import daemon_is_alive
     from core.commands import PruneCheckpoints
     from core.decide import decide
     from events.kinds import CheckpointPruned
 
-    order = PruneCheckpoints(keep=keep)
-    would = decide(_state(home), order, 0.0)  # refused before anything large is read
-    abandoned = {event.checkpoint for event in would if isinstance(event, CheckpointPruned)}
-    for checkpoint, problem in proved(home, deep=False, but=abandoned):
+    command = PruneCheckpoints(keep=keep)
+    would = decide(read_state(home), command, 0.0)  # a refusal comes before anything large is read
+    deleted = {event.checkpoint for event in would if isinstance(event, CheckpointPruned)}
+    for checkpoint, problem in verify_each(home, deep=False, but=deleted):
         if problem is not None:
             raise UserError(
-                f"{checkpoint.id} would stay, and it is bad: {problem}; nothing was pruned",
-                "the older ones are what a daemon that starts goes back to: `keepstep run` first",
+                f"{checkpoint.id} would stay, but it is damaged: {problem}; nothing was deleted",
+                "the next daemon needs the older ones: `keepstep run` first",
             )
     with closing(EventStore.open(home)) as store, store.exclusive():
         size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.head.checkpoints}
-        events = store.execute(order)
+        events = store.execute(command)
+    delete_directories(home, events)
     for event in events:
         assert isinstance(event, CheckpointPruned)
-        if not daemon_is_alive(home):  # one that runs deletes it itself
-            discard(home, home.checkpoints / event.checkpoint)
-        print(f"{event.checkpoint} is given up ({size_bytes[event.checkpoint] / 1e6:.1f} MB)")
+        print(f"{event.checkpoint} is deleted ({format_size(size_bytes[event.checkpoint])})")
 
 
-def _wanted(state: State, wanted: str | None) -> Checkpoint:
+def _find_checkpoint(state: State, wanted: str | None) -> Checkpoint:
     if not state.head.checkpoints:
-        raise UserError("nothing is committed yet")
+        raise UserError(NO_CHECKPOINT)
     if wanted is None:
         return state.head.checkpoints[-1]
     for checkpoint in state.head.checkpoints:
         if wanted in {checkpoint.id, str(checkpoint.global_step)}:
             return checkpoint
-    raise UserError(f"there is no checkpoint {wanted}", "`keepstep checkpoints` lists those that are kept")
+    raise UserError(f"there is no checkpoint {wanted}", "`keepstep checkpoints` lists the checkpoints")
 
 
-def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import load_state
-
-    return load_state(home)[0].state
-
-
-def _examined(directory: Path) -> str | None:
-    """What `gpu.artifacts.tensor_check` says."""
+def _problem_of_tensors(directory: Path) -> str | None:
+    """Describe what is wrong with the tensors of a checkpoint, checked in a separate process; None if nothing is."""
     import msgspec
 
     from cli.home.subprocesses import ask
 
-    said = ask("gpu.artifacts.tensor_check", str(directory), otherwise="leave --deep out, or mend torch")
+    said = ask("gpu.artifacts.tensor_check", str(directory), otherwise="omit --deep, or fix the installation of torch")
     return msgspec.json.decode(said, type=str | None)

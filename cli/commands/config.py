@@ -1,4 +1,4 @@
-"""`keepstep config`: what is set, and a safe way to change it."""
+"""`keepstep config`: show the settings, and change them safely."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, read_state
 
 app = typer.Typer(help="Show and change keepstep.toml.", no_args_is_help=True)
 
@@ -15,16 +15,18 @@ KeyArgument = Annotated[str, typer.Argument(help="Section and name, for example 
 
 @app.command()
 def show(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Every key with its value, defaults included; and which are locked."""
+    """List every key with its value, and whether it is locked.
+
+    A locked key cannot change before the next consolidation.
+    """
     from cli.config.edit import locked_keys, shown, values
     from cli.config.schema import load_config
     from cli.home.paths import find_home
-    from cli.home.snapshot_reader import load_state
     from cli.output.terminal import print_json, print_listing
 
     found = find_home(home, reads_only=True)
     config = load_config(found.config, storage=found.storage)
-    locked = locked_keys(load_state(found)[0].state, config)
+    locked = locked_keys(read_state(found), config)
     if json:
         print_json({"values": values(config), "locked": sorted(locked)})
         return
@@ -34,7 +36,7 @@ def show(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def get(key: KeyArgument, home: HomeOption = None) -> None:
-    """The value of one key, as keepstep.toml writes it."""
+    """Print the value of one key, in TOML."""
     from cli.config.edit import shown, value_of
     from cli.config.schema import load_config
     from cli.home.paths import find_home
@@ -46,10 +48,13 @@ def get(key: KeyArgument, home: HomeOption = None) -> None:
 @app.command(name="set")
 def set_(
     key: KeyArgument,
-    value: Annotated[str, typer.Argument(help="As in TOML; a text may go without its quotes.")],
+    value: Annotated[str, typer.Argument(help="The new value in TOML; a text needs no quotes.")],
     home: HomeOption = None,
 ) -> None:
-    """Change one key; comments stay. Refused if it is not allowed, or would change what unconsolidated weights mean."""
+    """Change one key; comments stay.
+
+    A key that decides what the unconsolidated weights mean cannot be changed.
+    """
     from cli.config.edit import set_key
     from cli.home.paths import find_home
 
@@ -59,7 +64,7 @@ def set_(
 
 @app.command()
 def check(home: HomeOption = None) -> None:
-    """Whether keepstep.toml can be used, and fits what has been learned; exit code 1 if not."""
+    """Check that keepstep.toml is valid and fits the trained weights; exit code 1 if not."""
     from cli.config.edit import check as check_config
     from cli.config.pinning import unpinned_note
     from cli.home.paths import find_home

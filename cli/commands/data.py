@@ -1,4 +1,4 @@
-"""`keepstep data check`: what is in a file, and what the daemon would make of it, before any GPU time."""
+"""`keepstep data`: check data files as the daemon does, without a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, format_size
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import Row
@@ -18,38 +18,41 @@ if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
     from gpu.data.examine.report import Bucket, Finding, Report
 
-app = typer.Typer(name="data", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 BAR_CHARACTERS = 40
-"""Of the longest bar of the histogram."""
+"""Length of the longest bar of the histogram."""
 
 
 @app.callback()
 def data() -> None:
-    """Look at data files."""
+    """Check data files before training, and show the reports."""
 
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Data files; they are only read.")],
+    files: Annotated[list[Path], typer.Argument(help="Data files; they are not changed.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose tokenizer counts, and whose template; else the home's.")
+        str | None, typer.Option("--model", help="Model whose tokenizer and template to use. Default: the home's.")
     ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say what is in data files and what is wrong with them, by the settings of the home, as the daemon would."""
+    """Check data files with the settings of the home, as the daemon does.
+
+    Exit code 1 if the daemon would reject one of them.
+    """
     if not check_files(files, model, home, json=json):
         raise typer.Exit(REFUSED)
 
 
 @app.command()
 def report(
-    file: Annotated[str, typer.Argument(help="Its name, or the first digits of its job's id.")],
+    file: Annotated[str, typer.Argument(help="Name of the file, or first digits of its job's id.")],
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what was found in a file when it was prepared."""
+    """Show the report of a file that the daemon prepared."""
     show_report(find_home(home, reads_only=True), file, json=json)
 
 
@@ -67,21 +70,20 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
         try:
             one = msgspec.json.decode(read_file(path), type=Report)
         except UNREADABLE:
-            continue  # of an earlier keepstep; the next preparation of that file writes it anew
+            continue  # written by an older keepstep; preparing the file again rewrites it
         if shown_text(wanted) == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
             found.append(one)
     if not found:
-        advice = "`keepstep data check FILE` looks at any file"
-        raise UserError(f"no file that was prepared is called {wanted!r}", advice)
+        raise UserError(f"there is no report on {wanted!r}", "to check a file: keepstep data check FILE")
     if json:
         print_json([msgspec.to_builtins(each) for each in found])
     else:
         for each in found:
-            show(each)
+            print_data_report(each)
 
 
 def check_files(files: Sequence[Path], model: str | None, home_option: Path | None, *, json: bool) -> bool:
-    """`keepstep data check`: whether all of them are good. Raises UserError."""
+    """`keepstep data check`: True if all files are good. Raises UserError."""
     import msgspec
 
     from cli.config.plain_text import may_be_plain_text
@@ -96,31 +98,33 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     home, settings = settings_for(model, home_option)
     validation = validation_file(home, settings)
-    there = [resolve_link(path.absolute()) for path in files]  # only `gpu.data.examine.check` opens them, each once
+    there = [
+        resolve_link(path.absolute()) for path in files
+    ]  # only `gpu.data.processes.file_check` opens them, each once
     plain_text = [
         str(leads_to) for path, leads_to in zip(files, there, strict=True) if may_be_plain_text(settings, path.name)
     ]
-    order = Check(
+    request = Check(
         home=str(home.root),
         files=tuple(map(str, there)),
         plain_text=tuple(plain_text),
         settings=settings,
         validation=None if validation is None else str(validation),
     )
-    said = ask("gpu.data.examine.check", order, otherwise="mend the installation, then try again")
-    answer = msgspec.json.decode(said, type=Checked | Refusal)
+    reply = ask("gpu.data.processes.file_check", request, otherwise="fix the installation, then try again")
+    answer = msgspec.json.decode(reply, type=Checked | Refusal)
     if isinstance(answer, Refusal):
         raise refused("the files could not be checked", answer, "name another model with --model")
     if json:
         print_json([msgspec.to_builtins(report) for report in answer.reports])
     else:
         for report in answer.reports:
-            show(report)
+            print_data_report(report)
     return all(report.verdict == "good" for report in answer.reports)
 
 
 def settings_for(model: str | None, home_option: Path | None) -> tuple[Home, JobSettings]:
-    """The home whose settings hold; outside of one those that a new one would have, for the model that is named."""
+    """The home and its settings; outside of a home the defaults, for the named model."""
     from msgspec.structs import replace
 
     from cli.config.schema import load_config
@@ -131,15 +135,15 @@ def settings_for(model: str | None, home_option: Path | None) -> tuple[Home, Job
     except UserError:
         if model is None or home_option is not None:
             raise
-        return Home(Path.cwd()), JobSettings(model=_named(ModelSettings(path=model), model))
+        return Home(Path.cwd()), JobSettings(model=_with_model(ModelSettings(path=model), model))
     settings = load_config(home.config).job
     if model is not None:
-        settings = replace(settings, model=_named(settings.model, model))
+        settings = replace(settings, model=_with_model(settings.model, model))
     return home, settings
 
 
-def _named(settings: ModelSettings, model: str) -> ModelSettings:
-    """`settings` for the model that was named: a directory, a hub id, or NAME@REVISION. Raises UserError."""
+def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
+    """`settings` with another model: a directory, a hub id, or NAME@REVISION. Raises UserError."""
     from msgspec.structs import replace
 
     from cli.config.pinning import resolve_model
@@ -155,44 +159,44 @@ def _named(settings: ModelSettings, model: str) -> ModelSettings:
 # -- how a report looks ---------------------------------------------------------------------------------------------
 
 
-def show(report: Report) -> None:
-    """A report, for a person."""
+def print_data_report(report: Report) -> None:
+    """Print a report as text."""
     from cli.output.terminal import print_report
 
     rows_are = f" of {report.rows_are}" if report.rows_are else ""
     rows = [
-        Row("file", f"{report.file}  ({report.kind}{rows_are}, {report.size_bytes / 1e6:.2f} MB)", "bold"),
+        Row("file", f"{report.file}  ({report.kind}{rows_are}, {format_size(report.size_bytes)})", "bold"),
         Row("verdict", report.verdict, "green" if report.verdict == "good" else "bold red"),
-        Row("rows", _of_rows(report)),
+        Row("rows", _row_counts(report)),
     ]
     share = report.trained_tokens / report.tokens if report.tokens else 0.0
     longest = f"the longest row has {report.longest_tokens:,}"
-    every = report.tokens + report.cut_tokens
+    total = report.tokens + report.cut_tokens
     cut = (
-        f"; {report.cut_tokens:,} are left out of too long rows ({report.cut_tokens / every:.1%})"
+        f"; {report.cut_tokens:,} ({report.cut_tokens / total:.1%}) are cut off from long rows"
         if report.cut_tokens
         else ""
     )
-    rows.append(Row("tokens", f"{report.tokens:,}, {share:.0%} of them learned; {longest}{cut}"))
-    rows += [row for finding in report.findings for row in _of_finding(finding)]
+    rows.append(Row("tokens", f"{report.tokens:,}, {share:.0%} of them trained; {longest}{cut}"))
+    rows += [row for finding in report.findings for row in _finding_rows(finding)]
     rows += _histogram(report.lengths)
     print_report(rows)
     print()
 
 
-def _of_rows(report: Report) -> str:
+def _row_counts(report: Report) -> str:
     left_out = {
         "bad": report.bad_rows,
         "too long": report.dropped_rows,
         "held out": report.held_out_rows,
     }
     cut = {"cut": report.truncated_rows, "split": report.split_rows}
-    said = [f"{report.rows:,}"]
-    said += [f"{count:,} {why}" for why, count in (left_out | cut).items() if count]
-    return ", ".join(said)
+    counts = [f"{report.rows:,}"]
+    counts += [f"{count:,} {why}" for why, count in (left_out | cut).items() if count]
+    return ", ".join(counts)
 
 
-def _of_finding(finding: Finding) -> list[Row]:
+def _finding_rows(finding: Finding) -> list[Row]:
     styles = {"refuse": "red", "skip": "yellow", "warn": "yellow"}
     count = (
         f" ({finding.count:,} {'row' if finding.count == 1 else 'rows'}, {finding.share:.1%})" if finding.count else ""
@@ -210,11 +214,14 @@ def _of_finding(finding: Finding) -> list[Row]:
 
 
 def _histogram(buckets: Sequence[Bucket]) -> list[Row]:
-    """Rows by their length, one line for each bucket."""
+    """A bar for the rows of each range of lengths."""
     most = max((bucket.rows for bucket in buckets), default=0)
     lines: list[Row] = []
     before = 0
     for bucket in buckets:
+        if not lines and not bucket.rows:
+            before = bucket.up_to
+            continue  # a short histogram starts at the shortest row
         bar = "█" * -(-BAR_CHARACTERS * bucket.rows // most)
         lines.append(
             Row("lengths" if not lines else "", f"{before + 1:>7,} – {bucket.up_to:<7,} {bucket.rows:>9,}  {bar}")

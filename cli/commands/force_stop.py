@@ -1,6 +1,6 @@
-"""`keepstep stop --now`: the daemon ends at once, as after a second Ctrl-C.
+"""`keepstep stop --now`: end the daemon at once, as a second Ctrl-C does.
 
-What was committed is committed; what the worker was at is run again by the next daemon, to the same bits.
+Committed steps stay. The next daemon runs the uncommitted ones again, to the same bits.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home, find_home
 
 SIGNAL_EVERY_S = 0.2
-"""Two signals at once would be one."""
+"""Two signals in quick succession count as one."""
 
-PATIENCE_S = 5.0
-"""A loop that has not come by for so long will not."""
+TERMINATE_WAIT_S = 5.0
+"""A daemon whose loop did not react for this long hangs: it is killed."""
 
 KILL_WAIT_S = 10.0
 
 
 def stop_now(home_option: Path | None) -> None:
-    """`keepstep stop --now`. Raises UserError if no daemon runs, or if it cannot be told which process it is."""
+    """`keepstep stop --now`. Raises UserError if no daemon runs, or if its process is not known."""
     home = find_home(home_option)
     if not daemon_is_alive(home):
-        raise UserError("no daemon runs in this home")
+        raise UserError("no daemon runs in this home, so there is nothing to stop")
     process = daemon_process(home)
     if process is None:
         raise UserError(
-            f"{home.daemon_lock} is held, and does not say by whom; nothing was ended", "`keepstep stop` asks it to end"
+            f"a daemon holds {home.daemon_lock}, but its process cannot be found; nothing was stopped",
+            "ask it to stop: `keepstep stop`",
         )
     killed = end(process)
-    typer.echo(f"ended; {'it did not answer, and was killed; ' if killed else ''}what was committed is kept")
+    typer.echo(f"stopped; {'the daemon did not react and was killed; ' if killed else ''}committed steps are kept")
     if killed:
-        typer.echo(
-            "if systemd or --supervise looks after it, it comes back: then `keepstep stop`, which it hears again"
-        )
+        typer.echo("if systemd or --supervise restarts it, stop it with: keepstep stop")
 
 
 def daemon_process(home: Home) -> psutil.Process | None:
-    """The process that holds the daemon lock: of the number that stands there, and with that very file open."""
+    """The process that holds the daemon lock: the lock file names its pid, and it has that file open."""
     holder = lock_holder(home)
     if holder is None:
         return None
@@ -57,10 +56,10 @@ def daemon_process(home: Home) -> psutil.Process | None:
 
 
 def end(process: psutil.Process) -> bool:
-    """End the process, with signals or (then it comes to True) by force; it is gone when this returns."""
-    until = time.monotonic() + PATIENCE_S
+    """Terminate the process, and kill it if it does not react. Returns True if it was killed."""
+    deadline = time.monotonic() + TERMINATE_WAIT_S
     with suppress(psutil.NoSuchProcess):
-        while time.monotonic() < until:
+        while time.monotonic() < deadline:
             process.terminate()
             if _is_gone(process, SIGNAL_EVERY_S):
                 return False
@@ -70,9 +69,9 @@ def end(process: psutil.Process) -> bool:
 
 
 def _is_gone(process: psutil.Process, within_s: float) -> bool:
-    until = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True

@@ -1,4 +1,4 @@
-"""Making a home."""
+"""`keepstep init`: create a home."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.config.pinning import model_location
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
-from cli.doctor.model import beyond_limits, model_directory
+from cli.doctor.model import check_limits, model_directory
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import grant_group, make_directories, open_inbox
@@ -29,11 +29,11 @@ def create_home(
     config: Config | None = None,
     group: str = "",
 ) -> Home:
-    """Make a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
+    """Create a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
 
-    It is for the caller alone; with `group`, the members of that group may read it and fill its inbox.
+    Only the caller can read it; with `group`, members of that group can read it and add files.
 
-    Raises UserError if there is one already, OSError.
+    Raises UserError if the directory is a home already, OSError.
     """
     home = refuse_home(directory)
     if method not in METHODS:
@@ -51,15 +51,15 @@ def create_home(
 
 
 def model_warning(home: Home) -> list[str]:
-    """What `keepstep doctor` would say of the model of a new home, in lines; none if it passes, or is not here yet."""
+    """Lines of `keepstep doctor` about the model of a new home; empty if it is fine or not downloaded yet."""
     job = load_config(home.config).job
     directory = model_directory(job.model.path, home.root, job.model.revision)
-    finding = beyond_limits(directory, job.data.max_length) if directory is not None else None
-    return [] if finding is None else [f"{finding.level}  model: {finding.says}", f"      {finding.advice}"]
+    finding = check_limits(directory, job.data.max_length) if directory is not None else None
+    return [] if finding is None else [f"{finding.level}  model: {finding.message}", f"      {finding.advice}"]
 
 
 def refuse_home(directory: Path) -> Home:
-    """The home that `directory` can become. Raises UserError if it is one already."""
+    """The home that `directory` is going to be. Raises UserError if it is one already."""
     home = Home(directory.expanduser().absolute())
     if home.config.exists():
         raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
@@ -67,18 +67,18 @@ def refuse_home(directory: Path) -> Home:
 
 
 def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
-    """Make what a home consists of; once more, from wherever it was left, is the same. Raises UserError, OSError."""
+    """Create the files of a home, or complete a home whose creation was interrupted. Raises UserError, OSError."""
     storage = home.storage
     durable.make_directory(home.root, storage=storage)
     with durable.opened(storage, home.root, os.O_RDONLY | os.O_DIRECTORY) as fd:
         if not storage.try_lock(fd):
             raise UserError(f"another `keepstep init` is making {home.root}", "wait until it is done")
-        if storage.exists(home.config):  # made by that one, while this one was on its way here
+        if storage.exists(home.config):  # another process has just created it
             raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
         try:
             storage.set_mode(fd, 0o700)
         except PermissionError as error:
-            raise UserError(f"{home.root} belongs to another user", "choose a directory of your own") from error
+            raise UserError(f"{home.root} belongs to another user", "choose a directory that belongs to you") from error
         if group:
             grant_group(home, group)
         _fill(home, config)
@@ -87,7 +87,7 @@ def lay_out(home: Home, config: bytes, *, group: str = "") -> None:
 def _fill(home: Home, config: bytes) -> None:
     make_directories(home)
     open_inbox(home)
-    if not home.storage.exists(home.journal):  # an init that was killed had come so far
+    if not home.storage.exists(home.journal):  # it exists after a killed init
         EventStore.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
     for name in home.storage.names(home.root):
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
@@ -97,5 +97,5 @@ def _fill(home: Home, config: bytes) -> None:
 
 def _training(method: str) -> TrainingSettings:
     if method == "full":
-        return TrainingSettings(learning_rate=1e-5)  # every weight moves: what suits an adapter would wreck the model
+        return TrainingSettings(learning_rate=1e-5)  # the learning rate of an adapter would destroy the model
     return TrainingSettings()

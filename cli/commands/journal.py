@@ -1,17 +1,17 @@
-"""`keepstep journal …`, and `journal …`: looking at the journal, proving it, and going on after damage."""
+"""`keepstep journal …` and the program `journal …`: read, verify, replay and repair the journal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from cli.errors import DAMAGED, STORAGE_FAILED, UserError, told
+from cli.commands.common import HomeOption, JsonOption, count
+from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home
 from cli.output.terminal import print_json
 from gpu.runtime.streams import prepare_streams, reader_is_gone
@@ -20,18 +20,11 @@ if TYPE_CHECKING:
     from journal import Finding, Line
 
 app = typer.Typer(
-    name="journal",
-    help="Look at the journal, prove it, rebuild everything from it.",
+    help="Read, verify, replay and repair the journal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="The home; without it KEEPSTEP_HOME, or the one that this directory is in."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 TAIL_EVERY_S = 0.2
 LOST_SHOWN = 8
@@ -39,7 +32,7 @@ LOST_SHOWN = 8
 
 @app.command()
 def replay(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Rebuild the state and every view from the first record, and say what was found."""
+    """Rebuild the state and every view from the first record."""
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from cli.status.report import health
@@ -54,37 +47,37 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
             store.save_snapshot()
         position, verdict = store.journal.position, store.journal.verdict
         view = status_view(store.folded, seq=position.seq, crc=position.crc, heartbeat_at=0.0)
-    what = health(view, alive=daemon_is_alive(found))
+    state = health(view, alive=daemon_is_alive(found))
     if json:
         report = {
             "records": position.seq,
             "seconds": seconds,
             "verdict": verdict.value,
             "state": plain(view),
-            "health": what,
+            "health": state,
         }
         print_json(report)
         return
-    typer.echo(f"records   {position.seq} in {position.segment} segment{'s' if position.segment != 1 else ''}")
+    typer.echo(f"records   {position.seq} in {count(position.segment, 'segment')}")
     typer.echo(f"time      {seconds:.3f} s ({position.seq / seconds:,.0f} records/s)")
     typer.echo(f"verdict   {verdict.value}")
-    typer.echo(f"state     {what}")
-    typer.echo(f"          step {view.global_step} is committed; {view.queue.waiting} jobs wait")
+    typer.echo(f"state     {state}")
+    typer.echo(f"          step {view.global_step} is committed; waiting jobs: {view.queue.waiting}")
     typer.echo(
-        f"          {view.counts.trained} learned, {view.counts.rejected} rejected, {view.counts.skipped} skipped"
+        f"          {view.counts.trained} trained, {view.counts.rejected} rejected, {view.counts.skipped} skipped"
     )
     typer.echo(f"rebuilt   {found.relative(found.status)}, {found.relative(found.snapshot)}")
 
 
 @app.command()
 def verify(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Check every byte, and change nothing."""
+    """Check every byte of the journal; change nothing."""
     from cli.home.snapshot_reader import witnesses
     from journal import Verdict, survey
 
     found = find_home(home, reads_only=True)
     result = survey(found.journal, witnesses(found), storage=found.storage)
-    finding, remembered = result.finding, witnesses(found)
+    finding, known = result.finding, witnesses(found)
     if json:
         report = {
             "verdict": result.verdict.value,
@@ -97,16 +90,17 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
             "offset": finding.offset,
             "first_lost": finding.seq if finding.last_seq >= finding.seq else None,
             "last_lost": finding.last_seq if finding.last_seq >= finding.seq else None,
-            "witnesses": [witness._asdict() for witness in remembered],
+            "witnesses": [witness._asdict() for witness in known],
         }
         print_json(report)
     else:
-        typer.echo(f"records   {result.records} in {len(result.segments)} segments, the last is {result.position.seq}")
+        segments = count(len(result.segments), "segment")
+        typer.echo(f"records   {result.records} in {segments}; the last one is {result.position.seq}")
         typer.echo(f"verdict   {result.verdict.value}: {finding}")
         if result.verdict is Verdict.DAMAGED:
-            typer.echo(f"lost      {_what_is_lost(found, result.id, finding)}")
-        for witness in remembered:
-            typer.echo(f"witness   {witness.name} remembers record {witness.seq} (crc {witness.crc})")
+            typer.echo(f"lost      {_describe_loss(found, result.id, finding)}")
+        for witness in known:
+            typer.echo(f"witness   {witness.name} names record {witness.seq} (crc {witness.crc})")
     if result.verdict in {Verdict.DAMAGED, Verdict.UNREADABLE}:
         raise typer.Exit(DAMAGED if result.verdict is Verdict.DAMAGED else STORAGE_FAILED)
 
@@ -114,8 +108,8 @@ def verify(home: HomeOption = None, json: JsonOption = False) -> None:
 @app.command()
 def tail(
     home: HomeOption = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as records are appended.")] = False,
-    number: Annotated[int, typer.Option("-n", min=0, help="How many of the last records to begin with.")] = 10,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Also print new records; Ctrl-C ends.")] = False,
+    number: Annotated[int, typer.Option("-n", min=0, help="Number of records.")] = 10,
     json: JsonOption = False,
 ) -> None:
     """Show the last records."""
@@ -125,11 +119,11 @@ def tail(
     for line in deque(_records(found), maxlen=number):
         _show(line, json=json)
     if follow:
-        with_following(found, json=json)
+        follow_records(found, json=json)
 
 
-def with_following(home: Home, *, json: bool) -> None:
-    """Print records as they come, until Ctrl-C or until nobody reads them."""
+def follow_records(home: Home, *, json: bool) -> None:
+    """Print new records until Ctrl-C, or until the reader of the output is gone."""
     from journal import follow, last_position, read_line
 
     position = last_position(home.journal)
@@ -145,15 +139,15 @@ def with_following(home: Home, *, json: bool) -> None:
 
 @app.command()
 def show(
-    seq: Annotated[int | None, typer.Argument(help="The number of one record.")] = None,
+    seq: Annotated[int | None, typer.Argument(help="Number of the record.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Records of this kind.")] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Records of the job whose id begins so.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Records of the job whose id starts with this.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one record, or those of a kind or of a job; of kinds that this program does not know, too."""
+    """Show one record, or all of a kind or a job."""
     if seq is None and kind is None and job is None:
-        raise UserError("nothing to look for", "give a record's number, --kind or --job")
+        raise UserError("no record was asked for", "name a record's number, --kind or --job")
     shown = 0
     for record in _records(find_home(home, reads_only=True)):
         if (
@@ -164,22 +158,25 @@ def show(
             _show(record, json=json)
             shown += 1
     if not shown:
-        raise UserError("no record fits")
+        raise UserError("no record matches", "`keepstep journal tail -n 1000` prints the last ones")
 
 
 @app.command()
 def repair(
     home: HomeOption = None,
-    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Give the named records up.")] = False,
+    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Drop the damaged records for good.")] = False,
 ) -> None:
-    """Go on after damage. The damaged bytes are kept, and what was given up is journaled."""
+    """Drop damaged records, so that work can continue.
+
+    The damaged bytes stay in journal/torn/, and the loss is journaled.
+    """
     from cli.commands.journal_repair import repair_journal
 
     repair_journal(find_home(home), accept_loss=accept_loss)
 
 
-def _what_is_lost(home: Home, journal_id: str, finding: Finding) -> str:
-    """Which of the lost records can still be read, for a person who has to decide whether to give them up."""
+def _describe_loss(home: Home, journal_id: str, finding: Finding) -> str:
+    """The lost records that are still readable, for the decision whether to drop them."""
     from journal import lines
     from journal.format import is_whole, seed_of
 
@@ -188,10 +185,10 @@ def _what_is_lost(home: Home, journal_id: str, finding: Finding) -> str:
     readable = [(record.seq, _event(record).get("kind")) for record in whole if record.seq >= finding.seq]
     count = finding.last_seq - finding.seq + 1
     if not readable:
-        return f"{count} records, and none of them can be read"
+        return f"{count} records; none of them is readable"
     shown = ", ".join(f"{seq} {kind}" for seq, kind in readable[:LOST_SHOWN])
     more = f", and {len(readable) - LOST_SHOWN} more" if len(readable) > LOST_SHOWN else ""
-    return f"{count} records; these can be read, but what they follow from cannot: {shown}{more}"
+    return f"{count} records. Readable, but after an unreadable one: {shown}{more}"
 
 
 def _records(home: Home) -> Iterator[Line]:
@@ -226,6 +223,6 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     """The entry point `journal`."""
-    with told():
+    with report_errors():
         prepare_streams()
         app()

@@ -1,4 +1,4 @@
-"""Going on after damage to the journal, when a person has decided that what is lost is lost."""
+"""`keepstep journal repair`: drop the damaged records, after the user accepted the loss."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from journal import Survey, Verdict, repair
 
 
 def repair_journal(home: Home, *, accept_loss: bool) -> None:
-    """Give the damaged records up and fold what is left anew.
+    """Drop the damaged records and rebuild the state from the rest.
 
-    Checkpoints that nothing names any more are set aside, not deleted: they may hold what the lost records meant.
+    Checkpoints that no record names any more move to quarantine/: they may hold what the lost records described.
     Raises journal.errors.JournalError, UserError while a daemon runs.
     """
     lock = DaemonLock(home)
@@ -30,31 +30,31 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
         facts = repair(
             home.journal,
             accept_loss=accept_loss,
-            make_event=_abandoned,
+            make_event=_repair_event,
             at=timestamp(home.clock.now()),
             witnesses=witnesses(home),
             storage=home.storage,
         )
         if facts.verdict is not Verdict.DAMAGED:
             raise UserError(f"the journal is not damaged ({facts.verdict.value}); nothing was changed")
-        for view in (home.status, home.snapshot):  # both remember what was given up
+        for view in (home.status, home.snapshot):  # both include the dropped records
             with suppress(FileNotFoundError):
                 home.storage.unlink(view)
         with closing(EventStore.open(home, from_first_record=True)) as store:
-            set_aside = sweep(store)  # if this is killed, the next start does the same
+            quarantined = sweep(store)  # if this is killed, the next start does the same
             store.write_status()
             store.save_snapshot()
             step = store.state.head.global_step
     finally:
         lock.release()
-    typer.echo(f"given up: {facts.finding}")
+    typer.echo(f"dropped: {facts.finding}")
     typer.echo(f"the damaged bytes are kept in {home.journal / 'torn'}")
-    for name in set_aside:
-        typer.echo(f"set aside: {name} -> quarantine/; no record names it any more")
-    typer.echo(f"step {step} is committed; `keepstep run` goes on from there")
+    for name in quarantined:
+        typer.echo(f"quarantined: {name} (no record names it any more)")
+    typer.echo(f"step {step} is committed; `keepstep run` continues from there")
 
 
-def _abandoned(facts: Survey) -> bytes:
+def _repair_event(facts: Survey) -> bytes:
     finding = facts.finding
     return encode(
         JournalRepaired(first_seq=finding.seq, last_seq=finding.last_seq, problem=f"{finding.case.name}: {finding}")

@@ -1,4 +1,4 @@
-"""`keepstep lineage`: what went into the weights, whether it is still there, and whether a row is among it."""
+"""`keepstep lineage`: what the weights were trained on, and whether a row is part of it."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
     from gpu.ipc.protocol import Located
 
 SHOWN_CHARACTERS = 12
-"""Of a hash: enough to tell files apart, and to find one."""
+"""Characters of a hash that identify a file."""
 
 
-class Wanted(NamedTuple):
-    """The weights that are asked about."""
+class Target(NamedTuple):
+    """The weights whose lineage is asked for."""
 
     state: State
     parts: Sequence[Part]
     global_step: int
     kept: Sequence[Checkpoint]
-    """The checkpoints on the way there, beside the same base, that are still there, the oldest first."""
+    """Checkpoints on the way to them, on the same base, that still exist; the oldest first."""
     version: Version | None
-    """The version that they are, if they are one."""
+    """The version with these weights, if there is one."""
 
     @property
-    def held(self) -> Checkpoint | None:
-        """The checkpoint that holds them, if it is still there."""
+    def kept_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint with these weights, if it still exists."""
         return next((each for each in self.kept if each.global_step == self.global_step), None)
 
     @property
     def checkpoint(self) -> str | None:
-        """Its name."""
-        return self.held.id if self.held is not None else None
+        """The name of that checkpoint."""
+        return self.kept_checkpoint.id if self.kept_checkpoint is not None else None
 
 
 class Check(NamedTuple):
-    """One thing that the weights were made from, looked at again."""
+    """One file or setting of the weights, and what is wrong with it."""
 
-    what: str
+    item: str
     problem: str | None
 
 
 def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) -> bool:
-    """`keepstep lineage`: whether, if it was to be verified, everything is as it was. Raises UserError."""
+    """`keepstep lineage`: False if `verify` finds a difference. Raises UserError."""
     import msgspec
 
-    from cli.output.terminal import print_json, print_listing
+    from cli.output.terminal import Row, print_json, print_listing, print_report
 
     found = read_lineage(home, wanted)
     manifest = _manifest(home, found)
-    checks = list(_checked(home, found, manifest)) if verify else []
-    good = not any(check.problem for check in checks)
+    checks = list(_verify(home, found, manifest)) if verify else []
+    unchanged = not any(check.problem for check in checks)
     if json:
-        told: dict[str, Any] = {
+        report: dict[str, Any] = {
             "global_step": found.global_step,
             "checkpoint": found.checkpoint,
             "version": found.version.id if found.version is not None else None,
@@ -73,33 +73,35 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
             "parts": [msgspec.to_builtins(part) for part in found.parts],
         }
         if verify:
-            told |= {"good": good, "checks": [check._asdict() for check in checks]}
-        print_json(told)
-        return good
+            report |= {"good": unchanged, "checks": [check._asdict() for check in checks]}
+        print_json(report)
+        return unchanged
     first = found.parts[0].settings
     name = found.version.id if found.version is not None else found.checkpoint
-    print(f"step {found.global_step}" + (f", {name}" if name else ", no checkpoint of its own"))
+    print(f"step {found.global_step}" + (f", {name}" if name else ", without a checkpoint"))
     sha256 = f", SHA-256 {manifest.lineage.base_sha256}" if manifest is not None else ""
-    print(f"base      {found.parts[-1].base or first.model.path}{sha256}")
+    rows = [Row("base", f"{found.parts[-1].base or first.model.path}{sha256}")]
     method = msgspec.to_builtins(found.parts[-1].settings.method)
-    print(f"method    {', '.join(f'{name} {value}' for name, value in method.items())}")
-    for environment in _distinct(part.environment for part in found.parts):
-        print(f"with      {', '.join(f'{name} {value}' for name, value in sorted(environment.items()))}")
-    print_listing(["steps", "file", "rows", "its steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
-    for what, problem in checks:
-        print(f"{'good' if problem is None else 'CHANGED':9} {what}{f': {problem}' if problem else ''}")
-    return good
+    rows.append(Row("method", _pairs(method)))
+    environments = (_pairs(dict(sorted(part.environment.items()))) for part in found.parts)
+    rows += [Row("env", environment) for environment in dict.fromkeys(environments)]
+    print_report(rows)
+    print_listing(["steps", "file", "rows", "job's steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
+    for item, problem in checks:
+        print(f"{'good' if problem is None else 'CHANGED':9} {item}{f': {problem}' if problem else ''}")
+    return unchanged
 
 
-def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:
-    """`keepstep lineage --contains FILE:LINE`, or a row's SHA-256: whether it is in the weights. Raises UserError."""
+def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:
+    """`keepstep lineage --contains`: True if this row was trained. Raises UserError."""
     from cli.output.terminal import print_json
 
     found = read_lineage(home, wanted)
     if re.fullmatch(r"[0-9a-f]{64}", place):
-        places = list(_places_of(home, found.parts, place))
-        places += [again for part, line in places for again in _mixed_in(found.parts, part.job, line)]
-        no = "no: no row with these bytes is in these weights"
+        places = list(_find_row(home, found.parts, place))
+        for part, line in list(places):
+            places += _replayed_rows(found.parts, part.job, line)
+        no = "no: no row with this SHA-256 was trained"
     else:
         name, _, number = place.rpartition(":")
         if not name or not number.isdecimal() or int(number) < 1:
@@ -111,22 +113,23 @@ def show_whether_it_contains(home: Home, wanted: str | None, place: str, *, json
             if json:
                 print_json({"contains": None, "job": None, "global_steps": []})
             else:
-                print(f"unknown: no file called {name!r} ever arrived here; `keepstep lineage` has the names")
+                print(f"unknown: no file named {name!r} ever arrived here; `keepstep lineage` lists the names")
             return False
         places = [(part, line) for part in own]
-        places += [again for job in {part.job for part in own} for again in _mixed_in(found.parts, job, line)]
-        no = f"no: line {line} of {name} was not learned up to step {found.global_step}"
-        no = no if places else f"no: nothing of {name} is in these weights"
+        for job in {part.job for part in own}:
+            places += _replayed_rows(found.parts, job, line)
+        no = f"no: line {line} of {name} was not trained up to step {found.global_step}"
+        no = no if places else f"no: these weights were not trained on {name}"
     steps = sorted(set(_steps_with(home, places)))
     if json:
         print_json({"contains": bool(steps), "job": places[0][0].job if places else None, "global_steps": steps})
     else:
-        print(f"yes: learned at step {', '.join(map(str, steps))}" if steps else no)
+        print(f"yes: trained at step {', '.join(map(str, steps))}" if steps else no)
     return bool(steps)
 
 
-def _mixed_in(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple[Part, int]]:
-    """Where the row on a line of an earlier file may have been mixed into later ones."""
+def _replayed_rows(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple[Part, int]]:
+    """Later parts that may have replayed the row on this line of an earlier file."""
     from gpu.data.plan.lines import line_of
 
     for part in parts:
@@ -134,53 +137,56 @@ def _mixed_in(parts: Sequence[Part], job: str, line: int) -> Iterator[tuple[Part
             yield part, line_of(part.settings.sources.replay.index(job) + 1, line)
 
 
-def _places_of(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
-    """Where rows with these bytes (a line without what ends it, an element of an array) stand in what was learned."""
-    from gpu.data.read.source import Record, records
+def _find_row(home: Home, parts: Sequence[Part], sha256: str) -> Iterator[tuple[Part, int]]:
+    """Parts and lines of the rows with this SHA-256: of a line without its end, or of an element of an array."""
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records as read_rows
 
     for part in parts:
-        for record in records(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
+        for record in read_rows(home.data_file(part.job), plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record) and hashlib.sha256(record.raw.rstrip(b"\r")).hexdigest() == sha256:
                 yield part, record.line
 
 
-def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Wanted:
-    """What went into a version, a checkpoint, or the weights after a step (None: the head), as the journal has it up to
-    record `seq` (None: its end). Raises UserError if it knows no such thing."""
-    latest, state, lineage = _folded(home, seq)
-    if wanted is None and state.head is None:
+def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> Target:
+    """The lineage of a version, a checkpoint, or a step (None: the head), up to record `seq` (None: the last).
+
+    Raises UserError if the journal knows no such weights.
+    """
+    latest, state, timeline = _folded(home, seq)
+    if wanted is None and state.head.checkpoint is None:
         wanted = state.head.base
-    if wanted is None and state.head is None:
-        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed at record {seq}")
-    if wanted in lineage.published:
-        branch, version = lineage.published[wanted], latest.retention.version(wanted)
-        return Wanted(latest, branch.parts, branch.parts[-1].global_to, (), version)
-    there = {checkpoint.id for checkpoint in latest.head.checkpoints}
-    by_name = lineage.branch_of(wanted) if wanted is not None else None
+    if wanted is None and state.head.checkpoint is None:
+        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed yet at record {seq}")
+    if wanted in timeline.published:
+        branch, version = timeline.published[wanted], latest.retention.version(wanted)
+        return Target(latest, branch.parts, branch.parts[-1].global_to, (), version)
+    existing = {checkpoint.id for checkpoint in latest.head.checkpoints}
+    by_name = timeline.branch_of(wanted) if wanted is not None else None
     if by_name is not None:
         branch, global_step = by_name, by_name.parts[-1].global_to
-        there |= {left.checkpoint.id for left in latest.head.detached}
+        existing |= {left.checkpoint.id for left in latest.head.detached}
     else:
-        asked = str(state.head.global_step) if wanted is None else wanted
-        if not asked.isdecimal() or not 1 <= int(asked) <= state.head.global_step:
+        step = str(state.head.global_step) if wanted is None else wanted
+        if not step.isdecimal() or not 1 <= int(step) <= state.head.global_step:
             raise UserError(
-                f"the journal knows no committed {wanted}",
-                f"name a version, a checkpoint, or a step up to {state.head.global_step}",
+                f"{wanted} is not a version, a checkpoint or a committed step",
+                f"name one of them; the last committed step is {state.head.global_step}",
             )
-        branch, global_step = lineage.until(int(asked)), int(asked)
-    left = [each.checkpoint for each in latest.head.detached]
-    next_to = branch.parts[-1].base
-    mine = {name for _, name in branch.commits}
+        branch, global_step = timeline.until(int(step)), int(step)
+    detached = [each.checkpoint for each in latest.head.detached]
+    base = branch.parts[-1].base
+    committed = {name for _, name in branch.commits}
     kept = [
         each
-        for each in (*left, *state.head.checkpoints)
-        if each.id in there & mine and _begins(branch.parts, next_to) < each.global_step <= global_step
+        for each in (*detached, *state.head.checkpoints)
+        if each.id in existing & committed and _base_step(branch.parts, base) < each.global_step <= global_step
     ]
-    return Wanted(latest, branch.parts, global_step, kept, None)
+    return Target(latest, branch.parts, global_step, kept, None)
 
 
-def _begins(parts: Sequence[Part], base: str | None) -> int:
-    """The global step that a base stands at: the one before the first part that was trained beside it."""
+def _base_step(parts: Sequence[Part], base: str | None) -> int:
+    """The global step of a base: the last one before the first part that was trained on it."""
     return next(part.global_from for part in parts if part.base == base)
 
 
@@ -192,7 +198,7 @@ def _folded(home: Home, seq: int | None) -> tuple[State, State, Lineage]:
     return latest, state, lineage
 
 
-def _manifest(home: Home, found: Wanted) -> Manifest | None:
+def _manifest(home: Home, found: Target) -> Manifest | None:
     from gpu.artifacts.manifest import read_manifest
     from gpu.artifacts.version_manifest import read_version_manifest
     from gpu.errors import CheckpointBroken
@@ -202,35 +208,37 @@ def _manifest(home: Home, found: Wanted) -> Manifest | None:
             return read_version_manifest(home.versions / found.version.id, storage=home.storage).checkpoint
         return read_manifest(home.checkpoints / found.checkpoint, storage=home.storage) if found.checkpoint else None
     except (CheckpointBroken, OSError, ValueError):
-        return None  # `--verify` says what is wrong with it
+        return None  # `--verify` reports what is wrong with it
 
 
-def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[Check]:
-    """Every file and every setting that the weights depend on, held against what the journal says."""
+def _verify(home: Home, found: Target, manifest: Manifest | None) -> Iterator[Check]:
+    """Compare every file and setting of the weights with the journal."""
     from cli.inbox.accept import file_sha256
     from gpu.artifacts.artifact import CheckpointDirectory, find_problem
     from gpu.artifacts.version_manifest import VersionDirectory, training_base
     from gpu.errors import ModelUnusable
     from gpu.model.base import base_directory, base_sha256
 
-    whole = set()
+    intact = set()
     for job in dict.fromkeys(part.job for part in found.parts):
         path = home.data_file(job)
         try:
-            problem = None if file_sha256(path, storage=home.storage) == job else "its bytes are not those of its name"
+            problem = None if file_sha256(path, storage=home.storage) == job else "its SHA-256 is not its name"
         except OSError as error:
-            problem = f"it cannot be read: {error.strerror}"
-        whole |= {job} if problem is None else set()
+            problem = f"unreadable: {error.strerror}"
+        intact |= {job} if problem is None else set()
         yield Check(f"data {home.relative(path)}", problem)
-    parts = [part for part in found.parts if part.job in whole]  # else it is said already why its plan is another
-    for part, located in zip(parts, _located(home, [(part, ()) for part in parts]), strict=True):
+    parts = [
+        part for part in found.parts if part.job in intact
+    ]  # the plan of a changed file differs, and that file is reported
+    for part, located in zip(parts, _locate_rows(home, [(part, ()) for part in parts]), strict=True):
         if located.batches_sha256 != part.plan.batches_sha256:
-            otherwise = "this keepstep orders its rows otherwise than the one that learned it"
-            yield Check(f"plan of {part.name}", located.problem or otherwise)
-    if (held := found.held) is not None:
-        checkpoint = CheckpointDirectory(home.checkpoints / held.id, home.storage)
-        problem = find_problem(checkpoint, held.manifest_sha256, every_byte=True)
-        yield Check(f"checkpoint {held.id}", problem)
+            other_order = "this keepstep orders its rows differently from the one that trained it"
+            yield Check(f"plan of {part.name}", located.problem or other_order)
+    if (kept_checkpoint := found.kept_checkpoint) is not None:
+        artifact = CheckpointDirectory(home.checkpoints / kept_checkpoint.id, home.storage)
+        problem = find_problem(artifact, kept_checkpoint.manifest_sha256, every_byte=True)
+        yield Check(f"checkpoint {kept_checkpoint.id}", problem)
     if (version := found.version) is not None:
         directory = VersionDirectory(home.versions / version.id, home.storage)
         problem = find_problem(directory, version.manifest_sha256, every_byte=True)
@@ -239,8 +247,8 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
         return
     last = found.parts[-1]
     if manifest.lineage.settings != last.settings:
-        yield Check("settings", "those in the checkpoint's manifest are not those in the journal")
-    what = f"base {last.base or last.settings.model.path}"
+        yield Check("settings", "the checkpoint's manifest and the journal differ")
+    item = f"base {last.base or last.settings.model.path}"
     try:
         if last.base is not None:
             base = training_base(home.root, last.base)
@@ -248,17 +256,17 @@ def _checked(home: Home, found: Wanted, manifest: Manifest | None) -> Iterator[C
             model = last.settings.model
             base = base_directory(model.path, home.root, revision=model.revision, fetch=False)
     except (ModelUnusable, OSError, ValueError) as error:
-        yield Check(what, str(error))
+        yield Check(item, str(error))
         return
     if manifest.lineage.base_sha256:
         same = base_sha256(base) == manifest.lineage.base_sha256
-        yield Check(what, None if same else "its config or its weights are not what they were")
+        yield Check(item, None if same else "its config or its weights have changed")
 
 
 def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None:
-    """Those of the file that a person means: by its name, the first digits of its SHA-256, or a path to its bytes.
+    """The parts of a file, by its name, the first digits of its SHA-256, or a path to a copy of it.
 
-    None: no such file ever arrived. Raises UserError if several did.
+    None: no such file ever arrived. Raises UserError if several match.
     """
     from cli.inbox.accept import file_sha256
 
@@ -268,29 +276,26 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     jobs = jobs or set(jobs_called(read_records(home), shown_text(name), name if len(name) >= 6 else None))
     if len(jobs) > 1:
         raise UserError(
-            f"several files were called {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
+            f"several files had the name {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
         )
     return [part for part in parts if part.job in jobs] if jobs else None
 
 
 def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]:
-    """The global steps at which the rows on these lines were learned. Raises UserError if there is no such line, or
-    it cannot be known."""
+    """The global steps that trained the rows on these lines. Raises UserError if a line does not exist."""
     by_part: dict[int, tuple[Part, list[int]]] = {}
     for part, line in places:
         by_part.setdefault(part.global_from, (part, []))[1].append(line)
-    asked = [(part, tuple(lines)) for part, lines in by_part.values()]
-    for part, lines in asked:
-        _refuse_what_is_not_there(home, part, lines)
-    for (part, _), located in zip(asked, _located(home, asked), strict=True):
+    rows = [(part, tuple(lines)) for part, lines in by_part.values()]
+    for part, lines in rows:
+        _refuse_missing_lines(home, part, lines)
+    for (part, _), located in zip(rows, _locate_rows(home, rows), strict=True):
         if located.problem:
-            raise UserError(
-                f"the steps of {part.name} cannot be worked out: {located.problem}", "`keepstep lineage --verify`"
-            )
+            raise UserError(f"the steps of {part.name} are not known: {located.problem}", "`keepstep lineage --verify`")
         if located.batches_sha256 != part.plan.batches_sha256:
             raise UserError(
-                f"this keepstep orders the rows of {part.name} otherwise than the one that learned it",
-                f"ask keepstep {part.keepstep}",
+                f"this keepstep orders the rows of {part.name} differently from the one that trained it",
+                f"run this command with keepstep {part.keepstep}",
             )
         for steps in located.steps:
             yield from (
@@ -300,43 +305,50 @@ def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]
             )
 
 
-def _refuse_what_is_not_there(home: Home, part: Part, lines: Sequence[int]) -> None:
-    """Raises UserError for a line that the file does not have."""
+def _refuse_missing_lines(home: Home, part: Part, lines: Sequence[int]) -> None:
+    """Raise UserError for a line that the file does not have."""
     from gpu.data.plan.lines import is_own
-    from gpu.data.read.source import Record, records
+    from gpu.data.read.record import Record
+    from gpu.data.read.source import read_records
 
     path, wanted, last = home.data_file(part.job), {line for line in lines if is_own(line)}, 0
     try:
-        for record in records(path, plain_text=part.settings.data.format == "plain_text"):
+        for record in read_records(path, plain_text=part.settings.data.format == "plain_text"):
             if isinstance(record, Record):
                 wanted.discard(record.line)
                 last = record.line
     except OSError as error:
         raise UserError(
-            f"{home.relative(path)} cannot be read: {error.strerror}", "put it back: its name is its SHA-256"
+            f"{home.relative(path)} cannot be read: {error.strerror}", "put the file back; its name is its SHA-256"
         ) from error
     for line in sorted(wanted):
         raise UserError(f"{part.name} has no row on line {line}", f"its last row is on line {last}")
 
 
-def _located(home: Home, asked: Sequence[tuple[Part, tuple[int, ...]]]) -> Sequence[Located]:
-    """The plan of each part as it is made today, and the steps of these lines in it. Raises UserError."""
+def _locate_rows(home: Home, rows: Sequence[tuple[Part, tuple[int, ...]]]) -> Sequence[Located]:
+    """The batch plan of each part, planned again, and the steps of these lines in it. Raises UserError."""
     import msgspec
 
     from gpu.ipc.protocol import LocateRows, Locations, Refusal, TrainedJob
 
-    if not asked:
+    if not rows:
         return ()
     trained = tuple(
         TrainedJob(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
-        for part, lines in asked
+        for part, lines in rows
     )
-    order = LocateRows(home=str(home.root), trained=trained)
-    said = ask("gpu.data.plan.row_locator", order, otherwise="mend transformers, then try again")
+    request = LocateRows(home=str(home.root), trained=trained)
+    said = ask(
+        "gpu.data.processes.row_locator", request, otherwise="fix the installation of transformers, then try again"
+    )
     answer = msgspec.json.decode(said, type=Locations | Refusal)
     if isinstance(answer, Refusal):
-        raise refused("the steps could not be worked out", answer, "`keepstep lineage --verify` looks closer")
+        raise refused("the steps could not be found", answer, "`keepstep lineage --verify` tells more")
     return answer.located
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _row(part: Part) -> list[str]:
@@ -353,11 +365,3 @@ def _row(part: Part) -> list[str]:
         ", ".join(map(str, part.attempts)),
         part.job[:SHOWN_CHARACTERS],
     ]
-
-
-def _distinct(environments: Iterator[dict[str, str]]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    for environment in environments:
-        if environment not in found:
-            found.append(environment)
-    return found

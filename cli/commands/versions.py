@@ -1,6 +1,6 @@
-"""`keepstep versions`: the models that were made, and which of them the next step starts from.
+"""`keepstep versions`: list, compare, restore, delete and export the published versions.
 
-Going back never overwrites anything: it moves the head, and the way forward again stays open.
+A restore overwrites nothing: it moves the head, and the old head can be restored again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, read_state
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 
@@ -21,49 +21,50 @@ if TYPE_CHECKING:
     from events.kinds import AnyEvent
     from projections.lineage import Part
 
-app = typer.Typer(
-    name="versions", help="Look at the versions that were made, and go back to one.", no_args_is_help=True
-)
+app = typer.Typer(help="List, compare, restore, delete and export versions.", no_args_is_help=True)
+
+VersionArgument = Annotated[str, typer.Argument(help="Name of the version, such as v001.")]
 
 ORIGIN = "origin"
-"""How a person names what everything began with."""
+"""The name of the first base of the home, in commands."""
 
 
 @app.command("list")
 def list_(
-    everything: Annotated[bool, typer.Option("--all", help="What was left behind, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what did not lead to the head.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the versions that led to the head; `--all`: every one that can be gone back to."""
+    """List the versions that led to the head."""
     show_versions(find_home(home, reads_only=True), everything=everything, json=json)
 
 
 @app.command()
-def show(
-    version: Annotated[str, typer.Argument(help="Its name.")], home: HomeOption = None, json: JsonOption = False
-) -> None:
-    """Say what one version was made of, and how exact it is."""
+def show(version: VersionArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show what a version was made of, and how exact it is."""
     show_version(find_home(home, reads_only=True), version, json=json)
 
 
 @app.command()
 def diff(
-    version: Annotated[str, typer.Argument()],
-    other: Annotated[str, typer.Argument()],
+    version: VersionArgument,
+    other: VersionArgument,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say what was learned for one version and not for the other."""
+    """Show what one version was trained on and the other was not."""
     show_difference(find_home(home, reads_only=True), version, other, json=json)
 
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help='A version, "origin", or a checkpoint that was left behind.')],
+    name: Annotated[str, typer.Argument(help="A version, origin, or a detached checkpoint.")],
     home: HomeOption = None,
 ) -> None:
-    """Go on from there. What is left behind can be gone back to."""
+    """Continue training from a version or a checkpoint.
+
+    The old head is kept and can be restored again.
+    """
     from core.commands import MoveHead
     from events.values import is_checkpoint_id
 
@@ -76,7 +77,10 @@ def restore(
 
 @app.command()
 def rollback(home: HomeOption = None) -> None:
-    """Go back behind what was learned last: to the head's version, or, if it is that, to the one before it."""
+    """Go back to the last version, and from that to the one before.
+
+    The old head is kept and can be restored again.
+    """
     from core.commands import RollBack
 
     move_head(find_home(home), RollBack())
@@ -84,23 +88,28 @@ def rollback(home: HomeOption = None) -> None:
 
 @app.command()
 def delete(
-    version: Annotated[str, typer.Argument(help="A version, or a checkpoint that was left behind.")],
-    confirm: Annotated[bool, typer.Option("--confirm", help="Yes, for good.")] = False,
+    version: Annotated[str, typer.Argument(help="A version, or a detached checkpoint.")],
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really delete it.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Give a version up, for good. Not the head's, nor one that another is built on."""
+    """Delete a version for good.
+
+    Refused for the version of the head and for one that another is built on.
+    """
     delete_version(find_home(home), version, confirmed=confirm)
 
 
 @app.command()
 def export(
-    version: Annotated[str, typer.Argument(help="Its name.")],
-    to: Annotated[Path, typer.Option("--to", help="The model's new directory, outside the home.")],
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; else as it is.")] = None,
+    version: VersionArgument,
+    to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16 or float16. Default: as it is.")
+    ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Put a version into a directory of its own, rounded (once) as you want it."""
+    """Write a version to a directory, as a model for transformers."""
     export_version(find_home(home), version, to, dtype, json=json)
 
 
@@ -109,10 +118,10 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     from cli.output.terminal import local_time, print_json, print_listing
     from projections.status import plain
 
-    state = _state(home)
-    line = _line(state)
-    shown = [version for version in state.retention.versions if everything or version.id in line]
-    left = state.head.detached if everything else ()
+    state = read_state(home)
+    ancestors = _ancestors(state)
+    shown = [version for version in state.retention.versions if everything or version.id in ancestors]
+    detached = state.head.detached if everything else ()
     if json:
         print_json(
             {
@@ -121,12 +130,12 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
                     "checkpoint": state.head.checkpoint.id if state.head.checkpoint else None,
                 },
                 "versions": [{**plain(version), "path": str(home.versions / version.id)} for version in shown],
-                "left": [plain(each) for each in left],
+                "detached": [plain(each) for each in detached],
             }
         )
         return
-    if not shown and not left:
-        print("no version was made yet; `keepstep consolidate` makes one of what was learned")
+    if not shown and not detached:
+        print("there is no version yet; `keepstep consolidate` makes one")
         return
     rows = [
         [
@@ -134,26 +143,25 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
             str(version.global_step),
             version.parent or ORIGIN,
             local_time(version.made_at),
-            f"{version.size_bytes / 1e6:.1f} MB",
-            _said(home, version),
+            format_size(version.size_bytes),
+            _description(home, version),
         ]
         for version in shown
     ]
     rows += [
-        [each.checkpoint.id, str(each.checkpoint.global_step), each.base or ORIGIN, "", size, "left behind"]
-        for each in left
-        for size in [f"{each.checkpoint.size_bytes / 1e6:.1f} MB"]
+        [checkpoint.id, str(checkpoint.global_step), base or ORIGIN, "", format_size(checkpoint.size_bytes), "detached"]
+        for checkpoint, base in ((each.checkpoint, each.base) for each in detached)
     ]
-    print_listing(["version", "step", "beside", "made", "size", ""], rows)
+    print_listing(["version", "step", "base", "made", "size", "note"], rows)
 
 
-def _said(home: Home, version: Version) -> str:
+def _description(home: Home, version: Version) -> str:
     problem = problem_of_version(home, version)
     return version.description if problem is None else f"DAMAGED: {problem}"
 
 
 def problem_of_version(home: Home, version: Version) -> str | None:
-    """Why what stands under its name is not what was published, by seal, names and sizes; None if it is."""
+    """Describe what is wrong with the files of a version, by its manifest, names and sizes; None if nothing is."""
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.version_manifest import VersionDirectory
 
@@ -165,23 +173,25 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
     from cli.output.event_lines import applied_text
-    from cli.output.terminal import local_time, print_json
+    from cli.output.terminal import Row, local_time, print_json, print_report
     from projections.status import plain
 
-    state = _state(home)
+    state = read_state(home)
     version = _version(state, name)
     if json:
         print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
         return
     print(f"{version.id}  {home.versions / version.id}")
-    if version.description:
-        print(f"said      {version.description}")
-    print(f"made      {local_time(version.made_at)}, of {version.checkpoint} beside {version.parent or 'the origin'}")
-    said = applied_text(version.applied, version.in_place)
-    print(f"exact     {said or 'nothing was trained'}")
+    rows = [Row("note", version.description)] if version.description else []
+    rows.append(
+        Row("made", f"{local_time(version.made_at)}, from {version.checkpoint} and {version.parent or 'the origin'}")
+    )
+    exact = applied_text(version.applied, version.in_place)
+    rows.append(Row("exact", f"{exact or 'nothing was trained'}"))
     if (problem := problem_of_version(home, version)) is not None:
-        print(f"DAMAGED   {problem}")
-    print(f"answers   its logits are off by {version.difference:.2%} from those of base and checkpoint")
+        rows.append(Row("DAMAGED", f"{problem}"))
+    rows.append(Row("logits", f"differ by {version.difference:.2%} from those of base and checkpoint"))
+    print_report(rows)
     show_lineage(home, version.id, json=False, verify=False)
 
 
@@ -190,24 +200,28 @@ def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
     from cli.commands.lineage import read_lineage
     from cli.output.terminal import print_json, print_listing
 
-    state = _state(home)
+    state = read_state(home)
     one, two = (
         () if each == ORIGIN else tuple(read_lineage(home, _version(state, each).id).parts) for each in (name, other)
     )
-    gone, added = _only_in(one, two), _only_in(two, one)
+    first_only, second_only = _only_in(one, two), _only_in(two, one)
     settings = _changed_settings(one, two)
     if json:
-        told = {name: [_told(part) for part in gone], other: [_told(part) for part in added], "settings": settings}
-        print_json(told)
+        report = {
+            name: [_part_row(part) for part in first_only],
+            other: [_part_row(part) for part in second_only],
+            "settings": settings,
+        }
+        print_json(report)
         return
-    for what, parts in ((name, gone), (other, added)):
+    for version, parts in ((name, first_only), (other, second_only)):
         if parts:
-            print(f"learned for {what} only:")
+            print(f"trained only for {version}:")
             print_listing(
-                ["steps", "file", "rows", "SHA-256"], [list(map(str, _told(part).values())) for part in parts]
+                ["steps", "file", "rows", "SHA-256"], [list(map(str, _part_row(part).values())) for part in parts]
             )
         else:
-            print(f"learned for {what} only: nothing")
+            print(f"trained only for {version}: nothing")
     for change in settings:
         print(f"settings: {change}")
 
@@ -217,7 +231,7 @@ def _only_in(parts: tuple[Part, ...], others: tuple[Part, ...]) -> list[Part]:
     return [part for part in parts if (part.job, part.global_from, part.global_to, part.attempts) not in there]
 
 
-def _told(part: Part) -> dict[str, Any]:
+def _part_row(part: Part) -> dict[str, Any]:
     return {
         "steps": f"{part.global_from + 1}-{part.global_to}",
         "file": part.name,
@@ -227,7 +241,7 @@ def _told(part: Part) -> dict[str, Any]:
 
 
 def _changed_settings(one: tuple[Part, ...], two: tuple[Part, ...]) -> list[str]:
-    """What the last steps of both were trained with, where it is not the same."""
+    """The settings of the last steps of both, where they differ."""
     import msgspec
 
     if not one or not two:
@@ -242,10 +256,9 @@ def _changed_settings(one: tuple[Part, ...], two: tuple[Part, ...]) -> list[str]
 
 
 def move_head(home: Home, command: Any) -> None:
-    """Move the head, and say where to and what was left. Raises core.errors.Refused, UserError."""
+    """Move the head and print the old and the new one. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.backups import restore_backup
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
@@ -255,27 +268,24 @@ def move_head(home: Home, command: Any) -> None:
 
     with closing(EventStore.open(home)) as store:
         before = store.state
-        _refuse_what_is_not_there(home, before, decide(before, command, home.clock.now()))
+        _refuse_damaged_version(home, before, decide(before, command, home.clock.now()))
         events = store.execute(command)
-        alive = daemon_is_alive(home)
-        for event in events:
-            if (abandoned := deleted_directory(home, event)) is not None and not alive:
-                discard(home, abandoned)
+        delete_directories(home, events)
         state = store.state
-        if state.head.pending_restore is not None and state.head.checkpoint is not None and not alive:
+        if state.head.pending_restore is not None and state.head.checkpoint is not None and not daemon_is_alive(home):
             restore_backup(
                 store, RestoreCheckpoint(backup=state.head.pending_restore, checkpoint=state.head.checkpoint.id)
             )
     moved = next(event for event in events if isinstance(event, HeadMoved))
-    next_to = f", beside {moved.version or 'the origin'}" if moved.checkpoint else ""
-    print(f"the next step goes on from {moved.checkpoint or moved.version or 'the origin'}{next_to}")
-    left = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
-    if left is not None:
-        print(f"left behind: {left}; `keepstep versions restore {left}` goes back to it")
+    base = f" on {moved.version or 'the origin'}" if moved.checkpoint else ""
+    print(f"training continues from {moved.checkpoint or moved.version or 'the origin'}{base}")
+    old = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
+    if old is not None:
+        print(f"the old head is kept; to go back: keepstep versions restore {old}")
 
 
-def _refuse_what_is_not_there(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
-    """A version that the head is to move to must be what was published, by names and sizes. Raises UserError."""
+def _refuse_damaged_version(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
+    """Raise UserError if the head would move to a version whose files are damaged."""
     from events.kinds import HeadMoved
 
     version = next((state.retention.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
@@ -284,8 +294,8 @@ def _refuse_what_is_not_there(home: Home, state: State, would: Sequence[AnyEvent
     problem = problem_of_version(home, version)
     if problem is not None:
         raise UserError(
-            f"{version.id} is not what was published: {problem}; the head stays where it is",
-            "put it back as it was, or name another one",
+            f"{version.id} is damaged: {problem}; the head was not moved",
+            "restore its files from a copy, or name another version",
         )
 
 
@@ -293,60 +303,48 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     """`keepstep versions delete`. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
-    from cli.daemon.sweep import deleted_directory, discard
     from cli.home.event_store import EventStore
-    from cli.home.identity import daemon_is_alive
     from core.commands import DeleteVersion
     from core.decide import decide
 
     if name == ORIGIN:
-        raise UserError("the origin stays: every version is made of it", "keepstep deletes only what it made itself")
-    order = DeleteVersion(version=name)
-    (would,) = decide(_state(home), order, 0.0)
+        raise UserError("the origin cannot be deleted: every version is built on it")
+    command = DeleteVersion(version=name)
+    (would,) = decide(read_state(home), command, 0.0)
     if not confirmed:
         raise UserError(
-            f"{name} would be deleted for good ({getattr(would, 'size_bytes', 0) / 1e6:.1f} MB); nothing was changed",
-            f"`keepstep versions delete {name} --confirm` does it",
+            f"{name} would be deleted for good ({format_size(getattr(would, 'size_bytes', 0))}); nothing was deleted",
+            f"to delete it: keepstep versions delete {name} --confirm",
         )
     with closing(EventStore.open(home)) as store:
-        for event in store.execute(order):
-            if (abandoned := deleted_directory(home, event)) is not None and not daemon_is_alive(home):
-                discard(home, abandoned)
+        delete_directories(home, store.execute(command))
     print(f"{name} is deleted")
 
 
 def export_version(home: Home, name: str, to: Path, dtype: str | None, *, json: bool) -> None:
     """`keepstep versions export`. Raises UserError."""
-    from cli.commands.checkpoints import exported
+    from cli.commands.checkpoints import export_model
 
-    version = _version(_state(home), name)
+    version = _version(read_state(home), name)
     problem = problem_of_version(home, version)
     if problem is not None:
-        raise UserError(
-            f"{version.id} is not what was published: {problem}; nothing was exported", "put it back as it was"
-        )
-    exported(home, version.id, None, version.id, to, dtype, json=json)
+        raise UserError(f"{version.id} is damaged: {problem}; nothing was exported", "restore its files from a copy")
+    export_model(home, version.id, None, version.id, to, dtype, json=json)
 
 
-def _line(state: State) -> set[str]:
+def _ancestors(state: State) -> set[str]:
     """The versions that led to the head."""
     by_name = {version.id: version for version in state.retention.versions}
-    line: set[str] = set()
-    at = state.head.base
-    while at is not None and at in by_name:
-        line.add(at)
-        at = by_name[at].parent
-    return line
+    ancestors: set[str] = set()
+    name = state.head.base
+    while name is not None and name in by_name:
+        ancestors.add(name)
+        name = by_name[name].parent
+    return ancestors
 
 
 def _version(state: State, name: str) -> Version:
     version = state.retention.version(name)
     if version is None:
-        raise UserError(f"there is no version {name}", "`keepstep versions list --all` has those that there are")
+        raise UserError(f"there is no version {name}", "`keepstep versions list --all` lists the versions")
     return version
-
-
-def _state(home: Home) -> State:
-    from cli.home.snapshot_reader import load_state
-
-    return load_state(home)[0].state

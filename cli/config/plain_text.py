@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from events.settings import JobSettings
-from gpu.data.read.source import holds_prose
+from gpu.data.read.source import holds_plain_text
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown")
 PACKED = (".gz", ".zst", ".zstd")
@@ -23,7 +23,7 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
     Settings with a format or fields take precedence; so do contents that are rows, a table or a web page.
     Raises OSError.
     """
-    if not may_be_plain_text(settings, name) or not holds_prose(path):
+    if not may_be_plain_text(settings, name) or not holds_plain_text(path):
         return settings
     return replace(settings, data=replace(settings.data, format="plain_text"))
 

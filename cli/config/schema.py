@@ -216,7 +216,7 @@ def _check_revision(path: Path, model: ModelSettings) -> None:
 def _check_rows(path: Path, checks: CheckSettings) -> None:
     if not checks.rows:
         return
-    from gpu.data.format.problems import PROBLEMS
+    from gpu.data.problems import PROBLEMS
 
     weighed = [name for name, kind in PROBLEMS.items() if kind.level in {"refuse", "warn"}]
     for name in checks.rows:

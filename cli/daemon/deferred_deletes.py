@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.daemon.sweep import discard
-from cli.errors import is_full
+from cli.errors import is_disk_full
 from cli.home.paths import Home
 
 RETRY_AFTER_S = 60.0
@@ -29,7 +29,7 @@ class DeferredDeletes:
         try:
             size_bytes = discard(self._home, directory)
         except OSError as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise
             if directory not in self.pending:
                 reason = error.strerror or str(error)

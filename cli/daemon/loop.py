@@ -32,7 +32,7 @@ from cli.daemon.schedule import run_scheduled
 from cli.daemon.sweep import sweep
 from cli.daemon.worker_listener import WorkerListener
 from cli.daemon.worker_supervisor import WorkerSupervisor
-from cli.errors import INTERRUPTED, STORAGE_FAILED, UserError, is_full
+from cli.errors import INTERRUPTED, STORAGE_FAILED, UserError, is_disk_full
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock
 from cli.home.layout import make_directories
@@ -126,7 +126,7 @@ class Daemon:
                 self._recovery.run()
             self._work()
         except (NoSpace, OSError) as error:
-            if not is_full(error):
+            if not is_disk_full(error):
                 raise
             self._supervisor.end()
             message = self._unreported_full or disk_full_message(error)

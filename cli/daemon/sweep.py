@@ -25,7 +25,7 @@ from events.values import is_backup_id, is_checkpoint_id, is_version_id
 from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.version_manifest import VersionDirectory
-from gpu.data.plan.cache_names import caches, job_of
+from gpu.data.plan.cache_names import cache_directories, job_of
 from journal import durable
 from journal.failpoints import failpoint
 from journal.storage import Storage
@@ -166,14 +166,15 @@ def deleted_directories(home: Home, state: State, event: AnyEvent) -> list[Path]
 
 
 def _finished_tokens(home: Home, state: State) -> list[Path]:
-    """The token caches of jobs that are not in progress."""
+    """The token cache_directories of jobs that are not in progress."""
     in_progress = {job.id for job in state.training.in_progress}
-    kept = [(path, job_of(path)) for path in caches(home.tokens, storage=home.storage)]
+    kept = [(path, job_of(path)) for path in cache_directories(home.tokens, storage=home.storage)]
     return [path for path, job in kept if job is not None and job not in in_progress]
 
 
 def _sweep_tokens(home: Home, state: State, delete: Callable[[Path], int | None]) -> None:
-    """Delete token caches of finished jobs, and those that are half written or half deleted. They can be made again."""
+    """Delete token caches of finished jobs, and those that are half written or half deleted. keepstep
+    makes them again when it needs them."""
     unfinished = [path for path in _directories(home.tokens, home.storage) if path.name.startswith(UNFINISHED)]
     for path in (*_finished_tokens(home, state), *unfinished):
         delete(path)
@@ -202,7 +203,7 @@ def discard(home: Home, directory: Path) -> int:
 
 
 def sweep_temporaries(home: Home) -> None:
-    """Delete views, reports and caches that are half written, and the sockets of earlier workers.
+    """Delete views, reports and cache_directories that are half written, and the sockets of earlier workers.
 
     Only the daemon may call this, before it starts a worker. The caller holds the append lock, under which commands
     write the status.

@@ -31,7 +31,7 @@ class WorkerSupervisor:
         """Send a message, unless it was sent already. Starts a worker if none runs."""
         if self.worker is None:
             self.worker = self._ports.start_worker()
-            self._watched = deadlines.anew(self._watched)
+            self._watched = deadlines.restarted(self._watched)
         if not self.was_sent(type(order), order.attempt):
             self.worker.send(order)
             self._watched = deadlines.ordered(self._watched, order)

@@ -1,4 +1,4 @@
-"""The commands that say what happened: `crashes`, `explain`, `logs`, `hooks test`; a part of `app.py`."""
+"""The commands `failures`, `explain`, `logs` and `hooks test`."""
 
 from __future__ import annotations
 
@@ -6,51 +6,59 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption
 from cli.errors import REFUSED
 from cli.home.paths import find_home
 
-hooks_app = typer.Typer(help="Commands and notifications that follow from what happens.", no_args_is_help=True)
+hooks_app = typer.Typer(help="Test the hooks: commands and notifications on events.", no_args_is_help=True)
 
 
-def crashes(
-    all_of_them: Annotated[bool, typer.Option("--all", help="Not only the last ones.")] = False,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Show what failed, the newest last: what it means, and what to do about it."""
-    from cli.diagnosis.failures import show_crashes
+AllOption = Annotated[bool, typer.Option("--all", help="Show all failures, not the last ones.")]
 
-    show_crashes(find_home(home, reads_only=True), all_of_them=all_of_them, json=json)
+
+def failures(all_of_them: AllOption = False, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show what failed, what it means, and what to do."""
+    from cli.diagnosis.failures import show_failures
+
+    show_failures(find_home(home, reads_only=True), all_of_them=all_of_them, json=json)
+
+
+def crashes(all_of_them: AllOption = False, home: HomeOption = None, json: JsonOption = False) -> None:
+    """The old name of `failures`."""
+    typer.echo("keepstep crashes is now keepstep failures", err=True)
+    failures(all_of_them, home, json)
 
 
 def explain(
     thing: Annotated[
         str,
         typer.Argument(
-            metavar="JOB|CRASH|STEP|CHECKPOINT|VERSION",
-            help="A file's name or the first digits of a job's id; crash-SEQ; a step; a checkpoint; a version.",
+            metavar="JOB|FAILURE|STEP|CHECKPOINT|VERSION",
+            help="A file or the first digits of a job's id, crash-SEQ, a step, a checkpoint, a version.",
         ),
     ],
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell the story of one thing: what happened to it, what keepstep did, what it is now, what happens next."""
-    from cli.diagnosis.explain import explain as tell
+    """Show what happened to a job, step, checkpoint or version.
 
-    tell(find_home(home, reads_only=True), thing, json=json)
+    It ends with what the thing is now and what happens next.
+    """
+    from cli.diagnosis.explain import show_explanation
+
+    show_explanation(find_home(home, reads_only=True), thing, json=json)
 
 
 def logs(
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written; Ctrl-C ends.")] = False,
-    number: Annotated[int, typer.Option("-n", min=0, help="How many of the last lines to begin with.")] = 50,
-    level: Annotated[str, typer.Option(help="At least: debug, info, warning, error or critical.")] = "debug",
-    attempt: Annotated[int | None, typer.Option(help="What was said during this attempt.")] = None,
-    source: Annotated[str | None, typer.Option(help="daemon, worker or hook.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Also print new lines; Ctrl-C ends.")] = False,
+    number: Annotated[int, typer.Option("-n", min=0, help="Number of lines.")] = 50,
+    level: Annotated[str, typer.Option(help="Lowest level: debug, info, warning, error or critical.")] = "debug",
+    attempt: Annotated[int | None, typer.Option(help="Lines of this attempt.")] = None,
+    source: Annotated[str | None, typer.Option(help="Lines of the daemon, the worker or hooks.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what daemon, worker, libraries and hooks said."""
+    """Show the log of the daemon, the worker and the hooks."""
     from cli.diagnosis.logs import Filter, show_logs
 
     show_logs(find_home(home, reads_only=True), Filter(level, attempt, source), number=number, follow=follow, json=json)
@@ -58,15 +66,18 @@ def logs(
 
 @hooks_app.callback()
 def _hooks() -> None:
-    """A group, however few commands there are in it."""
+    """Makes `hooks` a group: typer turns a single command into the group itself."""
 
 
 @hooks_app.command("test")
-def try_them(
-    hook: Annotated[str | None, typer.Argument(help="One of them, such as job_failed; else all that are set.")] = None,
+def run_sample(
+    hook: Annotated[str | None, typer.Argument(help="One hook, such as job_failed. Default: all.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Run the hooks of the config, and send the notifications, with a sample. Nothing is journaled."""
+    """Run the hooks and send the notifications with a sample event.
+
+    Nothing is journaled.
+    """
     from cli.hooks.trial import try_hooks
 
     if not try_hooks(find_home(home), hook):
@@ -74,7 +85,8 @@ def try_them(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
-    for command in (crashes, explain, logs):
+    """Add these commands to `app`."""
+    for command in (failures, explain, logs):
         app.command()(command)
+    app.command(hidden=True)(crashes)
     app.add_typer(hooks_app, name="hooks")

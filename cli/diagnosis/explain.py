@@ -1,4 +1,4 @@
-"""`keepstep explain`: the story of one thing, told from the journal, up to what it is now and what happens next."""
+"""`keepstep explain`: the history of one thing, its present state, and what happens next."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from cli.diagnosis.failures import logs_of, steps
+from cli.commands.common import count, format_size, replay
+from cli.diagnosis.failures import logs_of
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.output.console import Console
 from cli.output.terminal import duration, local, print_json
 from cli.text import printable_lines, shown_text
-from core.evolve import evolve
 from core.job import Job
 from core.state import State
-from events.codec import decode_record
 from events.values import is_checkpoint_id, is_version_id
-from journal import history
 from projections.lineage import Lineage, Part
 from projections.timeline import (
     CheckpointTimeline,
@@ -33,44 +31,43 @@ from projections.timeline import (
 )
 
 SHOWN = 60
-"""Lines of a story: what a person reads. `--json` has them all."""
+"""Last lines shown. `--json` has them all."""
 
 
-class Ending(NamedTuple):
-    """What a story leads up to."""
+class Summary(NamedTuple):
+    """The end of an explanation: what the thing is now, and what happens next."""
 
     title: str
     now: str
     next: str
 
 
-def explain(home: Home, wanted: str, *, json: bool) -> None:
-    """Tell it. Raises UserError where the journal knows no such thing, journal.errors.JournalError."""
+def show_explanation(home: Home, wanted: str, *, json: bool) -> None:
+    """`keepstep explain`. Raises UserError if the journal knows no such thing, journal.errors.JournalError."""
     console = Console(lambda _: None)
     wanted = shown_text(wanted)
-    timeline = timeline_for(wanted, console.text)
+    timeline = timeline_of(wanted, console.text)
     state = State()
-    for record in history(home.journal, decode_record, storage=home.storage):
-        before, state = state, evolve(state, record.event)
+    for before, record, state in replay(home):
         timeline.observe(before, state, record)
-    ending = ending_of(timeline, state, wanted, alive=daemon_is_alive(home))
+    summary = summarize(timeline, state, wanted, alive=daemon_is_alive(home))
     if json:
         moments = [msgspec.to_builtins(moment) for moment in timeline.entries]
-        print_json({**ending._asdict(), "moments": moments})
+        print_json({**summary._asdict(), "moments": moments})
         return
-    print(printable_lines(ending.title))
-    left = len(timeline.entries) - SHOWN
-    if left > 0:
-        print(f"  … {left} lines before these; `--json` has them")
+    print(printable_lines(summary.title))
+    earlier = len(timeline.entries) - SHOWN
+    if earlier > 0:
+        print(f"  … {earlier} earlier lines; `--json` prints all")
     for moment in timeline.entries[-SHOWN:]:
         first, *more = printable_lines(moment.text).split("\n")
         print("\n".join([f"  {local(moment.at)}  {first}", *(f"{' ' * 18}{line}" for line in more)]))
-    print(f"now   {printable_lines(ending.now)}")
-    print(f"next  {printable_lines(ending.next)}")
+    print(f"now   {printable_lines(summary.now)}")
+    print(f"next  {printable_lines(summary.next)}")
 
 
-def timeline_for(wanted: str, say: Describe) -> Timeline:
-    """Who tells of it: by the form of its name; whatever has none of these forms is a job."""
+def timeline_of(wanted: str, say: Describe) -> Timeline:
+    """The timeline of a thing, by the form of its name; a name of no known form is a job."""
     number = wanted.removeprefix("crash-")
     if wanted != number and number.isdecimal():
         return FailureTimeline(say, seq=int(number))
@@ -78,110 +75,111 @@ def timeline_for(wanted: str, say: Describe) -> Timeline:
         return VersionTimeline(say, version=wanted)
     if is_checkpoint_id(wanted):
         return CheckpointTimeline(say, checkpoint=wanted)
-    if wanted.isdecimal() and len(wanted) < 12:  # longer ones are the beginning of a job's number
+    if wanted.isdecimal() and len(wanted) < 12:  # longer numbers are first digits of a job's id
         return StepTimeline(say, step=int(wanted))
     return JobTimeline(say, wanted=wanted)
 
 
-def ending_of(timeline: Timeline, state: State, wanted: str, *, alive: bool) -> Ending:
-    """What it is now, and what happens next. Raises UserError where it is not known, or is not one thing."""
-    if not timeline.found:
-        raise UserError(f"the journal knows no {_kind(timeline)} {wanted}", _where_to_look(timeline, state))
-    match timeline:
+def summarize(teller: Timeline, state: State, wanted: str, *, alive: bool) -> Summary:
+    """Describe what the thing is now, and what happens next. Raises UserError if it is unknown or ambiguous."""
+    if not teller.found:
+        raise UserError(f"there is no {_kind(teller)} {wanted} in the journal", _lookup_advice(teller, state))
+    match teller:
         case JobTimeline():
-            return _of_a_job(timeline, state, wanted, alive=alive)
+            return _of_a_job(teller, state, wanted, alive=alive)
         case FailureTimeline():
-            return _of_a_crash(timeline, state, alive=alive)
+            return _of_a_failure(teller, state, alive=alive)
         case StepTimeline():
-            return _of_a_step(timeline, state)
+            return _of_a_step(teller, state)
         case CheckpointTimeline():
-            return _of_a_checkpoint(timeline, state)
+            return _of_a_checkpoint(teller, state)
         case VersionTimeline():
-            return _of_a_version(timeline, state)
+            return _of_a_version(teller, state)
         case _:
-            raise AssertionError(timeline)
+            raise AssertionError(teller)
 
 
-def _kind(timeline: Timeline) -> str:
+def _kind(teller: Timeline) -> str:
     kinds = {
         JobTimeline: "job",
-        FailureTimeline: "crash",
+        FailureTimeline: "failure",
         StepTimeline: "step",
         CheckpointTimeline: "checkpoint",
         VersionTimeline: "version",
     }
-    return kinds[type(timeline)]
+    return kinds[type(teller)]
 
 
-def _where_to_look(timeline: Timeline, state: State) -> str:
-    match timeline:
+def _lookup_advice(teller: Timeline, state: State) -> str:
+    match teller:
         case FailureTimeline():
-            return "`keepstep crashes --all` names them"
+            return "`keepstep failures --all` lists them"
         case StepTimeline():
             if not state.head.global_step:
                 return "nothing is committed yet"
-            return f"step {state.head.global_step} is committed; name one up to that"
+            return f"the last committed step is {state.head.global_step}"
         case CheckpointTimeline():
-            return "`keepstep checkpoints` names those that are there"
+            return "`keepstep checkpoints` lists them"
         case VersionTimeline():
-            return "`keepstep versions list --all` names them"
+            return "`keepstep versions list --all` lists them"
         case _:
             return "name a file, the first digits of a job's id, crash-SEQ, a step, a checkpoint or a version"
 
 
-# -- how each of them ends ------------------------------------------------------------------------------------------
+# -- one summary for each kind --------------------------------------------------------------------------------------
 
 
-def _of_a_job(timeline: JobTimeline, state: State, wanted: str, *, alive: bool) -> Ending:
-    if len(timeline.jobs) > 1:
-        ids = ", ".join(job[:12] for job in timeline.jobs)
-        raise UserError(f"several files are called {wanted!r}", f"name the first digits of one: {ids}")
-    ((job, name),) = timeline.jobs.items()
+def _of_a_job(teller: JobTimeline, state: State, wanted: str, *, alive: bool) -> Summary:
+    if len(teller.jobs) > 1:
+        ids = ", ".join(job[:12] for job in teller.jobs)
+        raise UserError(f"several files have the name {wanted!r}", f"name the first digits of one id: {ids}")
+    ((job, name),) = teller.jobs.items()
     title = f"{name}, job {job[:12]}"
     found = state.job(job)
-    where = _where_it_is(timeline.lineage, state, job)
+    place = _trained_in(teller.lineage, state, job)
     if found is None:
-        last = timeline.entries[-1].text if timeline.entries else "known"
-        return Ending(title, where or f"done with: {last.splitlines()[0]}", "nothing; it is finished")
-    committed = f"; {where}" if where else ""
+        last = teller.entries[-1].text if teller.entries else "known"
+        return Summary(title, place or f"finished: {last.splitlines()[0]}", "nothing; it is finished")
+    committed = f"; {place}" if place else ""
     if state.outcomes.failed.get(job) is not None:
-        return Ending(title, f"failed{committed}", f"nothing by itself; `keepstep retry {job[:12]}` brings it back")
+        return Summary(title, f"failed{committed}", f"nothing; to try again: keepstep retry {job[:12]}")
     if state.training.current is not None and state.training.current.id == job:
-        return Ending(title, f"in hand, {found.status}{committed}", _next_of(state, found, alive=alive))
-    place = next((n for n, waiting in enumerate(state.queue, 1) if waiting.id == job), 1)
-    return Ending(title, f"number {place} of {len(state.queue)} in the queue{committed}", _general(state, alive=alive))
+        return Summary(title, f"in progress: {found.status}{committed}", _next_of_job(state, found, alive=alive))
+    position = next((n for n, waiting in enumerate(state.queue, 1) if waiting.id == job), 1)
+    now = f"number {position} of {len(state.queue)} in the queue{committed}"
+    return Summary(title, now, _next_in_general(state, alive=alive))
 
 
-def _next_of(state: State, job: Job, *, alive: bool) -> str:
+def _next_of_job(state: State, job: Job, *, alive: bool) -> str:
     if state.attempts.current is not None and alive:
         goal = f" of {job.goal}" if job.goal is not None else ""
-        return f"attempt {state.attempts.current} goes on behind step {state.attempts.reached.step}{goal}"
+        return f"attempt {state.attempts.current} continues after step {state.attempts.reached.step}{goal}"
     if job.retry_at is not None and alive and state.daemon.hold is None:
-        return f"it is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
-    return _general(state, alive=alive)
+        return f"the next attempt starts in {duration(max(0.0, job.retry_at - time.time()))}"
+    return _next_in_general(state, alive=alive)
 
 
-def _general(state: State, *, alive: bool) -> str:
-    """What anything waits for that is not finished."""
+def _next_in_general(state: State, *, alive: bool) -> str:
+    """Describe what an unfinished thing waits for."""
     if state.daemon.hold is not None:
         return f"waiting for you: {state.daemon.hold.reason}; {state.daemon.hold.advice}"
     if state.disk.full is not None:
-        return f"waiting for room on the disk: {state.disk.full.wanted_bytes / 1e6:.1f} MB must be free"
+        return f"waiting for disk space: {format_size(state.disk.full.wanted_bytes)} must be free"
     if state.daemon.status in {"paused", "off_paused", "stopping_paused"}:
-        return "paused; `keepstep resume` goes on" + ("" if alive else ", then `keepstep run`")
-    return "its turn comes by itself" if alive else f"`keepstep run` goes on from step {state.head.global_step}"
+        return "paused; to continue: keepstep resume" + ("" if alive else ", then keepstep run")
+    return "its turn comes" if alive else f"`keepstep run` continues after step {state.head.global_step}"
 
 
-def _where_it_is(lineage: Lineage, state: State, job: str) -> str:
-    """Which weights have something of the job in them."""
+def _trained_in(lineage: Lineage, state: State, job: str) -> str:
+    """The weights that were trained on the job, in words."""
     head = lineage.until(state.head.global_step)
-    words = [f"its {_steps(head.parts, job)} in the weights of the head"] if _has(head.parts, job) else []
-    standing = {version.id for version in state.retention.versions}
-    made = [name for name, branch in lineage.published.items() if _has(branch.parts, job) and name in standing]
+    words = [f"{_steps(head.parts, job)} in the head"] if _has(head.parts, job) else []
+    existing = {version.id for version in state.retention.versions}
+    made = [name for name, branch in lineage.published.items() if _has(branch.parts, job) and name in existing]
     if made:
         words.append(f"in {', '.join(made)}")
     if not words and any(_has(branch.parts, job) for branch in lineage.left):
-        return "what it taught was left behind when the head was moved"
+        return "no longer in the weights: the head was moved away"
     return ", ".join(words)
 
 
@@ -194,33 +192,33 @@ def _steps(parts: Sequence[Part], job: str) -> str:
     first, last = mine[0].step_from + 1, mine[-1].step_to
     total = mine[-1].plan.steps_total
     if (first, last) == (1, total):
-        return f"{total} steps are" if total > 1 else "one step is"
+        return f"all {total} steps are" if total > 1 else "its one step is"
     return f"steps {first} to {last} of {total} are"
 
 
-def _of_a_crash(timeline: FailureTimeline, state: State, *, alive: bool) -> Ending:
-    crash = next(crash for crash in timeline.failures.found if crash.seq == timeline.seq)
-    title = f"{crash.name}, {crash.failure}: {crash.meaning}"
-    lost = f"{steps(crash.steps_lost)} had not been committed" if crash.steps_lost else "nothing was lost by it"
-    later = timeline.entries[-1]
-    waits = state.job(crash.job) if crash.job is not None else None
-    now = f"{lost}; what followed is above" if later.seq > crash.seq else f"{lost}; nothing followed yet"
-    if crash.job is not None and state.outcomes.failed.get(crash.job) is not None:
-        then = f"`keepstep retry {crash.job[:12]}` brings the job back"
-    elif waits is not None and waits is state.training.current:
-        then = _next_of(state, waits, alive=alive)
+def _of_a_failure(teller: FailureTimeline, state: State, *, alive: bool) -> Summary:
+    failure = next(each for each in teller.failures.found if each.seq == teller.seq)
+    title = f"{failure.name}, {failure.failure}: {failure.meaning}"
+    lost = f"{count(failure.steps_lost, 'step')} not committed" if failure.steps_lost else "nothing was lost"
+    last = teller.entries[-1]
+    job = state.job(failure.job) if failure.job is not None else None
+    now = f"{lost}; the events above followed" if last.seq > failure.seq else f"{lost}; nothing followed yet"
+    if failure.job is not None and state.outcomes.failed.get(failure.job) is not None:
+        then = f"to try the job again: keepstep retry {failure.job[:12]}"
+    elif job is not None and job is state.training.current:
+        then = _next_of_job(state, job, alive=alive)
     else:
-        then = "it is over" if state.daemon.hold is None else _general(state, alive=alive)
-    logs = f"; its trace: `{logs}`" if (logs := logs_of(crash)) is not None else ""
-    return Ending(title, now, f"{then}. What you can do if it comes again: {crash.advice}{logs}")
+        then = "nothing; it is over" if state.daemon.hold is None else _next_in_general(state, alive=alive)
+    logs = f"; traceback: `{logs}`" if (logs := logs_of(failure)) is not None else ""
+    return Summary(title, now, f"{then}. If it happens again: {failure.advice}{logs}")
 
 
-def _of_a_step(timeline: StepTimeline, state: State) -> Ending:
-    step, lineage = timeline.step, timeline.lineage
-    branch = lineage.until(step)
+def _of_a_step(teller: StepTimeline, state: State) -> Summary:
+    step, timeline = teller.step, teller.lineage
+    branch = timeline.until(step)
     part = branch.parts[-1] if branch.parts and branch.parts[-1].global_to >= step else None
     if part is None or step > state.head.global_step:
-        return Ending(f"step {step}", "it is not committed", "it is run again, or was left behind when the head moved")
+        return Summary(f"step {step}", "not committed", "it runs again, unless the head was moved away")
     number = part.step_from + step - part.global_from
     title = f"step {step}: step {number} of {part.plan.steps_total} of {part.name}"
     holders = [
@@ -228,48 +226,49 @@ def _of_a_step(timeline: StepTimeline, state: State) -> Ending:
     ]
     made = [version.id for version in state.retention.versions if version.global_step >= step]
     held = [*holders[:1], *(made[:1] if step <= state.head.base_step or not holders else ())]
-    now = f"in the weights of the head; first in {held[0]}" if held else "in the weights of the head"
-    return Ending(title, now, f"`keepstep checkout --step {step}` brings its weights back")
+    now = f"in the head; first in {held[0]}" if held else "in the head"
+    return Summary(title, now, f"to rebuild its weights: keepstep checkout --step {step}")
 
 
-def _of_a_checkpoint(timeline: CheckpointTimeline, state: State) -> Ending:
-    name = timeline.checkpoint
+def _of_a_checkpoint(teller: CheckpointTimeline, state: State) -> Summary:
+    name = teller.checkpoint
     title = f"checkpoint {name}"
     if state.head.checkpoint is not None and state.head.checkpoint.id == name:
-        return Ending(title, "the head: what the next step starts from", "the next commit follows it")
+        return Summary(title, "the head: the next step starts from it", "the next commit becomes the head")
     if any(each.id == name for each in state.head.checkpoints):
-        return Ending(title, "kept, behind the head", "retention gives it up in time")
+        return Summary(title, "kept, older than the head", "retention deletes it in time")
     if any(each.checkpoint.id == name for each in state.head.detached):
-        return Ending(
-            title, "left behind when the head was moved", f"`keepstep versions restore {name}` goes back to it"
+        return Summary(
+            title, "detached: the head was moved away", f"to go back to it: keepstep versions restore {name}"
         )
     backups = [backup.id for backup in state.retention.backups if backup.held.checkpoint.id == name]
     copies = f"; its copy is {', '.join(backups)}" if backups else ""
     if name in state.recovery.quarantined:
-        return Ending(title, f"damaged, in quarantine/{copies}", "nothing; its steps are run again")
-    later = "`keepstep backup restore` brings it back" if backups else "nothing; `keepstep checkout` runs to its step"
-    return Ending(title, f"given up: what came after it is kept{copies}", later)
+        return Summary(title, f"damaged, in quarantine/{copies}", "nothing; its steps run again")
+    then = f"to restore it: keepstep backup restore {backups[0]}" if backups else "nothing"
+    return Summary(title, f"deleted; newer checkpoints are kept{copies}", then)
 
 
-def _of_a_version(timeline: VersionTimeline, state: State) -> Ending:
-    name = timeline.version
+def _of_a_version(teller: VersionTimeline, state: State) -> Summary:
+    name = teller.version
     version, title = state.retention.version(name), f"version {name}"
     if state.consolidation.running is not None and state.consolidation.running.version == name:
-        return Ending(
+        return Summary(
             title,
-            f"being made: {state.consolidation.running.status.replace('_', ' ')}",
-            "it is published, if it is good",
+            f"in progress: {state.consolidation.running.status.replace('_', ' ')}",
+            "if it is good, it is published",
         )
     if version is None:
-        gone = name in timeline.lineage.published
-        wanted = "it is begun again when its time comes" if state.consolidation.request is not None else "nothing"
-        return Ending(title, "given up" if gone else "never finished", "nothing" if gone else wanted)
-    parts = timeline.lineage.published[name].parts
+        if name in teller.lineage.published:
+            return Summary(title, "deleted", "nothing")
+        requested = state.consolidation.request is not None
+        return Summary(title, "never finished", "the consolidation starts again" if requested else "nothing")
+    parts = teller.lineage.published[name].parts
     files = ", ".join(dict.fromkeys(part.name for part in parts))
-    stands = "what is trained beside" if state.head.base == name else "kept"
+    status = "the base of the head" if state.head.base == name else "kept"
     then = (
         "the next version follows it"
         if state.head.base == name
-        else f"`keepstep versions restore {name}` goes back to it"
+        else f"to go back to it: keepstep versions restore {name}"
     )
-    return Ending(title, f"{stands}; step {version.global_step}, made of {files}", then)
+    return Summary(title, f"{status}; step {version.global_step}, made of {files}", then)

@@ -1,4 +1,4 @@
-"""`keepstep logs`: the log as a person reads it, or as it is."""
+"""`keepstep logs`: print the log as text or JSON."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Filter(NamedTuple):
     """Which lines are shown."""
 
     level: str = "debug"
-    """At least so bad."""
+    """The lowest level that is shown."""
     attempt: int | None = None
     source: str | None = None
 
-    def fits(self, line: LogLine) -> bool:
-        """Whether it is."""
-        bad_enough = LEVELS.index(line.level if line.level in LEVELS else "info") >= LEVELS.index(self.level)
+    def matches(self, line: LogLine) -> bool:
+        """True if the filter lets this line through."""
+        severe_enough = LEVELS.index(line.level if line.level in LEVELS else "info") >= LEVELS.index(self.level)
         return (
-            bad_enough
+            severe_enough
             and (self.attempt is None or line.attempt == self.attempt)
             and (self.source is None or line.source == self.source)
         )
 
 
 def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bool) -> None:
-    """The last lines that fit, and with `follow` what is written from then on, until Ctrl-C. Raises UserError."""
+    """Print the last matching lines; with `follow` also new ones, until Ctrl-C. Raises UserError."""
     if wanted.level not in LEVELS:
         raise UserError(f"unknown level {wanted.level!r}", f"choose one of {', '.join(LEVELS)}")
     try:
@@ -52,45 +52,45 @@ def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bo
         for line in shown:
             _show(line, json=json)
         if not shown and not follow and number:
-            print(_why_nothing(home.logs), file=sys.stderr)
+            print(_empty_message(home.logs), file=sys.stderr)
         while follow and not reader_is_gone():
-            for line in tail.news():
-                if wanted.fits(line):
+            for line in tail.new_lines():
+                if wanted.matches(line):
                     _show(line, json=json)
             time.sleep(FOLLOW_EVERY_S)
     except FileNotFoundError as error:
-        raise UserError(f"{home.logs} is not there", "the daemon makes it: `keepstep run`") from error
+        raise UserError(f"{home.logs} does not exist", "the daemon creates it: `keepstep run`") from error
     except KeyboardInterrupt:
         return
 
 
-def _why_nothing(directory: Path) -> str:
+def _empty_message(directory: Path) -> str:
     if not last_lines(directory, Filter(), 1):
-        return "nothing was logged yet; the daemon does: `keepstep run`"
-    return "nothing that was logged is like that; `keepstep logs` without --level, --attempt and --source shows all"
+        return "the log is empty; the daemon writes it: `keepstep run`"
+    return "no log line matches; to see all: omit --level, --attempt and --source"
 
 
 def last_lines(directory: Path, wanted: Filter, number: int) -> list[LogLine]:
-    """The last `number` of those that fit, the oldest first; no more files are read than it takes. Raises OSError."""
+    """The last `number` matching lines, the oldest first. Reads no more files than needed. Raises OSError."""
     found: list[LogLine] = []
     for path in reversed(log_files(directory)):
         with open_to_read(path) as file:
-            fitting = (line for data in file if (line := log_lines.decode(data)) is not None and wanted.fits(line))
-            found = [*deque(fitting, maxlen=number - len(found)), *found]
+            matching = (line for data in file if (line := log_lines.decode(data)) is not None and wanted.matches(line))
+            found = [*deque(matching, maxlen=number - len(found)), *found]
         if len(found) >= number:
             break
     return found
 
 
 class Tail:
-    """What is written to the log from now on, across its files."""
+    """Reads what is appended to the log files from now on."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._seen = {path: path.stat().st_size for path in log_files(directory)}
 
-    def news(self) -> Iterator[LogLine]:
-        """The whole lines since the last call. Raises OSError."""
+    def new_lines(self) -> Iterator[LogLine]:
+        """The complete lines since the last call. Raises OSError."""
         for path in log_files(self._directory):
             seen = self._seen.get(path, 0)
             with open_to_read(path) as file:
@@ -101,8 +101,8 @@ class Tail:
             yield from filter(None, map(log_lines.decode, whole.splitlines()))
 
 
-def readable(line: LogLine) -> str:
-    """A line for a person: when, how bad, who, what; the trace below it."""
+def format_line(line: LogLine) -> str:
+    """A log line as text: time, source, level, message; then its traceback."""
     attempt = f" attempt {line.attempt}:" if line.attempt is not None and line.source != "daemon" else ""
     loud = f" {line.level.upper()}" if LEVELS.index(line.level) > LEVELS.index("info") else ""
     first, *more = printable_lines(line.message).split("\n")
@@ -111,4 +111,4 @@ def readable(line: LogLine) -> str:
 
 
 def _show(line: LogLine, *, json: bool) -> None:
-    print(log_lines.encode(line).decode().rstrip("\n") if json else readable(line), flush=True)
+    print(log_lines.encode(line).decode().rstrip("\n") if json else format_line(line), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from cli.doctor.context import DoctorContext, Finding, Unknown, passed, warned
+from cli.doctor.context import DoctorContext, Finding, Unreadable, passed, warned
 from cli.output.event_lines import SLOW_BF16, USE_FP32
 from events.values import ARITHMETIC, FP32_INSTEAD
 from gpu.runtime.cpu_features import bf16_support, cpu_model
@@ -30,7 +30,7 @@ def _recorded(context: DoctorContext) -> str | None:
     """Return what the last training on this CPU computed in; None: there was none, or in fp32 as it asked."""
     try:
         environment = context.state.training.environment
-    except Unknown:
+    except Unreadable:
         return None
     found = environment.get(ARITHMETIC)
     return found if found != "fp32" and environment.get("cpu") == cpu_model() else None

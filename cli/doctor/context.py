@@ -1,4 +1,4 @@
-"""What `keepstep doctor` looks at, and how a finding looks. The checks are in `checks_*.py`, one function each."""
+"""The input and the result of the checks of `keepstep doctor`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from cli.commands.common import read_state
 from cli.config.schema import Config, load_config
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
@@ -18,25 +19,25 @@ Level = Literal["pass", "warn", "fail"]
 
 
 class Finding(NamedTuple):
-    """What one check came to."""
+    """The result of a check."""
 
     level: Level
-    says: str
+    message: str
     """One sentence."""
     advice: str = ""
-    """A command, or what else is to be done; where it passes, nothing."""
+    """The action that fixes it, with the command; "" if the check passes."""
 
 
-class Unknown(Exception):
-    """What a check needs cannot be read, and another check says why. Data: what it is."""
+class Unreadable(Exception):
+    """A check needs something unreadable, and another check reports why."""
 
     def __init__(self, what: str) -> None:
         self.what = what
-        super().__init__(f"not looked at, because {what} cannot be read")
+        super().__init__(f"not checked: {what} cannot be read")
 
 
 class DoctorContext:
-    """A home, however damaged. What is read once is kept; what cannot be read says so wherever it is needed."""
+    """A home, maybe damaged. It caches what it reads, and raises where something cannot be read."""
 
     def __init__(self, home: Home, *, deep: bool = False) -> None:
         self.home = home
@@ -44,53 +45,43 @@ class DoctorContext:
 
     @cached_property
     def state(self) -> State:
-        """The present, by the journal. Raises Unknown."""
-        from cli.home.snapshot_reader import load_state
-
+        """The state now. Raises Unreadable."""
         try:
-            return load_state(self.home)[0].state
+            return read_state(self.home)
         except (JournalError, EventError, IllegalEvent, OSError) as error:
-            raise Unknown("the journal") from error
+            raise Unreadable("the journal") from error
 
     @cached_property
     def config(self) -> Config:
-        """Raises UserError."""
+        """The parsed keepstep.toml. Raises UserError."""
         return load_config(self.home.config, storage=self.home.storage)
 
     @property
     def alive(self) -> bool:
-        """Whether a daemon runs. Raises OSError."""
+        """True if a daemon runs. Raises OSError."""
         return daemon_is_alive(self.home)
 
 
 class Check(NamedTuple):
-    """One line of the list."""
+    """A check of the list."""
 
     name: str
-    look: Callable[[DoctorContext], Finding]
-    """Changes nothing. May raise: the others go on."""
+    run: Callable[[DoctorContext], Finding]
+    """Changes nothing. May raise: the other checks still run."""
     fix: Callable[[DoctorContext], list[str]] | None = None
-    """Mends what can be mended without losing anything; what it did, in words. May raise, too."""
+    """Fixes what can be fixed without losing anything. Returns lines about what it did. May raise."""
 
 
-def passed(says: str) -> Finding:
-    """All is well."""
-    return Finding("pass", says)
+def passed(message: str) -> Finding:
+    """A finding without a problem."""
+    return Finding("pass", message)
 
 
-def warned(says: str, advice: str) -> Finding:
-    """It works, and somebody should look."""
-    return Finding("warn", says, advice)
+def warned(message: str, advice: str) -> Finding:
+    """A problem that does not stop the work."""
+    return Finding("warn", message, advice)
 
 
-def failed(says: str, advice: str) -> Finding:
-    """It does not work, or will not."""
-    return Finding("fail", says, advice)
-
-
-def size(size_bytes: float) -> str:
-    """Bytes as people say them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.1f} {unit}"
-    return f"{size_bytes:.0f} bytes"
+def failed(message: str, advice: str) -> Finding:
+    """A problem that stops the work, now or soon."""
+    return Finding("fail", message, advice)

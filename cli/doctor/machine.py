@@ -1,4 +1,4 @@
-"""What `keepstep doctor` looks at around the home: room, memory, the GPU, the libraries."""
+"""Checks of `keepstep doctor`: disk space, memory, GPUs, libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from cli.doctor.context import DoctorContext, Finding, Unknown, failed, passed, size, warned
+from cli.commands.common import format_size
+from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
 from cli.doctor.model import model_directory, weights_bytes
 from cli.errors import UserError
 from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read_gpus
@@ -19,61 +20,61 @@ from gpu.runtime.memory_limits import memory_of_groups
 from projections.machine import GpuView
 
 MEMORY_FULL = 85.0
-"""Per cent. Beyond it, the system begins to swap, or ends somebody."""
+"""Percent. Above it the system swaps, or its OOM killer ends a process."""
 
-WHO_USES_IT = "end what else uses memory: `ps aux --sort=-rss` shows it"
+FREE_MEMORY = "end other processes that use memory: `ps aux --sort=-rss` lists them"
 
 GPU_FIELDS = "name,memory.used,memory.total,temperature.gpu"
 
 
 def disk(context: DoctorContext) -> Finding:
-    """Room for the next checkpoint, and for a consolidation."""
+    """Check the disk space for the next checkpoint and for a consolidation."""
     home = context.home
     free = home.storage.free_bytes(home.root)
     try:
         state = context.state
-    except Unknown:
-        return passed(f"{size(free)} are free; what is wanted is not known while the journal cannot be read")
+    except Unreadable:
+        return passed(f"{format_size(free)} are free; the need is not known, because the journal cannot be read")
     wanted = max(bytes_wanted(state), state.disk.full.wanted_bytes if state.disk.full is not None else 0)
     if free < wanted:
         return failed(
-            f"{size(free)} are free, and the next checkpoint may want {size(wanted)}",
-            "make room; `keepstep checkpoints prune --keep 1` gives up older ones",
+            f"{format_size(free)} are free, and the next checkpoint may need {format_size(wanted)}",
+            "free disk space: `keepstep checkpoints prune --keep 1` deletes older checkpoints",
         )
     factor = context.config.consolidation.space_factor
     weights = _weights_bytes(context)
     if weights is not None and free < factor * weights:
         return warned(
-            f"{size(free)} are free, and a consolidation wants {size(factor * weights)} (space_factor)",
-            "make room before the next one; `keepstep backup cleanup --retention-days 7` lists old backups",
+            f"{format_size(free)} are free, and a consolidation needs {format_size(factor * weights)} (space_factor)",
+            "free disk space first; `keepstep backup cleanup --retention-days 7` lists old backups",
         )
     hard = context.config.disk.hard_gb * 1e9
     if free < hard:
-        return failed(f"{size(free)} are free, less than [disk] hard_gb", "make room; training goes on by itself then")
-    return passed(f"{size(free)} are free; the next checkpoint wants {size(wanted)} at most")
+        return failed(
+            f"{format_size(free)} are free, less than [disk] hard_gb", "free disk space; then training continues"
+        )
+    return passed(f"{format_size(free)} are free; the next checkpoint needs up to {format_size(wanted)}")
 
 
 def memory(context: DoctorContext) -> Finding:
-    """Enough that the model can be loaded."""
+    """Check that the model fits into memory."""
     import psutil
 
     found = psutil.virtual_memory()
-    said = f"{size(found.available)} of {size(found.total)} are available"
+    message = f"{format_size(found.available)} of {format_size(found.total)} are available"
     available = min([found.available, *(group.available_bytes for group in memory_of_groups())])
     if available < found.available:
-        said += f", {size(available)} within our control group"
+        message += f", {format_size(available)} in the control group"
     weights = _weights_bytes(context)
     if weights is not None and available < weights and not context.alive:
-        return failed(
-            f"{said}, and the model alone has {size(weights)}", "end what else uses memory: `ps aux --sort=-rss`"
-        )
+        return failed(f"{message}, and the model alone needs {format_size(weights)}", FREE_MEMORY)
     if found.percent > MEMORY_FULL:
-        return warned(f"{said}: {found.percent:.0f} % are in use", WHO_USES_IT)
-    return passed(said)
+        return warned(f"{message}: {found.percent:.0f} % are in use", FREE_MEMORY)
+    return passed(message)
 
 
 def _weights_bytes(context: DoctorContext) -> int | None:
-    """None: not known, and the check of the model says why."""
+    """None: unknown; the check of the model reports why."""
     try:
         model = context.config.job.model
         found = model_directory(model.path, context.home.root, model.revision)
@@ -83,8 +84,7 @@ def _weights_bytes(context: DoctorContext) -> int | None:
 
 
 def gpu(context: DoctorContext) -> Finding:
-    """What the driver says, by `nvidia-smi`, and by `nvidia-ml-py` where that is installed; torch has its word in the
-    rehearsal (`--deep`)."""
+    """Check the GPUs with `nvidia-smi`, and with `nvidia-ml-py` if it is installed. `--deep` also uses torch."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return passed("no GPU: the CPU is used")
@@ -98,37 +98,35 @@ def gpu(context: DoctorContext) -> Finding:
         )
     except subprocess.TimeoutExpired:
         return failed(
-            f"the driver does not answer: `nvidia-smi` took more than {ANSWER_TIMEOUT_S:.0f} s", "restart the machine"
+            f"the GPU driver hangs: `nvidia-smi` took more than {ANSWER_TIMEOUT_S:.0f} s", "restart the machine"
         )
     if ended.returncode != 0:
-        said = (ended.stderr or ended.stdout).strip().splitlines() or ["it said nothing"]
-        return failed(f"`nvidia-smi` failed: {said[-1]}", "`dmesg | grep -i nvrm` says more; often a restart mends it")
-    nvml = load_nvml()  # the driver answers: it can be asked for what `nvidia-smi` does not say
+        output = (ended.stderr or ended.stdout).strip().splitlines() or ["no output"]
+        return failed(f"`nvidia-smi` failed: {output[-1]}", "`dmesg | grep -i nvrm` says more; a restart often helps")
+    nvml = load_nvml()  # the driver works: nvml knows more than `nvidia-smi`
     if nvml is None:
-        return judge_gpus(ended.stdout)
-    return judge(read_gpus(nvml, _worker_pids(context)))
+        return assess_listing(ended.stdout)
+    return assess_gpus(read_gpus(nvml, _worker_pids(context)))
 
 
-def judge_gpus(listing: str) -> Finding:
-    """What the lines of `nvidia-smi --query-gpu` come to."""
-    return judge(parse_nvidia_smi(listing))
+def assess_listing(listing: str) -> Finding:
+    """The finding about the lines of `nvidia-smi --query-gpu`."""
+    return assess_gpus(parse_nvidia_smi(listing))
 
 
-def judge(cards: Sequence[GpuView]) -> Finding:
-    """What the cards say of themselves, and who else is on them."""
+def assess_gpus(cards: Sequence[GpuView]) -> Finding:
+    """The finding about hot GPUs and other processes on them."""
     for card in cards:
         if card.temperature_c is not None and card.temperature_c >= HOT_C:
-            return warned(gpu_line(card), "see to its fans and its air")
+            return warned(gpu_line(card), "check its fans and its airflow")
     for card in cards:
         if card.others:
-            return warned(
-                f"{gpu_line(card)}: what they use, training cannot", "end them, if they are not wanted: `kill PID`"
-            )
+            return warned(f"{gpu_line(card)}: training cannot use their memory", "if they are not needed: `kill PID`")
     return passed("; ".join(map(gpu_line, cards))) if cards else passed("no GPU: the CPU is used")
 
 
 def _worker_pids(context: DoctorContext) -> set[int]:
-    """Processes of this home, which are no strangers on its card."""
+    """The workers of this home and their children: they may use the GPU."""
     import psutil
 
     home = str(context.home.root)
@@ -142,13 +140,13 @@ def _worker_pids(context: DoctorContext) -> set[int]:
 
 
 def libraries(_: DoctorContext) -> Finding:
-    """What is installed is what keepstep asks for; read from the packages, nothing is imported."""
+    """Check that the installed packages are those that keepstep requires. Imports none of them."""
     from packaging.requirements import Requirement
 
     try:
         wanted = [Requirement(text) for text in metadata.requires("keepstep") or []]
     except metadata.PackageNotFoundError:
-        return warned("keepstep is not installed as a package: what it needs is not known", "`pip install -e .`")
+        return warned("keepstep is not installed as a package: its requirements are not known", "`pip install -e .`")
     wrong = []
     for each in wanted:
         if each.marker is not None and not each.marker.evaluate({"extra": ""}):
@@ -159,7 +157,7 @@ def libraries(_: DoctorContext) -> Finding:
             wrong.append(f"{each.name} is missing")
             continue
         if not each.specifier.contains(version, prereleases=True):
-            wrong.append(f"{each.name} is {version}, wanted {each.specifier}")
+            wrong.append(f"{each.name} is {version}, required {each.specifier}")
     if wrong:
         return failed("; ".join(wrong), f"`{sys.executable} -m pip install --upgrade keepstep`")
-    return passed(f"Python {sys.version.split()[0]}, torch {metadata.version('torch')}, and all others as wanted")
+    return passed(f"Python {sys.version.split()[0]}, torch {metadata.version('torch')}, and all packages as required")

@@ -1,4 +1,4 @@
-"""What `keepstep doctor` looks at in what is trained: the model, what was learned, and where it would go on."""
+"""Checks of `keepstep doctor`: the model, data files, checkpoints, versions, backups, and the next step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cli.doctor.context import DoctorContext, Finding, failed, passed, size, warned
+from cli.commands.common import count, format_size
+from cli.doctor.context import DoctorContext, Finding, failed, passed, warned
 from core.state import State
 from events.settings import JobSettings
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from gpu.artifacts.artifact import Artifact
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-"""What transformers makes a tokenizer of; one of them is there."""
+"""transformers makes a tokenizer from one of these files."""
 
 EVERY_BYTE = "every byte"
 BY_SIZE = "by names and sizes"
 
 
 def model(context: DoctorContext) -> Finding:
-    """What training starts from is there, whole, and can be trained beside. By its files: nothing is loaded."""
+    """Check the files of the model: present, complete and trainable. Loads nothing."""
     from gpu.model import hub
     from gpu.model.base import find_model_problem, is_hub_id
 
@@ -35,46 +36,46 @@ def model(context: DoctorContext) -> Finding:
     if found is None:
         how = f" --revision {settings.revision}" if settings.revision else ""
         return warned(
-            f"{settings.path} is not here yet; it is fetched when it is first needed",
-            f"`hf download {settings.path}{how}` fetches it now",
+            f"{settings.path} is not downloaded yet; the first job downloads it",
+            f"`hf download {settings.path}{how}` downloads it now",
         )
     if not (found / "config.json").exists():
-        return failed(f"{found} has no config.json: it is no model", "correct [model] path in keepstep.toml")
+        return failed(f"{found} is not a model: it has no config.json", "correct [model] path in keepstep.toml")
     unusable = find_model_problem(found)
     if unusable is not None:
         return failed(f"{found} {unusable.what}", unusable.advice)
     problem = _problem_of_weights(found)
     if problem is not None:
-        return failed(f"{found}: {problem}", "bring that file back, or fetch the model anew")
+        return failed(f"{found}: {problem}", "restore that file, or download the model again")
     if not any((found / name).exists() for name in TOKENIZERS):
-        return failed(f"{found} has no tokenizer", f"put its tokenizer there: {' or '.join(TOKENIZERS)}")
-    limited = beyond_limits(found, context.config.job.data.max_length)
+        return failed(f"{found} has no tokenizer", f"copy its tokenizer there: {' or '.join(TOKENIZERS)}")
+    limited = check_limits(found, context.config.job.data.max_length)
     if limited is not None:
         return limited
-    says = f"{found} is there, with weights of {size(weights_bytes(found))} and a tokenizer"
+    message = f"{found} has weights of {format_size(weights_bytes(found))} and a tokenizer"
     if is_hub_id(settings.path, context.home.root) and not settings.revision:
-        return warned(f"{says}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
-    return passed(says)
+        return warned(f"{message}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
+    return passed(message)
 
 
-def beyond_limits(directory: Path, max_length: int) -> Finding | None:
-    """What tokenizer and settings ask of the model in `directory` that it does not have; None: nothing."""
+def check_limits(directory: Path, max_length: int) -> Finding | None:
+    """The finding if tokenizer or settings exceed the limits of the model in `directory`; None if not."""
     from gpu.model.limits import find_vocabulary_problem, read_limits
 
     try:
         limits = read_limits(directory)
         problem = find_vocabulary_problem(directory, limits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "fetch the model anew")
+        return failed(f"{directory}: config.json or the tokenizer cannot be read: {error}", "download the model again")
     if problem is not None:
-        says, of_every_text = problem
+        message, of_every_text = problem
         advice = "use the model's own tokenizer, or `model.resize_token_embeddings(len(tokenizer))` and save the model"
         if of_every_text:
-            return failed(f"{directory}: {says}", advice)
-        return warned(f"{directory}: {says}; rows with one of the other tokens are refused", advice)
+            return failed(f"{directory}: {message}", advice)
+        return warned(f"{directory}: {message}; rows with other tokens are refused", advice)
     if limits.positions is not None and limits.positions < max_length:
         return warned(
-            f"{directory} has {limits.positions} positions, and [data] max_length = {max_length}: rows are held to "
+            f"{directory} has {limits.positions} positions, and [data] max_length = {max_length}: rows are limited to "
             f"{limits.positions} tokens",
             f"`keepstep config set data.max_length {limits.positions}`",
         )
@@ -82,18 +83,18 @@ def beyond_limits(directory: Path, max_length: int) -> Finding | None:
 
 
 def model_directory(path: str, home: Path, revision: str = "") -> Path | None:
-    """Where the model of the settings lies; None if it is not on this machine."""
+    """The directory of the model; None if it is not on this machine."""
     from gpu.errors import ModelUnusable
     from gpu.model.base import base_directory
 
     try:
         return base_directory(path, home, revision=revision, fetch=False)
     except ModelUnusable:
-        return None  # keepstep.toml was checked already: a directory with a revision does not come here
+        return None  # the config check reports this case
 
 
 def weights_bytes(directory: Path) -> int:
-    """How large the weights are that transformers would load. Raises OSError, msgspec.MsgspecError."""
+    """Bytes of the weights that transformers would load. Raises OSError, msgspec.MsgspecError."""
     from gpu.model.base import weights_files
 
     return sum((directory / name).stat().st_size for name in weights_files(directory))
@@ -112,134 +113,128 @@ def _problem_of_weights(directory: Path) -> str | None:
 
 
 def data(context: DoctorContext) -> Finding:
-    """The files that are still to be learned from are in keepstep's hands."""
+    """Check that the data of every unfinished job is there."""
     state, home = context.state, context.home
     jobs = [*state.training.in_progress, *state.queue, *(job for _, job in state.outcomes.failed.items())]
     for job in jobs:
         path = home.data_file(job.id)
         if not path.exists():
             if any((home.data / ".arriving").glob("*/*")):
-                continue  # a command was killed between journaling it and naming it: the daemon finishes that
+                continue  # a killed command did not rename it yet: the daemon does
             advice = f"put the file back as {home.relative(path)}, or `keepstep skip {job.id[:12]}`"
-            return failed(f"{job.name} is to be learned, and its data is missing", advice)
+            return failed(f"the data of {job.name} is missing", advice)
         if path.stat().st_size != job.size_bytes:
-            advice = f"bring its {job.size_bytes} bytes back, or `keepstep skip {job.id[:12]}`"
+            advice = f"restore its {job.size_bytes} bytes, or `keepstep skip {job.id[:12]}`"
             return failed(f"the data of {job.name} has {path.stat().st_size} bytes", advice)
-    return passed(f"{len(jobs)} files are in hand" if jobs else "no file waits")
+    return passed(f"the data of {count(len(jobs), 'unfinished job')} is there" if jobs else "no file waits")
 
 
 def checkpoints(context: DoctorContext) -> Finding:
-    """What was committed is what is there."""
-    from cli.commands.checkpoints import Found, consequences
+    """Check that every committed checkpoint is intact."""
+    from cli.commands.checkpoints import Verified, recovery_text
     from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 
     state, home = context.state, context.home
     found = [
-        Found(
-            each,
-            find_problem(
-                CheckpointDirectory(home.checkpoints / each.id), each.manifest_sha256, every_byte=context.deep
-            ),
-        )
+        Verified(each, find_problem(directory, each.manifest_sha256, every_byte=context.deep))
         for each in state.head.checkpoints
+        for directory in [CheckpointDirectory(home.checkpoints / each.id)]
     ]
     bad = [each for each in found if each.problem is not None]
     how = EVERY_BYTE if context.deep else BY_SIZE
     if bad:
         first = bad[0]
-        then = consequences(state, found) or "`keepstep checkpoints verify`"
-        return failed(f"{first.checkpoint.id}: {first.problem}" + _more(len(bad)), then)
+        then = recovery_text(state, found) or "`keepstep checkpoints verify`"
+        return failed(f"{first.checkpoint.id}: {first.problem}" + _and_more(len(bad)), then)
     if not found:
-        return passed("nothing is committed beside the base yet")
-    return passed(f"{len(found)} checkpoints are what was committed ({how})")
+        return passed("nothing is committed yet")
+    return passed(f"{count(len(found), 'checkpoint')} intact ({how})")
 
 
 def versions(context: DoctorContext) -> Finding:
-    """What was published is what is there."""
+    """Check that every published version is intact."""
     from gpu.artifacts.version_manifest import VersionDirectory
 
     state, home = context.state, context.home
     named = [(VersionDirectory(home.versions / each.id), each.manifest_sha256) for each in state.retention.versions]
-    finding = _artifacts(context, named, "versions", "were published")
-    if finding.level == "fail" and state.head.base is not None and state.head.base in finding.says:
-        return finding._replace(says=f"{finding.says}; it is what is trained beside")
+    finding = _check_artifacts(context, named, "version")
+    if finding.level == "fail" and state.head.base is not None and state.head.base in finding.message:
+        return finding._replace(message=f"{finding.message}; the head depends on it")
     return finding
 
 
 def backups(context: DoctorContext) -> Finding:
-    """What was backed up is what is there."""
+    """Check that every backup is intact."""
     from gpu.artifacts.backup import BackupDirectory
 
-    named = [
-        (BackupDirectory(context.home.backups / each.id), each.manifest_sha256)
-        for each in context.state.retention.backups
-    ]
-    return _artifacts(context, named, "backups", "were made")
+    backups = context.state.retention.backups
+    named = [(BackupDirectory(context.home.backups / each.id), each.manifest_sha256) for each in backups]
+    return _check_artifacts(context, named, "backup")
 
 
-def _artifacts(context: DoctorContext, named: Sequence[tuple[Artifact[Any], str]], what: str, made: str) -> Finding:
+def _check_artifacts(context: DoctorContext, named: Sequence[tuple[Artifact[Any], str]], what: str) -> Finding:
     from gpu.artifacts.artifact import find_problem
 
-    bad = []
+    damaged = []
     for artifact, sha256 in named:
         problem = find_problem(artifact, sha256, every_byte=context.deep)
         if problem is not None:
-            bad.append((artifact.path.name, problem))
-    if bad:
-        name, problem = bad[0]
+            damaged.append((artifact.path.name, problem))
+    if damaged:
+        name, problem = damaged[0]
         advice = {
-            "versions": f"put versions/{name} back as it was, or go on from another: `keepstep versions list`",
-            "backups": "make another: `keepstep backup create`",
+            "version": f"restore versions/{name} from a copy, or continue from another: `keepstep versions list`",
+            "backup": "make a new one: `keepstep backup create`",
         }[what]
-        return failed(f"{name}: {problem}" + _more(len(bad)), advice)
+        return failed(f"{name}: {problem}" + _and_more(len(damaged)), advice)
     if not named:
-        return passed(f"there are no {what} yet")
-    return passed(f"{len(named)} {what} are what {made} ({EVERY_BYTE if context.deep else BY_SIZE})")
+        return passed(f"there is no {what} yet")
+    return passed(f"{count(len(named), what)} intact ({EVERY_BYTE if context.deep else BY_SIZE})")
 
 
-def _more(count: int) -> str:
+def _and_more(count: int) -> str:
     return f" (and {count - 1} more)" if count > 1 else ""
 
 
 def resume(context: DoctorContext) -> Finding:
-    """Where the next step goes on, exactly; with `deep` what it starts from is really loaded, in another process."""
+    """Say what the next step starts from; with `deep`, load that in another process."""
     state = context.state
-    where = resumes_at(state)
+    where = describe_next_step(state)
     if not context.deep:
         return passed(where)
     if context.alive and state.attempts.current is not None:
-        return passed(f"{where}; a worker has it loaded")
+        return passed(f"{where}; the worker has it loaded")
     settings = _settings(context)
     from cli.home.subprocesses import ask
     from gpu.ipc.protocol import Refusal
     from gpu.versions.rehearse import Rehearse, Rehearsed
 
-    order = Rehearse(
+    request = Rehearse(
         home=str(context.home.root),
         settings=settings,
         version=state.head.base,
         checkpoint=state.head.checkpoint.id if state.head.checkpoint is not None else None,
         environment=state.training.current.environment if state.training.current is not None else {},
     )
-    said = ask("gpu.versions.rehearse", order, otherwise="see to torch: `pip check`")
-    answer = msgspec.json.decode(said, type=Rehearsed | Refusal)
+    reply = ask("gpu.versions.rehearse", request, otherwise="check torch: `pip check`")
+    answer = msgspec.json.decode(reply, type=Rehearsed | Refusal)
     if isinstance(answer, Refusal):
         return failed(
-            f"{where}, but that cannot be loaded: {answer.problem}", "mend what it names, then `doctor --deep`"
+            f"{where}, but that cannot be loaded: {answer.problem}", "fix that, then `keepstep doctor --deep`"
         )
     device = answer.environment.get("device_name", answer.environment.get("device", ""))
-    loaded = f"{where}; loaded in {answer.seconds:.0f} s, {answer.parameters:,} parameters learn on {device}"
+    loaded = f"{where}; loaded in {answer.seconds:.0f} s, {answer.parameters:,} parameters train on {device}"
     changes = _changes(state, answer.environment)
     if changes:
         return warned(
-            f"{loaded}, but not as before: {'; '.join(changes)}",
-            "the steps from here on have other bits; put that back if it was not meant",
+            f"{loaded}, but the environment has changed: {'; '.join(changes)}",
+            "the next steps have other bits; undo the change if you did not mean it",
         )
     return passed(loaded)
 
 
 def _settings(context: DoctorContext) -> JobSettings:
-    """What the next attempt runs under. Raises UserError."""
+    """The settings of the next attempt. Raises UserError."""
     job = context.state.training.current
     if job is not None and job.begun and job.settings is not None:
         return job.settings
@@ -252,16 +247,16 @@ def _changes(state: State, now: dict[str, str]) -> Sequence[str]:
     return environment_changes(state.training.environment, now)
 
 
-def resumes_at(state: State) -> str:
-    """In words: which job, at which step, from what, beside what."""
+def describe_next_step(state: State) -> str:
+    """The next step in words: its job, its number, its checkpoint and its base."""
     base = state.head.base or "the base model"
-    head = f"from {state.head.checkpoint.id} beside {base}" if state.head.checkpoint is not None else f"from {base}"
+    head = f"from {state.head.checkpoint.id} on {base}" if state.head.checkpoint is not None else f"from {base}"
     step = f"global step {state.head.global_step + 1}"
     job = state.training.current
     if job is not None:
-        of = f" of {job.goal}" if job.goal is not None else ""
-        return f"goes on with {job.name} at its step {job.committed_step + 1}{of} ({step}), {head}"
-    following = next(iter(state.queue), None)
-    if following is not None:
-        return f"begins {following.name} at its step 1 ({step}), {head}"
-    return f"no file waits; the next one begins at {step}, {head}"
+        of = f"/{job.goal}" if job.goal is not None else ""
+        return f"next: step {job.committed_step + 1}{of} of {job.name} ({step}), {head}"
+    waiting = next(iter(state.queue), None)
+    if waiting is not None:
+        return f"next: step 1 of {waiting.name} ({step}), {head}"
+    return f"no file waits; the next one starts at {step}, {head}"

@@ -1,7 +1,7 @@
-"""`keepstep doctor`: one list of checks, however damaged the home is.
+"""`keepstep doctor`: a list of checks that also works on a damaged home.
 
-Each check is on its own: what goes wrong in one is its own finding, and the others go on. None of them changes
-anything; with --fix, what can be mended without losing anything is mended, and looked at again.
+An error in one check is its finding, and the others still run. No check changes anything; --fix fixes what can be
+fixed without losing anything, and checks it again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import typer
 
 from cli.doctor import arithmetic, journal, machine, model
 from cli.doctor import home as checks_home
-from cli.doctor.context import Check, DoctorContext, Finding, Level, Unknown, failed, warned
-from cli.errors import UserError, exit_code_of, explain
+from cli.doctor.context import Check, DoctorContext, Finding, Level, Unreadable, failed, warned
+from cli.errors import UserError, error_text, exit_code_of
 from cli.home.paths import CONFIG, Home, find_home
 from cli.home.trust import ForeignHome, refuse_foreign
 
 CHECKS = (
-    Check("home", checks_home.layout, checks_home.make_missing),
-    Check("permissions", checks_home.permissions, checks_home.close_to_others),
+    Check("home", checks_home.layout, checks_home.make_missing_directories),
+    Check("permissions", checks_home.permissions, checks_home.restrict_permissions),
     Check("inbox", checks_home.inbox),
     Check("config", checks_home.config),
     Check("hooks", checks_home.hooks),
@@ -31,7 +31,7 @@ CHECKS = (
     Check("daemon", journal.daemon),
     Check("orphans", journal.orphans),
     Check("leftovers", checks_home.leftovers, checks_home.remove_leftovers),
-    Check("status file", journal.status_file, journal.rebuild_status),
+    Check("status file", journal.status_file, journal.rebuild_status_file),
     Check("disk", machine.disk),
     Check("memory", machine.memory),
     Check("gpu", machine.gpu),
@@ -44,25 +44,25 @@ CHECKS = (
     Check("backups", model.backups),
     Check("resume", model.resume),
 )
-"""In the order in which a person would mend things."""
+"""In the order in which a person would fix things."""
 
 MARKS: dict[Level, tuple[str, str]] = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 class Line(NamedTuple):
-    """One check, what it came to, and what was mended before."""
+    """A check, its finding, and what was fixed before."""
 
     name: str
     finding: Finding
     fixed: list[str]
 
 
-def examine(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> bool:
-    """`keepstep doctor`: whether nothing fails."""
+def run_doctor(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> bool:
+    """`keepstep doctor`: True if no check fails."""
     from cli.output.terminal import print_json
 
     lines = []
-    for line in looked_at(damaged_home(home_option, fix=fix), fix=fix, deep=deep):
+    for line in run_checks(find_damaged_home(home_option, fix=fix), fix=fix, deep=deep):
         lines.append(line)
         if not json:
             _show(line)
@@ -73,61 +73,58 @@ def examine(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> b
         print_json({"good": good, "checks": rows})
     else:
         counts = f"{levels.count('pass')} pass, {levels.count('warn')} warn, {levels.count('fail')} fail"
-        typer.echo(counts if deep else f"{counts}; --deep reads every byte and loads what is trained")
+        typer.echo(counts if deep else f"{counts}; --deep reads every byte and loads the model")
     return good
 
 
-def looked_at(home: Home, *, fix: bool, deep: bool) -> Iterator[Line]:
-    """Every check, one after the other."""
+def run_checks(home: Home, *, fix: bool, deep: bool) -> Iterator[Line]:
+    """Run every check, one after the other."""
     context, failing = DoctorContext(home, deep=deep), dict[str, str]()
     for check in CHECKS:
-        finding, fixed = _look(check, context), list[str]()
+        finding, fixed = _run_check(check, context), list[str]()
         if fix and check.fix is not None and finding.level != "pass":
-            fixed, problem = _mended(check, context)
-            context = DoctorContext(home, deep=deep)  # what was read before may be otherwise now
-            finding = problem or _look(check, context)
+            fixed, problem = _run_fix(check, context)
+            context = DoctorContext(home, deep=deep)  # the fix may have changed what was read before
+            finding = problem or _run_check(check, context)
         if finding.level == "fail":
-            first = failing.setdefault(finding.says, check.name)
-            finding = finding if first == check.name else warned(f"not looked at: {first} fails", "mend that first")
+            first = failing.setdefault(finding.message, check.name)
+            finding = finding if first == check.name else warned(f"not checked: {first} fails", "fix that first")
         yield Line(check.name, finding, fixed)
 
 
-def _look(check: Check, context: DoctorContext) -> Finding:
+def _run_check(check: Check, context: DoctorContext) -> Finding:
     try:
-        return check.look(context)
-    except Exception as error:  # noqa: BLE001 - of a home in any state; the other checks go on
-        return _what_failed(error)
+        return check.run(context)
+    except Exception as error:  # noqa: BLE001 - a damaged home may raise anything; the other checks still run
+        return _finding_of_error(error)
 
 
-def _mended(check: Check, context: DoctorContext) -> tuple[list[str], Finding | None]:
-    """What was done, and why it could not be."""
+def _run_fix(check: Check, context: DoctorContext) -> tuple[list[str], Finding | None]:
+    """Returns what was fixed, and the finding if the fix failed."""
     assert check.fix is not None
     try:
         return check.fix(context), None
     except Exception as error:  # noqa: BLE001 - as above
-        found = _what_failed(error)
-        return [], found._replace(says=f"it could not be mended: {found.says}")
+        found = _finding_of_error(error)
+        return [], found._replace(message=f"could not be fixed: {found.message}")
 
 
-def _what_failed(error: Exception) -> Finding:
-    """An error as a finding: what a person can mend by its own words, and a bug as what it is."""
+def _finding_of_error(error: Exception) -> Finding:
+    """The finding for an error: its own message if a user can fix it, else a bug."""
     match error:
-        case Unknown():
-            return warned(str(error), "mend that first")
+        case Unreadable():
+            return warned(str(error), "fix that first")
         case UserError():
             return failed(error.reason, error.advice)
         case PermissionError():
-            return failed(explain(error), "see the check of permissions")
+            return failed(error_text(error), "see the check `permissions`")
     if exit_code_of(error) is None and not isinstance(error, OSError):
-        return failed(f"the check itself went wrong: {type(error).__name__}: {error}", "please report this")
-    return failed(" ".join(explain(error).split()), "mend that, then look again")
+        return failed(f"the check itself crashed: {type(error).__name__}: {error}", "please report this bug")
+    return failed(" ".join(error_text(error).split()), "fix that, then run `keepstep doctor` again")
 
 
-def damaged_home(given: Path | None, *, fix: bool = False) -> Home:
-    """The home that a person means; one without its config, too, if it can be told that it is one.
-
-    Raises UserError.
-    """
+def find_damaged_home(given: Path | None, *, fix: bool = False) -> Home:
+    """The home, also one without keepstep.toml if its directories show that it is a home. Raises UserError."""
     try:
         return find_home(given, reads_only=not fix, closes_it=True)
     except ForeignHome:
@@ -147,6 +144,6 @@ def _show(line: Line) -> None:
     mark, color = MARKS[line.finding.level]
     for what in line.fixed:
         typer.echo(f"{typer.style('fixed', fg='cyan')}  {line.name:<12} {what}")
-    typer.echo(f"{typer.style(mark, fg=color)}   {line.name:<12} {line.finding.says}")
+    typer.echo(f"{typer.style(mark, fg=color)}   {line.name:<12} {line.finding.message}")
     if line.finding.advice:
         typer.echo(f"       {'':<12} → {line.finding.advice}")

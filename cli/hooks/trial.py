@@ -25,7 +25,7 @@ def try_hooks(home: Home, hook: str | None) -> bool:
     tasks = [task for name in chosen for task in tasks_for(home, settings, sample_summary(home, name))]
     if not tasks:
         what = "no hook is" if hook is None else f"neither on_{chosen[0]} nor a notification of it is"
-        raise UserError(f"{what} set in {home.config}", "set one in [hooks]; docs/when-it-fails.md has examples")
+        raise UserError(f"{what} set in {home.config}", "set one in [hooks]; docs/guides/get-notified.md has examples")
     good = True
     for task in tasks:
         outcome = run(task)

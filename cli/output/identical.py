@@ -14,7 +14,7 @@ def duplicate_text(job: str, state: State) -> str:
         return f"is identical to {printable(rejection.name)}, which was rejected: {reason}"
     first, short = state.job(job), job[:12]
     if first is None:
-        return f"was accepted before (job {short}) and is not trained again; to train on it: `keepstep add --again`"
+        return f"was accepted before (job {job[:12]}) and is not trained again; to retrain: `keepstep add --retrain`"
     name = printable(first.name)
     if first.status == "failed":
         return (

@@ -1,8 +1,7 @@
-"""`keepstep status` without the command-line library.
+"""`keepstep status` without typer.
 
-It is what people and prompts ask again and again, and building typer's parser (with the validators that it makes
-for each parameter) would take longer than everything else it does. So the plain forms are read here, by hand; every
-other one (`--watch`, `--help`, a mistake) is typer's.
+People and shell prompts run it often, and building typer's parser takes longer than the rest of the command. This
+module parses the plain forms; typer parses every other one (`--watch`, `--help`, a mistake).
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import NamedTuple
 
 
 class Plain(NamedTuple):
-    """A status command that needs no parser."""
+    """The options of a plain status command."""
 
     home: Path | None
     json: bool
 
 
 def plain_status(arguments: Sequence[str]) -> Plain | None:
-    """What `arguments` (without the program's name) ask for, if it is a status in a plain form.
+    """Parse `arguments` (without the program's name); None if they are not a plain status command.
 
     >>> plain_status(["status", "--json"])
     Plain(home=None, json=True)

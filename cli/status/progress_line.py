@@ -1,4 +1,4 @@
-"""Since when keepstep does what it does, when it should be done, and what it waits for: the rest of the health line."""
+"""The times in `keepstep status`: since when, expected end, and what keepstep waits for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from projections.status import StatusView
 DAY_S = 86_400.0
 
 
-class Course(Struct, frozen=True, kw_only=True):
+class Timing(Struct, frozen=True, kw_only=True):
     """Times are Unix times, in seconds; None: not known, or there is none."""
 
     since: float | None
@@ -26,12 +26,12 @@ class Course(Struct, frozen=True, kw_only=True):
     retry_at: float | None
 
 
-def course(view: StatusView, *, alive: bool) -> Course:
-    """Where it stands in time. What is to come is judged by the pace of the last steps, while steps are made."""
+def timing(view: StatusView, *, alive: bool) -> Timing:
+    """The times of the present state. The expected end follows from the pace of the last steps."""
     job = view.job
     runs = alive and job is not None and job.attempt is not None and view.daemon.status == "working"
     now = time.time()
-    return Course(
+    return Timing(
         since=_unix(view.daemon.since) if alive and view.daemon.since else None,
         file_done_at=now + job.eta_s if runs and job is not None and job.eta_s is not None else None,
         all_done_at=now + view.queue.eta_s if runs and view.queue.eta_s is not None else None,
@@ -40,22 +40,22 @@ def course(view: StatusView, *, alive: bool) -> Course:
     )
 
 
-def course_line(found: Course) -> str:
-    """The same as a line; "" if there is nothing to say."""
+def timing_text(found: Timing) -> str:
+    """The times as text; "" if none is known."""
     parts = []
     if found.since is not None:
         parts.append(f"since {_at(found.since)} ({duration(max(0.0, time.time() - found.since))})")
     if found.file_done_at is not None:
-        parts.append(f"this file should be done {_at(found.file_done_at)}")
+        parts.append(f"this file ends about {_at(found.file_done_at)}")
     if found.all_done_at is not None and found.all_done_at != found.file_done_at:
-        parts.append(f"all files {_at(found.all_done_at)}")
+        parts.append(f"all files end about {_at(found.all_done_at)}")
     return ", ".join(parts)
 
 
-def health_without_memory(short: MemoryShortage, running: str | None) -> str:
-    """What is done while others use the memory."""
-    goes_on = f"{running} ends behind its next commit" if running is not None else "nothing is begun"
-    return f"waiting for memory: {memory_text(short)}; {goes_on}, and work goes on by itself"
+def memory_health(short: MemoryShortage, running: str | None) -> str:
+    """The health line while other processes use the memory."""
+    until = f"{running} pauses after its next commit" if running is not None else "no job starts"
+    return f"waiting for memory: {memory_text(short)}; {until} until memory is free"
 
 
 def _waits_for(view: StatusView, *, alive: bool) -> str | None:
@@ -78,6 +78,6 @@ def _unix(at: str) -> float:
 
 
 def _at(moment: float) -> str:
-    """With its day, unless that is today's or so."""
+    """The local time, with its date unless it is within half a day."""
     text = local_time(moment)
     return text.partition(" ")[2] if abs(moment - time.time()) < DAY_S / 2 else text

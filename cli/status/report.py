@@ -1,4 +1,4 @@
-"""`keepstep status`: what the journal says, held against what is alive."""
+"""`keepstep status`: the state of the journal, and whether a daemon runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.home.paths import Home, find_home
 from cli.inbox.skipped_files import skipped_files
 from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from cli.status.machine import machine_now, machine_rows
-from cli.status.progress_line import course, course_line, health_without_memory
+from cli.status.progress_line import memory_health, timing, timing_text
 from core.topics.disk import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
@@ -20,13 +20,13 @@ from projections.status import StatusView, ValidationView, WatchingView, plain, 
 
 REFRESH_S = 1.0
 
-NOT_TAKEN_SHOWN = 5
+SKIPPED_FILES_SHOWN = 5
 
 
 def show_status(home_option: Path | None, *, json: bool) -> None:
     """`keepstep status`."""
     home = find_home(home_option, reads_only=True)
-    view, alive = current(home)
+    view, alive = read_current(home)
     if json:
         machine = machine_now(home, alive=alive)
         print_json(
@@ -34,8 +34,8 @@ def show_status(home_option: Path | None, *, json: bool) -> None:
                 **plain(view),
                 "alive": alive,
                 "health": health(view, alive=alive),
-                "course": plain(course(view, alive=alive)),
-                "not_taken": [plain(each) for each in skipped_files(home, alive=alive)],
+                "timing": plain(timing(view, alive=alive)),
+                "skipped_files": [plain(each) for each in skipped_files(home, alive=alive)],
                 "machine": plain(machine) if machine is not None else None,
             }
         )
@@ -51,7 +51,7 @@ def watch_status(home_option: Path | None) -> None:
     with Live(auto_refresh=False) as live:
         try:
             while not reader_is_gone():
-                view, alive = current(home)
+                view, alive = read_current(home)
                 live.update(report(_rows(home, view, alive=alive)), refresh=True)
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:
@@ -59,20 +59,18 @@ def watch_status(home_option: Path | None) -> None:
 
 
 def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
-    stuck = skipped_files(home, alive=alive)
-    rows = [Row("not taken", f"{each.path} {each.reason}", "yellow") for each in stuck[:NOT_TAKEN_SHOWN]]
-    if len(stuck) > NOT_TAKEN_SHOWN:
-        rows.append(Row("", f"… and {len(stuck) - NOT_TAKEN_SHOWN} more in the inbox", "yellow"))
+    skipped = skipped_files(home, alive=alive)
+    rows = [Row("skipped", f"{each.path} {each.reason}", "yellow") for each in skipped[:SKIPPED_FILES_SHOWN]]
+    if len(skipped) > SKIPPED_FILES_SHOWN:
+        rows.append(Row("", f"… and {len(skipped) - SKIPPED_FILES_SHOWN} more in the inbox", "yellow"))
     return [*status_rows(view, alive=alive), *rows, *machine_rows(machine_now(home, alive=alive))]
 
 
-def current(home: Home) -> tuple[StatusView, bool]:
-    """What the journal says now, and whether a daemon is alive to do it. Raises journal.errors.JournalError."""
-    view = _shown(home)
+def read_current(home: Home) -> tuple[StatusView, bool]:
+    """The status now, and True if a daemon runs. Raises journal.errors.JournalError."""
+    view = _fresh_status_file(home)
     if view is None:
-        from cli.home.snapshot_reader import (
-            load_status,  # folding needs the machine, which the usual case can do without
-        )
+        from cli.home.snapshot_reader import load_status  # loads the state machine, which is rarely needed here
 
         view = load_status(home)
     alive = daemon_is_alive(home)
@@ -81,8 +79,8 @@ def current(home: Home) -> tuple[StatusView, bool]:
     return view, alive
 
 
-def _shown(home: Home) -> StatusView | None:
-    """The status file, if the journal's last record is the one that it has seen."""
+def _fresh_status_file(home: Home) -> StatusView | None:
+    """The status file; None if it does not include the last record."""
     shown = read_status(home.status, storage=home.storage)
     if shown is None:
         return None
@@ -91,7 +89,7 @@ def _shown(home: Home) -> StatusView | None:
 
 
 def health(view: StatusView, *, alive: bool) -> str:
-    """One line: what keepstep does, or why it does nothing and what would change that."""
+    """One line: what the daemon does, or why it does nothing and what to do about that."""
     daemon, job = view.daemon, view.job
     if not alive:
         return _health_without_daemon(view)
@@ -99,61 +97,61 @@ def health(view: StatusView, *, alive: bool) -> str:
         return f"waiting for you: {view.hold.reason}"
     if view.full is not None:
         paused = "paused, and " if daemon.status == "paused" else ""
-        return f"{paused}waiting for room on the disk: {view.full.message}"
+        return f"{paused}waiting for disk space: {view.full.message}"
     if daemon.status == "paused":
-        return "paused; `keepstep resume` goes on"
+        return "paused; to continue: keepstep resume"
     if view.short is not None:
-        return health_without_memory(view.short, job.name if job is not None and job.attempt is not None else None)
+        return memory_health(view.short, job.name if job is not None and job.attempt is not None else None)
     if view.consolidation is not None and view.consolidation.version is not None:
         return f"consolidating into {view.consolidation.version} ({view.consolidation.status.replace('_', ' ')})"
     if job is None:
         return "waiting for files" if daemon.status == "idle" else daemon.status
-    doing = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
-    if doing is not None:
-        return f"{doing}: {job.name} commits at its next step"
+    action = {"pausing": "pausing", "stopping": "stopping", "stopping_paused": "stopping"}.get(daemon.status)
+    if action is not None:
+        return f"{action}: {job.name} commits a checkpoint at its next step"
     if job.rows_evaluated:
         return f"evaluating {job.name}: {job.rows_evaluated[0]:,} of {job.rows_evaluated[1]:,} held-out rows"
     if job.status == "training":
         return f"training {job.name}"
     if job.retry_at is not None:
-        return f"{job.name} failed and is tried again in {duration(max(0.0, job.retry_at - time.time()))}"
+        return f"{job.name} failed; the next attempt starts in {duration(max(0.0, job.retry_at - time.time()))}"
     rows = f": {job.rows_prepared[0]:,} of about {job.rows_prepared[1]:,} rows" if job.rows_prepared else ""
     return f"preparing {job.name}{rows}"
 
 
 def _health_without_daemon(view: StatusView) -> str:
     if view.daemon.status not in {"off", "off_paused"}:
-        since = f", last heard of {ago(view.daemon.heartbeat_at)}" if view.daemon.heartbeat_at else ""
+        since = f" (last heartbeat {ago(view.daemon.heartbeat_at)})" if view.daemon.heartbeat_at else ""
         return (
-            f"not running: the daemon (pid {view.daemon.pid}) is gone{since}; "
-            f"`keepstep run` goes on from step {view.global_step}"
+            f"not running: the daemon (pid {view.daemon.pid}) died{since}; "
+            f"`keepstep run` continues after step {view.global_step}"
         )
     if view.hold is not None:
         return f"not running, and waiting for you: {view.hold.reason}"
     if view.full is not None:
-        return f"not running, and waiting for room on the disk: {view.full.message}"
+        return f"not running, and waiting for disk space: {view.full.message}"
     if view.daemon.status == "off_paused":
-        return "not running, and paused; `keepstep resume`, then `keepstep run`"
-    return "not running; `keepstep run` starts it"
+        return "not running, and paused; to continue: keepstep resume, then keepstep run"
+    return "not running; to start: keepstep run"
 
 
 def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
-    """What `keepstep status` says, line by line."""
+    """The lines of `keepstep status`."""
     rows: list[Row] = []
 
     def row(name: str, text: str, style: str = "") -> None:
         rows.append(Row(name, text, style))
 
-    well = alive and view.hold is None and view.full is None and view.short is None
-    line = ", ".join(filter(None, (health(view, alive=alive), course_line(course(view, alive=alive)))))
-    row("keepstep", line, "bold" if well else "bold yellow")
+    healthy = alive and view.hold is None and view.full is None and view.short is None
+    line = ", ".join(filter(None, (health(view, alive=alive), timing_text(timing(view, alive=alive)))))
+    row("keepstep", line, "bold" if healthy else "bold yellow")
     if view.config_error is not None:
-        row("config", f"not used as it is: {view.config_error.reason}", "yellow")
+        row("config", f"not used: {view.config_error.reason}", "yellow")
         row("", f"→ {view.config_error.advice}", "yellow")
     if view.hold is not None:
         row("", f"→ {view.hold.advice}", "yellow")
     if view.full is not None:
-        row("", f"→ {_room_advice(view.full, view.daemon.status, alive=alive)}", "yellow")
+        row("", f"→ {_space_advice(view.full, view.daemon.status, alive=alive)}", "yellow")
     if view.job is not None:
         job = view.job
         if job.steps_total:
@@ -166,7 +164,7 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
     if view.consolidation is not None and view.consolidation.version is None:
-        row("wanted", f"a consolidation{_after(view)}")
+        row("next", f"a consolidation{_after(view)}")
     if view.version is not None:
         row("version", f"{view.version.id}  (step {view.version.global_step}, {local_time(view.version.made_at)})")
     if view.checkpoint is not None:
@@ -176,41 +174,41 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     counts = view.counts
     row(
         "done",
-        f"{counts.trained} learned, {counts.rejected} rejected, {counts.skipped} skipped, {len(view.failed)} failed",
+        f"{counts.trained} trained, {counts.rejected} rejected, {counts.skipped} skipped, {len(view.failed)} failed",
     )
     if view.watching is not None:
-        row("watching", _watching_line(view.watching))
+        row("overhead", _overhead_line(view.watching))
     for failed in view.failed:
-        row("failed", f"{failed.name}; `keepstep retry {failed.id[:12]}` brings it back")
+        row("failed", f"{failed.name}; to try again: keepstep retry {failed.id[:12]}")
     for trouble in view.troubles:
         row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
     return rows
 
 
 def _validation_line(found: ValidationView) -> str:
-    next_to = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
-    return f"loss {number(found.loss)}{next_to} on {found.rows} rows, behind step {found.step} of {found.name}"
+    gap = f" (training loss {number(found.training_loss)}, gap {found.gap:+z.2f})" if found.gap is not None else ""
+    return f"loss {number(found.loss)}{gap} on {found.rows} rows, after step {found.step} of {found.name}"
 
 
-def _watching_line(cost: WatchingView) -> str:
+def _overhead_line(cost: WatchingView) -> str:
     share = "nothing was trained" if cost.share is None else f"{cost.share:.2%} of training time"
-    most = f"; most of it is {cost.most}" if cost.most is not None else ""
+    most = f"; most: {cost.most}" if cost.most is not None else ""
     return f"{share} ({cost.cpu_s:.1f} CPU seconds in {duration(cost.wall_s)}{most})"
 
 
 def _after(view: StatusView) -> str:
     retry_at = view.consolidation.retry_at if view.consolidation is not None else None
     if retry_at is not None:
-        return f", tried again in {duration(max(0.0, retry_at - time.time()))}"
-    return ", when nothing trains"
+        return f", next attempt in {duration(max(0.0, retry_at - time.time()))}"
+    return " when no file trains"
 
 
-def _room_advice(full: DiskFull, status: str, *, alive: bool) -> str:
+def _space_advice(full: DiskFull, status: str, *, alive: bool) -> str:
     paused = "`keepstep resume`" if status in {"off_paused", "paused", "pausing", "stopping_paused"} else ""
     run = "" if alive else "`keepstep run`"
     commands = " and ".join(filter(None, (paused, run)))
-    then = f"then {commands}" if commands else "training goes on by itself"
-    return f"make room: {full.wanted_bytes / 1e6:.1f} MB must be free; {then}"
+    then = f"then {commands}" if commands else "then training continues"
+    return f"free disk space: {full.wanted_bytes / 1e6:.1f} MB must be free; {then}"
 
 
 def _queue_line(view: StatusView) -> str:
@@ -227,7 +225,7 @@ def _queue_line(view: StatusView) -> str:
 
 
 def _eta(eta_s: float | None, alive: bool) -> str:
-    return f", {duration(eta_s)} to go" if alive and eta_s is not None else ""
+    return f", {duration(eta_s)} left" if alive and eta_s is not None else ""
 
 
 def _rate(tokens_per_s: float | None, alive: bool) -> str:

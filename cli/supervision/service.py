@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import typer
 
-from cli.commands.journal import HomeOption, JsonOption
+from cli.commands.common import HomeOption, JsonOption
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.home.subprocesses import command

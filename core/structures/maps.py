@@ -12,7 +12,7 @@ Held = TypeVar("Held", covariant=True)
 
 
 class Ground(Protocol[Held]):
-    """Entries that a map begins with and does not own: they are looked up one by one, where they are kept."""
+    """Entries that a map starts with and does not own: it looks them up one by one, where they are stored."""
 
     def __len__(self) -> int: ...
 
@@ -20,18 +20,18 @@ class Ground(Protocol[Held]):
         """The value at `key`; None if there is none. The same object every time."""
 
     def items(self) -> Iterator[tuple[str, Held]]:
-        """All of them."""
+        """All pairs."""
 
 
 _GONE: Any = object()
-"""Stands where an entry of the ground was removed."""
+"""Marks an entry of the ground that was removed."""
 
 
 class Map(Generic[Value]):
     """rpds' hash trie under a name that can be subscripted at run time, which the snapshot's typed decoder needs.
 
     Every operation costs the same however many entries there are, to within a logarithm to the base 32. A map may lie
-    `over` a ground: it then holds what is not as it is there.
+    `over` a ground: it then holds only the differences.
     """
 
     __slots__ = ("_ground", "_length", "_trie")
@@ -43,7 +43,7 @@ class Map(Generic[Value]):
 
     @classmethod
     def over(cls, ground: Ground[Value]) -> Map[Value]:
-        """The map of everything in `ground`."""
+        """A map of everything in `ground`."""
         return cls()._with(HashTrieMap(), len(ground), ground)
 
     def __len__(self) -> int:
@@ -75,12 +75,12 @@ class Map(Generic[Value]):
         return None if value is _GONE else value
 
     def insert(self, key: str, value: Value) -> Map[Value]:
-        """The map with `value` at `key`."""
+        """Set the value at `key`."""
         length = self._length + (self.get(key) is None)
         return self._with(self._trie.insert(key, value), length, self._ground)
 
     def remove(self, key: str) -> Map[Value]:
-        """The map without `key`. Raises KeyError if it is not there."""
+        """Remove `key`. Raises KeyError if it is not there."""
         self[key]
         if self._ground is not None and self._ground.get(key) is not None:
             trie = self._trie.insert(key, _GONE)
@@ -101,6 +101,6 @@ class Map(Generic[Value]):
     def _with(self, trie: HashTrieMap[str, Value], length: int, ground: Ground[Value] | None) -> Map[Value]:
         made: Map[Value] = Map.__new__(Map)
         if not length:
-            trie, ground = HashTrieMap(), None  # nothing is held on to for what is gone
+            trie, ground = HashTrieMap(), None  # keep nothing for entries that are gone
         made._trie, made._length, made._ground = trie, length, ground
         return made

@@ -1,9 +1,9 @@
 """The queue: three lanes, first in, first out within each; a held job keeps its place and is passed over.
 
 A persistent linked list over one persistent map: an older state keeps its older queue, and pushing, removing, moving,
-holding and looking at the front cost the same with ten jobs and with a hundred thousand. Held jobs that stand one
-behind another are a run, whose two ends know each other: so a front of any length is passed over in one step. Only what
-happens in the middle of a run looks for the nearer end of it.
+holding and looking at the front cost the same with ten jobs and with a hundred thousand. Consecutive
+held jobs are a run, whose two ends know each other: so the queue passes over a front of any length in one step. Only a
+change in the middle of a run looks for the nearer end.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Place(Struct, frozen=True, omit_defaults=True):
     ahead: str | None = None
     after: str | None = None
     across: str | None = None
-    """Of a held job at either end of its run: the other end. Within a run it means nothing."""
+    """For a held job at either end of its run: the other end. Inside a run it means nothing."""
 
     @property
     def is_held(self) -> bool:
-        """Whether the queue passes it over."""
+        """True if the queue passes it over."""
         return self.job.status == "held"
 
 
@@ -37,7 +37,7 @@ Places = Map[Place]
 
 
 class Lane(Struct, frozen=True, omit_defaults=True):
-    """The two ends of one priority's line, and how many stand in it."""
+    """The two ends of the line of one priority, and its length."""
 
     front: str | None = None
     back: str | None = None
@@ -64,7 +64,7 @@ class Queue(Struct, frozen=True):
 
     @property
     def held(self) -> int:
-        """How many are passed over."""
+        """The number of held jobs."""
         return sum(lane.held for lane in self.lanes)
 
     def get(self, job_id: str) -> Job | None:
@@ -73,11 +73,11 @@ class Queue(Struct, frozen=True):
         return place.job if place else None
 
     def lane(self, priority: Priority) -> Lane:
-        """The line of this priority."""
+        """The lane of this priority."""
         return self.lanes[PRIORITIES.index(priority)]
 
     def after(self, job_id: str) -> str | None:
-        """The job that stands directly behind this one in its lane. Raises KeyError if it does not wait."""
+        """The next job in its lane. Raises KeyError if this one does not wait."""
         return self.places[job_id].after
 
     def ready(self) -> Iterator[Job]:
@@ -98,15 +98,15 @@ class Queue(Struct, frozen=True):
         return next(self.ready(), None)
 
     def push(self, job: Job) -> Queue:
-        """The queue with `job`, which is not held, at the back of its lane."""
+        """Add `job`, which is not held, at the back of its lane."""
         return self._inserted(job, None)
 
     def replaced(self, job: Job) -> Queue:
-        """The queue with `job` in the place of the one of its id. Raises KeyError if that does not wait."""
+        """Replace the job of this id. Raises KeyError if it does not wait."""
         return Queue(self.lanes, self.places.insert(job.id, replace(self.places[job.id], job=job)))
 
     def moved(self, job_id: str, priority: Priority, before: str | None) -> Queue:
-        """The queue with that job directly before another one of that lane (None: at its back), held if it was held.
+        """Move a job directly before another one of that lane (None: to its back); it stays held if it was.
 
         Raises KeyError if one of them does not wait.
         """
@@ -116,7 +116,7 @@ class Queue(Struct, frozen=True):
         return queue.hold(job_id) if job.status == "held" else queue
 
     def hold(self, job_id: str) -> Queue:
-        """The queue with that job, which is not held, passed over. Raises KeyError if it does not wait."""
+        """Hold a job that is not held. Raises KeyError if it does not wait."""
         place = self.places[job_id]
         places = self.places.insert(job_id, replace(place, job=replace(place.job, status="held")))
         first = last = job_id
@@ -128,7 +128,7 @@ class Queue(Struct, frozen=True):
         return self._with(place.job.priority, replace(lane, held=lane.held + 1), _run(places, first, last))
 
     def release(self, job_id: str) -> Queue:
-        """The queue with that job, which is held, waiting for its turn. Raises KeyError if it does not wait."""
+        """Release a held job. Raises KeyError if it does not wait."""
         place = self.places[job_id]
         first, last = self._run_around(job_id)
         places = self.places.insert(job_id, replace(place, job=replace(place.job, status="queued"), across=None))
@@ -142,7 +142,7 @@ class Queue(Struct, frozen=True):
         return self._with(place.job.priority, replace(lane, held=lane.held - 1), places)
 
     def remove(self, job_id: str) -> Queue:
-        """The queue without that job. Raises KeyError if it does not wait."""
+        """Remove a job. Raises KeyError if it does not wait."""
         if self.places[job_id].is_held:
             return self.release(job_id).remove(job_id)
         place = self.places[job_id]
@@ -153,7 +153,7 @@ class Queue(Struct, frozen=True):
         if after is not None:
             places = places.insert(after, replace(places[after], ahead=ahead))
         first, last = self._held(ahead), self._held(after)
-        if first is not None and last is not None:  # two runs have become one
+        if first is not None and last is not None:  # two runs become one
             places = _run(places, first, last)
         lane = self.lane(place.job.priority)
         lane = replace(
@@ -184,12 +184,12 @@ class Queue(Struct, frozen=True):
         return self._with(job.priority, lane, places)
 
     def _held(self, neighbour: str | None) -> str | None:
-        """The far end of the run that begins with a neighbour; None if that is not held."""
+        """The far end of the run that starts with a neighbour; None if the neighbour is not held."""
         place = self.places[neighbour] if neighbour is not None else None
         return place.across if place is not None and place.is_held else None
 
     def _run_around(self, job_id: str) -> tuple[str, str]:
-        """The first and the last of the run that a held job stands in: looked for both ways, so the nearer is found."""
+        """The first and the last job of the run of a held job; it looks both ways, so it finds the nearer end."""
         ahead = after = self.places[job_id]
         while True:
             if (end := self._end(ahead, ahead.ahead)) is not None:
@@ -201,7 +201,7 @@ class Queue(Struct, frozen=True):
             ahead, after = self.places[ahead.ahead], self.places[after.after]
 
     def _end(self, place: Place, beyond: str | None) -> str | None:
-        """The other end, if what lies `beyond` makes this place an end of its run."""
+        """The other end, if the job `beyond` makes this place an end of its run."""
         return place.across if beyond is None or not self.places[beyond].is_held else None
 
     def _with(self, priority: Priority, lane: Lane, places: Places) -> Queue:
@@ -210,6 +210,6 @@ class Queue(Struct, frozen=True):
 
 
 def _run(places: Places, first: str, last: str) -> Places:
-    """`places`, in which a run of held jobs has these ends."""
+    """Set the ends of a run of held jobs."""
     places = places.insert(first, replace(places[first], across=last))
     return places.insert(last, replace(places[last], across=first))

@@ -1,4 +1,4 @@
-"""The home and the daemon that owns it: start, pause, resume, stop, hold, and the records of its own upkeep."""
+"""The home and the daemon that owns it: start, pause, resume, stop, hold, and its own upkeep."""
 
 from __future__ import annotations
 

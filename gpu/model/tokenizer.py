@@ -140,7 +140,7 @@ def saved_tokenizer_sha256(checkpoint: Path, *, trust_remote_code: bool = False)
     """
     from transformers import AutoTokenizer
 
-    from gpu.data.encode.rows import tokenizer_sha256
+    from gpu.data.template.fingerprint import tokenizer_sha256
 
     try:
         loadable = library_path(checkpoint)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpu.data.encode.encoder_pool import core_count
+from gpu.data.processes.encoder_pool import core_count
 from gpu.runtime.cpu_features import cpu_model
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")

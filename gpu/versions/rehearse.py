@@ -48,7 +48,7 @@ def rehearse(order: Rehearse) -> Rehearsed:
     from gpu.artifacts import checkpoint
     from gpu.artifacts.compatibility import TrainingTarget
     from gpu.artifacts.manifest import read_manifest
-    from gpu.data.encode.rows import tokenizer_sha256
+    from gpu.data.template.fingerprint import tokenizer_sha256
     from gpu.model.build import build
     from gpu.model.tokenizer import comparable_sha256, load_tokenizer
     from gpu.runtime.arithmetic import choose_arithmetic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def events(home: Home) -> Callable[[], list[AnyEvent]]:
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Path:
     from tests.harness.tiny_model import make_rows, make_tiny_model
 
     home = create_home(tmp_path_factory.mktemp("learned") / "home", model="model", method="lora")
@@ -78,12 +79,15 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = home.config.read_text(encoding="utf-8")
     home.config.write_text(config.replace("every_steps = 50", "every_steps = 1"), encoding="utf-8")
     (home.inbox / "a.jsonl").write_bytes(make_rows(32))
-    assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
+        assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
     return home.root
 
 
 @pytest.fixture
-def trained(trained_once: Path, tmp_path: Path) -> Home:
-    """A home of one's own where a file of 32 rows was really learned, in two steps, a checkpoint each."""
+def trained(trained_once: Path, warm_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home where the real worker trained on a file of 32 rows, in two steps with a checkpoint each."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     shutil.copytree(trained_once, tmp_path / "home")
     return Home(tmp_path / "home")

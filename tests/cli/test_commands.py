@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from cli.app import PANELS, app
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.status.fast import plain_status
@@ -60,7 +62,7 @@ def test_a_model_directory_is_named_from_where_the_person_stands(tmp_path: Path)
 
 def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
     """As git finds its repository; outside, the message says how to get one."""
-    assert keepstep("queue", cwd=home.inbox / "high").stdout == "nothing waits\n"
+    assert keepstep("queue", cwd=home.inbox / "high").stdout == "no file waits\n"
     outside = keepstep("queue", cwd=tmp_path)
     assert outside.returncode == 1
     assert "keepstep init" in outside.stderr
@@ -71,11 +73,11 @@ def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
     [
         (["stop"], "no daemon runs"),
         (["resume"], "not paused"),
-        (["skip"], "no job is in progress"),
-        (["skip", "nope"], "no job in hand is called"),
-        (["retry", "nope"], "no job in hand is called"),
+        (["skip"], "no job is in hand"),
+        (["skip", "nope"], "no unfinished job has the name"),
+        (["retry", "nope"], "no unfinished job has the name"),
         (["add", "nope.jsonl"], "does not exist; nothing was added"),
-        (["journal", "show", "99"], "no record fits"),
+        (["journal", "show", "99"], "no record matches"),
         (["journal", "repair"], "not damaged"),
     ],
 )
@@ -111,7 +113,7 @@ def test_commands_are_durable_without_a_daemon(home: Home, tmp_path: Path) -> No
     assert [(job["name"], job["priority"]) for job in listed] == [("a.jsonl", "high")]
 
 
-def test_status_tells_a_living_daemon_from_a_dead_one(
+def test_status_distinguishes_a_living_daemon_from_a_dead_one(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
 ) -> None:
     """A journal that ends in the middle of training, and nobody who holds the lock: nothing trains."""
@@ -176,7 +178,7 @@ def test_replay_rebuilds_every_view_from_the_first_record(
 def test_a_damaged_journal_is_refused_with_3_and_repaired_only_on_request(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
 ) -> None:
-    """One flipped byte: every command refuses and says where; repair keeps the bytes and goes on."""
+    """One flipped byte: every command refuses and says where; repair keeps the bytes and continues."""
     drop("a.jsonl", "ok ok ok ok")
     run()
     segment = home.journal / "00000001.jsonl"
@@ -199,7 +201,7 @@ def test_a_damaged_journal_is_refused_with_3_and_repaired_only_on_request(
     assert segment.read_bytes() == bytes(data)
     repaired = keepstep("journal", "repair", "--accept-loss", home=home)
     assert repaired.returncode == 0, repaired.stderr
-    assert "given up" in repaired.stdout
+    assert "dropped" in repaired.stdout
     assert segment.read_bytes() == bytes(data)
     assert keepstep("journal", "verify", home=home).returncode == 0
     run()
@@ -227,18 +229,16 @@ def test_the_journal_command_stands_alone(home: Home) -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     """And what is in the README exists."""
-    from typer.main import get_command
-
-    from cli.app import app
     from cli.commands.journal import app as journal_app
 
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    names = {*get_command(app).commands, *get_command(journal_app).commands}
+    commands = {**get_command(app).commands, **get_command(journal_app).commands}  # type: ignore[attr-defined]
+    names = {name for name, command in commands.items() if not command.hidden}
     assert [name for name in sorted(names) if name not in readme] == []
 
 
 @pytest.mark.parametrize("asked", [("status",), ("config", "show")])
-def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home, asked: tuple[str, ...]) -> None:
+def test_closed_output_gives_no_traceback(home: Home, asked: tuple[str, ...]) -> None:
     """`keepstep status | head -1`."""
     command = [sys.executable, "-P", "-m", "cli", *asked, "--home", str(home.root)]
     reading, writing = os.pipe()
@@ -246,3 +246,13 @@ def test_whoever_reads_only_the_beginning_gets_no_traceback(home: Home, asked: t
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (0, b"")  # its own, however fast the reader left
+
+
+def test_help_is_a_table_of_contents() -> None:
+    """Each command that is not hidden is in one panel, in the order of the panels."""
+    shown = keepstep("--help").stdout
+    names = [line.split()[1] for line in shown.splitlines() if line.startswith("│ ") and "--help" not in line]
+    assert names == [name for panel in PANELS.values() for name in panel]
+    assert [panel for panel in PANELS if panel in shown] == list(PANELS)
+    hidden = {name for name, command in get_command(app).commands.items() if command.hidden}  # type: ignore[attr-defined]
+    assert hidden == {"crashes"}

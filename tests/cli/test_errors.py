@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.errors import FILES_LEAST, REFUSED, exit_code_of, explain, refuse_too_few_files
+from cli.errors import MIN_OPEN_FILES, REFUSED, error_text, exit_code_of, refuse_too_few_files
 from cli.home.paths import Home
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +55,13 @@ def test_a_low_limit_is_raised_where_the_system_lets_us() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, before[1]))
     try:
         refuse_too_few_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == FILES_LEAST
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == MIN_OPEN_FILES
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_an_error_without_a_file_is_told_too() -> None:
+def test_error_without_a_file_has_a_message() -> None:
     """A pipe or a socket has no name."""
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert exit_code_of(error) == REFUSED
-    assert "no more files can be opened" in explain(error)
+    assert "no more files can be opened" in error_text(error)

@@ -65,7 +65,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
 }
-"""What each command is given beside the home. Where a command would start a process of its own, it is refused first."""
+"""What each command is given next to the home. A command that would start another process is refused first."""
 
 WITHOUT_HOME = {"init", "demo"}
 
@@ -157,8 +157,8 @@ def _in_child(arguments: list[str], tmp_path: Path, errors: Path, surround: Call
         os.dup2(os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         sys.stdin = io.TextIOWrapper(io.FileIO(0))
-        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)  # type: ignore[arg-type]
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)  # type: ignore[arg-type]
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
         surround()
         sys.argv = ["keepstep", *arguments]
         try:
@@ -184,15 +184,15 @@ def as_usual() -> None:
 
 def narrow() -> None:
     """PYTHONIOENCODING=ascii."""
-    sys.stdout.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="ascii", errors="strict")
+    sys.stderr.reconfigure(encoding="ascii", errors="strict")
 
 
 def closed() -> None:
     """`<&- >&-`, as Python finds them."""
     os.close(0)
     os.close(1)
-    sys.stdin = sys.stdout = None  # type: ignore[assignment]
+    sys.stdin = sys.stdout = None
 
 
 def unread() -> None:

@@ -24,6 +24,8 @@ from journal import START, follow
 from tests.harness.architectures import make_model
 from tests.harness.tiny_model import make_rows
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def keepstep(home: Home, *words: str) -> str:
     """Give a command as a person does; what it prints."""
@@ -116,4 +118,4 @@ def test_settings_lock_is_opened_by_the_advice(trained: Home) -> None:
     assert now.daemon.hold is None
     assert now.head.checkpoint is not None
     assert now.head.weight_settings is not None
-    assert now.head.weight_settings.method.r == 4  # type: ignore[union-attr]
+    assert now.head.weight_settings.method.r == 4

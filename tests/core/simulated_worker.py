@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from events import kinds, messages
+from events import messages
 from events.course import Course
 from events.settings import JobSettings, Plan
-from events.values import checkpoint_id
+from events.values import CheckpointReason, checkpoint_id
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -243,7 +243,7 @@ class Worker:
             seconds=0.5,
         )
 
-    def _save(self, at: Training, reason: kinds.CheckpointReason) -> None:
+    def _save(self, at: Training, reason: CheckpointReason) -> None:
         at.saved_step = at.step
         at.awaited = checkpoint_id(at.global_step, at.order.attempt)
         self.outbox.append(

@@ -202,7 +202,7 @@ def test_a_worker_that_does_not_come_up_has_a_deadline_of_its_own() -> None:
 
 def test_what_was_learned_outlives_a_worker_and_a_change_of_what_does_not_matter() -> None:
     """The next worker, the next file: the same model, the same steps."""
-    again = deadlines.is_up(deadlines.anew(training()))
+    again = deadlines.is_up(deadlines.restarted(training()))
     cadence = replace(SETTINGS, checkpoints=replace(SETTINGS.checkpoints, every_steps=7))
     again = watched(replace(PREPARE, settings=cadence), TRAIN, LOADED, 121.0, before=again)
     assert late(again, LIMITS, 0) == Late("step", 121.0, 120.0, 1.0)
@@ -218,13 +218,15 @@ def test_what_was_learned_outlives_a_worker_and_a_change_of_what_does_not_matter
 )
 def test_what_was_learned_of_another_model_is_forgotten(changed: JobSettings) -> None:
     """A step of another one may take a hundred times as long."""
-    again = watched(replace(PREPARE, settings=changed), TRAIN, LOADED, 1799.0, before=deadlines.anew(training()))
+    again = watched(replace(PREPARE, settings=changed), TRAIN, LOADED, 1799.0, before=deadlines.restarted(training()))
     assert late(again, LIMITS, 0) is None
 
 
 def test_what_was_learned_on_another_device_is_forgotten() -> None:
     """The graphics card is gone, say, and a step takes a hundred times as long."""
-    before = deadlines.anew(watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), before=training()))
+    before = deadlines.restarted(
+        watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), before=training())
+    )
     known = watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), 121.0, before=before)
     assert late(known, LIMITS, 0) is not None
     other = watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cpu"}), 1799.0, before=before)

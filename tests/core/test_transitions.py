@@ -226,7 +226,7 @@ def test_a_job_moves_as_the_table_says_and_not_otherwise(status: str, kind: str)
     world = job_world(status, kind)
     state = world.state
     assert job_status(state) == status
-    expected = JOB[status].get(kind)
+    expected = JOB[status].get(kind)  # type: ignore[index]
     if expected is None:
         before = seen(state)
         with pytest.raises(IllegalEvent) as caught:
@@ -258,7 +258,7 @@ def test_a_consolidation_moves_as_the_table_says_and_not_otherwise(status: str, 
     """The walk over (status × kind) of the consolidation table."""
     state = consolidation_world(status).state
     assert consolidation_status(state) == status
-    expected = CONSOLIDATION[status].get(kind)
+    expected = CONSOLIDATION[status].get(kind)  # type: ignore[index]
     if expected is None:
         before = seen(state)
         with pytest.raises(IllegalEvent):
@@ -275,7 +275,7 @@ def test_whatever_ends_an_attempt_frees_the_daemon(kind: str) -> None:
         status = next(status for status in CONSOLIDATION if kind in CONSOLIDATION[status])
         state = consolidation_world(status).state
     else:
-        status = next(status for status in ("training", "preparing") if kind in JOB[status])
+        status = next(status for status in ("training", "preparing") if kind in JOB[status])  # type: ignore[misc]
         state = job_world(status, kind).state
     assert state.attempts.current is not None
     after = evolve(state, event(kind, state))
@@ -308,7 +308,7 @@ def test_a_pause_outlives_the_process() -> None:
     assert world.state.daemon.status == "paused"
     world.execute(commands.Stop(alive=True))
     world.turn()
-    assert world.state.daemon.status == "off_paused"
+    assert world.state.daemon.status == "off_paused"  # type: ignore[comparison-overlap]
     world.start()
     assert world.state.daemon.status == "paused"
 

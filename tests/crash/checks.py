@@ -29,7 +29,7 @@ def check(home: Home) -> State:
     """What must hold after any number of kills, once the daemon has come to its end.
 
     Every step of every job is in the committed timeline exactly once and in order; steps that were run again gave
-    the same bits; nothing waits, nothing failed; what was refused is back with its report; no debris.
+    the same bits; nothing waits, nothing failed; what was refused is back with its report; no leftover files.
     """
     _check_steps(home)
     _check_returned(home)
@@ -86,7 +86,7 @@ def committed_steps(home: Home) -> Mapping[int, Step]:
 
 
 def _check_returned(home: Home) -> None:
-    """Each file that was refused lies in `rejected/` once, beside its report, and nothing else does."""
+    """Each file that was refused lies in `rejected/` once, next to its report, and nothing else does."""
     events = [record.event for record in records_of(home)]
     rejected = [event.job for event in events if isinstance(event, kinds.JobRejected)]
     moved = {event.job: event.path for event in events if isinstance(event, kinds.RejectedFileMoved)}
@@ -108,7 +108,7 @@ def _check_leftover_files(home: Home) -> None:
     assert _names(home.checkpoints) == {checkpoint.id for checkpoint in state.head.checkpoints} | left
     assert not [path for lane in ("", "high", "low") for path in (home.inbox / lane).glob("*.jsonl")]
     assert not _names(home.data / ".arriving")
-    assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in hand any more
+    assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in progress any more
     views = {home.status.name, home.snapshot.name, home.machine.name, home.hooks.name}
     assert _names(home.status.parent) <= views
     assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name, home.usual.name}
@@ -133,7 +133,7 @@ def check_given(life: Life) -> None:
 
 
 def calm_twin(tortured: Life, root: Path) -> Home:
-    """A home that learns the same files in the same order, from the same lanes, and is left alone."""
+    """A home that trains the same files in the same order, from the same lanes, and is left alone."""
     home, events = tortured.home, [record.event for record in records_of(tortured.home)]
     settings = next(event.settings for event in events if isinstance(event, kinds.AttemptStarted))
     order = list(dict.fromkeys(event.job for event in events if isinstance(event, kinds.JobTrained)))

@@ -1,4 +1,4 @@
-"""What is learned where nothing goes wrong."""
+"""What is trained where nothing goes wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.crash.torture import check
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What is learned on a healthy disk, by the plain worker."""
+    """What is trained on a healthy disk, by the slow worker."""
     root = tmp_path_factory.mktemp("calm")
     home = plain_home(root / "home")
     daemon = Running(home, root / "run.log")

@@ -88,7 +88,7 @@ def attach(backing: int) -> tuple[str, int]:
                 if error.errno != errno.EBUSY:  # somebody else took it first
                     raise
             else:
-                # A request that begins where there is room and goes on where there is none is written in part, and the
+                # A request that begins where there is room and ends where there is none is written in part, and the
                 # loop driver (6.18) takes that for success. No request is longer than a block: then it is all or none.
                 queue = Path("/sys/block") / Path(device).name / "queue"
                 (queue / "max_sectors_kb").write_text(str(BLOCK >> 10), encoding="ascii")

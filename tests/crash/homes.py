@@ -54,7 +54,7 @@ def settings(model: Path, *, method: MethodSettings | None = None, precision: st
 
 
 def make_home(root: Path, *, method: MethodSettings | None = None, precision: str = "bf16") -> Home:
-    """A home with two files in its inbox, nothing learned yet, and a validation set beside them."""
+    """A home with two files in its inbox, nothing trained yet, and a validation set next to them."""
     model = root.parent / "tiny-model"
     if not model.exists():
         make_tiny_model(model)

@@ -30,8 +30,8 @@ from events.kinds import AttemptInterrupted
 from journal import START, follow
 from tests.crash import strace_log
 from tests.crash.contents import Tree
-from tests.crash.disk import Disk, is_unwatched
 from tests.crash.promises import Checker, Listener, Said, materialise
+from tests.crash.recorded_disk import Disk, is_unwatched
 from tests.crash.scenario import FAKE, REAL
 from tests.crash.strace_log import Call
 

@@ -1,6 +1,6 @@
 """One home, all who act on it, and what its journal says of it: to be lived through, killed and compared.
 
-The worker is the real one, or the fake one of `tests/harness`, which learns nothing and needs no torch.
+The worker is the real one, or the fake one of `tests/harness`, which trains nothing and needs no torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -86,6 +87,14 @@ class Life:
         job = JobSettings(model=ModelSettings(path="nowhere"), checkpoints=often, data=DataSettings(holdout=0.1))
         config = Config(job=job)
         return cls(create_home(root, model="nowhere", config=config), choose, fake=True)
+
+    def copied(self, root: Path) -> Life:
+        """A copy of the home, and all that is known of it; no daemon may run here or there."""
+        assert self.process is None
+        life = Life(Home(Path(shutil.copytree(self.home.root, root))), Random(0), fake=self.fake)
+        life.choose.setstate(self.choose.getstate())
+        life.given, life.returned, life._files = dict(self.given), list(self.returned), self._files
+        return life
 
     # -- files ------------------------------------------------------------------------------------------------------
 

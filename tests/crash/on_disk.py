@@ -24,8 +24,8 @@ from cli.config.schema import Config
 from cli.home.paths import Home
 from events.settings import CheckpointSettings, JobSettings, ModelSettings
 from journal.log import RESERVE_BYTES
-from tests.crash.disks import Disk, why_not
 from tests.crash.homes import KEEPSTEP, make_home, trained
+from tests.crash.real_disks import Disk, why_not
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ class Running:
         if real:
             command = [*KEEPSTEP, "run", "--home", str(home.root), *(["--until-idle"] if until_idle else [])]
         else:
-            command = [*PLAIN, str(home.root), "tests.crash.plain_worker", *(["--until-idle"] if until_idle else [])]
+            command = [*PLAIN, str(home.root), "tests.crash.slow_worker", *(["--until-idle"] if until_idle else [])]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -132,7 +132,8 @@ class Scene:
         """`keepstep status --json`, which must work."""
         done = self.keepstep("status", "--json")
         assert done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}\n{self.report()}"
-        return json.loads(done.stdout)
+        shown: dict[str, Any] = json.loads(done.stdout)
+        return shown
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What the journal says, as far as it is whole."""
@@ -185,7 +186,7 @@ def scene(disk: Disk, home: Home, logs: Path) -> Iterator[Scene]:
 
 
 def plain_home(root: Path, *, keep: int = 100) -> Home:
-    """A home for the plain worker: two files in the inbox, a checkpoint every other step."""
+    """A home for the slow worker: two files in the inbox, a checkpoint every other step."""
     config = Config(
         job=JobSettings(
             model=ModelSettings(path="nowhere"),
@@ -199,7 +200,7 @@ def plain_home(root: Path, *, keep: int = 100) -> Home:
 
 
 def trained_in_peace(root: Path) -> Home:
-    """A home of the real worker, on a disk that is well: all of it learned."""
+    """A home of the real worker, on a disk that is well: all of it trained."""
     home = make_home(root)
     daemon = Running(home, root.with_suffix(".log"), real=True)
     assert daemon.process.wait(timeout=240) == 0, daemon.said
@@ -208,7 +209,7 @@ def trained_in_peace(root: Path) -> Home:
 
 def put(path: Path, *, steps: int) -> Path:
     """A complete file, of as many steps as lines."""
-    path.write_text("".join(f"{path.name} {number}\n" for number in range(steps)), encoding="utf-8")
+    path.write_text("".join(f"{path.name}-{number}\n" for number in range(steps)), encoding="utf-8")
     os.utime(path, (1.0, 1.0))
     return path
 
@@ -219,7 +220,7 @@ def is_plain(said: str) -> bool:
 
 
 def weights(home: Home) -> dict[str, str]:
-    """What was learned, without the files that name the place of the base model, which is another on each disk."""
+    """What was trained, without the files that name the place of the base model, which is another on each disk."""
     return {name: digest for name, digest in trained(home).items() if name.endswith(".safetensors")}
 
 

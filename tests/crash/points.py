@@ -50,7 +50,7 @@ def adding(life: Life, **environment: str) -> None:
 
 
 def added(life: Life, **environment: str) -> None:
-    """`keepstep add` beside a daemon, which is killed when it finds out."""
+    """`keepstep add` next to a daemon, which is killed when it finds out."""
     life.start(until_idle=False, **environment)
     if life.until(life.happened(kinds.DaemonStarted)):
         name, data = life.draft()
@@ -199,7 +199,7 @@ SKIPPING = {
     "journaled_job_skip_requested": Point("journaled_job_skip_requested", (skipping,), 1),
     "journaled_job_skipped": Point("journaled_job_skipped", (skipping,), 1),
 }
-"""How far a job is learned that is skipped depends on the moment, so no other life can be held against this one."""
+"""How far a job is trained that is skipped depends on the moment, so no other life can be held against this one."""
 
 VERSIONS = [kind for kind in kinds.EVENT_TYPES if kind.__module__ == "events.versions"]
 

@@ -1,7 +1,7 @@
-"""What was promised, and whether a home that was left behind by a crash keeps it.
+"""What was promised, and whether a home that a crash left keeps it.
 
 A promise is a line that somebody could have read: of the daemon, of a command, or of the user about what was put into
-the inbox. `PROMISES` says which event each line stands for. Beside that, what holds of every image: the journal opens
+the inbox. `PROMISES` says which event each line stands for. Next to that, what holds of every image: the journal opens
 undamaged and says a beginning of what it said in the end; what the state names is on disk, whole; nothing of the
 user's is gone.
 """
@@ -51,10 +51,10 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     # of the user
     (r"^made$", kinds.HomeCreated, _any),
     # of commands
-    (r"^(\S+) is in the queue, \d+ waiting$", kinds.FileEnqueued, _named),
+    (r"^(\S+) is queued \(\d+ waiting\)$", kinds.FileEnqueued, _named),
     (r"^(\S+) (?:was accepted before|is identical to) .*$", kinds.FileDuplicate, _named),
-    (r"^(?:pausing at the next step|paused; the next daemon starts so)$", kinds.PauseRequested, _any),
-    (r"^(?:going on|no longer paused; .*)$", kinds.Resumed, _any),
+    (r"^(?:pausing at the next step|paused; the next daemon starts paused)$", kinds.PauseRequested, _any),
+    (r"^(?:resumed|no longer paused; .*)$", kinds.Resumed, _any),
     # of the daemon
     (CLOCK + r"(\S+) is in the queue$", kinds.FileEnqueued, _named),
     (CLOCK + r"(\S+) (?:was accepted before|is identical to) .*; see rejected/$", kinds.FileDuplicate, _named),

@@ -1,4 +1,4 @@
-"""A committed checkpoint that is not what was committed: set aside, and its steps run again to the same bits."""
+"""A committed checkpoint that is not what was committed is quarantined, and its steps run again to the same bits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cli.home.paths import Home
 from events import kinds
 from tests.crash.homes import log_of, make_home, run_to_the_end, state_of, trained
 from tests.crash.torture import records_of
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def flip(home: Home, checkpoint: Path) -> None:
@@ -40,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calm(base: Path) -> Home:
-    """A home that learned both files, undisturbed."""
+    """A home that trained both files, undisturbed."""
     home = make_home(base / "calm")
     assert run_to_the_end(home) == 0, log_of(home)
     return home
@@ -48,7 +50,7 @@ def calm(base: Path) -> Home:
 
 @pytest.fixture(scope="module")
 def halfway(base: Path) -> Home:
-    """A home that learned the first file; the second lies beside it."""
+    """A home that trained the first file; the second lies next to it."""
     home = make_home(base / "halfway")
     (home.inbox / "second.jsonl").rename(base / "second.jsonl")
     assert run_to_the_end(home) == 0, log_of(home)
@@ -56,10 +58,10 @@ def halfway(base: Path) -> Home:
 
 
 @pytest.mark.parametrize("damage", [flip, lose_the_optimizer, lose_everything])
-def test_a_damaged_head_is_set_aside_and_its_steps_are_run_again(
+def test_a_damaged_head_is_quarantined_and_its_steps_are_run_again(
     damage: Callable[[Home, Path], None], base: Path, calm: Home, halfway: Home, tmp_path: Path
 ) -> None:
-    """The first file was learned; its last checkpoint is spoiled before the second begins."""
+    """The first file was trained; its last checkpoint is spoiled before the second begins."""
     home = Home(shutil.copytree(halfway.root, tmp_path / "home"))
     head = state_of(home).head.checkpoint
     assert head is not None

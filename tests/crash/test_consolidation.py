@@ -1,6 +1,6 @@
 """Killed at any point of a consolidation, a restore, a backup or a deletion: the old state is whole, or the new one is.
 
-With a worker that learns nothing, so that every point can be tried; then with the real one, at the points that tell.
+With a worker that trains nothing, so that every point can be tried; then with the real one, at the points that tell.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ COMING = [
 ]
 """Everything that a consolidation comes by; of what comes twice, the backup's and the version's."""
 
-TELLING = ["merged", "journaled_consolidation_verified"]
-TELLING_OF_ALL = ["renamed:1", "renamed:2", "journaled_consolidation_started", "journaled_version_published", "pruned"]
+CRITICAL = ["merged", "journaled_consolidation_verified"]
+CRITICAL_OF_ALL = ["renamed:2", "journaled_version_published"]
 
 
 def trained(life: Life) -> Life:
@@ -57,14 +57,48 @@ def trained(life: Life) -> Life:
     return life
 
 
+def trained_and_consolidated(life: Life) -> Life:
+    return consolidated(trained(life))
+
+
 def consolidated(life: Life) -> Life:
     assert life.command("consolidate", "--description", "a night") == 0
     life.to_the_end()
     return life
 
 
+def two_versions(life: Life) -> Life:
+    return trained(consolidated(trained(consolidated(trained(life)))))
+
+
+Copies = Callable[[Callable[[Life], Life]], Life]
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Life], Life]], Life]:
+    """Homes of the fake worker by what was done in them, each made once."""
+    made: dict[str, Life] = {}
+
+    def template(past: Callable[[Life], Life]) -> Life:
+        if past.__name__ not in made:
+            made[past.__name__] = past(Life.faked(tmp_path_factory.mktemp("template") / "home", Random(SEED)))
+        return made[past.__name__]
+
+    return template
+
+
+@pytest.fixture
+def after(templates: Copies, tmp_path: Path) -> Copies:
+    """`after(trained)`: a copy of a home in which that was done."""
+
+    def copy(past: Callable[[Life], Life]) -> Life:
+        return templates(past).copied(tmp_path / "home")
+
+    return copy
+
+
 def killed(life: Life, point: str) -> bool:
-    """A daemon that does what is owed dies there; whether it came to it."""
+    """A daemon that does what is pending dies there; whether it came to it."""
     died = life.word(f"died-{point}")
     life.start(KEEPSTEP_FAILPOINT=point, KEEPSTEP_FAILPOINT_ONCE=str(died))
     life.ended(120.0)
@@ -112,7 +146,7 @@ def _sha256(path: Path) -> str:
 
 
 def lived_through(life: Life, calm: Life, points: list[str]) -> None:
-    """Learn and consolidate, killed at one point after the other; then all that came of it, beside a calm life."""
+    """Learn and consolidate, killed at one point after the other; then all that came of it, next to a calm life."""
     for point in points:
         trained(life)
         assert life.command("consolidate") == 0
@@ -132,7 +166,7 @@ def lived_through(life: Life, calm: Life, points: list[str]) -> None:
 def test_a_consolidation_that_is_killed_is_finished_by_the_next_start(tmp_path: Path) -> None:
     """At the points that tell most; each time the same version comes of it."""
     lived_through(
-        Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), TELLING_OF_ALL
+        Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), CRITICAL_OF_ALL
     )
 
 
@@ -143,9 +177,9 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
     lived_through(Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), COMING)
 
 
-@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_cancelled"])
-def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
+def test_a_request_survives_when_its_command_is_killed_after_it(point: str, after: Copies) -> None:
+    life = after(trained)
     if point.endswith("requested"):
         assert command_killed(life, point, "consolidate")
         life.to_the_end()
@@ -155,10 +189,6 @@ def test_what_was_asked_for_is_asked_for_when_the_command_is_killed_behind_it(po
         assert command_killed(life, point, "consolidate", "--cancel")
         life.to_the_end()
         assert everything_is_there(life.home).head.base is None
-
-
-def two_versions(life: Life) -> Life:
-    return trained(consolidated(trained(consolidated(trained(life)))))
 
 
 MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
@@ -185,8 +215,8 @@ MOVES: dict[str, tuple[tuple[str, ...], Callable[[State], bool]]] = {
         ),
     ],
 )
-def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -> None:
-    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+def test_the_head_is_moved_or_it_is_not(move: str, point: str, after: Copies) -> None:
+    life = after(two_versions)
     before = life.state
     words, there = MOVES[move]
     assert command_killed(life, point, *words)
@@ -198,7 +228,7 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
     life.to_the_end()
     again = everything_is_there(life.home)
     assert again.head.checkpoint is not None
-    assert (again.head.checkpoint.id, again.head.base) == (before.head.id, before.head.base)
+    assert (again.head.checkpoint.id, again.head.base) == (before.head.checkpoint.id, before.head.base)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +243,8 @@ def test_the_head_is_moved_or_it_is_not(move: str, point: str, tmp_path: Path) -
         ),
     ],
 )
-def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, tmp_path: Path) -> None:
-    life = consolidated(trained(Life.faked(tmp_path / "home", Random(SEED))))
+def test_a_backup_is_restored_whole_whichever_process_is_killed(by: str, point: str, after: Copies) -> None:
+    life = after(trained_and_consolidated)
     (made,) = life.state.retention.backups
     if by == "command":
         assert command_killed(life, point, "backup", "restore", made.id)
@@ -235,8 +265,8 @@ def test_a_backup_is_brought_back_whole_whoever_is_killed(by: str, point: str, t
     "point",
     ["renamed", *(pytest.param(point, marks=pytest.mark.long) for point in (*OF_A_COMMIT, "journaled_backup_created"))],
 )
-def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, after: Copies) -> None:
+    life = after(trained)
     assert command_killed(life, point, "backup", "create", "--reason", "to be sure")
     life.to_the_end()
     state = everything_is_there(life.home)
@@ -246,8 +276,8 @@ def test_a_backup_that_is_killed_is_there_whole_or_not_at_all(point: str, tmp_pa
 
 
 @pytest.mark.parametrize("point", ["journaled_backup_deleted", "pruned"])
-def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_old_backups_are_deleted_or_they_are_not(point: str, after: Copies) -> None:
+    life = after(trained)
     for _ in range(2):
         assert life.command("backup", "create") == 0
     assert command_killed(life, point, "backup", "cleanup", "--retention-days", "0", "--execute")
@@ -256,8 +286,8 @@ def test_old_backups_are_given_up_or_they_are_not(point: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("point", ["journaled_version_deleted", "pruned"])
-def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
-    life = two_versions(Life.faked(tmp_path / "home", Random(SEED)))
+def test_a_version_is_deleted_or_it_is_not(point: str, after: Copies) -> None:
+    life = after(two_versions)
     assert life.command("versions", "restore", "v001") == 0
     head = life.state.head.detached[-1].checkpoint.id
     assert life.command("versions", "delete", head, "--confirm") == 0
@@ -266,9 +296,9 @@ def test_a_version_is_deleted_or_it_is_not(point: str, tmp_path: Path) -> None:
     assert [each.id for each in everything_is_there(life.home).retention.versions] == ["v001"]
 
 
-def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -> None:
+def test_a_consolidation_is_asked_to_make_way_and_begins_again(after: Copies) -> None:
     """`keepstep pause` in the middle: it ends at once, and `resume` makes the version."""
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+    life = after(trained)
     assert life.command("pause") == 0
     assert life.command("consolidate") == 0
     assert life.command("resume") == 0
@@ -278,35 +308,35 @@ def test_a_consolidation_is_asked_to_make_way_and_begins_again(tmp_path: Path) -
     assert everything_is_there(life.home).head.base == "v001"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("points", [["renamed:2"], pytest.param(TELLING, marks=pytest.mark.long)])
-def test_the_real_worker_killed_where_it_tells_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", [["renamed:2"], CRITICAL])
+def test_the_real_worker_killed_at_critical_points_gives_the_same_versions(points: list[str], tmp_path: Path) -> None:
     life = Life.real(tmp_path / "home", Random(SEED))
     lived_through(life, Life.real(tmp_path / "calm", Random(SEED)), points)
     assert life.command("lineage", "v001", "--verify") == 0
     steps_before = life.state.head.global_step
     trained(life)
-    assert life.command("lineage", "--prove") == 0  # beside the version, from the last checkpoint that is kept
+    assert life.command("lineage", "--prove") == 0  # next to the version, from the last checkpoint that is kept
     target = tmp_path / "then"
     assert life.command("checkout", "--step", str(steps_before + 1), "--to", str(target)) == 0
     assert (target / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("point", ["journaled_checkpoint_pruned", "pruned"])
-def test_checkpoints_that_a_person_prunes_are_given_up_or_they_are_not(point: str, tmp_path: Path) -> None:
-    life = trained(Life.faked(tmp_path / "home", Random(SEED)))
+def test_checkpoints_that_a_person_prunes_are_deleted_or_they_are_not(point: str, after: Copies) -> None:
+    life = after(trained)
     assert len(life.state.head.checkpoints) > 1
     assert command_killed(life, point, "checkpoints", "prune", "--keep", "1")
     life.to_the_end()
     assert len(everything_is_there(life.home).head.checkpoints) == 1
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "point", ["renamed", *(pytest.param(name, marks=pytest.mark.long) for name in OF_A_COMMIT if name != "renamed")]
-)
+@pytest.mark.parametrize("point", OF_A_COMMIT)
 def test_an_export_that_is_killed_leaves_the_home_as_it_was(point: str, tmp_path: Path) -> None:
-    """Beside the home, a model that is whole, or what the next export of that name takes away."""
+    """Next to the home, a model that is whole, or what the next export of that name takes away."""
     life = consolidated(trained(Life.real(tmp_path / "home", Random(SEED))))
     before = {path: _sha256(path) for path in life.home.versions.rglob("*") if path.is_file()}
     target = tmp_path / "out" / "model"

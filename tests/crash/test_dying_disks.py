@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.disks import MortalDisk, mortal_disk, small_disk
 from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     Scene,
@@ -24,6 +23,7 @@ from tests.crash.on_disk import (
     trained_in_peace,
     weights,
 )
+from tests.crash.real_disks import MortalDisk, mortal_disk, small_disk
 from tests.crash.torture import check
 
 pytestmark = needs_real_disks
@@ -37,7 +37,7 @@ def proven(here: Scene) -> list[dict[str, object]]:
 
 
 def survives_the_device(here: Scene, disk: MortalDisk, fault: Callable[[], None], *, real: bool = False) -> None:
-    """The device fails while it trains, and is replaced; the next daemon goes on where the journal ends."""
+    """The device fails while it trains, and is replaced; the next daemon continues where the journal ends."""
     daemon = here.start(real=real)
     here.until("a checkpoint is committed", lambda: here.events("checkpoint_committed"), within_s=90.0)
     before = proven(here)
@@ -109,7 +109,7 @@ def test_commands_on_a_read_only_disk_say_so(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_hangs_is_waited_for(tmp_path: Path, calm: dict[str, str]) -> None:
-    """Nothing is taken for dead; the status can be asked meanwhile; and then it goes on as if nothing had been."""
+    """Nothing is taken for dead; the status can be asked meanwhile; and then it continues as if nothing had been."""
     with small_disk() as disk:
         home = plain_home(disk.root / "home")
         with scene(disk, home, tmp_path) as here:
@@ -179,7 +179,7 @@ def test_a_journal_that_cannot_be_read_stops_everything_and_is_not_touched(
             assert trained(home) == calm
 
 
-def test_a_journal_whose_end_was_lost_behind_a_witness_is_refused(tmp_path: Path) -> None:
+def test_a_journal_whose_end_was_lost_after_a_witness_is_refused(tmp_path: Path) -> None:
     """A device that lied about a sync: what came back is shorter than what the status file has seen."""
     with mortal_disk() as disk:
         home = plain_home(disk.root / "home")

@@ -1,7 +1,7 @@
-"""Daemons and commands on disks that fill up: work waits, says so, and goes on by itself when there is room.
+"""Daemons and commands on disks that fill up: work waits, says so, and continues by itself when there is room.
 
-The faults are the kernel's own (see `disks`), the daemon and the commands are the real ones, the worker is a plain
-one where nothing hangs on torch.
+The faults are the kernel's own (see `real_disks`), the daemon and the commands are the real ones, the worker is the
+slow fake one where nothing depends on torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.disks import small_disk, thin_disk
 from tests.crash.homes import make_home, trained
 from tests.crash.on_disk import (
     INODES,
@@ -30,6 +29,7 @@ from tests.crash.on_disk import (
     trained_in_peace,
     weights,
 )
+from tests.crash.real_disks import small_disk, thin_disk
 from tests.crash.torture import check
 
 pytestmark = needs_real_disks
@@ -64,12 +64,12 @@ def waits_for_room(here: Scene, daemon: Running) -> None:
     assert said["wanted_bytes"] >= 0
     shown = here.status()
     assert shown["full"] is not None, here.report()
-    assert shown["health"].startswith("waiting for room"), shown["health"]
+    assert shown["health"].startswith("waiting for disk space"), shown["health"]
     assert shown["hold"] is None
     assert shown["failed"] == []
     text = here.keepstep("status")
     assert text.returncode == 0
-    assert "waiting for room" in text.stdout
+    assert "waiting for disk space" in text.stdout
 
 
 def waits_quietly(here: Scene, daemon: Running, seconds: float) -> None:
@@ -81,7 +81,7 @@ def waits_quietly(here: Scene, daemon: Running, seconds: float) -> None:
     assert not here.events("storage_freed"), here.report()
 
 
-def goes_on_by_itself(here: Scene, daemon: Running, calm: dict[str, str]) -> None:
+def continues_by_itself(here: Scene, daemon: Running, calm: dict[str, str]) -> None:
     """From the moment that there is room again to the same weights."""
     here.until("storage_freed is journaled", lambda: here.events("storage_freed"), within_s=10.0)
     here.ends_well(daemon)
@@ -94,7 +94,7 @@ def goes_on_by_itself(here: Scene, daemon: Running, calm: dict[str, str]) -> Non
 
 @pytest.mark.parametrize("what", ["blocks", "inodes"])
 def test_a_disk_that_is_filled_while_training_is_waited_out(what: str, tmp_path: Path, calm: dict[str, str]) -> None:
-    """The attempt ends, nothing is given up, the status says what is lacking, and room is all that it takes."""
+    """The attempt ends, nothing is abandoned, the status says what is lacking, and room is all that it takes."""
     with small_disk(inodes=INODES if what == "inodes" else 0) as disk:
         home = plain_home(disk.root / "home", keep=100 if what == "blocks" else 2)
         with scene(disk, home, tmp_path) as here:
@@ -103,14 +103,14 @@ def test_a_disk_that_is_filled_while_training_is_waited_out(what: str, tmp_path:
             waits_for_room(here, daemon)
             waits_quietly(here, daemon, 2.0)
             disk.free()
-            goes_on_by_itself(here, daemon, calm)
+            continues_by_itself(here, daemon, calm)
 
 
 @pytest.mark.long
-def test_a_daemon_goes_on_when_every_block_that_it_frees_is_taken_by_others(
+def test_a_daemon_continues_when_every_block_that_it_frees_is_taken_by_others(
     tmp_path: Path, calm: dict[str, str], record_property: Callable[[str, object], None]
 ) -> None:
-    """Not even the reserve is left to say so with. It waits; or it ends with a sentence, and the next start goes on."""
+    """Not even the reserve is left to say so with. It waits, or it ends with a message and the next start continues."""
     with small_disk() as disk:
         home = plain_home(disk.root / "home")
         with scene(disk, home, tmp_path) as here:
@@ -119,7 +119,7 @@ def test_a_daemon_goes_on_when_every_block_that_it_frees_is_taken_by_others(
                 time.sleep(6.0)  # as many tries as come to that
                 survived = daemon.alive
                 if survived:
-                    assert here.status()["health"].startswith("waiting for room"), here.report()
+                    assert here.status()["health"].startswith("waiting for disk space"), here.report()
             disk.free()
             record_property("without a reserve, the daemon", "waits" if survived else "ends")
             if not survived:
@@ -131,7 +131,7 @@ def test_a_daemon_goes_on_when_every_block_that_it_frees_is_taken_by_others(
             has_reserve(home)
 
 
-def test_a_daemon_that_is_started_on_a_full_disk_goes_on_when_there_is_room(
+def test_a_daemon_that_is_started_on_a_full_disk_continues_when_there_is_room(
     tmp_path: Path, calm: dict[str, str], record_property: Callable[[str, object], None]
 ) -> None:
     """There is not room for a lock file or a log, let alone a record."""
@@ -153,7 +153,7 @@ def test_a_daemon_that_is_started_on_a_full_disk_goes_on_when_there_is_room(
             has_reserve(home)
 
 
-def test_a_daemon_that_waits_from_its_start_goes_on_by_itself(tmp_path: Path, calm: dict[str, str]) -> None:
+def test_a_daemon_that_waits_from_its_start_continues_by_itself(tmp_path: Path, calm: dict[str, str]) -> None:
     """Full before the daemon came, with the reserve of an earlier one still there to speak with."""
     with small_disk() as disk:
         home = plain_home(disk.root / "home")
@@ -175,10 +175,10 @@ def test_a_daemon_that_waits_from_its_start_goes_on_by_itself(tmp_path: Path, ca
 def waits(here: Scene) -> bool:
     """Whether the status says so by now."""
     done = here.keepstep("status")
-    return "waiting for room" in done.stdout
+    return "waiting for disk space" in done.stdout
 
 
-def test_a_file_that_arrives_on_a_full_disk_is_learned_when_there_is_room(tmp_path: Path) -> None:
+def test_a_file_that_arrives_on_a_full_disk_is_trained_when_there_is_room(tmp_path: Path) -> None:
     """Renamed into the inbox, which takes no room; all that follows does."""
     with small_disk() as disk:
         home = plain_home(disk.root / "home")
@@ -233,11 +233,11 @@ def test_a_daemon_outlives_its_own_output(tmp_path: Path, calm: dict[str, str]) 
             here.until("the attempt has ended", lambda: here.events("attempt_failed"))
             waits_quietly(here, daemon, 2.0)
             disk.free()
-            goes_on_by_itself(here, daemon, calm)
+            continues_by_itself(here, daemon, calm)
 
 
 @pytest.mark.long
-def test_a_full_pool_behind_a_disk_that_shows_room_is_not_hammered(
+def test_a_full_pool_under_a_disk_that_shows_room_is_not_hammered(
     tmp_path: Path, calm: dict[str, str], record_property: Callable[[str, object], None]
 ) -> None:
     """Only a sync finds out, and df knows nothing of it. Trying is all that is left, at a decent pace."""

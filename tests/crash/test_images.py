@@ -19,10 +19,10 @@ from core.commands import AnyCommand, Pause, Resume
 from events import kinds
 from tests.crash import strace_log
 from tests.crash.contents import torn
-from tests.crash.disk import Disk
 from tests.crash.homes import state_of
 from tests.crash.images import Recording, Report, check, environment, record, sample, scratch_directory
 from tests.crash.promises import materialise
+from tests.crash.recorded_disk import Disk
 from tests.crash.scenario import FAKE, REAL, RUN_FAKE
 from tests.crash.strace_log import Call
 
@@ -83,7 +83,7 @@ def test_every_image_of_real_training_keeps_what_was_promised(real: Recording, k
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_daemon_comes_to_the_end_from_any_image(fake: Recording, tmp_path: Path) -> None:
-    """Started on what a crash left, it learns all that there is to learn."""
+    """Started on what a crash left, it trains on everything that is left."""
     for name, tree in sample(fake, 20, limit=8, seed=SEED):
         home = Home(materialise(tree, tmp_path / "image") / "home")
         _to_the_end(home, name)
@@ -100,7 +100,7 @@ def test_a_daemon_comes_to_the_end_from_any_image(fake: Recording, tmp_path: Pat
 
 
 def _to_the_end(home: Home, name: str) -> None:
-    """Run until idle. Whenever it is paused, by the scenario or because the fake worker waits for that, go on."""
+    """Run until idle. Whenever it is paused, by the scenario or because the fake worker waits for that, continue."""
     for _ in range(4):
         if state_of(home).daemon.status in {"paused", "pausing", "off_paused"}:
             _execute(home, Resume())

@@ -33,10 +33,10 @@ from tests.crash.points import ALL, added_again, pausing_early, returning
 __all__ = ["Torture", "calm_twin", "check", "main", "records_of"]
 
 FILES_AHEAD = 4
-"""So many are to be learned at least when a daemon starts: more than it comes to learn before it is killed."""
+"""So many are to be trained at least when a daemon starts: more than it comes to learn before it is killed."""
 
 DEATHS_IN_A_ROW_MAX = 2
-"""Of workers, without a commit between: at five, a job is given up, and rightly; and each is waited for twice as long
+"""Of workers, without a commit between: at five, a job is abandoned, and rightly; and each is waited for twice as long
 as the one before."""
 
 NAMED_SHARE = 0.4
@@ -58,7 +58,7 @@ class Torture:
         self.named: Counter[str] = Counter()
         self.random: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
-        self.behind_a_step = 0
+        self.after_a_step = 0
         self.missed: list[str] = []
         self._loud = loud
         self._began = time.monotonic()
@@ -78,7 +78,7 @@ class Torture:
         """Kill `kills` times: at each point of `named`, else at random. Then let the life come to its end."""
         if {returning, added_again} & {each for name in named for each in ALL[name].situations}:
             self.life.more()
-            self.life.to_the_end()  # only what was learned can come again
+            self.life.to_the_end()  # only what was trained can come again
         todo = list(named)
         self.choose.shuffle(todo)
         while (left := kills - self.kills) > 0 or todo:
@@ -92,7 +92,7 @@ class Torture:
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
             if self._loud and self.kills >= self._said + PROGRESS_EVERY:
                 self._said = self.kills - self.kills % PROGRESS_EVERY
-                print(f"{self.kills} kills, {self.behind_a_step} behind a step, {self.seconds:.0f} s", flush=True)
+                print(f"{self.kills} kills, {self.after_a_step} behind a step, {self.seconds:.0f} s", flush=True)
         self._clear()
         self.life.to_the_end()
         self.life.waited.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ class Torture:
                 life.commands.append(word)
 
     def _follow(self) -> None:
-        """A worker died: soon its daemon does too, or it goes on."""
+        """A worker died: soon its daemon does too, or it continues."""
         if self.choose.random() < 0.5:
             time.sleep(self.choose.uniform(0.0, 0.3))
             if self.life.runs():
@@ -241,7 +241,7 @@ class Torture:
         self.phases[phase] += 1
         for event in reversed(self.life.look()):
             if isinstance(event, kinds.StepReached):
-                self.behind_a_step += 1
+                self.after_a_step += 1
                 return
             if isinstance(event, kinds.AttemptStarted | kinds.DaemonStarted | kinds.JobTrained):
                 return
@@ -256,7 +256,7 @@ class Torture:
         lines += [
             f"random: daemon {self.random['daemon']}, worker {self.random['worker']}, both {self.random['both']}",
             f"phases: {spread}",
-            f"behind the first step of an attempt: {self.behind_a_step} of {self.kills}",
+            f"behind the first step of an attempt: {self.after_a_step} of {self.kills}",
             f"{self.seconds:.0f} s, {60 * self.kills / self.seconds:.1f} kills a minute",
         ]
         return "\n".join(lines + [f"NOT HIT: {name}" for name in self.missed])

@@ -1,4 +1,4 @@
-"""What the drills show goes to `docs/guardian.md`, if the flag is given."""
+"""What the drills show goes to `docs/explanation/supervision.md`, if the flag is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.drills.drill import Drill, Row
 
-PAGE = Path(__file__).parents[2] / "docs" / "guardian.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "supervision.md"
 BEGIN, END = "<!-- drills -->\n", "<!-- /drills -->"
 
 
@@ -56,7 +56,7 @@ def drills(tmp_path: Path) -> Iterator[Callable[..., Drill]]:
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the real worker learns from the two files if nobody disturbs it: SHA-256 by file."""
+    """What the real worker trains from the two files if nobody disturbs it: SHA-256 by file."""
     drill = Drill.real(tmp_path_factory.mktemp("calm") / "home")
     try:
         drill.start()

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from cli.errors import told
+from cli.errors import report_errors
 from cli.home.paths import Home
 from cli.machine.clock import Clock
 from cli.supervision.watchdog import run_daemon
@@ -53,7 +53,7 @@ def main() -> None:
     """Run until idle, or with --stay until told to stop."""
     take_memory()
     home = Home(Path(sys.argv[1]).absolute(), clock=WildClock())
-    with told():
+    with report_errors():
         code = run_daemon(
             home,
             until_idle="--stay" not in sys.argv,

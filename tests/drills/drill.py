@@ -28,7 +28,7 @@ FAKE, REAL = "tests.harness.worker", "gpu.worker"
 QUICK = WorkerSettings(silence_s=6.0, silence_times=2.0, silence_min_s=5.0, step_silence_min_s=3.0)
 """For the fake worker, which is never slow."""
 
-PATIENT = WorkerSettings(silence_s=180.0, silence_times=2.0, silence_min_s=8.0, step_silence_min_s=6.0)
+SLOW_DEADLINES = WorkerSettings(silence_s=180.0, silence_times=2.0, silence_min_s=8.0, step_silence_min_s=6.0)
 """For the real one: what is known is held against short floors, what is not (torch, from a cold disk) has time."""
 
 
@@ -71,7 +71,7 @@ class Drill:
         for key in ("silence_s", "silence_times", "silence_min_s", "step_silence_min_s"):
             before = f"\n{key} = {getattr(WorkerSettings(), key)}"
             assert text.count(before) == 1
-            text = text.replace(before, f"\n{key} = {getattr(PATIENT, key)}")
+            text = text.replace(before, f"\n{key} = {getattr(SLOW_DEADLINES, key)}")
         home.config.write_text(text, encoding="utf-8")
         return cls(home, REAL)
 
@@ -148,7 +148,7 @@ class Drill:
         raise AssertionError(f"no {kind.__name__}\n{log_of(self.home)}")
 
     def weights(self) -> dict[str, str]:
-        """What was learned: SHA-256 by file, without the one that names where the model lies."""
+        """What was trained: SHA-256 by file, without the one that names where the model lies."""
         return {name: sha256 for name, sha256 in trained(self.home).items() if name != "adapter_config.json"}
 
     def log(self) -> str:
@@ -158,7 +158,7 @@ class Drill:
     def again(self) -> int:
         """How many steps were run a second time: what was reached and not committed when trouble came.
 
-        Nothing that was committed is lost: every attempt goes on exactly behind the last commit, no step of the whole
+        Nothing that was committed is lost: every attempt continues exactly after the last commit, no step of the whole
         is missing, and all of them are committed in the end.
         """
         committed, reached, again = 0, 0, 0

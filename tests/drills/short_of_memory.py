@@ -25,5 +25,5 @@ def said() -> SimpleNamespace:
 
 
 if __name__ == "__main__":
-    psutil.virtual_memory = said
+    vars(psutil)["virtual_memory"] = said
     main()

@@ -29,7 +29,7 @@ DEATHS: list[tuple[str, str, Failure, str]] = [
 def test_a_worker_that_dies_is_replaced(
     drill: str, what: str, failure: Failure, said: str, drills: Drills, record: Record
 ) -> None:
-    """At once it is known, and named for what it was; the job goes on behind its last commit."""
+    """At once it is known, and named for what it was; the job continues after its last commit."""
     home = drills(a="ok ok ok ok ok", b="ok ok")
     home.start(f"step:4:{what}", pace_s=0.2)
     home.ended()
@@ -65,7 +65,7 @@ def test_nothing_waits_a_day_because_the_clock_was_set_back(drills: Drills, reco
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_file_that_kills_thirty_workers_costs_only_itself(drills: Drills, record: Record) -> None:
-    """Given up after five, brought back by a person five times: the others are learned, the file is kept."""
+    """Given up after five, restored by a person five times: the others are trained, the file is kept."""
     home = drills(a="ok ok ok", b="ok die", c="ok ok ok")
     began = time.monotonic()
     for count in range(1, 7):

@@ -1,4 +1,4 @@
-"""Trouble in an evaluation, in a real worker under a real daemon: what is learned is what it would be without."""
+"""Trouble in an evaluation, in a real worker under a real daemon: what is trained is what it would be without."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tests.drills.drill import Drill, Row
 Drills = Callable[..., Drill]
 Record = Callable[[Row], None]
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
 
 def finished(home: Drill, calm: dict[str, str]) -> None:
-    """All of both files was learned, to the bit."""
+    """All of both files was trained, to the bit."""
     assert len(home.events(kinds.JobTrained)) == 2
     assert home.weights() == calm
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothing_else(
     drills: Drills, record: Record, calm: dict[str, str]
 ) -> None:
-    """Found out, shown and replaced as in a step; the job goes on without them, the next job has its own."""
+    """Found out, shown and replaced as in a step; the job continues without them, the next job has its own."""
     home = drills()
     home.start("evaluated_rows:5:hang", pace_s=0.2)
     home.ended()
@@ -94,7 +94,7 @@ def test_memory_that_is_too_short_for_one_row_ends_the_evaluations(
     record(Row(name, "`out_of_memory`, in an evaluation", "at once", home.lost(), did))
 
 
-def test_a_validation_loss_that_is_no_number_is_told_and_stops_nothing(
+def test_a_validation_loss_that_is_not_finite_is_reported_and_stops_nothing(
     drills: Drills, record: Record, calm: dict[str, str]
 ) -> None:
     """It is shown as what it is."""
@@ -103,7 +103,7 @@ def test_a_validation_loss_that_is_no_number_is_told_and_stops_nothing(
     home.ended()
     found = [event for event in home.events(EvaluationDone) if isinstance(event, EvaluationDone)]
     assert [(event.global_step, event.loss) for event in found if event.concern] == [(5, "NaN")]
-    assert "validation loss NaN behind step 5" in home.log()
+    assert "validation loss NaN after step 5" in home.log()
     finished(home, calm)
     did = "told it: status, log, `on_validation_alert`; trained on"
     record(Row("validation loss NaN", "`not_finite`, by the evaluation", "at once", home.lost(), did))

@@ -15,8 +15,8 @@ import pytest
 
 from events import kinds
 from events.kinds import ConsolidationAborted, StorageExhausted, StorageFreed
-from tests.crash.disks import Disk, small_disk, why_not
 from tests.crash.homes import log_of, state_of
+from tests.crash.real_disks import Disk, small_disk, why_not
 from tests.drills.drill import Drill, Row
 
 pytestmark = [
@@ -94,7 +94,7 @@ def test_a_full_disk_is_waited_out_to_the_same_bits(
     calm: dict[str, str],
     calm_version: dict[str, str],
 ) -> None:
-    """Named for what it is, nothing given up; and room is all that it takes."""
+    """Named for what it is, nothing abandoned; and room is all that it takes."""
     drill, disk = on_disk
     freed_at: list[float] = []
 

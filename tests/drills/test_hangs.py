@@ -84,7 +84,7 @@ def test_a_worker_that_stays_stopped_is_a_hang(drills: Drills, record: Record) -
     record(Row("SIGSTOP of the worker", detected, f"{at - home.troubled_at():.0f} s", home.lost(), did))
 
 
-def test_a_worker_that_goes_on_in_time_is_let_be(drills: Drills, record: Record) -> None:
+def test_a_worker_that_continues_in_time_is_not_replaced(drills: Drills, record: Record) -> None:
     """SIGSTOP, two seconds, SIGCONT: shorter than its deadline."""
     home = drills(a="ok ok ok ok ok ok")
     home.start("step:4:SIGSTOP")

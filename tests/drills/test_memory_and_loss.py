@@ -10,7 +10,6 @@ from itertools import count
 from typing import TypeVar
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from cli.home.paths import Home
 from core.values import Checkpoint
@@ -22,15 +21,12 @@ from journal import START, follow
 from tests.crash.homes import KEEPSTEP, log_of, make_home, run_to_the_end, state_of, trained
 from tests.drills.drill import REAL, Drill, Row
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
 E = TypeVar("E", bound=Event)
 
 STEPS = 22
-"""Of both files, twelve and ten; a commit behind each second one."""
-
-
-def long(point: str) -> ParameterSet:
-    """A point for `make test-long`."""
-    return pytest.param(point, marks=pytest.mark.long)
+"""Of both files, twelve and ten; a commit after each second one."""
 
 
 Make = Callable[[], Home]
@@ -47,7 +43,7 @@ AGAIN = "the same step at once in two parts; so again in every later run of it, 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """New homes of two files, beside one model; every checkpoint is kept."""
+    """New homes of two files, next to one model; every checkpoint is kept."""
     base = tmp_path_factory.mktemp("homes")
     numbers = count(1)
 
@@ -88,7 +84,7 @@ def command(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_whole(home: Home, attempts: Sequence[str] = ()) -> None:
-    """Everything was learned; the attempts that failed did so for these reasons; no step came out in two ways."""
+    """Everything was trained; the attempts that failed did so for these reasons; no step came out in two ways."""
     assert state_of(home).head.global_step == STEPS, log_of(home)
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == list(attempts)
     assert not of(home, kinds.DivergenceDetected)
@@ -161,10 +157,8 @@ def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
     record(Row(UPDATE, "`out_of_memory`, `microbatch_split`", "at once", Drill(home, REAL).lost(), did))
 
 
-@pytest.mark.parametrize(
-    "point", ["journaled_microbatch_split", "step:3", long("file_written:9"), long("before_report:2")]
-)
-def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: Home, make: Make, point: str) -> None:
+@pytest.mark.parametrize("point", ["journaled_micro_batch_halved", "step:3", "file_written:9", "before_report:2"])
+def test_killed_after_a_split_it_is_split_again_though_memory_is_there(split: Home, make: Make, point: str) -> None:
     """The journal knows it, whatever the memory of today: the same bits as the run that was not killed."""
     home = make()
     killed_at(home, point, "forward:3")
@@ -175,9 +169,8 @@ def test_killed_behind_a_split_it_is_split_again_though_memory_is_there(split: H
     assert trained(home) == trained(split)
 
 
-@pytest.mark.long
-def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_goes_on(make: Make) -> None:
-    """Halved as far as it goes, tried again four times, given up. The next one comes to the same step."""
+def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_continues(make: Make) -> None:
+    """Halved as far as it goes, tried again four times, abandoned. The next one comes to the same step."""
     home = make()
     assert ran(home, "forward:3:0") == 0, log_of(home)
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["out_of_memory"] * 10
@@ -201,13 +194,12 @@ def test_a_loss_that_is_no_number_is_left_out_with_its_batch(aside: Home, record
     lines = ", ".join(map(str, event.lines))
     assert f"lines {lines} of the file" in command(aside, "explain", "first.jsonl").stdout
     contains = command(aside, "lineage", "--contains", f"first.jsonl:{event.lines[0]}").stdout
-    assert contains.startswith("yes: learned at step")  # in the second epoch
+    assert contains.startswith("yes: trained at step")  # in the second epoch
     assert "5" not in contains.split("step ")[1].split(", ")
     did = "stopped before the update; back to the last commit, on without the four rows of the batch, which are named"
     record(Row(NAN, "`loss`, `batch_skipped`", "at once", Drill(aside, REAL).lost(), did))
 
 
-@pytest.mark.long
 def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> None:
     home = make()
     assert ran(home, "nan_gradient:5") == 0, log_of(home)
@@ -215,10 +207,8 @@ def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> No
     assert trained(home) == trained(aside)
 
 
-@pytest.mark.parametrize(
-    "point", ["journaled_batch_skipped", "step:6", long("journaled_attempt_failed"), long("worker_ended")]
-)
-def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Home, make: Make, point: str) -> None:
+@pytest.mark.parametrize("point", ["journaled_batch_set_aside", "step:6", "journaled_attempt_failed", "worker_ended"])
+def test_killed_after_the_decision_the_batch_is_left_out_all_the_same(aside: Home, make: Make, point: str) -> None:
     """Though its numbers would be good today: the same bits as the run that was not killed."""
     home = make()
     killed_at(home, point, "nan:5")
@@ -228,8 +218,8 @@ def test_killed_behind_the_decision_the_batch_is_left_out_all_the_same(aside: Ho
     assert trained(home) == trained(aside)
 
 
-def test_a_second_suspect_batch_ends_the_job_and_a_person_has_it_go_on(make: Make, record: Record) -> None:
-    """Committed steps stay, the other file is learned; `retry` leaves the second batch out too."""
+def test_a_second_suspect_batch_ends_the_job_and_a_person_continues_it(make: Make, record: Record) -> None:
+    """Committed steps stay, the other file is trained; `retry` leaves the second batch out too."""
     home = make()
     assert ran(home, "nan:3,nan:12") == 1, log_of(home)  # one file failed for good
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice

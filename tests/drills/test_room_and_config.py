@@ -1,4 +1,4 @@
-"""Drills: others take the memory; somebody edits the config. The real daemon, and a worker that learns nothing."""
+"""Drills: others take the memory; somebody edits the config. The real daemon, and a worker that trains nothing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Drill:
         path.rename(self.home.inbox / name)
 
     def edit(self, before: str, now: str) -> None:
-        """Change keepstep.toml behind its back."""
+        """Change keepstep.toml after its back."""
         text = self.home.config.read_text(encoding="utf-8")
         assert before in text
         self.home.config.write_text(text.replace(before, now, 1), encoding="utf-8")
@@ -148,8 +148,8 @@ def available(home: Home) -> int:
     return int(status(home)["machine"]["memory"]["available_bytes"])
 
 
-def test_under_pressure_work_ends_behind_a_commit_and_goes_on_by_itself(drill: Drill, record: Record) -> None:
-    """Noticed within seconds; the worker goes, and its memory; nothing that was committed is learned again."""
+def test_under_pressure_work_ends_after_a_commit_and_continues_by_itself(drill: Drill, record: Record) -> None:
+    """Noticed within seconds; the worker goes, and its memory; nothing that was committed is trained again."""
     drill.drop("a.jsonl", "ok ok wait-once ok ok")
     drill.start()
     drill.wait(lambda: drill.state.attempts.reached.step == 2, "two steps")
@@ -219,7 +219,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
 
 
 def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill, record: Record) -> None:
-    """Said in status and log; the running job is not touched; nothing is begun under it; mended, work goes on."""
+    """Said in status and log; the running job is not touched; nothing is begun under it; mended, work continues."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.drop("b.jsonl", "ok")
     drill.start()
@@ -266,7 +266,7 @@ def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: 
 
 
 def _let_go(drill: Drill) -> None:
-    """The step that waits for the daemon to ask goes on: paused, and resumed."""
+    """The step that waits for the daemon to ask continues: paused, and resumed."""
     _command(drill.home, "pause")
     drill.wait(lambda: drill.state.daemon.status == "paused", "a pause")
     _command(drill.home, "resume")

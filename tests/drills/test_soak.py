@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from events import kinds
+from events.values import Failure
 from tests.drills.soak.__main__ import soak
 from tests.drills.soak.course import ROUNDS, SPARED, Window, unexplained
 from tests.drills.soak.examples import Job, ReplayRange, account
@@ -37,7 +38,7 @@ def life(seconds: int, rss_bytes: float = 0.0, descriptors: float = 0.0) -> Judg
     return found
 
 
-def test_a_life_that_is_flat_behind_its_beginning_is_flat() -> None:
+def test_a_process_that_is_flat_after_its_start_is_flat() -> None:
     """What a process takes when it warms up is no leak."""
     assert life(600).holds
 
@@ -67,7 +68,7 @@ def test_a_single_peak_is_no_leak_and_a_step_up_that_stays_is_one() -> None:
 
 
 def test_a_life_that_says_nothing_is_not_judged_unless_there_is_none_longer() -> None:
-    """Short ones do not hide behind long ones, nor fail for their warming up."""
+    """Short ones do not hide after long ones, nor fail for their warming up."""
     long = [Sample(float(at), MIB, 20) for at in range(200)]
     short = [Sample(float(at), MIB * at, 20) for at in range(60)]
     assert [each.pid for each in judged({("worker", 1): long, ("worker", 2): short})] == [1]
@@ -87,13 +88,13 @@ def problems(*replay_ranges: tuple[int, int, Sequence[int]], skipped: bool = Fal
 
 
 def test_every_example_once_in_each_epoch_is_right() -> None:
-    """However many parts it was learned in."""
+    """However many parts it was trained in."""
     assert problems((0, 4, [])) == []
     assert problems((0, 1, []), (1, 3, []), (3, 4, [])) == []
     assert account([Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset())], PLANNED)])[:4] == (1, 3, 6, 0)
 
 
-def test_an_example_that_was_learned_twice_is_found() -> None:
+def test_an_example_that_was_trained_twice_is_found() -> None:
     """A stretch that reached the head once more than it should."""
     assert problems((0, 2, []), (1, 4, [])) == [
         "a, line 2: learned 3 times, set aside 0, to be 2 in all",
@@ -110,7 +111,7 @@ def test_an_example_that_was_left_out_is_found() -> None:
     ]
 
 
-def test_what_was_set_aside_is_named_and_not_counted_as_learned() -> None:
+def test_what_was_skipped_is_named_and_not_counted_as_trained() -> None:
     """It was come by, and changed nothing."""
     job = Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset({2}))], PLANNED)
     assert account([job]) == (1, 3, 4, 2, [])
@@ -123,7 +124,7 @@ def test_of_a_file_that_was_skipped_the_steps_before_count() -> None:
 
 
 def test_a_line_that_the_plan_does_not_have_is_found() -> None:
-    """It was accepted, so it is to be learned."""
+    """It was accepted, so it is to be trained."""
     job = Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset())], {1: (1, 4), 2: ()})
     assert account([job]).wrong == ["a, line 2: learned 0 times, set aside 0, to be 2 in all"]
 
@@ -131,7 +132,7 @@ def test_a_line_that_the_plan_does_not_have_is_found() -> None:
 # -- faults ---------------------------------------------------------------------------------------------------------
 
 
-def failed(failure: str) -> kinds.AttemptFailed:
+def failed(failure: Failure) -> kinds.AttemptFailed:
     return kinds.AttemptFailed(job="a", attempt=1, failure=failure, message="so it was", retry_at=None)
 
 
@@ -179,7 +180,7 @@ def test_the_page_keeps_everything_but_what_stands_between_the_marks(tmp_path: P
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_minutes_of_faults_leave_nothing_behind(tmp_path: Path) -> None:
+def test_minutes_of_faults_lose_nothing_and_leak_nothing(tmp_path: Path) -> None:
     """The real daemon, the real worker; every example, every bit, nothing that grows."""
     course, verdict = soak(tmp_path, 2.0, SEED)
     assert verdict.wrong == []

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gpu.ipc import connection
 from journal import failpoints
-from tests.crash.disks import Disk
+from tests.crash.real_disks import Disk
 
 _calls: Counter[str] = Counter()
 _connections: list[socket.socket] = []
@@ -100,7 +100,7 @@ def main() -> None:
     connection.connect = remembered
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # as the real one does by itself
-    failpoints._die_if_wanted = trouble
+    failpoints._die_if_requested = trouble
     importlib.import_module(os.environ["KEEPSTEP_DRILL_WORKER"]).main()
 
 

@@ -170,6 +170,6 @@ def test_a_full_disk_of_version_1_wanted_any_room() -> None:
 def test_upcasters_lead_to_the_present_version_without_a_gap() -> None:
     """Each one known lifts a kind that exists, from a version below its present one, by one."""
     present = {kind_of(kind): current_version(kind) for kind in EVENT_TYPES}
-    for kind, version in codec.UPCASTERS:
+    for kind, version in codec.UPCASTERS:  # type: ignore[attr-defined]
         assert version < present[kind]
-        assert version + 1 == present[kind] or (kind, version + 1) in codec.UPCASTERS
+        assert version + 1 == present[kind] or (kind, version + 1) in codec.UPCASTERS  # type: ignore[attr-defined]

@@ -152,6 +152,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
     assert one.end() == 0
 
 
+@pytest.mark.usefixtures("warm")
 def test_it_yields_with_everything_committed_ignores_signals_and_ends_with_its_daemon(home: Home, one: Daemon) -> None:
     facts = one.facts()
     next(facts)
@@ -183,6 +184,7 @@ def test_it_yields_with_everything_committed_ignores_signals_and_ends_with_its_d
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("point", ["before_manifest", "renamed"])
 def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, point: str) -> None:
     daemon = Daemon(home, KEEPSTEP_FAILPOINT=point)
@@ -200,6 +202,7 @@ def test_killed_inside_a_save_nothing_unfinished_has_a_final_name(home: Home, po
         CheckpointDirectory(directory).verify()
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_worker_without_a_daemon_says_so_and_ends(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "gpu.worker", "--home", str(tmp_path), "--socket", str(tmp_path / "none.sock")],
@@ -248,6 +251,7 @@ def test_what_the_daemon_imports_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_worker_says_where_each_of_its_threads_stands(one: Daemon) -> None:
     """When it is asked by a signal: by a handler in C, so also where Python is stuck."""
     next(one.facts())

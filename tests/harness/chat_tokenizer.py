@@ -1,4 +1,4 @@
-"""Tokenizers for the chat templates of real models: byte-level, with a few merges, made anew in each test."""
+"""Tokenizers for the chat templates of real models: byte-level, with a few merges, made again in each test."""
 
 from __future__ import annotations
 

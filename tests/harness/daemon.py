@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cli.errors import told
+from cli.errors import report_errors
 from cli.home.paths import Home
 from cli.supervision.watchdog import run_daemon
 from gpu.runtime.streams import prepare_streams
@@ -18,7 +18,7 @@ def main() -> None:
     """Run until told to stop, or until idle."""
     prepare_streams()
     home = Home(Path(sys.argv[1]).absolute())
-    with told():
+    with report_errors():
         code = run_daemon(
             home,
             until_idle="--until-idle" in sys.argv,

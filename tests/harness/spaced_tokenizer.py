@@ -1,4 +1,4 @@
-"""Tokenizers that put a space before each text, as SentencePiece does, made anew in each test."""
+"""Tokenizers that put a space before each text, as SentencePiece does, made again in each test."""
 
 from __future__ import annotations
 

@@ -8,6 +8,9 @@ the real daemon and the real commands; the script only gives orders, kills proce
 `gpu/faults.py`, `gpu/crashpoints.py` and `tests/drills/worker.py`.
 """
 
+# mypy: ignore-errors
+# ruff: noqa
+
 from __future__ import annotations
 
 import json

@@ -72,7 +72,7 @@ def pack(home: Path, archive: Path) -> None:
     def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
         return member.replace(uid=0, gid=0, uname="", gname="", deep=False)
 
-    with zstd.open(archive, "wb", options=SMALL) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
+    with zstd.open(archive, "wb", options=SMALL) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:  # type: ignore[call-overload]
         tar.add(home, "home", filter=anonymous)
 
 

@@ -219,7 +219,7 @@ def test_a_witness_that_contradicts_the_snapshot_counts(layout: Layout, tmp_path
     restore(tmp_path, layout.files)
     at = layout.position
     assert events(tmp_path, after=at, witnesses=[Witness("view", at.seq, at.crc)]) == []
-    with pytest.raises(JournalDamaged, match="view remembers"):
+    with pytest.raises(JournalDamaged, match="view has seen"):
         open_journal(tmp_path, after=at, witnesses=[Witness("view", at.seq, "00000001")])
 
 

@@ -42,7 +42,7 @@ def test_a_reserve_that_cannot_be_given_back_poisons(home: Path) -> None:
 
         return raising
 
-    storage.write, storage.unlink = fail(errno.ENOSPC), fail(errno.EIO)
+    storage.write, storage.unlink = fail(errno.ENOSPC), fail(errno.EIO)  # type: ignore[assignment]
     with pytest.raises(StorageFailed):
         append(journal, 1)
     del storage.write, storage.unlink

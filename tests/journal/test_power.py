@@ -13,8 +13,8 @@ import pytest
 from journal import Journal, Line, NoSpace, StorageFailed, Verdict, read_line
 from journal.durable import read_file
 from journal.segments import TORN_DIRECTORY
+from tests.harness.fake_disk import Disk, Killed, Process
 from tests.journal.helpers import AT, event
-from tests.simulation.disk import Disk, Killed, Process
 
 DIRECTORY = Path("/journal")
 CUTS = range(60)

@@ -23,9 +23,9 @@ def test_following_gives_what_is_new_across_segments(home: Path) -> None:
     assert [record.event for record in seen + news] == [event(n) for n in range(20)]
     assert position == journal.position == last_position(home)
     assert follow(home, read_line, position) == ([], position)
-    seen = history(home, read_line)
-    assert next(seen).event == event(0)  # one at a time: the second is read when it is wanted
-    assert [record.event for record in seen] == [event(n) for n in range(1, 20)]
+    records = history(home, read_line)
+    assert next(records).event == event(0)  # one at a time: the second is read when it is wanted
+    assert [record.event for record in records] == [event(n) for n in range(1, 20)]
 
 
 def test_following_does_not_see_half_a_transaction_and_repairs_nothing(home: Path) -> None:

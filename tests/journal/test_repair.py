@@ -92,7 +92,7 @@ def test_witnesses_of_abandoned_records_are_accepted(tmp_path: Path) -> None:
     path = home / "00000001.jsonl"
     path.write_bytes(path.read_bytes()[: position.offset])
     witness = Witness("view", lost.seq, lost.crc)
-    with pytest.raises(JournalDamaged, match="view remembers"):
+    with pytest.raises(JournalDamaged, match="view has seen"):
         open_journal(home, witnesses=[witness])
     repair(home, accept_loss=True, make_event=abandoned, at=AT, witnesses=[witness])
     assert len(events(home, witnesses=[witness])) == 3

@@ -6,8 +6,8 @@ rules below, never by line, so that code which is written tomorrow is found too:
     fsync      a call that puts something on disk does nothing; `sync=True` is `sync=False`
     rename     what was made under a temporary name and renamed is made in place; a plain move does not happen
     checksum   a comparison of bytes, sizes or chained numbers finds that all is well
-    lock       a lock is not taken, and whoever asks for it is told that he has it
-    fencing    a word of another attempt, parent, head or process is believed; a poisoned journal goes on
+    lock       a lock is not taken, and anyone who asks for it is told that he has it
+    fencing    a word of another attempt, parent, head or process is believed; a poisoned journal continues
 
 Locks between the threads of one process (`threading`) are not among them: no file depends on one.
 """
@@ -43,9 +43,9 @@ FENCING = re.compile(
     r"attempts?|parent|head(_id)?|id|job|journal(_id)?|committed\w*|global_step|at_checkpoint|checkpoint|segment_name"
     r"|_worker|plan|named|quarantined|counted|sent|pid|boot_id|process_started_at"
 )
-"""What a comparison of identities compares: who is speaking, of what, behind what."""
+"""What a comparison of identities compares: who is speaking, of what, after what."""
 
-OPEN = re.compile("attempt|parent|trouble")
+OPEN = re.compile("attempt|current|parent|trouble")
 """What must be nothing, or something, for a step to be legal: only these are compared with None to fence it."""
 
 TELLS = {
@@ -69,7 +69,7 @@ SAYS_FINE = {
     "verify": ("checksum", "{1}.read({0})"),
     "is_at_end": ("fencing", "True"),
     "is_abandoned": ("fencing", "False"),
-    "refuse_unless_at_rest": ("fencing", "None"),
+    "refuse_unless_idle": ("fencing", "None"),
 }
 """Checks that have a name, and what they answer without a look at anything; `{0}`: the first argument, `{1}`: the
 object whose method it is."""
@@ -128,7 +128,10 @@ class Source:
         self._starts = starts
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """First byte and the byte behind the last."""
+        """First byte and the byte after the last."""
+        assert isinstance(node, ast.expr | ast.stmt | ast.ExceptHandler | ast.arg | ast.keyword)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
         return (
             self._starts[node.lineno - 1] + node.col_offset,
             self._starts[node.end_lineno - 1] + node.end_col_offset,
@@ -216,6 +219,7 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
         return
     origin, target = node.args[:2]
     inner = list(ast.walk(source.function(node)))
+    made: list[ast.expr]
     if isinstance(origin, ast.Name):
         made = [
             other.value
@@ -226,7 +230,11 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
             and (isinstance(other.value, ast.BinOp) or name_of(other.value) in STAGED)
         ][-1:]
     else:  # the same expression, where it is written before it is renamed
-        same = [other for other in inner if ast.dump(other) == ast.dump(origin) and other is not origin]
+        same = [
+            other
+            for other in inner
+            if isinstance(other, ast.expr) and ast.dump(other) == ast.dump(origin) and other is not origin
+        ]
         made = [*same, origin] if any(source.before(other, node) for other in same) else []
     if not made:
         yield Found("rename", (source.edit(node, "None"),), f"no {shown(node)}")
@@ -377,7 +385,7 @@ def mutants_of(path: str, data: bytes) -> list[Mutant]:
         seen[description] += 1
         if seen[description] > 1:
             description += f" (number {seen[description]})"
-        mutants.append(Mutant(what.operator, path, node.lineno, description, what.edits))
+        mutants.append(Mutant(what.operator, path, getattr(node, "lineno", 0), description, what.edits))
     return mutants
 
 

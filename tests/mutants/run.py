@@ -27,11 +27,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.find import OPERATORS, Mutant, all_mutants
@@ -170,10 +170,13 @@ def told(verdict: Verdict) -> str:
     return f"{verdict.outcome}{how} in {verdict.seconds:.0f} s\n    {mutant.operator:9}{mutant.description}"
 
 
-def in_parallel(jobs: int, copies: SimpleQueue[Copy], tasks: Sequence[object], work) -> list:
+R = TypeVar("R")
+
+
+def in_parallel(jobs: int, copies: SimpleQueue[Copy], tasks: Sequence[Any], work: Callable[[Copy, Any], R]) -> list[R]:
     """`work(copy, task)` for each task, each with a copy to itself; in the order of the tasks."""
 
-    def one(task: object) -> object:
+    def one(task: Any) -> R:
         copy = copies.get()
         try:
             return work(copy, task)

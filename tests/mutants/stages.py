@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
     name: str
     arguments: tuple[str, ...]
-    """Behind `python`."""
+    """After `python`."""
     timeout_s: float
 
 

@@ -25,7 +25,7 @@ def lineage_of(world: World) -> Lineage:
 
 def steps(world: World, global_step: int) -> list[tuple[str, int]]:
     """(job, step) of each global step, as the parts have it."""
-    found = []
+    found = []  # type: ignore[var-annotated]
     for part in lineage_of(world).until(global_step).parts:
         assert part.global_to - part.global_from == part.step_to - part.step_from
         assert part.global_from == len(found)
@@ -34,7 +34,7 @@ def steps(world: World, global_step: int) -> list[tuple[str, int]]:
 
 
 def quarantine(world: World) -> None:
-    head = world.state.head
+    head = world.state.head.checkpoint
     assert head is not None
     world.execute(commands.QuarantineCheckpoint(checkpoint=head.id, problem="rot"))
 
@@ -148,8 +148,8 @@ def test_it_agrees_with_the_simulated_world_in_every_run() -> None:
                 world.lose_worker()
                 continue
             world.start()
-            if what == "condemn" and world.state.head is not None:
-                order = commands.QuarantineCheckpoint(checkpoint=world.state.head.id, problem="rot")
+            if what == "condemn" and world.state.head.checkpoint is not None:
+                order = commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot")
                 quarantined += world.refused(order) is None
             assert steps(world, world.state.head.global_step) == world.timeline
         assert steps(world, world.state.head.global_step) == world.timeline

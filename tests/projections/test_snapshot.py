@@ -117,7 +117,7 @@ def test_the_reducer_version_names_the_code(tmp_path: Path, monkeypatch: pytest.
     changed.mkdir()
     (changed / "__init__.py").write_bytes(b"")
     (changed / "evolve.py").write_bytes(b"#")
-    monkeypatch.setattr(snapshots.core, "__file__", str(changed / "__init__.py"))
+    monkeypatch.setattr(snapshots.core, "__file__", str(changed / "__init__.py"))  # type: ignore[attr-defined]
     reducer_version.cache_clear()
     try:
         assert reducer_version() != before

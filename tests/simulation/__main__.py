@@ -10,13 +10,13 @@ import time
 import traceback
 from collections import Counter
 
-from tests.simulation.lives import live
+from tests.simulation.runs import run_seed
 
 
 def play(seed: int) -> tuple[int, Counter[str], str]:
     """One seed: what happened in it, and what went wrong, if anything did."""
     try:
-        return seed, live(seed).counts, ""
+        return seed, run_seed(seed).counts, ""
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
         place = traceback.extract_tb(error.__traceback__)[-1]
         return seed, Counter(), f"{type(error).__name__}: {error}\n    {place.filename}:{place.lineno} {place.line}"
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--tell", action="store_true", help="say what happens, for one seed")
     arguments = parser.parse_args()
     if arguments.tell:
-        print(dict(live(arguments.first, print).counts))
+        print(dict(run_seed(arguments.first, print).counts))
         return
     began = time.monotonic()
     counts: Counter[str] = Counter()

@@ -2,10 +2,10 @@
 
     python -m tests.simulation.every_call
 
-Three files (one of them cannot be learned from, one is the first again), three commits, pruning, a rotation of the
+Three files (one of them cannot be trained from, one is the first again), three commits, pruning, a rotation of the
 journal. The n-th call of the daemon or of its worker fails, for every n, in every way; once or for ever. The same once
 more in a daemon that has to recover first, from a power cut in the middle of an append; and in one that makes a version
-of what was learned, brings the head of before back from its backup, and makes the next.
+of what was trained, brings the head of before back from its backup, and makes the next.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 from core import commands
 from core.commands import AnyCommand
-from tests.simulation.disk import PowerCut
+from tests.harness.fake_disk import PowerCut
 from tests.simulation.fault import Fault
-from tests.simulation.lives import calm, judge
+from tests.simulation.runs import check_exit, run_undisturbed
 from tests.simulation.world import ROOT, World
 
 SCENES = {
@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 def begin(world: World, scene: str) -> None:
-    """The home at the start of the history; "recovering": behind a power cut that left much to recover."""
+    """The home at the start of the history; "recovering": after a power cut that left much to recover."""
     world.hostile = False
     world.every, world.keep = 1, 1
     world.lay_out()
@@ -83,9 +83,9 @@ def _ask(world: World, *wanted: AnyCommand) -> None:
 
 
 def reached(case: Case) -> bool:
-    """Play one case; whether there was such a call at all. Raises Broken, or what should never be raised."""
+    """Play one case; whether there was such a call at all. Raises InvariantBroken, or what should never be raised."""
     world = World(7)
-    with world.books.open(segment_bytes=3_000):
+    with world.invariants.open(segment_bytes=3_000):
         begin(world, case.scene)
         fault = Fault("kill" if case.kind == "power cut" else case.kind, case.call, for_ever=case.for_ever)
         if case.victim == "daemon":
@@ -96,9 +96,9 @@ def reached(case: Case) -> bool:
         world.faults.clear()
         if case.kind == "power cut" and fault.struck:
             world.cut_power()
-        judge(world, error)
-        world.books.check()
-        calm(world, Counter())
+        check_exit(world, error)
+        world.invariants.check()
+        run_undisturbed(world, Counter())
     return fault.struck > 0 or (case.kind == "short" and fault.seen >= case.call)
 
 
@@ -113,7 +113,8 @@ def columns(kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
 
 def play(column: Case, first: int, stride: int) -> tuple[Case, int, list[str]]:
     """Every `stride`-th call of a column, from the first to the last there is: how many, and what went wrong."""
-    call, played, problems = first, 0, []
+    call, played = first, 0
+    problems: list[str] = []
     while True:
         case = column._replace(call=call)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from tests.simulation.disk import Killed, Process, Shortened
+from tests.harness.fake_disk import Killed, Process, Shortened
 
 
 class Fault:

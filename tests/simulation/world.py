@@ -26,10 +26,10 @@ from cli.machine.clock import Clock
 from events import messages
 from events.settings import LogSettings
 from journal.durable import read_file
-from tests.simulation.books import Books, must
-from tests.simulation.disk import Disk, Killed, PowerCut, Process
+from tests.harness.fake_disk import Disk, Killed, PowerCut, Process
 from tests.simulation.fault import Fault
-from tests.simulation.people import People
+from tests.simulation.invariants import Invariants, require
+from tests.simulation.user_actions import User
 from tests.simulation.worker import SimulatedWorker
 
 ROOT = Path("/home")
@@ -84,7 +84,7 @@ class World:
         self.clock = SimulatedClock()
         self.disk = Disk(self.random, self.clock.now)
         self.disk.before_call = self._before_call
-        self.books = Books(self)
+        self.invariants = Invariants(self)
         self.worker: SimulatedWorker | None = None
         self.daemon: Process | None = None
         self.inbox: Inbox | None = None
@@ -103,7 +103,7 @@ class World:
         """Of files in which a bit flipped, as they were: what a backup would hold."""
         self.keen = self.random.random() < 0.3
         """Whether its people care for versions and backups more than for files."""
-        self.people = People(self)
+        self.user = User(self)
         self._said: list[messages.AnyFact] = []
         root = self.disk.process("the system")
         root.mkdir(ROOT)
@@ -126,7 +126,7 @@ class World:
             self.disk.capacity = self.disk.used_bytes() + self.random.choice([0, 0, 300, 3_000])
             self.note(f"  the disk is full at {name} {path} of {process.name}")
         if "/status/" in path and name in {"rename", "unlink"}:  # or an older view could replace a newer one
-            must(process.number in self.disk.find("/home/journal/lock").holder, "views change under the append lock")
+            require(process.number in self.disk.find("/home/journal/lock").holder, "views change under the append lock")
         fault = self.faults.get(process.number)
         if fault is not None:
             before = fault.struck
@@ -134,7 +134,7 @@ class World:
                 fault.strike(process, name, path)
             finally:
                 if fault.struck > before:
-                    self.books.struck(fault.kind)
+                    self.invariants.struck(fault.kind)
                     if fault.struck == 1:
                         self.note(f"  {process.name}: {fault.kind} at {name} {path}")
         if (
@@ -144,7 +144,7 @@ class World:
             and self.hostile
             and self.random.random() < 0.01
         ):
-            self.people.act()
+            self.user.act()
 
     # -- the surroundings of the daemon
 
@@ -157,7 +157,7 @@ class World:
         finally:
             self.inbox = None
 
-    def start_worker(self) -> SimulatedWorker:
+    def start_worker(self) -> Any:
         process = self.disk.process("worker")
         if (fault := self.worker_fault()) is not None:
             self.faults[process.number] = fault
@@ -187,7 +187,7 @@ class World:
                 worked |= self.worker.act()
         if self.hostile:
             if random.random() < (0.2 if self.keen else 0.06):
-                self.people.act()
+                self.user.act()
             if random.random() < 0.01:
                 self.clock.shift += random.choice([-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0, 86_400.0])
             if self.worker is not None and random.random() < 0.012:
@@ -206,12 +206,12 @@ class World:
         if what == "die":
             at_work.process.die()
         elif what == "silent":
-            at_work.mood = "silent"
+            at_work.silent = True
         elif what == "garbage":
             at_work.outbox.append(b"no message")
-        elif self.books.facts:
-            fact = self.random.choice(self.books.facts)
-            running = self.books.running_attempt
+        elif self.invariants.facts:
+            fact = self.random.choice(self.invariants.facts)
+            running = self.invariants.running_attempt
             if fact.attempt != running:
                 at_work.outbox.append(fact)
 

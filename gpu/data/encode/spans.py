@@ -1,39 +1,39 @@
-"""Which tokens of a text belong to a part of it that is trained.
+"""Find the tokens that belong to a trained part of a text.
 
-A text is always tokenised as a whole: a tokenizer that puts a space before each text it is given (SentencePiece), or
-that makes one token of the end of a prompt and the beginning of its answer, gives other tokens for the parts than for
-the whole. A part is found again by the places of its characters: a token that has one of them belongs to it.
+A text is always tokenised as a whole. A tokenizer that puts a space before each text (SentencePiece), or that makes one
+token of the end of a prompt and the beginning of its answer, gives other tokens for the parts than for the whole. The
+part is found by the positions of its characters: a token with one of them belongs to it.
 
-That is what TRL trains: it tokenises the prompt, and the prompt with its completion, and trains what follows the
-tokens that the two have in common. Both agree wherever only the token at the boundary differs. Where more of the prompt
-is tokenised in another way, TRL trains those tokens of the prompt too; here they stay context.
+TRL tokenises the prompt, and the prompt with its completion, and trains what follows the tokens that both share. The
+results agree wherever only the token at the boundary differs. Where more of the prompt is tokenised differently, TRL
+trains those tokens of the prompt too; here they stay context.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 TRIMS = b'"trim_offsets":true'
-"""How the state of a post-processor says that its offsets leave out the spaces of a token."""
+"""The setting in the state of a post-processor that excludes the spaces of a token from its offsets."""
 
 
-class Tokens(NamedTuple):
-    """A text, tokenised."""
+class TokenizedText(NamedTuple):
+    """A text after tokenising."""
 
     ids: list[int]
     encoding: Any
-    """The `Encoding` of the `tokenizers` library, which has the place of each token; None of a slow tokenizer."""
+    """The `EncodedRow` of the `tokenizers` library, which has the place of each token; None of a slow tokenizer."""
 
 
-@lru_cache(maxsize=1)  # a large vocabulary takes seconds to copy, and a file is encoded by two encoders
+@lru_cache(maxsize=1)  # copying a large vocabulary takes seconds, and a file is encoded by two encoders
 def with_exact_offsets(tokenizer: Any) -> Any:
-    """`tokenizer`, or a copy of it whose offsets count the spaces of a token.
+    """Return `tokenizer`, or a copy of it whose offsets include the spaces of a token.
 
-    Many byte-level tokenizers leave them out (`trim_offsets`), and a token of only spaces then has no place at all:
-    an answer that begins with one would be trained without it, or not at all.
+    Many byte-level tokenizers exclude them (`trim_offsets`). A token of only spaces then has no position, and an answer
+    that begins with one would be trained without it, or not at all.
     """
     processor = tokenizer.backend_tokenizer.post_processor if tokenizer.is_fast else None
     state = processor.__getstate__() if processor is not None else b""
@@ -46,26 +46,20 @@ def with_exact_offsets(tokenizer: Any) -> Any:
     return copied
 
 
-def covering(tokens: Tokens, start: int, end: int, added: Collection[int]) -> tuple[int, int]:
-    """The tokens that have one of the characters from `start` to `end`: the first of them, and the one after the last.
+def token_range(tokens: TokenizedText, start: int, end: int, added: Collection[int]) -> tuple[int, int]:
+    """Return the range of tokens that have one of the characters from `start` to `end`: first, and one past the last.
 
-    `added`: the ids of added tokens. One that begins before `start` is not counted: it ends a role header, and takes
-    the spaces after it with it (`rstrip`), which a model never writes.
+    `added`: the ids of added tokens. One that begins before `start` is excluded: it ends a role header and includes the
+    spaces after it (`rstrip`), which a model never writes.
     """
     encoding = tokens.encoding
     first = next((token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None), None)
-    if first is None:  # the tokenizer drops them all
+    if first is None:  # the tokenizer drops all of these characters
         return len(tokens.ids), len(tokens.ids)
     last = next(token for at in range(end - 1, start - 1, -1) if (token := encoding.char_to_token(at)) is not None)
-    # A character of several tokens is said to be in the first of them.
+    # The tokenizer reports only the first token of a character that has several.
     while last + 1 < len(encoding) and (place := encoding.token_to_chars(last + 1)) is not None and place[0] < end:
         last += 1
     if tokens.ids[first] in added and encoding.token_to_chars(first)[0] < start:
         first += 1
     return int(first), int(last) + 1
-
-
-def common_prefix(ids: Sequence[object], others: Sequence[object]) -> int:
-    """The number of tokens, or characters, that both begin with."""
-    pairs = enumerate(zip(ids, others, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(ids), len(others)))

@@ -1,4 +1,4 @@
-"""A row that is too long, in several pieces: every learned token is learned in exactly one of them."""
+"""Split a row that is too long into pieces; every trained token is trained in exactly one of them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from gpu.data.format.example import Example, Problem
+from gpu.data.format.example import Example
+from gpu.data.problems import Problem
 
 Piece = tuple[list[int], bytes]
-"""Token ids, and a 1 for each that is learned."""
+"""Token ids, and a 1 for each trained one."""
 
 Encode = Callable[[Example], list[Piece] | Problem]
 
 
-def windows(ids: list[int], trained: bytes, limit: int) -> Iterator[Piece]:
-    """Pieces of up to `limit` tokens. Each but the first begins with the last token of the one before, so that there
-    is something to predict its second token from; that one is not learned again."""
+def split_into_windows(ids: list[int], trained: bytes, limit: int) -> Iterator[Piece]:
+    """Yield pieces of at most `limit` tokens.
+
+    Each but the first begins with the last token of the piece before, which predicts its second token and is not
+    trained again.
+    """
     yield ids[:limit], trained[:limit]
     for start in range(limit - 1, len(ids) - 1, limit - 1):
         yield ids[start : start + limit], b"\0" + trained[start + 1 : start + limit]
 
 
-def conversations(row: Example, limit: int, encode: Encode) -> list[Piece] | None:
-    """The pieces of a conversation that is cut where a user begins to speak; each has the system prompt, and as many
-    turns as fit. A stretch from one question to the next that is too long by itself is cut into windows.
+def split_conversation(row: Example, limit: int, encode: Encode) -> list[Piece] | None:
+    """Split a conversation before user messages. Each piece has the system prompt, and as many turns as fit. A turn
+    that is too long by itself is cut into windows.
 
-    None, where that cannot be: there is nowhere to cut, or the template refuses a part.
+    None if that is impossible: there is nowhere to cut, or the template refuses a part.
     """
-    opening, starts = _opening(row), _questions(row)
+    opening, starts = _opening(row), _turn_starts(row)
     if len(starts) < 2:
         return None
     ends = [*starts[1:], len(row.messages)]
@@ -48,35 +52,35 @@ def conversations(row: Example, limit: int, encode: Encode) -> list[Piece] | Non
         if first == len(starts):
             break
         last = _last_fitting(range(first, len(starts)), limit, partial(size, first))
-        while first > done and size(first - 1, last) <= limit:  # what is not learned is context, where there is room
+        while first > done and size(first - 1, last) <= limit:
             first -= 1
         pieces = encode(part(first, last))
         if isinstance(pieces, Problem):
             return None
-        made.extend(window for ids, trained in pieces for window in windows(ids, trained, limit))
+        made.extend(window for ids, trained in pieces for window in split_into_windows(ids, trained, limit))
         done = last + 1
     return made
 
 
 def _last_fitting(places: range, limit: int, size: Callable[[int], int]) -> int:
-    """The last place at which what ends there fits; the first, if not even that does."""
+    """Return the last index whose size fits; the first if none does."""
     return places[max(bisect_right(places, limit, key=size), 1) - 1]
 
 
 def _opening(row: Example) -> int:
-    """The number of system messages that it begins with."""
+    """Return the number of system messages at the beginning."""
     return next((index for index, message in enumerate(row.messages) if message["role"] != "system"), 0)
 
 
-def _questions(row: Example) -> list[int]:
-    """Where a user begins to speak; what comes before the first time belongs to it."""
+def _turn_starts(row: Example) -> list[int]:
+    """Return where the turns of the user begin; the first turn includes everything before it."""
     roles = [message["role"] for message in row.messages]
     found = [index for index, role in enumerate(roles) if role == "user" and (index == 0 or roles[index - 1] != "user")]
     return [_opening(row), *found[1:]]
 
 
 def _part(row: Example, opening: int, start: int, end: int) -> Example:
-    """The system prompt and the messages from `start` to `end`."""
+    """Return the system prompt and the messages from `start` to `end`."""
     chosen = [*range(opening), *range(start, end)]
     return replace(
         row, messages=[row.messages[index] for index in chosen], train=tuple(row.train[index] for index in chosen)

@@ -1,8 +1,7 @@
-"""What can be said of rows without understanding them: the same, nearly the same, and the same question answered
-otherwise. Nothing here knows a language.
+"""Find duplicates, near-duplicates and contradicting answers among rows, in any language.
 
-A row is known by 8 bytes of a hash over what it says, whatever format it came in: two of a billion rows share them by
-chance with a probability of three in a hundred, and then one warning is wrong.
+A row is identified by an 8-byte hash of its content, whatever format it came in. Two of a billion rows share a hash by
+chance with a probability of three in a hundred; then one warning is wrong.
 """
 
 from __future__ import annotations
@@ -18,55 +17,56 @@ from rensa import RMinHash
 
 from gpu.data.format.example import Example, Row, Text
 
-PIECE_CHARACTERS = 5
-"""Long enough that two texts of one language do not share most of them, short enough that a changed word costs few."""
+SHINGLE_CHARACTERS = 5
+"""Characters of a shingle: long enough that two texts of one language do not share most of them, short enough that a
+changed word costs few."""
 
 SKETCH_NUMBERS = 64
-"""Of a MinHash: the similarity is estimated to within about ±0.06 (1/√64 of its spread)."""
+"""Numbers of a MinHash. They estimate the similarity to within about ±0.06 (1/√64 of its spread)."""
 
 SKETCH_SEED = 20
 BANDS = 16
-"""Of four numbers each: two rows that are alike to 0.85 share one with a probability of 0.99, to 0.5 of 0.64; and those
-are held against each other in full."""
+"""Bands of four numbers each. Two rows with a similarity of 0.85 share a band with a probability of 0.99, with 0.5 of
+0.64; all rows that share a band are compared in full."""
 
 NO_PROMPT = 0
-"""Of rows that are no question and answer."""
+"""Prompt hash of a row without a prompt and an answer."""
 
 Hashes = NDArray[np.uint64]
 Sketches = NDArray[np.uint32]
 
 
-class Identity(NamedTuple):
-    """What a row says, as numbers."""
+class RowHashes(NamedTuple):
+    """Hashes of the content of a row."""
 
     content: int
     prompt: int
-    """What stands before the last message that is learned; NO_PROMPT where there is no such thing."""
+    """Hash of the messages before the last trained one; NO_PROMPT if there is none."""
     answer: int
 
 
-class Pairs(NamedTuple):
-    """Rows that are somehow like an earlier one, by their places in the file's order; the first of them first."""
+class RowPairs(NamedTuple):
+    """Rows that match an earlier row, by their indices in the file."""
 
     row: NDArray[np.int64]
     earlier: NDArray[np.int64]
-    """What each is like."""
+    """For each, the first row that it matches."""
 
 
-def identity(row: Row) -> Identity:
-    """The same for the same meaning: neither the place in the file nor the order of keys counts."""
+def hash_row(row: Row) -> RowHashes:
+    """Hash a row. Rows with the same content have the same hashes, whatever their line and the order of their keys."""
     match row:
         case Text():
-            return Identity(_hash(row.text), NO_PROMPT, 0)
+            return RowHashes(_hash(row.text), NO_PROMPT, 0)
         case Example():
             says = [row.messages, row.train, row.tools]
             content = _hash(says if row.template_kwargs is None else [*says, row.template_kwargs])
             last = max((place for place, trained in enumerate(row.train) if trained), default=None)
             if last is None:
-                return Identity(content, NO_PROMPT, 0)
-            return Identity(content, _hash([row.messages[:last], row.tools]), _hash(row.messages[last]))
+                return RowHashes(content, NO_PROMPT, 0)
+            return RowHashes(content, _hash([row.messages[:last], row.tools]), _hash(row.messages[last]))
         case _:
-            return Identity(_hash([row.ids, row.trained]), NO_PROMPT, 0)
+            return RowHashes(_hash([row.ids, row.trained]), NO_PROMPT, 0)
 
 
 def _hash(value: object) -> int:
@@ -74,17 +74,17 @@ def _hash(value: object) -> int:
     return int.from_bytes(digest, "little") or 1
 
 
-def sketch(row: Row) -> bytes:
-    """A MinHash of the five-letter pieces of what a row says: https://en.wikipedia.org/wiki/MinHash. Two rows' sketches
-    agree in as many of their SKETCH_NUMBERS numbers as their sets of pieces are alike."""
-    text = _said(row)
-    pieces = {text[at : at + PIECE_CHARACTERS] for at in range(max(1, len(text) - PIECE_CHARACTERS + 1))}
-    made = RMinHash(num_perm=SKETCH_NUMBERS, seed=SKETCH_SEED)
-    made.update(list(pieces))
-    return np.asarray(made.digest(), dtype="<u4").tobytes()
+def min_hash(row: Row) -> bytes:
+    """Return a MinHash of the shingles of a row's text: https://en.wikipedia.org/wiki/MinHash. The share of equal
+    numbers in two of them estimates the similarity of the rows."""
+    text = _row_text(row)
+    shingles = {text[at : at + SHINGLE_CHARACTERS] for at in range(max(1, len(text) - SHINGLE_CHARACTERS + 1))}
+    sketch = RMinHash(num_perm=SKETCH_NUMBERS, seed=SKETCH_SEED)
+    sketch.update(list(shingles))
+    return np.asarray(sketch.digest(), dtype="<u4").tobytes()
 
 
-def _said(row: Row) -> str:
+def _row_text(row: Row) -> str:
     match row:
         case Text():
             return row.text
@@ -94,29 +94,29 @@ def _said(row: Row) -> str:
             return " ".join(map(str, row.ids))
 
 
-def repeated(content: Hashes) -> Pairs:
-    """The rows that an earlier one was the same as."""
+def find_duplicates(content: Hashes) -> RowPairs:
+    """Return the rows that are identical to an earlier one."""
     order = np.argsort(content, kind="stable")
     begins = np.ones(len(content), dtype=bool)
     begins[1:] = content[order[1:]] != content[order[:-1]]
     first = order[np.maximum.accumulate(np.where(begins, np.arange(len(content)), 0))]
     row, earlier = order[~begins], first[~begins]
     in_order = np.argsort(row)
-    return Pairs(row[in_order], earlier[in_order])
+    return RowPairs(row[in_order], earlier[in_order])
 
 
-def contradicting(prompt: Hashes, answer: Hashes) -> Pairs:
-    """The rows whose prompt was answered otherwise before; beside each the first with that prompt."""
-    row, earlier = repeated(prompt)
+def find_contradictions(prompt: Hashes, answer: Hashes) -> RowPairs:
+    """Return the rows whose prompt has another answer in the first row with that prompt."""
+    row, earlier = find_duplicates(prompt)
     otherwise = (prompt[row] != NO_PROMPT) & (answer[row] != answer[earlier])
-    return Pairs(row[otherwise], earlier[otherwise])
+    return RowPairs(row[otherwise], earlier[otherwise])
 
 
-def nearly_the_same(sketches: Sketches, similarity: float) -> Pairs:
-    """The rows that are at least so similar to an earlier one; those that are the same count too.
+def find_near_duplicates(sketches: Sketches, similarity: float) -> RowPairs:
+    """Return the rows that are at least this similar to an earlier one, identical rows included.
 
-    Candidates share one band of numbers: https://en.wikipedia.org/wiki/Locality-sensitive_hashing. Each is held against
-    the first row that has that band.
+    Candidates share one band of numbers: https://en.wikipedia.org/wiki/Locality-sensitive_hashing. Each is compared
+    with the first row that has the band.
     """
     rows = len(sketches)
     earlier = np.full(rows, rows, dtype=np.int64)
@@ -130,11 +130,11 @@ def nearly_the_same(sketches: Sketches, similarity: float) -> Pairs:
         alike = (sketches[of_row] == sketches[candidate[of_row]]).mean(axis=1) >= similarity
         np.minimum.at(earlier, of_row[alike], candidate[of_row[alike]])
     row = np.flatnonzero(earlier < rows)
-    return Pairs(row, earlier[row])
+    return RowPairs(row, earlier[row])
 
 
-def known_among(content: Hashes, known: Sequence[Hashes]) -> NDArray[np.bool_]:
-    """For each row whether it is among the (sorted) rows of any of the others."""
+def is_known(content: Hashes, known: Sequence[Hashes]) -> NDArray[np.bool_]:
+    """Return, for each row, True if any of the other (sorted) hashes contain it."""
     found = np.zeros(len(content), dtype=bool)
     for others in known:
         if len(others):
@@ -143,13 +143,13 @@ def known_among(content: Hashes, known: Sequence[Hashes]) -> NDArray[np.bool_]:
     return found
 
 
-def is_among(content: int, known: Hashes) -> bool:
-    """Whether a row that says this is among those; they are sorted."""
-    at = int(np.searchsorted(known, np.uint64(content)))
-    return at < len(known) and int(known[at]) == content
+def contains(hashes: Hashes, content: int) -> bool:
+    """True if `hashes`, which are sorted, contain this one."""
+    at = int(np.searchsorted(hashes, np.uint64(content)))
+    return at < len(hashes) and int(hashes[at]) == content
 
 
-def is_held_out(content: int, share: float) -> bool:
-    """Whether a row is among the share that is never trained on: decided by what it says alone."""
+def is_in_holdout(content: int, share: float) -> bool:
+    """True if a row belongs to the held-out share; only its content decides."""
     mixed = int.from_bytes(hashlib.blake2b(content.to_bytes(8, "little"), person=b"held out", digest_size=8).digest())
     return mixed < share * 2**64

@@ -1,6 +1,6 @@
-"""What is said of a data file: the same report from `keepstep data check` and from the daemon.
+"""The report on a data file: the same from `keepstep data check` and from the daemon.
 
-A report is a view: it is made again whenever the file is looked at again.
+A report is a view: each preparation writes it again.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
-PLACES = 5
-"""Of each kind of problem so many are shown: enough to see what it is."""
+OCCURRENCES_MAX = 5
+"""Rows that a finding shows: enough to see what the problem is."""
 
 
-class Place(Struct, frozen=True, kw_only=True):
-    """One row that something was found in."""
+class Occurrence(Struct, frozen=True, kw_only=True):
+    """One row that has a problem."""
 
     line: int
     column: int | None = None
@@ -24,32 +24,32 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One kind of problem."""
+    """One kind of problem, and the rows that have it."""
 
     name: str
-    """For scripts; docs/data-formats.md has all of them."""
+    """For scripts; `docs/reference/data-formats.md` lists all names."""
     severity: Literal["refuse", "skip", "warn"]
-    """The file is refused for it; such rows are left out; or it is only said."""
+    """refuse: the file is refused. skip: these rows are skipped. warn: keepstep only reports it."""
     count: int
-    """Rows."""
+    """Number of rows."""
     share: float
-    """Of all rows."""
+    """Share of all rows."""
     message: str
     advice: str = ""
-    places: tuple[Place, ...] = ()
-    """The first of them."""
+    places: tuple[Occurrence, ...] = ()
+    """The first rows."""
 
 
 class Bucket(Struct, frozen=True):
-    """Rows by their length in tokens."""
+    """Number of rows with a length in a range of tokens."""
 
     up_to: int
-    """Tokens, inclusive; from the one before."""
+    """Longest length, inclusive; the bucket begins after that of the bucket before."""
     rows: int
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """The content of a report."""
+    """The report on one data file."""
 
     format: Literal[1] = 1
     file: str
@@ -57,37 +57,37 @@ class Report(Struct, frozen=True, kw_only=True):
     sha256: str
     size_bytes: int
     kind: str
-    """What the file is: "jsonl", "jsonl, gzip", "json array", "parquet", …"""
+    """Container of the file: "JSON Lines", "JSON array in gzip", "Parquet", …."""
     rows_are: str | None
-    """What its rows are: "messages", "prompt_completion", …; None if that could not be told."""
+    """Format of the rows: "messages", "prompt_completion", …; None if no row is good."""
     rows: int
-    """All that stand in the file."""
-    trained: int = field(name="learned")
-    """What will be trained on: a row that was split is several."""
+    """Number of rows in the file."""
+    trained: int
+    """Pieces that are trained; a row that was split has several."""
     replayed: int = 0
-    """And rows of earlier files that are mixed in."""
+    """Pieces of earlier files that are mixed in, in addition."""
     bad_rows: int
     dropped_rows: int
-    """Left out because they are too long."""
+    """Rows that are dropped because they are too long."""
     truncated_rows: int
     split_rows: int
     held_out_rows: int
-    """Left out because they are in the validation set, or held out."""
+    """Rows that are in the validation set, or held out; they are not trained."""
     cut_tokens: int = 0
-    """Of rows that are too long: left out, with what was cut off or with the whole row."""
+    """Tokens that are lost because rows are too long: cut off, or dropped with the row."""
     tokens: int
-    """Of what is learned."""
+    """Tokens of all pieces."""
     trained_tokens: int
     longest_tokens: int
-    """Of one row, before anything was cut."""
+    """Tokens of the longest row, before anything was cut."""
     lengths: tuple[Bucket, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def encode(self) -> bytes:
-        """As a file."""
+        """Return the bytes of the report file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     @property
     def refusal(self) -> Finding | None:
-        """Why it is refused: the first reason; None if it is not."""
+        """The first finding that refuses the file; None if it is good."""
         return next((finding for finding in self.findings if finding.severity == "refuse"), None)

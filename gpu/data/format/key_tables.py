@@ -1,12 +1,13 @@
-"""The keys of rows and messages that decide what is trained: what each means to which trainer, and what happens here.
+"""Keys of rows and messages that decide what is trained: which trainer reads each, what it means, and what keepstep
+does.
 
 `gpu.data.format.keys` applies these tables.
 
-The rule: a key that any known trainer gives a meaning which changes what is trained is read, refused by name, or warned
-of. Nothing in these tables is passed over without a word. Keys that are in no table (an id, a source, a score) change
-nothing in any of these trainers; a row may have them.
+The rule: if any known trainer gives a key a meaning that changes what is trained, keepstep reads it, refuses it by
+name, or warns about it. Keys in no table (an id, a source, a score) change nothing in any of these trainers; a row may
+have them.
 
-`docs/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of TRL,
+`docs/reference/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of TRL,
 ms-swift, LLaMA-Factory, Axolotl, OpenAI, OpenPipe, torchtune, NeMo and MLX-LM.
 """
 
@@ -16,24 +17,24 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-"""The names under which a message has its reasoning."""
+"""Names of the key with the reasoning of a message."""
 
 Handling = Literal["read", "refused", "warned"]
 
 
 class Key(NamedTuple):
-    """One key, or several that mean the same."""
+    """One key, or several with the same meaning."""
 
     names: tuple[str, ...]
     trainers: str
-    """Who gives it a meaning."""
+    """The trainers that read it."""
     meaning: str
     handling: Handling
     problem: str = ""
-    """The name of the problem that a value with an effect makes."""
+    """Name of the problem, for a value with an effect."""
     advice: str = ""
     has_effect: Callable[[Any], bool] = lambda value: _has_content(value)
-    """Whether a value changes what is trained. By default, empty values (null, false, 0, "", []) do not."""
+    """True if a value changes what is trained. By default, empty values (null, false, 0, "", []) do not."""
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -41,66 +42,66 @@ class Key(NamedTuple):
 _YES = frozenset({"1", "true", "t", "yes", "y", "on", "good", "desirable", "chosen"})
 _NO = frozenset({"0", "-1", "false", "f", "no", "n", "off", "bad", "undesirable", "rejected"})
 _NOTHING = frozenset({"", "null", "none", "nan", "[]", "{}"})
-"""Truth values and empty ones as CSV files, data frames and other languages write them."""
+"""Booleans and empty values as CSV files, data frames and other languages write them."""
 
 
-def _said(value: Any) -> str:
-    """A scalar in lower case: `true`, `True`, `1` and `1.0` of a CSV file are the same."""
+def _normalized(value: Any) -> str:
+    """Return a scalar in lower case: `true`, `True`, `1` and `1.0` of a CSV file are equal."""
     return str(value).strip().lower().removesuffix(".0")
 
 
 def is_empty(value: Any) -> bool:
-    """True if a value says nothing, also as a CSV file or a data frame writes that: null, NaN, "", "[]", [null]."""
+    """True if a value is empty, also as a CSV file or a data frame writes it: null, NaN, "", "[]", [null]."""
     if isinstance(value, (list, tuple, dict)):
         return all(map(is_empty, value if not isinstance(value, dict) else value.values()))
-    return _said(value) in _NOTHING
+    return _normalized(value) in _NOTHING
 
 
 def _has_content(value: Any) -> bool:
-    return not is_empty(value) and _said(value) not in _NO
+    return not is_empty(value) and _normalized(value) not in _NO
 
 
-def is_verdict(value: Any) -> bool:
-    """True if a `label` says that an answer is good or bad: a truth value, also as the number or the text into which a
-    CSV file, a data frame or a Parquet column turns one. False for a class name such as "math"."""
+def is_judgement(value: Any) -> bool:
+    """True if a `label` judges an answer as good or bad: a boolean, also as the number or the text into which a CSV
+    file, a data frame or a Parquet column turns one. False for a class name such as "math"."""
     if isinstance(value, (list, tuple)):
-        return any(map(is_verdict, value))
-    return not isinstance(value, dict) and _said(value) in _YES | _NO
+        return any(map(is_judgement, value))
+    return not isinstance(value, dict) and _normalized(value) in _YES | _NO
 
 
-def _is_there(value: Any) -> bool:
-    """An empty list of rejected answers still tells what kind of data it is."""
+def _is_present(value: Any) -> bool:
+    """True for an empty list too: an empty list of rejected answers still shows what kind of data it is."""
     return value is not None and value != ""
 
 
 def _is_not_one(value: Any) -> bool:
-    """A weight of 1 is what every row has here."""
+    """True for a weight other than 1, which every row has here."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_not_one, value))
-    return not is_empty(value) and _said(value) not in ("1", "true")
+    return not is_empty(value) and _normalized(value) not in ("1", "true")
 
 
 def _is_off(value: Any) -> bool:
-    """Other values than a "no" are no flag: a row may carry the loss that another model had on it."""
+    """True for a "no" only: a row may carry the loss that another model had on it."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_off, value))
-    return not isinstance(value, dict) and _said(value) in _NO
+    return not isinstance(value, dict) and _normalized(value) in _NO
 
 
-def _is_other_split(value: Any) -> bool:
+def _is_not_train_split(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(map(_is_other_split, value))
-    return isinstance(value, str) and not is_empty(value) and not _said(value).startswith("train")
+        return any(map(_is_not_train_split, value))
+    return isinstance(value, str) and not is_empty(value) and not _normalized(value).startswith("train")
 
 
-def _masks_others(value: Any) -> bool:
-    """NeMo's `mask` names the roles that are not trained; here that is everybody but the assistant."""
+def _masks_assistant(value: Any) -> bool:
+    """True if NeMo's `mask`, the roles that are not trained, names the assistant; others are never trained here."""
     names = value if isinstance(value, (list, tuple)) else [value]
-    return any(_has_content(name) and _said(name) not in ("user", "human", "system", "tool") for name in names)
+    return any(_has_content(name) and _normalized(name) not in ("user", "human", "system", "tool") for name in names)
 
 
 def _is_packed(value: Any) -> bool:
-    """True if positions begin anew in a row, or there are several lengths or kinds of tokens: several examples."""
+    """True if a row holds several examples: its positions start again, or it has several lengths or kinds of tokens."""
     if not isinstance(value, (list, tuple)):
         return not is_empty(value)
     return list(value) != [*range(len(value))] and len({*map(str, value)}) > 1
@@ -108,80 +109,49 @@ def _is_packed(value: Any) -> bool:
 
 # -- advice ----------------------------------------------------------------------------------------------------------
 
-_CHOSEN_ONLY = (
-    "keepstep trains on every answer as a good one. Write a file with the good answers alone (prompt and completion, "
-    "or messages), without this key; train preferences with DPO or KTO elsewhere."
+_ADVICE_PREFERENCE = (
+    "keepstep trains every answer as a good one. Write a file with only the good answers (prompt and completion, or "
+    "messages), without this key. Train preferences with DPO or KTO elsewhere."
 )
-_TEXT_ONLY = "keepstep trains on text alone. Remove the line, or remove the key if the text needs no picture or sound."
-_REASONING = (
+_ADVICE_MEDIA = "keepstep trains only text. Remove the line, or remove the key if the text needs no image or sound."
+_ADVICE_REASONING = (
     "Put the reasoning into the assistant's message as `reasoning_content`, or into its content as <think>…</think>."
 )
 
+
+def _preference(
+    names: tuple[str, ...], trainers: str, meaning: str, has_effect: Callable[[Any], bool] = _is_present
+) -> Key:
+    return Key(names, trainers, meaning, "refused", "preference_data", _ADVICE_PREFERENCE, has_effect)
+
+
 ROW_KEYS = (
     # -- good and bad answers
-    Key(
+    _preference(
         ("label",),
         "TRL, ms-swift (KTO)",
         "whether the answer is good: true/false, also 1/0 and their texts",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        is_verdict,
+        is_judgement,
     ),
-    Key(
-        ("kto_tag",),
-        "LLaMA-Factory (KTO)",
-        "whether the answer is good",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
-    ),
-    Key(
+    _preference(("kto_tag",), "LLaMA-Factory (KTO)", "whether the answer is good"),
+    _preference(
         ("desirable", "is_desirable", "is_chosen", "is_good", "thumbs_up", "feedback"),
         "KTO files",
         "whether the answer is good",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        is_verdict,
+        is_judgement,
     ),
-    Key(
+    _preference(
         ("chosen", "rejected", "chosen_response", "chosen_messages", "chosen_conversations", "rejected_conversations"),
         "TRL, LLaMA-Factory, Axolotl, torchtune (DPO, reward)",
         "the better and the worse answer",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
     ),
-    Key(
+    _preference(
         ("rejected_response", "rejected_responses", "rejected_messages", "rejected_images"),
         "ms-swift (DPO)",
         "the worse answer",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
     ),
-    Key(
-        ("rejected_message",),
-        "OpenPipe (DPO)",
-        "the worse answer",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
-    ),
-    Key(
-        ("preferred_output", "non_preferred_output"),
-        "OpenAI (DPO)",
-        "the better and the worse answer",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
-    ),
+    _preference(("rejected_message",), "OpenPipe (DPO)", "the worse answer"),
+    _preference(("preferred_output", "non_preferred_output"), "OpenAI (DPO)", "the better and the worse answer"),
     Key(
         ("completions", "labels"),
         "TRL (process supervision)",
@@ -193,10 +163,13 @@ ROW_KEYS = (
     Key(
         ("weight", "weights", "sample_weight", "loss_weight", "loss_weights", "loss_scale", "importance_weight"),
         "ms-swift, weighted losses",
-        "how much the row counts",
+        "the weight of the row",
         "refused",
         "row_weight",
-        "Every row counts the same. Remove rows of weight 0; repeat rows that are to count more; remove the key.",
+        (
+            "keepstep trains every row with the same weight. Remove rows of weight 0, repeat rows that should weigh "
+            "more, and remove the key."
+        ),
         _is_not_one,
     ),
     Key(
@@ -205,7 +178,10 @@ ROW_KEYS = (
         "whether the row is trained",
         "refused",
         "row_weight",
-        "Remove the line if it is not to be trained; or remove the key. Flags of single messages are read.",
+        (
+            "Remove the line if it should not be trained; else remove the key. keepstep reads the flags of single "
+            "messages."
+        ),
         _is_off,
     ),
     Key(
@@ -214,8 +190,8 @@ ROW_KEYS = (
         "whether the prompt is trained too",
         "refused",
         "prompt_trained",
-        "keepstep trains on the assistant's answers only. Set it to false; or make rows of `text`, which are trained "
-        "whole.",
+        "keepstep trains only the assistant's answers. Set the key to false; or write the rows as `text`, which is "
+        "trained whole.",
     ),
     Key(
         ("mask",),
@@ -223,8 +199,8 @@ ROW_KEYS = (
         "the roles that are not trained; user and system never are",
         "refused",
         "row_weight",
-        "Set `weight` to 0 on the assistant messages that are not to be trained, and remove the key.",
-        _masks_others,
+        "Set `weight` to 0 on the assistant messages that should not be trained, and remove the key.",
+        _masks_assistant,
     ),
     Key(
         ("split",),
@@ -232,8 +208,8 @@ ROW_KEYS = (
         "TEST: the row is not trained",
         "refused",
         "row_not_for_training",
-        "Move these rows to a file of their own and name it in [data] validation; or remove the key.",
-        _is_other_split,
+        "Move these rows to another file and name it in [data] validation; or remove the key.",
+        _is_not_train_split,
     ),
     # -- what comes before the answer
     Key(("system",), "LLaMA-Factory, ms-swift, Axolotl", "the system prompt", "read"),
@@ -244,11 +220,11 @@ ROW_KEYS = (
     Key(
         ("enable_thinking", "thinking_mode", "reasoning_effort"),
         "ms-swift, OpenAI",
-        "whether and how long the model thinks",
+        "whether and how long the model reasons",
         "refused",
         "row_key_refused",
-        'Say it as `"chat_template_kwargs": {"enable_thinking": …}`, which the chat template reads.',
-        _is_there,
+        'Write it as `"chat_template_kwargs": {"enable_thinking": …}`, which the chat template reads.',
+        _is_present,
     ),
     Key(
         ("suffix",),
@@ -256,7 +232,7 @@ ROW_KEYS = (
         "the text after the completion",
         "refused",
         "row_key_refused",
-        "keepstep trains completions that follow their prompt. Make the whole text a row of `text`.",
+        "keepstep trains completions that follow their prompt. Write the whole text as `text`.",
     ),
     Key(
         ("documents",),
@@ -264,7 +240,7 @@ ROW_KEYS = (
         "the documents that the answer is from",
         "warned",
         "row_key_ignored",
-        "Put what the model is to see into a message.",
+        "Put what the model should see into a message.",
     ),
     Key(
         ("tool_choice", "response_format", "json_schema"),
@@ -272,7 +248,7 @@ ROW_KEYS = (
         "a tool or form that the answer must have",
         "warned",
         "row_key_ignored",
-        "Put what the model is to see into a message.",
+        "Put what the model should see into a message.",
         lambda value: not is_empty(value) and value != "auto",
     ),
     Key(
@@ -281,7 +257,7 @@ ROW_KEYS = (
         "the reasoning before the answer",
         "warned",
         "row_key_ignored",
-        _REASONING,
+        _ADVICE_REASONING,
     ),
     # -- pictures and sound
     Key(
@@ -290,10 +266,10 @@ ROW_KEYS = (
             *("video", "videos", "video_url", "video_path", "audio", "audios", "audio_url", "audio_path"),
         ),
         "TRL, ms-swift, LLaMA-Factory, OpenAI",
-        "pictures, films, sound and places in them",
+        "images, videos, sound and positions in them",
         "refused",
         "unsupported_content",
-        _TEXT_ONLY,
+        _ADVICE_MEDIA,
     ),
     # -- token ids
     Key(("input_ids", "attention_mask"), "TRL, Axolotl", "token ids", "read"),
@@ -309,32 +285,28 @@ ROW_KEYS = (
         "where the examples of a packed row begin",
         "refused",
         "row_key_refused",
-        "Give each example a row of its own; [data] packing puts short ones together.",
+        "Write each example as a separate row; [data] packing joins short ones.",
         _is_packed,
     ),
     Key(
         ("type",),
         "NeMo (SteerLM): VALUE_TO_TEXT",
-        "values of a message that the model is asked for, or answers",
+        "attributes of a message that the model should predict or follow",
         "warned",
         "row_key_ignored",
         "Put the values into the messages.",
         lambda value: value in ("VALUE_TO_TEXT", "TEXT_TO_VALUE"),
     ),
-    Key(
+    _preference(
         ("positive_messages", "negative_messages", "positive", "negative"),
         "ms-swift, sentence-transformers (embedding, reranker)",
-        "texts that belong together, or do not",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
+        "texts that match or do not match",
     ),
 )
 """Keys of a row."""
 
 MESSAGE_KEYS = (
-    Key(("name", "tool_calls", "tool_call_id", "function_call"), "OpenAI", "tools and who speaks", "read"),
+    Key(("name", "tool_calls", "tool_call_id", "function_call"), "OpenAI", "tools and names", "read"),
     Key(("weight",), "OpenAI", "0: the message is not trained", "read"),
     Key(("train", "training"), "Axolotl", "false: the message is not trained", "read"),
     Key(("loss",), "ms-swift", "false: the message is not trained", "read"),
@@ -361,39 +333,31 @@ MESSAGE_KEYS = (
         "the reasoning before the answer",
         "read",
     ),
-    Key(("label",), "KTO files", "whether the answer is good", "refused", "preference_data", _CHOSEN_ONLY, is_verdict),
+    _preference(("label",), "KTO files", "whether the answer is good", is_judgement),
     Key(
         ("canonical_form", "quality"),
         "NeMo",
-        "values that the model is asked for",
+        "attributes that the model should predict",
         "warned",
         "message_unrecognized_key",
-        "It is left out. Put it into the content, if the model is to see it.",
+        "Put it into the content, if the model should see it.",
     ),
-    Key(
-        ("chosen", "rejected", "rejected_content"),
-        "preference files",
-        "the better and the worse answer",
-        "refused",
-        "preference_data",
-        _CHOSEN_ONLY,
-        _is_there,
-    ),
+    _preference(("chosen", "rejected", "rejected_content"), "preference files", "the better and the worse answer"),
     Key(
         ("refusal",),
         "OpenAI",
         "the text with which the assistant refuses",
         "refused",
         "missing_content",
-        "Put the text into the content, if the model is to say it; or remove the line.",
+        "Put the text into the content, if the model should say it; or remove the line.",
     ),
     Key(
         ("image", "images", "video", "videos", "audio", "audios", "files", "image_url"),
         "OpenAI, ms-swift",
-        "pictures, films and sound",
+        "images, videos and sound",
         "refused",
         "unsupported_content",
-        _TEXT_ONLY,
+        _ADVICE_MEDIA,
     ),
 )
-"""Keys of a message, besides its role and its content. A key that is not here is `message_unrecognized_key`."""
+"""Keys of a message, in addition to its role and content. Any other key is a `message_unrecognized_key`."""

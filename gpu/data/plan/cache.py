@@ -1,15 +1,15 @@
-"""What was encoded is kept, and found again by everything that it follows from.
+"""A cache of encoded files. An entry's name is derived from everything that its content depends on.
 
-    <home>/cache/tokens/<data SHA-256>-<key>/    ids.i32 learned.u8 ends.i64 lines.i64 manifest.json, and held-out.…
-                                                 of the rows that are evaluated, if there are any
+    <home>/cache/tokens/<data SHA-256>-<key>/    ids.i32 learned.u8 ends.i64 lines.i64 manifest.json, and held-out.… for
+    the rows that are evaluated, if there are any
 
-It is written beside its final place and committed as a checkpoint is (`gpu.artifacts.commit`): killed midway, it is
-begun anew, and what was there of it is debris. Nothing names it and nothing is lost with it: what does not fit its
-manifest, to the byte, is thrown away and made again. Every byte is looked at each time that a file is prepared: that
-costs less than the look at the file itself, which is done each time as well, and an unseen flipped bit would go into
-the weights.
+An entry is written next to its final place and committed as a checkpoint is (`gpu.artifacts.commit`). If the process is
+killed, the entry is written again, and what it left is leftover files. Nothing refers to an entry and nothing is lost
+with it. An entry that does not match its manifest to the byte is deleted and made again. Every byte is verified each
+time a file is prepared: that costs less than hashing the file itself, which also happens each time, and an undetected
+bit flip would go into the weights.
 
-Only one file is learned at a time, so whoever keeps another gives up all others.
+Only one file is trained at a time, so making an entry deletes all others.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from events.settings import JobSettings
 from events.values import JobId
 from gpu.artifacts.commit import STAGING, Content, publish, staging_of
 from gpu.artifacts.manifest import MANIFEST, FileEntry, describe
-from gpu.data.encode.rows import MASK_VERSION
+from gpu.data.encode.encoder import MASK_VERSION
 from gpu.data.examine.report import Report
-from gpu.data.plan.cache_names import KEY_CHARACTERS, caches
+from gpu.data.plan.cache_names import KEY_CHARACTERS, cache_directories
 from gpu.data.plan.store import DTYPES, HELD_OUT, Tokens, TokenWriter
 from gpu.errors import StorageFailed
 from gpu.model.limits import UNLIMITED, ModelLimits
@@ -40,12 +40,12 @@ from journal.durable import claim_directory, make_directory, read_file, remove_t
 from journal.failpoints import failpoint
 
 PARTS = ".parts"
-"""What a directory is called, behind STAGING and its name, while rows are still being written into it."""
+"""Suffix of a directory after STAGING and its name, while rows are written into it."""
 
 LIBRARIES = ("transformers", "tokenizers", "jinja2", "msgspec")
-"""What, beside our own code, decides the tokens of a row."""
+"""Libraries that decide the tokens of a row, in addition to the code of `gpu/data`."""
 
-Watch = Callable[[bytes], None]
+OnChunk = Callable[[bytes], None]
 
 
 class TokensManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,21 +55,21 @@ class TokensManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data_sha256: JobId
     tokenizer_sha256: str
     report: Report
-    """What was found when the file was gone through."""
+    """The report of the examination."""
     files: dict[str, FileEntry]
     sha256: str = ""
-    """Of this manifest without it: nothing else would know if a count in it were another."""
+    """SHA-256 of this manifest without this field; nothing else would detect a changed count."""
 
     def encode(self) -> bytes:
-        """The bytes of `manifest.json`."""
+        """Return the bytes of `manifest.json`."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
 
-    def sealed(self) -> TokensManifest:
-        """The same, whole."""
+    def with_checksum(self) -> TokensManifest:
+        """Return the manifest with its own SHA-256."""
         return replace(self, sha256=self._own_sha256())
 
-    def is_whole(self) -> bool:
-        """Whether it is as it was written."""
+    def is_intact(self) -> bool:
+        """True if the manifest matches its own SHA-256."""
         return self.sha256 == self._own_sha256()
 
     def _own_sha256(self) -> str:
@@ -77,40 +77,43 @@ class TokensManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def rows_sha256(self) -> str:
-        """Of all that the pieces are: what batches are made of."""
+        """SHA-256 of the pieces that the batches are made of."""
         lines = "".join(f"{self.files[name].sha256}  {name}\n" for name in DTYPES)
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
-class Kept(Struct, frozen=True):
-    """A store that was looked at."""
+class CachedTokens(Struct, frozen=True):
+    """A verified entry of the cache."""
 
     manifest: TokensManifest
     tokens: Tokens
     held_out: Tokens | None
-    """The rows that are evaluated."""
+    """The rows that are evaluated; None if there are none."""
 
     @classmethod
-    def at(cls, directory: Path, manifest: TokensManifest) -> Kept:
-        """Raises OSError, ValueError."""
+    def at(cls, directory: Path, manifest: TokensManifest) -> CachedTokens:
+        """Open the entry in `directory`. Raises OSError, ValueError."""
         evaluated = f"{HELD_OUT}ids.i32" in manifest.files
         return cls(manifest, Tokens(directory), Tokens(directory, HELD_OUT) if evaluated else None)
 
 
 class TokenCache:
-    """Where encoded files are kept: what is made stands in `own`; what stands in `others` is found too, and left as it
-    is."""
+    """A directory of encoded files.
+
+    New entries are made in `own`. Entries in `others` are found too, and never changed.
+    """
 
     def __init__(self, own: Path, *others: Path) -> None:
         self._own = own
         self._others = others
 
-    def find(self, name: str, watch: Watch = lambda _: None) -> Kept | None:
-        """What is kept under this name; `watch` sees each chunk of it. What is damaged is as if it were not there."""
+    def find(self, name: str, on_chunk: OnChunk = lambda _: None) -> CachedTokens | None:
+        """Return the entry with this name; None if it is missing or damaged. `on_chunk` receives each verified
+        chunk."""
         for place in (self._own, *self._others):
-            if (manifest := _whole(place / name, watch)) is not None:
-                with suppress(OSError, ValueError):  # given up by whoever it belongs to, just now
-                    return Kept.at(place / name, manifest)
+            if (manifest := _intact_manifest(place / name, on_chunk)) is not None:
+                with suppress(OSError, ValueError):  # its owner has just deleted it
+                    return CachedTokens.at(place / name, manifest)
         return None
 
     def make(
@@ -119,14 +122,14 @@ class TokenCache:
         data_sha256: JobId,
         tokenizer_sha256: str,
         fill: Callable[[TokenWriter, TokenWriter], Report],
-        watch: Watch = lambda _: None,
-    ) -> Kept:
-        """Keep what `fill` writes (to the one what is learned, to the other what is evaluated), and nothing else any
-        more. Raises StorageFailed, and what `fill` raises."""
+        on_chunk: OnChunk = lambda _: None,
+    ) -> CachedTokens:
+        """Make an entry of what `fill` writes (to the first writer trained rows, to the second evaluated rows), and
+        delete all others. Raises StorageFailed, and what `fill` raises."""
         parts = self._own / f"{STAGING}{name}{PARTS}"
         try:
             claim_directory(self._own)
-            for path in caches(self._own):
+            for path in cache_directories(self._own):
                 remove_tree(path)
             make_directory(parts)
         except OSError as error:
@@ -143,35 +146,35 @@ class TokenCache:
                 files={},
             )
             names = (*DTYPES, *(f"{HELD_OUT}{name}" for name in DTYPES)) if evaluated.pieces else tuple(DTYPES)
-            whole = self._commit(parts, names, manifest, watch)
+            committed = self._commit(parts, names, manifest, on_chunk)
         finally:
             for path in (parts, staging_of(self._own / name)):
-                with suppress(OSError):  # it is not there, or it is deleted by whoever keeps the next, or starts next
+                with suppress(OSError):  # it does not exist, or the next `make` or start of the daemon deletes it
                     remove_tree(path)
         failpoint("tokens_kept")
-        return Kept.at(self._own / name, whole)
+        return CachedTokens.at(self._own / name, committed)
 
-    def _commit(self, parts: Path, names: Sequence[str], manifest: TokensManifest, watch: Watch) -> TokensManifest:
-        whole = manifest
+    def _commit(self, parts: Path, names: Sequence[str], manifest: TokensManifest, on_chunk: OnChunk) -> TokensManifest:
+        committed = manifest
 
-        def seal(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
-            nonlocal whole
-            whole = replace(manifest, files=dict(files)).sealed()
-            return MANIFEST, whole.encode()
+        def add_manifest(files: Mapping[str, FileEntry]) -> tuple[str, bytes]:
+            nonlocal committed
+            committed = replace(manifest, files=dict(files)).with_checksum()
+            return MANIFEST, committed.encode()
 
-        def moved(name: str) -> Content:
+        def move(name: str) -> Content:
             def to(path: Path) -> None:
                 (parts / name).rename(path)
 
             return to
 
-        contents = {name: moved(name) for name in names}
-        publish(self._own / manifest.name, contents, seal, watch, passed=lambda _: None)
-        return whole
+        contents = {name: move(name) for name in names}
+        publish(self._own / manifest.name, contents, add_manifest, on_chunk, passed=lambda _: None)
+        return committed
 
 
 def token_cache(home: Path, scratch: Path | None = None) -> TokenCache:
-    """The home's own; with `scratch`, one in there that also finds what the home has."""
+    """Return the cache of the home; with `scratch`, a cache in there that also finds the home's entries."""
     own = home / "cache" / "tokens"
     return TokenCache(own) if scratch is None else TokenCache(scratch / ".tokens", own)
 
@@ -179,8 +182,10 @@ def token_cache(home: Path, scratch: Path | None = None) -> TokenCache:
 def cache_name(
     data_sha256: JobId, tokenizer_sha256: str, settings: JobSettings, limits: ModelLimits = UNLIMITED
 ) -> str:
-    """Under what the pieces of a file are kept: everything that they follow from."""
-    data = replace(settings.data, packing=False, validation=None)  # the plan's; and what it holds is in `sources`
+    """Return the name of an entry: it is derived from everything that the pieces depend on."""
+    data = replace(
+        settings.data, packing=False, validation=None
+    )  # these change the plan only; `sources` identifies the validation set
     inputs = {
         "tokenizer": tokenizer_sha256,
         "data": msgspec.to_builtins(data),
@@ -199,24 +204,23 @@ def cache_name(
 
 @cache
 def code_sha256() -> str:
-    """Hash of every module of `gpu/data`: whatever is changed in how rows are read and encoded, they are encoded
-    anew."""
+    """Return the hash of every module of `gpu/data`: any change in how rows are read and encoded makes new entries."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _whole(directory: Path, watch: Watch) -> TokensManifest | None:
-    """The manifest of a cache that fits it to the byte; None if there is none."""
+def _intact_manifest(directory: Path, on_chunk: OnChunk) -> TokensManifest | None:
+    """Return the manifest of an entry that matches it to the byte; None if there is none."""
     try:
         manifest = _decoder.decode(read_file(directory / MANIFEST))
         names = {path.name for path in directory.iterdir()} - {MANIFEST}
-        if manifest.name != directory.name or not manifest.is_whole() or names != manifest.files.keys():
+        if manifest.name != directory.name or not manifest.is_intact() or names != manifest.files.keys():
             return None
         if any((directory / name).stat().st_size != entry.size_bytes for name, entry in manifest.files.items()):
-            return None  # found out before any byte is read
-        if any(describe(directory / name, watch) != entry for name, entry in manifest.files.items()):
+            return None  # the sizes are checked before any byte is read
+        if any(describe(directory / name, on_chunk) != entry for name, entry in manifest.files.items()):
             return None
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""The names of what is kept of encoded files (`gpu.data.plan.cache`), for whoever only gives it up: no numpy."""
+"""Names of the entries of the token cache (`gpu.data.plan.cache`), for code that only deletes them: no numpy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from journal.durable import is_directory
 from journal.storage import REAL, Storage
 
 KEY_CHARACTERS = 24
-"""Of a SHA-256: no two keys of one file will ever meet in so many."""
+"""Characters of a SHA-256; no two keys of one file collide in so many."""
 
 _NAME = re.compile(rf"([0-9a-f]{{64}})-[0-9a-f]{{{KEY_CHARACTERS}}}")
 
 
-def caches(place: Path, *, storage: Storage = REAL) -> list[Path]:
-    """The directories in `place` whose names are given there, the unfinished ones included. Raises OSError."""
+def cache_directories(place: Path, *, storage: Storage = REAL) -> list[Path]:
+    """Return the directories of entries in `place`, unfinished ones included. Raises OSError."""
     if not storage.exists(place):
         return []
     paths = [place / name for name in sorted(storage.names(place)) if name.startswith(STAGING) or _NAME.fullmatch(name)]
@@ -25,6 +25,6 @@ def caches(place: Path, *, storage: Storage = REAL) -> list[Path]:
 
 
 def job_of(path: Path) -> JobId | None:
-    """The file that a cache is of; None of an unfinished one."""
+    """Return the job whose file an entry holds; None for an unfinished entry."""
     found = _NAME.fullmatch(path.name)
     return found[1] if found else None

@@ -1,7 +1,6 @@
-"""By which line a piece is known: that of its row in the file.
+"""Line numbers of pieces: that of the row in its file.
 
-A row that was mixed in from the n-th earlier file, from 1, has n · 2⁴⁰ more: these stand behind all of the file's own,
-in order.
+A row from the n-th earlier file, from 1, has n · 2⁴⁰ added, so it comes after all rows of the job's own file.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ SOURCE_SHIFT = 40
 
 
 def line_of(source: int, line: int) -> int:
-    """The line that a row of the n-th earlier file is known by."""
+    """Return the line number of a row from the n-th earlier file."""
     return (source << SOURCE_SHIFT) + line
 
 
 def source_of(line: int) -> tuple[int, int]:
-    """The other way round: the number of the earlier file (0: it is the file itself), and the line in it."""
+    """Return the number of the earlier file (0: the job's own), and the line in it."""
     return line >> SOURCE_SHIFT, line & ((1 << SOURCE_SHIFT) - 1)
 
 
 def is_own(line: int) -> bool:
-    """Whether the row is of the file itself."""
+    """True if the row is from the job's own file."""
     return line < 1 << SOURCE_SHIFT

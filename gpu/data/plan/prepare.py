@@ -1,10 +1,10 @@
-"""A data file to tokens and a plan.
+"""Prepare a data file for training: tokens and a batch plan.
 
-Chunks        records of the file, whatever it is packed in
-Look          each chunk, here or by a child: rows, what is wrong with them, tokens
-Examination   every row in order: whether it is learned, and what is found in the file as a whole
-TokenWriter   the tokens of those that are, kept for the next time
-Batches       the plan
+Chunks        the records of the file, whatever container it is in
+ChunkEncoder  parses and encodes each chunk, here or in an encoder process
+Examination   decides for each row, in order, whether it is trained; examines the file as a whole
+TokenWriter   keeps the tokens of the trained rows for the next time
+Batches       the batch plan
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ from msgspec.structs import replace
 from events.settings import JobSettings, Plan
 from events.values import JobId
 from gpu.artifacts.manifest import describe
-from gpu.data.encode.rows import Encoder
-from gpu.data.examine import record
-from gpu.data.examine.examination import Examination, FileFacts, Known
+from gpu.data.encode.encoder import Encoder
+from gpu.data.examine import report_files
+from gpu.data.examine.examination import Examination, FileFacts, KnownRows
 from gpu.data.examine.report import Finding, Report
-from gpu.data.format.problems import tolerated
+from gpu.data.format.rows import find_format
 from gpu.data.plan.batches import Batches
-from gpu.data.plan.cache import Kept, TokenCache, cache_name
-from gpu.data.plan.chunk import Chunks, Look, Looked, LookThrough
-from gpu.data.plan.held_out import held_out
+from gpu.data.plan.cache import CachedTokens, TokenCache, cache_name
+from gpu.data.plan.chunk import ChunkEncoder, Chunks, EncodeChunks, EncodedChunk
+from gpu.data.plan.held_out import read_validation_set, select_evaluated, validation_path
 from gpu.data.plan.lines import source_of
-from gpu.data.plan.replay import replayed
-from gpu.data.plan.store import Counter, Tokens, TokenWriter
-from gpu.data.read.rows import first_format
-from gpu.data.read.source import container_of
+from gpu.data.plan.replay import select_replayed
+from gpu.data.plan.store import TokenCounter, Tokens, TokenWriter
+from gpu.data.problems import tolerated_problems
+from gpu.data.read.source import describe_container
 from gpu.errors import DataChanged, RowRejected, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
 from gpu.model.limits import UNLIMITED, ModelLimits
 from journal.failpoints import failpoint
 
 PARALLEL_FROM_BYTES = 8 << 20
-"""A smaller file is encoded by the preparing process itself, in less time than encoders need until they can begin."""
+"""A smaller file is encoded by this process, in less time than encoder processes need to start."""
 
 NOTHING_EVALUATED = Finding(
     name="nothing_evaluated",
     severity="warn",
     count=0,
     share=0.0,
-    message="no row of the validation set can be evaluated: it is empty, or all of them are bad or too long",
-    advice="`keepstep data check` on the set itself says what is wrong with it.",
+    message="no row of the validation set can be evaluated: it is empty, or all rows are bad or too long",
+    advice="`keepstep data check` on the validation set reports what is wrong with it.",
 )
 
-StartEncoders = Callable[[str | None], AbstractContextManager[LookThrough]]
-"""Encoders for a file whose rows have the format that is named."""
+StartEncoders = Callable[[str | None], AbstractContextManager[EncodeChunks]]
+"""Starts encoder processes for a file whose rows have this format."""
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """What a file is prepared with."""
+class PreparationContext:
+    """The tokenizer, cache and limits that every preparation with one model and home uses."""
 
     home: Path
     tokenizer: Any
     tokenizer_sha256: str
     cache: TokenCache
     limits: ModelLimits = UNLIMITED
-    """What the model takes."""
+    """The sizes that limit rows and tokens of the model."""
     encoders: StartEncoders | None = None
-    """For large files; None: there are none."""
+    """Starts encoder processes for large files; None: this process encodes all files."""
     records: bool = True
-    """Whether report, skipped rows and what the rows say are written down in the home."""
+    """True if report, skipped rows and row hashes are written into the home."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class PreparedJob:
     batches: Batches
     plan: Plan
     validation: Tokens | None = None
-    """The rows that it is evaluated on; None: there are none."""
+    """The rows that the job is evaluated on; None if there are none."""
 
     def lines_of(self, rows: Sequence[int]) -> tuple[tuple[int, ...], dict[JobId, tuple[int, ...]]]:
-        """The lines of its file that these rows are of; and those of earlier files, from which some were mixed in."""
+        """Return the lines of these rows in the job's own file, and by job in the earlier files that were mixed in."""
         own: set[int] = set()
         earlier: dict[JobId, set[int]] = {}
         for row in rows:
@@ -99,115 +99,114 @@ def prepare(
     job: JobId,
     name: str,
     settings: JobSettings,
-    how: Preparation,
+    context: PreparationContext,
     channel: WorkerChannel,
     heartbeats: Heartbeats,
 ) -> PreparedJob:
-    """Read, check and tokenise the file at `path`, which a person called `name`, or find what came of it before.
+    """Read, check and encode the file at `path`, which the user called `name`, or find its tokens in the cache.
 
     Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldRequested between two chunks.
     """
     lines = 1
 
-    def count(chunk: bytes) -> None:
+    def on_file_chunk(chunk: bytes) -> None:
         nonlocal lines
         lines += chunk.count(b"\n")
-        _pause(channel)
+        _check_yield(channel)
         heartbeats.beat("prepare", 0, lines)
 
-    def watch(_: bytes) -> None:
-        _pause(channel)
+    def on_cache_chunk(_: bytes) -> None:
+        _check_yield(channel)
         heartbeats.beat("prepare", lines, lines)
 
-    def look(rows: int) -> None:
-        _pause(channel)
-        heartbeats.beat("prepare", rows, max(rows, lines))  # a file that is packed has more rows than lines
+    def on_progress(rows: int) -> None:
+        _check_yield(channel)
+        heartbeats.beat("prepare", rows, max(rows, lines))  # a compressed file has more rows than lines
 
-    check_bytes(path, job, count)
-    kept = encoded(path, job, settings, how, name=name, look=look, watch=watch)
-    batches = planned(kept, settings)
-    return PreparedJob(job, settings, kept.tokens, batches, _plan(kept, batches), kept.held_out)
+    check_bytes(path, job, on_file_chunk)
+    cached = encode_file(path, job, settings, context, name=name, on_progress=on_progress, on_chunk=on_cache_chunk)
+    batches = plan_batches(cached, settings)
+    return PreparedJob(job, settings, cached.tokens, batches, _plan(cached, batches), cached.held_out)
 
 
-def encoded(
+def encode_file(
     path: Path,
     job: JobId,
     settings: JobSettings,
-    how: Preparation,
+    context: PreparationContext,
     *,
     name: str = "",
-    look: Callable[[int], None] = lambda _: None,
-    watch: Callable[[bytes], None] = lambda _: None,
-) -> Kept:
-    """The tokens of the file at `path`, from the cache if they are there, else made; `look` hears how far that is.
+    on_progress: Callable[[int], None] = lambda _: None,
+    on_chunk: Callable[[bytes], None] = lambda _: None,
+) -> CachedTokens:
+    """Return the tokens of the file at `path`, from the cache if it has them.
 
-    Raises RowRejected, DataChanged, StorageFailed, EncoderLost, OSError, and what `look` and `watch` raise.
+    `on_progress` receives the number of rows so far, `on_chunk` each chunk of the cache that is verified. Raises
+    RowRejected, DataChanged, StorageFailed, EncoderLost, OSError, and what `on_progress` and `on_chunk` raise.
     """
-    key = cache_name(job, how.tokenizer_sha256, settings, how.limits)
-    if (kept := how.cache.find(key, watch)) is not None:
-        return kept
+    key = cache_name(job, context.tokenizer_sha256, settings, context.limits)
+    if (cached := context.cache.find(key, on_chunk)) is not None:
+        return cached
 
     def fill(trained: TokenWriter, evaluated: TokenWriter) -> Report:
-        reports = how.home / "reports"
-        validation = record.kept_validation(how.home, settings.sources.validation_sha256)
-        known_set = record.validation_rows(validation, settings.data)
-        earlier = record.earlier_rows(reports, job) if how.records else ()
-        known = Known(known_set.content, earlier, known_set.problems)
-        kind = container_of(path, plain_text=settings.data.format == "plain_text")
+        reports = context.home / "reports"
+        set_path = validation_path(context.home, settings.sources.validation_sha256)
+        validation = read_validation_set(set_path, settings.data)
+        earlier = report_files.read_earlier_rows(reports, job) if context.records else ()
+        known = KnownRows(validation.content, earlier, validation.problems)
+        kind = describe_container(path, plain_text=settings.data.format == "plain_text")
         file = FileFacts(name or path.name, job, path.stat().st_size, kind, None)
-        with _recorded(reports, job, how) as recorder:
-            put_aside = recorder.put_aside if recorder is not None else lambda _: None
-            examination = Examination(settings, known, put_aside, how.limits)
-            report = examine_file(path, file, settings, how, examination, trained, look)
+        with _open_report(reports, job, context) as writer:
+            save_skipped = writer.save_skipped if writer is not None else lambda _: None
+            examination = Examination(settings, known, save_skipped, context.limits)
+            report = examine_file(path, file, settings, context, examination, trained, on_progress)
             if report.refusal is None:
-                encoder = Encoder(how.tokenizer, settings.data, how.limits)
-                received = partial(look, examination.rows)
-                for looked in held_out(path, validation, settings, known.validation, encoder, received):
-                    evaluated.append(looked)
-                    received()
-                if validation is not None and settings.evaluation.rows and not evaluated.pieces:
+                encoder = Encoder(context.tokenizer, settings.data, context.limits)
+                on_rows = partial(on_progress, examination.rows)
+                for chunk in select_evaluated(path, set_path, settings, known.validation, encoder, on_rows):
+                    evaluated.append(chunk)
+                    on_rows()
+                if set_path is not None and settings.evaluation.rows and not evaluated.pieces:
                     report = replace(report, findings=(*report.findings, NOTHING_EVALUATED))
-            if recorder is not None:
-                recorder.finish(report, examination.content)
+            if writer is not None:
+                writer.finish(report, examination.content)
         if report.refusal is not None:
             raise rejection(report.refusal)
         return report
 
-    return how.cache.make(key, job, how.tokenizer_sha256, fill, watch)
+    return context.cache.make(key, job, context.tokenizer_sha256, fill, on_chunk)
 
 
 def examine_file(
     path: Path,
     file: FileFacts,
     settings: JobSettings,
-    how: Preparation,
+    context: PreparationContext,
     examination: Examination,
-    to: Counter,
-    look: Callable[[int], None] = lambda _: None,
+    to: TokenCounter,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """What is found in the file at `path`; the tokens of what is to be learned go to `to`.
+    """Examine the file at `path`; append the tokens of the trained rows to `to`.
 
-    Raises StorageFailed, EncoderLost, OSError, and what `look` raises.
+    Raises StorageFailed, EncoderLost, OSError, and what `on_progress` raises.
     """
-    form = first_format(path, settings.data, tolerated(settings.checks.rows))
-    encoder = Encoder(how.tokenizer, settings.data, how.limits)
+    format_name = find_format(path, settings.data, tolerated_problems(settings.checks.rows))
+    encoder = Encoder(context.tokenizer, settings.data, context.limits)
     for warning in encoder.warnings():
-        examination.warn(warning)
+        examination.add_warning(warning)
     chunks = Chunks(path, settings)
-    with _looking(path, form, encoder, settings, how) as look_through:
-        for looked in look_through(chunks):
-            to.append(looked.without(_left_out(looked, examination)))
-            look(examination.rows)
+    with _encoding(path, format_name, encoder, settings, context) as encode_chunks:
+        for chunk in encode_chunks(chunks):
+            to.append(chunk.without(_untrained_rows(chunk, examination)))
+            on_progress(examination.rows)
     if chunks.problem is not None:
-        examination.see_file(chunks.problem)
+        examination.add_file_problem(chunks.problem)
     own = to.pieces
-    earlier = how.home / "data"
-    for looked in replayed(
-        earlier, file.sha256, settings, own, examination.validation, encoder, lambda: look(examination.rows)
-    ):
-        to.append(looked)
+    data, on_rows = context.home / "data", lambda: on_progress(examination.rows)
+    for chunk in select_replayed(data, file.sha256, settings, own, examination.validation, encoder, on_rows):
+        to.append(chunk)
     return examination.report(
-        file._replace(rows_are=form),
+        file._replace(rows_are=format_name),
         trained=own,
         replayed=to.pieces - own,
         tokens=to.tokens,
@@ -215,14 +214,14 @@ def examine_file(
     )
 
 
-def _left_out(looked: Looked, examination: Examination) -> list[int]:
-    """The rows of a chunk, by their places in it, that became something and are not to be learned after all."""
-    outcomes = enumerate(looked.outcomes())
-    return [place for place, (outcome, pieces) in outcomes if not examination.see(outcome) and pieces]
+def _untrained_rows(chunk: EncodedChunk, examination: Examination) -> list[int]:
+    """Return the indices of the rows in a chunk that have pieces and are not trained."""
+    results = enumerate(chunk.row_results())
+    return [index for index, (result, pieces) in results if not examination.add(result) and pieces]
 
 
 def rejection(finding: Finding) -> RowRejected:
-    """What a file is refused for, in the words that a person reads."""
+    """Return the error for a finding that refuses the file."""
     message, line = finding.message, None
     if finding.places:
         first = finding.places[0]
@@ -230,41 +229,41 @@ def rejection(finding: Finding) -> RowRejected:
         column = f", column {first.column}" if first.column else ""
         message = f"Line {line}{column}: {first.what}" + (f": {first.seen}" if first.seen else "")
         if finding.count > 1:
-            message += f" (and so in {finding.count - 1:,} more)"
+            message += f" (and {finding.count - 1:,} more)"
     return RowRejected(finding.name, line, f"{message}\n{finding.advice}" if finding.advice else message)
 
 
-def planned(kept: Kept, settings: JobSettings) -> Batches:
-    """The plan for what was encoded."""
-    manifest = kept.manifest
-    lengths = kept.tokens.lengths()
+def plan_batches(cached: CachedTokens, settings: JobSettings) -> Batches:
+    """Return the batch plan for encoded rows."""
+    manifest = cached.manifest
+    lengths = cached.tokens.lengths()
     return Batches.planned(manifest.data_sha256, manifest.tokenizer_sha256, manifest.rows_sha256, lengths, settings)
 
 
 @contextmanager
-def _looking(
-    path: Path, form: str | None, encoder: Encoder, settings: JobSettings, how: Preparation
-) -> Iterator[LookThrough]:
-    """Whoever reads and encodes this file."""
-    if how.encoders is not None and path.stat().st_size >= PARALLEL_FROM_BYTES:
-        with how.encoders(form) as look_through:
-            yield look_through
+def _encoding(
+    path: Path, format_name: str | None, encoder: Encoder, settings: JobSettings, context: PreparationContext
+) -> Iterator[EncodeChunks]:
+    """Choose between this process and encoder processes."""
+    if context.encoders is not None and path.stat().st_size >= PARALLEL_FROM_BYTES:
+        with context.encoders(format_name) as encode_chunks:
+            yield encode_chunks
         return
-    look = Look(encoder, settings, form)
-    yield lambda chunks: map(look, chunks)
+    encode_chunk = ChunkEncoder(encoder, settings, format_name)
+    yield lambda chunks: map(encode_chunk, chunks)
 
 
 @contextmanager
-def _recorded(reports: Path, job: JobId, how: Preparation) -> Iterator[record.Writer | None]:
-    if not how.records:
+def _open_report(reports: Path, job: JobId, context: PreparationContext) -> Iterator[report_files.ReportWriter | None]:
+    if not context.records:
         yield None
         return
-    with record.writing(reports, job) as writer:
+    with report_files.open_report(reports, job) as writer:
         yield writer
 
 
-def _plan(kept: Kept, batches: Batches) -> Plan:
-    report = kept.manifest.report
+def _plan(cached: CachedTokens, batches: Batches) -> Plan:
+    report = cached.manifest.report
     return Plan(
         rows=report.trained + report.replayed,
         replayed_rows=report.replayed,
@@ -280,22 +279,23 @@ def _plan(kept: Kept, batches: Batches) -> Plan:
         steps_per_epoch=batches.steps_per_epoch,
         steps_total=batches.steps_total,
         padding_share=batches.padding_share,
-        tokenizer_sha256=kept.manifest.tokenizer_sha256,
+        tokenizer_sha256=cached.manifest.tokenizer_sha256,
         batches_sha256=batches.sha256,
     )
 
 
-def check_bytes(path: Path, job: JobId, watch: Callable[[bytes], None] = lambda _: None) -> None:
-    """Raises DataChanged if the file at `path` is not the one that was accepted; `watch` sees each chunk of it."""
+def check_bytes(path: Path, job: JobId, on_chunk: Callable[[bytes], None] = lambda _: None) -> None:
+    """Raise DataChanged if the file at `path` is not the accepted one. `on_chunk` receives each chunk of it."""
     try:
-        found = describe(path, watch)
+        found = describe(path, on_chunk)
     except OSError as error:
         raise DataChanged(f"the data file {path} cannot be read: {error.strerror}") from error
     if found.sha256 != job:
         raise DataChanged(f"the data file {path} has changed since it was accepted: its SHA-256 is now {found.sha256}")
 
 
-def _pause(channel: WorkerChannel) -> None:
+def _check_yield(channel: WorkerChannel) -> None:
+    """Raise YieldRequested if the daemon wants the worker to stop."""
     if channel.yield_requested():
         failpoint("yield_seen")
         raise YieldRequested("preparation can begin again at any time")

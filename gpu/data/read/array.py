@@ -1,9 +1,8 @@
-"""A JSON array to its elements, as they stand in the file, without reading more than one of them at a time.
+"""Read the elements of a JSON array, as they stand in the file, one at a time.
 
-An element ends where its brackets are closed; strings are stepped over. Nothing more is understood here: whether an
-element is JSON is seen when it is read, so that one broken element is one bad row, as a broken line is. A line feed
-ends a string in any case, since none is allowed in one: so a missing quote costs the line that it is missing in, as
-long as the brackets still agree.
+An element ends where its brackets close; strings are stepped over. Whether an element is JSON is decided when it is
+parsed, so a broken element is one bad row, as a broken line is. A line feed ends a string in any case, because JSON
+allows none in a string. So a missing quote costs only its own line, as long as the brackets still agree.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gpu.data.read import source
-from gpu.data.read.source import Record, Stop, too_long
+from gpu.data.read import record
+from gpu.data.read.record import Record, UnreadableFile, too_long
 
 _INSIDE = re.compile(rb'"(?:[^"\\\n]++|\\[^\n])*+(?P<end>"|\n|\\\n)?|[\[{]|(?P<close>[\]}])')
 _STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
@@ -20,21 +19,21 @@ _SHALLOW = rb"[{\[](?:[^\"{}\[\]]++|" + _STRING + rb")*+[}\]]"
 for _ in range(4):
     _SHALLOW = rb"[{\[](?:[^\"{}\[\]]++|" + _STRING + rb"|" + _SHALLOW + rb")*+[}\]]"
 _WHOLE = re.compile(_SHALLOW)
-"""An element of brackets within each other, five deep at most: nearly every one, and in one go."""
+"""Matches an element at most five brackets deep at once, as nearly every one is."""
 
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _SCALAR_END = re.compile(rb"[,\]\n]")
-DEEPEST_SCANNED = 10_000
-"""Lists and objects within each other; a row may have a hundred. A file of nothing but brackets would take minutes."""
+SCAN_DEPTH_MAX = 10_000
+"""Nested lists and objects; a row may have a hundred. A file of nothing but brackets would take minutes."""
 
 TOO_DEEP = -1
 
 _CONTINUATION = bytes(range(0x80, 0xC0))
-"""The bytes of a character behind its first."""
+"""The bytes of a UTF-8 character after its first."""
 
 
-class _Text:
-    """What was read and not yet given away, and where in the file it begins."""
+class _Buffer:
+    """The bytes that were read and not yet consumed, and their place in the file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -42,9 +41,9 @@ class _Text:
         self.at = 0
         self.line, self.column = 1, 1
 
-    def more(self) -> bool:
-        """Read on, as much again as there is: a long element is not gone through once for each chunk."""
-        wanted = max(source.CHUNK_BYTES, len(self.data) - self.at)
+    def read_more(self) -> bool:
+        """Double the data, so that a long element is not scanned once for each chunk. False at the end of the file."""
+        wanted = max(record.CHUNK_BYTES, len(self.data) - self.at)
         pieces, length = [self.data[self.at :]], 0
         while length < wanted and (chunk := next(self._chunks, None)) is not None:
             pieces.append(chunk)
@@ -52,8 +51,8 @@ class _Text:
         self.data, self.at = b"".join(pieces), 0
         return length > 0
 
-    def pass_to(self, end: int) -> bytes:
-        """Go on to `end`, and give what lies before it."""
+    def consume(self, end: int) -> bytes:
+        """Move to `end` and return the bytes before it."""
         passed = self.data[self.at : end]
         self.at = end
         lines = passed.count(b"\n")
@@ -64,61 +63,63 @@ class _Text:
         return passed
 
     def next_byte(self) -> bytes:
-        """The one that follows, past white space; b"" at the end of the file."""
+        """Skip white space and return the next byte; b"" at the end of the file."""
         while True:
             match = _BLANK.match(self.data, self.at)
             if match is not None and match.end() > self.at:
-                self.pass_to(match.end())
+                self.consume(match.end())
             if self.at < len(self.data):
                 return self.data[self.at : self.at + 1]
-            if not self.more():
+            if not self.read_more():
                 return b""
 
 
-def elements(chunks: Iterator[bytes]) -> Iterator[Record]:
-    """The elements of the array that `chunks` are. Raises Stop where it is none any more."""
-    text = _Text(chunks)
-    text.next_byte()
-    text.pass_to(text.at + 1)  # the bracket that told that this is an array
-    found = text.next_byte()
+def read_array(chunks: Iterator[bytes]) -> Iterator[Record]:
+    """Yield the elements of the array in `chunks`. Raises UnreadableFile where its grammar breaks."""
+    buffer = _Buffer(chunks)
+    buffer.next_byte()
+    buffer.consume(buffer.at + 1)  # the opening bracket
+    found = buffer.next_byte()
     while found != b"]":
         if found in (b"", b","):
-            raise _ended(text) if not found else _astray(text, "an element is missing before this comma")
-        yield _element(text)
-        found = text.next_byte()
+            raise _unclosed(buffer) if not found else _broken(buffer, "an element is missing before this comma")
+        yield _read_element(buffer)
+        found = buffer.next_byte()
         if found == b",":
-            text.pass_to(text.at + 1)
-            found = text.next_byte()
+            buffer.consume(buffer.at + 1)
+            found = buffer.next_byte()
             if found == b"]":
-                raise _astray(text, "there is a comma before the end of the array")
+                raise _broken(buffer, "there is a comma before the end of the array")
         elif not found:
-            raise _ended(text)
+            raise _unclosed(buffer)
         elif found != b"]":
-            raise _astray(text, "a comma is missing between two elements")
-    text.pass_to(text.at + 1)
-    if text.next_byte():
-        raise _astray(text, "something follows behind the end of the array")
+            raise _broken(buffer, "a comma is missing between two elements")
+    buffer.consume(buffer.at + 1)
+    if buffer.next_byte():
+        raise _broken(buffer, "the file continues after the end of the array")
 
 
-def _element(text: _Text) -> Record:
-    line, column = text.line, text.column
-    while (end := _end(text.data, text.at)) is None:
-        if len(text.data) - text.at > source.LONGEST_BYTES:
+def _read_element(buffer: _Buffer) -> Record:
+    line, column = buffer.line, buffer.column
+    while (end := _find_end(buffer.data, buffer.at)) is None:
+        if len(buffer.data) - buffer.at > record.RECORD_MAX_BYTES:
             raise too_long(line)
-        if not text.more():
-            what = f"the element that begins in line {line} goes on to the end of the file"
+        if not buffer.read_more():
+            what = f"the element that begins in line {line} does not end before the end of the file"
             advice = "The file is incomplete, or a quote or a bracket is missing there. Correct it, then add it again."
-            raise Stop("truncated_file", None, what, advice)
+            raise UnreadableFile("truncated_file", None, what, advice)
     if end == TOO_DEEP:
-        what = f"the element that begins in line {line} is nested more than {DEEPEST_SCANNED:,} deep"
-        raise Stop("broken_array", line, what, "No row is nested so. Is it the file that you meant?", column)
-    if end - text.at > source.LONGEST_BYTES:
+        what = f"the element is nested more than {SCAN_DEPTH_MAX:,} levels deep"
+        raise UnreadableFile(
+            "broken_array", line, what, "No row is nested so deep. Check that it is the right file.", column
+        )
+    if end - buffer.at > record.RECORD_MAX_BYTES:
         raise too_long(line)
-    return Record(line, text.pass_to(end), column)
+    return Record(line, buffer.consume(end), column)
 
 
-def _end(data: bytes, start: int) -> int | None:
-    """Past the element that begins at `start`; None: that is further on; TOO_DEEP: it is nested beyond all measure."""
+def _find_end(data: bytes, start: int) -> int | None:
+    """Return where the element at `start` ends; None if that is not in `data`; TOO_DEEP if it is nested too deep."""
     if data[start : start + 1] not in (b"{", b"[", b'"'):
         ended = _SCALAR_END.search(data, start + 1)
         return ended.start() if ended else None
@@ -131,7 +132,7 @@ def _end(data: bytes, start: int) -> int | None:
             depth -= 1
         elif match[0][:1] != b'"':
             depth += 1
-            if depth > DEEPEST_SCANNED:
+            if depth > SCAN_DEPTH_MAX:
                 return TOO_DEEP
         elif match.lastgroup is None:
             return None
@@ -140,11 +141,11 @@ def _end(data: bytes, start: int) -> int | None:
     return None
 
 
-def _ended(text: _Text) -> Stop:
-    what = f"the array is not closed: the file ends in line {text.line}, so it is incomplete"
-    return Stop("truncated_file", None, what, "Copy or download it once more, then add it again.")
+def _unclosed(buffer: _Buffer) -> UnreadableFile:
+    what = f"the array is not closed: the file ends in line {buffer.line}, so it is incomplete"
+    return UnreadableFile("truncated_file", None, what, "Copy or download it again, then add it again.")
 
 
-def _astray(text: _Text, what: str) -> Stop:
-    advice = "A file that begins with [ is read as one JSON array of rows. Correct it at that place."
-    return Stop("broken_array", text.line, what, advice, text.column)
+def _broken(buffer: _Buffer, what: str) -> UnreadableFile:
+    advice = "A file that begins with [ is read as one JSON array of rows. Correct it there, then add it again."
+    return UnreadableFile("broken_array", buffer.line, what, advice, buffer.column)

@@ -1,8 +1,8 @@
-"""A row with a marker in the place of each of its texts, to see what a chat template does with rows of its form.
+"""Replace each text of a row with a marker, to see what a chat template does with rows of its structure.
 
-A text may stand in a conversation twice, or be a word that the template writes by itself ("user", "4"). A marker
-cannot: where the template writes it, it writes the text, and where it does not, the text is lost. Two rows of the same
-form (the same roles, keys, tags and tools) have the same markers, so one rendering serves for all of them.
+A text may stand in a conversation twice, or be a word that the template itself writes ("user", "4"). A marker cannot:
+if the template writes the marker, it writes the text; otherwise the text is lost. Two rows of the same structure (the
+same roles, keys, tags and tools) have the same markers, so one rendering serves all of them.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from gpu.data.template.render_check import (
     THINK_TAG,
     NotTrainable,
     content_of,
-    dropped_call,
-    dropped_content,
-    dropped_reasoning,
-    dropped_tools,
-    writes_python,
+    dropped_call_error,
+    dropped_content_error,
+    dropped_reasoning_error,
+    dropped_tools_error,
+    python_object_error,
 )
 
 FIRST_NUMBER = 7_100_001
-"""Whole numbers in the arguments of calls are marked by numbers from here on."""
+"""Integers in the arguments of calls are replaced by numbers from here on."""
 
 
 @dataclass
-class _Message:
+class _MessageMarkers:
     """The markers of one message."""
 
     content: list[str]
-    """One for each part of the content, as tags of reasoning separate them; "" for a part that is blank."""
+    """One for each part of the content between tags of reasoning; "" for a blank part."""
     reasoning: str
     calls: list[str]
 
 
 class Markers:
-    """`example` is a row with markers; the rest tells what stands for what. It judges its renderings, as a
-    `gpu.data.template.render_check.Judge`."""
+    """The markers of a row. `example` is the row with the markers; it checks its renderings, as a
+    `gpu.data.template.render_check.RenderChecker`."""
 
     def __init__(self, row: Example) -> None:
         self._count = 0
         self._names: dict[str, str] = {}
-        self._messages: list[_Message] = []
+        self._messages: list[_MessageMarkers] = []
         self._tools = [self._tool(tool) for tool in row.tools] if row.tools else None
         self.example = replace(
             row, line=0, messages=[self._message(message) for message in row.messages], tools=self._tools
@@ -59,7 +59,7 @@ class Markers:
         return f"zq{self._count}qz"
 
     def _name(self, name: str) -> str:
-        """Calls and declared tools have the same marker for the same function."""
+        """Return the marker of a function name, which calls and declared tools share."""
         if name not in self._names:
             self._names[name] = self._marker()
         return self._names[name]
@@ -69,7 +69,7 @@ class Markers:
         return {**tool, "function": {**function, "name": self._name(function["name"])}}
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        made, found = dict(message), _Message([], "", [])
+        made, found = dict(message), _MessageMarkers([], "", [])
         self._messages.append(found)
         content = message.get("content")
         if content:
@@ -82,7 +82,7 @@ class Markers:
             made["name"] = self._names[message["name"]]
         return made
 
-    def _content(self, role: str, content: str, found: _Message) -> str:
+    def _content(self, role: str, content: str, found: _MessageMarkers) -> str:
         if role == "tool" and isinstance(value := _json_of(content), dict | list):
             return json.dumps(self._value(value, found.content), ensure_ascii=False)
         parts = THINK_TAG.split(content)
@@ -92,7 +92,7 @@ class Markers:
             parts[place] = parts[place].replace(text, found.content[-1], 1) if text else parts[place]
         return "".join(parts)
 
-    def _call(self, call: dict[str, Any], found: _Message) -> dict[str, Any]:
+    def _call(self, call: dict[str, Any], found: _MessageMarkers) -> dict[str, Any]:
         function = call["function"]
         arguments = Arguments(self._value(function["arguments"], found.calls))
         arguments.text = json.dumps(arguments, ensure_ascii=False)
@@ -100,7 +100,7 @@ class Markers:
         return {**call, "function": {**function, "name": found.calls[-1], "arguments": arguments}}
 
     def _value(self, value: Any, found: list[str]) -> Any:
-        """A JSON value with a marker for each text and each whole number in it."""
+        """Return a JSON value with a marker for each text and each integer in it."""
         if isinstance(value, dict):
             return {name: self._value(inner, found) for name, inner in value.items()}
         if isinstance(value, list):
@@ -116,39 +116,40 @@ class Markers:
 
     # -- what the template wrote of them ----------------------------------------------------------------------------
 
-    def answer(self, example: Example, index: int, trained: str) -> None:
-        """All markers of an answer are in the text that is trained for it. Raises CannotLearn."""
+    def check_answer(self, example: Example, index: int, trained: str) -> None:
+        """Check that the trained text has all markers of an answer. Raises NotTrainable."""
         message = self._messages[index]
         for number, marker in enumerate(message.content, start=1):
             if marker not in trained:
                 raise self._dropped(example, index, is_last=number == len(message.content))
         if message.reasoning not in trained:
-            raise dropped_reasoning(example, index)
+            raise dropped_reasoning_error(example, index)
         if not all(marker in trained for marker in message.calls):
-            raise dropped_call(example, index)
+            raise dropped_call_error(example, index)
 
     def _dropped(self, example: Example, index: int, *, is_last: bool) -> NotTrainable:
-        return dropped_content(example, index, "") if is_last else dropped_reasoning(example, index)
+        return dropped_content_error(example, index, "") if is_last else dropped_reasoning_error(example, index)
 
-    def context(self, example: Example, end: int, text: str) -> None:
-        """All markers of the messages before `end` and of the tools are in the text. Raises CannotLearn.
+    def check_context(self, example: Example, end: int, text: str) -> None:
+        """Check that the text has all markers of the tools and of the messages before `end`. Raises NotTrainable.
 
-        The reasoning of earlier answers may be left out: many templates do that on purpose, and a model is asked so.
+        The reasoning of earlier answers may be missing: many templates omit it on purpose, and a model is prompted that
+        way.
         """
         for index, message in enumerate(self._messages[:end]):
             needed = message.content if example.messages[index]["role"] == "tool" else message.content[-1:]
             if not all(marker in text for marker in needed):
-                raise dropped_content(example, index, "")
+                raise dropped_content_error(example, index, "")
             if not all(marker in text for marker in message.calls):
-                raise dropped_call(example, index)
+                raise dropped_call_error(example, index)
         if not all(tool["function"]["name"] in text for tool in self._tools or ()):
-            raise dropped_tools(example)
+            raise dropped_tools_error(example)
         for what, value in self._objects():
             if value and repr(value) in text:
-                raise writes_python(example, what)
+                raise python_object_error(example, what)
 
     def _objects(self) -> Iterator[tuple[str, Any]]:
-        """What a template may show as Python does, where it forgets to write JSON."""
+        """Yield the objects that a template may write as Python, if it forgets to write JSON."""
         for message in self.example.messages:
             yield "a content", [{"type": "text", "text": content_of(message)}]
             for call in message.get("tool_calls") or ():
@@ -163,8 +164,11 @@ class Markers:
             yield "a declared tool", tool["function"]
 
     def owners(self, spans: tuple[tuple[int, int], ...], text: str) -> tuple[int | None, ...]:
-        """Of each marked part of a text: the message that it belongs to. A part without a text of a message, such as an
-        end-of-turn token, belongs to the message before it; None: it has the text of more than one message."""
+        """Return for each marked part of a text the index of its message.
+
+        A part without a text of a message, such as an end-of-turn token, belongs to the message before it. None: the
+        part has texts of more than one message.
+        """
         inside = [self._messages_in(text[start:end]) for start, end in spans]
         answers = [index for index, message in enumerate(self.example.messages) if message["role"] == "assistant"]
         if len(spans) == len(answers) and all(
@@ -178,7 +182,7 @@ class Markers:
         return tuple(owners)
 
     def _messages_in(self, text: str) -> list[int]:
-        """The messages that have a marker in a text."""
+        """Return the messages that have a marker in a text."""
         return [
             index
             for index, message in enumerate(self._messages)

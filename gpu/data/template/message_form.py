@@ -1,7 +1,7 @@
-"""In which form a chat template takes messages. Rendering a few conversations with probes in them tells.
+"""Find the form in which a chat template takes messages, by rendering a few conversations with probes in them.
 
-Most take contents as strings, arguments of calls as objects and an empty content next to calls as "". Some take lists
-of parts, JSON in a string, or null; given the usual form they leave text out, write it as Python does, or fail.
+Most take contents as strings, arguments of calls as objects, and an empty content next to calls as "". Some take lists
+of parts, JSON in a string, or null; given the usual form they omit text, write it as Python, or fail.
 """
 
 from __future__ import annotations
@@ -16,41 +16,45 @@ from typing import Any
 from jinja2 import TemplateError
 
 from gpu.data.format.key_tables import REASONING
-from gpu.data.format.tools import json_of
+from gpu.data.format.tools import arguments_json
 from gpu.data.template.render_check import Rendered
 
 Messages = list[dict[str, Any]]
 
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-"""What comes out of a template that does not take a row: its own word, or Python's."""
+"""Errors of a template that refuses a row: its own, or Python's."""
 
 PROBES = ("keepstep asks", "keepstep answers")
 DIALOGUE: Messages = [{"role": "user", "content": PROBES[0]}, {"role": "assistant", "content": PROBES[1]}]
 _ARGUMENTS = {"probe": "keepstep"}
 _CALL = {"id": "call_0", "type": "function", "function": {"name": PROBES[1], "arguments": _ARGUMENTS}}
-_CALLING: Messages = [DIALOGUE[0], {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
-_SYSTEM: Messages = [{"role": "system", "content": "keepstep rules"}, *DIALOGUE]
-_TOLD: Messages = [*_CALLING, {"role": "tool", "tool_call_id": "call_0", "name": PROBES[1], "content": "keepstep told"}]
+_CALL_DIALOGUE: Messages = [DIALOGUE[0], {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
+_SYSTEM_DIALOGUE: Messages = [{"role": "system", "content": "keepstep rules"}, *DIALOGUE]
+_TOOL_DIALOGUE: Messages = [
+    *_CALL_DIALOGUE,
+    {"role": "tool", "tool_call_id": "call_0", "name": PROBES[1], "content": "keepstep told"},
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A chat template, and how it takes messages. A tokenizer may have one for rows with tools and another without."""
+class MessageForm:
+    """A chat template, and the form in which it takes messages. A tokenizer may have two: for rows with and without
+    tools."""
 
     text: str
     marked: bool
-    """Whether it has `{% generation %}` marks."""
+    """True if it has `{% generation %}` marks."""
     header: str = ""
-    """The role header before an answer, of a template that has no generation prompt with it."""
+    """The role header before an answer, if the template has no generation prompt with it."""
     lists: frozenset[str] = frozenset()
     """The roles whose content it takes as a list of parts."""
     string_arguments: bool = False
-    """Whether it takes the arguments of calls as JSON in a string."""
+    """True if it takes the arguments of calls as JSON in a string."""
     null_content: bool = False
-    """Whether the content next to calls must be null where it is empty."""
+    """True if an empty content next to calls must be null."""
 
-    def written(self, messages: Messages) -> Messages:
-        """The messages as the template takes them."""
+    def format_messages(self, messages: Messages) -> Messages:
+        """Return the messages in the form that the template takes."""
         names = _reasoning_names(self.text)
         return [self._message(message, names) for message in messages]
 
@@ -63,7 +67,7 @@ class Form:
             made["content"] = None
         if calls and self.string_arguments:
             made["tool_calls"] = [
-                {**call, "function": {**call["function"], "arguments": json_of(call["function"]["arguments"])}}
+                {**call, "function": {**call["function"], "arguments": arguments_json(call["function"]["arguments"])}}
                 for call in calls
             ]
         if reasoning := message.get("reasoning_content"):
@@ -71,44 +75,44 @@ class Form:
         return made
 
     def reads(self, name: str) -> bool:
-        """Whether the template may read an argument of this name."""
+        """True if the template may read an argument of this name."""
         return re.search(rf"\b{re.escape(name)}\b", self.text) is not None
 
 
-@lru_cache(maxsize=8)  # a template is asked for each message of each row
+@lru_cache(maxsize=8)  # called for each message of each row
 def _reasoning_names(text: str) -> tuple[str, ...]:
-    """The names, besides `reasoning_content`, under which a template may read the reasoning of a message."""
+    """Return the names, other than `reasoning_content`, under which a template may read the reasoning of a message."""
     return tuple(name for name in REASONING if name != "reasoning_content" and re.search(rf"\b{name}\b", text))
 
 
-Render = Callable[[Messages, Form, bool], Rendered]
-"""Renders messages, in a form, with the generation prompt or without it. Raises REFUSALS."""
+Render = Callable[[Messages, MessageForm, bool], Rendered]
+"""Renders messages in a form, with or without the generation prompt. Raises REFUSALS."""
 
 
-def found_form(text: str, *, marked: bool, render: Render) -> Form:
-    """The form of the template `text`."""
-    form = Form(text, marked)
-    form = _first(
+def find_form(text: str, *, marked: bool, render: Render) -> MessageForm:
+    """Return the form of the template `text`."""
+    form = MessageForm(text, marked)
+    form = _first_working(
         DIALOGUE,
         [replace(form, lists=frozenset(roles)) for roles in ((), ("user", "assistant"), ("user",), ("assistant",))],
         render,
     )
-    for role, messages in (("system", _SYSTEM), ("tool", _TOLD)):
-        form = _first(messages, [form, replace(form, lists=form.lists | {role})], render)
+    for role, messages in (("system", _SYSTEM_DIALOGUE), ("tool", _TOOL_DIALOGUE)):
+        form = _first_working(messages, [form, replace(form, lists=form.lists | {role})], render)
     calling = [replace(form, string_arguments=strings, null_content=null) for null in _BOTH for strings in _BOTH]
-    form = _first(_CALLING, calling, render)
+    form = _first_working(_CALL_DIALOGUE, calling, render)
     return form if marked else replace(form, header=_header(form, render))
 
 
 _BOTH = (False, True)
 
 
-def _first(messages: Messages, forms: list[Form], render: Render) -> Form:
-    """The first of the forms in which the template writes all of these messages; the first of all if there is none."""
+def _first_working(messages: Messages, forms: list[MessageForm], render: Render) -> MessageForm:
+    """Return the first form in which the template writes all of these messages; the first form if there is none."""
     return next((form for form in forms if _writes(messages, form, render)), forms[0])
 
 
-def _writes(messages: Messages, form: Form, render: Render) -> bool:
+def _writes(messages: Messages, form: MessageForm, render: Render) -> bool:
     try:
         text = render(messages, form, False).text
     except REFUSALS:
@@ -121,12 +125,12 @@ def _writes(messages: Messages, form: Form, render: Render) -> bool:
     return all(part in text for part in wanted) and not any(python in text for python in shown)
 
 
-def _header(form: Form, render: Render) -> str:
-    """What stands before an answer though no generation prompt put it there."""
+def _header(form: MessageForm, render: Render) -> str:
+    """Return the role header that the template writes before an answer and omits from the generation prompt."""
     try:
         prompt, bare = (render(DIALOGUE[:1], form, asked).text for asked in (True, False))
         turn = render(DIALOGUE, form, False).text
-    except REFUSALS:  # a template that takes no question alone is tried by each row
+    except REFUSALS:  # each row tries a template that refuses a single question
         return ""
     if prompt != bare or not turn.startswith(bare):
         return ""
@@ -134,14 +138,14 @@ def _header(form: Form, render: Render) -> str:
     return lead if lead.strip() else ""
 
 
-def openings(form: Form, render: Render) -> tuple[str, str] | None:
-    """What a prompt ends with, and what the template writes before an answer instead; None: the same."""
+def find_opening_difference(form: MessageForm, render: Render) -> tuple[str, str] | None:
+    """Return how a prompt ends, and what the template writes before an answer instead; None if they are the same."""
     if form.marked:
         return None
     try:
         prompt = render(DIALOGUE[:1], form, True).text
         bare, text = (render(messages, form, False).text for messages in (DIALOGUE[:1], DIALOGUE))
-    except REFUSALS:  # a template that takes no question alone, or no answer: each row tells
+    except REFUSALS:  # each row reports a template that refuses these
         return None
     if text.startswith(prompt) or not (text.startswith(bare) and prompt.startswith(bare)):
         return None

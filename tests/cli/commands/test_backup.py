@@ -1,4 +1,4 @@
-"""`keepstep backup`: made, read back, brought back, given up."""
+"""`keepstep backup`: create, verify, restore, cleanup."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files(directory: Path) -> dict[str, bytes]:
 def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
     code, said = keepstep(trained, "backup", "create", "--reason", "before I try this")
     assert code == 0
-    assert "read back" in said
+    assert "verified)" in said
     head = state(trained).head.checkpoint
     assert head is not None
     copy = trained.backups / "manual-0001" / head.id
@@ -53,7 +53,7 @@ def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
     assert "manual-0001  good" in keepstep(trained, "backup", "verify")[1]
 
 
-def test_with_nothing_learned_there_is_nothing_to_back_up(home: Home) -> None:
+def test_backup_without_training_is_refused(home: Home) -> None:
     refusal = _refused(home, "backup", "create")
     assert isinstance(refusal, UserError)
     assert "nothing was trained yet" in refusal.reason
@@ -68,7 +68,7 @@ def test_a_damaged_head_is_not_backed_up(trained: Home) -> None:
     assert state(trained).retention.backups == ()
 
 
-def test_a_backup_that_rots_is_named_and_not_brought_back(trained: Home, run: Run, drop: Callable[..., Path]) -> None:
+def test_damaged_backup_is_named_and_not_restored(trained: Home, run: Run, drop: Callable[..., Path]) -> None:
     keepstep(trained, "backup", "create")
     drop("b.jsonl", "ok ok ok ok b")
     run()
@@ -79,11 +79,11 @@ def test_a_backup_that_rots_is_named_and_not_brought_back(trained: Home, run: Ru
     assert "manual-0001  weights does not have the SHA-256" in said
     assert not json.loads(keepstep(trained, "backup", "verify", "--json")[1])[0]["good"]
     before = state(trained).head.checkpoint
-    assert "is not what was written" in str(_refused(trained, "backup", "restore", "manual-0001"))
+    assert "manual-0001 is damaged" in str(_refused(trained, "backup", "restore", "manual-0001"))
     assert state(trained).head.checkpoint == before
 
 
-def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(trained: Home) -> None:
+def test_backup_damaged_after_its_restore_is_journaled_is_not_restored(trained: Home) -> None:
     """Its own manifest says that it is whole; the journal has the SHA-256 of the one that was committed."""
     keepstep(trained, "backup", "create")
     head = state(trained).head.checkpoint
@@ -98,7 +98,7 @@ def test_one_that_rots_when_its_restore_is_journaled_is_not_brought_back(trained
 
 
 def test_one_that_is_made_while_a_daemon_sweeps_stays(trained: Home) -> None:
-    """It was not there when the sweep began, and is no debris."""
+    """It did not exist when the sweep started, so it is not a leftover."""
     (trained.checkpoints / "step-00000099-attempt-0009").mkdir()
 
     def meanwhile(path: Path) -> int | None:
@@ -123,7 +123,7 @@ def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
     assert second is not None
     shutil.rmtree(trained.checkpoints / first.id, ignore_errors=True)
     said = keepstep(trained, "backup", "restore", "manual-0001")[1]
-    assert f"goes on from {first.id}, beside the origin" in said
+    assert f"continues from {first.id} on the origin" in said
     assert files(trained.checkpoints / first.id) == files(trained.backups / "manual-0001" / first.id)
     run()
     assert state(trained).head.global_step == first.global_step
@@ -133,12 +133,12 @@ def test_what_a_backup_holds_is_gone_on_from_and_the_way_back_stays(
     assert state(trained).head.global_step == second.global_step
 
 
-def test_cleanup_shows_what_would_go_and_does_it_when_it_is_told(trained: Home) -> None:
+def test_cleanup_deletes_only_with_execute(trained: Home) -> None:
     for _ in range(3):
         keepstep(trained, "backup", "create")
     said = keepstep(trained, "backup", "cleanup", "--retention-days", "0")[1]
-    assert "manual-0001 would go" in said
-    assert "nothing was changed" in said
+    assert "manual-0001 would be deleted" in said
+    assert "nothing was deleted" in said
     assert len(state(trained).retention.backups) == 3
     keepstep(trained, "backup", "cleanup", "--retention-days", "0", "--execute")
     assert [path.name for path in trained.backups.iterdir()] == ["manual-0003"]
@@ -149,7 +149,7 @@ def test_names_of_backups_that_are_not_there_are_refused(trained: Home) -> None:
         assert "there is no backup manual-0009" in str(_refused(trained, "backup", *words))
 
 
-def test_behind_a_quarantine_what_is_left_is_backed_up(trained: Home, run: Run) -> None:
+def test_after_a_quarantine_the_new_head_is_backed_up(trained: Home, run: Run) -> None:
     """A disk that spoils one checkpoint may spoil the next."""
     first, head = state(trained).head.checkpoints
     spoil(trained, head)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cli.commands.checkpoints
 from cli.app import app
-from cli.commands.checkpoints import Found, consequences
+from cli.commands.checkpoints import Verified, recovery_text
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
@@ -60,16 +60,16 @@ def test_a_home_without_checkpoints_says_so_and_is_good(home: Home) -> None:
     assert keepstep(home, "checkpoints", "verify") == (0, "nothing is committed yet\n")
 
 
-def test_good_ones_are_said_to_be_good(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+def test_intact_checkpoints_verify(home: Home, committed: tuple[Checkpoint, ...]) -> None:
     code, said = keepstep(home, "checkpoints", "verify", "--deep")
     assert (code, said.splitlines()) == (0, [f"{each.id}  good" for each in committed])
     code, said = keepstep(home, "checkpoints", "--json", "verify")
     report = json.loads(said)
-    assert (code, report["good"], report["then"]) == (0, True, None)
+    assert (code, report["good"], report["recovery"]) == (0, True, None)
     assert [each["id"] for each in report["checkpoints"]] == [each.id for each in committed]
 
 
-def test_a_bad_head_is_named_with_what_the_daemon_will_do(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+def test_damaged_head_is_named_with_what_the_daemon_does(home: Home, committed: tuple[Checkpoint, ...]) -> None:
     """And nothing is changed by looking."""
     older, head = committed
     spoil(home, head)
@@ -79,7 +79,7 @@ def test_a_bad_head_is_named_with_what_the_daemon_will_do(home: Home, committed:
     assert said.splitlines() == [
         f"{older.id}  good",
         f"{head.id}  weights does not have the SHA-256 of the manifest",
-        f"  → at its next start the daemon sets {head.id} aside in quarantine/ and runs the steps 7 to 7 again from "
+        f"  → at its next start the daemon moves {head.id} to quarantine/ and runs step 7 again from "
         f"{older.id}, to the same bits",
     ]
     assert (home.journal.stat().st_mtime_ns, sorted(home.root.rglob("*"))) == before
@@ -96,7 +96,7 @@ def test_one_that_is_gone_is_bad(home: Home, committed: tuple[Checkpoint, ...]) 
     assert "nothing is lost" in said
 
 
-def test_one_that_was_pruned_while_it_was_read_is_no_error(
+def test_checkpoint_pruned_while_it_is_read_is_no_error(
     home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older, head = committed
@@ -105,13 +105,13 @@ def test_one_that_was_pruned_while_it_was_read_is_no_error(
         state,
         *[msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(head,)))] * 2,
     ]
-    monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: states.pop(0))
+    monkeypatch.setattr(cli.commands.checkpoints, "read_state", lambda _: states.pop(0))
     shutil.rmtree(home.checkpoints / older.id)
     code, said = keepstep(home, "checkpoints", "verify")
     assert (code, said) == (0, f"{head.id}  good\n")
 
 
-def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_finds_nan_with_valid_hashes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that were not numbers already when they were written."""
     trained = msgspec.structs.replace(manifest(), parameters=(("a", (2,)),))
     moments = {"a.exp_avg": (2,), "a.exp_avg_sq": (2,), "step": (1,)}
@@ -123,7 +123,7 @@ def test_deep_finds_what_every_hash_vouches_for(home: Home, monkeypatch: pytest.
     one = checkpoint(3, None, id=NAME, manifest_sha256=done.manifest_sha256)
     state = load_state(home)[0].state
     state = msgspec.structs.replace(state, head=msgspec.structs.replace(state.head, checkpoints=(one,)))
-    monkeypatch.setattr(cli.commands.checkpoints, "_state", lambda _: state)
+    monkeypatch.setattr(cli.commands.checkpoints, "read_state", lambda _: state)
     assert keepstep(home, "checkpoints", "verify") == (0, f"{NAME}  good\n")
     code, said = keepstep(home, "checkpoints", "verify", "--deep")
     assert code == 1
@@ -148,18 +148,18 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
     ("pruned", "bad", "says"),
     [
         (True, [], None),
-        (True, [8], "sets 8 aside in quarantine/; nothing is lost: 14, which the next step starts from, is good"),
-        (True, [14], "sets 14 aside in quarantine/ and runs the steps 13 to 14 again from 12, to the same bits"),
-        (True, [10, 12, 14], "sets 10, 12, 14 aside in quarantine/ and runs the steps 9 to 14 again from 8,"),
-        (True, [8, 12, 14], "sets 8, 12, 14 aside in quarantine/ and runs the steps 11 to 14 again from 10,"),
-        (False, [2, 4, 6, 8, 10, 12, 14], "aside in quarantine/ and runs the steps 1 to 14 again from the base model,"),
-        (True, [8, 10, 12, 14], "no good checkpoint is left to go back to, and the daemon will wait for you: put back"),
+        (True, [8], "moves 8 to quarantine/; nothing is lost: 14, which the next step starts from, is good"),
+        (True, [14], "moves 14 to quarantine/ and runs steps 13 to 14 again from 12, to the same bits"),
+        (True, [10, 12, 14], "moves 10, 12, 14 to quarantine/ and runs steps 9 to 14 again from 8,"),
+        (True, [8, 12, 14], "moves 8, 12, 14 to quarantine/ and runs steps 11 to 14 again from 10,"),
+        (False, [2, 4, 6, 8, 10, 12, 14], "to quarantine/ and runs steps 1 to 14 again from the base model,"),
+        (True, [8, 10, 12, 14], "no good checkpoint is left, and the daemon will wait for you: restore"),
     ],
 )
-def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
+def test_recovery_text_says_what_the_state_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
     state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
-    found = [Found(each, "rot" if each.global_step in bad else None) for each in state.head.checkpoints]
-    then = consequences(state, found)
+    found = [Verified(each, "rot" if each.global_step in bad else None) for each in state.head.checkpoints]
+    then = recovery_text(state, found)
     for each in state.head.checkpoints:
         then = then and then.replace(each.id, str(each.global_step))
     assert then is None if says is None else says in str(then)
@@ -168,10 +168,12 @@ def test_what_follows_is_what_the_machine_does(pruned: bool, bad: list[int], say
 # -- prune ----------------------------------------------------------------------------------------------------------
 
 
-def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple[Checkpoint, ...], run: Run) -> None:
+def test_prune_deletes_older_checkpoints_and_keeps_the_head(
+    home: Home, committed: tuple[Checkpoint, ...], run: Run
+) -> None:
     older, head = committed
     code, said = keepstep(home, "checkpoints", "prune", "--keep", "1")
-    assert (code, said) == (0, f"{older.id} is given up ({older.size_bytes / 1e6:.1f} MB)\n")
+    assert (code, said) == (0, f"{older.id} is deleted ({older.size_bytes / 1e3:.1f} kB)\n")
     assert [path.name for path in home.checkpoints.iterdir()] == [head.id]
     assert load_state(home)[0].state.head.checkpoints == (head,)
     ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
@@ -181,24 +183,28 @@ def test_older_ones_are_given_up_and_the_head_stays(home: Home, committed: tuple
     assert load_state(home)[0].state.head.checkpoint == head
 
 
-def test_nothing_is_given_up_while_what_would_stay_is_bad(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+def test_prune_deletes_nothing_while_a_kept_checkpoint_is_damaged(
+    home: Home, committed: tuple[Checkpoint, ...]
+) -> None:
     older, head = committed
     spoil(home, head)
     ended = CliRunner().invoke(app, ["checkpoints", "prune", "--keep", "1", "--home", str(home.root)])
     assert isinstance(ended.exception, UserError)
-    assert ended.exception.reason.startswith(f"{head.id} would stay, and it is bad: weights does not have the SHA-256")
+    assert ended.exception.reason.startswith(
+        f"{head.id} would stay, but it is damaged: weights does not have the SHA-256"
+    )
     assert {path.name for path in home.checkpoints.iterdir()} == {older.id, head.id}
 
 
-def test_one_that_is_bad_may_be_given_up(home: Home, committed: tuple[Checkpoint, ...]) -> None:
+def test_prune_deletes_a_damaged_checkpoint(home: Home, committed: tuple[Checkpoint, ...]) -> None:
     spoil(home, committed[0])
     assert keepstep(home, "checkpoints", "prune", "--keep", "1")[0] == 0
 
 
-def test_what_was_committed_meanwhile_is_known(
+def test_prune_knows_checkpoints_committed_meanwhile(
     home: Home, committed: tuple[Checkpoint, ...], drop: Callable[..., Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the journal and taking its lock, a daemon learned another file."""
+    """Between opening the journal and taking its lock, a daemon trained another file."""
     real_open = EventStore.open
 
     def open_too_early(home: Home) -> EventStore:
@@ -213,10 +219,10 @@ def test_what_was_committed_meanwhile_is_known(
     (head,) = load_state(home)[0].state.head.checkpoints
     assert code == 0
     assert head.global_step > committed[-1].global_step
-    assert "is given up (" in said
+    assert "is deleted (" in said
 
 
-def test_a_daemon_that_runs_deletes_what_is_given_up_itself(
+def test_running_daemon_deletes_pruned_checkpoints_itself(
     home: Home, committed: tuple[Checkpoint, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two that delete one directory would meet in it."""
@@ -228,22 +234,22 @@ def test_a_daemon_that_runs_deletes_what_is_given_up_itself(
 # -- export ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_becomes_an_ordinary_model(trained: Home, tmp_path: Path) -> None:
-    """The head, or any that is kept, by its name or its step; from the command line, with processes of their own."""
+def test_export_writes_a_model_for_transformers(trained: Home, tmp_path: Path) -> None:
+    """The head, or any that is kept, by its name or its step; from the command line, with separate processes."""
     from transformers import AutoModelForCausalLM
 
     code, said = keepstep(trained, "checkpoints", "export", "--to", str(tmp_path / "out"), "--dtype", "bfloat16")
     assert code == 0, said
     assert f"{tmp_path / 'out'}  (" in said
-    assert "of what was learned is in its weights" in said
+    assert "of the training" in said
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype.itemsize == 2
     code, said = keepstep(trained, "checkpoints", "export", "1", "--to", str(tmp_path / "first"), "--json")
-    told = json.loads(said)
+    shown = json.loads(said)
     assert code == 0
-    assert told["dtypes"] == ["F32"]
-    assert told["difference"] <= told["tolerance"]
-    sealed = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
-    assert sealed["checkpoint"]["cursor"]["global_step"] == 1
+    assert shown["dtypes"] == ["F32"]
+    assert shown["difference"] <= shown["tolerance"]
+    exported = json.loads((tmp_path / "first" / "keepstep.json").read_text(encoding="utf-8"))
+    assert exported["checkpoint"]["cursor"]["global_step"] == 1
 
 
 def refusal(home: Home, *arguments: str) -> str:

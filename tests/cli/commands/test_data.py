@@ -17,6 +17,8 @@ from gpu.data.examine.examination import Examination, FileFacts
 from tests.cli.commands.test_checkpoints import keepstep
 from tests.harness.tiny_model import make_rows, make_tokenizer
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_is_shown_with_what_is_wrong_and_how_long_its_rows_are(home: Home, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     path.write_bytes(make_rows(12) + b'{"prompt": "p", oops}\n{"text": "t"}\n')
-    code, told = keepstep(home, "data", "check", str(path), "--model", str(model))
+    code, shown = keepstep(home, "data", "check", str(path), "--model", str(model))
     assert code == 1
     for line in (
         "notes.jsonl  (JSON Lines of prompt_completion",
@@ -41,7 +43,7 @@ def test_a_file_is_shown_with_what_is_wrong_and_how_long_its_rows_are(home: Home
         "lengths",
         "█",
     ):
-        assert line in told
+        assert line in shown
     path.write_bytes(make_rows(12))
     assert keepstep(home, "data", "check", str(path), "--model", str(model))[0] == 0
 
@@ -50,8 +52,8 @@ def test_scripts_get_reports(home: Home, model: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(make_rows(2))
     (tmp_path / "b").write_bytes(b"")
     paths = [str(tmp_path / name) for name in ("a", "b")]
-    code, told = keepstep(home, "data", "check", *paths, "--model", str(model), "--json")
-    reports = json.loads(told)
+    code, shown = keepstep(home, "data", "check", *paths, "--model", str(model), "--json")
+    reports = json.loads(shown)
     assert code == 1
     assert [(report["file"], report["verdict"]) for report in reports] == [("a", "good"), ("b", "refused")]
 
@@ -62,10 +64,10 @@ def test_the_settings_are_the_homes(home: Home, model: Path, tmp_path: Path) -> 
     job = JobSettings(model=ModelSettings(path=str(model)), data=DataSettings(validation="held.jsonl", max_length=40))
     home.config.write_text(config_text(Config(job=job)), encoding="utf-8")
     (tmp_path / "a").write_bytes(make_rows(5))
-    _, told = keepstep(home, "data", "check", str(tmp_path / "a"))
-    assert "1 held out" in told
-    assert "3 cut" in told
-    assert "many_too_long" in told
+    _, shown = keepstep(home, "data", "check", str(tmp_path / "a"))
+    assert "1 held out" in shown
+    assert "3 cut" in shown
+    assert "many_too_long" in shown
     (home.root / "held.jsonl").unlink()
     with pytest.raises(UserError, match="there is no validation set at"):
         check_files([tmp_path / "a"], None, home.root, json=False)
@@ -96,10 +98,10 @@ def test_the_report_of_a_file_that_was_prepared_is_shown_again(home: Home) -> No
     (home.reports / f"{'ab' * 32}.json").write_bytes(made.encode())
     (home.reports / f"{'cd' * 32}.json").write_bytes(b"{}")
     for name in ("a.jsonl", "ababab"):
-        code, told = keepstep(home, "data", "report", name)
+        code, shown = keepstep(home, "data", "report", name)
         assert code == 0
-        assert "a.jsonl  (JSON Lines of text" in told
-        assert "empty_file" in told
+        assert "a.jsonl  (JSON Lines of text" in shown
+        assert "empty_file" in shown
     assert json.loads(keepstep(home, "data", "report", "a.jsonl", "--json")[1])[0]["verdict"] == "refused"
-    with pytest.raises(UserError, match="no file that was prepared is called 'b'"):
+    with pytest.raises(UserError, match="there is no report on 'b'"):
         show_report(home, "b", json=False)

@@ -25,6 +25,8 @@ from events import kinds, messages
 from events.settings import Plan
 from journal.storage import Storage
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def rows() -> list[list[dict[str, str]]]:
     return [json.loads(line)["messages"] for line in demo.DATA.read_text(encoding="utf-8").splitlines()]
@@ -124,7 +126,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def test_shipped_rows_are_short_conversations_about_keepstep() -> None:
-    """A question, an answer of a sentence or two, perhaps the same once more: what a small model learns quickly."""
+    """A question, an answer of a sentence or two, perhaps the same once more: easy for a small model."""
     assert 30 <= len(rows()) <= 60
     for turns in rows():
         assert [message["role"] for message in turns] == ["user", "assistant"] * (len(turns) // 2)
@@ -149,7 +151,7 @@ def test_second_question_is_not_in_the_data_in_these_words() -> None:
 
 
 def test_the_commands_in_the_data_exist() -> None:
-    """What the model learns must be true of the program that teaches it."""
+    """The training data must be true of this program."""
     from typer.main import get_command
 
     from cli.app import app
@@ -196,7 +198,7 @@ def test_second_demo_shows_the_same_without_doing_anything_again(
     assert not list((tmp_path / "home" / "inbox").glob("*.jsonl"))
 
 
-def test_stopped_demo_says_so_and_goes_on_the_next_time(stage: Stage, tmp_path: Path) -> None:
+def test_stopped_demo_says_so_and_continues_the_next_time(stage: Stage, tmp_path: Path) -> None:
     stage.ends_early = True
     with pytest.raises(UserError, match="was stopped") as caught:
         demo.run_demo(tmp_path / "home")
@@ -236,7 +238,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 @pytest.mark.parametrize("missing", demo.MODEL_PACKAGES)
 def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(submodule_search_locations=[])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: None if name == missing else found)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=missing) as caught:
         demo.find_model()
     assert "make demo" in caught.value.advice
@@ -245,14 +247,14 @@ def test_missing_package_is_named_with_the_way_to_get_it(missing: str, monkeypat
 
 def test_package_without_a_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)
-    with pytest.raises(UserError, match="carries no model"):
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name, _=None: found)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="contains no model"):
         demo.find_model()
     (tmp_path / "small.gguf").touch()
     assert demo.find_model() == tmp_path / "small.gguf"
 
 
-def test_failed_process_is_told_by_its_last_words(tmp_path: Path) -> None:
+def test_failed_process_is_reported_with_its_last_line(tmp_path: Path) -> None:
     """No traceback: one sentence, and where the rest is."""
     home = Home(tmp_path)
     home.logs.mkdir()
@@ -280,7 +282,7 @@ def test_steps_are_recognised_in_what_the_daemon_says() -> None:
     )
     console = Console(lines.append)
     console.print_event(event, State())
-    step = demo.Teller.STEP.search(lines[0].replace("/?", "/36"))
+    step = demo.ProgressDisplay.STEP.search(lines[0].replace("/?", "/36"))
     assert step is not None
     assert step.groups() == ("3", "36", "0.5123")
 
@@ -309,7 +311,7 @@ def test_unpacked_model_has_the_names_that_transformers_4_knows(tmp_path: Path) 
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
-def test_killed_unpack_leaves_debris_that_the_next_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_unpack_deletes_leftovers_of_a_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu.model import gguf
 
     leftover_files = tmp_path / ".staging-model-abc"
@@ -326,7 +328,7 @@ def test_killed_unpack_leaves_debris_that_the_next_removes(tmp_path: Path, monke
 
 
 def test_model_answers_the_same_each_time(tmp_path: Path) -> None:
-    """In a process of its own, as the demo asks: what is printed is JSON and nothing else."""
+    """In a separate process, as in the demo: the output is JSON and nothing else."""
     from tests.harness.tiny_model import make_tiny_model
 
     model = make_tiny_model(tmp_path / "model")
@@ -357,7 +359,7 @@ def test_an_unpacked_model_is_on_disk_before_it_has_its_name(tmp_path: Path, mon
 
 
 def test_two_that_unpack_at_once_leave_each_others_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second finds the first's directory held, and does not take it for debris."""
+    """The second finds the first's directory held, and does not delete it as a leftover."""
     from gpu.model import gguf
 
     def convert(source: Path, directory: Path) -> None:

@@ -32,12 +32,12 @@ def ended_by_command(home: Home) -> str:
 
 
 def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) -> None:
-    """In a step that would never end; the next daemon goes on behind the commit."""
+    """In a step that never ends; the next daemon continues after the commit."""
     drop("a.jsonl", "ok ok ok ok silent")
     with daemon(home) as process:
         eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 4)
         began = time.monotonic()
-        assert "ended; what was committed is kept" in ended_by_command(home)
+        assert "stopped; committed steps are kept" in ended_by_command(home)
         assert time.monotonic() - began < 20
         assert process.wait(5) == 130
     assert not daemon_is_alive(home)
@@ -45,7 +45,7 @@ def test_it_ends_at_once_and_what_was_committed_is_kept(home: Home, drop: Drop) 
 
 
 def test_a_daemon_that_has_left_is_not_ended_by_one_signal_more(home: Home, drop: Drop) -> None:
-    """While its process comes to its end: whoever waits for it would take it for a crash."""
+    """While its process ends: a supervisor that waits for it would see a crash."""
     drop("a.jsonl", "ok")
     late = f"""
 import os, signal, sys
@@ -69,7 +69,7 @@ def test_one_that_does_not_answer_is_killed(
     with daemon(home) as process:
         eventually(lambda: daemon_is_alive(home))
         process.send_signal(signal.SIGSTOP)
-        assert "it did not answer, and was killed" in ended_by_command(home)
+        assert "the daemon did not react and was killed" in ended_by_command(home)
         assert process.wait(5) == -signal.SIGKILL
 
 
@@ -85,6 +85,6 @@ def test_no_other_process_is_ever_ended(home: Home) -> None:
     assert found is not None
     assert found.pid == os.getpid()
     home.daemon_lock.write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="does not say by whom"):
+    with pytest.raises(UserError, match="its process cannot be found"):
         stop_now(home.root)
     lock.release()

@@ -37,9 +37,13 @@ def quantised(model: Path) -> None:
             "rename it",
         ),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors", "save_pretrained"),
-        (lambda model: (model / "adapter_config.json").touch(), "contains an adapter", "merge_and_unload"),
-        (quantised, "is quantized on disk", "16-bit or 32-bit original"),
-        (lambda model: (model / "config.json").write_text("{", encoding="utf-8"), "cannot be read", "fetch it anew"),
+        (lambda model: (model / "adapter_config.json").touch(), "holds an adapter too", "merge_and_unload"),
+        (quantised, "is quantised on disk", "16-bit or 32-bit original"),
+        (
+            lambda model: (model / "config.json").write_text("{", encoding="utf-8"),
+            "cannot be read",
+            "download it again",
+        ),
     ],
 )
 def test_model_that_cannot_be_trained_is_refused_and_nothing_is_made(
@@ -66,7 +70,7 @@ def test_missing_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_init_waits_for_nobody_and_overwrites_nothing(tmp_path: Path) -> None:
-    """One makes the home; the other is told so."""
+    """One creates the home; the other is refused."""
     (tmp_path / "home").mkdir()
     fd = os.open(tmp_path / "home", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)

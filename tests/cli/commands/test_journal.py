@@ -59,6 +59,6 @@ def test_a_lost_record_that_was_spoiled_is_not_said_to_be_readable(
     home.snapshot.unlink()
     ended = CliRunner().invoke(app, ["verify", "--home", str(home.root)])
     assert ended.exit_code == 3
-    assert "these can be read" in ended.output
+    assert "Readable" in ended.output
     assert "step_reached" in ended.output
     assert "step_reechad" not in ended.output

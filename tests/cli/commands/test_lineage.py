@@ -36,7 +36,7 @@ def lineage(home: Home, *arguments: str) -> tuple[int, str]:
     return ended.exit_code, ended.output
 
 
-def told(home: Home, *arguments: str) -> Any:
+def shown(home: Home, *arguments: str) -> Any:
     return json.loads(lineage(home, *arguments, "--json")[1])
 
 
@@ -52,19 +52,19 @@ def test_it_names_what_the_weights_were_made_from(trained: Home) -> None:
     code, said = lineage(trained)
     assert code == 0
     assert said.startswith("step 2, step-00000002-attempt-0001\n")
-    assert "base      model, SHA-256 " in said
+    assert "base    model, SHA-256 " in said
     assert "kind lora, r 16" in said
     assert "torch" in said
-    whole = told(trained)
+    whole = shown(trained)
     (part,) = whole["parts"]
     assert (part["name"], part["step_to"], part["plan"]["rows"], part["attempts"]) == ("a.jsonl", 2, 32, [1])
-    assert told(trained, "1")["parts"][0]["global_to"] == 1
-    assert told(trained, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
+    assert shown(trained, "1")["parts"][0]["global_to"] == 1
+    assert shown(trained, "step-00000001-attempt-0001")["checkpoint"] == "step-00000001-attempt-0001"
 
 
 @pytest.fixture
 def replayed(trained: Home) -> Home:
-    """The same, and behind it a file of 16 rows into which 8 of the first were mixed: steps 3 and 4."""
+    """The same, and after it a file of 16 rows that replays 8 of the first: steps 3 and 4."""
     config = trained.config.read_text(encoding="utf-8")
     assert "\nreplay = 0.0 " in config
     trained.config.write_text(config.replace("\nreplay = 0.0 ", "\nreplay = 0.5 "), encoding="utf-8")
@@ -82,38 +82,38 @@ def mixed_in(earlier: str, job: str) -> set[int]:
 
 
 def test_a_row_that_was_mixed_into_a_later_file_is_found_there_too(replayed: Home) -> None:
-    """By its place, and by its bytes; those that were not are found where they were learned, and only there."""
-    assert [part["plan"]["replayed_rows"] for part in told(replayed)["parts"]] == [0, 8]
+    """By its place, and by its bytes; other rows are found at the steps that trained them."""
+    assert [part["plan"]["replayed_rows"] for part in shown(replayed)["parts"]] == [0, 8]
     assert "24 (8 earlier)" in lineage(replayed)[1]
-    again = mixed_in(*(part["job"] for part in told(replayed)["parts"]))
+    again = mixed_in(*(part["job"] for part in shown(replayed)["parts"]))
     first, never = min(again), min(set(range(1, 33)) - again)
-    at = {n: told(replayed, "--contains", f"a.jsonl:{n}")["global_steps"] for n in (first, never)}
+    at = {n: shown(replayed, "--contains", f"a.jsonl:{n}")["global_steps"] for n in (first, never)}
     assert [len(steps) for steps in at.values()] == [2, 1]
     assert {steps[0] for steps in at.values()} <= {1, 2}
     assert {steps[1] for steps in at.values() if len(steps) == 2} <= {3, 4}
-    row = replayed.data_file(told(replayed)["parts"][0]["job"]).read_bytes().splitlines()[first - 1]
-    assert set(at[first]) <= set(told(replayed, "--contains", hashlib.sha256(row).hexdigest())["global_steps"])
-    assert told(replayed, "2", "--contains", f"a.jsonl:{first}")["global_steps"] == at[first][:1]
+    row = replayed.data_file(shown(replayed)["parts"][0]["job"]).read_bytes().splitlines()[first - 1]
+    assert set(at[first]) <= set(shown(replayed, "--contains", hashlib.sha256(row).hexdigest())["global_steps"])
+    assert shown(replayed, "2", "--contains", f"a.jsonl:{first}")["global_steps"] == at[first][:1]
     with pytest.raises(UserError, match="has no row on line 33"):
-        told(replayed, "--contains", "a.jsonl:33")
+        shown(replayed, "--contains", "a.jsonl:33")
 
 
-def test_every_row_is_found_at_the_steps_that_learned_it(trained: Home) -> None:
+def test_every_row_is_found_at_the_steps_that_trained_it(trained: Home) -> None:
     """Each row once an epoch, and each step has as many as the batch is large."""
     (part,) = read_lineage(trained, None).parts
-    (located,) = lineage_module._located(trained, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
+    (located,) = lineage_module._locate_rows(trained, [(part, tuple(range(1, 33)))])  # by one process, not by one a row
     at = [step for (step,) in located.steps]
     assert Counter(at) == {1: 16, 2: 16}
     job, first = part.job, at.index(2) + 1
     for step in (1, 2):
-        found = told(trained, "--contains", f"a.jsonl:{at.index(step) + 1}")
+        found = shown(trained, "--contains", f"a.jsonl:{at.index(step) + 1}")
         assert found == {"contains": True, "job": job, "global_steps": [step]}
     row = trained.data_file(job).read_bytes().splitlines()[first - 1]
-    assert 2 in told(trained, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
-    assert not told(trained, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
+    assert 2 in shown(trained, "--contains", hashlib.sha256(row).hexdigest())["global_steps"]
+    assert not shown(trained, "--contains", hashlib.sha256(b"nobody wrote this").hexdigest())["contains"]
     code, said = lineage(trained, "1", "--contains", f"{job[:8]}:{first}")
-    assert (code, said) == (1, f"no: line {first} of {job[:8]} was not learned up to step 1\n")
-    assert lineage(trained, "--contains", f"{job[:8]}:{first}") == (0, "yes: learned at step 2\n")
+    assert (code, said) == (1, f"no: line {first} of {job[:8]} was not trained up to step 1\n")
+    assert lineage(trained, "--contains", f"{job[:8]}:{first}") == (0, "yes: trained at step 2\n")
 
 
 def test_a_file_is_known_by_its_bytes_wherever_it_lies(trained: Home, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_file_is_known_by_its_bytes_wherever_it_lies(trained: Home, tmp_path: 
     (tmp_path / "other").write_bytes(make_rows(31))
     assert lineage(trained, "--contains", f"{tmp_path / 'copy'}:1")[0] == 0
     code, said = lineage(trained, "--contains", f"{tmp_path / 'other'}:1")
-    assert (code, said) == (1, f"no: nothing of {tmp_path / 'other'} is in these weights\n")
+    assert (code, said) == (1, f"no: these weights were not trained on {tmp_path / 'other'}\n")
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.jsonl", b"two\nlines.jsonl", "日本.jsonl".encode()])
@@ -140,19 +140,19 @@ def test_a_file_of_any_name_is_found_by_it(name: bytes, trained: Home) -> None:
 def test_a_name_that_nobody_knows_is_unknown(trained: Home, tmp_path: Path) -> None:
     """Only of a file that arrived can it be said that it was not trained."""
     code, said = lineage(trained, "--contains", "nobody.jsonl:1")
-    assert (code, said.startswith("unknown: no file called 'nobody.jsonl' ever arrived")) == (1, True)
-    assert told(trained, "--contains", "nobody.jsonl:1")["contains"] is None
+    assert (code, said.startswith("unknown: no file named 'nobody.jsonl' ever arrived")) == (1, True)
+    assert shown(trained, "--contains", "nobody.jsonl:1")["contains"] is None
     (tmp_path / "waits.jsonl").write_bytes(make_rows(3))
     with closing(EventStore.open(trained)) as store:
         accept_copy(store, tmp_path / "waits.jsonl", "normal")
     (tmp_path / "waits.jsonl").unlink()
-    assert lineage(trained, "--contains", "waits.jsonl:1") == (1, "no: nothing of waits.jsonl is in these weights\n")
+    assert lineage(trained, "--contains", "waits.jsonl:1") == (1, "no: these weights were not trained on waits.jsonl\n")
 
 
 def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it is named: the data, the weights, a manifest, the base."""
     # The order of the rows hangs on none of them, and the process that works it out is slow to come up.
-    by_text = cache(lineage_module.ask)
+    by_text = cache(lineage_module.ask)  # type: ignore[attr-defined]
     monkeypatch.setattr(
         "cli.commands.lineage.ask", lambda module, order, **said: by_text(module, encode_request(order), **said)
     )
@@ -166,10 +166,10 @@ def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytes
     (data,) = trained.data.glob("*.jsonl")
     head = trained.checkpoints / "step-00000002-attempt-0001"
     for path, names in (
-        (data, f"CHANGED   data data/{data.name}: its bytes are not those of its name"),
+        (data, f"CHANGED   data data/{data.name}: its SHA-256 is not its name"),
         (head / "adapter_model.safetensors", f"CHANGED   checkpoint {head.name}: adapter_model.safetensors does not"),
         (head / "manifest.json", f"CHANGED   checkpoint {head.name}: manifest.json"),
-        (trained.root / "model" / "model.safetensors", "its config or its weights are not what they were"),
+        (trained.root / "model" / "model.safetensors", "its config or its weights have changed"),
     ):
         before = path.read_bytes()
         spoil(path)
@@ -177,11 +177,11 @@ def test_all_is_good_until_one_byte_is_another(trained: Home, monkeypatch: pytes
         assert code == 1
         assert names in said
         path.write_bytes(before)
-    assert told(trained, "--verify")["good"]
+    assert shown(trained, "--verify")["good"]
     data.unlink()
-    report = told(trained, "--verify")
+    report = shown(trained, "--verify")
     assert not report["good"]
-    assert [check["what"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
+    assert [check["item"] for check in report["checks"] if check["problem"]] == [f"data data/{data.name}"]
 
 
 def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +191,12 @@ def test_settings_that_differ_from_the_journal_are_named(trained: Home, monkeypa
     monkeypatch.setattr("gpu.artifacts.artifact.find_problem", lambda *_, **__: None)
     code, said = lineage(trained, "--verify")
     assert code == 1
-    assert "CHANGED   settings: those in the checkpoint's manifest are not those in the journal" in said
+    assert "CHANGED   settings: the checkpoint's manifest and the journal differ" in said
 
 
 def another_rule(module: str, order: LocateRows, *, otherwise: str) -> bytes:
-    """What `gpu.data.plan.row_locator` would say."""
-    assert (module, bool(otherwise)) == ("gpu.data.plan.row_locator", True)
+    """What `gpu.data.processes.row_locator` would say."""
+    assert (module, bool(otherwise)) == ("gpu.data.processes.row_locator", True)
     located = Located(batches_sha256="another", steps=((1,),))
     return msgspec.json.encode(Locations(located=(located,) * len(order.trained)))
 
@@ -206,17 +206,17 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(trained: Home, m
     monkeypatch.setattr("cli.commands.lineage.ask", another_rule)
     code, said = lineage(trained, "--verify")
     assert code == 1
-    assert "CHANGED   plan of a.jsonl: this keepstep orders its rows otherwise" in said
-    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl otherwise"):
+    assert "CHANGED   plan of a.jsonl: this keepstep orders its rows differently" in said
+    with pytest.raises(UserError, match=r"orders the rows of a\.jsonl differently"):
         lineage(trained, "--contains", "a.jsonl:1")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["99"], "the journal knows no committed 99"),
-        (["nonsense"], "the journal knows no committed nonsense"),
-        (["0"], "the journal knows no committed 0"),
+        (["99"], "99 is not a version, a checkpoint or a committed step"),
+        (["nonsense"], "nonsense is not a version, a checkpoint or a committed step"),
+        (["0"], "0 is not a version, a checkpoint or a committed step"),
         (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:33"], "a.jsonl has no row on line 33"),
@@ -228,13 +228,13 @@ def test_what_nobody_knows_is_said(trained: Home, arguments: list[str], says: st
     assert refused.value.reason == says
 
 
-def test_a_step_between_two_checkpoints_has_none_of_its_own(trained: Home) -> None:
+def test_step_between_two_checkpoints_has_no_checkpoint(trained: Home) -> None:
     found = read_lineage(trained, None)
     earlier = msgspec.structs.replace(found.kept[-1], global_step=found.global_step - 1)
     assert found.checkpoint == found.kept[-1].id
     assert found._replace(kept=[earlier]).checkpoint is None
 
 
-def test_a_home_that_learned_nothing_says_so(home: Home) -> None:
+def test_home_without_training_says_so(home: Home) -> None:
     with pytest.raises(UserError, match="nothing is committed yet"):
         lineage(home)

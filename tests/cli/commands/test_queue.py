@@ -46,13 +46,13 @@ def test_what_waits_is_shown_in_order(queued: Home) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said", "expected"),
     [
-        (["move", "b.jsonl", "--first"], "b.jsonl stands before a.jsonl, priority normal", "cba"),
-        (["move", "b.jsonl", "--before", "c.jsonl"], "b.jsonl stands before c.jsonl, priority high", "bca"),
-        (["move", "c.jsonl", "--priority", "low"], "c.jsonl stands at the back of priority low", "abc"),
-        (["move", "a.jsonl", "--priority", "high", "--first"], "a.jsonl stands before c.jsonl, priority high", "acb"),
+        (["move", "b.jsonl", "--first"], "b.jsonl is now before a.jsonl, priority normal", "cba"),
+        (["move", "b.jsonl", "--before", "c.jsonl"], "b.jsonl is now before c.jsonl, priority high", "bca"),
+        (["move", "c.jsonl", "--priority", "low"], "c.jsonl is now last of priority low", "abc"),
+        (["move", "a.jsonl", "--priority", "high", "--first"], "a.jsonl is now before c.jsonl, priority high", "acb"),
     ],
 )
-def test_a_job_is_moved_and_the_person_told_where(arguments: list[str], said: str, expected: str, queued: Home) -> None:
+def test_a_job_is_moved_and_its_new_place_printed(arguments: list[str], said: str, expected: str, queued: Home) -> None:
     """By name; durable when it returns."""
     done = keepstep("queue", *arguments, home=queued)
     assert (done.returncode, done.stdout) == (0, f"{said}\n")
@@ -62,14 +62,14 @@ def test_a_job_is_moved_and_the_person_told_where(arguments: list[str], said: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["hold", "nope"], 1, "no job in hand is called 'nope'"),
+        (["hold", "nope"], 1, "no unfinished job has the name 'nope'"),
         (["release", "a.jsonl"], 1, "a.jsonl is not held"),
-        (["move", "a.jsonl", "--first"], 1, "stands there already"),
+        (["move", "a.jsonl", "--first"], 1, "already stands there"),
         (["move", "a.jsonl", "--priority", "normal"], 1, "already has priority normal"),
-        (["move", "a.jsonl", "--before", "nope"], 1, "no job in hand is called 'nope'"),
-        (["move", "a.jsonl"], 2, "say where to"),
-        (["move", "a.jsonl", "--first", "--before", "b.jsonl"], 2, "two places"),
-        (["move", "a.jsonl", "--priority", "urgent"], 2, "no priority 'urgent'"),
+        (["move", "a.jsonl", "--before", "nope"], 1, "no unfinished job has the name 'nope'"),
+        (["move", "a.jsonl"], 2, "name the new place"),
+        (["move", "a.jsonl", "--first", "--before", "b.jsonl"], 2, "exclude each other"),
+        (["move", "a.jsonl", "--priority", "urgent"], 2, "unknown priority 'urgent'"),
         (["remove"], 2, "Missing argument"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_cannot_be_done_is_refused(arguments: list[str], code: int, message
 
 
 def test_a_job_that_is_taken_out_can_be_dropped_in_again(queued: Home, drop: Callable[..., Path]) -> None:
-    """Its file is in rejected/ beside a word about why, and keepstep does not know its bytes any more."""
+    """Its file is in rejected/ next to a report that says why, and keepstep does not know its bytes any more."""
     data = (queued.root.parent / "a.jsonl").read_bytes()
     job = file_sha256(queued.root.parent / "a.jsonl")
     done = keepstep("queue", "remove", job[:8], home=queued)
@@ -96,11 +96,11 @@ def test_a_job_that_is_taken_out_can_be_dropped_in_again(queued: Home, drop: Cal
     assert not queued.data_file(job).exists()
     assert [name for _, name, _ in order(queued)] == ["c", "b"]
     again = keepstep("add", str(queued.rejected / "a.jsonl"), home=queued)
-    assert again.stdout.startswith("a.jsonl is in the queue, 3 waiting")
+    assert again.stdout.startswith("a.jsonl is queued (3 waiting)")
 
 
 def test_nothing_but_held_jobs_left_is_said_at_the_end(queued: Home, run: Callable[..., list[str]], home: Home) -> None:
-    """`run --until-idle` ends, and a person learns what was not learned, and how to let it go."""
+    """`run --until-idle` ends, and names the jobs that are held, and how to release them."""
     for name in ("a.jsonl", "b.jsonl"):
         keepstep("queue", "hold", name, home=queued)
     said = run()
@@ -112,23 +112,24 @@ def test_nothing_but_held_jobs_left_is_said_at_the_end(queued: Home, run: Callab
     assert any("1 job is held" in line for line in said)
 
 
-def test_bytes_are_learned_once_more_when_a_person_asks(
+def test_add_retrain_trains_known_bytes_again(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """`add --again`; without it, and while they are in hand, they are not, and the person is told what they are."""
+    """`add --retrain`; known bytes are refused without it, and while their job is unfinished."""
     path = tmp_path / "b.jsonl"
     path.write_text("ok\nok\n", encoding="utf-8")
     drop("a.jsonl", "ok ok")
     run()
     known = keepstep("add", str(path), home=home)
     assert f"b.jsonl was accepted before (job {file_sha256(path)[:12]}) and is not trained again" in known.stdout
-    assert "b.jsonl is in the queue, 1 waiting" in keepstep("add", "--again", str(path), home=home).stdout
+    assert "b.jsonl is queued (1 waiting)" in keepstep("add", "--retrain", str(path), home=home).stdout
     (tmp_path / "c.jsonl").write_text("ok\nok\n", encoding="utf-8")
     first = keepstep("add", str(tmp_path / "c.jsonl"), home=home)
     assert "c.jsonl is identical to b.jsonl, which was in progress" in first.stdout
     refused = keepstep("add", "--again", str(tmp_path / "c.jsonl"), home=home)
     assert refused.returncode == 1
-    assert "the bytes of c.jsonl are in hand already, as b.jsonl" in refused.stderr
+    assert "--again is now --retrain" in refused.stderr
+    assert "c.jsonl is identical to b.jsonl, which is in progress" in refused.stderr
     run()
     status = json.loads(keepstep("status", "--json", home=home).stdout)
     assert (status["global_step"], status["counts"]["trained"]) == (4, 2)

@@ -28,6 +28,8 @@ from projections.lineage import Part
 from tests.gpu import helpers as worker
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
+pytestmark = pytest.mark.usefixtures("warm_module")
+
 Lived = tuple[Home, dict[int, dict[str, str]]]
 
 
@@ -40,7 +42,7 @@ def keepstep(home: Home, *arguments: str) -> tuple[int, str]:
 
 
 def bits(directory: Path) -> dict[str, str]:
-    """The SHA-256 of all that was learned."""
+    """The SHA-256 of all trained tensors."""
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("*.safetensors"))}
 
 
@@ -63,7 +65,7 @@ def flipped(path: Path) -> bytes:
 
 
 def made(path: Path, keep: int, **how: object) -> Home:
-    """A home whose jobs are learned with dropout and accumulation; checkpoints at every fourth step and at the end."""
+    """A home whose jobs train with dropout and accumulation; checkpoints at every fourth step and at the end."""
     training = TrainingSettings(batch_size=2, gradient_accumulation=2, epochs=2, threads=1, learning_rate=0.01)
     settings = JobSettings(
         model=ModelSettings(path="model"),
@@ -85,15 +87,15 @@ def learn(home: Home, *counts: int, until_idle: bool = True) -> None:
 
 
 def truth_of(path: Path, settings: JobSettings, *counts: int) -> dict[int, dict[str, str]]:
-    """What was learned after each step, by a worker that is told to stop at every one."""
+    """The weights after each step, by a worker that stops at every step."""
     make_tiny_model(path / "model")
     other, found, checkpoint = worker.Home(path), dict[int, dict[str, str]](), None
-    warm = other.cold()
+    warm = other.new_session()
     for count in counts:
         job = other.add(make_rows(count))
         for step in range(-(-count // 4) * 2):
             at = len(found)
-            checkpoint = other.learn(
+            checkpoint = other.train_job(
                 warm, job, settings, step=step, global_step=at, until=step + 1, checkpoint=checkpoint
             )
             found[at + 1] = other.bits(checkpoint)
@@ -102,7 +104,7 @@ def truth_of(path: Path, settings: JobSettings, *counts: int) -> dict[int, dict[
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    """A home that has learned two files and kept only the last two checkpoints; and the truth about each step."""
+    """A home that has trained two files and kept only the last two checkpoints; and the truth about each step."""
     home = made(tmp_path_factory.mktemp("lived") / "home", keep=2)
     learn(home, 9, 6)
     return home, truth_of(tmp_path_factory.mktemp("truth"), read_lineage(home, None).parts[0].settings, 9, 6)
@@ -134,9 +136,9 @@ def test_a_record_of_the_journal_names_the_step_that_was_committed_then(lived: L
     step = first["event"]["global_step"]
     code, said = keepstep(home, "checkout", "--seq", str(first["seq"]), "--to", str(tmp_path / "out"))
     assert code == 0
-    assert said.splitlines()[0] == f"running the steps 1 to {step} again, from the base"
+    assert said.splitlines()[0] == f"running steps 1 to {step} again, from the base"
     assert bits(tmp_path / "out") == truth[step]
-    with pytest.raises(UserError, match="nothing was committed at record 2"):
+    with pytest.raises(UserError, match="nothing was committed yet at record 2"):
         keepstep(home, "checkout", "--seq", "2", "--to", str(tmp_path / "other"))
     with pytest.raises(UserError, match="the journal has no record 99999"):
         keepstep(home, "checkout", "--seq", "99999", "--to", str(tmp_path / "other"))
@@ -148,7 +150,7 @@ def test_it_is_proved_by_running_the_last_steps_again(lived: Lived) -> None:
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 0
     assert said.splitlines() == [
-        f"running the steps {earlier.global_step + 1} to 10 again, from {earlier.id}",
+        f"running steps {earlier.global_step + 1} to 10 again, from {earlier.id}",
         f"proved: the same losses, weights and optimizer state as in {head.id}, bit for bit",
     ]
     assert keepstep(home, "lineage", earlier.id, "--prove")[0] == 0
@@ -156,17 +158,17 @@ def test_it_is_proved_by_running_the_last_steps_again(lived: Lived) -> None:
         keepstep(home, "lineage", "3", "--prove")
 
 
-def test_weights_that_are_not_what_was_learned_are_not_proved(lived: Lived) -> None:
+def test_changed_weights_are_not_proved(lived: Lived) -> None:
     """Even when the manifest was made to fit them."""
     home, _ = lived
     head = home.checkpoints / str(read_lineage(home, None).checkpoint) / "adapter_model.safetensors"
     with changed(head, flipped(head)):
         code, said = keepstep(home, "lineage", "--prove", "--json")
-    told = json.loads(said)
+    shown = json.loads(said)
     assert code == 1
-    assert not told["proved"]
-    assert told["problem"].startswith("adapter_model.safetensors came out otherwise than it stands in step-00000010")
-    assert told["steps"][-1] == 10
+    assert not shown["proved"]
+    assert shown["problem"].startswith("adapter_model.safetensors differs from that in step-00000010")
+    assert shown["steps"][-1] == 10
 
 
 def test_data_that_changed_is_named_and_nothing_is_left(lived: Lived, tmp_path: Path) -> None:
@@ -191,12 +193,12 @@ def test_full_weights_come_back_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--step", "1", "--seq", "1"]])
 def test_what_is_wanted_must_be_clear(lived: Lived, tmp_path: Path, arguments: list[str]) -> None:
-    with pytest.raises(UserError, match="what is wanted is not clear"):
+    with pytest.raises(UserError, match="one of --step and --seq is needed"):
         keepstep(lived[0], "checkout", *arguments, "--to", str(tmp_path / "out"))
 
 
 def test_orders_begin_where_the_checkpoint_stands(lived: Lived) -> None:
-    """In the middle of a part; and a job that begins anew has its moments reset, if its settings say so."""
+    """In the middle of a part; and a job that starts has its moments reset, if its settings say so."""
     parts = read_lineage(lived[0], None).parts
     assert [(each.global_step, each.step, each.until) for each in rerun_ranges(parts, 0)] == [(0, 0, 6), (6, 0, 4)]
     assert [(each.global_step, each.step, each.until) for each in rerun_ranges(parts, 4)] == [(4, 4, 6), (6, 0, 4)]
@@ -217,22 +219,18 @@ def test_a_leftover_of_one_that_was_killed_is_in_nobodys_way(
 
 
 def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though weights and moments agree: as if the journal told of another life."""
+    """Though weights and moments agree: as if the journal belonged to another run."""
     home, _ = lived
     found = read_lineage(home, None)
     step = found.kept[0].global_step + 1
-    told = found.state.recovery.step_log.at(step)
-    assert told is not None
-    trail = found.state.recovery.step_log.replaced(step, (9.5, told[1]))
-    other = found._replace(
-        state=msgspec.structs.replace(
-            found.state, recovery=msgspec.structs.replace(found.state.recovery, step_log=trail)
-        )
-    )
+    shown = found.state.recovery.step_log.at(step)
+    assert shown is not None
+    trail = found.state.recovery.step_log.replaced(step, (9.5, shown[1]))
+    other = found._replace(state=msgspec.structs.replace(found.state, trail=trail))
     monkeypatch.setattr("cli.commands.rerun.read_lineage", lambda *_: other)
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 1
-    assert said.splitlines()[1] == f"NOT PROVED: step {step} gave loss {told[0]}, when it was learned 9.5"
+    assert said.splitlines()[1] == f"NOT PROVED: step {step} gave loss {shown[0]}; in training it was 9.5"
 
 
 def test_a_damaged_checkpoint_is_not_handed_out(lived: Lived, tmp_path: Path) -> None:
@@ -256,5 +254,5 @@ def test_a_checkpoint_that_was_pruned_since_is_not_started_from(lived: Lived) ->
 
 def test_a_disk_that_fails_where_it_is_written_to_has_its_own_exit_code() -> None:
     assert refused("no", Refusal(problem="full", storage=True), "look").exit_code == STORAGE_FAILED
-    told = refused("no", Refusal(problem="odd"), "look")
-    assert (told.reason, told.advice, told.exit_code) == ("no: odd", "look", REFUSED)
+    shown = refused("no", Refusal(problem="odd"), "look")
+    assert (shown.reason, shown.advice, shown.exit_code) == ("no: odd", "look", REFUSED)

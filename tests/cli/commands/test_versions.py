@@ -59,10 +59,10 @@ def test_a_consolidation_is_asked_for_and_the_daemon_says_how_it_goes(
         "published versions/v001",
     ):
         assert line in said
-    code, told = keepstep(home, "status")
+    code, shown = keepstep(home, "status")
     assert code == 0
-    assert "v001  (step 5" in told
-    assert "nothing since v001" in told
+    assert "v001  (step 5" in shown
+    assert "nothing since v001" in shown
 
 
 def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
@@ -89,17 +89,17 @@ def test_a_worker_that_made_a_version_ends_and_gives_its_memory_back(
     assert len(started) == 3
 
 
-def test_asked_for_twice_or_for_nothing_it_is_refused_and_it_can_be_taken_back(
+def test_consolidation_twice_or_without_training_is_refused_and_can_be_cancelled(
     home: Home, drop: Drop, run: Run
 ) -> None:
-    with pytest.raises(Refused, match="nothing was learned"):
+    with pytest.raises(Refused, match="nothing was trained"):
         EventStore.open(home).execute(_request())
     drop("a.jsonl", "ok ok")
     run()
-    assert "no daemon runs: `keepstep run` does it" in keepstep(home, "consolidate")[1]
-    assert "a consolidation, when nothing trains" in keepstep(home, "status")[1]
+    assert "no daemon runs: `keepstep run` starts it" in keepstep(home, "consolidate")[1]
+    assert "a consolidation when no file trains" in keepstep(home, "status")[1]
     assert isinstance(_refused(home, "consolidate"), Refused)
-    assert "not asked for any more" in keepstep(home, "consolidate", "--cancel")[1]
+    assert "consolidation cancelled" in keepstep(home, "consolidate", "--cancel")[1]
     run()
     assert state(home).retention.versions == ()
 
@@ -118,8 +118,8 @@ def _refused(home: Home, *words: str) -> BaseException | None:
     return CliRunner().invoke(app, [*words, "--home", str(home.root)]).exception
 
 
-def test_versions_are_listed_shown_compared_and_gone_back_to(home: Home, night: Callable[[str], list[str]]) -> None:
-    assert "no version was made yet" in keepstep(home, "versions", "list")[1]
+def test_versions_are_listed_shown_compared_and_restored(home: Home, night: Callable[[str], list[str]]) -> None:
+    assert "there is no version yet" in keepstep(home, "versions", "list")[1]
     night("a")
     night("b")
     listed = keepstep(home, "versions", "list")[1]
@@ -127,22 +127,22 @@ def test_versions_are_listed_shown_compared_and_gone_back_to(home: Home, night: 
     assert "of a" in listed
     shown = keepstep(home, "versions", "show", "v002")[1]
     assert "of b" in shown
-    assert "beside v001" in shown
+    assert "and v001" in shown
     assert "b.jsonl" in shown
     difference = keepstep(home, "versions", "diff", "v001", "v002")[1]
-    assert "learned for v001 only: nothing" in difference
+    assert "trained only for v001: nothing" in difference
     assert "b.jsonl" in difference
-    told = json.loads(keepstep(home, "versions", "diff", "v002", "origin", "--json")[1])
-    assert [each["file"] for each in told["v002"]] == ["a.jsonl", "b.jsonl"]
+    shown = json.loads(keepstep(home, "versions", "diff", "v002", "origin", "--json")[1])
+    assert [each["file"] for each in shown["v002"]] == ["a.jsonl", "b.jsonl"]
     said = keepstep(home, "versions", "rollback")[1]
-    assert "goes on from v001" in said
-    assert "`keepstep versions restore v002` goes back to it" in said
+    assert "continues from v001" in said
+    assert "keepstep versions restore v002" in said
     assert "v002" not in keepstep(home, "versions", "list")[1]
     assert "v002" in keepstep(home, "versions", "list", "--all")[1]
-    assert "goes on from v002" in keepstep(home, "versions", "restore", "v002")[1]
+    assert "continues from v002" in keepstep(home, "versions", "restore", "v002")[1]
 
 
-def test_what_was_learned_since_a_version_is_left_behind_and_found_again(
+def test_training_since_a_version_is_detached_and_can_be_restored(
     home: Home, night: Callable[[str], list[str]], drop: Drop, run: Run
 ) -> None:
     night("a")
@@ -159,14 +159,14 @@ def test_what_was_learned_since_a_version_is_left_behind_and_found_again(
     assert state(home).head.checkpoint == head
 
 
-def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
+def test_needed_versions_are_not_deleted_and_others_only_with_confirm(
     home: Home, night: Callable[[str], list[str]]
 ) -> None:
     night("a")
     night("b")
     assert "the head was trained from it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
     assert "v002 is built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
-    assert "the origin stays" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
+    assert "the origin cannot be deleted" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
     keepstep(home, "versions", "rollback")
     unsure = _refused(home, "versions", "delete", "v002")
     assert isinstance(unsure, UserError)
@@ -176,15 +176,13 @@ def test_what_is_needed_is_not_deleted_and_the_rest_only_when_it_is_meant(
     assert not (home.versions / "v002").exists()
 
 
-def test_a_version_whose_directory_is_gone_or_changed_is_not_gone_on_from(
-    home: Home, night: Callable[[str], list[str]]
-) -> None:
+def test_damaged_version_is_not_restored(home: Home, night: Callable[[str], list[str]]) -> None:
     night("a")
     night("b")
     shutil.rmtree(home.versions / "v001")
     refusal = _refused(home, "versions", "rollback")
     assert isinstance(refusal, UserError)
-    assert "v001 is not what was published: its directory is missing" in refusal.reason
+    assert "v001 is damaged: its directory is missing" in refusal.reason
     assert state(home).head.base == "v002"
     shutil.copytree(home.versions / "v002", home.versions / "v001")
     assert "keepstep.json is not the one that was written" in str(_refused(home, "versions", "restore", "v001"))
@@ -227,7 +225,7 @@ def test_the_schedule_asks_for_each_night_once(home: Home, drop: Drop, run: Run)
         run()
     made = state(home).retention.versions
     assert [(version.id, version.description) for version in made] == [("v001", "what was trained up to 2027-06-01")]
-    assert state(home).head is not None  # what came after it is for the next night
+    assert state(home).head.checkpoint is not None  # what came after it is for the next night
 
 
 class Small(Storage):
@@ -264,7 +262,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     assert state(home).head.global_step == 10
 
 
-def test_a_hard_limit_that_is_lowered_while_it_is_waited_for_lets_work_go_on(
+def test_lowering_the_hard_limit_ends_the_wait_for_disk_space(
     home: Home, drop: Drop, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By an edit of the config alone: no room was made, and nobody says `resume`."""
@@ -296,16 +294,16 @@ def test_utc_needs_no_list_of_zones() -> None:
 def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_not_exported(
     home: Home, night: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
-    """It stays in the list: it can be put back as it was."""
+    """It stays in the list: its files can be restored."""
     night("a")
-    seal = home.versions / "v001" / "keepstep.json"
-    whole = seal.read_bytes()
-    seal.write_bytes(whole + b" ")
+    manifest = home.versions / "v001" / "keepstep.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole + b" ")
     assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
-    assert "DAMAGED   keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
+    assert "DAMAGED  keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
         export_version(home, "v001", tmp_path / "out", None, json=False)
-    seal.write_bytes(whole)
+    manifest.write_bytes(whole)
     assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
     shutil.rmtree(home.versions / "v001")
     assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]

@@ -48,12 +48,12 @@ def test_a_failed_delete_is_reported_once_and_retried_until_it_succeeds(stubborn
     deferred_deletes.discard(stubborn.versions / "v001")
     assert said == ["versions/v001 cannot be deleted yet (busy); keepstep tries again"]
     deferred_deletes.retry()  # not due
-    stubborn.clock.at = RETRY_AFTER_S
+    stubborn.clock.at = RETRY_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.retry()
     assert len(said) == 1
     assert list(stubborn.versions.iterdir())
-    stubborn.storage.code = 0
-    stubborn.clock.at = 2 * RETRY_AFTER_S
+    stubborn.storage.code = 0  # type: ignore[attr-defined]
+    stubborn.clock.at = 2 * RETRY_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.retry()
     assert not list(stubborn.versions.iterdir())
     assert not deferred_deletes.pending
@@ -69,13 +69,13 @@ def test_leftovers_that_cannot_be_deleted_do_not_stop_a_start(stubborn: Home) ->
     with closing(EventStore.open(stubborn)) as store:
         sweep(store, deferred_deletes.discard)
     assert len(said) == len(deferred_deletes.pending) == 3
-    stubborn.storage.code = 0
-    stubborn.clock.at = RETRY_AFTER_S
+    stubborn.storage.code = 0  # type: ignore[attr-defined]
+    stubborn.clock.at = RETRY_AFTER_S  # type: ignore[attr-defined]
     deferred_deletes.retry()
     assert not list(stubborn.versions.iterdir())
 
 
 def test_a_full_disk_is_the_daemons_to_wait_out(stubborn: Home) -> None:
-    stubborn.storage.code = errno.ENOSPC
+    stubborn.storage.code = errno.ENOSPC  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="busy"):
         DeferredDeletes(stubborn, print).discard(stubborn.versions / "v001")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -359,13 +360,14 @@ def test_a_lost_daemon_leaves_an_interrupted_attempt(home: Home, drop: Drop, run
     """A journal that ends in the middle of an attempt: the next daemon journals that and continues."""
     drop("a.jsonl", "ok ok")
     run()
+    job = hashlib.sha256(b"ok\n").hexdigest()
     with_attempt = EventStore.open(home)
     with_attempt.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
-    with_attempt.execute(commands.AddFile(job="f" * 64, name="gone", size_bytes=1, priority="normal", known=False))
+    with_attempt.execute(commands.AddFile(job=job, name="gone", size_bytes=1, priority="normal", known=False))
     settings = next(event.settings for event in events() if isinstance(event, kinds.AttemptStarted))
-    with_attempt.execute(commands.StartAttempt(job="f" * 64, settings=settings))
+    with_attempt.execute(commands.StartAttempt(job=job, settings=settings))
     with_attempt.close()
-    (home.data / f"{'f' * 64}.jsonl").write_text("ok\n", encoding="utf-8")
+    home.data_file(job).write_text("ok\n", encoding="utf-8")
     run()
     assert "attempt_interrupted" in [kind_of(event) for event in events()]
     assert state_of(home).outcomes.counts.trained == 2

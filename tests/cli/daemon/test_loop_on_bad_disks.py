@@ -74,7 +74,7 @@ def test_checkpoints_that_are_all_missing_are_a_disk_that_is_missing(home: Home,
     with pytest.raises(UserError, match="none of the 2 committed checkpoints") as caught:
         run()
     assert caught.value.exit_code == 4
-    assert state_of(home).head == head
+    assert state_of(home).head.checkpoint == head
     (home.checkpoints / head.id).mkdir()
     drop("b.jsonl", "ok")
     run()
@@ -110,7 +110,7 @@ def test_resuming_just_then_begins_no_attempt_on_a_disk_that_fails(
 ) -> None:
     """The daemon is on its way out: the next one begins it."""
     drop("a.jsonl", "ok ok ok broken")
-    sweeping = event_handler.sweep
+    sweeping = event_handler.sweep  # type: ignore[attr-defined]
 
     def sweep_and_resume(store: EventStore, *how: object) -> None:
         sweeping(store, *how)

@@ -13,7 +13,7 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
-from cli.status.report import current
+from cli.status.report import read_current
 from core.commands import AddFile, Pause, Resume, StartAttempt, StartDaemon
 from events.codec import encode
 from events.kinds import JobSkipped, JobTrained, JournalRepaired, Resumed
@@ -102,7 +102,7 @@ def test_an_outdated_status_is_not_believed(home: Home) -> None:
     store.execute(Resume())
     store.close()
     home.status.write_bytes(after)
-    assert current(home)[0].daemon.status == "off"
+    assert read_current(home)[0].daemon.status == "off"
 
 
 JOB, OTHER = "ab" * 32, "ef" * 32

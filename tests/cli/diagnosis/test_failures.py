@@ -1,4 +1,4 @@
-"""A crash as lines for a person."""
+"""`keepstep failures`: failures as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from msgspec.structs import replace
 
-from cli.diagnosis.failures import lines_of, logs_of, show_crashes
+from cli.diagnosis.failures import failure_text, logs_of, show_failures
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from core.commands import StartDaemon, StopDaemon
@@ -31,42 +31,42 @@ CRASH = Failure(
 )
 
 
-def test_a_crash_says_what_it_was_what_it_means_and_what_to_do() -> None:
-    """Each on a line of its own."""
-    first, *more = lines_of(CRASH).splitlines()
+def test_failure_text_says_what_it_means_and_what_to_do() -> None:
+    """Each on its own line."""
+    first, *more = failure_text(CRASH).splitlines()
     assert first.endswith("crash-17  hang: a.jsonl, attempt 4")
     assert more == [
         "    no progress",
         "    for long",
         f"    means  {EXPLANATIONS['hang'].meaning}; not committed: 1 step",
         f"    do     {EXPLANATIONS['hang'].advice}",
-        "    see    `keepstep explain crash-17`, and for its trace `keepstep logs --attempt 4`",
+        "    see    `keepstep explain crash-17`, `keepstep logs --attempt 4`",
     ]
 
 
 def test_a_hold_belongs_to_no_attempt() -> None:
     """And before the first attempt there is nothing in the log to be named."""
-    lines = lines_of(replace(CRASH, kind="daemon_held", what="the daemon", steps_lost=0)).splitlines()
+    lines = failure_text(replace(CRASH, kind="daemon_held", what="the daemon", steps_lost=0)).splitlines()
     assert lines[0].endswith("hang: the daemon")
     assert "not committed" not in lines[3]
     assert logs_of(replace(CRASH, attempt=None)) is None
-    assert lines_of(replace(CRASH, attempt=None)).endswith("`keepstep explain crash-17`")
+    assert failure_text(replace(CRASH, attempt=None)).endswith("`keepstep explain crash-17`")
 
 
-def test_nothing_in_a_name_or_a_message_reaches_the_terminal() -> None:
+def test_failure_text_escapes_terminal_characters() -> None:
     """A file may be called anything."""
-    assert "\x1b" not in lines_of(replace(CRASH, what="\x1b[2J", message="\x1b]0;x\x07"))
+    assert "\x1b" not in failure_text(replace(CRASH, what="\x1b[2J", message="\x1b]0;x\x07"))
 
 
-def test_a_daemon_that_ended_without_a_word_is_told_before_the_next_one_journals_it(
+def test_dead_daemon_is_reported_before_the_next_one_journals_it(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two seconds after a kill, "nothing has gone wrong" would be half the truth."""
+    """The journal does not know about a kill before the next start."""
     with closing(EventStore.open(home)) as store:
         store.execute(StartDaemon(pid=7, process_started_at=1.0, boot_id="", host="", keepstep=""))
-    show_crashes(home, all_of_them=False, json=False)
-    assert "the daemon (pid 7) ended without a word" in capsys.readouterr().out
+    show_failures(home, all_of_them=False, json=False)
+    assert "the daemon (pid 7) died" in capsys.readouterr().out
     with closing(EventStore.open(home)) as store:
         store.execute(StopDaemon(reason="r"))
-    show_crashes(home, all_of_them=False, json=False)
-    assert capsys.readouterr().out == "nothing has gone wrong\n"
+    show_failures(home, all_of_them=False, json=False)
+    assert capsys.readouterr().out == "nothing has failed\n"

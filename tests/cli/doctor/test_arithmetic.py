@@ -21,7 +21,7 @@ def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, suppor
 
 
 @pytest.mark.parametrize(
-    ("precision", "support", "level", "says"),
+    ("precision", "support", "level", "message"),
     [
         ("fp32", "none", "pass", "fp32"),
         ("bf16", "native", "pass", "has instructions for it"),
@@ -30,11 +30,11 @@ def asks_for(home: Home, precision: str, monkeypatch: pytest.MonkeyPatch, suppor
     ],
 )
 def test_doctor_compares_the_precision_with_the_processor(
-    home: Home, monkeypatch: pytest.MonkeyPatch, precision: str, support: str, level: str, says: str
+    home: Home, monkeypatch: pytest.MonkeyPatch, precision: str, support: str, level: str, message: str
 ) -> None:
     found = arithmetic.check(asks_for(home, precision, monkeypatch, support))
     assert (found.level, bool(found.advice)) == (level, level == "warn")
-    assert says in found.says
+    assert message in found.message
 
 
 def test_doctor_knows_what_was_measured(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

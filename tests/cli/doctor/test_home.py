@@ -15,24 +15,24 @@ from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 
 
-def test_a_file_in_the_place_of_a_directory_is_told(home: Home) -> None:
+def test_file_in_the_place_of_a_directory_is_reported(home: Home) -> None:
     """It is somebody's: nothing is moved."""
     home.rejected.rmdir()
     home.rejected.touch()
     found = checks_home.layout(DoctorContext(home))
-    assert (found.level, found.says) == ("fail", f"{home.rejected} is not a directory")
+    assert (found.level, found.message) == ("fail", f"{home.rejected} is not a directory")
 
 
 def test_a_journal_is_never_made_up(home: Home) -> None:
-    """An empty one in the place of one that is lost would make everything else debris."""
+    """An empty journal would turn every other file into a leftover."""
     home.journal.rename(home.root / "elsewhere")
     assert checks_home.layout(DoctorContext(home)).level == "fail"
-    assert checks_home.make_missing(DoctorContext(home)) == []
+    assert checks_home.make_missing_directories(DoctorContext(home)) == []
     assert not home.journal.exists()
 
 
-def test_what_anybody_may_write_to_is_told(home: Home) -> None:
-    """Whoever may write to an inbox may teach."""
+def test_directory_that_any_user_may_write_to_is_reported(home: Home) -> None:
+    """A user who can write to the inbox decides what is trained."""
     home.inbox.chmod(0o777)
     found = checks_home.permissions(DoctorContext(home))
     assert (found.level, found.advice) == ("warn", f"chmod o-w {home.inbox}")
@@ -41,13 +41,13 @@ def test_what_anybody_may_write_to_is_told(home: Home) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_what_may_not_be_used_is_told_with_its_owner(home: Home) -> None:
-    """And every other check goes on."""
+def test_unusable_path_is_reported_with_its_owner(home: Home) -> None:
+    """And every other check still runs."""
     home.checkpoints.chmod(0)
     found = checks_home.permissions(DoctorContext(home))
     home.checkpoints.chmod(0o755)
     assert found.level == "fail"
-    assert str(home.checkpoints) in found.says
+    assert str(home.checkpoints) in found.message
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -56,7 +56,7 @@ def test_root_is_warned_of_a_home_of_somebody_else(home: Home) -> None:
     os.chown(home.checkpoints, 65534, -1)
     found = checks_home.permissions(DoctorContext(home))
     assert found.level == "warn"
-    assert "and you are root" in found.says
+    assert "and you are root" in found.message
 
 
 def test_a_wrong_key_is_named(home: Home) -> None:
@@ -67,13 +67,13 @@ def test_a_wrong_key_is_named(home: Home) -> None:
         checks_home.config(DoctorContext(home))
 
 
-def test_a_config_that_would_change_what_was_learned_is_told(trained: Home) -> None:
+def test_config_that_does_not_fit_the_trained_weights_fails(trained: Home) -> None:
     """Before the next file is held for it."""
     text = trained.config.read_text(encoding="utf-8")
     trained.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
     found = checks_home.config(DoctorContext(trained))
     assert found.level == "fail"
-    assert "method.r is 8, and the weights were trained with 16" in found.says
+    assert "method.r is 8, what was learned so far has 16" in found.message
 
 
 def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
@@ -88,11 +88,11 @@ def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:
     assert left.exists()
     lock.release()
     assert checks_home.leftovers(DoctorContext(home)).level == "warn"
-    assert checks_home.remove_leftovers(DoctorContext(home)) == ["removed status/.status.json.12345678.tmp"]
+    assert checks_home.remove_leftovers(DoctorContext(home)) == ["deleted status/.status.json.12345678.tmp"]
 
 
 def test_only_what_keepstep_names_so_is_removed(home: Home) -> None:
-    """A file of somebody else's beside it stays."""
+    """A file of another user next to it stays."""
     mine: list[Path] = [home.root / ".mine.tmp", home.run / "my.sock", home.status.parent / "notes"]
     for path in mine:
         path.touch()
@@ -108,12 +108,12 @@ def set_hooks(home: Home, **values: str) -> None:
     home.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_a_hook_without_its_program_is_told_before_it_is_needed(home: Home) -> None:
+def test_hook_without_its_program_is_reported(home: Home) -> None:
     """By name, or by a path in the home; what is there passes."""
-    assert checks_home.hooks(DoctorContext(home)).says == "no hook is set"
+    assert checks_home.hooks(DoctorContext(home)).message == "no hook is set"
     set_hooks(home, on_held='"no-such-program --x"')
     found = checks_home.hooks(DoctorContext(home))
-    assert (found.level, found.says) == ("warn", "on_held cannot run: there is no program no-such-program")
+    assert (found.level, found.message) == ("warn", "on_held cannot run: there is no program no-such-program")
     set_hooks(home, on_held='"./tell.sh"')
     assert checks_home.hooks(DoctorContext(home)).level == "warn"
     (home.root / "tell.sh").write_text("#!/bin/sh\n", encoding="utf-8")

@@ -32,15 +32,15 @@ class Yesterday(Clock):
         return super().now() - 86_400
 
 
-def test_a_clock_that_was_set_back_is_told(home: Home) -> None:
+def test_clock_that_was_set_back_is_reported(home: Home) -> None:
     """By the journal's own last record."""
     assert checks_journal.clock(DoctorContext(home)).level == "pass"
     found = checks_journal.clock(DoctorContext(Home(home.root, clock=Yesterday())))
     assert found.level == "warn"
-    assert "in the future: the clock was set back" in found.says
+    assert "in the future: the clock was set back" in found.message
 
 
-def test_a_record_of_a_newer_keepstep_is_told_in_its_words(home: Home) -> None:
+def test_record_of_a_newer_keepstep_is_reported(home: Home) -> None:
     """The bytes are sound; this program does not know what they mean."""
     from journal import Journal, read_line
 
@@ -48,24 +48,24 @@ def test_a_record_of_a_newer_keepstep_is_told_in_its_words(home: Home) -> None:
         list(journal.read())
         with journal.transaction() as transaction:
             transaction.append([b'{"kind":"of_tomorrow","v":1}'], at="2026-01-01T00:00:00.000000Z")
-    from cli.doctor.report import looked_at
+    from cli.doctor.report import run_checks
 
-    line = next(line for line in looked_at(home, fix=False, deep=False) if line.name == "journal")
+    line = next(line for line in run_checks(home, fix=False, deep=False) if line.name == "journal")
     assert line.finding.level == "fail"
-    assert "of_tomorrow" in line.finding.says
+    assert "of_tomorrow" in line.finding.message
 
 
-def test_a_daemon_that_ended_without_a_word_is_told(home: Home) -> None:
+def test_dead_daemon_is_reported(home: Home) -> None:
     """Its lock file blocks nobody."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
     home.daemon_lock.write_text("{}", encoding="utf-8")
     found = checks_journal.daemon(DoctorContext(home))
     assert found.level == "warn"
-    assert "(pid 1) ended without a word; its lock file blocks nobody" in found.says
+    assert "(pid 1) died; its lock file blocks no other daemon" in found.message
 
 
-def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
+def test_hold_is_reported(home: Home) -> None:
     """With what was said then."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep=""))
@@ -75,19 +75,19 @@ def test_work_that_waits_for_a_person_is_told(home: Home) -> None:
     assert (found.level, found.advice) == ("warn", "bring it back")
 
 
-def test_a_daemon_that_runs_and_one_that_is_stopped_are_told_apart(home: Home) -> None:
+def test_running_and_suspended_daemons_are_distinguished(home: Home) -> None:
     """By the process that holds the lock."""
     with daemon(home) as process:
         eventually(lambda: load_state(home)[0].state.daemon.status == "idle")
         found = checks_journal.daemon(DoctorContext(home))
         assert found.level == "pass"
-        assert f"pid {process.pid}" in found.says
+        assert f"pid {process.pid}" in found.message
         process.send_signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         assert checks_journal.daemon(DoctorContext(home)).advice == f"`kill -CONT {process.pid}`"
 
 
-def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
+def test_damaged_or_old_status_file_is_reported(home: Home) -> None:
     """It is only a view, and rebuilt."""
     shown = home.status
     with closing(EventStore.open(home)) as store:
@@ -95,12 +95,12 @@ def test_a_view_that_is_damaged_or_behind_is_told(home: Home) -> None:
     assert checks_journal.status_file(DoctorContext(home)).level == "pass"
     before = shown.read_bytes()
     shown.write_bytes(before.replace(b"paused", b"paws_d", 1))
-    assert "is damaged: its seal" in checks_journal.status_file(DoctorContext(home)).says
-    assert checks_journal.rebuild_status(DoctorContext(home))
+    assert "is damaged: its checksum" in checks_journal.status_file(DoctorContext(home)).message
+    assert checks_journal.rebuild_status_file(DoctorContext(home))
     with closing(EventStore.open(home)) as store:
         store.execute(commands.Resume())
     shown.write_bytes(before)
-    assert "shows record 2, and the last is 3" in checks_journal.status_file(DoctorContext(home)).says
+    assert "shows record 2; the last one is 3" in checks_journal.status_file(DoctorContext(home)).message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="command lines of others")

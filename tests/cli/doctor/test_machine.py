@@ -11,7 +11,7 @@ import pytest
 
 from cli.doctor import machine
 from cli.doctor.context import DoctorContext
-from cli.doctor.machine import judge_gpus
+from cli.doctor.machine import assess_listing
 from cli.home.paths import Home
 from journal.storage import Storage
 
@@ -50,19 +50,19 @@ def test_memory_is_held_against_the_model(
 def test_no_gpu_is_no_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU is used."""
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert machine.gpu(DoctorContext(home)).says == "no GPU: the CPU is used"
+    assert machine.gpu(DoctorContext(home)).message == "no GPU: the CPU is used"
 
 
 @pytest.mark.parametrize(
-    ("script", "level", "says"),
+    ("script", "level", "message"),
     [
         ("echo 'NVIDIA H100, 1024, 81559, 41'", "pass", "NVIDIA H100: 1.1 of 85.5 GB in use, 41 °C"),
         ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "fail", "version mismatch"),
-        ("sleep 30", "fail", "does not answer"),
+        ("sleep 30", "fail", "driver hangs"),
     ],
 )
-def test_the_driver_has_its_word(
-    home: Home, script: str, level: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_answer_of_the_driver_is_reported(
+    home: Home, script: str, level: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that fails, or hangs."""
     program = tmp_path / "nvidia-smi"
@@ -72,13 +72,13 @@ def test_the_driver_has_its_word(
     monkeypatch.setattr(machine, "ANSWER_TIMEOUT_S", 1.0)
     found = machine.gpu(DoctorContext(home))
     assert found.level == level
-    assert says in found.says
+    assert message in found.message
 
 
-def test_a_hot_card_is_told() -> None:
-    """Beside others that are well; and what a card does not say is no fault."""
-    assert judge_gpus("A, 1, 2, 50\nB, 1, 2, 95\n").level == "warn"
-    assert judge_gpus("A, 1, 2, [N/A]\n").level == "pass"
+def test_hot_gpu_is_reported() -> None:
+    """Among others that are fine; missing data is no problem."""
+    assert assess_listing("A, 1, 2, 50\nB, 1, 2, 95\n").level == "warn"
+    assert assess_listing("A, 1, 2, [N/A]\n").level == "pass"
 
 
 def test_libraries_are_held_against_what_is_asked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,4 +87,4 @@ def test_libraries_are_held_against_what_is_asked_for(home: Home, monkeypatch: p
     monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     found = machine.libraries(DoctorContext(home))
     assert found.level == "fail"
-    assert found.says == f"msgspec is {metadata.version('msgspec')}, wanted >=99; there-is-no-such is missing"
+    assert found.message == f"msgspec is {metadata.version('msgspec')}, required >=99; there-is-no-such is missing"

@@ -20,6 +20,8 @@ from tests.cli.supervision.test_watchdog import daemon
 from tests.harness.hub_cache import put_in_cache
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Break = Callable[[Path], object]
 
 
@@ -32,9 +34,9 @@ def rewrite(name: str, **keys: object) -> Break:
 
 
 @pytest.mark.parametrize(
-    ("breaking", "says"),
+    ("breaking", "message"),
     [
-        (lambda model: model.rename(model.with_name("elsewhere")), "is not here yet"),
+        (lambda model: model.rename(model.with_name("elsewhere")), "is not downloaded yet"),
         (lambda model: (model / "config.json").unlink(), "has no config.json"),
         (rewrite("config.json", quantization_config={"bits": 4}), "is quantized on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
@@ -45,17 +47,17 @@ def rewrite(name: str, **keys: object) -> Break:
         (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_told_before_it_is_loaded(trained: Home, breaking: Break, says: str) -> None:
+def test_untrainable_model_is_reported_before_it_is_loaded(trained: Home, breaking: Break, message: str) -> None:
     """By its files alone, with what is wrong with which."""
     assert checks_model.model(DoctorContext(trained)).level == "pass"
     breaking(trained.root / "model")
     found = checks_model.model(DoctorContext(trained))
     assert found.level != "pass"
-    assert says in found.says
+    assert message in found.message
     assert found.advice
 
 
-def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(trained: Home) -> None:
+def test_model_with_too_few_tokens_is_reported_with_both_numbers(trained: Home) -> None:
     """A tokenizer with more tokens than the embedding has rows, an end that is beyond it, too few positions."""
     model = trained.root / "model"
     tokenizer = json.loads((model / "tokenizer.json").read_bytes())
@@ -65,21 +67,21 @@ def test_a_model_smaller_than_what_is_asked_of_it_is_told_with_both_numbers(trai
     )
     found = checks_model.model(DoctorContext(trained))
     assert found.level == "warn"
-    assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.says
+    assert "the tokenizer has 263 tokens, and the embedding of the model has 262 rows" in found.message
     rewrite("tokenizer_config.json", eos_token="<think>")(model)
     found = checks_model.model(DoctorContext(trained))
-    assert (found.level, "eos_token of the tokenizer is 262" in found.says) == ("fail", True)
+    assert (found.level, "eos_token of the tokenizer is 262" in found.message) == ("fail", True)
 
 
-def test_max_length_beyond_the_positions_of_the_model_is_told(tmp_path: Path) -> None:
+def test_max_length_beyond_the_positions_of_the_model_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
-    assert checks_model.beyond_limits(tmp_path, 64) is None
-    found = checks_model.beyond_limits(tmp_path, 1024)
+    assert checks_model.check_limits(tmp_path, 64) is None
+    found = checks_model.check_limits(tmp_path, 1024)
     assert found is not None
     assert (found.level, found.advice) == ("warn", "`keepstep config set data.max_length 64`")
-    assert "64 positions, and [data] max_length = 1024" in found.says
+    assert "64 positions, and [data] max_length = 1024" in found.message
     (tmp_path / "config.json").write_text("{")
-    broken = checks_model.beyond_limits(tmp_path, 64)
+    broken = checks_model.check_limits(tmp_path, 64)
     assert (broken and broken.level) == "fail"
 
 
@@ -94,7 +96,7 @@ def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest
     assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
 
 
-def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
+def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
     trained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it is pinned, there is nothing to say."""
@@ -112,7 +114,7 @@ def test_a_hub_id_without_a_commit_is_told_with_the_command_that_pins_it(
     assert checks_model.model(DoctorContext(trained)).level == "pass"
 
 
-def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
+def test_damaged_checkpoint_is_reported_with_its_recovery(trained: Home) -> None:
     """What is as long as it was needs the deep look."""
     head = load_state(trained)[0].state.head.checkpoint
     assert head is not None
@@ -122,8 +124,8 @@ def test_a_bad_checkpoint_is_told_with_what_follows(trained: Home) -> None:
     assert checks_model.checkpoints(DoctorContext(trained)).level == "pass"
     found = checks_model.checkpoints(DoctorContext(trained, deep=True))
     assert found.level == "fail"
-    assert "adapter_model.safetensors does not have the SHA-256" in found.says
-    assert "runs the steps 2 to 2 again" in found.advice
+    assert "adapter_model.safetensors does not have the SHA-256" in found.message
+    assert "runs step 2 again" in found.advice
     weights.write_bytes(data[:-1])
     assert checks_model.checkpoints(DoctorContext(trained)).level == "fail"
 
@@ -137,20 +139,20 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(trained: Home) -> N
     assert checks_model.resume(DoctorContext(trained)).level == "pass"
     found = checks_model.resume(DoctorContext(trained, deep=True))
     assert found.level == "fail"
-    assert "cannot be loaded" in found.says
-    assert "quantised on disk" in found.says
+    assert "cannot be loaded" in found.message
+    assert "quantised on disk" in found.message
 
 
-def test_a_backup_that_is_not_what_it_was_is_told(trained: Home) -> None:
+def test_damaged_backup_is_reported(trained: Home) -> None:
     """By names and sizes at once."""
     create_backup(trained, "to be sure")
-    assert checks_model.backups(DoctorContext(trained)).says == "1 backups are what were made (by names and sizes)"
+    assert checks_model.backups(DoctorContext(trained)).message == "1 backup intact (by names and sizes)"
     (backup,) = load_state(trained)[0].state.retention.backups
     next((trained.backups / backup.id).rglob("*.safetensors")).unlink()
     assert checks_model.backups(DoctorContext(trained)).level == "fail"
 
 
-def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
+def test_missing_data_of_a_waiting_job_is_reported(home: Home) -> None:
     """With the way past it."""
     job = "f" * 64
     with closing(EventStore.open(home)) as store:
@@ -159,32 +161,30 @@ def test_data_that_is_still_to_be_learned_and_gone_is_told(home: Home) -> None:
     assert found.level == "fail"
     assert "`keepstep skip ffffffffffff`" in found.advice
     home.data_file(job).write_text("ok", encoding="utf-8")
-    assert checks_model.data(DoctorContext(home)).says == "the data of gone.jsonl has 2 bytes"
+    assert checks_model.data(DoctorContext(home)).message == "the data of gone.jsonl has 2 bytes"
     home.data_file(job).write_text("ok\n", encoding="utf-8")
     assert checks_model.data(DoctorContext(home)).level == "pass"
 
 
-def test_where_it_goes_on_is_said_exactly(home: Home, drop: Callable[..., Path]) -> None:
-    """Job, step, checkpoint and base: of no job, of one that waits, of one in hand."""
+def test_next_step_is_described(home: Home, drop: Callable[..., Path]) -> None:
+    """Job, step, checkpoint and base: of no job, of one that waits, of one in progress."""
     base = "from the base model"
     assert (
-        checks_model.resume(DoctorContext(home)).says == f"no file waits; the next one begins at global step 1, {base}"
+        checks_model.resume(DoctorContext(home)).message
+        == f"no file waits; the next one starts at global step 1, {base}"
     )
     drop("a.jsonl", "ok wait ok ok")
     with daemon(home) as process:
         eventually(lambda: load_state(home)[0].state.attempts.reached.step >= 1)
         home.stop_file.touch()
         assert process.wait(20) == 0
-    head = "from step-00000002-attempt-0001 beside the base model"
-    assert (
-        checks_model.resume(DoctorContext(home)).says
-        == f"goes on with a.jsonl at its step 3 of 4 (global step 3), {head}"
-    )
+    head = "from step-00000002-attempt-0001 on the base model"
+    assert checks_model.resume(DoctorContext(home)).message == f"next: step 3/4 of a.jsonl (global step 3), {head}"
 
 
 def test_a_file_that_waits_is_named_as_the_next(home: Home) -> None:
     """With the step that it begins at."""
     with closing(EventStore.open(home)) as store:
         store.execute(commands.AddFile(job="e" * 64, name="b.jsonl", size_bytes=1, priority="low", known=False))
-    says = "begins b.jsonl at its step 1 (global step 1), from the base model"
-    assert checks_model.resume(DoctorContext(home)).says == says
+    message = "next: step 1 of b.jsonl (global step 1), from the base model"
+    assert checks_model.resume(DoctorContext(home)).message == message

@@ -1,4 +1,4 @@
-"""`keepstep doctor` as a whole: on homes in good and in bad states, and what it mends."""
+"""`keepstep doctor` as a whole: on homes in good and in bad states, and what it fixes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.doctor import report as doctor_module
 from cli.doctor.context import Check, DoctorContext, passed
-from cli.doctor.report import CHECKS, Line, looked_at
+from cli.doctor.report import CHECKS, Line, run_checks
 from cli.errors import UserError
 from cli.home.paths import Home
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def found(home: Home, *, fix: bool = False, deep: bool = False) -> dict[str, Line]:
-    return {line.name: line for line in looked_at(home, fix=fix, deep=deep)}
+    return {line.name: line for line in run_checks(home, fix=fix, deep=deep)}
 
 
 def levels(home: Home, level: str) -> set[str]:
@@ -40,10 +42,10 @@ def test_a_home_in_good_health_passes_and_is_left_as_it_was(trained: Home) -> No
 
 
 def test_a_look_into_everything_loads_what_the_next_step_starts_from(trained: Home) -> None:
-    """In a process of its own, by the worker's own code."""
+    """In a separate process, by the worker's own code."""
     line = found(trained, deep=True)["resume"]
     assert line.finding.level == "pass"
-    assert "global step 3, from step-00000002-attempt-0001 beside the base model; loaded in" in line.finding.says
+    assert "global step 3, from step-00000002-attempt-0001 on the base model; loaded in" in line.finding.message
 
 
 def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
@@ -57,17 +59,17 @@ def test_no_check_ends_the_others_whatever_is_broken(trained: Home) -> None:
     lines = found(trained)
     assert set(lines) == {check.name for check in CHECKS}
     assert lines["journal"].finding.level == "fail"
-    assert "record 3 to at least" in lines["journal"].finding.says
+    assert "record 3 to at least" in lines["journal"].finding.message
     assert "repair --accept-loss" in lines["journal"].finding.advice
-    assert "is not valid TOML" in lines["config"].finding.says
+    assert "is not valid TOML" in lines["config"].finding.message
     assert lines["checkpoints"].finding.level == "warn"
-    assert "because the journal cannot be read" in lines["resume"].finding.says
-    assert not any("the check itself went wrong" in line.finding.says for line in lines.values())
+    assert "not checked: the journal cannot be read" in lines["resume"].finding.message
+    assert not any("the check itself crashed" in line.finding.message for line in lines.values())
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "data", "status", "run", "inbox", "journal", "keepstep.toml"])
-def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None:
-    """And what nobody needs to have been there is made anew."""
+def test_missing_directories_are_reported_and_created(trained: Home, gone: str) -> None:
+    """And directories without content are created again."""
     path = trained.root / gone
     if path.is_dir():
         shutil.rmtree(path)
@@ -75,10 +77,10 @@ def test_whatever_is_missing_is_found_and_told(trained: Home, gone: str) -> None
         path.unlink()
     lines = found(trained)
     assert any(line.finding.level != "pass" for line in lines.values())
-    assert not any("the check itself went wrong" in line.finding.says for line in lines.values())
-    mended = found(trained, fix=True)
+    assert not any("the check itself crashed" in line.finding.message for line in lines.values())
+    fixed = found(trained, fix=True)
     assert path.exists() == (gone not in {"journal", "keepstep.toml"})
-    assert not any("the check itself went wrong" in line.finding.says for line in mended.values())
+    assert not any("the check itself crashed" in line.finding.message for line in fixed.values())
 
 
 def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
@@ -91,8 +93,8 @@ def test_fixing_loses_nothing_and_says_what_it_did(trained: Home) -> None:
     (trained.checkpoints / "my-own").mkdir()
     assert levels(trained, "warn") == {"home", "leftovers", "status file"}
     lines = found(trained, fix=True)
-    assert lines["home"].fixed == ["made inbox", "made inbox/high", "made inbox/low"]
-    assert lines["leftovers"].fixed == ["removed status/.status.json.1234abcd.tmp", "removed run/worker-1234.sock"]
+    assert lines["home"].fixed == ["created inbox", "created inbox/high", "created inbox/low"]
+    assert lines["leftovers"].fixed == ["deleted status/.status.json.1234abcd.tmp", "deleted run/worker-1234.sock"]
     assert lines["status file"].fixed == ["rebuilt status/status.json and status/snapshot.json from the journal"]
     assert all(line.finding.level == "pass" for line in lines.values())
     assert (trained.checkpoints / "my-own").is_dir()
@@ -112,14 +114,14 @@ def test_a_damaged_journal_is_not_touched_by_fixing(trained: Home) -> None:
     before = contents(trained)
     line = found(trained, fix=True)["status file"]
     assert line.finding.level == "fail"
-    assert "could not be mended" in line.finding.says
+    assert "could not be fixed" in line.finding.message
     after = contents(trained)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {
         str(trained.daemon_lock)
     }
 
 
-def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_a_check_is_a_finding_and_the_others_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor who faints helps nobody."""
 
     def broken(_: DoctorContext) -> object:
@@ -128,7 +130,7 @@ def test_a_bug_in_a_check_is_a_finding_and_the_others_go_on(home: Home, monkeypa
     checks = (Check("broken", broken), Check("sound", lambda _: passed("well")))
     monkeypatch.setattr(doctor_module, "CHECKS", checks)
     lines = found(home)
-    assert lines["broken"].finding.says == "the check itself went wrong: ZeroDivisionError: a bug"
+    assert lines["broken"].finding.message == "the check itself crashed: ZeroDivisionError: a bug"
     assert lines["sound"].finding.level == "pass"
 
 
@@ -138,7 +140,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return CliRunner()
 
 
-def test_the_command_says_each_check_and_how_to_mend_it(trained: Home, narrow: CliRunner) -> None:
+def test_doctor_prints_each_check_and_how_to_fix_it(trained: Home, narrow: CliRunner) -> None:
     """Exit code 1 if something fails; a warning alone is none."""
     trained.stop_file.touch()
     shown = narrow.invoke(app, ["doctor", "--home", str(trained.root)])
@@ -154,15 +156,15 @@ def test_the_command_says_each_check_and_how_to_mend_it(trained: Home, narrow: C
     assert not report["good"]
     (bad,) = [check for check in report["checks"] if check["level"] == "fail"]
     assert bad["check"] == "model"
-    assert set(bad) == {"check", "level", "says", "advice", "fixed"}
+    assert set(bad) == {"check", "level", "message", "advice", "fixed"}
 
 
 def test_a_home_without_its_config_is_still_known_for_one(trained: Home, tmp_path: Path) -> None:
     """By its journal; anything else is no home."""
     trained.config.unlink()
-    assert doctor_module.damaged_home(trained.root).root == trained.root
+    assert doctor_module.find_damaged_home(trained.root).root == trained.root
     with pytest.raises(UserError, match="not a keepstep home"):
-        doctor_module.damaged_home(tmp_path)
+        doctor_module.find_damaged_home(tmp_path)
 
 
 def test_the_journal_is_only_read(trained: Home) -> None:
@@ -172,21 +174,21 @@ def test_the_journal_is_only_read(trained: Home) -> None:
     segment.write_bytes(torn)
     line = found(trained)["journal"]
     assert line.finding.level == "warn"
-    assert "nobody was told" in line.finding.says
+    assert "never acknowledged" in line.finding.message
     assert segment.read_bytes() == torn
 
 
-def test_a_new_home_has_nothing_to_mend(home: Home) -> None:
+def test_new_home_has_nothing_to_fix(home: Home) -> None:
     """Not even the view that nobody has written yet: what a new user sees first is no warning."""
     assert levels(home, "warn") - {"model"} == set()
-    assert found(home)["status file"].finding.says == "nothing has been done here yet: there is nothing to show"
+    assert found(home)["status file"].finding.message == "this home is new: there is no status file yet"
 
 
-def test_one_cause_is_told_once(trained: Home) -> None:
+def test_one_cause_is_reported_once(trained: Home) -> None:
     """A config that cannot be read fails as itself; what needs it says that it was not looked at."""
     config = trained.config.read_text(encoding="utf-8")
     trained.config.write_text(config.replace('on_held = ""', 'on_held = "sh -c \'open"'), encoding="utf-8")
     lines = found(trained)
     failing = [name for name, line in lines.items() if line.finding.level == "fail"]
     assert failing == ["config"]
-    assert lines["disk"].finding.says == "not looked at: config fails"
+    assert lines["disk"].finding.message == "not checked: config fails"

@@ -18,7 +18,7 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import find_too_open, make_directories, restrict_modes
 from cli.home.paths import Home, find_home
-from cli.status.report import current
+from cli.status.report import read_current
 from journal.storage import PRIVATE, Storage
 from tests.cli.second_user import NOBODY, another_user, needs_root, place_for_all
 from tests.cli.taking import take_from_inbox
@@ -70,7 +70,7 @@ def test_doctor_narrows_an_old_home(home: Home) -> None:
     found = checks_home.permissions(DoctorContext(home))
     assert found.level == "warn"
     assert "doctor --fix" in found.advice
-    assert checks_home.close_to_others(DoctorContext(home))
+    assert checks_home.restrict_permissions(DoctorContext(home))
     assert checks_home.permissions(DoctorContext(home)).level == "pass"
     assert [path for path in home.root.rglob("*") if path.stat().st_mode & 0o077] == [
         path for path in home.root.rglob("*") if path.name in {"linked", "mine"}
@@ -97,7 +97,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
             store.write_status()
             with another_user():
                 (home.inbox / "x.jsonl").write_text("row\n", encoding="utf-8")
-                view, alive = current(home)
+                view, alive = read_current(home)
                 assert (view.daemon.status, alive) == ("off", False)
                 for path in (home.root, home.data, home.journal, home.status.parent):
                     with pytest.raises(PermissionError):
@@ -108,7 +108,7 @@ def test_a_group_is_let_in_on_purpose() -> None:
         (kept,) = home.data.glob("*.jsonl")
         assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_uid) == (0o640, 0)
         assert list(find_too_open(home)) == []
-        assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).says
+        assert f"the group {group} may read it" in checks_home.permissions(DoctorContext(home)).message
 
 
 def test_a_group_that_is_none_is_refused(tmp_path: Path) -> None:

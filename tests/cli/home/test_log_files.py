@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.diagnosis.logs import Filter, Tail, last_lines, readable, show_logs
+from cli.diagnosis.logs import Filter, Tail, format_line, last_lines, show_logs
 from cli.errors import UserError
 from cli.home import log_files as cli_logs
 from cli.home.log_files import FILES_MIN, LogFiles, OutputReader, log_files, logged
@@ -94,13 +94,13 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(cli_logs.os, "write", full)
+    monkeypatch.setattr(cli_logs.os, "write", full)  # type: ignore[attr-defined]
     for _ in range(3):
         files.emit(record("lost"))
     assert files.lines_lost == 3
-    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room
+    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]
     files.emit(record("half"))
-    monkeypatch.setattr(cli_logs.os, "write", write)
+    monkeypatch.setattr(cli_logs.os, "write", write)  # type: ignore[attr-defined]
     files.emit(record("after"))
     files.close()
     assert messages(tmp_path) == ["before", "4 lines before this could not be written", "after"]
@@ -220,12 +220,12 @@ def test_the_answer_of_a_process_is_awaited(tmp_path: Path) -> None:
 def test_a_failure_can_be_followed_from_its_crash_to_its_trace(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`keepstep crashes` names the attempt, `keepstep logs --attempt` shows it."""
-    from cli.diagnosis.failures import show_crashes
+    """`keepstep failures` names the attempt, `keepstep logs --attempt` shows it."""
+    from cli.diagnosis.failures import show_failures
 
     drop("a.jsonl", "ok ok die-once ok")
     run()
-    show_crashes(home, all_of_them=True, json=False)
+    show_failures(home, all_of_them=True, json=False)
     said = capsys.readouterr().out
     assert "killed: a.jsonl, attempt 1" in said
     assert "`keepstep logs --attempt 1`" in said
@@ -257,12 +257,12 @@ def test_the_last_lines_are_found_across_files(tmp_path: Path) -> None:
     assert [line.message for line in last_lines(tmp_path, Filter(), 2)] == ["line 3", "line 4"]
     assert last_lines(tmp_path, Filter(), 0) == []
     tail = Tail(tmp_path)
-    assert list(tail.news()) == []
+    assert list(tail.new_lines()) == []
     files.emit(record("more", DAY + 4 * 86_400))
     files.emit(record("tomorrow", DAY + 5 * 86_400))
     files.close()
-    assert [line.message for line in tail.news()] == ["more", "tomorrow"]
-    assert list(tail.news()) == []
+    assert [line.message for line in tail.new_lines()] == ["more", "tomorrow"]
+    assert list(tail.new_lines()) == []
 
 
 def test_the_readable_form_escapes_what_a_terminal_would_obey() -> None:
@@ -270,7 +270,7 @@ def test_the_readable_form_escapes_what_a_terminal_would_obey() -> None:
     line = LogLine(
         at="2026-11-22T03:00:00Z", level="error", source="worker", message="\x1b[2J\nb", attempt=4, trace="T\n"
     )
-    first, *more = readable(line).splitlines()
+    first, *more = format_line(line).splitlines()
     assert first.endswith("worker ERROR attempt 4: \\x1b[2J")
     assert [text.strip() for text in more] == ["b", "T"]
 
@@ -287,10 +287,10 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
 def test_where_nothing_is_to_be_shown_it_says_why(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, so that a script gets nothing."""
     show_logs(home, Filter(), number=9, follow=False, json=False)
-    assert capsys.readouterr() == ("", "nothing was logged yet; the daemon does: `keepstep run`\n")
+    assert capsys.readouterr() == ("", "the log is empty; the daemon writes it: `keepstep run`\n")
     line = LogLine(at="2026-11-22T03:00:00Z", level="info", source="daemon", message="m")
     (home.logs / "2026-11-22.jsonl").write_bytes(log_lines.encode(line))
     show_logs(home, Filter(source="nobody"), number=9, follow=False, json=True)
-    assert capsys.readouterr().err.startswith("nothing that was logged is like that")
+    assert capsys.readouterr().err.startswith("no log line matches")
     show_logs(home, Filter(source="daemon"), number=9, follow=False, json=False)
     assert capsys.readouterr().err == ""

@@ -33,6 +33,7 @@ def keepstep(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[
     return done
 
 
+@pytest.mark.long
 def test_data_can_be_checked_and_a_checkpoint_exported(odd: Path) -> None:
     """The order to the process that does it carries the path."""
     rows = odd.parent / os.fsdecode(b"\xff.jsonl")
@@ -45,6 +46,7 @@ def test_data_can_be_checked_and_a_checkpoint_exported(odd: Path) -> None:
     assert (odd.parent / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_training_and_consolidation_work(odd: Path) -> None:
     """The worker loads base, checkpoint and version from there."""
     (odd / "inbox" / "b.jsonl").write_bytes(make_rows(4, 900))

@@ -46,7 +46,7 @@ def configure(home: Home) -> Callable[[str, str], None]:
 def given(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """What would be run, in place of running it."""
     tasks: list[Task] = []
-    monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: tasks.append(task))
+    monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: tasks.append(task))  # type: ignore[attr-defined]
     return tasks
 
 
@@ -138,7 +138,7 @@ def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatc
     def killed(_self: object, _task: Task) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_hooks.Runner, "submit", killed)
+    monkeypatch.setattr(cli_hooks.Runner, "submit", killed)  # type: ignore[attr-defined]
     with closing(opened(home)) as store:
         hooks = Hooks(home)
         hooks.dispatch(store, ALL)
@@ -147,7 +147,7 @@ def test_it_is_noted_before_it_is_run(home: Home, monkeypatch: pytest.MonkeyPatc
             hooks.dispatch(store, ALL)
         assert read_position(home) == store.journal.position
         again: list[Task] = []
-        monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: again.append(task))
+        monkeypatch.setattr(cli_hooks.Runner, "submit", lambda _self, task: again.append(task))  # type: ignore[attr-defined]
         Hooks(home).dispatch(store, ALL)
         assert again == []
 

@@ -61,7 +61,7 @@ def test_a_hook_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
         assert outcome.problem == "it did not end within 1.5 s and was ended"
         assert outcome.seconds < 10
         child = int((tmp_path / "pid").read_text(encoding="utf-8"))
-        eventually(lambda child=child: not is_alive(child), 5.0)
+        eventually(lambda child=child: not is_alive(child), 5.0)  # type: ignore[misc]
 
 
 def test_a_child_that_holds_the_output_open_is_not_waited_for(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from events.kinds import AnyEvent, BatchSkipped, EvaluationDone, MemoryLow, Memo
 from events.settings import HookSettings, HookTrigger
 from tests.events.examples import CHECKPOINT, EVENTS, JOB
 
-PAGE = Path(__file__).parents[3] / "docs" / "when-it-fails.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "get-notified.md"
 
 FAILED = kinds.AttemptFailed(job=JOB, attempt=3, failure="hang", message="no progress", retry_at=1.8e9)
 HELD = kinds.DaemonHeld(reason="no model", advice="mend [model]")

@@ -15,7 +15,7 @@ from cli.commands.init import lay_out
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.inbox import accept
-from cli.inbox.accept import (
+from cli.inbox.accept import (  # type: ignore[attr-defined]
     accept_copy,
     file_sha256,
     finish_arrivals,

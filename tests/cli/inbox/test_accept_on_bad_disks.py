@@ -25,8 +25,8 @@ from core.commands import Skip
 from events.kinds import FileDuplicate
 from journal.durable import fsync_directory, fsync_file, opened, read_file
 from tests.cli.taking import take_from_inbox
-from tests.simulation.disk import Disk, PowerCut, Process
-from tests.simulation.disk import Killed as Dead
+from tests.harness.fake_disk import Disk, PowerCut, Process
+from tests.harness.fake_disk import Killed as Dead
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_what_a_dead_process_moved_is_on_disk_before_it_is_accepted() -> None:
         meanwhile(disk, "fsync", "/.arriving/normal-", die)
         with pytest.raises(Dead):
             take_from_inbox(store, path, "normal")
-        home.storage.die()
+        home.storage.die()  # type: ignore[attr-defined]
         home, store = opened_on(disk)
 
         def cut() -> None:

@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_said_once_and_left(home: Home, monkeypatch: pyte
     taking = Intake(home, Inbox(home), said.append)
     from cli.inbox import accept
 
-    collect_file = accept.collect_file
+    collect_file = accept.collect_file  # type: ignore[attr-defined]
 
     def forbidden(home: Home, path: Path, directory: Path) -> Path:
         if path.name == "a.jsonl":

@@ -82,7 +82,7 @@ def test_a_living_daemon_says_what_it_cannot_take(home: Home) -> None:
         shown = CliRunner().invoke(app, ["status", "--json", "--home", str(home.root)])
     finally:
         lock.release()
-    assert json.loads(shown.stdout)["not_taken"] == [{"path": "inbox/\\xff.jsonl", "reason": "is odd"}]
+    assert json.loads(shown.stdout)["skipped_files"] == [{"path": "inbox/\\xff.jsonl", "reason": "is odd"}]
 
 
 def test_a_link_in_the_inbox_is_shown_without_a_daemon(home: Home, drop: Callable[..., Path]) -> None:

@@ -24,7 +24,7 @@ from events.values import Priority
 from journal.durable import fsync_directory, fsync_file, is_directory, opened, read_file
 from journal.errors import StorageFailed
 from journal.storage import Storage
-from tests.simulation.disk import Disk, PowerCut, Process
+from tests.harness.fake_disk import Disk, PowerCut, Process
 
 ROWS = {"a.jsonl": "first", "b.jsonl": "second", "c.jsonl": "first", "d.jsonl": "third"}
 """The third file has the bytes of the first."""
@@ -411,7 +411,7 @@ def test_duplicates_that_arrive_together_are_reported_as_duplicates(home: Home, 
 def test_a_new_directory_that_another_process_holds_is_not_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that finds it before its maker holds it removes it, and would take what comes into it."""
     theirs: list[int] = []
-    sync = staging.durable.fsync_directory
+    sync = staging.durable.fsync_directory  # type: ignore[attr-defined]
 
     def found_first(path: Path, *, storage: Storage) -> None:
         sync(path, storage=storage)
@@ -420,7 +420,7 @@ def test_a_new_directory_that_another_process_holds_is_not_used(home: Home, monk
             theirs.append(os.open(made, os.O_RDONLY))
             fcntl.flock(theirs[0], fcntl.LOCK_EX)
 
-    monkeypatch.setattr(staging.durable, "fsync_directory", found_first)
+    monkeypatch.setattr(staging.durable, "fsync_directory", found_first)  # type: ignore[attr-defined]
     with new_directory(home, "low") as directory:
         assert not os.path.samestat(os.fstat(theirs[0]), directory.stat())
     os.close(theirs[0])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.machine.gpus import GpuWatch, load_nvml, parse_nvidia_smi, process_name, read_gpus
-from cli.status.machine import gpu_line, is_troubled
+from cli.status.machine import gpu_line, needs_attention
 
 
 class NVMLError(Exception):
@@ -63,11 +63,11 @@ def test_what_the_cards_say_is_shown_with_who_else_is_on_them() -> None:
     """What one does not say is left out; the worker is no stranger."""
     one, two = read_gpus(FakeNvml(), {42})
     assert gpu_line(one) == (
-        "H100: 30.0 of 80.0 GB in use, 73% busy, 64 °C, others on it: a process (pid 4194305, 1.0 GB)"
+        "H100: 30.0 of 80.0 GB in use, 73% busy, 64 °C, other processes: a process (pid 4194305, 1.0 GB)"
     )
-    assert is_troubled(one)
-    assert gpu_line(two) == "H100: it says nothing"
-    assert not is_troubled(two)
+    assert needs_attention(one)
+    assert gpu_line(two) == "H100: no data"
+    assert not needs_attention(two)
 
 
 def test_the_list_of_nvidia_smi_says_the_same_in_its_own_units() -> None:

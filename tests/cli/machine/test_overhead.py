@@ -87,7 +87,7 @@ def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:
         RecordOverhead(wall_s=86400.0, cpu_s=90.0, training_s=40000.0, training_cpu_s=80.0, parts={"a": 1.0, "b": 89.0})
     )
     view = status_view(store.folded, seq=1, crc="", heartbeat_at=0.0)
-    (row,) = [row for row in status_rows(view, alive=True) if row.name == "watching"]
+    (row,) = [row for row in status_rows(view, alive=True) if row.name == "overhead"]
     assert row.text == "0.20% of training time (90.0 CPU seconds in 24 h 0 min; most of it is b)"
     idle = store.folded.progress.watching
     assert isinstance(idle, OverheadMeasured)
@@ -108,7 +108,7 @@ def test_the_daemon_counts_all_that_it_does(
         beginning(self, clock)
         made.append(self)
 
-    monkeypatch.setattr(OverheadMeter, "__init__", remembered)
+    monkeypatch.setattr(OverheadMeter, "__init__", remembered)  # type: ignore[attr-defined]
     drop("a.jsonl", "ok ok ok")
     run()
     (meter,) = made

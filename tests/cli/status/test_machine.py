@@ -25,14 +25,13 @@ VIEW = MachineView(
 def test_it_is_one_line() -> None:
     """Processors, memory, disk, in and out; trouble only where there is some."""
     assert machine_line(VIEW) == (
-        "CPU 43% of 8 cores, memory 12.0 of 24.0 GB (50%, the worker 4.0 of it), 110.0 GB of disk free, "
+        "CPU 43% of 8 cores, memory 12.0 of 24.0 GB (50%, worker 4.0 GB), 110.0 GB of disk free, "
         "read 1.2, written 3.4 MB/s"
     )
     pressed = replace(VIEW.memory, worker_bytes=0, swap_used_bytes=GB, pressure=0.2)
     bare = replace(VIEW, cpu=None, read_bytes_per_s=None, memory=pressed)
     assert machine_line(bare) == (
-        "8 cores, memory 12.0 of 24.0 GB (50%), swap 1.0 GB, 20% of the time lost to want of memory, "
-        "110.0 GB of disk free"
+        "8 cores, memory 12.0 of 24.0 GB (50%), swap 1.0 GB, 20% of the time stalled for memory, 110.0 GB of disk free"
     )
 
 
@@ -75,4 +74,4 @@ def test_a_control_group_that_allows_less_is_named() -> None:
         for name, total, available in (("/a/b", 8, 5), ("/a", 10, 3))
     )
     line = machine_line(replace(VIEW, memory=replace(VIEW.memory, groups=groups)))
-    assert ", 7.0 of the 10.0 GB that its control group allows, " in line
+    assert ", 7.0 of 10.0 GB in the control group, " in line

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from cli.status.progress_line import Course, course, course_line, health_without_memory
+from cli.status.progress_line import Timing, memory_health, timing, timing_text
 from cli.status.report import health
 from core import commands
 from core.topics.memory import MemoryShortage
@@ -38,20 +38,20 @@ def test_in_the_middle_of_a_file_it_is_said_when_it_and_all_should_be_done() -> 
     """By the pace of the last steps."""
     made = world(6, 6)
     made.run_until(kinds.StepReached, 2)
-    found = course(view(made), alive=True)
+    found = timing(view(made), alive=True)
     assert found.since == pytest.approx(time.time() - 60, abs=2)
     assert found.file_done_at is not None
     assert found.all_done_at is not None
     assert time.time() < found.file_done_at < found.all_done_at
     assert found.waits_for is None
-    line = course_line(found)
+    line = timing_text(found)
     assert line.startswith("since ")
     assert "(1 min" in line
-    assert "this file should be done " in line
+    assert "this file ends about " in line
     assert "all files " in line
-    gone = course(view(made), alive=False)
+    gone = timing(view(made), alive=False)
     assert (gone.since, gone.file_done_at, gone.waits_for) == (None, None, "daemon")
-    assert course_line(gone) == ""
+    assert timing_text(gone) == ""
 
 
 def memory_low(made: World) -> None:
@@ -73,23 +73,23 @@ def memory_low(made: World) -> None:
 def test_what_is_waited_for_has_a_name(does: object, waits_for: str | None) -> None:
     """For scripts, which would have to read the sentence."""
     made = world(2)
-    does(made)
-    assert course(view(made), alive=True).waits_for == waits_for
+    does(made)  # type: ignore[operator]
+    assert timing(view(made), alive=True).waits_for == waits_for
 
 
 def test_a_time_of_another_day_has_its_date() -> None:
     """Today's does not."""
-    far = Course(since=1.0, file_done_at=None, all_done_at=None, waits_for=None, retry_at=None)
-    assert course_line(far).startswith("since 1970-01-0")
+    far = Timing(since=1.0, file_done_at=None, all_done_at=None, waits_for=None, retry_at=None)
+    assert timing_text(far).startswith("since 1970-01-0")
 
 
 def test_want_of_memory_is_said_with_what_runs_meanwhile() -> None:
-    """In the time of grace, and behind it."""
+    """During the grace period, and after it."""
     short = MemoryShortage(total_bytes=10**11, available_bytes=10**10, worker_bytes=10**10, since=0.0, grace_s=1.0)
-    assert health_without_memory(short, "a.jsonl") == (
-        "waiting for memory: other processes use 80.0 of 100.0 GB, the worker 10.0 GB; "
-        "a.jsonl ends behind its next commit, and work goes on by itself"
+    assert memory_health(short, "a.jsonl") == (
+        "waiting for memory: others use 80.0 of 100.0 GB beside the worker's 10.0 GB; "
+        "a.jsonl pauses after its next commit until memory is free"
     )
     made = world(4)
     memory_low(made)
-    assert health(view(made), alive=True).endswith("nothing is begun, and work goes on by itself")
+    assert health(view(made), alive=True).endswith("no job starts until memory is free")

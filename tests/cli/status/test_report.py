@@ -45,7 +45,7 @@ def paused() -> World:
 def held() -> World:
     """The same, and a person is needed as well."""
     world = full()
-    world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
+    world.execute(commands.HoldWork(reason="the config is broken", advice="fix it"))
     return world
 
 
@@ -60,46 +60,46 @@ def stopped(situation: Callable[[], World]) -> Callable[[], World]:
     return left
 
 
-ROOM = "→ make room: 8.4 MB must be free; "
+SPACE = "→ free disk space: 8.4 MB must be free; "
 
 
 @pytest.mark.parametrize(
     ("situation", "alive", "line", "advice"),
     [
-        (full, True, "waiting for room on the disk: the disk is full", [f"{ROOM}training goes on by itself"]),
+        (full, True, "waiting for disk space: the disk is full", [f"{SPACE}then training continues"]),
         (
             paused,
             True,
-            "paused, and waiting for room on the disk: the disk is full",
-            [f"{ROOM}then `keepstep resume`"],
+            "paused, and waiting for disk space: the disk is full",
+            [f"{SPACE}then `keepstep resume`"],
         ),
         (
             held,
             True,
             "waiting for you: the config is broken",
-            ["→ mend it", f"{ROOM}then `keepstep resume`"],
+            ["→ fix it", f"{SPACE}then `keepstep resume`"],
         ),
         (
             stopped(full),
             False,
-            "not running, and waiting for room on the disk: the disk is full",
-            [f"{ROOM}then `keepstep run`"],
+            "not running, and waiting for disk space: the disk is full",
+            [f"{SPACE}then `keepstep run`"],
         ),
         (
             stopped(paused),
             False,
-            "not running, and waiting for room on the disk: the disk is full",
-            [f"{ROOM}then `keepstep resume` and `keepstep run`"],
+            "not running, and waiting for disk space: the disk is full",
+            [f"{SPACE}then `keepstep resume` and `keepstep run`"],
         ),
         (
             full,
             False,
-            "not running: the daemon (pid 7) is gone; `keepstep run` goes on from step 0",
-            [f"{ROOM}then `keepstep run`"],
+            "not running: the daemon (pid 7) died; `keepstep run` continues after step 0",
+            [f"{SPACE}then `keepstep run`"],
         ),
     ],
 )
-def test_a_full_disk_is_said_with_what_makes_work_go_on(
+def test_full_disk_is_reported_with_what_to_do(
     situation: Callable[[], World], alive: bool, line: str, advice: list[str]
 ) -> None:
     """With a living daemon that is room alone; otherwise room, and a command."""
@@ -154,8 +154,8 @@ def test_an_evaluation_says_so_and_how_far_it_is() -> None:
     assert said(attempt=7) == said(phase="step") == "training file-1.jsonl"
 
 
-def test_the_loss_on_rows_that_are_not_learned_stands_beside_that_of_training() -> None:
-    """Also behind the end of its job, until another is evaluated; what is of concern stands out."""
+def test_validation_loss_is_shown_next_to_the_training_loss() -> None:
+    """Also after the end of its job, until another is evaluated; a rising loss is yellow."""
     world = World()
     world.config = settings(held_out=True)
     world.validation = {0: 1.0, 2: 0.5, 4: 2.0}
@@ -165,10 +165,10 @@ def test_the_loss_on_rows_that_are_not_learned_stands_beside_that_of_training() 
     for step in (0, 2, 4):
         world.run_until(EvaluationDone)
         (row,) = [row for row in status_rows(view(world), alive=True) if row.name == "validation"]
-        assert row.text.endswith(f"on 4 rows, behind step {step} of file-1.jsonl")
+        assert row.text.endswith(f"on 4 rows, after step {step} of file-1.jsonl")
         lines.append((row.text.partition(" (")[0], "gap +" in row.text, row.style))
     assert lines == [
-        ("loss 1.0000 on 4 rows, behind step 0 of file-1.jsonl", False, ""),
+        ("loss 1.0000 on 4 rows, after step 0 of file-1.jsonl", False, ""),
         ("loss 0.5000", True, ""),
         ("loss 2.0000", True, "yellow"),
     ]

@@ -30,9 +30,9 @@ WATCHDOG_TIMEOUT_S = 3.0
 
 SCRIPT = f"""
 import sys
-from cli.errors import told
+from cli.errors import report_errors
 from cli.supervision.supervisor import Supervisor
-with told():
+with report_errors():
     say = lambda line: print(line, flush=True)
     sys.exit(Supervisor(sys.argv[1:], write=say, timeout_s={WATCHDOG_TIMEOUT_S}, first_pause_s=0.1).run())
 """
@@ -161,7 +161,7 @@ def test_an_end_that_means_something_is_passed_on(code: int, tmp_path: Path) -> 
 
 def test_a_bug_in_the_daemon_is_a_crash_and_not_a_refusal(tmp_path: Path) -> None:
     """Python would end with 1 for both."""
-    daemon = "from cli.errors import told\nwith told():\n    raise ZeroDivisionError('a bug')"
+    daemon = "from cli.errors import report_errors\nwith report_errors():\n    raise ZeroDivisionError('a bug')"
     ended = subprocess.run([sys.executable, "-P", "-c", daemon], capture_output=True, text=True, check=False)
     assert ended.returncode == CRASHED
     assert "ZeroDivisionError: a bug" in ended.stderr

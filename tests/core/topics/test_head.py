@@ -57,7 +57,7 @@ def test_rolled_back_again_and_again_it_ends_at_the_origin() -> None:
     world.execute(commands.RollBack())
     assert world.state.head.base == "v001"
     world.execute(commands.RollBack())
-    assert (world.state.head.base, world.state.head.global_step, world.state.head.weight_settings) == (None, 0, None)
+    assert (world.state.head.base, world.state.head.global_step, world.state.head.weight_settings) == (None, 0, None)  # type: ignore[comparison-overlap]
     assert "nothing to roll back" in str(world.refused(commands.RollBack()))
     world.execute(commands.MoveHead(version="v002"))
     assert world.state.head.global_step == 4
@@ -158,7 +158,7 @@ def test_what_was_set_aside_and_is_brought_back_stands_in_its_place_again() -> N
     assert world.state.recovery.quarantined == (head.id,)  # as long as the copy is not there
     world.run()
     assert world.state.head.checkpoint == head
-    assert world.state.recovery.quarantined == ()
+    assert world.state.recovery.quarantined == ()  # type: ignore[comparison-overlap]
 
 
 def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning() -> None:

@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--write", action="store_true", help="write what it shows into docs/guardian.md")
+    parser.add_argument("--write", action="store_true", help="write what it shows into docs/explanation/supervision.md")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.minutes:g} minutes", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="keepstep-soak-"))

@@ -35,7 +35,7 @@ PAUSE_S = 1.5
 """Between two faults, on average."""
 
 DEATHS_IN_A_ROW_MAX = 2
-"""Without a commit between: at five a job is given up, and rightly."""
+"""Without a commit between: at five a job is abandoned, and rightly."""
 
 SETTLED_S = 300.0
 SAY_EVERY_S = 60.0
@@ -126,14 +126,14 @@ class Course:
     # -- times of rest ----------------------------------------------------------------------------------------------
 
     def _stand(self) -> None:
-        """What was learned until now becomes a version: up to here a calm home can be held against it."""
+        """What was trained until now becomes a version: up to here a calm home can be held against it."""
         life = self.life
         published = life.count(kinds.VersionPublished)
         if life.command("consolidate", "--after-current") == 0:
             assert life.wait(lambda: life.count(kinds.VersionPublished) > published, SETTLED_S), log_of(life.home)
 
     def _settle(self) -> None:
-        """Everything that was given is learned, with nobody disturbing it."""
+        """Everything that was given is trained, with nobody disturbing it."""
         life = self.life
         life.feeding = False
         life.clock.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""How often each example of each file was learned, worked out anew from the journal and the data.
+"""How often each example of each file was trained, worked out again from the journal and the data.
 
 The journal says which steps of a file reached the head, in which order, and which of them were passed over; the plan
-says which lines of the file each step learns. So every line of a file of N epochs must have been come by N times:
-learned each time but those at which its batch was set aside. Of a file that was skipped the steps up to the skip count.
+says which lines of the file each step trains. So every line of a file of N epochs must have been come by N times:
+trained each time but those at which its batch was skipped. Of a file that was skipped the steps up to the skip count.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from cli.commands.lineage import read_lineage
 from cli.home.paths import Home
 from events import kinds
 from events.event import Event
-from gpu.data.plan.row_locator import locate
+from gpu.data.processes.row_locator import locate
 from gpu.ipc.protocol import LocateRows, TrainedJob
 from projections.lineage import Part
 
 
 class ReplayRange(NamedTuple):
-    """Steps of a job that reached the head, behind one and up to another, and which of these changed nothing."""
+    """Steps of a job that reached the head, after one and up to another, and which of these changed nothing."""
 
     after: int
     until: int
-    set_aside: frozenset[int]
+    skipped: frozenset[int]
 
 
 class Job(NamedTuple):
@@ -40,18 +40,18 @@ class Job(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What came of it: how many examples, how often they were learned and left out, and what is wrong."""
+    """What came of it: how many examples, how often they were trained and left out, and what is wrong."""
 
     jobs: int
     examples: int
     trained: int
-    set_aside: int
+    skipped: int
     wrong: list[str]
 
 
 def account(jobs: Sequence[Job]) -> Account:
     """Hold each example against what it should have been."""
-    examples = trained = set_aside = 0
+    examples = trained = skipped = 0
     wrong: list[str] = []
     for job in jobs:
         end = max((replay_range.until for replay_range in job.replay_ranges), default=0)
@@ -59,17 +59,17 @@ def account(jobs: Sequence[Job]) -> Account:
             wrong.append(f"{job.name}: {end} of {job.steps_total} steps reached the head")
         for line, planned in job.steps_of.items():
             times, aside = _times(planned, job.replay_ranges)
-            examples, trained, set_aside = examples + 1, trained + times, set_aside + aside
+            examples, trained, skipped = examples + 1, trained + times, skipped + aside
             due = sum(step <= end for step in planned) if job.skipped else job.epochs
             if times + aside != due:
                 wrong.append(f"{job.name}, line {line}: learned {times} times, set aside {aside}, to be {due} in all")
-    return Account(len(jobs), examples, trained, set_aside, wrong)
+    return Account(len(jobs), examples, trained, skipped, wrong)
 
 
 def _times(planned: Sequence[int], replay_ranges: Sequence[ReplayRange]) -> tuple[int, int]:
-    """How often a line was learned, and how often it was passed over."""
+    """How often a line was trained, and how often it was passed over."""
     passed = [
-        step in replay_range.set_aside
+        step in replay_range.skipped
         for replay_range in replay_ranges
         for step in planned
         if replay_range.after < step <= replay_range.until
@@ -94,7 +94,7 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
     if not parts:
         return Job(
             name=name, epochs=0, steps_total=1, skipped=False, replay_ranges=(), steps_of={}
-        )  # nothing was learned
+        )  # nothing was trained
     last = parts[-1]
     lines = range(1, 1 + home.data_file(last.job).read_bytes().count(b"\n"))
     asked = TrainedJob(
@@ -108,6 +108,6 @@ def _job(home: Home, name: str, parts: Sequence[Part], *, skipped: bool) -> Job:
         epochs=last.plan.epochs,
         steps_total=last.plan.steps_total,
         skipped=skipped,
-        replay_ranges=[ReplayRange(part.step_from, part.step_to, frozenset(part.course.set_aside)) for part in parts],
+        replay_ranges=[ReplayRange(part.step_from, part.step_to, frozenset(part.course.skipped)) for part in parts],
         steps_of=dict(zip(lines, located.steps, strict=True)),
     )

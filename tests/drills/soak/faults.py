@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
     name: str
     weight: float
-    """How often it is drawn, beside the others."""
+    """How often it is drawn, next to the others."""
     costs: Costs
     begin: Callable[[SoakLife], bool]
     """Does it; whether it could be done."""
@@ -86,7 +86,7 @@ def _at_a_step(fault: str) -> Callable[[SoakLife], bool]:
 
 
 def _in_an_evaluation(fault: str) -> Callable[[SoakLife], bool]:
-    """The same in the next evaluation, whichever step it is behind."""
+    """The same in the next evaluation, whichever step it is after."""
 
     def begin(life: SoakLife) -> bool:
         at = life.now.step
@@ -152,7 +152,7 @@ def _kill_daemon_and_worker(life: SoakLife) -> bool:
 
 
 def _stop_daemon_for_a_while(life: SoakLife) -> bool:
-    """Longer than a step may take. Nothing is asked of it meanwhile: whoever waits for it would wait in vain."""
+    """Longer than a step may take. Nothing is asked of it meanwhile: anyone who waits for it would wait in vain."""
     life.daemon.send_signal(signal.SIGSTOP)
     life.pass_by(life.choose.uniform(1.0, 9.0))
     life.daemon.send_signal(signal.SIGCONT)
@@ -214,7 +214,7 @@ def _other_rate(life: SoakLife) -> bool:
 
 
 def _edit(before: str, now: str, noticed: type[Event]) -> Callable[[SoakLife], bool]:
-    """Behind its back; taken back when it was noticed."""
+    """Edited while the daemon runs; undone when the daemon has noticed it."""
 
     def begin(life: SoakLife) -> bool:
         since = len(life.look())
@@ -259,7 +259,7 @@ EVALUATIONS: Mapping[str, str] = {
     "out of memory in an evaluation": "evaluation",
     "validation loss that is no number": "nan_evaluation",
 }
-"""What changes nothing of what is learned."""
+"""What changes nothing of what is trained."""
 
 NUMBERS: Mapping[str, tuple[str, float]] = {
     "loss that is no number": ("nan", 0.7),

@@ -1,4 +1,4 @@
-"""A life with a daemon that is disturbed and never left alone for long: who starts it again, what it learns from, and
+"""A life with a daemon that is disturbed and never left alone for long: who starts it again, what it trains from, and
 how a drill reaches into its worker, its config and its machine."""
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.crash.life import Life
 
 LOOK_EVERY_S = 0.05
 FILES_AHEAD = 3
-"""So many are to be learned at least, as long as there is something to learn."""
+"""So many are to be trained at least, as long as there is something to learn."""
 
 PACE_S = 0.15
-"""That each step takes at least: what is done to a step must not come behind the end of the file."""
+"""That each step takes at least: what is done to a step must not come after the end of the file."""
 
 CHANGED = {
     "every_steps = 2": "every_steps = 4",
@@ -48,7 +48,7 @@ class Now:
     def __init__(self) -> None:
         self.counts: Counter[type[Event]] = Counter()
         self.done: set[str] = set()
-        """Jobs that were learned or skipped."""
+        """Jobs that were trained or skipped."""
         self.abandoned: dict[str, None] = {}
         """Jobs that nobody has retried yet."""
         self.is_held = False
@@ -103,7 +103,7 @@ class SoakLife(Life):
 
     @classmethod
     def at(cls, root: Path, choose: Random) -> SoakLife:
-        """In a new home, with a tiny model beside it."""
+        """In a new home, with a tiny model next to it."""
         home = make_home(root)
         for path in home.inbox.glob("*.jsonl"):
             path.unlink()
@@ -129,7 +129,7 @@ class SoakLife(Life):
         )
 
     def tend(self) -> None:
-        """What a person, and whoever starts daemons, would do now: start it, feed it, answer where it asks."""
+        """What a person, and anyone who starts daemons, would do now: start it, feed it, answer where it asks."""
         if not self.runs():
             if self.process is not None:
                 code = self.ended()
@@ -151,7 +151,7 @@ class SoakLife(Life):
         return max(0, self.starts - 1)
 
     def wait(self, condition: Callable[[], object], patience_s: float) -> bool:
-        """Whether it came to be so in time; the life goes on meanwhile."""
+        """Whether it came to be so in time; the life continues meanwhile."""
         deadline = time.monotonic() + patience_s
         while not condition():
             if time.monotonic() > deadline:
@@ -216,14 +216,14 @@ class SoakLife(Life):
         return self.orders.with_suffix(".taken")
 
     def edit(self, before: str, now: str, *, stays: bool = False) -> None:
-        """Change keepstep.toml behind the daemon's back; `advice` takes it back unless it `stays`."""
+        """Change keepstep.toml after the daemon's back; `advice` takes it back unless it `stays`."""
         assert self.config.count(before) == 1, before
         text = self.config.replace(before, now)
         self.config = text if stays else self.config
         durable.write_atomically(self.home.config, text.encode(), sync=False)
 
     def learn_at(self, rate: float) -> None:
-        """Files that are begun from now on are learned at this rate."""
+        """Files that are begun from now on are trained at this rate."""
         (line,) = [line for line in self.config.splitlines() if line.startswith("learning_rate = ")]
         self.edit(f"\n{line}\n", f"\nlearning_rate = {rate}\n", stays=True)
 
@@ -242,7 +242,7 @@ class SoakLife(Life):
         return events
 
     def seen(self, wanted: Sequence[type[Event]], since: int) -> kinds.AnyEvent | None:
-        """The first event of these kinds behind so many."""
+        """The first event of these kinds after so many."""
         return next((event for event in self.look()[since:] if isinstance(event, tuple(wanted))), None)
 
     def count(self, *wanted: type[Event]) -> int:
@@ -251,6 +251,6 @@ class SoakLife(Life):
         return sum(self.now.counts[kind] for kind in wanted)
 
     def left(self) -> int:
-        """How many files are still to be learned."""
+        """How many files are still to be trained."""
         self.look()
         return len(self.given.keys() - self.now.done)

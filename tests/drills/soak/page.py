@@ -1,4 +1,4 @@
-"""What a soak has shown, in words, for a terminal and for `docs/guardian.md`."""
+"""What a soak has shown, in words, for a terminal and for `docs/explanation/supervision.md`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.drills.soak.course import Course
 from tests.drills.soak.leaks import DESCRIPTORS, Judged
 from tests.drills.soak.verdict import Verdict, marks, steps_reached
 
-PAGE = Path(__file__).parents[3] / "docs" / "guardian.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "supervision.md"
 BEGIN, END = "<!-- soak -->\n", "<!-- /soak -->"
 MIB = 2**20
 
@@ -37,7 +37,7 @@ def _prose(course: Course, verdict: Verdict, seed: int) -> list[str]:
         f"{life.count(kinds.VersionPublished)} versions made. {life.restarts} times a daemon was started again, "
         f"{life.count(kinds.AttemptFailed)} attempts failed, {life.count(kinds.AttemptInterrupted)} were interrupted; "
         f"{life.resumed} times somebody had to say `resume`, {life.retried} times `retry`.",
-        f"- {account.examples} examples, learned {account.trained} times, {account.set_aside} times set aside with "
+        f"- {account.examples} examples, learned {account.trained} times, {account.skipped} times set aside with "
         f"their batch ({aside} batches): each exactly as often as it should be, wrong are {len(account.wrong)}.",
         f"- Beside a home that learned the same and was left alone: {extent}, and {calm.versions} versions; "
         f"differing {len(calm.wrong)}.",

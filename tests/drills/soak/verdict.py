@@ -88,7 +88,7 @@ def status_problems(home: Home) -> list[str]:
 
 
 def marks(course: Course) -> tuple[int, int]:
-    """How many steps were cut in parts, and how many batches set aside."""
+    """How many steps were cut in parts, and how many batches skipped."""
     life = course.life
     return life.count(MicrobatchSplit), life.count(BatchSkipped)
 

@@ -1,9 +1,9 @@
-"""Whether what was learned under faults is what would have been learned without, bit for bit.
+"""Whether what was trained under faults is what would have been trained without, bit for bit.
 
-Up to the first step that was cut in parts, left out, or skipped, a home that nobody disturbs learns the same files in
-the same order and consolidates at the same places: every step and every version must be the same. Behind it no calm
+Up to the first step that was cut in parts, left out, or skipped, a home that nobody disturbs trains the same files in
+the same order and consolidates at the same places: every step and every version must be the same. After it no calm
 home can come to the same weights; there everything, from each base on, is run once more as the journal has it, with
-its splits and what was set aside: every loss, every gradient norm, what went into each version, and the head.
+its splits and what was skipped: every loss, every gradient norm, what went into each version, and the head.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Compared(NamedTuple):
 
 
 def same_as_calm(home: Home, events: Sequence[Event], root: Path, say: Say) -> Compared:
-    """Hold `home` against one that learns the same and is left alone."""
+    """Hold `home` against one that trains the same and is left alone."""
     marks = [index for index, event in enumerate(events) if isinstance(event, MARKS)]
     deeds = _deeds(events[: marks[0]] if marks else events, whole=not marks)
     if not deeds:
@@ -78,7 +78,7 @@ Deed = kinds.JobTrained | kinds.VersionPublished
 
 
 def _deeds(events: Sequence[Event], *, whole: bool) -> list[Deed]:
-    """Files and versions in their order; if it is not the whole, up to the last version: the weights behind it are
+    """Files and versions in their order; if it is not the whole, up to the last version: the weights after it are
     not kept."""
     deeds = [event for event in events if isinstance(event, Deed)]
     while not whole and deeds and not isinstance(deeds[-1], kinds.VersionPublished):

@@ -320,7 +320,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(
 ) -> None:
     """Half of it would fill the disk for everybody."""
     snapshot = snapshot_of(home, settings(LORA))
-    monkeypatch.setattr(checkpoint.REAL, "free_bytes", lambda path: 1_000)
+    monkeypatch.setattr(checkpoint.REAL, "free_bytes", lambda path: 1_000)  # type: ignore[attr-defined]
     (tmp_path / "here").mkdir()
     with pytest.raises(StorageFailed, match=r"0\.0 MB are free, and the checkpoint has") as failed:
         checkpoint.write(tmp_path / "here", snapshot, lambda done, total: None)

@@ -115,7 +115,7 @@ def test_what_stands_under_the_name_already_is_not_touched(tmp_path: Path) -> No
 
 def test_progress_is_reported_in_bytes_on_disk(tmp_path: Path) -> None:
     seen: list[bytes] = []
-    done = commit(tmp_path, manifest(), {**CONTENTS, "w": lambda path: path.write_bytes(b"x" * 50)}, seen.append)
+    done = commit(tmp_path, manifest(), {**CONTENTS, "w": lambda path: path.write_bytes(b"x" * 50)}, seen.append)  # type: ignore[dict-item]
     assert sum(map(len, seen)) == done.size_bytes
 
 
@@ -123,7 +123,7 @@ class Synced(Storage):
     """Remembers what was synced."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.names: list[str] = []  # type: ignore[assignment]
 
     def fsync(self, fd: int) -> None:
         self.names.append(Path(f"/proc/self/fd/{fd}").readlink().name)

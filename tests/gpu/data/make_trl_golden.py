@@ -1,6 +1,6 @@
 """Write `golden/*.json`: what TRL's SFTTrainer with assistant-only loss trains on, for templates of real models.
 
-To run it again, in an environment of its own beside keepstep's (TRL is no dependency of keepstep, not even for tests):
+To run it again, in an environment separate from keepstep's (TRL is no dependency of keepstep, not even for tests):
 
     python -m venv /tmp/trl
     echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/trl/lib/python3.11/site-packages/keepstep.pth
@@ -9,10 +9,10 @@ To run it again, in an environment of its own beside keepstep's (TRL is no depen
 
 Each file has the template of the model (`template`), the one that TRL trains with (`trained_template`: its own patched
 one, with `{% generation %}`), the special tokens of the tokenizer, and for each row the token ids and which of them TRL
-learns. SmolLM2's template is unknown to TRL, which then asks for one with marks; it is given SMOLLM2_MARKED.
+trains. SmolLM2's template is unknown to TRL, which then asks for one with marks; it is given SMOLLM2_MARKED.
 
 `golden/spaced/*.json`: the same for tokenizers that put a space before each text; of prompts and completions, of texts,
-and of conversations. TRL has no templates of its own for such models; it is given SPACED_MARKED.
+and of conversations. TRL has no templates for such models; it is given SPACED_MARKED.
 Commit a changed golden file only when the difference is understood.
 """
 
@@ -225,7 +225,7 @@ TEXTS = {"text": "The answer is 4.", "text with spaces around": "  The \n", "tex
 def main() -> None:
     """Write the files."""
     _write_spaced()
-    import trl
+    import trl  # type: ignore[import-not-found]
     from trl import chat_template_utils
 
     GOLDEN.mkdir(exist_ok=True)
@@ -271,8 +271,8 @@ def _write_spaced() -> None:
 def _trained(
     tokenizer: Any, row: dict[str, Any], *, assistant_only_loss: bool = True
 ) -> tuple[str, list[int], list[int]]:
-    """The template that TRL trains with, the token ids, and the places of those that are learned."""
-    from datasets import Dataset
+    """The template that TRL trains with, the token ids, and the positions of the trained ones."""
+    from datasets import Dataset  # type: ignore[import-not-found]
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import SFTConfig, SFTTrainer
 

@@ -101,10 +101,10 @@ def test_facts_of_several_threads_arrive_whole(ends: Ends) -> None:
         manifest_sha256="0" * 64,
         reason="end",
     )
-    threads = [threading.Thread(target=lambda: [ends.channel.send(fact) for _ in range(200)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [ends.channel.send(fact) for _ in range(200)]) for _ in range(4)]  # type: ignore[func-returns-value]
     for thread in threads:
         thread.start()
-    facts = []
+    facts = []  # type: ignore[var-annotated]
     while len(facts) < 800:
         facts += reader.feed(ends.theirs.recv(65536))
     assert facts == [fact] * 800

@@ -30,7 +30,7 @@ def test_only_what_must_change_changes() -> None:
     del config["dtype"]
     after = json.loads(edit_config(as_bytes(config), dtype="float32"))
     kind = {"dtype": "float32", "torch_dtype": "float32"}
-    assert after == {**config, **kind, "text_config": {**kind, "of_nobody": "ü"}}
+    assert after == {**config, **kind, "text_config": {**kind, "of_nobody": "ü"}}  # type: ignore[dict-item]
 
 
 def test_what_a_base_says_under_an_old_name_is_left_alone() -> None:

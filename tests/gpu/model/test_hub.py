@@ -106,7 +106,7 @@ class Library:
         ignore_patterns: list[str],
         **_: object,
     ) -> str:
-        from huggingface_hub.utils import filter_repo_objects
+        from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
         assert (model, revision) == (MODEL, FIRST)
         for name in filter_repo_objects(self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):

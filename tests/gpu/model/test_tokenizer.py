@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from events.settings import ModelSettings
-from gpu.data.encode.rows import tokenizer_sha256
+from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import ModelUnusable
 from gpu.model.files import tokenizer_files
 from gpu.model.tokenizer import explain_load_errors, load_tokenizer, saved_tokenizer_sha256, tokenizer_files_to_save

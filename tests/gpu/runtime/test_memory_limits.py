@@ -135,7 +135,7 @@ def test_without_control_groups_the_machine_counts(tmp_path: Path, tree: Tree) -
 
 def test_what_can_be_had_is_the_least_of_all(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the machine, the group, and the one around it."""
-    monkeypatch.setattr(memory_limits.psutil, "virtual_memory", lambda: type("Said", (), {"available": 7 * GB}))
+    monkeypatch.setattr(memory_limits.psutil, "virtual_memory", lambda: type("Said", (), {"available": 7 * GB}))  # type: ignore[attr-defined]
     tree.says("0::/a/b\n", V2_MOUNT)
     assert available_bytes(proc=tree.proc, root=tree.root) == 7 * GB
     tree.group("/sys/fs/cgroup/a/b", memory_max=str(9 * GB), memory_current=str(GB), memory_stat=stat(0, 0))

@@ -44,7 +44,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
 def test_a_worker_whose_daemon_died_while_it_started_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it could ask the kernel to be told: its parent is another by then."""
     parents = iter([7, 1])
-    monkeypatch.setattr(parent_module.os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(parent_module.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setattr(parent_module.os, "getppid", lambda: next(parents))  # type: ignore[attr-defined]
+    monkeypatch.setattr(parent_module.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(prctl=lambda *_: 0))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit, match="has ended"):
         parent_module.die_with_parent()

@@ -134,7 +134,7 @@ def test_another_error_is_not_taken_for_a_shortage(home: Home, monkeypatch: pyte
         raise RuntimeError("broken")
 
     job = home.add(ROWS)
-    for owner, name in ((gpu.training.loop, "cut"), (torch.optim.AdamW, "step")):
+    for owner, name in ((gpu.training.loop, "split_microbatch"), (torch.optim.AdamW, "step")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, broken)
             with pytest.raises(RuntimeError, match="broken"):

@@ -64,7 +64,7 @@ def test_a_warm_model_is_asked_too(home: Home, monkeypatch: pytest.MonkeyPatch) 
     """It may have been built for a job that packs nothing."""
     session, job = home.new_session(), home.add(make_rows(10))
     checkpoint = home.train_job(session, job, settings(LORA))
-    monkeypatch.setattr("gpu.training.packing_check._keeps_apart", lambda _: False)
+    monkeypatch.setattr("gpu.training.packing_check._separates_rows", lambda _: False)
     packing = settings(LORA, data=DataSettings(packing=True))
     with pytest.raises(ModelUnusable):
         home.train_job(session, job, packing, global_step=6, checkpoint=checkpoint)

@@ -70,7 +70,7 @@ def test_a_changed_batch_plan_is_refused(trained: tuple[Home, str, str]) -> None
 
 
 def test_steps_are_cut_and_left_out_as_they_were(home: Home) -> None:
-    job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), set_aside=(3,))
+    job, course = home.add(make_rows(6)), Course(splits=(Split(step=2, parts=2, steps=64),), skipped=(3,))
     checkpoint = home.train_job(home.new_session(), job, HOW, course=course)
     ran = rerun(order(home, job, course=course))
     again = Home(home.path / "scratch")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import JobSettings, ModelSettings
+from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import MANIFEST, describe, read_manifest
 from gpu.artifacts.version_manifest import VERSION_MANIFEST
@@ -96,7 +97,7 @@ def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
 
 def merge_wrongly(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change what is merged before anybody looks at it."""
-    write = merging.write_merged
+    write = merging.write_merged  # type: ignore[attr-defined]
 
     def wrong(file: Any, target: Path, **how: Any) -> None:
         write(file, target, **how)
@@ -151,11 +152,11 @@ def test_a_damaged_checkpoint_another_base_and_a_quantised_one_are_refused(tmp_p
         origin_sha256="",
         parent=None,
         trained=(directory,),
-        small=directory,
-        manifest=merging.verify(directory),
+        tokenizer=directory,
+        manifest=CheckpointDirectory(directory).verify(),
         reference=Reference(tmp_path / "model"),
     )
-    with pytest.raises(MergeRefused, match="quantized weights cannot be merged"):
+    with pytest.raises(MergeRefused, match="nothing is merged into quantized weights"):
         merging._small_files(sources, "F32", untied=False)
     weights = directory / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

@@ -61,7 +61,7 @@ def delta_of(directory: Path, module: str) -> torch.Tensor:
 
 
 def written(
-    source: Path, trained: merge.Trained, stored_as: Callable[[str], str] | None = None
+    source: Path, trained: merge.TrainedWeights, stored_as: Callable[[str], str] | None = None
 ) -> tuple[dict[str, torch.Tensor], MergeStats]:
     tally, target = MergeStats(), source.with_name("merged.safetensors")
     target.unlink(missing_ok=True)

@@ -221,7 +221,7 @@ def test_other_weights_or_another_library_are_rehearsed_again(tmp_path: Path, mo
     base = make_tiny_model(tmp_path / "model")
     rehearsed(tmp_path, LORA4)
     with monkeypatch.context() as patched:
-        patched.setattr(rehearsal.importlib.metadata, "version", lambda _: "99")
+        patched.setattr(rehearsal.importlib.metadata, "version", lambda _: "99")  # type: ignore[attr-defined]
         assert rehearsed(tmp_path, LORA4)[1].how == "whole"
     rewritten(base, lambda tensors: {name: tensor + 1e-6 for name, tensor in tensors.items()})
     assert rehearsed(tmp_path, LORA4)[1].how == "whole"

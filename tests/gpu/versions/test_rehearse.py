@@ -58,6 +58,7 @@ def test_what_does_not_belong_there_is_refused(home: Path) -> None:
         rehearse(order(home, settings=JobSettings(model=ModelSettings(path="./none"))))
 
 
+@pytest.mark.long
 def test_it_is_asked_as_a_process(home: Path) -> None:
     """One line of JSON: an answer, or a refusal."""
     for checkpoint, kind in ((HEAD, Rehearsed), ("step-00000009-attempt-0001", Refusal)):

@@ -1,4 +1,4 @@
-"""Rows that are longer than allowed, or that the model cannot take."""
+"""Rows that are too long, or have tokens that the model cannot take, are cut, dropped, split or refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.encode.fitting import Encoding
-from gpu.data.encode.rows import Encoder
+from gpu.data.encode.encoder import Encoder
+from gpu.data.encode.fitting import EncodedRow
 from gpu.data.format.example import Example, Text, Tokenised
 from gpu.model.limits import ModelLimits
 from tests.harness.tiny_model import PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
@@ -28,21 +28,21 @@ def encoder(long: Any = "truncate", max_length: int = 64, extra: tuple[str, ...]
     return Encoder(tokenizer, DataSettings(max_length=max_length, long=long), ModelLimits(**limits))
 
 
-def named(encoding: Encoding) -> list[str]:
+def named(encoding: EncodedRow) -> list[str]:
     return [problem.name for problem in (*encoding.warnings, *([encoding.problem] if encoding.problem else []))]
 
 
-@pytest.mark.parametrize(("long", "fate"), [("truncate", "dropped"), ("drop", "dropped"), ("split", "split")])
-def test_a_row_whose_answer_is_cut_off_is_too_long_and_not_bad(long: Any, fate: str) -> None:
+@pytest.mark.parametrize(("long", "treatment"), [("truncate", "dropped"), ("drop", "dropped"), ("split", "split")])
+def test_a_row_whose_answer_is_cut_off_is_too_long_and_not_bad(long: Any, treatment: str) -> None:
     encoding = encoder(long).encode(pair("p" * 70, "answer"))
-    assert (encoding.problem, encoding.long) == (None, fate)
+    assert (encoding.problem, encoding.long) == (None, treatment)
     assert bool(encoding.pieces) == (long == "split")
     assert named(encoding) == (["answer_cut_off"] if long == "truncate" else [])
     assert "max_length = 64" in "".join(each.message for each in encoding.warnings) or long != "truncate"
 
 
 def test_a_row_of_several_pieces_keeps_those_that_have_an_answer() -> None:
-    """The template writes each answer as a piece of its own."""
+    """The template writes each answer as a separate piece."""
     texts = zip(("user", "assistant") * 2, ("q", "first", "q" * 90, "second"), strict=True)
     row = Example(5, [{"role": role, "content": text} for role, text in texts], (False, True, False, True))
     last = "{% if loop.last and message['role'] == 'assistant' %}.{% endif %}"
@@ -59,12 +59,13 @@ def test_a_row_of_which_the_template_leaves_nothing_is_bad_however_long_it_is() 
 
 
 @pytest.mark.parametrize(
-    ("long", "fate", "sizes"), [("truncate", "truncated", [20]), ("drop", "dropped", []), ("split", "split", [20, 12])]
+    ("long", "treatment", "sizes"),
+    [("truncate", "truncated", [20]), ("drop", "dropped", []), ("split", "split", [20, 12])],
 )
-def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, fate: str, sizes: list[int]) -> None:
-    """Whatever `max_length` allows; `long` says what becomes of the row."""
+def test_a_model_takes_no_more_tokens_than_it_has_positions(long: Any, treatment: str, sizes: list[int]) -> None:
+    """Its positions limit rows below `max_length`, and `long` decides about longer ones."""
     encoding = encoder(long, positions=20).encode(Text(5, "x" * 30))
-    assert (encoding.long, [len(piece.ids) for piece in encoding.pieces]) == (fate, sizes)
+    assert (encoding.long, [len(piece.ids) for piece in encoding.pieces]) == (treatment, sizes)
 
 
 def test_a_row_beyond_the_positions_is_refused_with_both_numbers() -> None:
@@ -82,15 +83,15 @@ def test_more_positions_than_max_length_change_nothing() -> None:
     assert encoder(positions=1000).encode(row) == encoder().encode(row)
 
 
-def test_a_row_beyond_what_the_model_was_trained_with_is_told_and_kept_whole() -> None:
+def test_a_row_longer_than_in_pretraining_is_reported_and_kept_whole() -> None:
     encoding = encoder(trained_positions=20).encode(Text(5, "x" * 30))
     assert (len(encoding.pieces[0].ids), named(encoding)) == (31, ["beyond_trained_positions"])
-    assert "31 tokens, and the model was trained with up to 20" in encoding.warnings[0].message
+    assert "31 tokens, but the model was trained with at most 20" in encoding.warnings[0].message
     assert named(encoder(trained_positions=31).encode(Text(5, "x" * 30))) == []
 
 
 def test_a_token_beyond_the_embedding_refuses_its_row_alone() -> None:
-    """A tokenizer may be larger, as long as nobody uses it."""
+    """A larger tokenizer is fine if no row uses the extra tokens."""
     made = encoder(extra=("<think>",), embedding_rows=ROWS)
     used, unused = made.encode_many([pair("p", "<think>c"), pair("p", "c")])
     assert (named(used), named(unused), used.pieces) == (["token_out_of_range"], [], ())
@@ -109,13 +110,13 @@ def test_an_embedding_with_more_rows_than_tokens_takes_them_all() -> None:
     assert named(encoder(embedding_rows=320).encode(Tokenised(5, [262, 261], [True, True]))) == ["token_out_of_range"]
 
 
-def test_settings_and_tokenizer_beyond_the_model_are_told_with_both_numbers() -> None:
+def test_settings_and_tokenizer_beyond_the_model_are_reported_with_both_numbers() -> None:
     assert encoder(embedding_rows=ROWS, positions=64, trained_positions=8).warnings() == []
     tokens, length = encoder(extra=("<think>",), embedding_rows=ROWS, positions=20).warnings()
     assert (tokens.name, length.name) == ("tokenizer_beyond_embedding", "max_length_beyond_positions")
     assert "263 tokens" in tokens.message
     assert "262 rows" in tokens.message
-    assert "max_length = 64, and the model has 20 positions" in length.message
+    assert "max_length = 64, but the model has 20 positions" in length.message
 
 
 def test_a_template_that_writes_earlier_turns_otherwise_is_held_to_the_positions_too() -> None:

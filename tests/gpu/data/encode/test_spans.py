@@ -1,4 +1,4 @@
-"""Which tokens belong to a part of a text."""
+"""The tokens of a part of a text are found by its characters."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from gpu.data.encode.spans import Tokens, common_prefix, covering, with_exact_offsets
+from gpu.data.encode.spans import TokenizedText, token_range, with_exact_offsets
+from gpu.data.template.divergence import common_prefix
 from tests.harness.spaced_tokenizer import make_spaced_tokenizer
 from tests.harness.tiny_model import make_tokenizer
 
 
-def tokens_of(tokenizer: Any, text: str) -> Tokens:
+def tokens_of(tokenizer: Any, text: str) -> TokenizedText:
     made = tokenizer([text], add_special_tokens=False)
-    return Tokens(list(made["input_ids"][0]), made.encodings[0])
+    return TokenizedText(list(made["input_ids"][0]), made.encodings[0])
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_token_with_one_character_of_the_part_belongs_to_it(
     text: str, start: int, end: int, pieces: list[str]
 ) -> None:
     tokens = tokens_of(make_spaced_tokenizer("first"), text)
-    first, after = covering(tokens, start, end, ())
+    first, after = token_range(tokens, start, end, ())
     assert tokens.encoding.tokens[first:after] == pieces
 
 
@@ -39,17 +40,17 @@ def test_a_role_header_that_takes_the_spaces_after_it_stays_outside() -> None:
     tokenizer = make_tokenizer(None)
     tokenizer.add_tokens([AddedToken("<|bot|>", rstrip=True)])
     tokens, added = tokens_of(tokenizer, "<|bot|>  A"), tokenizer.convert_tokens_to_ids("<|bot|>")
-    assert covering(tokens, 8, 10, {added}) == (1, 2)
-    assert covering(tokens, 8, 10, ()) == (0, 2)
+    assert token_range(tokens, 8, 10, {added}) == (1, 2)
+    assert token_range(tokens, 8, 10, ()) == (0, 2)
 
 
 def test_a_part_without_any_token_is_empty() -> None:
-    """Not the whole text."""
+    """It is not the whole text."""
     tokenizer = make_tokenizer(None)
     from tokenizers.normalizers import Strip
 
     tokenizer.backend_tokenizer.normalizer = Strip()
-    assert covering(tokens_of(tokenizer, "A  "), 1, 3, ()) == (1, 1)
+    assert token_range(tokens_of(tokenizer, "A  "), 1, 3, ()) == (1, 1)
 
 
 def test_offsets_that_leave_out_spaces_are_made_exact_in_a_copy() -> None:

@@ -1,4 +1,4 @@
-"""What is found in a file as a whole, and what becomes of its rows."""
+"""An examination decides about each row and reports on the file as a whole."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import numpy as np
 import pytest
 
 from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
-from gpu.data.examine.examination import NOTHING_KNOWN, Examination, FileFacts, Known, Outcome
-from gpu.data.examine.quality import Identity
-from gpu.data.examine.report import PLACES, Report
-from gpu.data.format.example import Problem
+from gpu.data.examine.examination import NOTHING_KNOWN, Examination, FileFacts, KnownRows, RowResult
+from gpu.data.examine.quality import RowHashes
+from gpu.data.examine.report import OCCURRENCES_MAX, Report
+from gpu.data.problems import Problem
 
 FILE = FileFacts("a.jsonl", "ab" * 32, 100, "jsonl", "text")
 BROKEN = Problem("broken_json", 1, "broken JSON", "{oops", "Correct it.", column=3)
 
 
-def good(line: int, says: int | None = None, **other: Any) -> Outcome:
+def good(line: int, says: int | None = None, **other: Any) -> RowResult:
     says = line + 1000 if says is None else says
-    return Outcome(line, identity=Identity(says, 0, 0), tokens=10, **other)
+    return RowResult(line, identity=RowHashes(says, 0, 0), tokens=10, **other)
 
 
-def bad(line: int) -> Outcome:
-    return Outcome(line, problems=(Problem("broken_json", line, "broken JSON", "{oops", "Correct it."),), raw=b"{oops")
+def bad(line: int) -> RowResult:
+    return RowResult(
+        line, problems=(Problem("broken_json", line, "broken JSON", "{oops", "Correct it."),), raw=b"{oops"
+    )
 
 
-def examined(*outcomes: Outcome, known: Known = NOTHING_KNOWN, aside: list[bytes] | None = None, **how: Any) -> Report:
+def examined(
+    *row_results: RowResult, known: KnownRows = NOTHING_KNOWN, aside: list[bytes] | None = None, **how: Any
+) -> Report:
     checks = CheckSettings(**how.pop("checks", {}))
     settings = JobSettings(model=ModelSettings(path="m"), data=DataSettings(**how), checks=checks)
     examination = Examination(settings, known, (aside if aside is not None else []).append)
-    trained = sum(examination.see(outcome) for outcome in outcomes)
+    trained = sum(examination.add(outcome) for outcome in row_results)
     return examination.report(FILE, trained=trained, tokens=10 * trained, trained_tokens=trained)
 
 
@@ -44,7 +48,7 @@ def test_one_bad_row_refuses_its_file_and_all_of_them_are_counted() -> None:
     assert names(report) == [("broken_json", "refuse", 11)]
     places = report.findings[0].places
     assert [place.line for place in places] == [2, 3, 4, 5, 6]
-    assert len(places) == PLACES
+    assert len(places) == OCCURRENCES_MAX
 
 
 def test_bad_rows_are_left_out_and_put_aside_if_the_settings_say_so() -> None:
@@ -62,16 +66,16 @@ def test_too_many_bad_rows_refuse_a_file_all_the_same() -> None:
 
 
 def test_a_row_with_two_things_wrong_counts_for_both_and_is_one_row() -> None:
-    both = Outcome(1, problems=(BROKEN, BROKEN, Problem("unrecognized_role", 1, "no such role")))
+    both = RowResult(1, problems=(BROKEN, BROKEN, Problem("unrecognized_role", 1, "no such role")))
     report = examined(both)
     assert report.bad_rows == 1
     assert sorted(names(report)) == [("broken_json", "refuse", 1), ("unrecognized_role", "refuse", 1)]
 
 
-def test_a_file_without_rows_and_one_with_a_fault_of_its_own_are_refused() -> None:
+def test_a_file_without_rows_and_one_with_a_problem_of_the_whole_are_refused() -> None:
     assert names(examined()) == [("empty_file", "refuse", 0)]
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
-    examination.see_file(Problem("not_text", 7, "it is compressed, and ends too early"))
+    examination.add_file_problem(Problem("not_text", 7, "it is compressed, and ends too early"))
     report = examination.report(FILE, trained=0, tokens=None, trained_tokens=None)
     assert names(report) == [("not_text", "refuse", 1)]
     assert report.findings[0].places[0].line == 7
@@ -80,24 +84,24 @@ def test_a_file_without_rows_and_one_with_a_fault_of_its_own_are_refused() -> No
 def test_the_same_rows_are_warned_of_and_too_few_different_ones_refuse() -> None:
     report = examined(good(1), good(2, 5), good(3, 5))
     assert names(report) == [("duplicate_rows", "warn", 1)]
-    assert report.findings[0].places[0].what == "says the same as line 2"
+    assert report.findings[0].places[0].what == "is identical to line 2"
     report = examined(*(good(line, 5) for line in range(1, 4)))
     assert names(report) == [("low_diversity", "refuse", 2), ("duplicate_rows", "warn", 2)]
 
 
-def test_a_check_is_off_or_refuses_as_it_is_told_and_from_its_share_on() -> None:
+def test_a_check_is_off_or_refuses_by_its_setting_and_from_its_share_on() -> None:
     rows = [good(1), good(2, 5), good(3, 5), good(4)]
     assert names(examined(*rows, checks={"duplicates": "off"})) == []
     assert names(examined(*rows, checks={"duplicates": "refuse"})) == [("duplicate_rows", "refuse", 1)]
     assert names(examined(*rows, checks={"duplicates_max": 0.25})) == []
 
 
-def test_another_answer_to_the_same_question_is_said() -> None:
-    rows = [Outcome(line, identity=Identity(line, 7, answer)) for line, answer in ((1, 1), (2, 1), (3, 2))]
+def test_another_answer_to_the_same_prompt_is_reported() -> None:
+    rows = [RowResult(line, identity=RowHashes(line, 7, answer)) for line, answer in ((1, 1), (2, 1), (3, 2))]
     report = examined(*rows)
     assert names(report) == [("contradicting_rows", "warn", 1)]
-    assert report.findings[0].places[0].what == "answers otherwise than line 1"
-    assert report.findings[0].message == "rows that answer otherwise than an earlier one"
+    assert report.findings[0].places[0].what == "has another answer than line 1"
+    assert report.findings[0].message == "rows have another answer to the prompt of an earlier row"
 
 
 @pytest.mark.parametrize(
@@ -109,23 +113,23 @@ def test_a_share_of_long_rows_is_said_and_nearly_all_of_them_refuse(over: int, e
     assert names(examined(*rows, max_length=100)) == expected
 
 
-def test_rows_of_the_validation_set_are_never_learned() -> None:
-    known = Known(validation=np.array([1002, 1003], np.uint64))
+def test_rows_of_the_validation_set_are_never_trained() -> None:
+    known = KnownRows(validation=np.array([1002, 1003], np.uint64))
     report = examined(good(1), good(2), good(4), known=known)
     assert (report.trained, report.held_out_rows) == (2, 1)
     assert names(report) == [("in_validation", "warn", 1)]
 
 
-def test_a_validation_set_that_is_damaged_is_told() -> None:
-    """What cannot be read of it is not known when it comes, and would be learned."""
+def test_a_damaged_validation_set_is_reported() -> None:
+    """Rows that cannot be read from the set are not recognised in a file, and would be trained."""
     cut = Problem("truncated_file", None, "the compressed data ends in the middle, in line 7", "", "Fetch it again.")
-    report = examined(good(1), known=Known(unusable=[cut]))
+    report = examined(good(1), known=KnownRows(unusable=[cut]))
     assert names(report) == [("validation_damaged", "warn", 0)]
     assert "ends in the middle, in line 7" in report.findings[0].message
 
 
 def test_a_file_of_nothing_but_validation_rows_is_refused() -> None:
-    report = examined(good(2), known=Known(validation=np.array([1002], np.uint64)))
+    report = examined(good(2), known=KnownRows(validation=np.array([1002], np.uint64)))
     assert names(report) == [("nothing_left", "refuse", 1), ("in_validation", "warn", 1)]
 
 
@@ -137,12 +141,12 @@ def test_rows_are_held_out_by_what_they_say_alone() -> None:
 
 
 def test_rows_of_earlier_files_are_said() -> None:
-    report = examined(good(1), good(2), known=Known(earlier=[np.array([1002], np.uint64)]))
+    report = examined(good(1), good(2), known=KnownRows(earlier=[np.array([1002], np.uint64)]))
     assert names(report) == [("trained_before", "warn", 1)]
     assert report.findings[0].places[0].line == 2
 
 
-def test_warnings_of_rows_are_said_and_the_rows_are_learned() -> None:
+def test_warnings_of_rows_are_reported_and_the_rows_are_trained() -> None:
     odd = Problem("special_token_in_content", 1, "special tokens in it", "<|end|>")
     report = examined(good(1, warnings=(odd,)), good(2))
     assert names(report) == [("special_token_in_content", "warn", 1)]
@@ -159,5 +163,5 @@ def test_nothing_grows_but_some_bytes_a_row() -> None:
     """Problems are counted; only the first of them are kept."""
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
     for line in range(1, 1001):
-        examination.see(bad(line))
-    assert all(len(kind.places) == PLACES for kind in examination._bad.values())
+        examination.add(bad(line))
+    assert all(len(kind.occurrences) == OCCURRENCES_MAX for kind in examination._bad.values())

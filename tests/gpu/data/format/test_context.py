@@ -1,4 +1,4 @@
-"""What rows may have besides their answers: a system prompt, arguments of the chat template."""
+"""The context of a row is read: its system prompt and the arguments of the chat template."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpu.data.format.context import system_prompt, template_kwargs
-from gpu.data.format.problems import Findings
+from gpu.data.problems import Findings
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_row_has_one_system_prompt(fields: dict[str, Any], prompt: str, proble
     assert [problem.name for problem in found.problems] == problems
 
 
-def test_two_system_prompts_are_told() -> None:
+def test_two_system_prompts_are_reported() -> None:
     found = Findings(1)
     system_prompt({"system": "a", "system_prompt": "b"}, found)
     assert "different system prompts" in found.problems[0].what

@@ -1,4 +1,4 @@
-"""The formats, as docs/data-formats.md has them: every example of it is tried."""
+"""Every example in docs/reference/data-formats.md is parsed, and trains what the page says."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from events.settings import DataSettings
 from gpu.data.format.example import BadRow, Example, Row, Text, Tokenised
-from gpu.data.format.formats import FORMATS, read_fields, recognise
-from gpu.data.format.problems import Findings
-from gpu.data.read.rows import read
+from gpu.data.format.formats import FORMATS, read_fields, recognise_format
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import Findings
 
-PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
 
 
 def table(heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading."""
+    """Return the cells of the first table below a heading."""
     rows = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0].splitlines()
     return [[cell.strip() for cell in row[2:-2].split(" | ")] for row in rows if row.startswith("| ")][2:]
 
@@ -31,7 +31,7 @@ REFUSED = re.findall(r"`(\{[^`]*\})` → `(\w+)`", PAGE)
 
 
 def trained(row: Row) -> list[str]:
-    """What is learned of it, in the words of the page."""
+    """Return what is trained of a row, as the page lists it."""
     match row:
         case Text():
             return [row.text]
@@ -44,9 +44,9 @@ def trained(row: Row) -> list[str]:
 
 
 def of(fields: dict[str, Any]) -> tuple[Row | None, list[str]]:
-    """The row that the fields are, and the problems with it."""
+    """Parse the fields of a row; return it and its problems."""
     found = Findings(1)
-    form = recognise(fields, found)
+    form = recognise_format(fields, found)
     row = read_fields(fields, form, found) if form else None
     return row, [problem.name for problem in found.problems]
 
@@ -70,12 +70,12 @@ def _hints() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("example", "says"), EXAMPLES)
-def test_every_example_of_the_page_is_read_and_learned_as_it_says(
+def test_every_example_of_the_page_is_read_and_trained_as_it_says(
     tmp_path: Path, example: str, says: list[str]
 ) -> None:
     file = tmp_path / "rows"
     file.write_text(example + "\n", encoding="utf-8")
-    (row,) = read(file, DataSettings(), tolerated=frozenset())
+    (row,) = read_rows(file, DataSettings(), tolerated=frozenset())
     assert isinstance(row, Row)
     assert trained(row) == says[-len(trained(row)) :]
 
@@ -84,7 +84,7 @@ def test_every_example_of_the_page_is_read_and_learned_as_it_says(
 def test_every_refusal_of_the_page_is_one(tmp_path: Path, example: str, problem: str) -> None:
     file = tmp_path / "rows"
     file.write_text(example + "\n", encoding="utf-8")
-    (row,) = read(file, DataSettings())
+    (row,) = read_rows(file, DataSettings())
     assert isinstance(row, BadRow)
     assert problem in [found.name for found in row.problems]
 
@@ -92,14 +92,14 @@ def test_every_refusal_of_the_page_is_one(tmp_path: Path, example: str, problem:
 def test_mapped_fields_make_any_pair_a_prompt_and_its_completion(tmp_path: Path) -> None:
     file = tmp_path / "rows"
     file.write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n', encoding="utf-8")
-    row, bad = read(file, DataSettings(prompt="question", completion="answer"))
+    row, bad = read_rows(file, DataSettings(prompt="question", completion="answer"))
     assert isinstance(row, Example)
     assert row.plain
     assert trained(row) == ["a"]
     assert isinstance(bad, BadRow)
     assert "'answer' is missing" in bad.problems[0].message
     found = Findings(1)
-    assert recognise({"question": "q", "answer": "a"}, found) is None
+    assert recognise_format({"question": "q", "answer": "a"}, found) is None
     assert 'prompt = "question" and completion = "answer"' in found.problems[0].advice
 
 
@@ -168,7 +168,7 @@ def test_messages_of_a_prompt_are_numbered_on_in_the_completion() -> None:
         ({}, "unknown_format"),
     ],
 )
-def test_rows_that_no_format_can_hold_are_told(fields: dict[str, Any], problem: str) -> None:
+def test_rows_of_no_format_are_reported(fields: dict[str, Any], problem: str) -> None:
     row, problems = of(fields)
     assert row is None
     assert problem in problems
@@ -203,7 +203,7 @@ def test_rows_that_no_format_can_hold_are_told(fields: dict[str, Any], problem: 
 def test_an_empty_question_or_answer_is_refused_in_every_format(fields: dict[str, Any], says: str, empty: str) -> None:
     found = Findings(1)
     given = json.loads(json.dumps(fields).replace('"?"', json.dumps(empty)))
-    form = recognise(given, found)
+    form = recognise_format(given, found)
     assert form is not None
     assert read_fields(given, form, found) is None
     (problem,) = found.problems
@@ -212,7 +212,7 @@ def test_an_empty_question_or_answer_is_refused_in_every_format(fields: dict[str
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
-def test_an_empty_prompt_is_kept_and_told(empty: str) -> None:
+def test_an_empty_prompt_is_kept_and_reported(empty: str) -> None:
     """TRL trains the completion alone."""
     row, problems = of({"prompt": empty, "completion": "c"})
     assert isinstance(row, Example)
@@ -227,8 +227,8 @@ def test_an_empty_instruction_leaves_its_input() -> None:
 
 
 def test_json_of_a_row_is_the_row(tmp_path: Path) -> None:
-    """Each example of the page, in an array over several lines: the same row at the same line."""
+    """Each example of the page is the same row, at the same line, in an array over several lines."""
     for example, _ in EXAMPLES:
         (tmp_path / "line").write_text(example, encoding="utf-8")
         (tmp_path / "array").write_text(json.dumps([json.loads(example)], indent=1).replace("[\n", "[", 1))
-        assert list(read(tmp_path / "line", DataSettings())) == list(read(tmp_path / "array", DataSettings()))
+        assert list(read_rows(tmp_path / "line", DataSettings())) == list(read_rows(tmp_path / "array", DataSettings()))

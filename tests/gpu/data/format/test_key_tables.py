@@ -1,4 +1,4 @@
-"""Which values of a key change what is trained."""
+"""Values of a key that change what is trained are recognised."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from gpu.data.format.key_tables import ROW_KEYS, is_verdict
+from gpu.data.format.key_tables import ROW_KEYS, is_judgement
 
 
 @pytest.mark.parametrize("label", [True, 0, 1.0, "true", "0", "Desirable", "t", "N", [False]])
 def test_a_truth_value_in_any_spelling_is_a_verdict(label: Any) -> None:
-    assert is_verdict(label)
+    assert is_judgement(label)
 
 
 @pytest.mark.parametrize("label", ["math", 7, None, [], {"a": 1}, 0.3])
 def test_a_class_is_no_verdict(label: Any) -> None:
-    assert not is_verdict(label)
+    assert not is_judgement(label)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Keys that decide what is trained: each is read, refused by name or warned of."""
+"""Keys that decide what is trained: each is read, refused by name or reported."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from events.settings import DataSettings
 from gpu.data.format.example import BadRow, Example, Row
-from gpu.data.format.formats import FORMATS, read_fields, recognise
-from gpu.data.format.key_tables import MESSAGE_KEYS, REASONING, ROW_KEYS, Handling, Key, is_verdict
+from gpu.data.format.formats import FORMATS, read_fields, recognise_format
+from gpu.data.format.key_tables import MESSAGE_KEYS, REASONING, ROW_KEYS, Handling, Key, is_judgement
 from gpu.data.format.keys import FLAGS, INVERSE_FLAGS, SYSTEM, TOKEN_MASKS
-from gpu.data.format.problems import PROBLEMS, Findings
-from gpu.data.read.rows import read
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import PROBLEMS, Findings
 
-PAGE = (Path(__file__).parents[4] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "data-formats.md").read_text(encoding="utf-8")
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
 CHAT = {"messages": [U, A]}
@@ -25,9 +25,9 @@ PAIR = {"prompt": "p", "completion": "c"}
 
 
 def of(fields: dict[str, Any]) -> tuple[Row | None, list[str]]:
-    """The row that the fields are, and the names of the problems with it."""
+    """Parse the fields of a row; return it and the names of its problems."""
     found = Findings(1)
-    form = recognise(fields, found)
+    form = recognise_format(fields, found)
     row = read_fields(fields, form, found) if form else None
     return row, [problem.name for problem in found.problems]
 
@@ -64,7 +64,7 @@ def test_keys_that_are_read_are_in_the_tables_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize("name", sorted(names(ROW_KEYS)))
 def test_no_key_of_a_row_is_passed_over(name: str) -> None:
-    """In rows of messages and in pairs: read, or a problem that names it."""
+    """Each key is read, or has a problem that names it, in rows of messages and in pairs."""
     key = next(key for key in ROW_KEYS if name in key.names)
     value = next(
         value for value in ([[1]], "test", 0, False, {"a": 1}, "VALUE_TO_TEXT", [0, 1, 0]) if key.has_effect(value)
@@ -90,7 +90,7 @@ def test_no_key_of_a_message_is_passed_over(name: str) -> None:
 )
 @pytest.mark.parametrize("fields", [CHAT, PAIR, {"instruction": "i", "output": "o"}])
 def test_a_label_that_judges_an_answer_is_preference_data(fields: dict[str, Any], label: Any) -> None:
-    assert is_verdict(label)
+    assert is_judgement(label)
     assert of({**fields, "label": label}) == (None, ["preference_data"])
 
 
@@ -144,7 +144,7 @@ def test_judged_answers_are_refused_whatever_the_format(fields: dict[str, Any], 
         ({"input_ids": [1, 2]}, "row_key_ignored"),
     ],
 )
-def test_what_is_not_done_is_told_by_name(extra: dict[str, Any], problem: str) -> None:
+def test_what_is_not_done_is_reported_by_name(extra: dict[str, Any], problem: str) -> None:
     assert of({**CHAT, **extra})[1] == [problem]
 
 
@@ -171,7 +171,7 @@ def test_values_that_change_nothing_are_fine(extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["loss_false", "loss_mask", "trainable"])
 @pytest.mark.parametrize("fields", [CHAT])
 def test_an_answer_that_its_author_marks_as_wrong_is_context(fields: dict[str, Any], name: str) -> None:
-    flag: dict[str, Any] = {
+    flag: dict[str, Any] = {  # type: ignore[assignment]
         "loss_false": {"loss": False},
         "loss_mask": {"loss_mask": 0},
         "trainable": {"trainable": 0},
@@ -262,7 +262,7 @@ def test_a_part_of_a_content_means_one_text_and_nothing_else(part: dict[str, Any
         ({"messages": [U, {**A, "label": "quality:4"}]}, "message_unrecognized_key"),
     ],
 )
-def test_what_a_row_says_twice_or_in_vain_is_told(fields: dict[str, Any], problem: str) -> None:
+def test_what_a_row_says_twice_or_in_vain_is_reported(fields: dict[str, Any], problem: str) -> None:
     assert problem in of(fields)[1]
 
 
@@ -277,6 +277,6 @@ def test_a_file_of_judged_answers_is_refused_row_by_row(tmp_path: Path) -> None:
     file = tmp_path / "kto"
     rows = [{**PAIR, "label": 0}, {**PAIR, "label": 1}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    judged = list(read(file, DataSettings()))
+    judged = list(read_rows(file, DataSettings()))
     assert [row.problems[0].name for row in judged if isinstance(row, BadRow)] == ["preference_data"] * 2
-    assert "DPO or KTO" in judged[0].problems[0].message  # type: ignore[union-attr]
+    assert "DPO or KTO" in judged[0].problems[0].message

@@ -1,4 +1,4 @@
-"""Who speaks when."""
+"""Unusual orders of roles and tool calls are reported."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpu.data.format.problems import PROBLEMS, Findings
-from gpu.data.format.role_order import check_order, is_empty
+from gpu.data.format.role_order import check_order, is_blank
+from gpu.data.problems import PROBLEMS, Findings
 
 S, U, A, T = ({"role": role, "content": "…"} for role in ("system", "user", "assistant", "tool"))
 
@@ -22,12 +22,12 @@ def answer(identifier: str) -> dict[str, Any]:
 
 
 def test_only_who_speaks_has_to_say_something() -> None:
-    assert [is_empty(role, " \n") for role in ("user", "assistant", "system", "tool", None)] == [True, True] + [
+    assert [is_blank(role, " \n") for role in ("user", "assistant", "system", "tool", None)] == [True, True] + [
         False
     ] * 3
-    assert not is_empty("user", "\u200b")
-    assert not is_empty("assistant", "", calls=True)
-    assert is_empty("assistant", "")
+    assert not is_blank("user", "\u200b")
+    assert not is_blank("assistant", "", calls=True)
+    assert is_blank("assistant", "")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_only_who_speaks_has_to_say_something() -> None:
         ([U, call("1", name="g"), answer("1"), A], ["undeclared_tool"]),
     ],
 )
-def test_what_is_unusual_in_an_order_is_told(messages: list[dict[str, Any]], problems: list[str]) -> None:
+def test_an_unusual_order_is_reported(messages: list[dict[str, Any]], problems: list[str]) -> None:
     found = Findings(1)
     check_order(messages, [{"function": {"name": "f"}}], found)
     assert [problem.name for problem in found.problems] == problems

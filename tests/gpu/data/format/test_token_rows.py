@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gpu.data.format.example import Tokenised
-from gpu.data.format.problems import Findings
-from gpu.data.format.token_rows import read_tokens
+from gpu.data.format.token_rows import parse_tokens
+from gpu.data.problems import Findings
 
 
 def of(fields: dict[str, Any]) -> tuple[Tokenised | None, list[str]]:
     found = Findings(1)
-    return read_tokens(fields, found), [problem.name for problem in found.problems]
+    return parse_tokens(fields, found), [problem.name for problem in found.problems]
 
 
 def test_padding_is_taken_away_from_tokens() -> None:

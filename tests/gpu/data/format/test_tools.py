@@ -1,4 +1,4 @@
-"""Tools and calls of them, however they are written."""
+"""Declared tools and tool calls are parsed, in every way they are written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpu.data.format.problems import Findings
-from gpu.data.format.tools import declared_tools, function_call, tool_calls
+from gpu.data.format.tools import parse_function_call, parse_tool_calls, parse_tools
+from gpu.data.problems import Findings
 
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}}
 TOOL = {"type": "function", "function": FUNCTION}
@@ -32,14 +32,14 @@ def names(found: Findings) -> list[str]:
 )
 def test_tools_are_the_same_however_they_are_written(written: Any) -> None:
     found = Findings(1)
-    assert declared_tools(written, found) == [TOOL]
+    assert parse_tools(written, found) == [TOOL]
     assert not found.problems
 
 
 @pytest.mark.parametrize("nothing", [None, [], ""])
 def test_no_tools_are_no_tools(nothing: Any) -> None:
     found = Findings(1)
-    assert declared_tools(nothing, found) is None
+    assert parse_tools(nothing, found) is None
     assert not found.problems
 
 
@@ -51,9 +51,9 @@ def test_no_tools_are_no_tools(nothing: Any) -> None:
         [{"name": "f", "parameters": "none"}], [TOOL, FUNCTION], "[", "null", '[{"name": "f", "name": "g"}]', '"f"',
     ],
 )  # fmt: skip
-def test_tools_that_are_none_are_told(wrong: Any) -> None:
+def test_bad_tools_are_reported(wrong: Any) -> None:
     found = Findings(1)
-    declared_tools(wrong, found)
+    parse_tools(wrong, found)
     assert names(found) == ["bad_tools"]
 
 
@@ -69,14 +69,14 @@ def test_tools_that_are_none_are_told(wrong: Any) -> None:
 )
 def test_calls_are_the_same_however_they_are_written(written: Any) -> None:
     found = Findings(1)
-    assert tool_calls(written, "message 1", found) == [CALL]
+    assert parse_tool_calls(written, "message 1", found) == [CALL]
     assert not found.problems
 
 
 @pytest.mark.parametrize("arguments", [None, "", " ", {}, "{}"])
 def test_a_call_may_have_no_arguments(arguments: Any) -> None:
     found = Findings(1)
-    (call,) = tool_calls([{"id": "1", "function": {"name": "f", "arguments": arguments}}], "message 1", found)
+    (call,) = parse_tool_calls([{"id": "1", "function": {"name": "f", "arguments": arguments}}], "message 1", found)
     assert call == {"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}
     assert not found.problems
 
@@ -86,7 +86,7 @@ def test_a_call_may_have_no_arguments(arguments: Any) -> None:
 )
 def test_the_older_field_holds_one_call_or_several(written: Any) -> None:
     found = Findings(1)
-    assert function_call(written, "message 1", found) == [CALL]
+    assert parse_function_call(written, "message 1", found) == [CALL]
     assert not found.problems
 
 
@@ -101,29 +101,29 @@ def test_the_older_field_holds_one_call_or_several(written: Any) -> None:
     [{"id": 7, "name": "f"}],
     ],
 )  # fmt: skip
-def test_calls_that_do_not_parse_are_told(wrong: Any) -> None:
+def test_calls_that_do_not_parse_are_reported(wrong: Any) -> None:
     found = Findings(1)
-    assert tool_calls(wrong, "message 1", found) == []
+    assert parse_tool_calls(wrong, "message 1", found) == []
     assert names(found) == ["bad_tool_call"]
 
 
-def test_a_mistake_in_arguments_is_told_with_its_column() -> None:
+def test_a_mistake_in_arguments_is_reported_with_its_column() -> None:
     found = Findings(1)
-    tool_calls([{"name": "f", "arguments": '{"a": oops}'}], "message 3", found)
+    parse_tool_calls([{"name": "f", "arguments": '{"a": oops}'}], "message 3", found)
 
-    assert "the arguments of the call of 'f' in message 3 must be JSON, and at column 7" in found.problems[0].what
+    assert "the arguments of the call of 'f' in message 3 must be JSON; at column 7" in found.problems[0].what
 
 
 @pytest.mark.parametrize("name", ["arguments", "parameters", "input", "args"])
 def test_arguments_are_read_under_each_of_their_names(name: str) -> None:
     found = Findings(1)
-    (call,) = tool_calls([{"function": {"name": "f", name: {"a": 1}}}], "message 2", found)
+    (call,) = parse_tool_calls([{"function": {"name": "f", name: {"a": 1}}}], "message 2", found)
     assert (call["function"]["arguments"], found.problems) == ({"a": 1}, [])
 
 
 def test_arguments_that_are_encoded_twice_are_decoded_twice() -> None:
     found = Findings(1)
-    (call,) = tool_calls([{"function": {"name": "f", "arguments": '"{\\"a\\": 1}"'}}], "message 2", found)
+    (call,) = parse_tool_calls([{"function": {"name": "f", "arguments": '"{\\"a\\": 1}"'}}], "message 2", found)
     assert (call["function"]["arguments"], found.problems) == ({"a": 1}, [])
 
 
@@ -137,5 +137,5 @@ def test_arguments_that_are_encoded_twice_are_decoded_twice() -> None:
 )
 def test_arguments_are_never_lost_without_a_word(function: dict[str, Any], problem: str) -> None:
     found = Findings(1)
-    tool_calls([{"function": function}], "message 2", found)
+    parse_tool_calls([{"function": function}], "message 2", found)
     assert [each.name for each in found.problems] == [problem]

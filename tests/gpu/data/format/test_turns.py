@@ -1,4 +1,4 @@
-"""Messages, in the ways of OpenAI and of ShareGPT."""
+"""Messages of OpenAI and ShareGPT are parsed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpu.data.format.problems import Findings
-from gpu.data.format.turns import read_turns
+from gpu.data.format.turns import parse_messages
+from gpu.data.problems import Findings
 
 U = {"role": "user", "content": "u"}
 A = {"role": "assistant", "content": "a"}
@@ -15,10 +15,10 @@ CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 
 
 def one(message: Any) -> tuple[dict[str, Any], bool, list[str]]:
-    """The message that it is, whether it is learned, and the problems with it."""
+    """Parse one message; return it, its train flag, and its problems."""
     found = Findings(1)
-    messages, train = read_turns([message], "messages", found)
-    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])
+    messages, train = parse_messages([message], "messages", found)
+    return (*(messages or [{}]), *(train or [False]), [problem.name for problem in found.problems])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_roles_are_those_that_templates_know(written: str, role: str) -> None:
         *[("observation", "tool"), ("tool", "tool"), ("chatgpt", "assistant"), ("function_response", "tool")],
     ],
 )
-def test_roles_of_sharegpt_have_names_of_their_own(written: str, role: str) -> None:
+def test_roles_of_sharegpt_have_their_own_names(written: str, role: str) -> None:
     assert one({"from": written, "value": "c"}) == ({"role": role, "content": "c"}, role == "assistant", [])
 
 
@@ -78,12 +78,12 @@ def test_text_parts_are_joined() -> None:
         ({"weight": 0, "train": False}, False),
     ],
 )
-def test_an_assistant_is_learned_unless_its_flag_says_otherwise(flags: dict[str, Any], trained: bool) -> None:
+def test_an_assistant_is_trained_unless_its_flag_says_otherwise(flags: dict[str, Any], trained: bool) -> None:
     assert one({**A, **flags}) == (A, trained, [])
 
 
 @pytest.mark.parametrize("flags", [{"weight": 1}, {"train": True}, {"training": True}])
-def test_nobody_else_is_ever_learned_and_a_flag_that_says_so_is_told(flags: dict[str, Any]) -> None:
+def test_nobody_else_is_ever_trained_and_a_flag_that_says_so_is_reported(flags: dict[str, Any]) -> None:
     assert one({**U, **flags}) == (U, False, ["train_flag_ignored"])
     assert one({**U, **dict.fromkeys(flags, False)}) == (U, False, [])
 
@@ -123,7 +123,7 @@ def test_nobody_else_is_ever_learned_and_a_flag_that_says_so_is_told(flags: dict
         ({**A, "train": True, "weight": 0}, ["bad_train_flag"]),
     ],
 )
-def test_what_is_wrong_with_a_message_is_told(message: Any, problems: list[str]) -> None:
+def test_problems_of_a_message_are_reported(message: Any, problems: list[str]) -> None:
     assert one(message)[2] == problems
 
 
@@ -135,5 +135,5 @@ def test_a_system_or_a_tool_may_say_nothing(role: str) -> None:
 @pytest.mark.parametrize("value", [None, [], {}, "hello", 7])
 def test_messages_are_a_list_with_something_in_it(value: Any) -> None:
     found = Findings(1)
-    assert read_turns(value, "messages", found) == ([], [])
+    assert parse_messages(value, "messages", found) == ([], [])
     assert [problem.name for problem in found.problems] == ["missing_messages_list"]

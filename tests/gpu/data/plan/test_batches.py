@@ -1,4 +1,4 @@
-"""The plan of a job: pure, seekable, and pinned by golden values."""
+"""The batch plan is pure and seekable, and golden values pin it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ GOLDEN_LONG = "dfe87d9a0c1baeef8892d0fe0e8d0358a7dff831d69738e9e5466679e4622350"
 
 
 def rows_of(plan: Batches, epoch: int) -> list[list[int]]:
-    """Of each step."""
+    """Return the rows of each step."""
     first = (epoch - 1) * plan.steps_per_epoch
     return [plan.step(first + step).rows for step in range(1, plan.steps_per_epoch + 1)]
 
 
 def computed(plan: Batches) -> tuple[int, int]:
-    """Positions of the first epoch, and tokens on them."""
+    """Return the positions and the tokens of the first epoch."""
     positions = tokens = 0
     for step in range(1, plan.steps_per_epoch + 1):
         for micro_batch in plan.step(step).micro_batches:
@@ -56,7 +56,7 @@ def computed(plan: Batches) -> tuple[int, int]:
 
 
 def test_plan_is_the_same_on_every_machine_and_in_every_version() -> None:
-    """Golden: if this changes, no home's half-learned job can be resumed exactly."""
+    """Golden: if this changes, no partly trained job of any home can be resumed exactly."""
     assert PLAN.order(1).tolist() == GOLDEN_ORDERS[0]
     assert PLAN.order(2).tolist() == GOLDEN_ORDERS[1]
     assert [PLAN.step(step).micro_batches for step in (1, 2, 3)] == GOLDEN_STEPS
@@ -98,7 +98,7 @@ def test_seeking_a_step_is_the_same_as_coming_to_it(packing: bool) -> None:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_a_row_is_found_at_the_step_that_learns_it(packing: bool) -> None:
+def test_a_row_is_found_at_the_step_that_trains_it(packing: bool) -> None:
     plan = replace(LONG, packing=packing)
     for epoch in (1, 2):
         for at, rows in enumerate(rows_of(plan, epoch)):
@@ -124,7 +124,7 @@ def test_every_input_changes_order_and_fingerprint(change: dict[str, object]) ->
 
 
 def test_what_is_in_the_rows_is_in_the_fingerprint() -> None:
-    """Of the same number and even the same lengths: a mask that is another would be learned otherwise."""
+    """Rows of the same number and the same lengths too: another mask would train other tokens."""
     assert replace(PLAN, rows_sha256="x").sha256 != PLAN.sha256
 
 
@@ -148,7 +148,7 @@ def test_the_share_of_padding_is_what_the_steps_compute(packing: bool) -> None:
 
 
 def test_rows_of_a_micro_batch_are_about_equally_long() -> None:
-    """In the order of chance alone, as many as these would waste a third."""
+    """In random order alone, micro-batches of this size would waste a third."""
     plan = replace(LONG, batch_size=8)
     by_chance = plan.lengths[plan.order(1)].reshape(-1, 8)
     assert 1 - by_chance.sum() / (by_chance.max(axis=1).sum() * 8) > 0.4
@@ -157,6 +157,6 @@ def test_rows_of_a_micro_batch_are_about_equally_long() -> None:
 
 def test_the_lengths_within_a_window_do_not_come_in_order() -> None:
     """Each step has long rows and short ones, as far as its micro-batches allow."""
-    means = [np.mean(LONG.lengths[LONG.step(step).rows]) for step in range(1, WINDOW_STEPS + 1)]
-    assert sorted(means) != means
-    assert np.std(means) < 20
+    meaning = [np.mean(LONG.lengths[LONG.step(step).rows]) for step in range(1, WINDOW_STEPS + 1)]
+    assert sorted(meaning) != meaning
+    assert np.std(meaning) < 20

@@ -1,4 +1,4 @@
-"""What was encoded is kept whole or not at all, and believed only if every byte is as it was."""
+"""The cache keeps entries whole or not at all, and uses them only if every byte is intact."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def report(**other: Any) -> Report:
     return replace(examination.report(file, trained=2, tokens=5, trained_tokens=0), **other)
 
 
-def make(place: Path, name: str = NAME) -> cache.Kept:
+def make(place: Path, name: str = NAME) -> cache.CachedTokens:
     return TokenCache(place).make(name, JOB, TOKENIZER, fill)
 
 
@@ -69,7 +69,7 @@ def _shorten(path: Path) -> None:
 
 
 def _forge(path: Path) -> None:
-    """A count is another, and all else fits."""
+    """Change a count in the manifest, so that all else still fits."""
     path.write_bytes(path.read_bytes().replace(b'"trained_tokens": 2', b'"trained_tokens": 3'))
 
 
@@ -88,8 +88,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_damaged_is_as_if_it_were_not_there_and_is_made_anew(tmp_path: Path, damage: str) -> None:
-    """Never trusted, and in nobody's way."""
+def test_a_damaged_entry_is_ignored_and_made_again(tmp_path: Path, damage: str) -> None:
+    """A damaged entry is never used, and does not prevent a new one."""
     whole = make(tmp_path)
     file, spoil = DAMAGE[damage]
     spoil(tmp_path / NAME / file)
@@ -106,7 +106,7 @@ def test_what_has_another_name_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_only_one_file_is_kept(tmp_path: Path) -> None:
-    """And what was begun of others, by processes that were killed, goes too; what is somebody else's stays."""
+    """Unfinished entries of killed processes are deleted too; foreign files stay."""
     make(tmp_path, NAME.replace("ab", "ef", 1))
     (tmp_path / f".staging-{NAME}.parts").mkdir()
     (tmp_path / f".staging-{NAME}").mkdir()
@@ -134,8 +134,8 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_whoever_stops_it_while_it_is_committed_leaves_nothing_either(tmp_path: Path) -> None:
-    """The daemon's order to yield is seen there too."""
+def test_an_error_during_the_commit_leaves_nothing(tmp_path: Path) -> None:
+    """A request to yield ends a commit in this way."""
 
     def stop(_: bytes) -> None:
         raise YieldRequested("now")
@@ -152,7 +152,7 @@ def test_a_place_that_cannot_be_written_to_is_the_disks_fault(tmp_path: Path) ->
 
 
 def test_a_file_in_place_of_the_cache_is_moved_aside(tmp_path: Path) -> None:
-    """The cache is made again; the file may be somebody's."""
+    """The cache is made again, and the file, which may be a user's, is kept."""
     (tmp_path / "tokens").write_text("a file")
     make(tmp_path / "tokens")
     (aside,) = tmp_path.glob("tokens.aside-*")
@@ -160,7 +160,7 @@ def test_a_file_in_place_of_the_cache_is_moved_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["tokens_written", "tokens_kept"])
-def test_killed_midway_it_is_begun_anew_and_never_half_believed(tmp_path: Path, point: str) -> None:
+def test_an_entry_that_was_killed_midway_is_written_again_and_never_used(tmp_path: Path, point: str) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.gpu.data.plan.test_cache import make; make(Path(sys.argv[1]))"
     )
@@ -198,7 +198,7 @@ def test_the_tokenizer_our_own_code_and_the_libraries_are_in_the_name(monkeypatc
     monkeypatch.setattr(cache, "code_sha256", lambda: "another")
     assert cache_name(JOB, TOKENIZER, settings()) != NAME
     monkeypatch.undo()
-    monkeypatch.setattr(cache.importlib.metadata, "version", lambda _: "9.9")
+    monkeypatch.setattr(cache.importlib.metadata, "version", lambda _: "9.9")  # type: ignore[attr-defined]
     assert cache_name(JOB, TOKENIZER, settings()) != NAME
 
 
@@ -210,23 +210,23 @@ def test_the_fingerprint_of_the_rows_follows_what_batches_are_made_of(tmp_path: 
         assert other.rows_sha256 != manifest.rows_sha256
 
 
-def test_a_manifest_is_whole_as_it_was_written() -> None:
+def test_a_manifest_is_intact_as_it_was_written() -> None:
     manifest = TokensManifest(name=NAME, data_sha256=JOB, tokenizer_sha256=TOKENIZER, report=report(), files={})
-    assert not manifest.is_whole()
-    assert msgspec.json.decode(manifest.sealed().encode(), type=TokensManifest).is_whole()
+    assert not manifest.is_intact()
+    assert msgspec.json.decode(manifest.with_checksum().encode(), type=TokensManifest).is_intact()
 
 
 def test_a_cache_that_goes_away_while_it_is_opened_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon gives it up while a command looks at it."""
+    """The daemon deletes the entry while a command opens it."""
     make(tmp_path)
-    whole = cache._whole
+    whole = cache._intact_manifest
 
-    def then_gone(directory: Path, watch: Callable[[bytes], None]) -> TokensManifest | None:
-        found = whole(directory, watch)
+    def then_gone(directory: Path, on_chunk: Callable[[bytes], None]) -> TokensManifest | None:
+        found = whole(directory, on_chunk)
         shutil.rmtree(directory)
         return found
 
-    monkeypatch.setattr(cache, "_whole", then_gone)
+    monkeypatch.setattr(cache, "_intact_manifest", then_gone)
     assert TokenCache(tmp_path).find(NAME) is None

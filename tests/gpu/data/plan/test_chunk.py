@@ -1,4 +1,4 @@
-"""Records to rows, identities and pieces, however the file is cut."""
+"""Chunks give the same rows, hashes and pieces, however the file is cut."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
-from gpu.data.encode.rows import Encoder
-from gpu.data.examine.quality import identity, sketch
-from gpu.data.plan.chunk import BAD, FATES, Chunk, Chunks, Look, Looked
-from gpu.data.read.source import Record
+from gpu.data.encode.encoder import Encoder
+from gpu.data.encode.fitting import EncodedPiece, EncodedRow
+from gpu.data.examine.quality import hash_row, min_hash
+from gpu.data.plan.chunk import BAD, TREATMENTS, Chunk, ChunkColumns, ChunkEncoder, Chunks, EncodedChunk
+from gpu.data.read.record import Record
 from tests.gpu.data.reading import good_rows
 from tests.harness.tiny_model import make_rows, make_tokenizer
 
@@ -29,8 +30,8 @@ def settings(checks: CheckSettings | None = None, **data: Any) -> JobSettings:
     )
 
 
-def look(how: JobSettings) -> Look:
-    return Look(Encoder(make_tokenizer(), how.data), how, "prompt_completion")
+def look(how: JobSettings) -> ChunkEncoder:
+    return ChunkEncoder(Encoder(make_tokenizer(), how.data), how, "prompt_completion")
 
 
 def chunk(*lines: bytes, first: int = 1) -> Chunk:
@@ -56,67 +57,69 @@ def test_what_comes_of_a_file_does_not_depend_on_how_it_is_cut(file: Path, chunk
     ]
     assert list(b"".join(each.trained for each in found)) == [m for piece in pieces for m in (0, *piece.trained[1:])]
     assert array("q", b"".join(each.piece_lines for each in found)).tolist() == [row.line for row in rows]
-    outcomes = [outcome for each in found for outcome, _ in each.outcomes()]
-    assert [outcome.line for outcome in outcomes] == [row.line for row in rows]
-    assert [outcome.identity for outcome in outcomes] == [identity(row) for row in rows]
-    assert [outcome.sketch for outcome in outcomes] == [sketch(row) for row in rows]
-    assert [outcome.tokens for outcome in outcomes] == [encoding.tokens for encoding in expected]
-    assert {"truncated", "whole"} == {outcome.fate for outcome in outcomes}
-    assert {outcome.fate for outcome in outcomes if outcome.cut_tokens} == {"truncated"}
-    assert sum(outcome.tokens - outcome.cut_tokens for outcome in outcomes) == sum(len(piece.ids) for piece in pieces)
+    row_results = [outcome for each in found for outcome, _ in each.row_results()]
+    assert [outcome.line for outcome in row_results] == [row.line for row in rows]
+    assert [outcome.identity for outcome in row_results] == [hash_row(row) for row in rows]
+    assert [outcome.sketch for outcome in row_results] == [min_hash(row) for row in rows]
+    assert [outcome.tokens for outcome in row_results] == [encoding.tokens for encoding in expected]
+    assert {"truncated", "whole"} == {outcome.treatment for outcome in row_results}
+    assert {outcome.treatment for outcome in row_results if outcome.cut_tokens} == {"truncated"}
+    assert sum(outcome.tokens - outcome.cut_tokens for outcome in row_results) == sum(
+        len(piece.ids) for piece in pieces
+    )
 
 
-def test_a_bad_row_is_told_in_its_place_and_the_others_are_encoded() -> None:
+def test_a_bad_row_is_reported_in_its_place_and_the_others_are_encoded() -> None:
     found = look(settings())(chunk(ROW, BROKEN, ROW, first=7))
-    assert list(found.fates) == [0, BAD, 0]
-    outcomes = [outcome for outcome, _ in found.outcomes()]
-    assert [(outcome.line, outcome.raw, [each.name for each in outcome.problems]) for outcome in outcomes] == [
+    assert list(found.treatments) == [0, BAD, 0]
+    row_results = [outcome for outcome, _ in found.row_results()]
+    assert [(outcome.line, outcome.raw, [each.name for each in outcome.problems]) for outcome in row_results] == [
         (7, b"", []),
         (8, BROKEN, ["broken_json"]),
         (9, b"", []),
     ]
-    assert [pieces for _, pieces in found.outcomes()] == [1, 0, 1]
+    assert [pieces for _, pieces in found.row_results()] == [1, 0, 1]
 
 
-def test_what_is_only_warned_of_is_learned_unless_the_settings_say_otherwise() -> None:
-    """A special token in a user's words, as the tokenizer's own."""
+def test_rows_with_warnings_are_trained_unless_the_settings_say_otherwise() -> None:
+    """The example is a special token in a user's text."""
     odd = b'{"prompt": "say <|end|>", "completion": "no"}'
-    (outcome, pieces), _ = look(settings())(chunk(odd, ROW)).outcomes()
+    (outcome, pieces), _ = look(settings())(chunk(odd, ROW)).row_results()
     assert ([each.name for each in outcome.warnings], pieces) == (["special_token_in_content"], 1)
     for weight, expected in (("refuse", ["special_token_in_content"]), ("off", [])):
-        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))
-        ((outcome, _),) = look(how)(chunk(odd)).outcomes()
+        how = settings(CheckSettings(near_duplicates="off", rows={"special_token_in_content": weight}))  # type: ignore[dict-item]
+        ((outcome, _),) = look(how)(chunk(odd)).row_results()
         assert ([each.name for each in outcome.problems], outcome.warnings) == (expected, ())
 
 
 def test_a_row_that_the_encoder_refuses_is_a_bad_one() -> None:
     found = look(settings(max_length=8, long="refuse"))(chunk(ROW))
-    ((outcome, _),) = found.outcomes()
+    ((outcome, _),) = found.row_results()
     assert [each.name for each in outcome.problems] == ["too_long"]
 
 
 def test_rows_are_left_out_with_all_their_pieces() -> None:
     found = look(settings(max_length=24, long="split"))(chunk(ROW, BROKEN, ROW))
-    per_row = [pieces for _, pieces in found.outcomes()]
+    per_row = [pieces for _, pieces in found.row_results()]
     assert per_row[0] == per_row[2] > 1
     less = found.without([0])
-    assert [pieces for _, pieces in less.outcomes()] == [0, 0, per_row[2]]
+    assert [pieces for _, pieces in less.row_results()] == [0, 0, per_row[2]]
     assert array("q", less.piece_lines).tolist() == [3] * per_row[2]
     assert len(less.ids) == 4 * len(less.trained) == 4 * sum(array("i", less.lengths))
     assert found.without([]) is found
 
 
 def test_only_the_first_rows_are_sketched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large the file: it is the dearest thing that is done to a row."""
+    """MinHashes are the most expensive part of a row, so only the first rows have one."""
     monkeypatch.setattr("gpu.data.plan.chunk.SKETCHED_ROWS", 10)
     how = settings(CheckSettings())
     found = [look(how)(each) for each in Chunks(file, how, 600)]
-    rows = sum(len(each.fates) for each in found if each.sketches)
+    rows = sum(len(each.treatments) for each in found if each.sketches)
     assert 10 <= rows < 20
     assert [bool(each.sketches) for each in found] == sorted((bool(each.sketches) for each in found), reverse=True)
 
 
-def test_a_fault_of_the_file_comes_behind_its_records(tmp_path: Path) -> None:
+def test_a_problem_of_the_file_comes_after_its_records(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(b'[{"text": "a"}, {"text": ')
     chunks = Chunks(tmp_path / "cut", settings())
     assert [record.raw for each in chunks for record in each.records] == [b'{"text": "a"}']
@@ -129,7 +132,7 @@ def test_an_answer_survives_the_way_between_processes(file: Path) -> None:
     (asked,) = Chunks(file, how)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=Chunk) == asked
     found = look(how)(chunk(ROW, BROKEN))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Looked) == found
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=EncodedChunk) == found
 
 
 def test_numbers_are_written_least_byte_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,19 +141,14 @@ def test_numbers_are_written_least_byte_first(monkeypatch: pytest.MonkeyPatch) -
     assert int.from_bytes(swapped.piece_lines, "big") == 1
 
 
-def test_every_fate_has_a_number() -> None:
-    assert BAD not in range(len(FATES))
-    assert FATES[0] == "whole"
+def test_every_treatment_has_a_number() -> None:
+    assert BAD not in range(len(TREATMENTS))
+    assert TREATMENTS[0] == "whole"
 
 
 def test_rows_of_which_nothing_is_known_but_their_pieces() -> None:
-    """As those that are mixed in from earlier files."""
-    made = Looked.of_pieces(
-        lines=array("q", [9]),
-        pieces=array("i", [1]),
-        ids=array("i", [5, 6]),
-        trained=bytearray([0, 1]),
-        lengths=array("i", [2]),
-        at=array("q", [9]),
-    )
+    """Rows that are mixed in from earlier files are such rows."""
+    columns = ChunkColumns()
+    columns.add_pieces(9, EncodedRow((EncodedPiece([5, 6], [0, 1], False),)))
+    made = columns.chunk()
     assert np.frombuffer(made.ids, "<i4").tolist() == [5, 6]

@@ -1,4 +1,4 @@
-"""Which rows a job is evaluated on: some of those that it never learns, the same ones each time."""
+"""A job is evaluated on rows that it never trains, on the same ones each time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from msgspec.structs import replace
 
 from events.messages import Prepare, Prepared
 from events.settings import DataSettings, EvaluationSettings, JobSettings, Sources
+from gpu.data.examine.quality import hash_row
 from gpu.data.plan import held_out
+from gpu.data.plan.held_out import read_validation_set, validation_path
 from gpu.data.plan.store import HELD_OUT, Tokens
 from gpu.errors import DataChanged, YieldRequested
+from tests.gpu.data.reading import good_rows
 from tests.gpu.helpers import LORA, FakeChannel, Home, settings
 from tests.harness.tiny_model import make_rows
 
@@ -39,7 +42,7 @@ def how(home: Home, *, share: float = 0.0, rows: int = 1000, validation: bytes =
 
 
 def evaluated(home: Home, wanted: JobSettings, data: bytes = ROWS) -> list[list[int]]:
-    """The tokens of each row that is evaluated, in order; and the way through the worker."""
+    """Prepare through the worker; return the tokens of each evaluated row, in order."""
     session = home.new_session()
     session.prepare(Prepare(attempt=1, job=home.add(data), settings=wanted))
     tokens = session._prepared[1].validation  # what training is given
@@ -54,15 +57,15 @@ def trained(home: Home) -> int:
     return int(home.channel.of(Prepared)[-1].plan.rows)
 
 
-def test_rows_that_are_held_out_are_evaluated_and_not_learned(home: Home) -> None:
-    """Each row of the file is one or the other."""
+def test_rows_that_are_held_out_are_evaluated_and_not_trained(home: Home) -> None:
+    """Each row of the file is either trained or evaluated."""
     rows = evaluated(home, how(home, share=0.25))
     assert 5 <= len(rows) <= 25
     assert trained(home) + len(rows) == 60
 
 
 def test_so_are_those_of_the_validation_set(home: Home) -> None:
-    """All of it, whatever the file."""
+    """The whole set is evaluated, whatever the file."""
     rows = evaluated(home, how(home, validation=SET))
     assert len(rows) == 30
     assert trained(home) == 60
@@ -77,7 +80,7 @@ def test_a_row_that_is_in_both_counts_once(home: Home) -> None:
 
 
 def test_of_many_some_are_taken_and_a_larger_number_holds_a_smaller_one(home: Home) -> None:
-    """By what they say: another order of the lines changes nothing."""
+    """Their content decides: another order of the lines changes nothing."""
     few, more = (evaluated(home, how(home, validation=SET, rows=number)) for number in (4, 12))
     assert (len(few), len(more)) == (4, 12)
     assert {tuple(row) for row in few} < {tuple(row) for row in more}
@@ -86,7 +89,7 @@ def test_of_many_some_are_taken_and_a_larger_number_holds_a_smaller_one(home: Ho
 
 
 def test_where_nothing_is_held_out_or_wanted_there_is_nothing(home: Home) -> None:
-    """And no file of it."""
+    """No file of evaluated rows exists then."""
     assert evaluated(home, how(home)) == []
     assert evaluated(home, how(home, validation=SET, rows=0)) == []
     (cache,) = (home.path / "cache" / "tokens").iterdir()
@@ -94,19 +97,19 @@ def test_where_nothing_is_held_out_or_wanted_there_is_nothing(home: Home) -> Non
 
 
 def test_they_are_found_again_with_the_rest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not encoded anew by the next attempt."""
+    """The next attempt does not encode them again."""
     wanted = how(home, share=0.25)
     before = evaluated(home, wanted)
 
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("gpu.data.plan.prepare.held_out", never)
+    monkeypatch.setattr("gpu.data.plan.prepare.select_evaluated", never)
     assert evaluated(home, wanted) == before
 
 
-def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
-    """Neither the rows nor their order."""
+def test_evaluated_rows_do_not_change_what_is_trained(home: Home) -> None:
+    """Neither the trained rows nor their order change."""
     fingerprints = set()
     for rows in (0, 3, 1000):
         evaluated(home, how(home, share=0.25, rows=rows))
@@ -115,7 +118,7 @@ def test_what_is_evaluated_does_not_change_what_is_learned(home: Home) -> None:
 
 
 def test_bad_rows_of_the_set_are_passed_over(home: Home) -> None:
-    """It was never checked as a file to learn from is."""
+    """A validation set was never checked as a data file is."""
     rows = evaluated(home, how(home, validation=SET + b'{"prompt": 1}\n{"broken\n'))
     assert len(rows) == 30
 
@@ -128,8 +131,21 @@ def test_a_set_that_is_gone_is_named(home: Home) -> None:
         evaluated(home, wanted)
 
 
-def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path) -> None:
-    """Between some rows."""
+def test_a_validation_set_consists_of_its_good_rows(tmp_path: Path) -> None:
+    path, good = tmp_path / "set.jsonl", tmp_path / "good.jsonl"
+    good.write_bytes(make_rows(3))
+    path.write_bytes(make_rows(3) + b"{oops\n")
+    found = read_validation_set(path, DataSettings())
+    assert found.content.tolist() == sorted(hash_row(row).content for row in good_rows(good, DataSettings()))
+    assert [problem.name for problem in found.problems] == ["broken_json"]
+    assert read_validation_set(None, DataSettings()).content.tolist() == []
+    with pytest.raises(DataChanged, match="Restore the file"):
+        read_validation_set(tmp_path / "nowhere", DataSettings())
+    assert validation_path(tmp_path, "") is None
+
+
+def test_selection_stops_when_the_daemon_asks(home: Home, tmp_path: Path) -> None:
+    """The request is noticed between two rows."""
     path = tmp_path / "set.jsonl"
     path.write_bytes(SET)
 
@@ -137,12 +153,12 @@ def test_it_is_heard_that_the_daemon_wants_it_to_stop(home: Home, tmp_path: Path
         raise YieldRequested("now")
 
     with pytest.raises(YieldRequested):
-        list(held_out.held_out(path, path, how(home), held_out.Hashes((0,)), None, asked))
+        list(held_out.select_evaluated(path, path, how(home), held_out.Hashes((0,)), None, asked))  # type: ignore[attr-defined]
     assert FakeChannel().yield_requested() is False
 
 
-def test_a_set_of_which_nothing_can_be_evaluated_is_told(home: Home) -> None:
-    """Who named it would wait for a loss that never comes."""
+def test_a_set_of_which_nothing_can_be_evaluated_is_reported(home: Home) -> None:
+    """Without a warning the user would wait for a loss that never comes."""
     long = b"".join(b'{"prompt": "%d", "completion": "%s"}\n' % (row, b"far too long " * 99) for row in range(4))
     for nothing, more in ((b'{"prompt": 1}\n{"broken\n', ["validation_damaged"]), (b"\n", []), (long, [])):
         assert evaluated(home, how(home, validation=nothing, long="drop")) == []

@@ -1,4 +1,4 @@
-"""A data file to a plan."""
+"""A data file is prepared: tokens, batch plan, report."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_plan_counts_the_same_whatever_the_file_is_packed_in(home: Home) -> 
 
 
 @pytest.mark.parametrize("change", ["other bytes", None])
-def test_a_data_file_that_is_not_what_was_accepted_is_not_learned(home: Home, change: str | None) -> None:
+def test_a_data_file_that_is_not_what_was_accepted_is_not_trained(home: Home, change: str | None) -> None:
     path = home.path / "data" / f"{home.add(ROWS)}.jsonl"
     path.write_text(change) if change else path.unlink()
     with pytest.raises(DataChanged):
@@ -70,7 +70,7 @@ def cached(home: Home) -> list[Path]:
 
 
 def test_what_was_prepared_is_found_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the next attempt, whatever ended this one; no row is read for it."""
+    """The next attempt finds the tokens in the cache and reads no row."""
     first = plan(home)
     monkeypatch.setattr("gpu.data.plan.prepare.Chunks", None)
     assert plan(home) == first
@@ -78,7 +78,7 @@ def test_what_was_prepared_is_found_again(home: Home, monkeypatch: pytest.Monkey
     assert kept.name.startswith(hashlib.sha256(ROWS).hexdigest())
 
 
-def test_tokens_that_are_damaged_are_made_anew(home: Home) -> None:
+def test_damaged_tokens_are_made_again(home: Home) -> None:
     first = plan(home)
     (kept,) = cached(home)
     data = bytearray((kept / "ids.i32").read_bytes())
@@ -95,7 +95,7 @@ def test_a_file_that_is_refused_leaves_nothing_in_the_cache(home: Home) -> None:
 
 
 def test_bad_rows_are_left_out_where_that_is_asked_for(home: Home) -> None:
-    """And counted, and kept; but no more of them than are allowed."""
+    """Skipped rows are counted and saved, and too many of them refuse the file."""
     bad = b"7\n{oops\n"
     how = settings(LORA, data=DataSettings(bad_rows="skip", bad_rows_max=0.2))
     home.new_session().prepare(Prepare(attempt=1, job=home.add(bad + ROWS), settings=how))
@@ -115,7 +115,7 @@ def test_a_file_of_which_nothing_is_left_is_refused(home: Home) -> None:
         home.new_session().prepare(Prepare(attempt=1, job=home.add(empty), settings=how))
 
 
-def test_the_share_of_padding_is_told(home: Home) -> None:
+def test_the_padding_share_is_reported(home: Home) -> None:
     """Rows of three lengths, in micro-batches of two; packed, each step is one sequence or two of about a length."""
     assert 0 < plan(home).padding_share < 0.3
     how = settings(LORA, data=DataSettings(packing=True, max_length=128))
@@ -128,12 +128,12 @@ def test_a_refusal_names_the_first_row_and_how_many_more_there_are(home: Home) -
         plan(home, ROWS + b'{"prompt": "p", oops}\n{"prompt": NaN, "completion": 1}\n{oops\n')
     said = refused.value.message
     assert said.startswith("Line 11, column 17: ")
-    assert "(and so in 1 more)" in said
+    assert "(and 1 more)" in said
     assert refused.value.problem == "broken_json"
 
 
 def test_every_preparation_leaves_a_report(home: Home) -> None:
-    """Of a file that is refused as well; with warnings, which are in the plan too."""
+    """A refused file has a report too. The plan has the warnings of the report."""
     found = plan(home, ROWS + ROWS[:200].splitlines(keepends=True)[0])
     assert found.warnings == ("duplicate_rows",)
     for data, verdict in ((ROWS + ROWS[:200].splitlines(keepends=True)[0], "good"), (ROWS + b"[]", "refused")):
@@ -145,7 +145,7 @@ def test_every_preparation_leaves_a_report(home: Home) -> None:
 
 
 def test_rows_of_the_validation_set_are_not_trained_on(home: Home) -> None:
-    """Whatever file they come in; and where nothing changes, the tokens are found again."""
+    """This holds for any file; without a change the tokens are found in the cache."""
     held = ROWS.splitlines(keepends=True)[3]
     sha256 = hashlib.sha256(held).hexdigest()
     (home.path / "validation").mkdir()

@@ -1,4 +1,4 @@
-"""Rows of earlier files among those of a new one."""
+"""Rows of earlier files are mixed into a new one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EARLIER = (make_rows(30, 100), make_rows(20, 200))
 
 
 def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, list[int]]:
-    """The plan, and the line of each piece."""
+    """Prepare; return the plan and the line of each piece."""
     jobs = tuple(home.add(each) for each in earlier)
     how = replace(settings(LORA, data=DataSettings(replay=share, **data)), sources=Sources(replay=jobs))
     home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
@@ -32,7 +32,7 @@ def mixed(home: Home, share: float, *earlier: bytes, **data: Any) -> tuple[Any, 
     return home.channel.of(Prepared)[-1].plan, tokens.lines.tolist()
 
 
-def test_a_share_of_earlier_rows_stands_behind_the_files_own(home: Home) -> None:
+def test_a_share_of_earlier_rows_comes_after_the_files_own(home: Home) -> None:
     plan, lines = mixed(home, 0.25, *EARLIER)
     assert (plan.rows, plan.replayed_rows) == (50, 10)
     assert lines == sorted(lines)
@@ -76,12 +76,12 @@ def test_an_earlier_file_that_is_gone_is_named(home: Home) -> None:
     job = home.add(EARLIER[0])
     (home.path / "data" / f"{job}.jsonl").unlink()
     how = replace(settings(LORA, data=DataSettings(replay=0.5)), sources=Sources(replay=(job,)))
-    with pytest.raises(DataChanged, match="whose rows are to be mixed in"):
+    with pytest.raises(DataChanged, match="whose rows are mixed in"):
         home.new_session().prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
 
 
 def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home: Home) -> None:
-    """There may be sixty-four of them, and large: a worker that reads them is neither hung nor deaf."""
+    """Up to sixty-four large files may be read: the worker sends heartbeats and notices requests meanwhile."""
     read = 0
 
     class Asking(FakeChannel):
@@ -99,8 +99,8 @@ def test_a_pause_and_a_heartbeat_come_through_while_earlier_files_are_read(home:
     session = home.new_session()
     session._channel = Asking()
     with pytest.MonkeyPatch.context() as patched:
-        rows_of = replay.rows.read
-        patched.setattr(replay, "rows", SimpleNamespace(read=earlier_rows))
+        rows_of = replay.rows.read_rows  # type: ignore[attr-defined]
+        patched.setattr(replay, "rows", SimpleNamespace(read_rows=earlier_rows))
         with pytest.raises(YieldRequested):
             session.prepare(Prepare(attempt=1, job=home.add(NEW), settings=how))
     assert read < 30

@@ -1,27 +1,24 @@
-"""Pieces on disk: as they were written, and no more in memory than is looked at."""
+"""Pieces on disk are read back as written, and only used pages take memory."""
 
 from __future__ import annotations
 
-from array import array
 from pathlib import Path
 
 import pytest
 
-from gpu.data.plan.chunk import Looked
+from gpu.data.encode.fitting import EncodedPiece, EncodedRow
+from gpu.data.plan.chunk import ChunkColumns, EncodedChunk
 from gpu.data.plan.store import Tokens, TokenWriter
 from gpu.errors import StorageFailed
 
 
-def chunk(*pieces: tuple[int, list[int], list[int]]) -> Looked:
-    """Of (line, ids, learned)."""
-    return Looked.of_pieces(
-        lines=array("q", sorted({line for line, _, _ in pieces})),
-        pieces=array("i"),
-        ids=array("i", [token for _, ids, _ in pieces for token in ids]),
-        trained=bytearray(mark for _, _, trained in pieces for mark in trained),
-        lengths=array("i", [len(ids) for _, ids, _ in pieces]),
-        at=array("q", [line for line, _, _ in pieces]),
-    )
+def chunk(*pieces: tuple[int, list[int], list[int]]) -> EncodedChunk:
+    """Make a chunk of pieces (line, ids, trained)."""
+    columns = ChunkColumns()
+    for line in sorted({line for line, _, _ in pieces}):
+        own = tuple(EncodedPiece(ids, bytes(trained), False) for at, ids, trained in pieces if at == line)
+        columns.add_pieces(line, EncodedRow(own))
+    return columns.chunk()
 
 
 def test_pieces_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -35,7 +32,7 @@ def test_pieces_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert [tokens.length(row) for row in range(3)] == tokens.lengths().tolist() == [3, 2, 1]
     assert [tokens.trained_in(row) for row in range(3)] == [1, 1, 0]
     assert [tokens.line(row) for row in range(3)] == [1, 4, 4]
-    assert [tokens.of_line(line) for line in (1, 2, 3, 4, 5)] == [[0], [], [], [1, 2], []]
+    assert [tokens.rows_on_line(line) for line in (1, 2, 3, 4, 5)] == [[0], [], [], [1, 2], []]
     assert tokens.ids.tolist() == [5, 6, 7, 2**31 - 1, 8, 9]
     assert (writer.pieces, writer.tokens, writer.trained_tokens) == (3, 6, 2)
 
@@ -55,7 +52,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_is_the_disks_fault(tmp_path: Path) -> None:
-    """As the daemon needs it: it waits for room where there is none."""
+    """The daemon waits for room if the disk is full."""
 
     def write_to_a_full_disk() -> None:
         with TokenWriter(tmp_path) as writer:

@@ -1,4 +1,4 @@
-"""JSON arrays, an element at a time."""
+"""JSON arrays are read an element at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu.data.read import source
-from gpu.data.read.array import elements
-from gpu.data.read.source import Record, Stop
+from gpu.data.read import record as limits
+from gpu.data.read.array import read_array
+from gpu.data.read.record import Record, UnreadableFile
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\[]{},:é\n😀'),
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def take(data: bytes, size: int = 2**18) -> list[Record]:
-    return list(elements(iter([data[at : at + size] for at in range(0, len(data), size)])))
+    return list(read_array(iter([data[at : at + size] for at in range(0, len(data), size)])))
 
 
 @settings(deadline=None, database=None)
@@ -38,7 +38,7 @@ def test_the_elements_are_those_of_the_array_and_stand_where_they_are_said_to(
     text = json.dumps(values, indent=indent, ensure_ascii=plain)
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(source, "CHUNK_BYTES", size)
+        context.setattr(limits, "CHUNK_BYTES", size)
         found = take(text.encode(), size)
     assert [json.loads(record.raw) for record in found] == values
     lines = text.split("\n")
@@ -86,12 +86,12 @@ def test_a_broken_element_is_an_element_and_the_next_one_is_found(data: bytes, r
         (b"[] {}", "broken_array", 1, 4, 0),
     ],
 )
-def test_an_array_that_is_none_any_more_is_told_where_it_stops_being_one(
+def test_a_broken_array_is_reported_where_it_breaks(
     data: bytes, name: str, line: int | None, column: int | None, elements_before: int
 ) -> None:
-    found = elements(iter([data]))
+    found = read_array(iter([data]))
     assert [next(found).line for _ in range(elements_before)] == [1] * elements_before
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(UnreadableFile) as stopped:
         next(found)
     problem = stopped.value.problem
     assert (problem.name, problem.line, problem.column) == (name, line, column)
@@ -108,15 +108,15 @@ def test_memory_is_that_of_an_element_and_not_of_the_array() -> None:
 
     tracemalloc.start()
     try:
-        assert sum(1 for _ in elements(chunks())) == 20_001
+        assert sum(1 for _ in read_array(chunks())) == 20_001
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.timeout(20)
-def test_brackets_without_end_are_told_at_once() -> None:
+def test_brackets_without_end_are_reported_at_once() -> None:
     """A file of nothing else would take minutes."""
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(UnreadableFile) as stopped:
         take(b"[" * 30_000_000)
     assert stopped.value.problem.name == "broken_array"

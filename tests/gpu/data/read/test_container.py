@@ -1,4 +1,4 @@
-"""What a file is, by its beginning."""
+"""The first bytes decide what a file is."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.format.example import Problem
-from gpu.data.read.container import csv_delimiter, foreign, is_prose
-from gpu.data.read.rows import read
-from gpu.data.read.source import container_of
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import Problem
+from gpu.data.read.container import csv_delimiter, find_unsupported, is_plain_text
+from gpu.data.read.source import describe_container
 from tests.gpu.data.reading import gzipped
 
 if sys.version_info >= (3, 14):
@@ -44,10 +44,10 @@ FOREIGN = {
     "a tar archive": tar(),
     "a tar archive inside compressed data": gzipped(tar()),
     "an HTML page": b"\n<!doctype HTML>\n<html><body>404</body></html>",
-    "a pointer of git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "made of JSON lists": MESSAGES * 3,
     "made of JSON lists, each": b'[\n  {"from": "human", "value": "1+1?"},\n  {"from": "gpt", "value": "2"}\n]\n',
-    "one JSON object that holds its rows in the list 'data'": b'{\n  "v": 1,\n  "data": [\n    {"messages": []}\n',
+    "one JSON object with its rows in the list 'data'": b'{\n  "v": 1,\n  "data": [\n    {"messages": []}\n',
     "compressed with a window of more than 128 MiB": long_window(),
     "an XML or HTML document": b'<?xml version="1.0"?>\n<rows/>\n',
 }
@@ -56,9 +56,9 @@ FOREIGN = {
 @pytest.mark.parametrize("what", FOREIGN)
 @pytest.mark.parametrize("bad_rows", ["refuse", "skip"])
 def test_another_kind_of_file_is_named_and_refused_whole(what: str, bad_rows: str, tmp_path: Path) -> None:
-    """Also where bad rows are skipped; and never is it advised to train it as plain text."""
+    """Skipping bad rows changes nothing, and no advice suggests plain text."""
     (tmp_path / "f").write_bytes(FOREIGN[what])
-    (problem,) = read(tmp_path / "f", DataSettings(bad_rows=bad_rows))  # type: ignore[arg-type]
+    (problem,) = read_rows(tmp_path / "f", DataSettings(bad_rows=bad_rows))
     assert isinstance(problem, Problem)
     assert (problem.name, problem.line) == ("unknown_container", None)
     assert what in problem.what
@@ -77,7 +77,7 @@ def test_another_kind_of_file_is_named_and_refused_whole(what: str, bad_rows: st
     ],
 )
 def test_rows_are_no_other_kind_of_file(data: bytes) -> None:
-    assert foreign(data) is None
+    assert find_unsupported(data) is None
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_rows_are_no_other_kind_of_file(data: bytes) -> None:
     ],
 )
 def test_a_table_is_known_by_its_header(head: bytes, delimiter: str | None) -> None:
-    """By known names in it, or by rows that all agree with it."""
+    """Known names in the header, or rows that all agree with it, identify a table."""
     assert csv_delimiter(head) == delimiter
 
 
 def test_a_container_that_is_refused_has_no_name_of_another(tmp_path: Path) -> None:
     """The report does not call a page JSON Lines."""
     (tmp_path / "f").write_bytes(FOREIGN["an HTML page"])
-    assert container_of(tmp_path / "f") == "another kind of file"
-    assert not is_prose(FOREIGN["an HTML page"])
+    assert describe_container(tmp_path / "f") == "another kind of file"
+    assert not is_plain_text(FOREIGN["an HTML page"])

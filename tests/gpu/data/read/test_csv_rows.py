@@ -1,4 +1,4 @@
-"""The rows of a table in CSV or TSV."""
+"""The rows of CSV and TSV tables are read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.format.example import Example, Problem
-from gpu.data.read.rows import read
-from gpu.data.read.source import Record, records
+from gpu.data.format.example import Example
+from gpu.data.format.rows import read_rows
+from gpu.data.problems import Problem
+from gpu.data.read.record import Record
+from gpu.data.read.source import read_records
 
 
 def take(tmp_path: Path, text: str | bytes, chunk: int = 0, monkeypatch: Any = None) -> list[Record | Problem]:
     path = tmp_path / "f"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return list(records(path))
+    return list(read_records(path))
 
 
 def fields(found: list[Record | Problem]) -> list[tuple[int, dict[str, Any] | None]]:
@@ -37,14 +39,14 @@ def test_a_row_has_the_names_of_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("prompt,completion\na,b\nc,d,e\n", 3, "3 fields, and the header names 2"),
+        ("prompt,completion\na,b\nc,d,e\n", 3, "3 fields, but the header names 2"),
         ("prompt,completion\na,b\nc\n", 3, "1 fields"),
-        ('prompt,completion\na,"b" c\n', 2, "quoting"),
-        ('prompt,completion\na,"b\n', 2, "quoting"),
+        ('prompt,completion\na,"b" c\n', 2, "broken quotes"),
+        ('prompt,completion\na,"b\n', 2, "broken quotes"),
     ],
 )
-def test_a_table_that_is_none_any_more_ends_there(text: str, line: int, says: str, tmp_path: Path) -> None:
-    """Rows before it were given; nothing after it is certain."""
+def test_a_broken_table_ends_at_the_broken_row(text: str, line: int, says: str, tmp_path: Path) -> None:
+    """The rows before it are read; nothing after it is certain."""
     *_, last = take(tmp_path, text)
     assert isinstance(last, Problem)
     assert (last.name, last.line) == ("broken_csv", line)
@@ -58,10 +60,10 @@ def test_a_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_go_the_way_of_all_rows(tmp_path: Path) -> None:
-    """Formats and fields of the settings hold; what is judged is no row to train on."""
+    """Formats and fields of the settings apply, and preference data is refused."""
     (tmp_path / "f").write_text("frage\tantwort\n1+1?\t2\n2+2?\t4\n", encoding="utf-8")
-    good = list(read(tmp_path / "f", DataSettings(prompt="frage", completion="antwort")))
+    good = list(read_rows(tmp_path / "f", DataSettings(prompt="frage", completion="antwort")))
     assert [row.messages[1]["content"] for row in good if isinstance(row, Example)] == ["2", "4"]
     (tmp_path / "f").write_text("prompt,chosen,rejected\na,b,c\n", encoding="utf-8")
-    (bad,) = read(tmp_path / "f", DataSettings())
-    assert bad.problems[0].name == "preference_data"  # type: ignore[union-attr]
+    (bad,) = read_rows(tmp_path / "f", DataSettings())
+    assert bad.problems[0].name == "preference_data"

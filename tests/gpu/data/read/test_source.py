@@ -1,4 +1,4 @@
-"""From bytes to records, whatever they are packed in."""
+"""Records are read from any container."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu.data.format.example import Problem
-from gpu.data.read import source
-from gpu.data.read.source import Record, container_of, records
+from gpu.data.problems import Problem
+from gpu.data.read import record
+from gpu.data.read.record import Record
+from gpu.data.read.source import _read_lines, describe_container, read_records
 from tests.gpu.data.reading import gzipped
 
 if sys.version_info >= (3, 14):
@@ -36,12 +37,12 @@ LINES = b'{"a": 1}\n{"a": 2}\n'
 
 @pytest.fixture
 def take(tmp_path: Path) -> Callable[..., list[Record | Problem]]:
-    """The records of a file with these bytes. Its name says nothing."""
+    """Return a function that reads the records of a file with these bytes and a neutral name."""
 
     def taken(data: bytes, **options: Any) -> list[Record | Problem]:
         file = tmp_path / "0a1b2c.jsonl"
         file.write_bytes(data)
-        return list(records(file, **options))
+        return list(read_records(file, **options))
 
     return taken
 
@@ -50,7 +51,7 @@ Take = Callable[..., list[Record | Problem]]
 
 
 def problem(found: list[Record | Problem]) -> Problem:
-    """The last of what was found; nothing else in it is a problem."""
+    """Return the problem, which must be the last and only one."""
     assert [isinstance(one, Problem) for one in found] == [False] * (len(found) - 1) + [True]
     last = found[-1]
     assert isinstance(last, Problem)
@@ -98,7 +99,7 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_still_counted(t
 )
 def test_a_container_has_a_name(tmp_path: Path, data: bytes, options: dict[str, bool], name: str) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert container_of(tmp_path / "file", **options) == name
+    assert describe_container(tmp_path / "file", **options) == name
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf", gzipped(b""), zstd.compress(b"")])
@@ -111,12 +112,12 @@ def test_an_empty_file_has_no_records(take: Take, data: bytes) -> None:
 def test_lines_are_the_same_however_they_are_read(data: bytes, size: int) -> None:
     chunks = iter([data[at : at + size] for at in range(0, len(data), size)])
     expected = [(line, raw) for line, raw in enumerate(data.split(b"\n"), start=1) if raw.strip()]
-    assert [(record.line, record.raw) for record in source._lines(chunks)] == expected
+    assert [(record.line, record.raw) for record in _read_lines(chunks)] == expected
 
 
 @pytest.mark.parametrize("cut", [5, 6, 11, 40, -1])
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])
-def test_compressed_data_that_ends_in_the_middle_is_told_behind_all_that_came_before(
+def test_compressed_data_that_ends_in_the_middle_is_reported_after_all_that_came_before(
     take: Take, packed: str, cut: int
 ) -> None:
     found = take(PACKERS[packed](LINES * 100)[:cut])
@@ -145,16 +146,16 @@ def test_what_came_before_the_end_of_truncated_data_is_read(take: Take) -> None:
         b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
     ],
 )
-def test_damaged_compressed_data_is_told(take: Take, data: bytes) -> None:
+def test_damaged_compressed_data_is_reported(take: Take, data: bytes) -> None:
     assert problem(take(data)).name == "broken_compression"
 
 
 @pytest.mark.parametrize("packer", [gzipped, zstd.compress])
-def test_an_endless_line_is_given_up_before_it_costs_memory(
+def test_an_endless_line_is_refused_before_it_costs_memory(
     take: Take, packer: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packed a thousand times smaller than it is."""
-    monkeypatch.setattr(source, "LONGEST_BYTES", 2**20)
+    """It is compressed a thousand to one."""
+    monkeypatch.setattr(record, "RECORD_MAX_BYTES", 2**20)
     bomb = packer(b'{"a": 1}\n{"a": "' + b"a" * (64 * 2**20))
     assert len(bomb) < 2**17
     tracemalloc.start()
@@ -167,10 +168,10 @@ def test_an_endless_line_is_given_up_before_it_costs_memory(
 
 
 @pytest.mark.parametrize(("data", "options"), [(b'[{"a": "' + b"a" * 3000, {}), (b"a\n" * 3000, {"plain_text": True})])
-def test_an_endless_element_or_paragraph_is_given_up(
+def test_an_endless_element_or_paragraph_is_refused(
     take: Take, data: bytes, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "LONGEST_BYTES", 2000)
+    monkeypatch.setattr(record, "RECORD_MAX_BYTES", 2000)
     assert problem(take(data, **options)).name == "row_too_long"
 
 
@@ -191,12 +192,12 @@ def test_wide_encodings_are_known_with_and_without_a_mark(take: Take, encoding: 
         (b"7z\xbc\xaf\x27\x1c", "7z"),
         (b"ARROW1\0\0", "Arrow"),
         (b"SQLite format 3\0", "SQLite"),
-        (gzipped(gzipped(b"{}")), "compressed once more"),
-        (zstd.compress(zstd.compress(b"{}")), "compressed twice"),
+        (gzipped(gzipped(b"{}")), "more compressed data"),
+        (zstd.compress(zstd.compress(b"{}")), "more compressed data"),
         (gzipped(b"PAR1 and so on"), "Parquet file inside"),
     ],
 )
-def test_foreign_files_are_named(take: Take, data: bytes, says: str) -> None:
+def test_unsupported_files_are_named(take: Take, data: bytes, says: str) -> None:
     found = problem(take(data))
     assert found.name == "unknown_container"
     assert says in found.what
@@ -208,15 +209,15 @@ def test_parquet_is_not_read_as_text(take: Take) -> None:
 
 def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        list(records(tmp_path / "nothing"))
+        list(read_records(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("pack", [gzipped, zstd.compress])
-def test_a_bomb_is_told_and_not_unpacked(
+def test_a_bomb_is_reported_and_not_unpacked(
     take: Take, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    """Rows that are all alike, far more of them than any data packs into so little."""
-    monkeypatch.setattr(source, "SWELLS_LEAST_BYTES", 2**20)
+    """The file has identical rows, far more than real data of its size."""
+    monkeypatch.setattr(record, "UNPACKED_FREE_BYTES", 2**20)
     found = take(pack(b'{"a": 1}\n' * 2**20))
     assert problem(found).name == "swollen_file"
     assert len(found) < 2**20
@@ -226,7 +227,7 @@ def test_a_bomb_is_told_and_not_unpacked(
 
 @pytest.mark.timeout(20)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """Also one that was put there a moment ago."""
+    """This holds even if the pipe replaced a file a moment ago."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe"):
-        list(records(tmp_path / "pipe"))
+        list(read_records(tmp_path / "pipe"))

@@ -1,4 +1,4 @@
-"""JSON, good and bad: refused with line and column, or agreed with Python's json."""
+"""Bad JSON is refused with line and column; good JSON has the value that Python's json gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu.data.read.strict_json import DEEPEST, NotStrict, loads, place
+from gpu.data.read.strict_json import DEPTH_MAX, InvalidJson, line_and_column, loads
 
 BROKEN = [
     # nothing, or not enough
@@ -106,14 +106,15 @@ GOOD = [
     '[{"a": 1}, {"a": 1}]',
     '{"a": "NaN"}', '{"NaN": "Infinity -Infinity 1e999"}', '{"a": "{\\"b\\": 1, \\"b\\": 2}"}', "1e-999",
     "[1e308, -1e308]", '"\x7f"',
-    '{"A": 1, "a": 2}', "[" * DEEPEST + "]" * DEEPEST, "[" + ", ".join(["{}"] * 1000) + "]", '["' + "[" * 500 + '"]',
+    '{"A": 1, "a": 2}', "[" * DEPTH_MAX + "]" * DEPTH_MAX,
+    "[" + ", ".join(["{}"] * 1000) + "]", '["' + "[" * 500 + '"]',
     "9" * 4000,
     '"\\/\\b\\f\\n\\r\\t\\"\\\\"', '{"é": "ü"}', '{"e\u0301": 1, "\u00e9": 2}', '"\\uD83D\\uDE00 \\ud83d\\ude00"',
 ]  # fmt: skip
 
 
-def faults(text: str) -> NotStrict:
-    with pytest.raises(NotStrict) as refused:
+def faults(text: str) -> InvalidJson:
+    with pytest.raises(InvalidJson) as refused:
         loads(text)
     assert refused.value.faults
     return refused.value
@@ -126,17 +127,17 @@ def test_the_corpus_is_broad() -> None:
 @pytest.mark.parametrize("text", BROKEN)
 def test_what_json_refuses_is_refused_at_the_same_place(text: str) -> None:
     with pytest.raises(json.JSONDecodeError) as theirs:
-        json.loads(text.replace("\ufeff", "\ufffe"))  # json has a message of its own for the mark, at the same place
+        json.loads(text.replace("\ufeff", "\ufffe"))  # json has a separate message for the mark, at the same place
     (ours,) = faults(text.replace("\ufeff", "\ufffe")).faults
     assert ours.name == "broken_json"
-    assert place(text, ours.position) == (theirs.value.lineno, theirs.value.colno)
+    assert line_and_column(text, ours.position) == (theirs.value.lineno, theirs.value.colno)
     assert theirs.value.msg in ours.what
 
 
 @pytest.mark.parametrize(("text", "name", "line", "column"), STRICT)
 def test_what_json_lets_pass_is_refused_with_line_and_column(text: str, name: str, line: int, column: int) -> None:
     found = faults(text).faults[0]
-    assert (found.name, *place(text, found.position)) == (name, line, column)
+    assert (found.name, *line_and_column(text, found.position)) == (name, line, column)
 
 
 @pytest.mark.parametrize("text", GOOD)
@@ -145,7 +146,7 @@ def test_what_is_right_says_what_json_says(text: str) -> None:
 
 
 def test_all_faults_of_a_text_are_found() -> None:
-    """Once its grammar is right; behind a mistake of grammar nothing is known."""
+    """Only if the grammar is right; nothing is certain after an error of the grammar."""
     text = '{"a": NaN, "a": "\\ud800", "b": {"c": 1, "c": 1e999}}'
     assert [fault.name for fault in faults(text).faults] == [
         "not_finite", "duplicate_key", "half_character", "duplicate_key", "not_finite",
@@ -159,12 +160,12 @@ WHOLE = '{"a\\u00e9": [1, -2.5e+3, true, false, null, "x\\ny"], "b": {"c": ""}}'
 @pytest.mark.parametrize("length", range(1, len(WHOLE)))
 def test_every_beginning_of_a_text_is_seen_to_be_one(length: int) -> None:
     (fault,) = faults(WHOLE[:length]).faults
-    assert fault.cut
+    assert fault.is_cut
 
 
 @pytest.mark.parametrize("text", ['{"a": oops}', "[1 2]", "{'a': 1}", '{"a": 1}}', "{} {}", '"\\x"', "nulx", "[01, 2]"])
-def test_what_no_end_would_mend_is_no_beginning(text: str) -> None:
-    assert not faults(text).faults[0].cut
+def test_a_text_that_no_end_completes_is_not_cut(text: str) -> None:
+    assert not faults(text).faults[0].is_cut
 
 
 VALUES = st.recursive(
@@ -184,7 +185,7 @@ def test_whatever_json_writes_is_read_back(value: Any, ascii_only: bool, indent:
 @settings(deadline=None, database=None)
 @given(st.data())
 def test_a_damaged_text_is_refused_or_agreed_upon(data: st.DataObject) -> None:
-    """One character is put in, taken out or changed: never another value than json's, never another error."""
+    """One inserted, removed or changed character gives json's value, or a refusal."""
     text = json.dumps(data.draw(VALUES))
     at = data.draw(st.integers(0, len(text)))
     put = data.draw(st.sampled_from(["", *'{}[],:"\\ntf0-.eE+u d8\n\t', "NaN", "é", "\\ud800", "\x00"]))
@@ -199,7 +200,7 @@ def test_any_text_is_refused_or_agreed_upon(text: str) -> None:
 
 @settings(deadline=None, database=None)
 @given(st.lists(st.sampled_from(["\\ud83d", "\\ude00", "\\\\", "\\n", "ud83d", "x", "\\uD800", "\\udfff"]), max_size=8))
-def test_half_characters_are_found_behind_any_escapes(pieces: list[str]) -> None:
+def test_half_characters_are_found_after_any_escapes(pieces: list[str]) -> None:
     text = '"' + "".join(pieces) + '"'
     try:
         json.loads(text).encode()
@@ -212,10 +213,10 @@ def test_half_characters_are_found_behind_any_escapes(pieces: list[str]) -> None
 def agreed_or_refused(text: str) -> None:
     try:
         value = loads(text)
-    except NotStrict as refused:
+    except InvalidJson as refused:
         for fault in refused.faults:
             assert 0 <= fault.position <= len(text)
-            line, column = place(text, fault.position)
+            line, column = line_and_column(text, fault.position)
             assert column >= 1
             assert 1 <= line <= text.count("\n") + 1
         if refused.faults[0].name != "broken_json":

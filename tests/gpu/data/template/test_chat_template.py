@@ -1,4 +1,4 @@
-"""What of a rendered conversation is the assistant's, for templates of every habit."""
+"""The assistant's part of a conversation is found, for every kind of template."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from events.settings import DataSettings
-from gpu.data.encode.rows import Encoder
-from gpu.data.format.example import Example, Problem
+from gpu.data.encode.encoder import Encoder
+from gpu.data.format.example import Example
+from gpu.data.problems import Problem
 from gpu.data.template.chat_template import PINNED_DATE, ChatTemplate, NotTrainable
 from tests.harness.chat_tokenizer import make_chat_tokenizer
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, UNSTABLE_TEMPLATE, make_tokenizer
@@ -32,14 +33,14 @@ DIALOGUE = chat("user: one?", "assistant: 1", "user: two?", "assistant: 2")
 
 
 def trained(template: str, example: Example) -> list[list[str]]:
-    """For each text, the parts that are learned."""
-    rendered = ChatTemplate(make_tokenizer(template)).rendered(example)
-    return [[text[start:end] for start, end in spans] for text, spans in rendered]
+    """Return, for each text, the parts that are trained."""
+    render_example = ChatTemplate(make_tokenizer(template)).render_example(example)
+    return [[text[start:end] for start, end in spans] for text, spans in render_example]
 
 
 def refusal(template: str, example: Example) -> Problem:
     with pytest.raises(NotTrainable) as refused:
-        ChatTemplate(make_tokenizer(template)).rendered(example)
+        ChatTemplate(make_tokenizer(template)).render_example(example)
     return refused.value.problem
 
 
@@ -74,26 +75,26 @@ def refusal(template: str, example: Example) -> Problem:
         "no prompt",
     ],
 )
-def test_an_answer_is_from_behind_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
-    """The last of them has no generation prompt, so that its header is found out otherwise."""
+def test_an_answer_is_from_after_its_header_to_its_end(template: str, parts: list[str] | None) -> None:
+    """The last template has no generation prompt, so its header is found in another way."""
     assert trained(template, DIALOGUE) == [parts or ["1<|end|>", "2<|end|>"]]
 
 
-def test_an_answer_that_is_not_to_be_learned_need_not_be_found() -> None:
+def test_an_untrained_answer_need_not_be_found() -> None:
     row = chat("assistant: Hello.", "user: one?", "assistant: 1", train=(False, False, True))
     assert trained(PLAIN_TEMPLATE, row) == [["1<|end|>"]]
 
 
-def test_where_earlier_answers_are_written_otherwise_each_is_learned_as_the_last() -> None:
-    """As a template does that drops the reasoning of all answers but the last: so the model meets them, too."""
+def test_where_earlier_answers_are_written_differently_each_is_trained_as_the_last() -> None:
+    """A template that drops the reasoning of all answers but the last does this; so the model meets them too."""
     thinking = (
         "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' and loop.last %}"
         "<think></think>{% endif %}{{ message.content }}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     tokenizer = make_tokenizer(thinking)
-    rendered = ChatTemplate(tokenizer).rendered(DIALOGUE)
-    assert [text for text, _ in rendered] == [
+    render_example = ChatTemplate(tokenizer).render_example(DIALOGUE)
+    assert [text for text, _ in render_example] == [
         tokenizer.apply_chat_template(DIALOGUE.messages[:end], tokenize=False) for end in (2, 4)
     ]
     assert trained(thinking, DIALOGUE) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
@@ -109,16 +110,16 @@ CUTS = OPENS.replace("{{ message['content'] }}", "{{ message['content'].split('<
 
 
 def test_an_answer_without_the_opening_of_its_prompt_is_trained_as_the_template_writes_it() -> None:
-    """As TRL does; in one text."""
+    """TRL does the same, in one text."""
     assert trained(OPENS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
     assert trained(CUTS, DIALOGUE) == [["1<|end|>", "2<|end|>"]]
     assert trained(OPENS, chat("user: u", "assistant: <thinks>")) == [["<thinks><|end|>"]]
 
 
 def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_cut_it_off() -> None:
-    """Each answer is a text of its own: what came before it is written as the model sees it."""
+    """Each answer is a separate text: the messages before it are written as the model sees them."""
     row = chat("user: 1+1?", "assistant: <think>\neasy\n</think>2", "user: 2+2?", "assistant: <think>hard</think>4")
-    first, second = ChatTemplate(make_tokenizer(CUTS)).rendered(row)
+    first, second = ChatTemplate(make_tokenizer(CUTS)).render_example(row)
     assert first.text == "<|user|>1+1?<|end|>\n<|assistant|><think>\neasy\n</think>2<|end|>\n"
     assert second.text.endswith(
         "<|assistant|>2<|end|>\n<|user|>2+2?<|end|>\n<|assistant|><think>hard</think>4<|end|>\n"
@@ -127,7 +128,7 @@ def test_reasoning_that_an_answer_begins_with_is_kept_by_a_template_that_would_c
 
 
 def test_reasoning_that_a_template_cuts_off_elsewhere_refuses_the_row() -> None:
-    """It would not be trained, and nobody would know."""
+    """Otherwise it would silently not be trained."""
     problem = refusal(CUTS, chat("user: u", "assistant: So: <think>easy</think>2"))
     assert (problem.name, problem.line) == ("template_not_prefix_stable", 5)
 
@@ -139,16 +140,16 @@ def test_what_the_assistant_did_since_the_question_may_be_written_otherwise_once
         "{% if loop.last and message['role'] == 'assistant' %}<think></think>{% endif %}{{ message['content'] }}",
     )
     row = chat("user: u", "assistant: 1", "assistant: 2")
-    first, second = ChatTemplate(make_tokenizer(thinking)).rendered(row)
+    first, second = ChatTemplate(make_tokenizer(thinking)).render_example(row)
     assert second.text == first.text + "<|assistant|><think></think>2<|end|>\n"
     assert trained(thinking, row) == [["<think></think>1<|end|>"], ["<think></think>2<|end|>"]]
 
 
-def test_the_openings_are_told_where_they_differ() -> None:
-    assert ChatTemplate(make_tokenizer(OPENS)).openings() == ("<|assistant|><think>\n", "<|assistant|>")
-    assert ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).openings() is None
-    assert ChatTemplate(make_tokenizer(UNSTABLE_TEMPLATE)).openings() is None
-    assert ChatTemplate(make_tokenizer("{{ raise_exception('no') }}")).openings() is None
+def test_openings_that_differ_are_reported() -> None:
+    assert ChatTemplate(make_tokenizer(OPENS)).find_opening_difference() == ("<|assistant|><think>\n", "<|assistant|>")
+    assert ChatTemplate(make_tokenizer(PLAIN_TEMPLATE)).find_opening_difference() is None
+    assert ChatTemplate(make_tokenizer(UNSTABLE_TEMPLATE)).find_opening_difference() is None
+    assert ChatTemplate(make_tokenizer("{{ raise_exception('no') }}")).find_opening_difference() is None
 
 
 LAST_ONLY = (
@@ -164,22 +165,22 @@ LAST_ONLY = (
         (
             LAST_ONLY.replace("SAID", "messages[0].content if messages[0].role == 'system' else ''"),
             chat("system: be kind", "user: u", "assistant: a"),
-            "the system prompt is left out once an answer follows; without the answer it continues with 'be kindu[",
-            "first user's message",
+            "omits the system prompt once an answer follows; without the answer it continues with 'be kindu[",
+            "first user message",
         ),
         (
             LAST_ONLY.replace("SAID", "tools | string if tools else ''"),
             Example(5, chat("user: u", "assistant: a").messages, (False, True), TOOLS),
-            "the declared tools are left out once an answer follows",
-            "leave out the tools",
+            "the template omits the declared tools once an answer follows",
+            "remove the tools",
         ),
         (
             PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "### Answer: {% endif"),
             chat("user: u", "assistant: a"),
-            "the generation prompt is not what it writes before an answer",
+            "the generation prompt differs from what the template writes before an answer",
             "{% generation %}",
         ),
-        (UNSTABLE_TEMPLATE, DIALOGUE, "continues with '1<|user|>one?", "rows of a single answer"),
+        (UNSTABLE_TEMPLATE, DIALOGUE, "continues with '1<|user|>one?", "rows with a single answer"),
     ],
     ids=["system", "tools", "generation prompt", "anything else"],
 )
@@ -194,13 +195,13 @@ def test_a_refusal_names_its_cause_and_a_way_out(template: str, row: Example, sa
     ("template", "row", "name", "says"),
     [
         (UNSTABLE_TEMPLATE, DIALOGUE, "template_not_prefix_stable", "before message 2"),
-        (PLAIN_TEMPLATE, chat("assistant: 1"), "assistant_first", "speaks first"),
-        ("{{ raise_exception('no') }}", DIALOGUE, "template_refused", "the chat template says: no"),
-        ("{{ messages[7].content }}", DIALOGUE, "template_refused", "the chat template says: "),
-        ("{{ 1 // 0 }}", DIALOGUE, "template_refused", "the chat template says: "),
+        (PLAIN_TEMPLATE, chat("assistant: 1"), "assistant_first", "begins with the assistant"),
+        ("{{ raise_exception('no') }}", DIALOGUE, "template_refused", "the chat template refuses the conversation: no"),
+        ("{{ messages[7].content }}", DIALOGUE, "template_refused", "the chat template refuses the conversation: "),
+        ("{{ 1 // 0 }}", DIALOGUE, "template_refused", "the chat template refuses the conversation: "),
     ],
 )
-def test_what_cannot_be_told_is_refused(template: str, row: Example, name: str, says: str) -> None:
+def test_rows_with_unclear_answers_are_refused(template: str, row: Example, name: str, says: str) -> None:
     problem = refusal(template, row)
     assert (problem.name, problem.line) == (name, 5)
     assert says in problem.message
@@ -225,7 +226,7 @@ def test_marks_around_more_than_an_answer_are_refused() -> None:
 
 
 def test_an_answer_without_a_mark_is_refused_and_not_left_out() -> None:
-    """Its text stands in the other answer, too."""
+    """The other answer contains its text too."""
     first = MARKED_TEMPLATE.replace(
         "message['role'] == 'assistant'", "message['role'] == 'assistant' and loop.index == 2"
     )
@@ -234,7 +235,7 @@ def test_an_answer_without_a_mark_is_refused_and_not_left_out() -> None:
         refusal(first, chat("user: q", "assistant: Yes, 4", "user: r", "assistant: 4")).name
         == "template_marks_unmatched"
     )
-    ((text, ((start, end),)),) = ChatTemplate(make_tokenizer(first)).rendered(
+    ((text, ((start, end),)),) = ChatTemplate(make_tokenizer(first)).render_example(
         chat("user: q", "assistant: Yes, 4", "user: r", "assistant: 4", train=(False, True, False, False))
     )
     assert text[start:end].startswith("Yes, 4")
@@ -262,7 +263,7 @@ def test_a_marked_part_ends_where_its_mark_ends_though_the_tokenizer_drops_its_l
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
-def test_a_tool_call_that_the_template_leaves_out_is_not_learned_as_silence(template: str) -> None:
+def test_a_tool_call_that_the_template_omits_is_not_trained_as_silence(template: str) -> None:
     row = chat("user: Rome?", "assistant: ", "tool: warm", "assistant: Warm.")
     row.messages[1]["tool_calls"] = CALL
     problem = refusal(template, row)
@@ -278,15 +279,15 @@ def test_rows_with_tools_have_the_template_that_is_for_them() -> None:
     tokenizer.chat_template = {"default": PLAIN_TEMPLATE, "tool_use": "{{ tools | tojson }}" + PLAIN_TEMPLATE}
     template = ChatTemplate(tokenizer)
     with_tools = Example(5, DIALOGUE.messages, DIALOGUE.train, TOOLS)
-    assert [template.rendered(row)[0].text[:2] for row in (DIALOGUE, with_tools)] == ["<|", "[{"]
+    assert [template.render_example(row)[0].text[:2] for row in (DIALOGUE, with_tools)] == ["<|", "[{"]
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE])
 def test_a_template_that_asks_for_the_day_gets_the_same_one_every_day(template: str) -> None:
-    """And nothing else of it changes: not the white space at its beginning."""
+    """Nothing else changes, not even the white space at its beginning."""
     asks = "  \n{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y, %A') %}{% endif %}\n"
     tokenizer = make_tokenizer(asks + "{{ day }}" + template)
-    text = ChatTemplate(tokenizer).rendered(DIALOGUE)[0].text
+    text = ChatTemplate(tokenizer).render_example(DIALOGUE)[0].text
     tokenizer.chat_template = "  \n{% if strftime_now is defined %}{% endif %}\n26 Jul 2024, Friday" + template
     assert text == tokenizer.apply_chat_template(DIALOGUE.messages, tokenize=False)
 
@@ -300,13 +301,13 @@ def test_the_pinned_date_is_a_date() -> None:
 
 @pytest.mark.parametrize("name", ["qwen3", "phi3"])
 def test_real_templates_that_write_earlier_turns_otherwise_teach_each_answer_as_it_is_asked_for(name: str) -> None:
-    """Each text is the template's own, and what is not learned of it is the prompt that the model would be given."""
+    """Each text is the template's own, and the untrained part is the prompt that the model would be given."""
     golden = json.loads((Path(__file__).parents[1] / "golden" / f"{name}.json").read_text(encoding="utf-8"))
     tokenizer = make_chat_tokenizer(golden["template"], golden["special"], bos=golden["bos"], eos=golden["eos"])
     (row,) = [row for row in golden["rows"] if row["title"] == "reasoning"]
     messages = row["messages"]
-    rendered = ChatTemplate(tokenizer).rendered(Example(1, messages, (False, True, False, True)))
-    for (text, ((start, end),)), index in zip(rendered, (1, 3), strict=True):
+    render_example = ChatTemplate(tokenizer).render_example(Example(1, messages, (False, True, False, True)))
+    for (text, ((start, end),)), index in zip(render_example, (1, 3), strict=True):
         assert text == tokenizer.apply_chat_template(messages[: index + 1], tokenize=False)
         assert text[:start] == tokenizer.apply_chat_template(
             messages[:index], tokenize=False, add_generation_prompt=True

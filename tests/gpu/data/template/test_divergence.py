@@ -1,14 +1,14 @@
-"""Answers in texts that do not begin with their prompts."""
+"""Answers are located in texts that do not begin with their prompts."""
 
 from __future__ import annotations
 
 import pytest
 
-from gpu.data.template.divergence import Answer, Renderings, cause_of, located
+from gpu.data.template.divergence import AnswerRenderings, LocatedAnswer, explain_divergence, locate_answer
 
 
-def renderings(prompt: str, text: str, *, bare: str = "u", question: str = "u", probe: str = "") -> Renderings:
-    return Renderings(bare, question, prompt, text, probe or text.replace("answer", "PROBE"))
+def renderings(prompt: str, text: str, *, bare: str = "u", question: str = "u", probe: str = "") -> AnswerRenderings:
+    return AnswerRenderings(bare, question, prompt, text, probe or text.replace("answer", "PROBE"))
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def renderings(prompt: str, text: str, *, bare: str = "u", question: str = "u", 
         (renderings("u[A]<t>1;[A]", "u[A]1;[A]<t>answer;", bare="u[A]<t>1;"), "answer", "<t>answer;"),
     ],
 )
-def test_an_answer_is_found_behind_its_header(made: Renderings, content: str, answer: str) -> None:
-    found = located(made, content, "PROBE")
+def test_an_answer_is_found_after_its_header(made: AnswerRenderings, content: str, answer: str) -> None:
+    found = locate_answer(made, content, "PROBE")
     assert found is not None
     assert found.text[found.start :] == answer
     assert found.text.startswith(made.prompt[: found.start])
@@ -49,13 +49,13 @@ def test_an_answer_is_found_behind_its_header(made: Renderings, content: str, an
     ],
     ids=["another header", "no header", "another context", "cut off", "one header for both", "left out", "nothing"],
 )
-def test_an_answer_that_cannot_be_told_is_not_guessed(made: Renderings, content: str) -> None:
-    assert located(made, content, "PROBE") is None
+def test_an_unclear_answer_is_not_guessed(made: AnswerRenderings, content: str) -> None:
+    assert locate_answer(made, content, "PROBE") is None
 
 
-def test_an_answer_behind_its_prompt_has_the_prompt_as_its_context() -> None:
+def test_an_answer_after_its_prompt_has_the_prompt_as_its_context() -> None:
     made = renderings("u[A]<t>1;[A]", "u[A]1;[A]<t>answer;", bare="u[A]<t>1;")
-    assert located(made, "answer", "PROBE") == Answer("u[A]<t>1;[A]<t>answer;", len("u[A]<t>1;[A]"))
+    assert locate_answer(made, "answer", "PROBE") == LocatedAnswer("u[A]<t>1;[A]<t>answer;", len("u[A]<t>1;[A]"))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_answer_behind_its_prompt_has_the_prompt_as_its_context() -> None:
         (renderings("tool u[A]", "u[A]x", bare="tool u"), "declared tools"),
     ],
 )
-def test_a_cause_is_named(made: Renderings, says: str) -> None:
-    cause, advice = cause_of(made, "sys", "tool")
+def test_a_cause_is_named(made: AnswerRenderings, says: str) -> None:
+    cause, advice = explain_divergence(made, "sys", "tool")
     assert says in cause
     assert advice

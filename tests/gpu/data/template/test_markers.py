@@ -1,4 +1,4 @@
-"""Markers in place of texts show what a template drops, though the text occurs elsewhere."""
+"""Markers show what a template omits, even if the text occurs elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from gpu.data.format.example import Example
 from gpu.data.format.formats import FORMATS, read_fields
-from gpu.data.format.problems import Findings
+from gpu.data.problems import Findings
 from gpu.data.template.chat_template import ChatTemplate
 from gpu.data.template.markers import Markers
 from gpu.data.template.render_check import NotTrainable
@@ -26,7 +26,7 @@ def says(content: str, *calls: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **({"tool_calls": made} if made else {}), **more}
 
 
-def told(content: str) -> dict[str, Any]:
+def tool_answer(content: str) -> dict[str, Any]:
     return {"role": "tool", "content": content}
 
 
@@ -47,13 +47,13 @@ JSON_CALL = "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</ca
 
 def refused(text: str, example: Example) -> str:
     with pytest.raises(NotTrainable) as refusal:
-        ChatTemplate(make_tokenizer(text)).rendered(example)
+        ChatTemplate(make_tokenizer(text)).render_example(example)
     assert refusal.value.problem.line == 5
     return refusal.value.problem.name
 
 
 def trained(text: str, example: Example) -> list[str]:
-    rendered = ChatTemplate(make_tokenizer(text)).rendered(example)
+    rendered = ChatTemplate(make_tokenizer(text)).render_example(example)
     return [made.text[start:end] for made in rendered for start, end in made.spans]
 
 
@@ -67,7 +67,7 @@ def test_a_marker_is_in_the_place_of_each_text_and_nothing_else_changes() -> Non
     example = row(
         user("<think>a</think> b"),
         says("c", {"city": "Rome", "days": 3, "flags": [True, "x"], "none": None}, reasoning_content="why"),
-        told('{"sky": "blue", "wind": 4}'),
+        tool_answer('{"sky": "blue", "wind": 4}'),
         says("end"),
         tools=[{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
     )
@@ -96,19 +96,19 @@ def test_a_marker_is_in_the_place_of_each_text_and_nothing_else_changes() -> Non
         # the text next to a call is also in its arguments
         (
             template("{% if not m.tool_calls %}{{ m.content }}{% endif %}", JSON_CALL),
-            row(user("q"), says("Rome", {"city": "Rome"}), told("sunny"), says("Sunny.")),
+            row(user("q"), says("Rome", {"city": "Rome"}), tool_answer("sunny"), says("Sunny.")),
             "template_drops_text",
         ),
         # the second of two calls
         (
             template(calls="{% if loop.first %}" + JSON_CALL + "{% endif %}"),
-            row(user("q"), says("", {"a": 1}, {"a": 2}), told("x"), told("y"), says("z")),
+            row(user("q"), says("", {"a": 1}, {"a": 2}), tool_answer("x"), tool_answer("y"), says("z")),
             "template_without_tool_calls",
         ),
         # numbers in arguments
         (
             template(calls="{{ c.function.name }}{{ c.function.arguments.keys() | join }}"),
-            row(user("q"), says("", {"a": 1}), told("x"), says("z")),
+            row(user("q"), says("", {"a": 1}), tool_answer("x"), says("z")),
             "template_without_tool_calls",
         ),
         # the answer is in the reasoning
@@ -120,7 +120,7 @@ def test_a_marker_is_in_the_place_of_each_text_and_nothing_else_changes() -> Non
         # objects as Python shows them
         (
             template(calls="{{ c.function }}"),
-            row(user("q"), says("", {"a": "b"}), told("x"), says("z")),
+            row(user("q"), says("", {"a": "b"}), tool_answer("x"), says("z")),
             "template_writes_python",
         ),
         ("{{ tools }}" + PLAIN_TEMPLATE, row(user("q"), says("a"), tools=[{"name": "f"}]), "template_writes_python"),
@@ -134,7 +134,7 @@ def test_what_the_template_drops_or_garbles_is_refused_though_the_words_are_ther
 
 def test_quoted_python_in_a_row_is_only_text() -> None:
     for quoted in ("Is look({'city': 'Rome'}) right?", "{'city': 'Rome'}"):
-        example = row(user(quoted), says("", {"city": "Rome"}), told(quoted), says(quoted))
+        example = row(user(quoted), says("", {"city": "Rome"}), tool_answer(quoted), says(quoted))
         (call, _) = trained(template(calls=JSON_CALL), example)
         assert '{"city": "Rome"}' in call
 
@@ -152,12 +152,12 @@ def test_a_template_that_writes_calls_next_to_null_only_gets_null() -> None:
         + JSON_CALL
         + "{% endfor %}{% else %}{{ m.content }}{% endif %}"
     )
-    (call, _) = trained(only_null, row(user("q"), says("", {"a": "b"}), told("x"), says("z")))
+    (call, _) = trained(only_null, row(user("q"), says("", {"a": "b"}), tool_answer("x"), says("z")))
     assert call == '<call>look {"a": "b"}</call><|end|>'
 
 
 def test_a_form_is_rendered_once_for_all_its_rows() -> None:
     chat = ChatTemplate(make_tokenizer(PLAIN_TEMPLATE))
     for number in range(5):
-        chat.rendered(row(user(f"q{number}"), says(f"a{number}")))
+        chat.render_example(row(user(f"q{number}"), says(f"a{number}")))
     assert len(chat._structures) == 1

@@ -1,4 +1,4 @@
-"""How a template takes messages, found out with probes."""
+"""Probes find the form in which a template takes messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpu.data.template.message_form import Form, Messages, found_form, openings
+from gpu.data.template.message_form import MessageForm, Messages, find_form, find_opening_difference
 from gpu.data.template.render_check import Rendered
 from gpu.model.tokenizer import render_conversation
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_tokenizer
@@ -18,10 +18,10 @@ CALLS = PLAIN_TEMPLATE.replace(
 )
 
 
-def render(messages: Messages, form: Form, prompt: bool) -> Rendered:
+def render(messages: Messages, form: MessageForm, prompt: bool) -> Rendered:
     text, spans = render_conversation(
         make_tokenizer(form.text),
-        form.written(messages),
+        form.format_messages(messages),
         None,
         form.text,
         marked=form.marked and not prompt,
@@ -44,18 +44,18 @@ def render(messages: Messages, form: Form, prompt: bool) -> Rendered:
     ],
 )
 def test_the_form_of_a_template_is_found(template: str, expected: dict[str, Any]) -> None:
-    form = found_form(template, marked=False, render=render)
-    assert form == Form(template, marked=False, **expected)
+    form = find_form(template, marked=False, render=render)
+    assert form == MessageForm(template, marked=False, **expected)
 
 
 def test_reasoning_is_given_under_the_names_that_the_template_has() -> None:
-    form = Form("{{ message.thought }}", marked=False)
-    (message,) = form.written([{"role": "assistant", "content": "a", "reasoning_content": "r"}])
+    form = MessageForm("{{ message.thought }}", marked=False)
+    (message,) = form.format_messages([{"role": "assistant", "content": "a", "reasoning_content": "r"}])
     assert message == {"role": "assistant", "content": "a", "reasoning_content": "r", "thought": "r"}
 
 
-def test_an_opening_that_answers_have_not_is_told() -> None:
-    form = Form(PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"), marked=False)
-    assert openings(form, render) == ("<|assistant|><think>", "<|assistant|>")
-    assert openings(Form(PLAIN_TEMPLATE, marked=False), render) is None
-    assert openings(Form(MARKED_TEMPLATE, marked=True), render) is None
+def test_an_opening_that_answers_have_not_is_reported() -> None:
+    form = MessageForm(PLAIN_TEMPLATE.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif"), marked=False)
+    assert find_opening_difference(form, render) == ("<|assistant|><think>", "<|assistant|>")
+    assert find_opening_difference(MessageForm(PLAIN_TEMPLATE, marked=False), render) is None
+    assert find_opening_difference(MessageForm(MARKED_TEMPLATE, marked=True), render) is None

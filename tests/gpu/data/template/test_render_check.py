@@ -9,15 +9,15 @@ import pytest
 
 from gpu.data.format.example import Example
 from gpu.data.format.formats import FORMATS, read_fields
-from gpu.data.format.problems import Findings
+from gpu.data.problems import Findings
 from gpu.data.template.chat_template import ChatTemplate
-from gpu.data.template.render_check import NotTrainable, TextJudge
+from gpu.data.template.render_check import NotTrainable, TextChecker
 from tests.harness.tiny_model import MARKED_TEMPLATE, PLAIN_TEMPLATE, make_tokenizer
 
 ASKED = {"role": "user", "content": "Weather in Rome?"}
 CALL = {"type": "function", "function": {"name": "look", "arguments": '{"city":"Rome"}'}}
 CALLS = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]}
-TOLD = {"role": "tool", "content": "sunny"}
+TOOL_ANSWER = {"role": "tool", "content": "sunny"}
 SAYS = {"role": "assistant", "content": "Sunny."}
 
 REASONS = (
@@ -51,14 +51,14 @@ def row(*messages: dict[str, Any], **fields: Any) -> Example:
 
 
 def trained(template: str, example: Example) -> list[list[str]]:
-    """For each text, the parts that are trained."""
-    rendered = ChatTemplate(make_tokenizer(template)).rendered(example)
-    return [[text[start:end] for start, end in spans] for text, spans in rendered]
+    """Return, for each text, the parts that are trained."""
+    render_example = ChatTemplate(make_tokenizer(template)).render_example(example)
+    return [[text[start:end] for start, end in spans] for text, spans in render_example]
 
 
 def refused(template: str, example: Example) -> str:
     with pytest.raises(NotTrainable) as refusal:
-        ChatTemplate(make_tokenizer(template)).rendered(example)
+        ChatTemplate(make_tokenizer(template)).render_example(example)
     return refusal.value.problem.name
 
 
@@ -97,7 +97,7 @@ def test_reasoning_of_an_answer_that_is_not_trained_may_be_left_out() -> None:
 
 @pytest.mark.parametrize("arguments", [OBJECTS, STRINGS])
 def test_text_next_to_a_tool_call_that_the_template_leaves_out_is_refused(arguments: str) -> None:
-    example = row(ASKED, CALLS, TOLD, SAYS)
+    example = row(ASKED, CALLS, TOOL_ANSWER, SAYS)
     assert refused(CALLS_ONLY.replace("ARGUMENTS", arguments), example) == "template_drops_text"
     (parts,) = trained(CALLING.replace("ARGUMENTS", arguments), example)
     assert parts[0].startswith("Let me see.<call>look")
@@ -105,7 +105,7 @@ def test_text_next_to_a_tool_call_that_the_template_leaves_out_is_refused(argume
 
 def test_a_template_that_takes_arguments_as_text_gets_the_text_of_the_row() -> None:
     """Joined to a string an object is an error; shown as it is, it is Python and not JSON."""
-    example = row(ASKED, CALLS, TOLD, SAYS)
+    example = row(ASKED, CALLS, TOOL_ANSWER, SAYS)
     for shown in (STRINGS, "c.function.arguments"):
         ((first, _),) = trained(CALLING.replace("ARGUMENTS", shown), example)
         assert '{"city":"Rome"}</call>' in first
@@ -116,7 +116,7 @@ def test_a_template_that_takes_arguments_as_text_gets_the_text_of_the_row() -> N
 def test_a_template_for_contents_of_parts_gets_parts() -> None:
     example = row({"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"})
     tokenizer = make_tokenizer(LISTS)
-    ((text, ((start, end),)),) = ChatTemplate(tokenizer).rendered(example)
+    ((text, ((start, end),)),) = ChatTemplate(tokenizer).render_example(example)
     assert text == "<|user|>2+2?<|end|>\n<|assistant|>4<|end|>\n"
     assert text[start:end] == "4<|end|>"
 
@@ -137,8 +137,10 @@ def test_tools_that_the_template_leaves_out_are_refused() -> None:
 
 def test_arguments_of_the_row_reach_the_template() -> None:
     example = row(ASKED, SAYS, chat_template_kwargs={"mode": "calm"})
-    (rendered,) = ChatTemplate(make_tokenizer("{{ mode | default('wild') }}" + PLAIN_TEMPLATE)).rendered(example)
-    assert rendered.text.startswith("calm<|user|>")
+    (render_example,) = ChatTemplate(make_tokenizer("{{ mode | default('wild') }}" + PLAIN_TEMPLATE)).render_example(
+        example
+    )
+    assert render_example.text.startswith("calm<|user|>")
 
 
 @pytest.mark.parametrize(
@@ -154,23 +156,23 @@ def test_arguments_of_the_row_reach_the_template() -> None:
 )
 def test_text_is_found_however_the_template_spaces_or_escapes_it(content: str, text: str) -> None:
     example = Example(1, [ASKED, {"role": "assistant", "content": content}], (False, True))
-    TextJudge().answer(example, 1, text)
+    TextChecker().check_answer(example, 1, text)
 
 
 def test_what_is_missing_is_named() -> None:
     example = Example(5, [ASKED, SAYS], (False, True))
     with pytest.raises(NotTrainable) as refusal:
-        TextJudge().answer(example, 1, "Rain.")
+        TextChecker().check_answer(example, 1, "Rain.")
     problem = refusal.value.problem
     assert (problem.name, problem.line, problem.seen) == ("template_drops_text", 5, "Sunny.")
     assert "message 2" in problem.what
     with pytest.raises(NotTrainable, match=r"message 1 \(user\)"):
-        TextJudge().context(example, 2, "Sunny.")
+        TextChecker().check_context(example, 2, "Sunny.")
 
 
-def test_a_tools_answer_in_json_may_be_written_anew() -> None:
-    told = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
-    example = Example(5, [ASKED, told], (False, False))
-    TextJudge().context(example, 2, "Weather in Rome? sky: sunny wind: low")
+def test_a_tools_answer_in_json_may_be_written_again() -> None:
+    tool_answer = {"role": "tool", "content": json.dumps({"sky": "sunny", "wind": ["low"]})}
+    example = Example(5, [ASKED, tool_answer], (False, False))
+    TextChecker().check_context(example, 2, "Weather in Rome? sky: sunny wind: low")
     with pytest.raises(NotTrainable):
-        TextJudge().context(example, 2, "Weather in Rome? sky: sunny")
+        TextChecker().check_context(example, 2, "Weather in Rome? sky: sunny")

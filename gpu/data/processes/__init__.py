@@ -1,0 +1,1 @@
+"""Processes: encode rows in parallel, check files, and locate rows for the shell."""
