@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cli.daemon.config_watch import ConfigWatch
+from cli.config.watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources

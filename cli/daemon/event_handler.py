@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cli.daemon.config_watch import ConfigWatch
+from cli.config.watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.sweep import deleted_directories, sweep

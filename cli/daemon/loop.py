@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 from cli.config.schema import Config
-from cli.daemon.config_watch import ConfigWatch
+from cli.config.watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.effects import EffectExecutor
 from cli.daemon.event_handler import EventHandler

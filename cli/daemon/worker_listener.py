@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cli.daemon.config_watch import ConfigWatch
+from cli.config.watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.ports import Worker
 from cli.daemon.worker_messages import Written, problem_of

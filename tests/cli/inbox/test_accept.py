@@ -277,7 +277,7 @@ def test_bytes_in_progress_are_not_trained_again_now(home: Home, store: EventSto
     path = tmp_path / "a.jsonl"
     path.write_text("ok\n", encoding="utf-8")
     accept_copy(store, path, "normal")
-    with pytest.raises(Refused, match=r"in hand already, as a\.jsonl"):
+    with pytest.raises(Refused, match=r"a\.jsonl is identical to a\.jsonl, which is in progress"):
         accept_copy(store, path, "normal", again=True)
     assert not list((home.data / ".arriving").iterdir())
     assert home.data_file(file_sha256(path)).exists()

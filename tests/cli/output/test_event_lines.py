@@ -52,8 +52,8 @@ def printed(event: AnyEvent) -> str:
         ),
         (
             kinds.FileDuplicate(job=JOB, name="two\nlines.jsonl"),
-            "two\\nlines.jsonl was accepted before (job abababababab) and is not trained again; to train on it: "
-            "`keepstep add --again`; see rejected/",
+            "two\\nlines.jsonl was accepted before (job abababababab) and is not trained again; to retrain: "
+            "`keepstep add --retrain`; see rejected/",
         ),
         (
             kinds.FileEnqueued(job=JOB, name="\x1b[31ma.jsonl", size_bytes=1, priority="low", retrain=True),
