@@ -93,7 +93,7 @@ CONFIG_BYTES_MAX = 1 << 20
 INFINITE_ALLOWED = ("retention", "worker")
 """The sections in which a number may be `inf`. The others end up in JSON, which has no infinity, or in system calls."""
 
-DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name != "job")
+DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("job", "old_names"))
 """Sections that do not change what is trained: the daemon applies them at once."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}

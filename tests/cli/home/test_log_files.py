@@ -98,7 +98,7 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     for _ in range(3):
         files.emit(record("lost"))
     assert files.lines_lost == 3
-    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # type: ignore[attr-defined]
     files.emit(record("half"))
     monkeypatch.setattr(cli_logs.os, "write", write)  # type: ignore[attr-defined]
     files.emit(record("after"))
