@@ -93,7 +93,7 @@ CONFIG_BYTES_MAX = 1 << 20
 INFINITE_ALLOWED = ("retention", "worker")
 """The sections in which a number may be `inf`. The others end up in JSON, which has no infinity, or in system calls."""
 
-DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in {"job", "old_names"})
+DAEMON_SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in ("job", "old_names"))
 """Sections that do not change what is trained: the daemon applies them at once."""
 
 METHODS: dict[str, type[Section]] = {"lora": LoraSettings, "qlora": QloraSettings, "full": FullSettings}
@@ -135,8 +135,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     if not isinstance(kind, str) or kind not in METHODS:
         raise _wrong(path, "method.kind", kind, _listed(METHODS))
     sections: dict[str, type[Section]] = {**_hints(JobSettings), **_hints(Config), "method": METHODS[kind]}
-    for name in ("sources", "job", "old_names"):  # not written by users, or not a section
-        del sections[name]
+    del sections["sources"], sections["job"]  # not written by users; not a section
     for name in document:
         if name not in sections:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.schedule import check_resources
-from cli.daemon.worker_messages import with_trained_files
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.messages import with_trained_files
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.backups import restore_backup
 from cli.home.event_store import EventStore
 from cli.inbox.accept import finish_arrivals, finish_rejection

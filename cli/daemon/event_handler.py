@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.daemon.sweep import deleted_directories, sweep
-from cli.daemon.worker_messages import answer_to
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.messages import answer_to
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.event_store import EventStore
 from cli.output.console import Console
 from core import commands

@@ -19,19 +19,19 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 from cli.config.schema import Config
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.effects import EffectExecutor
 from cli.daemon.event_handler import EventHandler
-from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.outcome import exit_code, inode_of, refuse_moved
 from cli.daemon.ports import Ports, RealPorts
 from cli.daemon.recovery import Recovery
 from cli.daemon.resource_monitor import ResourceMonitor, disk_full_message
 from cli.daemon.schedule import run_scheduled
 from cli.daemon.sweep import sweep
-from cli.daemon.worker_listener import WorkerListener
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.latency_stats import LatencyStats
+from cli.daemon.worker.listener import WorkerListener
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.errors import INTERRUPTED, STORAGE_FAILED, UserError, is_disk_full
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock

@@ -16,8 +16,8 @@ from typing import Protocol
 from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from cli.daemon.orphans import Orphan, end_orphans
-from cli.daemon.worker_process import WorkerProcess
+from cli.daemon.worker.orphans import Orphan, end_orphans
+from cli.daemon.worker.process import WorkerProcess
 from cli.home.identity import Identity, this_process
 from cli.home.log_files import logged
 from cli.home.paths import Home

@@ -17,7 +17,7 @@ from cli.daemon.deferred_deletes import DeferredDeletes
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.ports import Ports
 from cli.daemon.sweep import quarantine_damaged, sweep, sweep_temporaries
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.backups import make_emergency_backup
 from cli.home.event_store import EventStore
 from cli.inbox.accept import finish_arrivals

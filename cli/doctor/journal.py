@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.commands.common import count
 from cli.commands.force_stop import daemon_process
-from cli.daemon.orphans import workers_of
+from cli.daemon.worker.orphans import workers_of
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
 from cli.errors import UserError
 from cli.home.event_store import EventStore

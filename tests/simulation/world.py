@@ -17,7 +17,7 @@ from typing import Any
 
 from cli.commands.init import lay_out
 from cli.daemon.loop import Daemon
-from cli.daemon.orphans import Orphan
+from cli.daemon.worker.orphans import Orphan
 from cli.home.event_store import EventStore
 from cli.home.identity import Identity
 from cli.home.paths import Home

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.ports import RealPorts
-from cli.daemon.worker_messages import problem_of
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.latency_stats import LatencyStats
+from cli.daemon.worker.messages import problem_of
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import DaemonLock, this_process

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.daemon.orphans import workers_of
+from cli.daemon.worker.orphans import workers_of
 from cli.doctor import journal as checks_journal
 from cli.doctor.context import DoctorContext
 from cli.home.event_store import EventStore

@@ -18,6 +18,7 @@ import pytest
 
 from cli.diagnosis.logs import Filter, Tail, format_line, last_lines, show_logs
 from cli.errors import UserError
+from cli.home import log_files as cli_logs
 from cli.home.log_files import FILES_MIN, LogFiles, OutputReader, log_files, logged
 from cli.home.paths import Home
 from events.settings import LogSettings
@@ -93,13 +94,13 @@ def test_a_line_that_the_disk_does_not_take_is_counted_and_said_later(
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(cli_logs.os, "write", full)  # type: ignore[attr-defined]
     for _ in range(3):
         files.emit(record("lost"))
     assert files.lines_lost == 3
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]))  # the last of the room  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+    monkeypatch.setattr(cli_logs.os, "write", lambda fd, data: write(fd, data[:10]))  # type: ignore[attr-defined]
     files.emit(record("half"))
-    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(cli_logs.os, "write", write)  # type: ignore[attr-defined]
     files.emit(record("after"))
     files.close()
     assert messages(tmp_path) == ["before", "4 lines before this could not be written", "after"]
@@ -279,7 +280,7 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
     with pytest.raises(UserError, match="unknown level"):
         show_logs(home, Filter("loud"), number=1, follow=False, json=False)
     home.logs.rmdir() if home.logs.exists() else None
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is not there"):
         show_logs(home, Filter(), number=1, follow=False, json=False)
 
 

@@ -94,9 +94,12 @@ def _steps_before(deeds: Sequence[Deed], last: Deed) -> int:
 def _calm(home: Home, events: Sequence[Event], deeds: Sequence[Deed], root: Path) -> Home:
     names = {event.job: event.name for event in events if isinstance(event, kinds.FileEnqueued)}
     rates: dict[str, float] = {}
+    committed = set()
     for event in events:
-        if isinstance(event, kinds.AttemptStarted):
-            rates.setdefault(event.job, event.settings.training.learning_rate)
+        if isinstance(event, kinds.CheckpointCommitted):
+            committed.add(event.job)
+        elif isinstance(event, kinds.AttemptStarted) and event.job not in committed:
+            rates[event.job] = event.settings.training.learning_rate  # without a commit, the next attempt reads the config
     life = SoakLife.at(root, Random(0))
     life.start(until_idle=False)
     trained = published = 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WORKER_MODULE = "gpu.worker"
 
 SOCKET = re.compile(r"worker-[0-9a-f]{8}\.sock")
-"""The name that `cli.daemon.worker_process` gives to sockets in `run/`."""
+"""The name that `cli.daemon.worker.process` gives to sockets in `run/`."""
 
 END_WAIT_S = 20.0
 """Time for the kernel to remove a killed process: one that waits for a device ends when the device answers."""

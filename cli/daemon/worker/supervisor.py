@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cli.daemon.latency_stats import LatencyStats
 from cli.daemon.ports import Ports, Worker
+from cli.daemon.worker.latency_stats import LatencyStats
 from cli.home.identity import Identity
 from core import deadlines
 from core.deadlines import Late, Limits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from events.kinds import AnyEvent, ConfigChanged, ConfigFixed, ConfigRefused

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cli.config.watch import ConfigWatch
+from cli.daemon.config_watch import ConfigWatch
 from cli.daemon.event_handler import EventHandler
 from cli.daemon.ports import Worker
-from cli.daemon.worker_messages import Written, problem_of
-from cli.daemon.worker_process import log_failure
-from cli.daemon.worker_supervisor import WorkerSupervisor
+from cli.daemon.worker.messages import Written, problem_of
+from cli.daemon.worker.process import log_failure
+from cli.daemon.worker.supervisor import WorkerSupervisor
 from cli.home.event_store import EventStore
 from core import commands
 from core.deadlines import failures_in_a_row

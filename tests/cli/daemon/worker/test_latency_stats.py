@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cli.daemon.latency_stats import SAVE_EVERY_S, LatencyStats, SavedLatencies
+from cli.daemon.worker.latency_stats import SAVE_EVERY_S, LatencyStats, SavedLatencies
 from cli.home.identity import Identity
 from cli.home.paths import Home
 from core.deadlines import GAPS_KEPT, Watched

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.daemon.orphans import end_orphans, is_worker_of
+from cli.daemon.worker.orphans import end_orphans, is_worker_of
 from cli.home.paths import Home
 from events.kinds import AnyEvent, OrphanEnded
 
