@@ -280,7 +280,7 @@ def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
     with pytest.raises(UserError, match="unknown level"):
         show_logs(home, Filter("loud"), number=1, follow=False, json=False)
     home.logs.rmdir() if home.logs.exists() else None
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         show_logs(home, Filter(), number=1, follow=False, json=False)
 
 
