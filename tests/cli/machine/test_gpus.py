@@ -73,7 +73,7 @@ def test_what_the_cards_say_is_shown_with_who_else_is_on_them() -> None:
 def test_the_list_of_nvidia_smi_says_the_same_in_its_own_units() -> None:
     """For a machine without the library."""
     (card,) = parse_nvidia_smi("NVIDIA H100, 1024, 81559, 95\n")
-    assert gpu_line(card) == "NVIDIA H100: 1.1 of 85.5 GB in use, 95 °C, hot: it slows down"
+    assert gpu_line(card) == "NVIDIA H100: 1.1 of 85.5 GB in use, 95 °C, hot: it throttles"
     assert parse_nvidia_smi("") == ()
 
 

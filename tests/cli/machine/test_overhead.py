@@ -88,7 +88,7 @@ def test_what_it_costs_is_journaled_and_shown(home: Home) -> None:
     )
     view = status_view(store.folded, seq=1, crc="", heartbeat_at=0.0)
     (row,) = [row for row in status_rows(view, alive=True) if row.name == "overhead"]
-    assert row.text == "0.20% of training time (90.0 CPU seconds in 24 h 0 min; most of it is b)"
+    assert row.text == "0.20% of training time (90.0 CPU seconds in 24 h 0 min; most: b)"
     idle = store.folded.progress.watching
     assert isinstance(idle, OverheadMeasured)
     progress = replace(store.folded.progress, watching=replace(idle, training_s=0.0))
