@@ -135,7 +135,8 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     if not isinstance(kind, str) or kind not in METHODS:
         raise _wrong(path, "method.kind", kind, _listed(METHODS))
     sections: dict[str, type[Section]] = {**_hints(JobSettings), **_hints(Config), "method": METHODS[kind]}
-    del sections["sources"], sections["job"]  # not written by users; not a section
+    for name in ("sources", "job", "old_names"):  # not sections that a user writes
+        del sections[name]
     for name in document:
         if name not in sections:
             raise UserError(f"{path}: unknown section [{name}]", f"known sections: {_listed(sections)}")
