@@ -135,7 +135,7 @@ def parse_config(document: dict[str, Any], path: Path) -> Config:
     if not isinstance(kind, str) or kind not in METHODS:
         raise _wrong(path, "method.kind", kind, _listed(METHODS))
     sections: dict[str, type[Section]] = {**_hints(JobSettings), **_hints(Config), "method": METHODS[kind]}
-    for name in ("sources", "job", "old_names"):  # not written by users, or not a section
+    for name in ("sources", "job", "old_names"):  # not sections that a user writes
         del sections[name]
     for name in document:
         if name not in sections:

@@ -99,7 +99,7 @@ def _calm(home: Home, events: Sequence[Event], deeds: Sequence[Deed], root: Path
         if isinstance(event, kinds.CheckpointCommitted):
             committed.add(event.job)
         elif isinstance(event, kinds.AttemptStarted) and event.job not in committed:
-            rates[event.job] = event.settings.training.learning_rate  # without a commit, the next attempt reads the config
+            rates[event.job] = event.settings.training.learning_rate  # the next attempt reads keepstep.toml again
     life = SoakLife.at(root, Random(0))
     life.start(until_idle=False)
     trained = published = 0
