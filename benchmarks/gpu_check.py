@@ -2,7 +2,7 @@
 
     bash benchmarks/gpu_check.sh [--device cuda|cpu] [--tiny] [--only PART] [--out FILE]
 
-Each part runs in a process of its own with a time limit. A part that fails, hangs or crashes does not stop the others.
+Each part runs in a separate process with a time limit. A part that fails, hangs or crashes does not stop the others.
 The table goes to the terminal and to FILE (by default, after a whole run on a GPU, into docs/gpu.md). The exit code is
 0 if every part passed that could run, 1 if one failed, 2 if there is no such device. docs/gpu.md says what each part
 checks.

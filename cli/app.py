@@ -66,7 +66,7 @@ def keepstep(
         typer.Option(TRUST_OPTION, help="Obey this home although another user owns it. Give it before the command."),
     ] = None,
 ) -> None:
-    """Drop .jsonl files into an inbox; wake up to a model that learned them."""
+    """Drop .jsonl files into an inbox; wake up to a model that was trained on them."""
     for home in trust_home or ():
         trust(home)
 

@@ -54,7 +54,7 @@ def drawn() -> Mapping[str, str]:
 
 
 def page(text: str) -> str:
-    """`text` with everything between markers drawn anew. Raises KeyError for a marker of an unknown name."""
+    """`text` with everything between markers drawn again. Raises KeyError for a marker of an unknown name."""
     pictures = drawn()
     return re.sub(
         r"(<!-- drawn: (\w+) -->\n).*?(\n<!-- /drawn -->)",

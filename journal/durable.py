@@ -144,7 +144,7 @@ def claim_directory(path: Path, *, storage: Storage = REAL) -> None:
 def remove_tree(path: Path, *, storage: Storage = REAL) -> int:
     """Delete a file, or a directory with its content. Return the bytes of the files. Does not follow links.
 
-    Not durable: what a power cut brings back must be deleted again.
+    Not durable: what reappears after a power cut must be deleted again.
     """
     found = storage.stat(path)
     if not stat.S_ISDIR(found.st_mode):

@@ -225,7 +225,7 @@ def make_torn_directory(storage: Storage, directory: Path) -> None:
 def sweep(storage: Storage, directory: Path, chain: Chain) -> None:
     """Remove unfinished temporary files, and move abandoned segments to `torn/`. The caller holds the lock.
 
-    Not durable: what a power cut brings back is swept again.
+    Not durable: what reappears after a power cut is swept again.
     """
     for name in storage.names(directory):
         if is_temporary(name):

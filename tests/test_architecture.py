@@ -301,7 +301,7 @@ def test_the_lists_of_exceptions_are_true() -> None:
         assert (ROOT / name).is_file(), name
 
 
-def test_every_test_folder_mirrors_a_package_or_tells_of_the_whole() -> None:
+def test_every_test_folder_mirrors_a_package_or_is_about_the_whole() -> None:
     """Nothing is tested in a corner."""
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert folders <= {

@@ -1,7 +1,7 @@
 """The small files of a model's directory: those of the tokenizer, and a safe way to read them. No torch.
 
 Checkpoints, versions and exports hold the tokenizer files of the base byte for byte. A library that saved them again
-would use the names of its own version, and other versions could not load them.
+would use the names of the installed version, and other versions could not load them.
 """
 
 from __future__ import annotations

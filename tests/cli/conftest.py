@@ -1,4 +1,4 @@
-"""Homes without a model: what is learned in them is learned by the fake worker."""
+"""Homes without a model: the fake worker trains in them."""
 
 from __future__ import annotations
 

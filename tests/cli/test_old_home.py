@@ -71,7 +71,7 @@ def test_a_home_of_an_earlier_keepstep_verifies(old: OldHome) -> None:
 
 
 def test_the_commands_show_a_home_of_an_earlier_keepstep(old: OldHome) -> None:
-    """Whoever upgrades can look at the past."""
+    """A user who upgrades can look at the past."""
     there = old.expected["facts"]
     files, versions = [name for name, _, _ in there["trained"]], list(there["versions"])
     assert there["running"]["name"] in keepstep(old.path, "status")
@@ -113,7 +113,7 @@ def test_steps_of_an_earlier_keepstep_run_again_to_the_same_bits(trained: OldHom
 
 
 def test_a_home_of_an_earlier_keepstep_makes_a_version_of_the_same_bits(trained: OldHome, tmp_path: Path) -> None:
-    """Beside the ones that are there, made from weights that both keepsteps trained. The way back stays open."""
+    """Next to the ones that are there, made from weights that both keepsteps trained. The way back stays open."""
     home = trained.copy(tmp_path)
     made = consolidate(home)
     assert list(asked(home, "versions", "list", "--all")["versions"])

@@ -48,7 +48,7 @@ def bits(job: str, step: int, seed: int, parts: int = 1) -> tuple[float, float]:
 
 @dataclass
 class Training:
-    """What a simulated worker has in hand."""
+    """The work of a simulated worker that is in progress."""
 
     order: messages.Train
     job: str
@@ -77,7 +77,7 @@ class Worker:
     training: Training | None = None
     merging: Iterator[messages.AnyFact] | None = None
 
-    def told(self, order: messages.AnyOrder) -> None:
+    def deliver(self, order: messages.AnyOrder) -> None:
         """An order arrives. A commit is seen at once, whatever the hands do."""
         self.sent.add((type(order), order.attempt))
         if isinstance(order, messages.Committed):

@@ -10,7 +10,7 @@ from tests.core.world import START, World
 
 
 def lived(*steps: int) -> World:
-    """A world in which each file is learned and consolidated."""
+    """A world in which each file is trained and consolidated."""
     world = World()
     world.start()
     for count in steps:

@@ -20,7 +20,7 @@ TRAINED = weight_settings(PLAIN)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "locked", "behind_a_version"),
+    ("wanted", "locked", "after_a_version"),
     [
         (PLAIN, [], []),
         (replace(PLAIN, training=TrainingSettings(learning_rate=1e-5, schedule="linear")), [], []),
@@ -32,11 +32,11 @@ TRAINED = weight_settings(PLAIN)
         (replace(PLAIN, data=DataSettings(max_length=64)), ["data.max_length"], []),
     ],
 )
-def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], behind_a_version: list[str]) -> None:
-    """Harmless keys never; shape and length until a version holds what was learned."""
+def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], after_a_version: list[str]) -> None:
+    """Harmless keys never; shape and length until a version holds what was trained."""
     assert [each.key for each in differences(TRAINED, wanted)] == locked
     found = differences(TRAINED, wanted, unpublished=False)
-    assert [each.key for each in found] == behind_a_version
+    assert [each.key for each in found] == after_a_version
     assert differences(None, wanted) == []
 
 
@@ -83,17 +83,17 @@ def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
         ),
     ],
 )
-def test_what_was_learned_goes_on_only_under_its_own_model_and_method(wanted: JobSettings, says: str | None) -> None:
+def test_training_continues_only_under_its_own_model_and_method(wanted: JobSettings, says: str | None) -> None:
     """Weights mean nothing under another base; code that comes with a model does not change what they mean."""
     assert settings_conflict(WeightSettings(TINY.model, TINY.method), wanted) == says
 
 
 def test_two_differences_are_both_named() -> None:
-    """A person mends all of it in one go."""
+    """A person fixes all of it in one go."""
     wanted = replace(TINY, model=ModelSettings(path="big"), method=FullSettings())
     assert str(settings_conflict(WeightSettings(TINY.model, TINY.method), wanted)).count(";") == 1
 
 
-def test_before_anything_is_learned_nothing_conflicts() -> None:
+def test_before_anything_is_trained_nothing_conflicts() -> None:
     """A new home takes any settings."""
     assert settings_conflict(None, TINY) is None

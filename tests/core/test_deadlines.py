@@ -67,7 +67,7 @@ def watched(*timeline: messages.AnyFact | messages.AnyOrder | float, before: Wat
 
 
 def training(gap_s: float = 1.0, before: Watched | None = None) -> Watched:
-    """One that has made enough steps for their deadline to be learned."""
+    """A worker that has made enough steps for their deadline to be measured."""
     steps = [each for number in range(GAPS_WANTED) for each in (gap_s, step(number + 1))]
     return watched(PREPARE, 1.0, beat("prepare"), TRAIN, 1.0, LOADED, *steps, before=before)
 
@@ -82,7 +82,7 @@ def training(gap_s: float = 1.0, before: Watched | None = None) -> Watched:
         ("step", [1.0] * 20 + [40.0], 0, 400.0),  # the slow ones are what counts
         ("step", [1.0] * 250 + [900.0], 0, 120.0),  # but not one in so many
         ("step", [1000.0] * GAPS_WANTED, 0, 1800.0),  # the cap
-        ("load", [1.0] * GAPS_WANTED, 0, 600.0),  # a disk has a floor of its own
+        ("load", [1.0] * GAPS_WANTED, 0, 600.0),  # a disk has its own floor
         ("prepare", [1.0] * GAPS_WANTED, 0, 600.0),
         ("checkpoint", [1.0] * GAPS_WANTED, 0, 600.0),
         ("consolidate", [100.0] * GAPS_WANTED, 0, 1000.0),
@@ -125,14 +125,14 @@ def test_a_cap_below_the_floor_is_the_deadline() -> None:
 def test_what_a_silent_worker_is_late_with(
     timeline: tuple[messages.AnyFact | messages.AnyOrder, ...], phase: Phase
 ) -> None:
-    """Saving and loading have their own deadlines; a save that hangs is seen though steps go on."""
+    """Saving and loading have their own deadlines; a save that hangs is seen though steps continue."""
     found = late(watched(*timeline, 1801.0), LIMITS, 0)
     assert found is not None
     assert found.phase == phase
 
 
-def test_a_save_that_hangs_is_late_though_steps_go_on() -> None:
-    """It is written by a thread of its own."""
+def test_a_save_that_hangs_is_late_though_steps_continue() -> None:
+    """A separate thread writes it."""
     now = watched(beat("checkpoint"), before=training())
     for number in range(181):
         now = watched(10.0, step(number), before=now)
@@ -141,7 +141,7 @@ def test_a_save_that_hangs_is_late_though_steps_go_on() -> None:
     assert (found.phase, found.silence_s) == ("checkpoint", 1810.0)
 
 
-def test_steps_are_learned_from_while_a_checkpoint_is_written() -> None:
+def test_steps_are_trained_while_a_checkpoint_is_written() -> None:
     """Or a model that is always being saved would never be known."""
     now = watched(PREPARE, TRAIN, LOADED, beat("checkpoint"))
     for number in range(GAPS_WANTED):
@@ -150,7 +150,7 @@ def test_steps_are_learned_from_while_a_checkpoint_is_written() -> None:
 
 
 def test_a_long_save_is_no_hang_of_the_step_that_waits_for_it() -> None:
-    """A step may take two minutes, this save takes ten; and behind it the step has its time again."""
+    """A step may take two minutes, this save takes ten; and after it the step has its time again."""
     now = watched(beat("checkpoint"), 590.0, before=training())
     assert late(now, LIMITS, 0) is None
     now = watched(SAVED, 119.0, before=now)
@@ -159,7 +159,7 @@ def test_a_long_save_is_no_hang_of_the_step_that_waits_for_it() -> None:
     assert found == Late("step", 121.0, 120.0, 1.0)
 
 
-def test_a_hung_step_is_late_as_soon_as_the_save_beside_it_is_done() -> None:
+def test_a_hung_step_is_late_as_soon_as_the_save_next_to_it_is_done() -> None:
     """And one deadline later."""
     now = watched(beat("checkpoint"), 5.0, SAVED, 121.0, before=training())
     assert late(now, LIMITS, 0) is not None
@@ -190,7 +190,7 @@ def test_a_late_word_of_another_attempt_proves_nothing() -> None:
     assert late(now, LIMITS, 0) is not None
 
 
-def test_a_worker_that_does_not_come_up_has_a_deadline_of_its_own() -> None:
+def test_a_worker_that_does_not_come_up_has_its_own_deadline() -> None:
     """Whatever it was told to do meanwhile."""
     now = deadlines.passed(deadlines.ordered(Watched(), PREPARE), START_S)
     assert late(now, LIMITS, 0) is None
@@ -200,7 +200,7 @@ def test_a_worker_that_does_not_come_up_has_a_deadline_of_its_own() -> None:
     assert late(deadlines.is_up(deadlines.passed(now, 1.0)), LIMITS, 0) is None
 
 
-def test_what_was_learned_outlives_a_worker_and_a_change_of_what_does_not_matter() -> None:
+def test_measured_gaps_outlive_a_worker_and_harmless_changes() -> None:
     """The next worker, the next file: the same model, the same steps."""
     again = deadlines.is_up(deadlines.restarted(training()))
     cadence = replace(SETTINGS, checkpoints=replace(SETTINGS.checkpoints, every_steps=7))
@@ -216,13 +216,13 @@ def test_what_was_learned_outlives_a_worker_and_a_change_of_what_does_not_matter
         replace(SETTINGS, data=replace(SETTINGS.data, max_length=9)),
     ],
 )
-def test_what_was_learned_of_another_model_is_forgotten(changed: JobSettings) -> None:
+def test_measured_gaps_of_another_model_are_forgotten(changed: JobSettings) -> None:
     """A step of another one may take a hundred times as long."""
     again = watched(replace(PREPARE, settings=changed), TRAIN, LOADED, 1799.0, before=deadlines.restarted(training()))
     assert late(again, LIMITS, 0) is None
 
 
-def test_what_was_learned_on_another_device_is_forgotten() -> None:
+def test_measured_gaps_on_another_device_are_forgotten() -> None:
     """The graphics card is gone, say, and a step takes a hundred times as long."""
     before = deadlines.restarted(
         watched(PREPARE, TRAIN, replace(LOADED, environment={"device": "cuda"}), before=training())
@@ -254,7 +254,7 @@ def test_what_is_said_of_it(found: Late, said: list[str]) -> None:
     assert all(part in str(found) for part in said)
 
 
-def test_failures_in_a_row_are_those_of_what_is_in_hand() -> None:
+def test_failures_in_a_row_are_those_of_the_job_in_progress() -> None:
     """A job's, or a consolidation's."""
     assert deadlines.failures_in_a_row(State()) == 0
     world = World()

@@ -17,7 +17,7 @@ from tests.core.world import START, World, job_id, settings
 
 START_DAEMON = commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep="")
 HOLD = commands.HoldWork(reason="the config is broken", advice="mend it")
-CONDEMN = commands.QuarantineCheckpoint(checkpoint="step-00000002-attempt-0001", problem="rot")
+QUARANTINE = commands.QuarantineCheckpoint(checkpoint="step-00000002-attempt-0001", problem="rot")
 ADD = commands.AddFile(job=job_id(1), name="again.jsonl", size_bytes=1, priority="normal", known=False)
 
 
@@ -42,7 +42,7 @@ def waiting() -> World:
 
 
 def training() -> World:
-    """The first of two jobs is being learned, two steps of it are committed."""
+    """The first of two jobs is being trained, two steps of it are committed."""
     world = waiting()
     world.run_until(kinds.CheckpointCommitted)
     return world
@@ -63,7 +63,7 @@ def stopping() -> World:
 
 
 def failed() -> World:
-    """The first job was given up."""
+    """The first job failed permanently."""
     world = training()
     for _ in range(5):
         world.lose_worker()
@@ -87,10 +87,10 @@ def skipping() -> World:
 
 
 def running_again() -> World:
-    """The head was lost while the first job was in hand."""
+    """The head was lost while the first job was in progress."""
     world = training()
     world.start()
-    world.execute(CONDEMN)
+    world.execute(QUARANTINE)
     return world
 
 
@@ -116,9 +116,9 @@ def running_again() -> World:
         (training, commands.StopDaemon(reason="r"), "attempt 1 is still running"),
         (off, HOLD, "no daemon runs"),
         (training, HOLD, "attempt 1 is still running"),
-        (training, CONDEMN, "attempt 1 is still running"),
-        (off, CONDEMN, "no daemon runs"),
-        (idle, CONDEMN, "is not a checkpoint of the current branch"),
+        (training, QUARANTINE, "attempt 1 is still running"),
+        (off, QUARANTINE, "no daemon runs"),
+        (idle, QUARANTINE, "is not a checkpoint of the current branch"),
         (full, commands.StartAttempt(job=job_id(1), settings=settings()), "while the disk is full: the disk is full"),
         (idle, commands.StartAttempt(job=job_id(1), settings=settings()), "is not the next one"),
         (waiting, commands.StartAttempt(job=job_id(2), settings=settings()), "is not the next one"),
@@ -137,16 +137,16 @@ def test_a_refusal_says_why(situation: Callable[[], World], command: AnyCommand,
     assert len(world.journal) == length
 
 
-def test_only_a_checkpoint_of_ours_is_condemned() -> None:
-    """Whatever else lies in `checkpoints/` is debris, and no reason to give anything up."""
+def test_only_a_checkpoint_of_this_branch_is_quarantined() -> None:
+    """Whatever else lies in `checkpoints/` is a leftover, and no reason to delete anything."""
     world = training()
     world.start()
-    assert "is not a" in str(world.refused(replace(CONDEMN, checkpoint="step-00000009-attempt-0009")))
-    assert world.refused(CONDEMN) is None
+    assert "is not a" in str(world.refused(replace(QUARANTINE, checkpoint="step-00000009-attempt-0009")))
+    assert world.refused(QUARANTINE) is None
 
 
-def test_a_person_may_give_up_all_but_the_head() -> None:
-    """At any time, also while the next is being learned; never the head."""
+def test_a_person_may_delete_all_but_the_head() -> None:
+    """At any time, also while the next is being trained; never the head."""
     world = waiting()
     world.run_until(kinds.CheckpointCommitted, 2)
     head = world.state.head.checkpoint
@@ -156,8 +156,8 @@ def test_a_person_may_give_up_all_but_the_head() -> None:
     world.check_timeline()
 
 
-def test_a_job_behind_steps_that_are_run_again_is_skipped_later() -> None:
-    """What was committed is restored first, whatever a person wants with the jobs behind it."""
+def test_a_job_after_steps_that_run_again_is_skipped_later() -> None:
+    """What was committed is restored first, whatever a person wants with the jobs after it."""
     world = idle()
     world.config = settings(keep=9)
     world.add(2)
@@ -171,8 +171,8 @@ def test_a_job_behind_steps_that_are_run_again_is_skipped_later() -> None:
     assert "cannot be skipped" in str(world.refused(commands.Skip(job=job_id(2))))
 
 
-def test_a_begun_job_behind_them_is_told_to_wait() -> None:
-    """A job in hand that has committed nothing yet is not in the queue any more."""
+def test_a_begun_job_after_them_has_to_wait() -> None:
+    """A job in progress that has committed nothing yet is not in the queue any more."""
     world = idle()
     world.add(2)
     world.add(4)
@@ -205,7 +205,7 @@ def test_an_interrupted_job_that_was_to_be_skipped_is_skipped() -> None:
 
 
 def test_known_bytes_are_a_duplicate() -> None:
-    """Whether the disk knows them, or a job of them is in hand, or their rejection is not settled."""
+    """Whether the disk knows them, or a job of them is in progress, or their rejection is not settled."""
     (event,) = decide(idle().state, replace(ADD, known=True), START)
     assert isinstance(event, kinds.FileDuplicate)
     (event,) = decide(waiting().state, ADD, START)
@@ -229,7 +229,7 @@ def test_a_begun_job_keeps_its_settings() -> None:
 
 
 def test_a_job_that_has_committed_nothing_takes_the_settings_of_now() -> None:
-    """So a mistake in the config is mended by mending the config."""
+    """So a mistake in the config is fixed by an edit of the config."""
     world = waiting()
     world.turn()
     world.start()
@@ -251,7 +251,7 @@ def test_a_rejection_that_is_settled_is_not_settled_again() -> None:
     assert idle().execute(commands.RecordRejectedMoved(job=job_id(1), path="x")) == []
 
 
-def test_debris_is_recorded() -> None:
+def test_deleted_leftovers_are_recorded() -> None:
     """It is a fact, whatever the state."""
     assert off().execute(commands.RecordLeftoverDeleted(path="x", size_bytes=1)) == [
         kinds.LeftoverDeleted(path="x", size_bytes=1)

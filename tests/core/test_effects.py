@@ -1,4 +1,4 @@
-"""State in, effects out: in each situation, what is owed."""
+"""State in, effects out: the pending work of each situation."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ PAUSE, STOP, SKIP, RESUME = commands.Pause(), commands.Stop(alive=True), command
         (full(PAUSE, RESUME), (AWAIT,)),
     ],
 )
-def test_what_is_owed_follows_from_the_state_alone(
+def test_pending_work_follows_from_the_state_alone(
     situation: Callable[[], World], pending_effects: tuple[effects.AnyEffect, ...]
 ) -> None:
     """Asked once or again, the answer is the same."""
@@ -106,7 +106,7 @@ def test_what_is_owed_follows_from_the_state_alone(
     assert next_effects(state, START) == pending_effects
 
 
-def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
+def test_a_resumed_job_continues_after_its_last_commit() -> None:
     """From the head's weights, at its own next step."""
     made = world(6)
     made.run_until(kinds.CheckpointCommitted)
@@ -122,7 +122,7 @@ def test_a_resumed_job_goes_on_behind_its_last_commit() -> None:
 
 
 @pytest.mark.parametrize(("optimizer", "step", "carry"), [("carry", 0, True), ("reset", 0, False), ("reset", 2, True)])
-def test_the_optimizer_begins_anew_only_where_the_job_does(optimizer: str, step: int, carry: bool) -> None:
+def test_the_optimizer_starts_fresh_only_where_the_job_does(optimizer: str, step: int, carry: bool) -> None:
     """`reset` means with each file, not with each attempt."""
     from msgspec.structs import replace
 
@@ -160,7 +160,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_years() -> None:
     assert next_effects(made.state, START - 1_000_000) == (effects.BeginAttempt(job=JOB),)
 
 
-def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
+def test_a_rejected_file_is_moved_whatever_else_is_pending() -> None:
     """Before the next job, before leaving, and while paused."""
     made = world(0, 4)
     made.run_until(kinds.JobRejected)
@@ -173,7 +173,7 @@ def test_a_rejected_file_is_moved_whatever_else_is_owed() -> None:
     assert made.pending_effects() == (move, effects.StopProcess())
 
 
-def test_what_was_put_off_for_want_of_room_is_owed_again_when_there_is_some() -> None:
+def test_work_that_waited_for_disk_space_is_pending_again_when_there_is_some() -> None:
     """The report of the rejected file first, and then the next job."""
     made = full()()
     made.execute(commands.ReportDiskFree(free_bytes=ROOMY))
@@ -215,8 +215,8 @@ def test_an_attempt_that_an_earlier_keepstep_left_on_a_full_disk_is_ended_as_eve
     assert made.pending_effects() == (effects.StopProcess(),)
 
 
-def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> None:
-    """The worker was asked already and yields; the job is in hand and comes back at once."""
+def test_an_attempt_that_is_asked_to_yield_and_then_resumed_starts_again() -> None:
+    """The worker was asked already and yields; the job is in progress and comes back at once."""
     made = world(6)
     made.run_until(kinds.StepReached)
     made.execute(PAUSE)
@@ -228,9 +228,9 @@ def test_an_attempt_that_is_asked_to_yield_and_then_resumed_begins_anew() -> Non
 
 
 def test_a_worker_that_was_asked_to_yield_gets_no_more_orders() -> None:
-    """Paused and resumed around the plan: training is owed, and the worker has `Yield` in its hands already.
+    """Paused and resumed around the plan: training is pending, and the worker has `Yield` in its hands already.
 
-    It answers that and then waits for the next attempt; a `Train` behind it would be for an attempt that has ended.
+    It answers that and then waits for the next attempt; a `Train` after it would be for an attempt that has ended.
     """
     made = world(4)
     made.turn()

@@ -78,7 +78,7 @@ def test_a_commit_follows_the_head(change: dict[str, Any], reason: str) -> None:
     refuses(world.state, replace(fitting, **change), reason)
 
 
-def test_an_illegal_event_behind_a_legal_one_leaves_the_older_state_whole() -> None:
+def test_an_illegal_event_after_a_legal_one_leaves_the_older_state_whole() -> None:
     """States share the list of the trail; looking ahead and failing shows in none of the older ones."""
     world = training()
     state, step = world.state, last(world, kinds.StepReached)
@@ -92,7 +92,7 @@ def test_an_illegal_event_behind_a_legal_one_leaves_the_older_state_whole() -> N
     assert ahead.recovery.step_log.at(4) == (0.125, step.grad_norm)
 
 
-def test_a_checkpoint_of_the_branch_is_quarantined_and_only_at_rest() -> None:
+def test_a_checkpoint_of_the_branch_is_quarantined_and_only_when_idle() -> None:
     """And the newest of those that are left is the head, no other."""
     world = training(reached=5)
     first, second = world.state.head.checkpoints
@@ -115,8 +115,8 @@ def test_a_checkpoint_of_the_branch_is_quarantined_and_only_at_rest() -> None:
     )
 
 
-def test_nothing_falls_back_behind_what_was_pruned() -> None:
-    """The steps before the oldest kept checkpoint cannot be run again, so the last one is never given up."""
+def test_nothing_falls_back_before_what_was_pruned() -> None:
+    """The steps before the oldest kept checkpoint cannot be run again, so the last one is never pruned."""
     world = World()
     world.config = settings(keep=1)
     world.start()
@@ -128,7 +128,7 @@ def test_nothing_falls_back_behind_what_was_pruned() -> None:
 
 
 def test_the_head_and_what_is_not_there_are_not_pruned() -> None:
-    """Retention gives up what is behind the head."""
+    """Retention prunes what is before the head."""
     world = training(reached=5)
     first, second = world.state.head.checkpoints
     refuses(world.state, kinds.CheckpointPruned(checkpoint=second.id, size_bytes=1), "before the head")
@@ -156,7 +156,7 @@ def before_last(world: World, kind: type[AnyEvent]) -> tuple[State, Any]:
 
 @pytest.mark.parametrize("change", [{"global_step": 1}, {"step": 1}, {"global_step": 3, "step": 3}])
 def test_training_starts_at_the_head(change: dict[str, Any]) -> None:
-    """Neither before what is committed nor behind it."""
+    """Neither before what is committed nor after it."""
     world = training()
     world.start()
     world.run_until(kinds.TrainingStarted)
@@ -165,7 +165,7 @@ def test_training_starts_at_the_head(change: dict[str, Any]) -> None:
     refuses(state, replace(started, **change), "is not the head")
 
 
-def test_a_file_is_in_hand_once() -> None:
+def test_a_file_is_in_progress_once() -> None:
     """Waiting, begun or failed: its bytes are not accepted again; nor while a rejection of them is open."""
     world = World()
     world.start()
@@ -231,7 +231,7 @@ def test_uncommitted_steps_of_another_plan_are_no_divergence() -> None:
     assert evolve(state, prepared).recovery.step_log.at(1) is None
 
 
-def test_what_follows_a_stretch_run_again_is_still_held_against_its_first_run() -> None:
+def test_steps_after_a_replay_range_are_still_compared_with_their_first_run() -> None:
     """Losing two jobs' checkpoints compares the steps of both."""
     world = World()
     world.config = settings(keep=9)
@@ -267,7 +267,7 @@ def test_skipping_the_part_that_is_run_again_leaves_the_job_that_waits() -> None
 
 
 def test_a_full_disk_is_known_until_there_is_room() -> None:
-    """Whatever else goes on; the second word of it is the one that counts."""
+    """Whatever else happens; the second word of it is the one that counts."""
     state = training().state
     full = evolve(state, kinds.StorageExhausted(message="full", wanted_bytes=7))
     assert full == replace(state, disk=replace(state.disk, full=DiskFull("full", 7)))

@@ -63,7 +63,7 @@ class Life(RuleBasedStateMachine):
         self.world.add(steps, priority)
 
     @rule(count=st.integers(1, 60))
-    def go_on(self, count: int) -> None:
+    def continue_work(self, count: int) -> None:
         """Somebody sees to it that the daemon is up and works."""
         if not self.world.alive:
             self.world.start()
@@ -73,7 +73,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 20))
     def work(self, count: int) -> None:
-        """Daemon and worker go on under whatever was asked of them."""
+        """Daemon and worker continue under whatever was asked of them."""
         for _, _ in zip(range(count), self.world.steady(), strict=False):
             pass
 
@@ -189,7 +189,7 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.state.head.checkpoints)
     @rule(which=st.lists(st.integers(0), min_size=1, max_size=3), reload=st.booleans())
-    def condemn(self, which: list[int], reload: bool) -> None:
+    def quarantine(self, which: list[int], reload: bool) -> None:
         """Some checkpoints are found to be bad, in any order; a daemon that starts looks at all of them."""
         if reload:
             self.world.start()
@@ -261,7 +261,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def every_file_is_somewhere_once(self) -> None:
-        """An accepted file waits, is in hand, has failed, or has ended, and is in one of these places only."""
+        """An accepted file waits, is in progress, has failed, or has ended, and is in one of these places only."""
         state = self.world.state
         for job in self.world.steps:
             ended = [end for end in self.world.ends.get(job, []) if end != "JobFailed"]
@@ -308,7 +308,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_head_stands_on_what_is_there(self) -> None:
-        """The base, and the base of everything that was left behind, are versions that stand, or the origin."""
+        """The base, and the base of everything that is detached, are versions that stand, or the origin."""
         state = self.world.state
         there = {None, *(each.id for each in state.retention.versions)}
         assert state.head.base in there
@@ -321,7 +321,7 @@ class Life(RuleBasedStateMachine):
         assert not any(isinstance(event, kinds.DivergenceDetected) for event in self.world.journal)
 
     def teardown(self) -> None:
-        """Whatever was, once trouble is over everything is learned, and the journal folds to the same again."""
+        """Whatever was, once trouble is over everything is trained, and the journal folds to the same again."""
         if not hasattr(self, "world"):
             return
         world = self.world

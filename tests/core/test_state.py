@@ -6,7 +6,7 @@ from tests.core.world import World, job_id
 
 
 def test_a_job_is_found_wherever_it_is() -> None:
-    """In hand, waiting or failed; what has ended is gone."""
+    """In progress, waiting or failed; what has ended is gone."""
     world = World()
     world.start()
     first, second = world.add(1), world.add(1)

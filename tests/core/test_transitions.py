@@ -127,7 +127,7 @@ def job_world(status: str, kind: str = "") -> World:
     world.start()
     world.add(0 if status == "rejected" else 2)
     match status:
-        case "queued" if kind == "job_failed":  # only a job in hand is given up
+        case "queued" if kind == "job_failed":  # only a job in progress fails permanently
             world.turn()
             world.start()
         case "held":

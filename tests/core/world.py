@@ -44,7 +44,7 @@ ROOMY = 2**40
 def settings(
     *, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2, held_out: bool = False
 ) -> JobSettings:
-    """The settings of a small job; `held_out`: there are rows that it is evaluated on, behind every second step."""
+    """The settings of a small job; `held_out`: there are rows that it is evaluated on, after every second step."""
     return JobSettings(
         model=ModelSettings(path=model),
         training=TrainingSettings(seed=seed),
@@ -101,14 +101,14 @@ class World:
             self.happens(event)
         for event in events:
             if isinstance(event, kinds.CheckpointCommitted) and self.worker is not None:
-                self.worker.told(messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
+                self.worker.deliver(messages.Committed(attempt=event.attempt, checkpoint=event.checkpoint))
             elif (
                 isinstance(event, MicrobatchSplit)
                 and self.worker is not None
                 and self.state.attempts.current is not None
             ):
                 assert self.state.training.current is not None
-                self.worker.told(messages.RunAgain(attempt=event.attempt, course=self.state.training.current.course))
+                self.worker.deliver(messages.RunAgain(attempt=event.attempt, course=self.state.training.current.course))
             elif isinstance(event, kinds.AttemptFailed) or (
                 isinstance(event, kinds.ConsolidationAborted) and event.failure is not None
             ):
@@ -140,7 +140,7 @@ class World:
         return job
 
     def again(self, job: str) -> str | None:
-        """Bytes that were accepted before are to be learned once more; the reason if that is refused."""
+        """Bytes that were accepted before are to be trained once more; the reason if that is refused."""
         name = f"again-{int(job, 16)}.jsonl"
         return self.refused(
             commands.AddFile(job=job, name=name, size_bytes=1, priority="normal", known=True, retrain=True)
@@ -151,7 +151,7 @@ class World:
         return next_effects(self.state, self.now)
 
     def turn(self) -> bool:
-        """Carry out what is owed; whether anything was done. Waiting makes time pass."""
+        """Carry out pending work; return whether anything was done. Waiting makes time pass."""
         if not self.alive:
             return False
         before = len(self.journal), self._orders_given(), self.now
@@ -192,7 +192,7 @@ class World:
             self.worker = Worker(self)
         yielding = (messages.Yield, order.attempt) in self.worker.sent  # it will answer that, and nothing else
         if (type(order), order.attempt) not in self.worker.sent and not yielding:
-            self.worker.told(order)
+            self.worker.deliver(order)
 
     def receive(self) -> list[AnyEvent] | None:
         """Take one fact from the worker; None if it said nothing."""
@@ -320,7 +320,7 @@ class World:
     def check_timeline(self) -> None:
         """Each job's committed steps are 1, 2, 3, …, once each, in each pass; all of them for a job that is trained.
 
-        Once the head was moved by a person, what they left behind is not in it, and may be learned again.
+        Once a person has moved the head, detached steps are not in it, and may be trained again.
         """
         if self.moved:
             return

@@ -124,7 +124,7 @@ def punch(fd: int, offset: int, length: int) -> None:
         raise OSError(ctypes.get_errno(), "a hole cannot be punched")
 
 
-def seal(fd: int, seals: int) -> None:
+def add_seals(fd: int, seals: int) -> None:
     """From now on a file in memory refuses that."""
     fcntl.fcntl(fd, F_ADD_SEALS, seals)
 

@@ -44,6 +44,7 @@ from tests.crash.devices import (
     FIFREEZE,
     FITHAW,
     SIZE_BYTES,
+    add_seals,
     allocate,
     attach,
     closed,
@@ -54,7 +55,6 @@ from tests.crash.devices import (
     memory,
     path_of,
     punch,
-    seal,
     settle,
     thaw,
 )
@@ -199,7 +199,7 @@ class MortalDisk(Disk):
 
     def stop_writing(self) -> None:
         """From now on, the device refuses every write."""
-        seal(self.backing, F_SEAL_WRITE)
+        add_seals(self.backing, F_SEAL_WRITE)
 
     def become_read_only(self) -> None:
         """From now on, the file system refuses every change: what it does when it could not write its own journal."""
@@ -219,7 +219,7 @@ class MortalDisk(Disk):
         self.freeze()  # nothing may be synced between the copy and the loss
         try:
             self._lost = os.pread(self.backing, SIZE_BYTES - self._end_at, self._end_at)
-            seal(self.backing, F_SEAL_GROW)
+            add_seals(self.backing, F_SEAL_GROW)
             os.ftruncate(self.backing, self._end_at)
         finally:
             self.thaw()

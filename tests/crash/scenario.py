@@ -3,8 +3,8 @@
     python -m tests.crash.scenario --base DIRECTORY --worker MODULE [--model DIRECTORY]
 
 A home is made, files come (one is bad, one comes twice, two by command), work is paused and resumed, the daemon is
-killed with -9 in the middle of training, and a last one comes to the end. What every process says goes to a file of its
-own in `said/`: that is what was acknowledged. The user's own words (`put NAME SHA256`) are in `said/user.txt`.
+killed with -9 in the middle of training, and a last one comes to the end. What every process says goes to a separate
+file in `said/`: that is what was acknowledged. The user's own words (`put NAME SHA256`) are in `said/user.txt`.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_the_only_one() -> None:
 
 
 def test_what_a_killed_run_left_mounted_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test run has to be tidied up by hand. Under a name of its own: other tests clear what is left, too."""
+    """No test run has to be tidied up by hand. Under a separate name: other tests clear what is left, too."""
     monkeypatch.setattr(disks, "PREFIX", "keepstep-killed-disk-")
     program = f"""
 import os, signal

@@ -65,7 +65,7 @@ def test_nothing_waits_a_day_because_the_clock_was_set_back(drills: Drills, reco
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_file_that_kills_thirty_workers_costs_only_itself(drills: Drills, record: Record) -> None:
-    """Given up after five, restored by a person five times: the others are trained, the file is kept."""
+    """Failed permanently after five, restored by a person five times: the others are trained, the file is kept."""
     home = drills(a="ok ok ok", b="ok die", c="ok ok ok")
     began = time.monotonic()
     for count in range(1, 7):

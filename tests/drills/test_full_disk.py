@@ -118,8 +118,8 @@ def test_a_full_disk_is_waited_out_to_the_same_bits(
     said, at = drill.first(StorageExhausted)
     assert isinstance(said, StorageExhausted)
     _, seen = drill.first(StorageFreed)
-    told = said.message.partition(". Nothing committed is lost")[0].replace(f"{drill.home.root}/", "")
-    where = re.sub(r"[0-9a-f]{12,}[-0-9a-f.]*", "…", told)
+    problem = said.message.partition(". Nothing committed is lost")[0].replace(f"{drill.home.root}/", "")
+    where = re.sub(r"[0-9a-f]{12,}[-0-9a-f.]*", "…", problem)
     detected = f"`storage_exhausted`: {where}"
     did = f"waited, went on by itself {seen - freed_at[0]:.1f} s after there was room, to the same bits"
     record(Row(name, detected, f"{at - drill.troubled_at():.1f} s", drill.lost(), did))

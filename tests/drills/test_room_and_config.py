@@ -219,7 +219,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
 
 
 def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(drill: Drill, record: Record) -> None:
-    """Said in status and log; the running job is not touched; nothing is begun under it; mended, work continues."""
+    """Said in status and log; the running job is not touched; nothing is begun under it; once fixed, work continues."""
     drill.drop("a.jsonl", "ok ok wait-once ok")
     drill.drop("b.jsonl", "ok")
     drill.start()

@@ -81,7 +81,7 @@ def get_into(what: str) -> None:
             Disk(Path(os.environ["KEEPSTEP_DRILL_DISK"]), -1, "").fill()
         case "driver":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        case "no_room":  # as "full", without a disk of its own
+        case "no_room":  # as "full", without a separate disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "fault":  # of `gpu/runtime/faults.py`, at a step that is still to come
             os.environ["KEEPSTEP_FAULTS"] = rest

@@ -15,7 +15,7 @@ HEAVY = Split(step=5, parts=4, steps=10)
     [(1, 1), (4, 1), (5, 4), (14, 4), (15, 2), (24, 2), (25, 1), (35, 1), (10**9, 1)],
 )
 def test_parts_grow_back_as_the_split_says(step: int, parts: int) -> None:
-    """From its step on; behind each so many steps half as many."""
+    """From its step on; after each so many steps half as many."""
     assert Course(splits=(HEAVY,)).parts_at(step) == parts
 
 
@@ -26,7 +26,7 @@ def test_the_newest_split_alone_counts_from_its_step_on() -> None:
 
 
 def test_a_split_at_an_earlier_step_takes_the_place_of_later_ones() -> None:
-    """Steps that are run again and no longer fit: what follows them is decided anew."""
+    """Steps that are run again and no longer fit: what follows them is decided again."""
     course = Course(splits=(HEAVY,)).with_split(Split(step=3, parts=2, steps=1))
     assert course.splits == (Split(step=3, parts=2, steps=1),)
 

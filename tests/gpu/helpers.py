@@ -197,7 +197,7 @@ class Home:
         return self.path / "checkpoints" / checkpoint
 
     def bits(self, checkpoint: str) -> dict[str, str]:
-        """The SHA-256 of all that was learned."""
+        """The SHA-256 of all trained weights."""
         return {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.directory(checkpoint).glob("*.safetensors"))

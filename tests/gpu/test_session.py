@@ -53,7 +53,7 @@ def other_template(model: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("step", [0, 2], ids=["another job", "the same job"])
-def test_learned_weights_are_not_put_beside_another_model_under_the_same_path(
+def test_trained_weights_are_not_used_with_another_model_under_the_same_path(
     home: Home, change: Callable[[Path], None], says: str, step: int
 ) -> None:
     """Whatever the shapes say."""

@@ -110,7 +110,7 @@ def test_one_worker_does_job_after_job_through_every_kind_of_mishap(home: Home, 
                 break
     assert (steps, last) == (prepared.plan.steps_total, "step-00000004-attempt-0001")
 
-    # A file that cannot be learned.
+    # A file that cannot be trained on.
     one.send(Prepare(attempt=2, job=bad, settings=how))
     rejected = next(facts)
     assert isinstance(rejected, Rejected)

@@ -1,4 +1,4 @@
-"""What a worker that learns nothing writes of itself beside its weights, and what it says of a checkpoint."""
+"""The files that a worker that does not train writes next to its weights, and its report of a checkpoint."""
 
 from __future__ import annotations
 

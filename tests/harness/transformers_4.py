@@ -1,4 +1,4 @@
-"""transformers 4 in an environment of its own: whether it loads what keepstep writes can only be asked there."""
+"""transformers 4 in a separate environment: whether it loads what keepstep writes can only be asked there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 WANTED = ("transformers==4.57.*", "safetensors", "jinja2")
 """With what they need. torch is not among that: the one that is installed here is used."""
 
-BESIDE = ("peft", "accelerate", "psutil")
+WITHOUT_DEPENDENCIES = ("peft", "accelerate", "psutil")
 """Installed without what they need, which would be another torch."""
 
 ASK = """
@@ -74,7 +74,7 @@ def python_with_transformers_4() -> str:
 def _make(place: Path) -> None:
     venv.create(place, clear=True, with_pip=True)
     pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for packages in (WANTED, ("--no-deps", *BESIDE)):
+    for packages in (WANTED, ("--no-deps", *WITHOUT_DEPENDENCIES)):
         ended = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False, timeout=900)
         if ended.returncode != 0:
             why = (ended.stderr.strip().splitlines() or ["pip says nothing"])[-1]

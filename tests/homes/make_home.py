@@ -243,7 +243,7 @@ def crash(maker: Maker) -> None:
 
 
 def publish(maker: Maker) -> None:
-    """A backup, version v001 at the second attempt, and an older backup given up."""
+    """A backup, version v001 at the second attempt, and an older backup deleted."""
     maker.keepstep("backup", "create", "--reason", "before the first version")
     maker.keepstep("backup", "verify")
     maker.keepstep("consolidate", "-d", "not yet")
@@ -311,11 +311,11 @@ def edit_badly(maker: Maker) -> None:
     """keepstep.toml gets a value that is not allowed, and a good one again; then a setting of the daemon's own."""
     config = maker.home / "keepstep.toml"
     good = config.read_text(encoding="utf-8")
-    refused, mended = maker.until_more("config_refused"), maker.until_more("config_mended")
+    refused, fixed = maker.until_more("config_refused"), maker.until_more("config_mended")
     config.write_text(good.replace("epochs = 2", "epochs = 0"), encoding="utf-8")
     refused()
     config.write_text(good, encoding="utf-8")
-    mended()
+    fixed()
     changed = maker.until_more("config_changed")
     maker.configure({"logs.max_mb": "50"})
     changed()

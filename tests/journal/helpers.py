@@ -18,7 +18,7 @@ def event(number: int) -> bytes:
 
 
 class Killed(BaseException):
-    """The process is gone: nothing behind this may touch the disk."""
+    """The process is gone: nothing after this may touch the disk."""
 
 
 class Faulty(Storage):

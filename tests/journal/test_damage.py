@@ -55,7 +55,7 @@ def expected(layout: Layout, segment: int, transaction: int | None, witness: boo
     """The verdict on a bad byte, from nothing but where it stands.
 
     A header, and anything in the first segment (the second states it), is proven. In the second segment a bad byte is
-    proven by any transaction behind it, or by the witness, who has seen the last record.
+    proven by any transaction after it, or by the witness, who has seen the last record.
     """
     proven = transaction is None or segment == 1 or transaction < len(layout.ends) - 1 or witness
     return "damaged" if proven else "torn"

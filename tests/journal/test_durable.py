@@ -25,7 +25,7 @@ from tests.journal.helpers import Faulty, Killed
 @pytest.mark.parametrize("fault", ["kill", "EIO", "ENOSPC"])
 @pytest.mark.parametrize("sync", [False, True])
 def test_at_every_fault_the_old_or_the_new_file_is_there_whole(tmp_path: Path, sync: bool, fault: str) -> None:
-    """Never half of either; and only a kill leaves debris, under a name that says so."""
+    """Never half of either; and only a kill leaves files, under a name that says so."""
     path = tmp_path / "file"
     for call in range(1, 20):
         path.write_bytes(b"old")

@@ -69,7 +69,7 @@ def test_a_header_reads_back_and_a_changed_one_does_not() -> None:
 
 
 def test_only_a_record_with_its_own_crc_proves_anything() -> None:
-    """A header is no record, and a record with one changed byte is none: neither in its place nor among rubbish."""
+    """A header is no record, and a record with one changed byte is none: neither in its place nor among other bytes."""
     header = format.encode_header(format.Header("0123456789abcdef" * 2, 1, 1, AT, None))[:-1]
     [line], _ = format.frame([b"{}"], at=AT, first_seq=7, durable=6, prev=format.NO_CRC, seed=SEED)
     changed = line.replace(b'"durable":6', b'"durable":9')

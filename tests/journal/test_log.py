@@ -54,7 +54,7 @@ def appender(home: Path, count: int, name: str) -> subprocess.Popen[str]:
 
 
 def test_what_was_appended_is_read_again(home: Path) -> None:
-    """In order, and with the position to go on from."""
+    """In order, and with the position to continue from."""
     journal = open_journal(home)
     assert [record.event for record in append(journal, 1, 2)] == [event(1), event(2)]
     append(journal, 3)

@@ -120,7 +120,7 @@ def test_what_a_failed_fsync_forgot_is_not_built_upon(seed: int) -> None:
 
 @at_each_cut
 def test_a_segment_whose_maker_was_killed_keeps_its_name(seed: int) -> None:
-    """Renamed into place, its directory not synced: whoever appends to it next syncs that first."""
+    """Renamed into place, its directory not synced: the next process that appends to it syncs that first."""
     disk = made(seed)
     first = opened(disk, segment_bytes=300)
     at_call(disk, "fsync", killed, path="/journal")

@@ -1,4 +1,4 @@
-"""Going on after damage, by a person's decision."""
+"""Continuing after damage, by a person's decision."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_a_child_process_inherits_no_descriptor(tmp_path: Path) -> None:
         assert not os.get_inheritable(fd)
 
 
-def test_a_file_that_somebody_writes_is_told_from_one_that_nobody_does(tmp_path: Path) -> None:
+def test_a_file_that_is_being_written_is_distinguished_from_one_that_is_not(tmp_path: Path) -> None:
     """However it was opened; readers do not count, and nobody is disturbed by being asked about."""
     path = tmp_path / "file"
     with path.open("w", encoding="utf-8") as writer:

@@ -48,7 +48,7 @@ FENCING = re.compile(
 OPEN = re.compile("attempt|current|parent|trouble")
 """What must be nothing, or something, for a step to be legal: only these are compared with None to fence it."""
 
-TELLS = {
+MESSAGE_MODULES = {
     "cli/config/schema.py",
     "cli/commands/control.py",
     "cli/commands/demo.py",
@@ -246,7 +246,7 @@ def renames(source: Source, node: ast.AST) -> Iterator[Found]:
 
 
 def comparisons(source: Source, node: ast.AST) -> Iterator[Found]:
-    if not isinstance(node, ast.Compare) or source.path in TELLS:
+    if not isinstance(node, ast.Compare) or source.path in MESSAGE_MODULES:
         return
     if any(isinstance(outer, ast.Assert) for outer in source.above(node)):
         return

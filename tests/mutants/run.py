@@ -6,7 +6,7 @@
     python -m tests.mutants.run --quick                asking only the tests of the same folder
     python -m tests.mutants.run --json last.json; … --survivors-of last.json
 
-Each worker has a copy of the tree of its own, in memory where there is a tmpfs; nothing is changed here. The unmutated
+Each worker has its own copy of the tree, in memory where there is a tmpfs; nothing is changed here. The unmutated
 copy is run first: a stage that fails there could not kill anything, and one that takes long there may not kill by being
 slow. Exit code 1 if a mutant survived, 2 if the unmutated tree does not pass.
 """
@@ -81,7 +81,7 @@ class Unsound(Exception):
 
 
 class Copy:
-    """A tree of its own for one worker, and what runs in it."""
+    """A separate tree for one worker, and what runs in it."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "tree"
@@ -164,7 +164,7 @@ def killer_in(output: str) -> str:
     return f"simulation::seed {seed[1]}" if seed else ""
 
 
-def told(verdict: Verdict) -> str:
+def describe(verdict: Verdict) -> str:
     how = f" by {verdict.by}" if verdict.by and verdict.outcome == KILLED else f" ({verdict.by})" if verdict.by else ""
     mutant = verdict.mutant
     return f"{verdict.outcome}{how} in {verdict.seconds:.0f} s\n    {mutant.operator:9}{mutant.description}"
@@ -258,7 +258,7 @@ def judged(mutants: Sequence[Mutant], jobs: int, *, quick: bool) -> list[Verdict
         if mutant.description in EQUIVALENT and verdict.outcome == SURVIVED:
             verdict = verdict._replace(outcome=EQUAL, by=EQUIVALENT[mutant.description])
         with telling:
-            print(told(verdict), flush=True)
+            print(describe(verdict), flush=True)
         return verdict
 
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=where, ignore_cleanup_errors=True) as directory:
@@ -308,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n" + table(verdicts))
     for verdict in verdicts:
         if verdict.outcome in {SURVIVED, STILLBORN, EQUAL}:
-            print(told(verdict))
+            print(describe(verdict))
     for line in wrong:
         print(line)
     return 1 if survivors or wrong else 0

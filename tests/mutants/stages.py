@@ -82,8 +82,8 @@ ALSO_TESTED_BY = {
 
 
 def stages_for(root: Path, path: str, *, quick: bool = False) -> list[Stage]:
-    """What is asked about a mutant of the module at `path`, as far as it is there below `root`; `quick`: by the tests
-    of its own folder alone."""
+    """What is asked about a mutant of the module at `path`, as far as it is there below `root`; `quick`: only by the
+    tests of its folder."""
     module = PurePosixPath(path)
     mirrors = sorted(
         found.relative_to(root).as_posix() for found in (root / "tests" / module.parent).glob(f"test_{module.stem}*.py")

@@ -1,4 +1,4 @@
-"""Many seeds: `python -m tests.simulation --seeds 100000`, or one of them told step by step with `--tell`."""
+"""Many seeds: `python -m tests.simulation --seeds 100000`, or one of them shown step by step with `--show`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--failures", type=int, default=10, help="stop after so many")
-    parser.add_argument("--tell", action="store_true", help="say what happens, for one seed")
+    parser.add_argument("--show", action="store_true", help="say what happens, for one seed")
     arguments = parser.parse_args()
-    if arguments.tell:
+    if arguments.show:
         print(dict(run_seed(arguments.first, print).counts))
         return
     began = time.monotonic()
@@ -44,7 +44,7 @@ def main() -> None:
             counts.update(happened)
             if problem:
                 failed += 1
-                print(f"seed {seed}: {problem}\n    python -m tests.simulation --tell --first {seed}", flush=True)
+                print(f"seed {seed}: {problem}\n    python -m tests.simulation --show --first {seed}", flush=True)
                 if failed >= arguments.failures:
                     break
     seconds = time.monotonic() - began

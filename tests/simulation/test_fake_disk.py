@@ -117,9 +117,9 @@ def test_an_fsync_that_fails_forgets_what_it_did_not_write() -> None:
     process.fsync(fd)
     assert process.read(fd, 20 * 512, 0) == b"z" * 512 * 20
     process.drop_cache(fd)
-    told = process.read(fd, 20 * 512, 0)
-    assert told != b"z" * 512 * 20
-    assert after_a_power_cut(made, "a") == told
+    shown = process.read(fd, 20 * 512, 0)
+    assert shown != b"z" * 512 * 20
+    assert after_a_power_cut(made, "a") == shown
 
 
 def test_a_full_disk_takes_what_fits() -> None:

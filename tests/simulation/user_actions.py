@@ -38,7 +38,7 @@ class User:
         self._busy = False
 
     def act(self) -> None:
-        """Somebody does something; with a process of their own, which may die of it."""
+        """A user does something, in a separate process that may die of it."""
         if self._busy:
             return
         self._busy = True

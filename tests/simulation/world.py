@@ -266,8 +266,8 @@ class World:
         self.turns = 0
         if (fault := self.faults.pop(0, None)) is not None:
             self.faults[process.number] = fault
-        home, tell = self.home(process), lambda line: self.note(f"    {line}")
-        daemon = Daemon(home, until_idle=True, write=tell, ports=self)
+        home, write_line = self.home(process), lambda line: self.note(f"    {line}")
+        daemon = Daemon(home, until_idle=True, write=write_line, ports=self)
         try:
             daemon.run()
         except (Killed, PowerCut, Exception) as error:  # noqa: BLE001 - whatever ended it, the caller judges it

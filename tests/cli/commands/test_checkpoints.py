@@ -22,7 +22,7 @@ from cli.home.snapshot_reader import load_state
 from core.errors import Refused
 from core.values import Checkpoint
 from gpu.artifacts.artifact import CheckpointDirectory
-from tests.core.topics.test_recovery import ALL, KEPT, condemned
+from tests.core.topics.test_recovery import ALL, KEPT, world_with_quarantined
 from tests.gpu.helpers import NAME, manifest, safetensors
 
 Run = Callable[..., list[str]]
@@ -157,7 +157,7 @@ def checkpoint(step: int, parent: str | None, **other: Any) -> Checkpoint:
     ],
 )
 def test_recovery_text_says_what_the_state_machine_does(pruned: bool, bad: list[int], says: str | None) -> None:
-    state = condemned(KEPT if pruned else ALL, [], pruned=pruned).state
+    state = world_with_quarantined(KEPT if pruned else ALL, [], pruned=pruned).state
     found = [Verified(each, "rot" if each.global_step in bad else None) for each in state.head.checkpoints]
     then = recovery_text(state, found)
     for each in state.head.checkpoints:

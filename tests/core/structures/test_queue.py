@@ -103,7 +103,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_thousand_held_jobs_are_passed_over_in_one_step(looked_up: list[str]) -> None:
-    """However they came to be held: in order, from behind, in any order, with some released and held again."""
+    """However they came to be held: in order, from the end, in any order, with some released and held again."""
     numbers = list(range(1000))
     for order in (numbers, numbers[::-1], random.Random(1).sample(numbers, 1000)):
         queue = Queue()

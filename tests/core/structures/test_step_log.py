@@ -20,7 +20,7 @@ def losses(trail: StepLog) -> list[object]:
 
 
 def test_a_trail_gives_back_what_each_step_gave() -> None:
-    """And nothing for steps before and behind it."""
+    """And nothing for steps before and after it."""
     trail = grown(1.0, 2.0)
     assert [trail.at(step) for step in range(4)] == [None, (1.0, 0.0), (2.0, 0.0), None]
 

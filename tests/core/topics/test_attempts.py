@@ -1,4 +1,4 @@
-"""What a worker reports: what becomes of it, and how an attempt that failed goes on."""
+"""Reports of a worker, their results, and the retry of a failed attempt."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_fact_while_nothing_runs_changes_nothing(fact: AnyFact) -> None:
     ids=lambda fact: type(fact).__name__,
 )
 def test_a_worker_that_reports_what_cannot_be_has_failed(fact: AnyFact) -> None:
-    """Nothing illegal is journaled, the daemon goes on, and another worker begins anew."""
+    """Nothing illegal is journaled, the daemon continues, and another worker starts again."""
     world = at_work()
     (event,) = world.execute(fact)
     assert isinstance(event, kinds.AttemptFailed)
@@ -101,7 +101,7 @@ def test_a_failure_leads_to_a_wait_or_to_a_person(failure: Failure, then: list[s
 
 
 def test_advice_about_a_model_keeps_to_the_settings_that_can_be_changed() -> None:
-    """What was trained fixes [model] and [method]: to change them, it is left behind first, and that works."""
+    """What was trained fixes [model] and [method]: to change them, the head is moved away first, and that works."""
     world = at_work(kinds.TrainingStarted)
     assert model_advice(world.state).startswith("do what the message says")
     world.run_until(kinds.CheckpointCommitted)
@@ -137,7 +137,7 @@ NOTICED: dict[str, Callable[[World], list[kinds.AnyEvent]]] = {
 
 @pytest.mark.parametrize("way", NOTICED)
 def test_a_full_disk_ends_the_attempt_and_waits_for_room(way: str) -> None:
-    """Whoever noticed it. It is nobody's fault, so it may happen as often as it likes."""
+    """No matter which process noticed it. It is nobody's fault, so it may happen as often as it likes."""
     world = at_work()
     for _ in range(7):
         events = NOTICED[way](world)
@@ -184,7 +184,7 @@ def test_steps_that_are_run_again_wait_for_room_like_all_others() -> None:
 
 
 def test_the_fifth_failure_in_a_row_gives_the_job_up() -> None:
-    """The next job goes on; this one waits for a `retry`."""
+    """The next job continues; this one waits for a `retry`."""
     world = at_work()
     world.add(2)
     for _ in range(4):
@@ -196,8 +196,8 @@ def test_the_fifth_failure_in_a_row_gives_the_job_up() -> None:
     assert world.ends == {job_id(1): ["JobFailed"], job_id(2): ["JobTrained"]}
 
 
-def test_committed_steps_that_are_run_again_are_never_given_up() -> None:
-    """What was learned later stands on them, so a person is asked instead."""
+def test_committed_steps_that_run_again_never_fail_permanently() -> None:
+    """What was trained later stands on them, so a person is asked instead."""
     world = World()
     world.start()
     world.add(4)

@@ -60,7 +60,7 @@ def test_the_first_job_under_other_settings_is_journaled_with_them() -> None:
     assert isinstance(world.journal[at + 1], kinds.AttemptStarted)
 
 
-def test_a_job_that_was_begun_goes_on_as_it_was_and_nothing_is_said() -> None:
+def test_a_begun_job_continues_as_it_was_and_nothing_is_reported() -> None:
     """The change is said with the file that it is for."""
     world = World()
     world.start()
@@ -92,7 +92,7 @@ def test_a_problem_is_said_once_and_its_end_too() -> None:
     assert note(world) == []
 
 
-def test_what_was_not_wrong_is_not_mended() -> None:
+def test_a_config_that_was_not_wrong_is_not_fixed() -> None:
     """And the state stays as it was."""
     world = World()
     before = world.state

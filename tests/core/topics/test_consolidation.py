@@ -14,7 +14,7 @@ from tests.core.world import World
 
 
 def waiting(*, after_current: bool = False, files: int = 1) -> World:
-    """A world in which files were learned and a consolidation is asked for."""
+    """A world in which files were trained and a consolidation is asked for."""
     world = World()
     world.start()
     world.add(2)
@@ -29,17 +29,17 @@ def kinds_since(world: World, count: int) -> list[str]:
     return [kind_of(event) for event in world.journal[count:]]
 
 
-def test_it_begins_behind_every_file_that_waits_or_ahead_of_them() -> None:
+def test_it_starts_after_all_waiting_files_or_ahead_of_them() -> None:
     for after_current, first in ((False, "attempt_started"), (True, "consolidation_started")):
         world = waiting(after_current=after_current, files=2)
         before = len(world.journal)
         world.run()
-        told = kinds_since(world, before)
-        assert next(kind for kind in told if kind in {"attempt_started", "consolidation_started"}) == first
-        assert "consolidation_finished" in told
+        recorded = kinds_since(world, before)
+        assert next(kind for kind in recorded if kind in {"attempt_started", "consolidation_started"}) == first
+        assert "consolidation_finished" in recorded
 
 
-def test_it_never_begins_while_a_job_is_in_hand() -> None:
+def test_it_never_starts_while_a_job_is_in_progress() -> None:
     world = World()
     world.start()
     world.add(4)
@@ -51,7 +51,7 @@ def test_it_never_begins_while_a_job_is_in_hand() -> None:
     assert names.index("job_trained") < names.index("consolidation_started")
 
 
-def test_every_stage_is_journaled_and_what_was_merged_is_given_up_last() -> None:
+def test_every_stage_is_journaled_and_merged_checkpoints_are_pruned_last() -> None:
     world = waiting()
     before = len(world.journal)
     world.run()
@@ -67,7 +67,7 @@ def test_every_stage_is_journaled_and_what_was_merged_is_given_up_last() -> None
     ]
 
 
-def test_with_nothing_learned_it_is_refused_or_dropped() -> None:
+def test_with_nothing_trained_it_is_refused_or_cancelled() -> None:
     world = World()
     world.start()
     ask = commands.RequestConsolidation(description="")
@@ -91,7 +91,7 @@ def test_it_is_asked_for_once_and_can_be_taken_back_until_it_runs() -> None:
 
 
 @pytest.mark.parametrize("stage", ["started", "backed_up", "merged", "verified"])
-def test_a_daemon_that_is_gone_costs_the_attempt_and_not_the_wish(stage: str) -> None:
+def test_a_daemon_that_is_gone_costs_the_attempt_and_not_the_request(stage: str) -> None:
     world = waiting()
     world.run_until(
         {
@@ -129,7 +129,7 @@ def failing(world: World, failure: Failure) -> None:
     world.fails(failure)
 
 
-def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
+def test_a_failure_is_tried_again_later_and_permanent_in_the_end() -> None:
     world = waiting()
     for count in range(1, ATTEMPTS_WITHOUT_PROGRESS):
         failing(world, "code")
@@ -148,7 +148,7 @@ def test_a_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("failure", ["preflight", "model"])
-def test_what_time_does_not_mend_is_given_up_at_once(failure: Failure) -> None:
+def test_a_failure_that_time_does_not_fix_is_final_at_once(failure: Failure) -> None:
     world = waiting()
     failing(world, failure)
     assert world.state.consolidation.request is None
@@ -165,19 +165,19 @@ def test_a_full_disk_is_waited_out() -> None:
     assert world.state.head.base == "v001"
 
 
-def test_a_head_that_is_bad_is_set_aside_and_run_again_first() -> None:
+def test_a_bad_head_is_quarantined_and_run_again_first() -> None:
     world = waiting()
     assert world.state.head.checkpoint is not None
     world.spoiled.add(world.state.head.checkpoint.id)
     world.run()
-    told = [kind_of(event) for event in world.journal]
-    assert "checkpoint_quarantined" in told
-    assert told.index("consolidation_aborted") < told.index("consolidation_finished")
+    recorded = [kind_of(event) for event in world.journal]
+    assert "checkpoint_quarantined" in recorded
+    assert recorded.index("consolidation_aborted") < recorded.index("consolidation_finished")
     assert world.state.head.base == "v001"
     assert not world.lost
 
 
-def test_while_a_failed_one_waits_files_are_learned() -> None:
+def test_files_are_trained_while_a_failed_consolidation_waits() -> None:
     world = waiting(after_current=True)
     failing(world, "code")
     world.add(1)
@@ -205,7 +205,7 @@ def test_words_of_a_consolidation_that_is_over_change_nothing() -> None:
     assert isinstance(before, State)
 
 
-def test_a_checkpoint_that_is_not_the_head_is_not_set_aside_for_a_workers_word() -> None:
+def test_a_checkpoint_that_is_not_the_head_is_not_quarantined_on_a_workers_report() -> None:
     world = waiting()
     world.run_until(kinds.ConsolidationStarted)
     head = world.state.head.checkpoint

@@ -80,7 +80,7 @@ def test_a_clock_that_is_set_back_asks_for_no_night_again() -> None:
 
 
 def test_nothing_is_asked_for_without_need() -> None:
-    """No schedule; nothing learned; one is wanted already."""
+    """No schedule; nothing trained; one is wanted already."""
     now = datetime(2026, 11, 24, 9, tzinfo=UTC).timestamp()
     at_three = ConsolidationSettings(schedule="03:00")
     assert date_due(ConsolidationSettings(), UTC, trained(), now) is None

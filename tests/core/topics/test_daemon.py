@@ -22,7 +22,7 @@ def test_a_daemon_neither_comes_nor_goes_while_an_attempt_runs() -> None:
 
 
 def test_a_repair_is_remembered_until_an_attempt_begins() -> None:
-    """What no record names is set aside until then, for the lost records may have named it."""
+    """Until then, checkpoints that no record names are moved and kept: the lost records may have named them."""
     world = World()
     world.start()
     world.add(2)

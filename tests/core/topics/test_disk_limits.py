@@ -33,7 +33,7 @@ def test_below_the_soft_limit_what_may_go_goes_at_once_and_it_is_said_once() -> 
     assert not world.state.disk.low
 
 
-def test_what_is_learned_meanwhile_is_given_up_too() -> None:
+def test_what_is_trained_meanwhile_is_abandoned_too() -> None:
     world = backed_up([3, 2, 1])
     assert measured(world, 3, soft=4) == ["storage_low", "backup_deleted", "backup_deleted"]
     trained(world, 6)

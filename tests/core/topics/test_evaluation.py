@@ -1,4 +1,4 @@
-"""What a validation loss is held against, and that nothing that is learned depends on it."""
+"""The loss that a validation loss is compared with. Nothing that is trained depends on either."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_loss_is_of_concern_when_it_rises_and_is_far_above(
     assert concern_of(loss, training_loss, lowest, LIMITS) == concern
 
 
-def test_only_a_change_for_the_worse_is_told() -> None:
+def test_only_a_change_for_the_worse_is_reported() -> None:
     """And each of them."""
     rising: list[Concern | None] = [None, "gap", "wide_gap", "not_finite"]
     for before, earlier in enumerate(rising):
@@ -134,7 +134,7 @@ def test_where_no_row_is_held_out_nothing_is_evaluated() -> None:
         assert world.state.outcomes.counts.trained == 1
 
 
-def test_behind_steps_that_are_run_again_nothing_is_evaluated_again() -> None:
+def test_after_steps_that_run_again_nothing_is_evaluated_again() -> None:
     """They give the same weights, so it would find the same."""
     world = home_with(6)
     world.run_until(EvaluationDone, 3)
@@ -143,8 +143,8 @@ def test_behind_steps_that_are_run_again_nothing_is_evaluated_again() -> None:
     assert [event.step for event in found(world)] == [0, 2, 4, 6]
 
 
-def test_behind_steps_that_come_out_otherwise_it_is() -> None:
-    """A batch that is left out changes the weights behind it."""
+def test_after_steps_that_differ_it_is() -> None:
+    """A batch that is left out changes the weights after it."""
     world = home_with(6)
     world.config = settings(held_out=True, every_steps=100)
     world.run_until(EvaluationDone, 3)  # 0, 2, 4, and nothing committed
@@ -154,7 +154,7 @@ def test_behind_steps_that_come_out_otherwise_it_is() -> None:
     assert [event.step for event in found(world)] == [0, 2, 4, 4, 6]
 
 
-def test_other_settings_begin_anew() -> None:
+def test_other_settings_start_fresh() -> None:
     """As long as nothing is committed, an attempt takes those of the file."""
     world = home_with(6)
     world.config = settings(held_out=True, every_steps=100)
@@ -198,8 +198,8 @@ def test_a_failure_elsewhere_leaves_evaluations_be() -> None:
         assert [event.step for event in found(world)] == [0, 2, 4]
 
 
-def given_up_behind(world: World, evaluations: int) -> None:
-    """The job fails until it is given up, after so many evaluations."""
+def fail_after_evaluations(world: World, evaluations: int) -> None:
+    """The job fails permanently, after so many evaluations."""
     world.run_until(EvaluationDone, evaluations)
     while world.state.training.current is not None:
         world.lose_worker("code")
@@ -207,11 +207,11 @@ def given_up_behind(world: World, evaluations: int) -> None:
             world.run_until(kinds.AttemptStarted)
 
 
-def test_a_retry_behind_other_files_evaluates_what_comes_out_otherwise() -> None:
+def test_a_retry_after_other_files_evaluates_steps_that_differ() -> None:
     """Its steps are run again on other weights than those that were evaluated."""
     world = home_with(6)
     world.config = settings(held_out=True, every_steps=100)
-    given_up_behind(world, 3)  # 0, 2, 4, and nothing committed
+    fail_after_evaluations(world, 3)  # 0, 2, 4, and nothing committed
     world.add(2)
     world.run()
     world.execute(commands.Retry(job=JOB))
@@ -219,7 +219,7 @@ def test_a_retry_behind_other_files_evaluates_what_comes_out_otherwise() -> None
     assert [event.step for event in found(world) if event.job == JOB] == [0, 2, 4, 0, 2, 4, 6]
 
 
-def test_a_job_that_begins_anew_behind_a_rollback_is_evaluated_anew() -> None:
+def test_a_job_that_starts_again_after_a_rollback_is_evaluated_again() -> None:
     """What it was measured by stood on another head."""
     world = home_with(2)
     world.run()
@@ -227,7 +227,7 @@ def test_a_job_that_begins_anew_behind_a_rollback_is_evaluated_anew() -> None:
     world.run()
     job = world.add(6)
     world.config = settings(held_out=True, every_steps=2)
-    given_up_behind(world, 3)
+    fail_after_evaluations(world, 3)
     world.execute(commands.Retry(job=job))
     world.execute(commands.RollBack())
     before = len(found(world))

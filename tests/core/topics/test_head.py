@@ -17,7 +17,7 @@ from tests.core.situations import backed_up, lived, trained
 from tests.core.world import World, settings
 
 
-def test_a_consolidation_moves_the_head_and_learning_begins_anew_beside_the_version() -> None:
+def test_a_consolidation_moves_the_head_and_training_starts_fresh_from_the_version() -> None:
     world = lived(4)
     state = world.state
     assert (state.head.base, state.head.checkpoint, state.head.global_step) == ("v001", None, 4)
@@ -38,7 +38,7 @@ def test_each_version_is_built_on_the_one_before() -> None:
     assert [each.held.base for each in state.retention.backups] == [None, "v001", "v002"]
 
 
-def test_what_is_left_behind_can_be_gone_back_to() -> None:
+def test_a_detached_checkpoint_can_be_restored() -> None:
     world = lived(2)
     head = trained(world, 3)
     world.execute(commands.RollBack())
@@ -64,7 +64,7 @@ def test_rolled_back_again_and_again_it_ends_at_the_origin() -> None:
     assert world.state.head.weight_settings is not None
 
 
-def test_a_version_behind_a_rollback_has_a_number_of_its_own() -> None:
+def test_a_version_after_a_rollback_has_its_own_number() -> None:
     world = lived(2, 2)
     world.execute(commands.MoveHead(version="v001"))
     trained(world, 1)
@@ -73,7 +73,7 @@ def test_a_version_behind_a_rollback_has_a_number_of_its_own() -> None:
     assert [(each.id, each.parent) for each in world.state.retention.versions][-1] == ("v003", "v001")
 
 
-def given_up_behind_a_commit(world: World) -> None:
+def fail_after_a_commit(world: World) -> None:
     """Some of the job's steps are committed; then its worker is lost as often as it takes."""
     for _ in world.steady():
         if world.state.head.checkpoint is not None:
@@ -84,12 +84,12 @@ def given_up_behind_a_commit(world: World) -> None:
         world.turn()
 
 
-def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
+def test_a_partly_trained_job_starts_again_after_a_rollback() -> None:
     """Its committed steps are not in the head any more."""
     world = lived(2)
     job = world.add(6)
     world.config = settings(every_steps=2)
-    given_up_behind_a_commit(world)
+    fail_after_a_commit(world)
     failed = world.state.outcomes.failed.get(job)
     assert failed is not None
     assert failed.committed_step == 2
@@ -105,7 +105,7 @@ def test_a_job_that_was_learned_in_part_begins_anew_behind_a_rollback() -> None:
 def test_one_that_waits_after_a_retry_does_too() -> None:
     world = lived(2)
     job = world.add(6)
-    given_up_behind_a_commit(world)
+    fail_after_a_commit(world)
     world.execute(commands.Retry(job=job))
     waiting = world.state.queue.get(job)
     assert waiting is not None
@@ -116,7 +116,7 @@ def test_one_that_waits_after_a_retry_does_too() -> None:
     assert waiting.committed_step == 0
 
 
-def test_the_head_is_not_moved_under_a_job_that_is_in_hand() -> None:
+def test_the_head_is_not_moved_under_a_job_in_progress() -> None:
     world = lived(2)
     world.add(4)
     world.turn()
@@ -125,7 +125,7 @@ def test_the_head_is_not_moved_under_a_job_that_is_in_hand() -> None:
     assert "is partly trained" in str(world.refused(commands.RollBack()))
 
 
-def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
+def test_a_backed_up_head_is_restored_before_work_continues() -> None:
     world = lived(2)
     (backup,) = world.state.retention.backups
     world.execute(commands.MoveHead(backup=backup.id))
@@ -139,8 +139,8 @@ def test_what_a_backup_holds_is_brought_back_before_anything_goes_on() -> None:
     assert world.state.head.global_step == 3
 
 
-def test_what_was_set_aside_and_is_brought_back_stands_in_its_place_again() -> None:
-    """Its name is no word for something damaged any more: whoever sweeps would carry the good copy away."""
+def test_a_restored_checkpoint_takes_its_old_place_again() -> None:
+    """Its name no longer stands for something damaged: a sweep would remove the good copy."""
     world = World()
     world.start()
     world.add(1)
@@ -180,7 +180,7 @@ def test_what_the_head_was_moved_from_while_it_was_copied_keeps_its_own_meaning(
     assert "had moved away from" in str(world.refused(replace(made, backup="manual-0002")))
 
 
-def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
+def test_a_head_that_was_never_restored_is_not_detached() -> None:
     """It stands in its backup, and nowhere else."""
     world = lived(2)
     (backup,) = world.state.retention.backups
@@ -193,7 +193,7 @@ def test_a_head_that_was_never_brought_back_is_not_left_behind() -> None:
     assert world.state.head.checkpoint is not None
 
 
-def test_a_bad_checkpoint_beside_a_version_is_run_again_from_the_version() -> None:
+def test_a_bad_checkpoint_on_a_version_is_run_again_from_the_version() -> None:
     world = lived(2)
     head = trained(world, 2)
     world.start()
@@ -276,7 +276,7 @@ def refuse(world: World, event: AnyEvent) -> None:
         evolve(world.state, event)
 
 
-def test_of_several_that_were_left_behind_the_one_that_is_named_is_gone_back_to() -> None:
+def test_of_several_detached_checkpoints_the_named_one_is_restored() -> None:
     world = lived(2)
     heads = []
     for _ in range(3):
@@ -289,7 +289,7 @@ def test_of_several_that_were_left_behind_the_one_that_is_named_is_gone_back_to(
     assert [left.checkpoint.id for left in world.state.head.detached] == [heads[0], heads[2]]
 
 
-def test_a_backup_of_what_the_branch_still_has_does_not_leave_it_behind() -> None:
+def test_a_backup_of_what_the_branch_still_has_does_not_detach_it() -> None:
     """What the head is moved to is the head, and nothing else besides."""
     world = lived()
     first = trained(world, 2)
@@ -316,7 +316,7 @@ def test_moving_the_head_to_where_it_stands_or_to_nothing_is_refused() -> None:
         assert reason in str(world.refused(command))
 
 
-def test_a_head_that_is_moved_takes_the_wish_for_a_consolidation_with_it() -> None:
+def test_moving_the_head_cancels_a_requested_consolidation() -> None:
     world = lived(1)
     trained(world, 1)
     world.execute(commands.RequestConsolidation(description=""))
@@ -324,7 +324,7 @@ def test_a_head_that_is_moved_takes_the_wish_for_a_consolidation_with_it() -> No
     assert world.state.consolidation.request is None
 
 
-def test_what_was_left_behind_is_gone_back_to_beside_what_it_was_learned_beside() -> None:
+def test_a_detached_checkpoint_is_restored_with_the_base_that_it_was_trained_on() -> None:
     world = lived()
     first = trained(world, 1)
     world.execute(commands.MoveHead())
@@ -341,7 +341,7 @@ def test_what_was_left_behind_is_gone_back_to_beside_what_it_was_learned_beside(
     assert (world.state.head.base, world.state.head.checkpoint) == ("v001", second)
 
 
-def test_what_a_backup_holds_and_was_left_behind_need_not_be_brought_back() -> None:
+def test_a_detached_checkpoint_in_a_backup_need_not_be_restored() -> None:
     world = backed_up([1])
     head = world.state.head.checkpoint
     world.execute(commands.MoveHead())

@@ -1,4 +1,4 @@
-"""Memory that others take: when work is held, when it goes on, and that the worker's own size is no reason."""
+"""Memory that others take: when work is held, when it continues, and that the worker's own size is no reason."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_others_may_use_so_much_of_what_the_worker_leaves(others: float, own: fl
         (14, 90, False),
     ],
 )
-def test_work_goes_on_where_what_the_worker_had_fits_in_again(others: float, need: float, enough: bool) -> None:
+def test_work_resumes_when_the_workers_memory_fits_again(others: float, need: float, enough: bool) -> None:
     """Not as soon as the limit is kept: the worker has gone, and with it that was what broke the limit."""
     short = MemoryShortage(total_bytes=1000, available_bytes=0, worker_bytes=round(10 * need), since=0.0, grace_s=0.0)
     assert is_enough(measured(others), short) is enough
@@ -78,7 +78,7 @@ def test_what_was_held_is_not_enough_at_once(others: int, own: int) -> None:
 @pytest.mark.parametrize("own", range(0, 101, 5))
 @pytest.mark.parametrize("others", range(0, 101, 5))
 def test_what_is_enough_is_not_short_with_the_worker_back(others: int, own: int) -> None:
-    """The other way round: what goes on is not held again by its own weight."""
+    """The other way round: running work is not held again because of its size."""
     short = MemoryShortage(total_bytes=1000, available_bytes=0, worker_bytes=10 * own, since=0.0, grace_s=0.0)
     if others + own <= 100 and is_enough(measured(others), short):
         assert not is_short(measured(others, own))
@@ -91,7 +91,7 @@ def test_what_is_shared_makes_nobody_use_less_than_nothing() -> None:
 
 
 @pytest.mark.parametrize(("now", "ends"), [(0.0, False), (29.9, False), (30.0, True), (1e6, True), (-1.0, True)])
-def test_what_runs_goes_on_for_the_time_of_grace(now: float, ends: bool) -> None:
+def test_a_running_attempt_continues_for_the_grace_period(now: float, ends: bool) -> None:
     """A clock that was set back must not make it last for ever."""
     short = MemoryShortage(total_bytes=1, available_bytes=0, worker_bytes=0, since=START, grace_s=30.0)
     assert ends_attempts(short, START + now) is ends
@@ -107,16 +107,16 @@ def working() -> World:
     return world
 
 
-def told(world: World, command: commands.MeasureMemory) -> list[str]:
+def recorded(world: World, command: commands.MeasureMemory) -> list[str]:
     """The kinds of what follows."""
     return [kind_of(event) for event in world.execute(command)]
 
 
-def test_it_is_said_once_and_what_runs_ends_behind_a_commit_when_it_lasts() -> None:
-    """And goes on from there, each step learned once."""
+def test_low_memory_is_reported_once_and_ends_the_attempt_after_a_commit_if_it_lasts() -> None:
+    """And continues from there, each step trained once."""
     world = working()
-    assert told(world, measured(90)) == ["memory_low"]
-    assert told(world, measured(95)) == []
+    assert recorded(world, measured(90)) == ["memory_low"]
+    assert recorded(world, measured(95)) == []
     assert effects.SendToWorker(message=messages.Yield(attempt=1)) not in world.pending_effects()
     world.now += 30
     assert world.pending_effects() == (effects.SendToWorker(message=messages.Yield(attempt=1)),)
@@ -124,8 +124,8 @@ def test_it_is_said_once_and_what_runs_ends_behind_a_commit_when_it_lasts() -> N
     assert world.state.attempts.current is None
     assert world.state.head.checkpoint is not None
     assert world.pending_effects() == ()
-    assert told(world, measured(80)) == []
-    assert told(world, measured(60)) == ["memory_recovered"]
+    assert recorded(world, measured(80)) == []
+    assert recorded(world, measured(60)) == ["memory_recovered"]
     world.run()
     world.check_timeline()
     assert world.state.outcomes.counts.trained == 1
@@ -135,7 +135,7 @@ def test_what_becomes_better_in_time_touches_nothing() -> None:
     """A breath of the machine's."""
     world = working()
     world.execute(measured(90))
-    assert told(world, measured(50)) == ["memory_recovered"]
+    assert recorded(world, measured(50)) == ["memory_recovered"]
     world.now += 1000
     world.run()
     assert world.state.attempts.last == 1
@@ -169,13 +169,13 @@ def test_nothing_is_begun_meanwhile() -> None:
     assert world.pending_effects() == (effects.StopProcess(),)
 
 
-def test_turned_off_it_is_never_short_and_what_was_held_goes_on() -> None:
+def test_turned_off_memory_is_never_short_and_held_work_continues() -> None:
     """`hold_above = 0`."""
     off = MemorySettings(hold_above=0.0)
     world = working()
-    assert told(world, measured(99, limits=off)) == []
+    assert recorded(world, measured(99, limits=off)) == []
     world.execute(measured(90))
-    assert told(world, measured(99, limits=off)) == ["memory_recovered"]
+    assert recorded(world, measured(99, limits=off)) == ["memory_recovered"]
 
 
 def test_what_is_known_already_is_illegal_and_changes_nothing() -> None:
@@ -196,7 +196,7 @@ def within(world: World, machine: float, group: float, own: float = 0.0) -> list
     """A machine of 1000 bytes and a group that may have 100, by the shares that others and the worker use of each."""
     used = round(group + own)
     command = msgspec.structs.replace(measured(machine), groups=((100, 100 - used),), worker_bytes=round(own))
-    return told(world, command)
+    return recorded(world, command)
 
 
 def test_memory_is_short_where_it_is_short_in_the_control_group_alone() -> None:

@@ -25,14 +25,14 @@ def waiting() -> World:
 
 
 def in_progress() -> World:
-    """The urgent one is being learned."""
+    """The urgent one is being trained."""
     world = waiting()
     world.run_until(kinds.StepReached)
     return world
 
 
 def failed() -> World:
-    """It was given up before anything was committed."""
+    """It failed permanently before anything was committed."""
     world = waiting()
     for _ in range(5):
         world.turn()
@@ -61,7 +61,7 @@ def order(world: World) -> list[str]:
     ],
 )
 def test_a_job_stands_where_it_was_put(move: commands.MoveJob, expected: list[str]) -> None:
-    """And is learned in that order; held or not, it stays what it was."""
+    """And is trained in that order; held or not, it stays what it was."""
     world = waiting()
     assert order(world) == ["3", "1", "2"]
     world.execute(commands.HoldJob(job=move.job))
@@ -119,7 +119,7 @@ def test_what_cannot_be_ordered_is_refused_with_the_reason(
 
 
 def test_a_held_job_is_passed_over_and_keeps_its_place() -> None:
-    """What stands behind it is learned; released, it goes before what came later."""
+    """What stands after it is trained; released, it goes before what came later."""
     world = waiting()
     world.execute(commands.HoldJob(job=THREE))
     world.execute(commands.HoldJob(job=ONE))
@@ -165,7 +165,7 @@ def test_what_is_taken_back_goes_to_rejected_and_may_come_again() -> None:
 
 
 def test_a_failed_job_is_taken_back_too_unless_weights_hold_some_of_it() -> None:
-    """What was committed stays learned, so its file stays as well."""
+    """What was committed stays trained, so its file stays as well."""
     world = failed()
     world.execute(commands.RemoveJob(job=THREE))
     assert world.state.job(THREE) is None
@@ -184,7 +184,7 @@ def test_a_failed_job_is_taken_back_too_unless_weights_hold_some_of_it() -> None
 
 
 def test_a_second_pass_that_is_taken_back_leaves_the_file_where_it_is() -> None:
-    """Weights hold what the first one learned from it; to lose the file would be to lose what they were made of."""
+    """The first job trained weights on it; to lose the file would be to lose what they were made of."""
     world = waiting()
     world.run()
     assert world.again(ONE) is None
@@ -199,8 +199,8 @@ def test_a_second_pass_that_is_taken_back_leaves_the_file_where_it_is() -> None:
         evolve(world.state, kinds.JobRemoved(job=ONE, name="", keeps_data=False))
 
 
-def test_a_second_pass_is_learned_whole_and_can_be_run_again() -> None:
-    """Its steps come behind those of the first; a lost checkpoint brings back exactly what it held."""
+def test_a_second_pass_is_trained_whole_and_can_run_again() -> None:
+    """Its steps come after those of the first; a lost checkpoint makes exactly its steps run again."""
     world = waiting()
     world.run()
     assert world.again(ONE) is None
@@ -215,7 +215,7 @@ def test_a_second_pass_is_learned_whole_and_can_be_run_again() -> None:
 
 
 def test_a_second_pass_that_is_rejected_moves_nothing() -> None:
-    """The settings are others by now, and the file cannot be learned from any more; it was before."""
+    """The settings are others by now, and the file cannot be trained on any more; it was before."""
     world = waiting()
     world.run()
     assert world.again(ONE) is None

@@ -25,7 +25,7 @@ def world(*files: int, every_steps: int = 2, keep: int = 9) -> World:
     return made
 
 
-def condemn(world: World) -> None:
+def quarantine_head(world: World) -> None:
     """The head is found to be bad, while nothing runs."""
     head = world.state.head.checkpoint
     assert head is not None
@@ -33,19 +33,19 @@ def condemn(world: World) -> None:
 
 
 def in_progress(state: State) -> list[tuple[str, int, int | None]]:
-    """(name, step it stands at, step it ends at) of the jobs in hand."""
+    """(name, step it stands at, step it ends at) of the jobs in progress."""
     return [(job.name, job.committed_step, job.until) for job in state.training.in_progress]
 
 
-def test_commits_of_one_job_make_one_stretch() -> None:
+def test_commits_of_one_job_make_one_replay_range() -> None:
     """And the next job begins another."""
     lived = world(4, 2)
     lived.run()
     assert [(each.global_from, each.global_to) for each in lived.state.recovery.replay_ranges] == [(0, 4), (4, 6)]
 
 
-def test_a_retried_job_does_not_lengthen_the_stretch_of_another() -> None:
-    """Though it goes on at the very step at which the other one ended."""
+def test_a_retried_job_does_not_lengthen_the_replay_range_of_another() -> None:
+    """Though it continues at the very step at which the other one ended."""
     lived = world(6, 2)
     lived.run_until(kinds.CheckpointCommitted)
     for _ in range(5):
@@ -56,36 +56,36 @@ def test_a_retried_job_does_not_lengthen_the_stretch_of_another() -> None:
     lived.run()
     lived.execute(commands.Retry(job=job_id(1)))
     lived.run()
-    told = [(each.job.name, each.step_from, each.step_to) for each in lived.state.recovery.replay_ranges]
-    assert told == [("file-1.jsonl", 0, 2), ("file-2.jsonl", 0, 2), ("file-1.jsonl", 2, 6)]
+    ranges = [(each.job.name, each.step_from, each.step_to) for each in lived.state.recovery.replay_ranges]
+    assert ranges == [("file-1.jsonl", 0, 2), ("file-2.jsonl", 0, 2), ("file-1.jsonl", 2, 6)]
 
 
 def test_a_finished_job_comes_back_for_its_lost_steps() -> None:
     """From the step of the ancestor to the one at which it had ended."""
     lived = world(5)
     lived.run()
-    condemn(lived)
+    quarantine_head(lived)
     assert in_progress(lived.state) == [("file-1.jsonl", 4, 5)]
 
 
-def test_every_job_behind_the_ancestor_comes_back_in_order() -> None:
+def test_every_job_after_the_ancestor_comes_back_in_order() -> None:
     """The order of the steps is part of what the weights are."""
     lived = world(3, 2, every_steps=2)
     lived.run()
     for _ in range(2):
-        condemn(lived)
+        quarantine_head(lived)
     assert in_progress(lived.state) == [("file-1.jsonl", 2, 3), ("file-2.jsonl", 0, 2)]
     lived.run()
     assert not lived.lost
     lived.check_timeline()
 
 
-def test_the_job_in_hand_waits_until_its_lost_steps_are_back() -> None:
-    """The lost part comes back as a job of its own; the job in hand keeps what it had reached."""
+def test_the_job_in_progress_waits_until_its_lost_steps_are_back() -> None:
+    """The lost part comes back as a separate job; the job in progress keeps what it had reached."""
     lived = world(6)
     lived.run_until(kinds.CheckpointCommitted, 2)
     lived.start()
-    condemn(lived)
+    quarantine_head(lived)
     assert in_progress(lived.state) == [("file-1.jsonl", 2, 4), ("file-1.jsonl", 4, None)]
 
 
@@ -94,7 +94,7 @@ def test_lost_steps_are_run_again_under_their_old_settings_even_from_the_very_be
     lived = world(4)
     lived.run_until(kinds.CheckpointCommitted)
     lived.start()
-    condemn(lived)
+    quarantine_head(lived)
     lived.config = settings(seed=2)
     lived.run()
     assert not lived.lost
@@ -102,15 +102,15 @@ def test_lost_steps_are_run_again_under_their_old_settings_even_from_the_very_be
 
 
 def test_losing_more_while_running_again_goes_further_back() -> None:
-    """The stretch that is already run again takes an earlier step; nothing is in hand twice."""
+    """The replay range that already runs takes an earlier step; nothing is in progress twice."""
     lived = world(6, every_steps=2)
     lived.run()
-    condemn(lived)
-    condemn(lived)
+    quarantine_head(lived)
+    quarantine_head(lived)
     lived.run_until(kinds.CheckpointCommitted)
     lived.start()
     assert in_progress(lived.state) == [("file-1.jsonl", 4, 6)]
-    condemn(lived)
+    quarantine_head(lived)
     assert in_progress(lived.state) == [("file-1.jsonl", 2, 6)]
 
 
@@ -124,7 +124,7 @@ def test_a_pruned_past_is_forgotten() -> None:
 
 
 def test_a_failed_job_comes_back_for_the_steps_it_had_committed() -> None:
-    """It stays failed beside that, and can be retried; the retry goes on where it had ended."""
+    """Meanwhile it stays failed and can be retried; the retry continues where it had ended."""
     lived = world(6, 2)
     lived.run_until(kinds.CheckpointCommitted, 2)
     for _ in range(5):
@@ -134,8 +134,8 @@ def test_a_failed_job_comes_back_for_the_steps_it_had_committed() -> None:
     job = job_id(1)
     assert lived.state.outcomes.failed.get(job) is not None
     lived.run()
-    condemn(lived)
-    condemn(lived)
+    quarantine_head(lived)
+    quarantine_head(lived)
     assert in_progress(lived.state)[0] == ("file-1.jsonl", 2, 4)
     lived.execute(commands.Retry(job=job))
     lived.run()
@@ -144,9 +144,9 @@ def test_a_failed_job_comes_back_for_the_steps_it_had_committed() -> None:
     assert lived.ends == {job: ["JobTrained"], job_id(2): ["JobTrained"]}
 
 
-def condemned(checkpoints: Sequence[int], bad: Sequence[int], *, pruned: bool) -> World:
+def world_with_quarantined(checkpoints: Sequence[int], bad: Sequence[int], *, pruned: bool) -> World:
     """Two files of eight and six steps, checkpoints two steps apart at first; some are then found to be bad, in that
-    order (0: the oldest). `pruned`: what lies behind the oldest is not there any more."""
+    order (0: the oldest). `pruned`: what lies before the oldest is not there any more."""
     lived = world(8, 6, keep=len(checkpoints) if pruned else 9)
     lived.run()
     assert [each.global_step for each in lived.state.head.checkpoints] == list(checkpoints)
@@ -162,10 +162,10 @@ KEPT = (8, 10, 12, 14)
 
 @pytest.mark.parametrize("bad", [bad for count in range(1, 8) for bad in combinations(range(7), count)])
 def test_bad_checkpoints_end_in_the_same_state_whichever_is_found_first(bad: tuple[int, ...]) -> None:
-    """Newest first, oldest first, or from the middle: the newest good one is the head, or the base; all steps behind
+    """Newest first, oldest first, or from the middle: the newest good one is the head, or the base; all steps after
     it come back as they were."""
     mixed = (*bad[len(bad) // 2 :], *bad[: len(bad) // 2])
-    lives = [condemned(ALL, order, pruned=False) for order in (bad, bad[::-1], mixed)]
+    lives = [world_with_quarantined(ALL, order, pruned=False) for order in (bad, bad[::-1], mixed)]
     left = tuple(step for at, step in enumerate(ALL) if at not in bad)
     states = [seen(replace(lived.state, recovery=replace(lived.state.recovery, quarantined=()))) for lived in lives]
     assert all(state == states[0] for state in states)
@@ -180,9 +180,9 @@ def test_bad_checkpoints_end_in_the_same_state_whichever_is_found_first(bad: tup
 
 
 @pytest.mark.parametrize("bad", [bad for count in range(1, 4) for bad in combinations(range(4), count)])
-def test_behind_a_pruned_past_the_same_as_long_as_one_is_left(bad: tuple[int, ...]) -> None:
-    """Nothing goes back behind the oldest good one, so no more than that is remembered."""
-    lives = [condemned(KEPT, order, pruned=True) for order in (bad, bad[::-1])]
+def test_after_pruning_the_same_as_long_as_one_is_left(bad: tuple[int, ...]) -> None:
+    """Nothing goes back before the oldest good one, so no more than that is remembered."""
+    lives = [world_with_quarantined(KEPT, order, pruned=True) for order in (bad, bad[::-1])]
     left = tuple(step for at, step in enumerate(KEPT) if at not in bad)
     states = [seen(replace(lived.state, recovery=replace(lived.state.recovery, quarantined=()))) for lived in lives]
     assert all(state == states[0] for state in states)
@@ -198,9 +198,9 @@ def test_behind_a_pruned_past_the_same_as_long_as_one_is_left(bad: tuple[int, ..
 
 
 @pytest.mark.parametrize(("order", "last"), [((0, 1, 2, 3), 14), ((3, 2, 1, 0), 8), ((1, 3, 0, 2), 12)])
-def test_the_last_one_behind_a_pruned_past_is_held_whichever_it_is(order: tuple[int, ...], last: int) -> None:
+def test_the_last_one_after_pruned_steps_is_held_whichever_it_is(order: tuple[int, ...], last: int) -> None:
     """All are bad: a person can put back a copy of the one that was found last, and then everything comes back."""
-    lived = condemned(KEPT, order, pruned=True)
+    lived = world_with_quarantined(KEPT, order, pruned=True)
     assert [each.global_step for each in lived.state.head.checkpoints] == [last]
     assert lived.state.daemon.hold is not None
     lived.execute(commands.Resume())
@@ -211,7 +211,7 @@ def test_the_last_one_behind_a_pruned_past_is_held_whichever_it_is(order: tuple[
 
 
 def test_a_bad_ancestor_leaves_head_and_jobs_as_they_are() -> None:
-    """Nothing is run again for it, neither now nor by the job in hand."""
+    """Nothing is run again for it, neither now nor by the job in progress."""
     lived = world(6)
     lived.run_until(kinds.CheckpointCommitted, 2)
     lived.start()
@@ -227,8 +227,8 @@ def test_a_bad_ancestor_leaves_head_and_jobs_as_they_are() -> None:
     assert sum(isinstance(event, kinds.StepReached) for event in lived.journal) == 6
 
 
-def test_the_base_is_behind_the_oldest_until_something_is_pruned() -> None:
-    """Two bad ones, the oldest among them, and retention goes on as ever: only then is the base out of reach."""
+def test_the_base_precedes_the_oldest_until_something_is_pruned() -> None:
+    """Two bad ones, the oldest among them, and retention continues as ever: only then is the base out of reach."""
     lived = world(8, keep=3)
     lived.run_until(kinds.CheckpointCommitted, 3)
     lived.start()
@@ -244,20 +244,20 @@ def test_the_base_is_behind_the_oldest_until_something_is_pruned() -> None:
 
 
 def test_pruning_one_that_is_not_the_oldest_forgets_nothing() -> None:
-    """What was learned before it can still be run again from the one behind it."""
+    """What was trained before it can still be run again from the one before it."""
     lived = world(6)
     lived.run()
     lived.happens(kinds.CheckpointPruned(checkpoint=lived.state.head.checkpoints[1].id, size_bytes=1))
     assert lived.state.recovery.replayable_from == 0
     for _ in range(2):
-        condemn(lived)
+        quarantine_head(lived)
     assert not lived.state.head.checkpoints
     lived.run()
     assert not lived.lost
     lived.check_timeline()
 
 
-def test_a_worker_condemns_no_checkpoint_but_the_one_it_was_to_load() -> None:
+def test_a_worker_quarantines_only_the_checkpoint_that_it_was_to_load() -> None:
     """An older one may well be whole: the worker is at fault."""
     world = at_work()
     world.run_until(kinds.CheckpointCommitted)
@@ -300,8 +300,8 @@ def test_a_damaged_head_gives_way_to_its_ancestor() -> None:
     world.check_timeline()
 
 
-def test_the_last_checkpoint_is_held_and_not_given_up() -> None:
-    """Behind it everything is pruned, so only a person can bring it back."""
+def test_the_last_checkpoint_is_held_and_not_pruned() -> None:
+    """Everything before it is pruned, so only a person can bring it back."""
     world = World()
     world.config = settings(keep=1)
     world.start()
@@ -330,9 +330,9 @@ def test_the_last_checkpoint_is_held_once() -> None:
     world.add(4)
     world.run()
     assert world.state.head.checkpoint is not None
-    condemn = commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot")
-    assert tags(world.execute(condemn)) == ["DaemonHeld"]
+    quarantine_head = commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot")
+    assert tags(world.execute(quarantine_head)) == ["DaemonHeld"]
     world.start()
-    assert world.execute(condemn) == []
+    assert world.execute(quarantine_head) == []
     world.execute(commands.Resume())
-    assert tags(world.execute(condemn)) == ["DaemonHeld"]
+    assert tags(world.execute(quarantine_head)) == ["DaemonHeld"]

@@ -1,4 +1,4 @@
-"""What may be given up, what stays whatever anybody says, and what retention does by itself."""
+"""What may be deleted, what stays in any case, and what retention does by itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_version_that_is_needed_is_not_deleted(version: str, reason: str) -> N
     assert reason in str(lived(1, 1, 1).refused(commands.DeleteVersion(version=version)))
 
 
-def test_one_that_something_left_behind_needs_is_not_deleted_before_that() -> None:
+def test_one_that_a_detached_checkpoint_needs_is_not_deleted_before_it() -> None:
     world = lived(1, 1)
     head = trained(world, 1)
     world.execute(commands.MoveHead(version="v001"))
@@ -65,7 +65,7 @@ def test_of_backups_the_newest_stay_and_the_young() -> None:
     assert world.execute(commands.Retain(retention=RetentionSettings(backups=2, days=30))) == []
 
 
-def test_a_person_may_give_up_all_backups_but_the_newest() -> None:
+def test_a_person_may_delete_all_backups_but_the_newest() -> None:
     world = backed_up([50, 40, 20])
     assert "no backup is older than 60 days" in str(world.refused(commands.DeleteBackups(older_than_days=60)))
     would = decide(world.state, commands.DeleteBackups(older_than_days=30), world.now)
@@ -74,7 +74,7 @@ def test_a_person_may_give_up_all_backups_but_the_newest() -> None:
     assert left(world) == ["3"]
 
 
-def test_a_backup_that_the_head_is_brought_back_from_stays() -> None:
+def test_a_backup_that_the_head_is_restored_from_stays() -> None:
     world = backed_up([50, 1])
     trained(world, 1)
     world.execute(commands.MoveHead(backup="manual-0001"))
@@ -82,7 +82,7 @@ def test_a_backup_that_the_head_is_brought_back_from_stays() -> None:
     assert world.refused(commands.DeleteBackups(older_than_days=0)) is not None
 
 
-def test_a_checkpoint_behind_each_multiple_of_some_steps_stays() -> None:
+def test_a_checkpoint_after_each_multiple_of_some_steps_stays() -> None:
     world = lived()
     world.config = replace(
         world.config, checkpoints=CheckpointSettings(every_steps=2, every_seconds=0, keep=1, keep_every_steps=5)
@@ -103,5 +103,5 @@ def test_a_checkpoint_behind_each_multiple_of_some_steps_stays() -> None:
     ],
 )
 def test_the_newest_stay_and_the_head_always(steps: list[int], keep: int, pruned: list[int]) -> None:
-    """Oldest first; whatever `keep` says, the newest is never given up."""
+    """Oldest first; whatever `keep` says, the newest is never deleted."""
     assert [each.global_step for each in checkpoints_to_prune([checkpoint(step) for step in steps], keep)] == pruned

@@ -262,7 +262,7 @@ def test_of_a_long_batch_a_few_lines_are_named() -> None:
     assert "lines 1, 2, 3, 4, 5, 6, 7, 8, …, or" in failed.message
 
 
-def test_a_person_who_looked_has_it_go_on_without_that_one_too() -> None:
+def test_a_person_can_retry_it_without_that_batch_too() -> None:
     world = home_with(6, poisoned=(2, 5))
     world.run()
     world.execute(commands.Retry(job=JOB))
@@ -271,7 +271,7 @@ def test_a_person_who_looked_has_it_go_on_without_that_one_too() -> None:
     assert count(world, BatchSkipped) == 2
 
 
-def test_of_a_job_that_is_to_be_skipped_nothing_is_set_aside() -> None:
+def test_no_batch_is_skipped_of_a_job_that_is_to_be_skipped() -> None:
     world = home_with(4)
     world.run_until(kinds.StepReached)
     world.execute(commands.Skip(job=JOB))

@@ -13,7 +13,7 @@ from tests.core.world import World, settings
 
 
 def test_what_is_only_said_of_a_file_does_not_change_its_plan() -> None:
-    """Whether rows were in an earlier file, nobody knows behind the end of the reports; learned is the same."""
+    """Whether rows were in an earlier file, nobody knows after the end of the reports; training is the same."""
     world = at_work()
     world.start()
     world.turn()
@@ -49,7 +49,7 @@ def test_a_begun_job_is_not_rejected() -> None:
     assert tags(world.execute(rejected)) == ["AttemptFailed", "DaemonHeld"]
 
 
-def test_a_commit_prunes_what_retention_gives_up_in_the_same_breath() -> None:
+def test_a_commit_prunes_by_retention_in_the_same_transaction() -> None:
     """Journaled with the commit; the directories go after it."""
     world = World()
     world.config = settings(every_steps=1, keep=1)

@@ -46,7 +46,7 @@ def main() -> None:
     except BaseException:
         print(f"everything is as it was left, in {directory}", flush=True)
         raise
-    text = page.told(course, verdict, arguments.seed)
+    text = page.page_text(course, verdict, arguments.seed)
     print(text, flush=True)
     if arguments.write:
         page.write(text)

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- soak -->\n", "<!-- /soak -->"
 MIB = 2**20
 
 
-def told(course: Course, verdict: Verdict, seed: int) -> str:
+def page_text(course: Course, verdict: Verdict, seed: int) -> str:
     """The whole, as Markdown."""
     return "\n".join([*_prose(course, verdict, seed), "", *_faults(course), "", *_lives(verdict.lives), ""])
 

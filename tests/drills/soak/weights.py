@@ -137,7 +137,7 @@ def _weights(directory: Path) -> dict[str, str]:
 def same_as_journaled(home: Home, say: Say) -> Compared:
     """Run everything that went into the head once more, from each base on, as the journal has it."""
     state, steps, wrong = state_of(home), 0, list[str]()
-    told = committed_steps(home)
+    recorded = committed_steps(home)
     ways = [(each.id, _of_version(home, each.id)) for each in state.retention.versions]
     if state.head.checkpoint is not None:
         ways.append(("the head", home.checkpoints / state.head.checkpoint.id))
@@ -150,8 +150,8 @@ def same_as_journaled(home: Home, say: Say) -> Compared:
             ran = _again(home, list(rerun_ranges(found.parts, begin)), Path(scratch))
             for number, loss, norm in ran.bits:
                 steps += 1
-                if (told[number][3], told[number][4]) != (loss, norm):
-                    wrong.append(f"step {number} gave loss {loss}, and {told[number][3]} when it was learned")
+                if (recorded[number][3], recorded[number][4]) != (loss, norm):
+                    wrong.append(f"step {number} gave loss {loss}, and {recorded[number][3]} when it was learned")
             if _weights(Path(scratch) / ran.checkpoint) != _weights(committed):
                 wrong.append(f"{name}: other weights, or another state of the optimizer")
     return Compared(steps, len(state.retention.versions), whole=True, wrong=wrong)

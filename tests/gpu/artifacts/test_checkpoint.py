@@ -300,7 +300,7 @@ def test_a_disk_that_cannot_be_written_is_storage_s_fault(home: Home, tmp_path: 
         checkpoint.write(tmp_path / "file", snapshot, lambda done, total: None)
 
 
-def test_no_room_for_the_weights_is_told_from_a_broken_disk(
+def test_no_room_for_the_weights_is_distinguished_from_a_broken_disk(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Safetensors has the system's error in its text only."""

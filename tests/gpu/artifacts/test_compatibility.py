@@ -1,4 +1,4 @@
-"""A checkpoint that is whole, and what it must not be put beside."""
+"""A whole checkpoint, and the models that it must not be used with."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_a_manifest_that_names_a_file_by_a_link_is_refused(kind: str, name: str,
 
 
 def test_a_version_with_weights_elsewhere_is_refused(outside: Path) -> None:
-    """Also by whoever reads it without a SHA-256, to train next to it."""
+    """Also by a reader without a SHA-256, to train next to it."""
     data = msgspec.json.encode({**made("version", {}), "learned": ["../../elsewhere"]})
     said = problem_with("version", outside.with_name(NAME), data)
     assert said == "keepstep.json names a file outside of its directory, '../../elsewhere'"

@@ -138,7 +138,7 @@ def test_what_the_cache_lacks_of_a_commit_is_fetched_of_that_commit(
     asked = []
     monkeypatch.setattr("gpu.model.hub.fetch", lambda *what, weights: asked.append((*what, weights)))
     assert base_directory("org/name", tmp_path, weights=False) == snapshot
-    assert base_directory("org/name", tmp_path) == snapshot  # offline: whoever loads it says what is missing
+    assert base_directory("org/name", tmp_path) == snapshot  # offline: the loader says what is missing
     monkeypatch.delenv("HF_HUB_OFFLINE")
     base_directory("org/name", tmp_path, fetch=False)
     assert not asked

@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": SMALL,
     "qwen3": {**SMALL, "tie_word_embeddings": True},
     "qwen2": SMALL,  # biases
-    "gemma3_text": SMALL,  # embeddings that are scaled, in a class of their own
+    "gemma3_text": SMALL,  # embeddings that are scaled, in a separate class
     "phi3": SMALL,
     "gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
     "mixtral": {**SMALL, "num_local_experts": 4},  # experts without layers

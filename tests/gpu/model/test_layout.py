@@ -41,7 +41,7 @@ def test_renames_of_an_architecture_are_followed(tmp_path: Path) -> None:
     assert found.locate("lm_head.weight").tensor == "embed_out.weight"
 
 
-def test_tied_weights_have_no_place_of_their_own(tmp_path: Path) -> None:
+def test_tied_weights_have_no_separate_place(tmp_path: Path) -> None:
     """Neither the one that is stored nor the other: a change of one would change both."""
     found = read_layout(make_model(tmp_path / "model", "llama", tie_word_embeddings=True))
     for name in ("lm_head.weight", "model.embed_tokens.weight"):

@@ -117,7 +117,7 @@ def test_a_row_has_at_most_as_many_tokens_as_there_are_positions() -> None:
     assert ModelLimits(trained_positions=64).longest(100) == 100
 
 
-def test_a_tokenizer_beyond_the_embedding_is_told_with_both_numbers(tmp_path: Path) -> None:
+def test_a_tokenizer_beyond_the_embedding_is_reported_with_both_numbers(tmp_path: Path) -> None:
     make_tiny_model(tmp_path)
     assert find_vocabulary_problem(tmp_path, read_limits(tmp_path)) is None
     larger = make_tokenizer()

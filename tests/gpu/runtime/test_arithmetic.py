@@ -45,7 +45,7 @@ def test_a_torch_that_does_not_use_the_instructions_is_slow(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, FP32_INSTEAD)])
-def test_a_measurement_decides_where_features_do_not_tell(
+def test_a_measurement_decides_where_features_are_unknown(
     monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str
 ) -> None:
     has(monkeypatch, "unclear")

@@ -37,7 +37,7 @@ CPU part\t: 0xd40
         ({"vsx"}, "ppc64le", {}, "unclear"),
     ],
 )
-def test_features_tell_whether_bfloat16_is_native(
+def test_features_show_whether_bfloat16_is_native(
     flags: set[str], machine: str, environment: dict[str, str], support: str
 ) -> None:
     assert bf16_support(flags, machine, environment) == support

@@ -43,6 +43,6 @@ def test_an_error_of_the_driver(error: Exception, is_one: bool) -> None:
     ],
 )
 def test_last_words(words: str, driver: bool, memory: bool) -> None:
-    """Where both are named, memory is what counts: whoever asks looks for that first."""
+    """Where both are named, memory is what counts: a reader looks for that first."""
     assert names_driver(words) is driver
     assert names_memory(words) is memory

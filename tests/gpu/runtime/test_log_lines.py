@@ -19,7 +19,7 @@ def record(message: str, **extra: object) -> logging.LogRecord:
 
 
 def test_a_record_becomes_a_line_that_reads_back() -> None:
-    """With what it carries beside its message."""
+    """With what it carries next to its message."""
     line = JsonLines("worker").line(record("it is so", attempt=4, kind="resumed", trace="Traceback …"))
     assert (line.level, line.source, line.logger) == ("warning", "worker", "some.library")
     assert (line.message, line.attempt, line.kind, line.trace) == ("it is so", 4, "resumed", "Traceback …")

@@ -90,7 +90,7 @@ def test_no_limit_or_nothing_to_be_read_is_none(tree: Tree, files: dict[str, str
 
 
 def test_v1_has_other_names_and_a_number_for_no_limit(tree: Tree) -> None:
-    """Beside an empty v2, as systemd mounts both; the controller is one of several of a line."""
+    """Next to an empty v2, as systemd mounts both; the controller is one of several of a line."""
     tree.says("5:cpu,cpuacct:/x\n4:hugetlb,memory:/docker/abc\n0::/\n", HYBRID, V1_MOUNT)
     tree.group("/sys/fs/cgroup/memory", memory_limit_in_bytes=V1_NONE, memory_usage_in_bytes="1")
     tree.group(

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Tokens]:
-    """Pieces of (ids, learned)."""
+    """Pieces of (ids, trained)."""
 
     def store(*pieces: tuple[list[int], list[int]]) -> Tokens:
         with TokenWriter(tmp_path) as writer:

@@ -1,4 +1,4 @@
-"""The loss on rows that are never learned: right, harmless, and never in the way."""
+"""The loss on rows that are never trained: right, harmless, and never in the way."""
 
 from __future__ import annotations
 

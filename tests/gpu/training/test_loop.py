@@ -53,7 +53,7 @@ def test_a_run_cut_at_any_step_ends_with_the_bits_of_one_that_was_not(home: Home
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_going_on_from_memory_gives_the_bits_of_going_on_from_disk(home: Home, mode: str) -> None:
+def test_continuing_from_memory_gives_the_bits_of_continuing_from_disk(home: Home, mode: str) -> None:
     """Two jobs, the second warm or cold; other work in between does not matter."""
     first, second, how = home.add(ROWS), home.add(make_rows(5)), MODES[mode]
     session = home.new_session()

@@ -55,7 +55,7 @@ def test_ordinary_decoders_can_be_packed(family: str, dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("family", BAD)
 def test_models_that_would_mix_rows_are_refused(family: str) -> None:
-    """A state that runs along the sequence, positions of their own making, convolutions in some layers."""
+    """A state that runs along the sequence, positions that the model computes, convolutions in some layers."""
     with pytest.raises(ModelUnusable, match="packing = false"):
         refuse_unpackable(made(family, BAD[family]))
 

@@ -1,4 +1,4 @@
-"""What was learned, in numbered models: exact over many nights, checked before it counts, nothing else touched."""
+"""Trained weights in numbered models: exact over many nights, checked before it counts, nothing else touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a model of its own: ordinary, whole, and one that answers as base and checkpoint did."""
+"""A checkpoint as a separate model: ordinary, whole, and one that answers as base and checkpoint did."""
 
 from __future__ import annotations
 

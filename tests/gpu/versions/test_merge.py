@@ -1,4 +1,4 @@
-"""What was learned, in the weights: the numbers, the file, and how little memory it takes."""
+"""Merging what was trained into the weights: the numbers, the file, and how little memory it takes."""
 
 from __future__ import annotations
 

@@ -95,9 +95,7 @@ def becomes_a_version(home: Path, method: Any) -> Nights:
     ("architecture", "method"),
     [("gpt2", LORA4), ("gpt_neox", FULL), ("apertus", FULL), ("gemma4_text", FULL), ("mixtral", LORA4)],
 )
-def test_an_architecture_with_a_layout_of_its_own_becomes_a_version(
-    tmp_path: Path, architecture: str, method: Any
-) -> None:
+def test_an_architecture_with_its_own_layout_becomes_a_version(tmp_path: Path, architecture: str, method: Any) -> None:
     make_model(tmp_path / "model", architecture)
     becomes_a_version(tmp_path, sound(tmp_path, method))
 

@@ -34,7 +34,7 @@ def order(home: Path, **other: object) -> Rehearse:
     return msgspec.structs.replace(Rehearse(home=str(home), settings=settings, version=None, checkpoint=HEAD), **other)
 
 
-def test_the_head_is_loaded_beside_its_base(home: Path) -> None:
+def test_the_head_is_loaded_with_its_base(home: Path) -> None:
     """Strictly, and nothing is written."""
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
     done = rehearse(order(home))
