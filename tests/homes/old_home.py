@@ -138,7 +138,7 @@ def facts(home: Path) -> dict[str, Any]:
         "held": {each["name"]: each["held"] for each in asked(home, "queue", "--all") if each["name"] not in failed},
         "head": versions["head"],
         "versions": {each["id"]: each["global_step"] for each in versions["versions"]},
-        "left": [each["checkpoint"]["id"] for each in versions["left"]],
+        "left": [each["checkpoint"]["id"] for each in versions["detached"]],
         "trained": [[part["name"], part["global_from"] + 1, part["global_to"]] for part in head["parts"]],
     }
 
