@@ -269,7 +269,7 @@ def test_closed_output_gives_no_traceback(home: Home, asked: tuple[str, ...]) ->
 def test_help_is_a_table_of_contents() -> None:
     """Each command that is not hidden is in one panel, in the order of the panels."""
     shown = keepstep("--help").stdout
-    names = re.findall(r"^│ ([a-z]+) ", shown, flags=re.MULTILINE)  # an option starts with --, a second line with a space
+    names = re.findall(r"^│ ([a-z]+) ", shown, flags=re.MULTILINE)
     assert names == [name for panel in PANELS.values() for name in panel]
     assert [panel for panel in PANELS if panel in shown] == list(PANELS)
     hidden = {name for name, command in get_command(app).commands.items() if command.hidden}  # type: ignore[attr-defined]
