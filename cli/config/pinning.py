@@ -103,6 +103,6 @@ def _refuse_unusable(directory: Path) -> None:
     try:
         problem = find_model_problem(directory)
     except (OSError, msgspec.MsgspecError) as error:
-        raise UserError(f"the model at {directory} cannot be read: {error}", "fetch it again") from error
+        raise UserError(f"the model at {directory} cannot be read: {error}", "download it again") from error
     if problem is not None:
         raise UserError(f"the model at {directory} {problem.what}", problem.advice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.status.fast import plain_status
 
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
 
 
@@ -73,7 +75,7 @@ def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
     [
         (["stop"], "no daemon runs"),
         (["resume"], "not paused"),
-        (["skip"], "no job is in hand"),
+        (["skip"], "no job is in progress"),
         (["skip", "nope"], "no unfinished job has the name"),
         (["retry", "nope"], "no unfinished job has the name"),
         (["add", "nope.jsonl"], "does not exist; nothing was added"),
@@ -227,14 +229,30 @@ def test_the_journal_command_stands_alone(home: Home) -> None:
     assert alone.returncode == 0
 
 
-def test_every_command_is_in_the_readme() -> None:
-    """And what is in the README exists."""
-    from cli.commands.journal import app as journal_app
+def test_every_command_is_in_the_reference() -> None:
+    """`docs/reference/commands.md` has a section for each command, and no section for anything else."""
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## `keepstep ([a-z]+)", page, flags=re.MULTILINE)
+    assert set(sections) == _visible_commands()
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    commands = {**get_command(app).commands, **get_command(journal_app).commands}  # type: ignore[attr-defined]
-    names = {name for name, command in commands.items() if not command.hidden}
-    assert [name for name in sorted(names) if name not in readme] == []
+
+def test_the_readme_names_only_commands_that_exist() -> None:
+    """In its examples, in code within its text, and in its table of commands."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples, text = "".join(re.findall(r"```.*?```", readme, flags=re.DOTALL)), re.sub(r"(?s)```.*?```", "", readme)
+    rows = " ".join(re.findall(r"^\| (`keepstep .*?) \|", text, flags=re.MULTILINE))
+    named = {
+        *re.findall(r"^keepstep ([a-z]+)", examples, flags=re.MULTILINE),
+        *re.findall(r"`keepstep ([a-z]+)", text),
+        *re.findall(r"`([a-z]+)`", rows),  # `keepstep pause`, `resume`, `stop`
+    }
+    assert {"init", "run", "queue", "resume"} <= named
+    assert named - _visible_commands() == set()
+
+
+def _visible_commands() -> set[str]:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    return {name for name, command in commands.items() if not command.hidden}
 
 
 @pytest.mark.parametrize("asked", [("status",), ("config", "show")])
@@ -251,7 +269,7 @@ def test_closed_output_gives_no_traceback(home: Home, asked: tuple[str, ...]) ->
 def test_help_is_a_table_of_contents() -> None:
     """Each command that is not hidden is in one panel, in the order of the panels."""
     shown = keepstep("--help").stdout
-    names = [line.split()[1] for line in shown.splitlines() if line.startswith("│ ") and "--help" not in line]
+    names = re.findall(r"^│ ([a-z]+) ", shown, flags=re.MULTILINE)
     assert names == [name for panel in PANELS.values() for name in panel]
     assert [panel for panel in PANELS if panel in shown] == list(PANELS)
     hidden = {name for name, command in get_command(app).commands.items() if command.hidden}  # type: ignore[attr-defined]

@@ -201,7 +201,12 @@ SKIPPING = {
 }
 """How far a job is trained that is skipped depends on the moment, so no other life can be held against this one."""
 
-VERSIONS = [kind for kind in kinds.EVENT_TYPES if kind.__module__ == "events.versions"]
+VERSIONS = [
+    kind
+    for kind in kinds.EVENT_TYPES
+    if kind.__module__.rpartition(".")[2] in ("consolidation", "head", "retention")
+    and kind is not kinds.CheckpointPruned
+]
 
 ELSEWHERE: Mapping[str, str] = {
     "home_created": "before there is a home",

@@ -4,7 +4,8 @@
 
 The server imports what the worker needs, once, and forks for each request. `WarmPython.executable` is a script that
 takes the place of `sys.executable`: it passes `-P -m gpu.…`, its environment and its standard streams to the server,
-forwards signals, and ends as the forked process ends. It runs anything else in the real Python. A test whose claim is
+forwards signals, and ends as the forked process ends. It runs anything else in the real Python, and so what blocks the
+import of torch: `gpu.data.processes`, because transformers remembers that torch was there. A test whose claim is
 about the process itself (its death, its memory, its pid) does not use it.
 """
 
@@ -26,7 +27,7 @@ from typing import NoReturn
 SCRIPT = """#!{python} -IS
 import array, json, os, signal, socket, sys
 words = sys.argv[1:]
-if words[:2] != ["-P", "-m"] or not words[2].startswith("gpu."):
+if words[:2] != ["-P", "-m"] or not words[2].startswith("gpu.") or words[2].startswith("gpu.data.processes."):
     os.execv({python!r}, [{python!r}, *words])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})

@@ -30,8 +30,8 @@ PORTABLE = {
     "CUDA_VISIBLE_DEVICES": "",
     "HF_HUB_OFFLINE": "1",
 }
-"""Limits torch and its libraries to instructions that every x86-64 processor has, so that all of them compute the same
-bits. README.md says which of these variables change bits."""
+"""With `portable/sitecustomize.py`, these make all x86-64 processors with AVX2 compute the same bits. README.md says
+which of the variables change bits."""
 
 DECIDES_BITS = (
     "torch",
@@ -79,7 +79,7 @@ def pack(home: Path, archive: Path) -> None:
 def environment() -> dict[str, str]:
     """The environment of every process that works on an old home."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("KEEPSTEP_")}
-    return {**own, **PORTABLE, "PYTHONPATH": str(ROOT)}
+    return {**own, **PORTABLE, "PYTHONPATH": f"{HERE / 'portable'}{os.pathsep}{ROOT}"}
 
 
 def keepstep(home: Path, *words: str, code: int | None = 0) -> str:
@@ -138,7 +138,7 @@ def facts(home: Path) -> dict[str, Any]:
         "held": {each["name"]: each["held"] for each in asked(home, "queue", "--all") if each["name"] not in failed},
         "head": versions["head"],
         "versions": {each["id"]: each["global_step"] for each in versions["versions"]},
-        "left": [each["checkpoint"]["id"] for each in versions["left"]],
+        "left": [each["checkpoint"]["id"] for each in versions["detached"]],
         "trained": [[part["name"], part["global_from"] + 1, part["global_to"]] for part in head["parts"]],
     }
 

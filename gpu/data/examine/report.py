@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 OCCURRENCES_MAX = 5
 """Rows that a finding shows: enough to see what the problem is."""
@@ -62,7 +62,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """Format of the rows: "messages", "prompt_completion", …; None if no row is good."""
     rows: int
     """Number of rows in the file."""
-    trained: int
+    trained: int = field(name="learned")
     """Pieces that are trained; a row that was split has several."""
     replayed: int = 0
     """Pieces of earlier files that are mixed in, in addition."""

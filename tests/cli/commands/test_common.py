@@ -40,7 +40,7 @@ def test_unknown_priority_is_a_wrong_command_line() -> None:
 
 def test_sizes_and_counts_are_readable() -> None:
     """In the largest unit that fits; singular for one."""
-    assert [format_size(size) for size in (12, 1_250_000, 3e9)] == [
+    assert [format_size(size) for size in (12, 999_999, 1_250_000, 3e9)] == [
         "12 bytes",
         "1000.0 kB",
         "1.2 MB",

@@ -202,7 +202,7 @@ def test_stopped_demo_says_so_and_continues_the_next_time(stage: Stage, tmp_path
     stage.ends_early = True
     with pytest.raises(UserError, match="was stopped") as caught:
         demo.run_demo(tmp_path / "home")
-    assert "goes on" in caught.value.advice
+    assert "continues from there" in caught.value.advice
     stage.ends_early = False
     demo.run_demo(tmp_path / "home")
     assert stage.ran == ["gpu.model.gguf", "gpu.generate.completion", "gpu.generate.completion"]  # each once, over both
@@ -230,7 +230,7 @@ def test_too_little_room_is_said_before_anything_is_written(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Storage, "free_bytes", lambda *_: 10)
-    with pytest.raises(UserError, match="too little room"):
+    with pytest.raises(UserError, match="too little disk space"):
         demo.run_demo(tmp_path)
     assert stage.ran == []
 

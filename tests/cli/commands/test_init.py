@@ -37,8 +37,8 @@ def quantised(model: Path) -> None:
             "rename it",
         ),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors", "save_pretrained"),
-        (lambda model: (model / "adapter_config.json").touch(), "holds an adapter too", "merge_and_unload"),
-        (quantised, "is quantised on disk", "16-bit or 32-bit original"),
+        (lambda model: (model / "adapter_config.json").touch(), "contains an adapter", "merge_and_unload"),
+        (quantised, "is quantized on disk", "16-bit or 32-bit original"),
         (
             lambda model: (model / "config.json").write_text("{", encoding="utf-8"),
             "cannot be read",

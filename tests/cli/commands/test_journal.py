@@ -37,7 +37,7 @@ def test_replay_writes_the_views_while_nobody_can_append(home: Home, monkeypatch
 
         monkeypatch.setattr(EventStore, name, watching)
 
-    watched("show")
+    watched("write_status")
     watched("save_snapshot")
     ended = CliRunner().invoke(app, ["replay", "--home", str(home.root)])
     assert ended.exit_code == 0, ended.output

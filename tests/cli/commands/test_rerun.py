@@ -225,8 +225,9 @@ def test_a_loss_that_is_another_now_is_named(lived: Lived, monkeypatch: pytest.M
     step = found.kept[0].global_step + 1
     shown = found.state.recovery.step_log.at(step)
     assert shown is not None
-    trail = found.state.recovery.step_log.replaced(step, (9.5, shown[1]))
-    other = found._replace(state=msgspec.structs.replace(found.state, trail=trail))
+    step_log = found.state.recovery.step_log.replaced(step, (9.5, shown[1]))
+    recovery = msgspec.structs.replace(found.state.recovery, step_log=step_log)
+    other = found._replace(state=msgspec.structs.replace(found.state, recovery=recovery))
     monkeypatch.setattr("cli.commands.rerun.read_lineage", lambda *_: other)
     code, said = keepstep(home, "lineage", "--prove")
     assert code == 1

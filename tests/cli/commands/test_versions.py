@@ -165,7 +165,7 @@ def test_needed_versions_are_not_deleted_and_others_only_with_confirm(
     night("a")
     night("b")
     assert "the head was trained from it" in str(_refused(home, "versions", "delete", "v002", "--confirm"))
-    assert "v002 is built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
+    assert "v002 was built on it" in str(_refused(home, "versions", "delete", "v001", "--confirm"))
     assert "the origin cannot be deleted" in str(_refused(home, "versions", "delete", "origin", "--confirm"))
     keepstep(home, "versions", "rollback")
     unsure = _refused(home, "versions", "delete", "v002")
@@ -258,7 +258,7 @@ def test_the_limits_of_the_config_are_held_against_the_disk(
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(2.0, lambda: setattr(Small, "free", 9 * 10**9)).start()
     said = "\n".join(run())
-    assert "waiting for disk space: 3.00 GB are free on the disk, and hard_gb in [disk] wants 3.5 left" in said
+    assert "waiting for disk space: 3.00 GB are free on the disk, less than [disk] hard_gb = 3.5" in said
     assert state(home).head.global_step == 10
 
 
@@ -272,7 +272,7 @@ def test_lowering_the_hard_limit_ends_the_wait_for_disk_space(
     monkeypatch.setattr("cli.daemon.resource_monitor.MEASURE_EVERY_S", 0.05)
     monkeypatch.setattr("cli.daemon.resource_monitor.FIRST_WAIT_S", 0.05)
     threading.Timer(1.0, lambda: home.config.write_text(text, encoding="utf-8")).start()
-    assert "wants 1e+06 left" in "\n".join(run())
+    assert "less than [disk] hard_gb = 1e+06" in "\n".join(run())
     assert state(home).head.global_step == 2
 
 

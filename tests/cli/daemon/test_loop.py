@@ -351,7 +351,7 @@ def test_a_config_that_changed_under_a_begun_job_is_said_and_holds_from_the_next
     home.config.write_text(text.replace("learning_rate = 0.0002", "learning_rate = 0.001"), encoding="utf-8")
     _execute(home, commands.Resume())
     said = run()
-    assert any("keepstep.toml was changed; a.jsonl is finished under" in line for line in said)
+    assert any("keepstep.toml was changed; a.jsonl keeps the settings that it started with" in line for line in said)
     rates = [event.settings.training.learning_rate for event in events() if isinstance(event, kinds.AttemptStarted)]
     assert rates == [0.0002, 0.0002, 0.001]
 

@@ -50,7 +50,7 @@ def test_explain_job_that_was_killed_once(home: Home, drop: Drop, run: Run, expl
     assert any(line.startswith("attempt 1 failed (killed): the worker was killed by SIGKILL") for line in lines)
     assert "a.jsonl: training continues after step 3" in lines
     assert lines[-3:] == [
-        "a.jsonl: learned",
+        "a.jsonl: trained",
         "now   all 6 steps are in the head",
         "next  nothing; it is finished",
     ]
@@ -104,7 +104,7 @@ def test_explain_version_and_detached_checkpoint(home: Home, drop: Drop, run: Ru
         store.execute(commands.RequestConsolidation(description="the notes", after_current=False, scheduled_for=None))
     run()
     lines = explained("v001")
-    assert lines[:2] == ["version v001", "a consolidation is asked for: the notes"]
+    assert lines[:2] == ["version v001", "consolidation requested: the notes"]
     assert lines[-2] == "now   the base of the head; step 2, made of a.jsonl"
     assert explained("a.jsonl")[-2] == "now   all 2 steps are in the head, in v001"
     drop("b.jsonl", "ok ok ok")

@@ -73,7 +73,7 @@ def test_config_that_does_not_fit_the_trained_weights_fails(trained: Home) -> No
     trained.config.write_text(text.replace("r = 16", "r = 8"), encoding="utf-8")
     found = checks_home.config(DoctorContext(trained))
     assert found.level == "fail"
-    assert "method.r is 8, what was learned so far has 16" in found.message
+    assert "method.r is 8, and the weights were trained with 16" in found.message
 
 
 def test_leftovers_are_left_to_a_daemon_that_runs(home: Home) -> None:

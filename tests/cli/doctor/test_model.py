@@ -108,7 +108,7 @@ def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
     found = checks_model.model(DoctorContext(trained))
     assert (found.level, found.advice) == ("warn", f"keepstep config set model.revision {'1' * 40}")
     trained.config.write_text(
-        trained.config.read_text(encoding="utf-8").replace("[model]", f'[model]\nrevision = "{"1" * 40}"'),
+        trained.config.read_text(encoding="utf-8").replace("[model]\n", f'[model]\n\nrevision = "{"1" * 40}"'),
         encoding="utf-8",
     )
     assert checks_model.model(DoctorContext(trained)).level == "pass"
@@ -140,7 +140,7 @@ def test_a_head_that_cannot_be_loaded_is_found_by_loading_it(trained: Home) -> N
     found = checks_model.resume(DoctorContext(trained, deep=True))
     assert found.level == "fail"
     assert "cannot be loaded" in found.message
-    assert "quantised on disk" in found.message
+    assert "quantized on disk" in found.message
 
 
 def test_damaged_backup_is_reported(trained: Home) -> None:

@@ -87,7 +87,7 @@ def test_want_of_memory_is_said_with_what_runs_meanwhile() -> None:
     """During the grace period, and after it."""
     short = MemoryShortage(total_bytes=10**11, available_bytes=10**10, worker_bytes=10**10, since=0.0, grace_s=1.0)
     assert memory_health(short, "a.jsonl") == (
-        "waiting for memory: others use 80.0 of 100.0 GB beside the worker's 10.0 GB; "
+        "waiting for memory: other processes use 80.0 of 100.0 GB, the worker 10.0 GB; "
         "a.jsonl pauses after its next commit until memory is free"
     )
     made = world(4)
