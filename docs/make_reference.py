@@ -47,15 +47,15 @@ prints JSON for scripts. Every command of `keepstep journal` is also a command o
 SETTINGS = """
 # Settings
 
-`keepstep.toml` as `keepstep init` writes it. `keepstep config show` prints the values in force. `keepstep config set KEY
-VALUE` changes one and keeps the comments. A job finishes under the settings that it started with.
+`keepstep.toml` as `keepstep init` writes it. `keepstep config show` prints the values in force. `keepstep config set
+KEY VALUE` changes one and keeps the comments. A job finishes under the settings that it started with.
 """
 
 EVENTS = """
 # Events
 
-The kinds of events in the journal, in the order of their definition. [journal-format.md](journal-format.md) describes the
-record around an event. `keepstep journal show --kind KIND` prints the records of one kind.
+The kinds of events in the journal, in the order of their definition. [journal-format.md](journal-format.md) describes
+the record around an event. `keepstep journal show --kind KIND` prints the records of one kind.
 """
 
 FAILURES = """

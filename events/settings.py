@@ -148,8 +148,8 @@ class CheckSettings(Section, frozen=True, kw_only=True):
     """Rows of the validation set, which are always left out: above this share."""
     validation_max: Portion = 0.0
     rows: dict[str, Severity] = {}
-    """Severities for problems of single rows, by name (docs/reference/data-formats.md), in place of the defaults: "refuse" makes
-    such a row a bad one."""
+    """Severities for problems of single rows, by name (docs/reference/data-formats.md), in place of the defaults:
+    "refuse" makes such a row a bad one."""
 
 
 class TrainingSettings(Section, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """The journal: an append-only, fsynced log of records. It detects any damage.
 
 Start at `log.py`: `Journal` opens, reads and appends. `format.py` defines the bytes of a line (described in
-`docs/reference/journal-format.md`), `verdicts.py` the outcomes of opening a journal. `reader.py` and `survey.py` only read.
-`repair.py` continues a damaged journal. `durable.py` has durable file operations for all packages. No module here knows
-the meaning of an event.
+`docs/reference/journal-format.md`), `verdicts.py` the outcomes of opening a journal. `reader.py` and `survey.py` only
+read. `repair.py` continues a damaged journal. `durable.py` has durable file operations for all packages. No module here
+knows the meaning of an event.
 """
 
 from journal.errors import (

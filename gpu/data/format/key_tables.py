@@ -7,8 +7,8 @@ The rule: if any known trainer gives a key a meaning that changes what is traine
 name, or warns about it. Keys in no table (an id, a source, a score) change nothing in any of these trainers; a row may
 have them.
 
-`docs/reference/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of TRL,
-ms-swift, LLaMA-Factory, Axolotl, OpenAI, OpenPipe, torchtune, NeMo and MLX-LM.
+`docs/reference/data-formats.md` shows both tables; a test holds page and tables together. Sources: the data pages of
+TRL, ms-swift, LLaMA-Factory, Axolotl, OpenAI, OpenPipe, torchtune, NeMo and MLX-LM.
 """
 
 from __future__ import annotations
