@@ -177,7 +177,7 @@ def test_a_consolidation_that_is_killed_anywhere_is_finished_by_the_next_start(t
     lived_through(Life.faked(tmp_path / "home", Random(SEED)), Life.faked(tmp_path / "calm", Random(SEED)), COMING)
 
 
-@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_dropped"])
+@pytest.mark.parametrize("point", ["journaled_consolidation_requested", "journaled_consolidation_cancelled"])
 def test_a_request_survives_when_its_command_is_killed_after_it(point: str, after: Copies) -> None:
     life = after(trained)
     if point.endswith("requested"):

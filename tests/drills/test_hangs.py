@@ -77,9 +77,9 @@ def test_a_worker_that_stays_stopped_is_a_hang(drills: Drills, record: Record) -
     event, at = home.first(kinds.AttemptFailed)
     assert isinstance(event, kinds.AttemptFailed)
     assert event.failure == "hang"
-    assert "is stopped" in event.message
+    assert "it was stopped, stuck in the kernel" in event.message
     _, begun = home.first(kinds.TrainingStarted, since=at)
-    detected = f"`hang`: {event.message.partition(': the worker')[0]}; it is stopped, and cannot say where it stands"
+    detected = f"`hang`: {event.message.partition(': the worker')[0]}; it is stopped and logs no stacks"
     did = f"killed, a new worker {begun - at:.1f} s later"
     record(Row("SIGSTOP of the worker", detected, f"{at - home.troubled_at():.0f} s", home.lost(), did))
 

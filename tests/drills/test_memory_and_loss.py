@@ -157,7 +157,7 @@ def test_out_of_memory_within_the_optimizer_goes_back_to_the_last_commit(
     record(Row(UPDATE, "`out_of_memory`, `microbatch_split`", "at once", Drill(home, REAL).lost(), did))
 
 
-@pytest.mark.parametrize("point", ["journaled_micro_batch_halved", "step:3", "file_written:9", "before_report:2"])
+@pytest.mark.parametrize("point", ["journaled_microbatch_split", "step:3", "file_written:9", "before_report:2"])
 def test_killed_after_a_split_it_is_split_again_though_memory_is_there(split: Home, make: Make, point: str) -> None:
     """The journal knows it, whatever the memory of today: the same bits as the run that was not killed."""
     home = make()
@@ -207,7 +207,7 @@ def test_a_gradient_that_is_no_number_is_the_same(aside: Home, make: Make) -> No
     assert trained(home) == trained(aside)
 
 
-@pytest.mark.parametrize("point", ["journaled_batch_set_aside", "step:6", "journaled_attempt_failed", "worker_ended"])
+@pytest.mark.parametrize("point", ["journaled_batch_skipped", "step:6", "journaled_attempt_failed", "worker_ended"])
 def test_killed_after_the_decision_the_batch_is_left_out_all_the_same(aside: Home, make: Make, point: str) -> None:
     """Though its numbers would be good today: the same bits as the run that was not killed."""
     home = make()

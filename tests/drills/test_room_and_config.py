@@ -159,7 +159,7 @@ def test_under_pressure_work_ends_after_a_commit_and_continues_by_itself(drill: 
     drill.wait(lambda: bool(drill.events(kinds.AttemptYielded)), "attempt_yielded")
     said = status(drill.home)
     assert said["health"].startswith("waiting for memory: other processes use 9")
-    assert said["course"]["waits_for"] == "memory"
+    assert said["timing"]["waits_for"] == "memory"
     assert available(drill.home) == FULL["available"]
     drill.wait(lambda: not list(drill.home.run.glob("worker-*.sock")), "the end of the worker")
     drill.memory_is(HOVERING)

@@ -33,11 +33,14 @@ def test_nothing_is_due_where_the_cadence_is_off(home: Home) -> None:
 
 
 def test_each_checkpoint_says_that_it_begins(home: Home) -> None:
-    """From then on its own deadline counts: also for one that hangs before its first byte."""
+    """From then on its own deadline counts: also for one that hangs before its first byte.
+
+    On a busy machine steps finish while a checkpoint is in flight, so only the first and the last one are certain.
+    """
     home.train_job(home.new_session(), home.add(make_rows(10)), settings(LORA, every_steps=1))
     facts = [fact for fact in home.channel.facts if isinstance(fact, CheckpointWritten | Heartbeat)]
     facts = [fact for fact in facts if not isinstance(fact, Heartbeat) or (fact.phase, fact.done) == ("checkpoint", 0)]
-    assert len(home.channel.of(CheckpointWritten)) > 2
+    assert len(home.channel.of(CheckpointWritten)) >= 2
     assert [type(fact) for fact in facts] == [Heartbeat, CheckpointWritten] * (len(facts) // 2)
 
 
