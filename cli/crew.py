@@ -53,7 +53,7 @@ class Crew:
 
     @property
     def is_evaluating(self) -> bool:
-        """Whether an evaluation may be what the worker came to its end by."""
+        """True if the worker may have died in an evaluation."""
         return deadlines.is_evaluating(self._watched)
 
     def late(self, now: float, limits: Limits, failures: int, attempt: int | None) -> Late | None:

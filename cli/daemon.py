@@ -305,13 +305,15 @@ class Daemon:
                 self._lose_worker(*classify(process.how_it_ended()))
             return
         if late is not None:
-            self._lose_worker("hang", f"{late}: {self._crew.end_hung()}")
+            message = f"{late}: {self._crew.end_hung()}"
+            self._lose_worker("hang", message, evaluating=late.phase == "evaluate")
 
-    def _lose_worker(self, failure: Failure, message: str) -> None:
+    def _lose_worker(self, failure: Failure, message: str, *, evaluating: bool | None = None) -> None:
+        """`evaluating`: whether it was lost in an evaluation; None: it is what its last sign of life says."""
         attempt = self._ledger.state.attempt
         self._crew.end()
         if attempt is not None:
-            evaluating = self._crew.is_evaluating
+            evaluating = self._crew.is_evaluating if evaluating is None else evaluating
             self._execute(commands.LoseWorker(attempt=attempt, failure=failure, message=message, evaluating=evaluating))
         else:
             self._write(f"{message}; nothing was running")

@@ -195,8 +195,13 @@ def late(watched: Watched, limits: Limits, failures: int) -> Late | None:
 
 
 def is_evaluating(watched: Watched) -> bool:
-    """Whether it was last heard of in an evaluation, with nothing being written beside it."""
-    return watched.phase == "evaluate" and not watched.saving
+    """True if the worker's last sign of life came from an evaluation.
+
+    A thread of the worker may write a checkpoint at the same time, because both follow the same step. A worker that
+    dies then counts as one that died in the evaluation: else a crash that every evaluation causes fails the job. A
+    worker that hangs names its phase: `Late.phase`.
+    """
+    return watched.phase == "evaluate"
 
 
 def _known(watched: Watched, phase: Phase) -> tuple[float, ...]:

@@ -173,12 +173,12 @@ def test_an_evaluation_is_held_to_what_steps_take_until_it_is_known_itself() -> 
     assert late(watched(2.0, before=now), LIMITS, 0) == Late("evaluate", 301.0, 300.0, 30.0)
 
 
-def test_what_comes_in_an_evaluation_is_its_fault_unless_something_is_written_beside_it() -> None:
-    """A save that hangs there is a save that hangs."""
+def test_a_worker_that_dies_in_an_evaluation_is_seen_while_a_checkpoint_is_written() -> None:
+    """Both follow the same step. A save that hangs then is late as a save."""
     begun = (PREPARE, TRAIN, LOADED, step())
     assert deadlines.is_evaluating(watched(*begun, beat("evaluate")))
     assert not deadlines.is_evaluating(watched(*begun, beat("evaluate"), EVALUATED))
-    assert not deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate")))
+    assert deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate")))
     assert deadlines.is_evaluating(watched(*begun, beat("checkpoint"), beat("evaluate"), SAVED))
 
 
