@@ -19,14 +19,18 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import msgspec
-
 from cli.arriving import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
-from cli.clock import timestamp
 from cli.home import Home
-from cli.identical import identical
 from cli.ledger import Ledger
 from cli.ownership import NotTaken, bring, make_ours, safe_name
+from cli.rejection_reports import (
+    duplicate_report,
+    encode_report,
+    forget_duplicates,
+    note_duplicate,
+    reject_duplicates,
+    verdict_report,
+)
 from cli.terminal import shown_text
 from core.commands import AddFile, RecordRejectedMoved, RemoveJob, Skip
 from core.decide import decide
@@ -39,7 +43,6 @@ from gpu.crashpoints import reached
 from gpu.manifest import describe
 from journal import durable
 from journal.storage import REAL, NotAFile, Storage
-from projections.seal import UNREADABLE
 
 
 def take_all(
@@ -267,12 +270,8 @@ EXCHANGED = "what lay in the inbox under this name was exchanged for something t
 def _set_aside(home: Home, file: Path, problem: str, message: str) -> None:
     """Move to `rejected/` what was exchanged between the look at it and the move. Nothing is read through it."""
     target = _free_name(home.rejected, f"{file.parent.name}-{safe_name(file.name)}", home.storage)
-    report = msgspec.json.format(
-        msgspec.json.encode({"file": shown_name(file), "problem": problem, "message": message})
-    )
-    durable.write_atomically(
-        target.with_name(f"{target.name}.report.json"), report + b"\n", sync=True, storage=home.storage
-    )
+    report = encode_report({"file": shown_name(file), "problem": problem, "message": message})
+    durable.write_atomically(target.with_name(f"{target.name}.report.json"), report, sync=True, storage=home.storage)
     durable.rename_durably(file, target, storage=home.storage)
 
 
@@ -303,27 +302,12 @@ def settle_rejection(ledger: Ledger, job: str) -> Sequence[AnyEvent]:
         rejection = ledger.state.rejections.get(job)
         if rejection is None:
             return ()
-        report: dict[str, object] = {
-            "problem": rejection.problem,
-            "line": rejection.line,
-            "message": rejection.message,
-            "job": job,
-            "at": timestamp(home.clock.now()),
-        }
-        if (found := _found_in(home, job)) is not None:
-            report["report"] = found
+        report = verdict_report(home, job, rejection)
         target = put_in_rejected(home, home.data_file(job), rejection.name, report)
-        return ledger.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
-
-
-def _found_in(home: Home, job: str) -> msgspec.Raw | None:
-    """The report of what was found in the file of a job; None if there is none."""
-    try:
-        data = durable.read_file(home.reports / f"{job}.json", storage=home.storage)
-        msgspec.json.decode(data)
-    except UNREADABLE:
-        return None  # a view: it says more than the rejection does, and nothing needs it
-    return msgspec.Raw(data)
+        reject_duplicates(home, job, rejection.name, report)
+        events = ledger.execute(RecordRejectedMoved(job=job, path=home.relative(target)))
+        forget_duplicates(home, job)
+        return events
 
 
 def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:
@@ -336,10 +320,13 @@ def skip_job(ledger: Ledger, job: str | None) -> Sequence[AnyEvent]:
     return ledger.execute(Skip(job=job))
 
 
-def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, object]) -> Path:
+def put_in_rejected(
+    home: Home, source: Path, name: str, report: dict[str, object], *, duplicate_of: str | None = None
+) -> Path:
     """Move `source` to `rejected/` beside its report, which is written first. Done already is the same as done.
 
-    A file of that name may lie there from an earlier night: nothing is overwritten.
+    A file of that name may lie there from an earlier night: nothing is overwritten. `duplicate_of`: the job whose
+    verdict the report will get.
     """
     storage, names = home.storage, _names_in(home.rejected, safe_name(name))
     before = target = next(names)
@@ -349,9 +336,10 @@ def put_in_rejected(home: Home, source: Path, name: str, report: dict[str, objec
         for directory in (home.rejected, source.parent):
             durable.fsync_directory(directory, storage=storage)
         return before
-    text = msgspec.json.format(msgspec.json.encode({"file": _text(name), **report}), indent=2)
     report_path = target.with_name(f"{target.name}.report.json")
-    durable.write_atomically(report_path, text + b"\n", sync=True, storage=storage)
+    if duplicate_of is not None:
+        note_duplicate(home, duplicate_of, report_path)
+    durable.write_atomically(report_path, encode_report({"file": _text(name), **report}), sync=True, storage=storage)
     reached("report_written")
     durable.rename_durably(source, target, storage=storage)
     reached("rejected_moved")
@@ -369,11 +357,9 @@ def _free_name(directory: Path, name: str, storage: Storage) -> Path:
 
 
 def _return(home: Home, file: Path, job: str, state: State) -> None:
-    message = f"this file {identical(job, state)}"
-    report: dict[str, object] = {"problem": "duplicate", "line": None, "message": message, "job": job}
-    if (first := state.job(job) or state.rejections.get(job)) is not None:
-        report["first"] = first.name
-    put_in_rejected(home, file, file.name, {**report, "at": timestamp(home.clock.now())})
+    """Put a file whose bytes are known into `rejected/`. Its report stays true when the first file gets its verdict."""
+    waits_for = job if state.rejections.get(job) is None and state.job(job) is not None else None
+    put_in_rejected(home, file, file.name, duplicate_report(home, job, state), duplicate_of=waits_for)
 
 
 def file_sha256(path: Path, *, storage: Storage = REAL) -> str:

@@ -19,8 +19,11 @@ def identical(job: str, state: State) -> str:
         return f"was accepted before (job {job[:12]}) and is not trained again; to train on it: `keepstep add --again`"
     name = printable(first.name)
     if first.status == "failed":
-        return f"is identical to {name}, which failed (job {job[:12]}); `keepstep retry {job[:12]}` tries that again"
+        return (
+            f"is identical to {name}, which had failed when this file arrived (job {job[:12]}); "
+            f"`keepstep retry {job[:12]}` tries that again"
+        )
     return (
-        f"is identical to {name}, which is in progress (job {job[:12]}); it is trained once. What becomes of {name} "
-        f"holds for both: `keepstep explain {job[:12]}`"
+        f"is identical to {name}, which was in progress when this file arrived (job {job[:12]}). It is trained once: "
+        f"what becomes of {name} holds for both: `keepstep explain {job[:12]}`"
     )

@@ -385,4 +385,4 @@ def test_a_duplicate_names_the_first_one_while_that_is_at_hand(
     take_from_inbox(ledger, drop("b.jsonl", "ok"), "normal")
     report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
     assert report["first"] == "a.jsonl"
-    assert "identical to a.jsonl, which is in progress" in report["message"]
+    assert "identical to a.jsonl, which was in progress" in report["message"]

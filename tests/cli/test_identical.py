@@ -13,19 +13,20 @@ from core import commands
 from tests.cli.taking import take_from_inbox
 
 
-def test_two_bad_files_that_come_together_are_not_said_to_be_accepted(
+def test_two_bad_files_that_come_together_are_rejected_for_the_same_reasons(
     home: Home, drop: Callable[..., Path], run: Callable[..., list[str]]
 ) -> None:
-    """The second arrives before anybody has judged the first: what becomes of that holds for both."""
-    drop("a.jsonl", "reject")
-    drop("b.jsonl", "reject")
+    """The second arrives before anybody has judged the first: its report gets the verdict on the first."""
+    drop("a.jsonl", "ok reject")
+    drop("b.jsonl", "ok reject")
     said = run()
-    report = json.loads((home.rejected / "b.jsonl.report.json").read_bytes())
-    assert "accepted before" not in report["message"]
-    assert report["message"].startswith("this file is identical to a.jsonl, which is in progress")
-    assert report["first"] == "a.jsonl"
+    first, second = (json.loads((home.rejected / f"{name}.jsonl.report.json").read_bytes()) for name in "ab")
+    assert first["line"] == 2
+    assert (second["problem"], second["line"], second["job"]) == (first["problem"], first["line"], first["job"])
+    assert second["message"] == f"this file is identical to a.jsonl, which was rejected: {first['message']}"
+    assert (second["file"], second["first"]) == ("b.jsonl", "a.jsonl")
     assert not [line for line in said if "accepted before" in line]
-    drop("c.jsonl", "reject")
+    drop("c.jsonl", "ok reject")
     assert any("c.jsonl: rejected" in line for line in run()), "the first one is gone: this one is judged by itself"
 
 

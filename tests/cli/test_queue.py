@@ -125,7 +125,7 @@ def test_bytes_are_learned_once_more_when_a_person_asks(
     assert "b.jsonl is in the queue, 1 waiting" in keepstep("add", "--again", str(path), home=home).stdout
     (tmp_path / "c.jsonl").write_text("ok\nok\n", encoding="utf-8")
     first = keepstep("add", str(tmp_path / "c.jsonl"), home=home)
-    assert "c.jsonl is identical to b.jsonl, which is in progress" in first.stdout
+    assert "c.jsonl is identical to b.jsonl, which was in progress" in first.stdout
     refused = keepstep("add", "--again", str(tmp_path / "c.jsonl"), home=home)
     assert refused.returncode == 1
     assert "the bytes of c.jsonl are in hand already, as b.jsonl" in refused.stderr
