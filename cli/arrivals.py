@@ -126,7 +126,10 @@ def finish_arrivals(ledger: Ledger) -> None:
     storage, arriving = ledger.home.storage, arriving_of(ledger.home)
     if not storage.exists(arriving):
         return
-    durable.fsync_directory(ledger.home.data, storage=storage)  # where a name was given and its sync failed
+    home = ledger.home
+    for place in (home.data, home.rejected, home.inbox, home.inbox / "high", home.inbox / "low"):
+        with suppress(FileNotFoundError):  # a person removed it
+            durable.fsync_directory(place, storage=storage)  # a file may have come there, and the sync have failed
     for name in sorted(storage.names(arriving)):
         with suppress(FileNotFoundError), held(storage, arriving / name) as ours:
             if ours:

@@ -30,6 +30,7 @@ def arriving_of(home: Home) -> Path:
 @contextmanager
 def new_directory(home: Home, priority: Priority, *, again: bool = False) -> Iterator[Path]:
     """A durable, empty directory that this process holds while the block runs. Removed after it if it is empty then.
+    After an error it stays until `finish_arrivals`.
 
     Raises OSError.
     """
@@ -55,11 +56,9 @@ def held(storage: Storage, directory: Path) -> Iterator[bool]:
         if not storage.try_lock(fd):
             yield False
             return
-        try:
-            yield True
-        except Exception:
-            _remove_if_empty(storage, directory)
-            raise
+        yield True
+        # Not after an error: the files may have left it by renames that are not on disk, and a power cut would then
+        # bring back neither name. `finish_arrivals` syncs their new places, and removes it.
         _remove_if_empty(storage, directory)
 
 

@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -20,7 +21,8 @@ from cli.init import lay_out
 from cli.ledger import Ledger
 from events.kinds import AnyEvent, FileDuplicate, FileEnqueued
 from events.values import Priority
-from journal.durable import fsync_directory, fsync_file, opened, read_file
+from journal.durable import fsync_directory, fsync_file, is_directory, opened, read_file
+from journal.errors import StorageFailed
 from journal.storage import Storage
 from tests.simulation.disk import Disk, PowerCut, Process
 
@@ -143,6 +145,94 @@ def _survives_a_power_cut(disk: Disk, at: int) -> bool:
     return cut
 
 
+ON_OTHER_DISK = "d.jsonl"
+
+
+def _bytes_in(home: Home) -> set[bytes]:
+    """The contents of all files in the places where a file of the inbox can be."""
+    storage = home.storage
+    places = [home.inbox, home.data, home.rejected]
+    if storage.exists(home.data / ".arriving"):
+        places += [home.data / ".arriving" / name for name in storage.names(home.data / ".arriving")]
+    return {
+        read_file(place / name, storage=storage)
+        for place in places
+        for name in storage.names(place)
+        if name.endswith(".jsonl") and not is_directory(place / name, storage=storage)
+    }
+
+
+def _with_files(disk: Disk) -> tuple[Home, list[tuple[Path, Priority]]]:
+    """A home whose inbox has the files of ROWS, all on disk."""
+    process = disk.process("init")
+    process.mkdir(Path("/home"))
+    disk.sync_directory(disk.root)
+    lay_out(Home(Path("/home"), storage=process), b"")
+    home = Home(Path("/home"), storage=disk.process("daemon"))
+    paths = [home.inbox / name for name in ROWS]
+    for path in paths:
+        with opened(home.storage, path, os.O_WRONLY | os.O_CREAT) as fd:
+            home.storage.write(fd, f"{ROWS[path.name]}\n".encode() * 500)
+        fsync_file(path, storage=home.storage)
+    fsync_directory(home.inbox, storage=home.storage)
+    return home, [(path, "normal") for path in paths]
+
+
+def _take_with_an_error(disk: Disk, at: int) -> tuple[Home, str]:
+    """Take the files, where the call number `at` fails once; one file is on another disk. Returns the call that failed;
+    "" if there are fewer."""
+    home, files = _with_files(disk)
+    calls, failed, moved = 0, "", False
+    ledger = Ledger.open(home)
+
+    def before(_process: Process, call: str, path: str) -> None:
+        nonlocal calls, failed, moved
+        calls += 1
+        if calls == at:
+            failed = f"{call} {path}"
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        if not moved and call == "rename" and path.endswith(ON_OTHER_DISK):
+            moved = True  # the next one is that of the copy
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+
+    disk.before_call = before
+    with suppress(OSError, StorageFailed):
+        list(take_all(ledger, files, lambda *_: None))
+    disk.before_call = lambda *_: None
+    return home, failed
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_whatever_call_fails_no_file_is_lost(*, finished: bool) -> None:
+    """Each is in the inbox, on its way, in data/ or in rejected/: now, and after the next files and a power cut.
+    `finished`: the files are taken on before that."""
+    contents = {f"{row}\n".encode() * 500 for row in ROWS.values()}
+    for at in count(1):
+        disk = Disk(Random(at))
+        home, failed = _take_with_an_error(disk, at)
+        assert contents <= _bytes_in(home), failed
+        if finished:
+            with closing(Ledger.open(home)) as ledger:
+                finish_arrivals(ledger)
+            assert contents <= _bytes_in(home), failed
+        with new_directory(home, "high"):  # the next files come: it syncs data/.arriving
+            pass
+        disk.cut_power()
+        home = Home(Path("/home"), storage=disk.process("next"))
+        assert contents <= _bytes_in(home), failed
+        ledger = Ledger.open(home)
+        finish_arrivals(ledger)
+        left = [home.inbox / name for name in ROWS if home.storage.exists(home.inbox / name)]
+        list(take_all(ledger, [(path, "normal") for path in left], refused))
+        assert len(ledger.state.queue) == 3, failed
+        for job in ledger.state.queue:
+            assert file_sha256(home.data_file(job.id), storage=home.storage) == job.id
+        assert not home.storage.names(home.data / ".arriving"), failed
+        if not failed:
+            break
+    assert at > 80
+
+
 class Noting(Storage):
     """Notes which directories are synced, and when the journal is."""
 
@@ -168,6 +258,17 @@ def test_directories_are_synced_once_for_all_files(home: Home, drop: Callable[..
         storage.synced.clear()
         list(take_all(ledger, inbox_of(home), refused))
         assert storage.synced == [".arriving", "normal", "inbox", "b.jsonl", "c.jsonl", "journal", "data", "normal"]
+
+
+def test_the_new_places_of_files_are_synced_before_what_they_left(home: Home) -> None:
+    """An error may have come between a rename and its sync. A file system may lose a name that only its old place had."""
+    storage = Noting()
+    (home.data / ".arriving" / "high-0123456789abcdef").mkdir(parents=True)
+    with closing(Ledger.open(Home(home.root, storage=storage))) as ledger:
+        storage.synced.clear()
+        finish_arrivals(ledger)
+    assert sorted(storage.synced[:5]) == ["data", "high", "inbox", "low", "rejected"]
+    assert storage.synced[5:] == [".arriving", "high"]
 
 
 class Troubled(Storage):
