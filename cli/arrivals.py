@@ -19,7 +19,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from cli.arriving import arriving_of, batches, held, is_again, new_directory, priority_of, settled_sha256
+from cli.arriving import arriving_of, batches, filling, held, is_again, new_directory, priority_of, settled_sha256
 from cli.home import Home
 from cli.ledger import Ledger
 from cli.ownership import NotTaken, bring, make_ours, safe_name
@@ -74,20 +74,8 @@ def _take_batch(
     home, came = ledger.home, dict[Path, Path]()
     try:
         with new_directory(home, priority) as directory:
-            for path in paths:
-                try:
-                    came[bring(home, path, directory)] = path
-                except FileNotFoundError:
-                    continue  # taken back before it was accepted
-                except (NotTaken, PermissionError) as error:
-                    refuse(path, _why(error))
-                    continue
-                reached("arrival_moved")
-            if came:  # their new place first: a file that is on disk in neither is lost
-                durable.fsync_directory(directory, storage=home.storage)
-                for lane in sorted({path.parent for path in came.values()}):
-                    with suppress(FileNotFoundError):  # removed by a person, with all names in it
-                        durable.fsync_directory(lane, storage=home.storage)
+            with filling(home.storage, directory):
+                _bring_all(home, paths, directory, refuse, came)
             for file, problem in _finish(ledger, directory, events).items():
                 refuse(came[file], _why(problem))
     except (FileNotFoundError, PermissionError) as error:
@@ -96,6 +84,26 @@ def _take_batch(
         if isinstance(error, PermissionError):  # no directory could be made: all files are where they were
             for path in paths:
                 refuse(path, _why(error))
+
+
+def _bring_all(
+    home: Home, paths: Sequence[Path], directory: Path, refuse: Callable[[Path, str], None], came: dict[Path, Path]
+) -> None:
+    """Bring files of the inbox into an arriving directory; `came` gets their old paths by their new ones. On disk."""
+    for path in paths:
+        try:
+            came[bring(home, path, directory)] = path
+        except FileNotFoundError:
+            continue  # taken back before it was accepted
+        except (NotTaken, PermissionError) as error:
+            refuse(path, _why(error))
+            continue
+        reached("arrival_moved")
+    if came:  # their new place first: a file that is on disk in neither is lost
+        durable.fsync_directory(directory, storage=home.storage)
+        for lane in sorted({path.parent for path in came.values()}):
+            with suppress(FileNotFoundError):  # removed by a person, with all names in it
+                durable.fsync_directory(lane, storage=home.storage)
 
 
 def _why(error: NotTaken | PermissionError) -> str:
@@ -114,7 +122,8 @@ def take_copy(
     events: list[AnyEvent] = []
     with new_directory(ledger.home, priority, again=again) as directory:
         storage = ledger.home.storage
-        durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
+        with filling(storage, directory):
+            durable.copy_durably(path, directory / safe_name(name or path.name), storage=storage)
         reached("arrival_copied")
         for error in _finish(ledger, directory, events).values():
             raise error
@@ -146,7 +155,7 @@ def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Pat
     the same.
 
     Returns what stays out, by its path here, and why: a file that may not be taken is in `rejected/`. One that this
-    process may not read is in the inbox again, where `cli.inbox` tells of it.
+    process may not read is in the inbox again, where `cli.inbox` tells of it. So is one that somebody still writes.
     """
     storage = ledger.home.storage
     found: list[tuple[Path, str]] = []
@@ -157,6 +166,9 @@ def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Pat
             storage.unlink(file)
             continue
         try:
+            if storage.is_open_for_writing(file):
+                _put_back(ledger.home, file)  # nobody can open it here: its writer came between the look and the move
+                continue
             make_ours(ledger.home, file)
             found.append((file, settled_sha256(file, storage=storage)))
         except FileNotFoundError:
@@ -167,7 +179,8 @@ def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Pat
             _set_aside(ledger.home, file, "not_taken", error.reason)
             stay_out[file] = error
         except PermissionError as error:
-            _put_back(ledger.home, file)
+            if storage.why_unreadable(file) is not None:
+                _put_back(ledger.home, file)
             stay_out[file] = error
     if found:
         _make_jobs(ledger, directory, found, events)
@@ -175,13 +188,12 @@ def _finish(ledger: Ledger, directory: Path, events: list[AnyEvent]) -> dict[Pat
 
 
 def _put_back(home: Home, file: Path) -> None:
-    """Move a file that this process may not read into the inbox again."""
+    """Move a file into the inbox again. It gets another name where a new file has its own."""
     storage = home.storage
-    if storage.why_unreadable(file) is not None:
-        lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
-        lane = lanes.get(priority_of(file.parent), home.inbox)
-        durable.make_directory(lane, storage=storage)
-        durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
+    lanes = {"high": home.inbox / "high", "low": home.inbox / "low"}
+    lane = lanes.get(priority_of(file.parent), home.inbox)
+    durable.make_directory(lane, storage=storage)
+    durable.rename_durably(file, _free_name(lane, file.name, storage), storage=storage)
 
 
 def _make_jobs(ledger: Ledger, directory: Path, found: Sequence[tuple[Path, str]], events: list[AnyEvent]) -> None:

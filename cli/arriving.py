@@ -30,7 +30,7 @@ def arriving_of(home: Home) -> Path:
 @contextmanager
 def new_directory(home: Home, priority: Priority, *, again: bool = False) -> Iterator[Path]:
     """A durable, empty directory that this process holds while the block runs. Removed after it if it is empty then.
-    After an error it stays until `finish_arrivals`.
+    After an error it stays until `finish_arrivals`, unless the error came while it was filled (`filling`).
 
     Raises OSError.
     """
@@ -60,6 +60,17 @@ def held(storage: Storage, directory: Path) -> Iterator[bool]:
         # Not after an error: the files may have left it by renames that are not on disk, and a power cut would then
         # bring back neither name. `finish_arrivals` syncs their new places, and removes it.
         _remove_if_empty(storage, directory)
+
+
+@contextmanager
+def filling(storage: Storage, directory: Path) -> Iterator[None]:
+    """Removes an empty directory after an error of the block, in which no file moves on from it. Raises what it
+    raises."""
+    try:
+        yield
+    except Exception:
+        _remove_if_empty(storage, directory)
+        raise
 
 
 def batches(files: Iterable[tuple[Path, Priority]]) -> Iterator[tuple[Priority, list[Path]]]:

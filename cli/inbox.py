@@ -3,7 +3,8 @@
 A file is complete when nothing about it (size, time of change, inode) has changed for `[inbox] settle_s` and nobody has
 it open for writing. That a writer closes its file proves nothing: many programs open, append and close for each row. A
 file that is renamed into the inbox obeys the same rule. It keeps its time of change: one that was written long
-before is taken at once.
+before is taken at once. `cli/arrivals.py` looks for a writer once more after the move, when nobody can open the file by
+its name any more, and puts a file with one back.
 
 What cannot be taken stays where it is, and `not_taken` says why. `cli/surroundings.py` hears at once when something
 happens. A poll every few seconds finds what that misses: network file systems, an overflow, files from before the

@@ -16,6 +16,7 @@ All of it is asked of the open file, and never of its name: a name can stand for
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -40,7 +41,8 @@ def bring(home: Home, path: Path, directory: Path) -> Path:
     """Bring a file out of the inbox into `directory`, moved or copied; its new path. A copy is on disk before the
     original goes. A move is durable when the caller has synced `directory`, and after it the directory of `path`.
 
-    Raises NotTaken (the file then stays where it is), FileNotFoundError if it is no file any more, OSError.
+    Raises NotTaken (the file then stays where it is), FileNotFoundError if it is no file any more, or if somebody
+    writes to it while it is copied; OSError.
     """
     storage = home.storage
     try:
@@ -56,9 +58,7 @@ def bring(home: Home, path: Path, directory: Path) -> Path:
         target = directory / safe_name(path.name)
         durable.copy_open(fd, target, storage=storage)
         try:
-            now = storage.stat(path)
-            if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
-                storage.unlink(path)
+            _unlink_copied(home, path, fd, found)
         except (FileNotFoundError, PermissionError):  # taken back, or it has to stay: then it is not accepted
             storage.unlink(target)
             raise
@@ -83,6 +83,21 @@ def make_ours(home: Home, file: Path) -> None:
             if not found.st_mode & WRITABLE_BY_OTHERS or not storage.is_open_for_writing(file):
                 return
         durable.copy_open(fd, file, storage=storage)
+
+
+def _unlink_copied(home: Home, path: Path, fd: int, before: os.stat_result) -> None:
+    """Remove the original of a copy, unless its name stands for another file by now. `before`: as the copy began.
+
+    Raises FileNotFoundError if somebody wrote to it meanwhile, or still may; OSError.
+    """
+    storage = home.storage
+    named, now = storage.stat(path), storage.fstat(fd)
+    if (named.st_dev, named.st_ino) != (before.st_dev, before.st_ino):
+        return
+    changed = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+    if changed or storage.is_open_for_writing(path):
+        raise FileNotFoundError(errno.ENOENT, "somebody writes to it", os.fspath(path))
+    storage.unlink(path)
 
 
 def _may_be_moved(found: os.stat_result) -> bool:

@@ -261,7 +261,7 @@ def test_directories_are_synced_once_for_all_files(home: Home, drop: Callable[..
 
 
 def test_the_new_places_of_files_are_synced_before_what_they_left(home: Home) -> None:
-    """An error may have come between a rename and its sync. A file system may lose a name that only its old place had."""
+    """An error may have come between a rename and its sync. A file system may lose a name then."""
     storage = Noting()
     (home.data / ".arriving" / "high-0123456789abcdef").mkdir(parents=True)
     with closing(Ledger.open(Home(home.root, storage=storage))) as ledger:
@@ -305,6 +305,56 @@ def test_what_happens_to_one_file_happens_to_no_other(home: Home, drop: Callable
     assert [path.name for path in home.inbox.glob("*.jsonl")] == ["secret.jsonl"]
     assert any(path.is_symlink() and path.name.endswith("link.jsonl") for path in home.rejected.iterdir())
     assert not list((home.data / ".arriving").iterdir())
+
+
+class Opened(Storage):
+    """A writer opens a file between the last look at it and its move, and adds a row after the move."""
+
+    writer = -1
+
+    def __init__(self, *, same_disk: bool) -> None:
+        self.same_disk = same_disk
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.name == "written.jsonl" and source.parent.name == "inbox" and self.writer < 0:
+            self.writer = os.open(source, os.O_WRONLY | os.O_APPEND)
+            if not self.same_disk:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        super().rename(source, target)
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+def test_a_file_that_is_opened_for_writing_as_it_is_taken_stays_in_the_inbox(
+    home: Home, drop: Callable[..., Path], *, same_disk: bool
+) -> None:
+    """Whatever its writer adds is trained, once the writer has closed it. A new file of its name is another one."""
+    for name in ("a", "written", "z"):
+        drop(f"{name}.jsonl", name)
+    storage = Opened(same_disk=same_disk)
+    with closing(Ledger.open(Home(home.root, storage=storage))) as ledger:
+        list(take_all(ledger, inbox_of(home), refused))
+        assert [job.name for job in ledger.state.queue] == ["a.jsonl", "z.jsonl"]
+        os.write(storage.writer, b"more\n")
+        os.close(storage.writer)
+        assert (home.inbox / "written.jsonl").read_bytes() == b"written\nmore\n"
+        list(take_all(ledger, inbox_of(home), refused))
+        *_, last = ledger.state.queue
+        assert home.data_file(last.id).read_bytes() == b"written\nmore\n"
+    assert not list((home.data / ".arriving").iterdir())
+
+
+def test_a_file_with_a_writer_is_put_back_at_the_next_start(home: Home) -> None:
+    """Its first process died after the move. Its lane may have a new file of that name."""
+    there = home.data / ".arriving" / "high-0123456789abcdef"
+    there.mkdir(parents=True)
+    (home.inbox / "high" / "a.jsonl").write_text("new\n", encoding="utf-8")
+    with (there / "a.jsonl").open("w", encoding="utf-8") as writer, closing(Ledger.open(home)) as ledger:
+        finish_arrivals(ledger)
+        assert not len(ledger.state.queue)
+        writer.write("old\n")
+    found = {path.name: path.read_text(encoding="utf-8") for path in (home.inbox / "high").iterdir()}
+    assert found == {"a.jsonl": "new\n", "2-a.jsonl": "old\n"}
+    assert not there.exists()
 
 
 def test_one_name_in_two_lanes_is_two_files(home: Home, drop: Callable[..., Path]) -> None:

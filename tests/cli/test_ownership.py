@@ -91,8 +91,9 @@ def test_a_file_exchanged_during_its_arrival_gives_nothing_away(open_home: Home,
 
 
 @needs_root
-def test_a_file_of_another_user_is_copied(open_home: Home) -> None:
-    """Its owner could otherwise change it after it was accepted."""
+def test_a_file_of_another_user_is_copied(open_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could otherwise change it after it was accepted, where the system does not tell who writes."""
+    monkeypatch.setattr(Storage, "is_open_for_writing", lambda *_: False)
     path = open_home.inbox / "x.jsonl"
     with another_user():
         path.write_text("row\n", encoding="utf-8")
@@ -179,13 +180,24 @@ def test_what_leaves_the_inbox_never_gets_wider(home: Home, ledger: Ledger, drop
     assert {path.stat().st_mode & 0o777 for path in home.data.glob("*.jsonl")} == {0o600}
 
 
-def test_a_file_that_others_hold_open_is_copied(home: Home, ledger: Ledger, drop: Callable[..., Path]) -> None:
-    """Its mode let them open it, and no mode takes that back."""
-    path = drop("a.jsonl", "row")
+def test_a_file_that_others_open_as_it_is_taken_is_copied(
+    home: Home, ledger: Ledger, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it can open it for writing through /proc as long as its mode lets them, and no mode takes that
+    back."""
+    path, asked = drop("a.jsonl", "row"), list[bool]()
     path.chmod(0o666)
+    is_open = Storage.is_open_for_writing
+
+    def opened_after_the_first_look(storage: Storage, file: Path) -> bool:
+        asked.append(is_open(storage, file) and bool(asked))
+        return asked[-1]
+
+    monkeypatch.setattr(Storage, "is_open_for_writing", opened_after_the_first_look)
     with path.open("ab") as writer:
         take_from_inbox(ledger, path, "normal")
         writer.write(b"changed")
+    assert asked == [False, True]
     (kept,) = home.data.glob("*.jsonl")
     assert kept.read_text(encoding="utf-8") == "row\n"
 
