@@ -17,15 +17,27 @@ from cli.journal import app as journal_app
 from cli.queue import app as queue_app
 from cli.service import app as service_app
 from cli.settings import app as settings_app
+from cli.trust import TRUST_OPTION, trust
 from cli.versions import app as versions_app
 from cli.what_happened import add_to
 
 app = typer.Typer(
-    help="Drop .jsonl files into an inbox; wake up to a model that learned them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # people get sentences; a bug keeps its plain traceback
 )
+
+
+@app.callback()
+def keepstep(
+    trust_home: Annotated[
+        list[Path] | None,
+        typer.Option(TRUST_OPTION, help="Obey this home although another user owns it. Give it before the command."),
+    ] = None,
+) -> None:
+    """Drop .jsonl files into an inbox; wake up to a model that learned them."""
+    for home in trust_home or ():
+        trust(home)
 
 
 @app.command()

@@ -19,6 +19,9 @@ from journal.storage import NotAFile
 TRUST = "KEEPSTEP_TRUST_HOME"
 """The variable that names homes of other users that are obeyed all the same: their paths, with colons between them."""
 
+TRUST_OPTION = "--trust-home"
+"""The option of every command that does the same for one call. It stands before the command's name."""
+
 LINKS_FOLLOWED_MAX = 40
 """As the kernel has it: more is a circle."""
 
@@ -33,9 +36,22 @@ def is_trusted(uid: int) -> bool:
 
 
 def is_trusted_by_name(root: Path) -> bool:
-    """Whether the environment names this home as one to obey, whoever it belongs to."""
+    """Whether the environment, or `--trust-home`, names this home as one to obey, whoever it belongs to."""
     named = filter(None, os.environ.get(TRUST, "").split(os.pathsep))
     return any(Path(each).expanduser().resolve() == root.resolve() for each in named)
+
+
+def trust(home: Path) -> None:
+    """Name this home, for this process and those that it starts, as one to obey whoever it belongs to.
+
+    Raises UserError for a path that the variable cannot carry.
+    """
+    if os.pathsep in os.fspath(home):
+        raise UserError(
+            f"{TRUST_OPTION} takes no path with {os.pathsep!r}: {home}", "name the home by a link without it"
+        )
+    named = os.environ.get(TRUST)
+    os.environ[TRUST] = os.pathsep.join(filter(None, (named, str(home.expanduser().absolute()))))
 
 
 def refuse_foreign(root: Path, config: Path) -> None:
@@ -53,7 +69,8 @@ def refuse_owner(path: Path, uid: int, root: Path) -> None:
     raise Foreign(
         f"{path} belongs to {owner}, and you are {me}: {owner} decides there which commands run and which files are "
         "written. Nothing was done",
-        f"run keepstep as {owner}; or, if you trust {owner}: {TRUST}={shlex.quote(str(root))} keepstep …",
+        f"run keepstep as {owner}; or, if you trust {owner}: keepstep {TRUST_OPTION} {shlex.quote(str(root))} … "
+        f"(for all commands: export {TRUST}={shlex.quote(str(root))})",
     )
 
 

@@ -59,6 +59,7 @@ def test_a_home_of_a_stranger_runs_nothing_and_is_not_written(stranger: Home, tm
         assert said.returncode == 1, arguments
         assert "belongs to nobody, and you are root" in said.stderr
         assert f"{TRUST}={stranger.root}" in said.stderr
+        assert f"keepstep --trust-home {stranger.root} " in said.stderr
     assert command("status", cwd=stranger.inbox).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in stranger.root.rglob("*")} == before
     assert not (tmp_path / "was-here").exists()
@@ -70,6 +71,16 @@ def test_a_stranger_is_trusted_by_name(stranger: Home) -> None:
     assert command("pause", cwd=stranger.root, **{TRUST: "/elsewhere"}).returncode == 1
     said = command("pause", cwd=stranger.root, **{TRUST: f"/elsewhere:{stranger.root}"})
     assert said.returncode == 0, said.stderr
+    assert command("--trust-home", "/elsewhere", "resume", cwd=stranger.root).returncode == 1
+    said = command("--trust-home", "/elsewhere", "--trust-home", ".", "resume", cwd=stranger.root)
+    assert said.returncode == 0, said.stderr
+
+
+def test_a_path_that_the_variable_cannot_carry_is_refused(tmp_path: Path) -> None:
+    """Each part of it would be trusted."""
+    said = command("--trust-home", "/srv/a:b", "pause", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "takes no path with ':'" in said.stderr
 
 
 @needs_root
