@@ -17,7 +17,7 @@ from msgspec import Struct
 from events.values import BackupId, CheckpointId, VersionId
 from gpu.commit import Committed, publish
 from gpu.errors import CheckpointBroken, SealBroken
-from gpu.manifest import MANIFEST, FileEntry, describe, leads_out, names_below, read_seal
+from gpu.manifest import MANIFEST, UNDECODABLE, FileEntry, describe, leads_out, names_below, read_seal
 from gpu.manifest import problem_of as problem_of_checkpoint
 from journal.durable import copy_durably, fsync_file, opened
 from journal.storage import REAL, Storage
@@ -90,6 +90,10 @@ def problem_of(
         seal = msgspec.json.decode(read_seal(directory, SEAL, manifest_sha256, storage=storage), type=Backup)
     except SealBroken as error:
         return error.problem
+    except UNDECODABLE as error:
+        return f"{SEAL} is damaged: {error}"
+    if (name := leads_out(seal.files)) is not None:
+        return f"{SEAL} names a file outside of its directory, {name!r}"
     return problem_of_checkpoint(
         directory / seal.checkpoint, seal.checkpoint_sha256, every_byte=every_byte, watch=watch, storage=storage
     )

@@ -32,6 +32,9 @@ WEIGHTS_FILES = ("adapter_model.safetensors", "model.safetensors")
 OPTIMIZER_FILE = "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
+UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding a manifest raises: no JSON or other types, no text, nested too deep."""
+
 CHUNK_BYTES = 8 * 1024 * 1024
 """Hashed at a time: large enough to be quick, small enough to report progress."""
 
@@ -192,8 +195,10 @@ def _read(directory: Path, manifest_sha256: str | None, storage: Storage) -> Man
         raise _unreadable(name, MANIFEST, error) from error
     try:
         manifest = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise CheckpointBroken(name, f"{MANIFEST} is damaged: {error}") from error
+    if (out := leads_out(manifest.files)) is not None:
+        raise CheckpointBroken(name, f"{MANIFEST} names a file outside of its directory, {out!r}")
     if manifest.checkpoint != name:
         raise CheckpointBroken(name, f"{MANIFEST} is that of {manifest.checkpoint}")
     if manifest_sha256 is not None and hashlib.sha256(data).hexdigest() != manifest_sha256:

@@ -6,8 +6,9 @@ No torch: the shell reads it too.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -18,7 +19,7 @@ from events.values import VersionId
 from events.worker import LearnedFile
 from gpu.base import base_files, base_sha256, combined
 from gpu.errors import SealBroken
-from gpu.manifest import FileEntry, Manifest, describe, leads_out, read_seal
+from gpu.manifest import UNDECODABLE, FileEntry, Manifest, describe, leads_out, read_seal
 from journal.durable import read_file
 from journal.storage import REAL, Storage
 
@@ -63,7 +64,7 @@ def read_sealed(directory: Path, *, storage: Storage = REAL) -> Sealed:
         sealed = _decoder.decode(read_file(directory / SEAL, storage=storage))
     except RecursionError as error:
         raise ValueError(f"{SEAL} is nested too deep") from error
-    if (name := leads_out(sealed.files)) is not None:
+    if (name := leads_out((*sealed.files, *sealed.learned))) is not None:
         raise ValueError(f"{SEAL} names a file outside of its directory, {name!r}")
     return sealed
 
@@ -114,20 +115,25 @@ def problem_of(
         return _problem_of_files(directory, sealed, every_byte, watch, storage)
     except SealBroken as error:
         return error.problem
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         return f"{SEAL} is damaged: {error}"
 
 
 def _problem_of_files(
     directory: Path, sealed: Sealed, every_byte: bool, watch: Callable[[bytes], None], storage: Storage
 ) -> str | None:
-    if (name := leads_out(sealed.files)) is not None:
+    if (name := leads_out((*sealed.files, *sealed.learned))) is not None:
         return f"{SEAL} names a file outside of its directory, {name!r}"
     for name, expected in sealed.files.items():
         path = directory / name
         try:
-            if storage.stat(path).st_size != expected.size_bytes:
-                return f"{name} has {storage.stat(path).st_size} bytes, {SEAL} says {expected.size_bytes}"
+            if (link := _link_above(directory, name, storage)) is not None:
+                return f"{link} is not a directory"
+            found = storage.stat(path)
+            if not stat.S_ISREG(found.st_mode):
+                return f"{name} is not a file"
+            if found.st_size != expected.size_bytes:
+                return f"{name} has {found.st_size} bytes, {SEAL} says {expected.size_bytes}"
             if every_byte and describe(path, watch, storage=storage) != expected:
                 return f"{name} does not have the SHA-256 of {SEAL}"
         except FileNotFoundError:
@@ -135,6 +141,15 @@ def _problem_of_files(
         except OSError as error:
             return f"{name} cannot be read: {error.strerror or os.strerror(error.errno or 0)}"
     return None
+
+
+def _link_above(directory: Path, name: str, storage: Storage) -> str | None:
+    """The first part of the way to `name` that is no directory, and could lead out of `directory`; None: there is none.
+
+    Raises OSError.
+    """
+    above = [str(parent) for parent in reversed(PurePosixPath(name).parents[:-1])]
+    return next((part for part in above if not stat.S_ISDIR(storage.stat(directory / part).st_mode)), None)
 
 
 def card(sealed: Sealed, stored_as: str) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
+from gpu import backup, sealed
 from gpu.commit import commit
-from gpu.manifest import MANIFEST, names_below, problem_of, read_manifest
+from gpu.manifest import MANIFEST, FileEntry, describe, names_below, problem_of, read_manifest
 from journal.storage import Storage
 from tests.gpu.helpers import CONTENTS, NAME, manifest, safetensors
 
@@ -165,3 +169,114 @@ def test_files_in_subdirectories_are_checked_as_others(
     damage(directory)
     problem = problem_of(directory, committed.manifest_sha256, every_byte=True)
     assert problem is None if says is None else problem is not None and says in problem
+
+
+# -- manifests of somebody else -------------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[str, Callable[..., str | None]]] = {
+    "checkpoint": (MANIFEST, problem_of),
+    "version": (sealed.SEAL, sealed.problem_of),
+    "backup": (backup.SEAL, backup.problem_of),
+}
+
+
+def made(kind: str, names: Mapping[str, FileEntry]) -> dict[str, Any]:
+    """A manifest of this kind that names these files."""
+    if kind == "version":
+        said: Struct = sealed.Sealed(checkpoint=manifest(), applied=None, files=dict(names))
+    elif kind == "backup":
+        said = backup.Backup(
+            backup="manual-0001",
+            reason="",
+            version=None,
+            checkpoint=NAME,
+            checkpoint_sha256="0" * 64,
+            files=dict(names),
+        )
+    else:
+        said = replace(manifest(), files=dict(names))
+    found: dict[str, Any] = msgspec.to_builtins(said)
+    return found
+
+
+def problem_with(kind: str, directory: Path, data: bytes) -> str | None:
+    """What is wrong where the manifest of a directory is `data`, and was journaled as that."""
+    name, problem = KINDS[kind]
+    (directory / name).write_bytes(data)
+    return problem(directory, hashlib.sha256(data).hexdigest(), every_byte=True)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A file outside of the directory `tmp_path / NAME`, which a manifest wants to name."""
+    (tmp_path / NAME).mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    return tmp_path / "secret"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name", ["..", "../secret", "a/../../secret", "/etc/passwd", "{outside}", "../secret\0", "a\0b"]
+)
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(kind: str, name: str, outside: Path) -> None:
+    """Though size and SHA-256 of that file are as it says."""
+    named = name.replace("{outside}", str(outside))
+    data = msgspec.json.encode(made(kind, {named: describe(outside)}))
+    said = problem_with(kind, outside.with_name(NAME), data)
+    assert said == f"{KINDS[kind][0]} names a file outside of its directory, {named!r}"
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "version"])
+@pytest.mark.parametrize(("name", "says"), [("link", "link is not a file"), ("link/secret", "link"), ("", "")])
+def test_a_manifest_that_names_a_file_by_a_link_is_refused(kind: str, name: str, says: str, outside: Path) -> None:
+    """Of the file itself, or of a directory above it."""
+    directory = outside.with_name(NAME)
+    (directory / "link").symlink_to(outside if name == "link" else outside.parent)
+    said = problem_with(kind, directory, msgspec.json.encode(made(kind, {name: describe(outside)})))
+    assert said is not None
+    assert says in said
+
+
+def test_a_version_with_weights_elsewhere_is_refused(outside: Path) -> None:
+    """Also by whoever reads it without a SHA-256, to train next to it."""
+    data = msgspec.json.encode({**made("version", {}), "learned": ["../../elsewhere"]})
+    said = problem_with("version", outside.with_name(NAME), data)
+    assert said == "keepstep.json names a file outside of its directory, '../../elsewhere'"
+    with pytest.raises(ValueError, match="outside of its directory"):
+        sealed.read_sealed(outside.with_name(NAME))
+
+
+def test_a_backup_of_a_checkpoint_elsewhere_is_refused(outside: Path) -> None:
+    """It is not even looked at."""
+    data = msgspec.json.encode({**made("backup", {}), "checkpoint": str(outside.parent)})
+    said = problem_with("backup", outside.with_name(NAME), data)
+    assert said is not None
+    assert said.startswith("backup.json is damaged: ")
+    assert said.endswith("`$.checkpoint`")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda said: b"",
+        lambda said: b"null",
+        lambda said: b"[]",
+        lambda said: msgspec.json.encode({**said, "files": ["weights"]}),
+        lambda said: msgspec.json.encode({**said, "files": {"weights": 7}}),
+        lambda said: msgspec.json.encode({**said, "files": {"weights": {"size_bytes": "7", "sha256": ""}}}),
+        lambda said: msgspec.json.encode({**said, "files": None}),
+        lambda said: msgspec.json.encode({**said, "format": 2}),
+        lambda said: msgspec.json.encode(said).replace(b'"files"', b'"f\xff\xfeiles"'),
+        lambda said: msgspec.json.encode(said).replace(b'"files":{', b'"files":{"\xed\xa0\x80":null'),
+        lambda said: msgspec.json.encode(said)[:-1] + b',"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        lambda said: b"[" * 1_000_000,
+        lambda said: b" " * (100 << 20) + msgspec.json.encode(said),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(kind: str, broken: Callable[[Any], bytes], tmp_path: Path) -> None:
+    """Other types, no text, nested too deep, 100 MB: a sentence, never a traceback."""
+    (tmp_path / NAME).mkdir()
+    said = problem_with(kind, tmp_path / NAME, broken(made(kind, {})))
+    assert said is not None
+    assert said.startswith((f"{KINDS[kind][0]} is damaged: ", f"{KINDS[kind][0]} cannot be read: it has 104,"))
