@@ -84,7 +84,7 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
     import msgspec
 
     from cli.modules import ask, refused
-    from cli.plain_text import with_format_of
+    from cli.plain_text import may_be_plain_text
     from cli.terminal import print_json
     from cli.trust import followed
     from cli.validation import validation_file
@@ -95,14 +95,14 @@ def check_files(files: Sequence[Path], model: str | None, home_option: Path | No
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     home, settings = settings_for(model, home_option)
     validation = validation_file(home, settings)
+    there = [followed(path.absolute()) for path in files]  # only `gpu.check` opens them, each once
+    plain_text = [
+        str(leads_to) for path, leads_to in zip(files, there, strict=True) if may_be_plain_text(settings, path.name)
+    ]
     order = Check(
         home=str(home.root),
-        files=tuple(str(followed(path.absolute())) for path in files),
-        plain_text=tuple(
-            str(followed(path.absolute()))
-            for path in files
-            if with_format_of(settings, path.name, followed(path)) is not settings
-        ),
+        files=tuple(map(str, there)),
+        plain_text=tuple(plain_text),
         settings=settings,
         validation=None if validation is None else str(validation),
     )

@@ -23,10 +23,15 @@ def with_format_of(settings: JobSettings, name: str, path: Path) -> JobSettings:
     Settings that name a format or fields win. So does what is in the file: rows, a table or a page is never plain text.
     Raises OSError.
     """
-    data = settings.data
-    if data.format != "auto" or data.prompt is not None or data.completion is not None or not says_plain_text(name):
+    if not may_be_plain_text(settings, name) or not holds_prose(path):
         return settings
-    return replace(settings, data=replace(data, format="plain_text")) if holds_prose(path) else settings
+    return replace(settings, data=replace(settings.data, format="plain_text"))
+
+
+def may_be_plain_text(settings: JobSettings, name: str) -> bool:
+    """Whether a file of this name is plain text unless there are rows in it."""
+    data = settings.data
+    return data.format == "auto" and data.prompt is None and data.completion is None and says_plain_text(name)
 
 
 def says_plain_text(name: str) -> bool:

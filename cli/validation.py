@@ -15,6 +15,7 @@ from cli.arrivals import file_sha256
 from cli.errors import STORAGE_ERRNOS, UserError
 from cli.home import Home
 from events.settings import JobSettings, Sources
+from gpu.manifest import describe_open
 from journal import durable
 from journal.storage import NotAFile
 
@@ -27,21 +28,22 @@ def with_validation_kept(home: Home, settings: JobSettings) -> JobSettings:
     if path is None:
         return settings
     try:
-        sha256 = file_sha256(path, storage=home.storage)
+        with durable.opened(home.storage, path, os.O_RDONLY) as fd:
+            sha256 = describe_open(fd, storage=home.storage).sha256
+            if not home.storage.exists(_kept(home, sha256)):
+                sha256 = _keep(home, fd)
     except OSError as error:
-        if error.errno in STORAGE_ERRNOS:
+        if error.errno in STORAGE_ERRNOS or error.filename != os.fspath(path):
             raise
         raise UserError(f"the validation set {path} cannot be read: {error.strerror}", ADVICE) from error
-    if not home.storage.exists(_kept(home, sha256)):
-        sha256 = _keep(home, path)
     return replace(settings, sources=Sources(validation_sha256=sha256))
 
 
-def _keep(home: Home, path: Path) -> str:
-    """Copy the set; the SHA-256 of the copy. Somebody may write into the file meanwhile."""
+def _keep(home: Home, fd: int) -> str:
+    """Copy the open set; the SHA-256 of the copy. Somebody may write into the file meanwhile."""
     durable.make_directory(home.validation, storage=home.storage)
     copy = durable.temporary_path(home.validation / "set", storage=home.storage)
-    durable.copy_durably(path, copy, storage=home.storage)
+    durable.copy_open(fd, copy, storage=home.storage)
     sha256 = file_sha256(copy, storage=home.storage)
     durable.rename_durably(copy, _kept(home, sha256), storage=home.storage)
     return sha256

@@ -117,7 +117,7 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     files: tuple[str, ...]
     settings: JobSettings
     plain_text: tuple[str, ...] = ()
-    """Those of the files that are read as plain text because their names say so."""
+    """Those of the files whose names say that they are plain text: they are read as that unless they hold rows."""
     validation: str | None = None
     """Where the validation set is."""
 

@@ -20,6 +20,9 @@ PRIVATE = 0o077
 GROUP_MAY_READ = 0o027
 """The mask in a home that lets its group in."""
 
+DESCRIPTORS = "/proc/self/fd"
+"""Where Linux shows the open files of a process under their numbers."""
+
 FEW_FILES = 64
 """A checkpoint is about a dozen files, and what is written while it is made a dozen more."""
 
@@ -41,10 +44,12 @@ class Storage:
         """Opens a regular file, or with O_DIRECTORY a directory. Raises NotAFile for whatever else has the name.
 
         The only place that opens a file of ours. A link is not followed: it could name any file of whoever runs this.
-        A pipe is not waited for. `mode` is narrowed by `mask`.
+        A pipe is not waited for. `mode` is narrowed by `mask`. A path of `path_of` names an open file and no link that
+        somebody made.
         """
         as_directory = flags & os.O_DIRECTORY
-        careful = os.O_CLOEXEC | os.O_NONBLOCK | (0 if as_directory else os.O_NOFOLLOW)
+        follows = as_directory or os.path.dirname(path) == DESCRIPTORS  # noqa: PTH120 - quicker, and any path is text
+        careful = os.O_CLOEXEC | os.O_NONBLOCK | (0 if follows else os.O_NOFOLLOW)
         try:
             fd = os.open(path, flags | careful, mode & ~self.mask)
         except OSError as error:
@@ -182,6 +187,12 @@ class Storage:
 
 
 REAL = Storage()
+
+
+def path_of(fd: int, path: Path) -> Path:
+    """A path that this process can open as often as it likes, and that stands for the open file whatever becomes of its
+    name. `path`: its name, for systems without such paths."""
+    return Path(DESCRIPTORS, str(fd)) if os.path.isdir(DESCRIPTORS) else path  # noqa: PTH112 - as in `Storage`
 
 
 def lets_group_in(mode: int) -> bool:

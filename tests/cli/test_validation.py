@@ -54,11 +54,11 @@ def test_one_that_is_no_file_is_named_and_not_opened(home: Home) -> None:
 def test_one_that_may_not_be_read_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person mends it; the daemon waits for that and does not end."""
 
-    def refused(path: Path, **_: Any) -> str:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refused(fd: int, **_: Any) -> str:
+        raise PermissionError(13, "Permission denied")
 
     (home.root / "held.jsonl").touch()
-    monkeypatch.setattr("cli.validation.file_sha256", refused)
+    monkeypatch.setattr("cli.validation.describe_open", refused)
     with pytest.raises(UserError, match=r"held.jsonl cannot be read: Permission denied"):
         with_validation_kept(home, settings("held.jsonl"))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+from msgspec.structs import replace
 
 from events.settings import DataSettings, JobSettings, ModelSettings
 from events.worker import Prepare, Prepared, Step
@@ -49,6 +53,33 @@ def test_each_file_has_a_report_and_the_validation_set_is_known(home: Home) -> N
     first, second = check(asked).reports
     assert (first.verdict, first.held_out_rows) == ("good", 1)
     assert [finding.name for finding in second.findings] == ["empty_file"]
+
+
+def test_a_file_is_opened_once_and_no_exchange_is_seen(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name stands for other bytes, or for a pipe, as soon as it is open."""
+    asked = order(
+        home, ("a.md", b"Prose.\n\nMore of it.\n"), ("b.jsonl", make_rows(3)), validation=str(home.path / "held")
+    )
+    asked = replace(asked, plain_text=(asked.files[0],))
+    (home.path / "held").write_bytes(make_rows(1))
+    names, opened, really = {*asked.files, asked.validation}, list[str](), os.open
+
+    def open_and_exchange(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        fd = really(path, flags, mode, **more)
+        if str(path) in names:
+            assert flags & os.O_NOFOLLOW
+            assert flags & os.O_NONBLOCK
+            opened.append(str(path))
+            Path(path).unlink()
+            os.mkfifo(path)
+        return fd
+
+    monkeypatch.setattr(os, "open", open_and_exchange)
+    prose, rows = check(asked).reports
+    assert sorted(opened) == sorted(names)
+    assert (prose.file, prose.kind, prose.verdict) == ("a.md", "plain text", "good")
+    assert rows.sha256 == hashlib.sha256(make_rows(3)).hexdigest()
+    assert (rows.verdict, rows.held_out_rows) == ("good", 1)
 
 
 def gpt2(home: Home, **config: Any) -> None:
