@@ -108,7 +108,7 @@ def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
     found = checks_model.model(DoctorContext(trained))
     assert (found.level, found.advice) == ("warn", f"keepstep config set model.revision {'1' * 40}")
     trained.config.write_text(
-        trained.config.read_text(encoding="utf-8").replace("[model]\n", f'[model]\n\nrevision = "{"1" * 40}"'),
+        trained.config.read_text(encoding="utf-8").replace("[model]\n", f'[model]\nrevision = "{"1" * 40}"\n'),
         encoding="utf-8",
     )
     assert checks_model.model(DoctorContext(trained)).level == "pass"
