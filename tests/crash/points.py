@@ -201,7 +201,15 @@ SKIPPING = {
 }
 """How far a job is trained that is skipped depends on the moment, so no other life can be held against this one."""
 
-VERSIONS = [kind for kind in kinds.EVENT_TYPES if kind.__module__ == "events.versions"]
+VERSIONS = [
+    kinds.HeadMoved,
+    kinds.CheckpointRestored,
+    kinds.VersionDeleted,
+    kinds.BackupCreated,
+    kinds.BackupDeleted,
+    *(kind for kind in kinds.EVENT_TYPES if kind.__module__ == kinds.ConsolidationStarted.__module__),
+]
+"""The events of consolidations, versions, backups and moves of the head."""
 
 ELSEWHERE: Mapping[str, str] = {
     "home_created": "before there is a home",
