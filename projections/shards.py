@@ -33,7 +33,7 @@ def shards_of(places: Iterator[tuple[str, Place]], count: int) -> list[bytes]:
 
 
 class Shards:
-    """Reads places from the lines that `shards_of` made, which begin at `offset` in `data`: a `core.maps.Ground`."""
+    """A `core.structures.maps.Ground` that reads places from the lines of `shards_of`, from `offset` on in `data`."""
 
     def __init__(self, data: bytes, offset: int, lengths: Sequence[int], count: int) -> None:
         self._data, self._count = memoryview(data), count

@@ -54,7 +54,6 @@ MESSAGE_MODULES = {
     "cli/commands/demo.py",
     "cli/commands/journal.py",
     "cli/output/console.py",
-    "cli/show.py",
 }
 """Modules whose comparisons choose words for a person; nothing on disk hangs on one."""
 

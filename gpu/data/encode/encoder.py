@@ -32,7 +32,7 @@ MASK_VERSION = 2
 tokenises prompt and completion together, and trains reasoning.
 
 The plan of a job (`batches_sha256`) covers the tokens and masks themselves. So a job that began under an earlier
-version continues if its rows still encode to the same, and is held otherwise (`core/reports.py`).
+version continues if its rows still encode to the same, and is held otherwise (`core/topics/training.py`).
 """
 
 
