@@ -19,7 +19,7 @@ TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo     teach a real small chat model something new while you watch"
-	@echo "make test     set up, and run the quick tests, JOBS=$(JOBS) at a time: under 6 minutes on two cores"
+	@echo "make test     set up, and run the quick tests, JOBS=$(JOBS) at a time"
 	@echo "make test-long   run the long tests: real training under kills, full disks, many seeds"
 	@echo "make coverage    list the lines of the product that no quick test runs"
 	@echo "make check    lint, types, import contracts, tests"

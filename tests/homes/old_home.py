@@ -49,7 +49,8 @@ DECIDES_BITS = (
 """What keepstep records of an attempt's environment that must be equal for equal bits. `cpu` is not among them: that is
 what PORTABLE is for."""
 
-PATIENCE_S = 300
+PATIENCE_S = 240
+"""For one command: below the time limit of a test, so that its output is shown."""
 
 SMALL = {zstd.CompressionParameter.compression_level: 19, zstd.CompressionParameter.window_log: 24}
 """A window of 16 MiB sees the whole home, in which most files are there several times."""
