@@ -6,27 +6,10 @@ from typing import get_args
 
 from core.commands import AnyCommand
 from core.errors import IllegalEvent
-from core.evolve import evolve
+from core.evolve import TOPICS, evolve
 from core.state import State
 from core.tables import Events, composed
-from core.topics import (
-    attempts,
-    config,
-    consolidation,
-    consolidation_request,
-    daemon,
-    disk,
-    disk_limits,
-    evaluation,
-    head,
-    memory,
-    outcomes,
-    queue,
-    recovery,
-    retention,
-    step_recovery,
-    training,
-)
+from core.topics import attempts, consolidation
 from events import messages
 
 
@@ -51,24 +34,4 @@ def decide(state: State, command: AnyCommand, now: float) -> Events:
     return events
 
 
-DECIDE = composed(
-    (
-        daemon.DECIDE,
-        queue.DECIDE,
-        attempts.DECIDE,
-        training.DECIDE,
-        evaluation.DECIDE,
-        step_recovery.DECIDE,
-        recovery.DECIDE,
-        outcomes.DECIDE,
-        head.DECIDE,
-        retention.DECIDE,
-        consolidation_request.DECIDE,
-        consolidation.DECIDE,
-        disk.DECIDE,
-        disk_limits.DECIDE,
-        memory.DECIDE,
-        config.DECIDE,
-    ),
-    get_args(AnyCommand),
-)
+DECIDE = composed((topic.DECIDE for topic in TOPICS), get_args(AnyCommand))

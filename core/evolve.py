@@ -7,7 +7,7 @@ Each topic has the handlers of its events; the changes of status stand in `trans
 from __future__ import annotations
 
 from core.state import State
-from core.tables import composed
+from core.tables import Topic, composed
 from core.topics import (
     attempts,
     config,
@@ -34,24 +34,24 @@ def evolve(state: State, event: AnyEvent) -> State:
     return EVOLVE[type(event)](state, event)
 
 
-EVOLVE = composed(
-    (
-        daemon.EVOLVE,
-        queue.EVOLVE,
-        attempts.EVOLVE,
-        training.EVOLVE,
-        evaluation.EVOLVE,
-        step_recovery.EVOLVE,
-        recovery.EVOLVE,
-        outcomes.EVOLVE,
-        head.EVOLVE,
-        retention.EVOLVE,
-        consolidation_request.EVOLVE,
-        consolidation.EVOLVE,
-        disk.EVOLVE,
-        disk_limits.EVOLVE,
-        memory.EVOLVE,
-        config.EVOLVE,
-    ),
-    EVENT_TYPES,
+TOPICS: tuple[Topic, ...] = (
+    daemon,
+    queue,
+    attempts,
+    training,
+    evaluation,
+    step_recovery,
+    recovery,
+    outcomes,
+    head,
+    retention,
+    consolidation_request,
+    consolidation,
+    disk,
+    disk_limits,
+    memory,
+    config,
 )
+"""Every topic. A new one is added here."""
+
+EVOLVE = composed((topic.EVOLVE for topic in TOPICS), EVENT_TYPES)

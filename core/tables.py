@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from events.event import Event
 from events.kinds import AnyEvent
@@ -21,6 +21,14 @@ DecideTable = Mapping[type, Decide]
 
 EvolveTable = Mapping[type[Event], Evolve]
 """Type of the event → its handler: (state, event) → state."""
+
+
+class Topic(Protocol):
+    """What every module in `core/topics/` has."""
+
+    DECIDE: DecideTable
+    EVOLVE: EvolveTable
+
 
 Handler = TypeVar("Handler")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 
 LOOK_EVERY_S = 0.02
-"""Often beside what is waited for, and hardly any work for the machine that has to bring it about."""
+"""Seconds. Short next to any wait of the tests, and cheap for the machine that does the work."""
 
 PATIENCE_S = 30.0
 """Far more than anything takes that is quick, on a machine that has much else to do."""

@@ -16,7 +16,7 @@ from events import kinds
 from tests.core.world import START, World, job_id, settings
 
 START_DAEMON = commands.StartDaemon(pid=1, process_started_at=1.0, boot_id="", host="", keepstep="")
-HOLD = commands.HoldWork(reason="the config is broken", advice="mend it")
+HOLD = commands.HoldWork(reason="the config is broken", advice="fix it")
 QUARANTINE = commands.QuarantineCheckpoint(checkpoint="step-00000002-attempt-0001", problem="rot")
 ADD = commands.AddFile(job=job_id(1), name="again.jsonl", size_bytes=1, priority="normal", known=False)
 

@@ -216,7 +216,7 @@ class Life(RuleBasedStateMachine):
     def by_itself(self, leave: bool) -> None:
         """The daemon leaves, or finds that it needs a person."""
         if not leave:
-            self.world.refused(commands.HoldWork(reason="the config is broken", advice="mend it"))
+            self.world.refused(commands.HoldWork(reason="the config is broken", advice="fix it"))
         elif self.world.refused(commands.StopDaemon(reason="nothing is left to do")) is None:
             self.world.end_worker()
             self.world.alive = False

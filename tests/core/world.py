@@ -84,7 +84,7 @@ class World:
         self.timeline: list[tuple[str, int]] = []
         """(job, step) of each committed global step."""
         self.stood: dict[str, tuple[tuple[str, int], ...]] = {}
-        """The timeline behind each checkpoint and version."""
+        """The timeline of each checkpoint and version."""
         self.moved = False
         self.lost: list[tuple[str, int]] = []
         """What quarantine took from the timeline and has to come back, in this order."""

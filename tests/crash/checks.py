@@ -55,7 +55,7 @@ def _check_steps(home: Home) -> None:
     for job, goal in goals.items():
         steps = [step[1] for _, step in sorted(timeline.items()) if step[0] == job]
         whole = len(steps) if job in skipped else goal
-        assert steps == list(range(1, whole + 1)), f"job {job[:12]} was learned as {steps}, to be 1..{whole}"
+        assert steps == list(range(1, whole + 1)), f"job {job[:12]} was trained as {steps}, to be 1..{whole}"
     assert state.outcomes.counts.trained == len(goals.keys() - skipped)
     moved = any(isinstance(event, kinds.HeadMoved) for event in events)
     assert moved or state.head.global_step == len(timeline)

@@ -210,13 +210,13 @@ VERSIONS = [
 
 ELSEWHERE: Mapping[str, str] = {
     "home_created": "before there is a home",
-    "daemon_held": "a person is needed, nothing goes on",
+    "daemon_held": "a person is needed, no work continues",
     "job_moved": "by a person, and owes nothing: tests/simulation",
     "job_held": "the same",
     "job_released": "the same",
     "job_removed": "by a person, and its file is moved as a rejected one is: tests/simulation",
     "job_failed": "five deaths in a row at the same place",
-    "job_retried": "by a person, behind `job_failed`",
+    "job_retried": "by a person, after `job_failed`",
     "divergence_detected": "must never be",
     "storage_exhausted": "the disk is full: test_full_disks.py",
     "storage_freed": "the same",

@@ -239,7 +239,7 @@ class Checker:
         for job in (*opened.state.training.in_progress, *opened.state.queue):
             arriving = [s for p, s in kept.items() if p.startswith("home/data/.arriving/")]
             if kept.get(f"home/data/{job.id}.jsonl") != job.id and job.id not in arriving:
-                found.append(f"{job.name} waits to be learned and is not in data/")
+                found.append(f"{job.name} waits to be trained and is not in data/")
         return found
 
 

@@ -186,7 +186,7 @@ def test_a_file_that_arrives_on_a_full_disk_is_trained_when_there_is_room(tmp_pa
         content = late.read_bytes()
         with scene(disk, home, tmp_path) as here:
             daemon = here.start(until_idle=False)
-            here.until("both files are learned", lambda: len(here.events("job_trained")) == 2)
+            here.until("both files are trained", lambda: len(here.events("job_trained")) == 2)
             with kept_full(disk.fill):
                 late.rename(home.inbox / "late.jsonl")
                 time.sleep(4.0)  # it can say nothing: time to see the file, and to try
@@ -194,7 +194,7 @@ def test_a_file_that_arrives_on_a_full_disk_is_trained_when_there_is_room(tmp_pa
                 where = [path for path in home.root.rglob("*") if path.is_file() and path.read_bytes() == content]
                 assert len(where) == 1, f"the file is at {where}\n{here.report()}"
             disk.free()
-            here.until("the third is learned", lambda: len(here.events("job_trained")) == 3, within_s=30.0)
+            here.until("the third is trained", lambda: len(here.events("job_trained")) == 3, within_s=30.0)
             assert is_plain(daemon.said), here.report()
             assert here.keepstep("stop").returncode == 0
             here.ends_well(daemon)

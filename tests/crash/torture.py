@@ -92,7 +92,7 @@ class Torture:
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
             if self._loud and self.kills >= self._said + PROGRESS_EVERY:
                 self._said = self.kills - self.kills % PROGRESS_EVERY
-                print(f"{self.kills} kills, {self.after_a_step} behind a step, {self.seconds:.0f} s", flush=True)
+                print(f"{self.kills} kills, {self.after_a_step} after a step, {self.seconds:.0f} s", flush=True)
         self._clear()
         self.life.to_the_end()
         self.life.waited.unlink(missing_ok=True)
@@ -256,7 +256,7 @@ class Torture:
         lines += [
             f"random: daemon {self.random['daemon']}, worker {self.random['worker']}, both {self.random['both']}",
             f"phases: {spread}",
-            f"behind the first step of an attempt: {self.after_a_step} of {self.kills}",
+            f"after the first step of an attempt: {self.after_a_step} of {self.kills}",
             f"{self.seconds:.0f} s, {60 * self.kills / self.seconds:.1f} kills a minute",
         ]
         return "\n".join(lines + [f"NOT HIT: {name}" for name in self.missed])

@@ -42,7 +42,7 @@ def test_a_worker_that_dies_is_replaced(
     _, begun = home.first(kinds.TrainingStarted, since=at)
     assert state_of(home.home).outcomes.counts.trained == 2
     detected = f"`{failure}`: {event.message.partition('; see')[0].partition('. The other')[0]}"
-    did = f"a new worker, {begun - at:.1f} s later, behind the last commit"
+    did = f"a new worker, {begun - at:.1f} s later, after the last commit"
     record(Row(drill, detected, f"{after_s:.1f} s", home.lost(), did))
 
 
@@ -84,6 +84,6 @@ def test_a_file_that_kills_thirty_workers_costs_only_itself(drills: Drills, reco
     assert state_of(home.home).outcomes.counts.trained == 2
     home.again()
     did = (
-        f"five attempts in {first_s:.0f} s, then `job_failed`: its file is kept, those around it are learned; six times"
+        f"five attempts in {first_s:.0f} s, then `job_failed`: its file is kept, those around it are trained; six times"
     )
     record(Row("30 crashes in a row on one file among good ones", "`killed`, 30 times", "at once", "nothing", did))

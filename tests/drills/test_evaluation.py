@@ -59,7 +59,7 @@ def test_a_worker_that_dies_in_an_evaluation_is_the_same(drills: Drills, record:
     assert event.failure == "code"
     assert len(home.events(EvaluationAbandoned)) == 1
     finished(home, calm)
-    did = "a new worker behind the last commit; the job went on without evaluations"
+    did = "a new worker after the last commit; the job continued without evaluations"
     after = f"{at - home.troubled_at():.1f} s"
     record(Row("worker killed by SIGSEGV in an evaluation", f"`code`: {event.message}", after, home.lost(), did))
 
@@ -89,7 +89,7 @@ def test_memory_that_is_too_short_for_one_row_ends_the_evaluations(
     assert event.failure == "out_of_memory"
     assert len(home.events(EvaluationAbandoned)) == 1
     finished(home, calm)
-    did = "a new worker behind the last commit; the job went on without evaluations"
+    did = "a new worker after the last commit; the job continued without evaluations"
     name = "out of memory in an evaluation, of one row alone"
     record(Row(name, "`out_of_memory`, in an evaluation", "at once", home.lost(), did))
 

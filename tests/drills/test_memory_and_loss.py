@@ -231,5 +231,5 @@ def test_a_second_suspect_batch_ends_the_job_and_a_person_continues_it(make: Mak
     assert ran(home, "nan:22") == 0, log_of(home)  # its step 12 is global step 22 now
     assert [event.step for event in of(home, BatchSkipped)] == [3, 12 - kept, 12]
     assert state_of(home).head.global_step == STEPS
-    did = "`job_failed` at the second: what is committed stays, the queue goes on; `retry` leaves both batches out"
+    did = "`job_failed` at the second: what is committed stays, the queue continues; `retry` skips both batches"
     record(Row(TWICE, "`loss`, `batch_skipped`, twice", "at once", "nothing committed", did))

@@ -45,7 +45,7 @@ def test_a_worker_dies_with_its_daemon_even_if_none_of_its_threads_can_run(
     assert not home.events(kinds.AttemptFailed, OrphanEnded)
     assert home.weights() == calm
     detected = "`interrupted`, by the next daemon"
-    did = f"the kernel ended the worker {gone_s:.1f} s after its daemon; the next one went on behind the last commit"
+    did = f"the kernel ended the worker {gone_s:.1f} s after its daemon; the next one continued after the last commit"
     record(Row("daemon kill -9, its worker stuck in native code", detected, f"{gone_s:.1f} s", home.lost(), did))
 
 
@@ -66,7 +66,7 @@ def test_a_worker_that_outlives_its_daemon_is_ended_by_the_next(drills: Drills, 
     assert event.pid == worker.pid
     assert not home.workers()
     assert state_of(home.home).outcomes.counts.trained == 1
-    did = "ended it before anything was begun; went on behind the last commit"
+    did = "ended it before any work started; continued after the last commit"
     row = Row(
         "a worker that outlived its daemon", "`orphan_ended`, by its home", f"{at - began:.1f} s", home.lost(), did
     )

@@ -174,7 +174,7 @@ def test_under_pressure_work_ends_after_a_commit_and_continues_by_itself(drill: 
     assert [event.step for event in drill.events(kinds.StepReached)] == [1, 2, 3, 4, 5]
     assert len(drill.events(MemoryLow)) == len(drill.events(MemoryRecovered)) == 1
     detected = "`memory_low`: others use 95 % of what the worker leaves them"
-    did = f"ended behind a commit, the worker and its memory gone; went on {well_s:.1f} s after there was memory again"
+    did = f"ended after a commit, the worker and its memory gone; continued {well_s:.1f} s after there was memory again"
     record(Row(PRESSURE, detected, f"{seen_s:.1f} s", "nothing", did))
 
 
@@ -245,7 +245,7 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.stop()
     assert len(drill.events(ConfigRefused)) == 1
     detected = "`config_refused`: model.path is elsewhere, and the weights were trained with nowhere"
-    did = "the running file was finished as it was begun, nothing begun under it; mended and resumed, it went on"
+    did = "the running file was finished as it was started, nothing started under it; fixed and resumed, it continued"
     record(Row(CONFIG_ERROR, detected, f"{seen_s:.1f} s", "nothing", did))
 
 

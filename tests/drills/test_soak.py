@@ -97,17 +97,17 @@ def test_every_example_once_in_each_epoch_is_right() -> None:
 def test_an_example_that_was_trained_twice_is_found() -> None:
     """A stretch that reached the head once more than it should."""
     assert problems((0, 2, []), (1, 4, [])) == [
-        "a, line 2: learned 3 times, set aside 0, to be 2 in all",
-        "a, line 3: learned 3 times, set aside 0, to be 2 in all",
+        "a, line 2: trained 3 times, skipped 0, to be 2 in all",
+        "a, line 3: trained 3 times, skipped 0, to be 2 in all",
     ]
 
 
 def test_an_example_that_was_left_out_is_found() -> None:
     """A step that never reached the head, in the middle or in the end."""
-    assert problems((0, 2, []), (3, 4, [])) == ["a, line 2: learned 1 times, set aside 0, to be 2 in all"]
+    assert problems((0, 2, []), (3, 4, [])) == ["a, line 2: trained 1 times, skipped 0, to be 2 in all"]
     assert problems((0, 3, []))[0] == "a: 3 of 4 steps reached the head"
     assert problems() == ["a: 0 of 4 steps reached the head"] + [
-        f"a, line {line}: learned 0 times, set aside 0, to be 2 in all" for line in PLANNED
+        f"a, line {line}: trained 0 times, skipped 0, to be 2 in all" for line in PLANNED
     ]
 
 
@@ -126,7 +126,7 @@ def test_of_a_file_that_was_skipped_the_steps_before_count() -> None:
 def test_a_line_that_the_plan_does_not_have_is_found() -> None:
     """It was accepted, so it is to be trained."""
     job = Job("a", 2, 4, False, [ReplayRange(0, 4, frozenset())], {1: (1, 4), 2: ()})
-    assert account([job]).wrong == ["a, line 2: learned 0 times, set aside 0, to be 2 in all"]
+    assert account([job]).wrong == ["a, line 2: trained 0 times, skipped 0, to be 2 in all"]
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_failure_that_no_fault_can_cause_is_found() -> None:
         by_name[name] for name in ("worker stuck in a step", "worker killed by SIGKILL", "pause, resume")
     )
     assert unexplained([failed("hang")], [Window(0, hang)]) == []
-    assert unexplained([failed("killed")], [Window(0, hang)]) == ["killed behind worker stuck in a step: so it was"]
+    assert unexplained([failed("killed")], [Window(0, hang)]) == ["killed after worker stuck in a step: so it was"]
     assert unexplained([failed("hang")], [Window(0, hang), Window(0, death)]) == []
     assert len(unexplained([failed("hang")], [Window(0, hang), Window(0, death), Window(0, pause)])) == 1
     assert len(unexplained([failed("hang")], [])) == 1

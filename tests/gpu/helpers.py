@@ -34,7 +34,7 @@ LORA = LoraSettings(r=4, dropout=0.1)
 QLORA = QloraSettings(r=4, dropout=0.1)
 FULL = FullSettings()
 STRAIGHT = Course()
-"""Nothing was split or set aside."""
+"""Nothing was split or skipped."""
 
 
 NAME = "step-00000003-attempt-0001"

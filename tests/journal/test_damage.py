@@ -21,7 +21,7 @@ class Layout(NamedTuple):
     files: dict[str, bytes]
     position: Position
     ends: list[tuple[int, int, int]]
-    """Of each transaction: segment, byte behind it, its last seq."""
+    """For each transaction: its segment, the byte after it, its last seq."""
 
     def transaction_at(self, segment: int, offset: int) -> int | None:
         """The index of the transaction that a byte belongs to; None in a header."""

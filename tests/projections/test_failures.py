@@ -55,8 +55,8 @@ def test_a_hold_has_the_class_of_what_it_follows_from() -> None:
     failed, held = crashes(world)
     assert (failed.failure, held.failure, held.kind) == ("data", "data", "daemon_held")
     assert held.advice == EXPLANATIONS["data"].advice
-    world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
-    assert (crashes(world)[-1].failure, crashes(world)[-1].advice) == ("held", "mend it")
+    world.execute(commands.HoldWork(reason="the config is broken", advice="fix it"))
+    assert (crashes(world)[-1].failure, crashes(world)[-1].advice) == ("held", "fix it")
 
 
 def test_a_failed_job_has_the_class_of_its_last_attempt() -> None:

@@ -46,7 +46,7 @@ TROUBLES: list[tuple[AnyEvent, str]] = [
         "a.jsonl was rejected: nothing in it",
     ),
     (kinds.AttemptFailed(job=JOB, attempt=1, failure="code", message="it broke", retry_at=1.0), "it broke"),
-    (kinds.DaemonHeld(reason="the config is broken", advice="mend it"), "the config is broken"),
+    (kinds.DaemonHeld(reason="the config is broken", advice="fix it"), "the config is broken"),
     (kinds.StorageExhausted(message="the disk is full", wanted_bytes=1), "the disk is full"),
     (kinds.StorageFreed(free_bytes=1), ""),
     (kinds.AttemptFailed(job=JOB, attempt=1, failure="disk_full", message="the disk is full", retry_at=None), ""),

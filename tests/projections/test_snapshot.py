@@ -39,7 +39,7 @@ def eventful() -> World:
     world.start()
     assert world.state.head.checkpoint is not None
     world.execute(commands.QuarantineCheckpoint(checkpoint=world.state.head.checkpoint.id, problem="rot"))
-    world.execute(commands.HoldWork(reason="the config is broken", advice="mend it"))
+    world.execute(commands.HoldWork(reason="the config is broken", advice="fix it"))
     world.runs_out()
     return world
 

@@ -225,7 +225,7 @@ class Invariants:
         for name, found in steps.items() if not self.moved else ():  # what was left after may be trained again
             passes = passes_of(found)
             steps_of = [step for length in passes for step in range(1, length + 1)]
-            require(found == steps_of, f"each step of {name[:8]} is learned once a pass, in order", found)
+            require(found == steps_of, f"each step of {name[:8]} is trained once a pass, in order", found)
         return state, timeline
 
     def _check_checkpoints(self, home: Home, state: State, timeline: list[tuple[str, int]]) -> None:
@@ -246,7 +246,7 @@ class Invariants:
             problem = find_problem(artifact, checkpoint.manifest_sha256, every_byte=True)
             require(problem is None, f"committed {checkpoint.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
-            require(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was learned up to it")
+            require(held == self._weights_of(checkpoint.id), f"{checkpoint.id} holds what was trained up to it")
         for version in state.retention.versions:
             directory = home.versions / version.id
             if self._is_rotten(str(directory)):
@@ -255,7 +255,7 @@ class Invariants:
             problem = find_problem(artifact, version.manifest_sha256, every_byte=True)
             require(problem is None, f"published {version.id} is there whole", problem)
             held = read_file(directory / "weights", storage=home.storage).decode()
-            require(held == self._weights_of(version.id), f"{version.id} holds what was learned up to it")
+            require(held == self._weights_of(version.id), f"{version.id} holds what was trained up to it")
         for copy in state.retention.backups:
             directory = home.backups / copy.id
             if not self._is_rotten(str(directory)):
@@ -299,7 +299,7 @@ class Invariants:
         state, records = self.check()
         home = self.world.home(self.world.inspector())
         require(state.attempts.current is None, "nothing runs any more")
-        require(not state.training.in_progress, "nothing is half learned", state.training.in_progress)
+        require(not state.training.in_progress, "nothing is half trained", state.training.in_progress)
         require(not len(state.queue), "nothing waits", list(state.queue))
         require(state.consolidation.request is None, "no consolidation is wanted", state.consolidation.request)
         require(state.head.pending_restore is None, "the head is in its place", state.head.pending_restore)
@@ -314,7 +314,7 @@ class Invariants:
                 lines = len(read_file(home.data_file(job), storage=home.storage).split())
                 _, timeline = self._check_events([record.event for record in records])
                 trained = [step for name, step in timeline if name == job]
-                require(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is learned once", trained, lines)
+                require(passes_of(trained)[-1] == lines, f"every row of {job[:8]} is trained once", trained, lines)
         self._check_leftover_files(home, state)
         self._check_views(home, records)
 

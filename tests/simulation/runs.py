@@ -201,7 +201,7 @@ def run_undisturbed(world: World, counts: Counter[str]) -> None:
         if _advice(world):
             continue
         world.invariants.check_end()
-        counts["learned"] += state.head.global_step
+        counts["trained"] += state.head.global_step
         return
     raise InvariantBroken("the daemon does not come to an end by itself")
 

@@ -19,7 +19,7 @@ def test_an_order_of_any_length_is_answered(tmp_path: Path, files: int) -> None:
     trained = tuple(TrainedJob(job=f"{n:064}", settings=settings, tokenizer_sha256="") for n in range(files))
     order = msgspec.json.encode(LocateRows(home=str(tmp_path), trained=trained)).decode()
     assert (len(order) > 2 * ARGUMENT_BYTES) == (files > 1)
-    said = ask("gpu.data.processes.row_locator", order, otherwise="mend transformers")
+    said = ask("gpu.data.processes.row_locator", order, otherwise="fix transformers")
     located = msgspec.json.decode(said, type=Locations).located
     assert len(located) == files
     assert all(each.problem for each in located)

@@ -27,7 +27,7 @@ class Apprise:
         return "down" not in self.url
 """
 
-SUMMARY = {"title": "keepstep: waiting for you", "message": "no model", "advice": "mend it"}
+SUMMARY = {"title": "keepstep: waiting for you", "message": "no model", "advice": "fix it"}
 
 
 def notified(directory: Path, *urls: str, installed: bool = True, template: str = "{{ message }}!") -> Any:
@@ -71,7 +71,7 @@ def test_without_apprise_it_says_what_to_install(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        ("{{ title }}{% if advice %} → {{ advice }}{% endif %}", "keepstep: waiting for you → mend it"),
+        ("{{ title }}{% if advice %} → {{ advice }}{% endif %}", "keepstep: waiting for you → fix it"),
         ("{{ nothing }}", ""),
         ("{% if", "no model"),
         ("{{ 1 / 0 }}", "no model"),

@@ -21,7 +21,7 @@ from tests.events.examples import CHECKPOINT, EVENTS, JOB
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "get-notified.md"
 
 FAILED = kinds.AttemptFailed(job=JOB, attempt=3, failure="hang", message="no progress", retry_at=1.8e9)
-HELD = kinds.DaemonHeld(reason="no model", advice="mend [model]")
+HELD = kinds.DaemonHeld(reason="no model", advice="fix [model]")
 
 
 LOW = MemoryLow(total_bytes=9, available_bytes=1, worker_bytes=0, grace_s=1.0, at=1.8e9)
@@ -118,7 +118,7 @@ def test_a_summary_has_what_applies_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("event", "advice", "checkpoint"),
     [
-        (HELD, "mend [model]", None),
+        (HELD, "fix [model]", None),
         (ASIDE, EXPLANATIONS["loss"].advice, None),
         (HALVED, EXPLANATIONS["out_of_memory"].advice, None),
         (RISES, EXPLANATIONS["validation"].advice, None),

@@ -180,5 +180,5 @@ def unexplained(events: Sequence[Event], windows: Sequence[Window]) -> list[str]
             continue
         before = [window.fault for window in windows if window.since <= number][-2:]
         if not any(event.failure in fault.causes for fault in before):
-            found.append(f"{event.failure} behind {before[-1].name if before else 'nothing'}: {event.message}")
+            found.append(f"{event.failure} after {before[-1].name if before else 'nothing'}: {event.message}")
     return found

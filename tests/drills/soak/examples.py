@@ -62,7 +62,7 @@ def account(jobs: Sequence[Job]) -> Account:
             examples, trained, skipped = examples + 1, trained + times, skipped + aside
             due = sum(step <= end for step in planned) if job.skipped else job.epochs
             if times + aside != due:
-                wrong.append(f"{job.name}, line {line}: learned {times} times, set aside {aside}, to be {due} in all")
+                wrong.append(f"{job.name}, line {line}: trained {times} times, skipped {aside}, to be {due} in all")
     return Account(len(jobs), examples, trained, skipped, wrong)
 
 

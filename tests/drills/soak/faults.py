@@ -305,12 +305,12 @@ FROM_OUTSIDE = (
 
 BY_PEOPLE = (
     Fault("learning rate edited", 1.0, "nothing", _other_rate, ()),
-    Fault("model edited, and mended", 0.6, "nothing",
+    Fault("model edited, and fixed", 0.6, "nothing",
           _edit('tiny-model"', 'other-model"', ConfigRefused), [ConfigFixed]),
     Fault("half an edit of the config, and the rest", 0.6, "nothing",
           _edit("soft_gb = 0.0", "soft_gb = ", ConfigRefused), [ConfigFixed]),
     Fault("bad file in the inbox", 1.0, "nothing", _bad_file, [kinds.JobRejected]),
-    Fault("file that was learned before", 1.0, "nothing", _same_file_again, [kinds.FileDuplicate]),
+    Fault("file that was trained before", 1.0, "nothing", _same_file_again, [kinds.FileDuplicate]),
     Fault("pause, resume", 1.5, "nothing", _pause, ()),
     Fault("skip", 0.5, "nothing", _command("skip"), [kinds.JobSkipped], marks=True),
     Fault("stop, and run again", 0.7, "daemon", _command("stop"), [kinds.DaemonStarted]),

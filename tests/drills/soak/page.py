@@ -33,15 +33,15 @@ def _prose(course: Course, verdict: Verdict, seed: int) -> list[str]:
         f"`make soak MINUTES={course.seconds / 60:.0f} SEED={seed}`: {course.times.total()} faults in "
         f"{course.took_s / 60:.0f} minutes, one every {course.took_s / max(1, course.times.total()):.1f} s.",
         "",
-        f"- {account.jobs} files learned, {steps} steps committed ({steps_reached(course)} run), "
+        f"- {account.jobs} files trained, {steps} steps committed ({steps_reached(course)} run), "
         f"{life.count(kinds.VersionPublished)} versions made. {life.restarts} times a daemon was started again, "
         f"{life.count(kinds.AttemptFailed)} attempts failed, {life.count(kinds.AttemptInterrupted)} were interrupted; "
         f"{life.resumed} times somebody had to say `resume`, {life.retried} times `retry`.",
-        f"- {account.examples} examples, learned {account.trained} times, {account.skipped} times set aside with "
+        f"- {account.examples} examples, trained {account.trained} times, {account.skipped} times skipped with "
         f"their batch ({aside} batches): each exactly as often as it should be, wrong are {len(account.wrong)}.",
-        f"- Beside a home that learned the same and was left alone: {extent}, and {calm.versions} versions; "
+        f"- Compared with a home that trained the same and was left alone: {extent}, and {calm.versions} versions; "
         f"differing {len(calm.wrong)}.",
-        f"- Run once more from the journal, with {splits} splits and {aside} batches set aside: {again.steps} steps, "
+        f"- Run once more from the journal, with {splits} splits and {aside} batches skipped: {again.steps} steps, "
         f"what went into {again.versions} versions, and the head; differing {len(again.wrong)}.",
         f"- `journal verify` is clean, doctor says: {verdict.doctor}",
     ]

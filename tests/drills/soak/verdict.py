@@ -45,7 +45,7 @@ def judge(course: Course, root: Path, say: Callable[[str], None]) -> Verdict:
     doctor = command(home, "doctor", "--deep")
     wrong += [] if doctor.returncode == 0 else [f"doctor: {doctor.stdout}"]
     wrong += status_problems(home)
-    say("how often each example was learned")
+    say("how often each example was trained")
     trained = account(jobs_of(home, events))
     with ThreadPoolExecutor(1) as next_to:  # either waits for other processes, most of the time
         waited = next_to.submit(same_as_calm, home, events, root, say)

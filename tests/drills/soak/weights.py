@@ -151,7 +151,7 @@ def same_as_journaled(home: Home, say: Say) -> Compared:
             for number, loss, norm in ran.bits:
                 steps += 1
                 if (recorded[number][3], recorded[number][4]) != (loss, norm):
-                    wrong.append(f"step {number} gave loss {loss}, and {recorded[number][3]} when it was learned")
+                    wrong.append(f"step {number} gave loss {loss}, and {recorded[number][3]} when it was trained")
             if _weights(Path(scratch) / ran.checkpoint) != _weights(committed):
                 wrong.append(f"{name}: other weights, or another state of the optimizer")
     return Compared(steps, len(state.retention.versions), whole=True, wrong=wrong)

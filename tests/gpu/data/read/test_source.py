@@ -30,7 +30,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "two gzip members": lambda data: gzipped(data[:7]) + gzipped(data[7:]),
     "zstd": zstd.compress,
     "two zstd frames": lambda data: zstd.compress(data[:7]) + zstd.compress(data[7:]),
-    "zstd behind a skippable frame": lambda data: b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zstd.compress(data),
+    "zstd after a skippable frame": lambda data: b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zstd.compress(data),
 }
 LINES = b'{"a": 1}\n{"a": 2}\n'
 
