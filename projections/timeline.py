@@ -6,6 +6,7 @@ base class turns them into entries: `describe` gives the text, and consecutive s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -60,7 +61,7 @@ class StepRange:
 
 
 @dataclass
-class Timeline:
+class Timeline(ABC):
     """The base class: folds every record and keeps the entries of its subject."""
 
     describe: Describe
@@ -83,9 +84,9 @@ class Timeline:
             self.found = True
             self.add_event(before, after, record)
 
+    @abstractmethod
     def concerns(self, before: State, after: State, record: Record) -> bool:
         """True if the record concerns the subject."""
-        raise NotImplementedError
 
     def add_event(self, _before: State, after: State, record: Record) -> None:
         """Add an entry for a record, if it has a text."""

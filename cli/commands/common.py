@@ -34,13 +34,12 @@ def read_state(home: Home) -> State:
 
 def replay(home: Home) -> Iterator[tuple[State, Record, State]]:
     """Every record of the journal, with the state before and after it. Raises journal.errors.JournalError."""
+    from cli.home.snapshot_reader import read_records
     from core.evolve import evolve
     from core.state import State
-    from events.codec import decode_record
-    from journal import history
 
     state = State()
-    for record in history(home.journal, decode_record, storage=home.storage):
+    for record in read_records(home):
         before, state = state, evolve(state, record.event)
         yield before, record, state
 

@@ -17,6 +17,7 @@ import msgspec
 
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from cli.home.subprocesses import command
 from cli.hooks.runner import Runner, Task
 from cli.hooks.triggers import Summary, Triggers, make_summary
@@ -26,7 +27,7 @@ from events import kinds
 from events.codec import Record, decode_record, kind_of
 from events.settings import HookSettings
 from events.text import carried
-from journal import Position, PositionLost, follow, history
+from journal import Position, PositionLost, follow
 from journal.durable import claim_directory, move_aside, read_file, write_all
 from journal.errors import JournalError
 from journal.storage import NotAFile, Storage
@@ -137,7 +138,7 @@ class Hooks:
         if known is not None:
             return known.name
         if job not in self._names:
-            for record in history(self._home.journal, decode_record, storage=self._home.storage):
+            for record in read_records(self._home):
                 if isinstance(record.event, kinds.FileEnqueued) and record.event.job == job:
                     self._remember(job, record.event.name)
                     break

@@ -9,6 +9,7 @@ of the simulation, on a simulated disk.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def train_step(weights: str, job: str, step: int) -> str:
     return hashlib.sha256(f"{weights} {job} {step}".encode()).hexdigest()
 
 
-class FakeWorker:
+class FakeWorker(ABC):
     """`send` takes a message, `act` does one small thing, `report` passes a fact to the daemon."""
 
     bad_line = b"reject"
@@ -87,13 +88,13 @@ class FakeWorker:
 
     # -- what an adapter says otherwise -----------------------------------------------------------------------------
 
+    @abstractmethod
     def report(self, fact: AnyFact) -> None:
         """Pass a fact to the daemon."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
         """End the process of the worker."""
-        raise NotImplementedError
 
     def may_step(self, order: Train) -> bool:
         """True if the next step can run now. An adapter misbehaves here."""
@@ -352,6 +353,7 @@ class FakeWorker:
 
     def saved(self, checkpoint: str) -> None:
         """A checkpoint is on disk and not reported. An adapter misbehaves here."""
+        del checkpoint  # only adapters use it
 
     def _manifest(self, order: Train) -> Manifest:
         """The manifest of a checkpoint at this step, its files not yet named."""
