@@ -6,6 +6,7 @@ of one home in which files were trained, rejected and queued whose names fit int
 
 from __future__ import annotations
 
+import importlib.abc
 import io
 import os
 import shutil
@@ -68,6 +69,8 @@ ARGUMENTS: dict[str, list[str]] = {
 """What each command is given next to the home. A command that would start another process is refused first."""
 
 WITHOUT_HOME = {"init", "demo"}
+
+HEAVY = ("torch", "transformers", "peft")
 
 
 def every_command() -> Iterator[str]:
@@ -178,8 +181,20 @@ def _in_child(arguments: list[str], tmp_path: Path, errors: Path, surround: Call
         os._exit(code)
 
 
+class NoTorch(importlib.abc.MetaPathFinder):
+    """Reports an import of torch or of a library over it: seconds and hundreds of MB, for the worker alone."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Report the import, and leave it to the other finders."""
+        if fullname in HEAVY:
+            os.write(2, f"Traceback: imported {fullname}".encode())
+
+
 def as_usual() -> None:
-    """Nothing."""
+    """A shell, and no torch."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in HEAVY]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, NoTorch())
 
 
 def narrow() -> None:
@@ -208,6 +223,7 @@ def test_a_command_ends_in_the_same_way_whatever_its_output_is(words: str, ran: 
     """A narrow encoding, closed streams, a reader that left: no traceback, and the exit code that it has anyway."""
     usual, errors = ran(words, as_usual)
     assert usual in (0, 1, 2), errors
+    assert "Traceback" not in errors, errors
     for surround in (narrow, closed, unread):
         code, errors = ran(words, surround)
         assert "Traceback" not in errors, (surround.__name__, errors)
