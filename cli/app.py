@@ -22,10 +22,11 @@ from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED, UserError
 from cli.home.trust import TRUST_OPTION, trust
+from cli.monitor.command import monitor
 from cli.supervision.service import app as service_app
 
 PANELS = {
-    "Daily use": ("init", "run", "add", "status", "pause", "resume", "stop", "demo"),
+    "Daily use": ("init", "run", "add", "status", "monitor", "pause", "resume", "stop", "demo"),
     "Data and queue": ("queue", "skip", "retry", "data"),
     "Models": ("consolidate", "versions", "checkpoints", "checkout"),
     "History": ("explain", "failures", "logs", "lineage", "journal"),
@@ -319,6 +320,7 @@ def demo(
     run_demo(directory)
 
 
+app.command()(monitor)
 app.add_typer(queue_app, name="queue")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")

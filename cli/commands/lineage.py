@@ -65,13 +65,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     checks = list(_verify(home, found, manifest)) if verify else []
     unchanged = not any(check.problem for check in checks)
     if json:
-        report: dict[str, Any] = {
-            "global_step": found.global_step,
-            "checkpoint": found.checkpoint,
-            "version": found.version.id if found.version is not None else None,
-            "base_sha256": manifest.lineage.base_sha256 if manifest is not None else None,
-            "parts": [msgspec.to_builtins(part) for part in found.parts],
-        }
+        report = lineage_report(found, manifest)
         if verify:
             report |= {"good": unchanged, "checks": [check._asdict() for check in checks]}
         print_json(report)
@@ -90,6 +84,19 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     for item, problem in checks:
         print(f"{'good' if problem is None else 'CHANGED':9} {item}{f': {problem}' if problem else ''}")
     return unchanged
+
+
+def lineage_report(found: Target, manifest: Manifest | None) -> dict[str, Any]:
+    """A lineage as JSON values."""
+    import msgspec
+
+    return {
+        "global_step": found.global_step,
+        "checkpoint": found.checkpoint,
+        "version": found.version.id if found.version is not None else None,
+        "base_sha256": manifest.lineage.base_sha256 if manifest is not None else None,
+        "parts": [msgspec.to_builtins(part) for part in found.parts],
+    }
 
 
 def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:

@@ -118,7 +118,7 @@ def show_queue(home_option: Path | None, *, json: bool, everything: bool = False
 
     home = find_home(home_option, reads_only=True)
     state = read_state(home)
-    rows = _rows(state, alive=daemon_is_alive(home))
+    rows = queue_rows(state, alive=daemon_is_alive(home))
     if json:
         print_json(list(rows))
         return
@@ -132,7 +132,8 @@ def show_queue(home_option: Path | None, *, json: bool, everything: bool = False
         print(f"and {more} more; `keepstep queue --all` lists them")
 
 
-def _rows(state: State, *, alive: bool) -> Iterator[dict[str, Any]]:
+def queue_rows(state: State, *, alive: bool) -> Iterator[dict[str, Any]]:
+    """All unfinished and failed jobs: those that started, then the waiting ones in order, then the failed ones."""
     from core.transitions import RUNNING
 
     for job in state.training.in_progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -26,21 +27,25 @@ SKIPPED_FILES_SHOWN = 5
 def show_status(home_option: Path | None, *, json: bool) -> None:
     """`keepstep status`."""
     home = find_home(home_option, reads_only=True)
-    view, alive = read_current(home)
     if json:
-        machine = machine_now(home, alive=alive)
-        print_json(
-            {
-                **plain(view),
-                "alive": alive,
-                "health": health(view, alive=alive),
-                "timing": plain(timing(view, alive=alive)),
-                "skipped_files": [plain(each) for each in skipped_files(home, alive=alive)],
-                "machine": plain(machine) if machine is not None else None,
-            }
-        )
+        print_json(status_report(home))
     else:
+        view, alive = read_current(home)
         print_report(_rows(home, view, alive=alive))
+
+
+def status_report(home: Home) -> dict[str, Any]:
+    """Everything that `keepstep status` knows, as JSON values. Raises journal.errors.JournalError."""
+    view, alive = read_current(home)
+    machine = machine_now(home, alive=alive)
+    return {
+        **plain(view),
+        "alive": alive,
+        "health": health(view, alive=alive),
+        "timing": plain(timing(view, alive=alive)),
+        "skipped_files": [plain(each) for each in skipped_files(home, alive=alive)],
+        "machine": plain(machine) if machine is not None else None,
+    }
 
 
 def watch_status(home_option: Path | None) -> None:

@@ -1,0 +1,93 @@
+"""Who may use the monitor: programs on this machine that have the token in the home.
+
+The home is private to its owner, but every user of a machine can connect to its loopback addresses. Therefore reading
+needs the token too. The page gets it in the fragment of its URL, which browsers send to nobody, and exchanges it for a
+cookie that other sites cannot use (SameSite=Strict). A change needs the token itself in a header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cli.home.paths import Home
+from journal import durable
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Sent with every answer: the page loads nothing from elsewhere, and no other page loads or frames it."""
+
+
+def read_token(home: Home) -> str:
+    """The token of this home's monitor, made at the first use; `run/monitor-token`, mode 0600. Raises OSError."""
+    path = home.run / "monitor-token"
+    try:
+        if token := durable.read_file(path, storage=home.storage).decode("ascii", "replace").strip():
+            return token
+    except FileNotFoundError:
+        pass
+    token = secrets.token_urlsafe(32)
+    durable.write_atomically(path, f"{token}\n".encode(), mode=0o600, sync=False, storage=home.storage)
+    return token
+
+
+class Access:
+    """Middleware: checks the token of every request to `/api/`, and adds the security headers to every answer."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token
+        self._cookie = cookie_name(token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401 without the token, else pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        connection = HTTPConnection(scope)
+        if scope["path"].startswith("/api/") and not self._may(connection, scope["method"]):
+            refusal = JSONResponse({"error": "the token is missing or wrong", "advice": ADVICE}, 401)
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _may(self, connection: HTTPConnection, method: str) -> bool:
+        header = connection.headers.get("authorization", "")
+        if secrets.compare_digest(header.encode(), f"Bearer {self._token}".encode()):
+            return True
+        cookie = connection.cookies.get(self._cookie, "")
+        return method in {"GET", "HEAD"} and secrets.compare_digest(cookie.encode(), self._token.encode())
+
+
+ADVICE = "open the address that `keepstep monitor` prints, or send the header `Authorization: Bearer TOKEN`"
+
+
+def cookie_name(token: str) -> str:
+    """The name of the cookie. Browsers keep one set of cookies for all ports, so each home has its own name."""
+    return f"keepstep-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
+
+
+async def start_session(request: Request) -> JSONResponse:
+    """POST /api/session: set the cookie with which this browser reads the views and the stream."""
+    token: str = request.app.state.token
+    answer = JSONResponse({"ok": True})
+    answer.set_cookie(cookie_name(token), token, httponly=True, samesite="strict", path="/api/")
+    return answer

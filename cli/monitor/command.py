@@ -1,0 +1,91 @@
+"""`keepstep monitor`: serve the page of a home on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Annotated
+
+import typer
+
+from cli.commands.common import HomeOption
+from cli.errors import UserError
+from cli.home.paths import find_home
+
+HOST = "127.0.0.1"
+PORT = 8080
+PORTS_TRIED = 20
+"""Further ports that are tried if the default one is taken."""
+
+INSTALL = "install it: `pip install 'keepstep[monitor]'`"
+
+
+def monitor(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = HOST,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help=f"Default: {PORT}, or the next.")] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", help="A name under which browsers may reach the page; needed for other hosts."),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Show the training on a web page.
+
+    It prints the address. Training does not depend on it. Ctrl-C ends it.
+    """
+    found = find_home(home)
+    try:
+        import uvicorn
+
+        from cli.monitor.access import read_token
+        from cli.monitor.app import make_app
+    except ImportError as error:
+        raise UserError(f"the web page needs a package that is not installed: {error.name}", INSTALL) from error
+    names = list(allowed_host or ())
+    if not is_loopback(host) and not names:
+        raise UserError(
+            f"--host {host} lets other machines reach this page",
+            "name the host names that browsers use: --allowed-host NAME. Anyone with the token can control the daemon",
+        )
+    listening = listen(host, port)
+    address, shown = listening.getsockname()[0], listening.getsockname()[1]
+    token = read_token(found)
+    name = f"[{address}]" if ":" in address else address
+    if port is None and shown != PORT:
+        typer.echo(f"port {PORT} is in use; using {shown}")
+    typer.echo(f"http://{name}:{shown}/#token={token}")
+    typer.echo("open this address in a browser; Ctrl-C ends the page, not the training")
+    app = make_app(found, token, ["127.0.0.1", "localhost", "[::1]", name, *names])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
+    with listening:
+        server.run(sockets=[listening])
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine reaches. Raises UserError for a name that is no address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise UserError(f"--host {host!r} is not an address", f"for example --host {HOST}") from None
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A listening socket; with `port` None the first free port from PORT on. Raises UserError."""
+    address = HOST if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    ports = range(PORT, PORT + PORTS_TRIED) if port is None else (port,)
+    for each in ports:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((address, each))
+            listening.listen()
+        except OSError as error:
+            listening.close()
+            reason = error.strerror
+        else:
+            return listening
+    where = f"port {ports[0]}" if len(ports) == 1 else f"each port from {ports[0]} to {ports[-1]}"
+    raise UserError(f"{where} of {host} cannot be used: {reason}", "choose another one: --port 0 takes any free port")

@@ -1,0 +1,402 @@
+// The page of the monitor. All text from the home is set as text, never as HTML.
+
+const TOKEN = "keepstep-token";
+const CHARTS = [
+  {name: "loss", title: "Loss (nats per trained token)", smooth: true},
+  {name: "learning_rate", title: "Learning rate"},
+  {name: "grad_norm", title: "Gradient norm"},
+  {name: "tokens_per_s", title: "Speed (tokens per second)"},
+];
+const JOURNAL_SHOWN = 200;
+const FAILURES_SHOWN = 3;
+const REFRESH_MS = 1000; // Charts and tables follow the stream at most this often.
+const SMOOTHING = 0.9;
+
+const $ = (id) => document.getElementById(id);
+const element = (name, properties = {}, ...children) => {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+};
+const replace = (id, ...children) => $(id).replaceChildren(...children.filter(Boolean));
+
+// -- formats
+
+const size = (bytes) => bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.round(bytes / 1e3)} kB`;
+const share = (value) => value === null || value === undefined ? "unknown" : `${Math.round(value * 100)} %`;
+const duration = (s) => s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : s < 129600 ? `${(s / 3600).toFixed(1)} h` : `${(s / 86400).toFixed(1)} days`;
+const moment = (unix) => new Date(unix * 1000).toLocaleString([], {dateStyle: "short", timeStyle: "short"});
+const dayAndTime = (iso) => moment(Date.parse(iso) / 1000);
+const clock = (iso) => new Date(iso).toLocaleTimeString();
+const number = (value) => typeof value !== "number" ? String(value ?? "—") : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(2) : value.toLocaleString(undefined, {maximumFractionDigits: 4});
+
+// -- talking to the server
+
+const token = () => sessionStorage.getItem(TOKEN) ?? "";
+
+async function get(path) {
+  const answer = await fetch(path);
+  if (answer.status === 401) throw new SignIn();
+  const body = await answer.json();
+  if (!answer.ok) throw new Error([body.error, body.advice].filter(Boolean).join("; "));
+  return body;
+}
+
+class SignIn extends Error {}
+
+async function post(path, body) {
+  const answer = await fetch(path, {method: "POST", headers: {Authorization: `Bearer ${token()}`}, body: JSON.stringify(body ?? {})});
+  const said = await answer.json();
+  if (!answer.ok) throw new Error([said.error, said.advice].filter(Boolean).join("; "));
+  return said;
+}
+
+let saidTimer;
+function say(text) {
+  $("said").textContent = text;
+  clearTimeout(saidTimer);
+  saidTimer = setTimeout(() => { $("said").textContent = ""; }, 6000);
+}
+
+function confirmed(question) {
+  $("question").textContent = question;
+  const dialog = $("ask");
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), {once: true}));
+}
+
+async function act(action, body, question) {
+  if (question && !await confirmed(question)) return;
+  try {
+    say((await post(`/api/actions/${action}`, body)).done);
+  } catch (error) {
+    say(error.message);
+  }
+  refreshTables();
+}
+
+// -- now
+
+function showStatus(status) {
+  const {job, queue, daemon} = status;
+  const tone = !status.alive ? (["off", "off_paused"].includes(daemon.status) ? "" : "bad") : status.hold || status.full || status.short || status.config_error ? "warn" : daemon.status === "working" ? "good" : "";
+  $("state").textContent = status.alive ? daemon.status : "not running";
+  $("state").dataset.tone = tone;
+  if ($("health").textContent !== status.health) $("health").textContent = status.health; // A screen reader reads each change once.
+  document.title = `${job ? `${Math.round(job.progress * 100)} % · ` : ""}keepstep`;
+  const {since, file_done_at, all_done_at} = status.timing;
+  $("times").textContent = [since && `since ${moment(since)}`, file_done_at && `this file ends about ${moment(file_done_at)}`, all_done_at && all_done_at !== file_done_at && `all files end about ${moment(all_done_at)}`].filter(Boolean).join(" · ");
+  $("file-progress").value = job?.progress ?? 0;
+  $("file-text").textContent = job ? `${job.name}: step ${job.step} of ${job.steps_total ?? "?"}${job.eta_s ? `, ${duration(job.eta_s)} left` : ""}` : "no file";
+  $("queue-progress").value = queue.progress;
+  $("queue-text").textContent = `${queue.waiting} waiting${queue.held ? `, ${queue.held} held` : ""}${queue.eta_s ? `, ${duration(queue.eta_s)} left` : ""}`;
+  const {validation, watching} = status;
+  facts("numbers", [
+    ["Committed step", number(status.global_step)],
+    ["Loss", job && number(job.loss)],
+    ["Learning rate", job && number(job.learning_rate)],
+    ["Speed", job?.tokens_per_s && `${Math.round(job.tokens_per_s)} tokens/s`],
+    ["Validation loss", validation && `${number(validation.loss)}${validation.gap === null ? "" : ` (gap ${number(validation.gap)})`}${validation.concern ? `: ${validation.concern}` : ""}`],
+    ["Base", status.version ? status.version.id : "the first model"],
+    ["Checkpoint", status.checkpoint?.id],
+    ["Files", `${status.counts.trained} trained, ${status.counts.rejected} rejected, ${status.counts.skipped} skipped`],
+    ["Cost of the daemon", watching?.share != null && `${(watching.share * 100).toFixed(2)} % of a core`],
+  ]);
+  replace("troubles", ...status.troubles.slice(-3).map((each) => element("li", {textContent: `${dayAndTime(each.at)} ${each.message}`})));
+  showMachine(status.machine);
+}
+
+function facts(id, rows) {
+  replace(id, ...rows.filter(([, value]) => value).map(([name, value]) => element("div", {}, element("dt", {textContent: name}), element("dd", {textContent: value}))));
+}
+
+function showMachine(machine) {
+  if (!machine) return facts("machine", [["Machine", "not measured yet"]]);
+  const {memory} = machine;
+  facts("machine", [
+    ["Processors", `${share(machine.cpu)} of ${machine.cores} cores`],
+    ["Memory", `${size(memory.total_bytes - memory.available_bytes)} of ${size(memory.total_bytes)} used`],
+    ["Worker", size(memory.worker_bytes)],
+    ["Disk", `${size(machine.disk_free_bytes)} free`],
+    ["Disk traffic", machine.written_bytes_per_s !== null && `${size(machine.read_bytes_per_s)}/s read, ${size(machine.written_bytes_per_s)}/s written`],
+    ...machine.gpus.map((gpu) => [gpu.name, `${share(gpu.utilisation)}, ${gpu.memory_used_bytes === null ? "memory unknown" : `${size(gpu.memory_used_bytes)} of ${size(gpu.memory_total_bytes)}`}${gpu.temperature_c === null ? "" : `, ${gpu.temperature_c} °C`}`]),
+  ]);
+}
+
+// -- charts
+
+const plots = new Map();
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function smoothed(values) {
+  let mean = 0, weight = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = SMOOTHING * mean + (1 - SMOOTHING) * value;
+    weight = SMOOTHING * weight + (1 - SMOOTHING);
+    return mean / weight; // As Adam corrects its moments: the first values are not drawn to zero.
+  });
+}
+
+function chartData(chart, shown) {
+  const buckets = shown.series[chart.name];
+  const at = (index) => buckets.map((bucket) => bucket[index]);
+  const data = [shown.steps, at(0), at(1), at(2)];
+  if (chart.smooth) {
+    data.push(smoothed(data[3]));
+    const evaluations = new Map(shown.evaluations.map((each) => [each.global_step, each.loss]));
+    const steps = [...new Set([...shown.steps, ...evaluations.keys()])].sort((a, b) => a - b);
+    const index = new Map(shown.steps.map((step, place) => [step, place]));
+    return [steps, ...data.slice(1).map((values) => steps.map((step) => index.has(step) ? values[index.get(step)] : undefined)), steps.map((step) => evaluations.has(step) ? evaluations.get(step) : undefined)];
+  }
+  return data;
+}
+
+function options(chart, width) {
+  const line = (label, stroke, more = {}) => ({label, stroke, points: {show: false}, value: (_, value) => number(value), ...more});
+  const faint = {width: 0};
+  const series = [{label: "step"}, line("lowest", color("--line"), faint), line("highest", color("--line"), faint), line("mean", color("--blue"), {width: chart.smooth ? 1 : 1.5, alpha: chart.smooth ? 0.5 : 1})];
+  if (chart.smooth) series.push(line("smoothed", color("--orange"), {width: 2}), line("validation", color("--green"), {width: 2, spanGaps: true, points: {show: true, size: 6}}));
+  const axis = {stroke: color("--soft"), grid: {stroke: color("--line"), width: 1}, ticks: {stroke: color("--line")}};
+  return {
+    width, height: 220, series, scales: {x: {time: false}},
+    bands: [{series: [2, 1], fill: `${color("--blue")}22`}],
+    axes: [axis, {...axis, size: 64, values: (_, values) => values.map(number)}],
+    hooks: {setSelect: [(plot) => {
+      if (plot.select.width > 4) loadChart(Math.round(plot.posToVal(plot.select.left, "x")), Math.round(plot.posToVal(plot.select.left + plot.select.width, "x")));
+    }]},
+    cursor: {drag: {setScale: false}, sync: {key: "steps"}},
+  };
+}
+
+function drawCharts(shown) {
+  for (const chart of CHARTS) {
+    const data = chartData(chart, shown);
+    const old = plots.get(chart.name);
+    if (old) old.plot.setData(data);
+    else {
+      const figure = element("figure", {}, element("figcaption", {textContent: chart.title}));
+      const place = element("div"), table = element("table");
+      figure.append(place, element("details", {}, element("summary", {textContent: "Numbers"}), element("div", {className: "data", tabIndex: 0}, table)));
+      $("charts").append(figure);
+      plots.set(chart.name, {plot: new uPlot(options(chart, Math.max(240, place.clientWidth)), data, place), place, table});
+    }
+    const {table} = plots.get(chart.name);
+    if (table.parentElement.parentElement.open || !table.rows.length) fillTable(table, ["Step", "Lowest", "Highest", "Mean"], shown.steps.map((step, place) => [step, ...shown.series[chart.name][place]]).reverse().slice(0, 200));
+  }
+  const notes = [shown.last === null ? "no step was trained yet" : `steps ${number(shown.steps[0] ?? 0)} to ${number(shown.steps.at(-1) ?? 0)}`];
+  if (shown.not_numbers) notes.push(`${shown.not_numbers} without a loss (skipped batches), drawn as gaps`);
+  if (view.first !== null) notes.push("drag to zoom in, choose “all” to zoom out");
+  $("chart-note").textContent = notes.join("; ");
+}
+
+function fillTable(table, titles, rows) {
+  table.replaceChildren(
+    element("thead", {}, element("tr", {}, ...titles.map((title) => element("th", {textContent: title, scope: "col"})))),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell) => cell instanceof Node ? element("td", {}, cell) : element("td", {textContent: number(cell)}))))),
+  );
+}
+
+const view = {first: null, last: null};
+
+async function loadChart(first = view.first, last = view.last) {
+  view.first = first;
+  view.last = last;
+  const shown = await fetchChart(first, last);
+  drawCharts(shown);
+  return shown;
+}
+
+function fetchChart(first, last) {
+  const query = new URLSearchParams({points: Math.min(2000, Math.max(200, $("charts").clientWidth))});
+  if (first !== null) query.set("from", first);
+  if (last !== null) query.set("to", last);
+  return get(`/api/metrics?${query}`);
+}
+
+$("range").addEventListener("change", async () => {
+  const wanted = Number($("range").value);
+  const {last} = wanted ? await get("/api/metrics?points=1") : {last: null};
+  loadChart(wanted && last !== null ? Math.max(1, last - wanted + 1) : null, null);
+});
+
+new ResizeObserver(() => {
+  for (const {plot, place} of plots.values()) if (place.clientWidth) plot.setSize({width: place.clientWidth, height: 220});
+}).observe($("charts"));
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  plots.clear();
+  replace("charts");
+  loadChart();
+});
+
+// -- tables
+
+function jobButtons(job) {
+  const name = job.name;
+  const button = (label, action, body = {}, question = null) => {
+    const made = element("button", {textContent: label, title: `${label}: ${name}`});
+    made.addEventListener("click", () => act(action, {job: job.id, ...body}, question));
+    return made;
+  };
+  if (job.position === 0) return [button("Skip", "skip", {}, `End ${name}? What it trained and committed stays in the weights.`)];
+  if (job.position === null) return [button("Retry", "retry")];
+  const priorities = ["high", "normal", "low"].filter((each) => each !== job.priority);
+  return [
+    button("First", "move", {first: true}),
+    ...priorities.map((each) => button(each[0].toUpperCase() + each.slice(1), "move", {priority: each})),
+    job.held ? button("Release", "release") : button("Hold", "hold"),
+    button("Remove", "remove", {}, `Remove ${name} from the queue? Its file moves to rejected/.`),
+  ];
+}
+
+async function showQueue() {
+  const {jobs, total} = await get("/api/queue");
+  const place = (job) => job.position === 0 ? "now" : job.position ?? "";
+  fillTable($("queue"), ["", "File", "Status", "Priority", "Size", ""], jobs.map((job) => [place(job), job.name, job.status, job.priority, size(job.size_bytes), element("span", {}, ...jobButtons(job))]));
+  if (!jobs.length) replace("queue", element("caption", {textContent: "No file waits."}));
+  if (total > jobs.length) $("queue").append(element("caption", {textContent: `and ${total - jobs.length} more`}));
+}
+
+async function showModels() {
+  const {head, versions, checkpoints, backups} = await get("/api/models");
+  const rows = [
+    ...versions.map((each) => [each.made_at, each.global_step, each.id + (each.id === head.version ? " (base of the head)" : ""), "version", size(each.size_bytes), each.description]),
+    ...backups.map((each) => [each.made_at, each.held.checkpoint.global_step, each.id, "backup", size(each.size_bytes), each.reason]),
+    ...checkpoints.map((each) => [Infinity, each.global_step, each.id + (each.id === head.checkpoint ? " (head)" : ""), "checkpoint", size(each.size_bytes), ""]),
+  ].sort((a, b) => b[1] - a[1] || b[0] - a[0]);
+  fillTable($("models"), ["Step", "Name", "Kind", "Made", "Size", "Note"], rows.map(([at, step, name, kind, bytes, note]) => [step, name, kind, Number.isFinite(at) ? moment(at) : "", bytes, note]));
+  if (!rows.length) replace("models", element("caption", {textContent: "Nothing is committed yet."}));
+}
+
+async function showFailures() {
+  const failures = await get("/api/failures");
+  const articles = failures.reverse().map((each) => element("article", {},
+    element("p", {textContent: `${dayAndTime(each.at)} ${each.what}: ${each.message.split("\n")[0]}`}), element("p", {textContent: each.meaning}), element("p", {textContent: `To do: ${each.advice}`})));
+  const older = articles.splice(FAILURES_SHOWN);
+  const wasOpen = $("failures").querySelector("details")?.open ?? false;
+  replace("failures", ...articles, older.length && element("details", {open: wasOpen}, element("summary", {textContent: `${older.length} earlier`}), ...older));
+  if (!failures.length) $("failures").textContent = "Nothing has failed.";
+}
+
+$("lineage-box").addEventListener("toggle", async () => {
+  if (!$("lineage-box").open) return;
+  try {
+    const {parts} = await get("/api/lineage");
+    fillTable($("lineage"), ["Steps", "File", "Rows", "Base"], parts.map((part) => [`${part.global_from}–${part.global_to}`, part.name, part.plan.rows, part.base ?? "the first model"]));
+  } catch (error) {
+    replace("lineage", element("caption", {textContent: error.message}));
+  }
+});
+
+let tablesTimer = null;
+function refreshTables() {
+  tablesTimer ??= setTimeout(() => {
+    tablesTimer = null;
+    Promise.all([showQueue(), showModels(), showFailures()]).catch((error) => say(error.message));
+  }, REFRESH_MS);
+}
+
+let chartTimer = null;
+function refreshChart() {
+  chartTimer ??= setTimeout(() => { chartTimer = null; loadChart().catch((error) => say(error.message)); }, REFRESH_MS);
+}
+
+// -- journal
+
+const kinds = new Set();
+
+function recordLine({seq, at, kind, event}) {
+  if (!kinds.has(kind)) {
+    kinds.add(kind);
+    $("kind").append(element("option", {value: kind, textContent: kind}));
+  }
+  const words = Object.entries(event).filter(([name, value]) => name !== "v" && value !== null && typeof value !== "object").map(([name, value]) => `${name}=${String(value).slice(0, 80)}`);
+  const line = element("li", {}, element("span", {textContent: `${seq} `}), element("time", {dateTime: at, textContent: `${clock(at)} `}), element("b", {textContent: kind}), element("span", {textContent: ` ${words.join(" ")}`}));
+  line.dataset.kind = kind;
+  line.hidden = $("kind").value !== "" && $("kind").value !== kind;
+  return line;
+}
+
+function addRecords(records) {
+  const list = $("journal");
+  list.prepend(...records.slice(-JOURNAL_SHOWN).map(recordLine).reverse());
+  while (list.children.length > JOURNAL_SHOWN) list.lastChild.remove();
+}
+
+$("kind").addEventListener("change", async () => {
+  const kind = $("kind").value;
+  replace("journal");
+  addRecords(await get(`/api/journal?${new URLSearchParams({number: JOURNAL_SHOWN, ...(kind && {kind})})}`));
+});
+
+// -- stream
+
+function connected(text, tone) {
+  $("connection").textContent = text;
+  $("connection").dataset.tone = tone;
+}
+
+function listen(seq) {
+  const stream = new EventSource(`/api/stream?after=${seq}`);
+  stream.addEventListener("open", () => connected("", ""));
+  stream.addEventListener("error", () => connected("no connection; trying again", "bad")); // The browser reconnects with the last id.
+  stream.addEventListener("status", ({data}) => showStatus(JSON.parse(data)));
+  stream.addEventListener("reload", () => { stream.close(); start(); });
+  stream.addEventListener("records", ({data}) => {
+    const records = JSON.parse(data);
+    const wanted = $("kind").value;
+    addRecords(wanted ? records.filter((record) => record.kind === wanted) : records);
+    if (records.some(({kind}) => ["step_reached", "evaluation_done", "head_moved"].includes(kind)) && view.last === null) refreshChart();
+    if (records.some(({kind}) => kind !== "step_reached")) refreshTables();
+  });
+}
+
+// -- start
+
+async function start() {
+  try {
+    const [status, shown, tail] = await Promise.all([get("/api/status"), fetchChart(view.first, view.last), get(`/api/journal?number=${JOURNAL_SHOWN}`)]);
+    $("content").hidden = false;
+    $("sign-in").hidden = true;
+    plots.clear();
+    replace("charts");
+    drawCharts(shown);
+    replace("journal");
+    addRecords(tail);
+    $("where").textContent = status.home;
+    showStatus(status);
+    refreshTables();
+    const seq = tail.at(-1)?.seq ?? 0;
+    if (seq > shown.seq) refreshChart(); // A record arrived between the two answers.
+    listen(seq);
+  } catch (error) {
+    if (!(error instanceof SignIn)) return say(`${error.message}; reload the page to try again`);
+    $("content").hidden = true;
+    $("sign-in").hidden = false;
+  }
+}
+
+async function signIn(given) {
+  sessionStorage.setItem(TOKEN, given);
+  try {
+    await post("/api/session");
+  } catch (error) {
+    sessionStorage.removeItem(TOKEN);
+    say(error.message);
+  }
+  await start();
+}
+
+for (const button of document.querySelectorAll("#controls button")) button.addEventListener("click", () => act(button.dataset.action, {}, button.dataset.ask));
+$("sign-in").querySelector("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn(new FormData(event.target).get("token").trim());
+});
+
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) {
+  history.replaceState(null, "", location.pathname); // Keep the token out of the history and of screenshots.
+  signIn(given);
+} else start();
