@@ -1,1 +1,1 @@
-"""The monitor: a web page about one home, served by a process of its own."""
+"""The monitor: a web page about one home, served by its own process."""

@@ -19,7 +19,7 @@ from journal import START, Position, PositionLost, follow
 from projections.metrics import Chart, Metrics
 
 RECORDS_KEPT = 5_000
-"""Records that a browser can be behind and still get one by one; one that is further behind loads the page anew."""
+"""Records that are kept. A browser that missed more loads the page again."""
 
 RECORDS_AT_ONCE = 500
 """Records of one message of the stream."""

@@ -1,0 +1,85 @@
+"""The web application: views, stream, actions, and who may use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from cli.home.paths import Home
+from cli.monitor import app as app_module
+
+BASE = "http://127.0.0.1:8080"
+
+
+def get(client: TestClient, path: str) -> Any:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("path", ["/", "/app.js", "/style.css", "/uPlot.iife.min.js", "/api/status", "/nothing"])
+def test_each_answer_forbids_other_sources(owner: TestClient, path: str) -> None:
+    policy = owner.get(path).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_page_asks_nothing_of_other_machines(anyone: TestClient) -> None:
+    for name in ("", "app.js", "style.css"):
+        assert "//" not in anyone.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
+
+
+def test_the_views_show_the_home(owner: TestClient) -> None:
+    status = get(owner, "/api/status")
+    assert (status["home"], status["global_step"], status["alive"]) == ("home", 46, False)
+    assert get(owner, "/api/metrics?from=10&to=12")["steps"] == [10, 11, 12]
+    assert [job["name"] for job in get(owner, "/api/queue")["jobs"]][:2] == ["in-progress.jsonl", "waiting.jsonl"]
+    assert {version["id"] for version in get(owner, "/api/models")["versions"]} == {"v001", "v002"}
+    assert get(owner, "/api/failures")[-1]["advice"]
+    assert get(owner, "/api/lineage")["parts"]
+    assert len(get(owner, "/api/journal?number=3")) == 3
+    assert get(owner, "/api/memory_stats")["memory"]["total_bytes"] > 0
+
+
+@pytest.mark.parametrize("query", ["from=x", "points=1.5", "to=ten"])
+def test_a_wrong_number_is_named(owner: TestClient, query: str) -> None:
+    answer = owner.get(f"/api/metrics?{query}")
+    assert answer.status_code == 409
+    assert "is not a whole number" in answer.json()["error"]
+
+
+def test_the_stream_continues_after_the_id_that_was_seen(owner: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = records(owner, monkeypatch, {"Last-Event-ID": "450"}, "/api/stream?after=3")
+    assert [record["seq"] for record in first] == [451, 452, 453]
+    assert [record["seq"] for record in records(owner, monkeypatch, {}, "/api/stream?after=452")] == [453]
+
+
+def records(client: TestClient, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], path: str) -> list[Any]:
+    """The records of a stream that ends after its first look at the status."""
+
+    def ended(_: Home) -> None:
+        raise StreamEndedError
+
+    monkeypatch.setattr(app_module, "status_report", ended)
+    found = []
+    try:
+        with client.stream("GET", path, headers=headers) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: ["):
+                    found += msgspec.json.decode(line.removeprefix("data: "))
+    except (ExceptionGroup, StreamEndedError, httpx.RemoteProtocolError):
+        pass
+    return found
+
+
+class StreamEndedError(Exception):
+    """Ends a stream in a test."""
+
+
+def test_a_stream_of_a_journal_that_was_repaired_says_reload(owner: TestClient) -> None:
+    with owner.stream("GET", "/api/stream?after=9999") as answer:
+        assert "event: reload" in "\n".join(answer.iter_lines())

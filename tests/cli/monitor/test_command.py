@@ -1,0 +1,61 @@
+"""`keepstep monitor`: where it listens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cli.errors import UserError
+from cli.home.paths import Home
+from cli.monitor import command
+from cli.monitor.command import is_loopback, listen, monitor
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_only_addresses_of_this_machine_are_loopback() -> None:
+    assert is_loopback("127.0.0.1")
+    assert is_loopback("::1")
+    assert is_loopback("localhost")
+    assert not is_loopback("0.0.0.0")
+    with pytest.raises(UserError, match="is not an address"):
+        is_loopback("my-machine")
+
+
+def test_an_address_for_others_needs_the_names_that_may_be_used(home: Home) -> None:
+    with pytest.raises(UserError, match="lets other machines reach"):
+        monitor(host="0.0.0.0", port=0, allowed_host=None, home=home.root)
+
+
+def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(command, "PORT", port)
+        with listen("127.0.0.1", None) as found:
+            assert found.getsockname()[1] > port
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be used"):
+            listen("127.0.0.1", port)
+
+
+def test_the_page_is_served_until_ctrl_c(home: Home) -> None:
+    arguments = [sys.executable, "-P", "-m", "cli", "monitor", "--port", "0", "--home", str(home.root)]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        address = process.stdout.readline().decode().partition("#")[0]
+        with urllib.request.urlopen(address) as answer:  # the address that it printed
+            assert b"<title>keepstep</title>" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) in {0, 130}
+        assert process.stderr.read() == b""

@@ -1,0 +1,114 @@
+"""Metrics by step: what charts are drawn from."""
+
+from __future__ import annotations
+
+import pytest
+
+from events import kinds
+from events.codec import Record
+from events.event import Event
+from projections.metrics import POINTS_MAX, Bucket, Metrics
+
+AT = "2026-11-22T03:00:00.000000Z"
+AT_UNIX = 1_795_316_400.0
+
+
+def record(seq: int, event: Event) -> Record:
+    return Record(seq=seq, at=AT, durable=seq, prev="", event=event, crc="")
+
+
+def step(number: int, loss: float | str, **changes: float) -> kinds.StepReached:
+    values = {"grad_norm": 1.0, "learning_rate": 1e-4, "seconds": 2.0, **changes}
+    return kinds.StepReached(
+        job="a", attempt=1, global_step=number, step=number, epoch=1, loss=loss, tokens=100, **values
+    )
+
+
+def evaluation(number: int, loss: float | str) -> kinds.EvaluationDone:
+    return kinds.EvaluationDone(
+        job="a",
+        attempt=1,
+        global_step=number,
+        step=number,
+        rows=1,
+        tokens=1,
+        loss=loss,
+        training_loss=1.0,
+        seconds=1.0,
+        concern=None,
+    )
+
+
+def folded(*events: Event) -> Metrics:
+    metrics = Metrics()
+    for seq, event in enumerate(events, 1):
+        metrics.observe(record(seq, event))
+    return metrics
+
+
+def losses(metrics: Metrics) -> list[float | None]:
+    return [bucket.mean for bucket in metrics.chart().series["loss"]]
+
+
+def test_each_step_is_a_point() -> None:
+    chart = folded(step(1, 3.0), step(2, 2.0)).chart()
+    assert (chart.seq, chart.first, chart.last, chart.steps) == (2, 1, 2, [1, 2])
+    assert chart.at == [AT_UNIX, AT_UNIX]
+    assert chart.series["loss"] == [Bucket(3.0, 3.0, 3.0), Bucket(2.0, 2.0, 2.0)]
+    assert chart.series["tokens_per_s"][0].mean == 50.0
+
+
+def test_no_step_is_an_empty_chart() -> None:
+    chart = Metrics().chart()
+    assert (chart.first, chart.last, chart.steps, chart.series["loss"]) == (None, None, [], [])
+
+
+def test_a_bucket_holds_lowest_highest_and_mean() -> None:
+    chart = folded(*(step(number, float(number)) for number in range(1, 11))).chart(points=3)
+    assert chart.steps == [4, 8, 10]
+    assert chart.series["loss"] == [Bucket(1.0, 4.0, 2.5), Bucket(5.0, 8.0, 6.5), Bucket(9.0, 10.0, 9.5)]
+
+
+def test_a_range_includes_both_ends() -> None:
+    metrics = folded(*(step(number, float(number)) for number in range(1, 11)))
+    assert metrics.chart(3, 5).steps == [3, 4, 5]
+    assert metrics.chart(first=9).steps == [9, 10]
+    assert metrics.chart(11, 20).steps == []
+
+
+@pytest.mark.parametrize("points", [-5, 0, 1])
+def test_there_is_at_least_one_point(points: int) -> None:
+    assert folded(step(1, 1.0), step(2, 3.0)).chart(points=points).series["loss"] == [Bucket(1.0, 3.0, 2.0)]
+
+
+def test_the_number_of_points_is_limited() -> None:
+    metrics = folded(*(step(number, 1.0) for number in range(1, POINTS_MAX * 2)))
+    assert len(metrics.chart(points=10**9).steps) <= POINTS_MAX
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_loss_that_is_no_number_is_a_gap(word: str) -> None:
+    metrics = folded(step(1, 1.0), step(2, word), step(3, 3.0))
+    assert losses(metrics) == [1.0, None, 3.0]
+    chart = metrics.chart(points=1)
+    assert chart.not_numbers == 1
+    assert chart.series["loss"] == [Bucket(1.0, 3.0, 2.0)], "the other steps of its bucket count"
+    assert metrics.chart(1, 1).not_numbers == 0
+
+
+def test_a_step_that_runs_again_replaces_what_followed() -> None:
+    metrics = folded(step(1, 1.0), step(2, 9.0), step(3, 9.0), evaluation(3, 9.0), step(2, 2.0))
+    assert losses(metrics) == [1.0, 2.0]
+    assert metrics.chart().evaluations == []
+
+
+def test_a_gap_is_forgotten_with_its_step() -> None:
+    metrics = folded(step(1, 1.0), step(2, "NaN"), step(2, 2.0))
+    assert losses(metrics) == [1.0, 2.0]
+    assert metrics.chart().not_numbers == 0
+
+
+def test_evaluations_have_their_own_points() -> None:
+    metrics = folded(evaluation(0, 4.0), step(1, 1.0), step(2, 1.0), evaluation(2, "NaN"))
+    assert [(each.global_step, each.loss) for each in metrics.chart().evaluations] == [(0, 4.0), (2, None)]
+    assert [each.global_step for each in metrics.chart(first=1).evaluations] == [2]
