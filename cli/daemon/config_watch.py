@@ -37,10 +37,11 @@ class ConfigWatch:
         self._home, self._write = home, write
         self._seen: object = None
         """The stamp of the file and the locked settings at the last check."""
-        self._last: Stamp = self._stamp_now()
-        """The stamp in the last turn."""
-        self._stamp = self._last
+        self._stamp: Stamp = None
         """The stamp of the file that was checked last."""
+        self._stamp = self._stamp_now()
+        self._last = self._stamp
+        """The stamp in the last turn."""
         self.config = load_config(home.config, storage=home.storage)
         """The settings in force. The settings of a job are read again when it starts."""
         self._warn(self.config)

@@ -99,10 +99,10 @@ class Drill:
         done = start_process(self.home, [*KEEPSTEP, *words, "--home", str(self.home.root)]).wait(60)
         assert done == 0, log_of(self.home)
 
-    def ended(self) -> None:
-        """The daemon came to its end in good order."""
+    def ended(self, code: int = 0) -> None:
+        """The daemon ended by itself: 1 if a file failed for good."""
         assert self.process is not None
-        assert self.process.wait(PATIENCE_S) == 0, log_of(self.home)
+        assert self.process.wait(PATIENCE_S) == code, log_of(self.home)
 
     def until(self, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
         """Wait for it."""

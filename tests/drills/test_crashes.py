@@ -70,7 +70,7 @@ def test_a_file_that_kills_thirty_workers_costs_only_itself(drills: Drills, reco
     began = time.monotonic()
     for count in range(1, 7):
         home.start()
-        home.ended()
+        home.ended(code=1)
         assert len(home.events(kinds.JobFailed)) == count
         if count == 1:
             first_s = time.monotonic() - began

@@ -172,7 +172,7 @@ def test_killed_after_a_split_it_is_split_again_though_memory_is_there(split: Ho
 def test_one_row_that_does_not_fit_ends_its_job_and_the_queue_continues(make: Make) -> None:
     """Halved as far as it goes, tried again four times, abandoned. The next one comes to the same step."""
     home = make()
-    assert ran(home, "forward:3:0") == 0, log_of(home)
+    assert ran(home, "forward:3:0") == 1, log_of(home)  # both files failed for good
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["out_of_memory"] * 10
     failed = of(home, kinds.JobFailed)
     assert len({event.job for event in failed}) == 2
@@ -224,7 +224,7 @@ def test_a_second_suspect_batch_ends_the_job_and_a_person_continues_it(make: Mak
     assert ran(home, "nan:3,nan:12") == 1, log_of(home)  # one file failed for good
     assert [event.failure for event in of(home, kinds.AttemptFailed)] == ["loss"] * 3  # global step 12 comes twice
     (failed,) = of(home, kinds.JobFailed)
-    assert "a second batch of it is suspect" in failed.message
+    assert "a second batch is suspect" in failed.message
     kept = state_of(home).head.global_step - 10
     assert kept >= 4
     assert command(home, "retry", failed.job[:12]).returncode == 0

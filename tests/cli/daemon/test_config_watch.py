@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -102,3 +104,21 @@ def test_a_file_that_is_gone_is_refused_too(home: Home, trained_a_bit: EventStor
     assert isinstance(refused, ConfigRefused)
     home.config.write_bytes(text)
     assert [type(event) for event in looked(watch, trained_a_bit)] == [ConfigFixed]
+
+
+def test_a_disk_error_at_the_first_look_does_not_end_the_daemon(
+    home: Home, trained_a_bit: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first system call fails, the next ones work: the next turn looks again."""
+    examine, failures = home.storage.stat, [OSError(errno.EIO, "Input/output error")]
+
+    def failing_once(path: Path) -> os.stat_result:
+        if failures:
+            raise failures.pop()
+        return examine(path)
+
+    monkeypatch.setattr(home.storage, "stat", failing_once)
+    watch = ConfigWatch(home, lambda _: None)
+    assert looked(watch, trained_a_bit) == []
+    edit(home, "soft_gb = 0.0", "soft_gb = 2.5")
+    assert len(looked(watch, trained_a_bit)) == 1
