@@ -5,6 +5,7 @@ A command imports its module when it runs, so that each command loads only what 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED, UserError
 from cli.home.trust import TRUST_OPTION, trust
-from cli.monitor.command import monitor
+from cli.monitor.command import monitor, monitor_process
 from cli.supervision.service import app as service_app
 
 PANELS = {
@@ -110,6 +111,7 @@ def run(
     supervised: Annotated[
         bool, typer.Option("--supervise", help="Restart the daemon when it crashes or hangs, as a service does.")
     ] = False,
+    page: Annotated[bool, typer.Option("--monitor", help="Also serve the web page, as `keepstep monitor`.")] = False,
 ) -> None:
     """Run the daemon: train on the files of the inbox.
 
@@ -125,7 +127,9 @@ def run(
     start, found = supervise if supervised else run_daemon, find_home(home)
     if note := unpinned_note(found):
         typer.echo(note)
-    raise typer.Exit(start(found, until_idle=until_idle, write=lambda line: typer.echo(line)))
+    with monitor_process(found) if page else nullcontext():
+        code = start(found, until_idle=until_idle, write=lambda line: typer.echo(line))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import msgspec
+from msgspec import Struct
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -28,14 +29,15 @@ from cli.errors import UserError, exit_code_of
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
+from cli.monitor import actions
 from cli.monitor.access import Access, start_session
-from cli.monitor.actions import ACTIONS, act
-from cli.monitor.actions import Request as Asked
 from cli.monitor.feed import Feed
 from cli.monitor.prometheus import CONTENT_TYPE, exposition
+from cli.monitor.uploads import Uploads
 from cli.status.report import status_report
 from core.errors import Refused
 from events.text import in_all_texts
+from events.values import Priority
 from journal.errors import JournalError
 from projections.status import plain
 
@@ -71,13 +73,16 @@ def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
             Route("/api/journal", _tail),
             Route("/api/stream", _stream),
             Route("/api/actions/{name}", _action, methods=["POST"]),
+            Route("/api/uploads", _upload, methods=["POST"]),
+            Route("/api/uploads/{id}", _finish_upload, methods=["POST", "DELETE"]),
             Route("/metrics", _prometheus),
             Mount("/", StaticFiles(directory=PAGE)),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Access, token)],
         exception_handlers=dict.fromkeys((UserError, Refused, JournalError, OSError, msgspec.MsgspecError), _failed),
     )
-    app.state.home, app.state.token, app.state.feed = home, token, Feed(home)
+    app.state.home, app.state.token = home, token
+    app.state.feed, app.state.uploads = Feed(home), Uploads(home)
     return app
 
 
@@ -153,15 +158,50 @@ async def _prometheus(request: Request) -> Response:
 
 async def _action(request: Request) -> Response:
     name = request.path_params["name"]
-    if name not in ACTIONS:
-        raise UserError(f"there is no action {name!r}", f"choose one of {', '.join(ACTIONS)}")
+    if name not in actions.ACTIONS:
+        raise UserError(f"there is no action {name!r}", f"choose one of {', '.join(actions.ACTIONS)}")
+    asked = msgspec.json.decode(await _body(request), type=actions.Request)
+    return _json({"done": await run_in_threadpool(actions.act, request.app.state.home, name, asked)})
+
+
+class Queueing(Struct, forbid_unknown_fields=True):
+    """The body of a POST to `/api/uploads/ID`."""
+
+    priority: Priority = "normal"
+
+
+async def _upload(request: Request) -> Response:
+    """The body is the file, `?name=` its name. Answers with the report of the check."""
+    name, uploads = request.query_params.get("name", ""), request.app.state.uploads
+    if not name:
+        raise UserError("the upload has no name", "add ?name=FILE.jsonl to the address")
+    upload = await uploads.save(name, request.stream())
+    try:
+        report = await run_in_threadpool(uploads.check, upload)
+    except UserError:
+        await run_in_threadpool(uploads.discard, upload)
+        raise
+    return _json({"id": upload, "report": report})
+
+
+async def _finish_upload(request: Request) -> Response:
+    """POST queues an upload, DELETE discards it."""
+    upload, uploads = request.path_params["id"], request.app.state.uploads
+    if request.method == "DELETE":
+        await run_in_threadpool(uploads.discard, upload)
+        return _json({"done": "the file is not queued"})
+    asked = msgspec.json.decode(await _body(request), type=Queueing)
+    return _json({"done": await run_in_threadpool(uploads.queue, upload, asked.priority)})
+
+
+async def _body(request: Request) -> bytes:
+    """A small JSON body. Raises UserError if it is large."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > BODY_BYTES_MAX:
             raise UserError(f"the body is larger than {BODY_BYTES_MAX} bytes")
-    asked = msgspec.json.decode(body or b"{}", type=Asked)
-    return _json({"done": await run_in_threadpool(act, request.app.state.home, name, asked)})
+    return body or b"{}"
 
 
 # -- stream -----------------------------------------------------------------------------------------------------------

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from cli.commands.common import HomeOption
 from cli.errors import UserError
-from cli.home.paths import find_home
+from cli.home.paths import Home, find_home
+from cli.home.subprocesses import command
+from gpu.runtime.parent import die_with_parent
 
 HOST = "127.0.0.1"
 PORT = 8080
@@ -27,6 +32,7 @@ def monitor(
         list[str] | None,
         typer.Option("--allowed-host", help="A name under which browsers may reach the page; needed for other hosts."),
     ] = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the training on a web page.
@@ -34,11 +40,14 @@ def monitor(
     It prints the address. Training does not depend on it. Ctrl-C ends it.
     """
     found = find_home(home)
+    if with_parent:
+        die_with_parent()
     try:
         import uvicorn
 
         from cli.monitor.access import read_token
         from cli.monitor.app import make_app
+        from cli.monitor.uploads import Uploads
     except ImportError as error:
         raise UserError(f"the web page needs a package that is not installed: {error.name}", INSTALL) from error
     names = list(allowed_host or ())
@@ -49,6 +58,7 @@ def monitor(
         )
     listening = listen(host, port)
     address, shown = listening.getsockname()[0], listening.getsockname()[1]
+    Uploads(found).clean()
     token = read_token(found)
     name = f"[{address}]" if ":" in address else address
     if port is None and shown != PORT:
@@ -59,6 +69,20 @@ def monitor(
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
     with listening:
         server.run(sockets=[listening])
+
+
+@contextmanager
+def monitor_process(home: Home) -> Iterator[None]:
+    """Serve the page by another process as long as this one runs: `keepstep run --monitor`.
+
+    The page can fail or be killed; nothing else depends on it.
+    """
+    page = subprocess.Popen(command("cli", "monitor", "--with-parent", "--home", str(home.root)))
+    try:
+        yield
+    finally:
+        page.terminate()
+        page.wait()
 
 
 def is_loopback(host: str) -> bool:

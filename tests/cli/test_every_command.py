@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "init": ["{new}", "--model", "hub/日本"],
     "run": ["--until-idle"],
     "add": ["{outside}", "{outside}"],
+    "monitor": ["--host", "0.0.0.0"],
     "skip": [f"{NAME}-waits.jsonl"],
     "retry": [f"{NAME}-waits.jsonl"],
     "consolidate": ["-d", NAME],

@@ -44,12 +44,14 @@ async function get(path) {
 
 class SignIn extends Error {}
 
-async function post(path, body) {
-  const answer = await fetch(path, {method: "POST", headers: {Authorization: `Bearer ${token()}`}, body: JSON.stringify(body ?? {})});
+async function send(path, method, body) {
+  const answer = await fetch(path, {method, headers: {Authorization: `Bearer ${token()}`}, body});
   const said = await answer.json();
   if (!answer.ok) throw new Error([said.error, said.advice].filter(Boolean).join("; "));
   return said;
 }
+
+const post = (path, body) => send(path, "POST", JSON.stringify(body ?? {}));
 
 let saidTimer;
 function say(text) {
@@ -258,6 +260,51 @@ async function showQueue() {
   if (!jobs.length) replace("queue", element("caption", {textContent: "No file waits."}));
   if (total > jobs.length) $("queue").append(element("caption", {textContent: `and ${total - jobs.length} more`}));
 }
+
+// -- uploads
+
+async function upload(files) {
+  for (const file of files) {
+    $("uploading").textContent = `${file.name}: uploading and checking…`;
+    try {
+      const {id, report} = await send(`/api/uploads?${new URLSearchParams({name: file.name})}`, "POST", file);
+      showReport(id, file.name, report);
+    } catch (error) {
+      say(error.message);
+    }
+    $("uploading").textContent = "";
+  }
+}
+
+function showReport(id, name, report) {
+  const good = report.verdict === "good";
+  const finish = (method, label) => {
+    const made = element("button", {textContent: label});
+    made.addEventListener("click", async () => {
+      try {
+        say((await send(`/api/uploads/${id}`, method)).done);
+      } catch (error) {
+        say(error.message);
+      }
+      shown.remove();
+      refreshTables();
+    });
+    return made;
+  };
+  const findings = report.findings.map((each) => element("p", {textContent: `${each.severity}: ${each.message}${each.count ? ` (${each.count} rows)` : ""}${each.places.length ? `, first in line ${each.places[0].line}` : ""}`}));
+  const shown = element("article", {className: good ? "good" : ""},
+    element("p", {textContent: `${name}: ${good ? "good" : "refused"}; ${number(report.rows)} rows, ${number(report.tokens)} tokens`}),
+    ...findings, good ? finish("POST", "Queue it") : null, finish("DELETE", good ? "Discard" : "Close"));
+  $("reports").append(shown);
+  shown.querySelector("button").focus();
+}
+
+$("file").addEventListener("change", () => { upload([...$("file").files]); $("file").value = ""; });
+for (const name of ["dragover", "dragleave", "drop"]) $("drop").addEventListener(name, (event) => {
+  event.preventDefault();
+  $("drop").classList.toggle("over", name === "dragover");
+  if (name === "drop") upload([...event.dataTransfer.files]);
+});
 
 async function showModels() {
   const {head, versions, checkpoints, backups} = await get("/api/models");

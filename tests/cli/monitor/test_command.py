@@ -19,6 +19,16 @@ from cli.monitor.command import is_loopback, listen, monitor
 
 ROOT = Path(__file__).parents[3]
 
+DAEMON = """
+import sys, time
+from pathlib import Path
+from cli.home.paths import Home
+from cli.monitor.command import monitor_process
+with monitor_process(Home(Path(sys.argv[1]))):
+    time.sleep(600)
+"""
+"""Stands for a daemon with `--monitor`."""
+
 
 def test_only_addresses_of_this_machine_are_loopback() -> None:
     assert is_loopback("127.0.0.1")
@@ -59,3 +69,14 @@ def test_the_page_is_served_until_ctrl_c(home: Home) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) in {0, 130}
         assert process.stderr.read() == b""
+
+
+def test_the_page_of_run_ends_with_the_daemon_even_if_that_is_killed(home: Home) -> None:
+    """Otherwise the next `run --monitor` would find its port taken."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-P", "-c", DAEMON, str(home.root)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert b"http" in process.stdout.readline() + process.stdout.readline()
+        process.kill()
+        process.stdout.read()  # returns when the page has closed it too

@@ -1,0 +1,142 @@
+"""The page in a real browser: Debian's chromium, driven by playwright. `make test-browser` installs both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli.home.event_store import EventStore
+from cli.home.paths import Home
+from core import commands
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[3]
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: `make test-browser`")]
+
+EVIL = "<img src=x onerror=alert(1)>.jsonl"
+
+
+class Monitor:
+    """A monitor process that can be killed and started again on the same port."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.port = 0
+        self.address = ""
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cli", "monitor", "--port", str(self.port), "--home", str(self.home.root)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().decode().strip()
+        self.port = int(self.address.rpartition(":")[2].partition("/")[0])
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def monitor(home: Home) -> Iterator[Monitor]:
+    """The monitor of a home with a past."""
+    started = Monitor(home)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def page(monitor: Monitor) -> Iterator[Page]:
+    """The page, open and signed in. A script error or a dialog that nobody asked for fails the test."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `make test-browser`")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened: Page = browser.new_page(viewport={"width": 375, "height": 800})
+        problems: list[str] = []
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("dialog", lambda dialog: problems.append(dialog.message))
+        opened.on("request", lambda asked: problems.append(asked.url) if "127.0.0.1" not in asked.url else None)
+        opened.goto(monitor.address)
+        opened.locator("#queue td").first.wait_for()
+        yield opened
+        browser.close()
+    assert problems == []
+
+
+def execute(home: Home, command: commands.AnyCommand) -> None:
+    with closing(EventStore.open(home)) as store:
+        store.execute(command)
+
+
+def seqs(page: Page) -> list[int]:
+    """The numbers of the records that the page shows, the newest first."""
+    return [int(text.split()[0]) for text in page.locator("#journal li").all_inner_texts()]
+
+
+def test_the_page_shows_the_home_and_keeps_the_token_out_of_its_address(page: Page, monitor: Monitor) -> None:
+    assert "token" not in page.url
+    assert "in-progress.jsonl" in page.locator("#queue").inner_text()
+    assert "v002" in page.locator("#models").inner_text()
+    assert page.locator("#charts canvas").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.reload()
+    page.locator("#queue td").first.wait_for()
+    assert monitor.process.poll() is None
+
+
+def test_a_record_arrives_by_itself_and_a_killed_monitor_loses_and_repeats_none(page: Page, monitor: Monitor) -> None:
+    last = seqs(page)[0]
+    execute(monitor.home, commands.Pause())
+    page.locator("#journal li").filter(has_text=f"{last + 1} ").first.wait_for()
+    monitor.kill()
+    page.get_by_text("no connection").wait_for()
+    execute(monitor.home, commands.Resume())
+    monitor.start()
+    page.locator("#connection:empty").wait_for(state="attached", timeout=60_000)
+    newest = last + 2
+    page.locator("#journal li").filter(has_text=f"{newest} ").first.wait_for()
+    shown = seqs(page)
+    assert shown[:3] == [newest, newest - 1, last]
+    assert len(shown) == len(set(shown))
+
+
+def test_an_upload_is_checked_shown_as_text_and_queued(page: Page, monitor: Monitor) -> None:
+    good = b'{"prompt": "one", "completion": "two"}\n{"prompt": "three", "completion": "four"}\n'
+    page.set_input_files("#file", [{"name": EVIL, "mimeType": "text/plain", "buffer": good}])
+    report = page.locator("#reports article")
+    report.get_by_text("Queue it").click(timeout=120_000)
+    page.locator("#queue").get_by_text(EVIL).wait_for()
+    assert page.locator("img").count() == 0
+    page.set_input_files("#file", [{"name": "bad.jsonl", "mimeType": "text/plain", "buffer": b"{broken\n"}])
+    page.get_by_text("bad.jsonl: refused").wait_for(timeout=120_000)
+    assert not list(monitor.home.inbox.glob("*.jsonl"))
+
+
+def test_a_job_is_skipped_after_a_question(page: Page, monitor: Monitor) -> None:
+    page.get_by_title("Skip: in-progress.jsonl").click()
+    page.locator("dialog").get_by_text("Cancel").click()
+    assert "in-progress.jsonl" in page.locator("#queue").inner_text()
+    page.get_by_title("Skip: in-progress.jsonl").click()
+    page.locator("dialog").get_by_text("Do it").click()
+    page.locator("#journal").get_by_text("job_skipped").or_(
+        page.locator("#journal").get_by_text("job_skip_requested")
+    ).first.wait_for()
