@@ -4,12 +4,24 @@ from benchmarks import (
     bench_data,
     bench_journal,
     bench_merge,
+    bench_monitor,
     bench_nights,
     bench_queue,
     bench_status,
     bench_training,
 )
 
-for module in (bench_journal, bench_status, bench_queue, bench_data, bench_training, bench_merge, bench_nights):
+MODULES = (
+    bench_journal,
+    bench_status,
+    bench_queue,
+    bench_data,
+    bench_training,
+    bench_merge,
+    bench_nights,
+    bench_monitor,
+)
+
+for module in MODULES:
     print(f"\n{(module.__doc__ or '').splitlines()[0]}")
     module.main()

@@ -1,8 +1,7 @@
 """Metrics by step: loss, learning rate, gradient norm, speed, and evaluations, for charts.
 
 The fold keeps one number for each step and metric in a compact array. A chart asks for a range of steps and for a
-number of points; each point is then the smallest, the largest and the mean value of some consecutive steps. The cost of
-an answer is a few C loops over the range, so a million steps take a fraction of a second.
+number of points; each point is then the smallest, the largest and the mean value of some consecutive steps.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ POINTS_MAX = 4_000
 SERIES: Final = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
 
 NAN = math.nan
+
+BLOCK = 64
+"""Steps that are summed up once. A bucket of n steps then reads n / 64 blocks and at most 126 single steps."""
 
 
 class Bucket(Struct, frozen=True, gc=False, array_like=True):
@@ -62,6 +64,53 @@ class Chart(Struct, frozen=True, kw_only=True):
     evaluations: list[EvaluationPoint]
 
 
+class Column:
+    """One metric by step, with lowest, highest and sum of each BLOCK of steps, so that a bucket reads few numbers.
+
+    A value that is not a finite number is NaN: it is part of no bucket.
+    """
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._blocks: list[tuple[float, float, float, int]] = []
+
+    def append(self, value: Number) -> None:
+        """Add the value of the next step."""
+        self._values.append(value if isinstance(value, float | int) and math.isfinite(value) else NAN)
+        if len(self._values) % BLOCK == 0:
+            self._blocks.append(_summary(self._values[-BLOCK:]))
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first `length` values."""
+        del self._values[length:]
+        del self._blocks[length // BLOCK :]
+
+    def summary(self, start: int, stop: int) -> tuple[float, float, float, int]:
+        """Lowest, highest, sum and number of the finite values from `start` to before `stop`."""
+        first, last = -(-start // BLOCK), stop // BLOCK
+        if first >= last:
+            return _summary(self._values[start:stop])
+        parts = [
+            _summary(self._values[start : first * BLOCK]),
+            *self._blocks[first:last],
+            _summary(self._values[last * BLOCK : stop]),
+        ]
+        lows, highs, sums, counts = zip(*parts, strict=True)
+        return min(lows), max(highs), sum(sums), sum(counts)
+
+    def bucket(self, start: int, stop: int) -> Bucket:
+        """The values from `start` to before `stop` as one point."""
+        low, high, total, count = self.summary(start, stop)
+        return Bucket(low, high, total / count) if count else Bucket(None, None, None)
+
+
+def _summary(values: array[float]) -> tuple[float, float, float, int]:
+    finite = values if math.isfinite(sum(values)) else [value for value in values if not math.isnan(value)]
+    if not finite:
+        return math.inf, -math.inf, 0.0, 0
+    return min(finite), max(finite), sum(finite), len(finite)
+
+
 class Metrics:
     """The fold. A step that runs again, or that follows a rollback, replaces what was known from this step on."""
 
@@ -69,14 +118,8 @@ class Metrics:
         self.seq = 0
         self._steps = array("q")
         self._at = array("d")
-        self._values = {name: array("d") for name in SERIES}
-        self._gaps = {name: list[int]() for name in SERIES}
-        """Steps at which a metric is not a finite number. Its array holds 0.0 there, which keeps min and max fast."""
+        self._columns = {name: Column() for name in SERIES}
         self._evaluations: list[EvaluationPoint] = []
-
-    def __len__(self) -> int:
-        """The number of steps."""
-        return len(self._steps)
 
     def observe(self, record: Record) -> None:
         """Fold one record."""
@@ -96,26 +139,16 @@ class Metrics:
             self._forget_from(step)
         self._steps.append(step)
         self._at.append(datetime.fromisoformat(at).timestamp())
-        values = (
-            event.loss,
-            event.learning_rate,
-            event.grad_norm,
-            event.tokens / event.seconds if event.seconds > 0 else NAN,
-        )
-        for name, value in zip(SERIES, values, strict=True):
-            if isinstance(value, float | int) and math.isfinite(value):
-                self._values[name].append(value)
-            else:
-                self._values[name].append(0.0)
-                self._gaps[name].append(step)
+        speed = event.tokens / event.seconds if event.seconds > 0 else NAN
+        values = (event.loss, event.learning_rate, event.grad_norm, speed)
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.append(value)
 
     def _forget_from(self, step: int) -> None:
         keep = bisect_left(self._steps, step)
         del self._steps[keep:], self._at[keep:]
-        for values in self._values.values():
-            del values[keep:]
-        for gaps in self._gaps.values():
-            del gaps[bisect_left(gaps, step) :]
+        for column in self._columns.values():
+            column.cut(keep)
         self._evaluations = [each for each in self._evaluations if each.global_step < step]
 
     def chart(self, first: int | None = None, last: int | None = None, points: int = 1_000) -> Chart:
@@ -128,34 +161,20 @@ class Metrics:
         end = len(self._steps) if last is None else bisect_right(self._steps, last)
         size = max(1, -(-(end - begin) // points))
         edges = [(start, min(start + size, end)) for start in range(begin, end, size)]
-        shown = self._steps[begin:end]
-        low, high = (shown[0], shown[-1]) if shown else (0, -1)
         return Chart(
             seq=self.seq,
             first=self._steps[0] if self._steps else None,
             last=self._steps[-1] if self._steps else None,
-            not_numbers=len(_between(self._gaps["loss"], low, high)),
+            not_numbers=max(0, end - begin) - self._columns["loss"].summary(begin, end)[3],
             steps=[self._steps[stop - 1] for _, stop in edges],
             at=[self._at[stop - 1] for _, stop in edges],
-            series={name: [self._bucket(name, *edge) for edge in edges] for name in SERIES},
+            series={name: [column.bucket(*edge) for edge in edges] for name, column in self._columns.items()},
             evaluations=[
                 each
                 for each in self._evaluations
                 if (first is None or each.global_step >= first) and (last is None or each.global_step <= last)
             ],
         )
-
-    def _bucket(self, name: str, start: int, stop: int) -> Bucket:
-        values = self._values[name][start:stop]
-        for step in reversed(_between(self._gaps[name], self._steps[start], self._steps[stop - 1])):
-            del values[bisect_left(self._steps, step, start, stop) - start]
-        if not values:
-            return Bucket(None, None, None)
-        return Bucket(min(values), max(values), sum(values) / len(values))
-
-
-def _between(steps: list[int], low: int, high: int) -> list[int]:
-    return steps[bisect_left(steps, low) : bisect_right(steps, high)]
 
 
 def _finite(value: Number | None) -> float | None:

@@ -112,3 +112,19 @@ def test_evaluations_have_their_own_points() -> None:
     metrics = folded(evaluation(0, 4.0), step(1, 1.0), step(2, 1.0), evaluation(2, "NaN"))
     assert [(each.global_step, each.loss) for each in metrics.chart().evaluations] == [(0, 4.0), (2, None)]
     assert [each.global_step for each in metrics.chart(first=1).evaluations] == [2]
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1_000), (2, 999), (64, 65), (65, 128), (63, 129), (500, 500)])
+def test_a_bucket_of_blocks_equals_one_of_single_steps(first: int, last: int) -> None:
+    """Sums of blocks are kept, so that a million steps are not read for each chart."""
+    values = [float(number * 7 % 101) for number in range(1, 1_001)]
+    metrics = folded(*(step(number, value) for number, value in enumerate(values, 1)))
+    (bucket,) = metrics.chart(first, last, points=1).series["loss"]
+    wanted = values[first - 1 : last]
+    assert bucket == Bucket(min(wanted), max(wanted), sum(wanted) / len(wanted))
+
+
+def test_blocks_are_forgotten_with_their_steps() -> None:
+    metrics = folded(*(step(number, 9.0) for number in range(1, 200)), step(100, 1.0), step(101, 2.0))
+    assert metrics.chart(100, points=1).series["loss"] == [Bucket(1.0, 2.0, 1.5)]
+    assert metrics.chart(points=1).series["loss"] == [Bucket(1.0, 9.0, (99 * 9.0 + 3.0) / 101)]
