@@ -44,7 +44,7 @@ HEADER = """
 Every line below was typed into a terminal of 80 columns; the output is as it was, on two CPU cores without a GPU. The
 model is SmolLM2-135M-Instruct, the data are 48 rows about keepstep itself (those of `make demo`).
 
-Install keepstep into an environment of its own first: `pipx install .` or `uv tool install .`.
+Install keepstep into a separate environment first: `pipx install .` or `uv tool install .`.
 """
 
 
@@ -76,7 +76,7 @@ CHAPTERS = (
     ),
     Chapter(
         "Look at the data",
-        "The marked text is what the model learns to write. Everything else is context.",
+        "The marked text is what the model is trained to write. Everything else is context.",
         [Step("keepstep data check --preview 1 ~/notes/keepstep.jsonl")],
     ),
     Chapter(
@@ -89,7 +89,7 @@ CHAPTERS = (
     ),
     Chapter(
         "Train",
-        "`run` would go on waiting for files; `--until-idle` ends when the queue is empty.",
+        "`run` alone waits for more files; `--until-idle` ends when the queue is empty.",
         [
             Step("keepstep add ~/notes/keepstep.jsonl"),
             Step("keepstep queue"),
