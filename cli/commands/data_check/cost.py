@@ -72,7 +72,8 @@ def cost_of(
     steps_per_epoch = count_steps(report.trained + report.replayed, rows_per_step)
     memory = None
     if size is not None:
-        positions = training.batch_size * widest(report, settings)
+        rows = report.trained + report.replayed
+        positions = min(training.batch_size, max(1, rows)) * widest(report, settings)
         memory = estimate_memory(size, settings, positions, on_cpu=machine.on_cpu)
     return Cost(
         epochs=training.epochs,

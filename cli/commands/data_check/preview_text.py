@@ -30,6 +30,9 @@ Line = list[Span]
 
 def print_preview(name: str, rows: Sequence[PreviewRow]) -> None:
     """Print the rows of a file that is called `name`."""
+    if not rows:
+        print(f"{name}: there is no row to show\n")
+        return
     in_colour = has_colour()
     first, last = ("", "") if in_colour else ("⟦", "⟧") if can_print("⟦⟧") else ("[[", "]]")
     how = "bold green" if in_colour else f"between {first} and {last}"
@@ -121,8 +124,11 @@ def _omitted(part: PreviewPart) -> str:
 
 def _print_in_colour(lines: Sequence[Line]) -> None:
     from rich.console import Console
+    from rich.padding import Padding
     from rich.text import Text
 
     console = Console(highlight=False)
     for line in lines:
-        console.print(Text.assemble(*((span.text, span.style) for span in line)))
+        text = Text.assemble(*((span.text, span.style) for span in line))
+        is_indented = text.plain.startswith(INDENT)
+        console.print(Padding(text[len(INDENT) :], (0, 0, 0, len(INDENT))) if is_indented else text)

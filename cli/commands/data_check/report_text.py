@@ -51,8 +51,10 @@ def _row_counts(report: Report) -> str:
 
 def _token_counts(report: Report) -> str:
     """The tokens. Cut tokens are not in `report.tokens`."""
-    share = report.trained_tokens / report.tokens if report.tokens else 0.0
-    text = f"{report.tokens:,}, {report.trained_tokens:,} of them trained ({share:.1%} of the tokens)"
+    text = f"{report.tokens:,}"
+    if report.tokens:
+        share = report.trained_tokens / report.tokens
+        text += f", {report.trained_tokens:,} of them trained ({share:.1%} of the tokens)"
     if not report.cut_tokens:
         return text
     total = report.tokens + report.cut_tokens
@@ -97,8 +99,10 @@ def report_json(report: Report) -> dict[str, Any]:
     """The report for scripts: each name says what it counts."""
     import msgspec
 
-    found: dict[str, Any] = msgspec.to_builtins(report)
-    found["trained_pieces"], found["replayed_pieces"] = found.pop("learned"), found.pop("replayed")
+    stored: dict[str, Any] = msgspec.to_builtins(report)
+    names = zip(report.__struct_encode_fields__, report.__struct_fields__, strict=True)  # a stored name may be older
+    found = {name: stored[key] for key, name in names}
+    found["trained_pieces"], found["replayed_pieces"] = found.pop("trained"), found.pop("replayed")
     found["max_length_tokens"], found["quantiles_tokens"] = found.pop("max_length"), found.pop("quantiles")
     found["lengths"] = [{"up_to_tokens": each.up_to, "rows": each.rows} for each in report.lengths]
     for finding in found["findings"]:

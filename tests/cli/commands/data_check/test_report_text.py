@@ -79,4 +79,4 @@ def test_json_says_units() -> None:
     assert found["lengths"][0].keys() == {"up_to_tokens", "rows"}
     assert (found["trained_pieces"], found["max_length_tokens"]) == (50, 1024)
     assert {"share_of_rows"} <= found["findings"][0].keys()
-    assert not {"learned", "share"} & found.keys()
+    assert not {"trained", "share", "max_length"} & found.keys()
