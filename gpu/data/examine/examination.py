@@ -112,7 +112,11 @@ def _first_of_each_name(problems: Sequence[Problem]) -> Iterable[Problem]:
 
 
 class Examination:
-    """Examines the rows of one file, each once and in order, then reports. It holds about 60 bytes a row."""
+    """Examines the rows of one file, each once and in order, then reports.
+
+    It holds 32 bytes for each good row, because any two rows may be identical: three hashes and a line. Reporting takes
+    about 20 more. Lengths and problems are counted, so they take no memory for each row.
+    """
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ def test_no_space_is_lost_where_a_part_begins(tmp_path: Path, kind: Any) -> None
     text = {"prompt": "This is a", "completion": " 4. The test"}
     (row,) = previewed(tmp_path / "a", lines(text), tokenizer)
     (example,) = read_rows(tmp_path / "a", DataSettings())
-    (piece,) = Encoder(tokenizer, DataSettings()).encode(example).pieces  # type: ignore[arg-type]
+    (piece,) = Encoder(tokenizer, DataSettings()).encode(example).pieces
     whole = tokenizer.decode(piece.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert "".join(part.text for part in row.pieces[0].parts) == whole
 
@@ -87,7 +87,7 @@ def test_rejected_dropped_and_held_out_rows_are_shown_with_their_reason(tmp_path
     content = lines({"prompt": "a", "completion": "b"}, held, long) + b'{"prompt": "\x1b[31m", oops\n'
     (tmp_path / "held").write_bytes(lines(held))
     (example,) = read_rows(tmp_path / "held", DataSettings())
-    known = KnownRows(validation=np.array([hash_row(example).content], np.uint64))  # type: ignore[arg-type]
+    known = KnownRows(validation=np.array([hash_row(example).content], np.uint64))
     trained, held_out, dropped, rejected = previewed(tmp_path / "a", content, known=known, max_length=64, long="drop")
     assert [row.verdict for row in (trained, held_out, dropped, rejected)] == [
         "trained",
