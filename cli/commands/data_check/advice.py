@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from events.settings import JobSettings
     from gpu.data.examine.report import Report
 
-USABLE_SHARE = 0.85
-"""Share of the memory that the estimate may fill; the rest is for its error and for other processes, as in
-`[memory] hold_above`."""
-
 OUTLIER_FACTOR = 2
 """If the longest row exceeds the 99 % quantile by more than this factor, `max_length` covers only 99 % of the rows."""
 
@@ -94,7 +90,7 @@ def _capacity(size: ModelSize | None, settings: JobSettings, machine: Machine) -
     if size is None:
         return None
     fixed, one = (estimate_memory(size, settings, tokens, on_cpu=machine.on_cpu).total_bytes for tokens in (0, 1))
-    return int(max(0, USABLE_SHARE * machine.total_bytes - fixed) // (one - fixed))
+    return int(max(0, machine.usable_bytes - fixed) // (one - fixed))
 
 
 def advice_rows(changes: Sequence[Change], locked: Collection[str]) -> list[Row]:

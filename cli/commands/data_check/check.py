@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec.structs import replace
+
 from cli.commands.data_check import advice, cost
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.text import shown_text
+from journal.errors import JournalError, JournalMissing
 
 if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
@@ -55,10 +58,10 @@ def check_files(files: Sequence[Path], wanted: Wanted) -> bool:
     checked = _ask(files, place, wanted)
     if wanted.row is not None:
         return _show_row(files, checked, wanted)
-    machine, speed = cost.measure_machine(), _speed(place)
-    costs = [_cost(report, place, checked, machine, speed) for report in checked.reports]
+    machine, history = cost.measure_machine(), _history(place)
+    costs = [_cost(report, place, checked, machine, history) for report in checked.reports]
     changes = advice.advise(checked.reports, place.settings, checked.size, machine)
-    advised = Advised(changes, advice.keys_locked_now(place.home) if place.is_home else set())
+    advised = Advised(changes, history.locked)
     if wanted.json:
         _print_json(checked, costs, machine, advised, place.home, wanted)
     else:
@@ -109,8 +112,6 @@ def _ask(files: Sequence[Path], place: Place, wanted: Wanted) -> Checked:
 
 def settings_for(model: str | None, home_option: Path | None) -> Place:
     """The home and its settings; outside of a home the defaults, for the named model. Raises UserError."""
-    from msgspec.structs import replace
-
     from cli.config.schema import load_config
     from events.settings import JobSettings, ModelSettings
 
@@ -139,8 +140,6 @@ def _with_sources(home: Home, settings: JobSettings) -> JobSettings:
 
 def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
     """`settings` with another model: a directory, a hub id, or NAME@REVISION. Raises UserError."""
-    from msgspec.structs import replace
-
     from cli.config.pinning import resolve_model
 
     if Path(model).is_dir():
@@ -151,17 +150,33 @@ def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
     return replace(settings, path=named.path, revision=named.revision)
 
 
-def _speed(place: Place) -> cost.Speed | None:
-    return cost.measure_speed(place.home, place.settings) if place.is_home else None
+class History(NamedTuple):
+    """What the journal of the home says."""
+
+    speed: cost.Speed | None = None
+    locked: Collection[str] = ()
+    """Keys of keepstep.toml that cannot change now."""
+    problem: str = ""
+    """The reason why the journal cannot be read. Data can be checked without it."""
 
 
-def _cost(
-    report: Report, place: Place, checked: Checked, machine: cost.Machine, speed: cost.Speed | None
-) -> cost.Cost | None:
+def _history(place: Place) -> History:
+    if not place.is_home:
+        return History()
+    try:
+        return History(cost.measure_speed(place.home, place.settings), advice.keys_locked_now(place.home))
+    except JournalMissing:
+        return History()
+    except JournalError as error:
+        return History(problem=str(error).partition("\n")[0])
+
+
+def _cost(report: Report, place: Place, checked: Checked, machine: cost.Machine, history: History) -> cost.Cost | None:
     """The cost of a file; None if the daemon would not train on it."""
     if report.verdict != "good":
         return None
-    return cost.cost_of(report, place.settings, checked.size, machine, speed)
+    found = cost.cost_of(report, place.settings, checked.size, machine, history.speed)
+    return replace(found, journal_problem=history.problem)
 
 
 # -- output ---------------------------------------------------------------------------------------------------------
@@ -188,6 +203,8 @@ def _print_text(
         print()
         if wanted.preview:
             print_preview(shown_text(path.name), rows)
+    if len(good := [each for each in costs if each is not None]) > 1:
+        print_report([cost.total_row(good)])
     if lines := advice.advice_rows(*advised):
         if not wanted.auto_adjust:
             lines.append(Row("", "→ to write this to keepstep.toml: keepstep data check --auto-adjust FILE…"))

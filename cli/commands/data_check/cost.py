@@ -7,6 +7,7 @@ attempt in the journal. The memory is an estimate (`gpu.model.size.estimate_memo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 STEPS_MEASURED = 20
 """Last steps from which the speed is computed, as in `projections.fold`."""
+
+
+USABLE_SHARE = 0.85
+"""Share of the memory that the estimate may fill; the rest is for its error and for other processes, as in
+`[memory] hold_above`."""
+
+SMALLER_MODEL = 'it needs [model] dtype = "bfloat16", or [method] kind = "lora" or "qlora", or a smaller model'
 
 
 class Speed(NamedTuple):
@@ -42,6 +50,11 @@ class Machine(Struct, frozen=True, kw_only=True):
     total_bytes: int
     available_bytes: int
 
+    @property
+    def usable_bytes(self) -> float:
+        """Bytes that an estimate may fill."""
+        return USABLE_SHARE * self.total_bytes
+
 
 class Cost(Struct, frozen=True, kw_only=True):
     """What training on a file costs."""
@@ -53,7 +66,10 @@ class Cost(Struct, frozen=True, kw_only=True):
     tokens: int
     """Tokens of all epochs, without padding."""
     speed: Speed | None
+    """None before the first run."""
     memory: MemoryEstimate | None
+    journal_problem: str = ""
+    """The reason why the journal cannot be read."""
 
     @property
     def seconds(self) -> float | None:
@@ -95,10 +111,24 @@ def cost_rows(cost: Cost, machine: Machine) -> list[Row]:
     """The cost as lines of the report."""
     epochs = f"{count(cost.epochs, 'epoch')} of {cost.steps_per_epoch:,}"
     steps = f"{cost.steps:,} ({epochs}, up to {count(cost.rows_per_step, 'row')} a step)"
-    return [Row("steps", steps), Row("time", _time_text(cost)), Row("memory", _memory_text(cost.memory, machine))]
+    rows = [Row("steps", steps), Row("time", _time_text(cost))]
+    fits = cost.memory is None or cost.memory.total_bytes <= machine.usable_bytes
+    rows.append(Row("memory", _memory_text(cost.memory, machine), "" if fits else "yellow"))
+    if cost.memory is not None and cost.memory.total_bytes - cost.memory.activations_bytes > machine.usable_bytes:
+        rows.append(Row("", "→ the model itself may not fit: " + SMALLER_MODEL))
+    return rows
+
+
+def total_row(costs: Sequence[Cost]) -> Row:
+    """The cost of several files together."""
+    seconds = [each.seconds for each in costs if each.seconds is not None]
+    time = f", about {duration(sum(seconds))}" if len(seconds) == len(costs) else ""
+    return Row("total", f"{count(len(costs), 'good file')}: {count(sum(each.steps for each in costs), 'step')}{time}")
 
 
 def _time_text(cost: Cost) -> str:
+    if cost.journal_problem:
+        return f"unknown: the journal cannot be read ({cost.journal_problem}); `keepstep doctor` says what to do"
     if cost.speed is None or cost.seconds is None:
         return "unknown until the first run"
     other = "" if cost.speed.same_settings else ", which had another [model] or [method]"

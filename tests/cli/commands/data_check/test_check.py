@@ -144,5 +144,15 @@ def test_locked_values_are_named_and_stay(
     ]
 
 
+def test_a_damaged_journal_does_not_prevent_a_check(own: Home, tmp_path: Path) -> None:
+    """Only the time and the locked keys are in the journal."""
+    segment = next(own.journal.glob("*.jsonl"))
+    segment.write_bytes(b"x" * 20 + segment.read_bytes()[20:])
+    own.snapshot.unlink(missing_ok=True)
+    code, shown = keepstep(own, "data", "check", written(tmp_path, "a.jsonl", ROWS))
+    assert code == 0
+    assert "time     unknown: the journal cannot be read (" in shown
+
+
 def test_yes_without_auto_adjust_is_a_usage_error(own: Home, tmp_path: Path) -> None:
     assert keepstep(own, "data", "check", written(tmp_path, "a", ROWS), "--yes")[0] == 2

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from cli.commands.data_check.cost import Machine, Speed, cost_json, cost_of, cost_rows, measure_machine, measure_speed
+from cli.commands.data_check.cost import (
+    USABLE_SHARE,
+    Machine,
+    Speed,
+    cost_json,
+    cost_of,
+    cost_rows,
+    measure_machine,
+    measure_speed,
+    total_row,
+)
 from cli.config.schema import load_config
 from cli.home.paths import Home
 from cli.machine import gpus
@@ -66,6 +76,27 @@ def test_the_cost_is_said_in_words() -> None:
     unknown = text(None, None)
     assert unknown["time"] == "unknown until the first run"
     assert unknown["memory"].startswith("unknown for this model; main memory has")
+
+
+def test_a_model_that_does_not_fit_is_said_with_what_helps() -> None:
+    settings = JobSettings(model=ModelSettings(path="m"))
+    cost = cost_of(report(100), settings, SIZE, MACHINE, None)
+    assert cost.memory is not None
+    fixed = cost.memory.total_bytes - cost.memory.activations_bytes
+    small, tiny = (replace(MACHINE, total_bytes=int(fixed / USABLE_SHARE) + more) for more in (10, -10))
+    assert [row.style for row in cost_rows(cost, small)] == ["", "", "yellow"], "a smaller batch fits"
+    assert "may not fit" in cost_rows(cost, tiny)[-1].text
+    assert 'kind = "qlora"' in cost_rows(cost, tiny)[-1].text
+
+
+def test_several_files_have_a_total() -> None:
+    settings = JobSettings(model=ModelSettings(path="m"))
+    known, unknown = (
+        cost_of(report(*[100] * 40), settings, None, MACHINE, speed)
+        for speed in (Speed(100.0, same_settings=True), None)
+    )
+    assert total_row([known, known]).text == "2 good files: 6 steps, about 1 min 20 s"
+    assert total_row([known, unknown]).text == "2 good files: 6 steps"
 
 
 def test_json_has_null_for_what_is_unknown() -> None:
