@@ -58,7 +58,7 @@ def _token_counts(report: Report) -> str:
     if not report.cut_tokens:
         return text
     total = report.tokens + report.cut_tokens
-    return f"{text}; {report.cut_tokens:,} more are cut off ({report.cut_tokens / total:.1%} of the tokens)"
+    return f"{text}; {report.cut_tokens:,} more are cut off or dropped ({report.cut_tokens / total:.1%} of the tokens)"
 
 
 def finding_rows(finding: Finding) -> list[Row]:

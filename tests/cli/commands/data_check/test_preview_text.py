@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from cli.commands.data_check import preview_text
 from cli.commands.data_check.preview_text import TRAINED, print_preview, row_lines
+from cli.output.terminal import can_print, has_colour
 from gpu.data.examine.report import PreviewPart, PreviewPiece, PreviewRow, Reason
 
 
@@ -79,6 +82,37 @@ def test_a_pipe_gets_brackets_that_its_encoding_has(
     printed = capsys.readouterr().out
     assert f"trained text is between {first} and {last}" in printed
     assert f"{first}4\n  four<|end|>{last}" in printed
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("utf-8", True), ("ascii", False), ("latin-1", False)])
+def test_the_encoding_of_the_output_decides_the_characters(
+    encoding: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert can_print("⟦⟧") == expected
+    assert can_print("[[]]")
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "variables", "expected"),
+    [
+        (True, {"TERM": "xterm-256color"}, True),
+        (True, {"TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (False, {"TERM": "xterm-256color"}, False),
+    ],
+)
+def test_colour_needs_a_terminal_that_has_it(
+    is_terminal: bool, variables: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    output = io.StringIO()
+    monkeypatch.setattr(output, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout", output)
+    assert has_colour() == expected
 
 
 def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,22 @@ def test_rejected_dropped_and_held_out_rows_are_shown_with_their_reason(tmp_path
 ROW = {"prompt": "2+2?", "completion": "4"}
 
 
+def make_parquet() -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist([ROW, ROW]), file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "places"),
     [
         ("lines", b"\n" + lines(ROW) + b"\n" + lines(ROW), [(1, 2), (2, 4)]),
         ("array", json.dumps([ROW, ROW], indent=1).encode(), [(1, 2), (2, 6)]),
         ("gzip", gzip.compress(lines(ROW, ROW)), [(1, 1), (2, 2)]),
+        ("parquet", make_parquet(), [(1, 1), (2, 2)]),
         ("csv", b"prompt,completion\n2+2?,4\n2+2?,4\n", [(1, 2), (2, 3)]),
     ],
 )
