@@ -33,8 +33,8 @@ def report_rows(report: Report) -> list[Row]:
     if (found := report.quantiles) is not None:
         limit = f"; max_length {report.max_length:,}" if report.max_length else ""
         text = f"min {found.min:,}, p50 {found.p50:,}, p90 {found.p90:,}, p99 {found.p99:,}, max {found.max:,} tokens"
-        rows += [Row("lengths", text + limit), *_histogram(report.lengths)]
-    return rows
+        rows.append(Row("lengths", text + limit))
+    return [*rows, *_histogram(report.lengths)]
 
 
 def _row_counts(report: Report) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from cli.commands.data_check import report_text
 from cli.commands.data_check.report_text import HISTOGRAM_COLUMNS, NAME_COLUMNS, finding_rows, report_json, report_rows
@@ -71,6 +72,15 @@ def test_a_finding_names_rows_by_their_numbers() -> None:
     assert advice.strip() == "→ Fix it."
     of_the_file = Finding(name="truncated_file", severity="refuse", count=0, share=0.0, message="it ends early")
     assert [row.text for row in finding_rows(of_the_file)] == ["truncated_file: it ends early"]
+
+
+def test_a_report_of_an_older_keepstep_is_shown() -> None:
+    """It has no numbers of rows and no quantiles."""
+    older = replace(report(), quantiles=None, max_length=0)
+    shown = report_rows(older)
+    assert "lengths" not in {row.name for row in shown}
+    assert any("█" in row.text for row in shown)
+    assert Occurrence(line=7, column=2, what="broken JSON").where == "line 7, column 2"
 
 
 def test_json_says_units() -> None:
