@@ -45,8 +45,8 @@ def check(
 ) -> None:
     """Check data files with the settings of the home, as the daemon does.
 
-    Says what is wrong with the rows, how long they are, and what training on them costs. Exit code 1 if the daemon
-    would reject one of the files.
+    Says what is wrong, how long the rows are, and what training costs.
+    Exit code 1 if the daemon would reject one of the files.
     """
     from cli.commands.data_check.check import Wanted, check_files
 

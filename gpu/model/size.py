@@ -79,7 +79,8 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
     optimizer_bytes: int
     activations_bytes: int
     checkpoint_bytes: int
-    """The copy of trained weights and moments from which a checkpoint is written; always in main memory."""
+    """The copy of trained weights and moments from which a checkpoint is written while the next steps run. It is in
+    main memory, so it counts only if training runs on the CPU."""
     libraries_bytes: int
 
     @property
