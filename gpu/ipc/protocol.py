@@ -19,7 +19,7 @@ from events.text import carried
 from events.values import CheckpointId, JobId, Number, VersionId
 from gpu.data.examine.report import PreviewRow, Report
 from gpu.errors import StorageFailed, WorkerError
-from gpu.model.size import ModelSize
+from gpu.model.training_memory import ModelShape
 from gpu.runtime.streams import prepare_streams
 
 Request = TypeVar("Request")
@@ -135,7 +135,7 @@ class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
     reports: tuple[Report, ...]
     previews: tuple[tuple[PreviewRow, ...], ...] = ()
     """For each file the rows that were wanted; () for a file that does not have the row."""
-    size: ModelSize | None = None
+    shape: ModelShape | None = None
     """The size of the model; None: its files do not say it."""
 
 

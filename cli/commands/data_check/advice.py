@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cli.commands.data_check.cost import Machine
 from cli.errors import UserError
 from cli.output.terminal import Row
-from gpu.model.size import ModelSize, estimate_memory
+from gpu.model.training_memory import ModelShape, estimate_memory
 
 if TYPE_CHECKING:
     from cli.home.paths import Home
@@ -39,14 +39,16 @@ class Change(NamedTuple):
     reason: str
 
 
-def advise(reports: Sequence[Report], settings: JobSettings, size: ModelSize | None, machine: Machine) -> list[Change]:
+def advise(
+    reports: Sequence[Report], settings: JobSettings, shape: ModelShape | None, machine: Machine
+) -> list[Change]:
     """The advised changes for files with these reports; [] if the settings suit them."""
     now, training = settings.data.max_length, settings.training
     longest = max((report.longest_tokens for report in reports), default=0)
-    capacity = _capacity(size, settings, machine)
+    capacity = _capacity(shape, settings, machine)
     if not longest or (capacity is not None and capacity < LENGTH_MIN):
         return []  # without rows, or if the model itself does not fit, no value of these keys helps
-    wanted = _wanted_length(reports, now, size)
+    wanted = _wanted_length(reports, now, shape)
     why_length = "rows are longer than max_length"
     if capacity is not None and capacity < wanted:
         wanted = min(wanted, max(now, _rounded_down(capacity)))
@@ -70,7 +72,7 @@ def advise(reports: Sequence[Report], settings: JobSettings, size: ModelSize | N
     return [change for change in changes if change.now != change.advised]
 
 
-def _wanted_length(reports: Sequence[Report], now: int, size: ModelSize | None) -> int:
+def _wanted_length(reports: Sequence[Report], now: int, shape: ModelShape | None) -> int:
     """`max_length` for the longest row, or for 99 % of the rows if there are outliers; never less than now."""
     wanted = now
     for report in reports:
@@ -78,18 +80,18 @@ def _wanted_length(reports: Sequence[Report], now: int, size: ModelSize | None) 
             wanted = max(wanted, found.p99 if found.max > OUTLIER_FACTOR * found.p99 else found.max)
     if wanted > now:
         wanted = -(-wanted // MULTIPLE) * MULTIPLE
-    return wanted if size is None or size.positions is None else max(now, min(wanted, size.positions))
+    return wanted if shape is None or shape.positions is None else max(now, min(wanted, shape.positions))
 
 
 def _rounded_down(tokens: int) -> int:
     return tokens // MULTIPLE * MULTIPLE
 
 
-def _capacity(size: ModelSize | None, settings: JobSettings, machine: Machine) -> int | None:
+def _capacity(shape: ModelShape | None, settings: JobSettings, machine: Machine) -> int | None:
     """Positions of a micro-batch that fit in memory; None if the size of the model is unknown."""
-    if size is None:
+    if shape is None:
         return None
-    fixed, one = (estimate_memory(size, settings, tokens, on_cpu=machine.on_cpu).total_bytes for tokens in (0, 1))
+    fixed, one = (estimate_memory(shape, settings, tokens, on_cpu=machine.on_cpu).total_bytes for tokens in (0, 1))
     return int(max(0, machine.usable_bytes - fixed) // (one - fixed))
 
 

@@ -60,7 +60,7 @@ def check_files(files: Sequence[Path], wanted: Wanted) -> bool:
         return _show_row(files, checked, wanted)
     machine, history = cost.measure_machine(), _history(place)
     costs = [_cost(report, place, checked, machine, history) for report in checked.reports]
-    changes = advice.advise(checked.reports, place.settings, checked.size, machine)
+    changes = advice.advise(checked.reports, place.settings, checked.shape, machine)
     advised = Advised(changes, history.locked)
     if wanted.json:
         _print_json(checked, costs, machine, advised, place.home, wanted)
@@ -175,7 +175,7 @@ def _cost(report: Report, place: Place, checked: Checked, machine: cost.Machine,
     """The cost of a file; None if the daemon would not train on it."""
     if report.verdict != "good":
         return None
-    found = cost.cost_of(report, place.settings, checked.size, machine, history.speed)
+    found = cost.cost_of(report, place.settings, checked.shape, machine, history.speed)
     return replace(found, journal_problem=history.problem)
 
 

@@ -1,7 +1,7 @@
 """What training on a file costs: steps, time and memory.
 
 Steps are exact: they follow from the number of rows, as in the batch plan. The time follows from the speed of the last
-attempt in the journal. The memory is an estimate (`gpu.model.size.estimate_memory`).
+attempt in the journal. The memory is an estimate (`gpu.model.training_memory.estimate_memory`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from cli.commands.common import count, format_size
 from cli.output.terminal import Row, duration
-from gpu.model.size import MemoryEstimate, ModelSize, estimate_memory
+from gpu.model.training_memory import MemoryEstimate, ModelShape, estimate_memory
 
 if TYPE_CHECKING:
     from cli.home.paths import Home
@@ -78,19 +78,19 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 def cost_of(
-    report: Report, settings: JobSettings, size: ModelSize | None, machine: Machine, speed: Speed | None
+    report: Report, settings: JobSettings, shape: ModelShape | None, machine: Machine, speed: Speed | None
 ) -> Cost:
-    """What training on a file costs. `size`: that of the model; None if it is unknown."""
+    """What training on a file costs. `shape`: that of the model; None if it is unknown."""
     from gpu.data.plan.batches import count_steps
 
     training = settings.training
     rows_per_step = training.batch_size * training.gradient_accumulation
     steps_per_epoch = count_steps(report.trained + report.replayed, rows_per_step)
     memory = None
-    if size is not None:
+    if shape is not None:
         rows = report.trained + report.replayed
         positions = min(training.batch_size, max(1, rows)) * widest(report, settings)
-        memory = estimate_memory(size, settings, positions, on_cpu=machine.on_cpu)
+        memory = estimate_memory(shape, settings, positions, on_cpu=machine.on_cpu)
     return Cost(
         epochs=training.epochs,
         rows_per_step=rows_per_step,

@@ -34,8 +34,8 @@ from gpu.data.read.record import Record
 from gpu.data.read.source import describe_container, holds_plain_text, read_records
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.ipc.protocol import Check, Checked, run_request
-from gpu.model.size import load_size
 from gpu.model.tokenizer import block_torch_import, load_tokenizer
+from gpu.model.training_memory import load_shape
 from journal.durable import opened
 from journal.storage import REAL, path_of
 
@@ -52,7 +52,7 @@ def check(order: Check) -> Checked:
     return Checked(
         reports=tuple(report for report, _ in examined if report is not None),
         previews=tuple(tuple(preview.rows) for _, preview in examined),
-        size=load_size(settings, home),
+        shape=load_shape(settings, home),
     )
 
 

@@ -10,10 +10,10 @@ from cli.commands.data_check.cost import USABLE_SHARE, Machine
 from events.settings import DataSettings, JobSettings, ModelSettings, TrainingSettings
 from gpu.data.examine.examination import Examination, FileFacts, RowResult
 from gpu.data.examine.report import Report
-from gpu.model.size import ModelSize, estimate_memory
+from gpu.model.training_memory import ModelShape, estimate_memory
 
 SETTINGS = JobSettings(model=ModelSettings(path="m"), training=TrainingSettings(batch_size=4, gradient_accumulation=4))
-SIZE = ModelSize(
+SIZE = ModelShape(
     parameters=10**8,
     trained=10**6,
     quantized=0,

@@ -148,4 +148,4 @@ def test_one_row_is_previewed_without_a_report(home: Home) -> None:
     assert found.reports == ()
     assert [[row.row for row in rows] for rows in found.previews] == [[2], []]
     assert found.previews[0][0].verdict == "trained"
-    assert found.size is not None
+    assert found.shape is not None

@@ -1,10 +1,11 @@
-"""The size of a model, and an estimate of the memory that training it takes. Reads only headers and the config.
+"""Estimate the memory that training a model takes, from its config and the headers of its weights. No torch.
 
 The estimate is for planning: it says which settings cannot work, not how many bytes are used.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from msgspec import MsgspecError, Struct
 from events.settings import AdapterSettings, JobSettings, MethodSettings, ModelSettings, QloraSettings
 from gpu.errors import ModelUnusable
 from gpu.model.base import base_directory
-from gpu.model.limits import EMBEDDING, POSITIONS, Shapes, read_config, read_limits, read_shapes
+from gpu.model.limits import EMBEDDING, POSITIONS, Shapes, read_limits, read_shapes, read_text_config
 
 FLOAT32_BYTES = 4
 
@@ -49,7 +50,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 """Names of each size in `config.json`, the most common first."""
 
 
-class ModelSize(Struct, frozen=True, kw_only=True):
+class ModelShape(Struct, frozen=True, kw_only=True):
     """Counts of a model under the settings."""
 
     parameters: int
@@ -89,11 +90,11 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
         return sum(getattr(self, name) for name in self.__struct_fields__)
 
 
-def load_size(settings: JobSettings, home: Path) -> ModelSize | None:
+def load_shape(settings: JobSettings, home: Path) -> ModelShape | None:
     """Return the size of the model of the settings; None if its files are not here, or do not say it."""
     try:
         directory = _local_directory(settings.model, home)
-        return read_size(directory, settings.method)
+        return read_shape(directory, settings.method)
     except (ModelUnusable, OSError, ValueError, LookupError, TypeError, MsgspecError):
         return None  # the check of the rows reports what is wrong with the model
 
@@ -102,20 +103,20 @@ def _local_directory(model: ModelSettings, home: Path) -> Path:
     return base_directory(model.path, home, revision=model.revision, fetch=False)
 
 
-def read_size(directory: Path, method: MethodSettings) -> ModelSize | None:
+def read_shape(directory: Path, method: MethodSettings) -> ModelShape | None:
     """Return the size of the model in `directory`; None if its files do not say it. Raises OSError, ValueError."""
-    shapes, config, limits = read_shapes(directory), read_config(directory), read_limits(directory)
+    shapes, config, limits = read_shapes(directory), read_text_config(directory), read_limits(directory)
     sizes = {name: _number(config, keys) for name, keys in _KEYS.items()}
     layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
     if not shapes or not layers or not hidden or not heads:
         return None
     linear = {name: shape for name, shape in shapes.items() if _is_linear(name, shape)}
-    parameters = sum(map(_count, shapes.values()))
+    parameters = sum(map(math.prod, shapes.values()))
     head_size = sizes["head_size"] or hidden // heads
-    return ModelSize(
+    return ModelShape(
         parameters=parameters,
         trained=_trained(linear, method) if isinstance(method, AdapterSettings) else parameters,
-        quantized=sum(map(_count, linear.values())) if isinstance(method, QloraSettings) else 0,
+        quantized=sum(map(math.prod, linear.values())) if isinstance(method, QloraSettings) else 0,
         layers=layers,
         hidden=hidden,
         mlp=sizes["mlp"] or 4 * hidden,
@@ -126,7 +127,7 @@ def read_size(directory: Path, method: MethodSettings) -> ModelSize | None:
     )
 
 
-def estimate_memory(size: ModelSize, settings: JobSettings, tokens: int, *, on_cpu: bool) -> MemoryEstimate:
+def estimate_memory(shape: ModelShape, settings: JobSettings, tokens: int, *, on_cpu: bool) -> MemoryEstimate:
     """Estimate the memory of a step whose largest micro-batch has `tokens` positions, padding included.
 
     Weights: frozen ones in `[model] dtype` or in 4 bits, trained ones in float32. Each trained parameter also has a
@@ -144,18 +145,18 @@ def estimate_memory(size: ModelSize, settings: JobSettings, tokens: int, *, on_c
     numbers of four bytes (two in bf16), and the logits of all positions in float32 (`LOGIT_COPIES`); all of it times
     `OVERHEAD`.
     """
-    frozen = 0 if size.trained == size.parameters else size.parameters
+    frozen = 0 if shape.trained == shape.parameters else shape.parameters
     frozen_bytes = 2 if settings.model.dtype == "bfloat16" else FLOAT32_BYTES
-    weights = round((frozen - size.quantized) * frozen_bytes + size.quantized * QUANTIZED_BYTES) if frozen else 0
-    trained = size.trained * FLOAT32_BYTES
+    weights = round((frozen - shape.quantized) * frozen_bytes + shape.quantized * QUANTIZED_BYTES) if frozen else 0
+    trained = shape.trained * FLOAT32_BYTES
     number_bytes = 2 if settings.training.precision == "bf16" else FLOAT32_BYTES
-    in_layer = 6 * size.hidden + 4 * size.queries + 4 * size.keys + 4 * size.mlp
-    logits = LOGIT_COPIES * size.vocabulary * FLOAT32_BYTES
+    in_layer = 6 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 4 * shape.mlp
+    logits = LOGIT_COPIES * shape.vocabulary * FLOAT32_BYTES
     return MemoryEstimate(
         weights_bytes=weights + trained,
         gradients_bytes=trained,
         optimizer_bytes=ADAM_MOMENTS * trained,
-        activations_bytes=round(OVERHEAD * tokens * (size.layers * in_layer * number_bytes + logits)),
+        activations_bytes=round(OVERHEAD * tokens * (shape.layers * in_layer * number_bytes + logits)),
         checkpoint_bytes=(1 + ADAM_MOMENTS) * trained if on_cpu else 0,
         libraries_bytes=LIBRARIES_BYTES,
     )
@@ -178,13 +179,6 @@ def _is_adapted(name: str, method: AdapterSettings) -> bool:
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
     other = EMBEDDING.search(name) or POSITIONS.search(name) or _HEAD.search(name)
     return len(shape) == 2 and name.endswith(".weight") and not other
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from events.settings import FullSettings, LoraSettings, MethodSettings, ModelSettings, QloraSettings
 from gpu.model.build import build
-from gpu.model.size import ModelSize, estimate_memory, load_size, read_size
+from gpu.model.training_memory import ModelShape, estimate_memory, load_shape, read_shape
 from tests.gpu.helpers import Home, settings
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ METHODS = (
     LoraSettings(r=2, target_modules=r".*\.(k|v)_proj"),
     FullSettings(),
 )
-SIZE = ModelSize(
+SIZE = ModelShape(
     parameters=1000,
     trained=100,
     quantized=0,
@@ -37,7 +37,7 @@ SIZE = ModelSize(
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_the_trained_parameters_are_those_of_the_model_that_is_built(home: Home, method: MethodSettings) -> None:
     built = build(settings(method), home.path, CPU)
-    found = read_size(home.path / "model", method)
+    found = read_shape(home.path / "model", method)
     assert found is not None
     assert found.trained == sum(each.numel() for each in built.parameters.values())
     config = built.model.config
@@ -50,7 +50,7 @@ def test_the_trained_parameters_are_those_of_the_model_that_is_built(home: Home,
 
 
 def test_only_qlora_quantizes(home: Home) -> None:
-    lora, qlora = (read_size(home.path / "model", method) for method in (LoraSettings(), QloraSettings()))
+    lora, qlora = (read_shape(home.path / "model", method) for method in (LoraSettings(), QloraSettings()))
     assert lora is not None
     assert qlora is not None
     assert lora.quantized == 0
@@ -62,7 +62,7 @@ def test_a_model_without_known_sizes_has_none(tmp_path: Path, content: str | Non
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     how = replace(settings(LoraSettings()), model=ModelSettings(path=str(tmp_path)))
-    assert load_size(how, tmp_path) is None
+    assert load_shape(how, tmp_path) is None
 
 
 def test_frozen_weights_have_no_gradients_and_trained_ones_sixteen_bytes_each() -> None:
