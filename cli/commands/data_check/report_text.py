@@ -78,7 +78,9 @@ def finding_rows(finding: Finding) -> list[Row]:
 
 def _histogram(buckets: Sequence[Bucket]) -> list[Row]:
     """A bar for the rows of each range of lengths; it starts at the shortest row."""
-    first = next((place for place, bucket in enumerate(buckets) if bucket.rows), len(buckets))
+    if not buckets:
+        return []
+    first = next(place for place, bucket in enumerate(buckets) if bucket.rows)
     starts = [1, *(bucket.up_to + 1 for bucket in buckets[:-1])]
     block, dash = ("█", "–") if can_print("█–") else ("#", "-")
     cells = [
