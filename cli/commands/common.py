@@ -104,10 +104,10 @@ def print_rows(
 def count(number: int, noun: str) -> str:
     """A number with its noun in the singular or the plural.
 
-    >>> count(1, "backup"), count(2, "backup")
-    ('1 backup', '2 backups')
+    >>> count(1, "backup"), count(2000, "backup")
+    ('1 backup', '2,000 backups')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_size(size_bytes: float) -> str:

@@ -59,6 +59,25 @@ def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     _print(table)
 
 
+def can_print(text: str) -> bool:
+    """True if standard output has these characters in its encoding."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def has_colour() -> bool:
+    """True if standard output is a terminal that shows colours; `NO_COLOR` and `TERM=dumb` turn them off."""
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+
+    console = Console()
+    return console.color_system is not None and not console.no_color
+
+
 def print_json(what: Any) -> None:
     """Print a value as JSON, for scripts."""
     import msgspec

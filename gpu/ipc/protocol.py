@@ -17,8 +17,9 @@ from events.course import Course
 from events.settings import JobSettings
 from events.text import carried
 from events.values import CheckpointId, JobId, Number, VersionId
-from gpu.data.examine.report import Report
+from gpu.data.examine.report import PreviewRow, Report
 from gpu.errors import StorageFailed, WorkerError
+from gpu.model.training_memory import ModelShape
 from gpu.runtime.streams import prepare_streams
 
 Request = TypeVar("Request")
@@ -122,12 +123,20 @@ class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Files that are read as plain text because of their names."""
     validation: str | None = None
     """Path of the validation set."""
+    preview: int = 0
+    """Rows to preview from the beginning of each file."""
+    row: int | None = None
+    """The number of a row, from 1: preview only this row of each file, and make no reports."""
 
 
 class Checked(Struct, frozen=True, kw_only=True, tag="checked"):
-    """A report for each file."""
+    """A report for each file, in the order of the request."""
 
     reports: tuple[Report, ...]
+    previews: tuple[tuple[PreviewRow, ...], ...] = ()
+    """For each file the rows that were wanted; () for a file that does not have the row."""
+    shape: ModelShape | None = None
+    """The size of the model; None: its files do not say it."""
 
 
 class TrainedJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -241,7 +241,7 @@ class Encoder:
         beginning = self._ids(text)
         if ids[: len(beginning)] != beginning:
             what = "the tokenizer makes one token of the end of an answer and the beginning of the next turn"
-            advice = "Use a fast tokenizer (tokenizer.json), or correct the line."
+            advice = "Use a fast tokenizer (tokenizer.json), or correct the row."
             raise NotTrainable(Problem("tokens_straddle_turns", row.line, what, messages_json(row), advice))
         return len(beginning)
 

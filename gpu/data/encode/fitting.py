@@ -168,7 +168,7 @@ class Fitter:
 
 def nothing_to_train(row: Row, what: str, advice: str = "") -> Problem:
     """Return the problem of a row that would train nothing."""
-    return Problem("no_trainable_tokens", row.line, what, _row_excerpt(row), advice or "Correct the line or remove it.")
+    return Problem("no_trainable_tokens", row.line, what, _row_excerpt(row), advice or "Correct the row or remove it.")
 
 
 def _row_excerpt(row: Row) -> str:

@@ -11,7 +11,8 @@ The rules, in this order:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -19,17 +20,15 @@ import numpy as np
 
 from events.settings import CheckSettings, JobSettings, Severity
 from gpu.data.examine import quality
+from gpu.data.examine.lengths import LengthCounts
 from gpu.data.examine.quality import Hashes, RowHashes, RowPairs
-from gpu.data.examine.report import OCCURRENCES_MAX, Bucket, Finding, Occurrence, Report
+from gpu.data.examine.report import OCCURRENCES_MAX, Finding, Occurrence, Report
 from gpu.data.problems import Problem, excerpt
 from gpu.model.limits import UNLIMITED, ModelLimits
 
 SKETCHED_ROWS = 100_000
 """Rows that are compared for near-duplicates, from the beginning: 26 MB of MinHashes, a tenth of a millisecond for
 each."""
-
-BUCKETS = 12
-"""Buckets of the histogram of lengths: one screen."""
 
 LengthTreatment = Literal["whole", "truncated", "split", "dropped"]
 
@@ -92,17 +91,32 @@ class _ProblemCount:
     rows: int = 0
     occurrences: list[Occurrence] = field(default_factory=list)
 
-    def add(self, problem: Problem) -> None:
+    def add(self, row: int, problem: Problem) -> None:
         self.rows += 1
         if len(self.occurrences) < OCCURRENCES_MAX:
-            line = problem.line or 0
-            self.occurrences.append(
-                Occurrence(line=line, column=problem.column, what=problem.what, seen=excerpt(problem.seen))
-            )
+            self.occurrences.append(_occurrence(row, problem))
+
+
+def _occurrence(row: int, problem: Problem) -> Occurrence:
+    line, column = problem.line or 0, problem.column
+    return Occurrence(row=row, line=line, column=column, what=problem.what, seen=excerpt(problem.seen))
+
+
+def _with_excerpt(problem: Problem) -> str:
+    return f"{problem.what}: {excerpt(problem.seen)}" if problem.seen else problem.what
+
+
+def _first_of_each_name(problems: Sequence[Problem]) -> Iterable[Problem]:
+    """Return the first problem of each name: a row counts once for each kind of problem."""
+    return {problem.name: problem for problem in reversed(problems)}.values()
 
 
 class Examination:
-    """Examines the rows of one file, each once and in order, then reports. It holds about 60 bytes a row."""
+    """Examines the rows of one file, each once and in order, then reports.
+
+    It holds 32 bytes for each good row, because any two rows may be identical: three hashes and a line. Reporting takes
+    about 20 more. Lengths and problems are counted, so they take no memory for each row.
+    """
 
     def __init__(
         self,
@@ -116,7 +130,9 @@ class Examination:
         self._longest = limits.longest(settings.data.max_length)
         self.validation, self._earlier, self._unusable = known.validation, known.earlier, known.unusable
         self._put_aside = save_skipped
-        self._lines, self._lengths = array("q"), array("i")
+        self._lines, self._lengths = array("q"), LengthCounts()
+        self._good_before_bad = array("q")
+        """For each bad row, the number of good rows before it."""
         self._content, self._prompt, self._answer = array("Q"), array("Q"), array("Q")
         self._sketches = bytearray()
         self._bad: dict[str, _ProblemCount] = {}
@@ -129,17 +145,18 @@ class Examination:
     def add(self, result: RowResult) -> bool:
         """Count a row; True if it is trained."""
         self.rows += 1
-        for warning in result.warnings:
-            self._warned.setdefault(warning.name, _ProblemCount(warning)).add(warning)
+        for warning in _first_of_each_name(result.warnings):
+            self._warned.setdefault(warning.name, _ProblemCount(warning)).add(self.rows, warning)
         if result.problems:
             self.bad_rows += 1
-            for problem in {problem.name: problem for problem in reversed(result.problems)}.values():
-                self._bad.setdefault(problem.name, _ProblemCount(problem)).add(problem)
+            self._good_before_bad.append(len(self._lines))
+            for problem in _first_of_each_name(result.problems):
+                self._bad.setdefault(problem.name, _ProblemCount(problem)).add(self.rows, problem)
             if self._data.bad_rows == "skip":
                 self._put_aside(result.raw)
             return False
         self._lines.append(result.line)
-        self._lengths.append(result.tokens)
+        self._lengths.add(result.tokens)
         identity = result.identity or RowHashes(0, quality.NO_PROMPT, 0)
         for numbers, number in zip((self._content, self._prompt, self._answer), identity, strict=True):
             numbers.append(number)
@@ -191,8 +208,10 @@ class Examination:
             cut_tokens=self.cut_tokens,
             tokens=tokens,
             trained_tokens=trained_tokens,
-            longest_tokens=max(self._lengths, default=0),
-            lengths=self._histogram(),
+            longest_tokens=self._lengths.longest,
+            quantiles=self._lengths.quantiles(),
+            max_length=self._longest,
+            lengths=self._lengths.histogram(),
             findings=tuple(findings),
         )
 
@@ -214,7 +233,7 @@ class Examination:
                 )
             )
         checks = self._checks
-        found += [self._finding(each.name, "warn", self.rows, each.what, each.advice) for each in self._warnings]
+        found += [self._finding(each.name, "warn", 0, _with_excerpt(each), each.advice) for each in self._warnings]
         found += self._warning_findings()
         good = len(self._lines)
         if good:
@@ -227,10 +246,8 @@ class Examination:
         return found
 
     def _file_finding(self, problem: Problem) -> Finding:
-        place = Occurrence(line=problem.line or 0, what=problem.what, seen=excerpt(problem.seen))
-        places = () if problem.line is None else (place,)
-        message = f"{problem.what}: {excerpt(problem.seen)}" if problem.seen else problem.what
-        return self._finding(problem.name, "refuse", len(places), message, problem.advice, places)
+        places = () if problem.line is None else (_occurrence(0, problem),)
+        return self._finding(problem.name, "refuse", 0, _with_excerpt(problem), problem.advice, places)
 
     def _bad_row_findings(self) -> list[Finding]:
         skip = self._data.bad_rows == "skip"
@@ -259,8 +276,7 @@ class Examination:
         ]
 
     def _length_findings(self, checks: CheckSettings) -> list[Finding]:
-        lengths = np.frombuffer(self._lengths, dtype=np.int32)
-        over = int(np.count_nonzero(lengths > self._longest))
+        over = len(self._lines) - self.treatments["whole"]
         share = self._share(over)
         if share <= min(checks.too_long_warn, checks.too_long_max):
             return []
@@ -275,8 +291,8 @@ class Examination:
         )
         advice = f'keepstep {action[self._data.long]} them ([data] long = "{self._data.long}").'
         if self.cut_tokens:
-            lost = self.cut_tokens / int(lengths.sum(dtype=np.int64))
-            advice += f" {self.cut_tokens:,} tokens, {lost:.1%} of all, are not trained."
+            lost = self.cut_tokens / self._lengths.tokens
+            advice += f" {self.cut_tokens:,} tokens, {lost:.1%} of all tokens, are not trained."
         if not limited:
             advice += " To train more of them, raise [data] max_length."
         return self._check_finding("many_too_long", severity, over, message, advice)
@@ -287,7 +303,7 @@ class Examination:
         different = rows - len(same.row)
         found += self._pair_findings("duplicate_rows", checks.duplicates, checks.duplicates_max, same)
         if different / rows < checks.diversity_min:
-            message = f"only {different:,} of {rows:,} rows are different ({different / rows:.1%})"
+            message = f"only {different:,} of {rows:,} good rows are different ({different / rows:.1%} of them)"
             advice = "The model would memorize a few rows. Remove the repeated rows, or lower [checks] diversity_min."
             found += self._check_finding("low_diversity", checks.diversity, rows - different, message, advice)
         contradictions = quality.find_contradictions(
@@ -308,7 +324,7 @@ class Examination:
         known = np.flatnonzero(quality.is_known(self.content, self._earlier))
         if self._share(len(known)) > checks.trained_before_max:
             message = "rows were in files that were accepted earlier"
-            places = self._occurrences(known[:OCCURRENCES_MAX], "was in an earlier file")
+            places = tuple(self._good_row(row, "was in an earlier file") for row in known[:OCCURRENCES_MAX])
             found += self._check_finding("trained_before", checks.trained_before, len(known), message, "", places)
         if self._share(self.in_validation) > checks.validation_max:
             message = "rows are in the validation set; keepstep does not train them"
@@ -326,7 +342,7 @@ class Examination:
             return []
         message, what = _PAIR_MESSAGES[name]
         places = tuple(
-            Occurrence(line=self._lines[int(row)], what=f"{what} line {self._lines[int(earlier)]}")
+            self._good_row(row, f"{what} row {self._number(earlier)}")
             for row, earlier in zip(pairs.row[:OCCURRENCES_MAX], pairs.earlier[:OCCURRENCES_MAX], strict=True)
         )
         if name == "near_duplicate_rows" and self.rows > SKETCHED_ROWS:
@@ -358,19 +374,15 @@ class Examination:
             places=places,
         )
 
-    def _occurrences(self, rows: np.ndarray, what: str) -> tuple[Occurrence, ...]:
-        return tuple(Occurrence(line=self._lines[int(row)], what=what) for row in rows)
+    def _good_row(self, index: int, what: str) -> Occurrence:
+        return Occurrence(row=self._number(index), line=self._lines[index], what=what)
+
+    def _number(self, index: int) -> int:
+        """Return the number of a good row in the file, from 1. `index`: its index among the good rows."""
+        return int(index) + 1 + bisect_right(self._good_before_bad, int(index))
 
     def _share(self, count: int) -> float:
         return count / self.rows if self.rows else 0.0
-
-    def _histogram(self) -> tuple[Bucket, ...]:
-        lengths = np.frombuffer(self._lengths, dtype=np.int32) if self._lengths else np.zeros(0, np.int32)
-        if not len(lengths):
-            return ()
-        width = -(-int(lengths.max()) // BUCKETS) or 1
-        counts = np.bincount(np.maximum(lengths - 1, 0) // width, minlength=1)
-        return tuple(Bucket((place + 1) * width, int(count)) for place, count in enumerate(counts))
 
 
 def has_refusal(findings: Sequence[Finding]) -> bool:

@@ -17,10 +17,22 @@ OCCURRENCES_MAX = 5
 class Occurrence(Struct, frozen=True, kw_only=True):
     """One row that has a problem."""
 
+    row: int = 0
+    """Number of the row in the file, from 1, as `keepstep data check --row` takes it. 0: the problem is not that of a
+    row, or an older keepstep wrote the report."""
     line: int
+    """Line of the problem, from 1; in a Parquet file the number of the row."""
     column: int | None = None
     what: str
     seen: str = ""
+
+    @property
+    def where(self) -> str:
+        """The place in words: "row 13 (line 15, column 17)". Line and column are left out if they add nothing."""
+        column = f", column {self.column}" if self.column else ""
+        if not self.row:
+            return f"line {self.line}{column}"
+        return f"row {self.row}" + (f" (line {self.line}{column})" if column or self.line != self.row else "")
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -31,9 +43,9 @@ class Finding(Struct, frozen=True, kw_only=True):
     severity: Literal["refuse", "skip", "warn"]
     """refuse: the file is refused. skip: these rows are skipped. warn: keepstep only reports it."""
     count: int
-    """Number of rows."""
+    """Number of rows with the problem, each counted once; 0 if it is not a problem of rows."""
     share: float
-    """Share of all rows."""
+    """Share of all rows of the file."""
     message: str
     advice: str = ""
     places: tuple[Occurrence, ...] = ()
@@ -46,6 +58,16 @@ class Bucket(Struct, frozen=True):
     up_to: int
     """Longest length, inclusive; the bucket begins after that of the bucket before."""
     rows: int
+
+
+class LengthQuantiles(Struct, frozen=True, kw_only=True):
+    """Tokens of the good rows before anything is cut: exact quantiles by nearest rank."""
+
+    min: int
+    p50: int
+    p90: int
+    p99: int
+    max: int
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -80,6 +102,10 @@ class Report(Struct, frozen=True, kw_only=True):
     trained_tokens: int
     longest_tokens: int
     """Tokens of the longest row, before anything was cut."""
+    quantiles: LengthQuantiles | None = None
+    """None if no row is good."""
+    max_length: int = 0
+    """Tokens that a row may have: `[data] max_length`, or the positions of the model if those are fewer."""
     lengths: tuple[Bucket, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -91,3 +117,62 @@ class Report(Struct, frozen=True, kw_only=True):
     def refusal(self) -> Finding | None:
         """The first finding that refuses the file; None if it is good."""
         return next((finding for finding in self.findings if finding.severity == "refuse"), None)
+
+
+# -- preview --------------------------------------------------------------------------------------------------------
+
+
+class PreviewPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Consecutive text of one kind."""
+
+    text: str = ""
+    """As the tokenizer decodes it, special tokens included. "" for a gap."""
+    trained: bool = False
+    special: bool = False
+    """True if it consists of special tokens."""
+    omitted_characters: int = 0
+    """Characters that are left out here because the row is long."""
+    omitted_trained_characters: int = 0
+    """Those of them that are trained."""
+
+
+class PreviewPiece(Struct, frozen=True, kw_only=True):
+    """One example as the model sees it."""
+
+    parts: tuple[PreviewPart, ...]
+    tokens: int
+    trained_tokens: int
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """A problem of a row."""
+
+    name: str
+    message: str
+    advice: str = ""
+
+
+RowVerdict = Literal["trained", "rejected", "held_out", "dropped"]
+"""rejected: the row is bad. dropped: it is too long."""
+
+
+class PreviewRow(Struct, frozen=True, kw_only=True):
+    """One row as the model sees it, or as it stands in the file if it is not trained."""
+
+    row: int
+    """Number of the row in the file, from 1."""
+    line: int
+    """Line on which it begins; in a Parquet file the number of the row."""
+    verdict: RowVerdict
+    tokens: int = 0
+    """Tokens before anything is cut; 0 if it is rejected."""
+    cut_tokens: int = 0
+    """Those that are cut off."""
+    reasons: tuple[Reason, ...] = ()
+    """Why it is rejected."""
+    warnings: tuple[Reason, ...] = ()
+    pieces: tuple[PreviewPiece, ...] = ()
+    omitted_pieces: int = 0
+    """Further pieces that are not shown."""
+    source: tuple[PreviewPart, ...] = ()
+    """The row as it stands in the file, if it has no pieces."""

@@ -14,7 +14,7 @@ Fields = Mapping[str, Any]
 CONTEXT = (*SYSTEM, "tools", "functions", "chat_template_kwargs")
 """Keys of the context; `gpu.data.format.tools` parses the tools."""
 
-CORRECT = "Correct the line or remove it."
+CORRECT = "Correct the row or remove it."
 
 
 def system_prompt(fields: Fields, found: Findings) -> str:
@@ -65,7 +65,7 @@ _RESERVED = frozenset(
 
 def add_missing_field(name: str, fields: Fields, found: Findings) -> None:
     """Add the problem that a field of the format is missing."""
-    advice = "All rows of a file need the same fields. Correct the line or remove it, then add the file again."
+    advice = "All rows of a file need the same fields. Correct the row or remove it, then add the file again."
     found.add("missing_field", f"the field {name!r} is missing; the row has", field_names(fields), advice)
 
 

@@ -72,7 +72,7 @@ def recognise_format(fields: Fields, found: Findings) -> Format | None:
         if pair
         else f"Known formats: {known}. Or name your own fields in keepstep.toml: [data] prompt = …, completion = …"
     )
-    found.add("unknown_format", "the fields of the row match no known format:", field_names(fields), advice)
+    found.add("unknown_format", "the fields of the row match no known format", field_names(fields), advice)
     return None
 
 
@@ -168,14 +168,14 @@ def _example(turns: Turns, fields: Fields, found: Findings) -> Row | None:
             pass  # an unknown role, already reported, may have been meant as the assistant's
         elif "assistant" not in roles:
             what = "the row has no assistant message to train"
-            found.add("example_missing_assistant_message", what, messages, "Add the answer, or remove the line.")
+            found.add("example_missing_assistant_message", what, messages, "Add the answer, or remove the row.")
         else:
             what = "the flags of the row exclude all of its assistant messages from training"
             found.add(
                 "no_trainable_tokens",
                 what,
                 messages,
-                "Set the weight or train flag of one of them, or remove the line.",
+                "Set the weight or train flag of one of them, or remove the row.",
             )
     if found.broken:
         return None
@@ -202,7 +202,7 @@ def _prompt_completion(
         after = parse_messages(completion, names[1], found, first=len(prompt) + 1)
         if not found.broken and not any(message["role"] == "assistant" for message in after.messages):
             what = f"the field {names[1]!r} has no assistant message to train"
-            found.add("example_missing_assistant_message", what, completion, "Add the answer, or remove the line.")
+            found.add("example_missing_assistant_message", what, completion, "Add the answer, or remove the row.")
         if any(isinstance(message, dict) and any(message.get(flag) for flag in FLAGS) for message in prompt):
             what = f"a message of {names[0]!r} has a train flag, but keepstep trains only {names[1]!r}"
             found.add(

@@ -113,7 +113,7 @@ _ADVICE_PREFERENCE = (
     "keepstep trains every answer as a good one. Write a file with only the good answers (prompt and completion, or "
     "messages), without this key. Train preferences with DPO or KTO elsewhere."
 )
-_ADVICE_MEDIA = "keepstep trains only text. Remove the line, or remove the key if the text needs no image or sound."
+_ADVICE_MEDIA = "keepstep trains only text. Remove the row, or remove the key if the text needs no image or sound."
 _ADVICE_REASONING = (
     "Put the reasoning into the assistant's message as `reasoning_content`, or into its content as <think>…</think>."
 )
@@ -179,7 +179,7 @@ ROW_KEYS = (
         "refused",
         "row_weight",
         (
-            "Remove the line if it should not be trained; else remove the key. keepstep reads the flags of single "
+            "Remove the row if it should not be trained; else remove the key. keepstep reads the flags of single "
             "messages."
         ),
         _is_off,
@@ -349,7 +349,7 @@ MESSAGE_KEYS = (
         "the text with which the assistant refuses",
         "refused",
         "missing_content",
-        "Put the text into the content, if the model should say it; or remove the line.",
+        "Put the text into the content, if the model should say it; or remove the row.",
     ),
     Key(
         ("image", "images", "video", "videos", "audio", "audios", "files", "image_url"),

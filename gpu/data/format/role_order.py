@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu.data.problems import Findings
 
-_ADVICE = "Correct the line or remove it."
+_ADVICE = "Correct the row or remove it."
 
 
 def is_blank(role: str | None, content: str, *, calls: bool = False) -> bool:

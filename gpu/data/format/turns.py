@@ -124,7 +124,7 @@ def _parse_message(message: Any, where: str, keys: MessageKeys, found: Findings,
         found.add("message_missing_key", f"{where} has no {keys.role!r}", message, _EXPECTED)
     elif role is None:
         what = f"{where} has an unknown {keys.role!r}; known are {', '.join(keys.roles)}"
-        found.add("unrecognized_role", what, named, "Correct the line or remove it.")
+        found.add("unrecognized_role", what, named, "Correct the row or remove it.")
     check_message_keys(message, keys[:2], where, found)
     made: dict[str, Any] = {"role": "assistant" if role == CALLING else role, "content": ""}
     calls = _calls(message, role, where, keys, found)
@@ -145,7 +145,7 @@ def _parse_message(message: Any, where: str, keys: MessageKeys, found: Findings,
         if isinstance(message.get(key), str):
             made[key] = message[key]
         elif message.get(key) is not None:
-            found.add("bad_field", f"{key!r} of {where} must be a string", message[key], "Correct the line.")
+            found.add("bad_field", f"{key!r} of {where} must be a string", message[key], "Correct the row.")
     turns.messages.append(made)
     turns.train.append(_is_trained(message, made["role"], where, found))
 
@@ -155,7 +155,7 @@ def _calls(
 ) -> list[dict[str, Any]]:
     if role == CALLING:
         if message.get(keys.content) is None:
-            found.add("missing_content", f"{where} has no call", message, "Correct the line or remove it.")
+            found.add("missing_content", f"{where} has no call", message, "Correct the row or remove it.")
         return parse_function_call(message.get(keys.content), where, found)
     calls: list[dict[str, Any]] = []
     if message.get("tool_calls"):
@@ -164,7 +164,7 @@ def _calls(
         calls += parse_function_call(message["function_call"], where, found)
     if calls and role not in ("assistant", None):
         found.add(
-            "bad_tool_call", (f"{where} calls a tool, but it is not an assistant message"), message, "Correct the line."
+            "bad_tool_call", (f"{where} calls a tool, but it is not an assistant message"), message, "Correct the row."
         )
     return calls
 
@@ -174,7 +174,7 @@ def _reasoning(message: dict[str, Any], where: str, found: Findings) -> str:
     given = {name: value for name in REASONING if (value := message.get(name))}
     texts = {_text_of(value) for value in given.values()}
     if None in texts:
-        found.add("bad_field", f"the reasoning of {where} must be a string", given, "Correct the line.")
+        found.add("bad_field", f"the reasoning of {where} must be a string", given, "Correct the row.")
     elif len(texts) > 1:
         what = f"the fields {', '.join(map(repr, given))} of {where} contain different reasoning"
         found.add("bad_field", what, given, "Keep one of them.")
@@ -208,7 +208,7 @@ def _content(
             return ""
     if not isinstance(content, str):
         what = f"the content of {where} must be a string, but it is {type_name(content)}"
-        found.add("missing_content", what, content, "Correct the line or remove it.")
+        found.add("missing_content", what, content, "Correct the row or remove it.")
         return ""
     if is_blank(role, content, calls=calls):
         _report_blank(int(where.rpartition(" ")[2]), message, found)
@@ -234,7 +234,7 @@ def _join_parts(parts: list[Any], where: str, found: Findings, reasoning: list[s
             )
         if text is None or not (thinks or kind in _TEXT_PARTS) or any(_is_media(name, part[name]) for name in others):
             what = f"the content of {where} has a part that is not text"
-            found.add("unsupported_content", what, part, "keepstep trains only text. Remove the part, or the line.")
+            found.add("unsupported_content", what, part, "keepstep trains only text. Remove the part, or the row.")
             return None
         (reasoning if thinks else texts).append(text)
     return "".join(texts)
@@ -253,7 +253,7 @@ def _is_trained(message: dict[str, Any], role: str | None, where: str, found: Fi
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             what = f"{name!r} of {where} must be true, false, 1 or 0"
-            found.add("bad_train_flag", what, value, "keepstep trains a message whole or not at all. Correct the line.")
+            found.add("bad_train_flag", what, value, "keepstep trains a message whole or not at all. Correct the row.")
         else:
             flags[name] = bool(value) != (name in INVERSE_FLAGS)
     if len(set(flags.values())) > 1:
@@ -270,4 +270,4 @@ def _is_trained(message: dict[str, Any], role: str | None, where: str, found: Fi
 
 
 def _report_blank(number: int, message: dict[str, Any], found: Findings) -> None:
-    found.add("missing_content", f"message {number} is empty", message, "Correct the line or remove it.")
+    found.add("missing_content", f"message {number} is empty", message, "Correct the row or remove it.")

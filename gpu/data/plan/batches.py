@@ -45,6 +45,11 @@ MicroBatch = tuple[tuple[int, ...], ...]
 """Sequences that are computed together, each a tuple of rows: one row, unless packed."""
 
 
+def count_steps(rows: int, rows_per_step: int) -> int:
+    """Return the steps of an epoch; the last one may be smaller. Rows are pieces, with and without packing."""
+    return -(-rows // rows_per_step)
+
+
 @dataclass(frozen=True)
 class Batch:
     """The rows of one optimizer step, in micro-batches."""
@@ -107,7 +112,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.rows // self.rows_per_step)
+        return count_steps(self.rows, self.rows_per_step)
 
     @property
     def steps_total(self) -> int:

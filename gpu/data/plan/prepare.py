@@ -31,6 +31,7 @@ from gpu.data.plan.cache import CachedTokens, TokenCache, cache_name
 from gpu.data.plan.chunk import ChunkEncoder, Chunks, EncodeChunks, EncodedChunk
 from gpu.data.plan.held_out import read_validation_set, select_evaluated, validation_path
 from gpu.data.plan.lines import source_of
+from gpu.data.plan.preview import Preview
 from gpu.data.plan.replay import select_replayed
 from gpu.data.plan.store import TokenCounter, Tokens, TokenWriter
 from gpu.data.problems import tolerated_problems
@@ -185,8 +186,9 @@ def examine_file(
     examination: Examination,
     to: TokenCounter,
     on_progress: Callable[[int], None] = lambda _: None,
+    preview: Preview | None = None,
 ) -> Report:
-    """Examine the file at `path`; append the tokens of the trained rows to `to`.
+    """Examine the file at `path`; append the tokens of the trained rows to `to`, and preview rows if wanted.
 
     Raises StorageFailed, EncoderLost, OSError, and what `on_progress` raises.
     """
@@ -196,8 +198,11 @@ def examine_file(
         examination.add_warning(warning)
     chunks = Chunks(path, settings)
     with _encoding(path, format_name, encoder, settings, context) as encode_chunks:
-        for chunk in encode_chunks(chunks):
-            to.append(chunk.without(_untrained_rows(chunk, examination)))
+        for chunk in encode_chunks(chunks if preview is None else preview.watch(chunks)):
+            held_out = untrained_rows(chunk, examination)
+            to.append(chunk.without(held_out))
+            if preview is not None:
+                preview.add(chunk, held_out)
             on_progress(examination.rows)
     if chunks.problem is not None:
         examination.add_file_problem(chunks.problem)
@@ -214,7 +219,7 @@ def examine_file(
     )
 
 
-def _untrained_rows(chunk: EncodedChunk, examination: Examination) -> list[int]:
+def untrained_rows(chunk: EncodedChunk, examination: Examination) -> list[int]:
     """Return the indices of the rows in a chunk that have pieces and are not trained."""
     results = enumerate(chunk.row_results())
     return [index for index, (result, pieces) in results if not examination.add(result) and pieces]
@@ -225,9 +230,8 @@ def rejection(finding: Finding) -> RowRejected:
     message, line = finding.message, None
     if finding.places:
         first = finding.places[0]
-        line = first.line
-        column = f", column {first.column}" if first.column else ""
-        message = f"Line {line}{column}: {first.what}" + (f": {first.seen}" if first.seen else "")
+        line, where = first.line, first.where
+        message = f"{where[0].upper()}{where[1:]}: {first.what}" + (f": {first.seen}" if first.seen else "")
         if finding.count > 1:
             message += f" (and {finding.count - 1:,} more)"
     return RowRejected(finding.name, line, f"{message}\n{finding.advice}" if finding.advice else message)

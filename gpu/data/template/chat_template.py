@@ -219,7 +219,7 @@ class ChatTemplate:
             return self._written(messages, example, form, add_generation_prompt)
         except REFUSALS as error:
             what = f"the chat template refuses the conversation: {error}"
-            advice = "The model's chat template does not allow such a row. Correct the line or remove it."
+            advice = "The model's chat template does not allow such a row. Correct the row or remove it."
             seen = messages_json(example)
             raise NotTrainable(Problem("template_refused", example.line, what, seen, advice)) from error
 

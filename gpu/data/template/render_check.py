@@ -102,7 +102,7 @@ def dropped_tools_error(example: Example) -> NotTrainable:
 def dropped_call_error(example: Example, index: int) -> NotTrainable:
     """Return the error that the template omits a tool call, or arguments of it."""
     what = f"the chat template omits a tool call of message {index + 1}, or its arguments"
-    advice = "Use a model whose chat template writes tool calls, or remove the line."
+    advice = "Use a model whose chat template writes tool calls, or remove the row."
     calls = json.dumps(example.messages[index].get("tool_calls"), ensure_ascii=False)
     return NotTrainable(Problem("template_without_tool_calls", example.line, what, calls, advice))
 

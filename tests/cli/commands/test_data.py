@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.data import check_files, show_report
+from cli.commands.data import show_report
+from cli.commands.data_check.check import Wanted, check_files
 from cli.config.schema import Config
 from cli.config.template import config_text
 from cli.errors import UserError
@@ -38,7 +39,7 @@ def test_a_file_is_shown_with_what_is_wrong_and_how_long_its_rows_are(home: Home
         "verdict  refused",
         "14, 2 bad",
         "refuse   broken_json: ",
-        "line 13, column 17",
+        "row 13 (line 13, column 17)",
         "refuse   mixed_formats: ",
         "lengths",
         "█",
@@ -65,29 +66,29 @@ def test_the_settings_are_the_homes(home: Home, model: Path, tmp_path: Path) -> 
     home.config.write_text(config_text(Config(job=job)), encoding="utf-8")
     (tmp_path / "a").write_bytes(make_rows(5))
     _, shown = keepstep(home, "data", "check", str(tmp_path / "a"))
-    assert "1 held out" in shown
-    assert "3 cut" in shown
+    assert "1 held out (20.0%)" in shown
+    assert "3 cut (60.0%)" in shown
     assert "many_too_long" in shown
     (home.root / "held.jsonl").unlink()
     with pytest.raises(UserError, match="there is no validation set at"):
-        check_files([tmp_path / "a"], None, home.root, json=False)
+        check_files([tmp_path / "a"], Wanted(home=home.root))
 
 
 def test_without_a_home_a_model_is_enough(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KEEPSTEP_HOME", raising=False)
     (tmp_path / "a").write_bytes(make_rows(5))
-    assert check_files([Path("a")], str(model), None, json=True)
+    assert check_files([Path("a")], Wanted(model=str(model), json=True))
     with pytest.raises(UserError, match="no keepstep home here"):
-        check_files([Path("a")], None, None, json=True)
+        check_files([Path("a")], Wanted(json=True))
     with pytest.raises(UserError, match="does not exist; nothing was checked"):
-        check_files([Path("b")], str(model), None, json=True)
+        check_files([Path("b")], Wanted(model=str(model), json=True))
 
 
 def test_a_model_that_is_not_there_is_named(home: Home, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(make_rows(1))
     with pytest.raises(UserError, match="the files could not be checked: there is no model at"):
-        check_files([tmp_path / "a"], "/nowhere/at/all", home.root, json=False)
+        check_files([tmp_path / "a"], Wanted(model="/nowhere/at/all", home=home.root))
 
 
 def test_the_report_of_a_file_that_was_prepared_is_shown_again(home: Home) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.data import settings_for
+from cli.commands.data_check.check import settings_for
 from cli.commands.init import create_home
 from cli.config.pinning import resolve_model, unpinned_note
 from cli.config.schema import load_config
@@ -171,5 +171,5 @@ def test_data_is_checked_with_the_model_that_is_named(
 ) -> None:
     """The home's revision belongs to its model only."""
     home = create_home(tmp_path / "home", model="home/name", revision=SECOND)
-    _, settings = settings_for(model.format(tmp=tmp_path), home.root)
+    settings = settings_for(model.format(tmp=tmp_path), home.root).settings
     assert (settings.model.path, settings.model.revision) == (path.format(tmp=tmp_path), revision)

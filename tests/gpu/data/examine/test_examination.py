@@ -10,7 +10,7 @@ import pytest
 from events.settings import CheckSettings, DataSettings, JobSettings, ModelSettings
 from gpu.data.examine.examination import NOTHING_KNOWN, Examination, FileFacts, KnownRows, RowResult
 from gpu.data.examine.quality import RowHashes
-from gpu.data.examine.report import OCCURRENCES_MAX, Report
+from gpu.data.examine.report import OCCURRENCES_MAX, LengthQuantiles, Occurrence, Report
 from gpu.data.problems import Problem
 
 FILE = FileFacts("a.jsonl", "ab" * 32, 100, "jsonl", "text")
@@ -75,16 +75,16 @@ def test_a_row_with_two_things_wrong_counts_for_both_and_is_one_row() -> None:
 def test_a_file_without_rows_and_one_with_a_problem_of_the_whole_are_refused() -> None:
     assert names(examined()) == [("empty_file", "refuse", 0)]
     examination = Examination(JobSettings(model=ModelSettings(path="m")))
-    examination.add_file_problem(Problem("not_text", 7, "it is compressed, and ends too early"))
+    examination.add_file_problem(Problem("not_text", 7, "it is compressed, and ends too early", column=3))
     report = examination.report(FILE, trained=0, tokens=None, trained_tokens=None)
-    assert names(report) == [("not_text", "refuse", 1)]
-    assert report.findings[0].places[0].line == 7
+    assert names(report) == [("not_text", "refuse", 0)], "it is not a problem of rows, so it has no share of them"
+    assert report.findings[0].places[0].where == "line 7, column 3"
 
 
 def test_the_same_rows_are_warned_of_and_too_few_different_ones_refuse() -> None:
     report = examined(good(1), good(2, 5), good(3, 5))
     assert names(report) == [("duplicate_rows", "warn", 1)]
-    assert report.findings[0].places[0].what == "is identical to line 2"
+    assert report.findings[0].places[0].what == "is identical to row 2"
     report = examined(*(good(line, 5) for line in range(1, 4)))
     assert names(report) == [("low_diversity", "refuse", 2), ("duplicate_rows", "warn", 2)]
 
@@ -100,7 +100,7 @@ def test_another_answer_to_the_same_prompt_is_reported() -> None:
     rows = [RowResult(line, identity=RowHashes(line, 7, answer)) for line, answer in ((1, 1), (2, 1), (3, 2))]
     report = examined(*rows)
     assert names(report) == [("contradicting_rows", "warn", 1)]
-    assert report.findings[0].places[0].what == "has another answer than line 1"
+    assert report.findings[0].places[0].what == "has another answer than row 1"
     assert report.findings[0].message == "rows have another answer to the prompt of an earlier row"
 
 
@@ -109,7 +109,8 @@ def test_another_answer_to_the_same_prompt_is_reported() -> None:
     [(0, []), (5, []), (6, [("many_too_long", "warn", 6)]), (96, [("many_too_long", "refuse", 96)])],
 )
 def test_a_share_of_long_rows_is_said_and_nearly_all_of_them_refuse(over: int, expected: list[Any]) -> None:
-    rows = [good(line)._replace(tokens=101 if line <= over else 10) for line in range(1, 101)]
+    long = {"tokens": 101, "treatment": "truncated"}
+    rows = [good(line)._replace(**(long if line <= over else {})) for line in range(1, 101)]
     assert names(examined(*rows, max_length=100)) == expected
 
 
@@ -157,6 +158,42 @@ def test_lengths_are_a_histogram_of_every_good_row() -> None:
     report = examined(*(good(line)._replace(tokens=line) for line in range(1, 25)))
     assert [(bucket.up_to, bucket.rows) for bucket in report.lengths] == [(2 * n, 2) for n in range(1, 13)]
     assert report.longest_tokens == 24
+    assert (report.quantiles, report.max_length) == (LengthQuantiles(min=1, p50=12, p90=22, p99=24, max=24), 1024)
+
+
+def test_shares_count_rows_whatever_else_there_is_more_of() -> None:
+    """A row with three warnings of one kind is one row, and a warning about the tokenizer is none."""
+    odd = [Problem("message_unrecognized_key", 1, "an unknown key", key) for key in ("a", "b", "c")]
+    examination = Examination(JobSettings(model=ModelSettings(path="m")))
+    examination.add_warning(Problem("tokenizer_beyond_embedding", None, "the tokenizer has more tokens"))
+    for row in (good(1, warnings=tuple(odd)), good(2, warnings=tuple(odd)), good(3), good(4)):
+        examination.add(row)
+    report = examination.report(FILE, trained=4, tokens=40, trained_tokens=4)
+    counted = [(finding.name, finding.count, finding.share) for finding in report.findings]
+    assert counted == [("tokenizer_beyond_embedding", 0, 0.0), ("message_unrecognized_key", 2, 0.5)]
+
+
+def test_a_row_is_named_by_its_number_in_the_file() -> None:
+    """Lines and rows differ in an array over many lines; bad rows count too."""
+    report = examined(good(2, 5), bad(9), bad(12), good(20, 5), good(31), good(40, 31), bad_rows="skip", bad_rows_max=1)
+    by_name = {finding.name: [place.where for place in finding.places] for finding in report.findings}
+    assert by_name["broken_json"] == ["row 2 (line 9)", "row 3 (line 12)"]
+    assert by_name["duplicate_rows"] == ["row 4 (line 20)"]
+    same = next(finding for finding in report.findings if finding.name == "duplicate_rows")
+    assert same.places[0].what == "is identical to row 1"
+
+
+@pytest.mark.parametrize(
+    ("row", "line", "column", "where"),
+    [
+        (3, 3, None, "row 3"),
+        (3, 3, 17, "row 3 (line 3, column 17)"),
+        (3, 9, None, "row 3 (line 9)"),
+        (0, 9, 2, "line 9, column 2"),
+    ],
+)
+def test_line_and_column_are_said_where_they_add_something(row: int, line: int, column: int | None, where: str) -> None:
+    assert Occurrence(row=row, line=line, column=column, what="").where == where
 
 
 def test_nothing_grows_but_some_bytes_a_row() -> None:

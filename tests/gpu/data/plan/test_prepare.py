@@ -127,7 +127,7 @@ def test_a_refusal_names_the_first_row_and_how_many_more_there_are(home: Home) -
     with pytest.raises(RowRejected) as refused:
         plan(home, ROWS + b'{"prompt": "p", oops}\n{"prompt": NaN, "completion": 1}\n{oops\n')
     said = refused.value.message
-    assert said.startswith("Line 11, column 17: ")
+    assert said.startswith("Row 11 (line 11, column 17): ")
     assert "(and 1 more)" in said
     assert refused.value.problem == "broken_json"
 

@@ -128,3 +128,24 @@ def test_it_is_a_process_that_loads_no_torch(home: Home, tmp_path: Path) -> None
     )
     ran = subprocess.run([sys.executable, "-P", "-c", program, asked], capture_output=True, text=True, check=True)
     assert msgspec.json.decode(ran.stdout, type=Checked).reports[0].trained == 3
+
+
+def test_rows_of_earlier_files_are_mixed_in_as_for_a_job(home: Home) -> None:
+    """A file that was trained before is not mixed into itself."""
+    asked = order(home, ("a.jsonl", make_rows(8)), replay=0.5)
+    earlier = tuple(home.add(content) for content in (make_rows(8), make_rows(9, start=20)))
+    settings = replace(asked.settings, sources=replace(asked.settings.sources, replay=earlier))
+    (mixed,) = check(replace(asked, settings=settings)).reports
+    assert (mixed.trained, mixed.replayed) == (8, 4)
+    alone = replace(settings, sources=replace(settings.sources, replay=earlier[:1]))
+    assert check(replace(asked, settings=alone)).reports[0].replayed == 0
+
+
+def test_one_row_is_previewed_without_a_report(home: Home) -> None:
+    """Every other row may be broken; a file without the row has no preview."""
+    asked = order(home, ("a.jsonl", b"{oops\n" + make_rows(1) + b"{oops\n"), ("b.jsonl", make_rows(1)))
+    found = check(replace(asked, row=2))
+    assert found.reports == ()
+    assert [[row.row for row in rows] for rows in found.previews] == [[2], []]
+    assert found.previews[0][0].verdict == "trained"
+    assert found.shape is not None
