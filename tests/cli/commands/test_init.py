@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,53 +12,28 @@ from cli.commands.init import create_home, lay_out
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
+from gpu.model.problems import find_problem
+from tests.harness.tiny_model import make_model_files
 
 
-def model_files(directory: Path) -> Path:
-    """What a model's directory has, for one who looks at names."""
-    directory.mkdir()
-    (directory / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
-    (directory / "model.safetensors").write_bytes(b"weights")
-    return directory
-
-
-def quantised(model: Path) -> None:
-    (model / "config.json").write_text(json.dumps({"quantization_config": {"bits": 4}}), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("change", "says", "advice"),
-    [
-        (
-            lambda model: (model / "model.safetensors").rename(model / "w.safetensors"),
-            "only w.safetensors",
-            "rename it",
-        ),
-        (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors", "save_pretrained"),
-        (lambda model: (model / "adapter_config.json").touch(), "contains an adapter", "merge_and_unload"),
-        (quantised, "is quantized on disk", "16-bit or 32-bit original"),
-        (
-            lambda model: (model / "config.json").write_text("{", encoding="utf-8"),
-            "cannot be read",
-            "download it again",
-        ),
-    ],
-)
-def test_model_that_cannot_be_trained_is_refused_and_nothing_is_made(
-    tmp_path: Path, change: Callable[[Path], object], says: str, advice: str
-) -> None:
-    model = model_files(tmp_path / "model")
-    change(model)
-    with pytest.raises(UserError, match=says) as refused:
-        create_home(tmp_path / "home", model=str(model))
-    assert advice in str(refused.value.advice)
-    assert not (tmp_path / "home" / "keepstep.toml").exists()
+@pytest.mark.parametrize("name", ["model.gguf", "adapter", "empty", "no-weights"])
+def test_model_that_cannot_be_trained_is_refused_and_nothing_is_made(tmp_path: Path, name: str) -> None:
+    """With the words of `find_problem`."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    (make_model_files(tmp_path / "no-weights") / "model.safetensors").unlink()
+    problem = find_problem(tmp_path / name)
+    assert problem is not None
+    with pytest.raises(UserError) as refused:
+        create_home(tmp_path / "home", model=str(tmp_path / name))
+    assert (refused.value.reason, refused.value.advice) == (f"{tmp_path / name} {problem.what}", problem.advice)
+    assert not (tmp_path / "home").exists()
 
 
 def test_model_by_its_directory_or_its_hub_id_is_taken(tmp_path: Path) -> None:
-    """A directory that is still empty too: a download may fill it."""
-    (tmp_path / "empty").mkdir()
-    for name in (str(model_files(tmp_path / "model")), str(tmp_path / "empty"), "owner/name"):
+    for name in (str(make_model_files(tmp_path / "model")), "owner/name"):
         assert create_home(tmp_path / "homes" / Path(name).name, model=name).config.exists()
 
 

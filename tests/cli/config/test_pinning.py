@@ -18,7 +18,7 @@ from cli.errors import UserError
 from cli.home.paths import Home
 from events.settings import ModelSettings
 from tests.harness.hub_cache import put_in_cache
-from tests.harness.tiny_model import make_rows, make_tiny_model
+from tests.harness.tiny_model import make_model_files, make_rows, make_tiny_model
 
 FIRST, SECOND = "1" * 40, "2" * 40
 MODEL = "org/name"
@@ -99,7 +99,7 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
     """There is nothing to pin."""
     snapshot = cache / "models--org--name" / "snapshots" / FIRST
     named = resolve_model(str(snapshot))
-    assert named == (str(snapshot), "", "")
+    assert (named.path, named.revision, named.note) == (str(snapshot), "", "")
     assert unpinned_note(create_home(tmp_path / "home", model=named.path)) == ""
 
 
@@ -110,20 +110,19 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
         (f"{MODEL}@main", MODEL, FIRST),
         (f"{MODEL}@{FIRST}", MODEL, FIRST),
         (f"{MODEL}@{SECOND}", MODEL, SECOND),
-        ("other/name", "other/name", ""),
     ],
 )
 def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str) -> None:
-    """A commit needs neither hub nor cache; a name that neither has is not pinned, and that is said."""
+    """A commit needs neither hub nor cache."""
     found = resolve_model(named)
     assert (found.path, found.revision) == (path, revision)
-    assert ("is not pinned" in found.note) == (not revision)
+    assert (found.directory is None) == (revision == SECOND)
 
 
 def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
     """Nor has it revisions, whatever its name looks like."""
-    (tmp_path / "a@b").mkdir()
-    assert resolve_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
+    make_model_files(tmp_path / "a@b")
+    assert resolve_model(str(tmp_path / "a@b")).path == str(tmp_path / "a@b")
     with pytest.raises(UserError, match="a directory has no revisions"):
         resolve_model(f"{tmp_path}/source@main")
 
@@ -131,7 +130,9 @@ def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        (f"{MODEL}@next", "no commit found"),
+        (f"{MODEL}@next", "cache has no next"),
+        ("other/name", "other/name is not a model that can be found here: HF_HUB_OFFLINE is set, and the cache has no"),
+        ("missing", "the cache has no main of missing"),
         (f"{MODEL}@", "names no revision"),
         (f"{MODEL}@../x", "is not a revision"),
         ("a/b/c", "is not a hub id"),
@@ -162,8 +163,8 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
     [
         ("{tmp}/source", "{tmp}/source", ""),
         (f"{MODEL}@main", MODEL, FIRST),
-        ("other/name", "other/name", ""),
-        ("home/name", "home/name", SECOND),
+        (f"other/name@{FIRST}", "other/name", FIRST),
+        (f"home/name@{SECOND}", "home/name", SECOND),
     ],
 )
 def test_data_is_checked_with_the_model_that_is_named(

@@ -37,10 +37,10 @@ def rewrite(name: str, **keys: object) -> Break:
     ("breaking", "message"),
     [
         (lambda model: model.rename(model.with_name("elsewhere")), "is not downloaded yet"),
-        (lambda model: (model / "config.json").unlink(), "has no config.json"),
+        (lambda model: (model / "config.json").unlink(), "it has no config.json"),
         (rewrite("config.json", quantization_config={"bits": 4}), "is quantized on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
-        (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "model.safetensors is damaged"),
+        (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "has a damaged model.safetensors"),
         (lambda model: (model / "model.safetensors").rename(model / "weights.safetensors"), "only weights.safetensors"),
         (lambda model: (model / "adapter_config.json").write_text("{}"), "contains an adapter"),
         (rewrite("config.json", transformers_weights="w.safetensors"), "names w.safetensors as its weights"),
