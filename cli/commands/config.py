@@ -66,7 +66,8 @@ def set_(
 def check(home: HomeOption = None) -> None:
     """Check that keepstep.toml is valid and fits the trained weights; exit code 1 if not."""
     from cli.config.edit import check as check_config
-    from cli.config.pinning import refuse_unusable_model, unpinned_note
+    from cli.config.model_files import refuse_unusable_model
+    from cli.config.pinning import unpinned_note
     from cli.config.schema import load_config
     from cli.home.paths import find_home
 

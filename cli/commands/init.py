@@ -6,10 +6,11 @@ import os
 import secrets
 from pathlib import Path
 
+from cli.config.model_files import model_directory
 from cli.config.pinning import model_location
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
-from cli.doctor.model import check_limits, model_directory
+from cli.doctor.model import check_limits
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import grant_group, make_directories, open_inbox
@@ -53,7 +54,7 @@ def create_home(
 def model_warning(home: Home) -> list[str]:
     """Lines of `keepstep doctor` about the model of a new home; empty if it is fine or not downloaded yet."""
     job = load_config(home.config).job
-    directory = model_directory(job.model.path, home.root, job.model.revision)
+    directory = model_directory(job.model, home.root)
     finding = check_limits(directory, job.data.max_length) if directory is not None else None
     return [] if finding is None else [f"{finding.level}  model: {finding.message}", f"      {finding.advice}"]
 

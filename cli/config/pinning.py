@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.errors import UserError, error_text
+from cli.config.model_files import refuse_unusable
+from cli.errors import UserError
 from cli.home.paths import Home
-from events.settings import ModelSettings
 from events.text import visible
 
 
@@ -50,7 +50,7 @@ def resolve_model(model: str) -> ModelReference:
         raise UserError(f"{model} is not a model that can be found here: {error.reason}", _how_to_find(path)) from error
     directory, problem = _small_files(path, commit)
     if directory is not None and not problem:
-        _refuse_unusable(directory, weights=False)
+        refuse_unusable(directory, weights=False)
     note = f"{path} is pinned to commit {commit}; later uploads do not change this home{problem}"
     return ModelReference(path, commit, note, directory)
 
@@ -118,35 +118,8 @@ def model_location(model: str) -> str:
             "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
         )
     if path.exists():
-        _refuse_unusable(path.absolute())
+        refuse_unusable(path.absolute())
         return named
     if model.startswith(("/", ".", "~")):
         raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
     return model
-
-
-def refuse_unusable_model(model: ModelSettings, home: Path) -> None:
-    """Raise UserError if the model of the settings cannot be trained, as far as its files on this machine show."""
-    from gpu.errors import ModelUnusable
-    from gpu.model.base import base_directory, is_downloaded
-
-    try:
-        directory = base_directory(model.path, home, revision=model.revision, fetch=False)
-    except ModelUnusable as error:
-        if model.path.startswith(("/", ".", "~")):
-            raise UserError(str(error)) from error
-        return  # the first job downloads it
-    _refuse_unusable(directory, weights=is_downloaded(directory))
-
-
-def _refuse_unusable(directory: Path, *, weights: bool = True) -> None:
-    """Raise UserError if the directory does not hold a model that can be trained and merged."""
-    from gpu.model.problems import find_problem
-
-    try:
-        problem = find_problem(directory, weights=weights)
-    except OSError as error:
-        advice = "make it readable for you, or name a copy"
-        raise UserError(f"{directory} cannot be read: {error_text(error)}", advice) from error
-    if problem is not None:
-        raise UserError(f"{directory} {problem.what}", problem.advice)

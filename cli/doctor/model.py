@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cli.commands.common import count, format_size
+from cli.config.model_files import model_directory, weights_bytes
 from cli.doctor.context import DoctorContext, Finding, failed, passed, warned
 from core.state import State
 from events.settings import JobSettings
@@ -27,7 +28,7 @@ def model(context: DoctorContext) -> Finding:
     from gpu.model.problems import find_problem
 
     settings = context.config.job.model
-    found = model_directory(settings.path, context.home.root, settings.revision)
+    found = model_directory(settings, context.home.root)
     if found is None and settings.path.startswith(("/", ".", "~")):
         there = context.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
@@ -43,7 +44,7 @@ def model(context: DoctorContext) -> Finding:
     limited = check_limits(found, context.config.job.data.max_length)
     if limited is not None:
         return limited
-    message = f"{found} has weights of {format_size(weights_bytes(found))} and a tokenizer"
+    message = f"{found} has weights of {format_size(weights_bytes(settings, context.home.root) or 0)} and a tokenizer"
     if is_hub_id(settings.path, context.home.root) and not settings.revision:
         return warned(f"{message}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
     return passed(message)
@@ -71,24 +72,6 @@ def check_limits(directory: Path, max_length: int) -> Finding | None:
             f"`keepstep config set data.max_length {limits.positions}`",
         )
     return None
-
-
-def model_directory(path: str, home: Path, revision: str = "") -> Path | None:
-    """The directory of the model; None if it is not on this machine."""
-    from gpu.errors import ModelUnusable
-    from gpu.model.base import base_directory
-
-    try:
-        return base_directory(path, home, revision=revision, fetch=False)
-    except ModelUnusable:
-        return None  # the config check reports this case
-
-
-def weights_bytes(directory: Path) -> int:
-    """Bytes of the weights that transformers would load. Raises OSError, msgspec.MsgspecError."""
-    from gpu.model.base import weights_files
-
-    return sum((directory / name).stat().st_size for name in weights_files(directory))
 
 
 def data(context: DoctorContext) -> Finding:

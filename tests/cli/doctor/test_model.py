@@ -85,17 +85,6 @@ def test_max_length_beyond_the_positions_of_the_model_is_reported(tmp_path: Path
     assert (broken and broken.level) == "fail"
 
 
-def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asking the hub."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert checks_model.model_directory("org/name", tmp_path) is None
-    cached = tmp_path / "models--org--name"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("abc\n", encoding="ascii")
-    (cached / "snapshots" / "abc").mkdir(parents=True)
-    assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
-
-
 def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(
     trained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
