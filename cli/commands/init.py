@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
+from cli.config.fit import fit
 from cli.config.model_files import model_directory
-from cli.config.pinning import model_location
+from cli.config.pinning import ModelReference, model_location, resolve_model
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
 from cli.doctor.model import check_limits
@@ -15,10 +20,62 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import grant_group, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
+from cli.machine.detect import detect_machine, local_zone
 from cli.version import VERSION
 from core.commands import CreateHome
 from events.settings import JobSettings, ModelSettings, TrainingSettings
+from gpu.model.size import ModelSize, read_size
 from journal import durable
+
+
+def init(directory: Path, *, model: str, method: str = "", group: str = "") -> None:
+    """`keepstep init`: create a home whose settings fit the model and this machine, and say what was chosen.
+
+    Raises UserError, OSError.
+    """
+    if not model:
+        raise UserError("--model is missing", "name the model to train: --model DIRECTORY or --model HUB_ID")
+    if method and method not in METHODS:
+        raise _unknown_method(method)
+    refuse_home(directory)
+    named = resolve_model(model)
+    machine = detect_machine()
+    wanted = ModelSettings(path=named.path, revision=named.revision)
+    fitted = fit(wanted, _size_of(named), machine, method=method, zone=local_zone())
+    home = create_home(directory, model=model, config=fitted.config, group=group, reasons=fitted.reasons)
+    typer.echo(f"created {home.root}")
+    if named.note:
+        typer.echo(f"  {'model':<9} {named.note}")
+    for heading, text in fitted.reasons:
+        typer.echo(f"  {heading:<9} {text}")
+    typer.echo(f"  {'settings':<9} {home.config} explains each; `keepstep config set` changes one")
+    typer.echo("next:")
+    for line in _next_commands(home):
+        typer.echo(f"  {line}")
+    for line in [*filter(None, [machine.note]), *fitted.warnings]:
+        typer.echo(f"warn  {line}", err=True)
+    for line in _model_warning(home):
+        typer.echo(line, err=True)
+
+
+def _size_of(named: ModelReference) -> ModelSize | None:
+    """The size of the model; None if it is unknown."""
+    if named.directory is None:
+        return None
+    try:
+        return read_size(named.directory, weights_bytes=named.weights_bytes)
+    except (OSError, ValueError):
+        return None  # its limits are checked below, with a message
+
+
+def _next_commands(home: Home) -> list[str]:
+    enter = [] if Path.cwd() == home.root else [f"cd {shlex.quote(str(home.root))}"]
+    return [
+        *enter,
+        "keepstep data check FILE   # what is in a data file, and what is wrong with it",
+        "keepstep add FILE          # or copy it into inbox/",
+        "keepstep run               # train; Ctrl-C commits and stops",
+    ]
 
 
 def create_home(
@@ -29,16 +86,18 @@ def create_home(
     method: str = "lora",
     config: Config | None = None,
     group: str = "",
+    reasons: Sequence[tuple[str, str]] = (),
 ) -> Home:
     """Create a home in `directory`. Its keepstep.toml is written last: a home that has one is complete.
 
-    Only the caller can read it; with `group`, members of that group can read it and add files.
+    Only the caller can read it; with `group`, members of that group can read it and add files. `reasons`: comments at
+    the top of keepstep.toml.
 
     Raises UserError if the directory is a home already, OSError.
     """
     home = refuse_home(directory)
     if method not in METHODS:
-        raise UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
+        raise _unknown_method(method)
     if config is None:
         config = Config(
             job=JobSettings(
@@ -47,11 +106,15 @@ def create_home(
                 training=_training(method),
             )
         )
-    lay_out(home, config_text(config).encode(), group=group)
+    lay_out(home, config_text(config, reasons).encode(), group=group)
     return home
 
 
-def model_warning(home: Home) -> list[str]:
+def _unknown_method(method: str) -> UserError:
+    return UserError(f"unknown method {method!r}", f"choose one of {', '.join(METHODS)}")
+
+
+def _model_warning(home: Home) -> list[str]:
     """Lines of `keepstep doctor` about the model of a new home; empty if it is fine or not downloaded yet."""
     job = load_config(home.config).job
     directory = model_directory(job.model, home.root)

@@ -26,6 +26,8 @@ class ModelReference(NamedTuple):
     """A message for the user; "": none."""
     directory: Path | None = None
     """Where its config and its tokenizer are on this machine; None if they are not there yet."""
+    weights_bytes: int = 0
+    """Size of the weights on the hub, if they are not downloaded yet; 0: unknown."""
 
 
 def resolve_model(model: str) -> ModelReference:
@@ -35,6 +37,7 @@ def resolve_model(model: str) -> ModelReference:
     the model show that it cannot be trained.
     """
     from gpu.model import hub
+    from gpu.model.base import is_downloaded
 
     path, at, revision = (model, "", "") if Path(model).expanduser().exists() else model.partition("@")
     location = model_location(path)
@@ -52,7 +55,10 @@ def resolve_model(model: str) -> ModelReference:
     if directory is not None and not problem:
         refuse_unusable(directory, weights=False)
     note = f"{path} is pinned to commit {commit}; later uploads do not change this home{problem}"
-    return ModelReference(path, commit, note, directory)
+    size = 0
+    if directory is not None and not is_downloaded(directory):
+        size = hub.weights_bytes(path, commit)
+    return ModelReference(path, commit, note, directory, size)
 
 
 def _how_to_find(path: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gpu.errors import ModelUnusable
@@ -101,6 +102,21 @@ def _ask_hub(model: str, revision: str) -> str:
     if sha is None or not COMMIT.fullmatch(sha):
         raise CommitNotFound(f"the hub names no commit for {revision} of {model}", is_wrong=False)
     return str(sha)
+
+
+def weights_bytes(model: str, commit: str) -> int:
+    """Return the size of a model's weights on the hub, bytes; 0 if the hub does not say it."""
+    if is_offline():
+        return 0
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(model, revision=commit, files_metadata=True, timeout=HUB_TIMEOUT_S).siblings or ()
+    except Exception:  # noqa: BLE001 - as in `_ask_hub`; the size is only for an estimate
+        return 0
+    whole = [each.size or 0 for each in files if each.rfilename == "model.safetensors"]
+    shards = [each.size or 0 for each in files if fnmatchcase(each.rfilename, "model-*.safetensors")]
+    return sum(whole or shards)
 
 
 def cached_commit(model: str, revision: str = MAIN) -> str | None:

@@ -78,8 +78,8 @@ def read_limits(directory: Path) -> ModelLimits:
     """Return the limits of the model in `directory`. Raises OSError, ValueError if its `config.json` cannot be read."""
     if not (directory / CONFIG).exists():
         return UNLIMITED
-    config = _config(directory)
-    shapes = _shapes(directory)
+    config = read_text_config(directory)
+    shapes = read_shapes(directory)
     kind = config.get("model_type")
     stated = next((config[name] for name in _NAMES if _is_count(config.get(name))), None)
     padding = config.get("pad_token_id")
@@ -108,9 +108,9 @@ def find_vocabulary_problem(directory: Path, limits: ModelLimits) -> tuple[str, 
     rows = limits.embedding_rows
     if rows is None:
         return None
-    vocabulary = _vocabulary(directory)
+    config, vocabulary = read_text_config(directory), _vocabulary(directory)
     special = {
-        **{f"{name} of {CONFIG}": token for name in _SPECIAL_IDS for token in _ids(_config(directory).get(name))},
+        **{f"{name} of {CONFIG}": token for name in _SPECIAL_IDS for token in _ids(config.get(name))},
         **{f"{name} of the tokenizer": token for name, token in _special_tokens(directory, vocabulary).items()},
     }
     for name, token in special.items():
@@ -125,8 +125,8 @@ def find_vocabulary_problem(directory: Path, limits: ModelLimits) -> tuple[str, 
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def _config(directory: Path) -> Mapping[str, Any]:
-    """Return the settings in `config.json` for the part of the model that reads text."""
+def read_text_config(directory: Path) -> Mapping[str, Any]:
+    """Return the settings in `config.json` for the part of the model that reads text. Raises OSError, ValueError."""
     whole = json.loads(read_file((directory / CONFIG).resolve()))
     if not isinstance(whole, dict):
         raise ValueError(f"{CONFIG} is not a JSON object")  # noqa: TRY004 - the file is wrong, not its caller
@@ -157,7 +157,7 @@ def _scaled_positions(config: Mapping[str, Any]) -> int:
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _shapes(directory: Path) -> Shapes:
+def read_shapes(directory: Path) -> Shapes:
     """Return the shapes of all tensors on this machine. Damaged files are reported when the model is loaded."""
     found: dict[str, tuple[int, ...]] = {}
     with suppress(OSError, ValueError, MsgspecError):

@@ -44,11 +44,13 @@ def test_a_new_home_says_what_to_do_next(tmp_path: Path) -> None:
 
 
 def test_a_new_home_says_at_once_what_its_model_cannot_take(tmp_path: Path) -> None:
-    """And is made all the same: short rows are fine."""
-    make_model_files(tmp_path / "m", model_type="gpt2", vocab_size=9, n_positions=64)
+    """And is made all the same: rows without these tokens are fine. Its length is taken from the model."""
+    model = make_model_files(tmp_path / "m", model_type="gpt2", vocab_size=2, n_positions=64)
+    (model / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1, "c": 2}}}', encoding="utf-8")
     made = keepstep("init", str(tmp_path / "h"), "--model", str(tmp_path / "m"))
     assert made.returncode == 0
-    assert "64 positions, and [data] max_length = 1024" in made.stderr
+    assert "the tokenizer has 3 tokens, and the embedding of the model has 2 rows" in made.stderr
+    assert "max_length = 64" in (tmp_path / "h" / "keepstep.toml").read_text(encoding="utf-8")
 
 
 def test_a_model_directory_is_named_from_where_the_person_stands(tmp_path: Path) -> None:
