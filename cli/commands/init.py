@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shlex
@@ -18,14 +19,18 @@ from cli.config.template import config_text
 from cli.doctor.model import check_limits
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.layout import grant_group, make_directories, open_inbox
+from cli.home.layout import grant_group, group_number, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
 from cli.machine.detect import detect_machine, local_zone
 from cli.version import VERSION
 from core.commands import CreateHome
 from events.settings import JobSettings, ModelSettings, TrainingSettings
+from gpu.model.problems import own_code
 from gpu.model.size import ModelSize, read_size
 from journal import durable
+
+UNUSABLE_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors of a place where no home can be. A full disk and one that fails have exit codes of their own."""
 
 
 def init(directory: Path, *, model: str, method: str = "", group: str = "") -> None:
@@ -37,18 +42,32 @@ def init(directory: Path, *, model: str, method: str = "", group: str = "") -> N
         raise UserError("--model is missing", "name the model to train: --model DIRECTORY or --model HUB_ID")
     if method and method not in METHODS:
         raise _unknown_method(method)
-    refuse_home(directory)
+    home = refuse_home(directory)
+    if group:
+        group_number(group)
     named = resolve_model(model)
     machine = detect_machine()
     wanted = ModelSettings(path=named.path, revision=named.revision)
     fitted = fit(wanted, _size_of(named), machine, method=method, zone=local_zone())
-    home = create_home(directory, model=model, config=fitted.config, group=group, reasons=fitted.reasons)
+    existed = home.root.exists()
+    try:
+        home = create_home(directory, model=model, config=fitted.config, group=group, reasons=fitted.reasons)
+    except OSError as error:
+        if error.errno not in UNUSABLE_PLACE:
+            raise
+        raise UserError(
+            f"{home.root} cannot be created: {error.strerror}", "choose a directory on a disk where you may write"
+        ) from error
     typer.echo(f"created {home.root}")
     if named.note:
         typer.echo(f"  {'model':<9} {named.note}")
     for heading, text in fitted.reasons:
         typer.echo(f"  {heading:<9} {text}")
-    typer.echo(f"  {'settings':<9} {home.config} explains each; `keepstep config set` changes one")
+    if named.directory is not None and own_code(named.directory):
+        typer.echo(f"  {'code':<9} that of transformers; the code that comes with the model does not run")
+    if existed:
+        typer.echo(f"  {'access':<9} {'the group ' + group if group else 'only you'} can read the directory now")
+    typer.echo(f"  {'settings':<9} keepstep.toml explains each; `keepstep config set` changes them")
     typer.echo("next:")
     for line in _next_commands(home):
         typer.echo(f"  {line}")
@@ -123,11 +142,35 @@ def _model_warning(home: Home) -> list[str]:
 
 
 def refuse_home(directory: Path) -> Home:
-    """The home that `directory` is going to be. Raises UserError if it is one already."""
-    home = Home(directory.expanduser().absolute())
+    """The home that `directory` is going to be. Raises UserError if it cannot be one, OSError."""
+    root = directory.expanduser().absolute()
+    home = Home(root.resolve() if ".." in root.parts else root)
+    root = home.root
     if home.config.exists():
-        raise UserError(f"{home.root} is a home already", "edit its keepstep.toml, or choose another directory")
+        raise UserError(f"{root} is a home already", "edit its keepstep.toml, or choose another directory")
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file, and a home is a directory", "choose another name")
+    for parent in root.parents:
+        if Home(parent).config.exists():
+            raise UserError(
+                f"{root} is inside the home {parent}, where keepstep deletes unknown files",
+                "choose a directory outside of it",
+            )
+    if not home.journal.is_dir() or not any(home.journal.glob("*.jsonl")):  # else a killed `init` made them
+        _refuse_files_of_others(home)
     return home
+
+
+def _refuse_files_of_others(home: Home) -> None:
+    """Raise UserError if a directory that keepstep fills and cleans has files. What waits in an inbox may stay."""
+    for path in (*home.directories(), home.journal):
+        if path.is_relative_to(home.inbox) or path.is_symlink() or not path.is_dir():
+            continue
+        if any(path.iterdir()):
+            raise UserError(
+                f"{path} has files already, and keepstep would use it and delete files there that it does not know",
+                f"choose a new directory: `keepstep init {shlex.quote(str(home.root / 'keepstep'))} …`",
+            )
 
 
 def lay_out(home: Home, config: bytes, *, group: str = "") -> None:

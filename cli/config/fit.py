@@ -114,7 +114,7 @@ def _choose_weights(size: ModelSize | None, machine: Machine, memory: float, met
         return Weights("full", "float32", BYTES_FULL), []
     device = "the GPU" if machine.gpu is not None else "the CPU"
     wide = Weights("lora", "float32", 4.0, f"{device} has no bfloat16" if machine.gpu is not None else "")
-    narrow = Weights("lora", "bfloat16", 2.0, f"{device} computes in it" if has_bf16 else "float32 would not fit")
+    narrow = Weights("lora", "bfloat16", 2.0, f"{device} computes in it" if has_bf16 else "float32 ones do not fit")
     four_bit = Weights("qlora", "bfloat16" if has_bf16 else "float32", BYTES_4BIT)
     if method == "qlora":
         missing = [] if machine.has_bitsandbytes else ["qlora needs bitsandbytes: `pip install 'keepstep[qlora]'`"]
@@ -124,7 +124,7 @@ def _choose_weights(size: ModelSize | None, machine: Machine, memory: float, met
     if machine.gpu is None or parameters * plain.bytes_per_parameter <= memory:
         return plain, []
     if method == "" and machine.has_bitsandbytes:
-        why = f"in {plain.dtype} they would not fit into the GPU"
+        why = f"{plain.dtype} ones do not fit"
         return four_bit._replace(why=why), []
     how = "--method qlora" if machine.has_bitsandbytes else "`pip install 'keepstep[qlora]'`, then --method qlora"
     return plain, [f"4-bit weights need less memory: {how} with a new home"]
@@ -170,16 +170,18 @@ def _reasons(config: Config, size: ModelSize | None, machine: Machine, weights: 
     job, gpu = config.job, machine.gpu
     whole = f"{machine.cores} cores, {bytes_text(machine.memory_bytes)} of memory"
     kind = "4-bit" if weights.method == "qlora" else weights.dtype
-    amount = ""
+    micro_batches = f"{job.training.gradient_accumulation} micro-batches of {job.training.batch_size}"
+    known = []
     if size is not None and size.parameters:
         held = bytes_text(size.parameters * weights.bytes_per_parameter)
-        amount = f" ({parameters_text(size.parameters)} parameters, {held})"
-    made_for = f"; the model was made for {size.positions}" if size is not None and size.positions else ""
-    micro_batches = f"{job.training.gradient_accumulation} micro-batches of {job.training.batch_size}"
+        known.append(f"{parameters_text(size.parameters)} parameters, {held} in memory")
+    if size is not None and size.positions:
+        known.append(f"made for {size.positions} tokens")
     return [
         ("machine", f"no GPU; {whole}" if gpu is None else f"{gpu.name}, {bytes_text(gpu.memory_bytes)}; {whole}"),
-        ("method", f"{weights.method} on {kind} weights{amount}{weights.why and f': {weights.why}'}"),
-        ("step", f"{STEP_ROWS} rows ({micro_batches}) of at most {job.data.max_length} tokens{made_for}"),
+        *([("size", ", ".join(known))] if known else []),
+        ("method", f"{weights.method} on {kind} weights{weights.why and f': {weights.why}'}"),
+        ("step", f"{STEP_ROWS} rows ({micro_batches}), at most {job.data.max_length} tokens each"),
         ("nightly", f"a version at {NIGHT} ({config.consolidation.timezone}), if something was trained"),
         ("disk", f"older checkpoints and backups go when space is low; {VERSIONS_KEPT} versions stay"),
     ]

@@ -7,12 +7,15 @@ home keeps the commit: `[model] revision`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cli.config.model_files import refuse_unusable
 from cli.errors import UserError
 from cli.home.paths import Home
 from events.text import visible
+
+if TYPE_CHECKING:
+    from gpu.model.hub import CommitNotFound
 
 
 class ModelReference(NamedTuple):
@@ -50,20 +53,29 @@ def resolve_model(model: str) -> ModelReference:
     try:
         commit = hub.resolve(path, revision)
     except hub.CommitNotFound as error:
-        raise UserError(f"{model} is not a model that can be found here: {error.reason}", _how_to_find(path)) from error
+        raise UserError(
+            f"{model} is not a model that can be found here: {error.reason}", _how_to_find(path, error)
+        ) from error
     directory, problem = _small_files(path, commit)
     if directory is not None and not problem:
         refuse_unusable(directory, weights=False)
     note = f"{path} is pinned to commit {commit}; later uploads do not change this home{problem}"
-    size = 0
+    size = None
     if directory is not None and not is_downloaded(directory):
         size = hub.weights_bytes(path, commit)
-    return ModelReference(path, commit, note, directory, size)
+        if size == 0:
+            raise UserError(
+                f"{path} has no weights as safetensors on the hub, and keepstep loads nothing else",
+                f"look for another upload of it: {hub.page_of(path)} lists its files and its relatives",
+            )
+    return ModelReference(path, commit, note, directory, size or 0)
 
 
-def _how_to_find(path: str) -> str:
+def _how_to_find(path: str, error: CommitNotFound) -> str:
     from gpu.model import hub
 
+    if error.is_wrong:
+        return "name a directory that exists, or a hub id that exists, such as HuggingFaceTB/SmolLM2-135M-Instruct"
     connect = "unset HF_HUB_OFFLINE, connect" if hub.is_offline() else "check its name, connect"
     return (
         f"a directory {Path(path).absolute()} does not exist. For a hub id: {connect} and try again. Without the "

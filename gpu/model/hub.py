@@ -104,19 +104,19 @@ def _ask_hub(model: str, revision: str) -> str:
     return str(sha)
 
 
-def weights_bytes(model: str, commit: str) -> int:
-    """Return the size of a model's weights on the hub, bytes; 0 if the hub does not say it."""
+def weights_bytes(model: str, commit: str) -> int | None:
+    """Return the size of a model's safetensors on the hub, bytes; None if the hub does not say it."""
     if is_offline():
-        return 0
+        return None
     from huggingface_hub import HfApi
 
     try:
         files = HfApi().model_info(model, revision=commit, files_metadata=True, timeout=HUB_TIMEOUT_S).siblings or ()
     except Exception:  # noqa: BLE001 - as in `_ask_hub`; the size is only for an estimate
-        return 0
-    whole = [each.size or 0 for each in files if each.rfilename == "model.safetensors"]
-    shards = [each.size or 0 for each in files if fnmatchcase(each.rfilename, "model-*.safetensors")]
-    return sum(whole or shards)
+        return None
+    sizes = {each.rfilename: each.size or 0 for each in files if fnmatchcase(each.rfilename, "*.safetensors")}
+    shards = sum(size for name, size in sizes.items() if fnmatchcase(name, "model-*"))
+    return sizes.get("model.safetensors") or shards or sum(size for name, size in sizes.items() if "/" not in name)
 
 
 def cached_commit(model: str, revision: str = MAIN) -> str | None:

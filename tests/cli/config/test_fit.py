@@ -114,9 +114,9 @@ def test_new_home_has_nightly_versions_disk_limits_and_retention_and_an_old_one_
 def test_reasons_name_what_was_chosen_and_why() -> None:
     reasons = dict(fitted(SEVEN, RTX).reasons)
     assert reasons["machine"] == "NVIDIA GeForce RTX 3060, 12 GB; 16 cores, 64 GB of memory"
-    assert reasons["method"] == (
-        "qlora on 4-bit weights (7.6B parameters, 4.6 GB): in bfloat16 they would not fit into the GPU"
-    )
-    assert "the model was made for 32768" in reasons["step"]
+    assert reasons["size"] == "7.6B parameters, 4.6 GB in memory, made for 32768 tokens"
+    assert reasons["method"] == "qlora on 4-bit weights: bfloat16 ones do not fit"
+    assert reasons["step"].startswith("16 rows (")
+    assert all(len(f"  {heading:<9} {text}") <= 80 for heading, text in reasons.items())
     assert "03:00 (Europe/Berlin)" in reasons["nightly"]
     assert "10 versions stay" in reasons["disk"]

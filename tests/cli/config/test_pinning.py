@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
 from events.settings import ModelSettings
+from gpu.errors import ModelUnusable
+from gpu.model.hub import AccessRefused
 from tests.harness.hub_cache import put_in_cache
 from tests.harness.tiny_model import make_model_files, make_rows, make_tiny_model
 
@@ -117,6 +120,61 @@ def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str
     found = resolve_model(named)
     assert (found.path, found.revision) == (path, revision)
     assert (found.directory is None) == (revision == SECOND)
+
+
+@pytest.fixture
+def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """A hub with the commit SECOND of org/name. What it is given becomes the size of its weights, or is raised."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("gpu.model.hub._ask_hub", lambda *_: SECOND)
+    small = make_model_files(tmp_path / "small")
+    (small / "model.safetensors").unlink()
+
+    def answers(answer: object) -> None:
+        def fetch(model: str, commit: str, *, weights: bool) -> Path:
+            assert not weights
+            if isinstance(answer, Exception):
+                raise answer
+            return put_in_cache(cache, model, commit, small)
+
+        monkeypatch.setattr("gpu.model.hub.fetch", fetch)
+        monkeypatch.setattr("gpu.model.hub.weights_bytes", lambda *_: answer)
+
+    return answers
+
+
+def test_model_of_the_hub_is_checked_by_its_small_files(hub: Callable[[object], None], cache: Path) -> None:
+    """They are downloaded; the weights come with the first job."""
+    hub(1000)
+    found = resolve_model(MODEL)
+    assert found.directory == cache / "models--org--name" / "snapshots" / SECOND
+    assert (found.revision, found.weights_bytes) == (SECOND, 1000)
+    (found.directory / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        resolve_model(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (0, "no weights as safetensors on the hub"),
+        (AccessRefused("org/name is gated"), "hf auth login"),
+    ],
+)
+def test_model_whose_files_the_hub_does_not_give_is_refused(
+    hub: Callable[[object], None], answer: object, says: str
+) -> None:
+    hub(answer)
+    with pytest.raises(UserError) as refused:
+        resolve_model(MODEL)
+    assert says in f"{refused.value.reason} {refused.value.advice}"
+
+
+def test_hub_that_breaks_off_leaves_the_rest_to_the_first_job(hub: Callable[[object], None]) -> None:
+    hub(ModelUnusable("the hub cannot be reached"))
+    found = resolve_model(MODEL)
+    assert (found.revision, found.directory) == (SECOND, None)
+    assert "keepstep has not checked it" in found.note
 
 
 def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
