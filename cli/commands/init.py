@@ -17,7 +17,7 @@ from cli.config.pinning import ModelReference, model_location, resolve_model
 from cli.config.schema import METHODS, Config, load_config
 from cli.config.template import config_text
 from cli.doctor.model import check_limits
-from cli.errors import UserError
+from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
 from cli.home.layout import grant_group, group_number, make_directories, open_inbox
 from cli.home.paths import CONFIG_MODE, Home
@@ -28,9 +28,10 @@ from events.settings import JobSettings, ModelSettings, TrainingSettings
 from gpu.model.problems import own_code
 from gpu.model.size import ModelSize, read_size
 from journal import durable
+from journal.errors import NoSpace
 
 UNUSABLE_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a place where no home can be. A full disk and one that fails have exit codes of their own."""
+"""Errors of a place where no home can be. A disk that fails has an exit code of its own."""
 
 
 def init(directory: Path, *, model: str, method: str = "", group: str = "") -> None:
@@ -52,7 +53,10 @@ def init(directory: Path, *, model: str, method: str = "", group: str = "") -> N
     existed = home.root.exists()
     try:
         home = create_home(directory, model=model, config=fitted.config, group=group, reasons=fitted.reasons)
-    except OSError as error:
+    except (OSError, NoSpace) as error:
+        if isinstance(error, NoSpace) or error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            advice = "free disk space, then run the same command again: it completes what is there"
+            raise UserError(f"the disk is full: {home.root} is not complete", advice, STORAGE_FAILED) from error
         if error.errno not in UNUSABLE_PLACE:
             raise
         raise UserError(

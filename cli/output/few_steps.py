@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 
-from core.job import Job
+from core.job import FEW_STEPS, Job
 from events.settings import Plan
-
-FEW_STEPS = 20
-"""AdamW moves each weight by at most about the learning rate in a step, so fewer steps change a model little."""
 
 EPOCHS_MAX = 10
 """More passes over the same rows mostly teach the model to repeat them."""
@@ -26,7 +23,8 @@ def few_steps_warning(plan: Plan, job: Job | None) -> str:
     ways.append("files with more rows")
     return (
         f"\nonly {steps_text(plan.steps_total)}: fewer than about {FEW_STEPS} change a model little"
-        f"\n→ for later files: {', or '.join(ways)}"
+        f"\n→ for more: {', or '.join(ways)}"
+        "\n→ then train on this file again: `keepstep add --retrain FILE`"
     )
 
 

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
 from cli.inbox.skipped_files import skipped_files
-from cli.output.few_steps import FEW_STEPS, steps_text
 from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import memory_health, timing, timing_text
@@ -157,9 +156,6 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
         job = view.job
         if job.steps_total:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
-            if job.steps_total < FEW_STEPS:
-                what = f"only {steps_text(job.steps_total)}; `keepstep explain {job.id[:12]}` says how to get more"
-                row("", what, "yellow")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
     if view.validation is not None:

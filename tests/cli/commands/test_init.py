@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 from cli.commands.init import create_home, init, lay_out
 from cli.config.schema import load_config
-from cli.errors import UserError
+from cli.errors import STORAGE_FAILED, UserError
 from cli.home.paths import Home
 from gpu.model.problems import find_problem
+from journal.errors import NoSpace
 from tests.harness.tiny_model import make_model_files
 
 
@@ -128,3 +130,19 @@ def test_init_says_what_it_chose_and_the_next_commands(tmp_path: Path, capsys: p
     config = load_config(tmp_path / "a place" / "keepstep.toml")
     assert (config.consolidation.schedule, config.disk.soft_gb, config.retention.versions) == ("03:00", "auto", 10)
     assert config.job.data.max_length == 256
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), NoSpace(Path("x"), OSError(errno.ENOSPC, ""))])
+def test_full_disk_has_its_exit_code_and_says_how_to_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    model = str(make_model_files(tmp_path / "model"))
+
+    def fill(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.commands.init.lay_out", fill)
+    with pytest.raises(UserError, match="the disk is full") as refused:
+        init(tmp_path / "home", model=model)
+    assert refused.value.exit_code == STORAGE_FAILED
+    assert "run the same command again" in str(refused.value.advice)
