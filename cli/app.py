@@ -21,7 +21,7 @@ from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
 from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
-from cli.errors import REFUSED, UserError
+from cli.errors import REFUSED
 from cli.home.trust import TRUST_OPTION, trust
 from cli.monitor.command import monitor, monitor_process
 from cli.supervision.service import app as service_app
@@ -77,31 +77,18 @@ def keepstep(
 def init(
     directory: Annotated[Path, typer.Argument(help="The directory of the new home.")] = Path(),
     model: Annotated[str, typer.Option("--model", help="Model to train: a directory, or NAME[@REVISION].")] = "",
-    method: Annotated[str, typer.Option("--method", help="lora, qlora or full.")] = "lora",
+    method: Annotated[str, typer.Option("--method", help="lora, qlora or full. Default: the first that fits.")] = "",
     group: Annotated[
         str, typer.Option("--group", help="Let the members of this group read the home and add files.")
     ] = "",
 ) -> None:
     """Create a home: keepstep.toml, an inbox and a journal.
 
-    Only you can read it, unless `--group` lets others in.
+    The settings fit the model and this machine. Only you can read it, unless `--group` lets others in.
     """
-    from cli.commands.init import create_home, model_warning, refuse_home
-    from cli.config.pinning import resolve_model
+    from cli.commands.init import init
 
-    if not model:
-        raise UserError("--model is missing", "name the model to train: --model DIRECTORY or --model HUB_ID")
-    refuse_home(directory)
-    named = resolve_model(model)
-    home = create_home(directory, model=named.path, revision=named.revision, method=method, group=group)
-    typer.echo(f"created {home.root}")
-    if named.note:
-        typer.echo(f"  model     {named.note}")
-    typer.echo(f"  settings  {home.config}")
-    typer.echo(f"  inbox     {home.inbox}")
-    typer.echo("next: put .jsonl files into the inbox (or `keepstep add FILE`), then `keepstep run`")
-    for line in model_warning(home):
-        typer.echo(line, err=True)
+    init(directory, model=model, method=method, group=group)
 
 
 @app.command()

@@ -226,6 +226,10 @@ class MeasureDisk(Command, frozen=True, kw_only=True):
     free_bytes: int
     disk: DiskSettings
     retention: RetentionSettings
+    total_bytes: int = 0
+    """Size of the disk, for the limit "auto"."""
+    model_bytes: int = 0
+    """Size of the model's weights, for the limit "auto" before the first version; 0: unknown."""
 
 
 class MeasureMemory(Command, frozen=True, kw_only=True):

@@ -24,6 +24,11 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     """What was wrong with the last validation loss."""
 
 
+FEW_STEPS = 20
+"""A job of fewer steps is warned about: AdamW moves a weight by about the learning rate in a step, so few steps
+change a model little."""
+
+
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An accepted data file, and how far it is trained."""
 

@@ -239,10 +239,11 @@ class RetentionSettings(Section, frozen=True, kw_only=True):
 class DiskSettings(Section, frozen=True, kw_only=True):
     """[disk] Free space to leave on the disk. If the disk is really full, keepstep waits in any case."""
 
-    soft_gb: NonNegative = 0.0
-    """With less free (10⁹ bytes), retention deletes older checkpoints and backups at once; 0: off."""
-    hard_gb: NonNegative = 0.0
-    """With less free (10⁹ bytes), nothing starts until space is free again; 0: off."""
+    soft_gb: NonNegative | Literal["auto"] = 0.0
+    """With less free (10⁹ bytes), retention deletes older checkpoints and backups at once; 0: off; "auto": what the
+    next checkpoint, version and backup need together, and at least 5 % of the disk."""
+    hard_gb: NonNegative | Literal["auto"] = 0.0
+    """With less free (10⁹ bytes), nothing starts until space is free again; 0: off; "auto": one checkpoint."""
 
 
 class MemorySettings(Section, frozen=True, kw_only=True):

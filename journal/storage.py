@@ -181,6 +181,11 @@ class Storage:
         found = os.statvfs(path)
         return 0 if found.f_files and found.f_favail < FREE_FILES_MIN else found.f_bavail * found.f_frsize
 
+    def total_bytes(self, path: Path) -> int:
+        """Return the size of the file system, bytes."""
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize
+
     def random_name(self) -> str:
         """Return eight random hexadecimal digits, for a new name."""
         return os.urandom(4).hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from core.evolve import evolve
+from core.job import FEW_STEPS
 from core.state import State
 from core.topics.evaluation import described, is_worse
 from events import kinds
@@ -32,7 +33,7 @@ def fold(folded: Folded, record: Record) -> Folded:
     message = _trouble(event, before)
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
-        progress = replace(progress, troubles=(*progress.troubles, trouble)[-ERRORS_SHOWN:])
+        progress = replace(progress, troubles=(*_still_shown(progress.troubles, event), trouble)[-ERRORS_SHOWN:])
     if isinstance(event, OverheadMeasured):
         progress = replace(progress, watching=event)
     if isinstance(event, EvaluationDone) and before.training.current is not None:
@@ -40,6 +41,14 @@ def fold(folded: Folded, record: Record) -> Folded:
     if isinstance(event, kinds.AttemptStarted):
         progress = replace(progress, last_step=None, pace=None)
     return Folded(state, progress)
+
+
+def _still_shown(troubles: tuple[Trouble, ...], event: AnyEvent) -> tuple[Trouble, ...]:
+    """The earlier troubles to show next to that of `event`. Of warnings about short jobs, only the last one stays: they
+    must not take the place of failures."""
+    if not isinstance(event, kinds.JobPrepared):
+        return troubles
+    return tuple(each for each in troubles if each.kind != kind_of(event))
 
 
 def _with_step(progress: Progress, event: kinds.StepReached) -> Progress:
@@ -79,6 +88,11 @@ def _trouble(event: AnyEvent, before: State) -> str | None:
     match event:
         case EvaluationDone(concern=concern) if before.training.current is not None:
             return described(event) if is_worse(concern, before.training.current.evaluation.concern) else None
+        case kinds.JobPrepared(plan=plan) if plan.steps_total < FEW_STEPS:
+            job = before.training.current
+            if job is None or job.plan is not None:  # it was said when the job was prepared before
+                return None
+            return f"{job.name} has only {plan.steps_total} steps; for more: `keepstep explain {job.id[:12]}`"
         case EvaluationAbandoned(failure=failure):
             return f"the worker failed in an evaluation ({failure}); the job continues without it"
         case kinds.JobRejected(name=name, message=message):

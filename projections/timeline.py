@@ -101,9 +101,11 @@ class Timeline(ABC):
             self.entries.append(TimelineEntry(record.seq, record.at, text))
 
     def _with_name(self, text: str, event: Event) -> str:
-        """`text` with the name of a job instead of its id."""
+        """`text` with the name of a job as its subject. Elsewhere an id stays: in a command, in "(job …)"."""
         job = getattr(event, "job", None)
-        return text.replace(job[:12], self._names[job]) if job in self._names else text
+        if job not in self._names or not text.startswith(job[:12]):
+            return text
+        return self._names[job] + text.removeprefix(job[:12])
 
     def _add_step(self, record: Record, event: kinds.StepReached | kinds.CheckpointCommitted) -> None:
         if self._steps.last is not None and self._steps.last.attempt != event.attempt:

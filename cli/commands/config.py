@@ -66,10 +66,14 @@ def set_(
 def check(home: HomeOption = None) -> None:
     """Check that keepstep.toml is valid and fits the trained weights; exit code 1 if not."""
     from cli.config.edit import check as check_config
+    from cli.config.model_files import refuse_unusable_model
     from cli.config.pinning import unpinned_note
+    from cli.config.schema import load_config
     from cli.home.paths import find_home
 
     found = find_home(home, reads_only=True)
-    typer.echo(check_config(found))
+    said = check_config(found)
+    refuse_unusable_model(load_config(found.config, storage=found.storage).job.model, found.root)
+    typer.echo(said)
     if note := unpinned_note(found):
         typer.echo(note)

@@ -7,13 +7,15 @@ home keeps the commit: `[model] revision`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from cli.config.model_files import refuse_unusable
 from cli.errors import UserError
 from cli.home.paths import Home
 from events.text import visible
+
+if TYPE_CHECKING:
+    from gpu.model.hub import CommitNotFound
 
 
 class ModelReference(NamedTuple):
@@ -22,38 +24,86 @@ class ModelReference(NamedTuple):
     path: str
     """An absolute directory, or a hub id."""
     revision: str = ""
-    """The commit of a hub id; "" for a directory, or if the hub cannot be reached."""
+    """The commit of a hub id; "" for a directory."""
     note: str = ""
     """A message for the user; "": none."""
+    directory: Path | None = None
+    """Where its config and its tokenizer are on this machine; None if they are not there yet."""
+    weights_bytes: int = 0
+    """Size of the weights on the hub, if they are not downloaded yet; 0: unknown."""
 
 
 def resolve_model(model: str) -> ModelReference:
     """Resolve the model that the command line names; a hub id gets the commit that it means now.
 
-    A hub id may carry a branch, a tag or a commit: `organisation/name@revision`. Raises UserError.
+    A hub id may carry a branch, a tag or a commit: `organisation/name@revision`. Raises UserError, also if the files of
+    the model show that it cannot be trained.
     """
     from gpu.model import hub
+    from gpu.model.base import is_downloaded
 
-    path, at, revision = (model, "", "") if Path(model).expanduser().is_dir() else model.partition("@")
+    path, at, revision = (model, "", "") if Path(model).expanduser().exists() else model.partition("@")
     location = model_location(path)
     if location != path or Path(location).is_absolute():
         if at:
             raise UserError(f"{path} is a directory, and a directory has no revisions", f"leave out @{revision}")
-        return ModelReference(location)
+        return ModelReference(location, directory=Path(location))
     if at and not revision:
         raise UserError(f"{model} names no revision", f"write one, as in {path}@main, or leave out the @")
     try:
         commit = hub.resolve(path, revision)
     except hub.CommitNotFound as error:
-        if error.is_wrong or revision:
+        raise UserError(
+            f"{model} is not a model that can be found here: {error.reason}", _how_to_find(path, error)
+        ) from error
+    directory, problem = _small_files(path, commit)
+    if directory is not None and not problem:
+        refuse_unusable(directory, weights=False)
+    note = f"{path} is pinned to commit {commit}; later uploads do not change this home{problem}"
+    size = None
+    if directory is not None and not is_downloaded(directory):
+        size = hub.weights_bytes(path, commit)
+        if size == 0:
             raise UserError(
-                f"{model}: no commit found: {error.reason}",
-                "name a revision that exists, or connect; the 40 digits of a commit need no connection",
-            ) from error
-        return ModelReference(
-            path, note=f"{path} is not pinned to a commit: {error.reason}. To pin it: {hub.how_to_pin(None)}"
-        )
-    return ModelReference(path, commit, f"{path} is pinned to commit {commit}; later uploads do not change this home")
+                f"{path} has no weights as safetensors on the hub, and keepstep loads nothing else",
+                f"look for another upload of it: {hub.page_of(path)} lists its files and its relatives",
+            )
+    return ModelReference(path, commit, note, directory, size or 0)
+
+
+def _how_to_find(path: str, error: CommitNotFound) -> str:
+    from gpu.model import hub
+
+    if error.is_wrong:
+        return "name a directory that exists, or a hub id that exists, such as HuggingFaceTB/SmolLM2-135M-Instruct"
+    connect = "unset HF_HUB_OFFLINE, connect" if hub.is_offline() else "check its name, connect"
+    return (
+        f"a directory {Path(path).absolute()} does not exist. For a hub id: {connect} and try again. Without the "
+        f"hub, name a commit of 40 digits: `--model {path}@COMMIT`; the first job then downloads it"
+    )
+
+
+def _small_files(path: str, commit: str) -> tuple[Path | None, str]:
+    """The snapshot of a hub id with its config and its tokenizer, downloaded if possible, and why they are not here.
+
+    Raises UserError if the hub refuses them.
+    """
+    from gpu.errors import ModelUnusable
+    from gpu.model import hub
+    from gpu.model.files import CONFIG
+
+    found = hub.snapshot(path, commit)
+    if found is not None and (found / CONFIG).exists():
+        return found, ""
+    if hub.is_offline():
+        return found, "; it is not downloaded yet, so keepstep has not checked it"
+    try:
+        return hub.fetch(path, commit, weights=False), ""
+    except hub.AccessRefused as error:
+        raise UserError(str(error), f"accept its terms at {hub.page_of(path)}, then `hf auth login`") from error
+    except (ModelUnusable, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        return found, f"; keepstep has not checked it, and the first job downloads it ({reason})"
 
 
 def unpinned_note(home: Home) -> str:
@@ -79,30 +129,15 @@ def unpinned_note(home: Home) -> str:
 def model_location(model: str) -> str:
     """The absolute path of a directory, or a hub id unchanged. Raises UserError."""
     path = Path(model).expanduser()
-    named = str(path.absolute()) if path.is_dir() else model
+    named = str(path.absolute()) if path.exists() else model
     if visible(named) != named:
         raise UserError(
             f"keepstep.toml is UTF-8 and cannot hold the path of the model, {named}",
             "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
         )
-    if path.is_dir():
-        _refuse_unusable(path.absolute())
+    if path.exists():
+        refuse_unusable(path.absolute())
         return named
     if model.startswith(("/", ".", "~")):
         raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
     return model
-
-
-def _refuse_unusable(directory: Path) -> None:
-    """Raise UserError if the directory does not hold a model that can be trained and merged."""
-    from gpu.model.base import find_model_problem
-    from gpu.model.files import CONFIG
-
-    if not (directory / CONFIG).exists():
-        return  # it may be filled later; `keepstep doctor` and the first job check it
-    try:
-        problem = find_model_problem(directory)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise UserError(f"the model at {directory} cannot be read: {error}", "download it again") from error
-    if problem is not None:
-        raise UserError(f"the model at {directory} {problem.what}", problem.advice)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from cli.config.schema import DAEMON_SECTIONS, Config
+from cli.text import printable
 
 _COMMENTS: dict[str, str] = {
     "model.path": "directory (relative to this file's) or hub id of the model that training starts from",
@@ -68,15 +70,15 @@ _COMMENTS: dict[str, str] = {
     "checkpoints.every_seconds": "a checkpoint when the last one is older than this, seconds; 0: not by time",
     "checkpoints.keep": "keep the newest N",
     "checkpoints.keep_every_steps": "also keep the first one at or after each N steps; 0: none",
-    "consolidation.schedule": 'time of day for a daily consolidation, such as "03:00"; "": only on request',
+    "consolidation.schedule": 'time of day for a daily version, if something was trained; "": only on request',
     "consolidation.timezone": 'time zone of the schedule: "UTC", "Europe/Berlin", …',
     "consolidation.missed": '"run": catch up on a night without a daemon; "skip": do not',
     "consolidation.space_factor": "free disk space that a consolidation needs, as a multiple of the model's size",
     "retention.versions": "keep the newest N; 0: all",
     "retention.backups": "keep the newest N, however old",
     "retention.days": "delete other backups when they are older than this, days",
-    "disk.soft_gb": "with less free space (GB), delete old checkpoints and backups; 0: off",
-    "disk.hard_gb": "with less free space (GB), start nothing that may not fit; 0: off",
+    "disk.soft_gb": 'with less free space (GB), delete old checkpoints and backups; 0: off; "auto": 5 % or more',
+    "disk.hard_gb": 'with less free space (GB), start nothing that may not fit; 0: off; "auto": a checkpoint',
     "memory.hold_above": "start nothing while others use more of the memory that the worker leaves, as a share; 0: off",
     "memory.resume_below": "continue when they use less than this share",
     "memory.grace_s": "the running attempt ends at its next commit after this many seconds of it",
@@ -110,8 +112,9 @@ _COMMENTS: dict[str, str] = {
 """A comment for each setting: what it does, its unit, and its special values. A new file shows each default."""
 
 
-def config_text(config: Config) -> str:
-    """The text of a commented keepstep.toml that reads back as `config`."""
+def config_text(config: Config, reasons: Sequence[tuple[str, str]] = ()) -> str:
+    """The text of a commented keepstep.toml that reads back as `config`. `reasons`: headings and comments for its
+    top."""
     import tomlkit  # here, not above: only `init` writes, and the import is slow
 
     document = tomlkit.document()
@@ -120,6 +123,10 @@ def config_text(config: Config) -> str:
         tomlkit.comment("[model] to [checkpoints]: a change applies from the next job on, not to one that has started.")
     )
     document.add(tomlkit.comment("The other sections: a change applies at once."))
+    if reasons:
+        document.add(tomlkit.comment("`keepstep init` chose these values:"))
+    for heading, text in reasons:
+        document.add(tomlkit.comment(f"  {heading:<9} {printable(text)}"))
     others = {name: msgspec.to_builtins(getattr(config, name)) for name in DAEMON_SECTIONS}
     sections = {**msgspec.to_builtins(config.job), **others}
     del sections["sources"]  # filled in when a job starts

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cli.config.model_files import weights_bytes
+from cli.config.schema import Config
 from cli.home.paths import Home
+from core.commands import MeasureDisk
+from events.settings import ModelSettings
 from journal.errors import NoSpace
 from projections.machine import MachineView
 
@@ -28,6 +32,7 @@ class ResourceMonitor:
         self.machine = machine
         """Measures the machine; None: it cannot be measured."""
         self._next_look = self._next_measure = 0.0
+        self._model_bytes: dict[ModelSettings, int] = {}
         self.wait_s = FIRST_WAIT_S
         """Time until the next look at a full disk."""
 
@@ -51,6 +56,22 @@ class ResourceMonitor:
     def free_bytes(self) -> int:
         """Free bytes of the disk that holds the home. Raises OSError."""
         return self._home.storage.free_bytes(self._home.root)
+
+    def disk_command(self, config: Config) -> MeasureDisk:
+        """The command that compares the disk with the limits of `config`. Raises OSError."""
+        return MeasureDisk(
+            free_bytes=self.free_bytes(),
+            total_bytes=self._home.storage.total_bytes(self._home.root),
+            model_bytes=self._bytes_of(config.job.model) if "auto" in (config.disk.soft_gb, config.disk.hard_gb) else 0,
+            disk=config.disk,
+            retention=config.retention,
+        )
+
+    def _bytes_of(self, model: ModelSettings) -> int:
+        """Bytes of the weights of the model; 0 if it is not on this machine. A known size is not measured again."""
+        if not self._model_bytes.get(model):
+            self._model_bytes = {model: weights_bytes(model, self._home.root) or 0}
+        return self._model_bytes[model]
 
     def back_off(self) -> None:
         """Look less often: work resumes, but the disk may be full again at once."""

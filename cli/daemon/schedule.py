@@ -41,7 +41,7 @@ def check_resources(
     if (
         limits.soft_gb or limits.hard_gb or state.disk.low or state.disk.full is not None
     ):  # a limit may have been removed since
-        yield from store.execute(MeasureDisk(free_bytes=monitor.free_bytes(), disk=limits, retention=config.retention))
+        yield from _execute_if_needed(store, monitor.disk_command(config), store.home.clock.now())
     machine = monitor.machine()
     if machine is None:
         return
@@ -54,8 +54,12 @@ def check_resources(
         groups=tuple((each.total_bytes, each.available_bytes) for each in memory.groups),
         limits=config.memory,
     )
-    if decide(store.state, command, machine.at):  # usually nothing follows, and the append lock is not needed
-        yield from store.execute(command)
+    yield from _execute_if_needed(store, command, machine.at)
+
+
+def _execute_if_needed(store: EventStore, command: MeasureDisk | MeasureMemory, now: float) -> Sequence[AnyEvent]:
+    """Execute a measurement. Usually nothing follows from it, and then the append lock is not taken."""
+    return store.execute(command) if decide(store.state, command, now) else ()
 
 
 def run_scheduled(store: EventStore, config: Config, monitor: ResourceMonitor) -> Iterator[AnyEvent]:

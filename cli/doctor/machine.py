@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from cli.commands.common import format_size
+from cli.config.model_files import weights_bytes
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
-from cli.doctor.model import model_directory, weights_bytes
-from cli.errors import UserError
 from cli.machine.gpus import ANSWER_TIMEOUT_S, load_nvml, parse_nvidia_smi, read_gpus
 from cli.status.machine import HOT_C, gpu_line
 from core.topics.disk import bytes_wanted
+from core.topics.disk_limits import limits_in_bytes
 from gpu.runtime.memory_limits import memory_of_groups
 from projections.machine import GpuView
 
@@ -42,16 +42,24 @@ def disk(context: DoctorContext) -> Finding:
             "free disk space: `keepstep checkpoints prune --keep 1` deletes older checkpoints",
         )
     factor = context.config.consolidation.space_factor
-    weights = _weights_bytes(context)
+    weights = weights_bytes(context.config.job.model, home.root)
     if weights is not None and free < factor * weights:
         return warned(
             f"{format_size(free)} are free, and a consolidation needs {format_size(factor * weights)} (space_factor)",
             "free disk space first; `keepstep backup cleanup --retention-days 7` lists old backups",
         )
-    hard = context.config.disk.hard_gb * 1e9
-    if free < hard:
+    total = home.storage.total_bytes(home.root)
+    limits = limits_in_bytes(state, context.config.disk, total_bytes=total, model_bytes=weights or 0)
+    if free < limits.hard:
         return failed(
-            f"{format_size(free)} are free, less than [disk] hard_gb", "free disk space; then training continues"
+            f"{format_size(free)} are free, less than [disk] hard_gb ({format_size(limits.hard)})",
+            "free disk space; then training continues",
+        )
+    if free < limits.soft:
+        return warned(
+            f"{format_size(free)} are free, less than [disk] soft_gb ({format_size(limits.soft)}): keepstep keeps one "
+            "checkpoint and one backup",
+            "free disk space, or set a lower limit: `keepstep config set disk.soft_gb 1`",
         )
     return passed(f"{format_size(free)} are free; the next checkpoint needs up to {format_size(wanted)}")
 
@@ -65,22 +73,12 @@ def memory(context: DoctorContext) -> Finding:
     available = min([found.available, *(group.available_bytes for group in memory_of_groups())])
     if available < found.available:
         message += f", {format_size(available)} in the control group"
-    weights = _weights_bytes(context)
+    weights = weights_bytes(context.config.job.model, context.home.root)
     if weights is not None and available < weights and not context.alive:
         return failed(f"{message}, and the model alone needs {format_size(weights)}", FREE_MEMORY)
     if found.percent > MEMORY_FULL:
         return warned(f"{message}: {found.percent:.0f} % are in use", FREE_MEMORY)
     return passed(message)
-
-
-def _weights_bytes(context: DoctorContext) -> int | None:
-    """None: unknown; the check of the model reports why."""
-    try:
-        model = context.config.job.model
-        found = model_directory(model.path, context.home.root, model.revision)
-        return weights_bytes(found) if found is not None else None
-    except (OSError, ValueError, UserError):
-        return None
 
 
 def gpu(context: DoctorContext) -> Finding:

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cli.commands.common import count, format_size
+from cli.config.model_files import model_directory, weights_bytes
 from cli.doctor.context import DoctorContext, Finding, failed, passed, warned
 from core.state import State
 from events.settings import JobSettings
 
 if TYPE_CHECKING:
     from gpu.artifacts.artifact import Artifact
-
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-"""transformers makes a tokenizer from one of these files."""
 
 EVERY_BYTE = "every byte"
 BY_SIZE = "by names and sizes"
@@ -26,33 +24,27 @@ BY_SIZE = "by names and sizes"
 def model(context: DoctorContext) -> Finding:
     """Check the files of the model: present, complete and trainable. Loads nothing."""
     from gpu.model import hub
-    from gpu.model.base import find_model_problem, is_hub_id
+    from gpu.model.base import is_downloaded, is_hub_id
+    from gpu.model.problems import find_problem
 
     settings = context.config.job.model
-    found = model_directory(settings.path, context.home.root, settings.revision)
+    found = model_directory(settings, context.home.root)
     if found is None and settings.path.startswith(("/", ".", "~")):
         there = context.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
-    if found is None:
+    complete = found is not None and is_downloaded(found)
+    if found is not None and (problem := find_problem(found, weights=complete)) is not None:
+        return failed(f"{found} {problem.what}", problem.advice)
+    if found is None or not complete:
         how = f" --revision {settings.revision}" if settings.revision else ""
         return warned(
             f"{settings.path} is not downloaded yet; the first job downloads it",
             f"`hf download {settings.path}{how}` downloads it now",
         )
-    if not (found / "config.json").exists():
-        return failed(f"{found} is not a model: it has no config.json", "correct [model] path in keepstep.toml")
-    unusable = find_model_problem(found)
-    if unusable is not None:
-        return failed(f"{found} {unusable.what}", unusable.advice)
-    problem = _problem_of_weights(found)
-    if problem is not None:
-        return failed(f"{found}: {problem}", "restore that file, or download the model again")
-    if not any((found / name).exists() for name in TOKENIZERS):
-        return failed(f"{found} has no tokenizer", f"copy its tokenizer there: {' or '.join(TOKENIZERS)}")
     limited = check_limits(found, context.config.job.data.max_length)
     if limited is not None:
         return limited
-    message = f"{found} has weights of {format_size(weights_bytes(found))} and a tokenizer"
+    message = f"{found} has weights of {format_size(weights_bytes(settings, context.home.root) or 0)} and a tokenizer"
     if is_hub_id(settings.path, context.home.root) and not settings.revision:
         return warned(f"{message}, but {settings.path} is not pinned to a commit", hub.how_to_pin(found))
     return passed(message)
@@ -79,36 +71,6 @@ def check_limits(directory: Path, max_length: int) -> Finding | None:
             f"{limits.positions} tokens",
             f"`keepstep config set data.max_length {limits.positions}`",
         )
-    return None
-
-
-def model_directory(path: str, home: Path, revision: str = "") -> Path | None:
-    """The directory of the model; None if it is not on this machine."""
-    from gpu.errors import ModelUnusable
-    from gpu.model.base import base_directory
-
-    try:
-        return base_directory(path, home, revision=revision, fetch=False)
-    except ModelUnusable:
-        return None  # the config check reports this case
-
-
-def weights_bytes(directory: Path) -> int:
-    """Bytes of the weights that transformers would load. Raises OSError, msgspec.MsgspecError."""
-    from gpu.model.base import weights_files
-
-    return sum((directory / name).stat().st_size for name in weights_files(directory))
-
-
-def _problem_of_weights(directory: Path) -> str | None:
-    from gpu.artifacts.tensors import read_header
-    from gpu.model.base import weights_files
-
-    for name in weights_files(directory):
-        try:
-            read_header((directory / name).resolve())
-        except (ValueError, OSError) as error:
-            return f"{name} is damaged: {error}"
     return None
 
 

@@ -79,14 +79,19 @@ def _is_own_link(home: Home, path: Path) -> bool:
 def grant_group(home: Home, group: str) -> None:
     """Share the home with a group: its members read all but the config, and fill the inbox. Raises UserError."""
     try:
-        number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-        os.chown(home.root, -1, number)
-    except KeyError as error:
-        raise UserError(f"there is no group {group}", "list the groups with `getent group`") from error
+        os.chown(home.root, -1, group_number(group))
     except PermissionError as error:
         raise UserError(f"you are not in the group {group}", "choose one of your groups: `id -Gn`") from error
     home.root.chmod(GROUP_MODE)
     set_file_mask(home.root)
+
+
+def group_number(group: str) -> int:
+    """The number of a group, given by name or number. Raises UserError if there is no such group."""
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise UserError(f"there is no group {group}", "list the groups with `getent group`") from error
 
 
 def open_inbox(home: Home) -> None:

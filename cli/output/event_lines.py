@@ -5,6 +5,7 @@ The first line of a text says what happened. Further lines add details, or advic
 
 from __future__ import annotations
 
+from cli.output.few_steps import few_steps_warning
 from cli.output.identical import duplicate_text
 from cli.output.terminal import number
 from cli.text import printable
@@ -102,6 +103,7 @@ def _training_text(event: AnyEvent, job: Job | None) -> str | None:
             return (
                 f"{_name(event.job, job)}: {plan.rows} rows{rows}, {plan.tokens} tokens ({plan.trained_tokens} "
                 f"trained), {plan.padding_share:.1%} padding, {plan.epochs} × {plan.steps_per_epoch} steps{warnings}"
+                f"{few_steps_warning(plan, job)}"
             )
         case kinds.TrainingStarted():
             changed = f" (environment changed: {'; '.join(event.changed)})" if event.changed else ""

@@ -1,8 +1,11 @@
-"""The limits in [disk]: below the soft one, delete what retention may delete; below the hard one, stop and wait."""
+"""The limits in [disk]: below the soft one, delete what retention may delete; below the hard one, stop and wait.
+
+The limit "auto" follows from the sizes of what the home has: its largest checkpoint, version and backup.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -12,7 +15,7 @@ from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, consolidation, disk, retention
 from events import kinds
 from events.kinds import AnyEvent
-from events.settings import RetentionSettings
+from events.settings import DiskSettings, RetentionSettings
 
 if TYPE_CHECKING:
     from core.state import State
@@ -23,12 +26,37 @@ RECOVERED = 1.1
 """Times the limit: so a disk that hovers about the limit is not journaled with every file that somebody writes."""
 
 
+SOFT_SHARE = 0.05
+"""The least that the soft limit "auto" leaves free, as a share of the disk: file systems slow down when they are nearly
+full, and other programs need space too."""
+
+
+class LimitsInBytes(NamedTuple):
+    """The limits of [disk], bytes."""
+
+    soft: int
+    hard: int
+
+
+def limits_in_bytes(state: State, limits: DiskSettings, *, total_bytes: int, model_bytes: int) -> LimitsInBytes:
+    """The limits of [disk] in bytes; "auto" is computed from the sizes of what the home has."""
+    checkpoint = max((each.size_bytes for each in state.head.checkpoints), default=0) + disk.MARGIN_BYTES
+    version = max((each.size_bytes for each in state.retention.versions), default=model_bytes)
+    backup = max((each.size_bytes for each in state.retention.backups), default=checkpoint)
+    soft = max(checkpoint + version + backup, int(SOFT_SHARE * total_bytes))
+    return LimitsInBytes(
+        soft if limits.soft_gb == "auto" else int(limits.soft_gb * GB),
+        checkpoint if limits.hard_gb == "auto" else int(limits.hard_gb * GB),
+    )
+
+
 def _measure_disk(state: State, command: commands.MeasureDisk, now: float) -> Events:
     """If the hard limit is lowered while the disk is full, wait for less."""
-    free, soft, hard = command.free_bytes, command.disk.soft_gb * GB, command.disk.hard_gb * GB
+    free = command.free_bytes
+    soft, hard = limits_in_bytes(state, command.disk, total_bytes=command.total_bytes, model_bytes=command.model_bytes)
     events: list[AnyEvent] = []
     if free < soft and not state.disk.low:
-        events.append(kinds.StorageLow(free_bytes=free, wanted_bytes=int(soft)))
+        events.append(kinds.StorageLow(free_bytes=free, wanted_bytes=soft))
     if free >= soft * RECOVERED and state.disk.low:
         events.append(kinds.StorageRecovered(free_bytes=free))
     if free < soft:
@@ -36,7 +64,8 @@ def _measure_disk(state: State, command: commands.MeasureDisk, now: float) -> Ev
         tight = RetentionSettings(versions=command.retention.versions, backups=1, days=0.0)
         events += retention.enforce(state, tight, now)
     wanted, full = int(hard * RECOVERED), state.disk.full
-    message = f"{free / GB:.2f} GB are free on the disk, less than [disk] hard_gb = {command.disk.hard_gb:g}"
+    limit = f'"auto" ({hard / GB:.2f} GB)' if command.disk.hard_gb == "auto" else f"{command.disk.hard_gb:g}"
+    message = f"{free / GB:.2f} GB are free on the disk, less than [disk] hard_gb = {limit}"
     if full is None and free < hard:
         topic = consolidation if state.consolidation.running is not None else attempts
         report = commands.ReportDiskFull(message=message, wanted_bytes=wanted)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -84,6 +83,11 @@ def base_directory(path: str, home: Path, *, revision: str = "", fetch: bool = T
         f"the cache has no {path}{at}. To download it, run: hf download {path}{how}. If it is not a model of the hub, "
         "correct [model] path in keepstep.toml."
     )
+
+
+def is_downloaded(directory: Path) -> bool:
+    """True unless `directory` is a snapshot of the hub's cache that lacks files. Raises ModelUnusable, OSError."""
+    return not hub.commit_of(directory) or _is_complete(directory, weights=True)
 
 
 def _is_complete(directory: Path, *, weights: bool) -> bool:
@@ -173,87 +177,6 @@ def weights_files(directory: Path) -> list[str]:
             raise ModelUnusable(f"{directory / INDEX} names a file outside of its directory, {name!r}.")
         return sorted(set(index.weight_map.values()))
     return sorted(path.name for path in directory.glob("*.safetensors"))
-
-
-class Problem(NamedTuple):
-    """A reason why a model cannot be used."""
-
-    what: str
-    """The predicate of a sentence about the directory."""
-    advice: str
-    """An instruction, without a period."""
-
-
-ADAPTER_CONFIG = "adapter_config.json"
-
-MOVE_ADAPTER = "mkdir {adapter} && mv {model}/adapter_* {adapter}/"
-
-MERGE_ADAPTER = (
-    'python -c "from peft import PeftModel; from transformers import AutoModelForCausalLM, AutoTokenizer; '
-    "base = AutoModelForCausalLM.from_pretrained('{model}', dtype='auto'); "
-    "PeftModel.from_pretrained(base, '{adapter}').merge_and_unload().save_pretrained('{merged}'); "
-    "AutoTokenizer.from_pretrained('{model}').save_pretrained('{merged}')\""
-)
-"""After MOVE_ADAPTER: merges the base and the adapter that was in its directory."""
-
-
-def find_model_problem(directory: Path) -> Problem | None:
-    """Return why the model in `directory` cannot be trained and merged; None if nothing is found.
-
-    Only its config and the names of its files are read. Raises OSError, msgspec.MsgspecError.
-    """
-    config = msgspec.json.decode(read_file((directory / CONFIG).resolve()))
-    if config.get("quantization_config"):
-        return Problem(
-            "is quantized on disk, so its training could never become a version",
-            "Use its 16-bit or 32-bit original in [model] path",
-        )
-    if (directory / ADAPTER_CONFIG).exists():
-        return Problem(
-            f"contains an adapter ({ADAPTER_CONFIG}): transformers would load the base with that adapter, and keepstep "
-            "trains the base alone",
-            _separate_adapter(directory),
-        )
-    if (name := config.get("transformers_weights")) not in {None, WEIGHTS, INDEX}:
-        return Problem(
-            f"has a config that names {name} as its weights (transformers_weights), and keepstep reads {WEIGHTS} or "
-            f"{INDEX}",
-            f"Rename the file to {WEIGHTS} and remove transformers_weights from {CONFIG}",
-        )
-    return _find_missing_weights(directory)
-
-
-def _separate_adapter(directory: Path) -> str:
-    names = {
-        "model": directory,
-        "adapter": directory.with_name(f"{directory.name}-adapter"),
-        "merged": directory.with_name(f"{directory.name}-merged"),
-    }
-    return (
-        f"To train the base alone, move the adapter out: `{MOVE_ADAPTER.format(**names)}`. To train on from the "
-        f"adapter, move it out, make one model of both, and set [model] path to {names['merged']}: "
-        f"`{MERGE_ADAPTER.format(**names)}`"
-    )
-
-
-def _find_missing_weights(directory: Path) -> Problem | None:
-    if (directory / WEIGHTS).exists():
-        return None
-    if (directory / INDEX).exists():
-        missing = [name for name in weights_files(directory) if not (directory / name).exists()]
-        if missing:
-            return Problem(f"lacks {missing[0]}, which {INDEX} names", "Restore that file, or download the model again")
-        return None
-    others = sorted(path.name for path in directory.glob("*.safetensors"))
-    if others:
-        return Problem(
-            f"has no {WEIGHTS} and no {INDEX}, only {', '.join(others[:3])}, and transformers loads no other name",
-            f"If {others[0]} holds the whole model, rename it to {WEIGHTS}; else download the model again",
-        )
-    return Problem(
-        "has no weights as safetensors, and keepstep loads nothing else",
-        "Download its safetensors files, or convert it: load it with transformers and `save_pretrained` it",
-    )
 
 
 class _Index(msgspec.Struct):

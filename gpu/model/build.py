@@ -22,12 +22,13 @@ from events.values import VersionId
 from gpu.artifacts.manifest import Buffers, Parameters
 from gpu.artifacts.version_manifest import find_base_problem, training_base, version_directory
 from gpu.errors import MergeRefused, ModelUnusable
-from gpu.model.base import ADAPTER_CONFIG, base_directory, base_sha256, find_model_problem, model_location
+from gpu.model.base import base_directory, base_sha256, model_location
 from gpu.model.config import edit_config
 from gpu.model.files import CONFIG, GENERATION_CONFIG, read_model_file
 from gpu.model.held_weights import compute_in_float32
 from gpu.model.hub import commit_of
 from gpu.model.layout import read_layout
+from gpu.model.problems import refuse_problem
 from gpu.model.targets import linear_names, refuse_unmatched, refuse_unmergeable, short_names, way_out_without
 from gpu.model.tokenizer import explain_load_errors
 from gpu.runtime.arithmetic import Arithmetic, autocasts
@@ -245,16 +246,7 @@ def _refuse_unusable(base: Path, settings: JobSettings) -> None:
             "become a version that plain transformers loads. Set [model] trust_remote_code = false in "
             "keepstep.toml: transformers then uses its code of the architecture, if it has any."
         )
-    problem = find_model_problem(base)
-    if problem is None:
-        return
-    advice = problem.advice
-    if (base / ADAPTER_CONFIG).exists() and ADAPTER_CONFIG in problem.what and "snapshots" in base.parts:
-        advice = (
-            f"Download it to a separate directory (`hf download {settings.model.path} --local-dir DIRECTORY`) and set "
-            "[model] path to that; keepstep then says how to separate base and adapter"
-        )
-    raise ModelUnusable(f"the model at {base} {problem.what}. {advice}.")
+    refuse_problem(base)
 
 
 def _adapter_config(model: Any, location: str, commit: str) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gpu.errors import ModelUnusable
@@ -17,10 +18,11 @@ from gpu.errors import ModelUnusable
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAIN = "main"
-HUB_TIMEOUT_S = 10.0
+HUB_TIMEOUT_S = 5.0
 """Longest wait for the hub: a user waits for `init`, and without an answer the cache is used."""
 
-_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
+"""As `huggingface_hub.utils.validate_repo_id` has it."""
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
 
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken", "*.codes", "*.py")
@@ -35,6 +37,15 @@ class CommitNotFound(Exception):
         self.is_wrong = is_wrong
         """True if there is no such revision; False if the hub could not be reached."""
         super().__init__(reason)
+
+
+class AccessRefused(ModelUnusable):
+    """The hub shows the model, but gives its files only to those who have accepted its terms."""
+
+
+def page_of(model: str) -> str:
+    """Return the address of a model's page."""
+    return f"https://huggingface.co/{model}"
 
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
@@ -93,6 +104,21 @@ def _ask_hub(model: str, revision: str) -> str:
     return str(sha)
 
 
+def weights_bytes(model: str, commit: str) -> int | None:
+    """Return the size of a model's safetensors on the hub, bytes; None if the hub does not say it."""
+    if is_offline():
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(model, revision=commit, files_metadata=True, timeout=HUB_TIMEOUT_S).siblings or ()
+    except Exception:  # noqa: BLE001 - as in `_ask_hub`; the size is only for an estimate
+        return None
+    sizes = {each.rfilename: each.size or 0 for each in files if fnmatchcase(each.rfilename, "*.safetensors")}
+    shards = sum(size for name, size in sizes.items() if fnmatchcase(name, "model-*"))
+    return sizes.get("model.safetensors") or shards or sum(size for name, size in sizes.items() if "/" not in name)
+
+
 def cached_commit(model: str, revision: str = MAIN) -> str | None:
     """Return the commit that the cache has for a branch, tag or commit; None if it has none."""
     if COMMIT.fullmatch(revision):
@@ -121,8 +147,23 @@ def snapshots(model: str) -> Sequence[Path]:
 def fetch(model: str, revision: str, *, weights: bool) -> Path:
     """Download a revision into the cache: configs and tokenizer, and with `weights` its safetensors.
 
-    Only missing files are downloaded. Raises the errors of the hub's library: OSError, ValueError, RuntimeError.
+    Only missing files are downloaded. Raises AccessRefused; ModelUnusable if the hub cannot be reached; other errors of
+    its library: OSError, ValueError, RuntimeError.
     """
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    try:
+        return _fetch(model, revision, weights=weights)
+    except GatedRepoError as error:
+        raise AccessRefused(f"{model} is gated: the hub gives its files only after you accept its terms") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelUnusable(
+            f"{model} is not on this machine, and the hub cannot be reached ({_one_line(error.__cause__ or error)}). "
+            f"Connect and try again, or download it elsewhere and set [model] path to its directory."
+        ) from error
+
+
+def _fetch(model: str, revision: str, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     from gpu.model.base import INDEX, WEIGHTS, weights_files
@@ -170,5 +211,5 @@ def _repository(model: str) -> Path:
     return cache_directory() / f"models--{model.replace('/', '--')}"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

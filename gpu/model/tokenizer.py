@@ -19,6 +19,7 @@ from gpu.errors import ModelUnusable, is_disk_full, is_out_of_memory
 from gpu.model.base import base_directory
 from gpu.model.files import CONFIG, read_model_file, tokenizer_files
 from gpu.model.limits import ModelLimits, read_limits
+from gpu.model.problems import refuse_problem
 from gpu.runtime.library_paths import library_path
 
 
@@ -34,6 +35,7 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
 
     with explain_load_errors(f"the tokenizer of {settings.path}"):
         directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
+        refuse_problem(directory, weights=False)
         loadable = library_path(directory)
         tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):

@@ -17,6 +17,7 @@ from cli.app import PANELS, app
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.status.fast import plain_status
+from tests.harness.tiny_model import make_model_files
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-P", "-c", "from cli.main import main; main()"]
@@ -32,30 +33,32 @@ def keepstep(*arguments: str, home: Home | None = None, cwd: Path | None = None)
 
 def test_a_new_home_says_what_to_do_next(tmp_path: Path) -> None:
     """And is not made twice."""
-    made = keepstep("init", str(tmp_path / "h"), "--model", "m")
+    model = str(make_model_files(tmp_path / "m"))
+    made = keepstep("init", str(tmp_path / "h"), "--model", model)
     assert made.returncode == 0
     assert "keepstep run" in made.stdout
     assert (tmp_path / "h" / "keepstep.toml").exists()
-    again = keepstep("init", str(tmp_path / "h"), "--model", "m")
+    again = keepstep("init", str(tmp_path / "h"), "--model", model)
     assert again.returncode == 1
     assert "is a home already" in again.stderr
 
 
 def test_a_new_home_says_at_once_what_its_model_cannot_take(tmp_path: Path) -> None:
-    """And is made all the same: short rows are fine."""
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}')
-    (tmp_path / "model.safetensors").touch()
-    made = keepstep("init", str(tmp_path / "h"), "--model", str(tmp_path))
+    """And is made all the same: rows without these tokens are fine. Its length is taken from the model."""
+    model = make_model_files(tmp_path / "m", model_type="gpt2", vocab_size=2, n_positions=64)
+    (model / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1, "c": 2}}}', encoding="utf-8")
+    made = keepstep("init", str(tmp_path / "h"), "--model", str(tmp_path / "m"))
     assert made.returncode == 0
-    assert "64 positions, and [data] max_length = 1024" in made.stderr
+    assert "the tokenizer has 3 tokens, and the embedding of the model has 2 rows" in made.stderr
+    assert "max_length = 64" in (tmp_path / "h" / "keepstep.toml").read_text(encoding="utf-8")
 
 
 def test_a_model_directory_is_named_from_where_the_person_stands(tmp_path: Path) -> None:
     """A relative path would mean something else in the home; one that is not there is said at once."""
-    (tmp_path / "models" / "mine").mkdir(parents=True)
+    make_model_files(tmp_path / "models" / "mine")
     assert keepstep("init", "h", "--model", "models/mine", cwd=tmp_path).returncode == 0
     assert f'path = "{tmp_path}/models/mine"' in (tmp_path / "h" / "keepstep.toml").read_text(encoding="utf-8")
-    assert keepstep("init", "i", "--model", "hub/id", cwd=tmp_path).returncode == 0
+    assert keepstep("init", "i", "--model", f"hub/id@{'1' * 40}", cwd=tmp_path).returncode == 0
     missing = keepstep("init", "j", "--model", "./nope", cwd=tmp_path)
     assert missing.returncode == 1
     assert "no model directory" in missing.stderr

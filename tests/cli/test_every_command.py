@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "日本 …"
 
 ARGUMENTS: dict[str, list[str]] = {
-    "init": ["{new}", "--model", "hub/日本"],
+    "init": ["{new}", "--model", "hub/name@" + "1" * 40],
     "run": ["--until-idle"],
     "add": ["{outside}", "{outside}"],
     "monitor": ["--host", "0.0.0.0"],

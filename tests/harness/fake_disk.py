@@ -392,5 +392,8 @@ class Process(Storage):
     def free_bytes(self, path: Path) -> int:
         return self.disk.free_bytes()
 
+    def total_bytes(self, path: Path) -> int:
+        return 1 << 40 if self.disk.capacity is None else self.disk.capacity
+
     def random_name(self) -> str:
         return f"{self.disk.random.getrandbits(32):08x}"

@@ -72,6 +72,19 @@ def make_tiny_model(directory: Path, *, template: str | None = PLAIN_TEMPLATE, s
     return directory
 
 
+EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+"""A valid file of no tensors."""
+
+
+def make_model_files(directory: Path, **config: Any) -> Path:
+    """Write the files of a model without torch: nothing is wrong with their names, and nothing can be loaded."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama", **config}), encoding="utf-8")
+    (directory / "model.safetensors").write_bytes(EMPTY_SAFETENSORS)
+    (directory / "tokenizer.json").write_text('{"model": {"vocab": {}}}', encoding="utf-8")
+    return directory
+
+
 def make_rows(count: int, start: int = 0) -> bytes:
     """A data file of `count` questions and answers, of different lengths, numbered from `start`."""
     rows = (

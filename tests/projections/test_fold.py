@@ -6,13 +6,14 @@ import pytest
 
 from core import commands
 from core.errors import IllegalEvent
+from core.job import FEW_STEPS
 from core.state import State
 from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent
 from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
 from projections.progress import Folded
-from tests.core.world import World, seen
+from tests.core.world import World, job_id, seen
 from tests.events.examples import CHECKPOINT, JOB
 from tests.projections.timeline import folded, records
 
@@ -89,7 +90,27 @@ def test_a_full_disk_is_one_trouble() -> None:
     made = world(4)
     made.run_until(kinds.StepReached)
     made.fails("disk_full")
-    assert [trouble.kind for trouble in folded(made).progress.troubles] == ["storage_exhausted"]
+    assert [trouble.kind for trouble in folded(made).progress.troubles] == ["job_prepared", "storage_exhausted"]
+
+
+def test_jobs_of_few_steps_are_one_trouble_once_each() -> None:
+    """Many of them do not push failures out, and an attempt that starts again says nothing new."""
+    made = world(2, 3)
+    made.run_until(kinds.StepReached)
+    made.lose_worker("killed")
+    made.run()
+    troubles = folded(made).progress.troubles
+    assert [trouble.kind for trouble in troubles] == ["attempt_failed", "job_prepared"]
+    assert troubles[-1].message == f"file-2.jsonl has only 3 steps; for more: `keepstep explain {job_id(2)[:12]}`"
+    prepared = [record for record in records(made) if isinstance(record.event, kinds.JobPrepared)]
+    assert len(prepared) == 3
+    assert troubles[-1].seq == prepared[-1].seq
+
+
+def test_jobs_of_enough_steps_are_no_trouble() -> None:
+    made = world(FEW_STEPS)
+    made.run()
+    assert folded(made).progress.troubles == ()
 
 
 def test_the_time_of_the_present_status_is_kept() -> None:

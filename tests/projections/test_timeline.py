@@ -40,6 +40,18 @@ def texts_of(world: World, timeline: Timeline) -> list[str]:
     return [moment.text.partition(" (")[0] for moment in timeline.entries]
 
 
+def test_id_in_a_text_stays_and_one_as_its_subject_becomes_a_name() -> None:
+    """The id in "(job …)" and in commands is there to be copied."""
+
+    def as_subject(event: AnyEvent, _state: State) -> str:
+        job = str(getattr(event, "job", ""))[:12]
+        return f"{job}: {kind_of(event)}, job {job}; `keepstep retry {job}`"
+
+    first, *_ = texts_of(world(), JobTimeline(as_subject, wanted="file-1.jsonl"))
+    job = job_id(1)[:12]
+    assert first == f"file-1.jsonl: file_enqueued, job {job}; `keepstep retry {job}`"
+
+
 def world() -> World:
     """Two files; the worker dies once in the first."""
     made = World()

@@ -108,11 +108,12 @@ def prepare(
 
     Raises RowRejected, DataChanged, StorageFailed, EncoderLost, and YieldRequested between two chunks.
     """
-    lines = 1
+    ended = lines = 0
 
     def on_file_chunk(chunk: bytes) -> None:
-        nonlocal lines
-        lines += chunk.count(b"\n")
+        nonlocal ended, lines
+        ended += chunk.count(b"\n")
+        lines = ended + (not chunk.endswith(b"\n"))  # the last line of a file may lack its end
         _check_yield(channel)
         heartbeats.beat("prepare", 0, lines)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
 from events.settings import ModelSettings
+from gpu.errors import ModelUnusable
+from gpu.model.hub import AccessRefused
 from tests.harness.hub_cache import put_in_cache
-from tests.harness.tiny_model import make_rows, make_tiny_model
+from tests.harness.tiny_model import make_model_files, make_rows, make_tiny_model
 
 FIRST, SECOND = "1" * 40, "2" * 40
 MODEL = "org/name"
@@ -99,7 +102,7 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
     """There is nothing to pin."""
     snapshot = cache / "models--org--name" / "snapshots" / FIRST
     named = resolve_model(str(snapshot))
-    assert named == (str(snapshot), "", "")
+    assert (named.path, named.revision, named.note) == (str(snapshot), "", "")
     assert unpinned_note(create_home(tmp_path / "home", model=named.path)) == ""
 
 
@@ -110,20 +113,74 @@ def test_a_snapshot_that_is_named_as_a_directory_is_one(cache: Path, tmp_path: P
         (f"{MODEL}@main", MODEL, FIRST),
         (f"{MODEL}@{FIRST}", MODEL, FIRST),
         (f"{MODEL}@{SECOND}", MODEL, SECOND),
-        ("other/name", "other/name", ""),
     ],
 )
 def test_a_name_means_a_commit(cache: Path, named: str, path: str, revision: str) -> None:
-    """A commit needs neither hub nor cache; a name that neither has is not pinned, and that is said."""
+    """A commit needs neither hub nor cache."""
     found = resolve_model(named)
     assert (found.path, found.revision) == (path, revision)
-    assert ("is not pinned" in found.note) == (not revision)
+    assert (found.directory is None) == (revision == SECOND)
+
+
+@pytest.fixture
+def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """A hub with the commit SECOND of org/name. What it is given becomes the size of its weights, or is raised."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("gpu.model.hub._ask_hub", lambda *_: SECOND)
+    small = make_model_files(tmp_path / "small")
+    (small / "model.safetensors").unlink()
+
+    def answers(answer: object) -> None:
+        def fetch(model: str, commit: str, *, weights: bool) -> Path:
+            assert not weights
+            if isinstance(answer, Exception):
+                raise answer
+            return put_in_cache(cache, model, commit, small)
+
+        monkeypatch.setattr("gpu.model.hub.fetch", fetch)
+        monkeypatch.setattr("gpu.model.hub.weights_bytes", lambda *_: answer)
+
+    return answers
+
+
+def test_model_of_the_hub_is_checked_by_its_small_files(hub: Callable[[object], None], cache: Path) -> None:
+    """They are downloaded; the weights come with the first job."""
+    hub(1000)
+    found = resolve_model(MODEL)
+    assert found.directory == cache / "models--org--name" / "snapshots" / SECOND
+    assert (found.revision, found.weights_bytes) == (SECOND, 1000)
+    (found.directory / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        resolve_model(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (0, "no weights as safetensors on the hub"),
+        (AccessRefused("org/name is gated"), "hf auth login"),
+    ],
+)
+def test_model_whose_files_the_hub_does_not_give_is_refused(
+    hub: Callable[[object], None], answer: object, says: str
+) -> None:
+    hub(answer)
+    with pytest.raises(UserError) as refused:
+        resolve_model(MODEL)
+    assert says in f"{refused.value.reason} {refused.value.advice}"
+
+
+def test_hub_that_breaks_off_leaves_the_rest_to_the_first_job(hub: Callable[[object], None]) -> None:
+    hub(ModelUnusable("the hub cannot be reached"))
+    found = resolve_model(MODEL)
+    assert (found.revision, found.directory) == (SECOND, None)
+    assert "keepstep has not checked it" in found.note
 
 
 def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
     """Nor has it revisions, whatever its name looks like."""
-    (tmp_path / "a@b").mkdir()
-    assert resolve_model(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), "", "")
+    make_model_files(tmp_path / "a@b")
+    assert resolve_model(str(tmp_path / "a@b")).path == str(tmp_path / "a@b")
     with pytest.raises(UserError, match="a directory has no revisions"):
         resolve_model(f"{tmp_path}/source@main")
 
@@ -131,7 +188,9 @@ def test_a_directory_is_no_hub_id(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        (f"{MODEL}@next", "no commit found"),
+        (f"{MODEL}@next", "cache has no next"),
+        ("other/name", "other/name is not a model that can be found here: HF_HUB_OFFLINE is set, and the cache has no"),
+        ("missing", "the cache has no main of missing"),
         (f"{MODEL}@", "names no revision"),
         (f"{MODEL}@../x", "is not a revision"),
         ("a/b/c", "is not a hub id"),
@@ -162,8 +221,8 @@ def test_keepstep_toml_takes_commits_of_hub_ids_only(cache: Path, tmp_path: Path
     [
         ("{tmp}/source", "{tmp}/source", ""),
         (f"{MODEL}@main", MODEL, FIRST),
-        ("other/name", "other/name", ""),
-        ("home/name", "home/name", SECOND),
+        (f"other/name@{FIRST}", "other/name", FIRST),
+        (f"home/name@{SECOND}", "home/name", SECOND),
     ],
 )
 def test_data_is_checked_with_the_model_that_is_named(

@@ -23,16 +23,29 @@ class Narrow(Storage):
     def free_bytes(self, path: Path) -> int:
         return self.free
 
+    def total_bytes(self, path: Path) -> int:
+        return 10**12
+
 
 @pytest.mark.parametrize(("free", "level"), [(1_000_000, "fail"), (8_900_000, "warn"), (10**9, "pass")])
 def test_room_is_held_against_what_comes_next(
     trained: Home, free: int, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next checkpoint must fit; a consolidation should."""
-    monkeypatch.setattr("cli.doctor.machine.weights_bytes", lambda _: 10_000_000)
+    monkeypatch.setattr("cli.doctor.machine.weights_bytes", lambda *_: 10_000_000)
     found = machine.disk(DoctorContext(Home(trained.root, storage=Narrow(free))))
     assert found.level == level
     assert bool(found.advice) == (level != "pass")
+
+
+def test_disk_is_held_against_the_limits_of_the_config(trained: Home) -> None:
+    """ "auto" too: five percent of the disk are missing here."""
+    text = trained.config.read_text(encoding="utf-8")
+    trained.config.write_text(text.replace("soft_gb = 0.0", 'soft_gb = "auto"'), encoding="utf-8")
+    home = Home(trained.root, storage=Narrow(10**9))
+    assert machine.disk(DoctorContext(home)).level == "warn"
+    trained.config.write_text(text.replace("hard_gb = 0.0", "hard_gb = 2.0"), encoding="utf-8")
+    assert machine.disk(DoctorContext(home)).message == "1.0 GB are free, less than [disk] hard_gb (2.0 GB)"
 
 
 @pytest.mark.parametrize(

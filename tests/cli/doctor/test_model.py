@@ -37,10 +37,10 @@ def rewrite(name: str, **keys: object) -> Break:
     ("breaking", "message"),
     [
         (lambda model: model.rename(model.with_name("elsewhere")), "is not downloaded yet"),
-        (lambda model: (model / "config.json").unlink(), "has no config.json"),
+        (lambda model: (model / "config.json").unlink(), "it has no config.json"),
         (rewrite("config.json", quantization_config={"bits": 4}), "is quantized on disk"),
         (lambda model: (model / "model.safetensors").unlink(), "has no weights as safetensors"),
-        (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "model.safetensors is damaged"),
+        (lambda model: (model / "model.safetensors").write_bytes(b"rubbish"), "has a damaged model.safetensors"),
         (lambda model: (model / "model.safetensors").rename(model / "weights.safetensors"), "only weights.safetensors"),
         (lambda model: (model / "adapter_config.json").write_text("{}"), "contains an adapter"),
         (rewrite("config.json", transformers_weights="w.safetensors"), "names w.safetensors as its weights"),
@@ -83,17 +83,6 @@ def test_max_length_beyond_the_positions_of_the_model_is_reported(tmp_path: Path
     (tmp_path / "config.json").write_text("{")
     broken = checks_model.check_limits(tmp_path, 64)
     assert (broken and broken.level) == "fail"
-
-
-def test_a_hub_id_is_looked_for_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asking the hub."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert checks_model.model_directory("org/name", tmp_path) is None
-    cached = tmp_path / "models--org--name"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("abc\n", encoding="ascii")
-    (cached / "snapshots" / "abc").mkdir(parents=True)
-    assert checks_model.model_directory("org/name", tmp_path) == cached / "snapshots" / "abc"
 
 
 def test_unpinned_hub_id_is_reported_with_the_command_that_pins_it(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from core import commands
+from core.topics.disk import MARGIN_BYTES
+from core.topics.disk_limits import limits_in_bytes
 from events import kinds
 from events.codec import kind_of
 from events.settings import (
@@ -15,9 +19,19 @@ from tests.core.world import World
 GB = 10**9
 
 
-def measured(world: World, free_gb: float, *, soft: float = 0.0, hard: float = 0.0) -> list[str]:
-    disk = DiskSettings(soft_gb=soft, hard_gb=hard)
-    order = commands.MeasureDisk(free_bytes=int(free_gb * GB), disk=disk, retention=RetentionSettings())
+Limit = float | Literal["auto"]
+
+
+def measured(
+    world: World, free_gb: float, *, soft: Limit = 0.0, hard: Limit = 0.0, total_gb: float = 0, model_gb: float = 0
+) -> list[str]:
+    order = commands.MeasureDisk(
+        free_bytes=int(free_gb * GB),
+        total_bytes=int(total_gb * GB),
+        model_bytes=int(model_gb * GB),
+        disk=DiskSettings(soft_gb=soft, hard_gb=hard),
+        retention=RetentionSettings(),
+    )
     return [kind_of(event) for event in world.execute(order)]
 
 
@@ -93,3 +107,32 @@ def test_a_consolidation_ends_below_the_hard_limit_too_and_is_made_when_there_is
     world.free_bytes = 3 * GB
     world.run()
     assert world.state.head.base == "v001"
+
+
+def test_automatic_limits_follow_from_the_sizes_of_what_the_home_has() -> None:
+    """Before the first version, the model stands for one; before the first backup, a checkpoint does."""
+    world = lived()
+    auto = DiskSettings(soft_gb="auto", hard_gb="auto")
+    empty = limits_in_bytes(world.state, auto, total_bytes=0, model_bytes=7)
+    assert empty == (2 * MARGIN_BYTES + 7, MARGIN_BYTES)
+    trained(world, 3)
+    checkpoint = max(each.size_bytes for each in world.state.head.checkpoints) + MARGIN_BYTES
+    assert limits_in_bytes(world.state, auto, total_bytes=0, model_bytes=7) == (2 * checkpoint + 7, checkpoint)
+    assert limits_in_bytes(world.state, auto, total_bytes=1000 * GB, model_bytes=7).soft == 50 * GB
+    world.execute(commands.RequestConsolidation(description=""))
+    world.run_until(kinds.VersionPublished)
+    (version,), (backup,) = world.state.retention.versions, world.state.retention.backups
+    soft = MARGIN_BYTES + version.size_bytes + backup.size_bytes
+    assert limits_in_bytes(world.state, auto, total_bytes=0, model_bytes=7) == (soft, MARGIN_BYTES)
+    off = DiskSettings(soft_gb=1.5, hard_gb=0.0)
+    assert limits_in_bytes(world.state, off, total_bytes=1000 * GB, model_bytes=7) == (1.5 * GB, 0)
+
+
+def test_automatic_limits_delete_and_wait_as_given_ones_do() -> None:
+    world = lived(1)
+    trained(world, 5)
+    assert measured(world, 49, soft="auto", total_gb=1000) == ["storage_low", "checkpoint_pruned"]
+    assert measured(world, 56, soft="auto", total_gb=1000) == ["storage_recovered"]
+    assert measured(world, 0.001, hard="auto") == ["storage_exhausted"]
+    assert world.state.disk.full is not None
+    assert 'hard_gb = "auto" (0.01 GB)' in world.state.disk.full.message

@@ -5,22 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from events.settings import ModelSettings
 from gpu.errors import ModelUnusable
-from gpu.model.base import base_directory, base_files, base_sha256, find_model_problem, pin_revision
+from gpu.model.base import base_directory, base_files, base_sha256, pin_revision
 from tests.harness.hub_cache import put_in_cache
-from tests.harness.tiny_model import make_tiny_model
 
 
 def model(directory: Path) -> Path:
@@ -145,66 +137,6 @@ def test_what_the_cache_lacks_of_a_commit_is_fetched_of_that_commit(
     base_directory("org/name", tmp_path)
     base_directory("org/name", tmp_path, revision="3" * 40, weights=False)
     assert asked == [("org/name", SECOND, True), ("org/name", "3" * 40, False)]
-
-
-def named(directory: Path, *names: str, config: object = None) -> Path:
-    """A directory with files of these names."""
-    directory.mkdir()
-    for name in names:
-        (directory / name).write_bytes(b"x")
-    (directory / "config.json").write_text(json.dumps(config or {"model_type": "llama"}), encoding="utf-8")
-    return directory
-
-
-INDEXED = "model.safetensors.index.json"
-
-
-@pytest.mark.parametrize(
-    ("names", "config", "says"),
-    [
-        (["model.safetensors"], {}, None),
-        (["pytorch_model.safetensors"], {}, "only pytorch_model.safetensors"),
-        (["consolidated.safetensors", "weights.safetensors"], {}, "only consolidated.safetensors, weights.safetensors"),
-        (["pytorch_model.bin"], {}, "has no weights as safetensors"),
-        (["model.safetensors", "adapter_config.json"], {}, "contains an adapter"),
-        (["model.safetensors", "w.safetensors"], {"transformers_weights": "w.safetensors"}, "names w.safetensors"),
-        (["model.safetensors"], {"quantization_config": {"bits": 4}}, "is quantized on disk"),
-    ],
-)
-def test_files_that_transformers_would_not_load_as_keepstep_reads_them_are_named(
-    tmp_path: Path, names: list[str], config: object, says: str | None
-) -> None:
-    problem = find_model_problem(named(tmp_path / "model", *names, config=config))
-    assert (problem is None) if says is None else (problem is not None and says in problem.what)
-
-
-def test_shard_that_the_index_names_and_nobody_has_is_named(tmp_path: Path) -> None:
-    model = named(tmp_path / "model", "one.safetensors")
-    shards = {"a": "one.safetensors", "b": "two.safetensors"}
-    (model / INDEXED).write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
-    problem = find_model_problem(model)
-    assert problem is not None
-    assert problem.what == f"lacks two.safetensors, which {INDEXED} names"
-    (model / "two.safetensors").touch()
-    assert find_model_problem(model) is None
-
-
-def test_advice_about_an_adapter_in_the_directory_works_to_the_letter(tmp_path: Path) -> None:
-    """Both ways out: the base alone, and one model of base and adapter, as peft merges them."""
-    model = make_tiny_model(tmp_path / "model")
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=2, init_lora_weights=False))
-    tuned.save_pretrained(model)
-    problem = find_model_problem(model)
-    assert problem is not None
-    move, merge = re.findall(r"`([^`]+)`", problem.advice)
-    subprocess.run(move, shell=True, check=True)  # as a person pastes it
-    assert find_model_problem(model) is None
-    subprocess.run(merge.replace("python", sys.executable, 1), shell=True, check=True)
-    merged = load_file(tmp_path / "model-merged" / "model.safetensors")
-    assert find_model_problem(tmp_path / "model-merged") is None
-    assert (tmp_path / "model-merged" / "tokenizer.json").exists()
-    name = "model.layers.0.self_attn.q_proj.weight"
-    torch.testing.assert_close(merged[name], tuned.merge_and_unload().state_dict()[name])
 
 
 @pytest.mark.parametrize(

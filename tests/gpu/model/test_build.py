@@ -89,7 +89,7 @@ def lose_a_tensor(file: Path) -> None:
     ("change", "says"),
     [
         (lose_a_tensor, "model.layers.1.mlp.up_proj.weight is missing"),
-        (lambda file: file.write_bytes(b"not weights"), "cannot be loaded"),
+        (lambda file: file.write_bytes(b"not weights"), "has a damaged model.safetensors"),
         (Path.unlink, "has no weights as safetensors"),
     ],
 )

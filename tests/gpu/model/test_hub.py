@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from gpu.errors import ModelUnusable
 from gpu.model import hub
 from tests.harness.hub_cache import put_in_cache
 
@@ -192,3 +194,59 @@ def test_the_hub_is_asked_first(
     with pytest.raises(hub.CommitNotFound, match=means) as found:
         hub.resolve(MODEL, revision)
     assert found.value.is_wrong == (means == "404")
+
+
+class File(NamedTuple):
+    rfilename: str
+    size: int | None = None
+
+
+class Listing(NamedTuple):
+    siblings: list[File] | None
+
+
+@pytest.mark.parametrize(
+    ("files", "size"),
+    [
+        ([File("model.safetensors", 10), File("consolidated.safetensors", 10), File("a.bin", 9)], 10),
+        ([File("model-1-of-2.safetensors", 3), File("model-2-of-2.safetensors", 4), File("x.safetensors", 7)], 7),
+        ([File("w.safetensors", 5), File("original/w.safetensors", 5)], 5),
+        ([File("model.gguf", 5), File("config.json", 1)], 0),
+        (None, 0),
+        (ConnectionError("no route"), None),
+    ],
+)
+def test_size_of_the_weights_on_the_hub_is_that_of_what_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, files: object, size: int | None
+) -> None:
+    def model_info(*_: object, files_metadata: bool, timeout: float, revision: str) -> Listing:
+        assert (files_metadata, timeout, revision) == (True, hub.HUB_TIMEOUT_S, FIRST)
+        if isinstance(files, Exception):
+            raise files
+        return Listing(files)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    assert hub.weights_bytes(MODEL, FIRST) == size
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.weights_bytes(MODEL, FIRST) is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "says"),
+    [
+        ("GatedRepoError", hub.AccessRefused, "org/name is gated"),
+        ("LocalEntryNotFoundError", ModelUnusable, "the hub cannot be reached (404: LocalEntryNotFoundError)"),
+    ],
+)
+def test_download_that_fails_says_one_sentence(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, raised: str, error: type[Exception], says: str
+) -> None:
+    """Not the library's three."""
+
+    def download(*_: object, **__: object) -> None:
+        raise not_found(raised)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(error, match=re.escape(says)):
+        hub.fetch(MODEL, FIRST, weights=True)

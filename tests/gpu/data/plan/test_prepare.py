@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from events.messages import Prepare, Prepared
+from events.messages import Heartbeat, Prepare, Prepared
 from events.settings import DataSettings, Sources
 from gpu.errors import DataChanged, RowRejected, YieldRequested
 from tests.gpu.helpers import LORA, Home, settings
@@ -30,6 +30,13 @@ def test_the_plan_counts_what_is_in_the_file(home: Home) -> None:
     assert (found.rows, found.epochs, found.steps_per_epoch, found.steps_total) == (10, 2, 3, 6)
     assert found.truncated_rows == 0
     assert 0 < found.trained_tokens < found.tokens
+
+
+@pytest.mark.parametrize("data", [ROWS, ROWS.removesuffix(b"\n")])
+def test_progress_is_out_of_the_rows_of_the_file(home: Home, data: bytes) -> None:
+    """Whether or not its last line ends."""
+    plan(home, data)
+    assert {beat.total for beat in home.channel.of(Heartbeat) if beat.phase == "prepare"} == {10}
 
 
 def test_the_plan_is_the_same_each_time_and_another_for_other_data(home: Home) -> None:

@@ -1,0 +1,51 @@
+"""The model of the settings is looked for on this machine only, and refused for what its files show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.config.model_files import model_directory, refuse_unusable_model, weights_bytes
+from cli.errors import UserError
+from events.settings import ModelSettings
+from tests.harness.hub_cache import put_in_cache
+from tests.harness.tiny_model import EMPTY_SAFETENSORS, make_model_files
+
+COMMIT = "1" * 40
+OF_THE_HUB = ModelSettings(path="org/name")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_hub_id_is_looked_for_in_the_cache(cache: Path, tmp_path: Path) -> None:
+    """Without asking the hub."""
+    assert model_directory(OF_THE_HUB, tmp_path) is None
+    assert weights_bytes(OF_THE_HUB, tmp_path) is None
+    refuse_unusable_model(OF_THE_HUB, tmp_path)
+    snapshot = put_in_cache(cache, "org/name", COMMIT, make_model_files(tmp_path / "source"))
+    assert model_directory(OF_THE_HUB, tmp_path) == snapshot
+    assert weights_bytes(OF_THE_HUB, tmp_path) == len(EMPTY_SAFETENSORS)
+
+
+def test_weights_that_the_first_job_downloads_are_not_missed(cache: Path, tmp_path: Path) -> None:
+    source = make_model_files(tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    put_in_cache(cache, "org/name", COMMIT, source)
+    refuse_unusable_model(OF_THE_HUB, tmp_path)
+    with pytest.raises(UserError, match="has no weights"):
+        refuse_unusable_model(ModelSettings(path="source"), tmp_path)
+
+
+def test_directory_that_is_missing_or_unreadable_is_refused(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"there is no model at {tmp_path}/nowhere"):
+        refuse_unusable_model(ModelSettings(path="./nowhere"), tmp_path)
+    model = make_model_files(tmp_path / "model")
+    (model / "config.json").unlink()
+    (model / "config.json").mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        refuse_unusable_model(ModelSettings(path="model"), tmp_path)
