@@ -10,18 +10,19 @@ from collections.abc import Iterator
 
 from cli.errors import UserError, error_text
 from cli.generate.output import say, say_dropped, say_finish, say_loaded, show_text, waiting
-from cli.generate.process import GenerationProcess, LoadedModel
+from cli.generate.process import GenerationProcess, LeaveRequested, LoadedModel
 from events.generation import ChatMessage, Device, GenerationStarted, Sampling
 from gpu.runtime.streams import reader_is_gone
 
 PROMPT = "> "
 
 HELP = """\
-/reset          forget the dialogue
-/system TEXT    set the system text and forget the dialogue; without TEXT: remove it
-/model NAME     continue with another model: head, base, origin, latest, v001, step-…; without NAME: show it
-/help           show this help
-/exit           end (also Ctrl-D)
+/reset         forget the dialogue
+/system TEXT   set the system text and forget the dialogue; without TEXT: none
+/model NAME    continue with another model: head, base, v001, step-…
+/model         show which model answers
+/help          show this help
+/exit          end; so does Ctrl-D
 Ctrl-C stops an answer."""
 
 
@@ -52,7 +53,11 @@ class Dialogue:
             except UserError as error:
                 if not self._is_terminal:
                     raise
-                say(error_text(error))
+                say_lines(error_text(error))
+            except KeyboardInterrupt as interrupt:  # before the answer began
+                if isinstance(interrupt, LeaveRequested) or not self._is_terminal:
+                    raise
+                print(flush=True)
             if reader_is_gone():
                 return
 
@@ -70,7 +75,7 @@ class Dialogue:
                 print()
                 return
             except KeyboardInterrupt:
-                print()
+                print(flush=True)
                 say("[Ctrl-D or /exit ends]")
 
     def _is_command(self, word: str, rest: str) -> bool:
@@ -98,12 +103,14 @@ class Dialogue:
         return True
 
     def _switch(self, name: str) -> None:
-        """Continue with another model, or with the same one if that cannot be loaded. Raises UserError."""
+        """Continue with another model. On a terminal, keep the present one if it cannot be loaded. Raises UserError."""
         try:
             self._model = self._load(name)
-        except UserError:
+        except UserError as error:
+            if not self._is_terminal:
+                raise
+            say_lines(error_text(error))
             self._model = self._load(self._model.model.name)
-            raise
 
     def _load(self, name: str) -> LoadedModel:
         with waiting(f"loading {name}"):

@@ -50,6 +50,10 @@ END_WAIT_S = 5.0
 """Time for the process to end when its socket closes; it does so at once."""
 
 
+class LeaveRequested(KeyboardInterrupt):
+    """A Ctrl-C that ends the program: the process is in the middle of something."""
+
+
 class LoadedModel(NamedTuple):
     """A model that is in the memory of the process."""
 
@@ -136,8 +140,12 @@ class GenerationProcess:
 
     def _load(self, model: NamedModel, device: Device) -> ModelLoaded:
         budget = measure_budget(self._home, load_config(self._home.config, storage=self._home.storage), device)
-        self._send(LoadModel(request=self._next(), source=model.source, device=device, budget=budget))
-        match fact := self._receive():
+        try:
+            self._send(LoadModel(request=self._next(), source=model.source, device=device, budget=budget))
+            fact = self._receive()
+        except KeyboardInterrupt:
+            raise LeaveRequested from None
+        match fact:
             case ModelLoaded():
                 return fact
             case GenerationFailed():
@@ -154,13 +162,13 @@ class GenerationProcess:
     ) -> Answer:
         """Answer a dialogue. `show` receives each piece of text; the answer is stopped when it returns False.
 
-        Ctrl-C stops the answer too, and a second one raises KeyboardInterrupt. Raises UserError.
+        Ctrl-C stops the answer too, and a second one raises LeaveRequested. Raises UserError.
         """
         request = self._next()
-        self._send(Generate(request=request, messages=tuple(messages), sampling=sampling))
         begun: GenerationStarted | None = None
         text: list[str] = []
         with _first_interrupt(lambda: self._send(StopGeneration(request=request))):
+            self._send(Generate(request=request, messages=tuple(messages), sampling=sampling))
             while True:
                 fact = self._receive()
                 match fact:
@@ -236,7 +244,7 @@ class GenerationProcess:
 
 @contextmanager
 def _first_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` at the first Ctrl-C in the block; the second raises KeyboardInterrupt.
+    """Call `act` at the first Ctrl-C in the block; the second raises LeaveRequested.
 
     Only the main thread receives signals; in another one nothing changes.
     """
@@ -248,7 +256,7 @@ def _first_interrupt(act: Callable[[], None]) -> Iterator[None]:
     def handler(_number: int, _frame: object) -> None:
         nonlocal interrupted
         if interrupted:
-            raise KeyboardInterrupt
+            raise LeaveRequested
         interrupted = True
         act()
 

@@ -173,9 +173,10 @@ def test_process_that_sends_nonsense_is_a_sentence(
 ) -> None:
     process = start(consolidated)
     process._facts.clear()
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be understood"):
+    with monkeypatch.context() as patch:
         patch.setattr(process, "_connection", FakeConnection(b"nonsense\n"))
-        ask(process)
+        with pytest.raises(UserError, match="cannot be understood"):
+            ask(process)
 
 
 class FakeConnection:
