@@ -74,7 +74,7 @@ class ModelSource(Struct, frozen=True, kw_only=True):
     """A model of the home: its base, a version, or a checkpoint on either."""
 
     settings: JobSettings
-    """Those of the config. A checkpoint or a version is loaded with the method and the dtype of its own manifest."""
+    """Those of the config. A checkpoint or a version is loaded with the method and the dtype of its manifest."""
     version: VersionId | None = None
     """None: the base of the settings."""
     checkpoint: CheckpointId | None = None

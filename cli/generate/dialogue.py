@@ -120,7 +120,7 @@ class Dialogue:
 
     def _answer(self, line: str) -> None:
         """Answer a turn, and remember both if there is an answer. Raises UserError."""
-        if self._process.has_ended:
+        if not self._process.is_running:
             self._model = self._load(self._model.model.name)
         system = [ChatMessage("system", self._system)] if self._system else []
         turn = ChatMessage("user", line)

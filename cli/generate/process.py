@@ -80,12 +80,12 @@ class GenerationProcess:
     def __init__(self, home: Home, module: str = "gpu.generate.process") -> None:
         self._home = home
         self._module = module
+        self._is_started = False
         self._request = 0
-        self._start()
+        self.is_running = False
+        """False before the first load, and once the process is found to have ended. `load` starts it."""
 
     def _start(self) -> None:
-        self.has_ended = False
-        """True once the process is found to have ended; `load` starts another one."""
         self._reader = generation_fact_reader()
         self._facts: list[AnyGenerationFact] = []
         self._memory_kills = count_oom_kills()
@@ -101,6 +101,7 @@ class GenerationProcess:
                 env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
                 start_new_session=True,  # Ctrl-C stops the answer, not the process
             )
+        self._is_started = self.is_running = True
 
     def __enter__(self) -> GenerationProcess:
         return self
@@ -112,6 +113,9 @@ class GenerationProcess:
 
     def close(self) -> None:
         """End the process."""
+        if not self._is_started:
+            return
+        self._is_started = self.is_running = False
         self._connection.close()
         try:
             self._process.wait(END_WAIT_S)
@@ -126,7 +130,7 @@ class GenerationProcess:
         A daemon may delete a checkpoint while it is read. If the name then means another one, that is loaded.
         """
         model = find_model(self._home, name)
-        if self.has_ended:
+        if not self.is_running:
             self.close()
             self._start()
         while True:
@@ -134,7 +138,7 @@ class GenerationProcess:
                 return LoadedModel(model, self._load(model, device))
             except UserError:
                 now = find_model(self._home, name)
-                if now.source == model.source or self.has_ended:
+                if now.source == model.source or not self.is_running:
                     raise
                 model = now
 
@@ -223,7 +227,7 @@ class GenerationProcess:
 
     def _ended(self) -> UserError:
         """Why the process ended, as an error for the user."""
-        self.has_ended = True
+        self.is_running = False
         code = self._process.wait()
         self._log.seek(0)
         reason = describe_exit(code, self._log.read().decode(errors="backslashreplace"))

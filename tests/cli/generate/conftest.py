@@ -65,7 +65,7 @@ def process(consolidated_once: Path, warm_module: None) -> Iterator[GenerationPr
 
 @pytest.fixture
 def start(warm: None) -> Iterator[Callable[..., GenerationProcess]]:
-    """Starts a process of the test's own."""
+    """Starts a separate process for the test."""
     running: list[GenerationProcess] = []
 
     def begin(home: Home, **how: str) -> GenerationProcess:

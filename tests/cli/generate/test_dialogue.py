@@ -101,7 +101,7 @@ def test_oldest_turns_are_left_out_with_a_sentence_and_not_sent_again(
 
 @contextmanager
 def terminal(home: Path) -> Iterator[Terminal]:
-    """A dialogue in a process of its own, on a terminal of 80 columns."""
+    """A dialogue in a separate process, on a terminal of 80 columns."""
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS="80", PYTHONPATH=str(Path(__file__).parents[3]))

@@ -172,7 +172,7 @@ def test_process_that_sends_nonsense_is_a_sentence(
     consolidated: Home, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start(consolidated)
-    process._facts.clear()
+    process.load("base", "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(process, "_connection", FakeConnection(b"nonsense\n"))
         with pytest.raises(UserError, match="cannot be understood"):

@@ -74,7 +74,7 @@ def test_more_rows_than_there_are_is_all_of_them_in_order(home: Home, rows: Path
     assert draw(found, 99) == found
 
 
-def test_without_a_prompt_and_a_validation_set_the_user_is_told_what_to_write(home: Home) -> None:
+def test_without_a_prompt_and_a_validation_set_the_message_says_what_to_write(home: Home) -> None:
     with pytest.raises(UserError, match="no validation set") as caught:
         find_prompts(home, settings(), (), None, None)
     assert "--file" in caught.value.advice

@@ -39,9 +39,9 @@ def test_memory_that_training_may_need_stays_free(model_directory: Path) -> None
     """The same free memory is enough without a daemon, and too little next to one."""
     free = {"free_bytes": 8 * GB, "gpu_free_bytes": 4 * GB, "gpu_total_bytes": 24 * GB}
     assert choose_device("auto", model_directory, SETTINGS, MemoryBudget(**free), lambda: True).device == "cuda"
-    beside = choose_device("auto", model_directory, SETTINGS, MemoryBudget(**free, daemon_runs=True), lambda: True)
-    assert beside.device == "cpu"
-    assert "6.0 GB stay free for the training" in beside.notes[0]
+    next_to = choose_device("auto", model_directory, SETTINGS, MemoryBudget(**free, daemon_runs=True), lambda: True)
+    assert next_to.device == "cpu"
+    assert "6.0 GB stay free for the training" in next_to.notes[0]
 
 
 def test_gpu_of_unknown_memory_is_left_to_training(model_directory: Path) -> None:
