@@ -40,7 +40,7 @@ from gpu.generate.prompt import make_prompt
 from gpu.generate.sampling import choose_sampling, generation_config
 from gpu.generate.stream import StopRequested, TextStream
 from gpu.model.base import base_directory
-from gpu.model.build import build, load_weights
+from gpu.model.build import build, load_weights, set_eval_mode
 from gpu.model.held_weights import compute_in_float32
 from gpu.model.limits import read_limits
 from gpu.model.tokenizer import explain_load_errors, load_saved_tokenizer, load_tokenizer
@@ -212,7 +212,7 @@ def _load(home: Path, source: ModelSource, files: _Files, device: torch.device, 
         model = _load_checkpoint(home, source, files, files.manifest, device, arithmetic)
     else:
         model = _load_whole(source, files, device, arithmetic)
-    model.eval()
+    set_eval_mode(model)
     if files.tokenizer is None:
         tokenizer = load_tokenizer(settings.model, home)
     else:

@@ -160,6 +160,18 @@ def load_weights(directory: Path, settings: JobSettings, device: torch.device, a
     return model
 
 
+def set_eval_mode(model: Any) -> None:
+    """Set evaluation mode, but leave layers of bitsandbytes in training mode.
+
+    On some processors their first forward pass in evaluation mode packs the weights differently
+    (`Linear4bit.forward`): it fails for small layers, and later training would round differently.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__module__.startswith(f"{BITSANDBYTES}."):
+            module.training = True
+
+
 def _version_location(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:
     """Return the directory of the weights of a version. Raises ModelUnusable if they are not what was published."""
     try:

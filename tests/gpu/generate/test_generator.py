@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from events.generation import ChatMessage, GenerationFinished, GenerationStarted, MemoryBudget, ModelSource, Sampling
-from events.settings import FullSettings, JobSettings
+from events.settings import FullSettings, JobSettings, ModelSettings
 from gpu.errors import CheckpointBroken, CheckpointForeign, ModelUnusable
 from gpu.generate.generator import Generator
-from tests.gpu.helpers import Home, settings
+from tests.gpu.helpers import QLORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
 BUDGET = MemoryBudget(free_bytes=8 * 10**9)
@@ -29,6 +31,7 @@ class Trained(NamedTuple):
     path: Path
     lora: str
     full: str
+    qlora: str
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, reh
     session = home.new_session()
     lora = home.train_job(session, job, settings(learning_rate=0.05))
     full = home.train_job(session, job, settings(FullSettings(), learning_rate=0.01))
-    return Trained(path, lora, full)
+    qlora = home.train_job(session, job, settings(QLORA, learning_rate=0.05))
+    return Trained(path, lora, full, qlora)
 
 
 @pytest.fixture
@@ -102,6 +106,37 @@ def test_checkpoint_answers_as_in_plain_transformers(trained: Trained, method: s
     assert text != answer(loaded(trained))[0]
     assert end.finish == ("length" if end.tokens == 24 else "end")
     assert begun.sampling.greedy
+
+
+def test_model_is_loaded_with_the_method_and_the_dtype_of_its_training(trained: Trained) -> None:
+    """Those of the checkpoint's manifest, whatever the config says by now; the base has those of the config."""
+    quantized = answer(loaded(trained, trained.qlora))[0]
+    assert quantized != answer(loaded(trained))[0]
+    half = replace(settings(), model=ModelSettings(path="model", dtype="bfloat16"))
+    generator = Generator(trained.path)
+    assert generator.load(1, ModelSource(settings=half), "cpu", BUDGET).dtype == "bfloat16"
+    assert answer(generator)[1].tokens > 0
+    source = ModelSource(settings=half, checkpoint=trained.lora)
+    assert generator.load(1, source, "cpu", BUDGET).dtype == "float32"
+    assert answer(generator)[0] == answer(loaded(trained, trained.lora))[0]
+
+
+def test_model_without_a_chat_template_continues_the_text(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model", template=None)
+    generator = Generator(tmp_path)
+    report = generator.load(1, ModelSource(settings=settings()), "cpu", BUDGET)
+    assert not report.has_chat_template
+    assert answer(generator)[2].prompt_tokens == len(QUESTION[0].content)
+
+
+def test_answer_ends_at_the_token_that_ends_a_turn(copy: Trained) -> None:
+    """Also where the model's own config names another token, as that of a base model does."""
+    for name in ("config.json", "generation_config.json"):
+        path = copy.path / "model" / name
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), "eos_token_id": 0}), encoding="utf-8")
+    generator = loaded(copy)
+    assert generator._loaded is not None
+    assert set(generator._loaded.ends) == {0, 2}  # <|pad|>, <|end|>
 
 
 def test_same_seed_gives_the_same_answer(trained: Trained) -> None:
