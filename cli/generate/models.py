@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -57,7 +58,7 @@ def find_model(home: Home, name: str) -> NamedModel:
         case "base":
             return _base(name, settings)
         case "origin":
-            return _origin(state, settings)
+            return _origin(home, state, settings)
         case "head":
             return _head(state, settings)
         case "latest":
@@ -89,9 +90,11 @@ def _base(name: str, settings: JobSettings, note: str = "") -> NamedModel:
     return NamedModel(name, settings.model.path, ModelSource(settings=settings), note)
 
 
-def _origin(state: State, settings: JobSettings) -> NamedModel:
+def _origin(home: Home, state: State, settings: JobSettings) -> NamedModel:
+    """The model that was trained on first. If its directory was moved, the config names the new place: training needs
+    the same bytes."""
     trained = state.head.weight_settings
-    if trained is not None:
+    if trained is not None and (home.root / Path(trained.model.path).expanduser()).exists():
         settings = replace(settings, model=trained.model)
     return _base(ORIGIN, settings)
 

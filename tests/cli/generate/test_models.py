@@ -40,6 +40,16 @@ def test_head_is_the_version_when_nothing_is_trained_since(consolidated: Home) -
     assert (detached.source.version, detached.source.checkpoint) == ("v001", "step-00000004-attempt-0003")
 
 
+def test_origin_is_the_first_model_while_it_is_there(consolidated: Home) -> None:
+    """Whatever the config names by now."""
+    config = consolidated.config.read_text(encoding="utf-8")
+    consolidated.config.write_text(config.replace('path = "model"', 'path = "moved"'), encoding="utf-8")
+    assert find_model(consolidated, "base").description == "moved"
+    assert find_model(consolidated, "origin").description == "model"
+    (consolidated.root / "model").rename(consolidated.root / "moved")
+    assert find_model(consolidated, "origin").description == "moved"
+
+
 def test_head_is_the_base_when_nothing_is_trained(tmp_path: Path) -> None:
     home = create_home(tmp_path / "new", model="some/model")
     head = find_model(home, "head")
