@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.commands.backup import app as backup_app
+from cli.commands.chat import add_to as add_chat_to
 from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
@@ -28,6 +29,7 @@ from cli.supervision.service import app as service_app
 
 PANELS = {
     "Daily use": ("init", "run", "add", "status", "monitor", "pause", "resume", "stop", "demo"),
+    "Talk to the model": ("ask", "chat", "compare"),
     "Data and queue": ("queue", "skip", "retry", "data"),
     "Models": ("consolidate", "versions", "checkpoints", "checkout"),
     "History": ("explain", "failures", "logs", "lineage", "journal"),
@@ -321,3 +323,4 @@ app.add_typer(journal_app, name="journal")
 app.add_typer(service_app, name="service")
 app.add_typer(config_app, name="config")
 add_to(app)
+add_chat_to(app)

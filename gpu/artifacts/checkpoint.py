@@ -174,17 +174,16 @@ def load(
     if found := differences(manifest, target):
         raise CheckpointForeign(manifest.checkpoint, found)
     weights = _read(directory, trained.weights_file)
-    state = _read(directory, OPTIMIZER_FILE)
+    state = _read(directory, OPTIMIZER_FILE) if optimizer is not None else {}
     with torch.no_grad():
         for name, _, _ in manifest.buffers:
             trained.buffers[name].copy_(weights[name])
         # `differences` has made sure of the order. The checkpoint may have the names of an earlier keepstep.
-        names = (name for name, _ in manifest.parameters)
-        for name, parameter, step in zip(names, trained.parameters.values(), state["step"], strict=True):
+        for at, ((name, _), parameter) in enumerate(zip(manifest.parameters, trained.parameters.values(), strict=True)):
             parameter.copy_(weights[name])
             if optimizer is not None:
                 moments = optimizer.state[parameter]
-                moments["step"].copy_(step)
+                moments["step"].copy_(state["step"][at])
                 for moment in MOMENTS:
                     moments[moment].copy_(state[f"{name}.{moment}"])
     return manifest

@@ -1,1 +1,1 @@
-"""Text that a model generates."""
+"""Text generation: a process that loads a model of a home and answers dialogues."""

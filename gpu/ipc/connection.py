@@ -1,4 +1,6 @@
-"""The socket between daemon and worker: one JSON message a line, in both directions. Both ends use this module.
+"""The socket between a command and a process of `gpu`: one JSON message a line, in both directions.
+
+Both ends use this module: daemon and worker, and a command and the process that generates text.
 
 A Unix socket's path may have at most 107 bytes, and a home may lie deeper. `connect` and `listen` then reach the
 directory through a descriptor, whose path in `/proc` is short.
@@ -15,7 +17,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from events.generation import AnyGenerationFact, AnyGenerationOrder
 from events.messages import AnyFact, AnyOrder
 from events.text import carried
 from gpu.errors import ProtocolViolation
@@ -32,7 +36,7 @@ MAX_SOCKET_PATH_BYTES = 100
 _encoder = msgspec.json.Encoder()
 
 
-def encode(message: AnyFact | AnyOrder) -> bytes:
+def encode(message: Struct) -> bytes:
     """Return `message` as a line of JSON."""
     return _encoder.encode(carried(message)) + b"\n"
 
@@ -83,14 +87,26 @@ def order_reader() -> MessageReader[AnyOrder]:
     return MessageReader[AnyOrder](decoder.decode)
 
 
+def generation_fact_reader() -> MessageReader[AnyGenerationFact]:
+    """Return a reader of the reports of the process that generates text."""
+    decoder = msgspec.json.Decoder(AnyGenerationFact)
+    return MessageReader[AnyGenerationFact](decoder.decode)
+
+
+def generation_order_reader() -> MessageReader[AnyGenerationOrder]:
+    """Return a reader of the orders to the process that generates text."""
+    decoder = msgspec.json.Decoder(AnyGenerationOrder)
+    return MessageReader[AnyGenerationOrder](decoder.decode)
+
+
 class Sender:
     """Sends messages. Several threads may send at once."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send while its own thread does
 
-    def send(self, message: AnyFact | AnyOrder) -> None:
+    def send(self, message: Struct) -> None:
         """Send one message. Raises OSError if the other end is gone."""
         data = encode(message)
         with self._lock:

@@ -119,18 +119,8 @@ def build(
     with explain_load_errors(f"the model {version or model.path}"):
         origin = base_directory(model.path, home, revision=model.revision)
         directory = Path(location) if version else origin
-        _refuse_unusable(directory, settings)
-        base, found = AutoModelForCausalLM.from_pretrained(
-            library_path(directory),
-            output_loading_info=True,
-            **_load_options(settings, device, arithmetic),
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,  # never a pickle
-        )
+        base = load_weights(directory, settings, device, arithmetic)
         sha256 = base_sha256(directory, watch)
-    for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
-        # Transformers would fill it with random numbers and only warn.
-        raise ModelUnusable(f"the weights of the model {model.path} are incomplete: {name} is missing.")
     base.config.use_cache = False
     if isinstance(settings.method, AdapterSettings):
         commit = "" if location == str(directory) else commit_of(directory)  # for a hub id
@@ -150,6 +140,37 @@ def build(
     trained.model.to(device)
     trained.model.train()
     return trained
+
+
+def load_weights(directory: Path, settings: JobSettings, device: torch.device, arithmetic: Arithmetic) -> Any:
+    """Return the model in `directory`, with the weights in the form in which the method of the settings keeps them.
+
+    Raises ModelUnusable, and the errors of the libraries (`explain_load_errors`).
+    """
+    _refuse_unusable(directory, settings)
+    model, found = AutoModelForCausalLM.from_pretrained(
+        library_path(directory),
+        output_loading_info=True,
+        **_load_options(settings, device, arithmetic),
+        trust_remote_code=settings.model.trust_remote_code,
+        use_safetensors=True,  # never a pickle
+    )
+    for name in sorted({*found["missing_keys"], *found["mismatched_keys"]}):
+        # Transformers would fill it with random numbers and only warn.
+        raise ModelUnusable(f"the weights of the model at {directory} are incomplete: {name} is missing.")
+    return model
+
+
+def set_eval_mode(model: Any) -> None:
+    """Set evaluation mode, but leave layers of bitsandbytes in training mode.
+
+    On some processors their first forward pass in evaluation mode packs the weights differently
+    (`Linear4bit.forward`): it fails for small layers, and later training would round differently.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__module__.startswith(f"{BITSANDBYTES}."):
+            module.training = True
 
 
 def _version_location(home: Path, version: VersionId, watch: Callable[[bytes], None]) -> str:

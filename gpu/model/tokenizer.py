@@ -43,6 +43,13 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
     return tokenizer
 
 
+def load_saved_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer that a checkpoint or a version holds. Raises the errors of the libraries."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(library_path(directory), trust_remote_code=trust_remote_code)
+
+
 def render_conversation(
     tokenizer: Any,
     messages: list[dict[str, Any]],
@@ -140,12 +147,9 @@ def saved_tokenizer_sha256(checkpoint: Path, *, trust_remote_code: bool = False)
 
     It is computed with the installed library; another version may give another SHA-256 for the same tokenizer.
     """
-    from transformers import AutoTokenizer
-
     from gpu.data.template.fingerprint import tokenizer_sha256
 
     try:
-        loadable = library_path(checkpoint)
-        return tokenizer_sha256(AutoTokenizer.from_pretrained(loadable, trust_remote_code=trust_remote_code))
+        return tokenizer_sha256(load_saved_tokenizer(checkpoint, trust_remote_code=trust_remote_code))
     except Exception:  # noqa: BLE001 - a tokenizer that cannot be loaded proves nothing
         return None

@@ -18,7 +18,7 @@ from gpu.data.plan.batches import MicroBatch
 from gpu.data.plan.store import Tokens
 from gpu.errors import EvaluationFailed, YieldRequested, is_out_of_memory
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
-from gpu.model.build import BITSANDBYTES, TrainedModel
+from gpu.model.build import TrainedModel, set_eval_mode
 from gpu.runtime.faults import inject_out_of_memory, is_injected
 from gpu.training.loss import summed_loss
 from journal.failpoints import failpoint
@@ -67,7 +67,7 @@ def evaluate(
     """
     began = time.perf_counter()
     heartbeats.beat("evaluate", 0, len(tokens), force=True)
-    _set_eval_mode(trained)
+    set_eval_mode(trained.model)
     try:
         loss = _mean_loss(trained, tokens, settings, global_step, channel, heartbeats)
     except YieldRequested:
@@ -117,18 +117,6 @@ def _sum_losses(
     inject_out_of_memory("evaluation", global_step, len(micro_batch))
     with torch.no_grad():  # not `inference_mode`: tensors that the model caches could not be used in training
         return float(summed_loss(trained, tokens, micro_batch, settings))
-
-
-def _set_eval_mode(trained: TrainedModel) -> None:
-    """Set evaluation mode, but leave layers of bitsandbytes in training mode.
-
-    On some processors their first forward pass in evaluation mode packs the weights differently
-    (`Linear4bit.forward`), and later training would round differently.
-    """
-    trained.model.eval()
-    for module in trained.model.modules():
-        if type(module).__module__.startswith(f"{BITSANDBYTES}."):
-            module.training = True
 
 
 def _count_predicted(tokens: Tokens) -> int:

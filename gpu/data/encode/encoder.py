@@ -25,6 +25,7 @@ from gpu.data.format.role_order import is_blank
 from gpu.data.problems import Problem
 from gpu.data.template.chat_template import ChatTemplate, NotTrainable, Rendered, messages_json
 from gpu.data.template.divergence import common_prefix
+from gpu.data.template.message_form import Messages
 from gpu.model.limits import UNLIMITED, ModelLimits
 
 MASK_VERSION = 2
@@ -86,22 +87,53 @@ class Encoder:
         return [Problem("opening_not_trained", None, what, "", advice)]
 
     def _end_of_turn_warnings(self) -> list[Problem]:
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        (pieces,) = self._pieces([Example(0, turns, (False, True), plain=True)])
-        if isinstance(pieces, Problem):
-            return []  # the template refuses this row; it may take others
-        ids, trained = pieces[-1]
-        answer = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
-        ends = {*self._tokenizer.added_tokens_encoder.values(), self._tokenizer.eos_token_id}
-        last = [token for token in answer if token in ends or self._tokenizer.decode([token]).strip()][-1:]
-        if not last or last[0] in ends:
+        last, is_end = self._last_trained()
+        if last is None or is_end:
             return []
         what = "no end-of-turn token is trained with an answer; the last trained token is"
         advice = (
             "The model may not learn to stop. Use a chat template that ends an answer with such a token, inside of "
             "its {% generation %} block if it has one."
         )
-        return [Problem("end_of_turn_not_learned", None, what, self._tokenizer.decode(last), advice)]
+        return [Problem("end_of_turn_not_learned", None, what, self._tokenizer.decode([last]), advice)]
+
+    def _last_trained(self) -> tuple[int | None, bool]:
+        """Return the last token that is trained with an answer, and True if it is a token that ends turns or texts.
+
+        None if the template refuses the row that is tried; it may take others.
+        """
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        (pieces,) = self._pieces([Example(0, turns, (False, True), plain=True)])
+        if isinstance(pieces, Problem):
+            return None, False
+        ids, trained = pieces[-1]
+        answer = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
+        ends = {*self._tokenizer.added_tokens_encoder.values(), self._tokenizer.eos_token_id}
+        last = next(
+            (token for token in reversed(answer) if token in ends or self._tokenizer.decode([token]).strip()), None
+        )
+        return last, last in ends
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """The token that ends an answer in training; None if there is none."""
+        last, is_end = self._last_trained()
+        return last if is_end else None
+
+    @property
+    def has_chat_template(self) -> bool:
+        """False if dialogues are encoded as plain text."""
+        return self._template is not None
+
+    def encode_prompt(self, messages: Messages) -> list[int]:
+        """Return the tokens that an answer to `messages` follows in training. Raises NotTrainable.
+
+        Without a chat template the messages are one text, with a blank line between them, as in `_draft_pair`.
+        """
+        if self._template is not None:
+            return self._ids(self._template.render_prompt(messages))
+        ids = self._ids("\n\n".join(str(message["content"]) for message in messages))
+        return self._missing_tokens(ids)[0] + ids
 
     def special_tokens_in(self, row: Row) -> list[str]:
         """Return the special tokens that the messages or tools of `row` spell out, each once.

@@ -100,6 +100,12 @@ class ChatTemplate:
             raise NotTrainable(replace(structure.refused.problem, line=example.line, seen=messages_json(example)))
         return texts
 
+    def render_prompt(self, messages: Messages) -> str:
+        """Return the text that an answer to `messages` follows in training. Raises NotTrainable."""
+        form = self._form(None)
+        example = Example(0, messages, (False,) * len(messages))
+        return self._render(example, messages, form, add_generation_prompt=True).text + form.header
+
     def find_opening_difference(self) -> tuple[str, str] | None:
         """Return how a prompt ends, and what the template writes before an answer instead; None if they are the
         same."""

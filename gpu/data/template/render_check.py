@@ -31,7 +31,7 @@ class Rendered(NamedTuple):
 
 
 class NotTrainable(Exception):
-    """A row cannot be trained. Never leaves `gpu/data/`. Data: `problem`."""
+    """A row cannot be trained, or a dialogue cannot be a prompt. Data: `problem`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)

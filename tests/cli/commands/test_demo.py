@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from cli.config.schema import load_config
 from cli.config.template import config_text
 from cli.errors import UserError
 from cli.home.event_store import EventStore
-from cli.home.paths import Home
+from cli.home.paths import Home, find_home
 from cli.output.console import Console
 from core import commands
 from core.state import State
@@ -40,16 +39,19 @@ class Stage:
         self.daemons = 0
         self.ends_early = False
         monkeypatch.setattr(demo, "_run", self.run)
+        monkeypatch.setattr(demo, "_ask", self.ask)
         monkeypatch.setattr(demo, "Daemon", self.daemon)
         monkeypatch.setattr(demo, "find_model", lambda: Path("model.gguf"))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
     def run(self, home: Home, module: str, *arguments: str) -> str:
         self.ran.append(module)
-        if module == "gpu.model.gguf":
-            Path(arguments[1]).mkdir(parents=True)
-            return ""
-        return json.dumps(["learned", "nothing is lost"] if "--checkpoint" in arguments else ["a game", "you die"])
+        Path(arguments[1]).mkdir(parents=True)
+        return ""
+
+    def ask(self, home: Home, model: str) -> tuple[str, ...]:
+        self.ran.append(f"ask {model}")
+        return ("a game", "you die") if model == "base" else ("trained", "nothing is lost")
 
     def daemon(self, home: Home, *, until_idle: bool, write: Callable[[str], None]) -> Any:
         assert until_idle
@@ -179,8 +181,8 @@ def test_first_demo_shows_the_answers_before_and_after(
 ) -> None:
     demo.run_demo(tmp_path / "home")
     out = capsys.readouterr().out
-    assert stage.ran == ["gpu.model.gguf", "gpu.generate.completion", "gpu.generate.completion"]
-    for shown in ("a game", "you die", "learned", "nothing is lost", "step 1/36", "keepstep status", "PeftModel"):
+    assert stage.ran == ["gpu.model.gguf", "ask base", "ask step-00000001-attempt-0001"]
+    for shown in ("a game", "you die", "trained", "nothing is lost", "step 1/36", "keepstep status", "PeftModel"):
         assert shown in out
 
 
@@ -205,14 +207,14 @@ def test_stopped_demo_says_so_and_continues_the_next_time(stage: Stage, tmp_path
     assert "continues from there" in caught.value.advice
     stage.ends_early = False
     demo.run_demo(tmp_path / "home")
-    assert stage.ran == ["gpu.model.gguf", "gpu.generate.completion", "gpu.generate.completion"]  # each once, over both
+    assert stage.ran == ["gpu.model.gguf", "ask base", "ask step-00000001-attempt-0001"]  # each once, over both
 
 
 def test_lost_answers_are_asked_for_again(stage: Stage, tmp_path: Path) -> None:
     demo.run_demo(tmp_path / "home")
     (tmp_path / "home" / "run" / "demo-answers.json").write_text("{", encoding="utf-8")
     demo.run_demo(tmp_path / "home")
-    assert stage.ran.count("gpu.generate.completion") == 4
+    assert sum(each.startswith("ask ") for each in stage.ran) == 4
     assert stage.daemons == 1
 
 
@@ -233,6 +235,19 @@ def test_too_little_room_is_said_before_anything_is_written(
     with pytest.raises(UserError, match="too little disk space"):
         demo.run_demo(tmp_path)
     assert stage.ran == []
+
+
+def test_last_line_is_a_command_that_can_be_copied(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works in the directory in which the demo was started, also where keepstep is not on PATH."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    demo.run_demo(Path("my home"))
+    program, *arguments = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert arguments == ["chat", "--home", "my home"]
+    assert Path(program).name == "keepstep"
+    assert find_home(Path(arguments[-1])).root == tmp_path / "my home"
 
 
 @pytest.mark.parametrize("missing", demo.MODEL_PACKAGES)
@@ -325,25 +340,6 @@ def test_next_unpack_deletes_leftovers_of_a_killed_one(tmp_path: Path, monkeypat
     gguf.unpack(tmp_path / "some.gguf", tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert json.loads((tmp_path / "model" / "config.json").read_bytes()) == {"hidden_size": 1}
-
-
-def test_model_answers_the_same_each_time(tmp_path: Path) -> None:
-    """In a separate process, as in the demo: the output is JSON and nothing else."""
-    from tests.harness.tiny_model import make_tiny_model
-
-    model = make_tiny_model(tmp_path / "model")
-    command = [sys.executable, "-P", "-m", "gpu.generate.completion", "--model", str(model), "Who?", "Why?"]
-    first, second = (subprocess.run(command, capture_output=True, check=True).stdout for _ in range(2))
-    assert first == second
-    assert len(json.loads(first)) == 2
-
-
-def test_model_that_is_not_there_is_said(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "gpu.generate.completion", "--model", str(tmp_path), "Who?"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "cannot answer" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
 
 
 def test_an_unpacked_model_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,202 @@
+"""`keepstep ask`, `keepstep chat`, `keepstep compare`: talk to the models of a home."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from cli.commands.common import HomeOption, JsonOption
+from cli.errors import UserError
+from cli.home.paths import Home, find_home
+
+if TYPE_CHECKING:
+    from events.generation import ChatMessage, Device, Sampling
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="head, base, origin, latest, a version or a checkpoint.")
+]
+SystemOption = Annotated[str, typer.Option("--system", help="System text: instructions before the dialogue.")]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", min=0.0, help="Randomness; 0: none. Default: as the model says.")
+]
+TopPOption = Annotated[
+    float | None, typer.Option("--top-p", min=0.0, max=1.0, help="Choose among the tokens with this probability.")
+]
+TopKOption = Annotated[int | None, typer.Option("--top-k", min=0, help="Choose among this many tokens; 0: among all.")]
+MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1, help="The most tokens of an answer.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**62 - 1, help="The same seed gives the same answer.")
+]
+GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always choose the most probable token.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. auto: the GPU, if its memory allows.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(ask)
+    app.command()(chat)
+    app.command()(compare)
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="The prompt; `-` reads it from standard input.")],
+    model: ModelOption = "head",
+    system: SystemOption = "",
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    top_k: TopKOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = None,
+    greedy: GreedyOption = False,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask the trained model one question.
+
+    Only the answer goes to standard output.
+    """
+    sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
+    messages = make_messages(read_prompt(prompt), system)
+    on = parse_device(device)
+    answer_once(find_home(home), model, messages, sampling, on, json=json)
+
+
+def chat(
+    model: ModelOption = "head",
+    system: SystemOption = "",
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    top_k: TopKOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = None,
+    greedy: GreedyOption = False,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+) -> None:
+    """Talk to the trained model.
+
+    Ctrl-C stops an answer, Ctrl-D ends. From a pipe, each line is a turn.
+    """
+    from cli.generate.dialogue import Dialogue
+    from cli.generate.process import GenerationProcess
+
+    sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
+    on = parse_device(device)
+    with GenerationProcess(find_home(home)) as process:
+        Dialogue(process, model, on, sampling, system).run()
+
+
+def compare(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts. Default: rows of the validation set.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="A model; give it twice or more. Default: base and head.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A data file, or a .txt file with one prompt on each line.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="Draw N rows of the file. Of the validation set: 3.")
+    ] = None,
+    system: SystemOption = "",
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    top_k: TopKOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = None,
+    greedy: GreedyOption = False,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give several models the same prompts, and show the answers.
+
+    Default: the base and the head.
+    """
+    from cli.config.schema import load_config
+    from cli.generate.compare import compare_models, comparison_as_json, print_comparison
+    from cli.generate.prompts import find_prompts
+    from cli.output.terminal import print_json
+
+    sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
+    on, found = parse_device(device), find_home(home)
+    names = list(dict.fromkeys(models or ["base", "head"]))
+    if len(names) < 2:
+        raise UserError("a comparison needs two models", "give --model twice, for example: --model base --model head")
+    asked = find_prompts(found, load_config(found.config).job, tuple(prompts or ()), file, rows)
+    answers = compare_models(found, names, asked, system, sampling, on)
+    if json:
+        print_json(comparison_as_json(asked, answers))
+    else:
+        print_comparison(asked, answers)
+
+
+def answer_once(
+    home: Home, model: str, messages: list[ChatMessage], sampling: Sampling, device: Device, *, json: bool
+) -> None:
+    """`keepstep ask`. Raises UserError, journal.errors.JournalError, KeyboardInterrupt."""
+    from cli.generate.compare import answer_as_json, model_as_json
+    from cli.generate.output import say_finish, say_loaded, show_text, waiting
+    from cli.generate.process import GenerationProcess
+    from cli.output.terminal import print_json
+    from gpu.runtime.streams import reader_is_gone
+
+    with GenerationProcess(home) as process:
+        with waiting(f"loading {model}"):
+            loaded = process.load(model, device)
+        say_loaded(loaded)
+        answer = process.generate(messages, sampling, (lambda _: True) if json else show_text)
+    if json:
+        print_json({"model": model_as_json(loaded), "prompt": messages[-1].content, **answer_as_json(answer)})
+    else:
+        print(flush=True)
+        say_finish(answer)
+    if answer.finish == "stopped" and not reader_is_gone():
+        raise KeyboardInterrupt
+
+
+def make_sampling(
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    max_tokens: int | None,
+    seed: int | None,
+    *,
+    greedy: bool,
+) -> Sampling:
+    """The sampling of the options. Raises typer.BadParameter."""
+    from events.generation import Sampling
+
+    if greedy and any(value is not None for value in (temperature, top_p, top_k)):
+        raise typer.BadParameter("--greedy excludes --temperature, --top-p and --top-k")
+    if top_p == 0.0:
+        raise typer.BadParameter("--top-p must be above 0; for the most probable token: --greedy")
+    return Sampling(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, seed=seed, greedy=greedy)
+
+
+def make_messages(prompt: str, system: str) -> list[ChatMessage]:
+    """The messages of one question."""
+    from events.generation import ChatMessage
+
+    return [*([ChatMessage("system", system)] if system else []), ChatMessage("user", prompt)]
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt, or standard input for `-`. Raises UserError if it is empty."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():
+        raise UserError("the prompt is empty", "write one: keepstep ask 'PROMPT'")
+    return text.removesuffix("\n") if prompt == "-" else text
+
+
+def parse_device(text: str) -> Device:
+    """The device of this name. Raises typer.BadParameter."""
+    from events.generation import Device
+
+    found = next((each for each in get_args(Device) if each == text), None)
+    if found is None:
+        raise typer.BadParameter(f"unknown device {text!r}; choose one of {', '.join(get_args(Device))}")
+    return found  # type: ignore[no-any-return]

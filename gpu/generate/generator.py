@@ -1,0 +1,274 @@
+"""A model in memory, and its answers.
+
+A model is loaded as training loads it: the same checks, the same method and data type, safetensors only, no code of the
+model. After that it needs no file: a daemon may delete its checkpoint or version.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from events.generation import (
+    ChatMessage,
+    Device,
+    Finish,
+    GenerationFinished,
+    GenerationStarted,
+    MemoryBudget,
+    ModelLoaded,
+    ModelSource,
+    Sampling,
+)
+from events.settings import JobSettings
+from gpu.artifacts import checkpoint
+from gpu.artifacts.artifact import CheckpointDirectory
+from gpu.artifacts.compatibility import TrainingTarget
+from gpu.artifacts.manifest import Manifest
+from gpu.artifacts.version_manifest import VersionDirectory, find_base_problem, training_base, version_directory
+from gpu.data.encode.encoder import Encoder
+from gpu.errors import ModelUnusable
+from gpu.generate.memory import choose_device
+from gpu.generate.prompt import make_prompt
+from gpu.generate.sampling import choose_sampling, generation_config
+from gpu.generate.stream import StopRequested, TextStream
+from gpu.model.base import base_directory
+from gpu.model.build import build, load_weights, set_eval_mode
+from gpu.model.held_weights import compute_in_float32
+from gpu.model.limits import read_limits
+from gpu.model.tokenizer import explain_load_errors, load_saved_tokenizer, load_tokenizer
+from gpu.runtime.arithmetic import Arithmetic, autocasts, choose_arithmetic
+from gpu.runtime.determinism import enable_determinism, seed_generators
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where the parts of a model are."""
+
+    settings: JobSettings
+    """The settings that it was trained with; the model's place is that of the config."""
+    weights: Path
+    """The directory of the weights, without those of a checkpoint."""
+    tokenizer: Path | None
+    """None: the tokenizer of the settings."""
+    manifest: Manifest | None = None
+    """That of the checkpoint."""
+
+
+@dataclass
+class _Loaded:
+    """A model that answers."""
+
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+    arithmetic: Arithmetic
+    context_tokens: int | None
+    ends: list[int]
+    """Tokens that end an answer."""
+
+
+class Generator:
+    """Holds at most one model. Not safe for several threads."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._loaded: _Loaded | None = None
+        self._key: tuple[ModelSource, Device] | None = None
+        self._report: ModelLoaded | None = None
+
+    def load(self, request: int, source: ModelSource, device: Device, budget: MemoryBudget) -> ModelLoaded:
+        """Load a model, unless it is in memory.
+
+        Raises WorkerError and the errors of the libraries: OSError, ValueError, RuntimeError.
+        """
+        if self._report is not None and self._key == (source, device):
+            return replace(self._report, request=request, notes=(), seconds=0.0)
+        began = time.monotonic()
+        self.discard()  # memory may not hold two models
+        files = _find_files(self._home, source)
+        chosen = choose_device(device, files.weights, files.settings, budget)
+        on = _prepare(chosen.device, files.settings)
+        arithmetic = choose_arithmetic(files.settings.training.precision, on, {})
+        self._loaded = loaded = _load(self._home, source, files, on, arithmetic)
+        self._key = (source, device)
+        self._report = ModelLoaded(
+            request=request,
+            device=on.type,
+            dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+            arithmetic=arithmetic,
+            context_tokens=loaded.context_tokens,
+            has_chat_template=loaded.encoder.has_chat_template,
+            notes=chosen.notes,
+            seconds=time.monotonic() - began,
+        )
+        return self._report
+
+    def discard(self) -> None:
+        """Drop the model and free its memory."""
+        self._loaded = self._key = self._report = None
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def generate(
+        self,
+        request: int,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        send: Callable[[GenerationStarted], None],
+        show: Callable[[str], None],
+        is_stopped: Callable[[], bool],
+    ) -> GenerationFinished:
+        """Answer a dialogue. `send` receives the beginning, `show` each piece of text.
+
+        Raises PromptRefused, ValueError without a model, RuntimeError.
+        """
+        if (loaded := self._loaded) is None:
+            raise ValueError("no model is loaded")
+        used = choose_sampling(sampling, loaded.model.generation_config)
+        prompt = make_prompt(loaded.encoder, messages, loaded.context_tokens, used.max_tokens)
+        send(GenerationStarted(request=request, prompt_tokens=len(prompt.ids), dropped=prompt.dropped, sampling=used))
+        began = time.monotonic()
+        stream = TextStream(loaded.tokenizer, show)
+        device = loaded.model.device
+        ids = torch.tensor([prompt.ids], device=device)
+        seed_generators("generate", used.seed)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocasts(loaded.arithmetic)):
+            loaded.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=generation_config(
+                    loaded.model.generation_config, used, prompt.tokens_max, loaded.ends, padding=prompt.ids[0]
+                ),
+                streamer=stream,
+                stopping_criteria=[StopRequested(is_stopped)],
+            )
+        finish: Finish = "length" if prompt.tokens_max == used.max_tokens else "context"
+        if stream.tokens[-1:] and stream.tokens[-1] in loaded.ends:
+            finish = "end"
+        elif len(stream.tokens) < prompt.tokens_max:
+            finish = "stopped"
+        seconds = time.monotonic() - began
+        return GenerationFinished(request=request, finish=finish, tokens=len(stream.tokens), seconds=seconds)
+
+
+# -- load -----------------------------------------------------------------------------------------------------------
+
+
+def _find_files(home: Path, source: ModelSource) -> _Files:
+    """Find and check the files of a model. Raises CheckpointBroken, ArtifactBroken, ModelUnusable, OSError,
+    ValueError."""
+    settings = _without_code(source.settings)
+    if source.checkpoint is not None:
+        directory = home / "checkpoints" / source.checkpoint
+        manifest = CheckpointDirectory(directory).read(source.manifest_sha256)
+        settings = _as_trained(settings, manifest)
+        weights = training_base(home, source.version) if source.version else _origin(settings, home)
+        return _Files(settings, weights, directory, manifest)
+    if source.version is not None:
+        directory = version_directory(home, source.version)
+        manifest = VersionDirectory(directory).verify(source.manifest_sha256, every_byte=False).checkpoint
+        return _Files(_as_trained(settings, manifest), directory, directory)
+    return _Files(settings, _origin(settings, home), None)
+
+
+def _without_code(settings: JobSettings) -> JobSettings:
+    return replace(settings, model=replace(settings.model, trust_remote_code=False))
+
+
+def _as_trained(settings: JobSettings, manifest: Manifest) -> JobSettings:
+    """Return the settings of the manifest, with the model's place of the config: a home can move.
+
+    The SHA-256 of the base decides whether it is the same model.
+    """
+    trained = _without_code(manifest.lineage.settings)
+    return replace(trained, model=replace(trained.model, path=settings.model.path, revision=settings.model.revision))
+
+
+def _origin(settings: JobSettings, home: Path) -> Path:
+    with explain_load_errors(f"the model {settings.model.path}"):
+        return base_directory(settings.model.path, home, revision=settings.model.revision)
+
+
+def _prepare(device: str, settings: JobSettings) -> torch.device:
+    """Make this process's arithmetic repeatable, and return the device."""
+    found = enable_determinism(settings.training.threads)
+    # Some operations of sampling have no deterministic form on a GPU; the seed still decides the draws.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return found if device == "cuda" else torch.device("cpu")
+
+
+def _load(home: Path, source: ModelSource, files: _Files, device: torch.device, arithmetic: Arithmetic) -> _Loaded:
+    settings = files.settings
+    if files.manifest is not None:
+        model = _load_checkpoint(home, source, files, files.manifest, device, arithmetic)
+    else:
+        model = _load_whole(source, files, device, arithmetic)
+    set_eval_mode(model)
+    if files.tokenizer is None:
+        tokenizer = load_tokenizer(settings.model, home)
+    else:
+        with explain_load_errors(f"the tokenizer of {files.tokenizer.name}"):
+            tokenizer = load_saved_tokenizer(files.tokenizer)
+    encoder = Encoder(tokenizer, settings.data)
+    limits = read_limits(files.weights)
+    return _Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        arithmetic=arithmetic,
+        context_tokens=limits.positions if limits.positions is not None else limits.trained_positions,
+        ends=sorted(
+            {*_ends(model.generation_config.eos_token_id), *_ends(tokenizer.eos_token_id), *_ends(encoder.end_of_turn)}
+        ),
+    )
+
+
+def _load_checkpoint(
+    home: Path,
+    source: ModelSource,
+    files: _Files,
+    manifest: Manifest,
+    device: torch.device,
+    arithmetic: Arithmetic,
+) -> Any:
+    """Return the base with the weights of a checkpoint. Raises CheckpointBroken, CheckpointForeign, ModelUnusable."""
+    trained = build(files.settings, home, device, version=source.version, arithmetic=arithmetic)
+    target = TrainingTarget(
+        settings=files.settings,
+        parameters=trained.shapes,
+        base_sha256=trained.base_sha256,
+        tokenizer_sha256=manifest.lineage.tokenizer_sha256,  # the checkpoint's own tokenizer is used
+        buffers=trained.buffer_kinds,
+    )
+    checkpoint.load(home / "checkpoints" / manifest.checkpoint, trained, None, target)
+    return trained.model
+
+
+def _load_whole(source: ModelSource, files: _Files, device: torch.device, arithmetic: Arithmetic) -> Any:
+    """Return a base or a version. Raises ModelUnusable."""
+    name = source.version or files.settings.model.path
+    if source.version and (problem := find_base_problem(files.weights, files.weights)) is not None:
+        raise ModelUnusable(f"versions/{source.version} is not what was published: {problem}. Restore its files.")
+    with explain_load_errors(f"the model {name}"):
+        model = load_weights(files.weights, files.settings, device, arithmetic)
+    model.requires_grad_(False)
+    if not autocasts(arithmetic):
+        compute_in_float32(model)
+    return model.to(device)
+
+
+def _ends(token: Any) -> Iterator[int]:
+    """Yield the token ids of a setting: none, one, or a list of them."""
+    if isinstance(token, int):
+        yield token
+    elif token is not None:
+        yield from token
