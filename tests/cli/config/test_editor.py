@@ -40,9 +40,14 @@ def test_an_edit_is_put_in_place_and_its_changes_are_named(home: Home) -> None:
 def test_a_wrong_text_is_kept_and_the_next_edit_continues_with_it(home: Home, new: str) -> None:
     """keepstep.toml stays byte for byte."""
     before = home.config.read_bytes()
-    seen: list[str] = []
+    seen: list[UserError] = []
+
+    def not_again(error: UserError) -> bool:
+        seen.append(error)
+        return False
+
     with pytest.raises(UserError, match="was not changed") as refused:
-        edit(home, replacing("epochs = 1", new), lambda error: bool(seen.append(error.reason)))
+        edit(home, replacing("epochs = 1", new), not_again)
     assert home.config.read_bytes() == before
     assert len(seen) == 1
     assert EDITED in refused.value.advice
