@@ -57,7 +57,7 @@ def shorten(text: str, width: int) -> str:
     """The text in at most `width` characters: a path keeps its beginning and its end.
 
     >>> shorten('"/home/ann/models/organisation/name"', 24), shorten("[1, 2, 3, 4, 5]", 9)
-    ('"/home/…rganisation/name"', '[1, 2, 3…')
+    ('"/home/…ganisation/name"', '[1, 2, 3…')
     """
     if len(text) <= width:
         return text

@@ -314,4 +314,8 @@ def _raw(text: str) -> dict[str, Any]:
     """The keys of a file that cannot be used, as far as it has any."""
     document = tomllib.loads(text) if _is_toml(text) else {}
     tables = {name: section for name, section in document.items() if isinstance(section, dict)}
-    return {f"{name}.{key}": value for name, section in tables.items() for key, value in section.items()}
+    return {
+        f"{name}.{key}": tuple(value) if isinstance(value, list) else value
+        for name, section in tables.items()
+        for key, value in section.items()
+    }
