@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def edit(home: HomeOption = None) -> None:
 
     def again(error: UserError) -> bool:
         typer.echo(error_text(error), err=True)
-        return sys.stdin.isatty() and typer.confirm("Edit again?", default=True)
+        return _has_terminal() and typer.confirm("Edit again?", default=True)
 
     found = find_home(home)
     if (found.root / EDITED).exists():
@@ -181,12 +182,20 @@ def _print_changed(changed: Changed) -> None:
         typer.echo(note)
 
 
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _run_editor(path: Path) -> None:
     """Let the user edit a file. Raises UserError if the editor fails."""
     import click
 
     from cli.errors import UserError
 
+    if not _has_terminal() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+        raise UserError(
+            "there is no terminal for an editor", "set EDITOR to a command that needs none, or use config set"
+        )
     try:
         click.edit(filename=str(path))
     except click.ClickException as error:

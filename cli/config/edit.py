@@ -81,7 +81,7 @@ def value_of(config: Config, key: str) -> Any:
         meant = find_meant(section, name)
         raise UserError(
             f"there is no key {key.lstrip('.')} in keepstep.toml",
-            f"{meant}{' ' if meant else ''}known ones: {', '.join(near or found)}",
+            meant or f"known ones: {', '.join(near or found)}",
         )
     return found[key]
 

@@ -11,6 +11,7 @@ from cli.config.edit import Changed, read_text, replace_text
 from cli.errors import UserError
 from cli.home.paths import CONFIG_MODE, Home
 from journal import durable
+from journal.durable import read_file
 
 EDITED = "keepstep.edited.toml"
 """In the home: the text of `config edit` that could not be put in place."""
@@ -33,10 +34,15 @@ def edit(home: Home, run_editor: Callable[[Path], None], again: Callable[[UserEr
         with durable.opened(home.storage, copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, CONFIG_MODE) as fd:
             durable.write_all(home.storage, fd, before.encode())
     while True:
-        run_editor(copy)
+        try:
+            run_editor(copy)
+        except UserError:
+            if read_file(copy) == before.encode():
+                copy.unlink()  # there is nothing to continue with
+            raise
         try:
             try:
-                after = copy.read_bytes().decode()
+                after = read_file(copy).decode()
             except UnicodeDecodeError as error:
                 raise UserError(f"the edited text is not UTF-8: {error}", "save it in UTF-8") from error
             changed = replace_text(home, before, after)
