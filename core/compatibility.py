@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from core.values import WeightSettings
-from events.settings import JobSettings
+from events.settings import FullSettings, JobSettings, ModelSettings
 
 if TYPE_CHECKING:
     from core.state import State
+
+
+NOT_COMPARED = frozenset({"model.path", "model.revision", "model.trust_remote_code"})
 
 
 class Difference(NamedTuple):
@@ -33,25 +38,36 @@ def weight_settings(settings: JobSettings) -> WeightSettings:
 def differences(trained: WeightSettings | None, wanted: JobSettings, *, unpublished: bool = True) -> list[Difference]:
     """The keys for which the trained weights and the wanted settings are incompatible.
 
-    `unpublished`: some training is in no version yet. If none is, a method of the same kind may take another shape, and
-    examples another length: it starts fresh from a version. Code that comes with a model (`trust_remote_code`) does not
-    change the weights. Nor does a revision for a hub id that had none: the worker compares the bytes of the base with
-    those that were trained on.
+    `unpublished`: some training is in no version yet. If none is, the next adapter starts fresh from a version: it may
+    have another shape and kind, the frozen weights another type in memory, and examples another length. A version is
+    the float32 sum of the origin and all adapters since, or the float32 weights of full training: the two do not mix.
+
+    The path and the revision of the base do not count, because only its bytes do: the worker compares their SHA-256
+    with those that were trained on. Code that comes with a model (`trust_remote_code`) does not change the weights.
     """
     if trained is None:
         return []
-    pairs = [("model", trained.model, wanted.model)]
-    if unpublished or type(trained.method) is not type(wanted.method):
-        pairs.append(("method", trained.method, wanted.method))  # type: ignore[arg-type]  # sections, all of them
+    pairs: list[tuple[str, object, object]] = [
+        ("model", trained.model, wanted.model),
+        ("method", trained.method, wanted.method),
+    ]
+    if not unpublished:
+        same = isinstance(trained.method, FullSettings) == isinstance(wanted.method, FullSettings)
+        pairs = [] if same else pairs[1:]
     found = [
         Difference(key, then, now)
         for section, ours, theirs in pairs
         for key, then, now in _fields(section, ours, theirs)
-        if then != now and key != "model.trust_remote_code" and not (key == "model.revision" and not then)
+        if then != now and key not in NOT_COMPARED
     ]
     if unpublished and trained.max_length and trained.max_length != wanted.data.max_length:
         found.append(Difference("data.max_length", trained.max_length, wanted.data.max_length))
     return found
+
+
+def with_base_of(settings: JobSettings, now: ModelSettings) -> JobSettings:
+    """The settings of an earlier job, with the base where it is now: it may have been moved since."""
+    return replace(settings, model=replace(settings.model, path=now.path, revision=now.revision))
 
 
 def settings_conflict(trained: WeightSettings | None, wanted: JobSettings, *, unpublished: bool = True) -> str | None:

@@ -48,7 +48,8 @@ SETTINGS = """
 # Settings
 
 `keepstep.toml` as `keepstep init` writes it. `keepstep config show` prints the values in force. `keepstep config set
-KEY VALUE` changes one and keeps the comments. A job finishes under the settings that it started with.
+KEY=VALUE …` changes keys, all at once, and keeps everything else. `keepstep config unset KEY …` and `keepstep config
+edit` do the rest. A job finishes under the settings that it started with.
 """
 
 EVENTS = """

@@ -30,7 +30,7 @@ from typing import Literal
 from msgspec import Struct
 
 from events.course import Course
-from events.settings import JobSettings, Plan
+from events.settings import JobSettings, ModelSettings, Plan
 from events.trained import Trained
 from events.values import BackupId, CheckpointId, CheckpointReason, Failure, JobId, Number, Suspicion, VersionId
 
@@ -252,6 +252,8 @@ class Consolidate(Order, frozen=True, kw_only=True, tag="consolidate"):
     """Every file that it was trained on, the oldest first; the daemon adds them from the journal."""
     space_factor: float = 1.0
     """Free disk space that it needs to start, as a multiple of the model's size; the daemon adds it from the config."""
+    model: ModelSettings | None = None
+    """Where the origin is now, if it was moved since the checkpoint; the daemon adds it from the config."""
 
 
 class Train(Order, frozen=True, kw_only=True, tag="train"):

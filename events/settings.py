@@ -160,8 +160,16 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     epochs: Positive = 1
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 2e-4
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    min_learning_rate_ratio: Share = 0.0
+    """The learning rate that a linear or cosine schedule falls to, as a share of `learning_rate`."""
     warmup_steps: Annotated[int, Meta(ge=0)] = 0
+    warmup_ratio: Share = 0.0
+    """The same as a share of the steps of a job, rounded up, in place of `warmup_steps`."""
     weight_decay: Share = 0.0
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's decay rates of the first and the second moment: https://arxiv.org/abs/1711.05101."""
+    eps: Annotated[float, Meta(gt=0.0, le=1.0)] = 1e-8
+    """AdamW's term that is added to the denominator."""
     max_grad_norm: NonNegative = 1.0
     """Gradients are clipped to this norm; 0 turns clipping off."""
     seed: Annotated[int, Meta(ge=0, lt=2**62)] = 42

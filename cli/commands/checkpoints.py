@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
+from cli.config.schema import load_config
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home, new_directory
 
@@ -209,6 +210,7 @@ def export_model(
         version=version,
         target=str(target),
         dtype=kind,
+        model=load_config(home.config, storage=home.storage).job.model,
     )
     said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
     answer = msgspec.json.decode(said, type=Exported | Refusal)

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_records
 from cli.home.subprocesses import ask, refused
 from cli.text import shown_text
+from core.compatibility import with_base_of
 from projections.lineage import Lineage, Part, fold_lineage, jobs_called
 
 if TYPE_CHECKING:
@@ -253,14 +255,14 @@ def _verify(home: Home, found: Target, manifest: Manifest | None) -> Iterator[Ch
     if manifest is None:
         return
     last = found.parts[-1]
-    if manifest.lineage.settings != last.settings:
+    if with_base_of(manifest.lineage.settings, last.settings.model) != last.settings:
         yield Check("settings", "the checkpoint's manifest and the journal differ")
     item = f"base {last.base or last.settings.model.path}"
     try:
         if last.base is not None:
             base = training_base(home.root, last.base)
         else:
-            model = last.settings.model
+            model = with_present_base(home, last.settings).model
             base = base_directory(model.path, home.root, revision=model.revision, fetch=False)
     except (ModelUnusable, OSError, ValueError) as error:
         yield Check(item, str(error))
@@ -341,7 +343,12 @@ def _locate_rows(home: Home, rows: Sequence[tuple[Part, tuple[int, ...]]]) -> Se
     if not rows:
         return ()
     trained = tuple(
-        TrainedJob(job=part.job, settings=part.settings, tokenizer_sha256=part.plan.tokenizer_sha256, lines=lines)
+        TrainedJob(
+            job=part.job,
+            settings=with_present_base(home, part.settings),
+            tokenizer_sha256=part.plan.tokenizer_sha256,
+            lines=lines,
+        )
         for part, lines in rows
     )
     request = LocateRows(home=str(home.root), trained=trained)

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cli.commands.lineage import Target, read_lineage
+from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home, new_directory
 from cli.home.subprocesses import ask, refused
@@ -122,7 +125,10 @@ def _run_again(home: Home, found: Target, start: Checkpoint | None, scratch: Pat
         home=str(home.root),
         scratch=str(scratch),
         checkpoint=start.id if start else None,
-        rerun_ranges=tuple(rerun_ranges(found.parts, start.global_step if start else 0)),
+        rerun_ranges=tuple(
+            replace(each, settings=with_present_base(home, each.settings))
+            for each in rerun_ranges(found.parts, start.global_step if start else 0)
+        ),
     )
     said = ask("gpu.training.rerun", request, otherwise="fix the installation of torch, then try again")
     answer = msgspec.json.decode(said, type=Reran | Refusal)

@@ -1,43 +1,61 @@
-"""Read and change single keys of keepstep.toml. Comments stay; a value that cannot be used is never written."""
+"""Read and change keys of keepstep.toml. Everything else in the file stays. No file is written that cannot be used.
+
+Changes hold the journal's lock, so that no job starts meanwhile.
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 from msgspec import Struct
 
-from cli.config.renamed import present_key, with_present_names
-from cli.config.schema import DAEMON_SECTIONS, METHODS, Config, load_config, parse_config, read_config, resolve_config
+from cli.config.locks import find_conflicts, refuse_if_locked
+from cli.config.other_names import find_meant
+from cli.config.renamed import present_key
+from cli.config.schema import (
+    DAEMON_SECTIONS,
+    METHODS,
+    Config,
+    hint_of,
+    read_config,
+    read_document,
+    resolve_config,
+)
+from cli.config.text_edit import UNSET, renamed, toml, with_changes, with_method
+from cli.config.usable import find_problems
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import CONFIG_MODE, Home
-from core.compatibility import differences, fixed_settings, has_unpublished_training, settings_conflict
+from core.compatibility import fixed_settings
 from core.state import State
 from core.topics.config import sections_of
-from events.settings import JobSettings
 from events.text import visible
+from events.upcasters import SETTINGS_ALIASES
 from journal import durable
-
-LOCKABLE = ("model", "method", "data.max_length")
-"""Sections and keys that decide what weights mean. The tokenizer and the chat template come with the model; a plan made
-with others is refused when a file is prepared."""
-
-
-CONFLICT_ADVICE = "set the old value again; or run `keepstep consolidate` or `keepstep versions rollback` first"
-"""What to do about a keepstep.toml that does not fit the trained weights."""
 
 
 class KeyChange(NamedTuple):
-    """The result of `keepstep config set`."""
+    """A key that was changed."""
 
+    key: str
     before: str
     now: str
     applies: str
+    """When the change takes effect."""
+
+
+class Changed(NamedTuple):
+    """The result of a change of the file."""
+
+    keys: Sequence[KeyChange]
+    notes: Sequence[str] = ()
+    """Lines for the user: what was pinned, and what was wrong before and still is."""
 
 
 def sections(config: Config) -> dict[str, Struct]:
@@ -54,162 +72,250 @@ def values(config: Config) -> dict[str, Any]:
     return found
 
 
-def is_lockable(key: str) -> bool:
-    """True if the key decides what weights mean."""
-    return key != "model.trust_remote_code" and (key in LOCKABLE or key.partition(".")[0] in LOCKABLE)
-
-
 def value_of(config: Config, key: str) -> Any:
     """The value of a key. Raises UserError for an unknown key."""
     found, key = values(config), present_key(key)
     if key not in found:
-        near = [name for name in found if name.endswith(f".{key}") or name.partition(".")[0] == key.partition(".")[0]]
-        raise UserError(f"there is no key {key} in keepstep.toml", f"known ones: {', '.join(near or found)}")
+        section, _, name = key.rpartition(".")
+        near = [each for each in found if each.endswith(f".{name}") or each.partition(".")[0] == section]
+        meant = find_meant(section, name)
+        raise UserError(
+            f"there is no key {key.lstrip('.')} in keepstep.toml",
+            meant or f"known ones: {', '.join(near or found)}",
+        )
     return found[key]
 
 
-def set_key(home: Home, key: str, text: str) -> KeyChange:
-    """Set a key of keepstep.toml to a value written as in TOML; a text may lack its quotes.
+def set_keys(home: Home, texts: Mapping[str, str]) -> Changed:
+    """Set keys of keepstep.toml, all at once, to values written as in TOML; a text may lack its quotes.
 
-    Refuses a value that is not allowed, or that changes what unconsolidated weights mean; the file then stays as it is.
-    Holds the journal's lock, so no job starts meanwhile. Raises UserError, journal.errors.JournalError, OSError.
+    Refuses values that are not allowed, that cannot be used, or that change what the trained weights mean; the file
+    then stays as it is. Raises UserError, journal.errors.JournalError, OSError.
     """
-    import tomlkit  # here, not above: reading needs none of it
-
-    if visible(text) != text:
-        raise UserError(f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8")
-    key = present_key(key)
-    section, _, name = key.partition(".")
+    for key, text in texts.items():
+        if visible(text) != text:
+            raise UserError(
+                f"{key} was not changed: keepstep.toml is UTF-8 and cannot hold {text}", "write it in UTF-8"
+            )
+    keys = {_known_form(key, text): text for key, text in texts.items()}
+    note, named = _named_model(home, keys)
     with closing(EventStore.open(home)) as store, store.exclusive():
         # Read under the lock: another `config set` may have written while this one waited for it.
-        config = load_config(home.config, storage=home.storage)
-        current = values(config).get(key)
-        document = tomlkit.parse(read_config(home.config, storage=home.storage).decode())
-        unwrapped, _ = with_present_names(document.unwrap(), home.config)
-        wanted = _parsed(home.config, unwrapped, section, name, text)
-        changed = parse_config(wanted, home.config)  # checks it together with the other keys, too
-        _refuse_if_locked(store.state, key, current, changed.job)
-        if section not in document:
-            document.add(section, tomlkit.table())
-        for other in [each for each in document[section] if each not in wanted[section]]:
-            document[section].remove(other)
-        for each in [each for each in wanted[section] if each == name or each not in document[section]]:
-            _put(document[section], each, wanted[section][each])
-        durable.write_atomically(
-            resolve_config(home.config, storage=home.storage),
-            tomlkit.dumps(document).encode(),
-            mode=CONFIG_MODE,
-            sync=True,
-            storage=home.storage,
+        before = _read(home)
+        document = tomllib.loads(before)
+        kind = _kind_of(document)
+        new_kind = keys.get("method.kind", kind).strip("\"'")
+        changes = {key: _value(key, text, new_kind, home) for key, text in keys.items()}
+        if named and named["model.path"] != _raw(before).get("model.path"):
+            changes |= named
+        text = (
+            with_method(before, kind, new_kind, METHODS[new_kind].__struct_fields__) if new_kind in METHODS else before
         )
-        applies = "at once" if section in DAEMON_SECTIONS else _from_when(store.state)
-    return KeyChange(shown(current), shown(value_of(changed, key)), applies)
+        for (section, old), new in SETTINGS_ALIASES.items():
+            if f"{section}.{new}" in changes:
+                text = renamed(text, section, old, new)
+        after = with_changes(text, changes)
+        changed = _put_in_place(home, store.state, before, after, set(keys))
+    return changed._replace(notes=(*filter(None, (note,)), *changed.notes))
+
+
+def unset_keys(home: Home, keys: Sequence[str]) -> Changed:
+    """Take keys out of keepstep.toml, so that their defaults apply. Raises as `set_keys`."""
+    keys = [_known_form(key, "") for key in keys]
+    with closing(EventStore.open(home)) as store, store.exclusive():
+        before = _read(home)
+        old = {f"{section}.{name}" for (section, name), new in SETTINGS_ALIASES.items() if f"{section}.{new}" in keys}
+        after = with_changes(before, dict.fromkeys([*keys, *old], UNSET))
+        return _put_in_place(home, store.state, before, after, set(keys))
+
+
+def replace_text(home: Home, before: str, after: str) -> Changed:
+    """Put an edited text in place of `before`. Raises as `set_keys`; UserError too if the file has changed since."""
+    with closing(EventStore.open(home)) as store, store.exclusive():
+        if read_text(home) != before:
+            raise UserError(
+                f"{home.config} was changed during the edit", "the next edit has to begin with the new text"
+            )
+        return _put_in_place(home, store.state, before, after, set())
+
+
+def read_text(home: Home) -> str:
+    """The text of keepstep.toml, valid or not. Raises UserError, OSError."""
+    try:
+        return read_config(home.config, storage=home.storage).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{home.config} is not UTF-8: {error}", "write it again with an editor, in UTF-8") from error
 
 
 def check(home: Home) -> str:
-    """Check keepstep.toml and say that it can be used. Raises UserError with what is wrong."""
+    """Check keepstep.toml and say that it can be used. Raises UserError with everything that is wrong."""
     from cli.home.snapshot_reader import load_state
 
-    config = load_config(home.config, storage=home.storage)
+    config = _config_of(_read(home), home.config)
     state = load_state(home)[0].state
-    conflict = conflict_of(state, config.job)
-    if conflict is not None:
-        raise UserError(f"keepstep.toml does not fit the trained weights: {conflict}", _what_to_do(state, config.job))
+    errors = [UserError(each.reason, each.advice) for each in find_problems(home, config)]
+    errors += find_conflicts(home, state, config.job, reads=True)
+    if errors:
+        raise combined(errors, home.config)
     locked = ", and fits the trained weights" if fixed_settings(state) is not None else ""
     return "\n".join((*config.old_names, f"{home.config} can be used{locked}"))
 
 
-def conflict_of(state: State, wanted: JobSettings) -> str | None:
-    """Why the next job cannot train under these settings; None if it can."""
-    return settings_conflict(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
-
-
-def locked_keys(state: State, config: Config) -> set[str]:
-    """The keys that `set_key` refuses to change now."""
-    trained = fixed_settings(state)
-    if trained is None:
-        return set()
-    kept = {"model.path", "model.revision", "model.dtype", "method.kind"}  # also after a version
-    free = set() if trained.model.revision else {"model.revision"}  # a model without a commit can be pinned at any time
-    return {
-        key for key in values(config) if is_lockable(key) and (has_unpublished_training(state) or key in kept)
-    } - free
+def combined(errors: Sequence[UserError], path: Path) -> UserError:
+    """All errors of a file as one."""
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"  {error.reason}\n    → {error.advice}" for error in errors]
+    return UserError("\n".join((f"{path} has {len(errors)} problems:", *lines)))
 
 
 def shown(value: Any) -> str:
     """A value as TOML writes it; "not set" for None."""
-    if value is None:
-        return "not set"
-    import tomlkit
-
-    return str(tomlkit.item(value).as_string())
+    return "not set" if value is None else toml(value)
 
 
-def _put(table: Any, name: str, value: Any) -> None:
-    """Set a value and keep the comment after it."""
-    import tomlkit
-
-    item = tomlkit.item(value)
-    if name in table:
-        trivia = table.item(name).trivia if hasattr(table, "item") else table[name].trivia
-        item.trivia.comment_ws, item.trivia.comment = trivia.comment_ws, trivia.comment
-        table[name] = item
-    else:
-        table.add(name, item)
-
-
-def _parsed(path: Path, document: dict[str, Any], section: str, name: str, text: str) -> dict[str, Any]:
-    """The document with the new value: the text read as TOML; or the text itself, if only that is allowed."""
-    if not name:
-        raise UserError(f"{section} is not a key", "write section and name, for example training.learning_rate")
+def _read(home: Home) -> str:
+    """The text of the file. Raises UserError if it is not TOML."""
+    text = read_text(home)
     try:
-        value: Any = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    others = document.get(section, {})
-    if (section, name) == ("method", "kind") and text.strip("\"'") in METHODS:  # keys of the other kind are removed
-        known = METHODS[text.strip("\"'")].__struct_fields__
-        others = {key: each for key, each in others.items() if key in known}
-    wanted = {**document, section: {**others, name: value}}
-    if isinstance(value, str):
-        return wanted
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(
+            f"{home.config} is not valid TOML: {error}", "fix it at that place: `keepstep config edit`"
+        ) from error
+    return text
+
+
+def _config_of(text: str, path: Path) -> Config:
     try:
-        parse_config(wanted, path)
-    except UserError:
-        as_text = {**document, section: {**others, name: text}}
-        try:
-            parse_config(as_text, path)
-        except UserError:
-            return wanted  # the caller parses it again and reports the error
-        return as_text
-    return wanted
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}", "fix it at that place") from error
+    config, errors = read_document(document, path)
+    if config is None:
+        raise combined(errors, path)
+    return config
 
 
-def _refuse_if_locked(state: State, key: str, current: Any, wanted: JobSettings) -> None:
-    found = {
-        each.key: each
-        for each in differences(fixed_settings(state), wanted, unpublished=has_unpublished_training(state))
-    }
-    difference = found.get(key) or (found.get("method.kind") if key.startswith("method.") else None)
-    if difference is None:
-        return
-    step = f" (step {state.head.global_step})" if state.head.checkpoint is not None else ""
+def _put_in_place(home: Home, state: State, before: str, after: str, named: set[str]) -> Changed:
+    """Check the new text and write it. `named`: the keys that the user named."""
+    config = _config_of(after, home.config)
+    old_config, _ = read_document(tomllib.loads(before), home.config) if _is_toml(before) else (None, [])
+    new = values(config)
+    old = values(old_config) if old_config is not None else {**new, **dict.fromkeys(named), **_raw(before)}
+    keys = {key for key in (*old, *new) if old.get(key) != new.get(key)}
+    problems = find_problems(home, config)
+    if errors := [UserError(each.reason, each.advice) for each in problems if {*each.keys} & (keys | named)]:
+        raise combined(errors, home.config)
+    refuse_if_locked(home, state, keys, old, config.job)
+    if after != before:
+        durable.write_atomically(
+            resolve_config(home.config, storage=home.storage),
+            after.encode(),
+            mode=CONFIG_MODE,
+            sync=True,
+            storage=home.storage,
+        )
+    order = [*new, *(key for key in old if key not in new)]
+    changed = [
+        KeyChange(key, shown(old.get(key)), shown(new.get(key)), _applies(state, key))
+        for key in sorted(keys | named, key=lambda key: order.index(key) if key in order else len(order))
+    ]
+    return Changed(changed, [f"still wrong: {each.reason}\n  → {each.advice}" for each in problems])
+
+
+def _applies(state: State, key: str) -> str:
+    if key.partition(".")[0] in DAEMON_SECTIONS:
+        return "at once"
+    job = state.training.current
+    return f"from the job after {job.name} on" if job is not None else "from the next job on"
+
+
+def _known_form(key: str, text: str) -> str:
+    """The present name of the key. Raises UserError if it is no `section.name`."""
+    if "." in key:
+        return present_key(key)
+    meant = find_meant("", key)
+    example = re.search(r"\[(\w+)\] (\w+)", meant)
+    written = f"`keepstep config set {example[1]}.{example[2]}={text}`" if example and text else ""
     raise UserError(
-        f"{key} is locked and was not changed: it is {shown(current)} in keepstep.toml, and the weights trained since "
-        f"{state.head.base or 'the origin'}{step} have {shown(difference.trained)}. Weights trained under one value "
-        "mean nothing under another",
-        _what_to_do(state, wanted),
+        f"{key} is not a key: it lacks its section",
+        " ".join(filter(None, (meant, written))) or "write section and name, for example training.learning_rate",
     )
 
 
-def _what_to_do(state: State, wanted: JobSettings) -> str:
-    """Advice on how to get to the wanted settings. Some need another home: a version does not unlock them."""
-    if differences(fixed_settings(state), wanted, unpublished=False):
-        return "make another home for it (`keepstep init`): every version of this home comes from that model and method"
-    waits = "" if state.head.checkpoint is not None else ", once the running job has a checkpoint"
-    return f"run `keepstep consolidate`{waits}, or `keepstep versions rollback` to drop that training; then try again"
+def _value(key: str, text: str, kind: str, home: Home) -> Any:
+    """The value of a text: read as TOML if the key allows that; else the text itself; UNSET for "" where it says so."""
+    hint = hint_of(key, kind)
+    candidates: list[Any] = [text]
+    try:
+        candidates.insert(0, tomllib.loads(f"x = {text}")["x"])
+    except tomllib.TOMLDecodeError:
+        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+            candidates.insert(0, float(text))  # `.5`, which TOML does not know
+        with suppress(tomllib.TOMLDecodeError):
+            candidates.append(tomllib.loads(f"x = [{text}]")["x"])  # `0.9, 0.95`, a list without its brackets
+    if candidates[0] == "" and type(None) in get_args(hint):
+        return UNSET
+    if key == "method.target_modules" and re.fullmatch(r"[\w.]+(,[\w.]+)*", text):
+        return text.split(",")  # names; a regular expression for the whole name of a layer has other characters too
+    if key == "data.validation":
+        return _from_here(home, str(candidates[0]))
+    for value in candidates:
+        try:
+            msgspec.convert(value, hint, str_keys=True)
+        except (msgspec.ValidationError, TypeError):
+            continue
+        return value
+    return candidates[0] if isinstance(candidates[0], str | bool | int | float | list | dict) else text
 
 
-def _from_when(state: State) -> str:
-    job = state.training.current
-    return f"from the job after {job.name} on" if job is not None else "from the next job on"
+def _from_here(home: Home, path: str) -> str:
+    """A path as the home understands it: one that only exists from the current directory becomes absolute."""
+    place = Path(path).expanduser()
+    return path if (home.root / place).exists() or not place.exists() else str(place.absolute())
+
+
+def _named_model(home: Home, texts: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """A note, and path and revision of the model that `model.path` names: a hub id gets the commit that it means now.
+
+    A revision that is named too stays as it is. {}: no path is named. Asks the hub, so it comes before the lock.
+    """
+    from cli.config.pinning import resolve_model
+
+    if "model.path" not in texts:
+        return "", {}
+    text = texts["model.path"].strip().strip("\"'")
+    place = Path(text).expanduser()
+    if not text or place.is_absolute() or (home.root / place).exists() or "model.revision" in texts:
+        return "", {"model.path": text, **({} if "model.revision" in texts else {"model.revision": UNSET})}
+    found = resolve_model(text)
+    note = found.note
+    if not found.revision and not Path(found.path).is_absolute():
+        note = f"there is no directory {text} in the home or here, so it is taken for a hub id\n{note}"
+    return note, {"model.path": found.path, "model.revision": found.revision or UNSET}
+
+
+def _kind_of(document: Mapping[str, Any]) -> str:
+    method = document.get("method", {})
+    kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
+    return kind if isinstance(kind, str) else "lora"
+
+
+def _is_toml(text: str) -> bool:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _raw(text: str) -> dict[str, Any]:
+    """The keys of a file that cannot be used, as far as it has any."""
+    document = tomllib.loads(text) if _is_toml(text) else {}
+    tables = {name: section for name, section in document.items() if isinstance(section, dict)}
+    return {
+        f"{name}.{key}": tuple(value) if isinstance(value, list) else value
+        for name, section in tables.items()
+        for key, value in section.items()
+    }

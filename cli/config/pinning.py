@@ -128,6 +128,8 @@ def unpinned_note(home: Home) -> str:
 
 def model_location(model: str) -> str:
     """The absolute path of a directory, or a hub id unchanged. Raises UserError."""
+    from gpu.model.base import is_missing_directory
+
     path = Path(model).expanduser()
     named = str(path.absolute()) if path.exists() else model
     if visible(named) != named:
@@ -138,6 +140,11 @@ def model_location(model: str) -> str:
     if path.exists():
         refuse_unusable(path.absolute())
         return named
-    if model.startswith(("/", ".", "~")):
-        raise UserError(f"there is no model directory at {path.absolute()}", "name one that exists, or a hub id")
+    if path.exists():
+        raise UserError(f"{path.absolute()} is a file, not the directory of a model", "name its directory, or a hub id")
+    if is_missing_directory(model, Path.cwd()):
+        raise UserError(
+            f"there is no model directory at {path.absolute()}, and {model} is not a hub id",
+            "name a directory that exists, or a hub id such as organisation/name",
+        )
     return model

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from msgspec import Struct
 
-from cli.config.edit import CONFLICT_ADVICE, conflict_of
+from cli.config.locks import DOES_NOT_FIT, compared, find_base_conflict, find_conflicts
 from cli.config.plain_text import with_format_of
 from cli.config.schema import DAEMON_SECTIONS, Config, load_config
 from cli.config.validation_set import is_changed, keep_validation_set
@@ -21,7 +22,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.output.event_lines import changes_text
 from core.commands import HoldWork, RecordConfig
-from core.compatibility import fixed_settings, has_unpublished_training
+from core.compatibility import fixed_settings, has_unpublished_training, with_base_of
 from core.state import State
 from core.topics.config import changed_keys, sections_of
 from events.kinds import AnyEvent
@@ -52,7 +53,7 @@ class ConfigWatch:
         settled, self._last = stamp == self._last, stamp
         if not settled:  # an editor may still be writing
             return ()
-        seen = (stamp, fixed_settings(state), has_unpublished_training(state))
+        seen = (stamp, self._stamp_of(compared(self._home)), fixed_settings(state), has_unpublished_training(state))
         if seen == self._seen:
             return ()
         edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
@@ -62,10 +63,8 @@ class ConfigWatch:
             if isinstance(error.__cause__, OSError):
                 self._seen = None  # the next read may succeed
             return self._execute(store, RecordConfig(problem=error.reason, advice=error.advice or "fix the file"))
-        conflict = conflict_of(state, config.job)
-        if conflict is not None:
-            problem = f"keepstep.toml does not fit the trained weights: {conflict}"
-            return self._execute(store, RecordConfig(problem=problem, advice=CONFLICT_ADVICE))
+        for conflict in find_conflicts(self._home, state, config.job, reads=False):
+            return self._execute(store, RecordConfig(problem=conflict.reason, advice=conflict.advice))
         changes = changed_keys(_own_sections(self.config), _own_sections(config))
         if edited:
             self._say(state, config)
@@ -87,6 +86,7 @@ class ConfigWatch:
         if not usable:
             return None, events
         job, settings = store.state.training.current, self.config.job
+        moved = find_base_conflict(self._home, store.state, settings.model, reads=False)
         begun = store.state.job(wanted)
         if begun is not None:
             path = self._home.data_file(wanted)
@@ -95,7 +95,9 @@ class ConfigWatch:
         if job is not None and job.begun:  # it keeps its settings and its validation set
             if is_changed(job.settings, settings):
                 self._write(f"keepstep.toml was changed; {job.name} keeps the settings that it started with")
-            return settings, ()
+            return (with_base_of(settings, job.settings.model) if moved and job.settings else settings), ()
+        if moved is not None:
+            return None, _hold(store, UserError(f"{DOES_NOT_FIT}: {moved.reason}", moved.advice))
         try:
             return keep_validation_set(self._home, settings), ()
         except UserError as error:
@@ -118,9 +120,12 @@ class ConfigWatch:
             self._write(f"keepstep.toml was changed, for the next job: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:
-        """The properties of the file that an edit changes; None: the file is gone."""
+        return self._stamp_of(self._home.config)
+
+    def _stamp_of(self, path: Path) -> Stamp:
+        """The properties of a file that an edit changes; None: the file is gone."""
         try:
-            found = self._home.storage.stat(self._home.config)
+            found = self._home.storage.stat(path)
         except FileNotFoundError:
             return None
         except OSError:  # it may still be there; the next turn checks again

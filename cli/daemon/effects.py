@@ -69,8 +69,7 @@ class EffectExecutor:
             case messages.Prepare():
                 self._finish_arrival(message.job)
             case messages.Consolidate() if not self.supervisor.was_sent(messages.Consolidate, message.attempt):
-                space_factor = self.watch.config.consolidation.space_factor
-                message = with_trained_files(message, self.store.home, space_factor)
+                message = with_trained_files(message, self.store.home, self.watch.config)
             case messages.Yield() if self.supervisor.worker is None:  # the attempt has no worker: nothing can be lost
                 self.handler.execute(messages.Yielded(attempt=message.attempt))
                 return CATCH_UP_EVERY_S

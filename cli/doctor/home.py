@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.config.edit import CONFLICT_ADVICE, conflict_of
+from cli.config.locks import find_conflicts
 from cli.daemon.sweep import sweep_temporaries
 from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passed, warned
 from cli.home.identity import DaemonLock, this_process
@@ -153,12 +153,8 @@ def config(context: DoctorContext) -> Finding:
         state = context.state
     except Unreadable:
         return passed("keepstep.toml is valid; whether it fits the trained weights is not known")
-    conflict = conflict_of(state, found)
-    if conflict is not None:
-        return failed(
-            f"keepstep.toml does not fit the trained weights: {conflict}",
-            CONFLICT_ADVICE,
-        )
+    for error in find_conflicts(context.home, state, found, reads=context.deep):
+        return failed(error.reason, error.advice)
     job = state.training.current
     if job is not None and job.begun and job.settings is not None and job.settings != found:
         return passed(f"keepstep.toml is valid; {job.name} finishes with the settings that it started with")

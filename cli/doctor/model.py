@@ -24,12 +24,12 @@ BY_SIZE = "by names and sizes"
 def model(context: DoctorContext) -> Finding:
     """Check the files of the model: present, complete and trainable. Loads nothing."""
     from gpu.model import hub
-    from gpu.model.base import is_downloaded, is_hub_id
+    from gpu.model.base import is_downloaded, is_hub_id, is_missing_directory
     from gpu.model.problems import find_problem
 
     settings = context.config.job.model
     found = model_directory(settings, context.home.root)
-    if found is None and settings.path.startswith(("/", ".", "~")):
+    if found is None and is_missing_directory(settings.path, context.home.root):
         there = context.home.root / Path(settings.path).expanduser()
         return failed(f"there is no model at {there}", "correct [model] path in keepstep.toml, or put the model there")
     complete = found is not None and is_downloaded(found)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.checks import illegal, move_current_job, move_daemon, reporting_job, status_after
-from core.compatibility import settings_conflict
+from core.compatibility import settings_conflict, with_base_of
 from core.effect import Effect
 from core.errors import IllegalEvent, Refused
 from core.failures import EXPLANATIONS
@@ -156,8 +156,8 @@ def model_advice(state: State) -> str:
         )
     if state.retention.versions:
         return (
-            "do what the message says, then `keepstep resume`; the versions of this home fix [model] path, "
-            "[model] dtype and [method] kind, and another home (`keepstep init`) takes others"
+            "do what the message says, then `keepstep resume`; the versions of this home fix the bytes of the base, "
+            "and whether adapters or all weights train. Another home (`keepstep init`) takes others"
         )
     return EXPLANATIONS["model"].advice
 
@@ -183,7 +183,7 @@ def _start_attempt(state: State, command: commands.StartAttempt, _now: float) ->
         raise Refused("no attempt starts while memory is short")
     settings = with_sources(command.settings, state.outcomes.trained, job.id)
     if job.begun and job.settings is not None:
-        settings = job.settings
+        settings = with_base_of(job.settings, settings.model)
     unpublished = state.head.checkpoint is not None
     conflict = settings_conflict(state.head.weight_settings, settings, unpublished=unpublished)
     if conflict is not None:
@@ -273,7 +273,8 @@ def _attempt_started(state: State, event: kinds.AttemptStarted) -> State:
     if event.attempt != state.attempts.last + 1:
         raise illegal(event, job.status, f"attempt {event.attempt} does not follow attempt {state.attempts.last}")
     started = replace(job, status=status_after(job, event), settings=event.settings, retry_at=None)
-    if job.settings != event.settings:  # its next steps are not those that were reached before
+    before = with_base_of(job.settings, event.settings.model) if job.settings is not None else None
+    if before != event.settings:  # its next steps are not those that were reached before
         started = replace(started, course=Course(), evaluation=Evaluation())
         recovery_ = replace(recovery_, step_log=recovery_.step_log.until(state.head.global_step))
     return replace(

@@ -7,8 +7,8 @@ use of the part that the worker leaves to them:
     others = total − available − worker          shortage:  others > share × (total − worker)
 
 Without a worker that is "RAM above 85 %". The rule also holds after the worker has ended: its size is remembered, so
-that work resumes only where it fits in again. Others that use less than the part which the limit leaves free anyway (15
-%) never count: a system always uses that much, and waiting for less would never end.
+that work resumes only where it fits in again. Others that use less than 15 % of the memory (or than the limit, if that
+is lower) never count: a system always uses that much, and waiting for less would never end.
 
 The same rule applies to each control group with a limit that the worker is in (a systemd unit, a container): its limit
 is the total there. Memory is short if it is short in one of these places. It is enough again if it is enough in that
@@ -31,6 +31,10 @@ from events.settings import MemorySettings
 
 if TYPE_CHECKING:
     from core.state import State
+
+
+ALWAYS_USED = 0.15
+"""Share of the memory that others may use in any case: an idle system with its services uses that much."""
 
 
 class MemoryShortage(Struct, frozen=True, kw_only=True):
@@ -62,10 +66,10 @@ def left_to_others(share: float, limits: MemorySettings, *, total_bytes: int, wo
     >>> limits = MemorySettings(hold_above=0.85, resume_below=0.75)
     >>> left_to_others(0.85, limits, total_bytes=100, worker_bytes=0)
     85.0
-    >>> left_to_others(0.85, limits, total_bytes=100, worker_bytes=95)  # the floor: what is free at the limit
+    >>> left_to_others(0.85, limits, total_bytes=100, worker_bytes=95)  # the floor: what a system always uses
     15.0
     """
-    floor = (1.0 - limits.hold_above) * share / limits.hold_above
+    floor = min(limits.hold_above, ALWAYS_USED) * share / limits.hold_above
     return max(share * (total_bytes - worker_bytes), round(floor * total_bytes, 6))
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from events.course import Course
-from events.settings import JobSettings
+from events.settings import JobSettings, ModelSettings
 from events.text import carried
 from events.values import CheckpointId, JobId, Number, VersionId
 from gpu.data.examine.report import PreviewRow, Report
@@ -45,6 +45,8 @@ class ExportRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     target: str
     dtype: Dtype | None
     """None: each weight keeps the dtype of the base."""
+    model: ModelSettings | None = None
+    """Where the origin is now, if it was moved since the checkpoint."""
 
 
 class Exported(Struct, frozen=True, kw_only=True, tag="exported"):

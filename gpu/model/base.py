@@ -46,11 +46,22 @@ def model_location(path: str, home: Path) -> str:
     directory = home / Path(path).expanduser()
     if directory.exists():
         return str(directory.resolve())
-    if path.startswith(("/", ".", "~")):
+    if is_missing_directory(path, home):
         raise ModelUnusable(
             f"there is no model at {directory}. Correct [model] path in keepstep.toml, or put the model there."
         )
     return path
+
+
+def is_missing_directory(path: str, parent: Path) -> bool:
+    """True if `path`, which does not exist below `parent`, is not a hub id.
+
+    It then starts with `/`, `.` or `~`, is not written as a hub id, or lies in a directory that exists: `models/mine`.
+    """
+    if path.startswith(("/", ".", "~")) or not hub.is_id(path):
+        return True
+    above, slash, _ = path.partition("/")
+    return bool(slash) and (parent / above).is_dir() and not hub.snapshots(path)
 
 
 def is_hub_id(path: str, home: Path) -> bool:

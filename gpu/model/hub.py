@@ -61,6 +61,11 @@ def is_offline(environment: Mapping[str, str] = os.environ) -> bool:
     return wanted.upper() in {"1", "ON", "YES", "TRUE"}
 
 
+def is_id(model: str) -> bool:
+    """True if a text is written as a hub id."""
+    return _ID.fullmatch(model) is not None
+
+
 def resolve(model: str, revision: str = "") -> str:
     """Return the commit (40 hexadecimal digits) that `revision` of a hub id means now; "": its main branch.
 
@@ -68,7 +73,7 @@ def resolve(model: str, revision: str = "") -> str:
     NoCommit.
     """
     revision = revision or MAIN
-    if not _ID.fullmatch(model):
+    if not is_id(model):
         raise CommitNotFound(f"{model!r} is not a hub id: one is written organisation/name", is_wrong=True)
     if not _REVISION.fullmatch(revision):
         raise CommitNotFound(f"{revision!r} is not a revision: one is a commit, a branch or a tag", is_wrong=True)

@@ -173,6 +173,7 @@ class Training:
         self._refuse_if_suspect(batch, loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, settings.weight_decay
+            group["betas"], group["eps"] = settings.betas, settings.eps
         self._update(batch)
         return self._advance(
             batch,

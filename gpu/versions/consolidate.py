@@ -53,7 +53,7 @@ def consolidate(home: Path, order: Consolidate, channel: WorkerChannel) -> None:
         heartbeats.beat("consolidate", 0, 1)
 
     checkpoint = home / "checkpoints" / order.checkpoint
-    sources = checkpoint_sources(home, checkpoint, order.parent)
+    sources = checkpoint_sources(home, checkpoint, order.parent, order.model)
     _preflight(home, sources, order)
     manifest_sha256 = describe(checkpoint / MANIFEST).sha256
     backup = BackupManifest(

@@ -55,10 +55,10 @@ def export(order: ExportRequest) -> Exported:
 def _sources(order: ExportRequest) -> Sources:
     home = Path(order.home)
     if order.checkpoint is not None:
-        return checkpoint_sources(home, Path(order.checkpoint), order.version)
+        return checkpoint_sources(home, Path(order.checkpoint), order.version, order.model)
     if order.version is None:
         raise MergeRefused("neither a checkpoint nor a version was named")
-    return version_sources(home, order.version)
+    return version_sources(home, order.version, order.model)
 
 
 def main() -> None:

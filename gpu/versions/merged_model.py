@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from events.settings import FullSettings
+from events.settings import FullSettings, ModelSettings
 from events.values import VersionId
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.commit import Content
@@ -27,7 +27,7 @@ from gpu.artifacts.version_manifest import (
     training_base,
     version_directory,
 )
-from gpu.errors import MergeRefused
+from gpu.errors import MergeRefused, ModelUnusable
 from gpu.ipc.protocol import DTYPES, Dtype
 from gpu.model.base import INDEX, base_directory, base_files, base_sha256, weights_files
 from gpu.model.config import edit_config
@@ -84,15 +84,18 @@ class Sources:
         return [name for name in names if name in ADAPTER_FILES]
 
 
-def checkpoint_sources(home: Path, checkpoint: Path, base: VersionId | None) -> Sources:
+def checkpoint_sources(
+    home: Path, checkpoint: Path, base: VersionId | None, moved_to: ModelSettings | None = None
+) -> Sources:
     """Return the sources for a checkpoint that was trained on `base` (None: the origin). Verifies every byte of it.
 
-    Raises CheckpointBroken, MergeRefused, ModelUnusable, OSError, ValueError.
+    `moved_to`: where the origin is, if it is not where the checkpoint says. Raises CheckpointBroken, MergeRefused,
+    ModelUnusable, OSError, ValueError.
     """
     manifest = CheckpointDirectory(checkpoint).verify()
     earlier: tuple[Path, ...] = ()
     if base is None:
-        origin = _origin(home, manifest, manifest.lineage.base_sha256)
+        origin = _origin(home, manifest, manifest.lineage.base_sha256, moved_to)
         sha256, parent, base_weights = manifest.lineage.base_sha256, None, origin
     else:
         parent = version_directory(home, base)
@@ -103,7 +106,7 @@ def checkpoint_sources(home: Path, checkpoint: Path, base: VersionId | None) -> 
                 "Restore its files"
             )
         sha256 = version.origin_sha256
-        origin = _origin(home, manifest, sha256)
+        origin = _origin(home, manifest, sha256, moved_to)
         earlier = tuple(parent / TRAINED / name for name in version.trained)
     full = isinstance(manifest.lineage.settings.method, FullSettings)
     return Sources(
@@ -117,8 +120,8 @@ def checkpoint_sources(home: Path, checkpoint: Path, base: VersionId | None) -> 
     )
 
 
-def version_sources(home: Path, version: VersionId) -> Sources:
-    """Return the sources for a version, to round it to another dtype.
+def version_sources(home: Path, version: VersionId, moved_to: ModelSettings | None = None) -> Sources:
+    """Return the sources for a version, to round it to another dtype. `moved_to`: as for a checkpoint.
 
     Raises MergeRefused, ModelUnusable, OSError, ValueError.
     """
@@ -126,7 +129,7 @@ def version_sources(home: Path, version: VersionId) -> Sources:
     version_manifest = read_version_manifest(directory)
     manifest, origin_sha256 = version_manifest.checkpoint, version_manifest.origin_sha256
     return Sources(
-        origin=_origin(home, manifest, origin_sha256),
+        origin=_origin(home, manifest, origin_sha256, moved_to),
         origin_sha256=origin_sha256,
         parent=None,
         trained=tuple(directory / TRAINED / name for name in version_manifest.trained),
@@ -136,14 +139,18 @@ def version_sources(home: Path, version: VersionId) -> Sources:
     )
 
 
-def _origin(home: Path, manifest: Manifest, sha256: str) -> Path:
+def _origin(home: Path, manifest: Manifest, sha256: str, moved_to: ModelSettings | None) -> Path:
     model = manifest.lineage.settings.model
-    path = model.path
-    origin = base_directory(path, home, revision=model.revision)
+    if moved_to is not None and moved_to.path != model.path:
+        with suppress(ModelUnusable, OSError):
+            origin = base_directory(moved_to.path, home, revision=moved_to.revision)
+            if sha256 and sha256 == base_sha256(origin):
+                return origin
+    origin = base_directory(model.path, home, revision=model.revision)
     if sha256 and sha256 != base_sha256(origin):  # "": an earlier keepstep did not record it
         raise MergeRefused(
-            f"the base model at {path} is not the one that {manifest.checkpoint} was trained on. Restore that one "
-            f"(SHA-256 {sha256})"
+            f"the base model at {model.path} is not the one that {manifest.checkpoint} was trained on. Restore that "
+            f"one (SHA-256 {sha256})"
         )
     return origin
 

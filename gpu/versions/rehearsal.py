@@ -250,7 +250,7 @@ def _no_failpoint(_: str) -> None:
 
 def _has_resources(trained: TrainedModel, settings: JobSettings, home: Path) -> bool:
     """True if disk and memory suffice to write a whole checkpoint with its moments, and a version."""
-    origin = base_directory(settings.model.path, home)
+    origin = base_directory(settings.model.path, home, revision=settings.model.revision)
     model_bytes = sum((origin / name).stat().st_size for name in weights_files(origin))
     trained_bytes = sum(4 * parameter.numel() for parameter in trained.parameters.values())
     wanted_bytes = (1 + len(MOMENTS)) * trained_bytes + model_bytes

@@ -69,6 +69,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "journal show": ["--kind", "file_enqueued"],
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
+    "config unset": ["inbox.settle_s"],
 }
 """What each command is given next to the home. A command that would start another process is refused first."""
 

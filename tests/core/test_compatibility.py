@@ -6,10 +6,25 @@ import pytest
 from msgspec.structs import replace
 
 from core import commands
-from core.compatibility import differences, fixed_settings, has_unpublished_training, settings_conflict, weight_settings
+from core.compatibility import (
+    differences,
+    fixed_settings,
+    has_unpublished_training,
+    settings_conflict,
+    weight_settings,
+    with_base_of,
+)
 from core.values import WeightSettings
 from events import kinds
-from events.settings import DataSettings, FullSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
+from events.settings import (
+    DataSettings,
+    FullSettings,
+    JobSettings,
+    LoraSettings,
+    ModelSettings,
+    QloraSettings,
+    TrainingSettings,
+)
 from tests.core.world import World, settings
 
 TINY = JobSettings(model=ModelSettings(path="tiny"), method=LoraSettings(r=8))
@@ -25,7 +40,9 @@ TRAINED = weight_settings(PLAIN)
         (PLAIN, [], []),
         (replace(PLAIN, training=TrainingSettings(learning_rate=1e-5, schedule="linear")), [], []),
         (replace(PLAIN, model=ModelSettings(path="tiny", trust_remote_code=True)), [], []),
-        (replace(PLAIN, model=ModelSettings(path="other")), ["model.path"], ["model.path"]),
+        (replace(PLAIN, model=ModelSettings(path="other")), [], []),
+        (replace(PLAIN, model=ModelSettings(path="tiny", dtype="bfloat16")), ["model.dtype"], []),
+        (replace(PLAIN, method=QloraSettings()), ["method.kind"], []),
         (replace(PLAIN, model=ModelSettings(path="tiny", revision="1" * 40)), [], []),
         (replace(PLAIN, method=LoraSettings(r=4, alpha=8)), ["method.r", "method.alpha"], []),
         (replace(PLAIN, method=FullSettings()), ["method.kind"], ["method.kind"]),
@@ -40,14 +57,17 @@ def test_what_decides_the_meaning_is_locked(wanted: object, locked: list[str], a
     assert differences(None, wanted) == []
 
 
-def test_a_commit_is_locked_and_having_none_is_not() -> None:
-    """A hub id can be pinned at any time: the worker compares the bytes."""
-    pinned = replace(PLAIN, model=ModelSettings(path="tiny", revision="1" * 40))
-    other = replace(PLAIN, model=ModelSettings(path="tiny", revision="2" * 40))
-    for wanted in (other, PLAIN):
-        for learning in (True, False):
-            found = differences(weight_settings(pinned), wanted, unpublished=learning)
-            assert [each.key for each in found] == ["model.revision"]
+def test_full_training_and_adapters_do_not_mix() -> None:
+    """A version is a sum of adapters, or the weights of full training."""
+    full = weight_settings(replace(PLAIN, method=FullSettings()))
+    assert [each.key for each in differences(full, PLAIN, unpublished=False)] == ["method.kind"]
+
+
+def test_the_base_of_an_earlier_job_is_where_it_is_now() -> None:
+    """Nothing else of its settings changes."""
+    now = ModelSettings(path="moved", revision="1" * 40, dtype="bfloat16")
+    moved = with_base_of(PLAIN, now)
+    assert moved == replace(PLAIN, model=ModelSettings(path="moved", revision="1" * 40))
 
 
 def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
@@ -74,7 +94,10 @@ def test_it_is_locked_from_the_first_attempt_until_it_is_consolidated() -> None:
     [
         (TINY, None),
         (replace(TINY, model=ModelSettings(path="tiny", trust_remote_code=True)), None),
-        (replace(TINY, model=ModelSettings(path="big")), "model.path is big, and the weights were trained with tiny"),
+        (
+            replace(TINY, model=ModelSettings(path="tiny", dtype="bfloat16")),
+            "model.dtype is bfloat16, and the weights were trained with float32",
+        ),
         (replace(TINY, method=LoraSettings(r=16)), "method.r is 16, and the weights were trained with 8"),
         (replace(TINY, method=FullSettings()), "method.kind is full, and the weights were trained with lora"),
         (
@@ -90,7 +113,7 @@ def test_training_continues_only_under_its_own_model_and_method(wanted: JobSetti
 
 def test_two_differences_are_both_named() -> None:
     """A person fixes all of it in one go."""
-    wanted = replace(TINY, model=ModelSettings(path="big"), method=FullSettings())
+    wanted = replace(TINY, model=ModelSettings(path="tiny", dtype="bfloat16"), method=FullSettings())
     assert str(settings_conflict(WeightSettings(TINY.model, TINY.method), wanted)).count(";") == 1
 
 

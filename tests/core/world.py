@@ -28,6 +28,7 @@ from events.settings import (
     DataSettings,
     EvaluationSettings,
     JobSettings,
+    LoraSettings,
     ModelSettings,
     TrainingSettings,
 )
@@ -42,11 +43,12 @@ ROOMY = 2**40
 
 
 def settings(
-    *, model: str = "tiny", seed: int = 1, every_steps: int = 2, keep: int = 2, held_out: bool = False
+    *, model: str = "tiny", seed: int = 1, r: int = 16, every_steps: int = 2, keep: int = 2, held_out: bool = False
 ) -> JobSettings:
     """The settings of a small job; `held_out`: there are rows that it is evaluated on, after every second step."""
     return JobSettings(
         model=ModelSettings(path=model),
+        method=LoraSettings(r=r),
         training=TrainingSettings(seed=seed),
         checkpoints=CheckpointSettings(every_steps=every_steps, keep=keep),
         data=DataSettings(holdout=0.1 if held_out else 0.0),

@@ -23,7 +23,7 @@ from core.state import State
 from events import codec, kinds
 from events.codec import decode_record
 from events.kinds import ConfigChanged, ConfigFixed, ConfigRefused, MemoryLow, MemoryRecovered
-from events.settings import CheckpointSettings, JobSettings, MemorySettings, ModelSettings
+from events.settings import CheckpointSettings, JobSettings, LoraSettings, MemorySettings, ModelSettings
 from journal import START, durable, follow
 from tests.drills.drill import Row
 from tests.waiting import PATIENCE_S, eventually
@@ -225,26 +225,23 @@ def test_an_edit_that_changes_what_weights_mean_is_seen_at_once_and_not_used(dri
     drill.start()
     drill.wait(lambda: drill.state.attempts.reached.step == 2, "two steps")
     attempt = drill.state.attempts.current
-    drill.edit('path = "nowhere"', 'path = "elsewhere"')
+    drill.edit("r = 16", "r = 8")
     seen_s = drill.wait(lambda: bool(drill.events(ConfigRefused)), "config_refused")
     assert seen_s < 5.0
     assert drill.state.attempts.current == attempt
-    assert (
-        "model.path is elsewhere, and the weights were trained with nowhere"
-        in status(drill.home)["config_error"]["reason"]
-    )
+    assert "method.r is 8, and the weights were trained with 16" in status(drill.home)["config_error"]["reason"]
     _let_go(drill)
     drill.wait(lambda: drill.state.daemon.hold is not None, "a hold")
-    models = {event.settings.model.path for event in drill.events(kinds.AttemptStarted)}
-    assert models == {"nowhere"}
+    methods = {event.settings.method for event in drill.events(kinds.AttemptStarted)}
+    assert methods == {LoraSettings()}
     assert drill.state.outcomes.counts.trained == 1
-    drill.edit('path = "elsewhere"', 'path = "nowhere"')
+    drill.edit("r = 8", "r = 16")
     drill.wait(lambda: bool(drill.events(ConfigFixed)), "config_fixed")
     _command(drill.home, "resume")
     drill.wait(lambda: drill.state.outcomes.counts.trained == 2, "both jobs")
     drill.stop()
     assert len(drill.events(ConfigRefused)) == 1
-    detected = "`config_refused`: model.path is elsewhere, and the weights were trained with nowhere"
+    detected = "`config_refused`: method.r is 8, and the weights were trained with 16"
     did = "the running file was finished as it was started, nothing started under it; fixed and resumed, it continued"
     record(Row(CONFIG_ERROR, detected, f"{seen_s:.1f} s", "nothing", did))
 

@@ -31,6 +31,7 @@ UNSAID = {
     "v",
     "files",
     "space_factor",
+    "model",
     "tokens",
     "seconds",
     "learning_rate",

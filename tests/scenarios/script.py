@@ -124,7 +124,7 @@ class _Script:
         self.book.note(words)
 
     def play_config(self, words: list[str]) -> None:
-        numbers = {"seed", "keep", "every_steps"}
+        numbers = {"seed", "r", "keep", "every_steps"}
         fields = dict(word.split("=", 1) for word in words)
         given: dict[str, Any] = {name: int(value) if name in numbers else value for name, value in fields.items()}
         self.book.config = settings(**given)

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from cli.config.schema import Config
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_records
 from core.state import State
@@ -32,10 +33,13 @@ def answer_to(event: AnyEvent, state: State) -> messages.Committed | messages.Ru
             return None
 
 
-def with_trained_files(message: messages.Consolidate, home: Home, space_factor: float) -> messages.Consolidate:
-    """Add the trained files, which the state does not hold. Reads the whole journal: once a night, while nothing
-    trains."""
-    return replace(message, files=trained_files(read_records(home)), space_factor=space_factor)
+def with_trained_files(message: messages.Consolidate, home: Home, config: Config) -> messages.Consolidate:
+    """Add what the config says, and the trained files, which the state does not hold.
+
+    Reads the whole journal: once a night, while nothing trains.
+    """
+    files = trained_files(read_records(home))
+    return replace(message, files=files, space_factor=config.consolidation.space_factor, model=config.job.model)
 
 
 def problem_of(fact: Written, state: State, home: Home) -> str | None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cli.commands.versions import export_version
-from cli.config.schema import load_config, time_zone
+from cli.config.schema import load_config
+from cli.config.together import time_zone
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts, Worker
 from cli.errors import UserError

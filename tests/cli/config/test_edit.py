@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import subprocess
 import sys
@@ -9,14 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from cli.config.edit import check, locked_keys, set_key, value_of
+from cli.app import app
+from cli.config.edit import KeyChange, check, set_keys, value_of
+from cli.config.locks import locked_keys
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core import commands
+
+
+def set_key(home: Home, key: str, text: str) -> KeyChange:
+    return next(each for each in set_keys(home, {key: text}).keys if each.key == key)
+
 
 Run = Callable[..., list[str]]
 Drop = Callable[..., Path]
@@ -37,7 +46,10 @@ def test_a_value_is_changed_in_its_place_and_comments_stay(home: Home) -> None:
     ("key", "text", "value"),
     [
         ("method.target_modules", '["q_proj"]', ("q_proj",)),
-        ("method.target_modules", "q_proj", "q_proj"),
+        ("method.target_modules", "q_proj", ("q_proj",)),
+        ("method.target_modules", "q_proj,v_proj", ("q_proj", "v_proj")),
+        ("method.target_modules", ".*_proj", ".*_proj"),
+        ("training.weight_decay", ".5", 0.5),
         ("data.prompt", "123", None),
         ("consolidation.schedule", "03:00", "03:00"),
         ("model.path", "3", "3"),
@@ -75,7 +87,6 @@ def test_what_is_not_allowed_is_not_written(home: Home, key: str, text: str, say
 @pytest.mark.parametrize(
     ("key", "text", "current", "trained"),
     [
-        ("model.path", "other", '"nowhere"', '"nowhere"'),
         ("method.r", "8", "16", "16"),
         ("method.kind", "full", '"lora"', '"lora"'),
         ("data.max_length", "2048", "1024", "1024"),
@@ -164,3 +175,119 @@ def test_a_change_is_made_to_what_is_there_when_the_lock_is_had(home: Home, monk
         4,
         9,
     )
+
+
+def keepstep(home: Home, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["config", *arguments, "--home", str(home.root)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["training.epochs=2", "data.packing=true"], {"training.epochs": 2, "data.packing": True}),
+        (["training.epochs", "2"], {"training.epochs": 2}),
+        (["training.epochs", "=", "2"], {"training.epochs": 2}),
+        (["data.prompt=q", "data.completion=a"], {"data.prompt": "q", "data.completion": "a"}),
+        (
+            ["evaluation.gap_alert=2", "evaluation.gap_warn=1"],
+            {"evaluation.gap_alert": 2.0, "evaluation.gap_warn": 1.0},
+        ),
+        (["checkpoints.every_steps=0", "checkpoints.every_seconds=5"], {"checkpoints.every_steps": 0}),
+        (["memory.resume_below=0.1", "memory.hold_above=0.2"], {"memory.hold_above": 0.2, "memory.resume_below": 0.1}),
+        (["hooks.on_held", "sh -c 'A=1 true'"], {"hooks.on_held": "sh -c 'A=1 true'"}),
+        (["training.betas=0.8, 0.95"], {"training.betas": (0.8, 0.95)}),
+    ],
+)
+def test_keys_that_belong_together_change_together(
+    home: Home, arguments: list[str], changed: dict[str, object]
+) -> None:
+    """In whatever order, and in the old form for one key."""
+    said = keepstep(home, "set", *arguments)
+    assert said.exit_code == 0, said.output
+    assert {key: value_of(load_config(home.config), key) for key in changed} == changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["training.epochs", "-1"], 1, "training.epochs = -1 is not allowed"),
+        (["training.epochs=-1"], 1, "training.epochs = -1 is not allowed"),
+        (["--epochs", "1"], 2, "no such option: --epochs"),
+        (["training.epochs"], 2, "has no value"),
+        (["training.epochs", "2", "logs.days", "3"], 2, "training.epochs=2"),
+        (["training.epochs=2", "training.epochs=3"], 2, "is set twice"),
+        (["training.epochs=2", "logs.days=0"], 1, "logs.days = 0 is not allowed"),
+        (["num_train_epochs=2"], 1, "keepstep config set training.epochs=2"),
+        (["method.kind=qlora", "method.use_dora=true"], 1, "use_dora is not available with kind"),
+    ],
+)
+def test_a_wrong_command_changes_nothing(home: Home, arguments: list[str], code: int, says: str) -> None:
+    """Not even the keys that are right."""
+    before = home.config.read_bytes()
+    said = keepstep(home, "set", *arguments)
+    assert (said.exit_code or (1 if said.exception else 0)) == code
+    assert says in " ".join((said.output + str(getattr(said.exception, "advice", "")) + str(said.exception)).split())
+    assert home.config.read_bytes() == before
+
+
+def test_a_text_that_may_be_missing_is_unset(home: Home) -> None:
+    """By `unset`, by an empty text, and in the file itself."""
+    (home.root / "held.jsonl").touch()
+    before = home.config.read_text(encoding="utf-8")
+    for unset in (["set", "data.validation", ""], ["set", "data.validation="], ["unset", "data.validation"]):
+        assert keepstep(home, "set", "data.validation=held.jsonl").exit_code == 0
+        assert 'validation: "held.jsonl" → not set' in keepstep(home, *unset).output
+        assert home.config.read_text(encoding="utf-8") == before
+    home.config.write_text(before.replace("[data]\n", '[data]\nvalidation = ""\n'), encoding="utf-8")
+    assert load_config(home.config).job.data.validation is None
+
+
+def test_unset_takes_the_default_back_and_a_required_key_stays(home: Home) -> None:
+    keepstep(home, "set", "training.epochs=4", "logs.days=9")
+    assert "training.epochs: 4 → 1" in keepstep(home, "unset", "training.epochs", "logs.days").output
+    assert "# epochs = 4 # passes over each file" in home.config.read_text(encoding="utf-8")
+    assert "model.path is missing" in str(keepstep(home, "unset", "model.path").exception)
+    assert keepstep(home, "unset", "logs.days").output == "logs.days is 30, as before\n"
+
+
+def test_another_method_and_back_loses_nothing(home: Home) -> None:
+    """The file is then byte for byte what it was."""
+    keepstep(home, "set", "method.r=4", "method.target_modules=q_proj,v_proj")
+    before = home.config.read_bytes()
+    for kind in ("full", "qlora", "full"):
+        assert keepstep(home, "set", f"method.kind={kind}").exit_code == 0
+        assert load_config(home.config)
+    assert keepstep(home, "set", "method.kind", "lora").exit_code == 0
+    assert home.config.read_bytes() == before
+
+
+def test_a_wrong_file_can_be_repaired_key_by_key(home: Home) -> None:
+    """As long as it is TOML; the last repair makes it whole."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace("epochs = 1 ", "epochs = 0 "), encoding="utf-8")
+    (changed,) = set_keys(home, {"training.epochs": "1"}).keys
+    assert (changed.before, changed.now) == ("0", "1")
+    assert home.config.read_text(encoding="utf-8") == text
+
+
+def test_show_fits_a_terminal(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long path keeps its beginning and its end; in a pipe nothing is shortened."""
+    path = f"/home/someone/{'x' * 200}/the-model"
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(text.replace('path = "nowhere"', f'path = "{path}"'), encoding="utf-8")
+    assert f'"{path}"' in keepstep(home, "show").output
+    assert doctest.testmod(sys.modules["cli.commands.config"]).failed == 0
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW_ON_A_TERMINAL, "config", "show", "--home", str(home.root)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert 'the-model"' in shown
+    assert '"/home/some' in shown
+
+
+SHOW_ON_A_TERMINAL = "import sys; sys.stdout.isatty = lambda: True; from cli.app import app; app()"

@@ -54,7 +54,11 @@ def test_every_setting_is_written_with_a_comment() -> None:
         ({**MODEL, "training": {"learning_rate": 2}}, "training.learning_rate = 2", "at most 1"),
         ({**MODEL, "training": {"schedule": "x"}}, 'training.schedule = "x"', '"constant", "linear", "cosine"'),
         ({**MODEL, "method": {"kind": "x"}}, 'method.kind = "x"', "lora, full"),
-        ({**MODEL, "method": {"kind": "full", "r": 8}}, "unknown key method.r", "known keys"),
+        (
+            {**MODEL, "method": {"kind": "full", "r": 8}},
+            'method.r is not available with kind = "full"',
+            'belongs to kind = "lora"',
+        ),
         ({**MODEL, "data": {"prompt": "q"}}, "belong together", "set both"),
         ({**MODEL, "checkpoints": {"every_steps": 0, "every_seconds": 0}}, "both 0", "at least one"),
         ({**MODEL, "checks": {"rows": {"same_role_twice": "no"}}}, "checks.rows", '"refuse", "warn" or "off"'),

@@ -36,15 +36,27 @@ def measured(others: float, own: float = 0.0, *, limits: MemorySettings = LIMITS
         (43, 50, True),  # 86 % of it
         (5, 90, False),  # a worker that needs nine tenths by itself
         (9, 90, False),  # 1 % is left, and others use hardly anything: waiting would change nothing
-        (15, 84, False),  # as much as the limit leaves free anyway
+        (15, 84, False),  # as much as a system always uses
         (16, 83, True),  # more
         (0, 100, False),
         (2, 100, False),  # more than there is: what is shared is counted twice
     ],
 )
 def test_others_may_use_so_much_of_what_the_worker_leaves(others: float, own: float, short: bool) -> None:
-    """And they are never waited for below the part that the limit leaves free."""
+    """And they are never waited for below what a system always uses."""
     assert is_short(measured(others, own)) is short
+
+
+@pytest.mark.parametrize("own", range(0, 101, 10))
+@pytest.mark.parametrize("others", range(0, 101, 5))
+def test_a_lower_limit_never_lets_others_use_more(others: int, own: int) -> None:
+    """Also far below a half, and whatever the worker needs by itself."""
+    shares = [each / 100 for each in range(1, 101)]
+    short = [
+        is_short(measured(others, own, limits=MemorySettings(hold_above=each, resume_below=each / 2)))
+        for each in shares
+    ]
+    assert short == sorted(short, reverse=True)
 
 
 @pytest.mark.parametrize(

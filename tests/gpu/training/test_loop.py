@@ -28,6 +28,9 @@ MODES = {
     "lora, dropout, bf16": settings(LORA, precision="bf16", weight_decay=0.1),
     "qlora, dropout": settings(QLORA),
     "full": settings(FULL, max_grad_norm=0.0),
+    "lora, own betas and warm-up": settings(
+        LORA, betas=(0.8, 0.95), eps=1e-4, warmup_ratio=0.3, min_learning_rate_ratio=0.5
+    ),
     "lora, dropout, packing": settings(LORA, data=DataSettings(packing=True, max_length=150)),
 }
 
@@ -62,6 +65,22 @@ def test_continuing_from_memory_gives_the_bits_of_continuing_from_disk(home: Hom
     from_memory = home.train_job(session, second, how, global_step=6, checkpoint=checkpoint)
     from_disk = home.train_job(home.new_session(), second, how, global_step=6, checkpoint=checkpoint)
     assert home.bits(from_memory) == home.bits(from_disk)
+
+
+def test_each_setting_of_the_optimizer_decides_the_bits(home: Home) -> None:
+    """And a warm-up of half the steps is the same as one of three steps."""
+    job = home.add(ROWS)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"betas": (0.8, 0.999)},
+        {"betas": (0.9, 0.99)},
+        {"eps": 1e-3},
+        {"min_learning_rate_ratio": 0.5},
+        {"warmup_ratio": 0.5},
+    ]
+    bits = [home.bits(home.train_job(home.new_session(), job, settings(LORA, **change))) for change in changes]
+    assert not [each for index, each in enumerate(bits) if each in bits[:index]]
+    assert home.bits(home.train_job(home.new_session(), job, settings(LORA, warmup_steps=3))) == bits[-1]
 
 
 def test_a_warm_worker_loads_the_ordered_checkpoint_not_the_one_in_memory(home: Home) -> None:

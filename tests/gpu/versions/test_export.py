@@ -83,6 +83,19 @@ def test_training_changes_the_logits_more_than_the_check_tolerates(trained: tupl
     assert logit_distance(tmp_path / "out", Reference(base)) > TOLERANCE["BF16"]
 
 
+def test_a_base_that_was_moved_is_found_by_its_bytes(tmp_path: Path) -> None:
+    """Where the request says that it is now; a model with other bytes there is not taken for it."""
+    home, checkpoint = trained_home(tmp_path, LORA)
+    (home.path / "model").rename(home.path / "moved")
+    make_tiny_model(home.path / "other", seed=9)
+    moved = replace(order(home, checkpoint, tmp_path / "out"), model=ModelSettings(path="moved"))
+    exported = export(moved)
+    assert exported.difference <= exported.tolerance / 4
+    for place in (None, ModelSettings(path="other")):
+        with pytest.raises((MergeRefused, ModelUnusable), match="model"):
+            export(replace(moved, model=place, target=str(tmp_path / "wrong")))
+
+
 def test_a_model_in_many_files_stays_one(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "whole")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
