@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from cli.layout import fitted
 from cli.text import printable
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
@@ -111,7 +112,8 @@ def error_text(error: BaseException) -> str:
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
     text = "\n".join(printable(line) for line in error_text(error).split("\n"))
-    sys.stderr.write(f"keepstep: {text}\n")
+    text = f"keepstep: {text}"
+    sys.stderr.write(f"{fitted(text) if sys.stderr.isatty() else text}\n")
     raise SystemExit(code) from error
 
 

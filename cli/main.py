@@ -21,4 +21,4 @@ def main() -> None:
             return
         from cli.app import app
 
-        app()
+        app(prog_name="keepstep")

@@ -29,6 +29,9 @@ BackupId = Annotated[str, Meta(pattern=r"^((manual|emergency)-\d{4,}|before-v\d{
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Kinds of numbers that an exported model can have."""
+
 Failure = Literal[
     "model",
     "out_of_memory",

@@ -123,7 +123,6 @@ TESTED_ELSEWHERE = {
     "cli/commands/journal_repair.py": "tests/cli/test_commands.py",
     "cli/commands/config.py": "tests/cli/config/test_edit.py",
     "cli/status/report.py": "tests/cli/test_commands.py",
-    "cli/output/terminal.py": "tests/cli/test_commands.py",
     "cli/diagnosis/logs.py": "tests/cli/home/test_log_files.py",
     "cli/hooks/trial.py": "tests/cli/hooks/test_dispatch.py",
     "cli/diagnosis/commands.py": "tests/cli/diagnosis/test_explain.py",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
+from cli.commands.arguments.resolve import find_backup_id
 from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
+from cli.output.terminal import print_json, say
 
-if TYPE_CHECKING:
-    from core.state import State
-    from core.values import Backup
-
-app = typer.Typer(help="Make, verify and restore backups of the trained weights.", no_args_is_help=True)
+app = typer.Typer(cls=ListGroup, help="List, make, verify and restore backups of the trained weights.")
 
 NO_BACKUP = "there is no backup yet; `keepstep backup create` makes one"
 
@@ -36,7 +36,13 @@ def list_(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def verify(
-    backup: Annotated[str | None, typer.Argument(help="Name of the backup. Default: all.")] = None,
+    backup: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its name or its number. Default: all.",
+            autocompletion=completion.backup,
+        ),
+    ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -46,7 +52,16 @@ def verify(
 
 
 @app.command()
-def restore(backup: Annotated[str, typer.Argument(help="Name of the backup.")], home: HomeOption = None) -> None:
+def restore(
+    backup: Annotated[
+        str,
+        typer.Argument(
+            help="Its name or its number.",
+            autocompletion=completion.backup,
+        ),
+    ],
+    home: HomeOption = None,
+) -> None:
     """Continue training from a backup.
 
     The old head is kept: `keepstep versions restore` goes back to it.
@@ -85,12 +100,12 @@ def create_backup(home: Home, reason: str) -> None:
             ) from error
         backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
-    print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
+    say(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
 
 
 def show_backups(home: Home, *, json: bool) -> None:
     """`keepstep backup list`."""
-    from cli.output.terminal import local_time
+    from cli.output.times import local_time
     from projections.status import plain
 
     rows = [{**plain(backup), "path": str(home.backups / backup.id)} for backup in read_state(home).retention.backups]
@@ -111,25 +126,23 @@ def show_backups(home: Home, *, json: bool) -> None:
 
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     """`keepstep backup verify`: True if all are good. Raises UserError."""
-    from cli.output.terminal import print_json
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
     found: list[dict[str, Any]] = []
     state = read_state(home)
-    if wanted is not None:
-        _find_backup(state, wanted)
+    wanted = find_backup_id(state, wanted) if wanted is not None else None
     for backup in state.retention.backups:
         if wanted in {None, backup.id}:
             artifact = BackupDirectory(home.backups / backup.id, home.storage)
             problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
             found.append({"id": backup.id, "good": problem is None, "problem": problem})
             if not json:
-                print(f"{backup.id}  {problem or 'good'}", flush=True)
+                say(f"{backup.id}  {problem or 'good'}", flush=True)
     if json:
         print_json(found)
     elif not found:
-        print(NO_BACKUP)
+        say(NO_BACKUP)
     return all(each["good"] for each in found)
 
 
@@ -140,7 +153,10 @@ def restore_backup(home: Home, name: str) -> None:
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
-    backup = _find_backup(read_state(home), name)
+    state = read_state(home)
+    name = find_backup_id(state, name)
+    backup = state.retention.backup(name)
+    assert backup is not None  # it was found by its id
     artifact = BackupDirectory(home.backups / name, home.storage)
     problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
     if problem is not None:
@@ -168,13 +184,6 @@ def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
         events = decide(read_state(home), command, home.clock.now())
     for event in events:
         assert isinstance(event, BackupDeleted)
-        print(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")
+        say(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")
     if not execute:
-        print("nothing was deleted; to delete: --execute")
-
-
-def _find_backup(state: State, name: str) -> Backup:
-    backup = state.retention.backup(name)
-    if backup is None:
-        raise UserError(f"there is no backup {name}", "`keepstep backup list` lists the backups")
-    return backup
+        say("nothing was deleted; to delete: --execute")

@@ -11,7 +11,7 @@ import typer
 from cli.commands.common import HomeOption, JsonOption, format_size
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
-from cli.output.terminal import Row
+from cli.output.terminal import ATTENTION, BAD, Row
 from cli.text import shown_text
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _row_counts(report: Report) -> str:
 
 
 def _finding_rows(finding: Finding) -> list[Row]:
-    styles = {"refuse": "red", "skip": "yellow", "warn": "yellow"}
+    styles = {"refuse": BAD, "skip": ATTENTION, "warn": ATTENTION}
     count = (
         f" ({finding.count:,} {'row' if finding.count == 1 else 'rows'}, {finding.share:.1%})" if finding.count else ""
     )

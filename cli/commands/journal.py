@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from cli.commands.arguments.groups import CONTEXT, TailGroup
 from cli.commands.common import HomeOption, JsonOption, count
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from journal import Finding, Line
 
 app = typer.Typer(
+    cls=TailGroup,
     help="Read, verify, replay and repair the journal.",
-    no_args_is_help=True,
+    context_settings=CONTEXT,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -225,4 +227,4 @@ def main() -> None:
     """The entry point `journal`."""
     with report_errors():
         prepare_streams()
-        app()
+        app(prog_name="journal")

@@ -15,6 +15,7 @@ from cli.config.renamed import present_key, with_present_names
 from cli.config.schema import DAEMON_SECTIONS, METHODS, Config, load_config, parse_config, read_config, resolve_config
 from cli.errors import UserError
 from cli.home.event_store import EventStore
+from cli.home.identity import daemon_is_alive
 from cli.home.paths import CONFIG_MODE, Home
 from core.compatibility import differences, fixed_settings, has_unpublished_training, settings_conflict
 from core.state import State
@@ -102,7 +103,7 @@ def set_key(home: Home, key: str, text: str) -> KeyChange:
             sync=True,
             storage=home.storage,
         )
-        applies = "at once" if section in DAEMON_SECTIONS else _from_when(store.state)
+        applies = "at once" if section in DAEMON_SECTIONS else _from_when(store)
     return KeyChange(shown(current), shown(value_of(changed, key)), applies)
 
 
@@ -210,6 +211,13 @@ def _what_to_do(state: State, wanted: JobSettings) -> str:
     return f"run `keepstep consolidate`{waits}, or `keepstep versions rollback` to drop that training; then try again"
 
 
-def _from_when(state: State) -> str:
-    job = state.training.current
-    return f"from the job after {job.name} on" if job is not None else "from the next job on"
+def _from_when(store: EventStore) -> str:
+    """When a changed key applies. A job keeps its settings from its first checkpoint on."""
+    job = store.state.training.current
+    if job is None:
+        return "from the next job on"
+    if job.begun:
+        return f"from the job after {job.name} on; {job.name} keeps the settings that it started with"
+    if store.state.attempts.current is not None and daemon_is_alive(store.home):
+        return f"from the job after {job.name} on, or if {job.name} starts again before its first checkpoint"
+    return f"from {job.name} on: it has no checkpoint yet"

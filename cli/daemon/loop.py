@@ -42,6 +42,7 @@ from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
 from cli.output.console import Console
 from cli.output.event_lines import held_jobs_text
+from cli.output.run_screen import RunScreen
 from core import commands
 from events import messages
 from journal.errors import NoSpace
@@ -53,11 +54,17 @@ class Daemon:
     """One run of the daemon over a home. `run` returns the exit code."""
 
     def __init__(
-        self, home: Home, *, until_idle: bool, write: Callable[[str], None], ports: Ports | None = None
+        self,
+        home: Home,
+        *,
+        until_idle: bool,
+        write: Callable[[str], None],
+        ports: Ports | None = None,
+        screen: RunScreen | None = None,
     ) -> None:
         self._home, self._until_idle, self._output = home, until_idle, write
         self._ports = ports or RealPorts(home)
-        self._console = Console(self._print)
+        self._console = Console(self._print, screen)
         self._supervisor = WorkerSupervisor(self._ports, LatencyStats(home))
         self._inbox = Inbox(home, lambda: self._config.inbox)
         self._intake = Intake(home, self._inbox, self._write)

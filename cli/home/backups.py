@@ -14,6 +14,7 @@ from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
+from core.topics.head import nothing_trained
 from core.values import DetachedCheckpoint
 from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupManifest, back_up
@@ -100,11 +101,19 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
 def _held(state: State) -> DetachedCheckpoint:
     if state.head.checkpoint is None or state.head.weight_settings is None:
-        base = f"since {state.head.base}, which is in versions/" if state.head.base else "yet"
-        raise UserError(f"nothing was trained {base}, so there is nothing to back up")
+        raise UserError(f"{nothing_trained(state)}, so there is nothing to back up", _backup_advice(state))
     return DetachedCheckpoint(
         base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
     )
+
+
+def _backup_advice(state: State) -> str:
+    base = state.head.base
+    if base is None:
+        return "train first: `keepstep add FILE`, then `keepstep run`"
+    made = [backup.id for backup in state.retention.backups if backup.id.startswith(f"before-{base}-")]
+    kept = f"the training in {base} is kept in the backup {made[-1]}; " if made else ""
+    return f"{kept}to copy the model elsewhere: `keepstep versions export {base} --to DIRECTORY`"
 
 
 def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:

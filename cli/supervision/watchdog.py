@@ -16,6 +16,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts, Worker
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
+from cli.output.run_screen import RunScreen
 from cli.signals import ignore_signals
 from cli.status.report import health
 from cli.supervision import sd_notify
@@ -166,8 +167,17 @@ class WatchedPorts(RealPorts):
             stop()
 
 
-def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker") -> int:
+def run_daemon(
+    home: Home,
+    *,
+    until_idle: bool,
+    write: Callable[[str], None],
+    worker_module: str = "gpu.worker",
+    screen: RunScreen | None = None,
+) -> int:
     """Run the daemon of `home` in this process, with heartbeats if there is a listener; return the exit code.
+
+    `write` prints a line; `screen`, if any, observes the events.
 
     Raises as `Daemon.run`.
     """
@@ -178,4 +188,4 @@ def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], wo
         home = Home(home.root, storage=HeartbeatStorage(watchdog), clock=home.clock)
         watchdog.beat(sd_notify.status("recovering"))
     ports = WatchedPorts(home, watchdog, worker_module, owns_process=True)
-    return Daemon(home, until_idle=until_idle, write=write, ports=ports).run()
+    return Daemon(home, until_idle=until_idle, write=write, ports=ports, screen=screen).run()

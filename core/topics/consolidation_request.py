@@ -13,6 +13,7 @@ from core.errors import Refused
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics.attempts import BeginAttempt, WaitUntil, is_due, next_attempt
 from core.topics.consolidation import BeginConsolidation, Request
+from core.topics.head import nothing_trained
 from events import kinds
 from events.settings import ConsolidationSettings
 
@@ -52,9 +53,7 @@ def _request(state: State, command: commands.RequestConsolidation, _now: float) 
     if state.consolidation.request is not None:
         raise Refused(f"a consolidation is already {'running' if state.consolidation.running else 'requested'}")
     if state.head.checkpoint is None and not state.training.in_progress and state.queue.front() is None:
-        raise Refused(
-            f"nothing was trained since {state.head.base or 'the origin'}, so there is nothing to consolidate"
-        )
+        raise Refused(f"{nothing_trained(state)}, so there is nothing to consolidate")
     return [
         kinds.ConsolidationRequested(
             description=command.description, after_current=command.after_current, scheduled_for=command.scheduled_for

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cli.output.terminal import ATTENTION
 from cli.status.report import health, status_rows
 from core import commands
 from events import kinds
@@ -108,7 +109,7 @@ def test_full_disk_is_reported_with_what_to_do(
     first, *rest = status_rows(shown, alive=alive)
     since = ", since 2026-11-22" if alive else ""
     assert first.text.startswith(line + since)
-    assert first.style == "bold yellow"
+    assert first.style == f"bold {ATTENTION}"
     assert [row.text for row in rest[: len(advice)]] == advice
 
 
@@ -170,11 +171,11 @@ def test_validation_loss_is_shown_next_to_the_training_loss() -> None:
     assert lines == [
         ("loss 1.0000 on 4 rows, after step 0 of file-1.jsonl", False, ""),
         ("loss 0.5000", True, ""),
-        ("loss 2.0000", True, "yellow"),
+        ("loss 2.0000", True, ATTENTION),
     ]
     world.run()
     assert view(world).job is None
-    assert [row.style for row in status_rows(view(world), alive=True) if row.name == "validation"] == ["yellow"]
+    assert [row.style for row in status_rows(view(world), alive=True) if row.name == "validation"] == [ATTENTION]
 
 
 def test_a_loss_that_is_no_number_is_shown_as_nan() -> None:
