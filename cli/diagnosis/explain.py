@@ -117,7 +117,7 @@ def summarize(teller: Timeline, state: State, wanted: str, *, alive: bool) -> Su
         raise UserError(f"there is no {_kind(teller)} {wanted} in the journal", _lookup_advice(teller, state))
     match teller:
         case JobTimeline():
-            return _of_a_job(teller, state, wanted, alive=alive)
+            return _of_a_job(teller, state, alive=alive)
         case FailureTimeline():
             return _of_a_failure(teller, state, alive=alive)
         case StepTimeline():
@@ -160,10 +160,7 @@ def _lookup_advice(teller: Timeline, state: State) -> str:
 # -- one summary for each kind --------------------------------------------------------------------------------------
 
 
-def _of_a_job(teller: JobTimeline, state: State, wanted: str, *, alive: bool) -> Summary:
-    if len(teller.jobs) > 1:
-        ids = ", ".join(job[:12] for job in teller.jobs)
-        raise UserError(f"several files have the name {wanted!r}", f"name the first digits of one id: {ids}")
+def _of_a_job(teller: JobTimeline, state: State, *, alive: bool) -> Summary:
     ((job, name),) = teller.jobs.items()
     title = f"{name}, job {job[:12]}"
     found = state.job(job)

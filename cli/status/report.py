@@ -17,7 +17,8 @@ from cli.status.progress_line import memory_health, timing, timing_text
 from core.topics.disk import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
-from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
+from projections.progress import TERMINAL_CLOSED
+from projections.status import JobView, StatusView, ValidationView, WatchingView, plain, read_status
 
 REFRESH_S = 1.0
 
@@ -121,10 +122,11 @@ def health(view: StatusView, *, alive: bool) -> str:
 
 
 def _health_without_daemon(view: StatusView) -> str:
+    at = " while it was stopping" if view.daemon.status in {"stopping", "stopping_paused"} else ""
     if view.daemon.status not in {"off", "off_paused"}:
         since = f" (last heartbeat {ago(view.daemon.heartbeat_at)})" if view.daemon.heartbeat_at else ""
         return (
-            f"not running: the daemon (pid {view.daemon.pid}) died{since}; "
+            f"not running: the daemon (pid {view.daemon.pid}) died{at}{since}; "
             f"`keepstep run` continues after step {view.global_step}"
         )
     if view.hold is not None:
@@ -133,7 +135,12 @@ def _health_without_daemon(view: StatusView) -> str:
         return f"not running, and waiting for disk space: {view.full.message}"
     if view.daemon.status == "off_paused":
         return "not running, and paused; to continue: keepstep resume, then keepstep run"
-    return "not running; to start: keepstep run"
+    stopped = view.daemon.stop_reason == TERMINAL_CLOSED
+    closed = f": {TERMINAL_CLOSED} and the daemon stopped after a commit" if stopped else ""
+    service = ". A service needs no terminal: keepstep service install" if stopped else ""
+    if view.job is not None:
+        return f"not running{closed}; `keepstep run` continues {view.job.name}{service}"
+    return f"not running{closed}; to start: keepstep run{service}"
 
 
 def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
@@ -155,7 +162,9 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
         row("", f"→ {_space_advice(view.full, view.daemon.status, alive=alive)}", ATTENTION)
     if view.job is not None:
         job = view.job
-        if job.steps_total:
+        if not alive:
+            row("unfinished", _unfinished_line(job))
+        elif job.steps_total:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
@@ -183,8 +192,16 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     for failed in view.failed:
         row("failed", f"{failed.name}; to try again: keepstep retry {failed.id[:12]}")
     for trouble in view.troubles:
-        row(local(trouble.at), trouble.message.partition("\n")[0], ATTENTION)
+        first_line = trouble.message.partition("\n")[0]
+        row("problem", f"{local(trouble.at)}: {first_line}", ATTENTION)
     return rows
+
+
+def _unfinished_line(job: JobView) -> str:
+    """A job that has started and that no daemon works on."""
+    if not job.steps_total:
+        return f"{job.name}, before its first step"
+    return f"{job.name}, {bar(job.progress)} step {job.step} of {job.steps_total} is committed"
 
 
 def _validation_line(found: ValidationView) -> str:

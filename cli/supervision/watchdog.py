@@ -130,10 +130,10 @@ class WatchedPorts(RealPorts):
         self._status, self._storage = home.status, home.storage
         self._stop_file = home.stop_file
         self._watchdog = watchdog
-        self._stop: Callable[[], None] | None = None
+        self._stop: Callable[[str], None] | None = None
 
     @contextlib.contextmanager
-    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[str], None], logs: LogSettings) -> Iterator[None]:
         self._stop = on_signal
         try:
             with super().listening(inbox, on_signal, logs):
@@ -164,7 +164,7 @@ class WatchedPorts(RealPorts):
             stop, self._stop = self._stop, None  # only once: perhaps the file cannot be removed
             with contextlib.suppress(OSError):
                 self._storage.unlink(self._stop_file)
-            stop()
+            stop(self._stop_file.name)
 
 
 def run_daemon(

@@ -53,7 +53,10 @@ def _request(state: State, command: commands.RequestConsolidation, _now: float) 
     if state.consolidation.request is not None:
         raise Refused(f"a consolidation is already {'running' if state.consolidation.running else 'requested'}")
     if state.head.checkpoint is None and not state.training.in_progress and state.queue.front() is None:
-        raise Refused(f"{nothing_trained(state)}, so there is nothing to consolidate")
+        raise Refused(
+            f"{nothing_trained(state)}, so there is nothing to consolidate. "
+            "To train: `keepstep add FILE`, then `keepstep run`"
+        )
     return [
         kinds.ConsolidationRequested(
             description=command.description, after_current=command.after_current, scheduled_for=command.scheduled_for

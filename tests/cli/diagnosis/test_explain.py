@@ -144,7 +144,7 @@ def test_two_files_of_one_name_are_distinguished_by_id(home: Home, drop: Drop, r
     run()
     drop("a.jsonl", "ok ok")
     run()
-    with pytest.raises(UserError, match="a.jsonl names 2 jobs") as refused:
+    with pytest.raises(UserError, match=r"a\.jsonl names 2 jobs") as refused:
         explained("a.jsonl")
     for job in re.findall(r"\(([0-9a-f]{12})\)", refused.value.reason):
         assert explained(job)[0] == f"a.jsonl, job {job}"
