@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -118,8 +119,10 @@ def fail(error: BaseException, code: int) -> NoReturn:
 
 
 @contextmanager
-def report_errors() -> Iterator[None]:
+def report_errors(cancelled: str = "nothing was changed") -> Iterator[None]:
     """Turn errors that a user can cause into a message and an exit code, and bugs into a traceback and exit code 70.
+
+    `cancelled`: what the command leaves when Ctrl-C ends it.
 
     It also flushes standard output, so that a full disk is noticed before the exit code is chosen.
     """
@@ -129,13 +132,26 @@ def report_errors() -> Iterator[None]:
         finally:
             _flush()
     except KeyboardInterrupt:
+        _say_cancelled(cancelled)
         raise SystemExit(INTERRUPTED) from None
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            _say_cancelled(cancelled)
+        raise
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
             traceback.print_exc()
             raise SystemExit(CRASHED) from error
         fail(error, code)
+
+
+def _say_cancelled(left: str) -> None:
+    """Report what Ctrl-C left, and ignore further ones: the process is about to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    text = f"Cancelled; {left}"
+    sys.stderr.write(f"{fitted(text) if sys.stderr.isatty() else text}\n")
+    sys.stderr.flush()
 
 
 def _flush() -> None:

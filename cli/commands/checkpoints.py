@@ -196,9 +196,12 @@ def export_model(
     home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: Dtype | None, *, json: bool
 ) -> None:
     """Write a version, or a checkpoint merged into its version, as a model for transformers. Raises UserError."""
+    import shutil
+
     import msgspec
 
     from cli.home.subprocesses import ask, refused
+    from gpu.artifacts.commit import staging_of
     from gpu.ipc.protocol import Exported, ExportRequest, Refusal
 
     target = new_directory(home, to)
@@ -212,7 +215,10 @@ def export_model(
         target=str(target),
         dtype=dtype,
     )
-    said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
+    try:
+        said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
+    finally:
+        shutil.rmtree(staging_of(target), ignore_errors=True)  # left by a child that was killed
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
         raise refused(f"{name} was not exported", answer, "nothing was changed")

@@ -133,6 +133,7 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
             try:
                 _in_child(arguments, tmp_path, errors, surround)
             finally:  # a signal between the end of the command and that of its process
+                errors.write_text("Cancelled; ", encoding="utf-8")
                 os._exit(130)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         if interrupt_after_s is not None:
@@ -164,6 +165,7 @@ def _in_child(arguments: list[str], tmp_path: Path, errors: Path, surround: Call
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         except KeyboardInterrupt:  # it came before there was a command
+            os.write(2, b"Cancelled; ")
             os._exit(130)
         main()
         code = 0
@@ -215,12 +217,13 @@ def test_a_command_ends_in_the_same_way_whatever_its_output_is(words: str, ran: 
 
 
 @pytest.mark.parametrize("words", [*every_command()])
-def test_a_command_that_is_interrupted_says_nothing(words: str, ran: Callable[..., Ran]) -> None:
+def test_a_command_that_is_interrupted_says_what_it_left(words: str, ran: Callable[..., Ran]) -> None:
     """Ctrl-C, early and later: exit code 130 unless it was done before; never a traceback."""
     for after_s in (0.02, 0.1):
         code, errors = ran(words, as_usual, after_s)
         assert "Traceback" not in errors, errors
         assert code in (0, 1, 2, 130), errors
+        assert (code == 130) == ("Cancelled; " in errors), errors
 
 
 def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) -> None:
