@@ -145,13 +145,14 @@ def add(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train again on files that were trained before.")] = False,
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Add files to the queue."""
     from cli.commands.control import add_files
 
     if again:
         typer.echo("--again is now --retrain", err=True)
-    add_files(home, files, priority, retrain=retrain or again)
+    add_files(home, files, priority, retrain=retrain or again, json=json)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from cli.commands.common import HomeOption, JsonOption, delete_directories, form
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import print_json, say
+from events.values import BackupType, backup_type
+
+if TYPE_CHECKING:
+    from core.values import Backup
 
 app = typer.Typer(cls=ListGroup, help="List, make, verify and restore backups of the trained weights.")
 
@@ -22,10 +26,14 @@ NO_BACKUP = "there is no backup yet; `keepstep backup create` makes one"
 @app.command()
 def create(
     reason: Annotated[str, typer.Option("--reason", help="A note that is kept with the backup.")] = "",
+    kind: Annotated[
+        BackupType, typer.Option("--type", help="Why it is made. Retention treats all types alike.")
+    ] = "manual",
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Copy the head, and verify the copy."""
-    create_backup(find_home(home), reason)
+    create_backup(find_home(home), reason, kind=kind, json=json)
 
 
 @app.command("list")
@@ -61,12 +69,13 @@ def restore(
         ),
     ],
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Continue training from a backup.
 
     The old head is kept: `keepstep versions restore` goes back to it.
     """
-    restore_backup(find_home(home), backup)
+    restore_backup(find_home(home), backup, json=json)
 
 
 @app.command()
@@ -74,15 +83,16 @@ def cleanup(
     retention_days: Annotated[float, typer.Option("--retention-days", min=0.0, help="Delete older backups.")],
     execute: Annotated[bool, typer.Option("--execute", help="Delete them. Default: only list them.")] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Delete old backups; the newest always stays.
 
     Without `--execute` it only lists them.
     """
-    clean_up_backups(find_home(home), retention_days, execute=execute)
+    clean_up_backups(find_home(home), retention_days, execute=execute, json=json)
 
 
-def create_backup(home: Home, reason: str) -> None:
+def create_backup(home: Home, reason: str, *, kind: BackupType = "manual", json: bool = False) -> None:
     """`keepstep backup create`. Raises UserError."""
     from contextlib import closing
 
@@ -93,26 +103,29 @@ def create_backup(home: Home, reason: str) -> None:
 
     with closing(EventStore.open(home)) as store:
         try:
-            name = make_backup(store, kind="manual", reason=reason)
+            name = make_backup(store, kind=kind, reason=reason)
         except StorageFailed as error:
             raise UserError(
                 f"no backup was made: {error}", "free disk space or fix the disk, then try again", STORAGE_FAILED
             ) from error
         backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
+    if json:
+        print_json(_as_json(home, backup))
+        return
     say(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
 
 
 def show_backups(home: Home, *, json: bool) -> None:
     """`keepstep backup list`."""
     from cli.output.times import local_time
-    from projections.status import plain
 
-    rows = [{**plain(backup), "path": str(home.backups / backup.id)} for backup in read_state(home).retention.backups]
+    rows = [_as_json(home, backup) for backup in read_state(home).retention.backups]
     print_rows(
         rows,
         {
             "backup": lambda row: row["id"],
+            "type": lambda row: row["type"],
             "made": lambda row: local_time(row["made_at"]),
             "checkpoint": lambda row: row["held"]["checkpoint"]["id"],
             "base": lambda row: row["held"]["base"] or "origin",
@@ -122,6 +135,12 @@ def show_backups(home: Home, *, json: bool) -> None:
         empty=NO_BACKUP,
         json=json,
     )
+
+
+def _as_json(home: Home, backup: Backup) -> dict[str, Any]:
+    from projections.status import plain
+
+    return {**plain(backup), "type": backup_type(backup.id), "path": str(home.backups / backup.id)}
 
 
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
@@ -146,7 +165,7 @@ def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     return all(each["good"] for each in found)
 
 
-def restore_backup(home: Home, name: str) -> None:
+def restore_backup(home: Home, name: str, *, json: bool = False) -> None:
     """`keepstep backup restore`. Raises UserError, core.errors.Refused."""
     from cli.commands.versions import move_head
     from core.commands import MoveHead
@@ -163,10 +182,10 @@ def restore_backup(home: Home, name: str) -> None:
         raise UserError(
             f"{name} is damaged: {problem}; nothing was changed", "choose another one: `keepstep backup list`"
         )
-    move_head(home, MoveHead(backup=name))
+    move_head(home, MoveHead(backup=name), json=json)
 
 
-def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
+def clean_up_backups(home: Home, days: float, *, execute: bool, json: bool = False) -> None:
     """`keepstep backup cleanup`. Raises core.errors.Refused."""
     from contextlib import closing
 
@@ -182,6 +201,12 @@ def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
         delete_directories(home, events)
     else:
         events = decide(read_state(home), command, home.clock.now())
+    if json:
+        rows = [
+            {"id": each.backup, "size_bytes": each.size_bytes} for each in events if isinstance(each, BackupDeleted)
+        ]
+        print_json({"deleted": execute, "backups": rows})
+        return
     for event in events:
         assert isinstance(event, BackupDeleted)
         say(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")

@@ -80,12 +80,13 @@ def export(
 def prune(
     keep: Annotated[int, typer.Option("--keep", min=1, help="Keep the newest N, the head included.")],
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Delete older checkpoints to free disk space.
 
     First it verifies every byte of those that stay.
     """
-    prune_checkpoints(find_home(home), keep)
+    prune_checkpoints(find_home(home), keep, json=json)
 
 
 def show_checkpoints(home: Home, *, json: bool) -> None:
@@ -232,7 +233,7 @@ def export_model(
     say(f"  its logits differ by {answer.difference:.2%} (rounding allows {answer.tolerance:.1%})")
 
 
-def prune_checkpoints(home: Home, keep: int) -> None:
+def prune_checkpoints(home: Home, keep: int, *, json: bool = False) -> None:
     """`keepstep checkpoints prune`. Raises UserError while an older checkpoint may be needed, core.errors.Refused."""
     from contextlib import closing
 
@@ -254,6 +255,10 @@ def prune_checkpoints(home: Home, keep: int) -> None:
         size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.head.checkpoints}
         events = store.execute(command)
     delete_directories(home, events)
+    if json:
+        names = [event.checkpoint for event in events if isinstance(event, CheckpointPruned)]
+        print_json({"deleted": [{"id": name, "size_bytes": size_bytes[name]} for name in names]})
+        return
     for event in events:
         assert isinstance(event, CheckpointPruned)
         say(f"{event.checkpoint} is deleted ({format_size(size_bytes[event.checkpoint])})")

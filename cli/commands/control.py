@@ -11,14 +11,16 @@ from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
-from cli.output.terminal import say
+from cli.output.terminal import print_json, say
 from core import commands
 from core.commands import AnyCommand
 from events import kinds
 from events.values import Priority
 
 
-def add_files(home_option: Path | None, files: Sequence[Path], priority: Priority, *, retrain: bool = False) -> None:
+def add_files(
+    home_option: Path | None, files: Sequence[Path], priority: Priority, *, retrain: bool = False, json: bool = False
+) -> None:
     """`keepstep add`: check that every file is readable, then queue all of them. Raises UserError."""
     from cli.home.trust import resolve_link
     from cli.inbox.accept import accept_copy, finish_arrivals
@@ -32,15 +34,27 @@ def add_files(home_option: Path | None, files: Sequence[Path], priority: Priorit
             raise UserError(f"{path} {what}; nothing was added")
         if (why := home.storage.why_unreadable(path.resolve())) is not None:
             raise UserError(f"{path} cannot be read: {why}; nothing was added", "get the right to read it")
+    added = list[dict[str, object]]()
     with closing(EventStore.open(home)) as store:
         finish_arrivals(store)
         for path in files:
             for event in accept_copy(store, resolve_link(path), priority, again=retrain, name=path.name):
+                added.append(
+                    {
+                        "file": str(path),
+                        "job": getattr(event, "job", None),
+                        "status": "duplicate" if isinstance(event, kinds.FileDuplicate) else "queued",
+                    }
+                )
+                if json:
+                    continue
                 if isinstance(event, kinds.FileDuplicate):
                     say(f"{shown_text(path.name)} {duplicate_text(event.job, store.state)}")
                 else:
                     say(f"{shown_text(path.name)} is queued ({len(store.state.queue)} waiting)")
-    if not daemon_is_alive(home):
+    if json:
+        print_json({"files": added, "waiting": len(store.state.queue), "daemon": daemon_is_alive(home)})
+    elif not daemon_is_alive(home):
         say("no daemon runs; `keepstep run` starts one")
 
 

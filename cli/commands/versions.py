@@ -74,6 +74,7 @@ def restore(
         ),
     ],
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Continue training from a version or a checkpoint.
 
@@ -85,20 +86,20 @@ def restore(
     found = find_home(home)
     target = resolve_target(read_state(found), name)
     if is_checkpoint_id(target):
-        move_head(found, MoveHead(checkpoint=target))
+        move_head(found, MoveHead(checkpoint=target), json=json)
     else:
-        move_head(found, MoveHead(version=None if target == ORIGIN else target))
+        move_head(found, MoveHead(version=None if target == ORIGIN else target), json=json)
 
 
 @app.command()
-def rollback(home: HomeOption = None) -> None:
+def rollback(home: HomeOption = None, json: JsonOption = False) -> None:
     """Go back to the last version, and from that to the one before.
 
     The old head is kept and can be restored again.
     """
     from core.commands import RollBack
 
-    move_head(find_home(home), RollBack())
+    move_head(find_home(home), RollBack(), json=json)
 
 
 @app.command()
@@ -281,7 +282,7 @@ def _changed_settings(one: tuple[Part, ...], two: tuple[Part, ...]) -> list[str]
     ]
 
 
-def move_head(home: Home, command: Any) -> None:
+def move_head(home: Home, command: Any, *, json: bool = False) -> None:
     """Move the head and print the old and the new one. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
@@ -303,9 +304,12 @@ def move_head(home: Home, command: Any) -> None:
                 store, RestoreCheckpoint(backup=state.head.pending_restore, checkpoint=state.head.checkpoint.id)
             )
     moved = next(event for event in events if isinstance(event, HeadMoved))
+    old = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
+    if json:
+        print_json({"version": moved.version, "checkpoint": moved.checkpoint, "old_head": old})
+        return
     base = f" on {moved.version or 'the origin'}" if moved.checkpoint else ""
     say(f"training continues from {moved.checkpoint or moved.version or 'the origin'}{base}")
-    old = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
     if old is not None:
         say(f"the old head is kept; to go back: keepstep versions restore {old}")
 

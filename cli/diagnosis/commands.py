@@ -83,6 +83,7 @@ def run_sample(
     hook: Annotated[str | None, typer.Argument(help="Such as job_failed. Default: the first that is set.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Send a sample event of each hook.")] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Run the hooks and send the notifications with a sample event.
 
@@ -90,7 +91,7 @@ def run_sample(
     """
     from cli.hooks.trial import try_hooks
 
-    if not try_hooks(find_home(home), hook, every=every):
+    if not try_hooks(find_home(home), hook, every=every, json=json):
         raise typer.Exit(REFUSED)
 
 

@@ -16,6 +16,7 @@ from core.errors import Refused
 from core.state import State
 from core.topics.head import nothing_trained
 from core.values import DetachedCheckpoint
+from events.values import BackupType
 from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.errors import CheckpointBroken, StorageFailed
@@ -46,7 +47,7 @@ def backup_is_running(home: Home) -> bool:
     return is_locked(home, home.backup_lock)
 
 
-def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
+def make_backup(store: EventStore, *, kind: BackupType, reason: str) -> str:
     """Copy the head, verify the copy, journal it. Returns its name. Raises UserError, gpu.errors.StorageFailed."""
     home = store.home
     durable.make_directory(home.backups, storage=home.storage)

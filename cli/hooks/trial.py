@@ -45,7 +45,7 @@ def show_hooks(home: Home, *, json: bool) -> None:
         print_listing(["hook", "runs when", "command", "notifies"], cells)
 
 
-def try_hooks(home: Home, hook: str | None, *, every: bool = False) -> bool:
+def try_hooks(home: Home, hook: str | None, *, every: bool = False, json: bool = False) -> bool:
     """Run the hooks of one sample event, or with `every` one of each trigger, and print their output.
 
     Returns True if all succeed. Raises UserError if none is set, typer.BadParameter for an unknown hook.
@@ -58,14 +58,19 @@ def try_hooks(home: Home, hook: str | None, *, every: bool = False) -> bool:
     if not by_trigger:
         what = "no hook is" if hook is None else f"neither on_{chosen[0]} nor a notification of it is"
         raise UserError(f"{what} set in {home.config}", HELP)
-    good = True
+    good, outcomes = True, []
     for task in (task for tasks in (by_trigger if every else by_trigger[:1]) for task in tasks):
         outcome = run(task)
         good = good and outcome.problem is None
+        outcomes.append({"task": task.name, **outcome._asdict()})
+        if json:
+            continue
         say(f"{task.name}: {outcome.problem or 'done'} ({outcome.seconds:.1f} s)", flush=True)
         for line in printable_lines(outcome.output).splitlines():
             say(f"    {line}")
-    if not every and (others := len(by_trigger) - 1):
+    if json:
+        print_json({"good": good, "outcomes": outcomes})
+    elif not every and (others := len(by_trigger) - 1):
         events = "one other event" if others == 1 else f"{others} other events"
         say(f"hooks are set for {events} too; to try all: keepstep hooks test --all")
     return good

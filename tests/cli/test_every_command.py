@@ -7,6 +7,7 @@ of one home in which files were trained, rejected and queued whose names fit int
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -116,7 +117,9 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
     """Runs a command on its own copy of the home: its exit code, and what it said on standard error."""
     count = 0
 
-    def run(words: str, surround: Callable[[], None], interrupt_after_s: float | None = None) -> Ran:
+    def run(
+        words: str, surround: Callable[[], None], interrupt_after_s: float | None = None, options: tuple[str, ...] = ()
+    ) -> Ran:
         nonlocal count
         count += 1
         root = tmp_path / f"{count}" / "home"
@@ -125,6 +128,7 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
         outside.write_text("ok outside\n", encoding="utf-8")
         places = {"new": str(tmp_path / f"new-{count}"), "outside": str(outside)}
         arguments = [*words.split(), *(each.format(**places) for each in ARGUMENTS.get(words, []))]
+        arguments += options
         arguments += [] if words in WITHOUT_HOME else ["--home", str(root)]
         errors = tmp_path / f"errors-{count}"
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child is what it is to be
@@ -224,6 +228,49 @@ def test_a_command_that_is_interrupted_says_what_it_left(words: str, ran: Callab
         assert "Traceback" not in errors, errors
         assert code in (0, 1, 2, 130), errors
         assert (code == 130) == ("Cancelled; " in errors), errors
+
+
+WITHOUT_JSON = {
+    **dict.fromkeys(("init", "demo", "run", "service install", "service uninstall"), "prints what it does as it goes"),
+    **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
+    **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
+    **dict.fromkeys(("versions delete", "journal repair"), "asks for a confirmation; `versions --json` has the result"),
+    **dict.fromkeys(("config get", "config set", "config check"), "`config show --json` has the values"),
+}
+"""Commands without --json, and why."""
+
+
+@pytest.mark.parametrize("words", [*every_command()])
+def test_a_command_that_reports_prints_json(words: str, ran: Callable[..., Ran], tmp_path: Path) -> None:
+    """Standard output is JSON: one value, or one a line; times are ISO 8601."""
+    if words in WITHOUT_JSON:
+        return
+    code, errors = ran(words, as_usual, options=("--json",))
+    assert code in (0, 1), errors
+    shown = (tmp_path / "output").read_text(encoding="utf-8")
+    if code == 0 or shown:
+        values = _json_values(shown)
+        assert not [found for value in values for found in _unix_times(value)]
+
+
+def _json_values(text: str) -> list[object]:
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def _unix_times(value: object, key: str = "") -> Iterator[str]:
+    """The keys under which a number is a Unix time of our days."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name != "event":  # a record of the journal is printed as it is stored
+                yield from _unix_times(each, name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _unix_times(each, key)
+    elif isinstance(value, int | float) and 1.5e9 < value < 3e9 and "bytes" not in key:
+        yield key
 
 
 def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) -> None:

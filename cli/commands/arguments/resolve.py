@@ -46,11 +46,11 @@ class Candidate(NamedTuple):
         return f"{printable(self.name)} ({self.id[:ID_SHOWN]})" if self.name else self.id
 
 
-def resolve(wanted: str, candidates: Iterable[Candidate], *, what: str, advice: str, none: str = "") -> str:
+def resolve(wanted: str, candidates: Iterable[Candidate], *, what: str, advice: str) -> str:
     """The id of the one candidate that `wanted` names.
 
-    `what`: the kind of thing, singular. `advice`: the command that lists them. `none`: the message if there are no
-    candidates at all. Raises UserError with the candidates if several match, and with the closest name if none does.
+    `what`: the kind of thing, singular. `advice`: the command that lists them. Raises UserError, with the candidates if
+    several match, and with the closest name if none does.
     """
     found = list(dict.fromkeys(candidates))
     matches = matching(wanted, found)
@@ -62,8 +62,6 @@ def resolve(wanted: str, candidates: Iterable[Candidate], *, what: str, advice: 
         raise UserError(
             f"{shown_text(wanted)} names {len(matches)} {what}s: {', '.join(labels)}{more}", f"name one: {advice}"
         )
-    if not found and none:
-        raise UserError(none, advice)
     nearest = closest(wanted, found)
     if nearest is not None:
         raise UserError(f"there is no {what} {shown_text(wanted)}", f"did you mean {nearest}? {advice}")
@@ -177,7 +175,6 @@ def find_version_id(state: State, wanted: str, *, origin: bool = False) -> str:
         (versions_and_origin if origin else versions)(state),
         what="version",
         advice="`keepstep versions list --all` lists the versions",
-        none="there is no version yet",
     )
 
 
@@ -193,5 +190,4 @@ def find_backup_id(state: State, wanted: str) -> str:
         backups(state),
         what="backup",
         advice="`keepstep backup list` lists the backups",
-        none="there is no backup yet",
     )

@@ -53,8 +53,6 @@ def test_an_ambiguous_name_lists_the_candidates_and_an_unknown_one_the_closest()
     with pytest.raises(UserError, match="there is no job thrid") as unknown:
         resolve("thrid", JOBS, what="job", advice="`keepstep queue`")
     assert "did you mean third.jsonl" in unknown.value.advice
-    with pytest.raises(UserError, match="nothing to name"):
-        resolve("x", [], what="job", advice="", none="nothing to name")
 
 
 def test_a_thing_with_two_names_is_one_thing() -> None:
