@@ -17,6 +17,7 @@ from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
 from cli.commands.data import app as data_app
+from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
 from cli.commands.versions import app as versions_app
@@ -353,5 +354,6 @@ app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
 app.add_typer(journal_app, name="journal", cls=TailGroup)
 app.add_typer(service_app, name="service", cls=StatusGroup)
+app.add_typer(home_app, name="home")
 app.add_typer(config_app, name="config", cls=ShowGroup)
 add_to(app)

@@ -21,7 +21,7 @@ LEFT = {
     "versions export": NOT_MADE,
     "checkpoints export": NOT_MADE,
     "backup create": "no half-made backup is used: `keepstep backup` lists the complete ones",
-    "home move": "the home is complete in its old place or in the new one; run it again to finish",
+    "home move": "the home is complete in one of the two places; a `.moving-…` or `.moved-…` next to it can be deleted",
     **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), ATOMIC),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), ATOMIC),
     **dict.fromkeys(("versions restore", "versions rollback", "versions delete"), ATOMIC),

@@ -100,6 +100,8 @@ TESTED_ELSEWHERE = {
     "gpu/artifacts/version_manifest.py": "tests/gpu/versions/test_consolidate.py",
     "gpu/model/gguf.py": "tests/cli/commands/test_demo.py",
     "cli/app.py": "tests/cli/test_commands.py",
+    "cli/cancelled.py": "tests/cli/test_every_command.py",
+    "cli/commands/homes/app.py": "tests/cli/test_every_command.py",
     "cli/home/backups.py": "tests/cli/commands/test_backup.py",
     "cli/daemon/worker/supervisor.py": "tests/cli/daemon/test_loop.py",
     "cli/output/identical.py": "tests/cli/inbox/test_rejection_reports.py",

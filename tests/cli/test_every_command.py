@@ -62,6 +62,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "versions export": [NAME, "--to", "{outside}"],
     "backup restore": [NAME],
     "backup cleanup": ["--retention-days", "1"],
+    "home move": ["{new}"],
     "journal show": ["--kind", "file_enqueued"],
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
