@@ -145,7 +145,7 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
             time.sleep(interrupt_after_s)
             os.kill(pid, signal.SIGINT)
         _, status = os.waitpid(pid, 0)
-        with closing(EventStore.open(Home(root))):
+        with closing(EventStore.open(Home(root if root.exists() else Path(places["new"])))):
             pass  # whatever became of the command, the journal is whole
         return os.waitstatus_to_exitcode(status), errors.read_text(encoding="utf-8", errors="backslashreplace")
 
