@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import CONTEXT, CommandGroup, ShowGroup, StatusGroup, TailGroup
 from cli.commands.backup import app as backup_app
 from cli.commands.chat import add_to as add_chat_to
 from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
 from cli.commands.data import app as data_app
+from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
 from cli.commands.versions import app as versions_app
@@ -26,28 +28,31 @@ from cli.errors import REFUSED
 from cli.home.trust import TRUST_OPTION, trust
 from cli.monitor.command import monitor, monitor_process
 from cli.supervision.service import app as service_app
+from events.values import Priority
 
 PANELS = {
-    "Daily use": ("init", "run", "add", "status", "monitor", "pause", "resume", "stop", "demo"),
-    "Talk to the model": ("ask", "chat", "compare"),
-    "Data and queue": ("queue", "skip", "retry", "data"),
-    "Models": ("consolidate", "versions", "checkpoints", "checkout"),
-    "History": ("explain", "failures", "logs", "lineage", "journal"),
-    "Maintenance": ("doctor", "config", "backup", "hooks", "service"),
+    "Daily use": ("init", "demo", "add", "run", "status", "monitor", "pause", "resume", "stop"),
+    "Data": ("data", "queue", "skip"),
+    "Models": ("ask", "chat", "compare", "consolidate", "versions", "checkpoints", "checkout", "lineage", "backup"),
+    "Trouble": ("doctor", "failures", "explain", "retry", "logs", "journal"),
+    "Service and settings": ("config", "home", "service", "hooks"),
 }
 """The panels of `keepstep --help`, and the commands of each, in order."""
 
 
-class PanelGroup(TyperGroup):
+class PanelGroup(CommandGroup):
     """Lists the commands in the panels of `PANELS`."""
+
+    OWN: tuple[str, ...] = (*CommandGroup.OWN, TRUST_OPTION)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        order = [name for names in PANELS.values() for name in names]
+        order = [name for names in PANELS.values() for name in names if name in self.commands]
         self.commands = {name: self.commands[name] for name in [*order, *(self.commands.keys() - order)]}
         for panel, names in PANELS.items():
             for name in names:
-                self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]  # typer's own attribute
+                if name in self.commands:
+                    self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]  # typer's own attribute
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click passes it
         """In the order of `PANELS`, then hidden commands."""
@@ -56,11 +61,19 @@ class PanelGroup(TyperGroup):
 
 app = typer.Typer(
     cls=PanelGroup,
+    context_settings=CONTEXT,
     help="Train a language model on the files that you drop into an inbox.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="First: keepstep init DIRECTORY --model MODEL, then keepstep add FILE, then keepstep run.",
     pretty_exceptions_enable=False,  # `cli.errors` prints errors; a bug keeps its plain traceback
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from cli.version import VERSION
+
+        typer.echo(f"keepstep {VERSION}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -69,6 +82,9 @@ def keepstep(
         list[Path] | None,
         typer.Option(TRUST_OPTION, help="Obey this home although another user owns it. Give it before the command."),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Drop .jsonl files into an inbox; wake up to a model that was trained on them."""
     for home in trust_home or ():
@@ -106,35 +122,32 @@ def run(
 
     Ctrl-C commits a checkpoint and exits. A second Ctrl-C exits at once.
     """
-    from cli.config.pinning import unpinned_note
     from cli.errors import refuse_too_few_files
     from cli.home.paths import find_home
-    from cli.supervision.supervisor import supervise
-    from cli.supervision.watchdog import run_daemon
+    from cli.supervision.run import run_here
 
     refuse_too_few_files()
-    start, found = supervise if supervised else run_daemon, find_home(home)
-    if note := unpinned_note(found):
-        typer.echo(note)
+    found = find_home(home)
     with monitor_process(found) if page else nullcontext():
-        code = start(found, until_idle=until_idle, write=lambda line: typer.echo(line))
+        code = run_here(found, until_idle=until_idle, supervised=supervised)
     raise typer.Exit(code)
 
 
 @app.command()
 def add(
     files: Annotated[list[Path], typer.Argument(help="Data files; keepstep trains on copies.")],
-    priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    priority: Annotated[Priority, typer.Option(help="The lane of the queue.")] = "normal",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train again on files that were trained before.")] = False,
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Add files to the queue."""
     from cli.commands.control import add_files
 
     if again:
         typer.echo("--again is now --retrain", err=True)
-    add_files(home, files, priority, retrain=retrain or again)
+    add_files(home, files, priority, retrain=retrain or again, json=json)
 
 
 @app.command()
@@ -176,7 +189,12 @@ def resume(home: HomeOption = None) -> None:
 
 @app.command()
 def skip(
-    job: Annotated[str | None, typer.Argument(help="Name or first digits of the id. Default: the current job.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its file, or first digits of its id. Default: the current job.", autocompletion=completion.job
+        ),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """End a job without finishing it.
@@ -224,7 +242,13 @@ def doctor(
 
 @app.command()
 def retry(
-    job: Annotated[str, typer.Argument(help="Name or first digits of the id of a failed job.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            help="A failed job: its file, or first digits of its id.",
+            autocompletion=completion.job,
+        ),
+    ],
     home: HomeOption = None,
 ) -> None:
     """Put a failed job back into the queue."""
@@ -254,7 +278,11 @@ def consolidate(
 @app.command()
 def lineage(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="A version, a checkpoint or a step. Default: the head.")
+        str | None,
+        typer.Argument(
+            help="A version, a checkpoint or a step. Default: the head.",
+            autocompletion=completion.weights,
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check all files and settings of the weights.")] = False,
     contains: Annotated[
@@ -316,11 +344,12 @@ def demo(
 app.command()(monitor)
 app.add_typer(queue_app, name="queue")
 app.add_typer(checkpoints_app, name="checkpoints")
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", cls=CommandGroup)
 app.add_typer(versions_app, name="versions")
 app.add_typer(backup_app, name="backup")
-app.add_typer(journal_app, name="journal")
-app.add_typer(service_app, name="service")
-app.add_typer(config_app, name="config")
+app.add_typer(journal_app, name="journal", cls=TailGroup)
+app.add_typer(service_app, name="service", cls=StatusGroup)
+app.add_typer(home_app, name="home")
+app.add_typer(config_app, name="config", cls=ShowGroup)
 add_to(app)
 add_chat_to(app)

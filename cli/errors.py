@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import errno
 import resource
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from cli.layout import fitted
 from cli.text import printable
 from core.errors import IllegalEvent, Refused
 from events.errors import EventError
@@ -111,13 +113,16 @@ def error_text(error: BaseException) -> str:
 def fail(error: BaseException, code: int) -> NoReturn:
     """End the process with a reason on stderr."""
     text = "\n".join(printable(line) for line in error_text(error).split("\n"))
-    sys.stderr.write(f"keepstep: {text}\n")
+    text = f"keepstep: {text}"
+    sys.stderr.write(f"{fitted(text) if sys.stderr.isatty() else text}\n")
     raise SystemExit(code) from error
 
 
 @contextmanager
-def report_errors() -> Iterator[None]:
+def report_errors(cancelled: str = "nothing was changed") -> Iterator[None]:
     """Turn errors that a user can cause into a message and an exit code, and bugs into a traceback and exit code 70.
+
+    `cancelled`: what the command leaves when Ctrl-C ends it.
 
     It also flushes standard output, so that a full disk is noticed before the exit code is chosen.
     """
@@ -127,13 +132,26 @@ def report_errors() -> Iterator[None]:
         finally:
             _flush()
     except KeyboardInterrupt:
+        _say_cancelled(cancelled)
         raise SystemExit(INTERRUPTED) from None
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            _say_cancelled(cancelled)
+        raise
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
             traceback.print_exc()
             raise SystemExit(CRASHED) from error
         fail(error, code)
+
+
+def _say_cancelled(left: str) -> None:
+    """Report what Ctrl-C left, and ignore further ones: the process is about to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    text = f"Cancelled; {left}"
+    sys.stderr.write(f"{fitted(text) if sys.stderr.isatty() else text}\n")
+    sys.stderr.flush()
 
 
 def _flush() -> None:

@@ -11,9 +11,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def handle_signals(wakeup_fd: int, on_signal: Callable[[], None], numbers: Sequence[int] = STOPPING) -> Iterator[None]:
-    """Call `on_signal` for each signal, and write a byte to `wakeup_fd`, which ends a wait on it. Restore the earlier
-    handlers after the block, except one that was replaced within the block.
+def handle_signals(
+    wakeup_fd: int, on_signal: Callable[[str], None], numbers: Sequence[int] = STOPPING
+) -> Iterator[None]:
+    """Call `on_signal` with the name of each signal, and write a byte to `wakeup_fd`, which ends a wait on it. Restore
+    the earlier handlers after the block, except one that was replaced within the block.
 
     An ignored SIGHUP (`nohup`) stays ignored. A SIGHUP and the first other signal count as one: a terminal that closes
     sends SIGHUP several times, systemd sends it together with SIGTERM, and a second signal means "at once".
@@ -25,7 +27,7 @@ def handle_signals(wakeup_fd: int, on_signal: Callable[[], None], numbers: Seque
         others += number != signal.SIGHUP
         if delivered < max(1, others):
             delivered += 1
-            on_signal()
+            on_signal(signal.Signals(number).name)
 
     handled = [each for each in numbers if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, handler) for number in handled}

@@ -23,11 +23,14 @@ CheckpointId = Annotated[str, Meta(pattern=r"^step-\d{8,}-attempt-\d{4,}$")]
 VersionId = Annotated[str, Meta(pattern=r"^v\d{3,}$")]
 """The name of the directory in `versions/`. Numbers are never given twice."""
 
-BackupId = Annotated[str, Meta(pattern=r"^((manual|emergency)-\d{4,}|before-v\d{3,}-attempt-\d{4,})$")]
+BackupId = Annotated[str, Meta(pattern=r"^((manual|emergency|pre-change)-\d{4,}|before-v\d{3,}-attempt-\d{4,})$")]
 """The name of the directory in `backups/`; it says what kind of backup it is."""
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Kinds of numbers that an exported model can have."""
 
 Failure = Literal[
     "model",
@@ -68,7 +71,10 @@ NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 Number = float | NonFinite
 """JSON has no NaN and no infinity, and a loss may be either: they are written as words."""
 
-_BACKUP_ID = re.compile(r"(manual|emergency)-\d{4,}|before-v\d{3,}-attempt-\d{4,}")
+BackupType = Literal["manual", "emergency", "pre-change"]
+"""Why a person or the daemon makes a backup: by choice, after damage, or before a risky change."""
+
+_BACKUP_ID = re.compile(r"(manual|emergency|pre-change)-\d{4,}|before-v\d{3,}-attempt-\d{4,}")
 _CHECKPOINT_ID = re.compile(r"step-(\d{8,})-attempt-(\d{4,})")
 
 
@@ -100,6 +106,15 @@ def backup_before(version: str, attempt: int) -> str:
 def is_backup_id(name: str) -> bool:
     """True if a directory of this name in `backups/` is keepstep's."""
     return _BACKUP_ID.fullmatch(name) is not None
+
+
+def backup_type(name: str) -> str:
+    """The type of a backup, by its id.
+
+    >>> backup_type("pre-change-0003"), backup_type("before-v001-attempt-0005")
+    ('pre-change', 'consolidation')
+    """
+    return "consolidation" if name.startswith("before-") else name.rpartition("-")[0]
 
 
 def number(value: float) -> Number:

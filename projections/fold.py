@@ -16,6 +16,24 @@ from projections.progress import Evaluated, Folded, Pace, Progress, Trouble
 ERRORS_SHOWN = 5
 """So many fit on a screen with the rest; the journal has all of them."""
 
+PASSING = frozenset(
+    kind_of_type.__struct_config__.tag
+    for kind_of_type in (
+        kinds.AttemptFailed,
+        kinds.AttemptInterrupted,
+        kinds.DaemonHeld,
+        kinds.StorageExhausted,
+        kinds.StorageLow,
+        kinds.ConsolidationAborted,
+        kinds.ConsolidationCancelled,
+        ConfigRefused,
+        EvaluationAbandoned,
+        MemoryLow,
+    )
+)
+"""Kinds of troubles that are over once a file is trained or a version is published. `keepstep failures` still shows
+them."""
+
 SMOOTHING = 0.1
 """Weight of the newest step in the smoothed speed, which is an average of about the last twenty steps."""
 
@@ -30,6 +48,12 @@ def fold(folded: Folded, record: Record) -> Folded:
     progress = _with_bytes(progress, before, event)
     if state.daemon.status != before.daemon.status:
         progress = replace(progress, doing_since=record.at)
+    if isinstance(event, kinds.DaemonStarted):
+        progress = replace(progress, stop_reason="", started_seq=record.seq)
+    if isinstance(event, kinds.DaemonStopped):
+        progress = replace(progress, stop_reason=event.reason)
+    if isinstance(event, kinds.JobTrained | kinds.VersionPublished):
+        progress = replace(progress, troubles=_lasting(progress))
     message = _trouble(event, before)
     if message is not None:
         trouble = Trouble(record.seq, record.at, kind_of(event), message)
@@ -49,6 +73,11 @@ def _still_shown(troubles: tuple[Trouble, ...], event: AnyEvent) -> tuple[Troubl
     if not isinstance(event, kinds.JobPrepared):
         return troubles
     return tuple(each for each in troubles if each.kind != kind_of(event))
+
+
+def _lasting(progress: Progress) -> tuple[Trouble, ...]:
+    """The troubles that a success does not end: they are of another kind, and of this run of the daemon."""
+    return tuple(each for each in progress.troubles if each.kind not in PASSING and each.seq > progress.started_seq)
 
 
 def _with_step(progress: Progress, event: kinds.StepReached) -> Progress:

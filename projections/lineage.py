@@ -100,6 +100,11 @@ class Lineage(Branch):
                     return branch.until(global_step)
         return None
 
+    def committed(self) -> Iterator[CheckpointId]:
+        """Every checkpoint that was ever committed, on whichever branch."""
+        for branch in (self, *self.left, *self.forgotten):
+            yield from (name for _, name in branch.commits)
+
     def _move(self, before: State, event: kinds.HeadMoved) -> None:
         self.left.append(self.until(before.head.global_step))
         target = self.published.get(event.version, Branch()) if event.version is not None else Branch()
@@ -198,16 +203,3 @@ def trained_files(records: Iterable[Record]) -> tuple[TrainedFile, ...]:
         )
         for part in lineage.until(latest.head.global_step).parts
     )
-
-
-def jobs_called(records: Iterable[Record], name: str, sha256_prefix: str | None = None) -> Iterator[JobId]:
-    """The jobs of all files that arrived under `name`, or whose SHA-256 begins with `sha256_prefix`.
-
-    A file that arrived again under another name counts too: its job has both names.
-    """
-    for record in records:
-        event = record.event
-        if isinstance(event, kinds.FileEnqueued | kinds.FileDuplicate) and (
-            event.name == name or (sha256_prefix is not None and event.job.startswith(sha256_prefix))
-        ):
-            yield event.job

@@ -8,6 +8,9 @@ from core.state import State
 from events import kinds
 from events.kinds import EvaluationDone, OverheadMeasured
 
+TERMINAL_CLOSED = "the terminal was closed"
+"""The reason in `daemon_stopped` after SIGHUP: nobody asked the daemon to stop, and nothing crashed."""
+
 
 class Trouble(Struct, frozen=True):
     """A failure or a warning, as the status shows it."""
@@ -41,6 +44,10 @@ class Progress(Struct, frozen=True, gc=False):
     pace: Pace | None = None
     doing_since: str = ""
     """When the daemon got its current status."""
+    stop_reason: str = ""
+    """Why the last daemon stopped; "": it has not stopped in good order."""
+    started_seq: int = 0
+    """The record of the last start of a daemon."""
     bytes_total: int = 0
     """Size of all files since the queue was last empty; `bytes_done` of them are finished. A waiting file is not
     tokenized yet, so its size stands for its work."""

@@ -45,6 +45,8 @@ class DaemonView(Struct, frozen=True, kw_only=True):
     host: str
     heartbeat_at: float
     """Unix time, seconds. No daemon runs if it is older than a few heartbeats or the pid has another process."""
+    stop_reason: str = ""
+    """Why the last daemon stopped; "": one runs, or it died."""
 
 
 class JobView(Struct, frozen=True, kw_only=True):
@@ -224,6 +226,7 @@ def status_view(
             boot_id=daemon.boot_id,
             host=daemon.host,
             heartbeat_at=heartbeat_at,
+            stop_reason=progress.stop_reason,
         ),
         global_step=state.head.global_step,
         job=job,

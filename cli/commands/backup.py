@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
+from cli.commands.arguments.resolve import find_backup_id
 from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
+from cli.output.terminal import print_json, say
+from events.values import BackupType, backup_type
 
 if TYPE_CHECKING:
-    from core.state import State
     from core.values import Backup
 
-app = typer.Typer(help="Make, verify and restore backups of the trained weights.", no_args_is_help=True)
+app = typer.Typer(cls=ListGroup, help="List, make, verify and restore backups of the trained weights.")
 
 NO_BACKUP = "there is no backup yet; `keepstep backup create` makes one"
 
@@ -22,10 +26,14 @@ NO_BACKUP = "there is no backup yet; `keepstep backup create` makes one"
 @app.command()
 def create(
     reason: Annotated[str, typer.Option("--reason", help="A note that is kept with the backup.")] = "",
+    kind: Annotated[
+        BackupType, typer.Option("--type", help="Why it is made. Retention treats all types alike.")
+    ] = "manual",
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Copy the head, and verify the copy."""
-    create_backup(find_home(home), reason)
+    create_backup(find_home(home), reason, kind=kind, json=json)
 
 
 @app.command("list")
@@ -36,7 +44,13 @@ def list_(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def verify(
-    backup: Annotated[str | None, typer.Argument(help="Name of the backup. Default: all.")] = None,
+    backup: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its name or its number. Default: all.",
+            autocompletion=completion.backup,
+        ),
+    ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -46,12 +60,22 @@ def verify(
 
 
 @app.command()
-def restore(backup: Annotated[str, typer.Argument(help="Name of the backup.")], home: HomeOption = None) -> None:
+def restore(
+    backup: Annotated[
+        str,
+        typer.Argument(
+            help="Its name or its number.",
+            autocompletion=completion.backup,
+        ),
+    ],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Continue training from a backup.
 
     The old head is kept: `keepstep versions restore` goes back to it.
     """
-    restore_backup(find_home(home), backup)
+    restore_backup(find_home(home), backup, json=json)
 
 
 @app.command()
@@ -59,15 +83,16 @@ def cleanup(
     retention_days: Annotated[float, typer.Option("--retention-days", min=0.0, help="Delete older backups.")],
     execute: Annotated[bool, typer.Option("--execute", help="Delete them. Default: only list them.")] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Delete old backups; the newest always stays.
 
     Without `--execute` it only lists them.
     """
-    clean_up_backups(find_home(home), retention_days, execute=execute)
+    clean_up_backups(find_home(home), retention_days, execute=execute, json=json)
 
 
-def create_backup(home: Home, reason: str) -> None:
+def create_backup(home: Home, reason: str, *, kind: BackupType = "manual", json: bool = False) -> None:
     """`keepstep backup create`. Raises UserError."""
     from contextlib import closing
 
@@ -78,26 +103,29 @@ def create_backup(home: Home, reason: str) -> None:
 
     with closing(EventStore.open(home)) as store:
         try:
-            name = make_backup(store, kind="manual", reason=reason)
+            name = make_backup(store, kind=kind, reason=reason)
         except StorageFailed as error:
             raise UserError(
                 f"no backup was made: {error}", "free disk space or fix the disk, then try again", STORAGE_FAILED
             ) from error
         backup = store.state.retention.backup(name)
     assert backup is not None  # just journaled
-    print(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
+    if json:
+        print_json(_as_json(home, backup))
+        return
+    say(f"{home.backups / name}  ({backup.held.checkpoint.id}, {format_size(backup.size_bytes)}, verified)")
 
 
 def show_backups(home: Home, *, json: bool) -> None:
     """`keepstep backup list`."""
-    from cli.output.terminal import local_time
-    from projections.status import plain
+    from cli.output.times import local_time
 
-    rows = [{**plain(backup), "path": str(home.backups / backup.id)} for backup in read_state(home).retention.backups]
+    rows = [_as_json(home, backup) for backup in read_state(home).retention.backups]
     print_rows(
         rows,
         {
             "backup": lambda row: row["id"],
+            "type": lambda row: row["type"],
             "made": lambda row: local_time(row["made_at"]),
             "checkpoint": lambda row: row["held"]["checkpoint"]["id"],
             "base": lambda row: row["held"]["base"] or "origin",
@@ -109,48 +137,55 @@ def show_backups(home: Home, *, json: bool) -> None:
     )
 
 
+def _as_json(home: Home, backup: Backup) -> dict[str, Any]:
+    from projections.status import plain
+
+    return {**plain(backup), "type": backup_type(backup.id), "path": str(home.backups / backup.id)}
+
+
 def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
     """`keepstep backup verify`: True if all are good. Raises UserError."""
-    from cli.output.terminal import print_json
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
     found: list[dict[str, Any]] = []
     state = read_state(home)
-    if wanted is not None:
-        _find_backup(state, wanted)
+    wanted = find_backup_id(state, wanted) if wanted is not None else None
     for backup in state.retention.backups:
         if wanted in {None, backup.id}:
             artifact = BackupDirectory(home.backups / backup.id, home.storage)
             problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
             found.append({"id": backup.id, "good": problem is None, "problem": problem})
             if not json:
-                print(f"{backup.id}  {problem or 'good'}", flush=True)
+                say(f"{backup.id}  {problem or 'good'}", flush=True)
     if json:
         print_json(found)
     elif not found:
-        print(NO_BACKUP)
+        say(NO_BACKUP)
     return all(each["good"] for each in found)
 
 
-def restore_backup(home: Home, name: str) -> None:
+def restore_backup(home: Home, name: str, *, json: bool = False) -> None:
     """`keepstep backup restore`. Raises UserError, core.errors.Refused."""
     from cli.commands.versions import move_head
     from core.commands import MoveHead
     from gpu.artifacts.artifact import find_problem
     from gpu.artifacts.backup import BackupDirectory
 
-    backup = _find_backup(read_state(home), name)
+    state = read_state(home)
+    name = find_backup_id(state, name)
+    backup = state.retention.backup(name)
+    assert backup is not None  # it was found by its id
     artifact = BackupDirectory(home.backups / name, home.storage)
     problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
     if problem is not None:
         raise UserError(
             f"{name} is damaged: {problem}; nothing was changed", "choose another one: `keepstep backup list`"
         )
-    move_head(home, MoveHead(backup=name))
+    move_head(home, MoveHead(backup=name), json=json)
 
 
-def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
+def clean_up_backups(home: Home, days: float, *, execute: bool, json: bool = False) -> None:
     """`keepstep backup cleanup`. Raises core.errors.Refused."""
     from contextlib import closing
 
@@ -166,15 +201,14 @@ def clean_up_backups(home: Home, days: float, *, execute: bool) -> None:
         delete_directories(home, events)
     else:
         events = decide(read_state(home), command, home.clock.now())
+    if json:
+        rows = [
+            {"id": each.backup, "size_bytes": each.size_bytes} for each in events if isinstance(each, BackupDeleted)
+        ]
+        print_json({"deleted": execute, "backups": rows})
+        return
     for event in events:
         assert isinstance(event, BackupDeleted)
-        print(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")
+        say(f"{event.backup} {'is deleted' if execute else 'would be deleted'} ({format_size(event.size_bytes)})")
     if not execute:
-        print("nothing was deleted; to delete: --execute")
-
-
-def _find_backup(state: State, name: str) -> Backup:
-    backup = state.retention.backup(name)
-    if backup is None:
-        raise UserError(f"there is no backup {name}", "`keepstep backup list` lists the backups")
-    return backup
+        say("nothing was deleted; to delete: --execute")

@@ -11,18 +11,28 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
+from cli.commands.arguments.resolve import find_checkpoint_id
+from cli.commands.common import (
+    HomeOption,
+    JsonOption,
+    delete_directories,
+    format_size,
+    print_rows,
+    read_state,
+)
 from cli.config.schema import load_config
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home, new_directory
+from cli.output.terminal import print_json, say
+from events.values import Dtype
 
 if TYPE_CHECKING:
     from core.state import State
     from core.values import Checkpoint
 
-app = typer.Typer(invoke_without_command=True)
-
-NO_CHECKPOINT = "nothing is committed yet"
+app = typer.Typer(cls=ListGroup, help="List, verify, export and prune checkpoints.")
 
 
 class Verified(NamedTuple):
@@ -32,63 +42,60 @@ class Verified(NamedTuple):
     problem: str | None
 
 
-@app.callback()
-def listing(context: typer.Context, home: HomeOption = None, json: JsonOption = False) -> None:
-    """List, verify, export and prune checkpoints."""
-    if context.invoked_subcommand is None:
-        show_checkpoints(find_home(home, reads_only=True), json=json)
-    else:
-        context.obj = (home, json)  # `checkpoints --json verify` means the same as `checkpoints verify --json`
+@app.command("list")
+def list_(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the checkpoints of the current branch."""
+    show_checkpoints(find_home(home, reads_only=True), json=json)
 
 
 @app.command()
 def verify(
-    context: typer.Context,
     home: HomeOption = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also load every tensor and refuse NaN and infinity.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Verify every byte of every checkpoint; change nothing."""
-    outer_home, outer_json = context.obj
-    if not verify_checkpoints(find_home(home or outer_home, reads_only=True), deep=deep, json=json or outer_json):
+    if not verify_checkpoints(find_home(home, reads_only=True), deep=deep, json=json):
         raise typer.Exit(REFUSED)
 
 
 @app.command()
 def export(
-    context: typer.Context,
     to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
-    checkpoint: Annotated[str | None, typer.Argument(help="Name or step. Default: the head.")] = None,
-    dtype: Annotated[
+    checkpoint: Annotated[
         str | None,
-        typer.Option("--dtype", help="float32, bfloat16 or float16. Default: as the base."),
+        typer.Argument(
+            help="Its name or step. Default: the head.",
+            autocompletion=completion.checkpoint,
+        ),
     ] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Default: as the base.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Merge a checkpoint into its base, as a model for transformers."""
-    outer_home, outer_json = context.obj
-    export_checkpoint(find_home(home or outer_home), checkpoint, to, dtype, json=json or outer_json)
+    export_checkpoint(find_home(home), checkpoint, to, dtype, json=json)
 
 
 @app.command()
 def prune(
-    context: typer.Context,
     keep: Annotated[int, typer.Option("--keep", min=1, help="Keep the newest N, the head included.")],
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Delete older checkpoints to free disk space.
 
     First it verifies every byte of those that stay.
     """
-    prune_checkpoints(find_home(home or context.obj[0]), keep)
+    prune_checkpoints(find_home(home), keep, json=json)
 
 
 def show_checkpoints(home: Home, *, json: bool) -> None:
     """`keepstep checkpoints`."""
     from projections.status import plain
 
-    rows = [{**plain(each), "path": str(home.checkpoints / each.id)} for each in read_state(home).head.checkpoints]
+    state = read_state(home)
+    rows = [{**plain(each), "path": str(home.checkpoints / each.id)} for each in state.head.checkpoints]
     print_rows(
         rows,
         {
@@ -98,21 +105,21 @@ def show_checkpoints(home: Home, *, json: bool) -> None:
             "job's step": lambda row: str(row["step"]),
             "size": lambda row: format_size(row["size_bytes"]),
         },
-        empty=NO_CHECKPOINT,
+        empty=_no_checkpoint(state),
         json=json,
     )
 
 
 def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
     """`keepstep checkpoints verify`: True if all are good."""
-    from cli.output.terminal import print_json
 
     found = []
     for each in verify_each(home, deep=deep):
         found.append(each)
         if not json:
-            print(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next one may take a while
-    recovery = recovery_text(read_state(home), found)
+            say(f"{each.checkpoint.id}  {each.problem or 'good'}", flush=True)  # the next one may take a while
+    state = read_state(home)
+    recovery = recovery_text(state, found)
     if json:
         rows = [
             {
@@ -126,9 +133,9 @@ def verify_checkpoints(home: Home, *, deep: bool, json: bool) -> bool:
         ]
         print_json({"good": recovery is None, "checkpoints": rows, "recovery": recovery})
     elif not found:
-        print(NO_CHECKPOINT)
+        say(_no_checkpoint(state))
     elif recovery is not None:
-        print(f"  → {recovery}")
+        say(f"  → {recovery}")
     return recovery is None
 
 
@@ -180,7 +187,7 @@ def recovery_text(state: State, found: Sequence[Verified]) -> str | None:
     return f"{quarantine} and {again}, to the same bits"
 
 
-def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | None, *, json: bool) -> None:
+def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: Dtype | None, *, json: bool) -> None:
     """`keepstep checkpoints export`. Raises UserError."""
     state = read_state(home)
     checkpoint = _find_checkpoint(state, wanted)
@@ -188,45 +195,47 @@ def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: str | Non
 
 
 def export_model(
-    home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: str | None, *, json: bool
+    home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: Dtype | None, *, json: bool
 ) -> None:
     """Write a version, or a checkpoint merged into its version, as a model for transformers. Raises UserError."""
+    import shutil
+
     import msgspec
 
     from cli.home.subprocesses import ask, refused
-    from cli.output.terminal import print_json
-    from gpu.ipc.protocol import DTYPES, Exported, ExportRequest, Refusal
+    from gpu.artifacts.commit import staging_of
+    from gpu.ipc.protocol import Exported, ExportRequest, Refusal
 
-    kind = next((name for name in DTYPES if name == dtype), None)
-    if dtype is not None and kind is None:
-        raise UserError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
     target = new_directory(home, to)
     if not json:
         source = "base and checkpoint" if checkpoint is not None else version
-        print(f"merging {name}, then comparing its logits with those of {source}", flush=True)
+        say(f"merging {name}, then comparing its logits with those of {source}", flush=True)
     order = ExportRequest(
         home=str(home.root),
         checkpoint=str(checkpoint) if checkpoint is not None else None,
         version=version,
         target=str(target),
-        dtype=kind,
+        dtype=dtype,
         model=load_config(home.config, storage=home.storage).job.model,
     )
-    said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
+    try:
+        said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
+    finally:
+        shutil.rmtree(staging_of(target), ignore_errors=True)  # left by a child that was killed
     answer = msgspec.json.decode(said, type=Exported | Refusal)
     if isinstance(answer, Refusal):
         raise refused(f"{name} was not exported", answer, "nothing was changed")
     if json:
         print_json(msgspec.to_builtins(answer))
         return
-    print(f"{answer.target}  ({format_size(answer.size_bytes)}, {', '.join(answer.dtypes)})")
+    say(f"{answer.target}  ({format_size(answer.size_bytes)}, {', '.join(answer.dtypes)})")
     if answer.applied is not None:
         rest = "" if answer.applied > 0.9 else "; rounding dropped the rest: `--dtype float32` keeps all of it"
-        print(f"  its weights hold {answer.applied:.1%} of the training{rest}")
-    print(f"  its logits differ by {answer.difference:.2%} (rounding allows {answer.tolerance:.1%})")
+        say(f"  its weights hold {answer.applied:.1%} of the training{rest}")
+    say(f"  its logits differ by {answer.difference:.2%} (rounding allows {answer.tolerance:.1%})")
 
 
-def prune_checkpoints(home: Home, keep: int) -> None:
+def prune_checkpoints(home: Home, keep: int, *, json: bool = False) -> None:
     """`keepstep checkpoints prune`. Raises UserError while an older checkpoint may be needed, core.errors.Refused."""
     from contextlib import closing
 
@@ -248,20 +257,28 @@ def prune_checkpoints(home: Home, keep: int) -> None:
         size_bytes = {checkpoint.id: checkpoint.size_bytes for checkpoint in store.state.head.checkpoints}
         events = store.execute(command)
     delete_directories(home, events)
+    if json:
+        names = [event.checkpoint for event in events if isinstance(event, CheckpointPruned)]
+        print_json({"deleted": [{"id": name, "size_bytes": size_bytes[name]} for name in names]})
+        return
     for event in events:
         assert isinstance(event, CheckpointPruned)
-        print(f"{event.checkpoint} is deleted ({format_size(size_bytes[event.checkpoint])})")
+        say(f"{event.checkpoint} is deleted ({format_size(size_bytes[event.checkpoint])})")
 
 
 def _find_checkpoint(state: State, wanted: str | None) -> Checkpoint:
     if not state.head.checkpoints:
-        raise UserError(NO_CHECKPOINT)
+        raise UserError(_no_checkpoint(state), "`keepstep versions list --all` lists what else can be exported")
     if wanted is None:
         return state.head.checkpoints[-1]
-    for checkpoint in state.head.checkpoints:
-        if wanted in {checkpoint.id, str(checkpoint.global_step)}:
-            return checkpoint
-    raise UserError(f"there is no checkpoint {wanted}", "`keepstep checkpoints` lists the checkpoints")
+    found = find_checkpoint_id(state, wanted)
+    return next(each for each in state.head.checkpoints if each.id == found)
+
+
+def _no_checkpoint(state: State) -> str:
+    from core.topics.head import nothing_trained
+
+    return f"{nothing_trained(state)}, so there is no checkpoint"
 
 
 def _problem_of_tensors(directory: Path) -> str | None:

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.errors import UserError
 from cli.home.paths import Home
-from cli.text import shown_text
-from events.values import PRIORITIES, Priority
 
 if TYPE_CHECKING:
     from core.state import State
@@ -42,35 +39,6 @@ def replay(home: Home) -> Iterator[tuple[State, Record, State]]:
     for record in read_records(home):
         before, state = state, evolve(state, record.event)
         yield before, record, state
-
-
-def parse_priority(text: str) -> Priority:
-    """The priority of this name. Raises typer.BadParameter."""
-    priority = next((each for each in PRIORITIES if each == text), None)
-    if priority is None:
-        raise typer.BadParameter(f"unknown priority {text!r}; choose one of {', '.join(PRIORITIES)}")
-    return priority
-
-
-def find_job_id(state: State, text: str) -> str:
-    """The id of the unfinished job that has this name, or an id that starts with this text.
-
-    Raises UserError if no job matches, or more than one.
-    """
-    if state.job(text) is not None:
-        return text
-    queued = (place.job for place in state.queue.places.values())
-    jobs = [*state.training.in_progress, *queued, *state.outcomes.failed.values()]
-    matches = {job.id for job in jobs if job.name == shown_text(text)}
-    matches = matches or {job.id for job in jobs if job.id.startswith(text)}
-    if len(matches) == 1:
-        return matches.pop()
-    if not matches:
-        raise UserError(
-            f"no unfinished job has the name {text!r} or an id that starts with it",
-            "`keepstep queue` lists the jobs; `keepstep explain` also knows finished ones",
-        )
-    raise UserError(f"{len(matches)} jobs match {text!r}", "name the first digits of the id: `keepstep queue`")
 
 
 def delete_directories(home: Home, events: Sequence[AnyEvent]) -> None:

@@ -42,7 +42,7 @@ from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from cli.home.subprocesses import command, describe_exit
 from cli.inbox.accept import file_sha256, finish_arrivals
-from cli.output.terminal import duration
+from cli.output.times import duration
 from events.generation import ChatMessage, Sampling
 from events.settings import CheckpointSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from journal import durable

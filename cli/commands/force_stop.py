@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import typer
 
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive, lock_holder
 from cli.home.paths import Home, find_home
+from cli.output.terminal import say
 
 SIGNAL_EVERY_S = 0.2
 """Two signals in quick succession count as one."""
@@ -37,9 +37,9 @@ def stop_now(home_option: Path | None) -> None:
             "ask it to stop: `keepstep stop`",
         )
     killed = end(process)
-    typer.echo(f"stopped; {'the daemon did not react and was killed; ' if killed else ''}committed steps are kept")
+    say(f"stopped; {'the daemon did not react and was killed; ' if killed else ''}committed steps are kept")
     if killed:
-        typer.echo("if systemd or --supervise restarts it, stop it with: keepstep stop")
+        say("if systemd or --supervise restarts it, stop it with: keepstep stop")
 
 
 def daemon_process(home: Home) -> psutil.Process | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from cli.cancelled import cancelled_text
+from cli.commands.arguments.groups import CONTEXT, TailGroup
 from cli.commands.common import HomeOption, JsonOption, count
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
     from journal import Finding, Line
 
 app = typer.Typer(
+    cls=TailGroup,
     help="Read, verify, replay and repair the journal.",
-    no_args_is_help=True,
+    context_settings=CONTEXT,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -223,6 +227,6 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     """The entry point `journal`."""
-    with report_errors():
+    with report_errors(cancelled_text(["journal", *sys.argv[1:]])):
         prepare_streams()
-        app()
+        app(prog_name="journal")

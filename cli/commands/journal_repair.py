@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 
-import typer
-
 from cli.daemon.sweep import sweep
 from cli.errors import UserError
 from cli.home.event_store import EventStore
@@ -13,6 +11,7 @@ from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
 from cli.home.snapshot_reader import witnesses
 from cli.machine.clock import timestamp
+from cli.output.terminal import say
 from events.codec import encode
 from events.kinds import JournalRepaired
 from journal import Survey, Verdict, repair
@@ -47,11 +46,11 @@ def repair_journal(home: Home, *, accept_loss: bool) -> None:
             step = store.state.head.global_step
     finally:
         lock.release()
-    typer.echo(f"dropped: {facts.finding}")
-    typer.echo(f"the damaged bytes are kept in {home.journal / 'torn'}")
+    say(f"dropped: {facts.finding}")
+    say(f"the damaged bytes are kept in {home.journal / 'torn'}")
     for name in quarantined:
-        typer.echo(f"quarantined: {name} (no record names it any more)")
-    typer.echo(f"step {step} is committed; `keepstep run` continues from there")
+        say(f"quarantined: {name} (no record names it any more)")
+    say(f"step {step} is committed; `keepstep run` continues from there")
 
 
 def _repair_event(facts: Survey) -> bytes:

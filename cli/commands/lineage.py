@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.commands.arguments.resolve import Candidate, arrived, matching, resolve
 from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.snapshot_reader import read_records
 from cli.home.subprocesses import ask, refused
-from cli.text import shown_text
+from cli.output.terminal import Row, print_json, print_listing, print_report, say
 from core.compatibility import with_base_of
-from projections.lineage import Lineage, Part, fold_lineage, jobs_called
+from core.topics.head import nothing_trained
+from projections.lineage import Lineage, Part, fold_lineage
 
 if TYPE_CHECKING:
     from core.state import State
@@ -60,8 +62,6 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     """`keepstep lineage`: False if `verify` finds a difference. Raises UserError."""
     import msgspec
 
-    from cli.output.terminal import Row, print_json, print_listing, print_report
-
     found = read_lineage(home, wanted)
     manifest = _manifest(home, found)
     checks = list(_verify(home, found, manifest)) if verify else []
@@ -74,7 +74,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
         return unchanged
     first = found.parts[0].settings
     name = found.version.id if found.version is not None else found.checkpoint
-    print(f"step {found.global_step}" + (f", {name}" if name else ", without a checkpoint"))
+    say(f"step {found.global_step}" + (f", {name}" if name else ", without a checkpoint"))
     sha256 = f", SHA-256 {manifest.lineage.base_sha256}" if manifest is not None else ""
     rows = [Row("base", f"{found.parts[-1].base or first.model.path}{sha256}")]
     method = msgspec.to_builtins(found.parts[-1].settings.method)
@@ -84,7 +84,7 @@ def show_lineage(home: Home, wanted: str | None, *, json: bool, verify: bool) ->
     print_report(rows)
     print_listing(["steps", "file", "rows", "job's steps", "epochs", "attempts", "SHA-256"], [*map(_row, found.parts)])
     for item, problem in checks:
-        print(f"{'good' if problem is None else 'CHANGED':9} {item}{f': {problem}' if problem else ''}")
+        say(f"{'good' if problem is None else 'CHANGED':9} {item}{f': {problem}' if problem else ''}")
     return unchanged
 
 
@@ -103,7 +103,6 @@ def lineage_report(found: Target, manifest: Manifest | None) -> dict[str, Any]:
 
 def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> bool:
     """`keepstep lineage --contains`: True if this row was trained. Raises UserError."""
-    from cli.output.terminal import print_json
 
     found = read_lineage(home, wanted)
     if re.fullmatch(r"[0-9a-f]{64}", place):
@@ -122,7 +121,7 @@ def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> 
             if json:
                 print_json({"contains": None, "job": None, "global_steps": []})
             else:
-                print(f"unknown: no file named {name!r} ever arrived here; `keepstep lineage` lists the names")
+                say(f"unknown: no file named {name!r} ever arrived here; `keepstep lineage` lists the names")
             return False
         places = [(part, line) for part in own]
         for job in {part.job for part in own}:
@@ -133,7 +132,7 @@ def show_contains(home: Home, wanted: str | None, place: str, *, json: bool) -> 
     if json:
         print_json({"contains": bool(steps), "job": places[0][0].job if places else None, "global_steps": steps})
     else:
-        print(f"yes: trained at step {', '.join(map(str, steps))}" if steps else no)
+        say(f"yes: trained at step {', '.join(map(str, steps))}" if steps else no)
     return bool(steps)
 
 
@@ -166,7 +165,11 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> T
     if wanted is None and state.head.checkpoint is None:
         wanted = state.head.base
     if wanted is None and state.head.checkpoint is None:
-        raise UserError("nothing is committed yet" if seq is None else f"nothing was committed yet at record {seq}")
+        raise UserError(
+            nothing_trained(state) if seq is None else f"nothing was committed yet at record {seq}",
+            "name a version or a checkpoint: `keepstep versions list --all`",
+        )
+    wanted = None if wanted is None else _full_name(wanted, timeline)
     if wanted in timeline.published:
         branch, version = timeline.published[wanted], latest.retention.version(wanted)
         return Target(latest, branch.parts, branch.parts[-1].global_to, (), version)
@@ -192,6 +195,16 @@ def read_lineage(home: Home, wanted: str | None, *, seq: int | None = None) -> T
         if each.id in existing & committed and _base_step(branch.parts, base) < each.global_step <= global_step
     ]
     return Target(latest, branch.parts, global_step, kept, None)
+
+
+def _full_name(wanted: str, timeline: Lineage) -> str:
+    """The id of the version or the checkpoint that `wanted` names; `wanted` itself if it may be a step."""
+    if wanted.isdecimal():
+        return wanted
+    published = [Candidate(name, numbers=(int(name[1:]),)) for name in timeline.published]
+    known = [*published, *map(Candidate, timeline.committed())]
+    advice = "name a version, a checkpoint or a step: `keepstep versions list --all`, `keepstep checkpoints`"
+    return resolve(wanted, known, what="version or checkpoint", advice=advice)
 
 
 def _base_step(parts: Sequence[Part], base: str | None) -> int:
@@ -280,14 +293,17 @@ def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None
     from cli.inbox.accept import file_sha256
 
     path = Path(name).expanduser()
-    jobs = {file_sha256(path)} if path.is_file() else {part.job for part in parts if part.name == shown_text(name)}
-    jobs = jobs or {part.job for part in parts if len(name) >= 6 and part.job.startswith(name)}
-    jobs = jobs or set(jobs_called(read_records(home), shown_text(name), name if len(name) >= 6 else None))
-    if len(jobs) > 1:
-        raise UserError(
-            f"several files had the name {name!r}", "name the first digits of its SHA-256: `keepstep lineage`"
-        )
-    return [part for part in parts if part.job in jobs] if jobs else None
+    if path.is_file():
+        job = file_sha256(path)
+        if not any(part.job == job for part in parts) and not matching(job, [*arrived(read_records(home))]):
+            return None
+    else:
+        candidates = [Candidate(part.job, part.name) for part in parts]
+        candidates = candidates if matching(name, candidates) else [*arrived(read_records(home))]
+        if not matching(name, candidates):
+            return None
+        job = resolve(name, candidates, what="file", advice="`keepstep lineage` lists the first digits of each SHA-256")
+    return [part for part in parts if part.job == job]
 
 
 def _steps_with(home: Home, places: Sequence[tuple[Part, int]]) -> Iterator[int]:

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.common import HomeOption, JsonOption, find_job_id, format_size, parse_priority, read_state
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
+from cli.commands.arguments.resolve import find_job_id
+from cli.commands.common import HomeOption, JsonOption, format_size, read_state
 from cli.home.paths import find_home
+from cli.output.terminal import print_json, print_listing, say
+from events.values import Priority
 
 if TYPE_CHECKING:
     from core.commands import AnyCommand
@@ -25,38 +30,41 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 50
 """Enough to look through. More are shown with --all."""
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(cls=ListGroup, help="List, reorder, hold and remove waiting jobs.")
 
-JobArgument = Annotated[str, typer.Argument(help="Name or first digits of the id of a waiting job.")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A waiting job: its file, its number in the queue, or first digits of its id.",
+        autocompletion=completion.job,
+    ),
+]
 
 
-@app.callback()
-def listing(
-    context: typer.Context,
+@app.command("list")
+def list_(
     home: HomeOption = None,
     json: JsonOption = False,
     everything: Annotated[bool, typer.Option("--all", help=f"List all jobs, not the first {ROWS_SHOWN}.")] = False,
 ) -> None:
-    """List, reorder, hold and remove waiting jobs."""
-    if context.invoked_subcommand is None:
-        show_queue(home, json=json, everything=everything)
-    else:
-        context.obj = home  # `queue --home H hold JOB` means the same as `queue hold --home H JOB`
+    """List the job in progress, the waiting jobs and the failed ones."""
+    show_queue(home, json=json, everything=everything)
 
 
 @app.command()
 def move(
-    context: typer.Context,
     job: JobArgument,
-    priority: Annotated[str | None, typer.Option(help="high, normal or low: to the end of that lane.")] = None,
+    priority: Annotated[Priority | None, typer.Option(help="To the end of this lane.")] = None,
     first: Annotated[bool, typer.Option("--first", help="To the front of its lane, or of --priority's.")] = False,
-    before: Annotated[str | None, typer.Option(metavar="JOB", help="Directly before this job, in its lane.")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="Directly before this job, in its lane.", autocompletion=completion.job),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Move a waiting job to another place."""
     from core.commands import MoveJob
 
-    lane = None if priority is None else parse_priority(priority)
     if first and before is not None:
         raise typer.BadParameter("--first and --before exclude each other; choose one")
     if priority is None and not first and before is None:
@@ -64,33 +72,33 @@ def move(
 
     def move_job(state: State) -> AnyCommand:
         other = find_job_id(state, before) if before is not None else None
-        return MoveJob(job=find_job_id(state, job), priority=lane, first=first, before=other)
+        return MoveJob(job=find_job_id(state, job), priority=priority, first=first, before=other)
 
-    state, event = _execute_one(home or context.obj, move_job)
-    typer.echo(f"{_name(state, event.job)} {_place_text(state, event)}")
+    state, event = _execute_one(home, move_job)
+    say(f"{_name(state, event.job)} {_place_text(state, event)}")
 
 
 @app.command()
-def hold(context: typer.Context, job: JobArgument, home: HomeOption = None) -> None:
+def hold(job: JobArgument, home: HomeOption = None) -> None:
     """Hold a waiting job back until it is released; it keeps its place."""
     from core.commands import HoldJob
 
-    state, event = _execute_one(home or context.obj, lambda state: HoldJob(job=find_job_id(state, job)))
+    state, event = _execute_one(home, lambda state: HoldJob(job=find_job_id(state, job)))
     name = _name(state, event.job)
-    typer.echo(f"{name} is held; to train it: `keepstep queue release {event.job[:12]}`")
+    say(f"{name} is held; to train it: `keepstep queue release {event.job[:12]}`")
 
 
 @app.command()
-def release(context: typer.Context, job: JobArgument, home: HomeOption = None) -> None:
+def release(job: JobArgument, home: HomeOption = None) -> None:
     """Release a held job."""
     from core.commands import ReleaseJob
 
-    state, event = _execute_one(home or context.obj, lambda state: ReleaseJob(job=find_job_id(state, job)))
-    typer.echo(f"{_name(state, event.job)} is released and waits for its turn")
+    state, event = _execute_one(home, lambda state: ReleaseJob(job=find_job_id(state, job)))
+    say(f"{_name(state, event.job)} is released and waits for its turn")
 
 
 @app.command()
-def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) -> None:
+def remove(job: JobArgument, home: HomeOption = None) -> None:
     """Remove a waiting job that was not trained.
 
     Its file moves to rejected/. To train it later, put it into the inbox again.
@@ -99,22 +107,21 @@ def remove(context: typer.Context, job: JobArgument, home: HomeOption = None) ->
     from cli.inbox.accept import remove_job
     from cli.text import printable
 
-    found = find_home(home or context.obj)
+    found = find_home(home)
     with closing(EventStore.open(found)) as store:
         removed, path = remove_job(store, find_job_id(store.state, job))
     name = printable(removed.name)
     if removed.keeps_data:
-        typer.echo(f"{name} is out of the queue; its file stays in data/, for it was trained before")
+        say(f"{name} is out of the queue; its file stays in data/, for it was trained before")
     elif path is None:
-        typer.echo(f"{name} is out of the queue; its file moves to rejected/ when the disk has room")
+        say(f"{name} is out of the queue; its file moves to rejected/ when the disk has room")
     else:
-        typer.echo(f"{name} is out of the queue; its file is {printable(found.relative(path))}")
+        say(f"{name} is out of the queue; its file is {printable(found.relative(path))}")
 
 
 def show_queue(home_option: Path | None, *, json: bool, everything: bool = False) -> None:
     """`keepstep queue`."""
     from cli.home.identity import daemon_is_alive
-    from cli.output.terminal import print_json, print_listing
 
     home = find_home(home_option, reads_only=True)
     state = read_state(home)
@@ -124,12 +131,12 @@ def show_queue(home_option: Path | None, *, json: bool, everything: bool = False
         return
     shown = list(rows if everything else islice(rows, ROWS_SHOWN))
     if not shown:
-        print("no file waits")
+        say("no file waits")
         return
     print_listing(["", "id", "name", "status", "priority", "size"], [_cells(row) for row in shown])
     more = len(state.training.in_progress) + len(state.queue) + len(state.outcomes.failed) - len(shown)
     if more:
-        print(f"and {more} more; `keepstep queue --all` lists them")
+        say(f"and {more} more; `keepstep queue --all` lists them")
 
 
 def queue_rows(state: State, *, alive: bool) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home, new_directory
 from cli.home.subprocesses import ask, refused
+from cli.output.terminal import print_json, say
 
 if TYPE_CHECKING:
     from core.values import Checkpoint
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: bool) -> None:
     """`keepstep checkout`: write the weights of a step to a new directory. Raises UserError."""
-    from cli.output.terminal import print_json
     from gpu.artifacts.commit import staging_of
     from journal import durable
 
@@ -42,7 +42,7 @@ def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: 
             complete, rerun = _copy_checkpoint(home, start, scratch), None
         else:
             if not json:
-                print(_plan_text(found, start), flush=True)
+                say(_plan_text(found, start), flush=True)
             rerun = _run_again(home, found, start, scratch)
             complete = scratch / rerun.checkpoint
         durable.rename_durably(complete, target)
@@ -51,25 +51,20 @@ def check_out(home: Home, *, step: int | None, seq: int | None, to: Path, json: 
         origin = start.id if start else None
         print_json({"global_step": found.global_step, "path": str(target), "from": origin, "steps_run": steps})
         return
-    print(f"{target}  (step {found.global_step})")
+    say(f"{target}  (step {found.global_step})")
     for change in _changes(found.parts, rerun):
-        print(f"  the environment has changed, so the bits may differ: {change}")
+        say(f"  the environment has changed, so the bits may differ: {change}")
 
 
 def prove(home: Home, wanted: str | None, *, json: bool) -> bool:
     """`keepstep lineage --prove`: True if the last steps, run again, give the same bits. Raises UserError."""
     from cli.inbox.accept import file_sha256
-    from cli.output.terminal import print_json
 
     found = read_lineage(home, wanted)
-    if found.checkpoint is None:
-        raise UserError(
-            f"step {found.global_step} has no checkpoint to compare with",
-            "name a kept checkpoint: `keepstep checkpoints`",
-        )
+    name, committed_directory = _committed(home, found)
     start = _nearest_checkpoint(found, found.global_step - 1)
     if not json:
-        print(_plan_text(found, start), flush=True)
+        say(_plan_text(found, start), flush=True)
     problem = None
     with tempfile.TemporaryDirectory(prefix="keepstep-") as directory:
         rerun = _run_again(home, found, start, Path(directory))
@@ -78,20 +73,42 @@ def prove(home: Home, wanted: str | None, *, json: bool) -> bool:
             if before not in {None, (loss, grad_norm)}:
                 problem = problem or f"step {global_step} gave loss {loss}; in training it was {before[0]}"
         for path in sorted((Path(directory) / rerun.checkpoint).glob("*.safetensors")):
-            committed = home.checkpoints / found.checkpoint / path.name
+            committed = committed_directory / path.name
             if not committed.exists() or file_sha256(path) != file_sha256(committed):
-                problem = problem or f"{path.name} differs from that in {found.checkpoint}"
+                problem = problem or f"{path.name} differs from that in {name}"
     changes = _changes(found.parts, rerun)
     if json:
         steps = [step for step, _, _ in rerun.bits]
         print_json({"proved": problem is None, "problem": problem, "steps": steps, "changed": changes})
     elif problem is None:
-        print(f"proved: the same losses, weights and optimizer state as in {found.checkpoint}, bit for bit")
+        say(f"proved: the same losses, weights and optimizer state as in {name}, bit for bit")
     else:
-        print(f"NOT PROVED: {problem}")
+        say(f"NOT PROVED: {problem}")
         for change in changes:
-            print(f"  the environment has changed: {change}")
+            say(f"  the environment has changed: {change}")
     return problem is None
+
+
+def _committed(home: Home, found: Target) -> tuple[str, Path]:
+    """The checkpoint of these weights and its directory; that of a version is in the backup made before it.
+
+    Raises UserError if there is none.
+    """
+    if found.checkpoint is not None:
+        return found.checkpoint, home.checkpoints / found.checkpoint
+    if found.version is None:
+        raise UserError(
+            f"step {found.global_step} has no checkpoint to compare with",
+            "name a kept checkpoint or a version: `keepstep checkpoints`, `keepstep versions`",
+        )
+    name = found.version.checkpoint
+    for backup in found.state.retention.backups:
+        if backup.held.checkpoint.id == name:
+            return name, home.backups / backup.id / name
+    raise UserError(
+        f"{found.version.id} was made from {name}, which was deleted with its backup: there is nothing to compare",
+        "`keepstep lineage --verify` checks its files; to prove later training, do it before `keepstep consolidate`",
+    )
 
 
 def _nearest_checkpoint(found: Target, global_step: int) -> Checkpoint | None:

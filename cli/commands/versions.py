@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, read_state
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
+from cli.commands.arguments.resolve import ORIGIN, find_version_id, matching
+from cli.commands.common import HomeOption, JsonOption, count, delete_directories, format_size, read_state
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
+from cli.output.terminal import Row, print_json, print_listing, print_report, say
+from events.values import Dtype
 
 if TYPE_CHECKING:
     from core.state import State
@@ -21,12 +26,15 @@ if TYPE_CHECKING:
     from events.kinds import AnyEvent
     from projections.lineage import Part
 
-app = typer.Typer(help="List, compare, restore, delete and export versions.", no_args_is_help=True)
+app = typer.Typer(cls=ListGroup, help="List, compare, restore, delete and export versions.")
 
-VersionArgument = Annotated[str, typer.Argument(help="Name of the version, such as v001.")]
-
-ORIGIN = "origin"
-"""The name of the first base of the home, in commands."""
+VersionArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A version, such as v001 or 1.",
+        autocompletion=completion.version,
+    ),
+]
 
 
 @app.command("list")
@@ -58,8 +66,15 @@ def diff(
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="A version, origin, or a detached checkpoint.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A version, origin, or a detached checkpoint.",
+            autocompletion=completion.target,
+        ),
+    ],
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Continue training from a version or a checkpoint.
 
@@ -69,26 +84,33 @@ def restore(
     from events.values import is_checkpoint_id
 
     found = find_home(home)
-    if is_checkpoint_id(name):
-        move_head(found, MoveHead(checkpoint=name))
+    target = resolve_target(read_state(found), name)
+    if is_checkpoint_id(target):
+        move_head(found, MoveHead(checkpoint=target), json=json)
     else:
-        move_head(found, MoveHead(version=None if name == ORIGIN else name))
+        move_head(found, MoveHead(version=None if target == ORIGIN else target), json=json)
 
 
 @app.command()
-def rollback(home: HomeOption = None) -> None:
+def rollback(home: HomeOption = None, json: JsonOption = False) -> None:
     """Go back to the last version, and from that to the one before.
 
     The old head is kept and can be restored again.
     """
     from core.commands import RollBack
 
-    move_head(find_home(home), RollBack())
+    move_head(find_home(home), RollBack(), json=json)
 
 
 @app.command()
 def delete(
-    version: Annotated[str, typer.Argument(help="A version, or a detached checkpoint.")],
+    version: Annotated[
+        str,
+        typer.Argument(
+            help="A version, or a detached checkpoint.",
+            autocompletion=completion.target,
+        ),
+    ],
     confirm: Annotated[bool, typer.Option("--confirm", help="Really delete it.")] = False,
     home: HomeOption = None,
 ) -> None:
@@ -103,9 +125,7 @@ def delete(
 def export(
     version: VersionArgument,
     to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16 or float16. Default: as it is.")
-    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Default: as it is.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -115,7 +135,7 @@ def export(
 
 def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     """`keepstep versions list`."""
-    from cli.output.terminal import local_time, print_json, print_listing
+    from cli.output.times import local_time
     from projections.status import plain
 
     state = read_state(home)
@@ -135,7 +155,7 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
         )
         return
     if not shown and not detached:
-        print("there is no version yet; `keepstep consolidate` makes one")
+        say(_no_version(state))
         return
     rows = [
         [
@@ -153,6 +173,15 @@ def show_versions(home: Home, *, everything: bool, json: bool) -> None:
         for checkpoint, base in ((each.checkpoint, each.base) for each in detached)
     ]
     print_listing(["version", "step", "base", "made", "size", "note"], rows)
+
+
+def _no_version(state: State) -> str:
+    if state.retention.versions:
+        versions = count(len(state.retention.versions), "version")
+        return f"no version led to the head, which is the origin; {versions} in all: `keepstep versions list --all`"
+    if state.retention.versions_made:
+        return "every version was deleted; `keepstep consolidate` makes another one"
+    return "there is no version yet; `keepstep consolidate` makes one"
 
 
 def _description(home: Home, version: Version) -> str:
@@ -173,7 +202,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
     from cli.output.event_lines import applied_text
-    from cli.output.terminal import Row, local_time, print_json, print_report
+    from cli.output.times import local_time
     from projections.status import plain
 
     state = read_state(home)
@@ -181,7 +210,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     if json:
         print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
         return
-    print(f"{version.id}  {home.versions / version.id}")
+    say(f"{version.id}  {home.versions / version.id}")
     rows = [Row("note", version.description)] if version.description else []
     rows.append(
         Row("made", f"{local_time(version.made_at)}, from {version.checkpoint} and {version.parent or 'the origin'}")
@@ -198,12 +227,10 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
 def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
     """`keepstep versions diff`."""
     from cli.commands.lineage import read_lineage
-    from cli.output.terminal import print_json, print_listing
 
     state = read_state(home)
-    one, two = (
-        () if each == ORIGIN else tuple(read_lineage(home, _version(state, each).id).parts) for each in (name, other)
-    )
+    name, other = (find_version_id(state, each, origin=True) for each in (name, other))
+    one, two = (() if each == ORIGIN else tuple(read_lineage(home, each).parts) for each in (name, other))
     first_only, second_only = _only_in(one, two), _only_in(two, one)
     settings = _changed_settings(one, two)
     if json:
@@ -216,14 +243,14 @@ def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
         return
     for version, parts in ((name, first_only), (other, second_only)):
         if parts:
-            print(f"trained only for {version}:")
+            say(f"trained only for {version}:")
             print_listing(
                 ["steps", "file", "rows", "SHA-256"], [list(map(str, _part_row(part).values())) for part in parts]
             )
         else:
-            print(f"trained only for {version}: nothing")
+            say(f"trained only for {version}: nothing")
     for change in settings:
-        print(f"settings: {change}")
+        say(f"settings: {change}")
 
 
 def _only_in(parts: tuple[Part, ...], others: tuple[Part, ...]) -> list[Part]:
@@ -255,7 +282,7 @@ def _changed_settings(one: tuple[Part, ...], two: tuple[Part, ...]) -> list[str]
     ]
 
 
-def move_head(home: Home, command: Any) -> None:
+def move_head(home: Home, command: Any, *, json: bool = False) -> None:
     """Move the head and print the old and the new one. Raises core.errors.Refused, UserError."""
     from contextlib import closing
 
@@ -277,11 +304,14 @@ def move_head(home: Home, command: Any) -> None:
                 store, RestoreCheckpoint(backup=state.head.pending_restore, checkpoint=state.head.checkpoint.id)
             )
     moved = next(event for event in events if isinstance(event, HeadMoved))
-    base = f" on {moved.version or 'the origin'}" if moved.checkpoint else ""
-    print(f"training continues from {moved.checkpoint or moved.version or 'the origin'}{base}")
     old = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
+    if json:
+        print_json({"version": moved.version, "checkpoint": moved.checkpoint, "old_head": old})
+        return
+    base = f" on {moved.version or 'the origin'}" if moved.checkpoint else ""
+    say(f"training continues from {moved.checkpoint or moved.version or 'the origin'}{base}")
     if old is not None:
-        print(f"the old head is kept; to go back: keepstep versions restore {old}")
+        say(f"the old head is kept; to go back: keepstep versions restore {old}")
 
 
 def _refuse_damaged_version(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
@@ -307,10 +337,12 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     from core.commands import DeleteVersion
     from core.decide import decide
 
+    state = read_state(home)
+    name = resolve_target(state, name)
     if name == ORIGIN:
         raise UserError("the origin cannot be deleted: every version is built on it")
     command = DeleteVersion(version=name)
-    (would,) = decide(read_state(home), command, 0.0)
+    (would,) = decide(state, command, 0.0)
     if not confirmed:
         raise UserError(
             f"{name} would be deleted for good ({format_size(getattr(would, 'size_bytes', 0))}); nothing was deleted",
@@ -318,10 +350,10 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
         )
     with closing(EventStore.open(home)) as store:
         delete_directories(home, store.execute(command))
-    print(f"{name} is deleted")
+    say(f"{name} is deleted")
 
 
-def export_version(home: Home, name: str, to: Path, dtype: str | None, *, json: bool) -> None:
+def export_version(home: Home, name: str, to: Path, dtype: Dtype | None, *, json: bool) -> None:
     """`keepstep versions export`. Raises UserError."""
     from cli.commands.checkpoints import export_model
 
@@ -344,7 +376,16 @@ def _ancestors(state: State) -> set[str]:
 
 
 def _version(state: State, name: str) -> Version:
-    version = state.retention.version(name)
-    if version is None:
-        raise UserError(f"there is no version {name}", "`keepstep versions list --all` lists the versions")
+    version = state.retention.version(find_version_id(state, name))
+    assert version is not None  # it was found by its id
     return version
+
+
+def resolve_target(state: State, name: str) -> str:
+    """The id of a version, `origin`, or a detached checkpoint. Raises UserError."""
+    from cli.commands.arguments.resolve import detached, resolve, versions_and_origin
+
+    found = versions_and_origin(state)
+    candidates = found if matching(name, found) else [*found, *detached(state)]  # the number 3 is v003 before step 3
+    advice = "`keepstep versions list --all` lists the versions and the detached checkpoints"
+    return resolve(name, candidates, what="version", advice=advice)

@@ -31,6 +31,7 @@ from cli.config.text_edit import UNSET, renamed, toml, with_changes, with_method
 from cli.config.usable import find_problems
 from cli.errors import UserError
 from cli.home.event_store import EventStore
+from cli.home.identity import daemon_is_alive
 from cli.home.paths import CONFIG_MODE, Home
 from core.compatibility import fixed_settings
 from core.state import State
@@ -218,17 +219,24 @@ def _put_in_place(home: Home, state: State, before: str, after: str, named: set[
         )
     order = [*new, *(key for key in old if key not in new)]
     changed = [
-        KeyChange(key, shown(old.get(key)), shown(new.get(key)), _applies(state, key))
+        KeyChange(key, shown(old.get(key)), shown(new.get(key)), _applies(home, state, key))
         for key in sorted(keys | named, key=lambda key: order.index(key) if key in order else len(order))
     ]
     return Changed(changed, [f"still wrong: {each.reason}\n  → {each.advice}" for each in problems])
 
 
-def _applies(state: State, key: str) -> str:
+def _applies(home: Home, state: State, key: str) -> str:
+    """When a changed key applies. A job keeps its settings from its first checkpoint on."""
     if key.partition(".")[0] in DAEMON_SECTIONS:
         return "at once"
     job = state.training.current
-    return f"from the job after {job.name} on" if job is not None else "from the next job on"
+    if job is None:
+        return "from the next job on"
+    if job.begun:
+        return f"from the job after {job.name} on; {job.name} keeps the settings that it started with"
+    if state.attempts.current is not None and daemon_is_alive(home):
+        return f"from the job after {job.name} on, or if {job.name} starts again before its first checkpoint"
+    return f"from {job.name} on: it has no checkpoint yet"
 
 
 def _known_form(key: str, text: str) -> str:

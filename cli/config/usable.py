@@ -57,8 +57,8 @@ def missing_program(home: Home, command: str) -> str | None:
 def _model(home: Home, job: JobSettings) -> tuple[Path | None, list[Problem]]:
     """The directory of the model, if it is on this machine and can be used; and why it cannot."""
     from gpu.errors import ModelUnusable
-    from gpu.model.base import base_directory, find_model_problem, is_missing_directory
-    from gpu.model.files import CONFIG, tokenizer_names
+    from gpu.model.base import base_directory, is_downloaded, is_missing_directory
+    from gpu.model.problems import find_problem
 
     path = job.model.path
     place = home.root / Path(path).expanduser()
@@ -68,23 +68,18 @@ def _model(home: Home, job: JobSettings) -> tuple[Path | None, list[Problem]]:
 
     if not place.exists() and is_missing_directory(path, home.root):
         return problem(f"there is no model at {place}", "name a directory that exists, or a hub id: organisation/name")
-    if place.exists() and not place.is_dir():
-        return problem(f"{place} is a file", "name the directory of the model, with its config.json")
     try:
-        directory = base_directory(path, home.root, revision=job.model.revision, fetch=False)
-        if not (directory / CONFIG).exists():
-            return problem(
-                f"{directory} is not a model: it has no {CONFIG}", "name the directory of a transformers model"
-            )
-        unusable = find_model_problem(directory)
+        if place.exists() and not place.is_dir():
+            directory = place
+        else:
+            directory = base_directory(path, home.root, revision=job.model.revision, fetch=False)
+        unusable = find_problem(directory, weights=not directory.is_dir() or is_downloaded(directory))
     except ModelUnusable:
         return None, []  # a hub id that the first job downloads
     except (OSError, msgspec.MsgspecError) as error:
         return problem(f"it cannot be read: {error}", "download the model again, or correct its permissions")
     if unusable is not None:
         return problem(f"{directory} {unusable.what}", unusable.advice)
-    if not tokenizer_names(directory):
-        return problem(f"{directory} has no tokenizer", "copy its tokenizer.json there, or download the model again")
     return directory, []
 
 

@@ -114,9 +114,9 @@ class ConfigWatch:
     def _say(self, state: State, config: Config) -> None:
         changes = changed_keys(sections_of(self.config.job), sections_of(config.job))
         if changes:
-            running = (
-                f"; {state.training.current.name} keeps its settings" if state.training.current is not None else ""
-            )
+            job = state.training.current
+            keeps = job is not None and (job.begun or state.attempts.current is not None)
+            running = f"; {job.name} keeps its settings" if job is not None and keeps else ""
             self._write(f"keepstep.toml was changed, for the next job: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:

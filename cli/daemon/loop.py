@@ -42,9 +42,11 @@ from cli.inbox.intake import Intake
 from cli.inbox.watcher import Inbox
 from cli.output.console import Console
 from cli.output.event_lines import held_jobs_text
+from cli.output.run_screen import RunScreen
 from core import commands
 from events import messages
 from journal.errors import NoSpace
+from projections.progress import TERMINAL_CLOSED
 
 log = logging.getLogger("keepstep.daemon")
 
@@ -53,11 +55,17 @@ class Daemon:
     """One run of the daemon over a home. `run` returns the exit code."""
 
     def __init__(
-        self, home: Home, *, until_idle: bool, write: Callable[[str], None], ports: Ports | None = None
+        self,
+        home: Home,
+        *,
+        until_idle: bool,
+        write: Callable[[str], None],
+        ports: Ports | None = None,
+        screen: RunScreen | None = None,
     ) -> None:
         self._home, self._until_idle, self._output = home, until_idle, write
         self._ports = ports or RealPorts(home)
-        self._console = Console(self._print)
+        self._console = Console(self._print, screen)
         self._supervisor = WorkerSupervisor(self._ports, LatencyStats(home))
         self._inbox = Inbox(home, lambda: self._config.inbox)
         self._intake = Intake(home, self._inbox, self._write)
@@ -65,6 +73,7 @@ class Daemon:
         self._deletes = DeferredDeletes(home, self._write)
         self._hooks = Hooks(home)
         self._signals = 0
+        self._stopped_by: str | None = None
         self._done = False
         self._unreported_full: str | None = None
         """The message of a full disk that is not journaled yet, because not even its record fits."""
@@ -197,12 +206,16 @@ class Daemon:
 
     def _leave(self, reason: str) -> None:
         self._supervisor.send(messages.Shutdown(attempt=0))
+        if self._stopped_by == "SIGHUP":
+            reason = TERMINAL_CLOSED
         self._handler.execute(commands.StopDaemon(reason=reason))
         self._done = True
 
     # -- signals, config, output --------------------------------------------------------------------------------------
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, name: str) -> None:
+        """`name`: the name of the signal, or of the stop file."""
+        self._stopped_by = self._stopped_by or name
         self._signals += 1
         if self._signals >= 2:  # as safe as kill -9 and as quick; the worker ends with its daemon
             self._ports.exit_now(INTERRUPTED)

@@ -71,7 +71,7 @@ class Ports(Protocol):
     """The side effects of the daemon."""
 
     def listening(
-        self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings
+        self, inbox: Inbox, on_signal: Callable[[str], None], logs: LogSettings
     ) -> contextlib.AbstractContextManager[None]:
         """Within a block, signals call `on_signal`, file events call `inbox.received`, and log records go to files."""
 
@@ -108,7 +108,7 @@ class RealPorts:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     @contextlib.contextmanager
-    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[str], None], logs: LogSettings) -> Iterator[None]:
         with (
             logged(self._home.logs, logs),
             handle_signals(self._wake_out.fileno(), on_signal),

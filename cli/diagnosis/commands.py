@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from cli.commands.arguments import completion
+from cli.commands.arguments.groups import ListGroup
 from cli.commands.common import HomeOption, JsonOption
 from cli.errors import REFUSED
 from cli.home.paths import find_home
 
-hooks_app = typer.Typer(help="Test the hooks: commands and notifications on events.", no_args_is_help=True)
+hooks_app = typer.Typer(cls=ListGroup, help="List and test the hooks: commands and notifications on events.")
 
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+Source = Literal["daemon", "worker", "hook"]
 
 AllOption = Annotated[bool, typer.Option("--all", help="Show all failures, not the last ones.")]
 
@@ -35,6 +40,7 @@ def explain(
         typer.Argument(
             metavar="JOB|FAILURE|STEP|CHECKPOINT|VERSION",
             help="A file or the first digits of a job's id, crash-SEQ, a step, a checkpoint, a version.",
+            autocompletion=completion.anything,
         ),
     ],
     home: HomeOption = None,
@@ -52,9 +58,9 @@ def explain(
 def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Also print new lines; Ctrl-C ends.")] = False,
     number: Annotated[int, typer.Option("-n", min=0, help="Number of lines.")] = 50,
-    level: Annotated[str, typer.Option(help="Lowest level: debug, info, warning, error or critical.")] = "debug",
+    level: Annotated[Level, typer.Option(help="The lowest level.")] = "debug",
     attempt: Annotated[int | None, typer.Option(help="Lines of this attempt.")] = None,
-    source: Annotated[str | None, typer.Option(help="Lines of the daemon, the worker or hooks.")] = None,
+    source: Annotated[Source | None, typer.Option(help="Lines of this process.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -64,15 +70,20 @@ def logs(
     show_logs(find_home(home, reads_only=True), Filter(level, attempt, source), number=number, follow=follow, json=json)
 
 
-@hooks_app.callback()
-def _hooks() -> None:
-    """Makes `hooks` a group: typer turns a single command into the group itself."""
+@hooks_app.command("list")
+def list_(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the hooks that are set."""
+    from cli.hooks.trial import show_hooks
+
+    show_hooks(find_home(home, reads_only=True), json=json)
 
 
 @hooks_app.command("test")
 def run_sample(
-    hook: Annotated[str | None, typer.Argument(help="One hook, such as job_failed. Default: all.")] = None,
+    hook: Annotated[str | None, typer.Argument(help="Such as job_failed. Default: the first that is set.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Send a sample event of each hook.")] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Run the hooks and send the notifications with a sample event.
 
@@ -80,7 +91,7 @@ def run_sample(
     """
     from cli.hooks.trial import try_hooks
 
-    if not try_hooks(find_home(home), hook):
+    if not try_hooks(find_home(home), hook, every=every, json=json):
         raise typer.Exit(REFUSED)
 
 

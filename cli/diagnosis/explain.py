@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from cli.commands.arguments.resolve import ID_SHOWN, Candidate, resolve
 from cli.commands.common import count, format_size, replay
 from cli.diagnosis.failures import logs_of
 from cli.errors import UserError
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
+from cli.home.snapshot_reader import read_records
 from cli.output.console import Console
-from cli.output.terminal import duration, local, print_json
+from cli.output.terminal import print_json, say
+from cli.output.times import duration, local
 from cli.text import printable_lines, shown_text
 from core.job import Job
 from core.state import State
+from core.topics.head import nothing_trained
+from events import kinds
+from events.codec import Record
 from events.values import is_checkpoint_id, is_version_id
 from projections.lineage import Lineage, Part
 from projections.timeline import (
@@ -45,7 +51,7 @@ class Summary(NamedTuple):
 def show_explanation(home: Home, wanted: str, *, json: bool) -> None:
     """`keepstep explain`. Raises UserError if the journal knows no such thing, journal.errors.JournalError."""
     console = Console(lambda _: None)
-    wanted = shown_text(wanted)
+    wanted = full_name(shown_text(wanted), read_records(home))
     timeline = timeline_of(wanted, console.text)
     state = State()
     for before, record, state in replay(home):
@@ -55,15 +61,40 @@ def show_explanation(home: Home, wanted: str, *, json: bool) -> None:
         moments = [msgspec.to_builtins(moment) for moment in timeline.entries]
         print_json({**summary._asdict(), "moments": moments})
         return
-    print(printable_lines(summary.title))
+    say(printable_lines(summary.title))
     earlier = len(timeline.entries) - SHOWN
     if earlier > 0:
-        print(f"  … {earlier} earlier lines; `--json` prints all")
+        say(f"  … {earlier} earlier lines; `--json` prints all")
     for moment in timeline.entries[-SHOWN:]:
         first, *more = printable_lines(moment.text).split("\n")
-        print("\n".join([f"  {local(moment.at)}  {first}", *(f"{' ' * 18}{line}" for line in more)]))
-    print(f"now   {printable_lines(summary.now)}")
-    print(f"next  {printable_lines(summary.next)}")
+        say("\n".join([f"  {local(moment.at)}  {first}", *(f"      {line}" for line in more)]), indent=6)
+    say(f"now   {printable_lines(summary.now)}", indent=6)
+    say(f"next  {printable_lines(summary.next)}", indent=6)
+
+
+def full_name(wanted: str, records: Iterable[Record]) -> str:
+    """The id that `wanted` names among everything in the journal; a failure or the number of a step as it is.
+
+    Raises UserError if nothing or several things match.
+    """
+    number = wanted.removeprefix("crash-")
+    is_whole = is_version_id(wanted) or is_checkpoint_id(wanted)
+    if is_whole or (number.isdecimal() and (number != wanted or len(number) < ID_SHOWN)):
+        return wanted
+    advice = "name a file, the first digits of a job's id, crash-SEQ, a step, a checkpoint or a version"
+    return resolve(wanted, named_things(records), what="job", advice=advice)
+
+
+def named_things(records: Iterable[Record]) -> Iterator[Candidate]:
+    """The jobs, checkpoints and versions of the journal."""
+    for record in records:
+        match record.event:
+            case kinds.FileEnqueued(job=job, name=name) | kinds.FileDuplicate(job=job, name=name):
+                yield Candidate(job, name)
+            case kinds.CheckpointCommitted(checkpoint=checkpoint):
+                yield Candidate(checkpoint)
+            case kinds.ConsolidationStarted(version=version):
+                yield Candidate(version, numbers=(int(version[1:]),))
 
 
 def timeline_of(wanted: str, say: Describe) -> Timeline:
@@ -86,7 +117,7 @@ def summarize(teller: Timeline, state: State, wanted: str, *, alive: bool) -> Su
         raise UserError(f"there is no {_kind(teller)} {wanted} in the journal", _lookup_advice(teller, state))
     match teller:
         case JobTimeline():
-            return _of_a_job(teller, state, wanted, alive=alive)
+            return _of_a_job(teller, state, alive=alive)
         case FailureTimeline():
             return _of_a_failure(teller, state, alive=alive)
         case StepTimeline():
@@ -116,7 +147,7 @@ def _lookup_advice(teller: Timeline, state: State) -> str:
             return "`keepstep failures --all` lists them"
         case StepTimeline():
             if not state.head.global_step:
-                return "nothing is committed yet"
+                return nothing_trained(state)
             return f"the last committed step is {state.head.global_step}"
         case CheckpointTimeline():
             return "`keepstep checkpoints` lists them"
@@ -129,10 +160,7 @@ def _lookup_advice(teller: Timeline, state: State) -> str:
 # -- one summary for each kind --------------------------------------------------------------------------------------
 
 
-def _of_a_job(teller: JobTimeline, state: State, wanted: str, *, alive: bool) -> Summary:
-    if len(teller.jobs) > 1:
-        ids = ", ".join(job[:12] for job in teller.jobs)
-        raise UserError(f"several files have the name {wanted!r}", f"name the first digits of one id: {ids}")
+def _of_a_job(teller: JobTimeline, state: State, *, alive: bool) -> Summary:
     ((job, name),) = teller.jobs.items()
     title = f"{name}, job {job[:12]}"
     found = state.job(job)

@@ -7,7 +7,8 @@ import msgspec
 from cli.commands.common import count, read_state, replay
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
-from cli.output.terminal import local, print_json
+from cli.output.terminal import print_json, say
+from cli.output.times import local
 from cli.text import printable_lines
 from projections.failures import Failure, Failures
 
@@ -21,11 +22,11 @@ def show_failures(home: Home, *, all_of_them: bool, json: bool) -> None:
     if json:
         print_json([{**msgspec.to_builtins(failure), "logs": logs_of(failure)} for failure in failures])
     elif not failures:
-        print("nothing has failed")
+        say("nothing has failed")
     else:
-        print("\n\n".join(failure_text(failure) for failure in failures))
+        say("\n\n".join(failure_text(failure) for failure in failures), indent=11)
     if not json and (gone := _unreported_end(home)) is not None:
-        print(gone)
+        say(gone)
 
 
 def _unreported_end(home: Home) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import NamedTuple
 from cli.errors import UserError
 from cli.home.log_files import log_files
 from cli.home.paths import Home
-from cli.output.terminal import local
+from cli.output.terminal import say
+from cli.output.times import local
 from cli.text import printable_lines
 from gpu.runtime import log_lines
 from gpu.runtime.log_lines import LEVELS, LogLine
@@ -44,15 +44,13 @@ class Filter(NamedTuple):
 
 def show_logs(home: Home, wanted: Filter, *, number: int, follow: bool, json: bool) -> None:
     """Print the last matching lines; with `follow` also new ones, until Ctrl-C. Raises UserError."""
-    if wanted.level not in LEVELS:
-        raise UserError(f"unknown level {wanted.level!r}", f"choose one of {', '.join(LEVELS)}")
     try:
         tail = Tail(home.logs)
         shown = last_lines(home.logs, wanted, number)
         for line in shown:
             _show(line, json=json)
         if not shown and not follow and number:
-            print(_empty_message(home.logs), file=sys.stderr)
+            say(_empty_message(home.logs), error=True)
         while follow and not reader_is_gone():
             for line in tail.new_lines():
                 if wanted.matches(line):
@@ -111,4 +109,7 @@ def format_line(line: LogLine) -> str:
 
 
 def _show(line: LogLine, *, json: bool) -> None:
-    print(log_lines.encode(line).decode().rstrip("\n") if json else format_line(line), flush=True)
+    if json:
+        print(log_lines.encode(line).decode().rstrip("\n"), flush=True)
+    else:
+        say(format_line(line), indent=len(INDENT), flush=True)

@@ -15,7 +15,7 @@ from cli.doctor.context import DoctorContext, Finding, Unreadable, failed, passe
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.snapshot_reader import witnesses
-from cli.output.terminal import ago, duration
+from cli.output.times import ago, duration
 from journal import Survey, Verdict, last_position, read_line, survey
 from journal.durable import open_to_read
 from projections.snapshot import read_snapshot

@@ -109,7 +109,7 @@ def checkpoints(context: DoctorContext) -> Finding:
         then = recovery_text(state, found) or "`keepstep checkpoints verify`"
         return failed(f"{first.checkpoint.id}: {first.problem}" + _and_more(len(bad)), then)
     if not found:
-        return passed("nothing is committed yet")
+        return passed("nothing was trained on the base of the head")
     return passed(f"{count(len(found), 'checkpoint')} intact ({how})")
 
 

@@ -7,6 +7,7 @@ fixed without losing anything, and checks it again.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from cli.doctor.context import Check, DoctorContext, Finding, Level, Unreadable,
 from cli.errors import UserError, error_text, exit_code_of
 from cli.home.paths import CONFIG, Home, find_home
 from cli.home.trust import ForeignHome, refuse_foreign
+from cli.layout import fitted
+from cli.output.terminal import ATTENTION, BAD, GOOD, NOTE, print_json, say, styled
 
 CHECKS = (
     Check("home", checks_home.layout, checks_home.make_missing_directories),
@@ -46,7 +49,7 @@ CHECKS = (
 )
 """In the order in which a person would fix things."""
 
-MARKS: dict[Level, tuple[str, str]] = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
+MARKS: dict[Level, tuple[str, str]] = {"pass": ("pass", GOOD), "warn": ("warn", ATTENTION), "fail": ("FAIL", BAD)}
 
 
 class Line(NamedTuple):
@@ -59,8 +62,6 @@ class Line(NamedTuple):
 
 def run_doctor(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -> bool:
     """`keepstep doctor`: True if no check fails."""
-    from cli.output.terminal import print_json
-
     lines = []
     for line in run_checks(find_damaged_home(home_option, fix=fix), fix=fix, deep=deep):
         lines.append(line)
@@ -73,7 +74,7 @@ def run_doctor(home_option: Path | None, *, fix: bool, deep: bool, json: bool) -
         print_json({"good": good, "checks": rows})
     else:
         counts = f"{levels.count('pass')} pass, {levels.count('warn')} warn, {levels.count('fail')} fail"
-        typer.echo(counts if deep else f"{counts}; --deep reads every byte and loads the model")
+        say(counts if deep else f"{counts}; --deep reads every byte and loads the model")
     return good
 
 
@@ -143,7 +144,14 @@ def find_damaged_home(given: Path | None, *, fix: bool = False) -> Home:
 def _show(line: Line) -> None:
     mark, color = MARKS[line.finding.level]
     for what in line.fixed:
-        typer.echo(f"{typer.style('fixed', fg='cyan')}  {line.name:<12} {what}")
-    typer.echo(f"{typer.style(mark, fg=color)}   {line.name:<12} {line.finding.message}")
+        _show_line("fixed", NOTE, line.name, what)
+    _show_line(mark, color, line.name, line.finding.message)
     if line.finding.advice:
-        typer.echo(f"       {'':<12} → {line.finding.advice}")
+        say(f"{'':20} → {line.finding.advice}", indent=22)
+
+
+def _show_line(mark: str, color: str, name: str, text: str) -> None:
+    found = f"{mark:<6} {name:<12} {text}"
+    if sys.stdout.isatty():
+        found = fitted(found, indent=20)
+    typer.echo(styled(found[:5], color) + found[5:])

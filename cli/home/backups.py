@@ -14,7 +14,9 @@ from core.commands import HoldWork, RecordBackup, RecordRestored
 from core.effects import RestoreCheckpoint
 from core.errors import Refused
 from core.state import State
+from core.topics.head import nothing_trained
 from core.values import DetachedCheckpoint
+from events.values import BackupType
 from gpu.artifacts.artifact import CheckpointDirectory, find_problem
 from gpu.artifacts.backup import BackupManifest, back_up
 from gpu.errors import CheckpointBroken, StorageFailed
@@ -45,7 +47,7 @@ def backup_is_running(home: Home) -> bool:
     return is_locked(home, home.backup_lock)
 
 
-def make_backup(store: EventStore, *, kind: str, reason: str) -> str:
+def make_backup(store: EventStore, *, kind: BackupType, reason: str) -> str:
     """Copy the head, verify the copy, journal it. Returns its name. Raises UserError, gpu.errors.StorageFailed."""
     home = store.home
     durable.make_directory(home.backups, storage=home.storage)
@@ -100,11 +102,19 @@ def make_emergency_backup(store: EventStore, say: Callable[[str], None]) -> None
 
 def _held(state: State) -> DetachedCheckpoint:
     if state.head.checkpoint is None or state.head.weight_settings is None:
-        base = f"since {state.head.base}, which is in versions/" if state.head.base else "yet"
-        raise UserError(f"nothing was trained {base}, so there is nothing to back up")
+        raise UserError(f"{nothing_trained(state)}, so there is nothing to back up", _backup_advice(state))
     return DetachedCheckpoint(
         base=state.head.base, checkpoint=state.head.checkpoint, weight_settings=state.head.weight_settings
     )
+
+
+def _backup_advice(state: State) -> str:
+    base = state.head.base
+    if base is None:
+        return "train first: `keepstep add FILE`, then `keepstep run`"
+    made = [backup.id for backup in state.retention.backups if backup.id.startswith(f"before-{base}-")]
+    kept = f"the training in {base} is kept in the backup {made[-1]}; " if made else ""
+    return f"{kept}to copy the model elsewhere: `keepstep versions export {base} --to DIRECTORY`"
 
 
 def restore_backup(store: EventStore, effect: RestoreCheckpoint) -> None:

@@ -44,18 +44,27 @@ def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
     argument = order if isinstance(order, str) else encode_request(order)
     shown = sys.stderr.isatty()  # the user then sees its progress and errors there
     long = len(os.fsencode(argument)) > ARGUMENT_BYTES
-    ended = subprocess.run(
-        command(module, ON_INPUT if long else argument),
-        input=argument.encode() if long else b"",
-        stdout=subprocess.PIPE,
-        stderr=None if shown else subprocess.PIPE,
-        check=False,
-        env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
-    )
-    if ended.returncode != 0:
-        reason = describe_exit(ended.returncode, (ended.stderr or b"").decode(errors="backslashreplace"))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the child inherits it: Ctrl-C is ours
+    try:
+        child = subprocess.Popen(
+            command(module, ON_INPUT if long else argument),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if shown else subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT, "TQDM_DISABLE": "1"},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with child:
+        try:
+            answer, errors = child.communicate(argument.encode() if long else b"")
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        reason = describe_exit(child.returncode, (errors or b"").decode(errors="backslashreplace"))
         raise UserError(f"`{module}` ended without an answer: {reason}", otherwise)
-    return ended.stdout
+    return answer
 
 
 def refused(what: str, answer: Refusal, otherwise: str) -> UserError:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from cli.output.event_lines import SLOW_BF16, USE_FP32, event_text, is_skipped
+from cli.output.run_screen import RunScreen
 from cli.text import printable
 from core.job import Job
 from core.state import State
@@ -35,8 +36,9 @@ log = logging.getLogger("keepstep.daemon")
 class Console:
     """Prints and logs events in the order in which they come. Remembers the current job, to name it after its end."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[str], None], screen: RunScreen | None = None) -> None:
+        """`screen`: it observes every event, and shows steps if it is live; None: steps are lines."""
+        self._write, self._screen = write, screen
         self._job: Job | None = None
         self._last_step_line = 0.0
         self._warned_of_bf16 = False
@@ -47,13 +49,17 @@ class Console:
 
     def print_event(self, event: AnyEvent, state: State) -> None:
         """Print and log the text about an event, if there is one. `state`: after the event."""
+        if self._screen is not None:
+            self._screen.observe(event, state)
         text = self.text(event, state)
         if text is None:
             return
         text = f"\n{INDENT}".join(printable(line) for line in text.split("\n"))
         extra = {"attempt": getattr(event, "attempt", state.attempts.current), "kind": kind_of(event)}
         log.log(_level(event), "%s", text, extra=extra)
-        self._write(f"{time.strftime('%H:%M:%S')}  {text}")
+        is_on_bar = isinstance(event, kinds.StepReached) and not is_skipped(event)
+        if self._screen is None or not (self._screen.is_live and is_on_bar):
+            self._write(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def text(self, event: AnyEvent, state: State) -> str | None:
         """The text about an event; None if there is nothing to say, or another step was shown just before."""

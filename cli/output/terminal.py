@@ -1,16 +1,20 @@
-"""Print tables, reports and JSON: with rich on a terminal, as plain text into a pipe or a file."""
+"""Print text, tables, reports and JSON: fitted to a terminal, as it is into a pipe or a file."""
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.layout import cell_lines, column_widths, fitted, terminal_width
 from cli.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+GOOD, ATTENTION, BAD, NOTE = "color(28)", "color(166)", "color(160)", "color(31)"
+"""Styles of rich: green, orange, red and blue. Each has a contrast of at least 3 on white and on black."""
 
 
 class Row(NamedTuple):
@@ -19,6 +23,24 @@ class Row(NamedTuple):
     name: str
     text: str
     style: str = ""
+
+
+def say(text: str = "", *, error: bool = False, indent: int | None = None, flush: bool = False) -> None:
+    """Print text. On a terminal its lines break between words, and paths are shortened. `error`: on stderr."""
+    stream = sys.stderr if error else sys.stdout
+    print(fitted(text, indent=indent) if stream.isatty() else text, file=stream, flush=flush)
+
+
+def styled(text: str, style: str) -> str:
+    """The text in this style, if standard output is a terminal that shows colors and NO_COLOR is not set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    from rich.console import Console
+    from rich.text import Text
+
+    with (console := Console(highlight=False)).capture() as captured:
+        console.print(Text(text, style), end="", soft_wrap=True)
+    return captured.get()
 
 
 def print_report(rows: Sequence[Row]) -> None:
@@ -34,16 +56,18 @@ def report(rows: Sequence[Row]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    left = max((len(printable(row.name)) for row in rows), default=0)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(row.name, Text(printable(row.text), row.style))
+        text = fitted(printable(row.text), columns=terminal_width() - left - 2)
+        table.add_row(printable(row.name), Text(text, row.style))
     return table
 
 
 def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a header."""
+    """Print a table with a header. On a terminal the widest columns become narrower until it fits."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly([columns, *rows])
@@ -51,11 +75,12 @@ def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
+    widths = column_widths([max(map(len, column)) for column in zip(columns, *rows, strict=True)], terminal_width())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, header_style="dim", overflow="fold")
+        table.add_column(column, header_style="dim", no_wrap=True, overflow="ignore")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell_lines(cell, most)) for cell, most in zip(row, widths, strict=True)))
     _print(table)
 
 
@@ -79,12 +104,13 @@ def has_colour() -> bool:
 
 
 def print_json(what: Any) -> None:
-    """Print a value as JSON, for scripts."""
+    """Print a value as JSON, for scripts; times in ISO 8601, UTC."""
     import msgspec
 
+    from cli.output.times import with_iso_times
     from events.text import in_all_texts
 
-    plain = in_all_texts(msgspec.to_builtins(what))
+    plain = in_all_texts(with_iso_times(msgspec.to_builtins(what)))
     print(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
 
 
@@ -97,7 +123,7 @@ def _print(what: RenderableType) -> None:
 def _print_plainly(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(cell.ljust(most) for cell, most in zip(row, widths, strict=True)).rstrip())
 
 
 def bar(share: float) -> str:
@@ -109,29 +135,3 @@ def bar(share: float) -> str:
 def number(value: object) -> str:
     """A journaled number with four decimals; NaN as NaN."""
     return f"{value:.4f}" if isinstance(value, float | int) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """A duration in hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def ago(at: float) -> str:
-    """The time since `at` (Unix time)."""
-    return f"{duration(max(0.0, time.time() - at))} ago"
-
-
-def local_time(at: float) -> str:
-    """A Unix time in the local time zone."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def local(at: str) -> str:
-    """A time of the journal in the local time zone."""
-    from datetime import UTC, datetime
-
-    return datetime.fromisoformat(at).replace(tzinfo=UTC).astimezone().strftime("%m-%d %H:%M:%S")

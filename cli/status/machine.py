@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cli.home.paths import Home
-from cli.output.terminal import Row
+from cli.output.terminal import ATTENTION, Row
 from projections.machine import GpuProcessView, GpuView, MachineView, read_machine
 
 OLD_S = 30.0
@@ -37,8 +37,8 @@ def machine_rows(view: MachineView | None) -> list[Row]:
         return []
     rows = [Row("machine", machine_line(view))]
     if view.gpu_problem is not None:
-        rows.append(Row("GPU", view.gpu_problem, "yellow"))
-    rows += [Row("GPU", gpu_line(gpu), "yellow" if needs_attention(gpu) else "") for gpu in view.gpus]
+        rows.append(Row("GPU", view.gpu_problem, ATTENTION))
+    rows += [Row("GPU", gpu_line(gpu), ATTENTION if needs_attention(gpu) else "") for gpu in view.gpus]
     return rows
 
 

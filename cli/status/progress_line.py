@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from cli.output.event_lines import memory_text
-from cli.output.terminal import duration, local_time
+from cli.output.times import duration, local_clock, local_time, unix
 from core.topics.memory import MemoryShortage
 from projections.status import StatusView
 
@@ -32,7 +31,7 @@ def timing(view: StatusView, *, alive: bool) -> Timing:
     runs = alive and job is not None and job.attempt is not None and view.daemon.status == "working"
     now = time.time()
     return Timing(
-        since=_unix(view.daemon.since) if alive and view.daemon.since else None,
+        since=unix(view.daemon.since) if alive and view.daemon.since else None,
         file_done_at=now + job.eta_s if runs and job is not None and job.eta_s is not None else None,
         all_done_at=now + view.queue.eta_s if runs and view.queue.eta_s is not None else None,
         waits_for=_waits_for(view, alive=alive),
@@ -73,11 +72,6 @@ def _waits_for(view: StatusView, *, alive: bool) -> str | None:
     return "files" if view.consolidation is None and view.daemon.status == "idle" else None
 
 
-def _unix(at: str) -> float:
-    return datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
-
-
 def _at(moment: float) -> str:
     """The local time, with its date unless it is within half a day."""
-    text = local_time(moment)
-    return text.partition(" ")[2] if abs(moment - time.time()) < DAY_S / 2 else text
+    return local_clock(moment) if abs(moment - time.time()) < DAY_S / 2 else local_time(moment)

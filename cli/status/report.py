@@ -11,13 +11,15 @@ from msgspec.structs import replace
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home, find_home
 from cli.inbox.skipped_files import skipped_files
-from cli.output.terminal import Row, ago, bar, duration, local, local_time, number, print_json, print_report, report
+from cli.output.terminal import ATTENTION, Row, bar, number, print_json, print_report, report
+from cli.output.times import ago, duration, local, local_time
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import memory_health, timing, timing_text
 from core.topics.disk import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
-from projections.status import StatusView, ValidationView, WatchingView, plain, read_status
+from projections.progress import TERMINAL_CLOSED
+from projections.status import JobView, StatusView, ValidationView, WatchingView, plain, read_status
 
 REFRESH_S = 1.0
 
@@ -65,9 +67,9 @@ def watch_status(home_option: Path | None) -> None:
 
 def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
     skipped = skipped_files(home, alive=alive)
-    rows = [Row("skipped", f"{each.path} {each.reason}", "yellow") for each in skipped[:SKIPPED_FILES_SHOWN]]
+    rows = [Row("skipped", f"{each.path} {each.reason}", ATTENTION) for each in skipped[:SKIPPED_FILES_SHOWN]]
     if len(skipped) > SKIPPED_FILES_SHOWN:
-        rows.append(Row("", f"… and {len(skipped) - SKIPPED_FILES_SHOWN} more in the inbox", "yellow"))
+        rows.append(Row("", f"… and {len(skipped) - SKIPPED_FILES_SHOWN} more in the inbox", ATTENTION))
     return [*status_rows(view, alive=alive), *rows, *machine_rows(machine_now(home, alive=alive))]
 
 
@@ -125,10 +127,11 @@ def health(view: StatusView, *, alive: bool) -> str:
 
 
 def _health_without_daemon(view: StatusView) -> str:
+    at = " while it was stopping" if view.daemon.status in {"stopping", "stopping_paused"} else ""
     if view.daemon.status not in {"off", "off_paused"}:
         since = f" (last heartbeat {ago(view.daemon.heartbeat_at)})" if view.daemon.heartbeat_at else ""
         return (
-            f"not running: the daemon (pid {view.daemon.pid}) died{since}; "
+            f"not running: the daemon (pid {view.daemon.pid}) died{at}{since}; "
             f"`keepstep run` continues after step {view.global_step}"
         )
     if view.hold is not None:
@@ -137,7 +140,12 @@ def _health_without_daemon(view: StatusView) -> str:
         return f"not running, and waiting for disk space: {view.full.message}"
     if view.daemon.status == "off_paused":
         return "not running, and paused; to continue: keepstep resume, then keepstep run"
-    return "not running; to start: keepstep run"
+    stopped = view.daemon.stop_reason == TERMINAL_CLOSED
+    closed = f": {TERMINAL_CLOSED} and the daemon stopped after a commit" if stopped else ""
+    service = ". A service needs no terminal: keepstep service install" if stopped else ""
+    if view.job is not None:
+        return f"not running{closed}; `keepstep run` continues {view.job.name}{service}"
+    return f"not running{closed}; to start: keepstep run{service}"
 
 
 def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
@@ -149,22 +157,24 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
 
     healthy = alive and view.hold is None and view.full is None and view.short is None
     line = ", ".join(filter(None, (health(view, alive=alive), timing_text(timing(view, alive=alive)))))
-    row("keepstep", line, "bold" if healthy else "bold yellow")
+    row("keepstep", line, "bold" if healthy else f"bold {ATTENTION}")
     if view.config_error is not None:
-        row("config", f"not used: {view.config_error.reason}", "yellow")
-        row("", f"→ {view.config_error.advice}", "yellow")
+        row("config", f"not used: {view.config_error.reason}", ATTENTION)
+        row("", f"→ {view.config_error.advice}", ATTENTION)
     if view.hold is not None:
-        row("", f"→ {view.hold.advice}", "yellow")
+        row("", f"→ {view.hold.advice}", ATTENTION)
     if view.full is not None:
-        row("", f"→ {_space_advice(view.full, view.daemon.status, alive=alive)}", "yellow")
+        row("", f"→ {_space_advice(view.full, view.daemon.status, alive=alive)}", ATTENTION)
     if view.job is not None:
         job = view.job
-        if job.steps_total:
+        if not alive:
+            row("unfinished", _unfinished_line(job))
+        elif job.steps_total:
             row("this file", f"{bar(job.progress)} step {job.step} of {job.steps_total}{_eta(job.eta_s, alive)}")
         if job.loss is not None:
             row("loss", f"{number(job.loss)}   learning rate {job.learning_rate:.2e}{_rate(job.tokens_per_s, alive)}")
     if view.validation is not None:
-        row("validation", _validation_line(view.validation), "yellow" if view.validation.concern else "")
+        row("validation", _validation_line(view.validation), ATTENTION if view.validation.concern else "")
     if view.job is not None or view.queue.waiting:
         row("all files", f"{bar(view.queue.progress)}{_eta(view.queue.eta_s, alive)}")
     row("queue", _queue_line(view))
@@ -175,7 +185,8 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     if view.checkpoint is not None:
         row("committed", f"step {view.global_step}  ({view.checkpoint.id}, {view.checkpoint.size_bytes / 1e6:.1f} MB)")
     else:
-        row("committed", f"nothing since {view.version.id}" if view.version is not None else "nothing yet")
+        origin = "nothing on the origin" if view.counts.trained else "nothing yet"
+        row("committed", f"nothing since {view.version.id}" if view.version is not None else origin)
     counts = view.counts
     row(
         "done",
@@ -186,8 +197,16 @@ def status_rows(view: StatusView, *, alive: bool) -> list[Row]:
     for failed in view.failed:
         row("failed", f"{failed.name}; to try again: keepstep retry {failed.id[:12]}")
     for trouble in view.troubles:
-        row(local(trouble.at), trouble.message.partition("\n")[0], "yellow")
+        first_line = trouble.message.partition("\n")[0]
+        row("problem", f"{local(trouble.at)}: {first_line}", ATTENTION)
     return rows
+
+
+def _unfinished_line(job: JobView) -> str:
+    """A job that has started and that no daemon works on."""
+    if not job.steps_total:
+        return f"{job.name}, before its first step"
+    return f"{job.name}, {bar(job.progress)} step {job.step} of {job.steps_total} is committed"
 
 
 def _validation_line(found: ValidationView) -> str:

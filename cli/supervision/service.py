@@ -19,6 +19,7 @@ from cli.commands.common import HomeOption, JsonOption
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.home.subprocesses import command
+from cli.output.terminal import say
 from cli.supervision.unit import Manager, unit_name, unit_text
 
 app = typer.Typer(
@@ -230,19 +231,19 @@ def install(
         print(f"# {service.path}")
         print(service.text(), end="")
         return
-    service.install(typer.echo, start=start)
+    service.install(say, start=start)
 
 
 @app.command()
 def uninstall(home: HomeOption = None, system: SystemOption = False) -> None:
     """Stop the service after a commit and remove its unit; the home is not touched."""
-    _service(home, system=system).uninstall(typer.echo)
+    _service(home, system=system).uninstall(say)
 
 
 @app.command()
 def status(home: HomeOption = None, system: SystemOption = False, json: JsonOption = False) -> None:
     """Show the status of the service."""
-    from cli.output.terminal import Row, print_json, print_report
+    from cli.output.terminal import ATTENTION, Row, print_json, print_report
 
     found = _service(home, system=system).status()
     if json:
@@ -250,16 +251,16 @@ def status(home: HomeOption = None, system: SystemOption = False, json: JsonOpti
         return
     well = found["active"] in {"active", "activating", "reloading"}
     rows = [
-        Row("service", f"{found['active']} ({found['state']})", "bold" if well else "bold yellow"),
+        Row("service", f"{found['active']} ({found['state']})", "bold" if well else f"bold {ATTENTION}"),
         *([Row("says", found["says"])] if found["says"] and well else []),
         *([Row("since", found["since"])] if found["since"] and well else []),
-        *([Row("ended", found["result"], "yellow")] if found["result"] not in {"", "success"} else []),
+        *([Row("ended", found["result"], ATTENTION)] if found["result"] not in {"", "success"} else []),
         Row("restarts", str(found["restarts"])),
         Row("at boot", "yes" if found["enabled"] else "no; `keepstep service install` enables it"),
         Row("unit", found["path"]),
     ]
     if not found["current"]:
-        rows.append(Row("", "differs from what this version writes; `keepstep service install` renews it", "yellow"))
+        rows.append(Row("", "differs from what this version writes; `keepstep service install` renews it", ATTENTION))
     print_report(rows)
 
 

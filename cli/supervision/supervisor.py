@@ -178,7 +178,7 @@ class Supervisor:
         while not self._stopping and (left := until - time.monotonic()) > 0:
             self._receive(left)
 
-    def _forward_signal(self) -> None:
+    def _forward_signal(self, _name: str) -> None:
         """Forward a signal: at the first the daemon commits and ends, at the second it ends at once."""
         self._stopping = True
         if self._process is not None and self._process.poll() is None:

@@ -16,6 +16,7 @@ from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts, Worker
 from cli.home.paths import Home
 from cli.inbox.watcher import Inbox
+from cli.output.run_screen import RunScreen
 from cli.signals import ignore_signals
 from cli.status.report import health
 from cli.supervision import sd_notify
@@ -129,10 +130,10 @@ class WatchedPorts(RealPorts):
         self._status, self._storage = home.status, home.storage
         self._stop_file = home.stop_file
         self._watchdog = watchdog
-        self._stop: Callable[[], None] | None = None
+        self._stop: Callable[[str], None] | None = None
 
     @contextlib.contextmanager
-    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[str], None], logs: LogSettings) -> Iterator[None]:
         self._stop = on_signal
         try:
             with super().listening(inbox, on_signal, logs):
@@ -163,11 +164,20 @@ class WatchedPorts(RealPorts):
             stop, self._stop = self._stop, None  # only once: perhaps the file cannot be removed
             with contextlib.suppress(OSError):
                 self._storage.unlink(self._stop_file)
-            stop()
+            stop(self._stop_file.name)
 
 
-def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], worker_module: str = "gpu.worker") -> int:
+def run_daemon(
+    home: Home,
+    *,
+    until_idle: bool,
+    write: Callable[[str], None],
+    worker_module: str = "gpu.worker",
+    screen: RunScreen | None = None,
+) -> int:
     """Run the daemon of `home` in this process, with heartbeats if there is a listener; return the exit code.
+
+    `write` prints a line; `screen`, if any, observes the events.
 
     Raises as `Daemon.run`.
     """
@@ -178,4 +188,4 @@ def run_daemon(home: Home, *, until_idle: bool, write: Callable[[str], None], wo
         home = Home(home.root, storage=HeartbeatStorage(watchdog), clock=home.clock)
         watchdog.beat(sd_notify.status("recovering"))
     ports = WatchedPorts(home, watchdog, worker_module, owns_process=True)
-    return Daemon(home, until_idle=until_idle, write=write, ports=ports).run()
+    return Daemon(home, until_idle=until_idle, write=write, ports=ports, screen=screen).run()

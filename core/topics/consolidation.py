@@ -18,6 +18,7 @@ from core.errors import IllegalEvent, Refused
 from core.structures.step_log import StepLog
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, disk, recovery, retention
+from core.topics.head import nothing_trained
 from core.transitions import CONSOLIDATION, ConsolidationStatus
 from core.values import Version
 from events import kinds, messages
@@ -83,7 +84,7 @@ def _start(state: State, _command: commands.StartConsolidation, _now: float) -> 
         raise Refused("a consolidation cannot start now")
     head = state.head
     if head.checkpoint is None:
-        return [kinds.ConsolidationCancelled(message=f"nothing was trained since {head.base or 'the origin'}")]
+        return [kinds.ConsolidationCancelled(message=nothing_trained(state))]
     attempt, version = state.attempts.last + 1, version_id(state.retention.versions_made + 1)
     return [
         kinds.ConsolidationStarted(

@@ -13,6 +13,7 @@ from core.errors import Refused
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics.attempts import BeginAttempt, WaitUntil, is_due, next_attempt
 from core.topics.consolidation import BeginConsolidation, Request
+from core.topics.head import nothing_trained
 from events import kinds
 from events.settings import ConsolidationSettings
 
@@ -53,7 +54,8 @@ def _request(state: State, command: commands.RequestConsolidation, _now: float) 
         raise Refused(f"a consolidation is already {'running' if state.consolidation.running else 'requested'}")
     if state.head.checkpoint is None and not state.training.in_progress and state.queue.front() is None:
         raise Refused(
-            f"nothing was trained since {state.head.base or 'the origin'}, so there is nothing to consolidate"
+            f"{nothing_trained(state)}, so there is nothing to consolidate. "
+            "To train: `keepstep add FILE`, then `keepstep run`"
         )
     return [
         kinds.ConsolidationRequested(

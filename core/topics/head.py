@@ -77,6 +77,11 @@ def find_checkpoint(state: State, checkpoint: str) -> DetachedCheckpoint | None:
     return next((each for each in every if each.checkpoint.id == checkpoint), None)
 
 
+def nothing_trained(state: State) -> str:
+    """A clause about a head that has no checkpoint."""
+    return f"nothing was trained since {state.head.base or 'the origin'}"
+
+
 # -- commands -------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +16,7 @@ from msgspec import Struct
 from events.course import Course
 from events.settings import JobSettings, ModelSettings
 from events.text import carried
-from events.values import CheckpointId, JobId, Number, VersionId
+from events.values import CheckpointId, Dtype, JobId, Number, VersionId
 from gpu.data.examine.report import PreviewRow, Report
 from gpu.errors import StorageFailed, WorkerError
 from gpu.model.training_memory import ModelShape
@@ -27,8 +27,6 @@ Request = TypeVar("Request")
 ON_INPUT = "-"
 """Stands for a request that is on standard input. An argument may have 128 KiB, about eighty files with their settings;
 a home that was never consolidated has more."""
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 DTYPES: Mapping[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """The dtypes that weights can be rounded to, and their names in a safetensors file."""

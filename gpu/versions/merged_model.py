@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from events.settings import FullSettings, ModelSettings
-from events.values import VersionId
+from events.values import Dtype, VersionId
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.commit import Content
 from gpu.artifacts.manifest import MANIFEST, OPTIMIZER_FILE, WEIGHTS_FILES, Manifest, names_below
@@ -28,7 +28,7 @@ from gpu.artifacts.version_manifest import (
     version_directory,
 )
 from gpu.errors import MergeRefused, ModelUnusable
-from gpu.ipc.protocol import DTYPES, Dtype
+from gpu.ipc.protocol import DTYPES
 from gpu.model.base import INDEX, base_directory, base_files, base_sha256, weights_files
 from gpu.model.config import edit_config
 from gpu.model.files import CONFIG, GENERATION_CONFIG, SMALL_BYTES_MAX, read_model_file, tokenizer_files

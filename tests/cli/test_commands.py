@@ -79,8 +79,8 @@ def test_the_home_is_found_upwards(home: Home, tmp_path: Path) -> None:
         (["stop"], "no daemon runs"),
         (["resume"], "not paused"),
         (["skip"], "no job is in progress"),
-        (["skip", "nope"], "no unfinished job has the name"),
-        (["retry", "nope"], "no unfinished job has the name"),
+        (["skip", "nope"], "there is no unfinished job nope"),
+        (["retry", "nope"], "there is no unfinished job nope"),
         (["add", "nope.jsonl"], "does not exist; nothing was added"),
         (["journal", "show", "99"], "no record matches"),
         (["journal", "repair"], "not damaged"),
@@ -95,10 +95,39 @@ def test_what_cannot_be_done_is_refused_with_the_reason(arguments: list[str], me
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["status", "--nonsense"], ["add"], ["journal", "tail", "-n", "x"]])
-def test_a_wrong_command_line_ends_with_2(arguments: list[str], home: Home) -> None:
-    """Usage is not refusal."""
-    assert keepstep(*arguments, home=home).returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "accepted"),
+    [
+        (["nonsense"], ""),
+        (["status", "--nonsense"], ""),
+        (["add"], ""),
+        (["journal", "tail", "-n", "x"], ""),
+        (["logs", "--level", "loud"], "'debug', 'info', 'warning', 'error', 'critical'"),
+        (["logs", "--source", "x"], "'daemon', 'worker', 'hook'"),
+        (["add", "x", "--priority", "x"], "'high', 'normal', 'low'"),
+        (["checkpoints", "export", "--to", "x", "--dtype", "int4"], "'float32', 'bfloat16', 'float16'"),
+        (["hooks", "test", "x"], "job_finished, job_rejected"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], accepted: str, home: Home) -> None:
+    """Usage is not refusal. A wrong value lists the accepted ones."""
+    done = keepstep(*arguments, home=home)
+    assert done.returncode == 2
+    assert accepted in done.stderr
+
+
+@pytest.mark.parametrize("group", ["versions", "checkpoints", "backup", "queue", "hooks", "config", "journal"])
+def test_a_group_without_a_command_lists(group: str, home: Home) -> None:
+    """`-h` prints its help. Options may stand before the command."""
+    listed, helped = keepstep(group, home=home), keepstep(group, "-h")
+    assert (listed.returncode, helped.returncode) == (0, 0)
+    assert listed.stdout
+    assert "Usage: keepstep" in helped.stdout
+    assert keepstep("--home", str(home.root), group).stdout == listed.stdout
+
+
+def test_the_version_is_printed() -> None:
+    assert re.fullmatch(r"keepstep \d+\.\d+\.\d+\n", keepstep("--version").stdout)
 
 
 def test_commands_are_durable_without_a_daemon(home: Home, tmp_path: Path) -> None:
@@ -273,7 +302,7 @@ def test_help_is_a_table_of_contents() -> None:
     """Each command that is not hidden is in one panel, in the order of the panels."""
     shown = keepstep("--help").stdout
     names = re.findall(r"^│ ([a-z]+) ", shown, flags=re.MULTILINE)
-    assert names == [name for panel in PANELS.values() for name in panel]
+    assert names == [name for panel in PANELS.values() for name in panel if name in _visible_commands()]
     assert [panel for panel in PANELS if panel in shown] == list(PANELS)
     hidden = {name for name, command in get_command(app).commands.items() if command.hidden}  # type: ignore[attr-defined]
     assert hidden == {"crashes"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.abc
 import io
+import json
 import os
 import shutil
 import signal
@@ -66,6 +67,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "versions export": [NAME, "--to", "{outside}"],
     "backup restore": [NAME],
     "backup cleanup": ["--retention-days", "1"],
+    "home move": ["{new}"],
     "journal show": ["--kind", "file_enqueued"],
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
@@ -124,7 +126,9 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
     """Runs a command on its own copy of the home: its exit code, and what it said on standard error."""
     count = 0
 
-    def run(words: str, surround: Callable[[], None], interrupt_after_s: float | None = None) -> Ran:
+    def run(
+        words: str, surround: Callable[[], None], interrupt_after_s: float | None = None, options: tuple[str, ...] = ()
+    ) -> Ran:
         nonlocal count
         count += 1
         root = tmp_path / f"{count}" / "home"
@@ -133,6 +137,7 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
         outside.write_text("ok outside\n", encoding="utf-8")
         places = {"new": str(tmp_path / f"new-{count}"), "outside": str(outside)}
         arguments = [*words.split(), *(each.format(**places) for each in ARGUMENTS.get(words, []))]
+        arguments += options
         arguments += [] if words in WITHOUT_HOME else ["--home", str(root)]
         errors = tmp_path / f"errors-{count}"
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child is what it is to be
@@ -141,13 +146,14 @@ def ran(prepared: Path, tmp_path: Path) -> Callable[..., Ran]:
             try:
                 _in_child(arguments, tmp_path, errors, surround)
             finally:  # a signal between the end of the command and that of its process
+                errors.write_text("Cancelled; ", encoding="utf-8")
                 os._exit(130)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         if interrupt_after_s is not None:
             time.sleep(interrupt_after_s)
             os.kill(pid, signal.SIGINT)
         _, status = os.waitpid(pid, 0)
-        with closing(EventStore.open(Home(root))):
+        with closing(EventStore.open(Home(root if root.exists() else Path(places["new"])))):
             pass  # whatever became of the command, the journal is whole
         return os.waitstatus_to_exitcode(status), errors.read_text(encoding="utf-8", errors="backslashreplace")
 
@@ -172,6 +178,7 @@ def _in_child(arguments: list[str], tmp_path: Path, errors: Path, surround: Call
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         except KeyboardInterrupt:  # it came before there was a command
+            os.write(2, b"Cancelled; ")
             os._exit(130)
         main()
         code = 0
@@ -236,12 +243,56 @@ def test_a_command_ends_in_the_same_way_whatever_its_output_is(words: str, ran: 
 
 
 @pytest.mark.parametrize("words", [*every_command()])
-def test_a_command_that_is_interrupted_says_nothing(words: str, ran: Callable[..., Ran]) -> None:
+def test_a_command_that_is_interrupted_says_what_it_left(words: str, ran: Callable[..., Ran]) -> None:
     """Ctrl-C, early and later: exit code 130 unless it was done before; never a traceback."""
     for after_s in (0.02, 0.1):
         code, errors = ran(words, as_usual, after_s)
         assert "Traceback" not in errors, errors
         assert code in (0, 1, 2, 130), errors
+        assert (code == 130) == ("Cancelled; " in errors), errors
+
+
+WITHOUT_JSON = {
+    **dict.fromkeys(("init", "demo", "run", "service install", "service uninstall"), "prints what it does as it goes"),
+    **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
+    **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
+    **dict.fromkeys(("versions delete", "journal repair"), "asks for a confirmation; `versions --json` has the result"),
+    **dict.fromkeys(("config get", "config set", "config check"), "`config show --json` has the values"),
+}
+"""Commands without --json, and why."""
+
+
+@pytest.mark.parametrize("words", [*every_command()])
+def test_a_command_that_reports_prints_json(words: str, ran: Callable[..., Ran], tmp_path: Path) -> None:
+    """Standard output is JSON: one value, or one a line; times are ISO 8601."""
+    if words in WITHOUT_JSON:
+        return
+    code, errors = ran(words, as_usual, options=("--json",))
+    assert code in (0, 1), errors
+    shown = (tmp_path / "output").read_text(encoding="utf-8")
+    if code == 0 or shown:
+        values = _json_values(shown)
+        assert not [found for value in values for found in _unix_times(value)]
+
+
+def _json_values(text: str) -> list[object]:
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def _unix_times(value: object, key: str = "") -> Iterator[str]:
+    """The keys under which a number is a Unix time of our days."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name != "event":  # a record of the journal is printed as it is stored
+                yield from _unix_times(each, name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _unix_times(each, key)
+    elif isinstance(value, int | float) and 1.5e9 < value < 3e9 and "bytes" not in key:
+        yield key
 
 
 def test_a_locale_that_is_not_utf8_ends_nothing(prepared: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from core.state import State
 from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent
-from projections.fold import ERRORS_SHOWN, SMOOTHING, fold
-from projections.progress import Folded
+from projections.fold import ERRORS_SHOWN, SMOOTHING, _lasting, fold
+from projections.progress import TERMINAL_CLOSED, Folded, Progress, Trouble
 from tests.core.world import World, job_id, seen
 from tests.events.examples import CHECKPOINT, JOB
 from tests.projections.timeline import folded, records
@@ -212,3 +212,25 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
     made.run()
     progress = folded(made).progress
     assert progress.bytes_done == progress.bytes_total == 500
+
+
+def test_a_success_ends_the_troubles_before_it() -> None:
+    """Those that it proves to be over, and those of earlier runs; a file that was rejected in this run stays."""
+    made = world(4)
+    made.run_until(kinds.StepReached)
+    made.lose_worker()
+    kind = "attempt_failed"
+    assert [trouble.kind for trouble in folded(made).progress.troubles] == [kind]
+    made.run()
+    assert not folded(made).progress.troubles
+    troubles = (Trouble(1, "", "job_rejected", "old"), Trouble(8, "", "job_rejected", "new"), Trouble(9, "", kind, ""))
+    assert _lasting(Progress(troubles=troubles, started_seq=5)) == troubles[1:2]
+
+
+def test_the_reason_of_a_stop_is_remembered_until_the_next_start() -> None:
+    """So that a closed terminal is not taken for a crash."""
+    made = world()
+    made.execute(commands.StopDaemon(reason=TERMINAL_CLOSED))
+    assert folded(made).progress.stop_reason == TERMINAL_CLOSED
+    made.start()
+    assert folded(made).progress.stop_reason == ""

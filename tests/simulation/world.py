@@ -88,7 +88,7 @@ class World:
         self.worker: SimulatedWorker | None = None
         self.daemon: Process | None = None
         self.inbox: Inbox | None = None
-        self.on_signal: Callable[[], None] = lambda: None
+        self.on_signal: Callable[[str], None] = lambda _: None
         self.faults: dict[int, Fault] = {}
         """By the number of the process."""
         self.worker_fault: Callable[[], Fault | None] = lambda: None
@@ -149,7 +149,7 @@ class World:
     # -- the surroundings of the daemon
 
     @contextlib.contextmanager
-    def listening(self, inbox: Inbox, on_signal: Callable[[], None], logs: LogSettings) -> Iterator[None]:
+    def listening(self, inbox: Inbox, on_signal: Callable[[str], None], logs: LogSettings) -> Iterator[None]:
         inbox.directories()
         self.inbox, self.on_signal = inbox, on_signal
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.commands.data_check.cost import Machine
 from cli.errors import UserError
-from cli.output.terminal import Row
+from cli.output.terminal import ATTENTION, Row
 from gpu.model.training_memory import ModelShape, estimate_memory
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def advice_rows(changes: Sequence[Change], locked: Collection[str]) -> list[Row]
     for place, change in enumerate(changes):
         note = "; locked until the next consolidation" if change.key in locked else ""
         text = f"{_change_text(change)}: {change.reason}{note}"
-        rows.append(Row("" if place else "advice", text, "yellow"))
+        rows.append(Row("" if place else "advice", text, ATTENTION))
     return rows
 
 
@@ -128,7 +128,7 @@ def refuse_without_consent(*, yes: bool, json: bool) -> None:
 def keys_locked_now(home: Home) -> set[str]:
     """The keys that cannot change now. Raises UserError, journal.errors.JournalError."""
     from cli.commands.common import read_state
-    from cli.config.edit import locked_keys
+    from cli.config.locks import locked_keys
     from cli.config.schema import load_config
 
     return locked_keys(read_state(home), load_config(home.config, storage=home.storage))
@@ -141,13 +141,13 @@ def adjust(home: Home, changes: Sequence[Change], locked: Collection[str], *, ye
     """
     import typer
 
-    from cli.config.edit import set_key
+    from cli.config.edit import set_keys
 
     free = [change for change in changes if change.key not in locked]
     if free and not yes and not typer.confirm(f"Write {', '.join(map(_change_text, free))} to keepstep.toml?"):
         free = []
-    for change in free:
-        set_key(home, change.key, str(change.advised))
+    if free:
+        set_keys(home, {change.key: str(change.advised) for change in free})
     return free
 
 
@@ -158,7 +158,7 @@ def adjusted_rows(changes: Sequence[Change], made: Sequence[Change], locked: Col
         if change.key not in locked:
             continue
         text = f"{change.key} stays {change.now}: weights that are not in a version were trained with it"
-        rows += [Row("locked", text, "yellow"), Row("", "→ `keepstep consolidate` unlocks it; then run this again")]
+        rows += [Row("locked", text, ATTENTION), Row("", "→ `keepstep consolidate` unlocks it; then run this again")]
     if not changes:
         rows.append(Row("adjust", "nothing to change: the settings suit these files"))
     elif not made:

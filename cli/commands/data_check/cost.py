@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 
 from cli.commands.common import count, format_size
-from cli.output.terminal import Row, duration
+from cli.output.terminal import ATTENTION, Row
+from cli.output.times import duration
 from gpu.model.training_memory import MemoryEstimate, ModelShape, estimate_memory
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def cost_rows(cost: Cost, machine: Machine) -> list[Row]:
     steps = f"{cost.steps:,} ({epochs}, up to {count(cost.rows_per_step, 'row')} a step)"
     rows = [Row("steps", steps), Row("time", _time_text(cost))]
     fits = cost.memory is None or cost.memory.total_bytes <= machine.usable_bytes
-    rows.append(Row("memory", _memory_text(cost.memory, machine), "" if fits else "yellow"))
+    rows.append(Row("memory", _memory_text(cost.memory, machine), "" if fits else ATTENTION))
     if cost.memory is not None and cost.memory.total_bytes - cost.memory.activations_bytes > machine.usable_bytes:
         rows.append(Row("", "→ the model itself may not fit: " + SMALLER_MODEL))
     return rows

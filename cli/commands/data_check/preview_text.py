@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli.commands.common import count
-from cli.output.terminal import can_print, has_colour
+from cli.output.terminal import ATTENTION, BAD, GOOD, can_print, has_colour
 from cli.text import printable
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INDENT = "  "
 
-TRAINED, SPECIAL, REJECTED, NOTE = "bold green", "cyan", "red", "dim"
+TRAINED, SPECIAL, REJECTED, NOTE = f"bold {GOOD}", "color(31)", BAD, "dim"
 """Rich styles of parts."""
 
 
@@ -84,7 +84,7 @@ def _tokens(tokens: int, trained: int) -> str:
 
 
 def _reason_lines(kind: str, reason: Reason) -> Iterator[Line]:
-    style = REJECTED if kind == "reject" else "yellow"
+    style = REJECTED if kind == "reject" else ATTENTION
     yield [Span(f"{INDENT}{kind} {reason.name}: {printable(reason.message)}", style)]
     if reason.advice:
         yield [Span(f"{INDENT}→ {printable(reason.advice)}", style)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli.commands.common import count, format_size
-from cli.output.terminal import Row, can_print
+from cli.output.terminal import ATTENTION, BAD, GOOD, Row, can_print
 
 if TYPE_CHECKING:
     from gpu.data.examine.report import Bucket, Finding, Report
@@ -26,7 +26,7 @@ def report_rows(report: Report) -> list[Row]:
     rows_are = f" of {report.rows_are}" if report.rows_are else ""
     rows = [
         Row("file", f"{report.file}  ({report.kind}{rows_are}, {format_size(report.size_bytes)})", "bold"),
-        Row("verdict", report.verdict, "green" if report.verdict == "good" else "bold red"),
+        Row("verdict", report.verdict, GOOD if report.verdict == "good" else f"bold {BAD}"),
         Row("rows", _row_counts(report)),
         Row("tokens", _token_counts(report)),
     ]
@@ -63,7 +63,7 @@ def _token_counts(report: Report) -> str:
 
 def finding_rows(finding: Finding) -> list[Row]:
     """A finding, and the first rows that have it."""
-    styles = {"refuse": "red", "skip": "yellow", "warn": "yellow"}
+    styles = {"refuse": BAD, "skip": ATTENTION, "warn": ATTENTION}
     share = f" ({count(finding.count, 'row')}, {finding.share:.1%} of the rows)" if finding.count else ""
     rows: list[Row] = [Row(finding.severity, f"{finding.name}: {finding.message}{share}", styles[finding.severity])]
     for place in finding.places:

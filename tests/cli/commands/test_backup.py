@@ -56,7 +56,8 @@ def test_a_backup_is_a_copy_that_shares_nothing(trained: Home) -> None:
 def test_backup_without_training_is_refused(home: Home) -> None:
     refusal = _refused(home, "backup", "create")
     assert isinstance(refusal, UserError)
-    assert "nothing was trained yet" in refusal.reason
+    assert "nothing was trained since the origin" in refusal.reason
+    assert "keepstep add FILE" in refusal.advice
     assert "no backup yet" in keepstep(home, "backup", "list")[1]
 
 
@@ -166,3 +167,10 @@ def test_two_backups_at_once_have_two_names(trained: Home) -> None:
         assert make_backup(one, kind="manual", reason="first") == "manual-0001"
         assert make_backup(other, kind="manual", reason="second") == "manual-0002"
     assert {path.name for path in trained.backups.iterdir()} == {"manual-0001", "manual-0002"}
+
+
+def test_the_type_of_a_backup_is_in_its_name_and_in_the_list(trained: Home) -> None:
+    """It can be named by its number."""
+    assert keepstep(trained, "backup", "create", "--type", "pre-change")[0] == 0
+    assert json.loads(keepstep(trained, "backup", "--json")[1])[0]["type"] == "pre-change"
+    assert keepstep(trained, "backup", "verify", "1") == (0, "pre-change-0001  good\n")

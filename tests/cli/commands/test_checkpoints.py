@@ -56,8 +56,11 @@ def test_without_a_word_more_it_lists(home: Home, committed: tuple[Checkpoint, .
 
 
 def test_a_home_without_checkpoints_says_so_and_is_good(home: Home) -> None:
-    assert keepstep(home, "checkpoints") == (0, "nothing is committed yet\n")
-    assert keepstep(home, "checkpoints", "verify") == (0, "nothing is committed yet\n")
+    assert keepstep(home, "checkpoints") == (0, "nothing was trained since the origin, so there is no checkpoint\n")
+    assert keepstep(home, "checkpoints", "verify") == (
+        0,
+        "nothing was trained since the origin, so there is no checkpoint\n",
+    )
 
 
 def test_intact_checkpoints_verify(home: Home, committed: tuple[Checkpoint, ...]) -> None:
@@ -264,7 +267,6 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_p
     for arguments, says in (
         (["--to", str(tmp_path / "there")], "exists already; nothing was written"),
         (["--to", str(trained.root / "checkpoints" / "mine")], "is in the home"),
-        (["--to", str(tmp_path / "out"), "--dtype", "int4"], "unknown dtype 'int4'"),
         (["99", "--to", str(tmp_path / "out")], "there is no checkpoint 99"),
     ):
         assert says in refusal(trained, *arguments)
@@ -277,4 +279,4 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(trained: Home, tmp_p
 
 
 def test_nothing_to_export_is_said(home: Home, tmp_path: Path) -> None:
-    assert "nothing is committed yet" in refusal(home, "--to", str(tmp_path / "out"))
+    assert "so there is no checkpoint" in refusal(home, "--to", str(tmp_path / "out"))

@@ -236,5 +236,5 @@ def test_step_between_two_checkpoints_has_no_checkpoint(trained: Home) -> None:
 
 
 def test_home_without_training_says_so(home: Home) -> None:
-    with pytest.raises(UserError, match="nothing is committed yet"):
+    with pytest.raises(UserError, match="nothing was trained since the origin"):
         lineage(home)

@@ -62,14 +62,14 @@ def test_a_job_is_moved_and_its_new_place_printed(arguments: list[str], said: st
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["hold", "nope"], 1, "no unfinished job has the name 'nope'"),
+        (["hold", "nope"], 1, "there is no unfinished job nope"),
         (["release", "a.jsonl"], 1, "a.jsonl is not held"),
         (["move", "a.jsonl", "--first"], 1, "already stands there"),
         (["move", "a.jsonl", "--priority", "normal"], 1, "already has priority normal"),
-        (["move", "a.jsonl", "--before", "nope"], 1, "no unfinished job has the name 'nope'"),
+        (["move", "a.jsonl", "--before", "nope"], 1, "there is no unfinished job nope"),
         (["move", "a.jsonl"], 2, "name the new place"),
         (["move", "a.jsonl", "--first", "--before", "b.jsonl"], 2, "exclude each other"),
-        (["move", "a.jsonl", "--priority", "urgent"], 2, "unknown priority 'urgent'"),
+        (["move", "a.jsonl", "--priority", "urgent"], 2, "'urgent' is not one of 'high'"),
         (["remove"], 2, "Missing argument"),
     ],
 )

@@ -20,7 +20,7 @@ from events.settings import LogSettings
 def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
     """watchdog says so, from its own thread; the daemon need not poll for it."""
     machine, inbox = RealPorts(home), Inbox(home)
-    with machine.listening(inbox, lambda: None, LogSettings()):
+    with machine.listening(inbox, lambda _: None, LogSettings()):
         (home.inbox / "a.jsonl").write_text("whole", encoding="utf-8")
         began = time.monotonic()
         while not inbox.has_news():
@@ -30,12 +30,12 @@ def test_a_file_that_is_closed_in_the_inbox_ends_the_wait(home: Home) -> None:
 
 def test_a_signal_ends_the_wait(home: Home) -> None:
     """Ctrl-C need not wait for the next turn."""
-    machine, signals = RealPorts(home), list[bool]()
-    with machine.listening(Inbox(home), lambda: signals.append(True), LogSettings()):
+    machine, signals = RealPorts(home), list[str]()
+    with machine.listening(Inbox(home), signals.append, LogSettings()):
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         machine.wait(30.0)
-    assert signals == [True]
+    assert signals == ["SIGTERM"]
     assert time.monotonic() - began < 20
 
 
@@ -43,7 +43,7 @@ def test_what_fails_in_the_block_is_what_is_raised(home: Home) -> None:
     """Ending the watch does not stand in front of the error that ended it."""
     with (
         pytest.raises(ValueError, match="the real one"),
-        RealPorts(home).listening(Inbox(home), lambda: None, LogSettings()),
+        RealPorts(home).listening(Inbox(home), lambda _: None, LogSettings()),
     ):
         raise ValueError("the real one")
 

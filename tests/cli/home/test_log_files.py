@@ -275,10 +275,8 @@ def test_the_readable_form_escapes_what_a_terminal_would_obey() -> None:
     assert [text.strip() for text in more] == ["b", "T"]
 
 
-def test_an_unknown_level_and_a_home_without_logs_are_said(home: Home) -> None:
+def test_a_home_without_logs_is_said(home: Home) -> None:
     """In a sentence."""
-    with pytest.raises(UserError, match="unknown level"):
-        show_logs(home, Filter("loud"), number=1, follow=False, json=False)
     home.logs.rmdir() if home.logs.exists() else None
     with pytest.raises(UserError, match="does not exist"):
         show_logs(home, Filter(), number=1, follow=False, json=False)

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import typer
 
 from cli.diagnosis.logs import Filter, last_lines
 from cli.errors import UserError
@@ -234,7 +235,7 @@ def test_a_notification_is_a_separate_process_for_what_was_chosen(home: Home, gi
 def test_hooks_can_be_tried(
     home: Home, configure: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All, or one; how each went is said, and nothing is journaled."""
+    """One sample event by default, or all; how each went is said, and nothing is journaled."""
     with pytest.raises(UserError, match="no hook is set"):
         try_hooks(home, None)
     configure("on_held", "sh -c 'echo \"$KEEPSTEP_HOOK $KEEPSTEP_SEQ\"'")
@@ -242,10 +243,15 @@ def test_hooks_can_be_tried(
     assert try_hooks(home, "on_held")
     assert "    held 0\n" in capsys.readouterr().out
     assert not try_hooks(home, None)
-    assert "on_job_failed: it ended with exit code 1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "on_job_failed: it ended with exit code 1" in shown
+    assert "held 0" not in shown
+    assert "one other event" in shown
+    assert not try_hooks(home, None, every=True)
+    assert "held 0" in capsys.readouterr().out
     with pytest.raises(UserError, match="neither on_diverged nor a notification"):
         try_hooks(home, "diverged")
-    with pytest.raises(UserError, match="there is no hook 'x'"):
+    with pytest.raises(typer.BadParameter, match="'x' is not one of job_finished, "):
         try_hooks(home, "x")
 
 

@@ -7,6 +7,7 @@ import time
 from msgspec.structs import replace
 
 from cli.home.paths import Home
+from cli.output.terminal import ATTENTION
 from cli.status.machine import machine_line, machine_now, machine_rows
 from projections.machine import GpuView, GroupMemoryView, MachineView, MemoryView, write_machine
 
@@ -40,9 +41,9 @@ def test_each_card_has_a_line_and_so_has_a_driver_in_trouble() -> None:
     rows = machine_rows(replace(VIEW, gpus=(GpuView(name="A"), GpuView(name="B", temperature_c=95)), gpu_problem="ill"))
     assert [(row.name, row.style) for row in rows] == [
         ("machine", ""),
-        ("GPU", "yellow"),
+        ("GPU", ATTENTION),
         ("GPU", ""),
-        ("GPU", "yellow"),
+        ("GPU", ATTENTION),
     ]
     assert machine_rows(None) == []
 

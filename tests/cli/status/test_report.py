@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cli.output.terminal import ATTENTION
 from cli.status.report import health, status_rows
 from core import commands
 from events import kinds
 from events.kinds import EvaluationDone
 from events.messages import Heartbeat
+from projections.progress import TERMINAL_CLOSED
 from projections.status import StatusView, status_view
 from tests.core.world import World, settings
 from tests.projections.timeline import folded
@@ -108,7 +110,7 @@ def test_full_disk_is_reported_with_what_to_do(
     first, *rest = status_rows(shown, alive=alive)
     since = ", since 2026-11-22" if alive else ""
     assert first.text.startswith(line + since)
-    assert first.style == "bold yellow"
+    assert first.style == f"bold {ATTENTION}"
     assert [row.text for row in rest[: len(advice)]] == advice
 
 
@@ -120,7 +122,7 @@ def test_with_room_again_nothing_of_it_is_left_but_the_trouble() -> None:
     assert health(shown, alive=True) == "preparing file-1.jsonl"
     rows = status_rows(shown, alive=True)
     assert not [row for row in rows if row.text.startswith("→")]
-    assert rows[-1].text == "the disk is full"
+    assert rows[-1].text.endswith(": the disk is full")
 
 
 def test_how_far_a_file_is_prepared_is_said_while_it_is() -> None:
@@ -170,11 +172,11 @@ def test_validation_loss_is_shown_next_to_the_training_loss() -> None:
     assert lines == [
         ("loss 1.0000 on 4 rows, after step 0 of file-1.jsonl", False, ""),
         ("loss 0.5000", True, ""),
-        ("loss 2.0000", True, "yellow"),
+        ("loss 2.0000", True, ATTENTION),
     ]
     world.run()
     assert view(world).job is None
-    assert [row.style for row in status_rows(view(world), alive=True) if row.name == "validation"] == ["yellow"]
+    assert [row.style for row in status_rows(view(world), alive=True) if row.name == "validation"] == [ATTENTION]
 
 
 def test_a_loss_that_is_no_number_is_shown_as_nan() -> None:
@@ -186,3 +188,22 @@ def test_a_loss_that_is_no_number_is_shown_as_nan() -> None:
     world.run_until(EvaluationDone)
     (row,) = [row for row in status_rows(view(world), alive=True) if row.name == "validation"]
     assert row.text.startswith("loss NaN on 4 rows")
+
+
+def test_an_unfinished_job_is_named_when_nothing_runs() -> None:
+    """With how far it is, and the command that continues it."""
+    world = World()
+    world.start()
+    world.add(4)
+    world.run_until(kinds.CheckpointCommitted)
+    world.execute(commands.Stop(alive=True))
+    world.run()
+    shown = view(world)
+    assert health(shown, alive=False) == "not running; `keepstep run` continues file-1.jsonl"
+    shown = replace(shown, daemon=replace(shown.daemon, stop_reason=TERMINAL_CLOSED))
+    assert health(shown, alive=False).startswith(
+        f"not running: {TERMINAL_CLOSED} and the daemon stopped after a commit; `keepstep run` continues file-1.jsonl"
+    )
+    rows = {row.name: row.text for row in status_rows(shown, alive=False)}
+    assert rows["unfinished"].startswith("file-1.jsonl, ")
+    assert rows["unfinished"].endswith(" of 4 is committed")

@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from events.settings import JobSettings, ModelSettings
+from events.values import Dtype
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.commit import STAGING
 from gpu.artifacts.manifest import MANIFEST, describe, read_manifest
 from gpu.artifacts.version_manifest import VERSION_MANIFEST
 from gpu.errors import CheckpointBroken, MergeRefused, ModelUnusable, WorkerError
-from gpu.ipc.protocol import Dtype, Exported, ExportRequest, Refusal
+from gpu.ipc.protocol import Exported, ExportRequest, Refusal
 from gpu.model.base import base_directory
 from gpu.model.files import tokenizer_files, tokenizer_names
 from gpu.versions import export as exporting

@@ -13,7 +13,7 @@ import pytest
 
 from cli.commands.data_check import advice
 from cli.commands.data_check.check import Wanted, check_files
-from cli.config.edit import set_key
+from cli.config.edit import set_keys
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(home: Home, model: Path) -> Home:
     """A home whose model has a tokenizer."""
-    set_key(home, "model.path", str(model))
+    set_keys(home, {"model.path": str(model)})
     return home
 
 

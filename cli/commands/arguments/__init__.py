@@ -1,0 +1,1 @@
+"""Arguments of commands: what a user may name, how the shell completes it, where options may stand."""

@@ -1,0 +1,1 @@
+"""`keepstep home`: show, measure and move a home."""
