@@ -31,7 +31,7 @@ from journal import durable
 from journal.errors import NoSpace
 
 UNUSABLE_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a place where no home can be. A disk that fails has an exit code of its own."""
+"""Errors of a place where no home can be. A disk that fails has its own exit code."""
 
 
 def init(directory: Path, *, model: str, method: str = "", group: str = "") -> None:

@@ -32,18 +32,6 @@ def weights_bytes(model: ModelSettings, home: Path) -> int | None:
         return None  # `refuse_unusable` says what is wrong
 
 
-def refuse_unusable_model(model: ModelSettings, home: Path) -> None:
-    """Raise UserError if the model cannot be trained, as far as its files on this machine show."""
-    from gpu.model.base import is_downloaded
-
-    directory = model_directory(model, home)
-    if directory is not None:
-        refuse_unusable(directory, weights=is_downloaded(directory))
-    elif model.path.startswith(("/", ".", "~")):
-        there = home / Path(model.path).expanduser()
-        raise UserError(f"there is no model at {there}", "correct [model] path, or put the model there")
-
-
 def refuse_unusable(path: Path, *, weights: bool = True) -> None:
     """Raise UserError if `path` is not a model that can be trained and merged. `weights`: check them too."""
     from gpu.model.problems import find_problem

@@ -34,6 +34,7 @@ from cli.monitor.access import Access, start_session
 from cli.monitor.feed import Feed
 from cli.monitor.prometheus import CONTENT_TYPE, exposition
 from cli.monitor.uploads import Uploads
+from cli.output.times import with_iso_times
 from cli.status.report import status_report
 from core.errors import Refused
 from events.text import in_all_texts
@@ -95,8 +96,7 @@ def _view(read: Callable[[Home, Request], Any]) -> Callable[[Request], Any]:
 
 def _json(value: Any, status: int = 200) -> Response:
     """A JSON answer; names that are not UTF-8 are escaped."""
-    data = msgspec.json.encode(in_all_texts(msgspec.to_builtins(value)))
-    return Response(data, status, media_type="application/json")
+    return Response(_text(value), status, media_type="application/json")
 
 
 async def _failed(_: Request, error: Exception) -> Response:
@@ -242,4 +242,4 @@ async def _stream(request: Request) -> Response:
 
 
 def _text(value: Any) -> str:
-    return msgspec.json.encode(in_all_texts(msgspec.to_builtins(value))).decode()
+    return msgspec.json.encode(in_all_texts(with_iso_times(msgspec.to_builtins(value)))).decode()

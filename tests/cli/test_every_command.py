@@ -256,8 +256,12 @@ WITHOUT_JSON = {
     **dict.fromkeys(("init", "demo", "run", "service install", "service uninstall"), "prints what it does as it goes"),
     **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
+    **dict.fromkeys(("chat", "monitor"), "talks to a person; `ask --json` and the monitor's API answer scripts"),
     **dict.fromkeys(("versions delete", "journal repair"), "asks for a confirmation; `versions --json` has the result"),
-    **dict.fromkeys(("config get", "config set", "config check"), "`config show --json` has the values"),
+    **dict.fromkeys(
+        ("config get", "config set", "config unset", "config edit", "config check"),
+        "`config show --json` has the values",
+    ),
 }
 """Commands without --json, and why."""
 

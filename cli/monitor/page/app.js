@@ -25,8 +25,7 @@ const replace = (id, ...children) => $(id).replaceChildren(...children.filter(Bo
 const size = (bytes) => bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.round(bytes / 1e3)} kB`;
 const share = (value) => value === null || value === undefined ? "unknown" : `${Math.round(value * 100)} %`;
 const duration = (s) => s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : s < 129600 ? `${(s / 3600).toFixed(1)} h` : `${(s / 86400).toFixed(1)} days`;
-const moment = (unix) => new Date(unix * 1000).toLocaleString([], {dateStyle: "short", timeStyle: "short"});
-const dayAndTime = (iso) => moment(Date.parse(iso) / 1000);
+const moment = (iso) => new Date(iso).toLocaleString([], {dateStyle: "short", timeStyle: "short"});
 const clock = (iso) => new Date(iso).toLocaleTimeString();
 const number = (value) => typeof value !== "number" ? String(value ?? "—") : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(2) : value.toLocaleString(undefined, {maximumFractionDigits: 4});
 
@@ -105,7 +104,7 @@ function showStatus(status) {
     ["Files", `${status.counts.trained} trained, ${status.counts.rejected} rejected, ${status.counts.skipped} skipped`],
     ["Cost of the daemon", watching?.share != null && `${(watching.share * 100).toFixed(2)} % of a core`],
   ]);
-  replace("troubles", ...status.troubles.slice(-3).map((each) => element("li", {textContent: `${dayAndTime(each.at)} ${each.message}`})));
+  replace("troubles", ...status.troubles.slice(-3).map((each) => element("li", {textContent: `${moment(each.at)} ${each.message}`})));
   showMachine(status.machine);
 }
 
@@ -311,16 +310,16 @@ async function showModels() {
   const rows = [
     ...versions.map((each) => [each.made_at, each.global_step, each.id + (each.id === head.version ? " (base of the head)" : ""), "version", size(each.size_bytes), each.description]),
     ...backups.map((each) => [each.made_at, each.held.checkpoint.global_step, each.id, "backup", size(each.size_bytes), each.reason]),
-    ...checkpoints.map((each) => [Infinity, each.global_step, each.id + (each.id === head.checkpoint ? " (head)" : ""), "checkpoint", size(each.size_bytes), ""]),
-  ].sort((a, b) => b[1] - a[1] || b[0] - a[0]);
-  fillTable($("models"), ["Step", "Name", "Kind", "Made", "Size", "Note"], rows.map(([at, step, name, kind, bytes, note]) => [step, name, kind, Number.isFinite(at) ? moment(at) : "", bytes, note]));
+    ...checkpoints.map((each) => ["", each.global_step, each.id + (each.id === head.checkpoint ? " (head)" : ""), "checkpoint", size(each.size_bytes), ""]),
+  ].sort((a, b) => b[1] - a[1]);
+  fillTable($("models"), ["Step", "Name", "Kind", "Made", "Size", "Note"], rows.map(([at, step, name, kind, bytes, note]) => [step, name, kind, at && moment(at), bytes, note]));
   if (!rows.length) replace("models", element("caption", {textContent: "Nothing is committed yet."}));
 }
 
 async function showFailures() {
   const failures = await get("/api/failures");
   const articles = failures.reverse().map((each) => element("article", {},
-    element("p", {textContent: `${dayAndTime(each.at)} ${each.what}: ${each.message.split("\n")[0]}`}), element("p", {textContent: each.meaning}), element("p", {textContent: `To do: ${each.advice}`})));
+    element("p", {textContent: `${moment(each.at)} ${each.what}: ${each.message.split("\n")[0]}`}), element("p", {textContent: each.meaning}), element("p", {textContent: `To do: ${each.advice}`})));
   const older = articles.splice(FAILURES_SHOWN);
   const wasOpen = $("failures").querySelector("details")?.open ?? false;
   replace("failures", ...articles, older.length && element("details", {open: wasOpen}, element("summary", {textContent: `${older.length} earlier`}), ...older));

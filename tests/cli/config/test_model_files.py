@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.config.model_files import model_directory, refuse_unusable_model, weights_bytes
-from cli.errors import UserError
+from cli.commands.init import create_home
+from cli.config.model_files import model_directory, weights_bytes
+from cli.config.schema import load_config
+from cli.config.usable import find_problems
 from events.settings import ModelSettings
 from tests.harness.hub_cache import put_in_cache
 from tests.harness.tiny_model import EMPTY_SAFETENSORS, make_model_files
@@ -22,11 +24,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
+def problems_of(model: str, directory: Path) -> list[str]:
+    """The problems that `config check` finds with a model."""
+    home = create_home(directory / f"home-{len(list(directory.iterdir()))}", model=model)
+    return [each.reason for each in find_problems(home, load_config(home.config)) if "model.path" in each.keys]
+
+
 def test_hub_id_is_looked_for_in_the_cache(cache: Path, tmp_path: Path) -> None:
     """Without asking the hub."""
     assert model_directory(OF_THE_HUB, tmp_path) is None
     assert weights_bytes(OF_THE_HUB, tmp_path) is None
-    refuse_unusable_model(OF_THE_HUB, tmp_path)
+    assert problems_of("org/name", tmp_path) == []
     snapshot = put_in_cache(cache, "org/name", COMMIT, make_model_files(tmp_path / "source"))
     assert model_directory(OF_THE_HUB, tmp_path) == snapshot
     assert weights_bytes(OF_THE_HUB, tmp_path) == len(EMPTY_SAFETENSORS)
@@ -36,16 +44,16 @@ def test_weights_that_the_first_job_downloads_are_not_missed(cache: Path, tmp_pa
     source = make_model_files(tmp_path / "source")
     (source / "model.safetensors").unlink()
     put_in_cache(cache, "org/name", COMMIT, source)
-    refuse_unusable_model(OF_THE_HUB, tmp_path)
-    with pytest.raises(UserError, match="has no weights"):
-        refuse_unusable_model(ModelSettings(path="source"), tmp_path)
+    assert problems_of("org/name", tmp_path) == []
+    (problem,) = problems_of(str(source), tmp_path)
+    assert "has no weights" in problem
 
 
 def test_directory_that_is_missing_or_unreadable_is_refused(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"there is no model at {tmp_path}/nowhere"):
-        refuse_unusable_model(ModelSettings(path="./nowhere"), tmp_path)
+    (problem,) = problems_of(f"{tmp_path}/nowhere", tmp_path)
+    assert f"there is no model at {tmp_path}/nowhere" in problem
     model = make_model_files(tmp_path / "model")
     (model / "config.json").unlink()
     (model / "config.json").mkdir()
-    with pytest.raises(UserError, match="cannot be read"):
-        refuse_unusable_model(ModelSettings(path="model"), tmp_path)
+    (problem,) = problems_of(str(model), tmp_path)
+    assert "cannot be read" in problem
