@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -67,7 +67,7 @@ def monitor(
     typer.echo("open this address in a browser; Ctrl-C ends the page, not the training")
     app = make_app(found, token, ["127.0.0.1", "localhost", "[::1]", name, *names])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
-    with listening:
+    with listening, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
         server.run(sockets=[listening])
 
 

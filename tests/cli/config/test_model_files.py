@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.init import create_home
 from cli.config.model_files import model_directory, weights_bytes
-from cli.config.schema import load_config
+from cli.config.schema import Config
 from cli.config.usable import find_problems
-from events.settings import ModelSettings
+from cli.home.paths import Home
+from events.settings import JobSettings, ModelSettings
 from tests.harness.hub_cache import put_in_cache
 from tests.harness.tiny_model import EMPTY_SAFETENSORS, make_model_files
 
@@ -26,8 +26,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def problems_of(model: str, directory: Path) -> list[str]:
     """The problems that `config check` finds with a model."""
-    home = create_home(directory / f"home-{len(list(directory.iterdir()))}", model=model)
-    return [each.reason for each in find_problems(home, load_config(home.config)) if "model.path" in each.keys]
+    config = Config(job=JobSettings(model=ModelSettings(path=model)))
+    return [each.reason for each in find_problems(Home(directory), config) if "model.path" in each.keys]
 
 
 def test_hub_id_is_looked_for_in_the_cache(cache: Path, tmp_path: Path) -> None:
