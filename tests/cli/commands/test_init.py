@@ -132,7 +132,9 @@ def test_init_says_what_it_chose_and_the_next_commands(tmp_path: Path, capsys: p
     assert config.job.data.max_length == 256
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), NoSpace(Path("x"), OSError(errno.ENOSPC, ""))])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), NoSpace(Path("x"), OSError(errno.ENOSPC, ""))]
+)
 def test_full_disk_has_its_exit_code_and_says_how_to_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
