@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from cli.config.fit import fit
+from cli.config.fit import fit, training_of
 from cli.config.model_files import model_directory
 from cli.config.pinning import ModelReference, model_location, resolve_model
 from cli.config.schema import METHODS, Config, load_config
@@ -24,14 +24,14 @@ from cli.home.paths import CONFIG_MODE, Home
 from cli.machine.detect import detect_machine, local_zone
 from cli.version import VERSION
 from core.commands import CreateHome
-from events.settings import JobSettings, ModelSettings, TrainingSettings
+from events.settings import JobSettings, ModelSettings
 from gpu.model.problems import own_code
 from gpu.model.size import ModelSize, read_size
 from journal import durable
 from journal.errors import NoSpace
 
 UNUSABLE_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a place where no home can be. A disk that fails has its own exit code."""
+"""Errors of a place where no home can be. A failing disk ends with exit code 4."""
 
 
 def init(directory: Path, *, model: str, method: str = "", group: str = "") -> None:
@@ -126,7 +126,7 @@ def create_home(
             job=JobSettings(
                 model=ModelSettings(path=model_location(model), revision=revision),
                 method=METHODS[method](),  # type: ignore[arg-type]  # each of them is one of MethodSettings
-                training=_training(method),
+                training=training_of(method),
             )
         )
     lay_out(home, config_text(config, reasons).encode(), group=group)
@@ -204,9 +204,3 @@ def _fill(home: Home, config: bytes) -> None:
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
             home.storage.unlink(home.root / name)
     durable.write_atomically(home.config, config, mode=CONFIG_MODE, sync=True, storage=home.storage)
-
-
-def _training(method: str) -> TrainingSettings:
-    if method == "full":
-        return TrainingSettings(learning_rate=1e-5)  # the learning rate of an adapter would destroy the model
-    return TrainingSettings()

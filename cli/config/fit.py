@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from cli.config.schema import METHODS, Config
 from cli.machine.detect import Machine
 from events.settings import (
@@ -76,16 +78,17 @@ def fit(model: ModelSettings, size: ModelSize | None, machine: Machine, *, metho
     memory = machine.gpu.memory_bytes * GPU_SHARE if machine.gpu is not None else machine.memory_bytes * CPU_SHARE
     weights, warnings = _choose_weights(size, machine, memory, method)
     length = _length_max(size, machine)
-    batch = min(4, CPU_MICRO_BATCH_MAX)
+    batch = CPU_MICRO_BATCH_MAX
     if size is not None and size.parameters and size.width and size.layers:
         batch, length, fits = _choose_batch(size, weights, machine, memory, length)
         if not fits:
             warnings.append(_too_large(size, weights, memory))
-    training = TrainingSettings(
-        batch_size=batch, gradient_accumulation=STEP_ROWS // batch, precision="bf16" if has_bf16 else "fp32"
+    training = replace(
+        training_of(weights.method),
+        batch_size=batch,
+        gradient_accumulation=STEP_ROWS // batch,
+        precision="bf16" if has_bf16 else "fp32",
     )
-    if weights.method == "full":
-        training = _with_small_rate(training)
     config = Config(
         job=JobSettings(
             model=ModelSettings(path=model.path, revision=model.revision, dtype=weights.dtype),
@@ -100,11 +103,11 @@ def fit(model: ModelSettings, size: ModelSize | None, machine: Machine, *, metho
     return Fitted(config, _reasons(config, size, machine, weights), warnings)
 
 
-def _with_small_rate(training: TrainingSettings) -> TrainingSettings:
-    """The learning rate of an adapter would destroy a model whose weights all train."""
-    from msgspec.structs import replace
-
-    return replace(training, learning_rate=1e-5)
+def training_of(method: str) -> TrainingSettings:
+    """The settings that fit a method on any machine."""
+    if method == "full":
+        return TrainingSettings(learning_rate=1e-5)  # the learning rate of an adapter would destroy the model
+    return TrainingSettings()
 
 
 def _choose_weights(size: ModelSize | None, machine: Machine, memory: float, method: str) -> tuple[Weights, list[str]]:

@@ -100,8 +100,11 @@ def _ask_hub(model: str, revision: str) -> str:
 
     try:
         sha = HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise CommitNotFound(_one_line(error), is_wrong=True) from error
+    except RevisionNotFoundError as error:
+        raise CommitNotFound(f"the hub has no {revision} of {model}", is_wrong=True) from error
+    except RepositoryNotFoundError as error:
+        reason = f"the hub has no {model}, or shows it only after `hf auth login`"
+        raise CommitNotFound(reason, is_wrong=True) from error
     except Exception as error:  # the HTTP library and its errors depend on the version
         raise CommitNotFound(f"the hub cannot be reached ({_one_line(error)})", is_wrong=False) from error
     if sha is None or not COMMIT.fullmatch(sha):
