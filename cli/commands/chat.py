@@ -59,8 +59,11 @@ def ask(
 
     Only the answer goes to standard output.
     """
+    from cli.generate.process import refuse_unsendable
+
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
     messages = make_messages(read_prompt(prompt), system)
+    refuse_unsendable(messages)
     on = parse_device(device)
     answer_once(find_home(home), model, messages, sampling, on, json=json)
 
@@ -185,8 +188,13 @@ def make_messages(prompt: str, system: str) -> list[ChatMessage]:
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt, or standard input for `-`. Raises UserError if it is empty."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    """The prompt, or standard input for `-`. Raises UserError if it is empty, or no text."""
+    from cli.generate.process import CHARACTERS_MAX
+
+    try:
+        text = sys.stdin.read(CHARACTERS_MAX + 1) if prompt == "-" else prompt
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8: {error.reason}", "convert it to UTF-8") from error
     if not text.strip():
         raise UserError("the prompt is empty", "write one: keepstep ask 'PROMPT'")
     return text.removesuffix("\n") if prompt == "-" else text

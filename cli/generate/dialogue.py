@@ -39,7 +39,7 @@ class Dialogue:
         self._model = self._load(model)
 
     def run(self) -> None:
-        """Answer each line until the end of the input. Raises UserError if no terminal asks and an answer fails."""
+        """Answer each line until the end of the input. Raises UserError if an answer to a line of a pipe fails."""
         self._is_terminal = sys.stdin.isatty()
         if self._is_terminal:
             say("[/help lists the commands; Ctrl-D ends]")
@@ -63,8 +63,11 @@ class Dialogue:
 
     def _lines(self) -> Iterator[str]:
         if not self._is_terminal:
-            for line in sys.stdin:
-                yield line.rstrip("\r\n")
+            try:
+                for line in sys.stdin:
+                    yield line.rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(f"standard input is not UTF-8: {error.reason}", "convert it to UTF-8") from error
             return
         import readline  # noqa: F401 - `input` edits and remembers lines with it
 

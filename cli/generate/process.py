@@ -46,6 +46,9 @@ from gpu.ipc.connection import Sender, generation_fact_reader
 from gpu.worker import ENVIRONMENT
 
 RECEIVE_BYTES = 1 << 16
+CHARACTERS_MAX = 1 << 22
+"""Of a dialogue: more than any context holds, and less than a message may carry."""
+
 END_WAIT_S = 5.0
 """Time for the process to end when its socket closes; it does so at once."""
 
@@ -168,6 +171,7 @@ class GenerationProcess:
 
         Ctrl-C stops the answer too, and a second one raises LeaveRequested. Raises UserError.
         """
+        refuse_unsendable(messages)
         request = self._next()
         begun: GenerationStarted | None = None
         text: list[str] = []
@@ -244,6 +248,17 @@ class GenerationProcess:
             f"the process that generates text cannot be understood: {reason}",
             "keepstep may have been updated while it ran: try again",
         )
+
+
+def refuse_unsendable(messages: Sequence[ChatMessage]) -> None:
+    """Raise UserError if the dialogue is too long for any model, or holds bytes that are not text."""
+    size = sum(len(message.content) for message in messages)
+    if size > CHARACTERS_MAX:
+        raise UserError(f"the dialogue has {size:,} characters, more than any model takes", "shorten it")
+    try:
+        "".join(message.content for message in messages).encode()
+    except UnicodeEncodeError as error:  # Python carries such bytes of arguments and input as lone surrogates
+        raise UserError("the prompt is not UTF-8", "convert it to UTF-8") from error
 
 
 @contextmanager

@@ -86,6 +86,24 @@ def test_empty_prompt_is_refused(trained_once: Path, prompt: str) -> None:
         keepstep("ask", prompt, home=trained_once, said="\n")
 
 
+@pytest.mark.parametrize("command", [["ask", "-"], ["chat"]])
+def test_input_that_is_no_text_is_refused(trained_once: Path, command: list[str]) -> None:
+    ended = CliRunner().invoke(app, [*command, "--device", "cpu", "--home", str(trained_once)], input=b"caf\xe9\n")
+    assert isinstance(ended.exception, UserError)
+    assert "standard input is not UTF-8" in ended.exception.reason
+
+
+def test_argument_that_is_no_text_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "home", model="some/model")
+    with pytest.raises(UserError, match="not UTF-8"):
+        keepstep("ask", "caf\udce9", home=home.root)
+
+
+def test_endless_input_is_refused(trained_once: Path) -> None:
+    with pytest.raises(UserError, match="more than any model takes"):
+        keepstep("ask", "-", home=trained_once, said="x" * 5_000_000)
+
+
 def test_comparison_of_one_model_is_refused(trained_once: Path) -> None:
     with pytest.raises(UserError, match="needs two models"):
         keepstep("compare", "x", "--model", "head", home=trained_once)

@@ -32,21 +32,21 @@ def consolidated_once(tmp_path_factory: pytest.TempPathFactory, warm_python: Pat
     home.config.write_text(config, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(warm_python))
-        train(home, "a.jsonl", make_rows(32))
+        run(home, make_rows(32))
         with closing(EventStore.open(home)) as store:
             store.execute(RequestConsolidation(description="first"))
-        train(home, "b.jsonl", make_rows(32, 100))
+        run(home)
+        run(home, make_rows(32, 100))
     return home.root
 
 
-def train(home: Home, name: str, rows: bytes) -> None:
-    """Do what is pending; then train on a file."""
-    for _ in ("pending", "file"):
-        assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
-        if rows:
-            (home.inbox / name).write_bytes(rows)
-            os.utime(home.inbox / name, (1.0, 1.0))
-            rows = b""
+def run(home: Home, rows: bytes = b"") -> None:
+    """Do what is pending, after the file of these rows."""
+    if rows:
+        path = home.inbox / "rows.jsonl"
+        path.write_bytes(rows)
+        os.utime(path, (1.0, 1.0))
+    assert Daemon(home, until_idle=True, write=lambda _: None).run() == 0
 
 
 @pytest.fixture
