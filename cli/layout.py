@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
+
+WIDTH = 80
+"""Columns if the terminal does not say how many it has."""
 
 NARROWEST = 20
 """Columns. A narrower terminal gets lines of this width."""
@@ -18,7 +21,12 @@ _QUOTED = re.compile(r"`[^`]*`")
 
 def terminal_width() -> int:
     """Columns of the terminal."""
-    return shutil.get_terminal_size().columns
+    with contextlib.suppress(ValueError, KeyError):
+        return int(os.environ["COLUMNS"]) or WIDTH
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(number).columns or WIDTH
+    return WIDTH
 
 
 def user_home() -> str:

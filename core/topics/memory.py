@@ -25,25 +25,13 @@ from msgspec.structs import replace
 
 from core import commands
 from core.checks import illegal
+from core.structures.situations import MemoryShortage
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds
 from events.settings import MemorySettings
 
 if TYPE_CHECKING:
     from core.state import State
-
-
-class MemoryShortage(Struct, frozen=True, kw_only=True):
-    """What was measured when the shortage began."""
-
-    total_bytes: int
-    available_bytes: int
-    worker_bytes: int
-    """Bytes of the worker, which must fit in again before work resumes."""
-    since: float
-    """Unix time, seconds."""
-    grace_s: float
-    """Grace period before the running attempt yields, seconds."""
 
 
 class Memory(Struct, frozen=True):
