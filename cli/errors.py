@@ -17,7 +17,6 @@ import errno
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -141,6 +140,8 @@ def report_errors(cancelled: str = "nothing was changed") -> Iterator[None]:
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
+            import traceback
+
             traceback.print_exc()
             raise SystemExit(CRASHED) from error
         fail(error, code)

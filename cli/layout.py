@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
+
+WIDTH = 80
+"""Columns if the terminal does not say how many it has."""
 
 NARROWEST = 20
 """Columns. A narrower terminal gets lines of this width."""
 
 SHORTEST = 12
-"""Characters. A column of a table is not made narrower than this."""
+"""Characters. A path or a long file name in a table is not made shorter than this."""
+
+LONGEST_ID = 26
+"""Characters of the longest id, that of a checkpoint. Ids stay whole: a user copies them."""
 
 _QUOTED = re.compile(r"`[^`]*`")
 
 
 def terminal_width() -> int:
     """Columns of the terminal."""
-    return shutil.get_terminal_size().columns
+    with contextlib.suppress(ValueError, KeyError):
+        return int(os.environ["COLUMNS"]) or WIDTH
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(number).columns or WIDTH
+    return WIDTH
 
 
 def user_home() -> str:
@@ -86,16 +97,27 @@ def shorten_middle(text: str, width: int) -> str:
     return f"{text[: max(0, width - 1 - end)]}…{text[-end:]}"
 
 
-def column_widths(natural: Sequence[int], width: int, *, gap: int = 2) -> list[int]:
-    """The widths of the columns of a table that fits into `width`, if it can: the widest columns become narrower.
+def column_widths(cells: Sequence[Sequence[str]], width: int, *, gap: int = 2) -> list[int] | None:
+    """The widths of the columns of a table that fits into `width`; None: it does not fit. The widest columns become
+    narrower, but no narrower than their longest word; a path may lose its middle.
 
-    >>> column_widths([5, 40, 30], 60)
-    [5, 25, 26]
+    >>> column_widths([["id-of-a-thing", "a note of many words"], ["x", "y"]], 30)
+    [13, 15]
     """
-    widths = list(natural)
-    while sum(widths) + gap * (len(widths) - 1) > width and max(widths) > SHORTEST:
-        widths[widths.index(max(widths))] -= 1
+    columns = [*zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(_least(cell) for cell in column) for column in columns]
+    while sum(widths) + gap * (len(widths) - 1) > width:
+        loose = [place for place, each in enumerate(widths) if each > least[place]]
+        if not loose:
+            return None
+        widths[max(loose, key=widths.__getitem__)] -= 1
     return widths
+
+
+def _least(cell: str) -> int:
+    words = cell.split(" ")
+    return max(min(len(word), SHORTEST) if "/" in word or len(word) > LONGEST_ID else len(word) for word in words)
 
 
 def cell_lines(text: str, width: int) -> str:

@@ -11,7 +11,8 @@ from core.topics.evaluation import described, is_worse
 from events import kinds
 from events.codec import Record, kind_of
 from events.kinds import AnyEvent, ConfigRefused, EvaluationAbandoned, EvaluationDone, MemoryLow, OverheadMeasured
-from projections.progress import Evaluated, Folded, Pace, Progress, Trouble
+from projections.progress import Evaluated, Folded, Pace, Progress
+from projections.trouble import Trouble
 
 ERRORS_SHOWN = 5
 """So many fit on a screen with the rest; the journal has all of them."""

@@ -7,18 +7,7 @@ from msgspec import Struct
 from core.state import State
 from events import kinds
 from events.kinds import EvaluationDone, OverheadMeasured
-
-TERMINAL_CLOSED = "the terminal was closed"
-"""The reason in `daemon_stopped` after SIGHUP: nobody asked the daemon to stop, and nothing crashed."""
-
-
-class Trouble(Struct, frozen=True):
-    """A failure or a warning, as the status shows it."""
-
-    seq: int
-    at: str
-    kind: str
-    message: str
+from projections.trouble import Trouble
 
 
 class Pace(Struct, frozen=True, gc=False):

@@ -40,7 +40,8 @@ def replay(home: HomeOption = None, json: JsonOption = False) -> None:
     from cli.home.event_store import EventStore
     from cli.home.identity import daemon_is_alive
     from cli.status.report import health
-    from projections.status import plain, status_view
+    from projections.status import plain
+    from projections.status_view import status_view
 
     found = find_home(home)
     began = time.perf_counter()

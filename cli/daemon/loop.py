@@ -46,7 +46,7 @@ from cli.output.run_screen import RunScreen
 from core import commands
 from events import messages
 from journal.errors import NoSpace
-from projections.progress import TERMINAL_CLOSED
+from projections.trouble import TERMINAL_CLOSED
 
 log = logging.getLogger("keepstep.daemon")
 

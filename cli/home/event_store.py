@@ -31,7 +31,8 @@ from projections.fold import fold
 from projections.machine import MachineView, write_machine
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
-from projections.status import read_status, status_view, write_status
+from projections.status import read_status, write_status
+from projections.status_view import status_view
 
 HEARTBEAT_EVERY_S = 2.0
 """The status file is written this often even if nothing happens, so that a reader sees that the daemon is alive."""

@@ -14,7 +14,8 @@ from journal import START, Position, PositionLost, Witness, follow, history
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot
-from projections.status import StatusView, read_status, status_view
+from projections.status import StatusView, read_status
+from projections.status_view import status_view
 
 
 def load_state(home: Home) -> tuple[Folded, Position]:

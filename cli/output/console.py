@@ -11,7 +11,7 @@ from cli.output.run_screen import RunScreen
 from cli.text import printable
 from core.job import Job
 from core.state import State
-from core.topics.daemon import Hold
+from core.structures.situations import Hold
 from events import kinds
 from events.codec import kind_of
 from events.kinds import (

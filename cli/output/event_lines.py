@@ -11,8 +11,9 @@ from cli.output.terminal import number
 from cli.text import printable
 from core.job import Job
 from core.state import State
+from core.structures.situations import MemoryShortage
 from core.topics.evaluation import described
-from core.topics.memory import MemoryShortage, used_by_others
+from core.topics.memory import used_by_others
 from events import kinds
 from events.kinds import (
     AnyEvent,

@@ -67,15 +67,21 @@ def report(rows: Sequence[Row]) -> RenderableType:
 
 
 def print_listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a header. On a terminal the widest columns become narrower until it fits."""
+    """Print a table with a header. On a terminal the widest columns become narrower until it fits; if it cannot fit,
+    each row becomes a few lines."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plainly([columns, *rows])
         return
+    widths = column_widths([columns, *rows], terminal_width())
+    if widths is None:
+        for row in rows:
+            print_report([Row(name, cell) for name, cell in zip(columns, row, strict=True) if cell])
+            print()
+        return
     from rich.table import Table
     from rich.text import Text
 
-    widths = column_widths([max(map(len, column)) for column in zip(columns, *rows, strict=True)], terminal_width())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, header_style="dim", no_wrap=True, overflow="ignore")

@@ -6,9 +6,8 @@ import time
 
 from msgspec import Struct
 
-from cli.output.event_lines import memory_text
 from cli.output.times import duration, local_clock, local_time, unix
-from core.topics.memory import MemoryShortage
+from core.structures.situations import MemoryShortage
 from projections.status import StatusView
 
 DAY_S = 86_400.0
@@ -53,6 +52,8 @@ def timing_text(found: Timing) -> str:
 
 def memory_health(short: MemoryShortage, running: str | None) -> str:
     """The health line while other processes use the memory."""
+    from cli.output.event_lines import memory_text  # loads the state machine, which is rarely needed here
+
     until = f"{running} pauses after its next commit" if running is not None else "no job starts"
     return f"waiting for memory: {memory_text(short)}; {until} until memory is free"
 

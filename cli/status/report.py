@@ -15,11 +15,11 @@ from cli.output.terminal import ATTENTION, Row, bar, number, print_json, print_r
 from cli.output.times import ago, duration, local, local_time
 from cli.status.machine import machine_now, machine_rows
 from cli.status.progress_line import memory_health, timing, timing_text
-from core.topics.disk import DiskFull
+from core.structures.situations import DiskFull
 from gpu.runtime.streams import reader_is_gone
 from journal import last_position
-from projections.progress import TERMINAL_CLOSED
 from projections.status import JobView, StatusView, ValidationView, WatchingView, plain, read_status
+from projections.trouble import TERMINAL_CLOSED
 
 REFRESH_S = 1.0
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.checks import illegal
+from core.structures.situations import ConfigError
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds
 from events.kinds import AnyEvent, Change
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 
 NOT_IN_THE_FILE = "sources"
 """The section of a job's settings that no person writes."""
-
-
-class ConfigError(Struct, frozen=True):
-    """Why keepstep.toml cannot be used as it is, and what a person can do."""
-
-    reason: str
-    advice: str
 
 
 class Config(Struct, frozen=True):

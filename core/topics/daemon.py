@@ -11,6 +11,7 @@ from core import commands
 from core.checks import hold, illegal, move_daemon, refuse_unless_idle
 from core.effect import Effect
 from core.errors import Refused
+from core.structures.situations import Hold
 from core.tables import DecideTable, Events, EvolveTable
 from core.topics import attempts, consolidation
 from core.transitions import OFF, PAUSED, STOPPING, DaemonStatus
@@ -28,13 +29,6 @@ class Home(Struct, frozen=True):
     repaired: bool = False
     """A repair discarded records, and no attempt has started since. The discarded records may have named files that no
     record names now."""
-
-
-class Hold(Struct, frozen=True):
-    """Why keepstep stopped by itself, and what a person can do."""
-
-    reason: str
-    advice: str
 
 
 class Daemon(Struct, frozen=True):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from core import commands
 from core.checks import illegal
 from core.effect import Effect
+from core.structures.situations import DiskFull
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds
 from events.kinds import AnyEvent
@@ -25,13 +26,6 @@ it may be larger than those before it (another optimizer, other settings)."""
 MARGIN_BYTES = 8 * 2**20
 """Space for everything but checkpoints: the journal between two of them and its reserve, a snapshot and a status file
 next to the ones that they replace. Together far below this; and a disk with less space would soon be full again."""
-
-
-class DiskFull(Struct, frozen=True):
-    """The message of the failed write, and the bytes that must be free before work resumes."""
-
-    message: str
-    wanted_bytes: int
 
 
 class Disk(Struct, frozen=True):

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from core import commands
 from core.checks import illegal
+from core.structures.situations import MemoryShortage
 from core.tables import DecideTable, Events, EvolveTable
 from events import kinds
 from events.settings import MemorySettings
@@ -35,19 +36,6 @@ if TYPE_CHECKING:
 
 ALWAYS_USED = 0.15
 """Share of the memory that others may use in any case: an idle system with its services uses that much."""
-
-
-class MemoryShortage(Struct, frozen=True, kw_only=True):
-    """What was measured when the shortage began."""
-
-    total_bytes: int
-    available_bytes: int
-    worker_bytes: int
-    """Bytes of the worker, which must fit in again before work resumes."""
-    since: float
-    """Unix time, seconds."""
-    grace_s: float
-    """Grace period before the running attempt yields, seconds."""
 
 
 class Memory(Struct, frozen=True):

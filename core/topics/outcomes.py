@@ -16,6 +16,7 @@ from core.effect import Effect
 from core.errors import Refused
 from core.job import Job
 from core.structures.maps import Map
+from core.structures.situations import Counts
 from core.tables import DecideTable, Events, EvolveTable
 from core.transitions import RUNNING
 from events import kinds
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 REPLAYED_FILES = 64
 """Rows are mixed in from so many of the last trained files: two months of nights, and a state that does not grow with
 the years."""
-
-
-class Counts(Struct, frozen=True):
-    """Files and jobs that have left the state."""
-
-    trained: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    duplicates: int = 0
-    removed: int = 0
 
 
 class Rejection(Struct, frozen=True):

@@ -43,7 +43,10 @@ def test_the_home_directory_of_the_user_becomes_a_tilde() -> None:
 
 def test_tables_lose_the_middle_of_long_cells() -> None:
     """Ids stay whole, because the widest column becomes narrower first."""
-    assert column_widths([12, 60, 8], 80) == [12, 56, 8]
+    checkpoint = "step-00000003-attempt-0001"
+    assert column_widths([["id", "file"], [checkpoint, LONG]], 60) == [26, 32]
+    assert column_widths([["id", "note"], [checkpoint, "before it changes"]], 40) == [26, 12]
+    assert column_widths([["a", "b"], [checkpoint, checkpoint]], 40) is None
     assert shorten_middle(LONG, 40).startswith("/srv/a-very-long")
     assert shorten_middle(LONG, 40).endswith(".safetensors")
     assert len(shorten_middle(LONG, 40)) == 40

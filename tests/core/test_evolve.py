@@ -11,7 +11,7 @@ from core import commands
 from core.errors import IllegalEvent
 from core.evolve import EVOLVE, evolve
 from core.state import State
-from core.topics.disk import DiskFull
+from core.structures.situations import DiskFull
 from events import kinds
 from events.kinds import EVENT_TYPES, AnyEvent
 from tests.core.simulated_worker import plan

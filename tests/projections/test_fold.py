@@ -12,7 +12,8 @@ from events import kinds
 from events.codec import Record
 from events.kinds import AnyEvent
 from projections.fold import ERRORS_SHOWN, SMOOTHING, _lasting, fold
-from projections.progress import TERMINAL_CLOSED, Folded, Progress, Trouble
+from projections.progress import Folded, Progress
+from projections.trouble import TERMINAL_CLOSED, Trouble
 from tests.core.world import World, job_id, seen
 from tests.events.examples import CHECKPOINT, JOB
 from tests.projections.timeline import folded, records

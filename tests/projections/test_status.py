@@ -12,7 +12,8 @@ import pytest
 from core import commands
 from events import kinds
 from projections.progress import Folded, Pace, Progress
-from projections.status import QUEUE_SHOWN, StatusView, plain, read_status, status_view, write_status
+from projections.status import QUEUE_SHOWN, StatusView, plain, read_status, write_status
+from projections.status_view import status_view
 from tests.core.world import World, job_id, settings
 from tests.projections.timeline import folded
 

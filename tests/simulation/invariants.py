@@ -25,7 +25,8 @@ from journal.segments import TORN_DIRECTORY
 from projections.fold import fold
 from projections.progress import Folded
 from projections.snapshot import read_snapshot
-from projections.status import read_status, status_view
+from projections.status import read_status
+from projections.status_view import status_view
 from tests.harness.fake_disk import Killed, PowerCut
 from tests.harness.fake_worker import UNTRAINED, train_step
 

@@ -14,7 +14,7 @@ from cli.machine.overhead import DAY_S, FIRST_AFTER_S, OTHER_THREADS, OverheadMe
 from cli.status.report import status_rows
 from core.commands import RecordOverhead
 from events.kinds import OverheadMeasured
-from projections.status import status_view
+from projections.status_view import status_view
 
 
 class Hand(Clock):

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from cli.status.progress_line import Timing, memory_health, timing, timing_text
 from cli.status.report import health
 from core import commands
-from core.topics.memory import MemoryShortage
+from core.structures.situations import MemoryShortage
 from events import kinds
 from events.settings import MemorySettings
-from projections.status import StatusView, status_view
+from projections.status import StatusView
+from projections.status_view import status_view
 from tests.core.world import World
 from tests.projections.timeline import folded
 

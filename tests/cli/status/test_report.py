@@ -14,8 +14,9 @@ from core import commands
 from events import kinds
 from events.kinds import EvaluationDone
 from events.messages import Heartbeat
-from projections.progress import TERMINAL_CLOSED
-from projections.status import StatusView, status_view
+from projections.status import StatusView
+from projections.status_view import status_view
+from projections.trouble import TERMINAL_CLOSED
 from tests.core.world import World, settings
 from tests.projections.timeline import folded
 

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from core import commands
 from core.state import State
-from core.topics.disk import MARGIN_BYTES, Disk, DiskFull, bytes_wanted
+from core.structures.situations import DiskFull
+from core.topics.disk import MARGIN_BYTES, Disk, bytes_wanted
 from core.topics.head import Head
 from events import kinds
 from tests.core.situations import checkpoint

@@ -7,7 +7,8 @@ import pytest
 
 from core import commands, effects
 from core.errors import IllegalEvent
-from core.topics.memory import MemoryShortage, ends_attempts, is_enough, is_short, left_to_others, used_by_others
+from core.structures.situations import MemoryShortage
+from core.topics.memory import ends_attempts, is_enough, is_short, left_to_others, used_by_others
 from events import kinds, messages
 from events.codec import kind_of
 from events.kinds import MemoryLow, MemoryRecovered
