@@ -40,20 +40,24 @@ class ConfigWatch:
         """The stamp of the file and the locked settings at the last check."""
         self._stamp: Stamp = None
         """The stamp of the file that was checked last."""
-        self._stamp = self._stamp_now()
-        self._last = self._stamp
+        self._last = self._stamp = self._stamp_now()
         """The stamp in the last turn."""
         self.config = load_config(home.config, storage=home.storage)
         """The settings in force. The settings of a job are read again when it starts."""
         self._warn(self.config)
 
     def check_edit(self, store: EventStore) -> Sequence[AnyEvent]:
-        """Accept or refuse an edit; the journaled events. Costs one system call if there is no edit."""
+        """Accept or refuse an edit; the journaled events. Costs two system calls if there is no edit."""
         stamp, state = self._stamp_now(), store.state
         settled, self._last = stamp == self._last, stamp
         if not settled:  # an editor may still be writing
             return ()
-        seen = (stamp, self._stamp_of(compared(self._home)), fixed_settings(state), has_unpublished_training(state))
+        seen = (
+            stamp,
+            self._stamp_of(compared(self._home), None),
+            fixed_settings(state),
+            has_unpublished_training(state),
+        )
         if seen == self._seen:
             return ()
         edited, self._seen, self._stamp = stamp != self._stamp, seen, stamp
@@ -120,16 +124,16 @@ class ConfigWatch:
             self._write(f"keepstep.toml was changed, for the next job: {changes_text(changes)}{running}")
 
     def _stamp_now(self) -> Stamp:
-        return self._stamp_of(self._home.config)
+        return self._stamp_of(self._home.config, self._stamp)
 
-    def _stamp_of(self, path: Path) -> Stamp:
+    def _stamp_of(self, path: Path, before: Stamp) -> Stamp:
         """The properties of a file that an edit changes; None: the file is gone."""
         try:
             found = self._home.storage.stat(path)
         except FileNotFoundError:
             return None
         except OSError:  # it may still be there; the next turn checks again
-            return self._stamp
+            return before
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
