@@ -33,17 +33,17 @@ class ModelReference(NamedTuple):
     """Size of the weights on the hub, if they are not downloaded yet; 0: unknown."""
 
 
-def resolve_model(model: str) -> ModelReference:
+def resolve_model(model: str, *, tokenizer_only: bool = False) -> ModelReference:
     """Resolve the model that the command line names; a hub id gets the commit that it means now.
 
     A hub id may carry a branch, a tag or a commit: `organisation/name@revision`. Raises UserError, also if the files of
-    the model show that it cannot be trained.
+    the model show that it cannot be trained. `tokenizer_only`: nothing is trained, so the rest is not checked.
     """
     from gpu.model import hub
     from gpu.model.base import is_downloaded
 
     path, at, revision = (model, "", "") if Path(model).expanduser().exists() else model.partition("@")
-    location = model_location(path)
+    location = model_location(path, tokenizer_only=tokenizer_only)
     if location != path or Path(location).is_absolute():
         if at:
             raise UserError(f"{path} is a directory, and a directory has no revisions", f"leave out @{revision}")
@@ -57,11 +57,11 @@ def resolve_model(model: str) -> ModelReference:
             f"{model} is not a model that can be found here: {error.reason}", _how_to_find(path, error)
         ) from error
     directory, problem = _small_files(path, commit)
-    if directory is not None and not problem:
+    if directory is not None and not problem and not tokenizer_only:
         refuse_unusable(directory, weights=False)
     note = f"{path} is pinned to commit {commit}; later uploads do not change this home{problem}"
     size = None
-    if directory is not None and not is_downloaded(directory):
+    if directory is not None and not tokenizer_only and not is_downloaded(directory):
         size = hub.weights_bytes(path, commit)
         if size == 0:
             raise UserError(
@@ -126,8 +126,8 @@ def unpinned_note(home: Home) -> str:
     )
 
 
-def model_location(model: str) -> str:
-    """The absolute path of a directory, or a hub id unchanged. Raises UserError."""
+def model_location(model: str, *, tokenizer_only: bool = False) -> str:
+    """The absolute path of a directory, or a hub id unchanged. Raises UserError as `resolve_model`."""
     from gpu.model.base import is_missing_directory
 
     path = Path(model).expanduser()
@@ -138,10 +138,9 @@ def model_location(model: str) -> str:
             "name it by a link whose path is UTF-8, or put it into the home and set [model] path there",
         )
     if path.exists():
-        refuse_unusable(path.absolute())
+        if not tokenizer_only:
+            refuse_unusable(path.absolute())
         return named
-    if path.exists():
-        raise UserError(f"{path.absolute()} is a file, not the directory of a model", "name its directory, or a hub id")
     if is_missing_directory(model, Path.cwd()):
         raise UserError(
             f"there is no model directory at {path.absolute()}, and {model} is not a hub id",

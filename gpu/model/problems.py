@@ -1,7 +1,7 @@
 """What the files of a model show before it is loaded: a reason why it cannot be trained. No torch.
 
-`keepstep init`, `config check`, `doctor`, the check of data and the worker all ask `find_problem`, so they refuse the
-same models with the same words.
+`keepstep init`, `config check`, `doctor` and the worker all ask `find_problem`, so they refuse the same models with the
+same words.
 """
 
 from __future__ import annotations

@@ -35,9 +35,12 @@ def load_tokenizer(settings: ModelSettings, home: Path) -> Any:
 
     with explain_load_errors(f"the tokenizer of {settings.path}"):
         directory = base_directory(settings.path, home, revision=settings.revision, weights=False)
-        refuse_problem(directory, weights=False)
         loadable = library_path(directory)
-        tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(loadable, trust_remote_code=settings.trust_remote_code)
+        except _LIBRARY_ERRORS:
+            refuse_problem(directory, weights=False)  # it often says more than the library does
+            raise
     if not tokenizer.is_fast and not hasattr(tokenizer, "get_vocab"):
         raise ModelUnusable(f"the tokenizer of {settings.path} has no vocabulary, so its SHA-256 cannot be computed.")
     return tokenizer

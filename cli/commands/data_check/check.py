@@ -146,7 +146,7 @@ def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
         return replace(settings, path=str(Path(model).absolute()), revision="")
     if "@" not in model:
         return settings if model == settings.path else replace(settings, path=model, revision="")
-    named = resolve_model(model)
+    named = resolve_model(model, tokenizer_only=True)
     return replace(settings, path=named.path, revision=named.revision)
 
 
