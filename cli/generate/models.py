@@ -73,19 +73,6 @@ def find_model(home: Home, name: str) -> NamedModel:
     return _checkpoint_named(name, state, settings)
 
 
-def model_names(home: Home) -> list[str]:
-    """The names of all models, for a list. Raises journal.errors.JournalError."""
-    state = load_state(home)[0].state
-    return [
-        HEAD,
-        BASE,
-        ORIGIN,
-        *([LATEST] if state.retention.versions else []),
-        *_shortened([each.id for each in state.retention.versions]),
-        *_shortened([each.id for each in _checkpoints(state)]),
-    ]
-
-
 def _base(name: str, settings: JobSettings, note: str = "") -> NamedModel:
     return NamedModel(name, settings.model.path, ModelSource(settings=settings), note)
 
