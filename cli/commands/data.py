@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.commands.arguments.resolve import Candidate, matching, resolve
 from cli.commands.common import HomeOption, JsonOption, format_size
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import ATTENTION, BAD, Row
-from cli.text import shown_text
 
 if TYPE_CHECKING:
     from events.settings import JobSettings, ModelSettings
@@ -65,14 +65,18 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
     from journal.durable import read_file
     from projections.checksum import UNREADABLE
 
-    found: list[Report] = []
+    reports: list[Report] = []
     for path in sorted(home.reports.glob("*.json")):
         try:
             one = msgspec.json.decode(read_file(path), type=Report)
         except UNREADABLE:
             continue  # written by an older keepstep; preparing the file again rewrites it
-        if shown_text(wanted) == one.file or (len(wanted) >= 6 and one.sha256.startswith(wanted)):
-            found.append(one)
+        reports.append(one)
+    candidates = [Candidate(one.sha256, one.file) for one in reports]
+    named = matching(wanted, candidates)
+    if len({each.name for each in named}) > 1:
+        resolve(wanted, candidates, what="report", advice="its file, or more digits of its job's id")
+    found = [one for one in reports if Candidate(one.sha256, one.file) in named]
     if not found:
         raise UserError(f"there is no report on {wanted!r}", "to check a file: keepstep data check FILE")
     if json:
