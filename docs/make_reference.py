@@ -40,7 +40,9 @@ COMMANDS = """
 # Commands
 
 `--home DIR` names the home; without it, keepstep looks for `keepstep.toml` in the current directory and above. `--json`
-prints JSON for scripts. Every command of `keepstep journal` is also a command of the program `journal`.
+prints JSON for scripts, with times in ISO 8601, UTC; records of the journal are printed as they are stored. A job, a
+version, a checkpoint or a backup can be named by its id, its file, the file without its ending, its number, or a
+prefix. Every command of `keepstep journal` is also a command of the program `journal`.
 
 """
 
@@ -69,8 +71,8 @@ FAILURES = """
 STATUS = """
 # The status file
 
-`status/status.json` in the home, and the output of `keepstep status --json`. The file is a view of the journal: if you
-delete it, the next command writes it again.
+`status/status.json` in the home, and the output of `keepstep status --json`, which has ISO 8601 times where the file
+has Unix times. The file is a view of the journal: if you delete it, the next command writes it again.
 
 """
 

@@ -17,6 +17,7 @@ from cli.commands.common import HomeOption, JsonOption, count
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home
 from cli.output.terminal import print_json
+from cli.output.times import local
 from gpu.runtime.streams import prepare_streams, reader_is_gone
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _show(record: Line, *, json: bool) -> None:
         typer.echo(msgspec.json.encode({"seq": record.seq, "at": record.at, "event": event}).decode())
         return
     fields = "  ".join(f"{key}={_short(value)}" for key, value in event.items() if key not in {"kind", "v"})
-    typer.echo(f"{record.seq:>7}  {record.at}  {event.get('kind')}  {fields}")
+    typer.echo(f"{record.seq:>7}  {local(record.at)}  {event.get('kind')}  {fields}")
 
 
 def _short(value: Any) -> str:

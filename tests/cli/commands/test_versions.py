@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cli.commands.lineage import read_lineage
+from cli.commands.rerun import _committed
 from cli.commands.versions import export_version
 from cli.config.schema import load_config
 from cli.config.together import time_zone
@@ -308,3 +311,31 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
     shutil.rmtree(home.versions / "v001")
     assert "DAMAGED: its directory is missing" in keepstep(home, "versions", "list")[1]
+
+
+def test_a_version_is_proved_against_the_backup_that_was_made_before_it(
+    home: Home, night: Callable[[str], list[str]]
+) -> None:
+    """Its own checkpoint is pruned. Without the backup, the message says what to do."""
+    night("a")
+    found = read_lineage(home, "v1")
+    assert found.checkpoint is None
+    assert found.version is not None
+    name, directory = _committed(home, found)
+    assert name == found.version.checkpoint
+    assert directory.parent.parent == home.backups
+    assert directory.is_dir()
+    state = msgspec.structs.replace(found.state, retention=msgspec.structs.replace(found.state.retention, backups=()))
+    with pytest.raises(UserError, match="there is nothing to compare") as refused:
+        _committed(home, found._replace(state=state))
+    assert "keepstep lineage --verify" in refused.value.advice
+
+
+def test_after_a_rollback_to_the_origin_the_versions_are_still_known(
+    home: Home, night: Callable[[str], list[str]]
+) -> None:
+    """None led to the head, but there is one."""
+    night("a")
+    assert keepstep(home, "versions", "rollback")[0] == 0
+    assert "1 version in all" in keepstep(home, "versions")[1]
+    assert keepstep(home, "versions", "restore", "v1")[0] == 0
