@@ -99,9 +99,12 @@ def test_jobs_of_few_steps_are_one_trouble_once_each() -> None:
     made = world(2, 3)
     made.run_until(kinds.StepReached)
     made.lose_worker("killed")
+    made.run_until(kinds.JobPrepared)
+    troubles = folded(made).progress.troubles
+    assert [trouble.kind for trouble in troubles] == ["job_prepared", "attempt_failed"]
     made.run()
     troubles = folded(made).progress.troubles
-    assert [trouble.kind for trouble in troubles] == ["attempt_failed", "job_prepared"]
+    assert [trouble.kind for trouble in troubles] == ["job_prepared"], "a success ends the failure, not the advice"
     assert troubles[-1].message == f"file-2.jsonl has only 3 steps; for more: `keepstep explain {job_id(2)[:12]}`"
     prepared = [record for record in records(made) if isinstance(record.event, kinds.JobPrepared)]
     assert len(prepared) == 3
@@ -217,7 +220,7 @@ def test_steps_that_are_run_again_add_no_bytes() -> None:
 
 def test_a_success_ends_the_troubles_before_it() -> None:
     """Those that it proves to be over, and those of earlier runs; a file that was rejected in this run stays."""
-    made = world(4)
+    made = world(FEW_STEPS)
     made.run_until(kinds.StepReached)
     made.lose_worker()
     kind = "attempt_failed"
