@@ -58,7 +58,7 @@ def test_nothing_waits_a_day_because_the_clock_was_set_back(drills: Drills, reco
     home.ended()
     assert state_of(home.home).outcomes.counts.trained == 1
     detected = "the time to wait for is further ahead than any wait"
-    did = "went on at once; the deadlines of the worker are by a clock that nobody sets"
+    did = "continued at once; the deadlines of the worker are by a clock that nobody sets"
     record(Row("clock set back a day while a job waits", detected, f"{after_s:.1f} s", home.lost(), did))
 
 

@@ -45,7 +45,7 @@ def test_a_worker_that_is_stuck_in_an_evaluation_costs_the_evaluations_and_nothi
     finished(home, calm)
     _, begun = home.first(kinds.TrainingStarted, since=at)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
-    did = f"stacks in the log, ended, a new worker {begun - at:.0f} s later; the job went on without evaluations"
+    did = f"stacks in the log, ended, a new worker {begun - at:.0f} s later; the job continued without evaluations"
     record(Row("worker stuck in an evaluation", detected, f"{at - home.troubled_at():.0f} s", home.lost(), did))
 
 

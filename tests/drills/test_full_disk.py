@@ -121,5 +121,5 @@ def test_a_full_disk_is_waited_out_to_the_same_bits(
     problem = said.message.partition(". Nothing committed is lost")[0].replace(f"{drill.home.root}/", "")
     where = re.sub(r"[0-9a-f]{12,}[-0-9a-f.]*", "…", problem)
     detected = f"`storage_exhausted`: {where}"
-    did = f"waited, went on by itself {seen - freed_at[0]:.1f} s after there was room, to the same bits"
+    did = f"waited, continued by itself {seen - freed_at[0]:.1f} s after there was room, to the same bits"
     record(Row(name, detected, f"{at - drill.troubled_at():.1f} s", drill.lost(), did))

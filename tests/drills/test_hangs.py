@@ -65,7 +65,7 @@ def test_a_consolidation_that_hangs_is_begun_again(drills: Drills, record: Recor
     assert [each.id for each in state_of(home.home).retention.versions] == ["v001"]
     _, published = home.first(kinds.VersionPublished)
     detected = f"`hang`: {event.message.partition(': the worker')[0]}"
-    did = f"stacks in the log, ended, begun again; published {published - at:.1f} s later"
+    did = f"stacks in the log, ended, started again; published {published - at:.1f} s later"
     record(Row("worker stuck in a consolidation", detected, f"{at - home.troubled_at():.0f} s", home.lost(), did))
 
 
@@ -110,5 +110,5 @@ def test_a_daemon_that_was_stopped_does_not_blame_its_worker(drills: Drills, rec
     home.ended()
     assert not home.events(kinds.AttemptFailed, kinds.AttemptInterrupted)
     assert state_of(home.home).outcomes.counts.trained == 1
-    did = "went on where it was; the worker had waited for it"
+    did = "continued where it was; the worker had waited for it"
     record(Row("SIGSTOP of the daemon, SIGCONT after 9 s", "nothing: the silence was its own", "–", home.lost(), did))

@@ -214,7 +214,7 @@ def test_a_harmless_edit_holds_from_the_next_file_on_and_is_journaled(drill: Dri
         ("training.learning_rate", "0.0002", "0.0001")
     ]
     assert sorted(rates.values()) == [0.0001, 0.0002]
-    did = "the running file was finished as it was begun; the new rate holds for the next one"
+    did = "the running file was finished as it was started; the new rate holds for the next one"
     record(Row(EDITED, "`config_changed`: training.learning_rate 0.0002 → 0.0001", "at the next file", "nothing", did))
 
 
@@ -259,7 +259,9 @@ def test_a_broken_file_is_refused_and_the_limits_that_were_in_force_stay(drill: 
     assert (changed.job, changed.changes[0].key) == (None, "disk.soft_gb")
     assert drill.state.config.error is None
     detected = "`config_refused`: the file cannot be read"
-    record(Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "went on by what was in force until it was whole"))
+    record(
+        Row(BROKEN, detected, f"{seen_s:.1f} s", "nothing", "continued under the settings in force until it was whole")
+    )
 
 
 def _let_go(drill: Drill) -> None:
