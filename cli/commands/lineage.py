@@ -288,15 +288,13 @@ def _verify(home: Home, found: Target, manifest: Manifest | None) -> Iterator[Ch
 def _parts_of(home: Home, parts: Sequence[Part], name: str) -> list[Part] | None:
     """The parts of a file, by its name, the first digits of its SHA-256, or a path to a copy of it.
 
-    None: no such file ever arrived. Raises UserError if several match.
+    None: no file of this name ever arrived; a path is known by its bytes. Raises UserError if several match.
     """
     from cli.inbox.accept import file_sha256
 
     path = Path(name).expanduser()
     if path.is_file():
         job = file_sha256(path)
-        if not any(part.job == job for part in parts) and not matching(job, [*arrived(read_records(home))]):
-            return None
     else:
         candidates = [Candidate(part.job, part.name) for part in parts]
         candidates = candidates if matching(name, candidates) else [*arrived(read_records(home))]

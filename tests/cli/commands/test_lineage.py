@@ -215,7 +215,7 @@ def test_a_keepstep_that_would_order_the_rows_otherwise_says_so(trained: Home, m
     ("arguments", "says"),
     [
         (["99"], "99 is not a version, a checkpoint or a committed step"),
-        (["nonsense"], "nonsense is not a version, a checkpoint or a committed step"),
+        (["nonsense"], "there is no version or checkpoint nonsense"),
         (["0"], "0 is not a version, a checkpoint or a committed step"),
         (["--contains", "a.jsonl"], "'a.jsonl' is neither FILE:LINE nor the SHA-256 of a row"),
         (["--contains", "a.jsonl:0"], "'a.jsonl:0' is neither FILE:LINE nor the SHA-256 of a row"),

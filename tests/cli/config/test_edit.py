@@ -21,6 +21,7 @@ from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
 from core import commands
+from tests.harness.tiny_model import make_model_files
 
 
 def set_key(home: Home, key: str, text: str) -> KeyChange:
@@ -62,6 +63,7 @@ def test_a_text_may_go_without_its_quotes(home: Home, key: str, text: str, value
         with pytest.raises(UserError, match="belong together"):
             set_key(home, key, '"question"')
         return
+    make_model_files(home.root / "3")
     set_key(home, key, text)
     assert value_of(load_config(home.config), key) == value
 
@@ -119,7 +121,7 @@ def test_harmless_keys_are_never_locked(home: Home, drop: Drop, run: Run) -> Non
 
 
 def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: Drop, run: Run) -> None:
-    """A new adapter on the version may have another shape, but the same model."""
+    """A new adapter on the version may have another shape, but the same model, or a copy: the base is compared."""
     drop("a.jsonl", "ok")
     run()
     store = EventStore.open(home)
@@ -128,9 +130,10 @@ def test_a_version_unlocks_shape_and_length_and_not_the_model(home: Home, drop: 
     run()
     set_key(home, "method.r", "8")
     set_key(home, "data.max_length", "2048")
+    make_model_files(home.root / "other")
     with pytest.raises(UserError, match=r"model\.path is locked") as refused:
         set_key(home, "model.path", "other")
-    assert "another home" in refused.value.advice
+    assert "put the base back" in refused.value.advice
 
 
 def test_an_edit_by_hand_is_found_by_check(home: Home, drop: Drop, run: Run) -> None:

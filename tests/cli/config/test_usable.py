@@ -53,7 +53,7 @@ def home_of_model(tmp_path: Path, model: Path) -> Home:
         ("hooks.on_held", "no-such-program now", "there is no program no-such-program", "hooks test"),
         ("model.path", "/nowhere/at/all", "there is no model at", "organisation/name"),
         ("model.path", "a/b/c", "there is no model directory", "hub id"),
-        ("model.path", "{home}", "has no config.json", "directory of a transformers model"),
+        ("model.path", "{home}", "has no config.json", "Name a directory with config.json"),
         ("model.path", "{home}/keepstep.toml", "is a file", "directory"),
         ("model.path", "inbox/missing", "there is no model", "organisation/name"),
         ("consolidation.schedule", "3am", 'schedule = "3am"', 'Did you mean "03:00"?'),

@@ -13,7 +13,6 @@ import pytest
 
 from cli.commands.data_check import advice
 from cli.commands.data_check.check import Wanted, check_files
-from cli.config.edit import set_keys
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -36,7 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(home: Home, model: Path) -> Home:
     """A home whose model has a tokenizer."""
-    set_keys(home, {"model.path": str(model)})
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(re.sub(r'^path = ".*?"', f'path = "{model}"', text, flags=re.MULTILINE), encoding="utf-8")
     return home
 
 

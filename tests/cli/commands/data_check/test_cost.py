@@ -25,6 +25,7 @@ from cli.commands.data_check.cost import (
 from cli.config.schema import load_config
 from cli.home.paths import Home
 from cli.machine import gpus
+from cli.output.terminal import ATTENTION
 from events.kinds import AnyEvent, StepReached
 from events.settings import DataSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.data.plan.batches import Batches
@@ -84,7 +85,7 @@ def test_a_model_that_does_not_fit_is_said_with_what_helps() -> None:
     assert cost.memory is not None
     fixed = cost.memory.total_bytes - cost.memory.activations_bytes
     small, tiny = (replace(MACHINE, total_bytes=int(fixed / USABLE_SHARE) + more) for more in (10, -10))
-    assert [row.style for row in cost_rows(cost, small)] == ["", "", "yellow"], "a smaller batch fits"
+    assert [row.style for row in cost_rows(cost, small)] == ["", "", ATTENTION], "a smaller batch fits"
     assert "may not fit" in cost_rows(cost, tiny)[-1].text
     assert '"lora" or "qlora"' in cost_rows(cost, tiny)[-1].text
 

@@ -122,7 +122,7 @@ def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     print_preview("a.jsonl", [row(QUESTION, *ANSWER)])
     printed = capsys.readouterr().out
     assert "trained text is bold green" in printed
-    assert "\x1b[1;32m4" in printed
+    assert "\x1b[1;38;5;28m4" in printed
     assert "⟦" not in printed
     styles = {span.style for line in row_lines(row(QUESTION, *ANSWER), "", "") for span in line if span.text.strip()}
     assert TRAINED in styles
