@@ -84,7 +84,7 @@ CHAPTERS = (
         "The file is small, so six passes over it and a higher learning rate.",
         [
             Step("keepstep config set training.epochs=6 training.learning_rate=2e-3 training.warmup_steps=3"),
-            Step("keepstep config show training.epochs"),
+            Step("keepstep config get training.epochs"),
         ],
     ),
     Chapter(
@@ -102,7 +102,7 @@ CHAPTERS = (
         "`head` is the newest committed checkpoint, `base` the model before training.",
         [
             Step('keepstep ask --greedy "What is keepstep?"'),
-            Step('keepstep compare --greedy "What is keepstep?"'),
+            Step('keepstep compare --greedy --max-tokens 48 "What is keepstep?"'),
             Step("keepstep chat --greedy", ["What happens to my checkpoints after a power cut?", "\x04"]),
         ],
     ),
@@ -115,7 +115,7 @@ CHAPTERS = (
             Step("keepstep run --until-idle"),
             Step("keepstep versions"),
             Step("keepstep versions rollback"),
-            Step('keepstep ask --greedy "What is keepstep?"'),
+            Step('keepstep ask --greedy --max-tokens 48 "What is keepstep?"'),
             Step("keepstep versions restore v1"),
             Step("keepstep lineage"),
         ],

@@ -142,7 +142,7 @@ def answer_once(
 ) -> None:
     """`keepstep ask`. Raises UserError, journal.errors.JournalError, KeyboardInterrupt."""
     from cli.generate.compare import answer_as_json, model_as_json
-    from cli.generate.output import say_finish, say_loaded, show_text, waiting
+    from cli.generate.output import AnswerStream, say_finish, say_loaded, waiting
     from cli.generate.process import GenerationProcess
     from cli.output.terminal import print_json
     from gpu.runtime.streams import reader_is_gone
@@ -151,11 +151,12 @@ def answer_once(
         with waiting(f"loading {model}"):
             loaded = process.load(model, device)
         say_loaded(loaded)
-        answer = process.generate(messages, sampling, (lambda _: True) if json else show_text)
+        stream = AnswerStream()
+        answer = process.generate(messages, sampling, (lambda _: True) if json else stream)
     if json:
         print_json({"model": model_as_json(loaded), "prompt": messages[-1].content, **answer_as_json(answer)})
     else:
-        print(flush=True)
+        stream.end()
         say_finish(answer)
     if answer.finish == "stopped" and not reader_is_gone():
         raise KeyboardInterrupt

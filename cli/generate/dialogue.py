@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from cli.errors import UserError, error_text
-from cli.generate.output import say, say_dropped, say_finish, say_loaded, show_text, waiting
+from cli.generate.output import AnswerStream, say, say_dropped, say_finish, say_loaded, waiting
 from cli.generate.process import GenerationProcess, LeaveRequested, LoadedModel
 from events.generation import ChatMessage, Device, GenerationStarted, Sampling
 from gpu.runtime.streams import reader_is_gone
@@ -128,12 +128,14 @@ class Dialogue:
         system = [ChatMessage("system", self._system)] if self._system else []
         turn = ChatMessage("user", line)
 
+        stream = AnswerStream()
+
         def started(beginning: GenerationStarted) -> None:
             if beginning.dropped:
                 say_dropped(len(beginning.dropped))
 
-        answer = self._process.generate([*system, *self._messages, turn], self._sampling, show_text, started)
-        print(flush=True)
+        answer = self._process.generate([*system, *self._messages, turn], self._sampling, stream, started)
+        stream.end()
         say_finish(answer)
         dropped = {index - len(system) for index in answer.dropped}
         kept = [message for index, message in enumerate(self._messages) if index not in dropped]

@@ -6,7 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.cells import cell_len
+
 from cli.generate.process import Answer, LoadedModel
+from cli.layout import terminal_width
+from cli.output import terminal
 from cli.text import printable, printable_lines
 from gpu.runtime.streams import reader_is_gone
 
@@ -25,8 +29,11 @@ def waiting(what: str) -> Iterator[None]:
 
 def say(note: str) -> None:
     """Print a sentence that is not part of an answer."""
-    sys.stderr.write(f"{printable(note)}\n")
-    sys.stderr.flush()
+    terminal.say(printable(note), error=True, flush=True)
+
+
+HELD_CHARACTERS = 24
+"""Longer words, and languages without spaces, are printed as they arrive."""
 
 
 def say_loaded(loaded: LoadedModel) -> None:
@@ -42,14 +49,58 @@ def say_loaded(loaded: LoadedModel) -> None:
         say("[the model has no chat template: it continues the text as it is]")
 
 
-def show_text(text: str) -> bool:
-    """Print a piece of an answer. False if nobody reads it any more.
+class AnswerStream:
+    """Prints an answer as it arrives. Calling it returns False if nobody reads it any more.
 
-    On a terminal, characters that it would act on are escaped: a model may write anything.
+    On a terminal, lines break between words, and characters that the terminal would act on are escaped: a model may
+    write anything.
     """
-    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
-    return not reader_is_gone()
+
+    def __init__(self) -> None:
+        self._columns = terminal_width() if sys.stdout.isatty() else 0
+        self._column = 0
+        self._word = ""
+        """Characters since the last space: where they go depends on the length of the whole word."""
+
+    def __call__(self, text: str) -> bool:
+        """Print a piece of the answer."""
+        self._print(self._wrapped(printable_lines(text)) if self._columns else text)
+        return not reader_is_gone()
+
+    def end(self) -> None:
+        """Print the last word and end the line."""
+        self._print(f"{self._placed()}\n")
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _wrapped(self, text: str) -> str:
+        shown = ""
+        for character in text:
+            if character == "\n":
+                shown += f"{self._placed()}\n"
+                self._column = 0
+            elif character == " ":
+                shown += self._placed()
+                if self._column < self._columns:
+                    shown += " "
+                    self._column += 1
+            else:
+                self._word += character
+                if len(self._word) > HELD_CHARACTERS:
+                    shown += self._placed()
+        return shown
+
+    def _placed(self) -> str:
+        """The word that is complete now, on the next line if it does not fit on this one."""
+        word, self._word = self._word, ""
+        size = cell_len(word)
+        breaks = self._column > 0 and self._column + size > self._columns
+        self._column = (0 if breaks else self._column) + size
+        if self._column > self._columns:  # the terminal breaks it
+            self._column %= self._columns
+        return f"\n{word}" if breaks else word
 
 
 def say_finish(answer: Answer) -> None:

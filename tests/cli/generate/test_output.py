@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cli.generate.models import NamedModel
-from cli.generate.output import say_dropped, say_finish, say_loaded, show_text, waiting
+from cli.generate.output import AnswerStream, say_dropped, say_finish, say_loaded, waiting
 from cli.generate.process import Answer, LoadedModel
 from events.generation import ModelLoaded, ModelSource, SamplingInUse
 from events.settings import JobSettings, ModelSettings
@@ -23,14 +23,43 @@ def answer(finish: str) -> Answer:
 
 
 def test_answer_goes_to_standard_output_as_it_is(capsys: Captured) -> None:
-    assert show_text("two\nlines\t\x1b[31m")
+    assert AnswerStream()("two\nlines\t\x1b[31m")
     assert capsys.readouterr() == ("two\nlines\t\x1b[31m", "")
 
 
 def test_terminal_is_not_controlled_by_an_answer(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    show_text("red \x1b[31m\nnext")
-    assert capsys.readouterr().out == "red \\x1b[31m\nnext"
+    stream = AnswerStream()
+    stream("red \x1b[31m\nnext")
+    stream.end()
+    assert capsys.readouterr().out == "red \\x1b[31m\nnext\n"
+
+
+@pytest.mark.parametrize(
+    "pieces", [["one two three four"], ["o", "ne tw", "o thr", "ee", " four"], [*"one two three four"]]
+)
+def test_lines_of_an_answer_break_between_words(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, pieces: list[str]
+) -> None:
+    """Whatever pieces it arrives in."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "9")
+    stream = AnswerStream()
+    for piece in pieces:
+        stream(piece)
+    stream.end()
+    assert capsys.readouterr().out == "one two \nthree \nfour\n"
+
+
+def test_a_long_word_and_a_text_without_spaces_are_not_held_back(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    stream = AnswerStream()
+    stream("日" * 100)
+    assert capsys.readouterr().out.count("日") >= 75
+    stream.end()
+    assert capsys.readouterr().out.endswith("\n")
 
 
 def test_notes_go_to_standard_error(capsys: Captured) -> None:
