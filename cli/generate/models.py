@@ -21,7 +21,7 @@ from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from core.topics.head import find_checkpoint
+from core.topics.head import find_checkpoint, nothing_trained
 from events.generation import ModelSource
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def _head(state: State, settings: JobSettings) -> NamedModel:
         return _version(HEAD, version, settings)._replace(
             note=f"nothing is trained since {version.id}: {version.id} answers"
         )
-    return _base(HEAD, settings, "nothing is trained yet: the base model answers")
+    moved_away = state.retention.versions or head.detached
+    why = nothing_trained(state) if moved_away else "nothing is trained yet"
+    return _base(HEAD, settings, f"{why}: the base model answers")
 
 
 def _version(name: str, version: Version, settings: JobSettings) -> NamedModel:
