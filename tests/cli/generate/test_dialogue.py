@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -136,6 +136,14 @@ class Terminal:
                 self.unread += os.read(self.fd, 4096)
         self.unread = self.unread.partition(text.encode())[2]
 
+    def interrupt_until(self, text: str) -> None:
+        """Send Ctrl-C until `text` appears: readline shows its prompt a moment before it waits for signals."""
+        for _ in range(60):
+            self.send("\x03")
+            with suppress(AssertionError):
+                return self.until(text, 1.0)
+        raise AssertionError(self.unread.decode(errors="replace"))
+
     def send(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
@@ -155,9 +163,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends_the_program(consolidated_once: 
         shown.until("\r\n")  # the terminal's echo
         shown.send("\x03")
         shown.until("\r\n> ")
-        time.sleep(0.5)  # readline shows its prompt a moment before it waits for signals
-        shown.send("\x03")
-        shown.until("Ctrl-D or /exit ends]\r\n> ")
+        shown.interrupt_until("Ctrl-D or /exit ends]\r\n> ")
         shown.send("/model v9\n")
         shown.until("choose one of: base, origin, head")
         shown.until("[head: step-00000004-attempt-0003 on v001; CPU, float32]\r\n> ")
