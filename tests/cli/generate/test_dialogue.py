@@ -104,6 +104,7 @@ def terminal(home: Path) -> Iterator[Terminal]:
     """A dialogue in a separate process, on a terminal of 80 columns."""
     pid, fd = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and pass that on
         os.environ.update(COLUMNS="80", PYTHONPATH=str(Path(__file__).parents[3]))
         arguments = ["chat", "--home", str(home), "--greedy", "--max-tokens", "400", "--device", "cpu"]
         program = f"import sys; sys.executable = {sys.executable!r}; from cli.main import main; main()"
