@@ -16,6 +16,9 @@ def main() -> None:
     _handle_early_interrupts()
     try:
         _run()
+    except KeyboardInterrupt:  # it came while the end of the command was reported
+        os.write(2, b"Cancelled; the command had already ended\n")
+        os._exit(INTERRUPTED)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             _end_process()

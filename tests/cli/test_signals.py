@@ -47,3 +47,10 @@ def test_an_ignored_hangup_stays_ignored() -> None:
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
     )
     assert done.stdout == "here\n"
+
+
+def test_an_interrupt_while_the_end_is_reported_shows_no_traceback() -> None:
+    """After the command, and before the process ends."""
+    program = "import cli.main\ndef run():\n    raise KeyboardInterrupt\ncli.main._run = run\ncli.main.main()\n"
+    ended = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"Cancelled; the command had already ended\n")
