@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import CONTEXT, CommandGroup, ShowGroup, StatusGroup, TailGroup
+from cli.arguments import completion
+from cli.arguments.groups import CONTEXT, CommandGroup, ShowGroup, StatusGroup, TailGroup
 from cli.commands.backup import app as backup_app
 from cli.commands.chat import add_to as add_chat_to
 from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
-from cli.commands.data import app as data_app
+from cli.commands.data.app import app as data_app
 from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.queue import app as queue_app
@@ -26,7 +26,6 @@ from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED
 from cli.home.trust import TRUST_OPTION, trust
-from cli.monitor.command import monitor, monitor_process
 from cli.supervision.service import app as service_app
 from events.values import Priority
 
@@ -124,6 +123,7 @@ def run(
     """
     from cli.errors import refuse_too_few_files
     from cli.home.paths import find_home
+    from cli.monitor.serve import monitor_process
     from cli.supervision.run import run_here
 
     refuse_too_few_files()
@@ -163,6 +163,29 @@ def status(
         watch_status(home)
     else:
         show_status(home, json=json)
+
+
+@app.command()
+def monitor(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Default: 8080, or the next free one.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", help="A name under which browsers may reach the page; needed for other hosts."),
+    ] = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    home: HomeOption = None,
+) -> None:
+    """Show the training on a web page.
+
+    It prints the address. Training does not depend on it. Ctrl-C ends it.
+    """
+    from cli.home.paths import find_home
+    from cli.monitor.serve import serve_page
+
+    serve_page(find_home(home), host, port, allowed_host or (), with_parent=with_parent)
 
 
 @app.command()
@@ -341,7 +364,6 @@ def demo(
     run_demo(directory)
 
 
-app.command()(monitor)
 app.add_typer(queue_app, name="queue")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data", cls=CommandGroup)

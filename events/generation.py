@@ -22,12 +22,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from events.settings import JobSettings
-from events.values import CheckpointId, VersionId
+from events.values import CheckpointId, Device, VersionId
 
 Role = Literal["system", "user", "assistant"]
-
-Device = Literal["auto", "cpu", "cuda"]
-"""Where to compute. "auto": on the GPU if there is one and its memory allows, else on the CPU."""
 
 Finish = Literal["end", "length", "context", "stopped"]
 """Why an answer ended: the model ended it, it has the most tokens allowed, the context is full, or it was stopped."""

@@ -32,6 +32,9 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Kinds of numbers that an exported model can have."""
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where an answer is computed. "auto": on the GPU if there is one and its memory allows, else on the CPU."""
+
 Failure = Literal[
     "model",
     "out_of_memory",

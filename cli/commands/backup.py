@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import ListGroup
-from cli.commands.arguments.resolve import find_backup_id
+from cli.arguments import completion
+from cli.arguments.groups import ListGroup
+from cli.arguments.resolve import find_backup_id
 from cli.commands.common import HomeOption, JsonOption, delete_directories, format_size, print_rows, read_state
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.commands.common import HomeOption, JsonOption
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
+from events.values import Device
 
 if TYPE_CHECKING:
-    from events.generation import ChatMessage, Device, Sampling
+    from events.generation import ChatMessage, Sampling
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="head, base, origin, latest, a version or a checkpoint.")
@@ -31,7 +32,7 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**62 - 1, help="The same seed gives the same answer.")
 ]
 GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always choose the most probable token.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. auto: the GPU, if its memory allows.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto: the GPU, if its memory allows.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,8 +65,7 @@ def ask(
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
     messages = make_messages(read_prompt(prompt), system)
     refuse_unsendable(messages)
-    on = parse_device(device)
-    answer_once(find_home(home), model, messages, sampling, on, json=json)
+    answer_once(find_home(home), model, messages, sampling, device, json=json)
 
 
 def chat(
@@ -88,9 +88,8 @@ def chat(
     from cli.generate.process import GenerationProcess
 
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
-    on = parse_device(device)
     with GenerationProcess(find_home(home)) as process:
-        Dialogue(process, model, on, sampling, system).run()
+        Dialogue(process, model, device, sampling, system).run()
 
 
 def compare(
@@ -125,12 +124,12 @@ def compare(
     from cli.output.terminal import print_json
 
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
-    on, found = parse_device(device), find_home(home)
+    found = find_home(home)
     names = list(dict.fromkeys(models or ["base", "head"]))
     if len(names) < 2:
         raise UserError("a comparison needs two models", "give --model twice, for example: --model base --model head")
     asked = find_prompts(found, load_config(found.config).job, tuple(prompts or ()), file, rows)
-    answers = compare_models(found, names, asked, system, sampling, on)
+    answers = compare_models(found, names, asked, system, sampling, device)
     if json:
         print_json(comparison_as_json(asked, answers))
     else:
@@ -199,13 +198,3 @@ def read_prompt(prompt: str) -> str:
     if not text.strip():
         raise UserError("the prompt is empty", "write one: keepstep ask 'PROMPT'")
     return text.removesuffix("\n") if prompt == "-" else text
-
-
-def parse_device(text: str) -> Device:
-    """The device of this name. Raises typer.BadParameter."""
-    from events.generation import Device
-
-    found = next((each for each in get_args(Device) if each == text), None)
-    if found is None:
-        raise typer.BadParameter(f"unknown device {text!r}; choose one of {', '.join(get_args(Device))}")
-    return found  # type: ignore[no-any-return]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import ListGroup
-from cli.commands.arguments.resolve import find_checkpoint_id
+from cli.arguments import completion
+from cli.arguments.groups import ListGroup
+from cli.arguments.resolve import find_checkpoint_id
 from cli.commands.common import (
     HomeOption,
     JsonOption,
@@ -22,7 +22,6 @@ from cli.commands.common import (
     print_rows,
     read_state,
 )
-from cli.config.schema import load_config
 from cli.errors import REFUSED, UserError
 from cli.home.paths import Home, find_home, new_directory
 from cli.output.terminal import print_json, say
@@ -202,6 +201,7 @@ def export_model(
 
     import msgspec
 
+    from cli.config.schema import load_config
     from cli.home.subprocesses import ask, refused
     from gpu.artifacts.commit import staging_of
     from gpu.ipc.protocol import Exported, ExportRequest, Refusal

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from cli.commands.arguments.resolve import find_job_id
+from cli.arguments.resolve import find_job_id
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive

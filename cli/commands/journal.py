@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from cli.arguments.groups import CONTEXT, TailGroup
 from cli.cancelled import cancelled_text
-from cli.commands.arguments.groups import CONTEXT, TailGroup
 from cli.commands.common import HomeOption, JsonOption, count
 from cli.errors import DAMAGED, STORAGE_FAILED, UserError, report_errors
 from cli.home.paths import Home, find_home

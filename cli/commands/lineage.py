@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cli.commands.arguments.resolve import Candidate, arrived, matching, resolve
+from cli.arguments.resolve import Candidate, arrived, matching, resolve
 from cli.config.locks import with_present_base
 from cli.errors import UserError
 from cli.home.paths import Home

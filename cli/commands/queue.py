@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import ListGroup
-from cli.commands.arguments.resolve import find_job_id
+from cli.arguments import completion
+from cli.arguments.groups import ListGroup
+from cli.arguments.resolve import find_job_id
 from cli.commands.common import HomeOption, JsonOption, format_size, read_state
 from cli.home.paths import find_home
 from cli.output.terminal import print_json, print_listing, say

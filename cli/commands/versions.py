@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import ListGroup
-from cli.commands.arguments.resolve import ORIGIN, find_version_id, matching
+from cli.arguments import completion
+from cli.arguments.groups import ListGroup
+from cli.arguments.resolve import ORIGIN, find_version_id, matching
 from cli.commands.common import HomeOption, JsonOption, count, delete_directories, format_size, read_state
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
@@ -383,7 +383,7 @@ def _version(state: State, name: str) -> Version:
 
 def resolve_target(state: State, name: str) -> str:
     """The id of a version, `origin`, or a detached checkpoint. Raises UserError."""
-    from cli.commands.arguments.resolve import detached, resolve, versions_and_origin
+    from cli.arguments.resolve import detached, resolve, versions_and_origin
 
     found = versions_and_origin(state)
     candidates = found if matching(name, found) else [*found, *detached(state)]  # the number 3 is v003 before step 3

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 from msgspec import Struct
 
+from cli.config.checks.other_names import find_meant
+from cli.config.checks.usable import find_problems
 from cli.config.locks import find_conflicts, refuse_if_locked
-from cli.config.other_names import find_meant
 from cli.config.renamed import present_key
 from cli.config.schema import (
     DAEMON_SECTIONS,
@@ -28,7 +29,6 @@ from cli.config.schema import (
     resolve_config,
 )
 from cli.config.text_edit import UNSET, renamed, toml, with_changes, with_method
-from cli.config.usable import find_problems
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive

@@ -23,6 +23,7 @@ from events.settings import (
     TrainingSettings,
 )
 from gpu.model.size import ModelSize
+from gpu.model.training_memory import FLOAT32_BYTES, LOGIT_COPIES
 
 NIGHT = "03:00"
 VERSIONS_KEPT = 10
@@ -48,8 +49,6 @@ ADAPTER_SHARE = 0.012
 ACTIVATION_NUMBERS = 34
 """Numbers kept for the backward pass, for each token, layer and unit of width: half of the bytes in table 2 of
 https://arxiv.org/abs/2205.05198, which are for 16 bits."""
-LOGITS_COPIES = 3
-"""The logits, their softmax and their gradient, float32."""
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -158,7 +157,7 @@ def memory_bytes(size: ModelSize, weights: Weights, tokens: int, machine: Machin
     if weights.method != "full":
         fixed += size.parameters * ADAPTER_SHARE * BYTES_FULL
     activations = ACTIVATION_NUMBERS / 2 * size.width * size.layers * number_bytes
-    return fixed + tokens * (activations + LOGITS_COPIES * 4 * size.vocabulary)
+    return fixed + tokens * (activations + LOGIT_COPIES * FLOAT32_BYTES * size.vocabulary)
 
 
 def _too_large(size: ModelSize, weights: Weights, memory: float) -> str:

@@ -17,10 +17,10 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from cli.config.allowed import allowed, listed, toml_text, wrong
-from cli.config.other_names import find_meant, find_meant_section
+from cli.config.checks.allowed import allowed, listed, toml_text, wrong
+from cli.config.checks.other_names import find_meant, find_meant_section
+from cli.config.checks.together import find_conflicts
 from cli.config.renamed import with_present_names
-from cli.config.together import find_conflicts
 from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cli.config.checks.together import time_zone
 from cli.config.schema import Config
-from cli.config.together import time_zone
 from cli.daemon.resource_monitor import ResourceMonitor
 from cli.home.event_store import EventStore
 from core.commands import MeasureDisk, MeasureMemory, RequestConsolidation

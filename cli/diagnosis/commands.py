@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands.arguments import completion
-from cli.commands.arguments.groups import ListGroup
+from cli.arguments import completion
+from cli.arguments.groups import ListGroup
 from cli.commands.common import HomeOption, JsonOption
 from cli.errors import REFUSED
 from cli.home.paths import find_home

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cli.commands.arguments.resolve import ID_SHOWN, Candidate, resolve
+from cli.arguments.resolve import ID_SHOWN, Candidate, resolve
 from cli.commands.common import count, format_size, replay
 from cli.diagnosis.failures import logs_of
 from cli.errors import UserError

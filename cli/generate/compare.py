@@ -17,7 +17,8 @@ from cli.generate.process import Answer, GenerationProcess, LoadedModel
 from cli.generate.prompts import Prompt
 from cli.home.paths import Home
 from cli.text import printable_lines
-from events.generation import ChatMessage, Device, Sampling
+from events.generation import ChatMessage, Sampling
+from events.values import Device
 
 COLUMN_MIN = 36
 """Characters of a column in which an answer can be read; where the terminal is too narrow, answers are listed."""

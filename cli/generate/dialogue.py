@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from cli.errors import UserError, error_text
 from cli.generate.output import AnswerStream, say, say_dropped, say_finish, say_loaded, waiting
 from cli.generate.process import GenerationProcess, LeaveRequested, LoadedModel
-from events.generation import ChatMessage, Device, GenerationStarted, Sampling
+from events.generation import ChatMessage, GenerationStarted, Sampling
+from events.values import Device
 from gpu.runtime.streams import reader_is_gone
 
 PROMPT = "> "

@@ -10,7 +10,8 @@ from cli.home.paths import Home
 from cli.machine.gpus import load_nvml, read_gpus
 from cli.machine.measure import measure_memory
 from core.topics.memory import left_to_others, used_by_others
-from events.generation import Device, MemoryBudget
+from events.generation import MemoryBudget
+from events.values import Device
 from projections.machine import GpuView, MemoryView, read_machine
 
 

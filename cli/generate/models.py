@@ -5,18 +5,18 @@ origin                the model that the first version or checkpoint was trained
 head                  what the next step starts from: the newest checkpoint, else its version, else the base
 latest                the newest version
 v001, v1, 1           a version
-step-00000003…        a checkpoint, by the beginning of its name
+step-00000003…, 3     a checkpoint, by the beginning of its name or by its step
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from cli.arguments.resolve import checkpoints, detached, matching, versions
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home
@@ -34,7 +34,6 @@ ORIGIN = "origin"
 HEAD = "head"
 LATEST = "latest"
 
-VERSION = re.compile(r"v?0*([1-9]\d*)")
 SHOWN_MAX = 8
 """The most names of a kind that an error lists."""
 
@@ -65,12 +64,7 @@ def find_model(home: Home, name: str) -> NamedModel:
             if not state.retention.versions:
                 raise UserError("there is no version yet", "`keepstep consolidate` makes one; or use head or base")
             return _version(name, state.retention.versions[-1], settings)
-    if found := VERSION.fullmatch(name):
-        number = int(found[1])
-        version = next((each for each in state.retention.versions if int(each.id[1:]) == number), None)
-        if version is not None:
-            return _version(name, version, settings)
-    return _checkpoint_named(name, state, settings)
+    return _named(name, state, settings)
 
 
 def _base(name: str, settings: JobSettings, note: str = "") -> NamedModel:
@@ -117,21 +111,24 @@ def _checkpoint(name: str, checkpoint: Checkpoint, base: str | None, settings: J
     return NamedModel(name, f"{checkpoint.id} on {base or settings.model.path}", source)
 
 
-def _checkpoint_named(name: str, state: State, settings: JobSettings) -> NamedModel:
-    """The checkpoint whose id begins with `name`. Raises UserError if there is none, or several."""
-    every = _checkpoints(state)
-    matches = [each for each in every if name and each.id.startswith(name)]
-    if len(matches) == 1:
-        found = find_checkpoint(state, matches[0].id)
-        assert found is not None  # it is one of them
-        return _checkpoint(name, found.checkpoint, found.base, settings)
-    if matches:
-        listed = ", ".join(_shortened([each.id for each in matches]))
-        raise UserError(f"{len(matches)} checkpoints match {name!r}: {listed}", "write more of the name")
-    names = [BASE, ORIGIN, HEAD, *([LATEST] if state.retention.versions else [])]
-    names += _shortened([each.id for each in state.retention.versions])
-    names += _shortened([each.id for each in every])
-    raise UserError(f"there is no model {name!r}", f"choose one of: {', '.join(names)}")
+def _named(name: str, state: State, settings: JobSettings) -> NamedModel:
+    """The version or the checkpoint that `name` names. Raises UserError if there is none, or several."""
+    kind, found = "versions", matching(name, versions(state)) if name[-1:].isdecimal() else []  # `v` names none
+    if not found:
+        kind, found = "checkpoints", matching(name, [*checkpoints(state), *detached(state)])
+    if len(found) > 1:
+        listed = ", ".join(_shortened([each.id for each in found]))
+        raise UserError(f"{len(found)} {kind} match {name!r}: {listed}", "write more of the name")
+    if not found:
+        names = [BASE, ORIGIN, HEAD, *([LATEST] if state.retention.versions else [])]
+        names += _shortened([each.id for each in state.retention.versions])
+        names += _shortened([each.id for each in _checkpoints(state)])
+        raise UserError(f"there is no model {name!r}", f"choose one of: {', '.join(names)}")
+    if (version := state.retention.version(found[0].id)) is not None:
+        return _version(name, version, settings)
+    kept = find_checkpoint(state, found[0].id)
+    assert kept is not None  # it is one of them
+    return _checkpoint(name, kept.checkpoint, kept.base, settings)
 
 
 def _checkpoints(state: State) -> Sequence[Checkpoint]:

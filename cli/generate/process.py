@@ -28,7 +28,6 @@ from events.generation import (
     AnyGenerationFact,
     AnyGenerationOrder,
     ChatMessage,
-    Device,
     Finish,
     Generate,
     GenerationFailed,
@@ -41,6 +40,7 @@ from events.generation import (
     StopGeneration,
     TextGenerated,
 )
+from events.values import Device
 from gpu.errors import ProtocolViolation
 from gpu.ipc.connection import Sender, generation_fact_reader
 from gpu.worker import ENVIRONMENT

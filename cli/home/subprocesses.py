@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from cli.errors import REFUSED, STORAGE_FAILED, UserError
-from gpu.worker import ENVIRONMENT
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -40,6 +39,7 @@ def ask(module: str, order: Struct | str, *, otherwise: str) -> bytes:
     Raises UserError with the advice `otherwise` if it fails.
     """
     from gpu.ipc.protocol import ON_INPUT, encode_request
+    from gpu.worker import ENVIRONMENT
 
     argument = order if isinstance(order, str) else encode_request(order)
     shown = sys.stderr.isatty()  # the user then sees its progress and errors there

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from cli.commands.arguments.resolve import find_job_id
+from cli.arguments.resolve import find_job_id
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive

@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Struct
 
 from cli.home.paths import Home
-from events import kinds
 from events.codec import Record, decode_record, kind_of
 from journal import START, Position, PositionLost, follow
 from projections.metrics import Chart, Metrics
@@ -93,8 +92,3 @@ def _shown(record: Record) -> ShownRecord:
     event = msgspec.to_builtins(record.event)
     del event["kind"]
     return ShownRecord(record.seq, record.at, kind_of(record.event), event)
-
-
-def metric_of(record: ShownRecord) -> bool:
-    """True if the charts change with this record."""
-    return record.kind in {kind_of(kinds.StepReached), kind_of(kinds.EvaluationDone)}

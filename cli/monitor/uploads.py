@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import re
 import secrets
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 
+from cli.commands.data.check import Wanted, as_json, examine, settings_for
 from cli.config.schema import load_config
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
-from cli.home.subprocesses import command, describe_exit
 from cli.inbox.accept import accept_copy, finish_arrivals
 from cli.inbox.ownership import safe_name
 from cli.output.identical import duplicate_text
@@ -78,18 +76,8 @@ class Uploads:
 
     def check(self, upload: str) -> dict[str, Any]:
         """The report of `keepstep data check` on an upload. Raises UserError if it cannot be checked."""
-        path = self._path(upload)
-        ended = subprocess.run(
-            command("cli", "data", "check", "--json", "--home", str(self._home.root), str(path)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        try:
-            (report,) = msgspec.json.decode(ended.stdout, type=list[dict[str, Any]])
-        except (msgspec.MsgspecError, ValueError):
-            said = ended.stderr.decode(errors="backslashreplace")
-            raise UserError(f"{path.name} cannot be checked: {describe_exit(ended.returncode, said)}") from None
+        wanted = Wanted(home=self._home.root)
+        (report,) = as_json(examine([self._path(upload)], settings_for(None, self._home.root), wanted))
         return report
 
     def queue(self, upload: str, priority: Priority) -> str:

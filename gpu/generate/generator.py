@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from events.generation import (
     ChatMessage,
-    Device,
     Finish,
     GenerationFinished,
     GenerationStarted,
@@ -28,6 +27,7 @@ from events.generation import (
     Sampling,
 )
 from events.settings import JobSettings
+from events.values import Device
 from gpu.artifacts import checkpoint
 from gpu.artifacts.artifact import CheckpointDirectory
 from gpu.artifacts.compatibility import TrainingTarget

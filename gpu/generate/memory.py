@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from events.generation import Device, MemoryBudget
+from events.generation import MemoryBudget
 from events.settings import FullSettings, JobSettings, QloraSettings
+from events.values import Device
 from gpu.artifacts.tensors import read_header
 from gpu.errors import WorkerError
 from gpu.model.base import weights_files

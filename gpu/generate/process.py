@@ -27,7 +27,7 @@ from events.generation import (
     TextGenerated,
 )
 from gpu.errors import ProtocolViolation, WorkerError, is_out_of_memory
-from gpu.ipc.connection import Sender, generation_order_reader
+from gpu.ipc.connection import Sender, generation_order_reader, receive_messages
 from gpu.ipc.worker_channel import exit_process
 from gpu.runtime.parent import die_with_parent
 from gpu.runtime.streams import STDIN, prepare_streams
@@ -69,21 +69,15 @@ class GenerationChannel:
         return request <= self._stopped
 
     def _read(self) -> None:
-        reader = generation_order_reader()
-        while True:
-            try:
-                data = self._connection.recv(65536)
-                if not data:
-                    exit_process(0)
-                while orders := reader.feed(data):
-                    for order in orders:
-                        self._receive(order)
-                    data = b""
-            except ProtocolViolation:
-                log.exception("cannot understand the command")
-                exit_process(1)
-            except OSError:
-                exit_process(0)
+        try:
+            for order in receive_messages(self._connection, generation_order_reader()):
+                self._receive(order)
+        except ProtocolViolation:
+            log.exception("cannot understand the command")
+            exit_process(1)
+        except OSError:
+            log.info("the command is gone")
+        exit_process(0)
 
     def _receive(self, order: AnyGenerationOrder) -> None:
         if isinstance(order, StopGeneration):

@@ -30,6 +30,8 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest real message carries a traceback of some kilobytes. More than this is not a message, and must not fill
 the memory."""
 
+RECEIVE_BYTES = 65536
+
 MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` has 108 bytes on Linux and 104 on other systems, the final NUL included."""
 
@@ -97,6 +99,14 @@ def generation_order_reader() -> MessageReader[AnyGenerationOrder]:
     """Return a reader of the orders to the process that generates text."""
     decoder = msgspec.json.Decoder(AnyGenerationOrder)
     return MessageReader[AnyGenerationOrder](decoder.decode)
+
+
+def receive_messages(connection: socket.socket, reader: MessageReader[Message]) -> Iterator[Message]:
+    """Yield the messages of the other end until it closes the connection. Raises ProtocolViolation, OSError."""
+    while data := connection.recv(RECEIVE_BYTES):
+        while messages := reader.feed(data):
+            yield from messages
+            data = b""
 
 
 class Sender:

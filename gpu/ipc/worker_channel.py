@@ -28,7 +28,7 @@ from events.messages import (
 )
 from events.values import CheckpointId
 from gpu.errors import ProtocolViolation
-from gpu.ipc.connection import Sender, order_reader
+from gpu.ipc.connection import Sender, order_reader, receive_messages
 
 log = logging.getLogger(__name__)
 
@@ -121,23 +121,16 @@ class SocketChannel:
         return self._courses.get()
 
     def _read(self) -> None:
-        reader = order_reader()
-        while True:
-            try:
-                data = self._connection.recv(65536)
-                if not data:
-                    log.info("the daemon closed the connection")
-                    exit_process(0)
-                while orders := reader.feed(data):
-                    for order in orders:
-                        self._receive(order)
-                    data = b""
-            except ProtocolViolation:
-                log.exception("cannot understand the daemon")
-                exit_process(1)
-            except OSError:
-                log.info("the daemon is gone")
-                exit_process(0)
+        try:
+            for order in receive_messages(self._connection, order_reader()):
+                self._receive(order)
+            log.info("the daemon closed the connection")
+        except ProtocolViolation:
+            log.exception("cannot understand the daemon")
+            exit_process(1)
+        except OSError:
+            log.info("the daemon is gone")
+        exit_process(0)
 
     def _receive(self, order: AnyOrder) -> None:
         match order:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from msgspec import MsgspecError, Struct
 
@@ -17,6 +15,7 @@ from events.settings import AdapterSettings, JobSettings, MethodSettings, ModelS
 from gpu.errors import ModelUnusable
 from gpu.model.base import base_directory
 from gpu.model.limits import EMBEDDING, POSITIONS, Shapes, read_limits, read_shapes, read_text_config
+from gpu.model.size import read_number
 
 FLOAT32_BYTES = 4
 
@@ -38,16 +37,6 @@ OVERHEAD = 1.3
 LoRA and float32 on a CPU: 6.7 GB resident at 2,048 positions and 2.5 GB at 512, estimated as 6.8 and 2.6 GB."""
 
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|score)\.weight$")
-
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "hidden": ("hidden_size", "n_embd", "d_model"),
-    "mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
-    "key_heads": ("num_key_value_heads", "num_kv_heads"),
-    "head_size": ("head_dim",),
-}
-"""Names of each size in `config.json`, the most common first."""
 
 
 class ModelShape(Struct, frozen=True, kw_only=True):
@@ -106,23 +95,22 @@ def _local_directory(model: ModelSettings, home: Path) -> Path:
 def read_shape(directory: Path, method: MethodSettings) -> ModelShape | None:
     """Return the size of the model in `directory`; None if its files do not say it. Raises OSError, ValueError."""
     shapes, config, limits = read_shapes(directory), read_text_config(directory), read_limits(directory)
-    sizes = {name: _number(config, keys) for name, keys in _KEYS.items()}
-    layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
+    layers, hidden, heads = (read_number(config, name) for name in ("layers", "width", "heads"))
     if not shapes or not layers or not hidden or not heads:
         return None
     linear = {name: shape for name, shape in shapes.items() if _is_linear(name, shape)}
     parameters = sum(map(math.prod, shapes.values()))
-    head_size = sizes["head_size"] or hidden // heads
+    head_size = read_number(config, "head_size") or hidden // heads
     return ModelShape(
         parameters=parameters,
         trained=_trained(linear, method) if isinstance(method, AdapterSettings) else parameters,
         quantized=sum(map(math.prod, linear.values())) if isinstance(method, QloraSettings) else 0,
         layers=layers,
         hidden=hidden,
-        mlp=sizes["mlp"] or 4 * hidden,
+        mlp=read_number(config, "mlp") or 4 * hidden,
         queries=heads * head_size,
-        keys=(sizes["key_heads"] or heads) * head_size,
-        vocabulary=_number(config, ("vocab_size",)) or 0,
+        keys=(read_number(config, "key_heads") or heads) * head_size,
+        vocabulary=read_number(config, "vocabulary"),
         positions=limits.positions or limits.trained_positions,
     )
 
@@ -179,8 +167,3 @@ def _is_adapted(name: str, method: AdapterSettings) -> bool:
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
     other = EMBEDDING.search(name) or POSITIONS.search(name) or _HEAD.search(name)
     return len(shape) == 2 and name.endswith(".weight") and not other
-
-
-def _number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    found = (config.get(key) for key in keys)
-    return next((value for value in found if isinstance(value, int) and value > 0), None)

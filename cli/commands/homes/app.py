@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.arguments.groups import CommandGroup
+from cli.arguments.groups import CommandGroup
 from cli.commands.common import HomeOption, JsonOption
 from cli.home.paths import find_home
 

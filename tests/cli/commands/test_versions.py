@@ -16,8 +16,8 @@ import pytest
 from cli.commands.lineage import read_lineage
 from cli.commands.rerun import _committed
 from cli.commands.versions import export_version
+from cli.config.checks.together import time_zone
 from cli.config.schema import load_config
-from cli.config.together import time_zone
 from cli.daemon.loop import Daemon
 from cli.daemon.ports import RealPorts, Worker
 from cli.errors import UserError

@@ -20,7 +20,7 @@ from core import commands
 from core.commands import AnyCommand
 from events import kinds
 from events.kinds import AnyEvent
-from tests.cli.config.test_usable import make_files
+from tests.cli.config.checks.test_usable import make_files
 from tests.cli.daemon.test_loop import reached, when
 
 Run = Callable[..., list[str]]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.config.checks.usable import find_problems
 from cli.config.model_files import model_directory, weights_bytes
 from cli.config.schema import Config
-from cli.config.usable import find_problems
 from cli.home.paths import Home
 from events.settings import JobSettings, ModelSettings
 from tests.harness.hub_cache import put_in_cache

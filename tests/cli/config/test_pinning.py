@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.data_check.check import settings_for
+from cli.commands.data.check import settings_for
 from cli.commands.init import create_home
 from cli.config.pinning import resolve_model, unpinned_note
 from cli.config.schema import load_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.core import TyperCommand
 
-from cli.commands.arguments.groups import CommandGroup, ListGroup
+from cli.arguments.groups import CommandGroup, ListGroup
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from cli.commands.data_check import report_text
-from cli.commands.data_check.report_text import HISTOGRAM_COLUMNS, NAME_COLUMNS, finding_rows, report_json, report_rows
+from cli.commands.data import report_text
+from cli.commands.data.report_text import HISTOGRAM_COLUMNS, NAME_COLUMNS, finding_rows, report_json, report_rows
 from events.settings import JobSettings, ModelSettings
 from gpu.data.examine.examination import Examination, FileFacts, RowResult
 from gpu.data.examine.lengths import LengthCounts

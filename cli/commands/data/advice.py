@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cli.commands.data_check.cost import Machine
+from cli.commands.data.cost import Machine
 from cli.errors import UserError
 from cli.output.terminal import ATTENTION, Row
 from gpu.model.training_memory import ModelShape, estimate_memory

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from cli.commands.data_check import advice, cost
+from cli.commands.data import advice, cost
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.text import shown_text
@@ -42,11 +42,23 @@ class Place(NamedTuple):
     """False outside of a home: the settings are the defaults, for the named model."""
 
 
-class Advised(NamedTuple):
-    """The advised changes, and the keys that cannot change now."""
+class Examined(NamedTuple):
+    """Everything that a check finds out. One report, one preview and one cost for each file."""
 
+    place: Place
+    checked: Checked
+    costs: Sequence[cost.Cost | None]
+    """None: the daemon would not train on the file."""
+    machine: cost.Machine
     changes: Sequence[advice.Change]
+    """The advised changes of keepstep.toml."""
     locked: Collection[str]
+    """Keys that cannot change now."""
+
+    @property
+    def is_good(self) -> bool:
+        """True if the daemon would accept all files."""
+        return all(report.verdict == "good" for report in self.checked.reports)
 
 
 def check_files(files: Sequence[Path], wanted: Wanted) -> bool:
@@ -55,18 +67,24 @@ def check_files(files: Sequence[Path], wanted: Wanted) -> bool:
         if not path.is_file():
             raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; nothing was checked")
     place = _place_to_adjust(wanted) if wanted.auto_adjust else settings_for(wanted.model, wanted.home)
-    checked = _ask(files, place, wanted)
     if wanted.row is not None:
-        return _show_row(files, checked, wanted)
+        return _show_row(files, _ask(files, place, wanted), wanted)
+    found = examine(files, place, wanted)
+    if wanted.json:
+        made = advice.adjust(place.home, found.changes, found.locked, yes=wanted.yes) if wanted.auto_adjust else None
+        _print_json(found, made, wanted)
+    else:
+        _print_text(files, found, wanted)
+    return found.is_good
+
+
+def examine(files: Sequence[Path], place: Place, wanted: Wanted) -> Examined:
+    """Check files and estimate what training on them costs. Prints nothing. Raises UserError."""
+    checked = _ask(files, place, wanted)
     machine, history = cost.measure_machine(), _history(place)
     costs = [_cost(report, place, checked, machine, history) for report in checked.reports]
     changes = advice.advise(checked.reports, place.settings, checked.shape, machine)
-    advised = Advised(changes, history.locked)
-    if wanted.json:
-        _print_json(checked, costs, machine, advised, place.home, wanted)
-    else:
-        _print_text(files, checked, costs, machine, advised, place.home, wanted)
-    return all(report.verdict == "good" for report in checked.reports)
+    return Examined(place, checked, costs, machine, changes, history.locked)
 
 
 def _place_to_adjust(wanted: Wanted) -> Place:
@@ -182,75 +200,62 @@ def _cost(report: Report, place: Place, checked: Checked, machine: cost.Machine,
 # -- output ---------------------------------------------------------------------------------------------------------
 
 
-def _print_text(
-    files: Sequence[Path],
-    checked: Checked,
-    costs: Sequence[cost.Cost | None],
-    machine: cost.Machine,
-    advised: Advised,
-    home: Home,
-    wanted: Wanted,
-) -> None:
-    from cli.commands.data_check.preview_text import print_preview
-    from cli.commands.data_check.report_text import finding_rows, report_rows
+def _print_text(files: Sequence[Path], found: Examined, wanted: Wanted) -> None:
+    from cli.commands.data.preview_text import print_preview
+    from cli.commands.data.report_text import finding_rows, report_rows
     from cli.output.terminal import Row, print_report
 
-    for path, report, rows, needs in zip(files, checked.reports, checked.previews, costs, strict=True):
+    checked = found.checked
+    for path, report, rows, needs in zip(files, checked.reports, checked.previews, found.costs, strict=True):
         lines = report_rows(report)
-        lines += cost.cost_rows(needs, machine) if needs is not None else []
+        lines += cost.cost_rows(needs, found.machine) if needs is not None else []
         lines += [row for finding in report.findings for row in finding_rows(finding)]
         print_report(lines)
         print()
         if wanted.preview:
             print_preview(shown_text(path.name), rows)
-    if len(good := [each for each in costs if each is not None]) > 1:
+    if len(good := [each for each in found.costs if each is not None]) > 1:
         print_report([cost.total_row(good)])
-    if lines := advice.advice_rows(*advised):
+    if lines := advice.advice_rows(found.changes, found.locked):
         if not wanted.auto_adjust:
             lines.append(Row("", "→ to write this to keepstep.toml: keepstep data check --auto-adjust FILE…"))
         print_report(lines)
     if wanted.auto_adjust:
-        made = advice.adjust(home, *advised, yes=wanted.yes)
-        print_report(advice.adjusted_rows(advised.changes, made, advised.locked))
+        made = advice.adjust(found.place.home, found.changes, found.locked, yes=wanted.yes)
+        print_report(advice.adjusted_rows(found.changes, made, found.locked))
 
 
-def _print_json(
-    checked: Checked,
-    costs: Sequence[cost.Cost | None],
-    machine: cost.Machine,
-    advised: Advised,
-    home: Home,
-    wanted: Wanted,
-) -> None:
-    from cli.commands.data_check.report_text import report_json
+def _print_json(found: Examined, made: Sequence[advice.Change] | None, wanted: Wanted) -> None:
     from cli.output.terminal import print_json
 
-    shared: dict[str, Any] = {"advice": advice.advice_json(*advised)}
-    if wanted.auto_adjust:
-        shared["changed_keys"] = [change.key for change in advice.adjust(home, *advised, yes=wanted.yes)]
-    print_json(
-        [
-            {
-                "checked_at": now_text(),
-                **report_json(report),
-                "training": cost.cost_json(needs, machine) if needs is not None else None,
-                **({"preview": rows} if wanted.preview else {}),
-                **shared,
-            }
-            for report, rows, needs in zip(checked.reports, checked.previews, costs, strict=True)
-        ]
-    )
+    values = as_json(found)
+    for value, rows in zip(values, found.checked.previews, strict=True):
+        if wanted.preview:
+            value["preview"] = rows
+        if made is not None:
+            value["changed_keys"] = [change.key for change in made]
+    print_json(values)
 
 
-def now_text() -> str:
-    """The time as in the journal: ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def as_json(found: Examined) -> list[dict[str, Any]]:
+    """What was found out, as JSON values: one for each file."""
+    from cli.commands.data.report_text import report_json
+
+    return [
+        {
+            "checked_at": time.time(),
+            **report_json(report),
+            "training": cost.cost_json(needs, found.machine) if needs is not None else None,
+            "advice": advice.advice_json(found.changes, found.locked),
+        }
+        for report, needs in zip(found.checked.reports, found.costs, strict=True)
+    ]
 
 
 def _show_row(files: Sequence[Path], checked: Checked, wanted: Wanted) -> bool:
     """Show one row of each file; True if the daemon would train on all of them. Raises UserError if a file has no such
     row."""
-    from cli.commands.data_check.preview_text import print_preview
+    from cli.commands.data.preview_text import print_preview
     from cli.output.terminal import print_json
 
     for path, rows in zip(files, checked.previews, strict=True):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cli.commands.data_check import advice
-from cli.commands.data_check.check import Wanted, check_files
+from cli.commands.data import advice
+from cli.commands.data.check import Wanted, check_files
 from cli.config.schema import load_config
 from cli.errors import UserError
 from cli.home.paths import Home

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.data import show_report
-from cli.commands.data_check.check import Wanted, check_files
+from cli.commands.data.app import show_report
+from cli.commands.data.check import Wanted, check_files
 from cli.config.schema import Config
 from cli.config.template import config_text
 from cli.errors import UserError

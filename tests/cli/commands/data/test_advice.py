@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from cli.commands.data_check.advice import Change, adjusted_rows, advice_rows, advise
-from cli.commands.data_check.cost import USABLE_SHARE, Machine
+from cli.commands.data.advice import Change, adjusted_rows, advice_rows, advise
+from cli.commands.data.cost import USABLE_SHARE, Machine
 from events.settings import DataSettings, JobSettings, ModelSettings, TrainingSettings
 from gpu.data.examine.examination import Examination, FileFacts, RowResult
 from gpu.data.examine.report import Report

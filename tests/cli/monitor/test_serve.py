@@ -14,8 +14,8 @@ import pytest
 
 from cli.errors import UserError
 from cli.home.paths import Home
-from cli.monitor import command
-from cli.monitor.command import is_loopback, listen, monitor
+from cli.monitor import serve
+from cli.monitor.serve import is_loopback, listen, serve_page
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +23,7 @@ DAEMON = """
 import sys, time
 from pathlib import Path
 from cli.home.paths import Home
-from cli.monitor.command import monitor_process
+from cli.monitor.serve import monitor_process
 with monitor_process(Home(Path(sys.argv[1]))):
     time.sleep(600)
 """
@@ -41,7 +41,7 @@ def test_only_addresses_of_this_machine_are_loopback() -> None:
 
 def test_an_address_for_others_needs_the_names_that_may_be_used(home: Home) -> None:
     with pytest.raises(UserError, match="lets other machines reach"):
-        monitor(host="0.0.0.0", port=0, allowed_host=None, home=home.root)
+        serve_page(home, "0.0.0.0", 0, (), with_parent=False)
 
 
 def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(command, "PORT", port)
+        monkeypatch.setattr(serve, "PORT", port)
         with listen("127.0.0.1", None) as found:
             assert found.getsockname()[1] > port
         with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be used"):

@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import get_args
 
-from cli.config.allowed import listed, toml_text
+from cli.config.checks.allowed import listed, toml_text
 from cli.errors import UserError
 from events.settings import (
     CheckSettings,

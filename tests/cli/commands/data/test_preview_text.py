@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from cli.commands.data_check import preview_text
-from cli.commands.data_check.preview_text import TRAINED, print_preview, row_lines
+from cli.commands.data import preview_text
+from cli.commands.data.preview_text import TRAINED, print_preview, row_lines
 from cli.output.terminal import can_print, has_colour
 from gpu.data.examine.report import PreviewPart, PreviewPiece, PreviewRow, Reason
 

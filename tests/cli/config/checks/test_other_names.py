@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.config.other_names import ELSEWHERE, SAME, find_meant
+from cli.config.checks.other_names import ELSEWHERE, SAME, find_meant
 from cli.config.schema import hint_of, parse_config
 from cli.errors import UserError
 

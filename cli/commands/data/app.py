@@ -48,7 +48,7 @@ def check(
     Says what is wrong, how long the rows are, and what training costs.
     Exit code 1 if the daemon would reject one of the files.
     """
-    from cli.commands.data_check.check import Wanted, check_files
+    from cli.commands.data.check import Wanted, check_files
 
     if row is not None and (preview or auto_adjust):
         raise typer.BadParameter("--row shows one row and makes no report; leave out --preview and --auto-adjust")
@@ -72,7 +72,7 @@ def show_report(home: Home, wanted: str, *, json: bool) -> None:
     """`keepstep data report`. Raises UserError if there is none."""
     import msgspec
 
-    from cli.commands.data_check.report_text import finding_rows, report_json, report_rows
+    from cli.commands.data.report_text import finding_rows, report_json, report_rows
     from cli.output.terminal import print_json, print_report
     from gpu.data.examine.report import Report
     from journal.durable import read_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.commands.arguments import resolve
+from cli.arguments import resolve
 
 if TYPE_CHECKING:
     from core.state import State
@@ -25,12 +25,12 @@ def _completes(*kinds: Callable[[State], Sequence[resolve.Candidate]]) -> Comple
 
 
 def _names(ctx: typer.Context, kinds: Sequence[Callable[[State], Sequence[resolve.Candidate]]]) -> Iterator[str]:
-    from cli.commands.common import read_state
     from cli.errors import exit_code_of
     from cli.home.paths import find_home
+    from cli.home.snapshot_reader import load_state
 
     try:
-        state = read_state(find_home(ctx.params.get("home"), reads_only=True))
+        state = load_state(find_home(ctx.params.get("home"), reads_only=True))[0].state
     except Exception as error:
         if exit_code_of(error) is None:
             raise

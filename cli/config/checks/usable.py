@@ -16,7 +16,7 @@ from typing import NamedTuple, get_args
 
 import msgspec
 
-from cli.config.allowed import toml_text
+from cli.config.checks.allowed import toml_text
 from cli.config.schema import Config
 from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
 from cli.config.validation_set import validation_file

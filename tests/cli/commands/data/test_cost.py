@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from cli.commands.data_check.cost import (
+from cli.commands.data.cost import (
     USABLE_SHARE,
     Machine,
     Speed,
@@ -30,7 +30,7 @@ from events.kinds import AnyEvent, StepReached
 from events.settings import DataSettings, JobSettings, LoraSettings, ModelSettings, TrainingSettings
 from gpu.data.plan.batches import Batches
 from gpu.model.training_memory import ModelShape
-from tests.cli.commands.data_check.test_advice import SIZE, report
+from tests.cli.commands.data.test_advice import SIZE, report
 
 MACHINE = Machine(device="main memory", on_cpu=True, total_bytes=8 * 10**9, available_bytes=10**9)
 Run = Callable[..., list[str]]

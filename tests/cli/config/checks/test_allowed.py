@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from cli.config import allowed
+from cli.config.checks import allowed
 from cli.config.schema import hint_of
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from cli.commands.arguments.resolve import Candidate, find_job_id, matching, resolve
+from cli.arguments.resolve import Candidate, find_job_id, matching, resolve
 from cli.commands.common import read_state
 from cli.errors import UserError
 from cli.home.event_store import EventStore

@@ -1,19 +1,17 @@
-"""`keepstep monitor`: serve the page of a home on this machine."""
+"""Serve the page of a home on this machine: `keepstep monitor`, and `keepstep run --monitor`."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Annotated
 
 import typer
 
-from cli.commands.common import HomeOption
 from cli.errors import UserError
-from cli.home.paths import Home, find_home
+from cli.home.paths import Home
 from cli.home.subprocesses import command
 from gpu.runtime.parent import die_with_parent
 
@@ -25,21 +23,12 @@ PORTS_TRIED = 20
 INSTALL = "install it: `pip install 'keepstep[monitor]'`"
 
 
-def monitor(
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = HOST,
-    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help=f"Default: {PORT}, or the next.")] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option("--allowed-host", help="A name under which browsers may reach the page; needed for other hosts."),
-    ] = None,
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
-    home: HomeOption = None,
-) -> None:
-    """Show the training on a web page.
+def serve_page(home: Home, host: str, port: int | None, names: Sequence[str], *, with_parent: bool) -> None:
+    """Serve the page of a home until Ctrl-C, and print its address.
 
-    It prints the address. Training does not depend on it. Ctrl-C ends it.
+    `port` None: PORT, or the next free one. `names`: further Host headers that are answered. `with_parent`: end with
+    the process that started this one. Raises UserError, OSError.
     """
-    found = find_home(home)
     if with_parent:
         die_with_parent()
     try:
@@ -50,7 +39,6 @@ def monitor(
         from cli.monitor.uploads import Uploads
     except ImportError as error:
         raise UserError(f"the web page needs a package that is not installed: {error.name}", INSTALL) from error
-    names = list(allowed_host or ())
     if not is_loopback(host) and not names:
         raise UserError(
             f"--host {host} lets other machines reach this page",
@@ -58,14 +46,14 @@ def monitor(
         )
     listening = listen(host, port)
     address, shown = listening.getsockname()[0], listening.getsockname()[1]
-    Uploads(found).clean()
-    token = read_token(found)
+    Uploads(home).clean()
+    token = read_token(home)
     name = f"[{address}]" if ":" in address else address
     if port is None and shown != PORT:
         typer.echo(f"port {PORT} is in use; using {shown}")
     typer.echo(f"http://{name}:{shown}/#token={token}")
     typer.echo("open this address in a browser; Ctrl-C ends the page, not the training")
-    app = make_app(found, token, ["127.0.0.1", "localhost", "[::1]", name, *names])
+    app = make_app(home, token, ["127.0.0.1", "localhost", "[::1]", name, *names])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
     with listening, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
         server.run(sockets=[listening])

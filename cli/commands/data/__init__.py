@@ -1,0 +1,1 @@
+"""`keepstep data`: check files before training (what is wrong, preview, cost, advice), and show their reports."""

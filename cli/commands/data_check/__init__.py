@@ -1,1 +1,0 @@
-"""`keepstep data check`: the report, the preview, what training will cost, and the advised settings."""
