@@ -1,4 +1,4 @@
-"""What a command leaves when Ctrl-C ends it."""
+"""The state of the home after Ctrl-C ended a command."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LEFT = {
     **dict.fromkeys(("config set", "config unset", "config edit"), "keepstep.toml has all of the change or none of it"),
     **dict.fromkeys(("service install", "service uninstall"), "`keepstep service status` shows what is installed"),
 }
-"""What is left, by command. A command that is not here changes nothing."""
+"""A sentence for each command. A command that is not here changes nothing."""
 
 
 def cancelled_text(arguments: Sequence[str]) -> str:
-    """What the command of these arguments leaves.
+    """The sentence for the command of these arguments.
 
     >>> cancelled_text(["queue", "--home", "h", "hold", "x"]) == ATOMIC
     True

@@ -38,7 +38,7 @@ class ChatMessage(Struct, frozen=True):
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. None: as the model's generation_config.json says, else the library's default."""
+    """The choice of the next token. None: as the model's generation_config.json says, else the library's default."""
 
     temperature: Annotated[float, Meta(ge=0.0)] | None = None
     """0: always the most probable token."""
@@ -77,7 +77,7 @@ class ModelSource(Struct, frozen=True, kw_only=True):
     checkpoint: CheckpointId | None = None
     """None: the weights of the base or the version alone."""
     manifest_sha256: str | None = None
-    """That of the checkpoint's or version's manifest, from the journal."""
+    """SHA-256 of the manifest of the checkpoint or version, from the journal."""
 
 
 class MemoryBudget(Struct, frozen=True, kw_only=True):

@@ -253,7 +253,7 @@ class Consolidate(Order, frozen=True, kw_only=True, tag="consolidate"):
     space_factor: float = 1.0
     """Free disk space that it needs to start, as a multiple of the model's size; the daemon adds it from the config."""
     model: ModelSettings | None = None
-    """Where the origin is now, if it was moved since the checkpoint; the daemon adds it from the config."""
+    """The present place of the origin, if it was moved since the checkpoint; the daemon adds it from the config."""
 
 
 class Train(Order, frozen=True, kw_only=True, tag="train"):

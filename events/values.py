@@ -33,7 +33,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 """Kinds of numbers that an exported model can have."""
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Where an answer is computed. "auto": on the GPU if there is one and its memory allows, else on the CPU."""
+"""Device that computes an answer. "auto": on the GPU if there is one and its memory allows, else on the CPU."""
 
 Failure = Literal[
     "model",

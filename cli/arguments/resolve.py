@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How a message names it."""
+        """Its name in messages."""
         return f"{printable(self.name)} ({self.id[:ID_SHOWN]})" if self.name else self.id
 
 

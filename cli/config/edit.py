@@ -48,7 +48,7 @@ class KeyChange(NamedTuple):
     before: str
     now: str
     applies: str
-    """When the change takes effect."""
+    """The moment at which the change takes effect."""
 
 
 class Changed(NamedTuple):
@@ -226,7 +226,7 @@ def _put_in_place(home: Home, state: State, before: str, after: str, named: set[
 
 
 def _applies(home: Home, state: State, key: str) -> str:
-    """When a changed key applies. A job keeps its settings from its first checkpoint on."""
+    """The moment from which a changed key applies. A job keeps its settings from its first checkpoint on."""
     if key.partition(".")[0] in DAEMON_SECTIONS:
         return "at once"
     job = state.training.current

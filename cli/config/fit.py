@@ -62,7 +62,7 @@ class Fitted(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How the weights are held in memory."""
+    """The form of the weights in memory."""
 
     method: str
     dtype: Dtype

@@ -28,7 +28,7 @@ class ModelReference(NamedTuple):
     note: str = ""
     """A message for the user; "": none."""
     directory: Path | None = None
-    """Where its config and its tokenizer are on this machine; None if they are not there yet."""
+    """The directory of its config and tokenizer on this machine; None if they are not there yet."""
     weights_bytes: int = 0
     """Size of the weights on the hub, if they are not downloaded yet; 0: unknown."""
 

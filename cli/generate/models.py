@@ -44,7 +44,7 @@ class NamedModel(NamedTuple):
     name: str
     """The name that the user gave."""
     description: str
-    """What it is now, for example the checkpoint that the head is."""
+    """Its present meaning, for example the checkpoint that the head is."""
     source: ModelSource
     note: str = ""
     """A sentence for the user, if it is not what the name suggests."""

@@ -47,7 +47,7 @@ from gpu.worker import ENVIRONMENT
 
 RECEIVE_BYTES = 1 << 16
 CHARACTERS_MAX = 1 << 22
-"""Of a dialogue: more than any context holds, and less than a message may carry."""
+"""Longest dialogue: more than any context holds, and less than a message may carry."""
 
 END_WAIT_S = 5.0
 """Time for the process to end when its socket closes; it does so at once."""

@@ -20,7 +20,7 @@ DRAWN = 3
 """Rows that are drawn from the validation set by default: as many as fit on a screen with their answers."""
 
 FILE_BYTES_MAX = 1 << 24
-"""Of a file with a prompt on each line: 16 MB are more than anybody reads the answers to."""
+"""Largest file with a prompt on each line: nobody reads the answers to more than 16 MB."""
 
 
 class Prompt(NamedTuple):

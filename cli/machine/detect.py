@@ -43,11 +43,11 @@ class Gpu(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What training can use."""
+    """Resources that training can use."""
 
     cores: int
     memory_bytes: int
-    """Of the machine, or of the control group with the lowest limit."""
+    """Memory of the machine, or of the control group with the lowest limit."""
     gpu: Gpu | None = None
     """The one that training uses: the first that is visible."""
     has_bitsandbytes: bool = False

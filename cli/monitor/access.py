@@ -1,4 +1,4 @@
-"""Who may use the monitor: programs on this machine that have the token in the home.
+"""Access control of the monitor: only programs on this machine that have the token in the home.
 
 The home is private to its owner, but every user of a machine can connect to its loopback addresses. Therefore reading
 needs the token too. The page gets it in the fragment of its URL, which browsers send to nobody, and exchanges it for a

@@ -1,4 +1,4 @@
-"""What the page may change: the commands of the command line, journaled in the same way."""
+"""Actions of the page: commands of the command line, journaled in the same way."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """What one monitor knows of its home's journal."""
+    """The metrics and the newest records of one home's journal."""
 
     def __init__(self, home: Home) -> None:
         self._home = home

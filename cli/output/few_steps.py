@@ -22,7 +22,7 @@ def few_steps_warning(plan: Plan, job: Job | None) -> str:
         ways.append("`keepstep config set training.gradient_accumulation 1` (smaller steps, and more of them)")
     ways.append("files with more rows")
     return (
-        f"\nonly {steps_text(plan.steps_total)}: fewer than about {FEW_STEPS} change a model little"
+        f"\nonly {steps_text(plan.steps_total)}: fewer than about {FEW_STEPS} steps hardly change a model"
         f"\n→ for more: {', or '.join(ways)}"
         "\n→ then train on this file again: `keepstep add --retrain FILE`"
     )

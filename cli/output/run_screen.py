@@ -34,7 +34,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 class Trained(Struct):
-    """What a run trained of one job."""
+    """The part of one job that a run trained."""
 
     name: str
     first_loss: Number
@@ -142,7 +142,7 @@ class RunScreen:
     # -- at the end -----------------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """What this run trained, where it is kept, and what to do next; "" if the daemon did not start."""
+        """A summary of the run: trained files, the checkpoint, the next commands; "" if the daemon did not start."""
         state = self._state
         if state is None:
             return ""
@@ -167,7 +167,7 @@ def _trained_text(found: Trained) -> str:
 
 
 def _next_steps(state: State, *, trained: bool, published: bool) -> list[str]:
-    """What a user can do after the run, the most useful first."""
+    """The next commands after the run, the most useful first."""
     job = state.training.current
     if state.daemon.hold is not None:
         return ["`keepstep failures` says what happened; `keepstep resume` continues"]

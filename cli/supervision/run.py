@@ -35,7 +35,7 @@ def run_here(home: Home, *, until_idle: bool, supervised: bool, worker_module: s
 
 
 def banner(home: Home, config: Config) -> str:
-    """What will be trained, and where."""
+    """The first lines of a run: home, model, method, device, queue."""
     import time
 
     model, method = config.job.model, config.job.method

@@ -23,7 +23,7 @@ class DiskFull(Struct, frozen=True):
 
 
 class MemoryShortage(Struct, frozen=True, kw_only=True):
-    """What was measured when the shortage began."""
+    """Measurements at the beginning of the shortage."""
 
     total_bytes: int
     available_bytes: int

@@ -50,7 +50,7 @@ from gpu.runtime.determinism import enable_determinism, seed_generators
 
 @dataclass(frozen=True)
 class _Files:
-    """Where the parts of a model are."""
+    """The places of the parts of a model."""
 
     settings: JobSettings
     """The settings that it was trained with; the model's place is that of the config."""
@@ -59,7 +59,7 @@ class _Files:
     tokenizer: Path | None
     """None: the tokenizer of the settings."""
     manifest: Manifest | None = None
-    """That of the checkpoint."""
+    """The manifest of the checkpoint."""
 
 
 @dataclass

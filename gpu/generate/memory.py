@@ -41,7 +41,7 @@ class MemoryShort(WorkerError):
 
 
 class ChosenDevice(NamedTuple):
-    """Where the model is computed, and sentences about it for the user."""
+    """The device of the model, and sentences about it for the user."""
 
     device: str
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""What a tokenizer decodes the first bytes of a character to."""
+"""The text to which a tokenizer decodes the first bytes of a character."""
 
 
 class TextStream(BaseStreamer):  # type: ignore[misc]  # transformers is Any here

@@ -44,7 +44,7 @@ class ExportRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dtype: Dtype | None
     """None: each weight keeps the dtype of the base."""
     model: ModelSettings | None = None
-    """Where the origin is now, if it was moved since the checkpoint."""
+    """The present place of the origin, if it was moved since the checkpoint."""
 
 
 class Exported(Struct, frozen=True, kw_only=True, tag="exported"):

@@ -1,4 +1,4 @@
-"""What the files of a model show before it is loaded: a reason why it cannot be trained. No torch.
+"""Find a reason why a model cannot be trained, from its files and before it is loaded. No torch.
 
 `keepstep init`, `config check`, `doctor` and the worker all ask `find_problem`, so they refuse the same models with the
 same words.

@@ -27,7 +27,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 
 
 class ModelSize(Struct, frozen=True, kw_only=True):
-    """What decides the memory that training needs. 0: unknown."""
+    """Sizes that decide the memory for training. 0: unknown."""
 
     parameters: int
     width: int

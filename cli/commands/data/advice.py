@@ -152,7 +152,7 @@ def adjust(home: Home, changes: Sequence[Change], locked: Collection[str], *, ye
 
 
 def adjusted_rows(changes: Sequence[Change], made: Sequence[Change], locked: Collection[str]) -> list[Row]:
-    """What `adjust` did, as lines of the report."""
+    """The changes that `adjust` made, as lines of the report."""
     rows = [Row("changed", f"{change.key}: {change.now} → {change.advised}, from the next job on") for change in made]
     for change in changes:
         if change.key not in locked:

@@ -169,7 +169,7 @@ def _with_model(settings: ModelSettings, model: str) -> ModelSettings:
 
 
 class History(NamedTuple):
-    """What the journal of the home says."""
+    """Facts from the journal of the home."""
 
     speed: cost.Speed | None = None
     locked: Collection[str] = ()
@@ -238,7 +238,7 @@ def _print_json(found: Examined, made: Sequence[advice.Change] | None, wanted: W
 
 
 def as_json(found: Examined) -> list[dict[str, Any]]:
-    """What was found out, as JSON values: one for each file."""
+    """The results as JSON values, one for each file."""
     from cli.commands.data.report_text import report_json
 
     return [

@@ -1,4 +1,4 @@
-"""What training on a file costs: steps, time and memory.
+"""The cost of training on a file: steps, time and memory.
 
 Steps are exact: they follow from the number of rows, as in the batch plan. The time follows from the speed of the last
 attempt in the journal. The memory is an estimate (`gpu.model.training_memory.estimate_memory`).
@@ -58,7 +58,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Cost(Struct, frozen=True, kw_only=True):
-    """What training on a file costs."""
+    """The cost of training on a file."""
 
     epochs: int
     rows_per_step: int
@@ -81,7 +81,7 @@ class Cost(Struct, frozen=True, kw_only=True):
 def cost_of(
     report: Report, settings: JobSettings, shape: ModelShape | None, machine: Machine, speed: Speed | None
 ) -> Cost:
-    """What training on a file costs. `shape`: that of the model; None if it is unknown."""
+    """The cost of training on a file. `shape`: that of the model; None if it is unknown."""
     from gpu.data.plan.batches import count_steps
 
     training = settings.training

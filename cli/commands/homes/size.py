@@ -55,7 +55,7 @@ def folders(home: Home, state: State) -> list[Folder]:
 
 
 def _freeable(home: Home, state: State) -> dict[str, Freeable]:
-    """What can be freed, by folder. Nothing here loses trained weights of the head or a file that waits."""
+    """Space that can be freed, by folder. Nothing here loses trained weights of the head or a file that waits."""
     from core.topics.retention import why_version_stays
 
     older = sum(each.size_bytes for each in state.head.checkpoints[:-1])

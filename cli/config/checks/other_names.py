@@ -201,7 +201,9 @@ def _meanings() -> dict[str, str]:
 
 
 def find_meant(section: str, name: str) -> str:
-    """What an unknown key may mean, as advice; "" if nothing is near. `section` "": the key is in no section."""
+    """The possible meaning of an unknown key, as advice; "" if nothing is near. `section` "": the key is in no
+    section.
+    """
     plain = name.lower().replace("-", "_").removeprefix("training_args.")
     here = [key for key in _keys() if key.partition(".")[0] == section]
     near_here = _near(plain, [key.partition(".")[2] for key in here])

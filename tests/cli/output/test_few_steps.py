@@ -32,7 +32,7 @@ def job(accumulation: int = 4, committed: int = 0) -> Job:
 
 def test_warning_names_the_commands_that_give_more_steps() -> None:
     warning = few_steps_warning(PLAN, job())
-    assert warning.startswith("\nonly 3 steps: fewer than about 20 change a model little\n→ ")
+    assert warning.startswith("\nonly 3 steps: fewer than about 20 steps hardly change a model\n→ ")
     assert "`keepstep config set training.epochs 7`" in warning
     assert "`keepstep config set training.gradient_accumulation 1`" in warning
     assert "files with more rows" in warning
