@@ -16,6 +16,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from cli.commands.data.check import Wanted, as_json, examine, settings_for
+from cli.config.model_files import weights_bytes
 from cli.config.schema import load_config
 from cli.errors import STORAGE_FAILED, UserError
 from cli.home.event_store import EventStore
@@ -25,6 +26,7 @@ from cli.inbox.accept import accept_copy, finish_arrivals
 from cli.inbox.ownership import safe_name
 from cli.output.identical import duplicate_text
 from core.topics.disk import bytes_wanted
+from core.topics.disk_limits import limits_in_bytes
 from events import kinds
 from events.values import Priority
 from journal import durable
@@ -106,6 +108,12 @@ class Uploads:
 
     def _reserved_bytes(self) -> int:
         """Free space that an upload leaves: what the config reserves, and what the next checkpoint needs."""
-        limits = load_config(self._home.config, storage=self._home.storage).disk
-        wanted = bytes_wanted(load_state(self._home)[0].state)
-        return max(int(limits.soft_gb * GB), int(limits.hard_gb * GB), wanted)
+        home = self._home
+        config, state = load_config(home.config, storage=home.storage), load_state(home)[0].state
+        limits = limits_in_bytes(
+            state,
+            config.disk,
+            total_bytes=home.storage.total_bytes(home.root),
+            model_bytes=weights_bytes(config.job.model, home.root) or 0,
+        )
+        return max(*limits, bytes_wanted(state))

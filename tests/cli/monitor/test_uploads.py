@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
 from typing import Any
 
@@ -86,3 +87,13 @@ def test_old_uploads_are_deleted_at_the_next_start(home: Home, owner: TestClient
     Uploads(home).clean()
     assert [path.name for path in (home.run / "uploads").iterdir()] == [new]
     assert uploads_module.KEPT_S >= 3600
+
+
+@pytest.mark.parametrize("limit", ['"auto"', "0.001"])
+def test_the_reserve_follows_the_limits_of_the_disk(home: Home, owner: TestClient, limit: str) -> None:
+    """Those of a new home are "auto"."""
+    text = home.config.read_text(encoding="utf-8")
+    home.config.write_text(re.sub(r"^(soft|hard)_gb = [^ ]*", rf"\1_gb = {limit}", text, flags=re.MULTILINE))
+    free = home.storage.free_bytes(home.root)
+    assert 0 < Uploads(home)._reserved_bytes() < free
+    assert upload(owner, "new.jsonl")["id"]
