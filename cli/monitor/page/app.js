@@ -290,7 +290,7 @@ function showReport(id, name, report) {
     });
     return made;
   };
-  const findings = report.findings.map((each) => element("p", {textContent: `${each.severity}: ${each.message}${each.count ? ` (${each.count} rows)` : ""}${each.places.length ? `, first in line ${each.places[0].line}` : ""}`}));
+  const findings = report.findings.map((each) => element("p", {textContent: `${each.severity}: ${each.message}${each.count ? ` (${each.count} ${each.count === 1 ? "row" : "rows"})` : ""}${each.places.length ? `, first in row ${each.places[0].row}` : ""}`}));
   const shown = element("article", {className: good ? "good" : ""},
     element("p", {textContent: `${name}: ${good ? "good" : "refused"}; ${number(report.rows)} rows, ${number(report.tokens)} tokens`}),
     ...findings, good ? finish("POST", "Queue it") : null, finish("DELETE", good ? "Discard" : "Close"));
