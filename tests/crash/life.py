@@ -228,10 +228,12 @@ class Life:
         """Whether the daemon is there."""
         return self.process is not None and self.process.poll() is None
 
-    def kill_daemon(self) -> None:
-        """And its worker must go with it."""
+    def kill_daemon(self) -> bool:
+        """Kill the daemon; its worker must end with it. False if the daemon had just ended by itself."""
         self.daemon.kill()
-        assert self.ended() == -signal.SIGKILL
+        code = self.ended()
+        assert code in {-signal.SIGKILL, 0}, f"the daemon ended with {code}\n{log_of(self.home)}"
+        return code != 0
 
     def kill_worker(self) -> bool:
         """Whether there was one."""

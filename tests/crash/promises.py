@@ -70,9 +70,14 @@ PROMISES: tuple[tuple[str, type[Event], Fits], ...] = (
     (CLOCK + r"pausing at the next step$", kinds.PauseRequested, _any),
     (CLOCK + r"resumed$", kinds.Resumed, _any),
 )
+BEGIN_AND_END = "home|model|method|device|queue|times|version|checkpoint|next|failed"
+"""Rows of the banner and of the summary of `keepstep run`."""
+
 SILENT = re.compile(
-    r"^(?: .*|no daemon runs; .*|put \S+ \S+|keepstep is paused; .*|)$"  # further lines, advice, and what `put` says
+    r"^(?: .*|no daemon runs; .*|put \S+ \S+|keepstep is paused; .*|"
+    rf"(?:{BEGIN_AND_END}) {{2,}}.*|trained in this run.*|)$"
 )
+"""Lines that promise nothing, or that repeat what another line promised."""
 
 
 class Said(NamedTuple):

@@ -151,8 +151,7 @@ class Torture:
         victim = "daemon" if spared or phase == "start" else self.choose.choice(["daemon", "worker", "both"])
         self._count(phase)
         if victim == "daemon" or not life.kill_worker():
-            self.random["daemon"] += 1
-            life.kill_daemon()
+            self.random["daemon"] += life.kill_daemon()
         elif victim == "both":
             self.random["both"] += 1
             life.kill_daemon()
@@ -187,8 +186,7 @@ class Torture:
             time.sleep(self.choose.uniform(0.0, 0.3))
             if self.life.runs():
                 self._count("a worker died")
-                self.random["daemon"] += 1
-                self.life.kill_daemon()
+                self.random["daemon"] += self.life.kill_daemon()
 
     # -- between kills ----------------------------------------------------------------------------------------------
 
@@ -198,12 +196,7 @@ class Torture:
         if life.process is not None:
             if life.runs():
                 self._count("between")
-                self.random["daemon"] += 1
-                life.daemon.kill()
-                code = life.ended()
-            else:
-                code = life.ended()
-            assert code in {0, -9}, f"the daemon ended with {code}\n{log_of(life.home)}"
+            self.random["daemon"] += life.kill_daemon()
         life.finish_commands()
         if life.fake:
             life.waited.touch()

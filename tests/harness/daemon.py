@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.errors import report_errors
 from cli.home.paths import Home
-from cli.supervision.watchdog import run_daemon
+from cli.supervision.run import run_here
 from gpu.runtime.streams import prepare_streams
 
 
@@ -19,13 +19,9 @@ def main() -> None:
     prepare_streams()
     home = Home(Path(sys.argv[1]).absolute())
     with report_errors():
-        code = run_daemon(
-            home,
-            until_idle="--until-idle" in sys.argv,
-            write=lambda line: print(line, flush=True),
-            worker_module=sys.argv[2],
+        sys.exit(
+            run_here(home, until_idle="--until-idle" in sys.argv, supervised=False, worker_module=sys.argv[2]),
         )
-        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import sys
@@ -34,6 +35,7 @@ def main() -> None:
     if arguments.show:
         print(dict(run_seed(arguments.first, print).counts))
         return
+    logging.basicConfig(handlers=[logging.NullHandler()])  # what each daemon logs belongs to one seed with --show
     began = time.monotonic()
     counts: Counter[str] = Counter()
     done = failed = 0

@@ -11,6 +11,7 @@ of what was trained, brings the head of before back from its backup, and makes t
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import sys
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1, help="only every so-manieth call")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     arguments = parser.parse_args()
+    logging.basicConfig(handlers=[logging.NullHandler()])
     began, total, failed = time.monotonic(), 0, 0
     with multiprocessing.Pool(arguments.jobs) as pool:
         waiting = [pool.apply_async(play, (column, 1, arguments.stride)) for column in columns()]

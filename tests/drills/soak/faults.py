@@ -141,14 +141,12 @@ def _signal(process: psutil.Process | None, number: signal.Signals) -> bool:
 
 
 def _kill_daemon(life: SoakLife) -> bool:
-    life.kill_daemon()
-    return True
+    return life.kill_daemon()
 
 
 def _kill_daemon_and_worker(life: SoakLife) -> bool:
     life.kill_worker()
-    life.kill_daemon()
-    return True
+    return life.kill_daemon()
 
 
 def _stop_daemon_for_a_while(life: SoakLife) -> bool:
