@@ -7,6 +7,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import typer
@@ -200,6 +201,8 @@ def _fill(home: Home, config: bytes) -> None:
     open_inbox(home)
     if not home.storage.exists(home.journal):  # it exists after a killed init
         EventStore.create(home, CreateHome(home_id=secrets.token_hex(16), keepstep=VERSION))
+    with closing(EventStore.open(home)) as store, store.exclusive():
+        store.write_status()
     for name in home.storage.names(home.root):
         if name.startswith(f".{home.config.name}.") and durable.is_temporary(name):
             home.storage.unlink(home.root / name)
