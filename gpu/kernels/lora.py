@@ -25,8 +25,8 @@ ADAPTER = "default"
 def fuse_adapters(model: Any, *, onednn: bool) -> tuple[int, int]:
     """Let the adapted layers of `model` compute in one operation. Return the number of these, and of all adapted ones.
 
-    A layer that differs from plain LoRA on a frozen linear layer (DoRA, a bias in its factors, weights in 4 bits, a layer
-    of another type) stays as it is.
+    A layer that differs from plain LoRA on a frozen linear layer (DoRA, a bias in its factors, weights in 4 bits, a
+    layer of another type) stays as it is.
     """
     layers = [module for module in model.modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")]
     fused = [module for module in layers if _is_plain(module)]
