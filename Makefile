@@ -15,7 +15,7 @@ GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 marku
 # JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long test-browser coverage check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
+.PHONY: help setup demo test test-long test-browser coverage check format bench bench-training gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new while you watch"
@@ -25,6 +25,7 @@ help:
 	@echo "make coverage    list the lines of the product that no quick test runs"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, next to a peer or a physical limit"
+	@echo "make bench-training   measure training next to TRL: tokens/s and memory (OPTIONS=\"--layers 10 --steps 3\")"
 	@echo "make gpu-check   check the promises and the speed on a GPU, under 8 minutes; docs/gpu.md"
 	@echo "make gpu-wheels  download what that needs on a machine without a network, into .wheels/"
 	@echo "make simulate run the real daemon on a simulated disk, SEEDS=$(SEEDS); then let every call fail in turn"
@@ -90,6 +91,11 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+# Next to TRL, which is no dependency. Some twelve minutes on two cores.
+bench-training: $(VENV)/.installed
+	$(PIP) trl datasets
+	$(BIN)/python -m benchmarks.bench_trl $(OPTIONS)
 
 # Without `make setup`: a machine with a GPU has a Python of its own with torch. OPTIONS="--device cpu --tiny" tries it.
 gpu-check:

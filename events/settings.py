@@ -180,6 +180,8 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """Carry AdamW's moments from one file to the next, or reset them for each."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """CPU threads; 0: one for each core. Another number gives other rounding."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """Faster operations where they fit the model, or those of torch and peft. A job keeps the ones it began with."""
 
 
 class GuardSettings(Section, frozen=True, kw_only=True):

@@ -14,6 +14,12 @@ ARITHMETIC = "arithmetic"
 FP32_INSTEAD = "fp32 instead of bf16"
 """The value of that key if `precision = "bf16"` is configured and the processor is slow at it."""
 
+KERNELS = "kernels"
+"""The key of an attempt's environment for the kernels that its steps are computed with: names, separated by spaces."""
+
+PLAIN_KERNELS = "plain"
+"""The value of that key, and its meaning if there is none: the operations of torch and peft."""
+
 JobId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 """The SHA-256 of the job's data file, in lower-case hexadecimal."""
 

@@ -18,7 +18,7 @@ import torch
 
 from events.messages import Consolidate, Loaded, Prepare, Prepared, Train
 from events.settings import JobSettings, MethodSettings, ModelSettings
-from events.values import ARITHMETIC, CheckpointId, JobId, VersionId
+from events.values import ARITHMETIC, KERNELS, CheckpointId, JobId, VersionId
 from gpu.artifacts import checkpoint
 from gpu.artifacts.compatibility import TrainingTarget
 from gpu.artifacts.manifest import Manifest, read_manifest
@@ -28,6 +28,7 @@ from gpu.data.processes.encoder_pool import core_count, preparation_context
 from gpu.data.template.fingerprint import tokenizer_sha256
 from gpu.errors import CheckpointBroken, YieldRequested
 from gpu.ipc.worker_channel import Heartbeats, WorkerChannel
+from gpu.kernels.choose import Kernels, install_kernels, wanted_kernels
 from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import comparable_sha256, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
@@ -57,7 +58,7 @@ class _LoadedTokenizer:
 class _LoadedModel:
     """A model with its optimizer."""
 
-    settings: tuple[ModelSettings, MethodSettings, VersionId | None, Arithmetic, int]
+    settings: tuple[ModelSettings, MethodSettings, VersionId | None, Arithmetic, Kernels, int]
     trained: TrainedModel
     optimizer: torch.optim.AdamW
     untrained: bool
@@ -119,8 +120,9 @@ class Session:
         heartbeats = Heartbeats(self._channel, order.attempt)
         device = enable_determinism(prepared.settings.training.threads)
         arithmetic = choose_arithmetic(prepared.settings.training.precision, device, order.environment)
+        kernels = wanted_kernels(prepared.settings, order.environment, device)
         heartbeats.beat("load", 0, 1, force=True)
-        model = self._load_model(order, prepared, device, arithmetic, heartbeats)
+        model = self._load_model(order, prepared, device, arithmetic, kernels, heartbeats)
         self._rehearse(order, prepared.settings, model.trained, heartbeats)
         history = self._history(order, prepared.job)
         heartbeats.beat("load", 1, 1, force=True)
@@ -130,7 +132,11 @@ class Session:
             trained=model.trained,
             optimizer=model.optimizer,
             tokenizer_files=self._load_tokenizer(prepared.settings.model).files,
-            environment={**environment(device, model.trained.libraries), ARITHMETIC: arithmetic},
+            environment={
+                **environment(device, model.trained.libraries),
+                ARITHMETIC: arithmetic,
+                KERNELS: model.trained.kernels,
+            },
             global_step=order.global_step,
             step=order.step,
             until=order.until,
@@ -170,7 +176,13 @@ class Session:
         return self._tokenizer
 
     def _load_model(
-        self, order: Train, prepared: PreparedJob, device: torch.device, arithmetic: Arithmetic, heartbeats: Heartbeats
+        self,
+        order: Train,
+        prepared: PreparedJob,
+        device: torch.device,
+        arithmetic: Arithmetic,
+        kernels: Kernels,
+        heartbeats: Heartbeats,
     ) -> _LoadedModel:
         """Return the model in the state that the order starts from."""
         done = 0
@@ -184,7 +196,8 @@ class Session:
                 raise YieldRequested("nothing was trained; the next attempt loads the model again")
 
         untrained = order.checkpoint is None
-        model = self._build_model(prepared.settings, order.base, device, arithmetic, watch, untrained=untrained)
+        how = (device, arithmetic, kernels)
+        model = self._build_model(prepared.settings, order.base, *how, watch, untrained=untrained)
         if prepared.settings.data.packing:
             refuse_unpackable(model.trained)
         if order.checkpoint is not None and model.at_checkpoint != order.checkpoint:
@@ -234,13 +247,14 @@ class Session:
         base: VersionId | None,
         device: torch.device,
         arithmetic: Arithmetic,
+        kernels: Kernels,
         watch: Callable[[bytes], None],
         *,
         untrained: bool,
     ) -> _LoadedModel:
         """Return a model of these settings on this base: the one in memory if it fits, else a new one."""
         # The seed decides the initial LoRA weights, which only an untrained model still has.
-        key = (settings.model, settings.method, base, arithmetic, settings.training.seed)
+        key = (settings.model, settings.method, base, arithmetic, kernels, settings.training.seed)
         model = self._model
         if (
             model is None
@@ -250,6 +264,7 @@ class Session:
             self._model = model = None  # memory may not hold two models
             _release_memory()
             trained = build(settings, self._home, device, watch, version=base, arithmetic=arithmetic)
+            install_kernels(trained, kernels)
             optimizer = torch.optim.AdamW(trained.parameters.values())
             checkpoint.reset_moments(trained, optimizer)
             self._model = model = _LoadedModel(key, trained, optimizer, untrained=True, at_checkpoint=None)

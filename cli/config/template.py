@@ -64,6 +64,7 @@ _COMMENTS: dict[str, str] = {
     "training.precision": '"fp32" or "bf16" arithmetic (bf16 only where it is fast); trained weights stay float32',
     "training.optimizer": '"carry": AdamW keeps its moments from file to file; "reset": each file starts without',
     "training.threads": "CPU threads; 0: one for each core. Another number gives other rounding",
+    "training.kernels": '"auto": faster operations where they fit the model; "plain": those of torch and peft',
     "guard.spike": "skip a step whose loss is this many deviations above the recent median; 0: off, 20: cautious",
     "guard.spike_window": "compare with at most this many losses of the same file",
     "evaluation.every_steps": "with held-out rows: evaluate each N steps, at the start and the end; 0: only those",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from events.settings import AdapterSettings, FullSettings, JobSettings, LoraSettings, QloraSettings
 from events.trained import Trained
-from events.values import VersionId
+from events.values import PLAIN_KERNELS, VersionId
 from gpu.artifacts.manifest import Buffers, Parameters
 from gpu.artifacts.version_manifest import find_base_problem, training_base, version_directory
 from gpu.errors import MergeRefused, ModelUnusable
@@ -37,6 +37,9 @@ from gpu.runtime.library_paths import library_path
 from gpu.training.collate import Inputs
 from gpu.versions.merge import DTYPES
 from journal.durable import read_file
+
+if TYPE_CHECKING:
+    from gpu.kernels.head_loss import Head
 
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 """By torch dtype: its name in a safetensors file."""
@@ -68,19 +71,26 @@ class TrainedModel:
     """The arithmetic of its steps."""
     takes_columns: bool = False
     """True if the model can compute the logits of some positions only."""
+    kernels: str = PLAIN_KERNELS
+    """The faster kernels of its steps, by name (`gpu.kernels.choose`)."""
+    head: Head | None = None
+    """Computes the loss without all logits; None: the model's own logits are used."""
 
     def logits(self, inputs: Inputs) -> torch.Tensor:
         """Return the logits at `inputs.columns`: (sequences, columns, vocabulary), in the model's arithmetic."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(self.arithmetic)):
-            return self._logits(inputs)
+        with self._autocast():
+            if self.takes_columns:
+                return self.model(**_arguments(inputs), logits_to_keep=inputs.columns).logits
+            return self.model(**_arguments(inputs)).logits[:, inputs.columns]
 
-    def _logits(self, inputs: Inputs) -> torch.Tensor:
-        arguments = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
-        if inputs.position_ids is not None:
-            arguments["position_ids"] = inputs.position_ids
-        if self.takes_columns:
-            return self.model(**arguments, logits_to_keep=inputs.columns).logits
-        return self.model(**arguments).logits[:, inputs.columns]
+    def hidden(self, inputs: Inputs, head: Head) -> torch.Tensor:
+        """Return the hidden states at `inputs.positions`: (trained tokens, hidden), in the model's arithmetic."""
+        with self._autocast():
+            states = head.decoder(**_arguments(inputs)).last_hidden_state.flatten(0, 1)[inputs.positions]
+        return states.to(torch.bfloat16) if autocasts(self.arithmetic) else states
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(self.arithmetic))
 
     @property
     def shapes(self) -> Parameters:
@@ -98,6 +108,11 @@ class TrainedModel:
         count = sum(parameter.numel() for parameter in self.parameters.values())
         share = count / max(1, int(self.model.num_parameters()))
         return Trained(layers=dict(self.adapted), parameters=count, share=round(share, 6))
+
+
+def _arguments(inputs: Inputs) -> dict[str, torch.Tensor | None]:
+    arguments = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+    return arguments if inputs.position_ids is None else {**arguments, "position_ids": inputs.position_ids}
 
 
 def build(

@@ -24,6 +24,10 @@ class Inputs(NamedTuple):
     """(columns): the positions at which any sequence predicts a trained token. Other logits are not needed."""
     targets: torch.Tensor
     """(sequences, columns): the token to predict, or IGNORED."""
+    positions: torch.Tensor
+    """(trained tokens): the places of all trained tokens in the flattened (sequences * width)."""
+    labels: torch.Tensor
+    """(trained tokens): the token to predict at each of them."""
     position_ids: torch.Tensor | None = None
     """For packed rows: counted from 0 in each row, and in the padding. Transformers separates the rows where the count
     restarts (`masking_utils.find_packed_sequence_indices`)."""
@@ -52,7 +56,8 @@ def collate(tokens: Tokens, micro_batch: MicroBatch, device: torch.device, *, pa
             targets[sequence, at : at + size - 1][trained] = ids[1:][trained]
             at += size
         positions[sequence, at:] = np.arange(width - at)
-    columns = np.flatnonzero((targets != IGNORED).any(axis=0))
+    is_trained = targets != IGNORED
+    columns = np.flatnonzero(is_trained.any(axis=0))
     mask = (np.arange(width) < np.array(sizes)[:, None]).astype(np.int64)
 
     def tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> torch.Tensor:
@@ -64,4 +69,6 @@ def collate(tokens: Tokens, micro_batch: MicroBatch, device: torch.device, *, pa
         position_ids=tensor(positions) if packing else None,
         columns=tensor(columns),
         targets=tensor(targets[:, columns]),
+        positions=tensor(np.flatnonzero(is_trained)),
+        labels=tensor(targets[is_trained]),
     )

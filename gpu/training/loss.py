@@ -15,5 +15,7 @@ from gpu.training.collate import collate
 def summed_loss(trained: TrainedModel, tokens: Tokens, micro_batch: MicroBatch, settings: JobSettings) -> torch.Tensor:
     """Return the cross-entropy of a micro-batch, summed over its trained tokens: a scalar, in nats."""
     inputs = collate(tokens, micro_batch, trained.device, packing=settings.data.packing)
+    if trained.head is not None:
+        return trained.head.loss(trained.hidden(inputs, trained.head), inputs.labels)
     logits = trained.logits(inputs)
     return cross_entropy(logits.flatten(0, 1).float(), inputs.targets.flatten(), reduction="sum")

@@ -225,7 +225,7 @@ TEXTS = {"text": "The answer is 4.", "text with spaces around": "  The \n", "tex
 def main() -> None:
     """Write the files."""
     _write_spaced()
-    import trl  # type: ignore[import-not-found]
+    import trl
     from trl import chat_template_utils
 
     GOLDEN.mkdir(exist_ok=True)
@@ -272,7 +272,7 @@ def _trained(
     tokenizer: Any, row: dict[str, Any], *, assistant_only_loss: bool = True
 ) -> tuple[str, list[int], list[int]]:
     """The template that TRL trains with, the token ids, and the positions of the trained ones."""
-    from datasets import Dataset  # type: ignore[import-not-found]
+    from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import SFTConfig, SFTTrainer
 

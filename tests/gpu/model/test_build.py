@@ -47,7 +47,7 @@ def test_logits_of_some_positions_are_those_of_all(home: Home) -> None:
     trained = build(settings(FULL), home.path, CPU)
     assert trained.takes_columns
     ids = torch.arange(6, 26).reshape(2, 10)
-    inputs = Inputs(ids, torch.ones_like(ids), torch.tensor([2, 5, 9]), ids)
+    inputs = Inputs(ids, torch.ones_like(ids), torch.tensor([2, 5, 9]), ids, ids, ids)
     some = trained.logits(inputs)
     trained.takes_columns = False
     torch.testing.assert_close(some, trained.logits(inputs))
