@@ -182,6 +182,9 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """CPU threads; 0: one for each core. Another number gives other rounding."""
     kernels: Literal["auto", "plain"] = "auto"
     """Faster operations where they fit the model, or those of torch and peft. A job keeps the ones it began with."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Keep less for the backward pass and compute layers again in it: less memory, more time, the same bits. "auto": if
+    the estimate of a step's memory exceeds the device's."""
 
 
 class GuardSettings(Section, frozen=True, kw_only=True):

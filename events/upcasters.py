@@ -94,7 +94,7 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("attempt_started", 5): _unchanged,  # had no [model] revision
     ("attempt_started", 6): _attempt_started_v6,
     ("attempt_started", 7): _unchanged,  # in [training] no `min_learning_rate_ratio`, `warmup_ratio`, `betas`, `eps`
-    ("attempt_started", 8): _unchanged,  # in [training] no `kernels`
+    ("attempt_started", 8): _unchanged,  # in [training] no `kernels`, `gradient_checkpointing`
     ("backup_created", 1): _backup_created_v1,
     ("checkpoint_pruned", 1): _checkpoint_pruned_v1,
     ("consolidation_requested", 1): _consolidation_requested_v1,

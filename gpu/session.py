@@ -33,6 +33,7 @@ from gpu.model.build import TrainedModel, build
 from gpu.model.tokenizer import comparable_sha256, load_tokenizer, tokenizer_files_to_save
 from gpu.runtime.arithmetic import Arithmetic, choose_arithmetic
 from gpu.runtime.determinism import enable_determinism, environment
+from gpu.training.gradient_checkpointing import decide_gradient_checkpointing
 from gpu.training.loop import Training
 from gpu.training.packing_check import refuse_unpackable
 from gpu.training.saver import Saver
@@ -123,6 +124,7 @@ class Session:
         kernels = wanted_kernels(prepared.settings, order.environment, device)
         heartbeats.beat("load", 0, 1, force=True)
         model = self._load_model(order, prepared, device, arithmetic, kernels, heartbeats)
+        decide_gradient_checkpointing(prepared, model.trained, self._home)
         self._rehearse(order, prepared.settings, model.trained, heartbeats)
         history = self._history(order, prepared.job)
         heartbeats.beat("load", 1, 1, force=True)

@@ -23,7 +23,7 @@ from events.settings import (
     TrainingSettings,
 )
 from gpu.model.size import ModelSize
-from gpu.model.training_memory import FLOAT32_BYTES, LOGIT_COPIES
+from gpu.model.training_memory import CHUNK_BYTES, CPU_SHARE, FLOAT32_BYTES, GPU_SHARE, LOGIT_COPIES
 
 NIGHT = "03:00"
 VERSIONS_KEPT = 10
@@ -36,9 +36,6 @@ CPU_MICRO_BATCH_MAX = 4
 LENGTHS = (2048, 1024, 512, 256)
 """Limits for the length of an example, tokens. Most instructions and chats are shorter than the first."""
 CPU_LENGTH_MAX = 1024
-
-GPU_SHARE, CPU_SHARE = 0.9, 0.7
-"""Shares of the memory that training may take: of a GPU, all but the driver's; of a machine, others need some."""
 
 BYTES_4BIT = 0.6
 """Bytes for each parameter of a model in 4 bits: half a byte, and the embedding in 16 bits."""
@@ -157,7 +154,8 @@ def memory_bytes(size: ModelSize, weights: Weights, tokens: int, machine: Machin
     if weights.method != "full":
         fixed += size.parameters * ADAPTER_SHARE * BYTES_FULL
     activations = ACTIVATION_NUMBERS / 2 * size.width * size.layers * number_bytes
-    return fixed + tokens * (activations + LOGIT_COPIES * FLOAT32_BYTES * size.vocabulary)
+    logits = min(tokens * FLOAT32_BYTES * size.vocabulary, CHUNK_BYTES[machine.gpu is None])
+    return fixed + tokens * activations + LOGIT_COPIES * logits
 
 
 def _too_large(size: ModelSize, weights: Weights, memory: float) -> str:

@@ -65,6 +65,7 @@ _COMMENTS: dict[str, str] = {
     "training.optimizer": '"carry": AdamW keeps its moments from file to file; "reset": each file starts without',
     "training.threads": "CPU threads; 0: one for each core. Another number gives other rounding",
     "training.kernels": '"auto": faster operations where they fit the model; "plain": those of torch and peft',
+    "training.gradient_checkpointing": '"on": less memory, more time, the same bits; "auto": if memory is short',
     "guard.spike": "skip a step whose loss is this many deviations above the recent median; 0: off, 20: cautious",
     "guard.spike_window": "compare with at most this many losses of the same file",
     "evaluation.every_steps": "with held-out rows: evaluate each N steps, at the start and the end; 0: only those",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import MsgspecError, Struct
 
-from events.settings import AdapterSettings, JobSettings, MethodSettings, ModelSettings, QloraSettings
+from events.settings import AdapterSettings, JobSettings, LoraSettings, MethodSettings, ModelSettings, QloraSettings
 from gpu.errors import ModelUnusable
 from gpu.model.base import base_directory
 from gpu.model.limits import EMBEDDING, POSITIONS, Shapes, read_limits, read_shapes, read_text_config
@@ -32,9 +32,23 @@ LIBRARIES_BYTES = 500_000_000
 LOGIT_COPIES = 3
 """float32 copies of the logits at the same time: the logits, their log-softmax, and the gradient of one of them."""
 
+CHUNK_BYTES = {True: 16e6, False: 512e6}
+"""float32 logits of one chunk of the loss, on a CPU (True) or a GPU: `gpu.kernels.head_loss`."""
+
+GPU_SHARE, CPU_SHARE = 0.9, 0.7
+"""Shares of the memory that training may take: of a GPU, all but the driver's; of a machine, others need some."""
+
 OVERHEAD = 1.3
-"""Memory of a step, by what it keeps: temporary tensors, and what the allocator cannot use. Measured with SmolLM2-135M,
-LoRA and float32 on a CPU: 6.7 GB resident at 2,048 positions and 2.5 GB at 512, estimated as 6.8 and 2.6 GB."""
+"""Memory of a step with the operations of torch and peft, by what it keeps: temporary tensors, and what the allocator
+cannot use. Measured with the layers of SmolLM2-135M, LoRA and float32 on a CPU: ten of 30 layers 3.3 GB resident at
+2,048 positions, estimated as 3.7 GB; all of them 6.7 GB, estimated as 6.8 GB."""
+
+FUSED_OVERHEAD = 1.0
+"""The same with the kernel for LoRA layers: 1.8 GB, estimated as 1.9 GB."""
+
+RECOMPUTED_LAYER = 3
+"""With gradient checkpointing: memory of the layer that is computed again, by what it keeps without; it holds the
+gradients too. 1.16 GB, estimated as 1.17 GB."""
 
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|score)\.weight$")
 
@@ -79,6 +93,16 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
         return sum(getattr(self, name) for name in self.__struct_fields__)
 
 
+class MemoryPlan(Struct, frozen=True):
+    """The memory of a step, and how it is kept within the device."""
+
+    memory: MemoryEstimate
+    checkpoints: bool
+    """True if layers are computed again in the backward pass (`gpu.training.gradient_checkpointing`)."""
+    without_bytes: int
+    """The memory of the step without that."""
+
+
 def load_shape(settings: JobSettings, home: Path) -> ModelShape | None:
     """Return the size of the model of the settings; None if its files are not here, or do not say it."""
     try:
@@ -115,7 +139,20 @@ def read_shape(directory: Path, method: MethodSettings) -> ModelShape | None:
     )
 
 
-def estimate_memory(shape: ModelShape, settings: JobSettings, tokens: int, *, on_cpu: bool) -> MemoryEstimate:
+def plan_memory(
+    shape: ModelShape, settings: JobSettings, tokens: int, *, on_cpu: bool, usable_bytes: float
+) -> MemoryPlan:
+    """Return the memory of a step under the setting of gradient checkpointing; "auto": on if the step is too large."""
+    without = estimate_memory(shape, settings, tokens, on_cpu=on_cpu)
+    wanted = settings.training.gradient_checkpointing
+    checkpoints = wanted == "on" or (wanted == "auto" and without.total_bytes > usable_bytes)
+    memory = estimate_memory(shape, settings, tokens, on_cpu=on_cpu, checkpoints=True) if checkpoints else without
+    return MemoryPlan(memory, checkpoints, without.total_bytes)
+
+
+def estimate_memory(
+    shape: ModelShape, settings: JobSettings, tokens: int, *, on_cpu: bool, checkpoints: bool = False
+) -> MemoryEstimate:
     """Estimate the memory of a step whose largest micro-batch has `tokens` positions, padding included.
 
     Weights: frozen ones in `[model] dtype` or in 4 bits, trained ones in float32. Each trained parameter also has a
@@ -130,8 +167,9 @@ def estimate_memory(shape: ModelShape, settings: JobSettings, tokens: int, *, on
         4 · keys     keys before and after the rotation, values, and their copy
         4 · mlp      gate, its activation, up, and their product
 
-    numbers of four bytes (two in bf16), and the logits of all positions in float32 (`LOGIT_COPIES`); all of it times
-    `OVERHEAD`.
+    numbers of four bytes (two in bf16), times `OVERHEAD` or `FUSED_OVERHEAD`. With `checkpoints`: the input of each
+    layer, and one layer that is computed again. The logits: of all positions in float32 (`LOGIT_COPIES`) with plain
+    operations, of one chunk with the kernel for the loss. A model for which that kernel is not made needs more.
     """
     frozen = 0 if shape.trained == shape.parameters else shape.parameters
     frozen_bytes = 2 if settings.model.dtype == "bfloat16" else FLOAT32_BYTES
@@ -139,12 +177,18 @@ def estimate_memory(shape: ModelShape, settings: JobSettings, tokens: int, *, on
     trained = shape.trained * FLOAT32_BYTES
     number_bytes = 2 if settings.training.precision == "bf16" else FLOAT32_BYTES
     in_layer = 6 * shape.hidden + 4 * shape.queries + 4 * shape.keys + 4 * shape.mlp
-    logits = LOGIT_COPIES * shape.vocabulary * FLOAT32_BYTES
+    is_plain = settings.training.kernels == "plain"
+    is_fused = isinstance(settings.method, LoraSettings) and not settings.method.use_dora and not is_plain
+    overhead = FUSED_OVERHEAD if is_fused else OVERHEAD
+    numbers = shape.layers * shape.hidden + RECOMPUTED_LAYER * in_layer if checkpoints else shape.layers * in_layer
+    logits = LOGIT_COPIES * min(
+        tokens * shape.vocabulary * FLOAT32_BYTES, math.inf if is_plain else CHUNK_BYTES[on_cpu]
+    )
     return MemoryEstimate(
         weights_bytes=weights + trained,
         gradients_bytes=trained,
         optimizer_bytes=ADAM_MOMENTS * trained,
-        activations_bytes=round(OVERHEAD * tokens * (shape.layers * in_layer * number_bytes + logits)),
+        activations_bytes=round(overhead * (tokens * numbers * number_bytes + logits)),
         checkpoint_bytes=(1 + ADAM_MOMENTS) * trained if on_cpu else 0,
         libraries_bytes=LIBRARIES_BYTES,
     )

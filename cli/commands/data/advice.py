@@ -26,6 +26,9 @@ OUTLIER_FACTOR = 2
 MULTIPLE = 8
 """`max_length` is rounded to a multiple of this, which suits tensor cores."""
 
+FAR = 100_000
+"""Positions at which the estimate of the memory is a line."""
+
 LENGTH_MIN = 8
 """The lowest allowed `max_length`."""
 
@@ -45,7 +48,7 @@ def advise(
     """The advised changes for files with these reports; [] if the settings suit them."""
     now, training = settings.data.max_length, settings.training
     longest = max((report.longest_tokens for report in reports), default=0)
-    capacity = _capacity(shape, settings, machine)
+    capacity = _capacity(shape, settings, machine, min(longest, _wanted_length(reports, now, shape)))
     if not longest or (capacity is not None and capacity < LENGTH_MIN):
         return []  # without rows, or if the model itself does not fit, no value of these keys helps
     wanted = _wanted_length(reports, now, shape)
@@ -87,12 +90,28 @@ def _rounded_down(tokens: int) -> int:
     return tokens // MULTIPLE * MULTIPLE
 
 
-def _capacity(shape: ModelShape | None, settings: JobSettings, machine: Machine) -> int | None:
-    """Positions of a micro-batch that fit in memory; None if the size of the model is unknown."""
+def _capacity(shape: ModelShape | None, settings: JobSettings, machine: Machine, longest: int) -> int | None:
+    """Positions of a micro-batch that fit in memory; None if the size of the model is unknown.
+
+    Gradient checkpointing counts if it is on, and if it is "auto" and a row of `longest` tokens needs it.
+    """
     if shape is None:
         return None
-    fixed, one = (estimate_memory(shape, settings, tokens, on_cpu=machine.on_cpu).total_bytes for tokens in (0, 1))
-    return int(max(0, machine.usable_bytes - fixed) // (one - fixed))
+    wanted = settings.training.gradient_checkpointing
+    capacity = _positions(shape, settings, machine, checkpoints=wanted == "on")
+    if wanted == "auto" and capacity < longest:
+        capacity = _positions(shape, settings, machine, checkpoints=True)
+    return capacity
+
+
+def _positions(shape: ModelShape, settings: JobSettings, machine: Machine, *, checkpoints: bool) -> int:
+    """Positions that fit. The estimate is a line above some thousand positions, where its chunk of logits is full."""
+    low, high = (
+        estimate_memory(shape, settings, tokens, on_cpu=machine.on_cpu, checkpoints=checkpoints).total_bytes
+        for tokens in (FAR, 2 * FAR)
+    )
+    slope = (high - low) / FAR
+    return int(max(0.0, machine.usable_bytes - low + slope * FAR) // slope)
 
 
 def advice_rows(changes: Sequence[Change], locked: Collection[str]) -> list[Row]:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cli.commands.common import count, format_size
 from cli.output.terminal import ATTENTION, Row
 from cli.output.times import duration
-from gpu.model.training_memory import MemoryEstimate, ModelShape, estimate_memory
+from gpu.model.training_memory import MemoryEstimate, ModelShape, plan_memory
 
 if TYPE_CHECKING:
     from cli.home.paths import Home
@@ -69,6 +69,8 @@ class Cost(Struct, frozen=True, kw_only=True):
     speed: Speed | None
     """None before the first run."""
     memory: MemoryEstimate | None
+    gradient_checkpointing: bool = False
+    """True if layers are computed again in the backward pass, to keep less memory."""
     journal_problem: str = ""
     """The reason why the journal cannot be read."""
 
@@ -87,11 +89,12 @@ def cost_of(
     training = settings.training
     rows_per_step = training.batch_size * training.gradient_accumulation
     steps_per_epoch = count_steps(report.trained + report.replayed, rows_per_step)
-    memory = None
+    memory, checkpoints = None, False
     if shape is not None:
         rows = report.trained + report.replayed
         positions = min(training.batch_size, max(1, rows)) * widest(report, settings)
-        memory = estimate_memory(shape, settings, positions, on_cpu=machine.on_cpu)
+        plan = plan_memory(shape, settings, positions, on_cpu=machine.on_cpu, usable_bytes=machine.usable_bytes)
+        memory, checkpoints = plan.memory, plan.checkpoints
     return Cost(
         epochs=training.epochs,
         rows_per_step=rows_per_step,
@@ -100,6 +103,7 @@ def cost_of(
         tokens=report.tokens * training.epochs,
         speed=speed,
         memory=memory,
+        gradient_checkpointing=checkpoints,
     )
 
 
@@ -115,6 +119,8 @@ def cost_rows(cost: Cost, machine: Machine) -> list[Row]:
     rows = [Row("steps", steps), Row("time", _time_text(cost))]
     fits = cost.memory is None or cost.memory.total_bytes <= machine.usable_bytes
     rows.append(Row("memory", _memory_text(cost.memory, machine), "" if fits else ATTENTION))
+    if cost.gradient_checkpointing:
+        rows.append(Row("", "with gradient checkpointing: a third more time, and less memory"))
     if cost.memory is not None and cost.memory.total_bytes - cost.memory.activations_bytes > machine.usable_bytes:
         rows.append(Row("", "→ the model itself may not fit: " + SMALLER_MODEL))
     return rows
@@ -165,6 +171,7 @@ def cost_json(cost: Cost, machine: Machine) -> dict[str, Any]:
         "tokens_per_s": cost.speed.tokens_per_s if cost.speed is not None else None,
         "time_s": cost.seconds,
         "memory": {**msgspec.to_builtins(memory), "total_bytes": memory.total_bytes} if memory is not None else None,
+        "gradient_checkpointing": cost.gradient_checkpointing,
         "machine": msgspec.to_builtins(machine),
     }
 

@@ -56,6 +56,9 @@ SAME: Mapping[str, tuple[str, ...]] = {
     "training.betas": ("adam_betas", "adam_beta1", "adam_beta2", "beta1", "beta2", "optim_betas"),
     "training.eps": ("adam_epsilon", "adam_eps", "epsilon"),
     "training.threads": ("num_threads", "torch_threads"),
+    "training.gradient_checkpointing": (
+        *("gradient_checkpointing_kwargs", "use_gradient_checkpointing", "activation_checkpointing"),
+    ),
     "evaluation.every_steps": ("eval_steps", "eval_every", "eval_interval"),
     "evaluation.rows": ("max_eval_samples", "eval_rows", "eval_sample_count"),
     "checkpoints.every_steps": ("save_steps", "save_every", "save_interval", "checkpoint_steps", "checkpoint_interval"),
@@ -128,14 +131,7 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         "min_learning_rate",
     ),
     f'8-bit weights are {_LATER}; [method] kind = "qlora" has 4-bit ones': ("load_in_8bit",),
-    f"gradient checkpointing is {_LATER}; [data] max_length and [training] batch_size decide the memory": (
-        *(
-            "gradient_checkpointing",
-            "gradient_checkpointing_kwargs",
-            "use_gradient_checkpointing",
-            "activation_offloading",
-        ),
-    ),
+    f"it is {_LATER}; [training] gradient_checkpointing needs less memory": ("activation_offloading",),
     f"another attention is {_LATER}; the model's default is used": (
         *("attention", "attn_implementation", "flash_attention", "flash_attn", "sdp_attention", "xformers_attention"),
         *("use_flash_attention_2", "flash_attention_2"),

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from msgspec.structs import replace
 
-from events.settings import FullSettings, LoraSettings, MethodSettings, ModelSettings, QloraSettings
+from events.settings import FullSettings, JobSettings, LoraSettings, MethodSettings, ModelSettings, QloraSettings
 from gpu.model.build import build
-from gpu.model.training_memory import ModelShape, estimate_memory, load_shape, read_shape
+from gpu.model.training_memory import (
+    CHUNK_BYTES,
+    LOGIT_COPIES,
+    MemoryPlan,
+    ModelShape,
+    estimate_memory,
+    load_shape,
+    plan_memory,
+    read_shape,
+)
 from tests.gpu.helpers import Home, settings
 
 CPU = torch.device("cpu")
@@ -74,7 +84,7 @@ def test_frozen_weights_have_no_gradients_and_trained_ones_sixteen_bytes_each() 
 
 def test_activations_grow_with_the_positions_and_dtypes_are_halved() -> None:
     how = settings(LoraSettings())
-    one, ten = (estimate_memory(SIZE, how, tokens, on_cpu=True) for tokens in (100, 1000))
+    one, ten = (estimate_memory(SIZE, _plain(how), tokens, on_cpu=True) for tokens in (100, 1000))
     assert ten.activations_bytes == 10 * one.activations_bytes > 0
     assert ten.weights_bytes == one.weights_bytes
     assert one.total_bytes == sum(getattr(one, name) for name in one.__struct_fields__)
@@ -82,3 +92,31 @@ def test_activations_grow_with_the_positions_and_dtypes_are_halved() -> None:
     assert estimate_memory(SIZE, half, 100, on_cpu=True).weights_bytes == 2 * 1000 + 4 * 100
     four = replace(SIZE, quantized=800)
     assert estimate_memory(four, how, 100, on_cpu=True).weights_bytes == 4 * 200 + 450 + 400
+
+
+def _plain(how: JobSettings) -> JobSettings:
+    return replace(how, training=replace(how.training, kernels="plain"))
+
+
+def test_the_kernels_keep_the_logits_of_one_chunk() -> None:
+    how, large = settings(LoraSettings()), replace(SIZE, vocabulary=100_000)
+    plain, fused = (estimate_memory(large, each, 10_000, on_cpu=True) for each in (_plain(how), how))
+    without_logits = estimate_memory(replace(large, vocabulary=0), how, 10_000, on_cpu=True)
+    assert fused.activations_bytes < plain.activations_bytes / 10
+    assert fused.activations_bytes - without_logits.activations_bytes == LOGIT_COPIES * CHUNK_BYTES[True]
+
+
+def test_gradient_checkpointing_is_planned_if_the_step_is_too_large() -> None:
+    how, deep = settings(LoraSettings()), replace(SIZE, layers=40)
+
+    def planned(wanted: str, usable_bytes: float) -> MemoryPlan:
+        training = replace(how.training, gradient_checkpointing=wanted)
+        return plan_memory(deep, replace(how, training=training), 100_000, on_cpu=True, usable_bytes=usable_bytes)
+
+    large = planned("off", 0.0)
+    assert not large.checkpoints
+    assert not planned("auto", large.without_bytes).checkpoints
+    small = planned("auto", large.without_bytes - 1.0)
+    assert small.checkpoints
+    assert small == planned("on", math.inf)
+    assert small.memory.total_bytes < small.without_bytes == large.memory.total_bytes

@@ -31,6 +31,7 @@ MODES = {
     "lora, own betas and warm-up": settings(
         LORA, betas=(0.8, 0.95), eps=1e-4, warmup_ratio=0.3, min_learning_rate_ratio=0.5
     ),
+    "lora, dropout, plain kernels": settings(LORA, kernels="plain"),
     "lora, dropout, packing": settings(LORA, data=DataSettings(packing=True, max_length=150)),
 }
 

@@ -78,11 +78,17 @@ def test_the_batch_shrinks_until_it_fits_and_a_step_keeps_its_rows(positions: in
 
 
 def test_rows_are_made_shorter_only_if_a_single_one_does_not_fit() -> None:
-    found = advised(1024, positions=700)
+    off = replace(SETTINGS, training=replace(SETTINGS.training, gradient_checkpointing="off"))
+    found = advised(1024, positions=700, settings=off)
     assert found == {"max_length": 696, "batch_size": 1, "gradient_accumulation": 16}
-    assert advised(500, positions=700) == {"batch_size": 1, "gradient_accumulation": 16}, "no row is that long"
-    packed = replace(SETTINGS, data=DataSettings(packing=True))
+    assert advised(500, positions=700, settings=off) == {"batch_size": 1, "gradient_accumulation": 16}, "it is shorter"
+    packed = replace(off, data=DataSettings(packing=True))
     assert advised(500, positions=700, settings=packed)["max_length"] == 696, "packed rows fill max_length"
+
+
+def test_gradient_checkpointing_comes_before_shorter_rows_and_after_smaller_batches() -> None:
+    assert "max_length" not in advised(1024, positions=700)
+    assert advised(1024, positions=1024) == {"batch_size": 1, "gradient_accumulation": 16}
 
 
 def test_a_model_that_does_not_fit_is_not_helped_by_these_keys() -> None:

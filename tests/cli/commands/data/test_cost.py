@@ -51,7 +51,7 @@ def test_steps_are_those_of_the_plan(rows: int, batch_size: int, epochs: int, pa
 
 
 def test_packed_rows_fill_max_length_and_others_are_as_wide_as_the_longest() -> None:
-    settings = JobSettings(model=ModelSettings(path="m"))
+    settings = JobSettings(model=ModelSettings(path="m"), training=TrainingSettings(kernels="plain"))
     packed = replace(settings, data=DataSettings(packing=True))
     found = report(100, 200)
     plain, full = (cost_of(found, each, SIZE, MACHINE, None).memory for each in (settings, packed))
