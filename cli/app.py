@@ -35,7 +35,7 @@ PANELS = {
     "Data": ("data", "queue", "skip"),
     "Models": ("ask", "chat", "compare", "consolidate", "versions", "checkpoints", "checkout", "lineage", "backup"),
     "Trouble": ("doctor", "failures", "explain", "retry", "logs", "journal"),
-    "Service and settings": ("config", "home", "service", "hooks"),
+    "Service and settings": ("config", "home", "service", "hooks", "report"),
 }
 """The panels of `keepstep --help`, and the commands of each, in order."""
 

@@ -135,6 +135,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.seq = 0
+        self.home_id = ""
         self.committed_step = 0
         """Steps up to this one are in a checkpoint: they run again only after a rollback, or if it is damaged."""
         self._steps = array("q")
@@ -161,6 +162,8 @@ class Metrics:
                 self._add_evaluation(record, event)
             elif isinstance(event, kinds.CheckpointCommitted):
                 self.committed_step = event.global_step
+            elif isinstance(event, kinds.HomeCreated):
+                self.home_id = event.home_id
         self._add_steps(steps)
         if records:
             self.seq = records[-1].seq
@@ -184,6 +187,7 @@ class Metrics:
         speed.values.extend([event.tokens / event.seconds if event.seconds > 0 else NAN for _, event in reached])
 
     def _forget_from(self, step: int) -> None:
+        self.committed_step = min(self.committed_step, step - 1)
         keep = bisect_left(self._steps, step)
         del self._steps[keep:], self._seqs[keep:], self._at[keep:]
         for column in self._columns.values():
@@ -206,6 +210,15 @@ class Metrics:
             numbers = ((name, column.values[place]) for name, column in self._columns.items())
             values = {name: value for name, value in numbers if not math.isnan(value)}
             yield Point(self._seqs[place], self._steps[place], self._at[place], values)
+
+    def newest(self, group: Group, until: int) -> tuple[int, int] | None:
+        """Record and global step of the newest point whose record is `until` or before it; None: there is none."""
+        if group == "validation":
+            place = bisect_right(self._evaluations, until, key=lambda point: point.seq)
+            found = self._evaluations[place - 1] if place else None
+            return (found.seq, found.global_step) if found is not None else None
+        place = bisect_right(self._seqs, until)
+        return (self._seqs[place - 1], self._steps[place - 1]) if place else None
 
     def chart(self, first: int | None = None, last: int | None = None, points: int = 1_000) -> Chart:
         """The metrics of the steps from `first` to `last`, both included, in at most `points` buckets.
