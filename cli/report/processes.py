@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol, cast
 from cli.home.log_files import OutputReader
 from cli.home.paths import Home
 from cli.home.subprocesses import command
+from cli.report.progress import forget_errors
 from events.settings import ReportSettings
 
 FIRST_WAIT_S = 2.0
@@ -73,12 +74,14 @@ class Reporters:
         self._home = home
         self._running: dict[str, Reporter] = {}
         self._ending: list[Reporter] = []
-        self._settings = ReportSettings()
+        self._settings: ReportSettings | None = None
 
     def keep_running(self, settings: ReportSettings) -> None:
         """Start and end processes so that those of the settings run. Costs almost nothing without any."""
         if settings != self._settings:
-            names = settings.to if settings.project == self._settings.project else ()
+            same_project = self._settings is None or settings.project == self._settings.project
+            names = settings.to if same_project else ()
+            forget_errors(self._home, settings.to)
             for name in [name for name in self._running if name not in names]:
                 self._running[name].end()
                 self._ending.append(self._running.pop(name))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cli.home.paths import Home
 from journal import START, Position, durable
@@ -84,6 +86,14 @@ def failing(home: Home) -> dict[str, Progress]:
             if progress.error is not None:
                 found[path.stem] = progress
     return found
+
+
+def forget_errors(home: Home, kept: Collection[str]) -> None:
+    """Forget the errors of writers that no longer run. Never raises OSError."""
+    for name, progress in failing(home).items():
+        if name not in kept:
+            with suppress(OSError):
+                write_progress(home, name, replace(progress, error=None, failed_at=0.0))
 
 
 _decoder: msgspec.json.Decoder[Progress] = msgspec.json.Decoder(Progress)
