@@ -43,6 +43,7 @@ class Home:
         self.status = root / "status" / "status.json"
         self.snapshot = root / "status" / "snapshot.json"
         self.machine = root / "status" / "machine.json"
+        self.machine_samples = root / "status" / "machine-samples.jsonl"
         self.skipped_files = root / "status" / "inbox.json"
         self.hooks = root / "status" / "hooks.json"
         self.report_progress = root / "status" / "report"
