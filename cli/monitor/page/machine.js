@@ -44,6 +44,11 @@ export function redrawMachine() {
   followMachine();
 }
 
+// A chart is made before those next to it, which then take a part of its width.
+new ResizeObserver(() => {
+  for (const {plot, place} of plots.values()) if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({width: place.clientWidth, height: HEIGHT});
+}).observe($("machine-charts"));
+
 async function loadMachine() {
   loadedAt = performance.now();
   const {samples, monitor} = await get("/api/machine");
@@ -55,9 +60,8 @@ async function loadMachine() {
       const {place, table} = figure($("machine-charts"), chart.title);
       plots.set(chart.title, {plot: new uPlot(options(chart, Math.max(240, place.clientWidth)), data, place), place, table});
     }
-    const {plot, place, table} = plots.get(chart.title);
+    const {plot, table} = plots.get(chart.title);
     plot.setData(data);
-    if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({width: place.clientWidth, height: HEIGHT});
     if (table.closest("details").open || !table.rows.length) {
       const rows = data[0].map((at, place) => [new Date(at * 1000).toLocaleString(), ...data.slice(1).map((values) => values[place])]);
       fillTable(table, ["Time", ...chart.series.map(([label]) => label)], rows.reverse().slice(0, 200));
