@@ -35,7 +35,7 @@ EVERY_S = 2.0
 """Time between two looks at the journal."""
 
 LIMIT_S = 120.0
-"""A tool that takes longer for one update does not answer. W&B gives up the first connection after 90 s."""
+"""A tool that takes longer for one update does not answer. W&B waits 90 s for the first connection."""
 
 LAST_LIMIT_S = 60.0
 """The same for the last update, when the daemon has ended."""
@@ -107,7 +107,7 @@ def _locked(home: Home, name: str, stop: Stop) -> bool:
 @contextmanager
 def _watchdog(home: Home, name: str, limit_s: float) -> Iterator[None]:
     """End this process if the block takes longer. A thread watches, because a signal does not end a call in C."""
-    timer = threading.Timer(limit_s, _give_up, (home, name, limit_s))
+    timer = threading.Timer(limit_s, _end_late, (home, name, limit_s))
     timer.daemon = True
     timer.start()
     try:
@@ -116,7 +116,7 @@ def _watchdog(home: Home, name: str, limit_s: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _give_up(home: Home, name: str, limit_s: float) -> None:
+def _end_late(home: Home, name: str, limit_s: float) -> None:
     try:
         _fail(home, name, f"it did not answer within {limit_s:g} s")
     finally:

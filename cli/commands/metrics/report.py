@@ -71,8 +71,8 @@ def _state(progress: Progress, last: int) -> str:
     step = progress.sent.get("train", Sent()).step
     if step < 0:
         return f"no step yet; looked {local_time(progress.done_at)}"
-    behind = f"; {count(last - step, 'step')} to send" if last > step else ""
-    return f"has the steps up to {step:,} of {last:,}, sent {local_time(progress.done_at)}{behind}"
+    rest = f"; {count(last - step, 'step')} to send" if last > step else ""
+    return f"has the steps up to {step:,} of {last:,}, sent {local_time(progress.done_at)}{rest}"
 
 
 def rebuild(home: Home, name: Reporter | None) -> None:
