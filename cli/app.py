@@ -21,6 +21,7 @@ from cli.commands.config import app as config_app
 from cli.commands.data.app import app as data_app
 from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
+from cli.commands.metrics.commands import add_to as add_metrics_to
 from cli.commands.queue import app as queue_app
 from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
@@ -30,11 +31,11 @@ from cli.supervision.service import app as service_app
 from events.values import Priority
 
 PANELS = {
-    "Daily use": ("init", "demo", "add", "run", "status", "monitor", "pause", "resume", "stop"),
+    "Daily use": ("init", "demo", "add", "run", "status", "monitor", "plot", "pause", "resume", "stop"),
     "Data": ("data", "queue", "skip"),
     "Models": ("ask", "chat", "compare", "consolidate", "versions", "checkpoints", "checkout", "lineage", "backup"),
     "Trouble": ("doctor", "failures", "explain", "retry", "logs", "journal"),
-    "Service and settings": ("config", "home", "service", "hooks"),
+    "Service and settings": ("config", "home", "service", "hooks", "report"),
 }
 """The panels of `keepstep --help`, and the commands of each, in order."""
 
@@ -375,3 +376,4 @@ app.add_typer(home_app, name="home")
 app.add_typer(config_app, name="config", cls=ShowGroup)
 add_to(app)
 add_chat_to(app)
+add_metrics_to(app)

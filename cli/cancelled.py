@@ -21,6 +21,7 @@ LEFT = {
     "versions export": NOT_MADE,
     "checkpoints export": NOT_MADE,
     "backup create": "no half-made backup is used: `keepstep backup` lists the complete ones",
+    "report rebuild": "the daemon completes it; without a daemon run it again",
     "home move": "the home is complete in one of the two places; a `.moving-…` or `.moved-…` next to it can be deleted",
     **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), ATOMIC),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), ATOMIC),

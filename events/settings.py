@@ -327,6 +327,19 @@ class HookSettings(Section, frozen=True, kw_only=True):
     """End a command that runs longer."""
 
 
+Reporter = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+"""A tool that gets the metrics."""
+
+
+class ReportSettings(Section, frozen=True, kw_only=True):
+    """[report] Tools that get loss, learning rate, gradient norm, speed and validation loss while keepstep trains."""
+
+    to: tuple[Reporter, ...] = ()
+    """Each needs its package: `pip install 'keepstep[tensorboard]'`."""
+    project: Annotated[str, Meta(min_length=1)] = "keepstep"
+    """The project (Trackio, W&B) or experiment (MLflow) that the run of this home belongs to."""
+
+
 class Sources(Section, frozen=True, kw_only=True):
     """What a job's rows depend on besides its own file: found when it first starts, and fixed with the other
     settings."""

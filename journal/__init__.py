@@ -21,7 +21,7 @@ from journal.errors import (
 )
 from journal.format import START, Decoded, Line, Position, Witness, read_line
 from journal.log import Journal, Transaction
-from journal.reader import RawLine, follow, history, last_position, lines
+from journal.reader import RawLine, follow, follow_in_batches, history, last_position, lines
 from journal.repair import repair
 from journal.survey import Survey, survey
 from journal.verdicts import Finding, Verdict
@@ -50,6 +50,7 @@ __all__ = [
     "Verdict",
     "Witness",
     "follow",
+    "follow_in_batches",
     "history",
     "last_position",
     "lines",

@@ -209,12 +209,24 @@ def follow(
     return a transaction shortly before it is on disk. Raises PositionLost if `after` is not part of the journal (any
     more), JournalMissing, JournalDamaged, JournalReadFailed, and what `decode` raises.
     """
+    records: list[R] = []
+    position = after
+    for batch, position in follow_in_batches(directory, decode, after, storage=storage):  # noqa: B007 - the last stays
+        records += batch
+    return records, position
+
+
+def follow_in_batches(
+    directory: Path, decode: Callable[[bytes], R], after: Position = START, *, storage: Storage = REAL
+) -> Iterator[tuple[list[R], Position]]:
+    """Yield what `follow` returns in batches, each with the position after it: for many records with little memory."""
     chain = load_chain(storage, directory, since=after.segment)
     if not contains_position(storage, chain, after):
         raise PositionLost(after.seq, after.crc)
     replay = Replay(storage, chain, after, decode)
-    records = [record for batch in replay.batches() for record in batch]
-    return records, replay.position
+    for batch in replay.batches():
+        yield batch, replay.position
+    yield [], replay.position
 
 
 def history(directory: Path, decode: Callable[[bytes], R], *, storage: Storage = REAL) -> Iterator[R]:

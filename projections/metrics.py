@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
+from core.topics.evaluation import gap_of
 from events import kinds
 from events.codec import Record
 from events.values import Number
@@ -44,6 +46,27 @@ class EvaluationPoint(Struct, frozen=True, gc=False):
     loss: float | None
     """Nats per token; None: the loss is not a number."""
     training_loss: float | None
+    seq: int
+    """The record that it comes from."""
+    at: float
+    """Unix time, seconds."""
+
+
+Group = Literal["train", "validation"]
+
+GROUPS: Final[dict[Group, tuple[str, ...]]] = {"train": SERIES, "validation": ("loss", "gap")}
+"""The groups of points for other tools, and the values of each."""
+
+
+class Point(NamedTuple):
+    """The values of one step or evaluation that are finite numbers, by name."""
+
+    seq: int
+    """The record that they come from."""
+    global_step: int
+    at: float
+    """Unix time, seconds."""
+    values: dict[str, float]
 
 
 class Chart(Struct, frozen=True, kw_only=True):
@@ -67,33 +90,29 @@ class Chart(Struct, frozen=True, kw_only=True):
 class Column:
     """One metric by step, with lowest, highest and sum of each BLOCK of steps, so that a bucket reads few numbers.
 
-    A value that is not a finite number is NaN: it is part of no bucket.
+    A value that is not a finite number is NaN: it is part of no bucket. Blocks are summed up when they are first read.
     """
 
     def __init__(self) -> None:
-        self._values = array("d")
+        self.values = array("d")
         self._blocks: list[tuple[float, float, float, int]] = []
-
-    def append(self, value: Number) -> None:
-        """Add the value of the next step."""
-        self._values.append(value if isinstance(value, float | int) and math.isfinite(value) else NAN)
-        if len(self._values) % BLOCK == 0:
-            self._blocks.append(_summary(self._values[-BLOCK:]))
 
     def cut(self, length: int) -> None:
         """Forget all but the first `length` values."""
-        del self._values[length:]
+        del self.values[length:]
         del self._blocks[length // BLOCK :]
 
     def summary(self, start: int, stop: int) -> tuple[float, float, float, int]:
         """Lowest, highest, sum and number of the finite values from `start` to before `stop`."""
         first, last = -(-start // BLOCK), stop // BLOCK
+        for block in range(len(self._blocks), last):
+            self._blocks.append(_summary(self.values[block * BLOCK : (block + 1) * BLOCK]))
         if first >= last:
-            return _summary(self._values[start:stop])
+            return _summary(self.values[start:stop])
         parts = [
-            _summary(self._values[start : first * BLOCK]),
+            _summary(self.values[start : first * BLOCK]),
             *self._blocks[first:last],
-            _summary(self._values[last * BLOCK : stop]),
+            _summary(self.values[last * BLOCK : stop]),
         ]
         lows, highs, sums, counts = zip(*parts, strict=True)
         return min(lows), max(highs), sum(sums), sum(counts)
@@ -116,40 +135,90 @@ class Metrics:
 
     def __init__(self) -> None:
         self.seq = 0
+        self.home_id = ""
+        self.committed_step = 0
+        """Steps up to this one are in a checkpoint: they run again only after a rollback, or if it is damaged."""
         self._steps = array("q")
+        self._seqs = array("q")
         self._at = array("d")
         self._columns = {name: Column() for name in SERIES}
         self._evaluations: list[EvaluationPoint] = []
 
-    def observe(self, record: Record) -> None:
-        """Fold one record."""
-        self.seq = record.seq
-        event = record.event
-        if isinstance(event, kinds.StepReached):
-            self._add_step(record.at, event)
-        elif isinstance(event, kinds.EvaluationDone):
-            point = EvaluationPoint(event.global_step, _finite(event.loss), _finite(event.training_loss))
-            keep = bisect_left(self._evaluations, point.global_step, key=lambda each: each.global_step)
-            del self._evaluations[keep:]
-            self._evaluations.append(point)
+    def observe(self, *records: Record) -> None:
+        """Fold records. Many at once cost a fraction: their numbers are added to the columns together."""
+        steps: list[tuple[Record, kinds.StepReached]] = []
+        last = self._steps[-1] if self._steps else None
+        for record in records:
+            event = record.event
+            if isinstance(event, kinds.StepReached):
+                step = event.global_step
+                if last is not None and step <= last:
+                    self._add_steps(steps)
+                    steps = []
+                    self._forget_from(step)
+                steps.append((record, event))
+                last = step
+            elif isinstance(event, kinds.EvaluationDone):
+                self._add_evaluation(record, event)
+            elif isinstance(event, kinds.CheckpointCommitted):
+                self.committed_step = event.global_step
+            elif isinstance(event, kinds.HomeCreated):
+                self.home_id = event.home_id
+        self._add_steps(steps)
+        if records:
+            self.seq = records[-1].seq
 
-    def _add_step(self, at: str, event: kinds.StepReached) -> None:
-        step = event.global_step
-        if self._steps and step <= self._steps[-1]:
-            self._forget_from(step)
-        self._steps.append(step)
-        self._at.append(datetime.fromisoformat(at).timestamp())
-        speed = event.tokens / event.seconds if event.seconds > 0 else NAN
-        values = (event.loss, event.learning_rate, event.grad_norm, speed)
-        for column, value in zip(self._columns.values(), values, strict=True):
-            column.append(value)
+    def _add_evaluation(self, record: Record, event: kinds.EvaluationDone) -> None:
+        loss, training_loss = _finite(event.loss), _finite(event.training_loss)
+        point = EvaluationPoint(event.global_step, loss, training_loss, record.seq, _unix(record.at))
+        keep = bisect_left(self._evaluations, point.global_step, key=lambda each: each.global_step)
+        del self._evaluations[keep:]
+        self._evaluations.append(point)
+
+    def _add_steps(self, reached: list[tuple[Record, kinds.StepReached]]) -> None:
+        """Add steps that follow one another and the last one."""
+        self._steps.extend([event.global_step for _, event in reached])
+        self._seqs.extend([record.seq for record, _ in reached])
+        self._at.extend([_unix(record.at) for record, _ in reached])
+        loss, rate, norm, speed = self._columns.values()
+        loss.values.extend(_numbers([event.loss for _, event in reached]))
+        rate.values.extend(_numbers([event.learning_rate for _, event in reached]))
+        norm.values.extend(_numbers([event.grad_norm for _, event in reached]))
+        speed.values.extend([event.tokens / event.seconds if event.seconds > 0 else NAN for _, event in reached])
 
     def _forget_from(self, step: int) -> None:
+        self.committed_step = min(self.committed_step, step - 1)
         keep = bisect_left(self._steps, step)
-        del self._steps[keep:], self._at[keep:]
+        del self._steps[keep:], self._seqs[keep:], self._at[keep:]
         for column in self._columns.values():
             column.cut(keep)
         self._evaluations = [each for each in self._evaluations if each.global_step < step]
+
+    def points(self, group: Group, after: int = 0) -> Iterator[Point]:
+        """The points whose record is after `after`, in the order of steps, which is also that of records.
+
+        The first of them replaces everything that was known from its step on.
+        """
+        if group == "validation":
+            for each in self._evaluations[bisect_right(self._evaluations, after, key=lambda point: point.seq) :]:
+                gap = gap_of(each.loss, each.training_loss) if each.loss is not None else None
+                named = {"loss": each.loss, "gap": gap}
+                values = {name: value for name, value in named.items() if value is not None}
+                yield Point(each.seq, each.global_step, each.at, values)
+            return
+        for place in range(bisect_right(self._seqs, after), len(self._seqs)):
+            numbers = ((name, column.values[place]) for name, column in self._columns.items())
+            values = {name: value for name, value in numbers if not math.isnan(value)}
+            yield Point(self._seqs[place], self._steps[place], self._at[place], values)
+
+    def newest(self, group: Group, until: int) -> tuple[int, int] | None:
+        """Record and global step of the newest point whose record is `until` or before it; None: there is none."""
+        if group == "validation":
+            place = bisect_right(self._evaluations, until, key=lambda point: point.seq)
+            found = self._evaluations[place - 1] if place else None
+            return (found.seq, found.global_step) if found is not None else None
+        place = bisect_right(self._seqs, until)
+        return (self._seqs[place - 1], self._steps[place - 1]) if place else None
 
     def chart(self, first: int | None = None, last: int | None = None, points: int = 1_000) -> Chart:
         """The metrics of the steps from `first` to `last`, both included, in at most `points` buckets.
@@ -179,3 +248,18 @@ class Metrics:
 
 def _finite(value: Number | None) -> float | None:
     return value if isinstance(value, float | int) and math.isfinite(value) else None
+
+
+def _numbers(values: list[Any]) -> array[float]:  # Any: a word that stands for a number raises TypeError
+    """The values; NaN in the place of each that is not a finite number."""
+    try:
+        found = array("d", values)
+        if math.isfinite(sum(found)):
+            return found
+    except TypeError:
+        pass
+    return array("d", [NAN if (value := _finite(each)) is None else value for each in values])
+
+
+def _unix(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()

@@ -166,22 +166,9 @@ def verify_backups(home: Home, wanted: str | None, *, json: bool) -> bool:
 
 def restore_backup(home: Home, name: str, *, json: bool = False) -> None:
     """`keepstep backup restore`. Raises UserError, core.errors.Refused."""
-    from cli.commands.versions import move_head
-    from core.commands import MoveHead
-    from gpu.artifacts.artifact import find_problem
-    from gpu.artifacts.backup import BackupDirectory
+    from cli.commands.models.head import backup_command, show_move
 
-    state = read_state(home)
-    name = find_backup_id(state, name)
-    backup = state.retention.backup(name)
-    assert backup is not None  # it was found by its id
-    artifact = BackupDirectory(home.backups / name, home.storage)
-    problem = find_problem(artifact, backup.manifest_sha256, every_byte=True)
-    if problem is not None:
-        raise UserError(
-            f"{name} is damaged: {problem}; nothing was changed", "choose another one: `keepstep backup list`"
-        )
-    move_head(home, MoveHead(backup=name), json=json)
+    show_move(home, backup_command(home, name), json=json)
 
 
 def clean_up_backups(home: Home, days: float, *, execute: bool, json: bool = False) -> None:

@@ -349,8 +349,9 @@ def _print_next_commands(home: Home, head: str, directory: Path) -> None:
     print("\nNext commands:\n")
     for line in _commands(directory):
         print(f"  {line}")
-    print("\nTalk to the model that you trained:\n")
-    print(f"  {_chat_command(directory)}")
+    print("\nTalk to the model that you trained, or look at the training on a web page:\n")
+    print(f"  {_in_home('chat', directory)}")
+    print(f"  {_in_home('monitor', directory)}")
 
 
 def _commands(directory: Path) -> Iterator[str]:
@@ -365,10 +366,10 @@ def _commands(directory: Path) -> Iterator[str]:
     yield "keepstep run             # train on it; kill -9 it, and run it again"
 
 
-def _chat_command(directory: Path) -> str:
-    """A command that starts a dialogue, from the directory in which the demo was started."""
+def _in_home(command: str, directory: Path) -> str:
+    """A command for the home of the demo, from the directory in which the demo was started."""
     program = "keepstep"
     own = Path(sys.executable).with_name(program)
     if shutil.which(program) is None and own.exists():
         program = shlex.quote(str(own))
-    return f"{program} chat --home {shlex.quote(str(directory))}"
+    return f"{program} {command} --home {shlex.quote(str(directory))}"

@@ -5,9 +5,8 @@ A restore overwrites nothing: it moves the head, and the old head can be restore
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,8 +22,6 @@ from events.values import Dtype
 if TYPE_CHECKING:
     from core.state import State
     from core.values import Version
-    from events.kinds import AnyEvent
-    from projections.lineage import Part
 
 app = typer.Typer(cls=ListGroup, help="List, compare, restore, delete and export versions.")
 
@@ -61,6 +58,8 @@ def diff(
     json: JsonOption = False,
 ) -> None:
     """Show what one version was trained on and the other was not."""
+    from cli.commands.models.difference import show_difference
+
     show_difference(find_home(home, reads_only=True), version, other, json=json)
 
 
@@ -80,15 +79,10 @@ def restore(
 
     The old head is kept and can be restored again.
     """
-    from core.commands import MoveHead
-    from events.values import is_checkpoint_id
+    from cli.commands.models.head import move_command, show_move
 
     found = find_home(home)
-    target = resolve_target(read_state(found), name)
-    if is_checkpoint_id(target):
-        move_head(found, MoveHead(checkpoint=target), json=json)
-    else:
-        move_head(found, MoveHead(version=None if target == ORIGIN else target), json=json)
+    show_move(found, move_command(resolve_target(read_state(found), name)), json=json)
 
 
 @app.command()
@@ -97,9 +91,10 @@ def rollback(home: HomeOption = None, json: JsonOption = False) -> None:
 
     The old head is kept and can be restored again.
     """
+    from cli.commands.models.head import show_move
     from core.commands import RollBack
 
-    move_head(find_home(home), RollBack(), json=json)
+    show_move(find_home(home), RollBack(), json=json)
 
 
 @app.command()
@@ -185,22 +180,16 @@ def _no_version(state: State) -> str:
 
 
 def _description(home: Home, version: Version) -> str:
+    from cli.commands.models.head import problem_of_version
+
     problem = problem_of_version(home, version)
     return version.description if problem is None else f"DAMAGED: {problem}"
-
-
-def problem_of_version(home: Home, version: Version) -> str | None:
-    """Describe what is wrong with the files of a version, by its manifest, names and sizes; None if nothing is."""
-    from gpu.artifacts.artifact import find_problem
-    from gpu.artifacts.version_manifest import VersionDirectory
-
-    artifact = VersionDirectory(home.versions / version.id, home.storage)
-    return find_problem(artifact, version.manifest_sha256, every_byte=False)
 
 
 def show_version(home: Home, name: str, *, json: bool) -> None:
     """`keepstep versions show`."""
     from cli.commands.lineage import show_lineage
+    from cli.commands.models.head import problem_of_version
     from cli.output.event_lines import applied_text
     from cli.output.times import local_time
     from projections.status import plain
@@ -222,111 +211,6 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     rows.append(Row("logits", f"differ by {version.difference:.2%} from those of base and checkpoint"))
     print_report(rows)
     show_lineage(home, version.id, json=False, verify=False)
-
-
-def show_difference(home: Home, name: str, other: str, *, json: bool) -> None:
-    """`keepstep versions diff`."""
-    from cli.commands.lineage import read_lineage
-
-    state = read_state(home)
-    name, other = (find_version_id(state, each, origin=True) for each in (name, other))
-    one, two = (() if each == ORIGIN else tuple(read_lineage(home, each).parts) for each in (name, other))
-    first_only, second_only = _only_in(one, two), _only_in(two, one)
-    settings = _changed_settings(one, two)
-    if json:
-        report = {
-            name: [_part_row(part) for part in first_only],
-            other: [_part_row(part) for part in second_only],
-            "settings": settings,
-        }
-        print_json(report)
-        return
-    for version, parts in ((name, first_only), (other, second_only)):
-        if parts:
-            say(f"trained only for {version}:")
-            print_listing(
-                ["steps", "file", "rows", "SHA-256"], [list(map(str, _part_row(part).values())) for part in parts]
-            )
-        else:
-            say(f"trained only for {version}: nothing")
-    for change in settings:
-        say(f"settings: {change}")
-
-
-def _only_in(parts: tuple[Part, ...], others: tuple[Part, ...]) -> list[Part]:
-    there = {(part.job, part.global_from, part.global_to, part.attempts) for part in others}
-    return [part for part in parts if (part.job, part.global_from, part.global_to, part.attempts) not in there]
-
-
-def _part_row(part: Part) -> dict[str, Any]:
-    return {
-        "steps": f"{part.global_from + 1}-{part.global_to}",
-        "file": part.name,
-        "rows": part.plan.rows,
-        "sha256": part.job,
-    }
-
-
-def _changed_settings(one: tuple[Part, ...], two: tuple[Part, ...]) -> list[str]:
-    """The settings of the last steps of both, where they differ."""
-    import msgspec
-
-    if not one or not two:
-        return []
-    before, after = (msgspec.to_builtins(parts[-1].settings) for parts in (one, two))
-    return [
-        f"{section}.{key}: {before[section].get(key)} → {after[section].get(key)}"
-        for section in before
-        for key in sorted({*before[section], *after[section]})
-        if before[section].get(key) != after[section].get(key)
-    ]
-
-
-def move_head(home: Home, command: Any, *, json: bool = False) -> None:
-    """Move the head and print the old and the new one. Raises core.errors.Refused, UserError."""
-    from contextlib import closing
-
-    from cli.home.backups import restore_backup
-    from cli.home.event_store import EventStore
-    from cli.home.identity import daemon_is_alive
-    from core.decide import decide
-    from core.effects import RestoreCheckpoint
-    from events.kinds import HeadMoved
-
-    with closing(EventStore.open(home)) as store:
-        before = store.state
-        _refuse_damaged_version(home, before, decide(before, command, home.clock.now()))
-        events = store.execute(command)
-        delete_directories(home, events)
-        state = store.state
-        if state.head.pending_restore is not None and state.head.checkpoint is not None and not daemon_is_alive(home):
-            restore_backup(
-                store, RestoreCheckpoint(backup=state.head.pending_restore, checkpoint=state.head.checkpoint.id)
-            )
-    moved = next(event for event in events if isinstance(event, HeadMoved))
-    old = before.head.checkpoint.id if before.head.checkpoint is not None else before.head.base
-    if json:
-        print_json({"version": moved.version, "checkpoint": moved.checkpoint, "old_head": old})
-        return
-    base = f" on {moved.version or 'the origin'}" if moved.checkpoint else ""
-    say(f"training continues from {moved.checkpoint or moved.version or 'the origin'}{base}")
-    if old is not None:
-        say(f"the old head is kept; to go back: keepstep versions restore {old}")
-
-
-def _refuse_damaged_version(home: Home, state: State, would: Sequence[AnyEvent]) -> None:
-    """Raise UserError if the head would move to a version whose files are damaged."""
-    from events.kinds import HeadMoved
-
-    version = next((state.retention.version(event.version) for event in would if isinstance(event, HeadMoved)), None)
-    if version is None:
-        return
-    problem = problem_of_version(home, version)
-    if problem is not None:
-        raise UserError(
-            f"{version.id} is damaged: {problem}; the head was not moved",
-            "restore its files from a copy, or name another version",
-        )
 
 
 def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
@@ -356,6 +240,7 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
 def export_version(home: Home, name: str, to: Path, dtype: Dtype | None, *, json: bool) -> None:
     """`keepstep versions export`. Raises UserError."""
     from cli.commands.checkpoints import export_model
+    from cli.commands.models.head import problem_of_version
 
     version = _version(read_state(home), name)
     problem = problem_of_version(home, version)

@@ -36,6 +36,7 @@ from events.settings import (
     MemorySettings,
     NonNegative,
     QloraSettings,
+    ReportSettings,
     RetentionSettings,
     Section,
 )
@@ -79,6 +80,7 @@ class Config(Struct, frozen=True, kw_only=True):
     inbox: InboxSettings = InboxSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
+    report: ReportSettings = ReportSettings()
     old_names: tuple[str, ...] = ()
     """A line for each old name of a key that the file has."""
 

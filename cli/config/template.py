@@ -113,6 +113,8 @@ _COMMENTS: dict[str, str] = {
     "hooks.notify": '"discord://…", "mailto://…", …: needs `pip install \'keepstep[notify]\'`',
     "hooks.notify_on": "send a notification for these",
     "hooks.notify_template": "Jinja2: {{ title }}, {{ message }}, {{ job_name }}, … as in the JSON",
+    "report.to": '"tensorboard", "trackio", "wandb", "mlflow": needs `pip install \'keepstep[NAME]\'`',
+    "report.project": "project (trackio, wandb) or experiment (mlflow) of this home's run",
     "hooks.timeout_s": "end a hook that runs longer, seconds; training does not wait for it",
 }
 """A comment for each setting: what it does, its unit, and its special values. A new file shows each default."""

@@ -43,6 +43,7 @@ from cli.inbox.watcher import Inbox
 from cli.output.console import Console
 from cli.output.event_lines import held_jobs_text
 from cli.output.run_screen import RunScreen
+from cli.report.processes import Reporters
 from core import commands
 from events import messages
 from journal.errors import NoSpace
@@ -72,6 +73,7 @@ class Daemon:
         self._monitor = ResourceMonitor(home, lambda: self._ports.measure(self._supervisor.worker))
         self._deletes = DeferredDeletes(home, self._write)
         self._hooks = Hooks(home)
+        self._reporters = Reporters(home)
         self._signals = 0
         self._stopped_by: str | None = None
         self._done = False
@@ -114,6 +116,7 @@ class Daemon:
             while not self._done:
                 self._turn()
             self._hooks.finish(self._store, self._config.hooks)
+            self._reporters.finish()
             with self._store.exclusive():
                 self._store.save_snapshot()
         return exit_code(
@@ -171,6 +174,7 @@ class Daemon:
         if store.state.memory.shortage is not None and store.state.attempts.current is None:
             self._supervisor.end()  # an idle worker still holds a model in memory
         self._hooks.dispatch(store, self._config.hooks)
+        self._reporters.keep_running(self._config.report)
         self._deletes.retry()
         self._listener.check()
         wait_s = self._effects.run()

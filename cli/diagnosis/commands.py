@@ -16,7 +16,7 @@ hooks_app = typer.Typer(cls=ListGroup, help="List and test the hooks: commands a
 
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
-Source = Literal["daemon", "worker", "hook"]
+Source = Literal["daemon", "worker", "hook", "report"]
 
 AllOption = Annotated[bool, typer.Option("--all", help="Show all failures, not the last ones.")]
 

@@ -29,6 +29,7 @@ from journal.failpoints import journaled_failpoint
 from journal.writer import FULL
 from projections.fold import fold
 from projections.machine import MachineView, write_machine
+from projections.machine_samples import SAMPLE_EVERY_S, append_sample, sample_of
 from projections.progress import Folded
 from projections.snapshot import Snapshot, read_snapshot, reducer_version, write_snapshot
 from projections.status import read_status, write_status
@@ -59,6 +60,7 @@ class EventStore:
         """Unix time of the daemon's last heartbeat, shown in the status; only the daemon sets it."""
         self.received: Heartbeat | None = None
         """The worker's last heartbeat; only the daemon sets it."""
+        self._sampled_at = 0.0
         self._snapshot_seq = snapshot_seq
         self._transaction: Transaction[Record] | None = None
         self._unreported: list[AnyEvent] = []
@@ -179,6 +181,9 @@ class EventStore:
         """Write the measurements of the machine, next to the status."""
         with self.meter.part("views"), self.exclusive(), writing_view(self.home):
             write_machine(self.home.machine, view, storage=self.home.storage)
+            if abs(view.at - self._sampled_at) >= SAMPLE_EVERY_S:
+                self._sampled_at = view.at
+                append_sample(self.home.machine_samples, sample_of(view), storage=self.home.storage)
 
     def write_heartbeat(self) -> None:
         """Write the daemon's heartbeat into the status, every HEARTBEAT_EVERY_S seconds."""

@@ -9,10 +9,13 @@ from typing import Final
 from msgspec import Struct
 
 from cli.arguments.resolve import find_job_id
+from cli.commands.models.head import backup_command, move_command, move_head, preview_move
+from cli.commands.versions import resolve_target
 from cli.errors import UserError
 from cli.home.event_store import EventStore
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
+from cli.home.snapshot_reader import load_state
 from cli.inbox.accept import remove_job, skip_job
 from core import commands
 from core.state import State
@@ -28,6 +31,10 @@ class Request(Struct, forbid_unknown_fields=True):
     """For `move`: the lane; None: the lane that it is in."""
     first: bool = False
     """For `move`: to the front of the lane, instead of to its end."""
+    target: str = ""
+    """For `restore`: a version, `origin`, a detached checkpoint or a backup."""
+    preview: bool = False
+    """For `restore` and `rollback`: say what would happen, and change nothing."""
 
 
 Decide = Callable[[State, Request], commands.AnyCommand]
@@ -41,7 +48,9 @@ JOB_COMMANDS: Final[Mapping[str, Decide]] = {
     ),
 }
 
-ACTIONS: Final = (*JOB_COMMANDS, "remove", "skip", "pause", "resume", "consolidate", "stop")
+HEAD_ACTIONS: Final = ("restore", "rollback")
+
+ACTIONS: Final = (*JOB_COMMANDS, "remove", "skip", "pause", "resume", "consolidate", "stop", *HEAD_ACTIONS)
 
 
 def act(home: Home, action: str, asked: Request) -> str:
@@ -51,6 +60,8 @@ def act(home: Home, action: str, asked: Request) -> str:
     """
     if (action in JOB_COMMANDS or action == "remove") and not asked.job:
         raise UserError(f"{action} needs a job", 'send {"job": "NAME"}')
+    if action in HEAD_ACTIONS:
+        return _move_head(home, action, asked)
     with closing(EventStore.open(home)) as store:
         match action:
             case "remove":
@@ -74,3 +85,17 @@ def act(home: Home, action: str, asked: Request) -> str:
             case _:
                 store.execute(JOB_COMMANDS[action](store.state, asked))
                 return f"{action}: done"
+
+
+def _move_head(home: Home, action: str, asked: Request) -> str:
+    if action == "restore" and not asked.target:
+        raise UserError("restore needs a target", 'send {"target": "v001"}; `keepstep versions list --all` lists them')
+    command = commands.RollBack() if action == "rollback" else _restore_command(home, asked.target)
+    return " ".join(preview_move(home, command)) if asked.preview else move_head(home, command).text
+
+
+def _restore_command(home: Home, target: str) -> commands.MoveHead:
+    state = load_state(home)[0].state
+    if state.retention.backup(target) is not None:
+        return backup_command(home, target)
+    return move_command(resolve_target(state, target))

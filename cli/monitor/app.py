@@ -5,12 +5,14 @@ Requests run in threads, because every view reads files. Errors that a user can 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
+import psutil
 from msgspec import Struct
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
@@ -23,6 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cli.commands.lineage import lineage_report, read_lineage
+from cli.commands.models.difference import difference
 from cli.commands.queue import queue_rows
 from cli.diagnosis.failures import read_failures
 from cli.errors import UserError, exit_code_of
@@ -40,6 +43,7 @@ from core.errors import Refused
 from events.text import in_all_texts
 from events.values import Priority
 from journal.errors import JournalError
+from projections.machine_samples import Sample, read_samples, thinned
 from projections.status import plain
 
 PAGE = Path(__file__).parent / "page"
@@ -55,6 +59,9 @@ QUEUE_SHOWN = 500
 
 BODY_BYTES_MAX = 10_000
 
+SAMPLES_SHOWN = 1_000
+"""Samples of the machine in one answer: about the pixels of a chart."""
+
 
 def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
     """The application for one home. `hosts`: the Host headers that it answers (protects from DNS rebinding)."""
@@ -67,6 +74,8 @@ def make_app(home: Home, token: str, hosts: list[str]) -> Starlette:
             Route("/api/memory_stats", _view(lambda home, _: status_report(home)["machine"])),
             Route("/api/queue", _view(_queue)),
             Route("/api/models", _view(_models)),
+            Route("/api/difference", _view(_difference)),
+            Route("/api/machine", _view(_machine)),
             Route(
                 "/api/failures", _view(lambda home, _: [plain(each) for each in read_failures(home, FAILURES_SHOWN)])
             ),
@@ -117,6 +126,29 @@ def _models(home: Home, _: Request) -> dict[str, Any]:
         "checkpoints": [plain(each) for each in state.head.checkpoints],
         "versions": [plain(each) for each in state.retention.versions],
         "backups": [plain(each) for each in state.retention.backups],
+        "detached": [plain(each) for each in state.head.detached],
+    }
+
+
+def _difference(home: Home, request: Request) -> dict[str, Any]:
+    one, two = (request.query_params.get(name, "") for name in ("from", "to"))
+    found = difference(home, one, two)
+    settings = found.pop("settings")
+    return {"only": [{"version": name, "parts": parts} for name, parts in found.items()], "settings": settings}
+
+
+def _machine(home: Home, request: Request) -> dict[str, Any]:
+    samples = read_samples(home.machine_samples, storage=home.storage)
+    shown = thinned(samples, min(_integer(request, "points") or SAMPLES_SHOWN, SAMPLES_SHOWN))
+    own = psutil.Process()
+    times = own.cpu_times()
+    return {
+        "samples": {name: [getattr(each, name) for each in shown] for name in Sample.__struct_fields__},
+        "monitor": {
+            "cpu_s": times.user + times.system,
+            "wall_s": time.time() - own.create_time(),
+            "memory_bytes": own.memory_info().rss,
+        },
     }
 
 

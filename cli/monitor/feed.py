@@ -6,16 +6,15 @@ It only reads. One lock guards it, because the server answers requests in thread
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
+from cli.home.metrics_reader import MetricsReader
 from cli.home.paths import Home
-from events.codec import Record, decode_record, kind_of
-from journal import START, Position, PositionLost, follow
-from projections.metrics import Chart, Metrics
+from events.codec import Record, kind_of
+from projections.metrics import Chart
 
 RECORDS_KEPT = 5_000
 """Records that are kept. A browser that missed more loads the page again."""
@@ -45,47 +44,34 @@ class Feed:
     """The metrics and the newest records of one home's journal."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
         self._lock = threading.Lock()
-        self._position: Position = START
-        self._metrics = Metrics()
-        self._records: deque[ShownRecord] = deque(maxlen=RECORDS_KEPT)
+        self._reader = MetricsReader(home, RECORDS_KEPT)
 
     def catch_up(self) -> int:
         """Fold the new records. Returns the number of the last one. Raises journal.errors.JournalError."""
         with self._lock:
-            try:
-                records, position = follow(
-                    self._home.journal, decode_record, self._position, storage=self._home.storage
-                )
-            except PositionLost:  # the journal was repaired: what was shown may no longer be in it
-                self._metrics, self._position = Metrics(), START
-                self._records.clear()
-                records, position = follow(self._home.journal, decode_record, storage=self._home.storage)
-            for record in records:
-                self._metrics.observe(record)
-            self._records.extend(_shown(record) for record in records[-RECORDS_KEPT:])
-            self._position = position
-            return position.seq
+            self._reader.catch_up()
+            return self._reader.position.seq
 
     def chart(self, first: int | None, last: int | None, points: int) -> Chart:
         """The metrics of a range of steps, as `Metrics.chart`."""
         with self._lock:
-            return self._metrics.chart(first, last, points)
+            return self._reader.metrics.chart(first, last, points)
 
     def after(self, seq: int) -> Batch:
         """At most RECORDS_AT_ONCE records after `seq`."""
         with self._lock:
-            oldest = self._records[0].seq if self._records else self._position.seq + 1
-            lost = seq < oldest - 1 or seq > self._position.seq
-            records = [record for record in self._records if record.seq > seq]
-            return Batch(records[:RECORDS_AT_ONCE], lost)
+            kept, last = self._reader.records, self._reader.position.seq
+            oldest = kept[0].seq if kept else last + 1
+            lost = seq < oldest - 1 or seq > last
+            records = [record for record in kept if record.seq > seq]
+        return Batch([_shown(record) for record in records[:RECORDS_AT_ONCE]], lost)
 
     def tail(self, number: int, kind: str | None) -> list[ShownRecord]:
         """The newest records, the oldest first; of one kind if it is named."""
         with self._lock:
-            found = [record for record in self._records if kind is None or record.kind == kind]
-            return found[-number:] if number > 0 else []
+            found = [record for record in self._reader.records if kind is None or kind_of(record.event) == kind]
+        return [_shown(record) for record in found[-number:]] if number > 0 else []
 
 
 def _shown(record: Record) -> ShownRecord:

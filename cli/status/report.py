@@ -47,6 +47,7 @@ def status_report(home: Home) -> dict[str, Any]:
         "timing": plain(timing(view, alive=alive)),
         "skipped_files": [plain(each) for each in skipped_files(home, alive=alive)],
         "machine": plain(machine) if machine is not None else None,
+        "failing_reports": _failing_reports(home),
     }
 
 
@@ -70,7 +71,19 @@ def _rows(home: Home, view: StatusView, *, alive: bool) -> list[Row]:
     rows = [Row("skipped", f"{each.path} {each.reason}", ATTENTION) for each in skipped[:SKIPPED_FILES_SHOWN]]
     if len(skipped) > SKIPPED_FILES_SHOWN:
         rows.append(Row("", f"… and {len(skipped) - SKIPPED_FILES_SHOWN} more in the inbox", ATTENTION))
+    for name, error in _failing_reports(home).items():
+        rows.append(Row("report", f"{name} fails: {error}", ATTENTION))
+        rows.append(Row("", "→ training continues; see keepstep report", ATTENTION))
     return [*status_rows(view, alive=alive), *rows, *machine_rows(machine_now(home, alive=alive))]
+
+
+def _failing_reports(home: Home) -> dict[str, str]:
+    """The tools that do not get the metrics now, and why."""
+    if not home.storage.exists(home.report_progress):
+        return {}
+    from cli.report.progress import failing  # most homes have no report
+
+    return {name: progress.error or "" for name, progress in failing(home).items()}
 
 
 def read_current(home: Home) -> tuple[StatusView, bool]:

@@ -69,6 +69,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "backup cleanup": ["--retention-days", "1"],
     "home move": ["{new}"],
     "journal show": ["--kind", "file_enqueued"],
+    "report rebuild": [],
     "config get": ["inbox.settle_s"],
     "config set": ["inbox.settle_s", "1"],
     "config unset": ["inbox.settle_s"],
@@ -256,6 +257,7 @@ WITHOUT_JSON = {
     **dict.fromkeys(("init", "demo", "run", "service install", "service uninstall"), "prints what it does as it goes"),
     **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
+    "report rebuild": "`report --json` has the result",
     **dict.fromkeys(("chat", "monitor"), "talks to a person; `ask --json` and the monitor's API answer scripts"),
     **dict.fromkeys(("versions delete", "journal repair"), "asks for a confirmation; `versions --json` has the result"),
     **dict.fromkeys(

@@ -109,9 +109,9 @@ def _check_leftover_files(home: Home) -> None:
     assert not [path for lane in ("", "high", "low") for path in (home.inbox / lane).glob("*.jsonl")]
     assert not _names(home.data / ".arriving")
     assert not home.tokens.exists() or not _names(home.tokens)  # nothing is in progress any more
-    views = {home.status.name, home.snapshot.name, home.machine.name, home.hooks.name}
+    views = {path.name for path in (home.status, home.snapshot, home.machine, home.machine_samples, home.hooks)}
     assert _names(home.status.parent) <= views
-    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name, home.usual.name}
+    assert _names(home.run) <= {home.daemon_lock.name, home.backup_lock.name, home.usual.name, "monitor-token"}
     assert state.daemon.status == "off"
 
 

@@ -128,3 +128,25 @@ def test_blocks_are_forgotten_with_their_steps() -> None:
     metrics = folded(*(step(number, 9.0) for number in range(1, 200)), step(100, 1.0), step(101, 2.0))
     assert metrics.chart(100, points=1).series["loss"] == [Bucket(1.0, 2.0, 1.5)]
     assert metrics.chart(points=1).series["loss"] == [Bucket(1.0, 9.0, (99 * 9.0 + 3.0) / 101)]
+
+
+def test_points_after_a_record_begin_with_the_step_that_ran_again() -> None:
+    """Whatever another tool has from this step on is replaced."""
+    metrics = folded(step(1, 1.0), step(2, 9.0), step(3, 9.0), evaluation(3, 9.0), step(2, "NaN"), step(3, 3.0))
+    assert [(point.seq, point.global_step) for point in metrics.points("train", after=4)] == [(5, 2), (6, 3)]
+    assert [point.values.get("loss") for point in metrics.points("train")] == [1.0, None, 3.0]
+    assert list(metrics.points("validation")) == []
+
+
+def test_points_of_evaluations_have_loss_and_gap() -> None:
+    metrics = folded(step(1, 1.0), evaluation(1, 1.5), step(2, 1.0), evaluation(2, "NaN"))
+    assert [point.values for point in metrics.points("validation")] == [{"loss": 1.5, "gap": 0.5}, {}]
+    assert [point.global_step for point in metrics.points("validation", after=2)] == [2]
+
+
+def test_many_records_at_once_give_the_same_as_one_at_a_time() -> None:
+    events = [step(number % 90 + number // 90 * 70 + 1, "NaN" if number % 7 == 0 else 1.0) for number in range(300)]
+    together = Metrics()
+    together.observe(*(record(seq, event) for seq, event in enumerate(events, 1)))
+    assert together.chart() == folded(*events).chart()
+    assert list(together.points("train")) == list(folded(*events).points("train"))

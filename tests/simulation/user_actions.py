@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.commands.backup import clean_up_backups, create_backup, restore_backup
-from cli.commands.versions import delete_version, move_head
+from cli.commands.models.head import move_head
+from cli.commands.versions import delete_version
 from cli.errors import REFUSED, UserError, exit_code_of
 from cli.home.event_store import EventStore
 from cli.home.paths import Home

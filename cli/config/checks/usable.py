@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import shlex
@@ -22,7 +23,7 @@ from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
 from cli.config.validation_set import validation_file
 from cli.errors import UserError
 from cli.home.paths import Home
-from events.settings import AdapterSettings, HookSettings, HookTrigger, JobSettings
+from events.settings import AdapterSettings, HookSettings, HookTrigger, JobSettings, ReportSettings
 
 NAMES_SHOWN = 12
 """Names of layers in a message; a model has about ten different ones."""
@@ -45,7 +46,7 @@ def find_problems(home: Home, config: Config) -> list[Problem]:
     directory, found = _model(home, config.job)
     if directory is not None:
         found += _target_modules(directory, config.job)
-    return [*found, *_validation(home, config.job), *_hooks(home, config.hooks)]
+    return [*found, *_validation(home, config.job), *_hooks(home, config.hooks), *_reports(config.report)]
 
 
 def missing_program(home: Home, command: str) -> str | None:
@@ -150,4 +151,14 @@ def _hooks(home: Home, hooks: HookSettings) -> Iterator[Problem]:
                 (f"hooks.on_{trigger}",),
                 f"hooks.on_{trigger} cannot run: there is no program {program}",
                 "correct its path (a relative one starts at the home), then `keepstep hooks test`",
+            )
+
+
+def _reports(report: ReportSettings) -> Iterator[Problem]:
+    for name in report.to:  # a tool, its package and the extra of keepstep have the same name
+        if importlib.util.find_spec(name) is None:
+            yield Problem(
+                ("report.to",),
+                f"report.to has {toml_text(name)}, and its package is not installed",
+                f"`pip install 'keepstep[{name}]'`, then run this again",
             )

@@ -1,6 +1,9 @@
 // The page of the monitor. All text from the home is set as text, never as HTML.
 
-const TOKEN = "keepstep-token";
+import {$, SignIn, TOKEN, axes, clock, color, confirmed, duration, element, facts, figure, fillTable, get, line, moment, number, post, replace, say, send, size} from "./common.js";
+import {followMachine, redrawMachine, showCost, showMachine} from "./machine.js";
+import {showModels} from "./models.js";
+
 const CHARTS = [
   {name: "loss", title: "Loss (nats per trained token)", smooth: true},
   {name: "learning_rate", title: "Learning rate"},
@@ -12,60 +15,7 @@ const FAILURES_SHOWN = 3;
 const REFRESH_MS = 1000; // Charts and tables follow the stream at most this often.
 const SMOOTHING = 0.9;
 
-const $ = (id) => document.getElementById(id);
-const element = (name, properties = {}, ...children) => {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-};
-const replace = (id, ...children) => $(id).replaceChildren(...children.filter(Boolean));
-
-// -- formats
-
-const size = (bytes) => bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.round(bytes / 1e3)} kB`;
-const share = (value) => value === null || value === undefined ? "unknown" : `${Math.round(value * 100)} %`;
-const duration = (s) => s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : s < 129600 ? `${(s / 3600).toFixed(1)} h` : `${(s / 86400).toFixed(1)} days`;
-const moment = (iso) => new Date(iso).toLocaleString([], {dateStyle: "short", timeStyle: "short"});
-const clock = (iso) => new Date(iso).toLocaleTimeString();
-const number = (value) => typeof value !== "number" ? String(value ?? "—") : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(2) : value.toLocaleString(undefined, {maximumFractionDigits: 4});
-
-// -- talking to the server
-
-const token = () => sessionStorage.getItem(TOKEN) ?? "";
-
-async function get(path) {
-  const answer = await fetch(path);
-  if (answer.status === 401) throw new SignIn();
-  const body = await answer.json();
-  if (!answer.ok) throw new Error([body.error, body.advice].filter(Boolean).join("; "));
-  return body;
-}
-
-class SignIn extends Error {}
-
-async function send(path, method, body) {
-  const answer = await fetch(path, {method, headers: {Authorization: `Bearer ${token()}`}, body});
-  const said = await answer.json();
-  if (!answer.ok) throw new Error([said.error, said.advice].filter(Boolean).join("; "));
-  return said;
-}
-
-const post = (path, body) => send(path, "POST", JSON.stringify(body ?? {}));
-
-let saidTimer;
-function say(text) {
-  $("said").textContent = text;
-  clearTimeout(saidTimer);
-  saidTimer = setTimeout(() => { $("said").textContent = ""; }, 6000);
-}
-
-function confirmed(question) {
-  $("question").textContent = question;
-  const dialog = $("ask");
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), {once: true}));
-}
+// -- actions
 
 async function act(action, body, question) {
   if (question && !await confirmed(question)) return;
@@ -79,10 +29,18 @@ async function act(action, body, question) {
 
 // -- now
 
+// In a few words; the line below says why and what to do.
+function stateOf({alive, hold, full, short, daemon}) {
+  const waits = hold ? "waiting for you" : full ? "waiting for disk space" : short ? "waiting for memory" : "";
+  if (!alive) return ["off", "off_paused"].includes(daemon.status) ? `not running${daemon.status === "off_paused" ? ", paused" : ""}${waits && `, ${waits}`}` : "died";
+  const paused = daemon.status === "paused" ? "paused" : "";
+  return [paused, waits].filter(Boolean).join(", ") || daemon.status;
+}
+
 function showStatus(status) {
   const {job, queue, daemon} = status;
   const tone = !status.alive ? (["off", "off_paused"].includes(daemon.status) ? "" : "bad") : status.hold || status.full || status.short || status.config_error ? "warn" : daemon.status === "working" ? "good" : "";
-  $("state").textContent = status.alive ? daemon.status : "not running";
+  $("state").textContent = stateOf(status);
   $("state").dataset.tone = tone;
   if ($("health").textContent !== status.health) $("health").textContent = status.health; // A screen reader reads each change once.
   document.title = `${job ? `${Math.round(job.progress * 100)} % · ` : ""}keepstep`;
@@ -102,33 +60,18 @@ function showStatus(status) {
     ["Base", status.version ? status.version.id : "the first model"],
     ["Checkpoint", status.checkpoint?.id],
     ["Files", `${status.counts.trained} trained, ${status.counts.rejected} rejected, ${status.counts.skipped} skipped`],
-    ["Cost of the daemon", watching?.share != null && `${(watching.share * 100).toFixed(2)} % of a core`],
   ]);
   replace("troubles", ...status.troubles.slice(-3).map((each) => element("li", {textContent: `${moment(each.at)} ${each.message}`})));
+  const failing = Object.entries(status.failing_reports).map(([name, error]) => element("li", {textContent: `report to ${name} fails: ${error}`}));
+  $("troubles").append(...failing);
   showMachine(status.machine);
-}
-
-function facts(id, rows) {
-  replace(id, ...rows.filter(([, value]) => value).map(([name, value]) => element("div", {}, element("dt", {textContent: name}), element("dd", {textContent: value}))));
-}
-
-function showMachine(machine) {
-  if (!machine) return facts("machine", [["Machine", "not measured yet"]]);
-  const {memory} = machine;
-  facts("machine", [
-    ["Processors", `${share(machine.cpu)} of ${machine.cores} cores`],
-    ["Memory", `${size(memory.total_bytes - memory.available_bytes)} of ${size(memory.total_bytes)} used`],
-    ["Worker", size(memory.worker_bytes)],
-    ["Disk", `${size(machine.disk_free_bytes)} free`],
-    ["Disk traffic", machine.written_bytes_per_s !== null && `${size(machine.read_bytes_per_s)}/s read, ${size(machine.written_bytes_per_s)}/s written`],
-    ...machine.gpus.map((gpu) => [gpu.name, `${share(gpu.utilisation)}, ${gpu.memory_used_bytes === null ? "memory unknown" : `${size(gpu.memory_used_bytes)} of ${size(gpu.memory_total_bytes)}`}${gpu.temperature_c === null ? "" : `, ${gpu.temperature_c} °C`}`]),
-  ]);
+  showCost(watching);
+  followMachine();
 }
 
 // -- charts
 
 const plots = new Map();
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function smoothed(values) {
   let mean = 0, weight = 0;
@@ -155,15 +98,13 @@ function chartData(chart, shown) {
 }
 
 function options(chart, width) {
-  const line = (label, stroke, more = {}) => ({label, stroke, points: {show: false}, value: (_, value) => number(value), ...more});
   const faint = {width: 0};
   const series = [{label: "step"}, line("lowest", color("--line"), faint), line("highest", color("--line"), faint), line("mean", color("--blue"), {width: chart.smooth ? 1 : 1.5, alpha: chart.smooth ? 0.5 : 1})];
   if (chart.smooth) series.push(line("smoothed", color("--orange"), {width: 2}), line("validation", color("--green"), {width: 2, spanGaps: true, points: {show: true, size: 6}}));
-  const axis = {stroke: color("--soft"), grid: {stroke: color("--line"), width: 1}, ticks: {stroke: color("--line")}};
   return {
     width, height: 220, series, scales: {x: {time: false}},
     bands: [{series: [2, 1], fill: `${color("--blue")}22`}],
-    axes: [axis, {...axis, size: 64, values: (_, values) => values.map(number)}],
+    axes: axes(),
     hooks: {setSelect: [(plot) => {
       if (plot.select.width > 4) loadChart(Math.round(plot.posToVal(plot.select.left, "x")), Math.round(plot.posToVal(plot.select.left + plot.select.width, "x")));
     }]},
@@ -177,10 +118,7 @@ function drawCharts(shown) {
     const old = plots.get(chart.name);
     if (old) old.plot.setData(data);
     else {
-      const figure = element("figure", {}, element("figcaption", {textContent: chart.title}));
-      const place = element("div"), table = element("table");
-      figure.append(place, element("details", {}, element("summary", {textContent: "Numbers"}), element("div", {className: "data", tabIndex: 0}, table)));
-      $("charts").append(figure);
+      const {place, table} = figure($("charts"), chart.title);
       plots.set(chart.name, {plot: new uPlot(options(chart, Math.max(240, place.clientWidth)), data, place), place, table});
     }
     const {table} = plots.get(chart.name);
@@ -190,13 +128,6 @@ function drawCharts(shown) {
   if (shown.not_numbers) notes.push(`${shown.not_numbers} without a loss (skipped batches), drawn as gaps`);
   if (view.first !== null) notes.push("drag to zoom in, choose “all” to zoom out");
   $("chart-note").textContent = notes.join("; ");
-}
-
-function fillTable(table, titles, rows) {
-  table.replaceChildren(
-    element("thead", {}, element("tr", {}, ...titles.map((title) => element("th", {textContent: title, scope: "col"})))),
-    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell) => cell instanceof Node ? element("td", {}, cell) : element("td", {textContent: number(cell)}))))),
-  );
 }
 
 const view = {first: null, last: null};
@@ -230,6 +161,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   plots.clear();
   replace("charts");
   loadChart();
+  redrawMachine();
 });
 
 // -- tables
@@ -304,17 +236,6 @@ for (const name of ["dragover", "dragleave", "drop"]) $("drop").addEventListener
   $("drop").classList.toggle("over", name === "dragover");
   if (name === "drop") upload([...event.dataTransfer.files]);
 });
-
-async function showModels() {
-  const {head, versions, checkpoints, backups} = await get("/api/models");
-  const rows = [
-    ...versions.map((each) => [each.made_at, each.global_step, each.id + (each.id === head.version ? " (base of the head)" : ""), "version", size(each.size_bytes), each.description]),
-    ...backups.map((each) => [each.made_at, each.held.checkpoint.global_step, each.id, "backup", size(each.size_bytes), each.reason]),
-    ...checkpoints.map((each) => ["", each.global_step, each.id + (each.id === head.checkpoint ? " (head)" : ""), "checkpoint", size(each.size_bytes), ""]),
-  ].sort((a, b) => b[1] - a[1]);
-  fillTable($("models"), ["Step", "Name", "Kind", "Made", "Size", "Note"], rows.map(([at, step, name, kind, bytes, note]) => [step, name, kind, at && moment(at), bytes, note]));
-  if (!rows.length) replace("models", element("caption", {textContent: "Nothing is committed yet."}));
-}
 
 async function showFailures() {
   const failures = await get("/api/failures");

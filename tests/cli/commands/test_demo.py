@@ -237,17 +237,18 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert stage.ran == []
 
 
-def test_last_line_is_a_command_that_can_be_copied(
+def test_last_lines_are_commands_that_can_be_copied(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It works in the directory in which the demo was started, also where keepstep is not on PATH."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     demo.run_demo(Path("my home"))
-    program, *arguments = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert arguments == ["chat", "--home", "my home"]
-    assert Path(program).name == "keepstep"
-    assert find_home(Path(arguments[-1])).root == tmp_path / "my home"
+    for line, command in zip(capsys.readouterr().out.splitlines()[-2:], ("chat", "monitor"), strict=True):
+        program, *arguments = shlex.split(line)
+        assert arguments == [command, "--home", "my home"]
+        assert Path(program).name == "keepstep"
+        assert find_home(Path(arguments[-1])).root == tmp_path / "my home"
 
 
 @pytest.mark.parametrize("missing", demo.MODEL_PACKAGES)

@@ -10,6 +10,8 @@ from starlette.testclient import TestClient
 
 from cli.home.paths import Home
 from cli.monitor import app as app_module
+from projections.machine import MachineView, MemoryView
+from projections.machine_samples import append_sample, sample_of
 
 BASE = "http://127.0.0.1:8080"
 
@@ -28,7 +30,7 @@ def test_each_answer_forbids_other_sources(owner: TestClient, path: str) -> None
 
 
 def test_the_page_asks_nothing_of_other_machines(anyone: TestClient) -> None:
-    for name in ("", "app.js", "style.css"):
+    for name in ("", "app.js", "common.js", "machine.js", "models.js", "style.css"):
         assert "//" not in anyone.get(f"/{name}").text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
 
 
@@ -82,3 +84,31 @@ class StreamEndedError(Exception):
 def test_a_stream_of_a_journal_that_was_repaired_says_reload(owner: TestClient) -> None:
     with owner.stream("GET", "/api/stream?after=9999") as answer:
         assert "event: reload" in "\n".join(answer.iter_lines())
+
+
+def test_two_versions_differ_in_what_they_were_trained_on(owner: TestClient) -> None:
+    found = get(owner, "/api/difference?from=origin&to=v002")
+    assert [each["version"] for each in found["only"]] == ["origin", "v002"]
+    assert found["only"][0]["parts"] == []
+    assert found["only"][1]["parts"][0]["file"]
+    assert owner.get("/api/difference?from=v001&to=v099").status_code == 409
+
+
+def test_the_machine_is_shown_over_time(owner: TestClient, home: Home) -> None:
+    assert get(owner, "/api/machine")["samples"]["at"] == []
+    for at in range(5):
+        memory = MemoryView(total_bytes=10, available_bytes=4, worker_bytes=3)
+        view = MachineView(
+            at=float(at),
+            cores=2,
+            cpu=0.5,
+            memory=memory,
+            disk_free_bytes=7,
+            read_bytes_per_s=None,
+            written_bytes_per_s=None,
+        )
+        append_sample(home.machine_samples, sample_of(view))
+    found = get(owner, "/api/machine?points=2")
+    assert found["samples"]["at"] == [1.0, 4.0]
+    assert found["samples"]["memory_used_bytes"] == [6, 6]
+    assert found["monitor"]["memory_bytes"] > 0

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli.daemon.loop import Daemon
+from cli.daemon.ports import RealPorts
 from cli.home.event_store import EventStore
 from cli.home.paths import Home
+from cli.inbox.accept import skip_job
 from core import commands
+from projections.machine import MachineView, MemoryView
+from projections.machine_samples import append_sample, sample_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -82,6 +87,19 @@ def page(monitor: Monitor) -> Iterator[Page]:
     assert problems == []
 
 
+def settle(home: Home) -> None:
+    """End what is in progress: a paused daemon notices that the attempt is gone, and the job is skipped."""
+    execute(home, commands.Pause())
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        Daemon(home, until_idle=True, write=lambda _: None, ports=RealPorts(home, "tests.harness.worker")).run()
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    with closing(EventStore.open(home)) as store:
+        skip_job(store, None)
+
+
 def execute(home: Home, command: commands.AnyCommand) -> None:
     with closing(EventStore.open(home)) as store:
         store.execute(command)
@@ -140,3 +158,58 @@ def test_a_job_is_skipped_after_a_question(page: Page, monitor: Monitor) -> None
     page.locator("#journal").get_by_text("job_skipped").or_(
         page.locator("#journal").get_by_text("job_skip_requested")
     ).first.wait_for()
+
+
+def test_the_machine_over_time_has_charts_with_tables(page: Page, monitor: Monitor) -> None:
+    memory = MemoryView(total_bytes=8 * 10**9, available_bytes=4 * 10**9, worker_bytes=10**9)
+    for number in range(30):
+        view = MachineView(
+            at=1.79e9 + 10 * number,
+            cores=2,
+            cpu=number / 30,
+            memory=memory,
+            disk_free_bytes=10**11,
+            read_bytes_per_s=1e6,
+            written_bytes_per_s=2e6,
+        )
+        append_sample(monitor.home.machine_samples, sample_of(view))
+    page.reload()
+    charts = page.locator("#machine-charts figure")
+    charts.nth(3).wait_for()
+    assert charts.count() == 4, "there is no GPU"
+    charts.first.locator("summary").click()
+    assert charts.first.locator(".data tbody tr").count() == 30
+    assert "the last 5 min" in page.locator("#machine-note").inner_text()
+    assert "% of a core" in page.locator("#own-cost").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_a_restore_says_what_will_happen_and_can_be_cancelled(page: Page, monitor: Monitor) -> None:
+    settle(monitor.home)
+    page.get_by_title("Restore: v001").click()
+    question = page.locator("#question")
+    question.get_by_text("Training will continue from v001.").wait_for()
+    assert "is kept and can be restored" in question.inner_text()
+    page.locator("dialog").get_by_text("Cancel").click()
+    assert page.locator("#models").get_by_text("v001 (head)").count() == 0
+    page.get_by_title("Restore: v001").click()
+    page.locator("dialog").get_by_text("Do it").click()
+    page.locator("#models").get_by_text("v001 (head)").wait_for()
+    page.get_by_text("Roll back", exact=True).click()
+    question.get_by_text("Training will continue from the origin.").wait_for()
+    page.locator("dialog").get_by_text("Do it").click()
+    page.locator("#roll-back:disabled").wait_for()
+
+
+def test_two_versions_are_compared(page: Page) -> None:
+    page.locator("#compare-from").select_option("origin")
+    page.locator("#compare-to").select_option("v002")
+    page.get_by_text("Show what differs").click()
+    page.locator("#difference td").first.wait_for()
+    assert "v002" in page.locator("#difference").inner_text()
+
+
+def test_a_move_that_is_not_possible_says_why(page: Page) -> None:
+    page.get_by_text("Roll back", exact=True).click()
+    page.locator("#said").get_by_text("an attempt is running").wait_for()
+    assert not page.locator("dialog").is_visible()

@@ -1,0 +1,1 @@
+"""The commands `plot` and `report`: metrics in the terminal and in other tools."""
