@@ -27,8 +27,13 @@ class FakeHub:
         """LFS objects by SHA-256, committed or not."""
         self.puts: list[str] = []
         """SHA-256 of each object that was sent, in order."""
-        self.drop_put = 0
-        """Drop the connection in the middle of this object, counted from 1."""
+        self.drop_puts: set[int] = set()
+        """Drop the connection in the middle of these uploads, counted from 1."""
+        self.at_commit = threading.Event()
+        """Set when a commit is asked for."""
+        self.hold_commit = threading.Event()
+        """Answer no commit until it is set."""
+        self.hold_commit.set()
         self.refuse_writes = False
         self.requests: list[str] = []
         self.address = ""
@@ -80,7 +85,7 @@ class FakeHub:
     def _mode(self, repo: str, file: dict[str, Any]) -> dict[str, Any]:
         name = file["path"]
         data = self.files[repo].get(name)
-        large = name.endswith((".safetensors", "tokenizer.json"))
+        large = not name.endswith((".json", ".md", ".jinja")) or name == "tokenizer.json"
         oid = None if data is None else (hashlib.sha256(data) if large else hashlib.sha1(_blob(data))).hexdigest()
         return {"path": name, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
 
@@ -99,6 +104,8 @@ class FakeHub:
         return 200, {}
 
     def _commit(self, repo: str, body: bytes) -> tuple[int, Any]:
+        self.at_commit.set()
+        self.hold_commit.wait(60)
         files = dict(self.files[repo])
         for line in body.splitlines():
             entry = json.loads(line)
@@ -146,7 +153,7 @@ def fake_hub() -> Iterator[FakeHub]:
             if self.command == "PUT":
                 oid = self.path.rpartition("/")[2]
                 hub.puts.append(oid)
-                if len(hub.puts) == hub.drop_put:
+                if len(hub.puts) in hub.drop_puts:
                     self.rfile.read(length // 2)
                     self.close_connection = True
                     self.connection.close()
@@ -171,7 +178,7 @@ def fake_hub() -> Iterator[FakeHub]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_HEAD = _answer
+        do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815 - names of the standard library
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Say nothing."""

@@ -43,11 +43,12 @@ class Licence(NamedTuple):
     link: str = ""
 
 
-def hub_id_of(home: Home, model: ModelSettings) -> str:
-    """The base as a hub id; "" if it is a directory of this machine, whose path is not published."""
-    from gpu.model.hub import is_id
+def hub_id_of(model: ModelSettings) -> str:
+    """The base as a hub id; "" if it is a directory of this machine, whose path is not published.
 
-    return model.path if is_id(model.path) and not (home.root / model.path).exists() else ""
+    Only a model of the hub is pinned to a commit: docs/decisions/0013.
+    """
+    return model.path if model.revision else ""
 
 
 def licence_of_base(home: Home, model: ModelSettings) -> Licence:
@@ -99,7 +100,7 @@ def make_card(
 
     settings = manifest.checkpoint.lineage.settings
     licence = licence_of_base(home, settings.model)
-    base = hub_id_of(home, settings.model)
+    base = hub_id_of(settings.model)
     shown = f"`{base}`" if base else "a local model"
     at = f" at commit `{settings.model.revision}`" if base and settings.model.revision else ""
     title = f"# {version.id}" + (f": {_line(version.description)}" if version.description else "")
@@ -139,7 +140,8 @@ def _lineage(manifest: VersionManifest, parts: Sequence[Part], *, with_names: bo
     yield f"- first model: SHA-256 `{sha256[:SHOWN_CHARACTERS]}`"
     yield f"- made from: {manifest.parent or 'the first model'} and the steps since"
     if manifest.applied is not None:
-        yield f"- the weights hold {manifest.applied:.1%} of the training; rounding dropped the rest"
+        rest = "" if manifest.applied > 0.9995 else "; rounding dropped the rest"
+        yield f"- the weights hold {manifest.applied:.1%} of the training{rest}"
     yield ""
     names = "| data file " if with_names else ""
     yield f"{names}| SHA-256 | rows | steps |"

@@ -121,7 +121,7 @@ def _show(upload: Upload, repo: str, endpoint: str, *, public: bool, with_names:
             Row("to", f"{endpoint}/{repo} ({'PUBLIC' if public else 'private'})"),
             Row("model", f"{count(len(upload.files), 'file')}, {format_size(upload.size_bytes)}"),
             Row("", ", ".join(sorted(upload.files))),
-            Row("card", f"{CARD}: lineage (SHA-256, rows, steps), evaluation, settings; {names}"),
+            Row("card", f"{CARD}: description, lineage (SHA-256, rows, steps), evaluation, settings; {names}"),
             Row("stays here", f"keepstep.json, {TRAINED}/, data, journal"),
         ]
     )
