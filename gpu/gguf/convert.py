@@ -58,7 +58,7 @@ def convert(model: Path, target: Path, outtype: str) -> None:
 
 
 def forbid_remote_code() -> None:
-    """Make transformers load no code of a model's directory in this process, whoever asks for it."""
+    """Make transformers load no code of a model's directory in this process, also if the converter asks for it."""
     import transformers
 
     for kind in (transformers.AutoTokenizer, transformers.AutoConfig, transformers.AutoProcessor):

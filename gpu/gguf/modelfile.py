@@ -1,6 +1,6 @@
 """The Modelfile of a GGUF file: https://docs.ollama.com/modelfile.
 
-Ollama does not read the chat template in the file: it takes the most similar one of a list of its own, or none. So the
+Ollama does not read the chat template in the file: it takes the most similar one of its list, or none. So the
 Modelfile has the template in Ollama's language (Go's text/template), found by rendering dialogues: what the chat
 template writes before and after each message. It is used only if it reproduces every dialogue that is tried.
 

@@ -99,7 +99,7 @@ def prepare_upload(home: Home, name: str, *, with_names: bool) -> Upload:
     manifest = artifact.read(version.manifest_sha256)
     parts = read_lineage(home, version.id).parts
     card = make_card(home, version, manifest, parts, evaluations_of(home, version.id), with_names=with_names)
-    # `keepstep.json` has paths and names of data files, `learned/` weights that only keepstep reads.
+    # `keepstep.json` has paths and names of data files, the directory `TRAINED` weights that only keepstep reads.
     kept = [each for each in manifest.files if each != CARD and not each.startswith(f"{TRAINED}/")]
     size_bytes = sum(manifest.files[each].size_bytes for each in kept)
     return Upload({each: artifact.path / each for each in kept}, card, size_bytes)

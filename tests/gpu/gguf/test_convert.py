@@ -1,4 +1,4 @@
-"""llama.cpp's converter in a process of its own: what it does not know is named, and no code of the model runs."""
+"""llama.cpp's converter in a separate process: what it does not know is named, and no code of the model runs."""
 
 from __future__ import annotations
 
