@@ -19,6 +19,7 @@ from cli.commands.checkpoints import app as checkpoints_app
 from cli.commands.common import HomeOption, JsonOption
 from cli.commands.config import app as config_app
 from cli.commands.data.app import app as data_app
+from cli.commands.exports.app import add_to as add_exports_to
 from cli.commands.homes.app import app as home_app
 from cli.commands.journal import app as journal_app
 from cli.commands.metrics.commands import add_to as add_metrics_to
@@ -377,3 +378,4 @@ app.add_typer(config_app, name="config", cls=ShowGroup)
 add_to(app)
 add_chat_to(app)
 add_metrics_to(app)
+add_exports_to(versions_app, checkpoints_app)

@@ -19,6 +19,7 @@ LEFT = {
     "doctor": "each fix that was reported is complete",
     "checkout": NOT_MADE,
     "versions export": NOT_MADE,
+    "versions push": "the repository shows all files of the version or none; run it again to continue",
     "checkpoints export": NOT_MADE,
     "backup create": "no half-made backup is used: `keepstep backup` lists the complete ones",
     "report rebuild": "the daemon completes it; without a daemon run it again",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from cli.arguments import completion
 from cli.arguments.groups import ListGroup
 from cli.arguments.resolve import find_checkpoint_id
 from cli.commands.common import (
@@ -23,9 +22,8 @@ from cli.commands.common import (
     read_state,
 )
 from cli.errors import REFUSED, UserError
-from cli.home.paths import Home, find_home, new_directory
+from cli.home.paths import Home, find_home
 from cli.output.terminal import print_json, say
-from events.values import Dtype
 
 if TYPE_CHECKING:
     from core.state import State
@@ -56,24 +54,6 @@ def verify(
     """Verify every byte of every checkpoint; change nothing."""
     if not verify_checkpoints(find_home(home, reads_only=True), deep=deep, json=json):
         raise typer.Exit(REFUSED)
-
-
-@app.command()
-def export(
-    to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
-    checkpoint: Annotated[
-        str | None,
-        typer.Argument(
-            help="Its name or step. Default: the head.",
-            autocompletion=completion.checkpoint,
-        ),
-    ] = None,
-    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Default: as the base.")] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Merge a checkpoint into its base, as a model for transformers."""
-    export_checkpoint(find_home(home), checkpoint, to, dtype, json=json)
 
 
 @app.command()
@@ -186,55 +166,6 @@ def recovery_text(state: State, found: Sequence[Verified]) -> str | None:
     return f"{quarantine} and {again}, to the same bits"
 
 
-def export_checkpoint(home: Home, wanted: str | None, to: Path, dtype: Dtype | None, *, json: bool) -> None:
-    """`keepstep checkpoints export`. Raises UserError."""
-    state = read_state(home)
-    checkpoint = _find_checkpoint(state, wanted)
-    export_model(home, checkpoint.id, home.checkpoints / checkpoint.id, state.head.base, to, dtype, json=json)
-
-
-def export_model(
-    home: Home, name: str, checkpoint: Path | None, version: str | None, to: Path, dtype: Dtype | None, *, json: bool
-) -> None:
-    """Write a version, or a checkpoint merged into its version, as a model for transformers. Raises UserError."""
-    import shutil
-
-    import msgspec
-
-    from cli.config.schema import load_config
-    from cli.home.subprocesses import ask, refused
-    from gpu.artifacts.commit import staging_of
-    from gpu.ipc.protocol import Exported, ExportRequest, Refusal
-
-    target = new_directory(home, to)
-    if not json:
-        source = "base and checkpoint" if checkpoint is not None else version
-        say(f"merging {name}, then comparing its logits with those of {source}", flush=True)
-    order = ExportRequest(
-        home=str(home.root),
-        checkpoint=str(checkpoint) if checkpoint is not None else None,
-        version=version,
-        target=str(target),
-        dtype=dtype,
-        model=load_config(home.config, storage=home.storage).job.model,
-    )
-    try:
-        said = ask("gpu.versions.export", order, otherwise="fix the installation of torch, then try again")
-    finally:
-        shutil.rmtree(staging_of(target), ignore_errors=True)  # left by a child that was killed
-    answer = msgspec.json.decode(said, type=Exported | Refusal)
-    if isinstance(answer, Refusal):
-        raise refused(f"{name} was not exported", answer, "nothing was changed")
-    if json:
-        print_json(msgspec.to_builtins(answer))
-        return
-    say(f"{answer.target}  ({format_size(answer.size_bytes)}, {', '.join(answer.dtypes)})")
-    if answer.applied is not None:
-        rest = "" if answer.applied > 0.9 else "; rounding dropped the rest: `--dtype float32` keeps all of it"
-        say(f"  its weights hold {answer.applied:.1%} of the training{rest}")
-    say(f"  its logits differ by {answer.difference:.2%} (rounding allows {answer.tolerance:.1%})")
-
-
 def prune_checkpoints(home: Home, keep: int, *, json: bool = False) -> None:
     """`keepstep checkpoints prune`. Raises UserError while an older checkpoint may be needed, core.errors.Refused."""
     from contextlib import closing
@@ -266,7 +197,7 @@ def prune_checkpoints(home: Home, keep: int, *, json: bool = False) -> None:
         say(f"{event.checkpoint} is deleted ({format_size(size_bytes[event.checkpoint])})")
 
 
-def _find_checkpoint(state: State, wanted: str | None) -> Checkpoint:
+def find_checkpoint(state: State, wanted: str | None) -> Checkpoint:
     if not state.head.checkpoints:
         raise UserError(_no_checkpoint(state), "`keepstep versions list --all` lists what else can be exported")
     if wanted is None:

@@ -5,7 +5,6 @@ A restore overwrites nothing: it moves the head, and the old head can be restore
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,6 @@ from cli.commands.common import HomeOption, JsonOption, count, delete_directorie
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
 from cli.output.terminal import Row, print_json, print_listing, print_report, say
-from events.values import Dtype
 
 if TYPE_CHECKING:
     from core.state import State
@@ -116,18 +114,6 @@ def delete(
     delete_version(find_home(home), version, confirmed=confirm)
 
 
-@app.command()
-def export(
-    version: VersionArgument,
-    to: Annotated[Path, typer.Option("--to", help="The new directory, outside the home.")],
-    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Default: as it is.")] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Write a version to a directory, as a model for transformers."""
-    export_version(find_home(home), version, to, dtype, json=json)
-
-
 def show_versions(home: Home, *, everything: bool, json: bool) -> None:
     """`keepstep versions list`."""
     from cli.output.times import local_time
@@ -195,7 +181,7 @@ def show_version(home: Home, name: str, *, json: bool) -> None:
     from projections.status import plain
 
     state = read_state(home)
-    version = _version(state, name)
+    version = find_version(state, name)
     if json:
         print_json({**plain(version), "path": str(home.versions / version.id), "head": state.head.base == version.id})
         return
@@ -237,18 +223,6 @@ def delete_version(home: Home, name: str, *, confirmed: bool) -> None:
     say(f"{name} is deleted")
 
 
-def export_version(home: Home, name: str, to: Path, dtype: Dtype | None, *, json: bool) -> None:
-    """`keepstep versions export`. Raises UserError."""
-    from cli.commands.checkpoints import export_model
-    from cli.commands.models.head import problem_of_version
-
-    version = _version(read_state(home), name)
-    problem = problem_of_version(home, version)
-    if problem is not None:
-        raise UserError(f"{version.id} is damaged: {problem}; nothing was exported", "restore its files from a copy")
-    export_model(home, version.id, None, version.id, to, dtype, json=json)
-
-
 def _ancestors(state: State) -> set[str]:
     """The versions that led to the head."""
     by_name = {version.id: version for version in state.retention.versions}
@@ -260,7 +234,7 @@ def _ancestors(state: State) -> set[str]:
     return ancestors
 
 
-def _version(state: State, name: str) -> Version:
+def find_version(state: State, name: str) -> Version:
     version = state.retention.version(find_version_id(state, name))
     assert version is not None  # it was found by its id
     return version

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +30,10 @@ a home that was never consolidated has more."""
 
 DTYPES: Mapping[Dtype, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """The dtypes that weights can be rounded to, and their names in a safetensors file."""
+
+
+Quantization = Literal["q8_0", "q4_k_m", "f16"]
+"""How a GGUF file stores weights: 8 bits, about 4.8 bits in a mix of formats, or 16 bits."""
 
 
 class ExportRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +62,50 @@ class Exported(Struct, frozen=True, kw_only=True, tag="exported"):
     difference: float
     """Relative distance of the logits from those of base and checkpoint."""
     tolerance: float
+
+
+class ExportGguf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Export a checkpoint or a version as a GGUF file, with a Modelfile, into a directory."""
+
+    model: ExportRequest
+    """The model. Its target is the new directory."""
+    name: str
+    """The name of the file, without its suffix."""
+    quantization: Quantization
+    system: str = ""
+    """The system prompt of the Modelfile."""
+
+
+class GgufProof(Struct, frozen=True, kw_only=True):
+    """How well a GGUF file in llama.cpp agrees with its model in transformers, on fixed prompts."""
+
+    prompts: int
+    same_answers: int
+    """Prompts whose greedy answers are the same, token by token."""
+    positions: int
+    agreement: float
+    """The fraction of positions at which both expect the same token most."""
+    distance: float
+    """The mean |ln p - ln p'| of the reference's tokens."""
+    tolerance: float
+
+
+class GgufExported(Struct, frozen=True, kw_only=True, tag="gguf_exported"):
+    """An exported GGUF file."""
+
+    target: str
+    """The directory."""
+    file: str
+    size_bytes: int
+    sha256: str
+    quantization: Quantization
+    stops: tuple[str, ...]
+    """The tokens that end an answer."""
+    modelfile: bool
+    modelfile_problem: str = ""
+    """The reason why there is no Modelfile."""
+    proof: GgufProof
+    seconds: float
 
 
 class Refusal(Struct, frozen=True, kw_only=True, tag="refused"):

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from cli.commands.exports.model import version_to_export
 from cli.commands.lineage import read_lineage
 from cli.commands.rerun import _committed
-from cli.commands.versions import export_version
 from cli.config.checks.together import time_zone
 from cli.config.schema import load_config
 from cli.daemon.loop import Daemon
@@ -306,7 +306,7 @@ def test_a_version_that_was_removed_or_edited_by_hand_is_shown_as_damaged_and_no
     assert "DAMAGED: keepstep.json is not the one that was written" in keepstep(home, "versions", "list")[1]
     assert "DAMAGED  keepstep.json is not" in keepstep(home, "versions", "show", "v001")[1]
     with pytest.raises(UserError, match="nothing was exported"):
-        export_version(home, "v001", tmp_path / "out", None, json=False)
+        version_to_export(home, "v001")
     manifest.write_bytes(whole)
     assert "DAMAGED" not in keepstep(home, "versions", "list")[1]
     shutil.rmtree(home.versions / "v001")
