@@ -44,6 +44,12 @@ def test_an_address_for_others_needs_the_names_that_may_be_used(home: Home) -> N
         serve_page(home, "0.0.0.0", 0, (), with_parent=False)
 
 
+def test_a_pattern_that_no_name_matches_is_refused(home: Home) -> None:
+    for name in ("*", "a.*", "*.*.example"):
+        with pytest.raises(UserError, match="is no name"):
+            serve_page(home, "127.0.0.1", 0, (name,), with_parent=False)
+
+
 def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
