@@ -99,6 +99,8 @@ def chat(
     from cli.generate.process import GenerationProcess
 
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
+    if model is not None and " " in model.strip():
+        raise typer.BadParameter(f"the argument is the name of a model; to ask a question: keepstep ask {model!r}")
     if model is not None and model_option not in (HEAD, model):
         raise typer.BadParameter(f"name one model: {model} or {model_option}")
     with GenerationProcess(find_home(home)) as process:

@@ -66,6 +66,14 @@ class GenerationRefused(UserError):
         super().__init__(reason, advice)
 
 
+class ProcessEnded(UserError):
+    """The process died. The next load starts another one. Data: `out_of_memory`."""
+
+    def __init__(self, reason: str, advice: str, *, out_of_memory: bool = False) -> None:
+        self.out_of_memory = out_of_memory
+        super().__init__(reason, advice)
+
+
 class LoadedModel(NamedTuple):
     """A model that is in the memory of the process."""
 
@@ -269,19 +277,20 @@ class GenerationProcess:
             except ProtocolViolation as error:
                 raise self._broken(str(error)) from error
 
-    def _ended(self) -> UserError:
+    def _ended(self) -> ProcessEnded:
         """Why the process ended, as an error for the user."""
         self.is_running = False
         code = self._process.wait()
         self._log.seek(0)
         reason = describe_exit(code, self._log.read().decode(errors="backslashreplace"))
         if code == -signal.SIGKILL and count_oom_kills() > self._memory_kills:
-            return UserError(
+            return ProcessEnded(
                 "the process that loads the model was killed: the machine ran out of memory",
                 "close other programs; while training runs, `keepstep stop` frees its memory",
+                out_of_memory=True,
             )
         advice = "maybe memory ran out: `free -h` shows how much there is" if code < 0 else "try again"
-        return UserError(f"the process that generates text ended: {reason}", advice)
+        return ProcessEnded(f"the process that generates text ended: {reason}", advice)
 
     def _broken(self, reason: str) -> UserError:
         return UserError(

@@ -107,15 +107,31 @@ def listen(host: str, port: int | None, default: int | None = None) -> socket.so
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     ports = range(default, default + PORTS_TRIED) if port is None else (port,)
     for each in ports:
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((address, each))
-            listening.listen()
-        except OSError as error:
-            listening.close()
-            reason = error.strerror
-        else:
-            return listening
+        found = _listen_at(family, address, each)
+        if isinstance(found, socket.socket):
+            return found
     where = f"port {ports[0]}" if len(ports) == 1 else f"each port from {ports[0]} to {ports[-1]}"
-    raise UserError(f"{where} of {host} cannot be used: {reason}", "choose another one: --port 0 takes any free port")
+    raise UserError(f"{where} of {host} cannot be used: {found}", _other_port(family, address, ports[-1]))
+
+
+def _listen_at(family: socket.AddressFamily, address: str, port: int) -> socket.socket | str:
+    """A listening socket, or why there is none."""
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        return error.strerror or str(error)
+    return listening
+
+
+def _other_port(family: socket.AddressFamily, address: str, taken: int) -> str:
+    """The advice to use the next free port."""
+    for port in range(taken + 1, min(taken + 1 + PORTS_TRIED, 1 << 16)):
+        found = _listen_at(family, address, port)
+        if isinstance(found, socket.socket):
+            found.close()
+            return f"the next free one: --port {port}"
+    return "--port 0 takes any free port"

@@ -177,12 +177,12 @@ async def _answer(state: Any, question: Question) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    body = b""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > BODY_BYTES_MAX:
             raise ApiError(413, f"the body has more than {BODY_BYTES_MAX >> 20} MiB. Shorten the dialogue")
-    return body
+    return bytes(body)
 
 
 async def _unless_left(request: Request, answer: Awaitable[Response]) -> Response:

@@ -6,10 +6,13 @@ from typing import Any
 
 from cli.errors import exit_code_of
 from cli.generate.models import UnknownModel
-from cli.generate.process import GenerationRefused
+from cli.generate.process import GenerationRefused, ProcessEnded
 
 RETRY_LATER_S = 30
 """Time after which memory may be free again, or a restore complete."""
+
+RETRY_NOW_S = 1
+"""The next request starts another process."""
 
 
 class ApiError(Exception):
@@ -64,6 +67,9 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(400, text, code="context_length_exceeded", param="messages")
         case GenerationRefused(about="memory"):
             return ApiError(503, text, code="memory_short", retry_after_s=RETRY_LATER_S)
+        case ProcessEnded():
+            again_s = RETRY_LATER_S if error.out_of_memory else RETRY_NOW_S
+            return ApiError(503, text, code="process_ended", retry_after_s=again_s)
         case ApiError():
             return error
         case _ if exit_code_of(error) is None:

@@ -63,6 +63,7 @@ def test_model_of_a_dialogue_is_an_argument_or_an_option(trained_once: Path) -> 
     ended = keepstep("chat", "base", "-m", "origin", home=trained_once)
     assert ended.exit_code == 2
     assert "name one model: base or origin" in ended.output
+    assert "keepstep ask 'What is 1?'" in keepstep("chat", "What is 1?", home=trained_once).output
 
 
 def test_models_of_a_comparison_are_its_last_words(trained_once: Path) -> None:

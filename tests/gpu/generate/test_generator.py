@@ -173,13 +173,14 @@ def test_model_in_memory_is_not_loaded_again(trained: Trained) -> None:
     assert first.seconds > 0
 
 
-@pytest.fixture(params=["lora", "qlora", "bf16"])
+@pytest.fixture(params=["lora", "qlora", "bf16", "full"])
 def adapters(request: pytest.FixtureRequest, trained: Trained, tmp_path: Path) -> tuple[Trained, JobSettings, str, str]:
     """A home, the settings of a method, and two checkpoints of it."""
     how = {
         "lora": settings(learning_rate=0.05),
         "qlora": settings(QLORA, learning_rate=0.05),
         "bf16": settings(learning_rate=0.05, precision="bf16"),
+        "full": settings(FullSettings(), learning_rate=0.01),
     }[request.param]
     how = replace(how, model=replace(how.model, dtype="bfloat16")) if request.param == "bf16" else how
     shutil.copytree(trained.path, tmp_path / "home", symlinks=True)
@@ -195,13 +196,13 @@ def test_weights_in_memory_are_used_again_with_the_same_bits(
 ) -> None:
     """The base answers with its adapter switched off, another checkpoint with its own trained weights."""
     home, how, *checkpoints = adapters
-    names = (None, *checkpoints)
-    alone = {name: scores(loaded(home, name, how)) for name in names}
-    assert len({answer.tobytes() for answer in alone.values()}) == 3
+    base: list[str | None] = [] if isinstance(how.method, FullSettings) else [None]  # there its weights are replaced
+    alone = {name: scores(loaded(home, name, how)) for name in (*base, *checkpoints)}
+    assert len({answer.tobytes() for answer in alone.values()}) == len(alone)
     generator = loaded(home, checkpoints[0], how)
     monkeypatch.setattr("gpu.generate.generator.build", None)  # nothing is loaded again
     monkeypatch.setattr("gpu.generate.generator.load_weights", None)
-    for name in (None, checkpoints[1], None, checkpoints[0], checkpoints[1]):
+    for name in (*base, checkpoints[1], *base, checkpoints[0], checkpoints[1]):
         generator.load(2, ModelSource(settings=how, checkpoint=name), "cpu", BUDGET)
         assert scores(generator).tobytes() == alone[name].tobytes()
 
