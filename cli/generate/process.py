@@ -144,12 +144,6 @@ class GenerationProcess:
             self._process.wait()
         self._log.close()
 
-    def exit_reason(self) -> str | None:
-        """Why the process ended although nobody closed it; None if it runs or was not started."""
-        if not self.is_running or self._process.poll() is None:
-            return None
-        return self._ended().reason
-
     def stop(self, request: int) -> None:
         """End the answer to a request at its next token. Any thread may call this."""
         self._send(StopGeneration(request=request))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cli.errors import exit_code_of
-from cli.generate.process import Answer, GenerationProcess, LoadedModel
+from cli.generate.process import Answer, GenerationProcess, LoadedModel, ProcessEnded
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
 from cli.home.snapshot_reader import load_state
@@ -188,13 +188,18 @@ class Engine:
 
     def _load(self, name: str) -> LoadedModel:
         """Load what the name means now. Raises UserError, journal.errors.JournalError, OSError."""
-        if (reason := self._process.exit_reason()) is not None:
-            self._say(f"{reason}; another one is started")
         alive = daemon_is_alive(self._home)
         if self._loaded is not None and alive != self._daemon_ran and self._concerns_gpu(self._loaded):
             self._process.close()  # choose the device again
         self._loaded, earlier = None, self._loaded
-        loaded = self._process.load(name, self._device)
+        was_running = self._process.is_running
+        try:
+            loaded = self._process.load(name, self._device)
+        except ProcessEnded as error:
+            if not was_running or error.out_of_memory:
+                raise
+            self._say(f"{error.reason}; another one is started")  # maybe it died while nobody asked
+            loaded = self._process.load(name, self._device)
         if loaded.loaded.seconds == 0.0 and earlier is not None:  # in memory already: keep what was said of it
             self._loaded = loaded._replace(loaded=earlier.loaded)
             return self._loaded

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cli.generate.models import NamedModel
-from cli.generate.process import Answer, LoadedModel
+from cli.generate.process import Answer, LoadedModel, ProcessEnded
 from cli.home.paths import Home
 from cli.serve import engine as module
 from cli.serve.engine import Beginning, Engine
@@ -32,15 +32,18 @@ class FakeProcess:
         self.notes: tuple[str, ...] = ()
         self.is_loaded = False
         self.closed = 0
+        self.ends: list[ProcessEnded] = []
+        """Raised by the next loads."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.is_loaded
 
     def __enter__(self) -> FakeProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
-
-    def exit_reason(self) -> None:
-        return None
 
     def kill(self) -> None:
         pass
@@ -53,6 +56,9 @@ class FakeProcess:
         self.is_loaded = False
 
     def load(self, name: str, device: str) -> LoadedModel:
+        if self.ends:
+            self.is_loaded = False
+            raise self.ends.pop(0)
         seconds, self.is_loaded = float(not self.is_loaded), True
         report = ModelLoaded(
             request=1,
@@ -170,3 +176,18 @@ def test_bug_is_an_error_of_its_answer_and_the_next_one_is_answered(
             trial.ask()
     assert "TypeError" in capsys.readouterr().err
     assert trial.ask()[1] == "Yes"
+
+
+def test_process_that_died_is_replaced_once_unless_memory_ran_out(trial: Trial) -> None:
+    """A model that kills its process, and memory that is short, must not start one process after another."""
+    died = [ProcessEnded("it was killed", ""), ProcessEnded("it was killed", "")]
+    trial.ask()
+    trial.process.ends = died[:1]
+    assert trial.ask()[1] == "Yes"
+    assert "it was killed; another one is started" in trial.said
+    for ends in (died, [ProcessEnded("memory", "", out_of_memory=True)]):
+        trial.process.ends = [*ends]
+        with pytest.raises(ProcessEnded):
+            trial.ask()
+        assert not trial.process.ends
+        assert trial.ask()[1] == "Yes"
