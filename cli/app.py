@@ -28,13 +28,25 @@ from cli.commands.versions import app as versions_app
 from cli.diagnosis.commands import add_to
 from cli.errors import REFUSED
 from cli.home.trust import TRUST_OPTION, trust
+from cli.serve.command import add_to as add_serve_to
 from cli.supervision.service import app as service_app
 from events.values import Priority
 
 PANELS = {
     "Daily use": ("init", "demo", "add", "run", "status", "monitor", "plot", "pause", "resume", "stop"),
     "Data": ("data", "queue", "skip"),
-    "Models": ("ask", "chat", "compare", "consolidate", "versions", "checkpoints", "checkout", "lineage", "backup"),
+    "Models": (
+        "ask",
+        "chat",
+        "compare",
+        "serve",
+        "consolidate",
+        "versions",
+        "checkpoints",
+        "checkout",
+        "lineage",
+        "backup",
+    ),
     "Trouble": ("doctor", "failures", "explain", "retry", "logs", "journal"),
     "Service and settings": ("config", "home", "service", "hooks", "report"),
 }
@@ -379,3 +391,4 @@ add_to(app)
 add_chat_to(app)
 add_metrics_to(app)
 add_exports_to(versions_app, checkpoints_app)
+add_serve_to(app)

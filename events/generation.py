@@ -26,8 +26,13 @@ from events.values import CheckpointId, Device, VersionId
 
 Role = Literal["system", "user", "assistant"]
 
-Finish = Literal["end", "length", "context", "stopped"]
-"""Why an answer ended: the model ended it, it has the most tokens allowed, the context is full, or it was stopped."""
+Finish = Literal["end", "stop_text", "length", "context", "stopped"]
+"""Why an answer ended: the model ended it, a text of `Generate.stop` came, it has the most tokens allowed, the context
+is full, or it was stopped."""
+
+FailureKind = Literal["prompt", "context", "memory", "other"]
+"""What a failure is about: the dialogue cannot be answered, it does not fit into the context, memory is short, or
+something else."""
 
 
 class ChatMessage(Struct, frozen=True):
@@ -89,6 +94,8 @@ class MemoryBudget(Struct, frozen=True, kw_only=True):
     """Main memory that the daemon's worker has already."""
     daemon_runs: bool = False
     """Training may start or grow at any time."""
+    trains: bool = False
+    """An attempt runs: the answer leaves the CPU to it."""
     gpu_free_bytes: int | None = None
     """None: unknown."""
     gpu_total_bytes: int | None = None
@@ -115,6 +122,12 @@ class Generate(GenerationOrder, frozen=True, kw_only=True, tag="generate"):
     messages: tuple[ChatMessage, ...]
     """The oldest first; the last one is the user's."""
     sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer. They are not part of it."""
+    shorten: bool = True
+    """Leave out the oldest turns of a dialogue that does not fit into the context. False: refuse it."""
+    plain: bool = False
+    """Continue the text of the messages, without the chat template."""
 
 
 class StopGeneration(GenerationOrder, frozen=True, kw_only=True, tag="stop_generation"):
@@ -176,6 +189,7 @@ class GenerationFailed(GenerationFact, frozen=True, kw_only=True, tag="generatio
     problem: str
     """A sentence without a period: what happened."""
     advice: str = ""
+    about: FailureKind = "other"
 
 
 AnyGenerationFact = ModelLoaded | GenerationStarted | TextGenerated | GenerationFinished | GenerationFailed

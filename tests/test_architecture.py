@@ -116,6 +116,8 @@ TESTED_ELSEWHERE = {
     "cli/commands/models/head.py": "tests/cli/commands/test_versions.py",
     "cli/report/writer.py": "tests/cli/report/test_sync.py",
     "cli/commands/homes/app.py": "tests/cli/test_every_command.py",
+    "cli/serve/command.py": "tests/cli/test_every_command.py",
+    "cli/serve/answers.py": "tests/cli/serve/test_app.py",
     "cli/home/backups.py": "tests/cli/commands/test_backup.py",
     "cli/daemon/worker/supervisor.py": "tests/cli/daemon/test_loop.py",
     "cli/output/identical.py": "tests/cli/inbox/test_rejection_reports.py",

@@ -40,6 +40,7 @@ def _names(ctx: typer.Context, kinds: Sequence[Callable[[State], Sequence[resolv
 
 
 job = _completes(resolve.jobs)
+model = _completes(resolve.models, resolve.checkpoints)
 version = _completes(resolve.versions)
 target = _completes(resolve.versions_and_origin, resolve.detached)
 checkpoint = _completes(resolve.checkpoints)

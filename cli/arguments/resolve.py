@@ -128,6 +128,13 @@ def versions(state: State) -> list[Candidate]:
     return [Candidate(each.id, numbers=(int(each.id[1:]),)) for each in state.retention.versions]
 
 
+def models(state: State) -> list[Candidate]:
+    """The models that a user talks to, but for checkpoints: the head, the base, the origin, and every version."""
+    found = versions(state)
+    names = ["head", "base", ORIGIN, *(["latest"] if found else [])]
+    return [*map(Candidate, names), *found]
+
+
 def versions_and_origin(state: State) -> list[Candidate]:
     """The versions that exist, and the first base."""
     return [Candidate(ORIGIN), *versions(state)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.arguments import completion
 from cli.commands.common import HomeOption, JsonOption
 from cli.errors import UserError
 from cli.home.paths import Home, find_home
@@ -16,8 +19,13 @@ from events.values import Device
 if TYPE_CHECKING:
     from events.generation import ChatMessage, Sampling
 
+HEAD = "head"
+
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="head, base, origin, latest, a version or a checkpoint.")
+    str,
+    typer.Option(
+        "--model", "-m", help="head, base, origin, latest, a version or a checkpoint.", autocompletion=completion.model
+    ),
 ]
 SystemOption = Annotated[str, typer.Option("--system", help="System text: instructions before the dialogue.")]
 TemperatureOption = Annotated[
@@ -44,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 def ask(
     prompt: Annotated[str, typer.Argument(help="The prompt; `-` reads it from standard input.")],
-    model: ModelOption = "head",
+    model: ModelOption = HEAD,
     system: SystemOption = "",
     temperature: TemperatureOption = None,
     top_p: TopPOption = None,
@@ -69,7 +77,10 @@ def ask(
 
 
 def chat(
-    model: ModelOption = "head",
+    model: Annotated[
+        str | None, typer.Argument(help="The model. Default: head.", autocompletion=completion.model)
+    ] = None,
+    model_option: ModelOption = HEAD,
     system: SystemOption = "",
     temperature: TemperatureOption = None,
     top_p: TopPOption = None,
@@ -88,14 +99,31 @@ def chat(
     from cli.generate.process import GenerationProcess
 
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
+    if model is not None and " " in model.strip():
+        raise typer.BadParameter(f"the argument is the name of a model; to ask a question: keepstep ask {model!r}")
+    if model is not None and model_option not in (HEAD, model):
+        raise typer.BadParameter(f"name one model: {model} or {model_option}")
     with GenerationProcess(find_home(home)) as process:
-        Dialogue(process, model, device, sampling, system).run()
+        Dialogue(process, model or model_option, device, sampling, system).run()
 
 
 def compare(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts. Default: rows of the validation set.")] = None,
-    models: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model; give it twice or more. Default: base and head.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]... [MODEL]...",
+            help="Prompts, then models. Default: rows of the validation set; base and head.",
+            autocompletion=completion.model,
+        ),
+    ] = None,
+    more_models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model; give it twice or more. Default: base and head.",
+            autocompletion=completion.model,
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="A data file, or a .txt file with one prompt on each line.")
@@ -116,7 +144,7 @@ def compare(
 ) -> None:
     """Give several models the same prompts, and show the answers.
 
-    Default: the base and the head.
+    For example: keepstep compare "What is in my notes?" base head
     """
     from cli.config.schema import load_config
     from cli.generate.compare import compare_models, comparison_as_json, print_comparison
@@ -125,15 +153,34 @@ def compare(
 
     sampling = make_sampling(temperature, top_p, top_k, max_tokens, seed, greedy=greedy)
     found = find_home(home)
-    names = list(dict.fromkeys(models or ["base", "head"]))
+    prompts, models = split_words(words or ())
+    names = list(dict.fromkeys([*models, *(more_models or ())] or ["base", HEAD]))
     if len(names) < 2:
-        raise UserError("a comparison needs two models", "give --model twice, for example: --model base --model head")
-    asked = find_prompts(found, load_config(found.config).job, tuple(prompts or ()), file, rows)
+        raise UserError(
+            f"a comparison needs two models, and {names[0]} is one",
+            f'name another one: keepstep compare "PROMPT" {names[0]} {"base" if names[0] != "base" else HEAD}',
+        )
+    asked = find_prompts(found, load_config(found.config).job, prompts, file, rows)
     answers = compare_models(found, names, asked, system, sampling, device)
     if json:
         print_json(comparison_as_json(asked, answers))
     else:
         print_comparison(asked, answers)
+
+
+NAMES_A_MODEL = re.compile(r"head|base|origin|latest|v\d+|step-\d\S*")
+
+
+def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The prompts and the models of the arguments: the last words that are names of models are models.
+
+    >>> split_words(["What is it?", "And why?", "base", "v002"])
+    (('What is it?', 'And why?'), ('base', 'v002'))
+    """
+    end = len(words)
+    while end and NAMES_A_MODEL.fullmatch(words[end - 1]):
+        end -= 1
+    return tuple(words[:end]), tuple(words[end:])
 
 
 def answer_once(

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cli.errors import UserError
-from cli.generate.models import find_model
+from cli.generate.models import NamedModel, find_model
 from cli.generate.output import say_loaded, waiting
 from cli.generate.process import Answer, GenerationProcess, LoadedModel
 from cli.generate.prompts import Prompt
@@ -37,16 +37,25 @@ def compare_models(
     home: Home, names: Sequence[str], prompts: Sequence[Prompt], system: str, sampling: Sampling, device: Device
 ) -> list[Answers]:
     """Ask each model all prompts, with the same seed. Raises UserError, journal.errors.JournalError."""
-    refuse_same_models(home, names)
+    found = [find_model(home, name) for name in names]
+    refuse_same_models(found)
     if sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbelow(SEEDS))
+    answers: dict[str, Answers] = {}
     with GenerationProcess(home) as process:
-        return [_ask_all(process, name, prompts, system, sampling, device) for name in names]
+        for model in sorted(found, key=_load_order):
+            answers[model.name] = _ask_all(process, model.name, prompts, system, sampling, device)
+    return [answers[name] for name in names]
 
 
-def refuse_same_models(home: Home, names: Sequence[str]) -> None:
-    """Raise UserError if two of the names mean one model."""
-    found = [find_model(home, name) for name in names]
+def _load_order(model: NamedModel) -> tuple[str, bool]:
+    """A key that puts models on one base together, checkpoints first: the base then answers without a load, with the
+    adapter switched off (`gpu.generate.generator`)."""
+    return model.source.version or "", model.source.checkpoint is None
+
+
+def refuse_same_models(found: Sequence[NamedModel]) -> None:
+    """Raise UserError if two of the models are one."""
     for index, model in enumerate(found):
         for other in found[:index]:
             if model.source == other.source:

@@ -5,12 +5,15 @@ On a terminal, lines are edited and remembered, and Ctrl-C stops an answer. From
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from cli.errors import UserError, error_text
 from cli.generate.output import AnswerStream, say, say_dropped, say_finish, say_loaded, waiting
 from cli.generate.process import GenerationProcess, LeaveRequested, LoadedModel
+from cli.generate.saved_rows import save_row
 from events.generation import ChatMessage, GenerationStarted, Sampling
 from events.values import Device
 from gpu.runtime.streams import reader_is_gone
@@ -22,6 +25,7 @@ HELP = """\
 /system TEXT   set the system text and forget the dialogue; without TEXT: none
 /model NAME    continue with another model: head, base, v001, step-…
 /model         show which model answers
+/save FILE     append the dialogue to FILE.jsonl as a training row; later /save alone
 /help          show this help
 /exit          end; so does Ctrl-D
 Ctrl-C stops an answer."""
@@ -37,6 +41,9 @@ class Dialogue:
         self._sampling = sampling
         self._system = system
         self._messages: list[ChatMessage] = []
+        self._cut_short = False
+        """True if an answer of the dialogue is not complete."""
+        self._saved_to: Path | None = None
         self._model = self._load(model)
 
     def run(self) -> None:
@@ -88,16 +95,18 @@ class Dialogue:
             case "/help":
                 say_lines(HELP)
             case "/reset":
-                self._messages.clear()
+                self._forget()
                 say("[the dialogue is forgotten]")
             case "/system":
                 self._system = rest
-                self._messages.clear()
+                self._forget()
                 say("[the system text is set; the dialogue is forgotten]" if rest else "[there is no system text now]")
             case "/model" if rest:
                 self._switch(rest)
             case "/model":
                 say_loaded(self._model)
+            case "/save":
+                self._save(rest)
             case _ if self._is_terminal and word.startswith("/"):
                 raise UserError(
                     f"there is no command {word}", "/help lists them; to send the line, put a space before it"
@@ -105,6 +114,24 @@ class Dialogue:
             case _:
                 return False
         return True
+
+    def _forget(self) -> None:
+        self._messages.clear()
+        self._cut_short = False
+
+    def _save(self, name: str) -> None:
+        """Append the dialogue to a file; without `name` to the last one. Raises UserError."""
+        path = Path(name) if name else self._saved_to
+        if path is None:
+            raise UserError("/save needs the name of a file", "for example: /save dialogues.jsonl")
+        save_row(path, [*self._system_message(), *self._messages], self._process.home)
+        self._saved_to = path
+        if self._cut_short:
+            say("[an answer was cut short; edit the row before you train on it]")
+        say(f"[the dialogue is a row of {path}; to train on it: keepstep add {shlex.quote(str(path))}]")
+
+    def _system_message(self) -> list[ChatMessage]:
+        return [ChatMessage("system", self._system)] if self._system else []
 
     def _switch(self, name: str) -> None:
         """Continue with another model. On a terminal, keep the present one if it cannot be loaded. Raises UserError."""
@@ -126,7 +153,7 @@ class Dialogue:
         """Answer a turn, and remember both if there is an answer. Raises UserError."""
         if not self._process.is_running:
             self._model = self._load(self._model.model.name)
-        system = [ChatMessage("system", self._system)] if self._system else []
+        system = self._system_message()
         turn = ChatMessage("user", line)
 
         stream = AnswerStream()
@@ -138,6 +165,7 @@ class Dialogue:
         answer = self._process.generate([*system, *self._messages, turn], self._sampling, stream, started)
         stream.end()
         say_finish(answer)
+        self._cut_short = self._cut_short or answer.finish != "end"
         dropped = {index - len(system) for index in answer.dropped}
         kept = [message for index, message in enumerate(self._messages) if index not in dropped]
         self._messages = [*kept, turn, ChatMessage("assistant", answer.text)]

@@ -7,6 +7,7 @@ import os
 from cli.config.schema import Config
 from cli.home.identity import daemon_is_alive
 from cli.home.paths import Home
+from cli.home.snapshot_reader import load_state
 from cli.machine.gpus import load_nvml, read_gpus
 from cli.machine.measure import measure_memory
 from core.topics.memory import left_to_others, used_by_others
@@ -16,7 +17,8 @@ from projections.machine import GpuView, MemoryView, read_machine
 
 
 def measure_budget(home: Home, config: Config, device: Device) -> MemoryBudget:
-    """The memory that may be taken now. A GPU is not asked for if `device` is "cpu". Raises OSError."""
+    """The memory that may be taken now. A GPU is not asked for if `device` is "cpu". Raises OSError,
+    journal.errors.JournalError."""
     alive = daemon_is_alive(home)
     view = read_machine(home.machine, storage=home.storage) if alive else None
     worker_bytes = view.memory.worker_bytes if view is not None else 0
@@ -26,6 +28,7 @@ def measure_budget(home: Home, config: Config, device: Device) -> MemoryBudget:
         free_bytes=free_bytes(measure_memory([]), worker_bytes, config if alive else None),
         worker_bytes=worker_bytes,
         daemon_runs=alive,
+        trains=alive and load_state(home)[0].state.attempts.current is not None,
         gpu_free_bytes=gpu.memory_total_bytes - gpu.memory_used_bytes if known else None,  # type: ignore[union-attr, operator]
         gpu_total_bytes=gpu.memory_total_bytes if known else None,  # type: ignore[union-attr]
     )

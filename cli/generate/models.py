@@ -38,6 +38,10 @@ SHOWN_MAX = 8
 """The most names of a kind that an error lists."""
 
 
+class UnknownModel(UserError):
+    """The home has no model of this name, or no longer."""
+
+
 class NamedModel(NamedTuple):
     """A model of a home."""
 
@@ -51,7 +55,7 @@ class NamedModel(NamedTuple):
 
 
 def find_model(home: Home, name: str) -> NamedModel:
-    """The model of this name now. Raises UserError, journal.errors.JournalError."""
+    """The model of this name now. Raises UserError (UnknownModel), journal.errors.JournalError."""
     state, settings = load_state(home)[0].state, load_config(home.config, storage=home.storage).job
     match name:
         case "base":
@@ -62,7 +66,7 @@ def find_model(home: Home, name: str) -> NamedModel:
             return _head(state, settings)
         case "latest":
             if not state.retention.versions:
-                raise UserError("there is no version yet", "`keepstep consolidate` makes one; or use head or base")
+                raise UnknownModel("there is no version yet", "`keepstep consolidate` makes one; or use head or base")
             return _version(name, state.retention.versions[-1], settings)
     return _named(name, state, settings)
 
@@ -118,12 +122,12 @@ def _named(name: str, state: State, settings: JobSettings) -> NamedModel:
         kind, found = "checkpoints", matching(name, [*checkpoints(state), *detached(state)])
     if len(found) > 1:
         listed = ", ".join(_shortened([each.id for each in found]))
-        raise UserError(f"{len(found)} {kind} match {name!r}: {listed}", "write more of the name")
+        raise UnknownModel(f"{len(found)} {kind} match {name!r}: {listed}", "write more of the name")
     if not found:
         names = [BASE, ORIGIN, HEAD, *([LATEST] if state.retention.versions else [])]
         names += _shortened([each.id for each in state.retention.versions])
         names += _shortened([each.id for each in _checkpoints(state)])
-        raise UserError(f"there is no model {name!r}", f"choose one of: {', '.join(names)}")
+        raise UnknownModel(f"there is no model {name!r}", f"choose one of: {', '.join(names)}")
     if (version := state.retention.version(found[0].id)) is not None:
         return _version(name, version, settings)
     kept = find_checkpoint(state, found[0].id)

@@ -28,6 +28,7 @@ from events.generation import (
     AnyGenerationFact,
     AnyGenerationOrder,
     ChatMessage,
+    FailureKind,
     Finish,
     Generate,
     GenerationFailed,
@@ -57,6 +58,22 @@ class LeaveRequested(KeyboardInterrupt):
     """A Ctrl-C that ends the program: the process is in the middle of something."""
 
 
+class GenerationRefused(UserError):
+    """The process cannot load a model or answer. Data: `about`."""
+
+    def __init__(self, reason: str, advice: str, about: FailureKind) -> None:
+        self.about = about
+        super().__init__(reason, advice)
+
+
+class ProcessEnded(UserError):
+    """The process died. The next load starts another one. Data: `out_of_memory`."""
+
+    def __init__(self, reason: str, advice: str, *, out_of_memory: bool = False) -> None:
+        self.out_of_memory = out_of_memory
+        super().__init__(reason, advice)
+
+
 class LoadedModel(NamedTuple):
     """A model that is in the memory of the process."""
 
@@ -81,7 +98,7 @@ class GenerationProcess:
     """A process that generates text for one home. A context manager: the process ends with the block."""
 
     def __init__(self, home: Home, module: str = "gpu.generate.process") -> None:
-        self._home = home
+        self.home = home
         self._module = module
         self._is_started = False
         self._request = 0
@@ -97,7 +114,7 @@ class GenerationProcess:
         self._sender = Sender(self._connection)
         with theirs:
             self._process = subprocess.Popen(
-                command(self._module, "--home", str(self._home.root)),
+                command(self._module, "--home", str(self.home.root)),
                 stdin=theirs.fileno(),
                 stdout=self._log,
                 stderr=self._log,
@@ -127,12 +144,22 @@ class GenerationProcess:
             self._process.wait()
         self._log.close()
 
+    def stop(self, request: int) -> None:
+        """End the answer to a request at its next token. Any thread may call this."""
+        self._send(StopGeneration(request=request))
+
+    def kill(self) -> None:
+        """End the process at once, also in the middle of a load; what waits for it gets a UserError. Any thread may
+        call this."""
+        if self._is_started:
+            self._process.kill()
+
     def load(self, name: str, device: Device = "auto") -> LoadedModel:
         """Load the model of this name, unless it is in memory. Raises UserError, journal.errors.JournalError.
 
         A daemon may delete a checkpoint while it is read. If the name then means another one, that is loaded.
         """
-        model = find_model(self._home, name)
+        model = find_model(self.home, name)
         if not self.is_running:
             self.close()
             self._start()
@@ -140,13 +167,13 @@ class GenerationProcess:
             try:
                 return LoadedModel(model, self._load(model, device))
             except UserError:
-                now = find_model(self._home, name)
+                now = find_model(self.home, name)
                 if now.source == model.source or not self.is_running:
                     raise
                 model = now
 
     def _load(self, model: NamedModel, device: Device) -> ModelLoaded:
-        budget = measure_budget(self._home, load_config(self._home.config, storage=self._home.storage), device)
+        budget = measure_budget(self.home, load_config(self.home.config, storage=self.home.storage), device)
         try:
             self._send(LoadModel(request=self._next(), source=model.source, device=device, budget=budget))
             fact = self._receive()
@@ -156,7 +183,8 @@ class GenerationProcess:
             case ModelLoaded():
                 return fact
             case GenerationFailed():
-                raise UserError(f"{model.name} ({model.description}) cannot be loaded: {fact.problem}", fact.advice)
+                what = f"{model.name} ({model.description}) cannot be loaded: {fact.problem}"
+                raise GenerationRefused(what, fact.advice, fact.about)
             case _:
                 raise self._broken(f"it answered with {type(fact).__name__}")
 
@@ -166,9 +194,14 @@ class GenerationProcess:
         sampling: Sampling,
         show: Callable[[str], bool],
         started: Callable[[GenerationStarted], None] = lambda _: None,
+        *,
+        stop: Sequence[str] = (),
+        shorten: bool = True,
+        plain: bool = False,
     ) -> Answer:
         """Answer a dialogue. `show` receives each piece of text; the answer is stopped when it returns False.
 
+        `stop`, `shorten`, `plain`: see `events.generation.Generate`.
         Ctrl-C stops the answer too, and a second one raises LeaveRequested. Raises UserError.
         """
         refuse_unsendable(messages)
@@ -176,7 +209,16 @@ class GenerationProcess:
         begun: GenerationStarted | None = None
         text: list[str] = []
         with _first_interrupt(lambda: self._send(StopGeneration(request=request))):
-            self._send(Generate(request=request, messages=tuple(messages), sampling=sampling))
+            self._send(
+                Generate(
+                    request=request,
+                    messages=tuple(messages),
+                    sampling=sampling,
+                    stop=tuple(stop),
+                    shorten=shorten,
+                    plain=plain,
+                )
+            )
             while True:
                 fact = self._receive()
                 match fact:
@@ -198,7 +240,7 @@ class GenerationProcess:
                             seconds=fact.seconds,
                         )
                     case GenerationFailed():
-                        raise UserError(f"the model cannot answer: {fact.problem}", fact.advice)
+                        raise GenerationRefused(f"the model cannot answer: {fact.problem}", fact.advice, fact.about)
                     case _:
                         raise self._broken(f"it answered with {type(fact).__name__}")
 
@@ -229,19 +271,20 @@ class GenerationProcess:
             except ProtocolViolation as error:
                 raise self._broken(str(error)) from error
 
-    def _ended(self) -> UserError:
+    def _ended(self) -> ProcessEnded:
         """Why the process ended, as an error for the user."""
         self.is_running = False
         code = self._process.wait()
         self._log.seek(0)
         reason = describe_exit(code, self._log.read().decode(errors="backslashreplace"))
         if code == -signal.SIGKILL and count_oom_kills() > self._memory_kills:
-            return UserError(
+            return ProcessEnded(
                 "the process that loads the model was killed: the machine ran out of memory",
                 "close other programs; while training runs, `keepstep stop` frees its memory",
+                out_of_memory=True,
             )
         advice = "maybe memory ran out: `free -h` shows how much there is" if code < 0 else "try again"
-        return UserError(f"the process that generates text ended: {reason}", advice)
+        return ProcessEnded(f"the process that generates text ended: {reason}", advice)
 
     def _broken(self, reason: str) -> UserError:
         return UserError(

@@ -30,9 +30,12 @@ HEADERS = {
 """Sent with every answer: the page loads nothing from elsewhere, and no other page loads or frames it."""
 
 
-def read_token(home: Home) -> str:
-    """The token of this home's monitor, made at the first use; `run/monitor-token`, mode 0600. Raises OSError."""
-    path = home.run / "monitor-token"
+MONITOR_TOKEN = "monitor-token"  # noqa: S105 - the name of a file
+
+
+def read_token(home: Home, name: str = MONITOR_TOKEN) -> str:
+    """The token in the file `run/NAME` of this home, made at the first use, mode 0600. Raises OSError."""
+    path = home.run / name
     try:
         if token := durable.read_file(path, storage=home.storage).decode("ascii", "replace").strip():
             return token

@@ -20,6 +20,9 @@ PORT = 8080
 PORTS_TRIED = 20
 """Further ports that are tried if the default one is taken."""
 
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+"""Host headers of requests to a loopback address."""
+
 INSTALL = "install it: `pip install 'keepstep[monitor]'`"
 
 
@@ -39,21 +42,16 @@ def serve_page(home: Home, host: str, port: int | None, names: Sequence[str], *,
         from cli.monitor.uploads import Uploads
     except ImportError as error:
         raise UserError(f"the web page needs a package that is not installed: {error.name}", INSTALL) from error
-    if not is_loopback(host) and not names:
-        raise UserError(
-            f"--host {host} lets other machines reach this page",
-            "name the host names that browsers use: --allowed-host NAME. Anyone with the token can control the daemon",
-        )
+    refuse_unnamed(host, names, "page", "Anyone with the token can control the daemon")
     listening = listen(host, port)
-    address, shown = listening.getsockname()[0], listening.getsockname()[1]
+    name, shown = address_of(listening)
     Uploads(home).clean()
     token = read_token(home)
-    name = f"[{address}]" if ":" in address else address
     if port is None and shown != PORT:
         typer.echo(f"port {PORT} is in use; using {shown}")
     typer.echo(f"http://{name}:{shown}/#token={token}")
     typer.echo("open this address in a browser; Ctrl-C ends the page, not the training")
-    app = make_app(home, token, ["127.0.0.1", "localhost", "[::1]", name, *names])
+    app = make_app(home, token, [*LOOPBACK_NAMES, name, *names])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2))
     with listening, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
         server.run(sockets=[listening])
@@ -73,6 +71,25 @@ def monitor_process(home: Home) -> Iterator[None]:
         page.wait()
 
 
+def refuse_unnamed(host: str, names: Sequence[str], what: str, risk: str) -> None:
+    """Raise UserError if other machines can reach `host`, and no `names` say how they call this machine; or if one of
+    the names is a pattern other than `*.example.com`."""
+    for name in names:
+        if "*" in name.removeprefix("*."):
+            raise UserError(f"--allowed-host {name} is no name", "a name, or `*.example.com` for all names below one")
+    if not is_loopback(host) and not names:
+        raise UserError(
+            f"--host {host} lets other machines reach this {what}",
+            f"name the host names that they use: --allowed-host NAME. {risk}",
+        )
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """The host, as a URL has it, and the port of a listening socket."""
+    address, port = listening.getsockname()[:2]
+    return (f"[{address}]" if ":" in address else address), port
+
+
 def is_loopback(host: str) -> bool:
     """True for an address that only this machine reaches. Raises UserError for a name that is no address."""
     if host == "localhost":
@@ -83,21 +100,38 @@ def is_loopback(host: str) -> bool:
         raise UserError(f"--host {host!r} is not an address", f"for example --host {HOST}") from None
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket; with `port` None the first free port from PORT on. Raises UserError."""
+def listen(host: str, port: int | None, default: int | None = None) -> socket.socket:
+    """A listening socket; with `port` None the first free port from `default` (None: PORT) on. Raises UserError."""
+    default = PORT if default is None else default
     address = HOST if host == "localhost" else host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    ports = range(PORT, PORT + PORTS_TRIED) if port is None else (port,)
+    ports = range(default, default + PORTS_TRIED) if port is None else (port,)
     for each in ports:
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((address, each))
-            listening.listen()
-        except OSError as error:
-            listening.close()
-            reason = error.strerror
-        else:
-            return listening
+        found = _listen_at(family, address, each)
+        if isinstance(found, socket.socket):
+            return found
     where = f"port {ports[0]}" if len(ports) == 1 else f"each port from {ports[0]} to {ports[-1]}"
-    raise UserError(f"{where} of {host} cannot be used: {reason}", "choose another one: --port 0 takes any free port")
+    raise UserError(f"{where} of {host} cannot be used: {found}", _other_port(family, address, ports[-1]))
+
+
+def _listen_at(family: socket.AddressFamily, address: str, port: int) -> socket.socket | str:
+    """A listening socket, or why there is none."""
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        return error.strerror or str(error)
+    return listening
+
+
+def _other_port(family: socket.AddressFamily, address: str, taken: int) -> str:
+    """The advice to use the next free port."""
+    for port in range(taken + 1, min(taken + 1 + PORTS_TRIED, 1 << 16)):
+        found = _listen_at(family, address, port)
+        if isinstance(found, socket.socket):
+            found.close()
+            return f"the next free one: --port {port}"
+    return "--port 0 takes any free port"

@@ -2,6 +2,9 @@
 
 A model is loaded as training loads it: the same checks, the same method and data type, safetensors only, no code of the
 model. After that it needs no file: a daemon may delete its checkpoint or version.
+
+Weights in memory are used again where that gives the same bits: a checkpoint replaces the trained weights of another
+one on the same base, and the base answers while the adapter on it is switched off.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from events.generation import (
     ModelSource,
     Sampling,
 )
-from events.settings import JobSettings
+from events.settings import AdapterSettings, JobSettings, MethodSettings, QloraSettings
 from events.values import Device
 from gpu.artifacts import checkpoint
 from gpu.artifacts.artifact import CheckpointDirectory
@@ -34,13 +37,14 @@ from gpu.artifacts.compatibility import TrainingTarget
 from gpu.artifacts.manifest import Manifest
 from gpu.artifacts.version_manifest import VersionDirectory, find_base_problem, training_base, version_directory
 from gpu.data.encode.encoder import Encoder
+from gpu.data.processes.encoder_pool import core_count
 from gpu.errors import ModelUnusable
 from gpu.generate.memory import choose_device
 from gpu.generate.prompt import make_prompt
 from gpu.generate.sampling import choose_sampling, generation_config
 from gpu.generate.stream import StopRequested, TextStream
 from gpu.model.base import base_directory
-from gpu.model.build import build, load_weights, set_eval_mode
+from gpu.model.build import TrainedModel, build, load_weights, set_eval_mode
 from gpu.model.held_weights import compute_in_float32
 from gpu.model.limits import read_limits
 from gpu.model.tokenizer import explain_load_errors, load_saved_tokenizer, load_tokenizer
@@ -61,15 +65,29 @@ class _Files:
     manifest: Manifest | None = None
     """The manifest of the checkpoint."""
 
+    def form(self, device: Device) -> tuple[object, ...]:
+        """Return what decides the bits of the base in memory."""
+        settings, method = self.settings, self.settings.method
+        quantized = (method.quant_type, method.double_quant) if isinstance(method, QloraSettings) else ()
+        kind = "adapter" if isinstance(method, AdapterSettings) else "full"
+        return (device, self.weights, settings.model, kind, quantized, settings.training.precision)
+
 
 @dataclass
 class _Loaded:
     """A model that answers."""
 
     model: Any
+    trained: TrainedModel | None
+    """The model with the parameters of a checkpoint; None for a base or a version."""
+    method: MethodSettings
+    """The method of the trained parameters."""
+    form: tuple[object, ...]
     tokenizer: Any
     encoder: Encoder
     arithmetic: Arithmetic
+    training_threads: int
+    """CPU threads of its training; 0: one for each core."""
     context_tokens: int | None
     ends: list[int]
     """Tokens that end an answer."""
@@ -89,24 +107,44 @@ class Generator:
 
         Raises WorkerError and the errors of the libraries: OSError, ValueError, RuntimeError.
         """
-        if self._report is not None and self._key == (source, device):
+        if self._report is not None and self._loaded is not None and self._key == (source, device):
+            _use_threads(self._loaded.training_threads, budget)
             return replace(self._report, request=request, notes=(), seconds=0.0)
         began = time.monotonic()
-        self.discard()  # memory may not hold two models
         files = _find_files(self._home, source)
-        chosen = choose_device(device, files.weights, files.settings, budget)
-        on = _prepare(chosen.device, files.settings)
-        arithmetic = choose_arithmetic(files.settings.training.precision, on, {})
-        self._loaded = loaded = _load(self._home, source, files, on, arithmetic)
+        notes: tuple[str, ...] = ()
+        if (loaded := self._loaded) is None or not _can_switch(loaded, files, device):
+            self.discard()  # memory may not hold two models
+            loaded = None
+            chosen = choose_device(device, files.weights, files.settings, budget)
+            notes, on = chosen.notes, _prepare(chosen.device, files.settings, budget)
+            arithmetic = choose_arithmetic(files.settings.training.precision, on, {})
+            model, trained = _load_weights(self._home, source, files, on, arithmetic)
+            method = files.settings.method
+        else:
+            self._key = None  # until it is complete
+            model, trained, arithmetic = loaded.model, loaded.trained, loaded.arithmetic
+            method = loaded.method
+            _prepare(model.device.type, files.settings, budget)
+            _switch(self._home, trained, files)
+        self._loaded = loaded = _Loaded(
+            model=model,
+            trained=trained,
+            method=method,
+            form=files.form(device),
+            arithmetic=arithmetic,
+            training_threads=files.settings.training.threads,
+            **_read_tokenizer(self._home, files, model.generation_config),
+        )
         self._key = (source, device)
         self._report = ModelLoaded(
             request=request,
-            device=on.type,
-            dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+            device=model.device.type,
+            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
             arithmetic=arithmetic,
             context_tokens=loaded.context_tokens,
             has_chat_template=loaded.encoder.has_chat_template,
-            notes=chosen.notes,
+            notes=notes,
             seconds=time.monotonic() - began,
         )
         return self._report
@@ -126,18 +164,26 @@ class Generator:
         send: Callable[[GenerationStarted], None],
         show: Callable[[str], None],
         is_stopped: Callable[[], bool],
+        *,
+        stop: Sequence[str] = (),
+        shorten: bool = True,
+        plain: bool = False,
     ) -> GenerationFinished:
         """Answer a dialogue. `send` receives the beginning, `show` each piece of text.
+
+        `stop`, `shorten`, `plain`: see `events.generation.Generate`.
 
         Raises PromptRefused, ValueError without a model, RuntimeError.
         """
         if (loaded := self._loaded) is None:
             raise ValueError("no model is loaded")
         used = choose_sampling(sampling, loaded.model.generation_config)
-        prompt = make_prompt(loaded.encoder, messages, loaded.context_tokens, used.max_tokens)
+        prompt = make_prompt(
+            loaded.encoder, messages, loaded.context_tokens, used.max_tokens, shorten=shorten, plain=plain
+        )
         send(GenerationStarted(request=request, prompt_tokens=len(prompt.ids), dropped=prompt.dropped, sampling=used))
         began = time.monotonic()
-        stream = TextStream(loaded.tokenizer, show)
+        stream = TextStream(loaded.tokenizer, show, stop)
         device = loaded.model.device
         ids = torch.tensor([prompt.ids], device=device)
         seed_generators("generate", used.seed)
@@ -149,10 +195,12 @@ class Generator:
                     loaded.model.generation_config, used, prompt.tokens_max, loaded.ends, padding=prompt.ids[0]
                 ),
                 streamer=stream,
-                stopping_criteria=[StopRequested(is_stopped)],
+                stopping_criteria=[StopRequested(lambda: stream.stop_found or is_stopped())],
             )
         finish: Finish = "length" if prompt.tokens_max == used.max_tokens else "context"
-        if stream.tokens[-1:] and stream.tokens[-1] in loaded.ends:
+        if stream.stop_found:
+            finish = "stop_text"
+        elif stream.tokens[-1:] and stream.tokens[-1] in loaded.ends:
             finish = "end"
         elif len(stream.tokens) < prompt.tokens_max:
             finish = "stopped"
@@ -198,21 +246,62 @@ def _origin(settings: JobSettings, home: Path) -> Path:
         return base_directory(settings.model.path, home, revision=settings.model.revision)
 
 
-def _prepare(device: str, settings: JobSettings) -> torch.device:
+def _use_threads(training_threads: int, budget: MemoryBudget) -> None:
+    """Compute with the CPU threads of the training; while it runs, with those that it leaves.
+
+    A thread that waits for a core delays all others of the answer: next to a training that uses both of two cores, two
+    threads gave fewer than a tenth of the tokens that one gave.
+    """
+    threads = training_threads or core_count()
+    if budget.trains:
+        taken = core_count() // 2 if torch.cuda.is_available() else threads  # a GPU leaves most of the CPU
+        threads = max(1, core_count() - taken)
+    torch.set_num_threads(threads)
+
+
+def _prepare(device: str, settings: JobSettings, budget: MemoryBudget) -> torch.device:
     """Make this process's arithmetic repeatable, and return the device."""
     found = enable_determinism(settings.training.threads)
+    _use_threads(settings.training.threads, budget)
     # Some operations of sampling have no deterministic form on a GPU; the seed still decides the draws.
     torch.use_deterministic_algorithms(True, warn_only=True)
     return found if device == "cuda" else torch.device("cpu")
 
 
-def _load(home: Path, source: ModelSource, files: _Files, device: torch.device, arithmetic: Arithmetic) -> _Loaded:
-    settings = files.settings
+def _load_weights(
+    home: Path, source: ModelSource, files: _Files, device: torch.device, arithmetic: Arithmetic
+) -> tuple[Any, TrainedModel | None]:
+    """Return the model, and the same with its trained parameters if it is a checkpoint."""
+    trained = None
     if files.manifest is not None:
-        model = _load_checkpoint(home, source, files, files.manifest, device, arithmetic)
-    else:
-        model = _load_whole(source, files, device, arithmetic)
+        trained = build(files.settings, home, device, version=source.version, arithmetic=arithmetic)
+        _load_checkpoint(home, trained, files, files.manifest)
+    model = _load_whole(source, files, device, arithmetic) if trained is None else trained.model
     set_eval_mode(model)
+    return model, trained
+
+
+def _can_switch(loaded: _Loaded, files: _Files, device: Device) -> bool:
+    """True if the model in memory becomes the one of `files` by its adapter or its trained weights alone."""
+    if loaded.trained is None or loaded.form != files.form(device):
+        return False
+    return loaded.method == files.settings.method if files.manifest else bool(loaded.trained.adapted)
+
+
+def _switch(home: Path, trained: TrainedModel | None, files: _Files) -> None:
+    """Load the checkpoint of `files` into the model in memory, or switch its adapter off for its base."""
+    assert trained is not None  # `_can_switch`
+    if files.manifest is None:
+        trained.model.base_model.disable_adapter_layers()
+        return
+    if trained.adapted:
+        trained.model.base_model.enable_adapter_layers()
+    _load_checkpoint(home, trained, files, files.manifest)
+
+
+def _read_tokenizer(home: Path, files: _Files, config: Any) -> dict[str, Any]:
+    """Return the tokenizer of a model, and what follows from it and the model's GenerationConfig `config`."""
+    settings = files.settings
     if files.tokenizer is None:
         tokenizer = load_tokenizer(settings.model, home)
     else:
@@ -220,28 +309,17 @@ def _load(home: Path, source: ModelSource, files: _Files, device: torch.device, 
             tokenizer = load_saved_tokenizer(files.tokenizer)
     encoder = Encoder(tokenizer, settings.data)
     limits = read_limits(files.weights)
-    return _Loaded(
-        model=model,
-        tokenizer=tokenizer,
-        encoder=encoder,
-        arithmetic=arithmetic,
-        context_tokens=limits.positions if limits.positions is not None else limits.trained_positions,
-        ends=sorted(
-            {*_ends(model.generation_config.eos_token_id), *_ends(tokenizer.eos_token_id), *_ends(encoder.end_of_turn)}
-        ),
-    )
+    ends = {*_ends(config.eos_token_id), *_ends(tokenizer.eos_token_id), *_ends(encoder.end_of_turn)}
+    return {
+        "tokenizer": tokenizer,
+        "encoder": encoder,
+        "context_tokens": limits.positions if limits.positions is not None else limits.trained_positions,
+        "ends": sorted(ends),
+    }
 
 
-def _load_checkpoint(
-    home: Path,
-    source: ModelSource,
-    files: _Files,
-    manifest: Manifest,
-    device: torch.device,
-    arithmetic: Arithmetic,
-) -> Any:
-    """Return the base with the weights of a checkpoint. Raises CheckpointBroken, CheckpointForeign, ModelUnusable."""
-    trained = build(files.settings, home, device, version=source.version, arithmetic=arithmetic)
+def _load_checkpoint(home: Path, trained: TrainedModel, files: _Files, manifest: Manifest) -> None:
+    """Load the weights of a checkpoint into its base. Raises CheckpointBroken, CheckpointForeign."""
     target = TrainingTarget(
         settings=files.settings,
         parameters=trained.shapes,
@@ -250,7 +328,6 @@ def _load_checkpoint(
         buffers=trained.buffer_kinds,
     )
     checkpoint.load(home / "checkpoints" / manifest.checkpoint, trained, None, target)
-    return trained.model
 
 
 def _load_whole(source: ModelSource, files: _Files, device: torch.device, arithmetic: Arithmetic) -> Any:

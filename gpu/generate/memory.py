@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from events.generation import MemoryBudget
+from events.generation import FailureKind, MemoryBudget
 from events.settings import FullSettings, JobSettings, QloraSettings
 from events.values import Device
 from gpu.artifacts.tensors import read_header
@@ -34,6 +34,8 @@ NO_GPU = "there is no GPU that torch can use"
 
 class MemoryShort(WorkerError):
     """There is too little memory for the model. Data: `advice`."""
+
+    about: FailureKind = "memory"
 
     def __init__(self, problem: str, advice: str) -> None:
         self.advice = advice

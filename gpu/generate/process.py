@@ -14,11 +14,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.generation import (
     AnyGenerationOrder,
+    FailureKind,
     Generate,
     GenerationFact,
     GenerationFailed,
@@ -40,6 +42,10 @@ log = logging.getLogger(__name__)
 
 NICENESS = 10
 """Training has priority: an answer that takes longer costs less than a step that does."""
+
+
+AUTOGROUP = Path("/proc/self/autogroup")
+"""The niceness of the session; the file is there if the kernel groups processes by session."""
 
 
 class GenerationChannel:
@@ -105,8 +111,8 @@ def serve(channel: GenerationChannel, load_generator: Callable[[], Generator]) -
 def _carry_out(order: LoadModel | Generate, generator: Generator, channel: GenerationChannel) -> None:
     match order:
         case LoadModel():
-            if order.budget.daemon_runs and os.nice(0) < NICENESS:
-                os.nice(NICENESS - os.nice(0))
+            if order.budget.daemon_runs:
+                lower_priority()
             channel.send(generator.load(order.request, order.source, order.device, order.budget))
         case Generate():
             channel.send(
@@ -117,24 +123,39 @@ def _carry_out(order: LoadModel | Generate, generator: Generator, channel: Gener
                     channel.send,
                     lambda text: channel.send(TextGenerated(request=order.request, text=text)),
                     lambda: channel.is_stopped(order.request),
+                    stop=order.stop,
+                    shorten=order.shorten,
+                    plain=order.plain,
                 )
             )
+
+
+def lower_priority() -> None:
+    """Give this process a lower CPU priority than the training has."""
+    if (now := os.nice(0)) < NICENESS:
+        os.nice(NICENESS - now)
+        # Many desktops share the CPU between sessions first, and this process has its own: see sched(7), autogroup.
+        with suppress(OSError):
+            AUTOGROUP.write_text(f"{NICENESS}\n", encoding="ascii")
 
 
 def _failure(order: LoadModel | Generate, error: Exception) -> GenerationFailed:
     """Return the report of a failure, in a sentence."""
     advice, text = "", " ".join(str(error).split()).rstrip(".")
+    about: FailureKind = "other"
     if is_out_of_memory(error):
+        about = "memory"
         text = f"memory ran out: {text or type(error).__name__}"
         advice = "close other programs, or shorten the dialogue; a GPU that is full: --device cpu"
     elif isinstance(error, ImportError):
         text = f"torch cannot be loaded: {text}"
         advice = "install it again: `pip install --force-reinstall torch`"
     elif isinstance(error, WorkerError):
-        advice = str(getattr(error, "advice", ""))
+        advice, about = str(getattr(error, "advice", "")), getattr(error, "about", about)
     elif not isinstance(error, OSError | ValueError | RuntimeError):
         text = f"{type(error).__name__}: {text}"
-    return GenerationFailed(request=order.request, problem=text or type(error).__name__, advice=advice)
+    problem = text or type(error).__name__
+    return GenerationFailed(request=order.request, problem=problem, advice=advice, about=about)
 
 
 def main() -> None:

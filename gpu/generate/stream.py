@@ -1,8 +1,8 @@
-"""Turn generated tokens into text, as they come, and stop the generation on request."""
+"""Turn generated tokens into text, as they come, and end the generation on request or at a text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,17 @@ class TextStream(BaseStreamer):  # type: ignore[misc]  # transformers is Any her
 
     A token may be part of a character, and its text may depend on the token before it (a space). So each token is
     decoded together with the few before it, and what that adds is passed on once it is complete.
+
+    `stop`: texts that end the answer. Characters that may be the beginning of one are held until the next token.
     """
 
-    def __init__(self, tokenizer: Any, show: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, show: Callable[[str], None], stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._show = show
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stop_found = False
+        """True once a stop text has come; nothing is passed on after it."""
         self._ids: list[int] = []
         self._context_start = 0
         """First token that is decoded again."""
@@ -44,13 +50,27 @@ class TextStream(BaseStreamer):  # type: ignore[misc]  # transformers is Any her
         added = self._added()
         if added and not added.endswith(INCOMPLETE):
             self._context_start, self._shown_end = self._shown_end, len(self._ids)
-            self._show(added)
+            self._pass_on(added)
 
     def end(self) -> None:
         """Pass on what is left: the answer may end within a character."""
         if added := self._added():
             self._shown_end = len(self._ids)
-            self._show(added)
+            self._pass_on(added)
+        if self._held and not self.stop_found:
+            self._show(self._held)
+
+    def _pass_on(self, added: str) -> None:
+        """Show the text up to a stop text, without characters that may be the beginning of one."""
+        if self.stop_found:
+            return
+        text = self._held + added
+        found = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        self.stop_found = bool(found)
+        end = min(found) if found else len(text) - max((_common(text, stop) for stop in self._stop), default=0)
+        self._held = text[end:]
+        if end:
+            self._show(text[:end])
 
     def _added(self) -> str:
         before = self._decode(self._ids[self._context_start : self._shown_end])
@@ -58,6 +78,15 @@ class TextStream(BaseStreamer):  # type: ignore[misc]  # transformers is Any her
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _common(text: str, stop: str) -> int:
+    """Return the length of the longest end of `text` that begins `stop`.
+
+    >>> _common("one E", "END"), _common("EE", "END"), _common("one", "END")
+    (1, 1, 0)
+    """
+    return next((size for size in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
 class StopRequested(StoppingCriteria):  # type: ignore[misc]

@@ -41,6 +41,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "run": ["--until-idle"],
     "add": ["{outside}", "{outside}"],
     "monitor": ["--host", "0.0.0.0"],
+    "serve": ["--host", "0.0.0.0"],
     "skip": [f"{NAME}-waits.jsonl"],
     "retry": [f"{NAME}-waits.jsonl"],
     "consolidate": ["-d", NAME],
@@ -258,7 +259,7 @@ WITHOUT_JSON = {
     **dict.fromkeys(("pause", "resume", "stop", "skip", "retry", "consolidate"), "`status --json` has the result"),
     **dict.fromkeys(("queue move", "queue hold", "queue release", "queue remove"), "`queue --json` has the result"),
     "report rebuild": "`report --json` has the result",
-    **dict.fromkeys(("chat", "monitor"), "talks to a person; `ask --json` and the monitor's API answer scripts"),
+    **dict.fromkeys(("chat", "monitor", "serve"), "talks to a person; scripts have `ask --json` and the APIs"),
     **dict.fromkeys(("versions delete", "journal repair"), "asks for a confirmation; `versions --json` has the result"),
     **dict.fromkeys(
         ("config get", "config set", "config unset", "config edit", "config check"),

@@ -125,12 +125,13 @@ class Encoder:
         """False if dialogues are encoded as plain text."""
         return self._template is not None
 
-    def encode_prompt(self, messages: Messages) -> list[int]:
+    def encode_prompt(self, messages: Messages, *, plain: bool = False) -> list[int]:
         """Return the tokens that an answer to `messages` follows in training. Raises NotTrainable.
 
-        Without a chat template the messages are one text, with a blank line between them, as in `_draft_pair`.
+        Without a chat template, or if `plain`, the messages are one text, with a blank line between them, as in
+        `_draft_pair`.
         """
-        if self._template is not None:
+        if self._template is not None and not plain:
             return self._ids(self._template.render_prompt(messages))
         ids = self._ids("\n\n".join(str(message["content"]) for message in messages))
         return self._missing_tokens(ids)[0] + ids

@@ -56,6 +56,25 @@ def test_chat_answers_each_line(trained_once: Path, monkeypatch: pytest.MonkeyPa
     assert "[head: step-00000002-attempt-0001" in ended.stderr
 
 
+def test_model_of_a_dialogue_is_an_argument_or_an_option(trained_once: Path) -> None:
+    for named in (["base"], ["-m", "base"], ["base", "-m", "base"]):
+        ended = keepstep("chat", *named, "--max-tokens", "2", home=trained_once, said="hi\n")
+        assert "[base: model; CPU, float32]" in ended.stderr
+    ended = keepstep("chat", "base", "-m", "origin", home=trained_once)
+    assert ended.exit_code == 2
+    assert "name one model: base or origin" in ended.output
+    assert "keepstep ask 'What is 1?'" in keepstep("chat", "What is 1?", home=trained_once).output
+
+
+def test_models_of_a_comparison_are_its_last_words(trained_once: Path) -> None:
+    asked = ["What is the head?", "base?", "--greedy", "--max-tokens", "2", "--json"]
+    whole = json.loads(keepstep("compare", *asked[:2], "head", "base", *asked[2:], home=trained_once).stdout)
+    assert [model["name"] for model in whole["models"]] == ["head", "base"]
+    assert [prompt["messages"][-1]["content"] for prompt in whole["prompts"]] == asked[:2]
+    with pytest.raises(UserError, match="there is no model 'v009'"):
+        keepstep("compare", *asked[:2], "head", "v009", home=trained_once)
+
+
 def test_compare_shows_the_base_and_the_head(trained_once: Path) -> None:
     ended = keepstep("compare", "Hi", "--greedy", "--max-tokens", "4", "--json", home=trained_once)
     whole = json.loads(ended.stdout)

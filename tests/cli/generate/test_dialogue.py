@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import select
@@ -24,10 +25,15 @@ GREEDY = Sampling(greedy=True, max_tokens=8)
 
 
 def talk(
-    process: GenerationProcess, monkeypatch: pytest.MonkeyPatch, lines: str, system: str = "", model: str = "head"
+    process: GenerationProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: str,
+    system: str = "",
+    model: str = "head",
+    sampling: Sampling = GREEDY,
 ) -> Dialogue:
     monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
-    dialogue = Dialogue(process, model, "cpu", GREEDY, system)
+    dialogue = Dialogue(process, model, "cpu", sampling, system)
     dialogue.run()
     return dialogue
 
@@ -72,7 +78,7 @@ def test_exit_ends_and_help_lists_the_commands(
     dialogue = talk(process, monkeypatch, "/help\n/exit\nnot asked\n")
     assert contents(dialogue) == []
     listed = capsys.readouterr().err
-    for command in ("/reset", "/system", "/model", "/help", "/exit", "Ctrl-C"):
+    for command in ("/reset", "/system", "/model", "/save", "/help", "/exit", "Ctrl-C"):
         assert command in listed
 
 
@@ -82,6 +88,27 @@ def test_model_can_be_changed(
     dialogue = talk(process, monkeypatch, "/model v1\nhi\n/model\n")
     assert dialogue._model.model.source.version == "v001"
     assert capsys.readouterr().err.count("[v1: v001; CPU, float32]") == 2
+
+
+def test_dialogue_is_saved_as_a_row(
+    process: GenerationProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As it is at that moment, with the system text; the second time without the name."""
+    path = tmp_path / "my rows.jsonl"
+    lines = f"one\n/save {path}\ntwo\n/save\n/reset\nthree\n/save"
+    varied = Sampling(temperature=1.2, seed=4, max_tokens=8)
+    dialogue = talk(process, monkeypatch, lines, "Be kind.", sampling=varied)
+    rows = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [[each["role"] for each in row] for row in rows] == [
+        ["system", *["user", "assistant"] * turns] for turns in (1, 2, 1)
+    ]
+    assert rows[1][:3] == rows[0]
+    assert rows[2][1:] == [{"role": each.role, "content": each.content} for each in dialogue._messages]
+    said = capsys.readouterr().err
+    assert f"to train on it: keepstep add '{path}'" in said
+    assert "an answer was cut short" in said  # after 8 tokens
+    with pytest.raises(UserError, match="needs the name of a file"):
+        talk(process, monkeypatch, "one\n/save\n")
 
 
 def test_unknown_model_ends_a_dialogue_from_a_pipe(process: GenerationProcess, monkeypatch: pytest.MonkeyPatch) -> None:

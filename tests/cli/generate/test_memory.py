@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
 from cli.config.schema import Config, load_config
 from cli.generate import memory as module
 from cli.generate.memory import free_bytes, measure_budget
 from cli.home.identity import DaemonLock, this_process
 from cli.home.paths import Home
+from cli.home.snapshot_reader import load_state
 from cli.machine.measure import MachineWatch
 from core.commands import MeasureMemory
 from core.topics.memory import is_short
@@ -72,7 +74,13 @@ def test_budget_of_a_home_with_and_without_a_daemon(home: Home, monkeypatch: pyt
     lock = DaemonLock(home)
     lock.take(this_process())
     with closing(_Released(lock)):
-        assert measure_budget(home, loaded, "auto").daemon_runs
+        found = measure_budget(home, loaded, "auto")
+        assert (found.daemon_runs, found.trains) == (True, False)
+        folded, position = load_state(home)
+        training = replace(folded.state, attempts=replace(folded.state.attempts, current=1))
+        monkeypatch.setattr(module, "load_state", lambda _: (replace(folded, state=training), position))
+        assert measure_budget(home, loaded, "auto").trains
+    assert not measure_budget(home, loaded, "auto").trains
 
 
 class _Released:

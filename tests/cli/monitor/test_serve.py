@@ -44,6 +44,12 @@ def test_an_address_for_others_needs_the_names_that_may_be_used(home: Home) -> N
         serve_page(home, "0.0.0.0", 0, (), with_parent=False)
 
 
+def test_a_pattern_that_no_name_matches_is_refused(home: Home) -> None:
+    for name in ("*", "a.*", "*.*.example"):
+        with pytest.raises(UserError, match="is no name"):
+            serve_page(home, "127.0.0.1", 0, (name,), with_parent=False)
+
+
 def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -52,8 +58,11 @@ def test_a_taken_port_is_passed_over_unless_it_was_asked_for(monkeypatch: pytest
         monkeypatch.setattr(serve, "PORT", port)
         with listen("127.0.0.1", None) as found:
             assert found.getsockname()[1] > port
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be used"):
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be used") as caught:
             listen("127.0.0.1", port)
+        free = int(caught.value.advice.removeprefix("the next free one: --port "))
+        with listen("127.0.0.1", free):
+            assert free > port
 
 
 def test_the_page_is_served_until_ctrl_c(home: Home) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ from events.generation import ChatMessage, GenerationFinished, GenerationStarted
 from events.settings import FullSettings, JobSettings, ModelSettings
 from gpu.errors import CheckpointBroken, CheckpointForeign, ModelUnusable
 from gpu.generate.generator import Generator
+from gpu.generate.prompt import PromptRefused
+from gpu.runtime.arithmetic import autocasts
 from tests.gpu.helpers import QLORA, Home, settings
 from tests.harness.tiny_model import make_rows, make_tiny_model
 
@@ -169,6 +171,110 @@ def test_model_in_memory_is_not_loaded_again(trained: Trained) -> None:
     second = generator.load(2, source, "cpu", BUDGET)
     assert (second.request, second.seconds, second.dtype) == (2, 0.0, first.dtype)
     assert first.seconds > 0
+
+
+@pytest.fixture(params=["lora", "qlora", "bf16", "full"])
+def adapters(request: pytest.FixtureRequest, trained: Trained, tmp_path: Path) -> tuple[Trained, JobSettings, str, str]:
+    """A home, the settings of a method, and two checkpoints of it."""
+    how = {
+        "lora": settings(learning_rate=0.05),
+        "qlora": settings(QLORA, learning_rate=0.05),
+        "bf16": settings(learning_rate=0.05, precision="bf16"),
+        "full": settings(FullSettings(), learning_rate=0.01),
+    }[request.param]
+    how = replace(how, model=replace(how.model, dtype="bfloat16")) if request.param == "bf16" else how
+    shutil.copytree(trained.path, tmp_path / "home", symlinks=True)
+    home = Home(tmp_path / "home")
+    session, job = home.new_session(), home.add(make_rows(16, 50))
+    first = home.train_job(session, job, how)
+    second = home.train_job(session, home.add(make_rows(16, 90)), how)
+    return trained._replace(path=tmp_path / "home"), how, first, second
+
+
+def test_weights_in_memory_are_used_again_with_the_same_bits(
+    adapters: tuple[Trained, JobSettings, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base answers with its adapter switched off, another checkpoint with its own trained weights."""
+    home, how, *checkpoints = adapters
+    base: list[str | None] = [] if isinstance(how.method, FullSettings) else [None]  # there its weights are replaced
+    alone = {name: scores(loaded(home, name, how)) for name in (*base, *checkpoints)}
+    assert len({answer.tobytes() for answer in alone.values()}) == len(alone)
+    generator = loaded(home, checkpoints[0], how)
+    monkeypatch.setattr("gpu.generate.generator.build", None)  # nothing is loaded again
+    monkeypatch.setattr("gpu.generate.generator.load_weights", None)
+    for name in (*base, checkpoints[1], *base, checkpoints[0], checkpoints[1]):
+        generator.load(2, ModelSource(settings=how, checkpoint=name), "cpu", BUDGET)
+        assert scores(generator).tobytes() == alone[name].tobytes()
+
+
+def scores(generator: Generator) -> Any:
+    """The logits of a prompt, as the model answers it."""
+    held = generator._loaded
+    assert held is not None
+    ids = torch.tensor([held.encoder.encode_prompt([{"role": "user", "content": "What is 3 and 8?"}])])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocasts(held.arithmetic)):
+        return held.model(input_ids=ids).logits.float().numpy()
+
+
+def test_base_in_another_form_is_loaded_again(trained: Trained) -> None:
+    """A config that changed since the training: the base has the data type and the method of the config."""
+    generator = loaded(trained, trained.lora)
+    half = replace(settings(), model=ModelSettings(path="model", dtype="bfloat16"))
+    assert generator.load(2, ModelSource(settings=half), "cpu", BUDGET).dtype == "bfloat16"
+    generator = loaded(trained, trained.full)
+    generator.load(2, ModelSource(settings=settings(FullSettings())), "cpu", BUDGET)
+    assert answer(generator)[0] == answer(loaded(trained))[0]
+
+
+def test_checkpoint_that_is_damaged_leaves_no_model(copy: Trained) -> None:
+    """The weights in memory are those of nothing that has a name, so nothing answers."""
+    generator = loaded(copy)
+    generator.load(2, ModelSource(settings=settings(), checkpoint=copy.lora), "cpu", BUDGET)
+    generator.load(3, ModelSource(settings=settings()), "cpu", BUDGET)
+    shutil.rmtree(copy.path / "checkpoints")
+    with pytest.raises(CheckpointBroken):
+        generator.load(4, ModelSource(settings=settings(), checkpoint=copy.lora), "cpu", BUDGET)
+
+
+def test_answer_ends_before_a_stop_text(trained: Trained) -> None:
+    generator = loaded(trained, trained.lora)
+    varied = Sampling(temperature=1.5, seed=1, max_tokens=24)
+    whole = answer(generator, varied)[0]
+    middle = whole[len(whole) // 2 :][:3]
+    shown: list[str] = []
+    end = generator.generate(1, QUESTION, varied, lambda _: None, shown.append, lambda: False, stop=("no such", middle))
+    assert "".join(shown) == whole[: whole.index(middle)]
+    assert end.finish == "stop_text"
+    assert middle in answer(generator, replace(varied, max_tokens=end.tokens))[0]
+    assert end.tokens < 24  # the generation ended there too
+
+
+def test_dialogue_that_must_not_be_shortened_is_refused(trained: Trained) -> None:
+    generator = loaded(trained)
+    long = [ChatMessage("user", "x" * 300), ChatMessage("assistant", "y" * 200), ChatMessage("user", "z" * 200)]
+    with pytest.raises(PromptRefused, match=r"the dialogue has 7\d\d tokens") as caught:
+        generator.generate(1, long, GREEDY, lambda _: None, lambda _: None, lambda: False, shorten=False)
+    assert caught.value.about == "context"
+
+
+def test_answer_leaves_the_threads_to_training(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the model is in memory already; afterwards it has all of them again."""
+    monkeypatch.setattr("gpu.generate.generator.core_count", lambda: 5)
+    generator, threads = Generator(trained.path), []
+    for trains, training_threads in ((False, 3), (True, 3), (False, 3), (True, 0), (True, 5), (False, 0)):
+        source = ModelSource(settings=settings(threads=training_threads), checkpoint=None)
+        generator.load(1, source, "cpu", replace(BUDGET, daemon_runs=True, trains=trains))
+        threads.append(torch.get_num_threads())
+    assert threads == [3, 2, 3, 1, 1, 5]
+
+
+def test_number_of_threads_does_not_change_an_answer(trained: Trained) -> None:
+    generator = loaded(trained, trained.lora)
+    found = set()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.add(scores(generator).tobytes())
+    assert len(found) == 1
 
 
 def test_damaged_checkpoint_is_refused(copy: Trained) -> None:

@@ -11,9 +11,9 @@ TEXT = "añ 🦶 日本\n  end"
 """Its characters have one to four bytes; the tokenizer has a token for each byte."""
 
 
-def streamed(ids: list[int]) -> list[str]:
+def streamed(ids: list[int], *stop: str) -> list[str]:
     shown: list[str] = []
-    stream = TextStream(make_tokenizer(), shown.append)
+    stream = TextStream(make_tokenizer(), shown.append, stop)
     stream.put(torch.tensor([[1, 2, 3]]))  # the prompt
     for token in ids:
         stream.put(torch.tensor([token]))
@@ -38,6 +38,15 @@ def test_answer_that_ends_within_a_character_is_shown_to_its_end() -> None:
     shown = streamed(make_tokenizer()("a🦶")["input_ids"][:-1])
     assert shown[0] == "a"
     assert "".join(shown[1:]).strip("\N{REPLACEMENT CHARACTER}") == ""
+
+
+def test_text_ends_before_the_first_stop_text() -> None:
+    """Nothing of it is shown, though its beginning could be text; a beginning that comes to nothing is text."""
+    ids = make_tokenizer()("one EN two END three")["input_ids"]
+    assert "".join(streamed(ids, "\n\n", "END")) == "one EN two "
+    assert "".join(streamed(ids, "three!", "!")) == "one EN two END three"
+    assert "".join(streamed(ids, "o END", "two")) == "one EN "
+    assert "".join(streamed(make_tokenizer()("aab aaab")["input_ids"], "aaab")) == "aab "
 
 
 def test_generation_ends_once_it_is_stopped() -> None:
