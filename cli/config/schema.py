@@ -24,6 +24,7 @@ from cli.config.renamed import with_present_names
 from cli.errors import UserError
 from cli.home.trust import open_to_all, refuse_owner, resolve_link
 from core.deadlines import Limits
+from events.samples import SamplesSettings
 from events.settings import (
     ConsolidationSettings,
     DiskSettings,
@@ -77,6 +78,7 @@ class Config(Struct, frozen=True, kw_only=True):
     memory: MemorySettings = MemorySettings()
     worker: WorkerSettings = WorkerSettings()
     inbox: InboxSettings = InboxSettings()
+    samples: SamplesSettings = SamplesSettings()
     logs: LogSettings = LogSettings()
     hooks: HookSettings = HookSettings()
     old_names: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from typing import NamedTuple, get_args
 import msgspec
 
 from cli.config.checks.allowed import toml_text
+from cli.config.sample_prompts import check_prompts
 from cli.config.schema import Config
 from cli.config.validation_set import ADVICE as VALIDATION_ADVICE
 from cli.config.validation_set import validation_file
@@ -45,7 +46,7 @@ def find_problems(home: Home, config: Config) -> list[Problem]:
     directory, found = _model(home, config.job)
     if directory is not None:
         found += _target_modules(directory, config.job)
-    return [*found, *_validation(home, config.job), *_hooks(home, config.hooks)]
+    return [*found, *_validation(home, config.job), *_prompts(home, config), *_hooks(home, config.hooks)]
 
 
 def missing_program(home: Home, command: str) -> str | None:
@@ -140,6 +141,13 @@ def _validation(home: Home, job: JobSettings) -> Iterator[Problem]:
         return
     if path is not None and not os.access(path, os.R_OK):
         yield Problem(("data.validation",), f"the validation set {path} cannot be read", VALIDATION_ADVICE)
+
+
+def _prompts(home: Home, config: Config) -> Iterator[Problem]:
+    try:
+        check_prompts(home, config.samples, config.job.data)
+    except UserError as error:
+        yield Problem(("samples.prompts",), error.reason, error.advice)
 
 
 def _hooks(home: Home, hooks: HookSettings) -> Iterator[Problem]:
